@@ -1,13 +1,24 @@
 """Alarms: logged once, counted, bounded, and cleared."""
 
 from collections.abc import Iterator
+from math import inf
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.alarms import LASTS, MINUTE, MOST, MOST_LOGGED, SHOWN, ActiveAlarm, Alarms
+from ringfence.alarms import (
+    LASTS,
+    MINUTE,
+    MOST,
+    MOST_LOGGED,
+    RESTORED_FOR,
+    SHOWN,
+    ActiveAlarm,
+    AlarmEvent,
+    Alarms,
+)
 
 RULES = AlarmCode.FIREWALL_DAMAGED, "rules"
 FULL = AlarmCode.LIMITER_FULL, ""
@@ -156,3 +167,78 @@ def test_alarms_are_counted_by_code(bench: Bench) -> None:
     bench.now += 1.0
 
     assert bench.alarms.count() == {NOT_EFFECTIVE: SHOWN + 2}
+
+
+# -- their life -------------------------------------------------------------------------------------------
+
+
+def test_an_acknowledged_alarm_is_shown_with_the_name(bench: Bench) -> None:
+    """It stays active until it clears, and a repeat changes nothing."""
+    bench.alarms.activate(*RULES, "they are gone")
+    [active] = bench.alarms.active
+    record = bench.alarms.acknowledge(active.number, "alice")
+    bench.alarms.activate(*RULES, "they are gone")
+
+    assert record is not None
+    assert [one.acknowledged_by for one in bench.alarms.active] == ["alice"]
+    assert bench.alarms.acknowledge(99, "alice") is None
+    assert bench.alarms.dismiss(99, "alice") is None
+
+
+def test_a_dismissed_alarm_returns_when_it_happens_again(bench: Bench) -> None:
+    """It is hidden, and stays in the records; the next activation shows and logs it again."""
+    bench.alarms.activate(*RULES, "they are gone")
+    number = bench.alarms.active[0].number
+    bench.alarms.dismiss(number, "alice")
+    assert bench.alarms.active == []
+    assert [one.dismissed_by for one in bench.alarms.records()] == ["alice"]
+
+    bench.alarms.activate(*RULES, "they are gone")
+    assert [one.number for one in bench.alarms.active] == [number]
+
+
+def test_a_dismissed_state_returns_when_it_begins_again(bench: Bench) -> None:
+    """A held alarm stays hidden as long as it lasts, and is new when it begins again."""
+    held = [Alarm(AlarmCode.FIREWALL_OFF, "", "off")]
+    bench.alarms.hold(held)
+    bench.alarms.dismiss(bench.alarms.active[0].number, "alice")
+    bench.alarms.hold(held)
+    assert bench.alarms.active == []
+    bench.alarms.hold([])
+    bench.alarms.hold(held)
+    assert len(bench.alarms.active) == 1
+
+
+def test_a_restart_keeps_alarms(bench: Bench) -> None:
+    """Alarms with time left return silently, also dismissed and held ones; numbers continue."""
+    bench.alarms.activate(*RULES, "they are gone", 1_000.0)
+    bench.alarms.activate(AlarmCode.EVIDENCE_HIDDEN, "192.0.2.1", "hides", 10.0)
+    bench.alarms.activate(AlarmCode.ATTACK_DISTRIBUTED, "204 of pbx", "many", inf)
+    held = [Alarm(AlarmCode.FIREWALL_OFF, "", "off")]
+    bench.alarms.hold(held)
+    bench.alarms.dismiss(4, "alice")
+    records = bench.alarms.take_changes()
+    assert bench.alarms.take_changes() == []
+
+    bench.now += 100.0
+    changes: list[AlarmEvent] = []
+    again = Alarms(lambda: bench.now, changes.append)
+    again.restore(records, 5)
+    again.hold(held)
+
+    assert {one.code for one in again.active} == {RULES[0], AlarmCode.ATTACK_DISTRIBUTED}
+    assert [one.number for one in again.records()] == [1, 3, 4]
+    assert [(one.code, one.change) for one in changes] == [(AlarmCode.EVIDENCE_HIDDEN, "cleared")]
+    bench.now += RESTORED_FOR
+    assert {one.code for one in again.active} == {RULES[0]}
+    again.activate(AlarmCode.EVIDENCE_HIDDEN, "192.0.2.1", "hides")
+    assert again.records()[-1].number == 5
+
+
+def test_unwritten_changes_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing takes the changes, the oldest are dropped."""
+    monkeypatch.setattr("ringfence.alarms.MOST_UNWRITTEN", 10)
+    for number in range(30):
+        bench.alarms.activate(AlarmCode.EVIDENCE_HIDDEN, str(number), "hides")
+
+    assert [one.subject for one in bench.alarms.take_changes()] == [str(n) for n in range(20, 30)]

@@ -8,14 +8,19 @@ newest ``SHOWN`` of each code are shown. At most ``MOST_LOGGED`` new alarms of o
 
 An alarm about the state of a part is *held*: it lasts as long as the part reports it, counts no repeats, and
 only its begin and its end are logged, the begin as a warning.
+
+An administrator may *acknowledge* an alarm: it is still shown, with the name. A *dismissed* alarm is not
+shown until it happens again: until it is activated again, or until a held one ends and begins again. Each
+alarm has a number. Changes are kept for the database (:meth:`Alarms.take_changes`), and the next start
+restores the alarms that had not cleared (:meth:`Alarms.restore`).
 """
 
 from collections.abc import Callable, Iterable
 from heapq import nlargest
-from math import inf
+from math import inf, isfinite
 
 import structlog
-from attrs import define, frozen
+from attrs import define, evolve, field, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.model import printable, rfc3339
@@ -25,6 +30,53 @@ MOST = 1_000
 SHOWN = 20
 MOST_LOGGED = 30
 MINUTE = 60.0
+RESTORED_FOR = 600.0
+"""Seconds for which an alarm without an end stays after a restart, unless its cause reports it again."""
+REWRITE_AFTER = 30.0
+"""Seconds after which the repeats of an alarm are recorded again."""
+MOST_UNWRITTEN = 10_000
+
+_Key = tuple[AlarmCode, str]
+
+
+@frozen
+class AlarmRecord:
+    """An alarm as the database keeps it. Times are wall-clock seconds, None if it has not happened.
+
+    ``until`` is when it clears by itself, None for a held alarm and for one without an end.
+    """
+
+    number: int
+    code: AlarmCode
+    subject: str
+    text: str
+    since: float
+    last: float
+    until: float | None = None
+    times: int = 1
+    held: bool = False
+    cleared: float | None = None
+    acknowledged: float | None = None
+    acknowledged_by: str = ""
+    dismissed: float | None = None
+    dismissed_by: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the alarm as commands receive it, with hostile text escaped."""
+        return {
+            "code": str(self.code),
+            "subject": printable(self.subject),
+            "text": printable(self.text),
+            "since": rfc3339(self.since),
+            "last": rfc3339(self.last),
+            "times": self.times,
+            "number": self.number,
+            "cleared": _moment(self.cleared),
+            "acknowledged": _moment(self.acknowledged),
+            "acknowledged_by": printable(self.acknowledged_by),
+            "dismissed": _moment(self.dismissed),
+            "dismissed_by": printable(self.dismissed_by),
+        }
 
 
 @frozen
@@ -37,6 +89,8 @@ class ActiveAlarm:
     since: float
     last: float
     times: int
+    number: int = field(default=0, eq=False)
+    acknowledged_by: str = ""
 
     def as_json(self) -> dict[str, object]:
         """Return the alarm as commands receive it, with hostile text escaped."""
@@ -47,53 +101,102 @@ class ActiveAlarm:
             "since": rfc3339(self.since),
             "last": rfc3339(self.last),
             "times": self.times,
+            "number": self.number,
+            "acknowledged_by": printable(self.acknowledged_by),
         }
 
 
-@define
-class _State:
+@frozen
+class AlarmEvent:
+    """A change of an alarm at ``time``: ``began``, ``cleared``, ``acknowledged`` or ``dismissed``."""
+
+    code: AlarmCode
+    subject: str
     text: str
-    since: float
-    last: float
+    change: str
+    time: float
+    by: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the change as commands receive it, with hostile text escaped."""
+        return {
+            "time": rfc3339(self.time),
+            "change": self.change,
+            "code": str(self.code),
+            "subject": printable(self.subject),
+            "text": printable(self.text),
+            "by": printable(self.by),
+        }
+
+
+@define(eq=False)
+class _State:
+    """The latest record of an alarm, and how long it lasts. ``written`` is when it was last recorded."""
+
+    record: AlarmRecord
     lasts: float
-    times: int = 1
+    written: float = -inf
 
 
 class Alarms:
-    """The active alarms. ``clock`` returns wall-clock seconds."""
+    """The active alarms. ``clock`` returns wall-clock seconds; ``watch`` is called with each change."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], watch: Callable[[AlarmEvent], object] = lambda _: None
+    ) -> None:
         self._clock = clock
+        self._watch = watch
         self._up: dict[AlarmCode, dict[str, _State]] = {}
         self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the minute, and its number of lines
-        self._held: set[tuple[AlarmCode, str]] = set()
+        self._held: set[_Key] = set()
+        self._next = 1
+        self._unwritten: dict[int, AlarmRecord] = {}
         self._log = structlog.get_logger()
+
+    # -- begin and end
 
     def activate(self, code: AlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:
         """Activate an alarm, or repeat an active one; it stays active for ``lasts`` seconds from now."""
         if self._record(code, subject, text, lasts) and self._may_log(code, self._clock()):
             self._log.error(f"alarm.{code}", subject=subject, text=text)
 
-    def _record(self, code: AlarmCode, subject: str, text: str, lasts: float) -> bool:
-        """Activate or repeat an alarm; return whether it is new, or has a new text."""
+    def _record(self, code: AlarmCode, subject: str, text: str, lasts: float, *, held: bool = False) -> bool:
+        """Activate or repeat an alarm; return whether it is new or returns, or has a new text."""
         now = self._clock()
         of_code = self._up.setdefault(code, {})
         known = of_code.get(subject)
-        if known is None or now - known.last >= known.lasts:
+        if known is None or now - known.record.last >= known.lasts:
             self._expire(of_code, now)
         known = of_code.get(subject)
+        until = now + lasts if isfinite(lasts) else None
         if known is None:
             if len(of_code) >= MOST:
-                next(reversed(of_code.values())).times += 1
+                latest = next(reversed(of_code.values()))
+                latest.record = evolve(latest.record, times=latest.record.times + 1)
                 return False
-            of_code[subject] = _State(text, now, now, lasts)
-        else:
-            known.last = now
-            known.times += 1
-            known.lasts = lasts
-        is_news = known is None or known.text != text
-        of_code[subject].text = text
-        return is_news
+            record = AlarmRecord(self._next, code, subject, text, now, now, until, held=held)
+            self._next += 1
+            of_code[subject] = _State(record, lasts)
+            self._change(of_code[subject], "began", now)
+            return True
+        before = known.record
+        known.lasts = lasts
+        known.record = evolve(
+            before,
+            text=text,
+            last=now,
+            until=until,
+            times=before.times + 1,
+            held=held,
+            dismissed=None,
+            dismissed_by="",
+        )
+        returns = before.dismissed is not None
+        if returns or before.text != text:
+            self._change(known, "began", now)
+        elif now - known.written >= REWRITE_AFTER:
+            self._keep(known, now)
+        return returns or before.text != text
 
     def _may_log(self, code: AlarmCode, now: float) -> bool:
         """Whether another line of this code may be logged in this minute."""
@@ -105,8 +208,15 @@ class Alarms:
 
     def clear(self, code: AlarmCode, subject: str) -> None:
         """Clear an alarm."""
-        if self._up.get(code, {}).pop(subject, None) is not None:
+        state = self._up.get(code, {}).pop(subject, None)
+        if state is not None:
+            self._end(state)
             self._log.info(f"alarm.{code}.cleared", subject=subject)
+
+    def _end(self, state: _State) -> None:
+        now = self._clock()
+        state.record = evolve(state.record, cleared=now)
+        self._change(state, "cleared", now)
 
     def hold(self, alarms: Iterable[Alarm]) -> None:
         """Hold exactly these alarms: begin those that are new, and clear those held before that are gone."""
@@ -116,9 +226,11 @@ class Alarms:
         for (code, subject), text in held.items():
             state = self._up.get(code, {}).get(subject)
             if state is not None and (code, subject) in self._held:
-                state.text = text
+                if state.record.text != text:
+                    state.record = evolve(state.record, text=text)
+                    self._keep(state, self._clock())
             elif len(self._up.get(code, {})) < MOST:
-                self._record(code, subject, text, inf)
+                self._record(code, subject, text, inf, held=True)
                 if self._may_log(code, self._clock()):
                     self._log.warning(f"alarm.{code}", subject=subject, text=text)
         self._held = set(held)
@@ -130,12 +242,12 @@ class Alarms:
 
     @property
     def active(self) -> list[ActiveAlarm]:
-        """The active alarms, newest first; at most ``SHOWN`` of each code."""
+        """The active alarms that are not dismissed, newest first; at most ``SHOWN`` of each code."""
         self._expire_all()
         found = [
-            ActiveAlarm(code, subject, state.text, state.since, state.last, state.times)
-            for code, of_code in self._up.items()
-            for subject, state in nlargest(SHOWN, of_code.items(), key=lambda one: one[1].last)
+            _active(record)
+            for of_code in self._up.values()
+            for record in nlargest(SHOWN, _shown(of_code), key=lambda one: one.last)
         ]
         return sorted(found, key=lambda alarm: -alarm.last)
 
@@ -145,5 +257,99 @@ class Alarms:
             self._expire(of_code, now)
 
     def _expire(self, of_code: dict[str, _State], now: float) -> None:
-        for subject in [subject for subject, state in of_code.items() if now - state.last >= state.lasts]:
-            del of_code[subject]
+        over = [subject for subject, state in of_code.items() if now - state.record.last >= state.lasts]
+        for subject in over:
+            self._end(of_code.pop(subject))
+
+    def records(self) -> list[AlarmRecord]:
+        """Return all active alarms, also dismissed ones, the oldest first."""
+        self._expire_all()
+        found = (state.record for of_code in self._up.values() for state in of_code.values())
+        return sorted(found, key=lambda record: record.number)
+
+    # -- administrators
+
+    def acknowledge(self, number: int, by: str) -> AlarmRecord | None:
+        """Record that ``by`` knows an active alarm; return it, None if no active alarm has this number."""
+        now = self._clock()
+        state = self._numbered(number)
+        if state is None:
+            return None
+        state.record = evolve(state.record, acknowledged=now, acknowledged_by=by)
+        self._change(state, "acknowledged", now, by)
+        return state.record
+
+    def dismiss(self, number: int, by: str) -> AlarmRecord | None:
+        """Hide an active alarm until it happens again; return it, None if no active one has this number."""
+        now = self._clock()
+        state = self._numbered(number)
+        if state is None:
+            return None
+        state.record = evolve(state.record, dismissed=now, dismissed_by=by)
+        self._change(state, "dismissed", now, by)
+        return state.record
+
+    def _numbered(self, number: int) -> _State | None:
+        states = (state for of_code in self._up.values() for state in of_code.values())
+        return next((state for state in states if state.record.number == number), None)
+
+    # -- the database
+
+    def restore(self, records: Iterable[AlarmRecord], following: int) -> None:
+        """Restore the alarms that had not cleared at the end of the last run; nothing is logged again.
+
+        ``following`` is the number of the next alarm. An alarm whose time is over clears.
+        """
+        self._next = max(self._next, following)
+        now = self._clock()
+        for record in records:
+            of_code = self._up.setdefault(record.code, {})
+            if len(of_code) >= MOST or record.subject in of_code:
+                continue
+            end = record.until if record.until is not None else now + RESTORED_FOR
+            state = _State(record, inf if record.held else end - record.last, now)
+            if record.held:
+                self._held.add((record.code, record.subject))
+            elif end <= now:
+                self._end(state)
+                continue
+            of_code[record.subject] = state
+
+    def take_changes(self) -> list[AlarmRecord]:
+        """Return the alarms that changed since the last call."""
+        changed = list(self._unwritten.values())
+        self._unwritten.clear()
+        return changed
+
+    def _change(self, state: _State, change: str, now: float, by: str = "") -> None:
+        self._keep(state, now)
+        record = state.record
+        self._watch(AlarmEvent(record.code, record.subject, record.text, change, now, by))
+
+    def _keep(self, state: _State, now: float) -> None:
+        number = state.record.number
+        if len(self._unwritten) >= MOST_UNWRITTEN and number not in self._unwritten:
+            del self._unwritten[next(iter(self._unwritten))]
+        self._unwritten[number] = state.record
+        state.written = now
+
+
+def _shown(of_code: dict[str, _State]) -> Iterable[AlarmRecord]:
+    return (state.record for state in of_code.values() if state.record.dismissed is None)
+
+
+def _active(record: AlarmRecord) -> ActiveAlarm:
+    return ActiveAlarm(
+        record.code,
+        record.subject,
+        record.text,
+        record.since,
+        record.last,
+        record.times,
+        record.number,
+        record.acknowledged_by,
+    )
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else rfc3339(seconds)

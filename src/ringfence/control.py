@@ -1,10 +1,11 @@
 """The control socket: JSON lines between the daemon and its commands.
 
 A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or ``{"error":
-TEXT}``. A connection may carry many requests. The socket is a unix socket of mode 0660 in the daemon's
-runtime folder. Its permissions are the only access control: there is no login. A request is at most 1 MiB.
-The daemon closes a connection after a minute without a request, or if the client does not read its answer for
-a minute, because an answer with 100,000 bans takes 18 MB of memory until it is read.
+TEXT}``. A connection may carry many requests. An answer may be a stream of lines without an end
+(:class:`Stream`): it is the last answer of its connection. The socket is a unix socket of mode 0660 in the
+daemon's runtime folder. Its permissions are the only access control: there is no login. A request is at most
+1 MiB. The daemon closes a connection after a minute without a request, or if the client does not read its
+answer for a minute, because an answer with 100,000 bans takes 18 MB of memory until it is read.
 """
 
 import asyncio
@@ -12,20 +13,25 @@ import inspect
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from attrs import frozen
 
 from ringfence.errors import ControlError, DaemonUnreachableError, RingfenceError
 
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 _OK, _END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
 MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
+USER: ContextVar[int | None] = ContextVar("USER", default=None)
+"""The user id of the client whose request is being handled, as the kernel reports it; None if unknown."""
 IDLE_TIMEOUT = 60.0  # seconds
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer
 
@@ -38,6 +44,13 @@ class Encoded:
     """
 
     parts: Iterable[bytes]
+
+
+@frozen
+class Stream:
+    """A result that has no end: lines of JSON, until the client disconnects."""
+
+    lines: AsyncIterator[bytes]
 
 
 Handler = Callable[[Mapping[str, Any]], object]
@@ -87,6 +100,24 @@ def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
     if line.startswith(_OK) and line.endswith(_END):
         return line[len(_OK) : -len(_END)]
     return json.dumps(_result(line, path)).encode()
+
+
+def follow(path: Path, do: str, **arguments: object) -> Iterator[dict[str, Any]]:
+    """Send a request whose answer is a :class:`Stream`, and yield its lines until the daemon ends.
+
+    Raise the errors of :func:`ask`; raise DaemonUnreachableError when the daemon has ended.
+    """
+    with _connect(path) as connection, connection.makefile("rb") as lines:
+        try:
+            connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            first = lines.readline(MAX_REQUEST)
+        except OSError as error:
+            raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
+        _result(first, path)
+        connection.settimeout(None)
+        while line := lines.readline(MAX_REQUEST):
+            yield json.loads(line)
+    raise DaemonUnreachableError(f"the daemon at {path} has ended")
 
 
 def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: float = ANSWER_TIMEOUT) -> bytes:
@@ -161,6 +192,43 @@ def _remove_stale(path: Path) -> None:
         raise ControlError(f"another daemon answers at {path}")
 
 
+async def _send_until_gone(
+    stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Send the lines of a stream until the client disconnects, or writes something.
+
+    A client that does not read stops only this stream: the writer waits for it without a limit of time.
+    """
+
+    async def send() -> None:
+        async with aclosing(cast("AsyncGenerator[bytes, None]", stream.lines)) as lines:
+            writer.write(_OK + b"true" + _END)
+            async for part in lines:
+                writer.write(part)
+                await writer.drain()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(send())
+            with suppress(ConnectionError):
+                await reader.read(1)
+            sending.cancel()
+    except* ConnectionError:
+        writer.transport.abort()
+
+
+def _user_of(writer: asyncio.StreamWriter) -> int | None:
+    """Return the user id of the client; None if the kernel does not report it."""
+    try:
+        found = writer.get_extra_info("socket").getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+        )
+    except (AttributeError, OSError):
+        return None
+    _, user, _ = _CREDENTIALS.unpack(found)
+    return int(user)
+
+
 class _Connections:
     """Serves the connections of all clients."""
 
@@ -172,9 +240,14 @@ class _Connections:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer every request of one client until it disconnects."""
         self._clients.add(writer)
+        USER.set(_user_of(writer))  # each connection is a task with a context of its own
         try:
             while line := await self._line(reader):
-                for part in await self._answer(line):
+                answer = await self._answer(line)
+                if isinstance(answer, Stream):
+                    await _send_until_gone(answer, reader, writer)
+                    break
+                for part in answer:
                     writer.write(part)
                     async with asyncio.timeout(IDLE_TIMEOUT):
                         await writer.drain()
@@ -199,10 +272,12 @@ class _Connections:
             except asyncio.LimitOverrunError:
                 raise ConnectionError("the request is too long") from None
 
-    async def _answer(self, line: bytes) -> Iterable[bytes]:
+    async def _answer(self, line: bytes) -> Iterable[bytes] | Stream:
         try:
             result = await self._result(line)
             encoded = result.get("ok")
+            if isinstance(encoded, Stream):
+                return encoded
             if isinstance(encoded, Encoded):
                 return chain((_OK,), encoded.parts, (_END,))
             return (json.dumps(result).encode() + b"\n",)

@@ -430,3 +430,15 @@ def test_thousands_of_addresses_are_banned_by_one_command(tmp_path: Path) -> Non
         assert head.split() == ["ADDRESS", "RULE", "ACCOUNT", "PROVEN", "BAN", "SINCE", "LEFT", "PACKETS"]
         assert {line.split()[0] for line in lines} == set(addresses)
         assert {len(line.split("  ")) for line in lines} == {8}
+
+
+def test_unban_can_also_allow(guard: Guard) -> None:
+    """One command ends the ban and allows the address, also one that is not banned."""
+    text = guard.must("unban", "--allow", "203.0.113.1", "198.51.100.1")
+
+    assert text.startswith("unbanned: 203.0.113.1")
+    assert "on the allow list" in text
+    assert "203.0.113.1" not in guard.banned()
+    for address in ("203.0.113.1", "198.51.100.1"):
+        assert "is allowed" in guard.command("ban", address).stderr
+    assert guard.command("unban", "--all", "--allow").returncode == 2

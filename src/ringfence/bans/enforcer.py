@@ -13,7 +13,7 @@ import structlog
 from ringfence.bans.delays import BanDelays
 from ringfence.bans.exemptions import Exempt, too_wide
 from ringfence.bans.filling import Filler
-from ringfence.bans.kernel_bans import KernelBans
+from ringfence.bans.kernel_bans import BanWatch, KernelBans
 from ringfence.bans.known import KnownBans
 from ringfence.bans.ledger import Record, key_of, network_of, parts_of
 from ringfence.bans.orders import failure_lines
@@ -46,13 +46,15 @@ class Enforcer:
         clock: Clock,
         list_contents: Callable[[NetworkList], Iterable[Network]] = lambda _: (),
         known: KnownBans | None = None,
+        watch: BanWatch | None = None,
     ) -> None:
         self.backend = backend
         self.records = records
         self.detector = detector
         self.clock = clock
         self.known = known if known is not None else KnownBans()
-        self.bans = KernelBans(backend, records, detector, clock, self.known)
+        self.watch = watch if watch is not None else BanWatch()
+        self.bans = KernelBans(backend, records, detector, clock, self.known, self.watch)
         self.filler = Filler(backend, list_contents)
         self.exempt = Exempt()
         self.delays = BanDelays()
@@ -268,6 +270,7 @@ class Enforcer:
         over, renew = self.known.ledger.due(self.clock.wall())
         for key in over:
             self.known.ledger.pop(key)
+            self.watch.ended(*network_of(key), "expired")
         if self.enforcing:
             self.bans.retry()
             self.bans.renew(renew)

@@ -6,10 +6,11 @@ least time left are removed early. If a ban is longer than the longest timeout i
 renewed while it lasts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 
 import structlog
+from attrs import frozen
 
 from ringfence.bans.giving_way import GivingWay
 from ringfence.bans.known import KnownBans
@@ -19,7 +20,7 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Backend, Change, Outcome, Remove
-from ringfence.model import Ban, Scope
+from ringfence.model import Ban, Network, Scope
 from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.records import Records
 
@@ -32,11 +33,25 @@ _NARROWER = {
 """For each scope the narrower ones: its bans drop their traffic too."""
 
 
+@frozen
+class BanWatch:
+    """Functions that are called after a change: with a placed ban, and with the end of one and its cause."""
+
+    placed: Callable[[Ban], object] = lambda _: None
+    ended: Callable[[Network, Scope, str], object] = lambda _network, _scope, _how: None
+
+
 class KernelBans:
     """Places and removes bans. ``known`` has the bans that the kernel has confirmed, and the refused ones."""
 
     def __init__(
-        self, backend: Backend, records: Records, detector: Detector, clock: Clock, known: KnownBans
+        self,
+        backend: Backend,
+        records: Records,
+        detector: Detector,
+        clock: Clock,
+        known: KnownBans,
+        watch: BanWatch,
     ) -> None:
         self.counts = BanCounts()
         self.error = ""
@@ -46,6 +61,7 @@ class KernelBans:
         self._detector = detector
         self._clock = clock
         self._known = known
+        self._watch = watch
         self._comparison = 0
         self._recently_unbanned: set[int] = set()
         self._failed_unbans: set[int] = set()
@@ -110,6 +126,7 @@ class KernelBans:
             if record:
                 self.counts.placed_by[ban.rule, ban.scope] += 1
                 self._log.warning("ban.placed", **ban_fields(ban))
+                self._watch.placed(ban)
         if record and taken:
             self._records.ban(taken)
         return final
@@ -222,6 +239,7 @@ class KernelBans:
             self._discard(key_of(network, scope))
             self._detector.record_unban(network)
             lifted.append((network, scope))
+            self._watch.ended(network, scope, "removed")
         if failed:
             self._records.resume([(out.change.network, out.change.scope) for out in failed], when)
         if lifted:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
+from itertools import islice
 from math import inf, isfinite
 
 from attrs import Factory, define
@@ -275,6 +276,10 @@ class Ledger:
     def items(self) -> Iterable[tuple[int, Record]]:
         """Return all keys with their records."""
         return self._records.items()
+
+    def latest(self, most: int) -> list[tuple[int, Record]]:
+        """Return the keys and records that were stored last, the latest first."""
+        return list(islice(reversed(self._records.items()), most))
 
     def due(self, now: float) -> tuple[list[int], list[int]]:
         """Check the next ``_SLICE`` records; return the keys of expired bans, and of bans to renew."""

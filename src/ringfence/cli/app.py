@@ -14,10 +14,12 @@ import typer
 
 import ringfence
 from ringfence.cli import (
+    alarms,
     bans,
     check,
     config,
     daemon,
+    events,
     friends,
     history,
     import_fail2ban,
@@ -52,6 +54,8 @@ for group in (
     switch,
     status,
     history,
+    events,
+    alarms,
     why,
     check,
     config,

@@ -26,6 +26,7 @@ from ringfence.cli.common import (
     settings_or_defaults,
     warn_about_friends,
 )
+from ringfence.cli.lists import allow_entries
 from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr
 from ringfence.cli.past_bans import account_cell, show_past
 from ringfence.cli.times import short_time
@@ -152,12 +153,17 @@ def unban(
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     everything: Annotated[bool, typer.Option("--all", help="End every ban.")] = False,
+    allow: Annotated[
+        bool, typer.Option("--allow", help="Also add them to the allow list, so that nothing bans them.")
+    ] = False,
 ) -> None:
     """End bans of addresses or networks, or all bans. Works with the daemon up or down."""
     if addresses == ["all"]:
         addresses, everything = None, True
-    if everything == bool(addresses):
-        raise typer.BadParameter("name addresses, or --all")
+    if everything == bool(addresses) or (everything and allow):
+        raise typer.BadParameter("name addresses, or --all without --allow")
+    from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
+
     networks = networks_from(addresses or [])
     settings = settings_or_defaults(config)
     with errors_reported():
@@ -165,10 +171,14 @@ def unban(
             echo(f"{counted(_unban_everything(settings), 'ban')} ended")
             return
         answer = _unban(settings, networks)
+        if allow:  # an address that is not banned is allowed too
+            answer["problems"] = [one for one in answer["problems"] if not one.endswith(": is not banned")]
         echo_stderr(*answer["notes"])
         _print_outcome(
             "unbanned", addresses or [], [str(network) for network in networks], answer["problems"]
         )
+    if allow:
+        allow_entries(config, [format_network(network) for network in networks], "unban --allow")
 
 
 def _unban_everything(settings: "Settings") -> int:

@@ -95,7 +95,8 @@ def alarm_text(alarm: "Mapping[str, Any]") -> str:
 def alarm_line(alarm: "Mapping[str, Any]") -> str:
     """Return the line that shows an active alarm."""
     again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
-    return f"! {alarm_text(alarm)}{again}"
+    known = f" (acknowledged by {alarm['acknowledged_by']})" if alarm.get("acknowledged_by") else ""
+    return f"! {alarm_text(alarm)}{again}{known}"
 
 
 def duration_from(option: str, text: str) -> float:

@@ -125,8 +125,8 @@ def take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run:
         _list(running)  # ringfence is not installed yet, so there are no friends
         return problems
     settings = settings_or_defaults(config)
-    if running and not force:
-        running = _without_friends(running, _friends(settings))
+    if running:
+        running = _without_friends(running, _friends(settings), force=force)
     if not dry_run:
         return problems + _hand_over(running, settings)
     _list(running)
@@ -147,9 +147,9 @@ def _active_bans(jails: "Sequence[Jail]", database: Path) -> "tuple[Sequence[Fai
 
 
 def _without_friends(
-    bans: "Sequence[Fail2banBan]", friends: "dict[Address, set[str]]"
+    bans: "Sequence[Fail2banBan]", friends: "dict[Address, set[str]]", *, force: bool
 ) -> "Sequence[Fail2banBan]":
-    """Leave out the bans that cover a friend of this PBX, and print the friends."""
+    """Print the friends that bans cover; leave out these bans unless ``force``."""
     from ringfence.model import format_network, printable  # noqa: PLC0415 - loaded when the command runs
 
     kept = []
@@ -157,12 +157,14 @@ def _without_friends(
         one = ban.network.network_address if ban.network.num_addresses == 1 else None
         candidates = friends if one is None else {one} & friends.keys()
         covered = [address for address in candidates if address in ban.network]
-        if not covered:
+        if force or not covered:
             kept.append(ban)
         for address in covered[:_MAX_FRIENDS]:
             names = ", ".join(printable(name) for name in sorted(friends[address])[:_MAX_FRIENDS])
             echo_stderr(
-                f"{format_network(ban.network)}: left out because {address} is a friend of this PBX "
+                f"{address} is a friend of this PBX ({names}): banned anyway"
+                if force
+                else f"{format_network(ban.network)}: left out because {address} is a friend of this PBX "
                 f"({names}); to take it over too: --force"
             )
     return kept

@@ -229,6 +229,11 @@ def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:
     return alarms, False
 
 
+def allow_entries(path: Path, entries: list[str], note: str) -> None:
+    """Add entries to the allow list, as `allow add` does."""
+    _add(path, ALLOW, entries, note, "")
+
+
 def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:
     seconds = duration_from("--for", length) if length else None
     with errors_reported():

@@ -109,6 +109,7 @@ class Daemon:
             systemd.stopping()
             for task in tasks:
                 task.cancel()
+        self._side.kept_alarms.save()
         self._log.info("daemon.stopped", bans="left in place")
 
     def _work(self) -> list[Coroutine[None, None, None]]:
@@ -131,6 +132,7 @@ class Daemon:
             every(SECOND, self._floods.look),
             every(SECOND, side.trial.look),
             every(ALARMS_EVERY, self._status.update_alarms),
+            every(ALARMS_EVERY, side.kept_alarms.save),
             every(RETRY_EVERY, side.manager.retry_switch_on),
             every(PURGE_EVERY, side.store_watch.purge),
             self._timeline.run(),
@@ -179,9 +181,9 @@ def build_daemon(
         observe=Suspects(side.backend, clock).observe,
         learn=side.friends.on_success,
         unshield=side.friends.changed.set,
-        watch=failed.on_judgement,
+        watch=(failed.on_judgement, side.feed.on_judgement),
     )
-    pipeline = Pipeline(side.detector, effects, clock, settings.asterisk[0].name)
+    pipeline = Pipeline(side.detector, effects, clock, settings.asterisk[0].name, side.feed.on_events)
     floods = FloodJudge(side.limiter, side.detector, connections.had_any, effects, clock)
     wire = _wire(pipeline, side, clock) if settings.wire else None
     positions, watchdog = LogPositions(side.store.state, side.store.best_effort), SourceWatchdog(side.alarms)

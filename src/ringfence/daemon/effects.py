@@ -4,7 +4,7 @@ At the start, decisions of rules are kept until the friends of this PBX are know
 (:meth:`EffectHandler.hold`), because a phone that fails now may have registered before the daemon started.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
@@ -12,7 +12,17 @@ from ringfence.detect.alarms import FORGED_BY_TEXT
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement, Login
 from ringfence.detect.unconfirmed import why_unconfirmed
-from ringfence.model import AMI, Address, AlarmChange, AttemptKind, EventKind, Network, Scope, SecurityEvent
+from ringfence.model import (
+    AMI,
+    Address,
+    AlarmChange,
+    AttemptKind,
+    EventKind,
+    Network,
+    Scope,
+    SecurityEvent,
+    printable,
+)
 
 MOST_WAITING = 1_000
 """The maximum number of subjects whose decisions are kept at the start."""
@@ -22,9 +32,9 @@ class EffectHandler:
     """Carries out what the detector returns. ``ban`` carries out a decision; ``alarms`` are updated.
 
     ``unaffected`` is called with each judgement on a banned or exempt address. ``observe`` is called with
-    addresses whose requests the kernel is to copy. ``watch`` is called with every judgement, after its ban.
-    ``learn`` is called with each login that makes a friend, ``unshield`` when a friend may have lost the
-    limiter's exemption.
+    addresses whose requests the kernel is to copy. The functions of ``watch`` are called with every
+    judgement, after its ban. ``learn`` is called with each login that makes a friend, ``unshield`` when a
+    friend may have lost the limiter's exemption.
     """
 
     def __init__(
@@ -37,7 +47,7 @@ class EffectHandler:
         observe: Callable[[Iterable[Address]], object] = lambda _: None,
         learn: Callable[[SecurityEvent], object] = lambda _: None,
         unshield: Callable[[], object] = lambda: None,
-        watch: Callable[[Judgement], object] = lambda _: None,
+        watch: Sequence[Callable[[Judgement], object]] = (),
     ) -> None:
         self._ban = ban
         self._alarms = alarms
@@ -67,8 +77,13 @@ class EffectHandler:
                 self._apply(effect)
             elif isinstance(effect, Login):
                 self._learn(effect.event)
+                self._clear_broken_phone(effect.event)
             else:
                 self._change_alarm(effect)
+
+    def _clear_broken_phone(self, event: SecurityEvent) -> None:
+        """Clear the alarm about a phone that works again; it may be of an earlier run."""
+        self._alarms.clear(AlarmCode.PHONE_BROKEN, f"{printable(event.account)} at {event.remote.address}")
 
     def warn_of(self, event: SecurityEvent) -> None:
         """Activate the alarms about an event itself, whether or not it is an attempt."""
@@ -81,7 +96,8 @@ class EffectHandler:
         """Carry out the judgement's decision, then activate the alarms that belong to the attempt."""
         if judgement.decision is not None:
             self._decide(judgement.decision)
-        self._watch(judgement)
+        for watch in self._watch:
+            watch(judgement)
         attempt = judgement.attempt
         if judgement.disposition in (Disposition.LATE, Disposition.EXEMPT):
             if attempt.kind is not AttemptKind.FLOOD:  # the limiter still counts a rejected flood

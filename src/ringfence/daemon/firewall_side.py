@@ -12,8 +12,10 @@ from ringfence.bans.known import KnownBans
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
+from ringfence.daemon.alarm_requests import KeptAlarms
 from ringfence.daemon.ban_effectiveness import BanEffectiveness
 from ringfence.daemon.exemption_tracker import ExemptionTracker, NetworkFollower
+from ringfence.daemon.feed import Feed
 from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager
 from ringfence.daemon.firewall_rules import RuleUpdates, WantedRules
 from ringfence.daemon.kernel_lists import KernelFriends, KernelLists
@@ -43,6 +45,8 @@ class FirewallSide:
     clock: Clock
     store: Store
     alarms: Alarms
+    feed: Feed
+    kept_alarms: KeptAlarms
     protected: ProtectedNetworks
     names: Names
     friends: FriendRegistry
@@ -67,6 +71,7 @@ class FirewallSide:
 
     def start(self, *, verified: bool = True) -> None:
         """Put the firewall and every ban that has time left in place; raise as :meth:`Enforcer.start`."""
+        self.kept_alarms.restore()
         self.networks.read()
         self.kernel_friends.select()
         self.rules.update()
@@ -122,7 +127,8 @@ def build_firewall_side(
     log_group: int | None = None,
 ) -> FirewallSide:
     """Build the parts for ``settings``, on the chosen backend."""
-    backend, alarms = chosen.backend, Alarms(clock.wall)
+    backend, feed = chosen.backend, Feed(clock.wall)
+    alarms = Alarms(clock.wall, feed.on_alarm)
     protected = ProtectedNetworks(settings.proxies())
     names = Names(store.names.load())
     friends = FriendRegistry(
@@ -136,7 +142,7 @@ def build_firewall_side(
     passing, known = Passing(friends.friends), KnownBans()
     kernel_lists = KernelLists(passing, known.ledger, clock, settings.firewall.max_bans)
     wanted = WantedRules(settings, friends.startup, log_group)
-    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, known)
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, known, feed.watch)
     reconciler = Reconciler(enforcer, alarms)
     exemptions = ExemptionTracker(protected, kernel_lists, enforcer)
     follow = partial(names.want, by="lists")
@@ -147,6 +153,8 @@ def build_firewall_side(
         clock=clock,
         store=store,
         alarms=alarms,
+        feed=feed,
+        kept_alarms=KeptAlarms(alarms, store),
         protected=protected,
         names=names,
         friends=friends,

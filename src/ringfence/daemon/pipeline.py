@@ -31,10 +31,18 @@ def known_sources(settings: Settings) -> KnownSources:
 class Pipeline:
     """Judges the reports of the sources.
 
-    ``wire_asterisk`` is the name of the Asterisk whose challenges the wire reads.
+    ``wire_asterisk`` is the name of the Asterisk whose challenges the wire reads. ``watch`` is called with
+    the events of a source, before their effects.
     """
 
-    def __init__(self, detector: Detector, effects: EffectHandler, clock: Clock, wire_asterisk: str) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        effects: EffectHandler,
+        clock: Clock,
+        wire_asterisk: str,
+        watch: Callable[[Sequence[SecurityEvent]], object] = lambda _: None,
+    ) -> None:
         self.wire_asterisk = wire_asterisk
         self.chan_sip_tls: set[str] = set()
         """The Asterisks whose chan_sip has reported a request over TLS or WSS."""
@@ -43,6 +51,7 @@ class Pipeline:
         self._detector = detector
         self._effects = effects
         self._clock = clock
+        self._watch = watch
 
     def configure(self, new: Settings) -> None:
         """Apply a new configuration."""
@@ -51,6 +60,7 @@ class Pipeline:
 
     def on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
         """Judge the events of a source, which count at ``now`` (monotonic seconds)."""
+        self._watch(events)
         for event in events:
             kinds = self.events.get(event.source)
             if kinds is None:

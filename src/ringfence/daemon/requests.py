@@ -14,6 +14,7 @@ from ringfence.config.converters import MAX_DURATION
 from ringfence.control import Encoded
 from ringfence.daemon import trial
 from ringfence.daemon.account_facts import AccountFactsReader, Failed
+from ringfence.daemon.alarm_requests import AlarmRequests
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.past_bans import past_bans, since_from
 from ringfence.daemon.status import StatusData, bans_report, status_report
@@ -43,6 +44,7 @@ class RequestHandlers:
 
     def handlers(self) -> Mapping[str, control.Handler]:
         """Return the handler of each request."""
+        side = self._side
         return {
             "bans": self._bans,
             "past_bans": self._past_bans,
@@ -55,6 +57,8 @@ class RequestHandlers:
             **self._list_requests.handlers(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
+            **side.feed.handlers(),
+            **AlarmRequests(side.alarms, side.kept_alarms, side.store, side.clock).handlers(),
             "why": self._why,
             "why_account": AccountFactsReader(self._side, self._failed).answer,
         }

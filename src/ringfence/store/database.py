@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
+from ringfence.store.alarms import AlarmTable
 from ringfence.store.bans import BanTable
 from ringfence.store.best_effort import BestEffort, at_once
 from ringfence.store.connection import Connection
@@ -54,6 +55,7 @@ class Store:
         damage: str = "",
     ) -> None:
         self.memory_reason = memory_reason
+        self.alarms = AlarmTable(connection)
         self.bans = BanTable(connection)
         self.entries = EntryTable(connection)
         self.friends = FriendTable(connection)
@@ -133,7 +135,7 @@ class Store:
 
     def purge(self, now: float) -> None:
         """Remove what ended long ago from each table."""
-        for table in (self.bans, self.entries, self.friends):
+        for table in (self.alarms, self.bans, self.entries, self.friends):
             table.purge(now)
         self.timeline.purge()
 

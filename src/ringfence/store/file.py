@@ -24,7 +24,7 @@ CHECK_SECONDS = 8.0
 
 _ASIDE = ".damaged-"
 _TIMELINE = ("timeline", "timeline_counts")
-_TABLES = ("switches", "entries", "facts", "positions", "friends", "bans", "attempts", *_TIMELINE)
+_TABLES = ("switches", "entries", "facts", "positions", "friends", "alarms", "bans", "attempts", *_TIMELINE)
 """Tables in the order of salvage: small and important ones first, and bans before their attempts."""
 
 _MUCH_NEWER = 100

@@ -95,5 +95,24 @@ SCHEMA = (
         (SELECT account FROM attempts WHERE ban = bans.id GROUP BY account ORDER BY count(*) DESC LIMIT 1)
         WHERE accounts > 0;
     """,
+    """
+    CREATE TABLE alarms (
+        number INTEGER PRIMARY KEY,
+        code TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        text TEXT NOT NULL,
+        since REAL NOT NULL,
+        last REAL NOT NULL,
+        until REAL,
+        times INTEGER NOT NULL,
+        held INTEGER NOT NULL,
+        cleared REAL,
+        acknowledged REAL,
+        acknowledged_by TEXT NOT NULL,
+        dismissed REAL,
+        dismissed_by TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX alarms_active ON alarms (number) WHERE cleared IS NULL;
+    """,
 )
 """Script N leads from version N to N + 1."""

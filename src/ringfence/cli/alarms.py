@@ -1,0 +1,147 @@
+"""``ringfence alarms``: list alarms with their history, acknowledge and dismiss them."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ringfence.cli import times
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    alarm_text,
+    ask_daemon,
+    duration_from,
+    errors_reported,
+    settings_from,
+)
+from ringfence.cli.hints import HintingGroup
+from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.times import short_time
+from ringfence.errors import DaemonUnreachableError, Exit
+
+if TYPE_CHECKING:
+    from ringfence.cli.screen import Screen
+
+_INDENT = 7  # columns, of the text of an alarm
+
+Rows = list[dict[str, Any]]
+NumbersArgument = Annotated[
+    list[str], typer.Argument(metavar="NUMBER", help="Numbers as `ringfence alarms` shows them, or `all`.")
+]
+ByOption = Annotated[
+    str, typer.Option("--by", metavar="NAME", help="Your name, if it is not that of the user.")
+]
+
+alarms = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.add_typer(alarms, name="alarms", help="List alarms and their history; acknowledge or dismiss them.")
+
+
+@alarms.callback()
+def alarms_list(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    past: Annotated[bool, typer.Option("--past", help="List alarms that cleared, the latest first.")] = False,
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="With --past: how long ago, such as 7d.")
+    ] = "",
+    local: times.LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List alarms and their history; acknowledge or dismiss them."""
+    if context.invoked_subcommand is not None:
+        return
+    if since and not past:
+        raise typer.BadParameter("--since needs --past")
+    times.choose(local=local)
+    seconds = duration_from("--since", since) if since else None
+    with errors_reported():
+        rows, note = _rows(config, seconds, past=past)
+    if as_json:
+        echo_json(rows)
+    else:
+        from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
+
+        _print(rows, Screen(whole_lines=True), past=past)
+    if note:
+        echo_stderr(note)
+
+
+@alarms.command("acknowledge")
+def alarms_acknowledge(
+    numbers: NumbersArgument, config: ConfigOption = DEFAULT_CONFIG, by: ByOption = ""
+) -> None:
+    """Record that you know an alarm; it is still shown, with your name."""
+    _mark(config, "acknowledge", "acknowledged", numbers, by)
+
+
+@alarms.command("dismiss")
+def alarms_dismiss(
+    numbers: NumbersArgument, config: ConfigOption = DEFAULT_CONFIG, by: ByOption = ""
+) -> None:
+    """Hide an alarm until it happens again."""
+    _mark(config, "dismiss", "dismissed", numbers, by)
+
+
+def _rows(path: Path, seconds: float | None, *, past: bool) -> tuple[Rows, str]:
+    period = {} if seconds is None else {"seconds": seconds}
+    try:
+        rows: Rows = ask_daemon(path, "alarms", past=past, **period)  # type: ignore[arg-type]
+    except DaemonUnreachableError:
+        return _offline(path, seconds, past=past), "The daemon is not running: its database is read."
+    return rows, ""
+
+
+def _offline(path: Path, seconds: float | None, *, past: bool) -> Rows:
+    from ringfence.daemon.alarm_requests import MOST_PAST  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store.alarms import KEEP_ALARMS  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
+
+    database = settings_from(path).store.path
+    if not database.exists():
+        return []
+    with Store.open(database, owner=False) as store:
+        since = time.time() - (KEEP_ALARMS if seconds is None else seconds)
+        found = store.alarms.past(since, MOST_PAST) if past else store.alarms.active()
+    return [record.as_json() for record in found]
+
+
+def _mark(path: Path, verb: str, done: str, texts: list[str], by: str) -> None:
+    if texts != ["all"] and not all(text.isascii() and text.isdecimal() for text in texts):
+        raise typer.BadParameter("name numbers of alarms, or `all`")
+    which: dict[str, Any] = {"all": True} if texts == ["all"] else {"numbers": [int(text) for text in texts]}
+    with errors_reported():
+        answer = ask_daemon(path, f"alarms_{verb}", by=by or os.environ.get("SUDO_USER", ""), **which)
+    for row in answer["done"]:
+        echo(f"{done}: {row['number']} {alarm_text(row)}", indent=2)
+    echo_stderr(*(f"no active alarm has the number {number}" for number in answer["unknown"]))
+    if answer["unknown"]:
+        raise typer.Exit(Exit.PROBLEM)
+
+
+def _print(rows: Rows, to: "Screen", *, past: bool) -> None:
+    if not rows:
+        to.show("No alarm cleared in this time." if past else "There are no alarms.")
+    for row in rows:
+        style = "" if past or row["dismissed"] else "bold red"
+        to.show(f"{row['number']:5}  {alarm_text(row)}", style=style, indent=_INDENT)
+        to.show(f"{'':{_INDENT}}{_history(row)}", indent=_INDENT)
+
+
+def _history(row: dict[str, Any]) -> str:
+    zone = times.head("").strip(" ()").lower()
+    parts = [f"since {short_time(row['since'])}"]
+    if row["times"] > 1:
+        parts.append(f"{row['times']} times, last {short_time(row['last'])}")
+    marks = [what for what in ("acknowledged", "dismissed") if row[what]]
+    parts += [f"{what} {short_time(row[what])} by {row[f'{what}_by']}" for what in marks]
+    if row["cleared"]:
+        parts.append(f"cleared {short_time(row['cleared'])}")
+    return "; ".join(parts) + f" ({zone})"

@@ -1,0 +1,111 @@
+"""``ringfence events``: show what happens, line by line."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ringfence.cli import times
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    alarm_text,
+    ask_daemon,
+    errors_reported,
+    settings_or_defaults,
+)
+from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.times import short_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_KINDS = ("event", "attempt", "ban", "alarm")
+
+Row = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(events)
+
+
+def events(
+    config: ConfigOption = DEFAULT_CONFIG,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until Ctrl-C.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="KIND", help="Only event, attempt, ban or alarm; may be repeated."),
+    ] = None,
+    local: times.LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the latest attempts, bans and alarms, one line each."""
+    times.choose(local=local)
+    wrong = set(only or ()) - set(_KINDS)
+    if wrong:
+        raise typer.BadParameter(f"--only takes {', '.join(_KINDS)}")
+    kinds = sorted(set(only or _KINDS))
+    with errors_reported():
+        if follow:
+            _follow(config, kinds, as_json=as_json)
+            return
+        for row in ask_daemon(config, "latest", kinds=kinds):
+            _show(row, as_json=as_json)
+
+
+def _follow(path: Path, kinds: list[str], *, as_json: bool) -> None:
+    try:
+        for row in followed(path, kinds):
+            _show(row, as_json=as_json)
+    except KeyboardInterrupt:
+        return
+
+
+def followed(path: Path, kinds: list[str]) -> "Iterator[Row]":
+    """Yield the latest rows, then what happens, until the daemon ends."""
+    from ringfence import control  # noqa: PLC0415 - loaded when a command runs
+
+    yield from control.follow(settings_or_defaults(path).control.socket, "follow", kinds=kinds)
+
+
+def _show(row: Row, *, as_json: bool) -> None:
+    if as_json:
+        echo_json(row, indent=None)
+    elif row["what"] == "lost":
+        echo_stderr(f"{row['number']} lines are missing: they came faster than they were read")
+    else:
+        echo(line_of(row))
+
+
+def line_of(row: Row) -> str:
+    """Return the line for people of an event, attempt, ban or alarm."""
+    texts = {"event": _event, "attempt": _attempt, "ban": _ban, "alarm": _alarm}
+    return f"{short_time(row['time'], seconds=True)}  {row['what']:7}  {texts[row['what']](row)}"
+
+
+def _event(row: Row) -> str:
+    account = f" {row['account']}" if row["account"] else ""
+    tampered = ", tampered" if row["tampered"] else ""
+    by = f"{row['service']} {row['transport']}, {row['source']}"
+    return f"{row['address']}{account}: {row['kind']} ({by}{tampered})"
+
+
+def _attempt(row: Row) -> str:
+    account = f" {row['account']}" if row["account"] else ""
+    by = f"{row['service']} {row['transport']}, {row['proof']}"
+    return f"{row['address']}{account}: {row['reason']} ({by}, {row['standing']})"
+
+
+def _ban(row: Row) -> str:
+    scope = "" if row["scope"] == "full" else f" ({row['scope']})"
+    if row["change"] != "placed":
+        return f"{row['address']}{scope}: {row['change']}"
+    account = f", {row['account']}" if row["account"] else ""
+    return f"{row['address']}{scope}: {row['rule']}{account}, until {short_time(row['expires'])}"
+
+
+def _alarm(row: Row) -> str:
+    by = f" by {row['by']}" if row["by"] else ""
+    return f"{row['change']}{by}: {alarm_text(row)}"

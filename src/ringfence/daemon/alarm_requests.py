@@ -1,0 +1,97 @@
+"""The alarms of a daemon: kept over a restart, and acknowledged or dismissed by commands.
+
+The answer to ``{"do": "alarms"}`` is the active alarms; with ``past`` those that cleared, in the last
+``seconds``. ``alarms_acknowledge`` and ``alarms_dismiss`` have ``numbers`` (or ``all``) and ``by``, the name
+of the person. The daemon adds the user at the other end of the socket, as the kernel reports it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from pwd import getpwuid
+from typing import Any
+
+from ringfence.alarms import AlarmRecord, Alarms
+from ringfence.clock import Clock
+from ringfence.control import USER
+from ringfence.errors import ControlError
+from ringfence.store.alarms import KEEP_ALARMS
+from ringfence.store.database import Store
+
+MOST_PAST = 2_000
+_MAX_NAME = 64  # characters of a person's name
+
+
+class KeptAlarms:
+    """Connects the active alarms with their table in the database."""
+
+    def __init__(self, alarms: Alarms, store: Store) -> None:
+        self._alarms = alarms
+        self._store = store
+
+    def restore(self) -> None:
+        """Restore the alarms of the last run, if they can be read."""
+        table, read = self._store.alarms, self._store.best_effort.read
+        self._alarms.restore(read(table.active, []), read(table.next_number, 1))
+
+    def save(self) -> None:
+        """Queue the changed alarms for the database."""
+        changed = self._alarms.take_changes()
+        if changed:
+            self._store.best_effort.write(partial(self._store.alarms.record, changed))
+
+
+class AlarmRequests:
+    """Handles requests about alarms."""
+
+    def __init__(self, alarms: Alarms, kept: KeptAlarms, store: Store, clock: Clock) -> None:
+        self._alarms = alarms
+        self._kept = kept
+        self._store = store
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+        """Return the handler of each request."""
+        return {
+            "alarms": self._list,
+            "alarms_acknowledge": partial(self._mark, self._alarms.acknowledge),
+            "alarms_dismiss": partial(self._mark, self._alarms.dismiss),
+        }
+
+    async def _list(self, request: Mapping[str, Any]) -> object:
+        if request.get("past") is not True:
+            return [record.as_json() for record in self._alarms.records()]
+        seconds = request.get("seconds", KEEP_ALARMS)
+        if not isinstance(seconds, int | float) or not seconds > 0:
+            raise ControlError("a period needs a duration in seconds above 0")
+        since = self._clock.wall() - seconds
+        past = await asyncio.to_thread(self._store.alarms.past, since, MOST_PAST)
+        return [record.as_json() for record in past]
+
+    def _mark(self, mark: Callable[[int, str], AlarmRecord | None], request: Mapping[str, Any]) -> object:
+        """Mark alarms; return them, and the numbers that no active alarm has."""
+        numbers = request.get("numbers")
+        if request.get("all") is True:
+            numbers = [record.number for record in self._alarms.records() if record.dismissed is None]
+        if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
+            raise ControlError("alarms are named by their numbers")
+        by = _person(request)
+        marked = {number: mark(number, by) for number in dict.fromkeys(numbers)}
+        self._kept.save()
+        return {
+            "done": [record.as_json() for record in marked.values() if record is not None],
+            "unknown": [number for number, record in marked.items() if record is None],
+        }
+
+
+def _person(request: Mapping[str, Any]) -> str:
+    """Return who sent a request: the user of the socket, and the name that the request gives."""
+    user, by = USER.get(), request.get("by", "")
+    if not isinstance(by, str):
+        raise ControlError("the name of a person must be a text")
+    try:
+        name = getpwuid(user).pw_name if user is not None else ""
+    except KeyError:
+        name = str(user)
+    by = by[:_MAX_NAME]
+    return f"{by} (as {name})" if by and name and by != name else by or name or "unknown"

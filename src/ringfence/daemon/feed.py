@@ -1,0 +1,226 @@
+"""What happens, line by line, for commands that follow it: events, attempts, bans and alarms.
+
+Nothing is encoded unless a follower reads it. Each follower has a queue of at most ``MOST_WAITING`` entries;
+if it reads too slowly, new entries are dropped, and a line tells it how many. A follower gets at most
+``BATCH`` lines every ``PACE`` seconds, so that no flood of attempts costs the daemon more than that. At most
+``MOST_FOLLOWERS`` may follow. The latest ``MOST_LATEST`` attempts, bans and alarms are kept for a follower
+that begins.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import define
+
+from ringfence.alarms import AlarmEvent
+from ringfence.bans.kernel_bans import BanWatch
+from ringfence.control import Stream
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.errors import ControlError
+from ringfence.explain.reasons import reason_of
+from ringfence.model import Ban, Network, Scope, SecurityEvent, format_network, printable, rfc3339
+
+MOST_WAITING = 1_000
+MOST_FOLLOWERS = 16
+MOST_LATEST = 200
+MOST_TEXT = 256  # characters of a text in a line
+BATCH = 100
+PACE = 0.05
+MINUTES = 60
+
+KINDS = ("event", "attempt", "ban", "alarm")
+
+_Entry = tuple[str, Callable[[], dict[str, object]]]
+
+
+@define(eq=False)
+class _Follower:
+    """A queue of entries, and the number of those that did not fit."""
+
+    kinds: Collection[str]
+    waiting: deque[_Entry]
+    arrived: asyncio.Event
+    lost: int = 0
+
+    def add(self, entry: _Entry) -> None:
+        """Add an entry, or count it as lost."""
+        if len(self.waiting) >= MOST_WAITING:
+            self.lost += 1
+        else:
+            self.waiting.append(entry)
+            self.arrived.set()
+
+
+class Feed:
+    """Everything that happens. ``wall`` returns wall-clock seconds."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._followers: list[_Follower] = []
+        self._latest: deque[_Entry] = deque(maxlen=MOST_LATEST)
+        self.watch = BanWatch(self._on_ban, self._on_ban_end)
+        """What the enforcer calls with each ban."""
+        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # each a minute, and its attempts
+
+    # -- what happens
+
+    def on_events(self, events: Sequence[SecurityEvent]) -> None:
+        """Pass on the events of a source. Without a follower this costs nothing."""
+        wanted = [follower for follower in self._followers if "event" in follower.kinds]
+        for event in events if wanted else ():
+            for follower in wanted:
+                follower.add(("event", lambda event=event: _event(event)))  # type: ignore[misc]
+
+    def on_judgement(self, judgement: Judgement) -> None:
+        """Pass on an attempt, and count it; a later proof of an attempt is none."""
+        if judgement.disposition is Disposition.PROVEN:
+            return
+        minute = int(self._wall() / 60)
+        latest, number = self._minutes.pop() if self._minutes else (minute, 0)
+        if latest != minute:
+            self._minutes.append((latest, number))
+            number = 0
+        self._minutes.append((minute, number + 1))
+        self._add("attempt", lambda: _attempt(judgement))
+
+    def _on_ban(self, ban: Ban) -> None:
+        """Pass on a ban that the kernel acknowledged."""
+        self._add("ban", lambda: _ban(ban))
+
+    def _on_ban_end(self, network: Network, scope: Scope, how: str) -> None:
+        """Pass on the end of a ban: ``removed`` or ``expired``."""
+        moment = self._wall()
+        self._add("ban", lambda: _ban_end(network, scope, how, moment))
+
+    def on_alarm(self, event: AlarmEvent) -> None:
+        """Pass on a change of an alarm."""
+        self._add("alarm", event.as_json)
+
+    def _add(self, kind: str, encode: Callable[[], dict[str, object]]) -> None:
+        entry = kind, encode
+        self._latest.append(entry)
+        for follower in self._followers:
+            if kind in follower.kinds:
+                follower.add(entry)
+
+    # -- for commands
+
+    def latest(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[dict[str, object]]:
+        """Return the latest entries of these kinds, oldest first."""
+        found = [entry for entry in self._latest if entry[0] in kinds]
+        return [_row(entry) for entry in found[-most:]]
+
+    def minutes(self) -> list[int]:
+        """Return the number of attempts in each of the last ``MINUTES`` minutes, the present one last."""
+        now, counts = int(self._wall() / 60), dict(self._minutes)
+        return [counts.get(minute, 0) for minute in range(now - MINUTES + 1, now + 1)]
+
+    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+        """Return the handlers of requests."""
+        return {
+            "latest": lambda request: self.latest(_kinds(request)),
+            "follow": lambda request: Stream(self.follow(_kinds(request))),
+        }
+
+    def follow(self, kinds: Collection[str]) -> AsyncIterator[bytes]:
+        """Return the latest lines, then what happens; raise ControlError if too many follow."""
+        if len(self._followers) >= MOST_FOLLOWERS:
+            raise ControlError(f"{MOST_FOLLOWERS} commands follow already; end one of them")
+        latest = deque(entry for entry in self._latest if entry[0] in kinds)
+        follower = _Follower(kinds, latest, asyncio.Event())
+        follower.arrived.set()
+        return self._lines(follower)
+
+    async def _lines(self, follower: _Follower) -> AsyncIterator[bytes]:
+        self._followers.append(follower)  # here, because a generator that never began never ends
+        try:
+            while True:
+                await follower.arrived.wait()
+                waiting = follower.waiting
+                lines = [_row(waiting.popleft()) for _ in range(min(BATCH, len(waiting)))]
+                if follower.lost and not waiting:
+                    lines.append({"what": "lost", "time": rfc3339(self._wall()), "number": follower.lost})
+                    follower.lost = 0
+                if not waiting:
+                    follower.arrived.clear()
+                yield _encoded(lines)
+                await asyncio.sleep(PACE)
+        finally:
+            self._followers.remove(follower)
+
+
+def _kinds(request: Mapping[str, Any]) -> Collection[str]:
+    kinds = request.get("kinds", KINDS)
+    if not isinstance(kinds, list | tuple) or not kinds or not set(kinds) <= set(KINDS):
+        raise ControlError(f"the kinds must be some of {', '.join(KINDS)}")
+    return frozenset(kinds)
+
+
+def _row(entry: _Entry) -> dict[str, object]:
+    kind, encode = entry
+    return {"what": kind, **encode()}
+
+
+def _encoded(rows: Iterable[Mapping[str, object]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def _text(text: str) -> str:
+    return printable(text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…")
+
+
+def _event(event: SecurityEvent) -> dict[str, object]:
+    return {
+        "time": rfc3339(event.time),
+        "source": _text(str(event.source)),
+        "kind": str(event.kind),
+        "service": str(event.service),
+        "address": str(event.remote.address),
+        "port": event.remote.port,
+        "transport": str(event.remote.transport),
+        "account": _text(event.account),
+        "tampered": event.tampered,
+    }
+
+
+def _attempt(judgement: Judgement) -> dict[str, object]:
+    attempt = judgement.attempt
+    return {
+        "time": rfc3339(attempt.time),
+        "address": str(attempt.address),
+        "account": _text(attempt.account),
+        "reason": reason_of(attempt),
+        "kind": str(attempt.kind),
+        "service": str(attempt.service),
+        "transport": str(attempt.transport),
+        "proof": attempt.proof.name.lower(),
+        "standing": str(judgement.disposition),
+        "asterisk": _text(attempt.asterisk),
+    }
+
+
+def _ban(ban: Ban) -> dict[str, object]:
+    account = ban.attempts[-1].account if ban.attempts else ""
+    return {
+        "time": rfc3339(ban.since),
+        "change": "placed",
+        "address": format_network(ban.network),
+        "rule": _text(ban.rule),
+        "scope": str(ban.scope),
+        "expires": rfc3339(ban.expires),
+        "attempts": len(ban.attempts),
+        "account": _text(account),
+        "offence": ban.offence,
+    }
+
+
+def _ban_end(network: Network, scope: Scope, how: str, moment: float) -> dict[str, object]:
+    return {
+        "time": rfc3339(moment),
+        "change": how,
+        "address": format_network(network),
+        "scope": str(scope),
+    }

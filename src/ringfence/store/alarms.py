@@ -1,0 +1,114 @@
+"""The table of alarms: each row is one alarm from its begin to its end."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import AlarmRecord
+from ringfence.model import printable
+from ringfence.store.connection import Connection
+from ringfence.store.rows import INVALID_ROW, Execute, times
+
+KEEP_ALARMS = 90 * 86_400.0
+"""Seconds for which cleared alarms are kept."""
+MOST_ALARMS = 20_000
+"""The maximum number of cleared alarms, some 10 MB. Those that cleared first are removed."""
+
+_COLUMNS = (
+    "number, code, subject, text, since, last, until, times, held, cleared,"
+    " acknowledged, acknowledged_by, dismissed, dismissed_by"
+)
+
+_INSERT = f"INSERT OR REPLACE INTO alarms ({_COLUMNS}) VALUES ({', '.join('?' * 14)})"  # noqa: S608 - ours
+_DELETE_OLDEST = """
+    DELETE FROM alarms WHERE cleared IS NOT NULL AND number NOT IN
+        (SELECT number FROM alarms WHERE cleared IS NOT NULL ORDER BY cleared DESC LIMIT ?)
+"""
+_CODES = {str(code): code for code in AlarmCode}
+
+
+class AlarmTable:
+    """The alarms of a database. Every method raises StoreError if that cannot be read or written."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def record(self, records: Iterable[AlarmRecord]) -> None:
+        """Record alarms; an alarm replaces its earlier record."""
+        with self._connection.transaction() as execute:
+            for one in records:
+                _write(execute, one)
+
+    def active(self) -> list[AlarmRecord]:
+        """Return the alarms that have not cleared, oldest first."""
+        return self._select("cleared IS NULL ORDER BY number", ())
+
+    def past(self, since: float, most: int) -> list[AlarmRecord]:
+        """Return the alarms that cleared since then, the latest ``most``, the latest first."""
+        return self._select("cleared >= ? ORDER BY cleared DESC, number DESC LIMIT ?", (since, most))
+
+    def next_number(self) -> int:
+        """Return the number that follows the highest one in use."""
+        with self._connection.reading() as execute:
+            (number,) = execute("SELECT coalesce(max(number), 0) + 1 FROM alarms").fetchone()
+        return int(number)
+
+    def purge(self, now: float) -> None:
+        """Remove alarms that cleared more than KEEP_ALARMS before ``now``, and the oldest beyond MOST."""
+        with self._connection.transaction() as execute:
+            execute("DELETE FROM alarms WHERE cleared < ?", (now - KEEP_ALARMS,))
+            execute(_DELETE_OLDEST, (MOST_ALARMS,))
+
+    def _select(self, which: str, values: tuple[float, ...]) -> list[AlarmRecord]:
+        """Return alarms. Invalid rows are left out, such as those with a code of another version."""
+        found = []
+        with self._connection.reading() as execute:
+            for row in execute(f"SELECT {_COLUMNS} FROM alarms WHERE {which}", values):  # noqa: S608 - ours
+                with suppress(*INVALID_ROW):
+                    found.append(_record(row))
+        return found
+
+
+def _write(execute: Execute, one: AlarmRecord) -> None:
+    execute(
+        _INSERT,
+        (
+            one.number,
+            str(one.code),
+            printable(one.subject),  # SQLite refuses surrogates
+            printable(one.text),
+            one.since,
+            one.last,
+            one.until,
+            one.times,
+            int(one.held),
+            one.cleared,
+            one.acknowledged,
+            printable(one.acknowledged_by),
+            one.dismissed,
+            printable(one.dismissed_by),
+        ),
+    )
+
+
+def _record(row: Sequence[Any]) -> AlarmRecord:
+    number, code, subject, text, since, last, until, count, held, cleared, *marks = row
+    acknowledged, acknowledged_by, dismissed, dismissed_by = marks
+    times(since, last, *(one for one in (until, cleared, acknowledged, dismissed) if one is not None))
+    return AlarmRecord(
+        int(number),
+        _CODES[code],
+        subject,
+        text,
+        since,
+        last,
+        until,
+        int(count),
+        bool(held),
+        cleared,
+        acknowledged,
+        acknowledged_by,
+        dismissed,
+        dismissed_by,
+    )

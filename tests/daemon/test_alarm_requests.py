@@ -1,0 +1,69 @@
+"""Alarms that are kept over a restart, and marked by commands."""
+
+import asyncio
+import os
+from pathlib import Path
+from pwd import getpwuid
+from typing import Any
+
+import pytest
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.clock import Clock
+from ringfence.control import USER
+from ringfence.daemon.alarm_requests import AlarmRequests, KeptAlarms
+from ringfence.errors import ControlError
+from ringfence.store.database import Store
+
+HOSTILE = "\x1b[2J\u202e" + "x" * 65_536
+ME = getpwuid(os.geteuid()).pw_name
+
+
+def ask(alarms: Alarms, store: Store, do: str, **request: object) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the answer to a request of this process."""
+    handlers = AlarmRequests(alarms, KeptAlarms(alarms, store), store, Clock()).handlers()
+    USER.set(os.geteuid())
+    answer: Any = handlers[do](request)
+    return asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
+
+
+def test_alarms_are_marked_and_kept(tmp_path: Path) -> None:
+    """A mark has the user of the socket and the name of the person, and survives a restart."""
+    path = tmp_path / "ringfence.db"
+    with Store.open(path, owner=True) as store:
+        alarms = Alarms(Clock().wall)
+        alarms.activate(AlarmCode.PHONE_BROKEN, "204", HOSTILE)
+        alarms.activate(AlarmCode.EVIDENCE_HIDDEN, "192.0.2.1", "hides")
+        done = ask(alarms, store, "alarms_acknowledge", numbers=[1, 9], by=HOSTILE)
+        assert done["unknown"] == [9]
+        assert ask(alarms, store, "alarms_dismiss", numbers=[2])["done"][0]["dismissed_by"] == ME
+
+    with Store.open(path, owner=True) as store:
+        alarms = Alarms(Clock().wall)
+        KeptAlarms(alarms, store).restore()
+        rows = ask(alarms, store, "alarms")
+        alarms.clear(AlarmCode.PHONE_BROKEN, "204")
+        KeptAlarms(alarms, store).save()
+        past = ask(alarms, store, "alarms", past=True)
+
+    assert [row["number"] for row in rows] == [1, 2]
+    assert rows[0]["acknowledged_by"].endswith(f" (as {ME})")
+    assert len(rows[0]["acknowledged_by"]) < 200
+    assert all(str(value).isprintable() for row in rows for value in row.values())
+    assert [(row["number"], row["cleared"] is not None) for row in past] == [(1, True)]
+
+
+def test_all_alarms_at_once(tmp_path: Path) -> None:
+    """``all`` marks every alarm that is shown; numbers must be numbers."""
+    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+        alarms = Alarms(Clock().wall)
+        for subject in "ab":
+            alarms.activate(AlarmCode.EVIDENCE_HIDDEN, subject, "hides")
+        assert len(ask(alarms, store, "alarms_dismiss", all=True)["done"]) == 2
+        assert alarms.active == []
+        for wrong in ({}, {"numbers": ["1"]}, {"numbers": [1], "by": 7}):
+            with pytest.raises(ControlError):
+                ask(alarms, store, "alarms_dismiss", **wrong)
+        with pytest.raises(ControlError):
+            ask(alarms, store, "alarms", past=True, seconds=-1)

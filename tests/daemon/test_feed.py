@@ -1,0 +1,113 @@
+"""The lines that commands follow."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from attrs import evolve
+from tests.detect.events import event
+from tests.support.attempts import ATTEMPT, attempts, ban_of
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import AlarmEvent
+from ringfence.daemon import feed as module
+from ringfence.daemon.feed import KINDS, Feed
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.errors import ControlError
+from ringfence.model import EventKind, Scope
+
+HOSTILE = "2\x1b[2J\u202e04\n" + "x" * 65_536
+NETWORK = ip_network("192.0.2.1")
+
+
+def judged(account: str = "204", how: Disposition = Disposition.COUNTED) -> Judgement:
+    """Return a judgement on an attempt."""
+    return Judgement(evolve(ATTEMPT, account=account), NETWORK, how)
+
+
+async def lines(stream: AsyncIterator[bytes], number: int) -> list[dict[str, Any]]:
+    """Return the next lines of a stream."""
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(10):
+        while len(found) < number:
+            found += [json.loads(line) for line in (await anext(stream)).split(b"\n") if line]
+    return found
+
+
+def test_every_kind_is_one_line() -> None:
+    """An event, an attempt, a ban with its end, and an alarm arrive in their order, hostile text escaped."""
+
+    async def run() -> list[dict[str, Any]]:
+        feed = Feed(lambda: 60.0)
+        stream = feed.follow(KINDS)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(lines(stream, 5))
+            await asyncio.sleep(0)
+            feed.on_events([event(EventKind.INVALID_PASSWORD, account=HOSTILE)])
+            feed.on_judgement(judged(HOSTILE))
+            feed.watch.placed(ban_of("192.0.2.1", made=attempts(1, account=HOSTILE)))
+            feed.watch.ended(NETWORK, Scope.FULL, "expired")
+            feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
+        return waiting.result()
+
+    found = asyncio.run(run())
+
+    assert [row["what"] for row in found] == ["event", "attempt", "ban", "ban", "alarm"]
+    assert found[1]["reason"] == "wrong password"
+    assert [row.get("change") for row in found[2:]] == ["placed", "expired", "began"]
+    assert all(str(value).isprintable() for row in found for value in row.values())
+    assert max(len(row["account"]) for row in found[:3]) < 1_000
+
+
+def test_a_slow_reader_loses_lines_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue is bounded, and its reader gets the number of the lines that did not fit."""
+    monkeypatch.setattr(module, "MOST_WAITING", 10)
+
+    async def run() -> list[dict[str, Any]]:
+        feed = Feed(lambda: 60.0)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(lines(feed.follow(["attempt"]), 11))
+            await asyncio.sleep(0)
+            for _ in range(25):
+                feed.on_judgement(judged())
+        return waiting.result()
+
+    found = asyncio.run(run())
+
+    assert [row["what"] for row in found] == ["attempt"] * 10 + ["lost"]
+    assert found[-1]["number"] == 15
+
+
+def test_followers_are_limited_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many followers are refused; one that has gone makes room."""
+    monkeypatch.setattr(module, "MOST_FOLLOWERS", 1)
+
+    async def run() -> None:
+        feed = Feed(lambda: 60.0)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(lines(feed.follow(KINDS), 99))
+            await asyncio.sleep(0)
+            with pytest.raises(ControlError):
+                feed.follow(KINDS)
+            waiting.cancel()
+        feed.follow(KINDS)
+
+    asyncio.run(run())
+
+
+def test_the_latest_are_kept_without_a_follower() -> None:
+    """Attempts are kept and counted by minute; a later proof is no attempt."""
+    feed = Feed(lambda: 60.0 * 100)
+    feed.on_judgement(judged())
+    feed.on_judgement(judged(how=Disposition.PROVEN))
+    feed.watch.placed(ban_of("192.0.2.1"))
+
+    assert [row["what"] for row in feed.latest(["attempt", "ban"])] == ["attempt", "ban"]
+    assert [row["address"] for row in feed.latest(["attempt"])] == [str(ip_address("192.0.2.1"))]
+    assert feed.minutes()[-2:] == [0, 1]
+    assert len(feed.minutes()) == module.MINUTES
+    with pytest.raises(ControlError):
+        feed.handlers()["latest"]({"kinds": ["mail"]})
