@@ -15,6 +15,7 @@ from ringfence.config.converters import MAX_DURATION
 from ringfence.daemon.account_facts import Failed
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.status import StatusData
+from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters
 from ringfence.model import parse_network
@@ -26,7 +27,9 @@ class Office:
     def __init__(self, made: Kept) -> None:
         self.kept = made
         made.side.start()
-        self.handlers = RequestHandlers(made.side, self._seen, Failed(made.side.friends.friends)).handlers()
+        side = made.side
+        tops = TopRequests(side, TopCounts(side.store.tops, side.store.best_effort, side.clock.wall))
+        self.handlers = RequestHandlers(side, self._seen, Failed(side.friends.friends), tops).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:
         return StatusData(

@@ -29,5 +29,5 @@ def test_each_migration_follows_the_previous_one() -> None:
 
     assert row == ("full", 1, 0, 1, 0, 1, "alice")
     assert sources == ("alice", "")
-    others = {"positions", "entries", "facts", "friends", "alarms", "timeline", "timeline_counts"}
+    others = {"positions", "entries", "facts", "friends", "alarms", "tops", "timeline", "timeline_counts"}
     assert tables == {"bans", "attempts", "switches", *others}

@@ -136,7 +136,7 @@ def _print(rows: Rows, to: "Screen", *, past: bool) -> None:
 
 
 def _history(row: dict[str, Any]) -> str:
-    zone = times.head("").strip(" ()").lower()
+    zone = times.head("").strip(" ()")
     parts = [f"since {short_time(row['since'])}"]
     if row["times"] > 1:
         parts.append(f"{row['times']} times, last {short_time(row['last'])}")

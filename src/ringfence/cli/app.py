@@ -29,6 +29,7 @@ from ringfence.cli import (
     setup,
     status,
     switch,
+    top,
     why,
 )
 from ringfence.cli.hints import HintingGroup
@@ -55,6 +56,7 @@ for group in (
     status,
     history,
     events,
+    top,
     alarms,
     why,
     check,

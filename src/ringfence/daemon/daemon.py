@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from attrs import asdict
+from attrs import asdict, frozen
 
 from ringfence import control
 from ringfence.bans.suspects import Suspects
@@ -40,6 +40,7 @@ from ringfence.daemon.source_watchdog import SourceWatchdog
 from ringfence.daemon.startup_wait import StartupWait
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.daemon.timeline_recorder import TimelineRecorder
+from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
@@ -55,7 +56,22 @@ FRIENDS_EVERY = 0.05
 ALARMS_EVERY = 2.0
 RETRY_EVERY = 30.0
 COUNTERS_EVERY = 30.0
+TOPS_EVERY = 300.0
 PURGE_EVERY = 3_600.0
+
+
+@frozen
+class Recorders:
+    """The parts that count over time: attempts and bans, names, and metrics if they are served."""
+
+    timeline: TimelineRecorder
+    tops: TopCounts
+    metrics: "MetricsServer | None"
+
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return what runs until the daemon stops."""
+        metrics = [self.metrics.run()] if self.metrics is not None else []
+        return [self.timeline.run(), every(TOPS_EVERY, self.tops.save), *metrics]
 
 
 class Daemon:
@@ -71,8 +87,7 @@ class Daemon:
         connections: ConnectionTable,
         status: StatusCollector,
         requests: RequestHandlers,
-        timeline: TimelineRecorder,
-        metrics: "MetricsServer | None" = None,
+        recorders: Recorders,
     ) -> None:
         self._side = side
         self._startup = startup
@@ -82,8 +97,7 @@ class Daemon:
         self._connections = connections
         self._status = status
         self._requests = requests
-        self._timeline = timeline
-        self._metrics = metrics
+        self._recorders = recorders
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -110,6 +124,7 @@ class Daemon:
             for task in tasks:
                 task.cancel()
         self._side.kept_alarms.save()
+        self._recorders.tops.save()
         self._log.info("daemon.stopped", bans="left in place")
 
     def _work(self) -> list[Coroutine[None, None, None]]:
@@ -135,8 +150,7 @@ class Daemon:
             every(ALARMS_EVERY, side.kept_alarms.save),
             every(RETRY_EVERY, side.manager.retry_switch_on),
             every(PURGE_EVERY, side.store_watch.purge),
-            self._timeline.run(),
-            *([self._metrics.run()] if self._metrics is not None else ()),
+            *self._recorders.jobs(),
             self._read_counters(),
             _feed_watchdog(),
         ]
@@ -144,7 +158,7 @@ class Daemon:
     def _handlers(self) -> Mapping[str, control.Handler]:
         return {
             **self._requests.handlers(),
-            "history": self._timeline.answer,
+            "history": self._recorders.timeline.answer,
             "reload": lambda _: asdict(self._reloader.reload()),
         }
 
@@ -173,6 +187,7 @@ def build_daemon(
 ) -> Daemon:
     """Build the daemon around ``side``; its configuration is at ``path``."""
     failed = Failed(side.friends.friends)
+    tops = TopCounts(side.store.tops, side.store.best_effort, clock.wall)
     effects = EffectHandler(
         side.enforcer.carry_out,
         side.alarms,
@@ -181,7 +196,7 @@ def build_daemon(
         observe=Suspects(side.backend, clock).observe,
         learn=side.friends.on_success,
         unshield=side.friends.changed.set,
-        watch=(failed.on_judgement, side.feed.on_judgement),
+        watch=(failed.on_judgement, tops.on_judgement, side.feed.on_judgement),
     )
     pipeline = Pipeline(side.detector, effects, clock, settings.asterisk[0].name, side.feed.on_events)
     floods = FloodJudge(side.limiter, side.detector, connections.had_any, effects, clock)
@@ -192,11 +207,9 @@ def build_daemon(
     metrics = _metrics(settings, side, pipeline, sources, wire, writer, clock)
     status = StatusCollector(side, sources, wire, reloader, connections, writer, clock, metrics)
     startup = StartupWait(side.friends, sources, effects, reloader, clock)
-    timeline = TimelineRecorder(side.detector, side.enforcer, side.store, clock)
-    requests = RequestHandlers(side, status.collect, failed)
-    return Daemon(
-        side, startup, floods, sources, reloader, connections, status, requests, timeline, metrics
-    )
+    recorders = Recorders(TimelineRecorder(side.detector, side.enforcer, side.store, clock), tops, metrics)
+    requests = RequestHandlers(side, status.collect, failed, TopRequests(side, tops))
+    return Daemon(side, startup, floods, sources, reloader, connections, status, requests, recorders)
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:

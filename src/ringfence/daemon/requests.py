@@ -18,6 +18,7 @@ from ringfence.daemon.alarm_requests import AlarmRequests
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.past_bans import past_bans, since_from
 from ringfence.daemon.status import StatusData, bans_report, status_report
+from ringfence.daemon.tops import TopRequests
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.handlers import FriendRequests
@@ -29,16 +30,23 @@ from ringfence.networks import overlap
 class RequestHandlers:
     """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status.
 
-    ``failed`` remembers the failures of accounts.
+    ``failed`` remembers the failures of accounts, ``tops`` answers ``ringfence top``.
     """
 
-    def __init__(self, side: FirewallSide, seen: Callable[[Counters], StatusData], failed: Failed) -> None:
+    def __init__(
+        self,
+        side: FirewallSide,
+        seen: Callable[[Counters], StatusData],
+        failed: Failed,
+        tops: TopRequests,
+    ) -> None:
         self._side = side
         self._store = side.store
         self._enforcer = side.enforcer
         self._clock = side.clock
         self._seen = seen
         self._failed = failed
+        self._tops = tops
         self._friend_requests = FriendRequests(side.friends, side.clock.wall)
         self._list_requests = ListRequests(side.lists, side.store.entries, side.clock.wall)
 
@@ -58,6 +66,7 @@ class RequestHandlers:
             "friends": self._friends,
             **self._friend_requests.handlers(),
             **side.feed.handlers(),
+            **self._tops.handlers(),
             **AlarmRequests(side.alarms, side.kept_alarms, side.store, side.clock).handlers(),
             "why": self._why,
             "why_account": AccountFactsReader(self._side, self._failed).answer,

@@ -37,6 +37,7 @@ from ringfence.store.names import SavedNames
 from ringfence.store.records import Records
 from ringfence.store.state import SavedState
 from ringfence.store.timeline import Timeline
+from ringfence.store.tops import TopTable
 
 
 class Store:
@@ -59,6 +60,7 @@ class Store:
         self.bans = BanTable(connection)
         self.entries = EntryTable(connection)
         self.friends = FriendTable(connection)
+        self.tops = TopTable(connection)
         self.state = SavedState(connection)
         self.timeline = Timeline(connection)
         self.best_effort = BestEffort(connection.path, later)
@@ -135,7 +137,7 @@ class Store:
 
     def purge(self, now: float) -> None:
         """Remove what ended long ago from each table."""
-        for table in (self.alarms, self.bans, self.entries, self.friends):
+        for table in (self.alarms, self.bans, self.entries, self.friends, self.tops):
             table.purge(now)
         self.timeline.purge()
 

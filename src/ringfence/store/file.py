@@ -23,8 +23,10 @@ CHECK_SECONDS = 8.0
 """Seconds after which a check or a salvage is cut short: systemd waits 30 s for the start."""
 
 _ASIDE = ".damaged-"
-_TIMELINE = ("timeline", "timeline_counts")
-_TABLES = ("switches", "entries", "facts", "positions", "friends", "alarms", "bans", "attempts", *_TIMELINE)
+_TABLES = (
+    *("switches", "entries", "facts", "positions", "friends", "alarms", "bans", "attempts"),
+    *("tops", "timeline", "timeline_counts"),
+)
 """Tables in the order of salvage: small and important ones first, and bans before their attempts."""
 
 _MUCH_NEWER = 100

@@ -114,5 +114,14 @@ SCHEMA = (
     ) STRICT;
     CREATE INDEX alarms_active ON alarms (number) WHERE cleared IS NULL;
     """,
+    """
+    CREATE TABLE tops (
+        hour INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        PRIMARY KEY (hour, kind, name)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Script N leads from version N to N + 1."""

@@ -1,0 +1,282 @@
+"""``ringfence top``: a live display, and the accounts and addresses with the most attempts."""
+
+import os
+import select
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ringfence.cli import times
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    alarm_line,
+    ask_daemon,
+    counted,
+    duration_from,
+    errors_reported,
+)
+from ringfence.cli.hints import HintingGroup
+from ringfence.cli.output import echo, echo_json
+from ringfence.cli.past_bans import account_cell
+from ringfence.cli.times import short_time
+from ringfence.clock import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.text import Text
+
+    from ringfence.cli.screen import Screen
+
+REFRESH = 1.0  # seconds
+_SLOW_REFRESH = 5.0  # of a terminal that cannot move its cursor
+_BLOCKS = {True: "▁▂▃▄▅▆▇█", False: "._-=+*%#"}
+_MAX_ALARMS = 3
+_MOST_ROWS = 20
+_SORTS = ("newest", "time left", "address")
+
+View = dict[str, Any]
+SinceOption = Annotated[str, typer.Option("--since", metavar="TIME", help="How long ago, such as 7d.")]
+
+top = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.add_typer(top, name="top", help="Show attempts and bans live, or who makes the most attempts.")
+
+
+@top.callback()
+def top_live(
+    context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, local: times.LocalOption = False
+) -> None:
+    """Show attempts and bans live, or who makes the most attempts."""
+    if context.invoked_subcommand is not None:
+        return
+    times.choose(local=local)
+    with errors_reported():
+        _live(config)
+
+
+@top.command("accounts")
+def top_accounts(
+    config: ConfigOption = DEFAULT_CONFIG,
+    since: SinceOption = "1d",
+    local: times.LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the accounts with the most attempts of a period, to the hour."""
+    _tops(config, "accounts", since, local=local, as_json=as_json)
+
+
+@top.command("addresses")
+def top_addresses(
+    config: ConfigOption = DEFAULT_CONFIG,
+    since: SinceOption = "1d",
+    local: times.LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the addresses with the most attempts of a period, to the hour."""
+    _tops(config, "addresses", since, local=local, as_json=as_json)
+
+
+def _tops(path: Path, kind: str, since: str, *, local: bool, as_json: bool) -> None:
+    times.choose(local=local)
+    seconds = duration_from("--since", since)
+    with errors_reported():
+        rows = ask_daemon(path, "tops", kind=kind, seconds=seconds)
+    if as_json:
+        echo_json(rows)
+    elif not rows:
+        echo("There were no attempts in this time.")
+    else:
+        _print(kind, rows[:_MOST_ROWS])
+
+
+def _print(kind: str, rows: list[dict[str, Any]]) -> None:
+    from ringfence.cli.screen import Screen, add_row, plain_table  # noqa: PLC0415 - loaded when it runs
+
+    table = plain_table()
+    name, known = ("ACCOUNT", "works here") if kind == "accounts" else ("ADDRESS", "friend")
+    table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=40)
+    table.add_column("ATTEMPTS", justify="right", no_wrap=True)
+    table.add_column(times.head("LAST HOUR"), no_wrap=True)
+    table.add_column("NOTE", no_wrap=True)
+    for row in rows:
+        notes = [known] if row["known"] else []
+        note = ", ".join([*notes, "banned"] if row["banned"] else notes)
+        add_row(table, (row["name"], str(row["attempts"]), short_time(row["last"]), note))
+    Screen(whole_lines=True).print(table)
+
+
+# -- the live display -------------------------------------------------------------------------------------
+
+
+def _live(path: Path) -> None:
+    """Show the display until ``q`` or Ctrl-C; without a terminal, print it once."""
+    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
+
+    to = Screen()
+    state = {"sort": _SORTS[0], "paused": ""}
+    if not to.is_terminal:
+        to.print(frame(ask_daemon(path, "top"), to.width, 24, state, blocks=_has_blocks(to)), soft_wrap=True)
+        return
+    try:
+        with _keys() as pressed:
+            if to.is_dumb_terminal:
+                _print_frames(path, to, state, pressed)
+            else:
+                _draw_frames(path, to, state, pressed)
+    except KeyboardInterrupt:
+        return
+
+
+def _draw_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys") -> None:
+    from rich.live import Live  # noqa: PLC0415 - loaded when the command runs
+
+    view, due = ask_daemon(path, "top"), time.monotonic() + REFRESH
+    with Live(console=to, screen=True, auto_refresh=False) as live:
+        while True:
+            blocks = _has_blocks(to)
+            live.update(frame(view, to.width, to.height, state, blocks=blocks), refresh=True)
+            key = pressed.wait(max(0.0, due - time.monotonic()))
+            if _handle(key, state):
+                return
+            if time.monotonic() >= due:
+                due = time.monotonic() + REFRESH
+                view = view if state["paused"] else ask_daemon(path, "top")
+
+
+def _print_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys") -> None:
+    while True:
+        if not state["paused"]:
+            view = ask_daemon(path, "top")
+            to.print(frame(view, to.width, to.height, state, blocks=_has_blocks(to)), soft_wrap=True)
+        if _handle(pressed.wait(_SLOW_REFRESH), state):
+            return
+
+
+def _handle(key: str, state: dict[str, str]) -> bool:
+    """Handle a key; return whether it ends the display."""
+    if key == "p":
+        state["paused"] = "" if state["paused"] else "paused"
+    if key == "s":
+        state["sort"] = _SORTS[(_SORTS.index(state["sort"]) + 1) % len(_SORTS)]
+    return key in {"q", "Q", "\x04"}
+
+
+class Keys:
+    """The keys that a person presses, or nothing if standard input is no terminal."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def wait(self, seconds: float) -> str:
+        """Return the next key, "" if none is pressed within this time."""
+        if self._descriptor is None:
+            time.sleep(seconds)
+            return ""
+        ready, _, _ = select.select([self._descriptor], [], [], seconds)
+        return os.read(self._descriptor, 1).decode("latin-1") or "q" if ready else ""
+
+
+@contextmanager
+def _keys() -> "Iterator[Keys]":
+    """Read single keys from the terminal while the block runs, and restore it afterwards."""
+    import termios  # noqa: PLC0415 - loaded when the command runs
+    import tty  # noqa: PLC0415 - loaded when the command runs
+
+    if not sys.stdin.isatty():
+        yield Keys(None)
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        yield Keys(descriptor)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _has_blocks(to: "Screen") -> bool:
+    """Whether the terminal shows block characters."""
+    return to.encoding.startswith("utf") and not to.is_dumb_terminal
+
+
+def frame(view: View, width: int, height: int, state: dict[str, str], *, blocks: bool) -> "Text":
+    """Return the display for a screen of this size; no line is longer than it is wide."""
+    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+
+    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
+
+    room = max(6, height - 1)
+    lines = [*_head(view, width, blocks=blocks), ""]
+    left = max(2, room - len(lines) - 4)  # two headers, a blank line and the keys
+    bans = _bans(view, state["sort"])
+    attempts = [_attempt(row) for row in reversed(view["latest_attempts"])]
+    share = max(left // 2, left - len(bans))
+    shown = attempts[:share]
+    lines += [f"{'LATEST ATTEMPTS':21}", *(shown or ["none since the start"])]
+    lines += ["", f"BANS by {state['sort']}", *(bans[: max(1, left - len(shown))] or ["none"])]
+    lines = lines[: room - 1]
+    lines += [""] * (room - 1 - len(lines))
+    paused = "  PAUSED" if state["paused"] else ""
+    lines.append(f"q quit  p pause  s sort{paused}")
+    text = Text(no_wrap=True, overflow="crop")
+    for number, line in enumerate(lines):
+        clean = printable(line)
+        bold = number == 0 or line.startswith(("LATEST", "BANS"))
+        style = "bold red" if line.startswith("! ") else "bold" if bold else ""
+        text.append(clean[: width - 1], style=style)
+        text.append("\n" if number < len(lines) - 1 else "")
+    return text
+
+
+def _head(view: View, width: int, *, blocks: bool) -> list[str]:
+    state = "enforcing" if view["enforcing"] else "NOTHING IS DROPPED"
+    minutes = view["minutes"]
+    numbers = (
+        f"{counted(view['bans'], 'ban')}  {counted(view['attempts'], 'attempt')}  "
+        f"{counted(view['friends'], 'friend')}"
+    )
+    lines = [
+        f"ringfence {view['backend']}: {state}  {numbers}  {short_time(view['time'], seconds=True)[11:]}"
+    ]
+    alarms = [alarm_line(alarm) for alarm in view["alarms"]]
+    lines += alarms[:_MAX_ALARMS] or ["no alarms"]
+    if len(alarms) > _MAX_ALARMS:
+        lines.append(f"! and {len(alarms) - _MAX_ALARMS} more; see: ringfence alarms")
+    label = f"attempts/min {minutes[-1]:5}  "
+    drawn = sparkline(minutes[-max(1, min(60, width - len(label) - 12)) :], blocks=blocks)
+    return [*lines, f"{label}{drawn}  most {max(minutes)}"]
+
+
+def sparkline(numbers: list[int], *, blocks: bool) -> str:
+    """Return a character for each number, the higher the larger; a blank for 0."""
+    levels, most = _BLOCKS[blocks], max(numbers, default=0)
+    return "".join(levels[(number * 8 - 1) // most] if number else " " for number in numbers)
+
+
+def _attempt(row: dict[str, Any]) -> str:
+    moment = short_time(row["time"], seconds=True)[11:]
+    account = row["account"][:20]
+    return f"{moment}  {row['address']:<21}  {account:<20}  {row['reason']} ({row['standing']})"
+
+
+def _bans(view: View, sort: str) -> list[str]:
+    rows = list(view["latest_bans"])
+    if sort == "time left":
+        rows.sort(key=lambda row: row["left"])
+    elif sort == "address":
+        rows.sort(key=lambda row: row["address"])
+    return [
+        f"{format_duration(row['left']):>8}  {row['address']:<21}  {account_cell(row):<20}  "
+        f"{row['rule']}{'' if row['scope'] == 'full' else ' (' + row['scope'] + ')'}"
+        for row in rows
+    ]

@@ -1,0 +1,149 @@
+"""The accounts and addresses with the most attempts, and the data of ``ringfence top``.
+
+Attempts are counted in memory and added to the database every few minutes. If there are more than ``MOST``
+names, those with the fewest attempts are dropped: a name that matters has many.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from ipaddress import ip_network
+from typing import Any
+
+from ringfence.bans.ledger import Record, network_of
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.errors import ControlError
+from ringfence.model import Scope, format_network, printable, rfc3339
+from ringfence.store.best_effort import BestEffort
+from ringfence.store.tops import HOUR, KEEP_HOURS, TopTable
+
+KINDS = ("accounts", "addresses")
+MOST = 4_096
+MOST_SAVED = 200
+MOST_LISTED = 1_000
+MOST_BANS = 200
+MOST_ATTEMPTS = 50
+_WAIT = 1.0  # seconds
+
+
+class TopCounts:
+    """The attempts since the last save, by account and by address. ``wall`` returns wall-clock seconds."""
+
+    def __init__(self, table: TopTable, best_effort: BestEffort, wall: Callable[[], float]) -> None:
+        self._table = table
+        self._best_effort = best_effort
+        self._wall = wall
+        self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+        self._hour = 0
+
+    def on_judgement(self, judgement: Judgement) -> None:
+        """Count an attempt; a proof of an earlier one and a forged name are none."""
+        if judgement.disposition in (Disposition.PROVEN, Disposition.FORGED):
+            return
+        hour = int(self._wall() // HOUR)
+        if hour != self._hour:
+            self.save()
+            self._hour = hour
+        self._count("addresses", str(judgement.attempt.address))
+        if judgement.attempt.account:
+            self._count("accounts", printable(judgement.attempt.account))
+
+    def _count(self, kind: str, name: str) -> None:
+        counts = self._counts[kind]
+        counts[name] += 1
+        if len(counts) > MOST:
+            self._counts[kind] = Counter(dict(counts.most_common(MOST // 2)))
+
+    def save(self) -> list[object]:
+        """Queue the counts for the database, and begin new ones; return what the queue returned."""
+        queued = [
+            self._best_effort.write(
+                partial(self._table.add, kind, self._hour, counts.most_common(MOST_SAVED))
+            )
+            for kind, counts in self._counts.items()
+            if counts
+        ]
+        self._counts = {kind: Counter() for kind in KINDS}
+        return queued
+
+    async def save_and_wait(self) -> None:
+        """Save the counts, and wait for the disk for at most a second."""
+        waiting = [asyncio.wrap_future(one) for one in self.save() if isinstance(one, Future)]
+        if waiting:
+            await asyncio.wait(waiting, timeout=_WAIT)
+
+
+class TopRequests:
+    """Handles the requests of ``ringfence top``."""
+
+    def __init__(self, side: FirewallSide, counts: TopCounts) -> None:
+        self._side = side
+        self._counts = counts
+
+    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+        """Return the handler of each request."""
+        return {"top": self._overview, "tops": self._list}
+
+    async def _list(self, request: Mapping[str, Any]) -> object:
+        """Return the accounts or addresses with the most attempts of the last ``seconds``."""
+        kind, seconds = request.get("kind"), request.get("seconds", 86_400)
+        if kind not in KINDS or not isinstance(seconds, int | float) or not seconds > 0:
+            raise ControlError("a list has a kind (accounts or addresses) and a period in seconds")
+        await self._counts.save_and_wait()
+        side, now = self._side, self._side.clock.wall()
+        since = now - min(seconds, KEEP_HOURS * HOUR)
+        found = await asyncio.to_thread(side.store.tops.top, str(kind), since, MOST_LISTED)
+        known = self._is_known_account if kind == "accounts" else self._is_friend
+        return [
+            {
+                "name": printable(one.name),
+                "attempts": one.attempts,
+                "last": rfc3339(one.last),
+                "known": known(one.name),
+                "banned": kind == "addresses" and self._is_banned(one.name, now),
+            }
+            for one in found
+        ]
+
+    def _is_known_account(self, name: str) -> bool:
+        return self._side.friends.friends.knows_account(name)
+
+    def _is_friend(self, name: str) -> bool:
+        return self._side.friends.friends.has(ip_network(name).network_address)
+
+    def _is_banned(self, name: str, now: float) -> bool:
+        network = ip_network(name)
+        return any(self._side.known_bans.ledger.covering(network, scope, now) for scope in Scope)
+
+    def _overview(self, _: Mapping[str, Any]) -> object:
+        """Return what the live display shows; nothing is read from the kernel or from the disk."""
+        side, now = self._side, self._side.clock.wall()
+        latest = side.known_bans.ledger.latest(MOST_BANS)
+        return {
+            "time": rfc3339(now),
+            "enforcing": side.enforcer.enforcing and side.backend.enforces,
+            "backend": side.backend.name,
+            "attempts": side.detector.counts.attempts,
+            "bans": side.known_bans.ledger.alive(now),
+            "friends": len(side.friends.friends),
+            "alarms": [alarm.as_json() for alarm in side.alarms.active[:MOST_ATTEMPTS]],
+            "minutes": side.feed.minutes(),
+            "latest_attempts": side.feed.latest(["attempt"], MOST_ATTEMPTS),
+            "latest_bans": [_ban(key, record, now) for key, record in latest if record.expires > now],
+        }
+
+
+def _ban(key: int, record: Record, now: float) -> dict[str, object]:
+    network, scope = network_of(key)
+    return {
+        "address": format_network(network),
+        "rule": printable(record.rule),
+        "scope": str(scope),
+        "since": rfc3339(record.since),
+        "left": round(record.expires - now),
+        "account": printable(record.account),
+        "accounts": record.accounts,
+    }

@@ -1,0 +1,63 @@
+"""The accounts and addresses with the most attempts of each hour."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ringfence.store.connection import Connection
+
+HOUR = 3_600
+KEEP_HOURS = 31 * 24
+MOST_OF_HOUR = 50
+"""Names of each kind that are kept of an hour that is over: 74,000 rows at most, some 4 MB."""
+
+
+class Top(NamedTuple):
+    """An account or address, the number of its attempts, and the last hour (seconds) with one."""
+
+    name: str
+    attempts: int
+    last: float
+
+
+class TopTable:
+    """The counts of a database. Every method raises StoreError if that cannot be read or written."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, kind: str, hour: int, counts: Iterable[tuple[str, int]]) -> None:
+        """Add attempts of an hour to the counts of names."""
+        with self._connection.transaction() as execute:
+            for name, attempts in counts:
+                execute(
+                    "INSERT INTO tops VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts",
+                    (hour, kind, name, attempts),
+                )
+
+    def top(self, kind: str, since: float, most: int) -> list[Top]:
+        """Return the names with the most attempts since the hour of that time."""
+        sql = (
+            "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
+            " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
+        )
+        with self._connection.reading() as execute:
+            rows = execute(sql, (kind, int(since // HOUR), most)).fetchall()
+        return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
+
+    def purge(self, now: float) -> None:
+        """Remove old hours, and of hours that are over all but the names with the most attempts."""
+        hour = int(now // HOUR)
+        with self._connection.transaction() as execute:
+            execute("DELETE FROM tops WHERE hour < ?", (hour - KEEP_HOURS,))
+            execute(_TRIM, (hour, MOST_OF_HOUR))
+
+
+_TRIM = """
+    DELETE FROM tops WHERE (hour, kind, name) IN (
+        SELECT hour, kind, name FROM (
+            SELECT *, row_number() OVER (PARTITION BY hour, kind ORDER BY attempts DESC) AS place
+            FROM tops WHERE hour < ?
+        ) WHERE place > ?
+    )
+"""

@@ -1,0 +1,153 @@
+"""``ringfence top``, in a real terminal and in a pipe."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.amiserver import Script
+from tests.support.captures import capture
+from tests.support.daemon import GRANTED, Guard, ami_server, until
+
+from ringfence.cli.top import frame, sparkline
+
+GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
+GUESSER = "198.18.1.101"
+ROWS, COLUMNS = 24, 80
+HOSTILE = "2\x1b[2J\u202e04" + "x" * 65_536
+
+
+@pytest.fixture(name="guard")
+def _guard(tmp_path: Path) -> Iterator[Guard]:
+    """Return a daemon that banned a guesser."""
+    with (
+        ami_server(Script(play=[GRANTED, GUESSES])) as pbx,
+        Guard(tmp_path, ami={"port": pbx.port}, rules={"guess": {"attempts": 3}}) as guard,
+    ):
+        until(lambda: guard.banned() == {GUESSER}, "the ban")
+        yield guard
+
+
+class Terminal:
+    """A command on a terminal of 80 by 24."""
+
+    def __init__(self, guard: Guard, term: str) -> None:
+        self._main, other = pty.openpty()
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        environ = {key: value for key, value in guard._environ.items() if key not in {"COLUMNS", "LINES"}}
+        self.process = subprocess.Popen(
+            guard._command_line("top"),
+            env=environ | {"TERM": term, "NO_COLOR": "1", "LANG": "C.UTF-8"},
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            start_new_session=True,
+        )
+        os.close(other)
+        self.shown = ""
+
+    def until(self, text: str) -> None:
+        """Read until a text is shown."""
+        end = time.monotonic() + 30
+        while text not in self.shown:
+            assert time.monotonic() < end, f"{text!r} is not in {self.shown[-3_000:]!r}"
+            if select.select([self._main], [], [], 0.1)[0]:
+                self.shown += os.read(self._main, 65_536).decode("utf-8", "replace")
+
+    def press(self, key: str) -> None:
+        """Press a key."""
+        self.shown = ""
+        os.write(self._main, key.encode())
+
+    def close(self) -> None:
+        """Close the terminal."""
+        os.close(self._main)
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+def test_the_display_fits_a_terminal(guard: Guard, term: str) -> None:
+    """Health, attempts and bans are shown on 80 by 24 without colour; the keys sort, pause and end it."""
+    terminal = Terminal(guard, term)
+    try:
+        terminal.until("q quit  p pause  s sort")
+        assert GUESSER in terminal.shown
+        assert "wrong password" in terminal.shown
+        assert not re.search(r"\x1b\[[0-9;]*3[0-9]", terminal.shown), "a colour"
+        if term == "dumb":
+            assert "\x1b" not in terminal.shown
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.shown).replace("\r", "")
+        assert max(len(line) for line in text.split("\n")) <= COLUMNS
+        terminal.press("s")
+        if term != "dumb":
+            terminal.until("BANS by time left")
+            terminal.press("p")
+            terminal.until("PAUSED")
+        terminal.press("q")
+        assert terminal.process.wait(20) == 0
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+        terminal.close()
+
+
+def test_the_accounts_and_addresses_with_the_most_attempts(guard: Guard) -> None:
+    """Both lists have the attempts of the period; in a pipe the display is printed once."""
+    accounts = guard.must("top", "accounts").splitlines()
+    addresses = json.loads(guard.must("top", "addresses", "--since", "7d", "--json"))
+
+    assert accounts[0].split() == ["ACCOUNT", "ATTEMPTS", "LAST", "HOUR", "(UTC)", "NOTE"]
+    assert accounts[1].split()[:2] == ["alice", "3"]
+    assert [(row["name"], row["attempts"], row["banned"]) for row in addresses] == [(GUESSER, 3, True)]
+    assert GUESSER in guard.must("top")
+
+
+def view(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - a view
+    """Return what the daemon reports."""
+    attempt = {"time": "2026-11-21T02:41:25Z", "address": "192.0.2.1", "account": HOSTILE}
+    attempt |= {"reason": "wrong password", "standing": "counted"}
+    ban = {"address": "2001:db8::/64", "rule": "guess", "scope": "sip-udp", "left": 60, "accounts": 2}
+    alarm = {"code": "phone.broken", "subject": HOSTILE, "text": HOSTILE, "times": 1}
+    return {
+        "time": "2026-11-21T02:41:25Z",
+        "backend": "nftables",
+        "enforcing": True,
+        "bans": 1,
+        "attempts": 5,
+        "friends": 2,
+        "minutes": [0] * 59 + [5],
+        "alarms": [alarm] * 5,
+        "latest_attempts": [attempt] * 50,
+        "latest_bans": [ban | {"account": HOSTILE}] * 200,
+        **changed,
+    }
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 12), (200, 60)])
+def test_hostile_names_fit_the_display(size: tuple[int, int]) -> None:
+    """Names of 64 KB with control characters neither break a line nor reach the terminal."""
+    width, height = size
+    text = frame(view(), width, height, {"sort": "address", "paused": "paused"}, blocks=True).plain
+    lines = text.split("\n")
+
+    assert len(lines) == height - 1
+    assert all(line.isprintable() and len(line) < width for line in lines)
+    assert lines[-1].endswith("PAUSED")
+    assert any("and 2 more" in line for line in lines)
+    assert height < ROWS or any(line.startswith("      1m  2001:db8::/64") for line in lines)
+
+
+def test_a_sparkline() -> None:
+    """A bar for each number; without block characters it is ASCII."""
+    assert sparkline([0, 1, 8], blocks=True) == " ▁█"
+    assert sparkline([0, 1, 8], blocks=False).isascii()
+    assert sparkline([], blocks=True) == ""

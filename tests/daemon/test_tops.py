@@ -1,0 +1,69 @@
+"""The accounts and addresses with the most attempts."""
+
+import asyncio
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from tests.support.attempts import ATTEMPT
+from tests.support.kept import kept, settings
+
+from ringfence.daemon import tops as module
+from ringfence.daemon.tops import TopCounts, TopRequests
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.errors import ControlError
+
+HERE = ip_network("192.0.2.1")
+HOSTILE = "2\x1b[2J\u202e04\ud800" + "x" * 100
+
+
+def judged(account: str, how: Disposition = Disposition.COUNTED) -> Judgement:
+    """Return a judgement on an attempt."""
+    return Judgement(evolve(ATTEMPT, account=account), HERE, how)
+
+
+def test_the_tops_of_a_period(tmp_path: Path) -> None:
+    """Names are escaped, marked as known or banned, and counted in memory and in the database."""
+    with kept(tmp_path, settings()) as made:
+        side = made.side
+        side.start()
+        counts = TopCounts(side.store.tops, side.store.best_effort, side.clock.wall)
+        for account in (HOSTILE, "204", "204", ""):
+            counts.on_judgement(judged(account))
+        counts.on_judgement(judged("204", Disposition.FORGED))
+        side.enforcer.ban([HERE], 60.0, "by hand")
+        handlers = TopRequests(side, counts).handlers()
+
+        def ask(**request: object) -> Any:  # noqa: ANN401 - any JSON value
+            answer: Any = handlers["tops"](request)
+            return asyncio.run(answer)
+
+        accounts, addresses = ask(kind="accounts"), ask(kind="addresses", seconds=60)
+        view: Any = handlers["top"]({})
+        for wrong in ({}, {"kind": "names"}, {"kind": "accounts", "seconds": -1}):
+            with pytest.raises(ControlError):
+                ask(**wrong)
+
+    assert [(one["name"][:4], one["attempts"]) for one in accounts] == [("204", 2), ("2\\x1", 1)]
+    assert all(one["name"].isprintable() for one in accounts)
+    assert [(one["name"], one["attempts"], one["banned"]) for one in addresses] == [("192.0.2.1", 4, True)]
+    assert view["latest_bans"][0]["address"] == "192.0.2.1"
+    assert (view["bans"], len(view["minutes"])) == (1, 60)
+
+
+def test_names_with_few_attempts_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory is bounded, and a name with many attempts stays."""
+    monkeypatch.setattr(module, "MOST", 10)
+    with kept(tmp_path, settings()) as made:
+        side = made.side
+        counts = TopCounts(side.store.tops, side.store.best_effort, lambda: 7_200.0)
+        for number in range(100):
+            counts.on_judgement(judged("204"))
+            counts.on_judgement(judged(str(number)))
+        counts.save()
+        found = side.store.tops.top("accounts", 0.0, 99)
+
+    assert found[0][:2] == ("204", 100)
+    assert len(found) <= 10
