@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ringfence import control
-from ringfence.control import MAX_REQUEST, Encoded, Handler, ask, ask_encoded, serve
+from ringfence.control import MAX_REQUEST, Encoded, Handler, Stream, ask, ask_encoded, follow, serve
 from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
 
 UNKNOWN = {"error": "the daemon does not know this request; is the command of the same version?"}
@@ -501,3 +501,97 @@ def test_a_slow_reader_does_not_block_others(path: Path) -> None:
             return await exchange(path, b'{"do": "echo", "a": 1}')
 
     assert asyncio.run(main()) == [{"ok": {"a": 1}}]
+
+
+# -- streams ----------------------------------------------------------------------------------------------
+
+
+class Numbers:
+    """A stream of numbers; ``all_sent`` is set after the last one, ``ended`` when its client has gone."""
+
+    def __init__(self, most: int, size: int = 0) -> None:
+        self.ended = asyncio.Event()
+        self.all_sent = asyncio.Event()
+        self.sent = 0
+        self._most = most
+        self._size = size
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield a line for each number, then wait."""
+        try:
+            for number in range(self._most):
+                self.sent = number
+                yield json.dumps({"number": number, "text": "x" * self._size}).encode() + b"\n"
+            self.all_sent.set()
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
+def test_a_stream_ends_with_its_client(path: Path) -> None:
+    """The first line is the answer, then lines follow; the stream ends when the client disconnects."""
+
+    async def main() -> list[Any]:
+        numbers = Numbers(2)
+        async with asyncio.timeout(10), serve(path, {"follow": lambda _: Stream(numbers.lines())}):
+            async with client(path) as (reader, writer):
+                writer.write(b'{"do": "follow"}\n')
+                found = [json.loads(await reader.readline()) for _ in range(3)]
+            await numbers.ended.wait()
+        return found
+
+    found = asyncio.run(main())
+    assert found[0] == {"ok": True}
+    assert [one["number"] for one in found[1:]] == [0, 1]
+
+
+def test_a_client_that_does_not_read_a_stream_stops_only_itself(path: Path) -> None:
+    """The stream waits for it, others are answered, and its end is noticed."""
+
+    async def main() -> tuple[list[Any], int]:
+        numbers = Numbers(10_000, 10_000)
+        handlers = {**HANDLERS, "follow": lambda _: Stream(numbers.lines())}
+        async with asyncio.timeout(20), serve(path, handlers):
+            with closing(socket.socket(socket.AF_UNIX)) as mute:
+                mute.connect(str(path))
+                mute.sendall(b'{"do": "follow"}\n')
+                await asyncio.sleep(0.3)
+                answers = await exchange(path, b'{"do": "echo", "a": 1}')
+            await numbers.ended.wait()
+        return answers, numbers.sent
+
+    answers, sent = asyncio.run(main())
+    assert answers == [{"ok": {"a": 1}}]
+    assert sent < 1_000
+
+
+def test_a_command_follows_until_the_daemon_ends(path: Path) -> None:
+    """``follow`` yields the lines, and raises when the daemon has ended or refuses."""
+
+    async def main() -> list[Any]:
+        numbers, found = Numbers(2), list[Any]()
+
+        def read() -> None:
+            with pytest.raises(DaemonUnreachableError, match="has ended"):
+                found.extend(follow(path, "follow"))
+
+        handlers = {**HANDLERS, "follow": lambda _: Stream(numbers.lines())}
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group, serve(path, handlers):
+            group.create_task(asyncio.to_thread(read))
+            await numbers.all_sent.wait()
+            with pytest.raises(ControlError, match="switched off"):
+                await asyncio.to_thread(list, follow(path, "refuse"))
+            await asyncio.sleep(0.1)
+        return found
+
+    asyncio.run(main())
+
+
+def test_a_handler_knows_the_user_of_its_client(path: Path) -> None:
+    """The kernel's word counts, not that of the client."""
+
+    async def main() -> list[Any]:
+        async with serve(path, {"who": lambda _: control.USER.get()}):
+            return await exchange(path, b'{"do": "who", "user": 7}')
+
+    assert asyncio.run(main()) == [{"ok": os.geteuid()}]

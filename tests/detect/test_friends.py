@@ -142,3 +142,16 @@ def test_one_account_displaces_no_other_account() -> None:
         friends.remember(evolve(PHONE, address=ip_address(number), account="busy"))
     assert len(friends.former()) == MOST_FORMER + 1
     assert friends.worked_at("204", PHONE.address)
+
+
+def test_the_addresses_of_an_account() -> None:
+    """The reasons of an account are found at all its addresses, the former ones apart."""
+    friends = Friends()
+    elsewhere = evolve(PHONE, address=ip_address("192.0.2.8"), until=300.0)
+    friends.add(PHONE)
+    friends.add(elsewhere)
+    friends.add(evolve(PHONE, account="205"))
+    friends.expire(200.0)
+
+    assert friends.of_account("204") == ((elsewhere,), (PHONE,))
+    assert friends.of_account("206") == ((), ())

@@ -90,7 +90,7 @@ class AccountFactsReader:
         except StoreError as error:
             problems.append(f"recorded attempts are unknown: {error}")
         known = side.friends.friends
-        friends, former = known.of_account(account), known.former_of_account(account)
+        friends, former = known.of_account(account)
         failures = merged(self._failed.of(account), recorded)
         homes = dict.fromkeys(friend.address for friend in (*friends, *former))
         addresses = dict.fromkeys([*homes, *(one.last.address for one in failures)])

@@ -204,13 +204,9 @@ class Friends:
         """Return the reasons why ``address`` is a friend, or an empty tuple."""
         return tuple(self._current.at.get(address, {}).values())
 
-    def of_account(self, account: str) -> tuple[Friend, ...]:
-        """Return the reasons of all addresses where ``account`` works."""
-        return self._current.of_account(account)
-
-    def former_of_account(self, account: str) -> tuple[Friend, ...]:
-        """Return the former reasons of all addresses where ``account`` worked within a month."""
-        return self._former.of_account(account)
+    def of_account(self, account: str) -> tuple[tuple[Friend, ...], tuple[Friend, ...]]:
+        """Return the reasons of all addresses where ``account`` works, and those where it did in a month."""
+        return self._current.of_account(account), self._former.of_account(account)
 
     @property
     def known_accounts(self) -> int:
