@@ -30,8 +30,15 @@ class Bench:
 
     def __init__(self, logged: list[EventDict]) -> None:
         self.now = 1_000.0
-        self.alarms = Alarms(lambda: self.now)
+        self.changes: list[AlarmEvent] = []
+        self.alarms = Alarms(lambda: self.now, self.changes.append)
         self.logged = logged
+
+    def changed(self) -> list[tuple[AlarmCode, str, str, str]]:
+        """Return the changes since the last call."""
+        found = [(one.code, one.subject, one.text, one.change) for one in self.changes]
+        self.changes.clear()
+        return found
 
     def names(self) -> list[str]:
         """Return the names of the logged events."""
@@ -242,3 +249,23 @@ def test_unwritten_changes_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyP
         bench.alarms.activate(AlarmCode.EVIDENCE_HIDDEN, str(number), "hides")
 
     assert [one.subject for one in bench.alarms.take_changes()] == [str(n) for n in range(20, 30)]
+
+
+def test_the_begin_and_the_end_of_an_alarm_are_passed_on(bench: Bench) -> None:
+    """Each once, however it ends: cleared, over its time, or no longer held. Repeats are not passed on."""
+    for _ in range(3):
+        bench.alarms.activate(*RULES, "they are gone")
+        bench.alarms.hold([Alarm(*FULL, "no room")])
+    assert bench.changed() == [(*RULES, "they are gone", "began"), (*FULL, "no room", "began")]
+
+    bench.alarms.clear(*RULES)
+    bench.alarms.clear(*RULES)
+    bench.alarms.hold([])
+    assert bench.changed() == [(*RULES, "they are gone", "cleared"), (*FULL, "no room", "cleared")]
+
+    bench.alarms.activate(*RULES, "again")
+    bench.alarms.activate(*RULES, "and again")
+    bench.now += LASTS
+    bench.alarms.expire()
+    bench.alarms.expire()
+    assert [change for *_, change in bench.changed()] == ["began", "updated", "cleared"]

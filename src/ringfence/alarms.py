@@ -108,7 +108,9 @@ class ActiveAlarm:
 
 @frozen
 class AlarmEvent:
-    """A change of an alarm at ``time``: ``began``, ``cleared``, ``acknowledged`` or ``dismissed``."""
+    """A change of an alarm at ``time``: ``began``, ``updated`` (its text), ``cleared``, ``acknowledged`` or
+    ``dismissed``.
+    """
 
     code: AlarmCode
     subject: str
@@ -193,7 +195,7 @@ class Alarms:
         )
         returns = before.dismissed is not None
         if returns or before.text != text:
-            self._change(known, "began", now)
+            self._change(known, "began" if returns else "updated", now)
         elif now - known.written >= REWRITE_AFTER:
             self._keep(known, now)
         return returns or before.text != text
@@ -237,13 +239,13 @@ class Alarms:
 
     def count(self) -> dict[AlarmCode, int]:
         """Return the number of active alarms by code."""
-        self._expire_all()
+        self.expire()
         return {code: len(of_code) for code, of_code in self._up.items() if of_code}
 
     @property
     def active(self) -> list[ActiveAlarm]:
         """The active alarms that are not dismissed, newest first; at most ``SHOWN`` of each code."""
-        self._expire_all()
+        self.expire()
         found = [
             _active(record)
             for of_code in self._up.values()
@@ -251,7 +253,8 @@ class Alarms:
         ]
         return sorted(found, key=lambda alarm: -alarm.last)
 
-    def _expire_all(self) -> None:
+    def expire(self) -> None:
+        """Clear the alarms that were not activated again in time."""
         now = self._clock()
         for of_code in self._up.values():
             self._expire(of_code, now)
@@ -263,7 +266,7 @@ class Alarms:
 
     def records(self) -> list[AlarmRecord]:
         """Return all active alarms, also dismissed ones, the oldest first."""
-        self._expire_all()
+        self.expire()
         found = (state.record for of_code in self._up.values() for state in of_code.values())
         return sorted(found, key=lambda record: record.number)
 

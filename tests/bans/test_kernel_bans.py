@@ -42,6 +42,21 @@ def test_a_refused_ban_is_pending_and_tried_until_it_is_done(world: World) -> No
     assert world.enforcer.bans.counts.placed == 1
 
 
+def test_new_bans_are_passed_on_when_the_kernel_has_them(world: World) -> None:
+    """A refused ban is passed on after its retry; parts of an earlier ban and adopted bans are not."""
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.decide()
+    assert world.placed == []
+    world.backend.refuses.clear()
+    world.wait(5)
+    assert [ban.network for ban in world.placed] == [SUBJECT]
+
+    world.enforcer.ban([ip_network("203.0.113.0/24")], HOUR, "a reason")
+    asyncio.run(unban(world.enforcer, [ip_network("203.0.113.1")]))
+    world.enforcer.adopt({key_of(ip_network("203.0.113.77"), Scope.FULL): HOUR})
+    assert [str(ban.network) for ban in world.placed] == ["192.0.2.1/32", "203.0.113.0/24"]
+
+
 def test_a_firewall_that_cannot_speak_is_a_refusal_of_all(world: World) -> None:
     """If the firewall fails as a whole, nothing is raised, and every ban is pending."""
     world.backend.gone = FirewallError("the socket is gone")

@@ -14,6 +14,7 @@ from tests.support.recorded import active
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exemptions import ITSELF, Exempt
+from ringfence.bans.kernel_bans import BanWatch
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -21,7 +22,7 @@ from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
 from ringfence.firewall.contract import Add, Change, Element, Health, NetworkList, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Network, Scope
+from ringfence.model import Ban, Network, Scope
 from ringfence.networks import NetworkSet
 from ringfence.store.database import Store
 
@@ -146,11 +147,23 @@ class World:
         self.detector = Detector(RULES)
         self.clock = Clock(wall=lambda: self.now + self.ahead, mono=lambda: self.now - START)
         self.records = self.store.records
-        self.enforcer = Enforcer(self.backend, self.records, self.detector, self.clock, self._contents)
+        self.placed: list[Ban] = []
+        self.enforcer = Enforcer(
+            self.backend,
+            self.records,
+            self.detector,
+            self.clock,
+            self._contents,
+            watch=BanWatch(self._on_placed),
+        )
         self.alarms = Alarms(self.clock.wall)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
         self.allow()
         self.enforcer.start()
+
+    def _on_placed(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
+        if announce:
+            self.placed += bans
 
     def _contents(self, target: NetworkList) -> Sequence[Network]:
         return self.wanted.get(target, ())

@@ -35,9 +35,13 @@ _NARROWER = {
 
 @frozen
 class BanWatch:
-    """Functions that are called after a change: with a placed ban, and with the end of one and its cause."""
+    """Functions that are called after a change; they must not wait.
 
-    placed: Callable[[Ban], object] = lambda _: None
+    ``placed`` is called with new bans that the kernel has acknowledged, and whether they are more than parts
+    of an earlier ban. ``ended`` is called with the end of a ban and its cause.
+    """
+
+    placed: Callable[[Sequence[Ban], bool], object] = lambda _bans, _announce: None
     ended: Callable[[Network, Scope, str], object] = lambda _network, _scope, _how: None
 
 
@@ -86,17 +90,22 @@ class KernelBans:
         return outcomes
 
     def add(
-        self, bans: Sequence[Ban], made: Sequence[AttemptCounts] | None = None, *, record: bool = True
+        self,
+        bans: Sequence[Ban],
+        made: Sequence[AttemptCounts] | None = None,
+        *,
+        record: bool = True,
+        announce: bool = True,
     ) -> list[Outcome]:
         """Add ``bans`` to the kernel, and record its answers.
 
         ``made`` are the numbers of attempts that led to the bans, by default those in the bans themselves.
         With ``record`` false the bans are not new, so they are neither written into the store nor counted as
-        placed.
+        placed. ``announce``: whether they are more than parts of an earlier ban.
         """
         now = self._clock.wall()
         outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
-        return self.record_outcomes(bans, outcomes, made, record=record)
+        return self.record_outcomes(bans, outcomes, made, record=record, announce=announce)
 
     def record_outcomes(
         self,
@@ -105,6 +114,7 @@ class KernelBans:
         made: Sequence[AttemptCounts] | None = None,
         *,
         record: bool = True,
+        announce: bool = True,
     ) -> list[Outcome]:
         """Record the kernel's answers (``outcomes``) to ``bans``, and return the final answers.
 
@@ -126,9 +136,9 @@ class KernelBans:
             if record:
                 self.counts.placed_by[ban.rule, ban.scope] += 1
                 self._log.warning("ban.placed", **ban_fields(ban))
-                self._watch.placed(ban)
         if record and taken:
             self._records.ban(taken)
+            self._watch.placed(taken, announce)
         return final
 
     def record_active(self, ban: Ban, made: AttemptCounts, now: float, granted: float) -> None:

@@ -143,4 +143,5 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
         there = enforcer.known.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
             shorter.append(ban)
-    return [outcome for outcome in enforcer.bans.add(shorter) if outcome.error is not None]
+    added = enforcer.bans.add(shorter, announce=False)
+    return [outcome for outcome in added if outcome.error is not None]

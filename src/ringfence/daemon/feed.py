@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import define
@@ -61,7 +62,7 @@ class Feed:
         self._wall = wall
         self._followers: list[_Follower] = []
         self._latest: deque[_Entry] = deque(maxlen=MOST_LATEST)
-        self.watch = BanWatch(self._on_ban, self._on_ban_end)
+        self.watch = BanWatch(self._on_bans, self._on_ban_end)
         """What the enforcer calls with each ban."""
         self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # each a minute, and its attempts
 
@@ -86,9 +87,10 @@ class Feed:
         self._minutes.append((minute, number + 1))
         self._add("attempt", lambda: _attempt(judgement))
 
-    def _on_ban(self, ban: Ban) -> None:
-        """Pass on a ban that the kernel acknowledged."""
-        self._add("ban", lambda: _ban(ban))
+    def _on_bans(self, bans: Sequence[Ban], _announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
+        """Pass on bans that the kernel acknowledged."""
+        for ban in bans:
+            self._add("ban", partial(_ban, ban))
 
     def _on_ban_end(self, network: Network, scope: Scope, how: str) -> None:
         """Pass on the end of a ban: ``removed`` or ``expired``."""

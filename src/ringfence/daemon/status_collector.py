@@ -63,7 +63,8 @@ class StatusCollector:
         )
 
     def update_alarms(self) -> None:
-        """Hold the alarms that follow from the present state of all parts."""
+        """Hold the alarms that follow from the present state of all parts, and clear those that are over."""
+        self._side.alarms.expire()
         self._side.alarms.hold(
             [
                 *self._reloader.alarms,
