@@ -344,6 +344,16 @@ class AlarmCode(enum.StrEnum):
         "A database of countries cannot be read; its last content counts.",
         "Correct `database` in `[geo]`, or replace the file.",
     )
+    NOTIFY_FAILING = (
+        "notify.failing",
+        "A channel of `[notify]` does not deliver messages; ringfence tries again.",
+        "Remove the cause, which the text names, and run `ringfence notify test`.",
+    )
+    NOTIFY_DROPPED = (
+        "notify.dropped",
+        "A channel of `[notify]` failed for so long that messages were dropped.",
+        "Remove the cause of its failures; the alarm clears with the next message that is delivered.",
+    )
 
 
 @frozen

@@ -36,6 +36,14 @@ REWRITE_AFTER = 30.0
 """Seconds after which the repeats of an alarm are recorded again."""
 MOST_UNWRITTEN = 10_000
 
+CHANGES = BEGAN, UPDATED, CLEARED, ACKNOWLEDGED, DISMISSED = (
+    "began",
+    "updated",  # its text
+    "cleared",
+    "acknowledged",
+    "dismissed",
+)
+
 _Key = tuple[AlarmCode, str]
 
 
@@ -108,9 +116,7 @@ class ActiveAlarm:
 
 @frozen
 class AlarmEvent:
-    """A change of an alarm at ``time``: ``began``, ``updated`` (its text), ``cleared``, ``acknowledged`` or
-    ``dismissed``.
-    """
+    """A change of an alarm at ``time``. ``change`` is one of ``CHANGES``."""
 
     code: AlarmCode
     subject: str
@@ -179,7 +185,7 @@ class Alarms:
             record = AlarmRecord(self._next, code, subject, text, now, now, until, held=held)
             self._next += 1
             of_code[subject] = _State(record, lasts)
-            self._change(of_code[subject], "began", now)
+            self._change(of_code[subject], BEGAN, now)
             return True
         before = known.record
         known.lasts = lasts
@@ -195,7 +201,7 @@ class Alarms:
         )
         returns = before.dismissed is not None
         if returns or before.text != text:
-            self._change(known, "began" if returns else "updated", now)
+            self._change(known, BEGAN if returns else UPDATED, now)
         elif now - known.written >= REWRITE_AFTER:
             self._keep(known, now)
         return returns or before.text != text
@@ -218,7 +224,7 @@ class Alarms:
     def _end(self, state: _State) -> None:
         now = self._clock()
         state.record = evolve(state.record, cleared=now)
-        self._change(state, "cleared", now)
+        self._change(state, CLEARED, now)
 
     def hold(self, alarms: Iterable[Alarm]) -> None:
         """Hold exactly these alarms: begin those that are new, and clear those held before that are gone."""
@@ -279,7 +285,7 @@ class Alarms:
         if state is None:
             return None
         state.record = evolve(state.record, acknowledged=now, acknowledged_by=by)
-        self._change(state, "acknowledged", now, by)
+        self._change(state, ACKNOWLEDGED, now, by)
         return state.record
 
     def dismiss(self, number: int, by: str) -> AlarmRecord | None:
@@ -289,7 +295,7 @@ class Alarms:
         if state is None:
             return None
         state.record = evolve(state.record, dismissed=now, dismissed_by=by)
-        self._change(state, "dismissed", now, by)
+        self._change(state, DISMISSED, now, by)
         return state.record
 
     def _numbered(self, number: int) -> _State | None:

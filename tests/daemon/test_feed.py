@@ -48,8 +48,8 @@ def test_every_kind_is_one_line() -> None:
             await asyncio.sleep(0)
             feed.on_events([event(EventKind.INVALID_PASSWORD, account=HOSTILE)])
             feed.on_judgement(judged(HOSTILE))
-            feed.watch.placed([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))], True)
-            feed.watch.ended(NETWORK, Scope.FULL, "expired")
+            feed.on_bans([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))])
+            feed.on_ban_end(NETWORK, Scope.FULL, "expired")
             feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
         return waiting.result()
 
@@ -103,7 +103,7 @@ def test_the_latest_are_kept_without_a_follower() -> None:
     feed = Feed(lambda: 60.0 * 100)
     feed.on_judgement(judged())
     feed.on_judgement(judged(how=Disposition.PROVEN))
-    feed.watch.placed([ban_of("192.0.2.1")], True)
+    feed.on_bans([ban_of("192.0.2.1")])
 
     assert [row["what"] for row in feed.latest(["attempt", "ban"])] == ["attempt", "ban"]
     assert [row["address"] for row in feed.latest(["attempt"])] == [str(ip_address("192.0.2.1"))]

@@ -25,6 +25,16 @@ from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
+FILTER: dict[str, object] = {
+    "name": "other",
+    "events": ["ban"],
+    "rules": ["guess"],
+    "severity": "critical",
+    "quiet": "22:00-07:00",
+    "digest": "11m",
+    "timeout": "11s",
+}
+"""Values for the keys of every channel."""
 CUSTOM = {"name": "menu", "pattern": "refused {address}"}
 RULES = {"friends": "guess", "addresses": "prefix", "accounts": "decoy", "strangers": "distributed"}
 """The rule to use for a key that only some rules have."""
@@ -76,6 +86,24 @@ VALUES: dict[str, object] = {
     "rules.strangers": 5,
     "claimed.ban": "11m",
     "claimed.per_minute": 11,
+    **{
+        f"notify.{kind}.{key}": value for kind in ("mail", "apprise", "hook") for key, value in FILTER.items()
+    },
+    "notify.mail.to": ["admin@example.com"],
+    "notify.mail.sender": "pbx@example.com",
+    "notify.mail.host": "127.0.0.2",
+    "notify.mail.port": 587,
+    "notify.mail.security": "starttls",
+    "notify.mail.tls_ca": "{folder}/secret",
+    "notify.mail.tls_verify": False,
+    "notify.mail.username": "someone",
+    "notify.mail.password": "another",
+    "notify.mail.password_file": "{folder}/secret",
+    "notify.mail.sendmail": "/usr/sbin/sendmail",
+    "notify.apprise.config": "{folder}/secret",
+    "notify.apprise.tag": "oncall",
+    "notify.apprise.command": "/opt/apprise",
+    "notify.hook.command": ["/bin/true"],
     "store.path": "{folder}/other.db",
     "control.socket": "{folder}/other.sock",
     "metrics.listen": "127.0.0.1:9721",
@@ -132,6 +160,11 @@ class Reloading:
             ],
             "firewall": {"backend": "memory", "limit": {"mode": "observe"}},
             "geo": {"database": str(folder / "one.mmdb")},
+            "notify": {
+                "mail": [{"to": ["root"], "username": "u", "password": "p"}],
+                "apprise": [{"config": "/one.yml"}],
+                "hook": [{"command": ["/bin/false"]}],
+            },
             "store": {"path": str(folder / "one.db")},
             "control": {"socket": str(folder / "one.sock")},
         }
@@ -160,6 +193,8 @@ class Reloading:
         at[last] = value
         if key == "asterisk.ami.secret_file":
             del at["secret"]
+        if key == "notify.mail.password_file":
+            del at["password"]
 
     def state(self) -> Mapping[str, object]:
         """Return the settings that each part works with."""
@@ -172,6 +207,7 @@ class Reloading:
             "lists": side.lists._configured,
             "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],
             "wire": daemon._reloader._pipeline.wire_asterisk,
+            "channels": [outbox.settings for outbox in side.notifier._outboxes],
         }
 
 

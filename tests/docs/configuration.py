@@ -184,7 +184,8 @@ def page() -> str:
             f"| {_cell(_meaning(found, name, field.name))} |"
             for field in keys_of(name, kind)
         ]
-        parts.append("\n".join(["| key | default | accepts | meaning |", "|---|---|---|---|", *rows, ""]))
+        if rows:
+            parts.append("\n".join(["| key | default | accepts | meaning |", "|---|---|---|---|", *rows, ""]))
     return "\n".join(parts)
 
 
@@ -199,7 +200,8 @@ def _variables() -> Iterator[str]:
 
 
 def _meaning(found: Explained, table: str, key: str) -> str:
-    return found.keys[table, key] or found.keys["rules.guess", key]
+    first = "notify.mail" if table.startswith("notify.") else "rules.guess"
+    return found.keys[table, key] or found.keys[first, key]
 
 
 def _cell(text: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import time
 from contextlib import suppress
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import maxminddb
@@ -14,7 +14,7 @@ from maxminddb.reader import Reader
 from tests.support.mmdb import Record, write
 
 from ringfence.errors import ListError
-from ringfence.lists.geo import GeoDatabases, networks_of
+from ringfence.lists.geo import GeoDatabases, locations_of, networks_of
 from ringfence.lists.prefixes import Prefixes
 
 DE: Record = {
@@ -203,3 +203,19 @@ def test_which_network_of_a_place_holds_another(tmp_path: Path) -> None:
     assert around("2001:db8:1::7") == "2001:db8::/32"
     assert around("192.0.0.0/16") == around("203.0.113.1") == "None"
     assert around("198.51.100.1", "country FR") == "None"
+
+
+def test_the_place_of_an_address(tmp_path: Path) -> None:
+    """Each database adds what it has; a database without IPv6 or without content is left out."""
+    countries = write(tmp_path / "country.mmdb", [("192.0.2.0/25", DE), ("2400:1::/33", FLAT)])
+    numbers = write(tmp_path / "asn.mmdb", [("192.0.2.0/24", NUMBER)], version=4)
+    broken = tmp_path / "broken.mmdb"
+    broken.write_bytes(b"nothing")
+    addresses = [ip_address(text) for text in ("192.0.2.1", "192.0.2.200", "2400:1::1", "203.0.113.1")]
+
+    assert locations_of([broken, countries, numbers, tmp_path / "none"], addresses) == [
+        {"country": "DE", "asn": "AS64496", "organisation": "Example"},
+        {"asn": "AS64496", "organisation": "Example"},
+        {"country": "DE", "asn": "AS64496"},
+        {},
+    ]

@@ -6,6 +6,7 @@ such as "must be true or false". Its second argument is the wanted type, because
 
 import re
 from collections.abc import Callable, Collection
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NewType
@@ -13,10 +14,11 @@ from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
+from ringfence.detect.rules import RULES
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
-from ringfence.model import Address, Network, Secret, parse_network
+from ringfence.model import Address, Network, Origin, Secret, parse_network
 
 MAX_ATTEMPTS = 1_000
 MAX_FRIENDS_ATTEMPTS = 100_000
@@ -49,6 +51,8 @@ Rate = NewType("Rate", int)
 Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
 Paths = NewType("Paths", tuple[Path, ...])
+MailAddress = NewType("MailAddress", str)
+RuleName = NewType("RuleName", str)
 
 
 @frozen
@@ -70,6 +74,58 @@ class ListenAddress:
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == _IPV6 else str(self.address)
         return f"{host}:{self.port}"
+
+
+class Topic(StrEnum):
+    """What a notification is about. ``CLEARED`` is the end of an alarm, ``UNBAN`` a command's."""
+
+    BAN = "ban"
+    UNBAN = "unban"
+    ALARM = "alarm"
+    CLEARED = "cleared"
+    START = "start"
+    STOP = "stop"
+
+
+class Severity(StrEnum):
+    """How urgent a notification is, in this order."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """The position in this order; more is more urgent."""
+        return _RANKS[self]
+
+
+_RANKS = {severity: rank for rank, severity in enumerate(Severity)}
+
+
+class MailSecurity(StrEnum):
+    """How a connection to a mail server is encrypted: not, after STARTTLS, or from its beginning."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    TLS = "tls"
+
+
+@frozen
+class QuietHours:
+    """A time of every day, in minutes since midnight of the host's time zone. It may span midnight."""
+
+    start: int
+    end: int
+
+    def has(self, minute: int) -> bool:
+        """Whether the minute of the day is within."""
+        if self.start < self.end:
+            return self.start <= minute < self.end
+        return minute >= self.start or minute < self.end
+
+    def __str__(self) -> str:
+        return "-".join(f"{at // 60:02}:{at % 60:02}" for at in (self.start, self.end))
 
 
 def parse_duration(text: object) -> float:
@@ -212,6 +268,28 @@ def _paths(value: object, _: object) -> tuple[Path, ...]:
     return tuple(_path(one, Path) for one in (value if isinstance(value, list) else [value]))
 
 
+_QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
+
+
+def _quiet_hours(value: object, _: object) -> QuietHours:
+    match = _QUIET.fullmatch(value) if isinstance(value, str) else None
+    numbers = [int(number) for number in match.groups()] if match else [0, 0, 0, 0]
+    start, end = numbers[0] * 60 + numbers[1], numbers[2] * 60 + numbers[3]
+    if match is None or start == end:
+        raise ValueError('must be two different times of the day such as "22:00-07:00"')
+    return QuietHours(start, end)
+
+
+_MAILBOX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}(@[A-Za-z0-9][A-Za-z0-9.-]{0,252})?")
+
+
+def _mail_address(value: object, _: object) -> MailAddress:
+    """Parse a mail address that is safe as an argument of a command and in a header."""
+    if not isinstance(value, str) or not _MAILBOX.fullmatch(value):
+        raise ValueError('must be a mail address such as "admin@example.com"')
+    return MailAddress(value)
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -271,6 +349,14 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Region: lambda value, _: Region(parse_region(text_from(value)).text.removeprefix("country ")),
     Paths: _paths,
     LevelName: _level,
+    Topic: lambda value, kind: Topic(_one_of(tuple(Topic))(value, kind)),
+    Severity: lambda value, kind: Severity(_one_of(tuple(Severity))(value, kind)),
+    MailSecurity: lambda value, kind: MailSecurity(_one_of(tuple(MailSecurity))(value, kind)),
+    MailAddress: _mail_address,
+    MailAddress | None: _mail_address,
+    RuleName: _one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
+    QuietHours | None: _quiet_hours,
+    Text | None: text_from,
     Pattern: _pattern,
     bool: _truth,
     Path: _path,

@@ -27,8 +27,13 @@ _OTHER_VARIABLES = frozenset({FILE_VARIABLE, "RINGFENCE_LAB"})
 
 _NUMBER = re.compile(r"[0-9]{1,3}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
-_EITHER = {"secret": "secret_file", "secret_file": "secret"}
-"""Keys of ``[asterisk.ami]`` that exclude each other: a variable for one replaces both in the file."""
+_EITHER = {
+    "secret": "secret_file",
+    "secret_file": "secret",
+    "password": "password_file",
+    "password_file": "password",
+}
+"""Keys of one table that exclude each other: a variable for one replaces both in the file."""
 
 
 @frozen

@@ -26,16 +26,26 @@ from attrs import AttrsInstance, evolve, fields, frozen, has
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, IterableValidationError
 from cattrs.errors import ForbiddenExtraKeysError
 
+from ringfence.config.channels import (
+    AppriseSettings,
+    HookSettings,
+    MailSettings,
+    NotifySettings,
+    channel_problems,
+    with_passwords,
+)
 from ringfence.config.converters import (
     HOOKS,
     HostName,
     Interface,
+    MailAddress,
     Paths,
     Region,
+    RuleName,
     SipPort,
     Text,
+    Topic,
     list_only,
-    text_from,
 )
 from ringfence.config.environment import overridden
 from ringfence.config.schema import (
@@ -57,6 +67,7 @@ from ringfence.config.schema import (
     WireSettings,
     default_rules,
 )
+from ringfence.config.secret_files import MAX_SECRET_BYTES, is_there, read_secret
 from ringfence.errors import ConfigError
 from ringfence.model import Network, Secret
 
@@ -64,6 +75,7 @@ __all__ = [
     "MAX_SECRET_BYTES",
     "AllowSettings",
     "AmiSettings",
+    "AppriseSettings",
     "AsteriskSettings",
     "ClaimedSettings",
     "ControlSettings",
@@ -71,9 +83,12 @@ __all__ = [
     "DenySettings",
     "FirewallSettings",
     "GeoSettings",
+    "HookSettings",
     "LimitSettings",
     "LogSettings",
+    "MailSettings",
     "MetricsSettings",
+    "NotifySettings",
     "RuleSettings",
     "Settings",
     "StoreSettings",
@@ -82,8 +97,6 @@ __all__ = [
     "load_what_is_right",
     "parse",
 ]
-
-MAX_SECRET_BYTES = 1024
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:
@@ -161,11 +174,14 @@ def parse(
     problems += _unheard(settings)
     problems += _without_a_map(settings, tree)
     problems += _exposed(settings)
+    problems += channel_problems(settings.notify)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     problems += missing
+    notify, unreadable = with_passwords(settings.notify) if secrets else (settings.notify, [])
+    problems += unreadable
     if problems:
         raise ConfigError(where, [changed.named(problem) for problem in problems])
-    return _with_secrets(settings, found) if secrets else settings
+    return _with_secrets(evolve(settings, notify=notify), found) if secrets else settings
 
 
 def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
@@ -230,6 +246,12 @@ def _converter() -> Converter:
         tuple[Path, ...],
         tuple[SipPort, ...],
         tuple[Text, ...],
+        tuple[MailSettings, ...],
+        tuple[AppriseSettings, ...],
+        tuple[HookSettings, ...],
+        tuple[MailAddress, ...],
+        tuple[RuleName, ...],
+        tuple[Topic, ...],
     ):
         listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
@@ -439,36 +461,12 @@ def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:
     if ami.secret is not None:
         return ami.secret
     if ami.secret_file is not None:
-        return _read_secret(ami.secret_file, "secret_file")
+        return read_secret(ami.secret_file, "secret_file")
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     path = Path(credentials) / f"{entry.name}.secret" if credentials else None
-    if path is None or not _is_there(path):
+    if path is None or not is_there(path):
         raise ValueError(
             "secret: is missing; name a file that holds it with secret_file, "
             f'or give the unit a credential "{entry.name}.secret"'
         )
-    return _read_secret(path, "secret")
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # the credentials belong to another user
-        return False
-
-
-def _read_secret(path: Path, key: str) -> Secret:
-    line_end = len("\r\n")
-    try:
-        with path.open("rb") as file:
-            whole = file.read(MAX_SECRET_BYTES + line_end + 1)
-        clear = whole.strip(b"\r\n").decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ValueError(f"{key}: {path} cannot be read: {reason}") from None
-    if len(whole) > MAX_SECRET_BYTES + line_end or len(clear.encode()) > MAX_SECRET_BYTES:
-        raise ValueError(f"{key}: {path} holds more than {MAX_SECRET_BYTES} bytes")
-    try:
-        return Secret(text_from(clear))
-    except ValueError as error:
-        raise ValueError(f"{key}: {path}: {error}") from None
+    return read_secret(path, "secret")

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import Factory, evolve, frozen
 
+from ringfence.config.channels import NotifySettings
 from ringfence.config.converters import (
     BackendName,
     Burst,
@@ -295,6 +296,7 @@ class Settings:
     geo: GeoSettings = Factory(GeoSettings)
     rules: Mapping[str, RuleSettings] = Factory(default_rules)
     claimed: ClaimedSettings = Factory(ClaimedSettings)
+    notify: NotifySettings = Factory(NotifySettings)
     store: StoreSettings = Factory(StoreSettings)
     control: ControlSettings = Factory(ControlSettings)
     metrics: MetricsSettings = Factory(MetricsSettings)

@@ -43,6 +43,7 @@ from ringfence.daemon.timeline_recorder import TimelineRecorder
 from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
+from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
@@ -119,12 +120,14 @@ class Daemon:
             systemd.notify("READY=1")
             release_freed_memory()
             self._log.info("daemon.ready", firewall=self._side.backend.name)
+            self._side.notifier.on_start(self._side.backend.name)
             await self._stopped.wait()
             systemd.stopping()
             for task in tasks:
                 task.cancel()
         self._side.kept_alarms.save()
         self._recorders.tops.save()
+        await self._side.notifier.finish()
         self._log.info("daemon.stopped", bans="left in place")
 
     def _work(self) -> list[Coroutine[None, None, None]]:
@@ -142,6 +145,7 @@ class Daemon:
             side.enforcer.filler.run(),
             side.changes.run(),
             side.rules.run(),
+            side.notifier.run(),
             side.effectiveness.run(),
             every(SECOND, side.enforcer.tick),
             every(SECOND, self._floods.look),
@@ -233,7 +237,8 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             claimed=settings.claims(),
             sources=known_sources(settings),
         )
-        side = build_firewall_side(settings, store, detector, chosen, clock, log_group)
+        notifier = Notifier(settings.notify, settings.geo.database or (), clock)
+        side = build_firewall_side(settings, store, detector, chosen, clock, log_group, notifier)
         daemon = build_daemon(path, settings, side, connections, writer, clock)
         if trial_for:
             trial.begin(store.state, clock.wall() + trial_for)

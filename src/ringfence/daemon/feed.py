@@ -17,7 +17,6 @@ from typing import Any
 from attrs import define
 
 from ringfence.alarms import AlarmEvent
-from ringfence.bans.kernel_bans import BanWatch
 from ringfence.control import Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
@@ -62,8 +61,6 @@ class Feed:
         self._wall = wall
         self._followers: list[_Follower] = []
         self._latest: deque[_Entry] = deque(maxlen=MOST_LATEST)
-        self.watch = BanWatch(self._on_bans, self._on_ban_end)
-        """What the enforcer calls with each ban."""
         self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # each a minute, and its attempts
 
     # -- what happens
@@ -87,12 +84,12 @@ class Feed:
         self._minutes.append((minute, number + 1))
         self._add("attempt", lambda: _attempt(judgement))
 
-    def _on_bans(self, bans: Sequence[Ban], _announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
+    def on_bans(self, bans: Sequence[Ban]) -> None:
         """Pass on bans that the kernel acknowledged."""
         for ban in bans:
             self._add("ban", partial(_ban, ban))
 
-    def _on_ban_end(self, network: Network, scope: Scope, how: str) -> None:
+    def on_ban_end(self, network: Network, scope: Scope, how: str) -> None:
         """Pass on the end of a ban: ``removed`` or ``expired``."""
         moment = self._wall()
         self._add("ban", lambda: _ban_end(network, scope, how, moment))

@@ -1,16 +1,19 @@
 """Construction of the parts that guard: the firewall, its bans, and what they depend on."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
 from attrs import frozen
 
 from ringfence.alarm_codes import Alarm
-from ringfence.alarms import Alarms
+from ringfence.alarms import AlarmEvent, Alarms
 from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.kernel_bans import BanWatch
 from ringfence.bans.known import KnownBans
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
+from ringfence.config.channels import NotifySettings
 from ringfence.config.schema import Settings
 from ringfence.daemon.alarm_requests import KeptAlarms
 from ringfence.daemon.ban_effectiveness import BanEffectiveness
@@ -32,6 +35,8 @@ from ringfence.friends.registry import FriendRegistry
 from ringfence.host.interfaces import missing_interfaces
 from ringfence.host.names import Names
 from ringfence.lists.manager import Lists
+from ringfence.model import Ban
+from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
 
 
@@ -47,6 +52,7 @@ class FirewallSide:
     alarms: Alarms
     feed: Feed
     kept_alarms: KeptAlarms
+    notifier: Notifier
     protected: ProtectedNetworks
     names: Names
     friends: FriendRegistry
@@ -89,6 +95,7 @@ class FirewallSide:
             *self.protected.alarms,
             *self.names.alarms,
             *self.lists.alarms,
+            *self.notifier.alarms,
         ]
 
     def configure(self, settings: Settings) -> None:
@@ -97,6 +104,7 @@ class FirewallSide:
             self.protected.proxies = settings.proxies()
             self.networks.on_protected()
         self.lists.configure(settings.lists())
+        self.notifier.configure(settings.notify, settings.geo.database or ())
         self.wanted_rules.settings = settings
         self.rules.update()
         self.exemptions.set_most(settings.firewall.max_bans)
@@ -118,6 +126,25 @@ def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
     return ChosenBackend(make_backend(settings.firewall.backend, plan), "the configuration says so")
 
 
+@frozen
+class Watchers:
+    """Those that are told of new bans and of alarms: commands that follow, and the notifications."""
+
+    feed: Feed
+    notifier: Notifier
+
+    def on_bans(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
+        """Pass on bans that the kernel acknowledged; parts of an earlier ban are no news (``announce``)."""
+        self.feed.on_bans(bans)
+        if announce:
+            self.notifier.on_bans(bans)
+
+    def on_alarm(self, event: AlarmEvent) -> None:
+        """Pass on a change of an alarm."""
+        self.feed.on_alarm(event)
+        self.notifier.on_alarm(event)
+
+
 def build_firewall_side(
     settings: Settings,
     store: Store,
@@ -125,12 +152,14 @@ def build_firewall_side(
     chosen: ChosenBackend,
     clock: Clock,
     log_group: int | None = None,
+    notifier: Notifier | None = None,
 ) -> FirewallSide:
-    """Build the parts for ``settings``, on the chosen backend."""
+    """Build the parts for ``settings``, on the chosen backend. Without a ``notifier`` nothing is sent."""
     backend, feed = chosen.backend, Feed(clock.wall)
-    alarms = Alarms(clock.wall, feed.on_alarm)
-    protected = ProtectedNetworks(settings.proxies())
-    names = Names(store.names.load())
+    notifier = notifier or Notifier(NotifySettings(), (), clock)
+    watchers = Watchers(feed, notifier)
+    alarms = Alarms(clock.wall, watchers.on_alarm)
+    protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     friends = FriendRegistry(
         store.friends,
         clock.wall,
@@ -142,19 +171,20 @@ def build_firewall_side(
     passing, known = Passing(friends.friends), KnownBans()
     kernel_lists = KernelLists(passing, known.ledger, clock, settings.firewall.max_bans)
     wanted = WantedRules(settings, friends.startup, log_group)
-    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, known, feed.watch)
+    watch = BanWatch(watchers.on_bans, feed.on_ban_end)
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, known, watch)
     reconciler = Reconciler(enforcer, alarms)
     exemptions = ExemptionTracker(protected, kernel_lists, enforcer)
-    follow = partial(names.want, by="lists")
+    follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
     lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
-    folder = settings.control.socket.parent
     return FirewallSide(
         clock=clock,
         store=store,
         alarms=alarms,
         feed=feed,
         kept_alarms=KeptAlarms(alarms, store),
+        notifier=notifier,
         protected=protected,
         names=names,
         friends=friends,

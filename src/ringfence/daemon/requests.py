@@ -23,7 +23,7 @@ from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.handlers import FriendRequests
 from ringfence.lists.handlers import ListRequests
-from ringfence.model import Network, parse_network
+from ringfence.model import Network, format_network, parse_network
 from ringfence.networks import overlap
 
 
@@ -70,6 +70,7 @@ class RequestHandlers:
             **AlarmRequests(side.alarms, side.kept_alarms, side.store, side.clock).handlers(),
             "why": self._why,
             "why_account": AccountFactsReader(self._side, self._failed).answer,
+            "notify_test": self._notify_test,
         }
 
     async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -103,7 +104,11 @@ class RequestHandlers:
         self._side.reconciler.check()
         report = status_report(self._enforcer, self._seen(usage))
         friends = len(self._side.friends.friends)
-        return report | {"friends": friends, "limiter_waits": self._side.wanted_rules.limiter_waits}
+        return report | {
+            "friends": friends,
+            "limiter_waits": self._side.wanted_rules.limiter_waits,
+            "notify": self._side.notifier.as_json(),
+        }
 
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
         """Encode the list in a thread: there may be tens of thousands of friends."""
@@ -124,8 +129,19 @@ class RequestHandlers:
 
     async def _unban(self, request: Mapping[str, Any]) -> object:
         if request.get("all") is True:
-            return await unban_all(self._enforcer)
-        return asdict(await unban(self._enforcer, _networks(request)))
+            number = await unban_all(self._enforcer)
+            self._side.notifier.on_unban(["all"], f"{number} bans ended")
+            return number
+        networks = _networks(request)
+        result = await unban(self._enforcer, networks)
+        self._side.notifier.on_unban(
+            [format_network(network) for network in networks], "; ".join([*result.problems, *result.notes])
+        )
+        return asdict(result)
+
+    async def _notify_test(self, request: Mapping[str, Any]) -> object:
+        wanted = request.get("channel")
+        return await self._side.notifier.test(wanted if isinstance(wanted, str) else None)
 
     def _off(self, _: Mapping[str, Any]) -> object:
         self._enforcer.switch_off()

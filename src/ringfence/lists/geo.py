@@ -12,7 +12,7 @@ IPv4 addresses in IPv6 form are left out, because the IPv4 part has them.
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from typing import Any
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import ListError
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
-from ringfence.model import Network
+from ringfence.model import Address, Network, printable
 
 _NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::/32"))
 """Ranges of IPv6 that contain IPv4 addresses: mapped, 6to4 and Teredo."""
 
 _FIX = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
+_MAX_NAME = 64
 _V4_DEPTH = V6_BITS - V4_BITS
 
 
@@ -107,6 +108,34 @@ def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
     if _identity(path) != before:
         raise ListError(f"{path} was replaced while it was read; it will be read again")
     return {region: gatherer.prefixes() for region, gatherer in found.items()}
+
+
+def locations_of(paths: Sequence[Path], addresses: Sequence[Address]) -> list[dict[str, str]]:
+    """Return ``country``, ``asn`` and ``organisation`` of each address, as far as a database has them.
+
+    A database that cannot be read is left out.
+    """
+    import maxminddb  # noqa: PLC0415 - loaded if there is a database
+
+    found: list[dict[str, str]] = [{} for _ in addresses]
+    for path in paths:
+        with suppress(Exception), closing(maxminddb.open_database(os.fspath(path))) as reader:
+            for location, address in zip(found, addresses, strict=True):
+                if address.version <= reader.metadata().ip_version:
+                    location.update(_location(reader.get(address)))
+    return found
+
+
+def _location(record: object) -> dict[str, str]:
+    location = {}
+    for region in _regions(record):
+        country = region.removeprefix("country ")
+        location["asn" if country == region else "country"] = country
+    if isinstance(record, Mapping):
+        name = record.get("autonomous_system_organization", record.get("as_name"))
+        if isinstance(name, str):
+            location["organisation"] = printable(name[:_MAX_NAME])
+    return location
 
 
 def _identity(path: Path) -> object:

@@ -1,0 +1,38 @@
+"""``ringfence notify test``: send a test message by the channels of the configuration."""
+
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, errors_reported, settings_or_defaults
+from ringfence.cli.hints import HintingGroup
+from ringfence.cli.output import echo
+from ringfence.errors import Exit
+
+notify = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
+
+_MARGIN = 15.0
+"""Seconds that the command waits in addition to the longest timeout of a channel."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.add_typer(notify, name="notify", help="Test the notifications.")
+
+
+@notify.command("test")
+def send_test(
+    channel: Annotated[
+        str | None, typer.Argument(metavar="CHANNEL", help="The name of a channel; default: all.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Send a test message by the daemon, and print the answer of each channel."""
+    settings = settings_or_defaults(config)
+    patience = _MARGIN + max((one.timeout for one in settings.notify.channels), default=0.0)
+    with errors_reported():
+        results: list[dict[str, Any]] = ask(settings, "notify_test", patience=patience, channel=channel)
+    for result in results:
+        echo(f"{'ok' if result['ok'] else 'failed'}  {result['channel']}: {result['text']}")
+    if not all(result["ok"] for result in results):
+        raise typer.Exit(Exit.PROBLEM)

@@ -1,0 +1,152 @@
+"""``[notify]``: the channels that notify administrators, and the checks of several keys."""
+
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from attrs import Factory, evolve, frozen
+
+from ringfence.config.converters import (
+    Duration,
+    MailAddress,
+    MailSecurity,
+    Name,
+    Port,
+    QuietHours,
+    RuleName,
+    Severity,
+    Text,
+    Topic,
+)
+from ringfence.config.secret_files import read_secret
+from ringfence.model import Secret
+
+
+@frozen(kw_only=True)
+class ChannelSettings:
+    """The keys of every channel: its name, and what is sent by it and when.
+
+    ``rules`` are the rules whose bans are sent; empty for all. ``digest`` is the time within which events
+    become one message. ``timeout`` bounds one attempt to send (seconds).
+    """
+
+    name: Name
+    events: tuple[Topic, ...] = tuple(Topic)
+    rules: tuple[RuleName, ...] = ()
+    severity: Severity = Severity.INFO
+    quiet: QuietHours | None = None
+    digest: Duration = Duration(60.0)
+    timeout: Duration = Duration(30.0)
+
+
+@frozen(kw_only=True)
+class MailSettings(ChannelSettings):
+    """``[[notify.mail]]``: mail by an SMTP server, or by the host's ``sendmail`` if that is set."""
+
+    name: Name = Name("mail")
+    to: tuple[MailAddress, ...]
+    sender: MailAddress | None = None
+    host: Text = Text("127.0.0.1")
+    port: Port = Port(25)
+    security: MailSecurity = MailSecurity.NONE
+    tls_ca: Path | None = None
+    tls_verify: bool = True
+    username: Text | None = None
+    password: Secret | None = None
+    password_file: Path | None = None
+    sendmail: Path | None = None
+
+
+@frozen(kw_only=True)
+class AppriseSettings(ChannelSettings):
+    """``[[notify.apprise]]``: any service of Apprise, by its command and its configuration file."""
+
+    name: Name = Name("apprise")
+    config: Path
+    tag: Text | None = None
+    command: Path = Path("/usr/bin/apprise")
+
+
+@frozen(kw_only=True)
+class HookSettings(ChannelSettings):
+    """``[[notify.hook]]``: a command of the administrator."""
+
+    name: Name = Name("hook")
+    command: tuple[Text, ...]
+
+
+@frozen
+class NotifySettings:
+    """``[notify]``: all channels."""
+
+    mail: tuple[MailSettings, ...] = Factory(tuple)
+    apprise: tuple[AppriseSettings, ...] = Factory(tuple)
+    hook: tuple[HookSettings, ...] = Factory(tuple)
+
+    @property
+    def channels(self) -> tuple[ChannelSettings, ...]:
+        """All channels, in the order of their kinds."""
+        return (*self.mail, *self.apprise, *self.hook)
+
+
+def channel_problems(notify: NotifySettings) -> list[str]:
+    """Return the problems that involve several keys, each with its key path."""
+    return [
+        *_taken_names(notify),
+        *(f"notify.mail[{at}].{problem}" for at, mail in enumerate(notify.mail) for problem in _mail(mail)),
+        *(
+            f"notify.hook[{at}].command: must begin with an absolute path"
+            for at, hook in enumerate(notify.hook)
+            if not hook.command or not hook.command[0].startswith("/")
+        ),
+    ]
+
+
+def with_passwords(notify: NotifySettings) -> tuple[NotifySettings, list[str]]:
+    """Return the channels with the passwords of their files, and the problems of these files."""
+    problems: list[str] = []
+    mails: list[MailSettings] = []
+    for at, mail in enumerate(notify.mail):
+        found = mail.password
+        if mail.password_file is not None and found is None:
+            try:
+                found = read_secret(mail.password_file, "password_file")
+            except ValueError as error:
+                problems.append(f"notify.mail[{at}].{error}")
+        mails.append(evolve(mail, password=found))
+    return evolve(notify, mail=tuple(mails)), problems
+
+
+def _taken_names(notify: NotifySettings) -> Iterator[str]:
+    kinds: Sequence[tuple[str, Sequence[ChannelSettings]]] = (
+        ("mail", notify.mail),
+        ("apprise", notify.apprise),
+        ("hook", notify.hook),
+    )
+    names: set[str] = set()
+    for kind, channels in kinds:
+        for at, channel in enumerate(channels):
+            if channel.name in names:
+                yield f'notify.{kind}[{at}].name: "{channel.name}" is taken; give each channel its own name'
+            names.add(channel.name)
+
+
+def _mail(mail: MailSettings) -> Iterator[str]:
+    has_password = mail.password is not None or mail.password_file is not None
+    if not mail.to:
+        yield "to: must have at least one address"
+    if mail.password is not None and mail.password_file is not None:
+        yield "password: is given twice, here and by password_file; keep one"
+    if mail.username is not None and not has_password:
+        yield "username: needs a password; name a file that holds it with password_file"
+    if has_password and mail.username is None:
+        yield "password: needs a username"
+    if has_password and mail.security is MailSecurity.NONE and not _is_this_host(mail.host):
+        yield 'security: must be "starttls" or "tls", because the password would be sent in clear'
+
+
+def _is_this_host(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

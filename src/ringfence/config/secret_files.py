@@ -1,0 +1,34 @@
+"""Files that contain a secret."""
+
+from pathlib import Path
+
+from ringfence.config.converters import text_from
+from ringfence.model import Secret
+
+MAX_SECRET_BYTES = 1024
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file, as far as this user can see."""
+    try:
+        return path.exists()
+    except OSError:  # the credentials belong to another user
+        return False
+
+
+def read_secret(path: Path, key: str) -> Secret:
+    """Read a secret; raise ValueError, which begins with ``key``, if the file does not hold one."""
+    line_end = len("\r\n")
+    try:
+        with path.open("rb") as file:
+            whole = file.read(MAX_SECRET_BYTES + line_end + 1)
+        clear = whole.strip(b"\r\n").decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{key}: {path} cannot be read: {reason}") from None
+    if len(whole) > MAX_SECRET_BYTES + line_end or len(clear.encode()) > MAX_SECRET_BYTES:
+        raise ValueError(f"{key}: {path} holds more than {MAX_SECRET_BYTES} bytes")
+    try:
+        return Secret(text_from(clear))
+    except ValueError as error:
+        raise ValueError(f"{key}: {path}: {error}") from None

@@ -1,0 +1,112 @@
+"""Notifications as values: what happened, to what, and how urgent it is."""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import CLEARED, AlarmEvent
+from ringfence.config.converters import Severity, Topic
+from ringfence.model import Ban, format_network, printable, rfc3339
+
+MAX_NAME = 64
+MAX_TEXT = 500
+"""Characters of a text from outside that a notification shows."""
+
+_ACCOUNTS = 5
+_CRITICAL = frozenset(
+    {
+        AlarmCode.FIREWALL_NOT_ENFORCED,
+        AlarmCode.FIREWALL_DAMAGED,
+        AlarmCode.FIREWALL_REFUSED,
+        AlarmCode.FIREWALL_OFF,
+        AlarmCode.PASSWORD_GUESSED,
+        AlarmCode.PHONES_ALL_FAILING,
+        AlarmCode.SOURCE_SILENT,
+        AlarmCode.STORE_DAMAGED,
+        AlarmCode.STORE_IN_MEMORY,
+        AlarmCode.TRIAL_NOT_ENDED,
+    }
+)
+_INFORMING = frozenset(
+    {
+        AlarmCode.EVIDENCE_FORGED,
+        AlarmCode.EVIDENCE_FORGED_BY,
+        AlarmCode.EVIDENCE_HIDDEN,
+        AlarmCode.EVIDENCE_TAMPERED,
+        AlarmCode.EVIDENCE_UNCONFIRMED,
+        AlarmCode.EVIDENCE_UNPROVABLE,
+        AlarmCode.LOG_SILENCED,
+        AlarmCode.LOG_TAMPERED,
+        AlarmCode.TRIAL_RUNNING,
+    }
+)
+"""Alarms that an administrator need not act on."""
+
+
+@frozen
+class Notification:
+    """One thing that happened, at ``time`` (seconds since the epoch).
+
+    ``name`` is the rule of a ban or the code of an alarm, otherwise "". ``subject`` is what it concerns, and
+    ``text`` the rest, both possibly hostile.
+    """
+
+    topic: Topic
+    severity: Severity
+    time: float
+    name: str = ""
+    subject: str = ""
+    text: str = ""
+    ban: Ban | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return the notification as hooks receive it, with hostile text escaped and shortened."""
+        found: dict[str, object] = {
+            "event": str(self.topic),
+            "severity": str(self.severity),
+            "time": rfc3339(self.time),
+            "name": self.name,
+            "subject": shown(self.subject, MAX_TEXT),
+            "text": shown(self.text, MAX_TEXT),
+        }
+        if self.ban is not None:
+            ban, accounts = self.ban, dict.fromkeys(attempt.account for attempt in self.ban.attempts)
+            found |= {
+                "seconds": round(ban.expires - ban.since),
+                "scope": str(ban.scope),
+                "offence": ban.offence,
+                "attempts": len(ban.attempts),
+                "accounts": [shown(account, MAX_NAME) for account in list(accounts)[:_ACCOUNTS]],
+            }
+        return found
+
+
+def shown(text: str, most: int) -> str:
+    """Return a text from outside, shortened to ``most`` characters and escaped."""
+    return printable(text if len(text) <= most else f"{text[:most]}…")
+
+
+def of_ban(ban: Ban, now: float) -> Notification:
+    """Return the notification of a ban."""
+    subject = format_network(ban.network)
+    return Notification(Topic.BAN, Severity.INFO, now, ban.rule, subject, ban.reason, ban)
+
+
+def of_unban(networks: Sequence[str], ended: str, now: float) -> Notification:
+    """Return the notification of an unban by a command; ``ended`` is its result as text."""
+    return Notification(Topic.UNBAN, Severity.INFO, now, subject=", ".join(networks), text=ended)
+
+
+def of_alarm(event: AlarmEvent) -> Notification:
+    """Return the notification of an alarm that began or cleared."""
+    topic = Topic.CLEARED if event.change == CLEARED else Topic.ALARM
+    severity = severity_of(event.code)
+    return Notification(topic, severity, event.time, str(event.code), event.subject, event.text)
+
+
+def severity_of(code: AlarmCode) -> Severity:
+    """Return how urgent an alarm is."""
+    if code in _CRITICAL:
+        return Severity.CRITICAL
+    return Severity.INFO if code in _INFORMING else Severity.WARNING

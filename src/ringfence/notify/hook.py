@@ -1,0 +1,43 @@
+"""A command of the administrator: the message as JSON on standard input, and in variables of the environment.
+
+No shell is involved. In variables, text is percent-encoded except letters, digits and a few signs, so that a
+script that forgets its quotes runs no command of a sender.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from ringfence.notify.message import compose
+from ringfence.notify.programs import run
+
+_SAFE = "-._+:/@,= "
+
+
+def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
+    """Run the command; return what happened. Raise OSError or ValueError."""
+    message = compose(content, host)
+    document = json.dumps({"host": host, "title": message.title, **content}).encode() + b"\n"
+    environ = {**os.environ, **variables(content, host, message.title)}
+    run(channel["command"], document, environ)
+    return f"{channel['command'][0]} ended with 0"
+
+
+def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, str]:
+    """Return the variables of the environment. Those of one event are empty for a digest of several."""
+    events = content["events"]
+    event: Mapping[str, Any] = events[0] if content["total"] == 1 else {"event": "digest"}
+    found = {
+        "RINGFENCE_EVENT": event["event"],
+        "RINGFENCE_SEVERITY": content["severity"],
+        "RINGFENCE_HOST": host,
+        "RINGFENCE_TITLE": title,
+        "RINGFENCE_TOTAL": str(content["total"]),
+        "RINGFENCE_NAME": event.get("name", ""),
+        "RINGFENCE_SUBJECT": event.get("subject", ""),
+        "RINGFENCE_TEXT": event.get("text", ""),
+        "RINGFENCE_SECONDS": str(event.get("seconds", "")),
+    }
+    return {name: quote(value, safe=_SAFE) for name, value in found.items()}

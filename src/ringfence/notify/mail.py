@@ -1,0 +1,111 @@
+"""Mail: by an SMTP server, or by the host's ``sendmail``. The text is plain, without HTML."""
+
+import smtplib
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate, make_msgid
+from pathlib import Path
+from typing import Any
+
+from ringfence.notify.message import compose
+from ringfence.notify.programs import run
+
+GOODBYE = 2.0
+"""Seconds that the server has for its last answer."""
+
+
+def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
+    """Send a message; return the server's answer. Raise OSError or ValueError."""
+    mail = _mail(channel, content, host)
+    if channel["sendmail"] is not None:
+        return _by_sendmail(channel, mail)
+    try:
+        return _by_smtp(channel, mail)
+    except smtplib.SMTPRecipientsRefused as error:
+        answers = (f"{to}: {_answer(*answer)}" for to, answer in error.recipients.items())
+        raise ValueError(f"{_server(channel)} refuses the recipients: {'; '.join(answers)}") from None
+    except smtplib.SMTPResponseException as error:
+        answer = _answer(error.smtp_code, error.smtp_error)
+        raise ValueError(f"{_server(channel)} answers {answer}") from None
+    except TimeoutError:
+        raise
+    except (OSError, ssl.CertificateError) as error:
+        raise ValueError(f"{_server(channel)}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _mail(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> EmailMessage:
+    message = compose(content, host)
+    mail = EmailMessage(policy=SMTP)
+    mail["From"] = Address(
+        display_name="ringfence", addr_spec=channel["sender"] or f"ringfence@{_domain(host)}"
+    )
+    mail["To"] = ", ".join(channel["to"])
+    mail["Subject"] = message.title
+    mail["Date"] = formatdate()
+    mail["Message-ID"] = make_msgid("ringfence", _domain(host))
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers by vacation programs
+    mail.set_content(message.body)
+    return mail
+
+
+def _domain(host: str) -> str:
+    return host if host.isascii() and host.replace("-", "").replace(".", "").isalnum() else "localhost"
+
+
+def _by_smtp(channel: Mapping[str, Any], mail: EmailMessage) -> str:
+    security, timeout = channel["security"], channel["timeout"]
+    if security == "tls":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(
+            channel["host"], channel["port"], timeout=timeout, context=_context(channel)
+        )
+    else:
+        server = smtplib.SMTP(channel["host"], channel["port"], timeout=timeout)
+    try:
+        if security == "starttls":
+            server.starttls(context=_context(channel))
+        if channel["username"] is not None:
+            server.login(channel["username"], channel["password"])
+        refused = server.send_message(mail, to_addrs=channel["to"])
+        with suppress(OSError):  # the server has the message; an error now must not send it twice
+            if server.sock is not None:
+                server.sock.settimeout(GOODBYE)
+            server.quit()
+    finally:
+        server.close()
+    answers = "; ".join(f"{to} is refused: {_answer(*answer)}" for to, answer in refused.items())
+    return f"{_server(channel)} accepted it" + (f"; {answers}" if answers else "")
+
+
+def _context(channel: Mapping[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=channel["tls_ca"])
+    if not channel["tls_verify"]:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _server(channel: Mapping[str, Any]) -> str:
+    return f"{channel['host']}:{channel['port']}"
+
+
+def _answer(code: int, text: bytes | str) -> str:
+    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return f"{code} {words}"
+
+
+def _by_sendmail(channel: Mapping[str, Any], mail: EmailMessage) -> str:
+    program = Path(channel["sendmail"])
+    sender = ["-f", channel["sender"]] if channel["sender"] else []
+    command = [str(program), "-i", *sender, "--", *channel["to"]]
+    try:
+        run(command, mail.as_bytes(policy=SMTP.clone(linesep="\n")))
+    except ValueError as error:
+        if "NoNewPrivs:\t1" in Path("/proc/self/status").read_text("ascii"):
+            fix = "the unit gives it no privileges; fix: leave sendmail out, so that host and port are used"
+            raise ValueError(f"{error} ({fix})") from None
+        raise
+    return f"{program} accepted it"

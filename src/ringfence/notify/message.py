@@ -1,0 +1,118 @@
+"""The text of a message, from the content that the daemon collected.
+
+``escape`` is the channel's escape of text from outside: account names, alarm texts, names of networks.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from ringfence.clock import format_duration
+
+Event = Mapping[str, Any]
+Escape = Callable[[str], str]
+
+SHOWN = 20
+"""Events of each topic that a text shows."""
+
+_NOUNS = {
+    "ban": ("ban", "bans"),
+    "unban": ("unban by a command", "unbans by a command"),
+    "alarm": ("alarm", "alarms"),
+    "cleared": ("alarm cleared", "alarms cleared"),
+    "start": ("start", "starts"),
+    "stop": ("stop", "stops"),
+    "test": ("test message", "test messages"),
+}
+_WHERE = {"ban": "ringfence bans", "alarm": "ringfence status", "cleared": "ringfence status"}
+
+
+@frozen
+class Message:
+    """A message as text: a title of one line, and a body."""
+
+    title: str
+    body: str
+
+
+def compose(content: Mapping[str, Any], host: str, escape: Escape = str) -> Message:
+    """Return the message for a content, as the host with the name ``host``."""
+    events: list[Event] = content["events"]
+    head = f"[ringfence {host}]"
+    first, last = _moment(content["first"]), _moment(content["last"])
+    span = first if first == last else f"{first} to {last}"
+    lines = [f"ringfence on {host}, {span} UTC"]
+    for topic, counts in content["counts"].items():
+        mine = [event for event in events if event["event"] == topic]
+        lines += ["", *_part(topic, counts, mine, escape)]
+    if content.get("dropped", {}).get("messages"):
+        dropped = content["dropped"]
+        lost = _counted(dropped["messages"], "earlier message", "earlier messages")
+        lines += ["", f"{lost} with {dropped['events']} events could not be sent."]
+    if content["total"] == 1 and events:
+        return Message(f"{head} {_title(events[0], escape)}", "\n".join(lines) + "\n")
+    parts = (_counted(sum(counts.values()), *_NOUNS[topic]) for topic, counts in content["counts"].items())
+    return Message(f"{head} {', '.join(parts)}", "\n".join(lines) + "\n")
+
+
+def _part(topic: str, counts: Mapping[str, int], events: list[Event], escape: Escape) -> Iterator[str]:
+    total = sum(counts.values())
+    names = ", ".join(f"{number} {name}" for name, number in counts.items() if name)
+    yield _counted(total, *_NOUNS[topic]) + (f": {names}" if names else "")
+    for event in events[:SHOWN]:
+        yield f"  {_moment(event['time'])}  {_line(event, escape)}"
+    if total > SHOWN:
+        where = f"; see: {_WHERE[topic]}" if topic in _WHERE else ""
+        yield f"  and {total - min(SHOWN, len(events))} more{where}"
+
+
+def _title(event: Event, escape: Escape) -> str:
+    """Return the title for a single event; it has no text of a sender except the subject."""
+    subject = escape(event["subject"])
+    match event["event"]:
+        case "ban":
+            return f"{subject} banned ({event['name']})"
+        case "unban":
+            return f"{subject} unbanned"
+        case "alarm" | "cleared" as topic:
+            return " ".join(filter(None, [topic, event["name"], subject]))
+        case topic:
+            return str(topic)
+
+
+def _line(event: Event, escape: Escape) -> str:
+    if event["event"] == "ban":
+        return _ban_line(event, escape)
+    head = " ".join(filter(None, [event["name"], escape(event["subject"])]))
+    return ": ".join(filter(None, [head, escape(event["text"])]))
+
+
+def _ban_line(event: Event, escape: Escape) -> str:
+    accounts = ", ".join(map(escape, event.get("accounts", ())))
+    place = " ".join(escape(str(event[key])) for key in ("country", "asn", "organisation") if event.get(key))
+    ports = "" if event["scope"] == "full" else f"{event['scope']}, "
+    parts = [
+        f"{escape(event['subject'])}  {event['name']} ({ports}{format_duration(event['seconds'])})",
+        f"accounts: {accounts}" if accounts else "",
+        place,
+        escape(event["text"]) if event["name"] == "admin" else "",
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _moment(text: str) -> str:
+    return text.replace("T", " ").removesuffix("Z")
+
+
+_MARKUP = re.compile(r"[<>&*~`\[\]|@#]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
+
+
+def without_markup(text: str) -> str:
+    r"""Return text without characters that HTML, Markdown and chats give a meaning to: each as ``\xNN``."""
+    return _MARKUP.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

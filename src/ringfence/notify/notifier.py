@@ -1,0 +1,198 @@
+"""The notifications of the daemon: takes events from its parts, and sends them by every channel.
+
+Taking an event only counts it and keeps a reference, so a ban waits for nothing. ``run`` looks once a second
+for messages that are due. Each channel sends in a task of its own, one message at a time.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from ringfence.alarm_codes import Alarm
+from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
+from ringfence.clock import Clock
+from ringfence.config.channels import ChannelSettings, NotifySettings
+from ringfence.config.converters import Severity, Topic
+from ringfence.errors import ControlError
+from ringfence.model import Ban, rfc3339
+from ringfence.notify import events
+from ringfence.notify.events import Notification
+from ringfence.notify.outbox import Outbox
+from ringfence.notify.sending import Delivery, send
+
+LOOK_EVERY = 1.0
+STOP_PATIENCE = 5.0
+"""Seconds that the daemon's stop waits for the last messages."""
+
+LAST_PATIENCE = 1.0
+"""Seconds of it that the message about the stop gets at least."""
+
+MAX_NAMED = 10
+"""Networks that the notification of an unban names."""
+
+Sender = Callable[
+    [ChannelSettings, Mapping[str, object], str, tuple[Path, ...]], Coroutine[None, None, Delivery]
+]
+
+
+class Notifier:
+    """Collects and sends the events for each channel; ``databases`` are those of ``[geo]``."""
+
+    def __init__(
+        self,
+        settings: NotifySettings,
+        databases: Sequence[Path],
+        clock: Clock,
+        sender: Sender = send,
+    ) -> None:
+        self._clock = clock
+        self._send = sender
+        self._host = socket.gethostname()
+        self._databases = tuple(databases)
+        self._outboxes = [Outbox(channel) for channel in settings.channels]
+        self._stop_by: float | None = None
+        self._log = structlog.get_logger()
+
+    def configure(self, settings: NotifySettings, databases: Sequence[Path]) -> None:
+        """Apply a new configuration. A channel that stays the same keeps what it has collected."""
+        kept = {outbox.settings: outbox for outbox in self._outboxes}
+        self._databases = tuple(databases)
+        self._outboxes = [kept.get(channel) or Outbox(channel) for channel in settings.channels]
+
+    # -- events
+
+    def on_bans(self, bans: Sequence[Ban]) -> None:
+        """Record bans that the kernel has acknowledged."""
+        if self._outboxes:
+            now = self._clock.wall()
+            for ban in bans:
+                self._add(events.of_ban(ban, now))
+
+    def on_unban(self, networks: Sequence[str], result: str) -> None:
+        """Record an unban by a command."""
+        more = [f"and {len(networks) - MAX_NAMED} more"] if len(networks) > MAX_NAMED else []
+        self._add(events.of_unban([*networks[:MAX_NAMED], *more], result, self._clock.wall()))
+
+    def on_alarm(self, event: AlarmEvent) -> None:
+        """Record an alarm that began or cleared; other changes of it are no news."""
+        if self._outboxes and event.change in (BEGAN, CLEARED):
+            self._add(events.of_alarm(event))
+
+    def on_start(self, firewall: str) -> None:
+        """Record that the daemon guards."""
+        self._add(Notification(Topic.START, Severity.INFO, self._clock.wall(), text=f"firewall: {firewall}"))
+
+    def _add(self, notification: Notification) -> None:
+        now = self._clock.mono()
+        for outbox in self._outboxes:
+            outbox.add(notification, now)
+
+    # -- sending
+
+    async def run(self) -> None:
+        """Send what is due, until cancelled. What is being sent then gets ``STOP_PATIENCE`` seconds."""
+        sending: set[asyncio.Task[bool]] = set()
+        async with asyncio.TaskGroup() as group:
+            try:
+                while True:
+                    await asyncio.sleep(LOOK_EVERY)
+                    for outbox, content in self._due():
+                        task = group.create_task(self._deliver(outbox, content))
+                        sending.add(task)
+                        task.add_done_callback(sending.discard)
+            except asyncio.CancelledError:
+                self._stop_by = self._clock.mono() + STOP_PATIENCE
+                if sending:
+                    await asyncio.wait(sending, timeout=STOP_PATIENCE)
+                raise
+
+    def _due(self) -> Iterator[tuple[Outbox, Mapping[str, object]]]:
+        minute = _minute(self._clock.wall())
+        for outbox in self._outboxes:
+            if (content := outbox.take(self._clock.mono(), minute)) is not None:
+                yield outbox, content
+
+    async def finish(self) -> None:
+        """Record the daemon's stop, and send what waits; give up ``STOP_PATIENCE`` seconds after the stop."""
+        text = "bans stay in place"
+        self._add(Notification(Topic.STOP, Severity.INFO, self._clock.wall(), text=text))
+        left = STOP_PATIENCE if self._stop_by is None else self._stop_by - self._clock.mono()
+        try:
+            async with asyncio.timeout(max(left, LAST_PATIENCE)), asyncio.TaskGroup() as group:
+                for outbox in self._outboxes:
+                    group.create_task(self._empty(outbox))
+        except TimeoutError:
+            for outbox in self._outboxes:
+                if outbox.waiting:
+                    self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
+
+    async def _empty(self, outbox: Outbox) -> None:
+        """Send what an outbox has, until it is empty or an attempt fails."""
+        while (content := outbox.take(self._clock.mono(), 0, last=True)) is not None:
+            if not await self._deliver(outbox, content):
+                self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
+                return
+
+    async def _deliver(self, outbox: Outbox, content: Mapping[str, object]) -> bool:
+        name = outbox.settings.name
+        try:
+            delivery = await self._send(outbox.settings, content, self._host, self._databases)
+        except asyncio.CancelledError:
+            outbox.interrupted()
+            raise
+        if delivery.ok:
+            outbox.succeeded()
+            self._log.info("notify.sent", channel=name, events=content["total"], answer=delivery.text)
+            return True
+        self._log.warning("notify.failed", channel=name, events=content["total"], error=delivery.text)
+        if dropped := outbox.failed_with(delivery.text, self._clock.mono()):
+            self._log.error("notify.dropped", channel=name, events=dropped)
+        return False
+
+    async def test(self, wanted: str | None) -> list[dict[str, object]]:
+        """Send a test message by one channel, or by all, and return the results; raise ControlError."""
+        channels = [box.settings for box in self._outboxes if wanted in (None, box.settings.name)]
+        if not channels:
+            names = ", ".join(box.settings.name for box in self._outboxes)
+            there = f"the channels are: {names}" if names else "the configuration has none in [notify]"
+            raise ControlError(f"there is no channel {wanted}; {there}" if wanted else there)
+        content = _test_content(self._clock.wall())
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._send(channel, content, self._host, self._databases))
+                for channel in channels
+            ]
+        return [
+            {"channel": str(channel.name), "ok": task.result().ok, "text": task.result().text}
+            for channel, task in zip(channels, tasks, strict=True)
+        ]
+
+    # -- state
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The present alarms about the channels."""
+        return [alarm for outbox in self._outboxes for alarm in outbox.alarms]
+
+    def as_json(self) -> list[dict[str, object]]:
+        """Return the state of each channel, for ``status``."""
+        return [outbox.as_json() for outbox in self._outboxes]
+
+
+def _minute(wall: float) -> int:
+    local = time.localtime(wall)
+    return local.tm_hour * 60 + local.tm_min
+
+
+def _test_content(wall: float) -> dict[str, object]:
+    moment = rfc3339(wall)
+    event = {"event": "test", "severity": "info", "time": moment, "name": "", "subject": "", "text": _TEST}
+    head = {"severity": "info", "first": moment, "last": moment, "total": 1, "counts": {"test": {"": 1}}}
+    return {**head, "events": [event]}
+
+
+_TEST = "somebody ran: ringfence notify test"

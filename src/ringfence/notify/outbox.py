@@ -1,0 +1,199 @@
+"""What waits for one channel: the events of the next message, and a message that is being sent.
+
+Events are collected in a digest, whose size is bounded: it counts all and keeps the first ``KEPT`` of each
+topic. Bans wait for the time of the digest, other events ``PROMPT`` seconds. One message is sent at a time,
+and between two messages lies the time of the digest. A message that fails is tried ``TRIES`` times, with
+growing pauses, and then dropped and counted. Meanwhile the next digest goes on collecting.
+
+Time is an argument: ``now`` is the monotonic clock.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from math import inf
+
+from attrs import frozen
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.clock import Backoff
+from ringfence.config.channels import ChannelSettings
+from ringfence.config.converters import Severity, Topic
+from ringfence.model import printable, rfc3339
+from ringfence.notify.events import Notification
+
+KEPT = 50
+PROMPT = 5.0
+TRIES = 8
+FIRST_PAUSE = 10.0
+LONGEST_PAUSE = 600.0
+FAILING_AFTER = 2
+"""Failures in a row after which a channel raises an alarm."""
+
+OWN_ALARMS = frozenset({str(AlarmCode.NOTIFY_FAILING), str(AlarmCode.NOTIFY_DROPPED)})
+
+
+class Digest:
+    """Events for one message: all are counted, and the first of each topic are kept."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.severity = Severity.INFO
+        self._counts: Counter[tuple[Topic, str]] = Counter()
+        self._kept: dict[Topic, list[Notification]] = {}
+        self._first = inf
+        self._last = -inf
+
+    def add(self, notification: Notification) -> None:
+        """Count an event, and keep it if there is room."""
+        self.total += 1
+        self._counts[notification.topic, notification.name] += 1
+        kept = self._kept.setdefault(notification.topic, [])
+        if len(kept) < KEPT:
+            kept.append(notification)
+        if notification.severity.rank > self.severity.rank:
+            self.severity = notification.severity
+        self._first = min(self._first, notification.time)
+        self._last = max(self._last, notification.time)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the counts by topic and name, and the kept events."""
+        counts: dict[str, dict[str, int]] = {}
+        for (topic, name), number in self._counts.most_common():
+            counts.setdefault(str(topic), {})[name] = number
+        events = [one.as_json() for topic in Topic for one in self._kept.get(topic, ())]
+        return {
+            "severity": str(self.severity),
+            "first": rfc3339(self._first),
+            "last": rfc3339(self._last),
+            "total": self.total,
+            "counts": counts,
+            "events": events,
+        }
+
+
+@frozen
+class Waiting:
+    """A message that is being sent or tried again: its content, and its number of events."""
+
+    content: Mapping[str, object]
+    total: int
+
+
+class Outbox:
+    """The events and messages of one channel."""
+
+    def __init__(self, settings: ChannelSettings) -> None:
+        self.settings = settings
+        self.sent = self.failed = 0
+        self.dropped_messages = self.dropped_events = 0
+        """Since the last message that was delivered."""
+        self.error = ""
+        self._digest = Digest()
+        self._due = inf
+        self._next_message = -inf
+        self._message: Waiting | None = None
+        self._is_sending = False
+        self._failures = 0
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._retry_at = -inf
+
+    def add(self, notification: Notification, now: float) -> None:
+        """Add an event to the next message, if the channel's filter has it."""
+        if not self._wants(notification):
+            return
+        self._digest.add(notification)
+        wait = self.settings.digest if notification.topic is Topic.BAN else min(PROMPT, self.settings.digest)
+        self._due = min(self._due, now + wait)
+
+    def _wants(self, notification: Notification) -> bool:
+        mine = self.settings
+        if notification.topic not in mine.events or notification.severity.rank < mine.severity.rank:
+            return False
+        if notification.topic is Topic.BAN and mine.rules:
+            return notification.name in mine.rules
+        # A message about this channel's own failure would be late, and would cause the next one.
+        return notification.name not in OWN_ALARMS or notification.subject != mine.name
+
+    @property
+    def waiting(self) -> int:
+        """The number of events that are not delivered yet."""
+        return self._digest.total + (self._message.total if self._message else 0)
+
+    def take(self, now: float, minute: int, *, last: bool = False) -> Mapping[str, object] | None:
+        """Return the message to send now, if any; :meth:`succeeded` or :meth:`failed_with` must follow.
+
+        ``minute`` is that of the day, for the quiet hours. With ``last``, what waits is due now.
+        """
+        if self._is_sending:
+            return None
+        if self._message is None and (last or self._is_due(now, minute)):
+            self._next_message = now + self.settings.digest
+            self._message = self._close_digest()
+        elif self._message is not None and now < self._retry_at and not last:
+            return None
+        self._is_sending = self._message is not None
+        return self._message.content if self._message is not None else None
+
+    def _is_due(self, now: float, minute: int) -> bool:
+        if now < max(self._due, self._next_message):
+            return False
+        quiet = self.settings.quiet
+        return quiet is None or not quiet.has(minute) or self._digest.severity is Severity.CRITICAL
+
+    def _close_digest(self) -> Waiting | None:
+        if not self._digest.total:
+            return None
+        lost = {"messages": self.dropped_messages, "events": self.dropped_events}
+        waiting = Waiting({**self._digest.as_json(), "dropped": lost}, self._digest.total)
+        self._digest, self._due = Digest(), inf
+        return waiting
+
+    def succeeded(self) -> None:
+        """Record that the message was delivered."""
+        self.sent += 1
+        self._message, self._is_sending, self._failures, self.error = None, False, 0, ""
+        self.dropped_messages = self.dropped_events = 0
+        self._backoff.reset()
+
+    def interrupted(self) -> None:
+        """Record that an attempt was interrupted; the message is sent again."""
+        self._is_sending = False
+
+    def failed_with(self, error: str, now: float) -> int:
+        """Record that an attempt failed; return the number of events that are dropped therefore."""
+        self.failed += 1
+        self._failures += 1
+        self._is_sending, self.error = False, error
+        self._retry_at = now + self._backoff.next()
+        if self._failures % TRIES or self._message is None:
+            return 0
+        dropped, self._message = self._message.total, None
+        self.dropped_messages += 1
+        self.dropped_events += dropped
+        return dropped
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The present alarms about this channel."""
+        name = str(self.settings.name)
+        found = []
+        if self._failures >= FAILING_AFTER:
+            text = f"{self.settings.name} does not deliver messages: {printable(self.error)}"
+            found.append(Alarm(AlarmCode.NOTIFY_FAILING, name, text))
+        if self.dropped_messages:
+            one = self.dropped_messages == 1
+            messages = "1 message" if one else f"{self.dropped_messages} messages"
+            text = f"{messages} with {self.dropped_events} events {'was' if one else 'were'} dropped"
+            found.append(Alarm(AlarmCode.NOTIFY_DROPPED, name, text))
+        return found
+
+    def as_json(self) -> dict[str, object]:
+        """Return the channel's state, for ``status``."""
+        return {
+            "channel": str(self.settings.name),
+            "sent": self.sent,
+            "failed": self.failed,
+            "waiting": self.waiting,
+            "dropped": self.dropped_events,
+            "error": printable(self.error),
+        }

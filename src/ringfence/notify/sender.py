@@ -1,0 +1,72 @@
+"""The child process that sends one message: ``python -m ringfence.notify.sender``.
+
+It reads a request of :mod:`ringfence.notify.sending` from standard input and prints its result.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from ipaddress import ip_network
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ringfence.notify import apprise, hook, mail
+
+Content = dict[str, Any]
+CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Content, str], str]] = {
+    "mail": mail.send,
+    "apprise": apprise.send,
+    "hook": hook.send,
+}
+"""The function of each kind of channel: it returns the answer, and raises OSError or ValueError."""
+
+
+def main() -> None:
+    """Send the message of standard input, and print the result."""
+    _become_ordinary()
+    request = json.loads(sys.stdin.buffer.read())
+    channel, content = request["channel"], request["content"]
+    signal.signal(signal.SIGALRM, _end)
+    signal.setitimer(signal.ITIMER_REAL, channel["timeout"])
+    try:
+        add_locations(content, [Path(path) for path in request["databases"]])
+        text = CHANNELS[channel["kind"]](channel, content, request["host"])
+        result = {"ok": True, "text": text}
+    except TimeoutError:
+        result = {"ok": False, "text": f"no answer within {channel['timeout']:.0f} s"}
+    except (OSError, ValueError) as error:
+        result = {"ok": False, "text": getattr(error, "strerror", None) or str(error)}
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    sys.stdout.write(json.dumps(result))
+
+
+def add_locations(content: Content, databases: list[Path]) -> None:
+    """Add country and network number to each ban, if a database has them."""
+    if not databases:
+        return
+    from ringfence.lists.geo import locations_of  # noqa: PLC0415 - loaded if there is a database
+
+    bans = [event for event in content["events"] if event["event"] == "ban"]
+    locations = locations_of(databases, [ip_network(event["subject"]).network_address for event in bans])
+    for event, location in zip(bans, locations, strict=True):
+        event.update(location)
+
+
+def _become_ordinary() -> None:
+    """Undo the daemon's protection against the kernel's search for memory, and its priority if allowed."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("0", "ascii")
+    with suppress(OSError):  # the unit's filter of system calls forbids it
+        os.setpriority(os.PRIO_PROCESS, 0, 10)
+
+
+def _end(_: int, __: FrameType | None) -> None:
+    raise TimeoutError("no answer in time")
+
+
+if __name__ == "__main__":
+    main()

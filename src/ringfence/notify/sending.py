@@ -1,0 +1,130 @@
+"""One message sent by a child process, which cannot delay the daemon whatever a server or a program does.
+
+The child (``sender``) gets the message and the settings of the channel as JSON on its standard input, so that
+no secret is in its arguments or its environment, and prints its result as JSON. It leads a process group of
+its own, which is killed at the end. It has none of the daemon's ambient capabilities: setpriv of util-linux
+drops them. No thread waits for it: its result ends with the end of its socket.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, frozen
+
+from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
+from ringfence.model import Secret, printable
+
+COMMAND = ("setpriv", "--ambient-caps=-all", sys.executable, "-P", "-m", "ringfence.notify.sender")
+GRACE = 5.0
+"""Seconds that a child has in addition to the channel's timeout, to start and to report."""
+MAX_RESULT = 64 * 1024
+MAX_REASON = 300
+
+_KINDS: Mapping[type[ChannelSettings], str] = {
+    MailSettings: "mail",
+    AppriseSettings: "apprise",
+    HookSettings: "hook",
+}
+_REAP_EVERY = 0.05
+_REAP_FOR = 5.0
+
+
+@frozen
+class Delivery:
+    """The result of one attempt to send: whether the channel accepted the message, and its answer."""
+
+    ok: bool
+    text: str
+
+
+async def send(
+    channel: ChannelSettings,
+    content: Mapping[str, object],
+    host: str,
+    databases: tuple[Path, ...] = (),
+    command: tuple[str, ...] = COMMAND,
+) -> Delivery:
+    """Send a message by a child process; never raises, except if it is cancelled."""
+    request = {
+        "channel": channel_as_json(channel),
+        "content": content,
+        "host": host,
+        "databases": [str(path) for path in databases],
+    }
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0)
+        try:
+            process = subprocess.Popen(  # noqa: S603, ASYNC220 - a vfork; waiting for it is not done here
+                command,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Delivery(ok=False, text=f"{command[0]} cannot be run: {error.strerror}")
+        theirs.close()
+        try:
+            async with asyncio.timeout(channel.timeout + GRACE):
+                answer = await _exchange(ours, json.dumps(request).encode())
+        except TimeoutError:
+            return Delivery(ok=False, text=f"no result within {channel.timeout:.0f} s")
+        except OSError:
+            answer = b""
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await _reap(process)
+    return _delivery(answer)
+
+
+def channel_as_json(channel: ChannelSettings) -> dict[str, object]:
+    """Return the settings of a channel for the sender, with the password in clear."""
+    values = asdict(channel, recurse=False, value_serializer=_plain)
+    return {"kind": _KINDS[type(channel)], **values}
+
+
+def _plain(_: object, __: object, value: Any) -> object:  # noqa: ANN401 - whatever a key has
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, tuple):
+        return [str(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+async def _exchange(connection: socket.socket, request: bytes) -> bytes:
+    """Send the request and return everything that the child writes until its end."""
+    loop = asyncio.get_running_loop()
+    with suppress(ConnectionError):  # a child that failed early may still have written the reason
+        await loop.sock_sendall(connection, request)
+        connection.shutdown(socket.SHUT_WR)
+    answer = bytearray()
+    while len(answer) <= MAX_RESULT and (part := await loop.sock_recv(connection, MAX_RESULT)):
+        answer += part
+    return bytes(answer)
+
+
+async def _reap(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the end of a killed process. Python itself reaps one that the kernel cannot end yet."""
+    for _ in range(round(_REAP_FOR / _REAP_EVERY)):
+        if process.poll() is not None:
+            return
+        await asyncio.sleep(_REAP_EVERY)
+
+
+def _delivery(answer: bytes) -> Delivery:
+    try:
+        found = json.loads(answer)
+        return Delivery(ok=found["ok"] is True, text=printable(str(found["text"])[:MAX_REASON]))
+    except (ValueError, LookupError, TypeError):
+        return Delivery(ok=False, text=f"the sender failed: {printable(repr(answer[:MAX_REASON]))}")

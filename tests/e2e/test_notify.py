@@ -1,0 +1,186 @@
+"""Notifications of a real daemon to real receivers: an SMTP server, Apprise with a web server, and a hook."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.message import EmailMessage
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+from tests.bench.crowd import packet
+from tests.bench.testbed import only
+from tests.support.daemon import Guard, ServedAmi, ami_server, until
+from tests.support.peers import Mailbox, mail_server, raw_server, web_server
+
+from ringfence.notify.sending import GRACE
+
+APPRISE = str(Path(sys.executable).with_name("apprise"))
+STORM = 10_000
+
+
+def texts(mails: list[EmailMessage]) -> str:
+    """Return the titles and bodies of mails."""
+    return "\n".join(f"{mail['Subject']}\n{mail.get_content()}" for mail in mails)
+
+
+@frozen
+class Office:
+    """A daemon with its PBX, and what its three channels have received."""
+
+    guard: Guard
+    pbx: ServedAmi
+    mails: list[EmailMessage]
+    posted: list[dict[str, Any]]
+    file: Path
+
+    def hooked(self) -> list[dict[str, Any]]:
+        """Return the documents that the hook received."""
+        lines = self.file.read_text("ascii").split("\n") if self.file.exists() else []
+        return [json.loads(line) for line in lines if line]
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """Return event, name and subject of everything that the hook received."""
+        found = (event for document in self.hooked() for event in document["events"])
+        return [(event["event"], event["name"], event["subject"]) for event in found]
+
+
+@contextmanager
+def office(folder: Path, **filters: object) -> Iterator[Office]:
+    """Yield a daemon with a channel of each kind."""
+    filters = {"digest": "1s", **filters}
+    hook = folder / "hook"
+    hook.write_text(f"#!/bin/sh\ncat >> {folder}/hooked\n", "utf-8")
+    hook.chmod(0o755)
+    with mail_server(Mailbox()) as box, web_server() as (port, posted), ami_server() as pbx:
+        (folder / "apprise.yml").write_text(f"urls:\n  - json://127.0.0.1:{port}/\n", "utf-8")
+        notify = {
+            "mail": [{"to": ["root"], "port": box.port, **filters}],
+            "apprise": [{"config": str(folder / "apprise.yml"), "command": APPRISE, **filters}],
+            "hook": [{"command": [str(hook)], **filters}],
+        }
+        with Guard(folder, ami={"port": pbx.port}, rules=only(guess={"attempts": 3}), notify=notify) as guard:
+            until(lambda: guard.source_is("listening"), "the source listens")
+            until(lambda: pbx.server._listeners, "the PBX is listened to")
+            yield Office(guard, pbx, box.mails, posted, folder / "hooked")
+
+
+def guesses(address: str, number: int) -> bytes:
+    """Return AMI's events about guesses by TCP."""
+    host = ip_address(address)
+    return b"".join(packet(host, at, b"TCP") for at in range(number))
+
+
+def test_each_kind_of_event_arrives_by_each_channel(tmp_path: Path) -> None:
+    """A start, a ban by a rule, an unban, a silent source, a refused reload, its end, and a stop."""
+    with office(tmp_path) as made:
+        made.pbx.send(guesses("198.18.7.7", 3))
+        until(lambda: ("ban", "guess", "198.18.7.7") in made.events(), "the ban")
+        made.guard.must("unban", "198.18.7.7")
+        until(lambda: ("unban", "", "198.18.7.7") in made.events(), "the unban")
+
+        file = str(made.guard.config)
+        made.guard.configure(rules={"guess": {"attempts": 0}})
+        assert made.guard.command("reload").returncode == 2
+        until(lambda: ("alarm", "configuration.refused", file) in made.events(), "the refusal")
+        made.guard.configure(rules={})
+        made.guard.must("reload")
+        until(lambda: ("cleared", "configuration.refused", file) in made.events(), "the end of the refusal")
+
+        made.pbx._loop.call_soon_threadsafe(made.pbx.server._server.close)  # type: ignore[union-attr]
+        made.pbx.hang_up()
+        until(lambda: ("alarm", "source.silent", "pbx/ami") in made.events(), "the silent source")
+        assert made.guard.stop() == 0
+        assert ("start", "", "") in made.events()
+        assert ("stop", "", "") in made.events()
+        mailed, posted = texts(made.mails), json.dumps(made.posted)
+
+    for text in ("198.18.7.7", "guess", "configuration.refused", "source.silent pbx/ami", "stop"):
+        assert text in mailed
+        assert text in posted
+
+
+def test_the_filters_of_a_channel(tmp_path: Path) -> None:
+    """A channel for alarms of one severity and for one rule gets nothing else."""
+    with office(tmp_path, events=["ban", "alarm"], rules=["admin"], severity="info") as made:
+        made.pbx.send(guesses("198.18.7.7", 3))
+        until(made.guard.bans, "the ban")
+        made.guard.must("ban", "198.18.7.8")
+        until(lambda: ("ban", "admin", "198.18.7.8") in made.events(), "the ban by hand")
+        made.guard.stop()
+
+        assert {event for event, _, _ in made.events()} <= {"ban", "alarm"}
+        assert [name for event, name, _ in made.events() if event == "ban"] == ["admin"]
+
+
+def test_a_thousand_bans_in_a_minute_are_one_message(tmp_path: Path) -> None:
+    """The message counts all of them by rule and lists the first."""
+    with office(tmp_path, events=["ban"], digest="3s") as made:
+        networks = [f"198.18.{at // 250}.{at % 250 + 1}" for at in range(1_000)]
+        for start in range(0, 1_000, 100):
+            assert made.guard.ask("ban", networks=networks[start : start + 100], seconds=600) == []
+        until(lambda: made.mails and made.posted and made.hooked(), "the message")
+        made.guard.stop()
+
+        assert len(made.mails) == len(made.posted) == len(made.hooked()) == 1
+        assert made.mails[0]["Subject"].endswith("] 1000 bans")
+        assert "1000 bans: 1000 admin" in made.mails[0].get_content()
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_a_storm_with_channels_that_hang_is_three_messages_at_most(tmp_path: Path) -> None:
+    """Ten thousand bans are placed while every channel hangs; nothing is lost but counted."""
+    apprise = tmp_path / "apprise"
+    for name in ("apprise", "hook"):
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\necho >> {tmp_path}/{name}.started\nsleep 3600\n", "utf-8")
+        script.chmod(0o755)
+    connections: list[object] = []
+    filters = {"events": ["ban"], "digest": "2s", "timeout": "2s"}
+    with ami_server() as pbx, raw_server(connections.append) as port:
+        notify: Mapping[str, object] = {
+            "mail": [{"to": ["root"], "port": port, **filters}],
+            "apprise": [{"config": "/x", "command": str(apprise), **filters}],
+            "hook": [{"command": [str(tmp_path / "hook")], **filters}],
+        }
+        tables: dict[str, Any] = {
+            "rules": only(guess={"attempts": 1}),
+            "firewall": {"backend": "nftables", "limit": {"mode": "off"}},
+        }
+        with Guard(tmp_path, ami={"port": pbx.port}, notify=notify, **tables) as guard:
+            until(lambda: guard.source_is("listening"), "the source listens")
+            for start in range(0, STORM, 100):
+                addresses = (f"198.18.{at // 250}.{at % 250 + 1}" for at in range(start, start + 100))
+                pbx.send(b"".join(guesses(address, 1) for address in addresses))
+            until(lambda: guard.ask("status")["placed"] == STORM, "the bans", seconds=60)
+            until(lambda: all(one["failed"] for one in guard.ask("status")["notify"]), "failures", seconds=30)
+            state = guard.ask("status")["notify"]
+            assert [(one["sent"], one["waiting"]) for one in state] == [(0, STORM)] * 3
+            until(lambda: "notify.failing" in str(guard.ask("status")["alarms"]), "the alarm", seconds=40)
+            guard.stop()
+
+        started = [len((tmp_path / f"{name}.started").read_text("ascii")) for name in ("apprise", "hook")]
+    assert max(*started, len(connections)) <= 4  # tries of at most three messages
+    assert guard.log.count("event=ban.placed") == STORM
+    assert guard.log.count("event=notify.dropped") == 3
+    assert GRACE < 10
+
+
+def test_hostile_accounts_arrive_escaped(tmp_path: Path) -> None:
+    """An account with markup, control characters and line ends changes neither mail nor chat nor document."""
+    name = b"<b>@all</b>\x1b[2J\xe2\x80\xae"
+    with office(tmp_path, events=["ban"]) as made:
+        event = guesses("198.18.7.7", 3)
+        for account in (b"1000", b"1001", b"1002"):
+            event = event.replace(b"AccountID: " + account, b"AccountID: " + name)
+        made.pbx.send(event)
+        until(lambda: made.mails and made.posted and made.hooked(), "the message")
+        made.guard.stop()
+        [mail], [chat] = made.mails, made.posted
+
+    assert "accounts: <b>@all</b>\\x1b[2J\\u202e" in mail.get_content().replace("\r\n", "\n")
+    assert "accounts: \\x3cb\\x3e\\x40all\\x3c/b\\x3e\\x1b\\x5b2J\\u202e" in chat["message"]

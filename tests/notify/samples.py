@@ -1,0 +1,65 @@
+"""Bans and contents of messages for the tests of notifications."""
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import BEGAN, AlarmEvent
+from ringfence.model import (
+    Attempt,
+    AttemptKind,
+    Ban,
+    EventKind,
+    Proof,
+    Service,
+    Transport,
+)
+from ringfence.notify import events
+from ringfence.notify.outbox import Digest
+
+WALL = 1_795_154_701.0
+"""2026-11-20 06:05:01 UTC."""
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</b><a href='http://evil.example'>x</a>",
+    "[x](http://evil.example) *b* _i_ `c` ~s~ @everyone <!channel> #c",
+    "\x1b[2J\x1b]0;x\x07",
+    "\u202egnp.exe",
+    "a\r\nBcc: victim@example.com\r\n\r\nbody",
+    "$(touch /tmp/pwned); `id` | sh && x",
+    "A" * 65_536,
+    "\x00\udcff",
+)
+"""Names that a sender may choose, against HTML, Markdown, a terminal, a mail and a shell."""
+
+
+def ban(number: int = 1, account: str = "alice", rule: str = "guess") -> Ban:
+    """Return a ban of 198.18.0.0/15 with one attempt."""
+    address = ip_address(0xC6120000 + number)
+    attempt = Attempt(
+        "pbx", address, AttemptKind.GUESS, Proof.NONCE, Service.PJSIP, Transport.UDP, account,
+        EventKind.CHALLENGE_RESPONSE_FAILED, WALL, trusted=True,
+    )  # fmt: skip
+    return Ban(ip_network(address), WALL, WALL + 3600, rule, "five guesses", attempts=(attempt,))
+
+
+def alarm(code: AlarmCode = AlarmCode.PHONE_BROKEN, subject: str = "204", text: str = "fails") -> AlarmEvent:
+    """Return an alarm that began."""
+    return AlarmEvent(code, subject, text, BEGAN, WALL)
+
+
+def content(*notifications: events.Notification) -> dict[str, Any]:
+    """Return the content of a message with these events."""
+    digest = Digest()
+    for notification in notifications:
+        digest.add(notification)
+    return {**digest.as_json(), "dropped": {"messages": 0, "events": 0}}
+
+
+def hostile_content(name: str) -> dict[str, Any]:
+    """Return a message with a ban and an alarm in which a sender's text is everywhere that it can be."""
+    return content(
+        events.of_ban(ban(account=name), WALL),
+        events.of_alarm(alarm(subject=name, text=f"an account {name} fails")),
+    )

@@ -1,0 +1,70 @@
+"""The real Apprise, which posts to a local HTTP server."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
+from tests.support.peers import free_port, web_server
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.notify import apprise, events
+
+COMMAND = str(Path(sys.executable).with_name("apprise"))
+
+
+def channel(folder: Path, port: int, *, kind: str = "json", tag: str | None = None) -> dict[str, Any]:
+    """Return the channel of a service on a local port."""
+    file = folder / "apprise.yml"
+    file.write_text(f"urls:\n  - {kind}://127.0.0.1:{port}/:\n      tag: oncall\n", "utf-8")
+    if tag is None:
+        file.write_text(f"urls:\n  - {kind}://127.0.0.1:{port}/\n", "utf-8")
+    return {"command": COMMAND, "config": str(file), "tag": tag}
+
+
+def test_a_message_arrives(tmp_path: Path) -> None:
+    """Title, text and type are those of the message."""
+    found = content(events.of_alarm(alarm(AlarmCode.SOURCE_SILENT, "pbx/ami", "it is gone")))
+    with web_server() as (port, posted):
+        answer = apprise.send(channel(tmp_path, port), found, "pbx1")
+
+    assert answer == f"{COMMAND} accepted it"
+    assert [(one["title"], one["type"]) for one in posted] == [
+        ("[ringfence pbx1] alarm source.silent pbx/ami", "failure")
+    ]
+    assert "source.silent pbx/ami: it is gone" in posted[0]["message"]
+
+
+def test_only_services_with_the_tag_get_it(tmp_path: Path) -> None:
+    """A tag selects services of Apprise's file."""
+    found = content(events.of_ban(ban(), WALL))
+    with web_server() as (port, posted):
+        apprise.send(channel(tmp_path, port, tag="oncall"), found, "h")
+        with pytest.raises(ValueError, match="apprise ended with"):
+            apprise.send(channel(tmp_path, port, tag="oncall") | {"tag": "other"}, found, "h")
+
+    assert len(posted) == 1
+
+
+@pytest.mark.parametrize("name", [one for one in HOSTILE if len(one) < 100])  # one start takes a second
+def test_hostile_names_change_nothing(tmp_path: Path, name: str) -> None:
+    """What the service gets has no markup, no mention, no link and no control character of a sender."""
+    with web_server() as (port, posted):
+        apprise.send(channel(tmp_path, port), hostile_content(name), "h")
+    [message] = posted
+
+    assert all(line.isprintable() for line in message["message"].split("\n"))
+    assert not set(message["message"]) & set("<>&*~`[]|@#")
+    assert "://" not in message["message"]
+
+
+def test_a_service_that_refuses_is_an_error(tmp_path: Path) -> None:
+    """So is one that is down, and a missing file."""
+    found = content(events.of_ban(ban(), WALL))
+    with web_server(500) as (port, _), pytest.raises(ValueError, match="apprise ended with 1"):
+        apprise.send(channel(tmp_path, port), found, "h")
+    with pytest.raises(ValueError, match="apprise ended with 1"):
+        apprise.send(channel(tmp_path, free_port()), found, "h")
+    with pytest.raises(ValueError, match="apprise ended with"):
+        apprise.send(channel(tmp_path, port) | {"config": f"{tmp_path}/none"}, found, "h")

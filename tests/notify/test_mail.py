@@ -1,0 +1,188 @@
+"""Mail to a real SMTP server, by SMTP with and without TLS and login, and by a sendmail program."""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.notify.samples import HOSTILE, WALL, ban, content, hostile_content
+from tests.support.certificate import certificate_in
+from tests.support.peers import PASSWORD, Mailbox, free_port, mail_server, raw_server
+
+from ringfence.config.channels import MailSettings
+from ringfence.config.converters import MailAddress, MailSecurity, Port, Text
+from ringfence.model import Secret
+from ringfence.notify import events, mail
+from ringfence.notify.sending import channel_as_json
+
+CONTENT = content(events.of_ban(ban(7), WALL))
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # it is SMTPS
+TO = (MailAddress("admin@example.com"), MailAddress("root"))
+
+
+def settings(port: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any key
+    """Return a mail channel as the sender gets it."""
+    return channel_as_json(MailSettings(**{"to": TO, "port": Port(port), "timeout": 2.0, **changes}))
+
+
+@pytest.fixture(scope="module", name="certificate")
+def _certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a certificate of 127.0.0.1 with its key."""
+    return certificate_in(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(name="box")
+def _box() -> Iterator[Mailbox]:
+    """Return the mailbox of a server without TLS."""
+    with mail_server(Mailbox()) as box:
+        yield box
+
+
+def context(certificate: Path) -> ssl.SSLContext:
+    """Return the TLS context of a server."""
+    found = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    found.load_cert_chain(certificate)
+    return found
+
+
+def test_a_mail_arrives(box: Mailbox) -> None:
+    """It is plain text for all recipients, with a title and the mark of automatic mails."""
+    answer = mail.send(settings(box.port), CONTENT, "pbx1")
+    [found] = box.mails
+
+    assert answer == f"127.0.0.1:{box.port} accepted it"
+    assert box.recipients == [["admin@example.com", "root"]]
+    assert found["Subject"] == "[ringfence pbx1] 198.18.0.7 banned (guess)"
+    assert found["From"] == "ringfence <ringfence@pbx1>"
+    assert found["Auto-Submitted"] == "auto-generated"
+    assert found.get_content_type() == "text/plain"
+    assert "198.18.0.7  guess (1h); accounts: alice" in found.get_content()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_change_nothing(box: Mailbox, name: str) -> None:
+    """No name adds a header, a recipient, a part or a control character to a mail."""
+    mail.send(settings(box.port), hostile_content(name), "pbx1")
+    [found] = box.mails
+
+    assert {key.lower() for key in found} - {"x-peer", "x-mailfrom", "x-rcptto"} == {
+        "from", "to", "subject", "date", "message-id", "auto-submitted",
+        "content-type", "content-transfer-encoding", "mime-version",
+    }  # fmt: skip
+    assert box.recipients == [["admin@example.com", "root"]]
+    assert all(line.isprintable() for line in found.get_content().split("\r\n"))
+
+
+@pytest.mark.parametrize("security", [MailSecurity.STARTTLS, MailSecurity.TLS])
+def test_tls_and_a_login(certificate: Path, security: MailSecurity) -> None:
+    """With the server's certificate as trusted one, the login works, encrypted from the right moment."""
+    served = {"starttls" if security is MailSecurity.STARTTLS else "tls": context(certificate)}
+    login = {"security": security, "username": Text("u"), "tls_ca": certificate}
+    with mail_server(Mailbox(), **served) as box:
+        mail.send(settings(box.port, password=Secret(PASSWORD), **login), CONTENT, "h")
+        with pytest.raises(ValueError, match="answers 535 "):
+            mail.send(settings(box.port, password=Secret("wrong"), **login), CONTENT, "h")
+
+    assert len(box.mails) == 1
+
+
+@pytest.mark.parametrize("security", [MailSecurity.STARTTLS, MailSecurity.TLS])
+def test_an_unknown_certificate_is_refused(certificate: Path, security: MailSecurity) -> None:
+    """The password is not sent to a server that cannot prove its name, unless that is configured."""
+    served = {"starttls" if security is MailSecurity.STARTTLS else "tls": context(certificate)}
+    login = {"security": security, "username": Text("u"), "password": Secret(PASSWORD)}
+    with mail_server(Mailbox(), **served) as box:
+        with pytest.raises(ValueError, match="certificate verify failed"):
+            mail.send(settings(box.port, **login), CONTENT, "h")
+        assert box.mails == []
+        mail.send(settings(box.port, tls_verify=False, **login), CONTENT, "h")
+
+    assert len(box.mails) == 1
+
+
+def test_a_server_without_starttls_gets_no_password(box: Mailbox) -> None:
+    """STARTTLS is required, not tried: someone between could remove it from the answer."""
+    with pytest.raises(ValueError, match="STARTTLS extension not supported"):
+        mail.send(settings(box.port, security=MailSecurity.STARTTLS), CONTENT, "h")
+    assert box.mails == []
+
+
+def test_a_refused_mail_is_an_error_with_the_answer() -> None:
+    """The server's answer is in the error."""
+    with (
+        mail_server(Mailbox("554 policy")) as box,
+        pytest.raises(ValueError, match=rf"^127.0.0.1:{box.port} answers 554 policy$"),
+    ):
+        mail.send(settings(box.port), CONTENT, "h")
+
+
+def test_a_refused_recipient_is_named() -> None:
+    """The others get the mail; if all are refused, it is an error."""
+    with mail_server(Mailbox(refused=("root",))) as box:
+        assert mail.send(settings(box.port), CONTENT, "h").endswith(
+            "accepted it; root is refused: 550 no such user <b>here</b>"
+        )
+        with pytest.raises(ValueError, match="refuses the recipients: root: 550 no such user"):
+            mail.send(settings(box.port, to=(MailAddress("root"),)), CONTENT, "h")
+    assert box.recipients == [["admin@example.com"]]
+
+
+def test_a_server_that_is_down_is_an_error() -> None:
+    """The error names the server and the reason."""
+    port = free_port()
+    with pytest.raises(ValueError, match=rf"^127.0.0.1:{port}: Connection refused$"):
+        mail.send(settings(port), CONTENT, "h")
+
+
+def test_a_server_that_says_nothing_ends_in_time() -> None:
+    """A server that accepts the connection and hangs costs one timeout."""
+    with raw_server(lambda _: None) as port, pytest.raises(ValueError, match="timed out"):
+        mail.send(settings(port, timeout=0.2), CONTENT, "h")
+
+
+def test_a_server_that_hangs_up_is_an_error() -> None:
+    """So is one that does not speak SMTP."""
+    with raw_server(socket.socket.close) as port, pytest.raises(ValueError, match=f"127.0.0.1:{port}"):
+        mail.send(settings(port), CONTENT, "h")
+
+
+def test_a_goodbye_that_fails_does_not_send_twice() -> None:
+    """The server has accepted the mail; what it answers to QUIT no longer matters."""
+
+    def serve(connection: socket.socket) -> None:
+        for answer in (b"220 x", b"250 x", b"250 ok", b"250 ok", b"354 go", b"250 accepted"):
+            connection.sendall(answer + b"\r\n")
+            time.sleep(0.05)
+            connection.recv(65_536)
+        connection.close()
+
+    with raw_server(serve) as port:
+        assert "accepted it" in mail.send(settings(port, to=(MailAddress("root"),)), CONTENT, "h")
+
+
+def test_sendmail_gets_the_mail_and_its_recipients(tmp_path: Path) -> None:
+    """The recipients are arguments behind ``--``, and the mail is the input."""
+    program = tmp_path / "sendmail"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat > {tmp_path}/mail\n', "utf-8")
+    program.chmod(0o755)
+    sender = MailAddress("pbx@example.com")
+
+    assert mail.send(settings(1, sendmail=program, sender=sender), CONTENT, "h") == f"{program} accepted it"
+    arguments = (tmp_path / "arguments").read_text("utf-8")
+    assert arguments == "-i -f pbx@example.com -- admin@example.com root\n"
+    text = (tmp_path / "mail").read_text("utf-8")
+    assert text.startswith("From: ringfence <pbx@example.com>\nTo: admin@example.com, root\n")
+    assert "\r" not in text
+
+
+def test_a_sendmail_that_fails_is_an_error(tmp_path: Path) -> None:
+    """The error has its code and the end of its output."""
+    program = tmp_path / "sendmail"
+    program.write_text("#!/bin/sh\necho no queue >&2\nexit 75\n", "utf-8")
+    program.chmod(0o755)
+
+    with pytest.raises(ValueError, match=f"^{program} ended with 75: no queue$"):
+        mail.send(settings(1, sendmail=program), CONTENT, "h")

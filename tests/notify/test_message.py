@@ -1,0 +1,84 @@
+"""The text of messages: titles, summaries, and text from outside."""
+
+import pytest
+from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
+
+from ringfence.config.converters import Severity, Topic
+from ringfence.notify import events
+from ringfence.notify.events import Notification
+from ringfence.notify.message import SHOWN, compose, without_markup
+
+
+def test_a_single_ban_is_in_the_title() -> None:
+    """The title names address and rule; the body adds the length, the accounts and the place."""
+    found = content(events.of_ban(ban(7), WALL))
+    found["events"][0] |= {"country": "DE", "asn": "AS64496", "organisation": "Example Net"}
+    message = compose(found, "pbx1")
+
+    assert message.title == "[ringfence pbx1] 198.18.0.7 banned (guess)"
+    assert message.body == (
+        "ringfence on pbx1, 2026-11-20 06:05:01 UTC\n"
+        "\n"
+        "1 ban: 1 guess\n"
+        "  2026-11-20 06:05:01  198.18.0.7  guess (1h); accounts: alice; DE AS64496 Example Net\n"
+    )
+
+
+def test_a_storm_is_a_summary() -> None:
+    """A thousand bans are counted by rule, and the first ones are listed."""
+    many = [events.of_ban(ban(at, rule="decoy" if at % 10 == 0 else "guess"), WALL) for at in range(1_000)]
+    message = compose(content(*many, events.of_alarm(alarm(), WALL + 30)), "pbx1")
+    lines = message.body.split("\n")
+
+    assert message.title == "[ringfence pbx1] 1000 bans, 1 alarm"
+    assert lines[0] == "ringfence on pbx1, 2026-11-20 06:05:01 to 2026-11-20 06:05:31 UTC"
+    assert "1000 bans: 900 guess, 100 decoy" in lines
+    assert sum("198.18." in line for line in lines) == SHOWN
+    assert f"  and {1_000 - SHOWN} more; see: ringfence bans" in lines
+    assert lines[-2] == "  2026-11-20 06:05:31  phone.broken 204: fails"
+
+
+@pytest.mark.parametrize(
+    ("notification", "title"),
+    [
+        (events.of_alarm(alarm()), "alarm phone.broken 204"),
+        (events.of_unban(["198.18.0.1"], "", WALL), "198.18.0.1 unbanned"),
+        (Notification(Topic.STOP, Severity.INFO, WALL, text="bans stay in place"), "stop"),
+    ],
+)
+def test_a_single_event_is_in_the_title(notification: Notification, title: str) -> None:
+    """Whoever reads only titles knows what happened."""
+    assert compose(content(notification), "h").title == f"[ringfence h] {title}"
+
+
+def test_dropped_messages_are_reported() -> None:
+    """The next message says how much is missing."""
+    found = content(events.of_ban(ban(), WALL)) | {"dropped": {"messages": 2, "events": 40}}
+
+    assert "2 earlier messages with 40 events could not be sent." in compose(found, "h").body
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_adds_no_line_and_no_control_character(name: str) -> None:
+    """The title stays one line, the body has the lines of harmless text, and both are short."""
+    message, harmless = (compose(hostile_content(one), "h") for one in (name, "bob"))
+
+    assert message.title.isprintable()
+    assert all(line.isprintable() for line in message.body.split("\n"))
+    assert message.body.count("\n") == harmless.body.count("\n")
+    assert len(message.body) < 20_000
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_has_no_markup(name: str) -> None:
+    """For chats no character from outside that HTML, Markdown or Slack interprets remains."""
+    message = compose(hostile_content(name), "h", without_markup)
+
+    assert not set(message.body) & set("<>&*~`[]|@#")
+    assert "://" not in message.body
+    assert not set(message.title.removeprefix("[ringfence h]")) & set("<>&*~`[]|@#")
+
+
+def test_an_underscore_within_a_word_stays() -> None:
+    """Names such as trunk_1 are readable; at the edge of a word an underscore would be emphasis."""
+    assert without_markup("trunk_1 _b_ http://x a:b") == r"trunk_1 \x5fb\x5f http\x3a//x a:b"

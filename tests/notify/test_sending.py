@@ -1,0 +1,156 @@
+"""One attempt to send by a child process: no secret in sight, no capability, no thread, an end in time."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tests.notify.samples import WALL, ban, content
+
+from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
+from ringfence.config.converters import Duration, MailAddress, QuietHours, Text
+from ringfence.model import Secret
+from ringfence.notify import events, sending
+from ringfence.notify.sending import Delivery, channel_as_json, send
+
+CONTENT = content(events.of_ban(ban(7), WALL))
+PYTHON = (sys.executable, "-c")
+READ = "import sys; sys.stdin.read()"
+
+
+def hook(*command: str, timeout: float = 5.0) -> HookSettings:
+    """Return the channel of a command."""
+    return HookSettings(command=tuple(map(Text, command)), timeout=Duration(timeout))
+
+
+def sent(channel: ChannelSettings, *command: str) -> Delivery:
+    """Send a message; with ``command`` by another child."""
+    return asyncio.run(send(channel, CONTENT, "h", (), command or sending.COMMAND))
+
+
+def test_the_result_of_the_channel_is_returned() -> None:
+    """A success and a failure are values, never exceptions."""
+    assert sent(hook("/bin/true")) == Delivery(ok=True, text="/bin/true ended with 0")
+    assert sent(hook("/bin/false")) == Delivery(ok=False, text="/bin/false ended with 1: no reason given")
+
+
+def test_the_request_has_the_settings_and_the_password() -> None:
+    """Every value is one that JSON has."""
+    mail = MailSettings(
+        to=(MailAddress("root"),), username=Text("u"), password=Secret("geheim"), quiet=QuietHours(0, 60)
+    )
+    found = channel_as_json(mail)
+
+    assert (found["kind"], found["to"], found["password"]) == ("mail", ["root"], "geheim")
+    assert (found["security"], found["quiet"], found["tls_verify"]) == ("none", "00:00-01:00", True)
+    assert channel_as_json(AppriseSettings(config=Path("/x")))["config"] == "/x"
+
+
+def test_no_secret_is_in_arguments_or_environment(tmp_path: Path) -> None:
+    """Other users of the host may read the arguments of each process."""
+    spy = tmp_path / "sendmail"
+    spy.write_text(f"#!/bin/sh\ncat /proc/$PPID/cmdline /proc/$PPID/environ > {tmp_path}/seen\n", "utf-8")
+    spy.chmod(0o755)
+    mail = MailSettings(
+        to=(MailAddress("root"),), sendmail=spy, username=Text("u"), password=Secret("geheim")
+    )
+
+    assert sent(mail).ok
+    seen = (tmp_path / "seen").read_bytes()
+    assert b"ringfence.notify.sender" in seen
+    assert b"geheim" not in seen
+
+
+def test_programs_do_not_inherit_ambient_capabilities(tmp_path: Path) -> None:
+    """A hook cannot change the firewall; setpriv is what drops the capabilities of the unit."""
+    assert sending.COMMAND[:2] == ("setpriv", "--ambient-caps=-all")
+    assert sent(hook("/bin/sh", "-c", f"grep CapAmb /proc/self/status > {tmp_path}/caps")).ok
+    assert (tmp_path / "caps").read_text("ascii").split() == ["CapAmb:", "0" * 16]
+
+
+def test_no_thread_waits_for_the_child() -> None:
+    """The daemon has no thread more while a message is sent."""
+
+    async def threads() -> int:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send(hook("/bin/sleep", "0.5"), CONTENT, "h"))
+            await asyncio.sleep(0.3)
+            return threading.active_count()
+
+    before = threading.active_count()
+    assert asyncio.run(threads()) == before
+
+
+def test_everything_that_the_child_started_ends_with_it(tmp_path: Path) -> None:
+    """A hook that leaves a process behind, and one that hangs, are killed with their children."""
+    leave = f"sleep 60 > /dev/null 2>&1 & echo $! > {tmp_path}/pid"
+    assert sent(hook("/bin/sh", "-c", leave)).ok
+    assert not _runs(int((tmp_path / "pid").read_text("ascii")))
+
+    hang = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
+    assert sent(hook("/bin/sh", "-c", hang, timeout=0.5)) == Delivery(ok=False, text="no answer within 0 s")
+    assert not _runs(int((tmp_path / "pid").read_text("ascii")))
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process still runs a moment later; a killed one may be a zombie of init."""
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z":
+                return False
+        except FileNotFoundError:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (("/nonexistent/x",), "/nonexistent/x cannot be run: No such file or directory"),
+        ((*PYTHON, "1/0"), "the sender failed: b''"),
+        ((*PYTHON, f"{READ}; print('garbage')"), "the sender failed: b'garbage"),
+        ((*PYTHON, f"{READ}; print('x' * 10_000_000)"), "the sender failed: b'" + "x" * 298),
+    ],
+)
+def test_a_child_that_fails_is_a_failure(command: tuple[str, ...], text: str) -> None:
+    """No defect of the child is an exception of the daemon, and its output is bounded."""
+    found = sent(hook("/bin/true"), *command)
+
+    assert not found.ok
+    assert found.text.startswith(text)
+
+
+def test_a_child_that_ignores_its_time_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon itself bounds the time, a little later than the child should."""
+    monkeypatch.setattr(sending, "GRACE", 0.3)
+    began = time.monotonic()
+
+    found = sent(hook("/bin/true", timeout=0.2), *PYTHON, "import time; time.sleep(60)")
+
+    assert found == Delivery(ok=False, text="no result within 0 s")
+    assert time.monotonic() - began < 5
+
+
+def test_a_cancelled_attempt_leaves_no_process(tmp_path: Path) -> None:
+    """At the daemon's stop the child is killed and reaped."""
+
+    async def cancelled() -> None:
+        task = asyncio.ensure_future(  # noqa: TID251 - cancelled below
+            send(hook("/bin/sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 60"), CONTENT, "h")
+        )
+        pid = tmp_path / "pid"
+        while not pid.exists() or not pid.stat().st_size:  # noqa: ASYNC110 - a process writes it
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert not _runs(int((tmp_path / "pid").read_text("ascii")))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
