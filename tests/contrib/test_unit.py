@@ -21,6 +21,7 @@ from tests.contrib import unit
 from tests.support.asterisk import SECRET, tree_of
 from tests.support.captures import FOLDER
 from tests.support.daemon import PATIENCE, ami_server, toml, until
+from tests.support.peers import Mailbox, mail_server
 
 from ringfence.config.loader import Settings
 
@@ -244,6 +245,11 @@ class Confined:
             os.chown(file, 0, self.group)
             file.chmod(0o640)
 
+    @property
+    def state_folder(self) -> Path:
+        """The folder in which the daemon may write."""
+        return self._state
+
     def command_line(self) -> list[str]:
         """Return a command that applies most restrictions of the unit and then runs the unit's command."""
         directives = unit.read(*self._files)
@@ -410,3 +416,22 @@ def test_the_daemon_finds_the_log_that_the_unit_may_read(confined: Confined) -> 
         assert set(confined.states()) == {"asterisk/ami", found, "wire"}
         assert [row["address"] for row in confined.status()["watched"]] == ["198.18.1.101"]
         assert confined.bans() == []
+
+
+@pytest.mark.kernel
+def test_channels_work_with_what_the_unit_leaves_them(confined: Confined) -> None:
+    """Mail by SMTP and a hook work; a hook has no capability, and writes only where the daemon may write."""
+    spied = confined.state_folder / "spied"
+    spy = f"grep -E '^(Cap|NoNewPrivs|Uid)' /proc/self/status > {spied}; ! touch /var/tmp/not-here"
+    with ami_server() as pbx, mail_server(Mailbox()) as box:
+        notify = {"mail": [{"to": ["root"], "port": box.port}], "hook": [{"command": ["/bin/sh", "-c", spy]}]}
+        confined.configure(pbx.port, notify=notify)
+        with confined.running():
+            answer = confined.ask("notify", "test")
+
+    assert answer == f"ok  mail: 127.0.0.1:{box.port} accepted it\nok  hook: /bin/sh ended with 0\n"
+    assert box.mails[0]["Subject"].endswith("] test")
+    fields = dict(line.split(":\t") for line in spied.read_text("ascii").split("\n") if line)
+    assert fields["Uid"].split() == [str(confined.user)] * 4
+    assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapAmb")} == {0}
+    assert fields["NoNewPrivs"] == "1"

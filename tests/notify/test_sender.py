@@ -22,10 +22,10 @@ NUMBER: Record = {
 }
 
 
-def send(request: object) -> dict[str, Any]:
+def send(request: object, *prefix: str) -> dict[str, Any]:
     """Run the child with a request, and return its result."""
     done = subprocess.run(
-        [sys.executable, "-m", "ringfence.notify.sender"],
+        [*prefix, sys.executable, "-m", "ringfence.notify.sender"],
         input=json.dumps(request).encode(),
         capture_output=True,
         check=True,
@@ -96,3 +96,15 @@ def test_the_places_of_banned_addresses(tmp_path: Path, version: int) -> None:
         {"country": "DE", "asn": "AS64496", "organisation": organisation},
         {"country": "DE", "asn": None, "organisation": None},
     ]
+
+
+def test_a_sendmail_that_fails_in_the_unit_has_a_fix() -> None:
+    """Where no program gets privileges, the error names the way by SMTP."""
+    request = mail(25)
+    request["channel"]["sendmail"] = "/bin/false"
+
+    without, within = send(request)["text"], send(request, "setpriv", "--no-new-privs")["text"]
+
+    assert without == "/bin/false ended with 1: no reason given"
+    fix = "the unit gives it no privileges; fix: leave sendmail out, so that host and port are used"
+    assert within == f"{without} ({fix})"

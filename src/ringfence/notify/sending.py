@@ -2,8 +2,8 @@
 
 The child (``sender``) gets the message and the settings of the channel as JSON on its standard input, so that
 no secret is in its arguments or its environment, and prints its result as JSON. It leads a process group of
-its own, which is killed at the end. It has none of the daemon's ambient capabilities: setpriv of util-linux
-drops them. No thread waits for it: its result ends with the end of its socket.
+its own, which is killed at the end. It has none of the daemon's capabilities (``unprivileged``). No thread
+waits for it: its result ends with the end of its socket.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from attrs import asdict, frozen
 from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
 from ringfence.model import Secret, printable
 
-COMMAND = ("setpriv", "--ambient-caps=-all", sys.executable, "-P", "-m", "ringfence.notify.sender")
+COMMAND = (sys.executable, "-P", "-m", "ringfence.notify.unprivileged")
 GRACE = 5.0
 """Seconds that a child has in addition to the channel's timeout, to start and to report."""
 MAX_RESULT = 64 * 1024
