@@ -1,5 +1,6 @@
 """The tables of the pages against the program: rules, alarms and exit codes."""
 
+import re
 import tomllib
 
 import attrs
@@ -10,6 +11,7 @@ from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
 from ringfence.detect.rules import RULES
 from ringfence.errors import Exit
+from ringfence.notify.events import severity_of
 
 
 def test_the_rules_have_their_numbers() -> None:
@@ -41,3 +43,14 @@ def test_every_alarm_is_explained() -> None:
     rows = pages.rows_of(pages.section_of(pages.text_of("docs/operating.md"), "## Alarms"))
 
     assert rows == [[f"`{code}`", code.meaning, code.action] for code in AlarmCode]
+
+
+def test_the_severity_of_each_alarm() -> None:
+    """The page of notifications names the critical and the informing alarms; all others are warnings."""
+    text = pages.section_of(pages.text_of("docs/notify.md"), "## What is sent")
+    lists = re.findall(r"^- \*\*(critical|info):\*\*((?:.|\n  )*)", text, re.MULTILINE)
+    named = {code: severity for severity, codes in lists for code in re.findall(r"`([a-z_.]+)`", codes)}
+
+    assert named == {
+        str(code): str(severity_of(code)) for code in AlarmCode if severity_of(code) != "warning"
+    }

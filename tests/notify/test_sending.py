@@ -1,7 +1,9 @@
 """One attempt to send by a child process: no secret in sight, no capability, no thread, an end in time."""
 
 import asyncio
+import errno
 import os
+import socket
 import sys
 import threading
 import time
@@ -134,6 +136,24 @@ def test_a_child_that_ignores_its_time_is_killed(monkeypatch: pytest.MonkeyPatch
 
     assert found == Delivery(ok=False, text="no result within 0 s")
     assert time.monotonic() - began < 5
+
+
+def test_a_process_without_descriptors_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon goes on, and tries again later."""
+
+    def refuse() -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def send_without() -> Delivery:
+        monkeypatch.setattr(socket, "socketpair", refuse)
+        try:
+            return await send(hook("/bin/true"), CONTENT, "h")
+        finally:
+            monkeypatch.undo()
+
+    assert asyncio.run(send_without()) == Delivery(
+        ok=False, text="no socket for the sender: Too many open files"
+    )
 
 
 def test_a_cancelled_attempt_leaves_no_process(tmp_path: Path) -> None:

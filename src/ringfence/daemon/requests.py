@@ -134,9 +134,9 @@ class RequestHandlers:
             return number
         networks = _networks(request)
         result = await unban(self._enforcer, networks)
-        self._side.notifier.on_unban(
-            [format_network(network) for network in networks], "; ".join([*result.problems, *result.notes])
-        )
+        if len(result.problems) < len(networks):
+            names = [format_network(network) for network in networks]
+            self._side.notifier.on_unban(names, "; ".join([*result.problems, *result.notes]))
         return asdict(result)
 
     async def _notify_test(self, request: Mapping[str, Any]) -> object:

@@ -60,7 +60,10 @@ async def send(
         "host": host,
         "databases": [str(path) for path in databases],
     }
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        return Delivery(ok=False, text=f"no socket for the sender: {error.strerror}")
     with ours, theirs:
         ours.settimeout(0)
         try:
