@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.support.daemon import Guard
 
+from ringfence.cli import times
 from ringfence.cli.history import _COLUMNS, _chart, _column_length, _lines
 from ringfence.store.database import Store
 
@@ -55,6 +56,21 @@ def test_a_line_for_each_count() -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_times_can_be_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``--local`` or the configuration's choice, the times are those of the terminal."""
+    monkeypatch.setenv("TZ", "TST-5")
+    time.tzset()
+    times.configure("local")
+    try:
+        first = next(_lines(history([]), utf8=True))
+    finally:
+        times.configure("utc")
+        monkeypatch.undo()
+        time.tzset()
+
+    assert first == "2026-11-20 17:00 to 2026-11-21 17:00 LOCAL, 30m a column"
+
+
 def test_the_time_without_a_daemon_is_blank_and_stated() -> None:
     """A time in which the daemon did not run is a blank in the chart, and a line states it."""
     lines = list(_lines(history([slot("2026-11-21T12:00")], watched=60), utf8=True))
@@ -91,7 +107,7 @@ def test_the_command_asks_the_daemon_or_the_database(tmp_path: Path) -> None:
     down = guard.command("history", "--json")
     with guard:
         up = guard.command("history", "--json")
-        shown = guard.command("history", "--since", "1h")
+        shown = guard.command("history", "--since", "1h", "--local")
 
     assert (down.returncode, down.stderr) == (0, "The daemon is not running: this is what it has recorded.\n")
     assert (up.returncode, up.stderr) == (0, "")

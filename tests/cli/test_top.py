@@ -19,7 +19,7 @@ from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
-from ringfence.cli.top import frame, sparkline
+from ringfence.cli.top import frame
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"
@@ -100,6 +100,27 @@ def test_the_display_fits_a_terminal(guard: Guard, term: str) -> None:
         terminal.close()
 
 
+def test_an_invalid_configuration_leaves_the_display_intact(guard: Guard) -> None:
+    """Its errors are not printed into the live screen."""
+    terminal = Terminal(guard, "xterm-256color")
+    try:
+        terminal.until("q quit")
+        guard.config.write_text(guard.config.read_text("utf-8") + "\n[nonsense]\n", "utf-8")
+        terminal.press("s")
+        terminal.until("BANS by time left")
+        time.sleep(2.5)  # two more answers of the daemon
+        terminal.press("s")
+        terminal.until("BANS by address")
+        assert "nonsense" not in terminal.shown
+        terminal.press("q")
+        assert terminal.process.wait(20) == 0
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+        terminal.close()
+        guard.configure()
+
+
 def test_the_accounts_and_addresses_with_the_most_attempts(guard: Guard) -> None:
     """Both lists have the attempts of the period; in a pipe the display is printed once."""
     accounts = guard.must("top", "accounts").splitlines()
@@ -144,10 +165,3 @@ def test_hostile_names_fit_the_display(size: tuple[int, int]) -> None:
     assert lines[-1].endswith("PAUSED")
     assert any("and 2 more" in line for line in lines)
     assert height < ROWS or any(line.startswith("      1m  2001:db8::/64") for line in lines)
-
-
-def test_a_sparkline() -> None:
-    """A bar for each number; without block characters it is ASCII."""
-    assert sparkline([0, 1, 8], blocks=True) == " ▁█"
-    assert sparkline([0, 1, 8], blocks=False).isascii()
-    assert sparkline([], blocks=True) == ""

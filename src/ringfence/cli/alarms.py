@@ -136,7 +136,6 @@ def _print(rows: Rows, to: "Screen", *, past: bool) -> None:
 
 
 def _history(row: dict[str, Any]) -> str:
-    zone = times.head("").strip(" ()")
     parts = [f"since {short_time(row['since'])}"]
     if row["times"] > 1:
         parts.append(f"{row['times']} times, last {short_time(row['last'])}")
@@ -144,4 +143,4 @@ def _history(row: dict[str, Any]) -> str:
     parts += [f"{what} {short_time(row[what])} by {row[f'{what}_by']}" for what in marks]
     if row["cleared"]:
         parts.append(f"cleared {short_time(row['cleared'])}")
-    return "; ".join(parts) + f" ({zone})"
+    return "; ".join(parts) + f" ({times.zone()})"

@@ -1,6 +1,5 @@
 """``ringfence history``: show what happened over time."""
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ringfence.cli import times
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -17,9 +17,10 @@ from ringfence.cli.common import (
     duration_from,
     errors_reported,
     settings_from,
-    short_time,
 )
 from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.sparkline import has_blocks, sparkline
+from ringfence.cli.times import short_time
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError
 
@@ -30,9 +31,7 @@ _COLUMN_LENGTHS = (
     *(3_600 * hours for hours in (1, 2, 3, 4, 6, 8, 12)),
     *(86_400 * days for days in (1, 2, 4, 7, 14)),
 )
-_LEVELS, _ZERO = "▁▂▃▄▅▆▇█", "·"
-_ASCII_LEVELS, _ASCII_ZERO = "12345678", "."
-"""The characters for terminals without UTF-8."""
+_ZERO = {True: "·", False: "."}  # with and without UTF-8
 
 Slots = Sequence[Mapping[str, Any]]
 
@@ -47,16 +46,20 @@ def history(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="How far to look back, such as 6h, 7d or 52w.")
     ] = "24h",
+    local: times.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show attempts and bans over time, up to a year back."""
+    times.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
         found = _found(config, seconds)
     if as_json:
         echo_json(found)
     else:
-        echo(*_lines(found, utf8=_has_utf8()))
+        import sys  # noqa: PLC0415 - loaded when the command runs
+
+        echo(*_lines(found, utf8=has_blocks(sys.stdout.encoding)))
 
 
 def _found(path: Path, seconds: float) -> Mapping[str, Any]:
@@ -76,16 +79,12 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
     return found
 
 
-def _has_utf8() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
 def _lines(found: Mapping[str, Any], *, utf8: bool) -> Iterator[str]:
     """Yield a line for each kind of count, with its total and its chart."""
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
     length = _column_length(end - begin - found["step"])  # the first slot may begin earlier
     columns = _columns(found["slots"], begin, end, length)
-    span = f"{short_time(found['since'])} to {short_time(found['until'])} UTC"
+    span = f"{short_time(found['since'])} to {short_time(found['until'])} {times.zone()}"
     yield f"{span}, {format_duration(length)} a column"
     yield ""
     yield f"{'':<17}{'TOTAL':>7}{'PROVEN':>7} OVER TIME"
@@ -137,7 +136,5 @@ def _sum_of(slots: Slots, path: tuple[str, ...]) -> int:
 
 def _chart(numbers: Sequence[int], columns: Sequence[Slots], *, utf8: bool) -> str:
     """Return a character for each number, by its share of the greatest one; blank without any slot."""
-    levels, zero = (_LEVELS, _ZERO) if utf8 else (_ASCII_LEVELS, _ASCII_ZERO)
-    most = max(numbers, default=0)
-    marks = [levels[(number * len(levels) - 1) // most] if number else zero for number in numbers]
+    marks = sparkline(numbers, blocks=utf8, zero=_ZERO[utf8])
     return "".join(mark if slots else " " for mark, slots in zip(marks, columns, strict=True))

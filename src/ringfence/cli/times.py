@@ -37,9 +37,14 @@ def configure(times: str) -> None:
     _choice.configured = times == "local"
 
 
+def zone() -> str:
+    """Return the name of the chosen times: ``UTC`` or ``LOCAL``."""
+    return "LOCAL" if _choice.local else "UTC"
+
+
 def head(name: str) -> str:
     """Return the head of a column with times: ``SINCE (UTC)``."""
-    return f"{name} ({'LOCAL' if _choice.local else 'UTC'})"
+    return f"{name} ({zone()})"
 
 
 def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False) -> str:

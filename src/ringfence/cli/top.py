@@ -24,6 +24,7 @@ from ringfence.cli.common import (
 from ringfence.cli.hints import HintingGroup
 from ringfence.cli.output import echo, echo_json
 from ringfence.cli.past_bans import account_cell
+from ringfence.cli.sparkline import has_blocks, sparkline
 from ringfence.cli.times import short_time
 from ringfence.clock import format_duration
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 REFRESH = 1.0  # seconds
 _SLOW_REFRESH = 5.0  # of a terminal that cannot move its cursor
-_BLOCKS = {True: "▁▂▃▄▅▆▇█", False: "._-=+*%#"}
 _MAX_ALARMS = 3
 _MOST_ROWS = 20
 _SORTS = ("newest", "time left", "address")
@@ -150,13 +150,14 @@ def _draw_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys
                 return
             if time.monotonic() >= due:
                 due = time.monotonic() + REFRESH
-                view = view if state["paused"] else ask_daemon(path, "top")
+                view = view if state["paused"] else ask_daemon(path, "top", quietly=True)
 
 
 def _print_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys") -> None:
+    quietly = False  # errors of the configuration are printed once
     while True:
         if not state["paused"]:
-            view = ask_daemon(path, "top")
+            view, quietly = ask_daemon(path, "top", quietly=quietly), True
             to.print(frame(view, to.width, to.height, state, blocks=_has_blocks(to)), soft_wrap=True)
         if _handle(pressed.wait(_SLOW_REFRESH), state):
             return
@@ -206,7 +207,7 @@ def _keys() -> "Iterator[Keys]":
 
 def _has_blocks(to: "Screen") -> bool:
     """Whether the terminal shows block characters."""
-    return to.encoding.startswith("utf") and not to.is_dumb_terminal
+    return has_blocks(to.encoding) and not to.is_dumb_terminal
 
 
 def frame(view: View, width: int, height: int, state: dict[str, str], *, blocks: bool) -> "Text":
@@ -255,12 +256,6 @@ def _head(view: View, width: int, *, blocks: bool) -> list[str]:
     label = f"attempts/min {minutes[-1]:5}  "
     drawn = sparkline(minutes[-max(1, min(60, width - len(label) - 12)) :], blocks=blocks)
     return [*lines, f"{label}{drawn}  most {max(minutes)}"]
-
-
-def sparkline(numbers: list[int], *, blocks: bool) -> str:
-    """Return a character for each number, the higher the larger; a blank for 0."""
-    levels, most = _BLOCKS[blocks], max(numbers, default=0)
-    return "".join(levels[(number * 8 - 1) // most] if number else " " for number in numbers)
 
 
 def _attempt(row: dict[str, Any]) -> str:
