@@ -1,6 +1,9 @@
 """The connection to a database: transactions, a full disk, and locks."""
 
 import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +25,32 @@ def test_a_reader_does_not_block_the_daemon(store: Store, path: Path) -> None:
         cursor.close()
 
     assert len(recorded_bans(store, 1_000.0)) == 2
+
+
+def test_a_long_query_of_a_thread_delays_no_other(store: Store) -> None:
+    """While a thread runs a step of a second, the event loop reads and records bans at once."""
+    long = (
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 3000000) SELECT sum(x) FROM n"
+    )
+    ban = ban_of("192.0.2.1")
+    began = threading.Event()
+
+    def scan() -> float:
+        with store._connection.scanning() as execute:
+            began.set()
+            execute(long).fetchall()
+        return time.monotonic()
+
+    with ThreadPoolExecutor(1) as thread:
+        scanned = thread.submit(scan)
+        began.wait()
+        time.sleep(0.02)
+        store.bans.record([ban])
+        offences = store.bans.count_offences(ban.network, 0.0)
+        read = time.monotonic()
+
+    assert offences == 1
+    assert read + 0.1 < scanned.result()
 
 
 def test_a_full_disk_is_an_error_until_there_is_room(store: Store) -> None:

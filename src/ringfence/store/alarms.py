@@ -42,11 +42,14 @@ class AlarmTable:
 
     def active(self) -> list[AlarmRecord]:
         """Return the alarms that have not cleared, oldest first."""
-        return self._select("cleared IS NULL ORDER BY number", ())
+        with self._connection.reading() as execute:
+            return _select(execute, "cleared IS NULL ORDER BY number", ())
 
     def past(self, since: float, most: int) -> list[AlarmRecord]:
         """Return the alarms that cleared since then, the latest ``most``, the latest first."""
-        return self._select("cleared >= ? ORDER BY cleared DESC, number DESC LIMIT ?", (since, most))
+        latest = "cleared >= ? ORDER BY cleared DESC, number DESC LIMIT ?"
+        with self._connection.scanning() as execute:
+            return _select(execute, latest, (since, most))
 
     def next_number(self) -> int:
         """Return the number that follows the highest one in use."""
@@ -60,14 +63,14 @@ class AlarmTable:
             execute("DELETE FROM alarms WHERE cleared < ?", (now - KEEP_ALARMS,))
             execute(_DELETE_OLDEST, (MOST_ALARMS,))
 
-    def _select(self, which: str, values: tuple[float, ...]) -> list[AlarmRecord]:
-        """Return alarms. Invalid rows are left out, such as those with a code of another version."""
-        found = []
-        with self._connection.reading() as execute:
-            for row in execute(f"SELECT {_COLUMNS} FROM alarms WHERE {which}", values):  # noqa: S608 - ours
-                with suppress(*INVALID_ROW):
-                    found.append(_record(row))
-        return found
+
+def _select(execute: Execute, which: str, values: tuple[float, ...]) -> list[AlarmRecord]:
+    """Return alarms. Invalid rows are left out, such as those with a code of another version."""
+    found = []
+    for row in execute(f"SELECT {_COLUMNS} FROM alarms WHERE {which}", values):  # noqa: S608 - ours
+        with suppress(*INVALID_ROW):
+            found.append(_record(row))
+    return found
 
 
 def _write(execute: Execute, one: AlarmRecord) -> None:

@@ -143,7 +143,7 @@ class BanTable:
 
     def past(self, network: Network, since: float, most: int) -> list[Past]:
         """Return the latest bans of ``network`` or a network around it: active, or ended after ``since``."""
-        with self._connection.reading() as execute:
+        with self._connection.scanning() as execute:
             return past_of(execute, network, since, most)
 
     def attempts_on(self, account: str, since: float, most: int) -> list[Attempt]:
@@ -152,12 +152,12 @@ class BanTable:
         This reads all attempts of the database: a second for a million.
         """
         wanted = f"SELECT {ATTEMPT} FROM attempts WHERE account = ? AND time >= ? ORDER BY time DESC LIMIT ?"  # noqa: S608 - ours
-        with self._connection.reading() as execute:
+        with self._connection.scanning() as execute:
             return list(attempts_in(execute(wanted, (account, since, most))))
 
     def ended(self, since: float, now: float) -> Iterator[EndedBan]:
         """Yield the bans that ended from ``since`` to ``now``, the latest end first."""
-        with self._connection.reading() as execute:
+        with self._connection.scanning() as execute:
             yield from ended_bans(execute, since, now)
 
     def purge(self, now: float) -> None:

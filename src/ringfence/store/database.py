@@ -10,6 +10,7 @@ ringfence. The daemon starts with any database (:meth:`Store.open_or_memory`).
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,7 @@ from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
 from ringfence.store.alarms import AlarmTable
 from ringfence.store.bans import BanTable
 from ringfence.store.best_effort import BestEffort, at_once
-from ringfence.store.connection import Connection
+from ringfence.store.connection import Connection, Opened
 from ringfence.store.entries import EntryTable
 from ringfence.store.file import (
     check,
@@ -77,12 +78,12 @@ class Store:
         """
         held = lock(path) if owner else None
         try:
-            writer, reader = _connections(path)
+            opened = _connections(path)
         except BaseException:
             if held is not None:
                 os.close(held)
             raise
-        return cls(Connection(path, writer, reader, held))
+        return cls(Connection(path, opened, held))
 
     @classmethod
     def open_or_memory(cls, path: Path, later: Callable[[Callable[[], object]], object] = at_once) -> Self:
@@ -95,17 +96,17 @@ class Store:
         try:
             held = lock(path)
             try:
-                writer, reader = _connections(path, checked=True)
+                opened = _connections(path, checked=True)
             except StoreDamagedError as error:
                 source = set_aside(path)
-                writer, reader = _connections(path)
+                opened = _connections(path)
                 with errors(path):
-                    rows = described(salvage(source, writer))
+                    rows = described(salvage(source, opened.writer))
                 cause = str(error.__cause__ or error)
                 damage = (
                     f"the database was damaged ({cause}); it is kept as {source}, and {rows} could be read"
                 )
-            return cls(Connection(path, writer, reader, held), later, damage=damage)
+            return cls(Connection(path, opened, held), later, damage=damage)
         except StoreBusyError:
             raise
         except StoreError as error:
@@ -115,7 +116,8 @@ class Store:
             reason = (
                 f"{error}: until this is fixed and ringfence is restarted, nothing is remembered for long"
             )
-            return cls(Connection(path, memory, memory, held), later, memory_reason=reason)
+            opened = Opened(memory, memory, memory)
+            return cls(Connection(path, opened, held), later, memory_reason=reason)
 
     def damage(self) -> str:
         """Return a message about damage to the database, and the fix; "" if there is none.
@@ -152,16 +154,16 @@ class Store:
         self.close()
 
 
-def _connections(path: Path, *, checked: bool = False) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Return a connection for writing and one for reading, to a database of the present schema."""
+def _connections(path: Path, *, checked: bool = False) -> Opened:
+    """Return the connections to a database of the present schema."""
     with errors(path):
         make(path)
-        writer = connect(path)
-        try:
+        with ExitStack() as stack:
+            writer = stack.enter_context(closing(connect(path)))
             prepare(writer)
             if checked:
                 check(writer)
-            return writer, connect(path)
-        except BaseException:
-            writer.close()
-            raise
+            reader = stack.enter_context(closing(connect(path)))
+            opened = Opened(writer, reader, connect(path))
+            stack.pop_all()
+            return opened

@@ -18,7 +18,7 @@ class EntryTable:
 
     def current(self, kind: ListKind, now: float) -> Iterator[ListEntry]:
         """Yield the unexpired entries of a list, sorted."""
-        with self._connection.reading() as execute:
+        with self._connection.scanning() as execute:
             current = f"{_SELECT} AND (until IS NULL OR until > ?) ORDER BY added, what"
             for row in execute(current, (str(kind), now)):
                 if (entry := _entry_of(kind, row)) is not None:
@@ -27,7 +27,7 @@ class EntryTable:
     def about(self, kind: ListKind, values: Sequence[str], now: float, origin: str) -> list[ListEntry]:
         """Return the entries with one of ``values``, and all whose origin is ``origin``."""
         named = f"what IN ({', '.join('?' * len(values))})"
-        with self._connection.reading() as execute:
+        with self._connection.scanning() as execute:
             rows = execute(f"{_SELECT} AND ({named} OR origin = ?)", (str(kind), *values, origin)).fetchall()
         entries = (_entry_of(kind, row) for row in rows)
         return [e for e in entries if e is not None and (e.until is None or e.until > now)]

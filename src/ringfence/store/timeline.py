@@ -53,7 +53,7 @@ class Timeline:
 
     def read(self, length: int, since: float, until: float) -> list[Slot]:
         """Return the slots of this length that begin in the given time, oldest first."""
-        with self._connection.reading() as execute:
+        with self._connection.scanning() as execute:
             rows = execute(_READ, (length, since, until)).fetchall()
         found = []
         for (start, watched), group in groupby(rows, itemgetter(0, 1)):

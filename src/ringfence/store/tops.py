@@ -41,7 +41,7 @@ class TopTable:
             "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
             " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
         )
-        with self._connection.reading() as execute:
+        with self._connection.scanning() as execute:
             rows = execute(sql, (kind, int(since // HOUR), most)).fetchall()
         return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
 
