@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from math import inf
 
 import pytest
+from attrs import evolve
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -17,6 +18,7 @@ from ringfence.alarms import (
     SHOWN,
     ActiveAlarm,
     AlarmEvent,
+    AlarmRecord,
     Alarms,
 )
 
@@ -174,6 +176,8 @@ def test_alarms_are_counted_by_code(bench: Bench) -> None:
     bench.now += 1.0
 
     assert bench.alarms.count() == {NOT_EFFECTIVE: SHOWN + 2}
+    bench.alarms.dismiss(1, "alice")
+    assert bench.alarms.count() == {NOT_EFFECTIVE: SHOWN + 1}
 
 
 # -- their life -------------------------------------------------------------------------------------------
@@ -240,6 +244,71 @@ def test_a_restart_keeps_alarms(bench: Bench) -> None:
     assert {one.code for one in again.active} == {RULES[0]}
     again.activate(AlarmCode.EVIDENCE_HIDDEN, "192.0.2.1", "hides")
     assert again.records()[-1].number == 5
+
+
+def restored(bench: Bench, *records: AlarmRecord, following: int | None = 100) -> Alarms:
+    """Return the alarms of the next run; its changes are in ``bench.changes``."""
+    bench.changes.clear()
+    alarms = Alarms(lambda: bench.now, bench.changes.append)
+    alarms.restore(records, following)
+    return alarms
+
+
+def test_a_state_that_is_known_late_stays_after_a_restart(bench: Bench) -> None:
+    """A restored alarm of a part that needs time stays, with its number and its mark, until it is reported.
+
+    Other held alarms clear at once. An alarm that is never reported again clears after ``RESTORED_FOR``.
+    """
+    late = [Alarm(AlarmCode.NOTIFY_FAILING, "mail", "fails"), Alarm(AlarmCode.WIRE_BLIND, "", "blind")]
+    bench.alarms.hold([*late, Alarm(AlarmCode.FIREWALL_OFF, "", "off")])
+    bench.alarms.dismiss(1, "alice")
+
+    again = restored(bench, *bench.alarms.take_changes())
+    again.hold([])
+    assert bench.changed() == [(AlarmCode.FIREWALL_OFF, "", "off", "cleared")]
+    again.hold(late[:1])
+    assert [(one.number, one.dismissed_by) for one in again.records()] == [(1, "alice"), (2, "")]
+    again.hold([])
+    assert [one.number for one in again.records()] == [2]
+    bench.now += RESTORED_FOR
+    again.hold([])
+    assert again.records() == []
+
+
+def test_a_restart_ends_outage_mode(bench: Bench) -> None:
+    """The alarm that all phones fail is not restored, because a restart ends outage mode."""
+    record = AlarmRecord(7, AlarmCode.PHONES_ALL_FAILING, "pbx", "5 phones fail", 900.0, 990.0)
+    again = restored(bench, record)
+
+    assert again.active == []
+    assert [(one.number, one.cleared) for one in again.take_changes()] == [(7, bench.now)]
+
+
+def test_an_alarm_of_a_clock_in_the_future_clears(bench: Bench) -> None:
+    """An alarm that a wrong clock recorded keeps its length, counted from now."""
+    again = restored(bench, AlarmRecord(7, *RULES, "they are gone", 9e9, 9e9, 9e9 + 60.0))
+    bench.now += 59.0
+    assert len(again.active) == 1
+    bench.now += 1.0
+    assert again.active == []
+
+
+def test_a_record_that_a_later_one_replaced_ends(bench: Bench) -> None:
+    """Of two records with one code and subject the later is restored, and the other ends silently."""
+    first = AlarmRecord(7, *RULES, "they are gone", 900.0, 990.0, 1_590.0)
+    again = restored(bench, first, evolve(first, number=8))
+
+    assert [one.number for one in again.records()] == [8]
+    assert [(one.number, one.cleared) for one in again.take_changes()] == [(7, bench.now)]
+    assert bench.changes == []
+
+
+def test_unknown_numbers_overwrite_nothing(bench: Bench) -> None:
+    """If the next number cannot be read, new alarms have numbers that no earlier one has."""
+    again = restored(bench, following=None)
+    again.activate(*RULES, "they are gone")
+
+    assert [one.number for one in again.records()] == [int(bench.now)]
 
 
 def test_unwritten_changes_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,18 @@ MOST_LOGGED = 30
 MINUTE = 60.0
 RESTORED_FOR = 600.0
 """Seconds for which an alarm without an end stays after a restart, unless its cause reports it again."""
+KNOWN_LATE = frozenset(
+    {
+        AlarmCode.HOST_UNREADABLE,
+        AlarmCode.NAME_UNRESOLVED,
+        AlarmCode.NOTIFY_DROPPED,
+        AlarmCode.NOTIFY_FAILING,
+        AlarmCode.WIRE_BLIND,
+    }
+)
+"""Held alarms whose part needs time after a restart. They stay ``RESTORED_FOR`` unless it reports them."""
+ENDED_BY_RESTART = frozenset({AlarmCode.PHONES_ALL_FAILING})
+"""Alarms about a state that a restart ends: outage mode."""
 REWRITE_AFTER = 30.0
 """Seconds after which the repeats of an alarm are recorded again."""
 MOST_UNWRITTEN = 10_000
@@ -157,6 +169,9 @@ class Alarms:
         self._up: dict[AlarmCode, dict[str, _State]] = {}
         self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the minute, and its number of lines
         self._held: set[_Key] = set()
+        self._unconfirmed: set[_Key] = set()  # restored, held, and not reported again yet
+        self._unconfirmed_until = -inf
+        self._numbered: dict[int, _State] = {}
         self._next = 1
         self._unwritten: dict[int, AlarmRecord] = {}
         self._log = structlog.get_logger()
@@ -184,8 +199,7 @@ class Alarms:
                 return False
             record = AlarmRecord(self._next, code, subject, text, now, now, until, held=held)
             self._next += 1
-            of_code[subject] = _State(record, lasts)
-            self._change(of_code[subject], BEGAN, now)
+            self._change(self._add(of_code, _State(record, lasts)), BEGAN, now)
             return True
         before = known.record
         known.lasts = lasts
@@ -206,6 +220,10 @@ class Alarms:
             self._keep(known, now)
         return returns or before.text != text
 
+    def _add(self, of_code: dict[str, _State], state: _State) -> _State:
+        of_code[state.record.subject] = self._numbered[state.record.number] = state
+        return state
+
     def _may_log(self, code: AlarmCode, now: float) -> bool:
         """Whether another line of this code may be logged in this minute."""
         minute, number = self._logged.get(code, (0, 0))
@@ -223,13 +241,17 @@ class Alarms:
 
     def _end(self, state: _State) -> None:
         now = self._clock()
+        self._numbered.pop(state.record.number, None)
         state.record = evolve(state.record, cleared=now)
         self._change(state, CLEARED, now)
 
     def hold(self, alarms: Iterable[Alarm]) -> None:
         """Hold exactly these alarms: begin those that are new, and clear those held before that are gone."""
         held = {(alarm.code, alarm.subject): alarm.text for alarm in alarms}
-        for code, subject in self._held - held.keys():
+        self._unconfirmed -= held.keys()
+        if self._clock() >= self._unconfirmed_until:
+            self._unconfirmed.clear()
+        for code, subject in self._held - held.keys() - self._unconfirmed:
             self.clear(code, subject)
         for (code, subject), text in held.items():
             state = self._up.get(code, {}).get(subject)
@@ -241,12 +263,13 @@ class Alarms:
                 self._record(code, subject, text, inf, held=True)
                 if self._may_log(code, self._clock()):
                     self._log.warning(f"alarm.{code}", subject=subject, text=text)
-        self._held = set(held)
+        self._held = held.keys() | self._unconfirmed
 
     def count(self) -> dict[AlarmCode, int]:
-        """Return the number of active alarms by code."""
+        """Return the number of active alarms that are not dismissed, by code."""
         self.expire()
-        return {code: len(of_code) for code, of_code in self._up.items() if of_code}
+        numbers = {code: sum(1 for _ in _shown(of_code)) for code, of_code in self._up.items()}
+        return {code: number for code, number in numbers.items() if number}
 
     @property
     def active(self) -> list[ActiveAlarm]:
@@ -281,7 +304,7 @@ class Alarms:
     def acknowledge(self, number: int, by: str) -> AlarmRecord | None:
         """Record that ``by`` knows an active alarm; return it, None if no active alarm has this number."""
         now = self._clock()
-        state = self._numbered(number)
+        state = self._numbered.get(number)
         if state is None:
             return None
         state.record = evolve(state.record, acknowledged=now, acknowledged_by=by)
@@ -291,38 +314,41 @@ class Alarms:
     def dismiss(self, number: int, by: str) -> AlarmRecord | None:
         """Hide an active alarm until it happens again; return it, None if no active one has this number."""
         now = self._clock()
-        state = self._numbered(number)
+        state = self._numbered.get(number)
         if state is None:
             return None
         state.record = evolve(state.record, dismissed=now, dismissed_by=by)
         self._change(state, DISMISSED, now, by)
         return state.record
 
-    def _numbered(self, number: int) -> _State | None:
-        states = (state for of_code in self._up.values() for state in of_code.values())
-        return next((state for state in states if state.record.number == number), None)
-
     # -- the database
 
-    def restore(self, records: Iterable[AlarmRecord], following: int) -> None:
+    def restore(self, records: Iterable[AlarmRecord], following: int | None) -> None:
         """Restore the alarms that had not cleared at the end of the last run; nothing is logged again.
 
-        ``following`` is the number of the next alarm. An alarm whose time is over clears.
+        ``following`` is the number of the next alarm. If it is unknown (None), the clock gives a number that
+        no earlier alarm has. An alarm whose time is over clears, and so does one that a later alarm with the
+        same code and subject replaced.
         """
-        self._next = max(self._next, following)
         now = self._clock()
+        self._next = max(self._next, following if following is not None else int(now))
+        records = list(records)
+        latest = {(record.code, record.subject): record for record in records}
         for record in records:
             of_code = self._up.setdefault(record.code, {})
-            if len(of_code) >= MOST or record.subject in of_code:
+            if latest[record.code, record.subject] is not record or len(of_code) >= MOST:
+                self._keep(_State(evolve(record, cleared=now), inf), now)
                 continue
-            end = record.until if record.until is not None else now + RESTORED_FOR
-            state = _State(record, inf if record.held else end - record.last, now)
-            if record.held:
-                self._held.add((record.code, record.subject))
-            elif end <= now:
+            end = _end_of(record, now)
+            state = _State(record, end - record.last, now)
+            if record.code in ENDED_BY_RESTART or end <= now:
                 self._end(state)
                 continue
-            of_code[record.subject] = state
+            self._add(of_code, state)
+            if record.held:
+                self._held.add((record.code, record.subject))
+        self._unconfirmed = {key for key in self._held if key[0] in KNOWN_LATE}
+        self._unconfirmed_until = now + RESTORED_FOR
 
     def take_changes(self) -> list[AlarmRecord]:
         """Return the alarms that changed since the last call."""
@@ -341,6 +367,15 @@ class Alarms:
             del self._unwritten[next(iter(self._unwritten))]
         self._unwritten[number] = state.record
         state.written = now
+
+
+def _end_of(record: AlarmRecord, now: float) -> float:
+    """Return when a restored alarm clears by itself. Its times may be in the future: a clock was wrong."""
+    if record.held:
+        return inf
+    if record.until is None:
+        return now + RESTORED_FOR
+    return min(record.until, now + record.until - record.last)
 
 
 def _shown(of_code: dict[str, _State]) -> Iterable[AlarmRecord]:

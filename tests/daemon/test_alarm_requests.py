@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import threading
 from pathlib import Path
-from pwd import getpwuid
+from pwd import getpwuid, struct_passwd
 from typing import Any
 
 import pytest
@@ -52,6 +53,24 @@ def test_alarms_are_marked_and_kept(tmp_path: Path) -> None:
     assert len(rows[0]["acknowledged_by"]) < 200
     assert all(str(value).isprintable() for row in rows for value in row.values())
     assert [(row["number"], row["cleared"] is not None) for row in past] == [(1, True)]
+
+
+def test_a_user_database_that_hangs_delays_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a user may come from a server, so a thread looks it up."""
+    looked_up: list[threading.Thread] = []
+
+    def lookup(user: int) -> struct_passwd:
+        looked_up.append(threading.current_thread())
+        return getpwuid(user)
+
+    monkeypatch.setattr("ringfence.daemon.alarm_requests.getpwuid", lookup)
+    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+        ask(Alarms(Clock().wall), store, "alarms_dismiss", all=True)
+
+    assert looked_up
+    assert threading.main_thread() not in looked_up
 
 
 def test_all_alarms_at_once(tmp_path: Path) -> None:

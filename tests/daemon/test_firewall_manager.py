@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from tests.support.kept import OTHER, Kept
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.daemon import firewall_manager
 from ringfence.errors import FirewallError
 from ringfence.firewall.probe import Verification
@@ -33,6 +34,17 @@ def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
     monkeypatch.setattr("ringfence.daemon.firewall_manager.flush_other_backends", lambda _kept: [])
     kept.enforcer.switch_off()
     kept.side.manager.switch_on()
+    assert kept.alarms.active == []
+
+
+@pytest.mark.parametrize("code", [AlarmCode.FIREWALL_NOT_ENFORCED, AlarmCode.FIREWALL_NOT_CHANGED])
+def test_a_start_clears_restored_alarms(kept: Kept, code: AlarmCode) -> None:
+    """An alarm of the last run clears when the rules are in place."""
+    kept.alarms.activate(code, "", "nothing is enforced")
+    kept.side.kept_alarms.save()
+    kept.alarms.clear(code, "")
+    kept.alarms.take_changes()
+    kept.side.start()
     assert kept.alarms.active == []
 
 

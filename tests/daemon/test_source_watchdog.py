@@ -1,5 +1,6 @@
 """The watchdog of sources: silent sources, and logs with lost lines, raise alarms."""
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.daemon.source_watchdog import PATIENCE, SourceWatchdog
 from ringfence.parse.line_result import LogAlarm
@@ -25,6 +26,14 @@ def test_a_source_that_is_gone_for_long_is_an_alarm_until_it_is_back() -> None:
     assert names(alarms) == [("source.silent", "pbx/ami")]
     assert "the connection was closed" in alarms.active[0].text
     silence.check({"pbx/ami": HEARD}, 60.0)
+    assert names(alarms) == []
+
+
+def test_a_restored_alarm_clears_when_its_source_listens() -> None:
+    """The alarm of an earlier run clears, although this run did not raise it."""
+    alarms = Alarms(lambda: 0.0)
+    alarms.activate(AlarmCode.SOURCE_SILENT, "pbx/ami", "silent")
+    SourceWatchdog(alarms).check({"pbx/ami": HEARD}, 0.0)
     assert names(alarms) == []
 
 

@@ -32,7 +32,7 @@ class KeptAlarms:
     def restore(self) -> None:
         """Restore the alarms of the last run, if they can be read."""
         table, read = self._store.alarms, self._store.best_effort.read
-        self._alarms.restore(read(table.active, []), read(table.next_number, 1))
+        self._alarms.restore(read(table.active, []), read(table.next_number, None))
 
     def save(self) -> None:
         """Queue the changed alarms for the database."""
@@ -68,14 +68,16 @@ class AlarmRequests:
         past = await asyncio.to_thread(self._store.alarms.past, since, MOST_PAST)
         return [record.as_json() for record in past]
 
-    def _mark(self, mark: Callable[[int, str], AlarmRecord | None], request: Mapping[str, Any]) -> object:
+    async def _mark(
+        self, mark: Callable[[int, str], AlarmRecord | None], request: Mapping[str, Any]
+    ) -> object:
         """Mark alarms; return them, and the numbers that no active alarm has."""
+        by = await asyncio.to_thread(_person, request)  # the name of a user may come from a server
         numbers = request.get("numbers")
         if request.get("all") is True:
             numbers = [record.number for record in self._alarms.records() if record.dismissed is None]
         if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
             raise ControlError("alarms are named by their numbers")
-        by = _person(request)
         marked = {number: mark(number, by) for number in dict.fromkeys(numbers)}
         self._kept.save()
         return {

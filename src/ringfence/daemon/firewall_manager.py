@@ -47,12 +47,16 @@ class FirewallManager:
     def start(self, *, verified: bool = True) -> None:
         """Put the rules and every ban that has time left in place; raise as :meth:`Enforcer.start`."""
         self._enforcer.start(verified=verified)
+        # The wanted rules are in place. These alarms may be of an earlier run.
+        self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
+        self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
         self._exemptions.apply(restored=True)
         self._flush_other_backends()
 
     def switch_on(self) -> None:
         """Start to enforce again."""
         self._enforcer.switch_on()
+        self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
         self._friends.renew()
         self._exemptions.apply(restored=True)
         self._flush_other_backends()
@@ -65,8 +69,6 @@ class FirewallManager:
             self.switch_on()
         except (FirewallError, StoreError) as error:
             self._alarms.activate(AlarmCode.FIREWALL_NOT_ENFORCED, "", f"nothing is enforced: {error}")
-        else:
-            self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
 
     def _flush_other_backends(self) -> None:
         """Remove the sets and rules of another backend from the kernel, after this one is in place."""

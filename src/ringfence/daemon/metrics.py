@@ -84,7 +84,7 @@ class DaemonMetrics(Collector):
         yield from self._store_metrics()
         alarms = self._side.alarms.count()
         numbers = {(str(code),): alarms.get(code, 0) for code in AlarmCode}
-        yield _gauge("alarms", "Active alarms by code.", ["code"], numbers.items())
+        yield _gauge("alarms", "Active alarms by code, without dismissed ones.", ["code"], numbers.items())
         yield from self._process_metrics()
 
     def _source_metrics(self) -> Iterator[Metric]:

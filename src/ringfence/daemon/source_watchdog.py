@@ -26,7 +26,6 @@ class SourceWatchdog:
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
         self._quiet_since: dict[str, float] = {}
-        self._alarmed: set[str] = set()
         self._listened: set[str] = set()
         self._lost: dict[tuple[str, LogAlarm], int] = {}
 
@@ -37,23 +36,17 @@ class SourceWatchdog:
                 self._listened.add(name)
             if condition.state is State.LISTENING or self._is_waited_for(name, condition):
                 self._quiet_since.pop(name, None)
-                self._clear(name)
+                self._alarms.clear(AlarmCode.SOURCE_SILENT, name)  # it may be of an earlier run
             elif now - self._quiet_since.setdefault(name, now) >= PATIENCE:
-                self._alarmed.add(name)
                 detail = printable(condition.detail)
                 text = f"reports nothing for {PATIENCE:.0f} s and more: {condition.state}, {detail}"
                 self._alarms.activate(AlarmCode.SOURCE_SILENT, name, text)
         for name in self._quiet_since.keys() - conditions.keys():
             del self._quiet_since[name]
-            self._clear(name)
+            self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
 
     def _is_waited_for(self, name: str, condition: Condition) -> bool:
         return condition.state is State.WAITING and name not in self._listened
-
-    def _clear(self, name: str) -> None:
-        if name in self._alarmed:
-            self._alarmed.discard(name)
-            self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
 
     def on_log_alarms(self, name: str, counts: Iterable[tuple[LogAlarm, int]]) -> None:
         """Activate an alarm for each fault of a log whose count has grown."""
