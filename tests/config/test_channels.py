@@ -15,6 +15,7 @@ MAIL = "[[notify.mail]]\nto = ['admin@example.com']\n"
 ADDRESS = 'must be a mail address such as "admin@example.com"'
 PASSWORD = "needs a password; name a file that holds it with password_file"
 CLEAR = 'must be "starttls" or "tls", because the password would be sent in clear'
+DOMAIN = 'must be a mail address with a domain, such as "ringfence@example.com"'
 HOURS = 'must be two different times of the day such as "22:00-07:00"'
 
 
@@ -99,6 +100,7 @@ def test_a_password_comes_from_its_file(tmp_path: Path) -> None:
             ["notify.mail[0].password: is given twice, here and by password_file; keep one"],
         ),
         (MAIL + MAIL, ['notify.mail[1].name: "mail" is taken; give each channel its own name']),
+        (MAIL + "sender = 'root'", [f"notify.mail[0].sender: {DOMAIN}"]),
         (MAIL + "quiet = '7-8'", [f"notify.mail[0].quiet: {HOURS}"]),
         ("[[notify.hook]]\ncommand = []", ["notify.hook[0].command: must begin with an absolute path"]),
         ("[[notify.hook]]\ncommand = ['x']", ["notify.hook[0].command: must begin with an absolute path"]),

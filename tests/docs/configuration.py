@@ -55,7 +55,7 @@ underscores for each dot:
   `["a,b", "c"]`. An empty value is an empty list.
 - `RINGFENCE_ASTERISK__AMI__SECRET_FILE` also overrides a `secret` in the file, and the other way round.
 - A variable that begins with `RINGFENCE_` and names no key is an error. Only `RINGFENCE_CONFIG` has another
-  meaning: it names the file.
+  meaning: it names the file. The variables of [your own command](notify.md#your-own-command) are ignored.
 - `reload` cannot change variables. Set them for the whole container, because commands need them too.
 """
 _VARIABLES = {

@@ -1,6 +1,7 @@
 """Notifications of a real daemon to real receivers: an SMTP server, Apprise with a web server, and a hook."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -168,6 +169,22 @@ def test_a_storm_with_channels_that_hang_is_three_messages_at_most(tmp_path: Pat
     assert guard.log.count("event=ban.placed") == STORM
     assert guard.log.count("event=notify.dropped") == 3
     assert GRACE < 10
+
+
+def test_attempts_are_judged_until_the_last_message_is_sent(tmp_path: Path) -> None:
+    """While the stop waits for a channel that hangs, an attacker is banned."""
+    script = tmp_path / "hook"
+    script.write_text("#!/bin/sh\nsleep 60\n", "utf-8")
+    script.chmod(0o755)
+    notify = {"hook": [{"command": [str(script)], "timeout": "60s"}]}
+    rules = only(guess={"attempts": 3})
+    with ami_server() as pbx, Guard(tmp_path, ami={"port": pbx.port}, notify=notify, rules=rules) as guard:
+        until(lambda: guard.source_is("listening"), "the source listens")
+        guard.process.send_signal(signal.SIGTERM)
+        until(lambda: guard.has_notified("STOPPING=1"), "the stop begins")
+        pbx.send(guesses("198.18.7.7", 3))
+        until(lambda: "event=ban.placed" in guard.log, "the ban", seconds=4)
+        assert guard.wait() == 0
 
 
 def test_hostile_accounts_arrive_escaped(tmp_path: Path) -> None:

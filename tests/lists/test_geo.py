@@ -205,6 +205,19 @@ def test_which_network_of_a_place_holds_another(tmp_path: Path) -> None:
     assert around("198.51.100.1", "country FR") == "None"
 
 
+def test_a_caller_that_has_no_more_time_gets_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the time is no fault of the database, which would be left out."""
+
+    def late(_path: str) -> None:
+        raise TimeoutError("no answer in time")
+
+    monkeypatch.setattr("maxminddb.open_database", late)
+    with pytest.raises(TimeoutError):
+        locations_of([tmp_path / "x.mmdb"], [ip_address("192.0.2.1")])
+
+
 def test_the_place_of_an_address(tmp_path: Path) -> None:
     """Each database adds what it has; a database without IPv6 or without content is left out."""
     countries = write(tmp_path / "country.mmdb", [("192.0.2.0/25", DE), ("2400:1::/33", FLAT)])

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 
+from ringfence.config.environment import overridden
+from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.notify import events, hook
 
 CONTENT = content(events.of_ban(ban(7), WALL))
@@ -49,6 +51,22 @@ def test_several_events_are_a_digest() -> None:
         "3",
         "",
     )
+
+
+def test_the_variables_are_those_that_the_configuration_ignores() -> None:
+    """A command of ringfence inside a hook does not take them for keys of the configuration."""
+    found = hook.variables(CONTENT, "h", "t")
+
+    assert tuple(found) == HOOK_VARIABLES
+    assert overridden({}, found).problems == ()
+
+
+def test_a_variable_without_quotes_is_one_argument_and_no_option(tmp_path: Path) -> None:
+    """A blank and a leading dash are encoded."""
+    channel = script(tmp_path, f'printf "%s|" $RINGFENCE_SUBJECT > {tmp_path}/out')
+    hook.send(channel, content(events.of_alarm(alarm(subject="--to root -x"))), "h")
+
+    assert (tmp_path / "out").read_text("utf-8") == "%2D-to%20root%20-x|"
 
 
 @pytest.mark.parametrize("name", HOSTILE)

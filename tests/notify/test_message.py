@@ -82,3 +82,8 @@ def test_hostile_text_has_no_markup(name: str) -> None:
 def test_an_underscore_within_a_word_stays() -> None:
     """Names such as trunk_1 are readable; at the edge of a word an underscore would be emphasis."""
     assert without_markup("trunk_1 _b_ http://x a:b") == r"trunk_1 \x5fb\x5f http\x3a//x a:b"
+
+
+def test_a_name_of_a_web_server_is_no_link() -> None:
+    """Chats make links of names that begin with www, also without http."""
+    assert without_markup("www.evil.example WWW.x a.b") == r"www\x2eevil.example WWW\x2ex a.b"

@@ -208,6 +208,38 @@ def test_a_reload_keeps_what_a_channel_has_collected() -> None:
     ]
 
 
+def test_a_changed_channel_keeps_what_waits() -> None:
+    """New settings of a channel apply to its events and to its message that failed, at once."""
+    desk = Desk("one", digest=3_600.0)
+    desk.answers["one"] = REFUSED
+
+    async def act() -> None:
+        desk.notifier.on_bans([ban()])
+        desk.notifier.on_bans([ban()])
+        desk.notifier.configure(NotifySettings(hook=(hook("one"),)), ())
+        await desk.until(1)
+        await asyncio.sleep(0.05)  # the failure is recorded
+        desk.answers.clear()
+        desk.notifier.configure(NotifySettings(hook=(hook("one", 0.02),)), ())
+        await desk.until(2)
+
+    desk.run(act)
+    assert [content["total"] for _, content in desk.sent] == [2, 2]
+
+
+def test_a_removed_channel_reports_what_it_drops() -> None:
+    """The log has the number of events that were not sent."""
+    desk = Desk("one", "two", digest=3_600.0)
+    desk.notifier.on_bans([ban()])
+    with capture_logs() as logged:
+        desk.notifier.configure(NotifySettings(), ())
+
+    assert [(entry["event"], entry["channel"], entry["events"]) for entry in logged] == [
+        ("notify.dropped", "one", 1),
+        ("notify.dropped", "two", 1),
+    ]
+
+
 def test_a_test_message_reports_each_channel() -> None:
     """One channel or all; a name that does not exist is an error with the names."""
     desk = Desk("one", "two")

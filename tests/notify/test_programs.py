@@ -1,7 +1,11 @@
 """Programs as children: their input, their output and their end."""
 
 import os
+import signal
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +27,18 @@ def test_the_output_is_bounded() -> None:
 
     assert len(found) < MAX_OUTPUT + 1
     assert found.endswith("xend")
+
+
+@pytest.mark.parametrize("job", ["sleep 60", "yes"])
+def test_a_job_in_the_background_is_not_waited_for(tmp_path: Path, job: str) -> None:
+    """The result is that of the program itself, although the job keeps its output open, or fills it."""
+    began = time.monotonic()
+    run(["sh", "-c", f"{job} & echo $! > {tmp_path}/pid"], b"")
+    took = time.monotonic() - began
+    with suppress(ProcessLookupError):  # its output is gone, which may have ended it
+        os.kill(int((tmp_path / "pid").read_text("ascii")), signal.SIGKILL)
+
+    assert took < 5
 
 
 def test_a_program_that_fails_is_an_error() -> None:

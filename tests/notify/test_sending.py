@@ -66,7 +66,19 @@ def test_no_secret_is_in_arguments_or_environment(tmp_path: Path) -> None:
     assert b"geheim" not in seen
 
 
-def test_programs_do_not_inherit_ambient_capabilities(tmp_path: Path) -> None:
+def test_programs_do_not_inherit_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables that set a password stay in the daemon; the others are passed on."""
+    for key in ("ASTERISK__AMI__SECRET", "ASTERISK__1__AMI__SECRET", "NOTIFY__MAIL__PASSWORD"):
+        monkeypatch.setenv(f"RINGFENCE_{key}", "geheim")
+    monkeypatch.setenv("RINGFENCE_FIREWALL__SCOPE", "sip")
+    assert sent(hook("/bin/sh", "-c", f"env > {tmp_path}/env")).ok
+    seen = (tmp_path / "env").read_text("utf-8")
+
+    assert "geheim" not in seen
+    assert "RINGFENCE_FIREWALL__SCOPE=sip" in seen
+
+
+def test_programs_do_not_inherit_ambient_ambient_capabilities(tmp_path: Path) -> None:
     """A hook cannot change the firewall."""
     assert sending.COMMAND[-1] == "ringfence.notify.unprivileged"
     assert sent(hook("/bin/sh", "-c", f"grep CapAmb /proc/self/status > {tmp_path}/caps")).ok

@@ -135,6 +135,8 @@ def _mail(mail: MailSettings) -> Iterator[str]:
     has_password = mail.password is not None or mail.password_file is not None
     if not mail.to:
         yield "to: must have at least one address"
+    if mail.sender is not None and "@" not in mail.sender:
+        yield 'sender: must be a mail address with a domain, such as "ringfence@example.com"'
     if mail.password is not None and mail.password_file is not None:
         yield "password: is given twice, here and by password_file; keep one"
     if mail.username is not None and not has_password:

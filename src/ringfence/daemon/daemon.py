@@ -117,18 +117,25 @@ class Daemon:
             self._startup.begin()
             self._sources.configure(settings.asterisk_with_logs())
             tasks = [group.create_task(work) for work in self._work()]
+            messages = group.create_task(self._side.notifier.run())
             systemd.notify("READY=1")
             release_freed_memory()
             self._log.info("daemon.ready", firewall=self._side.backend.name)
             self._side.notifier.on_start(self._side.backend.name)
             await self._stopped.wait()
             systemd.stopping()
+            await self._send_last(messages)  # it takes seconds, in which everything else goes on
             for task in tasks:
                 task.cancel()
         self._side.kept_alarms.save()
         self._recorders.tops.save()
-        await self._side.notifier.finish()
         self._log.info("daemon.stopped", bans="left in place")
+
+    async def _send_last(self, messages: "asyncio.Task[None]") -> None:
+        """End the task that sends messages, and send what waits."""
+        messages.cancel()
+        await asyncio.wait([messages])
+        await self._side.notifier.finish()
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         """Return what runs until the daemon stops."""
@@ -145,7 +152,6 @@ class Daemon:
             side.enforcer.filler.run(),
             side.changes.run(),
             side.rules.run(),
-            side.notifier.run(),
             side.effectiveness.run(),
             every(SECOND, side.enforcer.tick),
             every(SECOND, self._floods.look),

@@ -12,7 +12,7 @@ IPv4 addresses in IPv6 form are left out, because the IPv4 part has them.
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -113,16 +113,21 @@ def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
 def locations_of(paths: Sequence[Path], addresses: Sequence[Address]) -> list[dict[str, str]]:
     """Return ``country``, ``asn`` and ``organisation`` of each address, as far as a database has them.
 
-    A database that cannot be read is left out.
+    A database that cannot be read is left out. A TimeoutError is that of the caller, and is raised.
     """
     import maxminddb  # noqa: PLC0415 - loaded if there is a database
 
     found: list[dict[str, str]] = [{} for _ in addresses]
     for path in paths:
-        with suppress(Exception), closing(maxminddb.open_database(os.fspath(path))) as reader:
-            for location, address in zip(found, addresses, strict=True):
-                if address.version <= reader.metadata().ip_version:
-                    location.update(_location(reader.get(address)))
+        try:
+            with closing(maxminddb.open_database(os.fspath(path))) as reader:
+                for location, address in zip(found, addresses, strict=True):
+                    if address.version <= reader.metadata().ip_version:
+                        location.update(_location(reader.get(address)))
+        except TimeoutError:
+            raise
+        except Exception:  # noqa: BLE001, S112 - a broken file can raise anything
+            continue
     return found
 
 

@@ -1,7 +1,7 @@
 """A command of the administrator: the message as JSON on standard input, and in variables of the environment.
 
 No shell is involved. In variables, text is percent-encoded except letters, digits and a few signs, so that a
-script that forgets its quotes runs no command of a sender.
+script that forgets its quotes runs no command of a sender, and passes a text as one argument and no option.
 """
 
 import json
@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.notify.message import compose
 from ringfence.notify.programs import run
 
-_SAFE = "-._+:/@,= "
+_SAFE = "-._+:/@,="
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
@@ -29,15 +30,17 @@ def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, st
     """Return the variables of the environment. Those of one event are empty for a digest of several."""
     events = content["events"]
     event: Mapping[str, Any] = events[0] if content["total"] == 1 else {"event": "digest"}
-    found = {
-        "RINGFENCE_EVENT": event["event"],
-        "RINGFENCE_SEVERITY": content["severity"],
-        "RINGFENCE_HOST": host,
-        "RINGFENCE_TITLE": title,
-        "RINGFENCE_TOTAL": str(content["total"]),
-        "RINGFENCE_NAME": event.get("name", ""),
-        "RINGFENCE_SUBJECT": event.get("subject", ""),
-        "RINGFENCE_TEXT": event.get("text", ""),
-        "RINGFENCE_SECONDS": str(event.get("seconds", "")),
-    }
-    return {name: quote(value, safe=_SAFE) for name, value in found.items()}
+    values = (
+        event["event"],
+        content["severity"],
+        host,
+        title,
+        str(content["total"]),
+        *(str(event.get(key, "")) for key in ("name", "subject", "text", "seconds")),
+    )
+    return {name: _encoded(value) for name, value in zip(HOOK_VARIABLES, values, strict=True)}
+
+
+def _encoded(text: str) -> str:
+    encoded = quote(text, safe=_SAFE)
+    return f"%2D{encoded[1:]}" if encoded.startswith("-") else encoded

@@ -110,9 +110,12 @@ def _moment(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
 
 
-_MARKUP = re.compile(r"[<>&*~`\[\]|@#]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
+_MARKUP = re.compile(r"[<>&*~`\[\]|@#]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=[wW]{3})\.")
 
 
 def without_markup(text: str) -> str:
-    r"""Return text without characters that HTML, Markdown and chats give a meaning to: each as ``\xNN``."""
+    r"""Return text without characters that HTML, Markdown and chats give a meaning to: each as ``\xNN``.
+
+    These include the colon of ``http://`` and the first dot of ``www.``, which begin a link.
+    """
     return _MARKUP.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -58,10 +58,15 @@ class Notifier:
         self._log = structlog.get_logger()
 
     def configure(self, settings: NotifySettings, databases: Sequence[Path]) -> None:
-        """Apply a new configuration. A channel that stays the same keeps what it has collected."""
-        kept = {outbox.settings: outbox for outbox in self._outboxes}
+        """Apply a new configuration. A channel whose name stays keeps what it has collected."""
+        before = {outbox.settings.name: outbox for outbox in self._outboxes}
         self._databases = tuple(databases)
-        self._outboxes = [kept.get(channel) or Outbox(channel) for channel in settings.channels]
+        self._outboxes = [before.pop(channel.name, None) or Outbox(channel) for channel in settings.channels]
+        for outbox, channel in zip(self._outboxes, settings.channels, strict=True):
+            outbox.configure(channel, self._clock.mono())
+        for outbox in before.values():
+            if outbox.waiting:
+                self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
 
     # -- events
 

@@ -97,6 +97,17 @@ class Outbox:
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._retry_at = -inf
 
+    def configure(self, settings: ChannelSettings, now: float) -> None:
+        """Apply changed settings to what waits. A message that failed is tried again at once."""
+        if settings == self.settings:
+            return
+        self.settings = settings
+        if self._digest.total:
+            self._due = min(self._due, now + settings.digest)
+        self._next_message = min(self._next_message, now + settings.digest)
+        self._retry_at = -inf
+        self._backoff.reset()
+
     def add(self, notification: Notification, now: float) -> None:
         """Add an event to the next message, if the channel's filter has it."""
         if not self._wants(notification):

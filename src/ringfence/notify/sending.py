@@ -1,9 +1,10 @@
 """One message sent by a child process, which cannot delay the daemon whatever a server or a program does.
 
 The child (``sender``) gets the message and the settings of the channel as JSON on its standard input, so that
-no secret is in its arguments or its environment, and prints its result as JSON. It leads a process group of
-its own, which is killed at the end. It has none of the daemon's capabilities (``unprivileged``). No thread
-waits for it: its result ends with the end of its socket.
+no secret is in its arguments. It does not get the daemon's variables of the environment that set a password.
+It prints its result as JSON. It leads a process group of its own, which is killed at the end. It has none of
+the daemon's capabilities (``unprivileged``). No thread waits for it: its result ends with the end of its
+socket.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
+from ringfence.config.environment import without_secrets
 from ringfence.model import Secret, printable
 
 COMMAND = (sys.executable, "-P", "-m", "ringfence.notify.unprivileged")
@@ -72,6 +74,7 @@ async def send(
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
+                env=without_secrets(os.environ),
                 start_new_session=True,
             )
         except OSError as error:
