@@ -587,6 +587,28 @@ def test_a_command_follows_until_the_daemon_ends(path: Path) -> None:
     asyncio.run(main())
 
 
+def test_half_a_line_is_the_end_of_the_daemon(path: Path) -> None:
+    """A daemon that is killed may leave half a line, which is not shown."""
+    found: list[Any] = []
+
+    def serve_half(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1_000)
+            connection.sendall(b'{"ok": true}\n{"number": 1}\n{"num')
+
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve_half, args=(listener,))
+        thread.start()
+        with pytest.raises(DaemonUnreachableError, match="has ended"):
+            found.extend(follow(path, "follow"))
+        thread.join()
+
+    assert found == [{"number": 1}]
+
+
 def test_a_handler_knows_the_user_of_its_client(path: Path) -> None:
     """The kernel's word counts, not that of the client."""
 

@@ -19,7 +19,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import structlog
 from attrs import frozen
@@ -30,6 +30,8 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 _OK, _END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
 MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
+LINE_KINDS = ("event", "attempt", "ban", "alarm")
+"""The kinds of lines that a command can follow."""
 USER: ContextVar[int | None] = ContextVar("USER", default=None)
 """The user id of the client whose request is being handled, as the kernel reports it; None if unknown."""
 IDLE_TIMEOUT = 60.0  # seconds
@@ -115,9 +117,16 @@ def follow(path: Path, do: str, **arguments: object) -> Iterator[dict[str, Any]]
             raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
         _result(first, path)
         connection.settimeout(None)
-        while line := lines.readline(MAX_REQUEST):
+        while (line := _next_line(lines)).endswith(b"\n"):  # a daemon that is killed may leave half a line
             yield json.loads(line)
     raise DaemonUnreachableError(f"the daemon at {path} has ended")
+
+
+def _next_line(lines: BinaryIO) -> bytes:
+    try:
+        return lines.readline(MAX_REQUEST)
+    except OSError:
+        return b""
 
 
 def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: float = ANSWER_TIMEOUT) -> bytes:

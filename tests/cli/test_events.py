@@ -61,6 +61,7 @@ def test_events_attempts_and_bans_are_followed(guard: Guard, pbx: ServedAmi) -> 
     line = guard.must("events", "--only", "ban").splitlines()[-1]
     assert line.endswith(f"ban      {GUESSER} (sip-udp): removed")
     assert guard.command("events", "--only", "mail").returncode == 2
+    assert "--follow" in guard.command("events", "--only", "event").stderr
 
 
 def test_the_end_of_the_daemon_is_an_error(guard: Guard) -> None:

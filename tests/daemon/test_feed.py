@@ -13,8 +13,9 @@ from tests.support.attempts import ATTEMPT, attempts, ban_of
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmEvent
+from ringfence.control import LINE_KINDS
 from ringfence.daemon import feed as module
-from ringfence.daemon.feed import KINDS, Feed
+from ringfence.daemon.feed import Feed
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.model import EventKind, Scope
@@ -42,7 +43,7 @@ def test_every_kind_is_one_line() -> None:
 
     async def run() -> list[dict[str, Any]]:
         feed = Feed(lambda: 60.0)
-        stream = feed.follow(KINDS)
+        stream = feed.follow(LINE_KINDS)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(lines(stream, 5))
             await asyncio.sleep(0)
@@ -81,6 +82,55 @@ def test_a_slow_reader_loses_lines_and_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert found[-1]["number"] == 15
 
 
+def test_lost_lines_are_reported_where_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that never empties its queue also gets their number, before the first line that fits again."""
+    monkeypatch.setattr(module, "MOST_WAITING", 10)
+    monkeypatch.setattr(module, "BATCH", 4)
+    monkeypatch.setattr(module, "PACE", 0.0)
+
+    async def run() -> list[dict[str, Any]]:
+        feed = Feed(lambda: 60.0)
+        stream = feed.follow(["attempt"])
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(lines(stream, 4))
+            await asyncio.sleep(0)
+            for _ in range(12):
+                feed.on_judgement(judged())
+        feed.on_judgement(judged())
+        return first.result() + await lines(stream, 8)
+
+    found = asyncio.run(run())
+
+    assert [row["what"] for row in found] == ["attempt"] * 10 + ["lost", "attempt"]
+    assert found[10]["number"] == 2
+
+
+def test_nothing_is_missed_before_the_first_line() -> None:
+    """What happens between the request and the first line arrives, once."""
+
+    async def run() -> list[dict[str, Any]]:
+        feed = Feed(lambda: 60.0)
+        feed.on_judgement(judged("1"))
+        stream = feed.follow(["attempt"])
+        feed.on_judgement(judged("2"))
+        return await lines(stream, 2)
+
+    assert [row["account"] for row in asyncio.run(run())] == ["1", "2"]
+
+
+def test_the_ends_of_many_bans_displace_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest of each kind are kept, and shown in the order in which they happened."""
+    monkeypatch.setattr(module, "MOST_LATEST", 3)
+    feed = Feed(lambda: 60.0)
+    feed.on_judgement(judged())
+    for _ in range(9):
+        feed.on_ban_end(NETWORK, Scope.FULL, "expired")
+    feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
+
+    found = [row["what"] for row in feed.latest(LINE_KINDS)]
+    assert found == ["attempt", "ban", "ban", "ban", "alarm"]
+
+
 def test_followers_are_limited_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many followers are refused; one that has gone makes room."""
     monkeypatch.setattr(module, "MOST_FOLLOWERS", 1)
@@ -88,12 +138,12 @@ def test_followers_are_limited_and_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     async def run() -> None:
         feed = Feed(lambda: 60.0)
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(lines(feed.follow(KINDS), 99))
+            waiting = group.create_task(lines(feed.follow(LINE_KINDS), 99))
             await asyncio.sleep(0)
             with pytest.raises(ControlError):
-                feed.follow(KINDS)
+                feed.follow(LINE_KINDS)
             waiting.cancel()
-        feed.follow(KINDS)
+        feed.follow(LINE_KINDS)
 
     asyncio.run(run())
 
@@ -103,6 +153,7 @@ def test_the_latest_are_kept_without_a_follower() -> None:
     feed = Feed(lambda: 60.0 * 100)
     feed.on_judgement(judged())
     feed.on_judgement(judged(how=Disposition.PROVEN))
+    feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
     feed.on_bans([ban_of("192.0.2.1")])
 
     assert [row["what"] for row in feed.latest(["attempt", "ban"])] == ["attempt", "ban"]
@@ -111,3 +162,12 @@ def test_the_latest_are_kept_without_a_follower() -> None:
     assert len(feed.minutes()) == module.MINUTES
     with pytest.raises(ControlError):
         feed.handlers()["latest"]({"kinds": ["mail"]})
+
+
+def test_an_attempt_under_a_forged_address_is_shown_and_not_counted() -> None:
+    """The graph has the attempts that the lists of accounts and addresses have."""
+    feed = Feed(lambda: 60.0 * 100)
+    feed.on_judgement(judged(how=Disposition.FORGED))
+
+    assert [row["standing"] for row in feed.latest(["attempt"])] == ["forged"]
+    assert feed.minutes()[-1] == 0

@@ -35,8 +35,8 @@ class Enforcer:
 
     :meth:`start` or :meth:`attach` must be called first. ``list_contents`` returns the networks that one of
     the kernel's lists should contain. ``opened`` is what the backend reported when the rules were last
-    written. ``verification`` is the result of the test packet.
-    ``placed`` is called with new bans that the kernel has acknowledged; it must not wait.
+    written. ``verification`` is the result of the test packet. ``watch`` has functions that are called with
+    new and ended bans; they must not wait.
     """
 
     def __init__(

@@ -21,8 +21,6 @@ from ringfence.cli.times import short_time
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_KINDS = ("event", "attempt", "ban", "alarm")
-
 Row = dict[str, Any]
 
 
@@ -42,11 +40,14 @@ def events(
     as_json: JsonOption = False,
 ) -> None:
     """Show the latest attempts, bans and alarms, one line each."""
+    from ringfence.control import LINE_KINDS  # noqa: PLC0415 - loaded when a command runs
+
     times.choose(local=local)
-    wrong = set(only or ()) - set(_KINDS)
-    if wrong:
-        raise typer.BadParameter(f"--only takes {', '.join(_KINDS)}")
-    kinds = sorted(set(only or _KINDS))
+    if set(only or ()) - set(LINE_KINDS):
+        raise typer.BadParameter(f"--only takes {', '.join(LINE_KINDS)}")
+    kinds = sorted(set(only or LINE_KINDS))
+    if kinds == ["event"] and not follow:
+        raise typer.BadParameter("events are not kept: add --follow")
     with errors_reported():
         if follow:
             _follow(config, kinds, as_json=as_json)

@@ -1,10 +1,10 @@
 """What happens, line by line, for commands that follow it: events, attempts, bans and alarms.
 
 Nothing is encoded unless a follower reads it. Each follower has a queue of at most ``MOST_WAITING`` entries;
-if it reads too slowly, new entries are dropped, and a line tells it how many. A follower gets at most
-``BATCH`` lines every ``PACE`` seconds, so that no flood of attempts costs the daemon more than that. At most
-``MOST_FOLLOWERS`` may follow. The latest ``MOST_LATEST`` attempts, bans and alarms are kept for a follower
-that begins.
+if it reads too slowly, new entries are dropped, and a line in their place has their number. A follower gets
+at most ``BATCH`` lines every ``PACE`` seconds, so that no flood of attempts costs the daemon more than that.
+At most ``MOST_FOLLOWERS`` may follow. The latest ``MOST_LATEST`` of the attempts, of the bans and of the
+alarms are kept for a follower that begins.
 """
 
 import asyncio
@@ -12,12 +12,13 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from attrs import define
 
 from ringfence.alarms import AlarmEvent
-from ringfence.control import Stream
+from ringfence.control import LINE_KINDS, Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.explain.reasons import reason_of
@@ -31,27 +32,40 @@ BATCH = 100
 PACE = 0.05
 MINUTES = 60
 
-KINDS = ("event", "attempt", "ban", "alarm")
 
-_Entry = tuple[str, Callable[[], dict[str, object]]]
+class _Entry(NamedTuple):
+    """A line that is not encoded yet. ``number`` orders the entries of all kinds."""
+
+    number: int
+    kind: str
+    encode: Callable[[], dict[str, object]]
 
 
 @define(eq=False)
 class _Follower:
-    """A queue of entries, and the number of those that did not fit."""
+    """A queue of entries, and the number of those that did not fit since then."""
 
     kinds: Collection[str]
     waiting: deque[_Entry]
     arrived: asyncio.Event
+    wall: Callable[[], float]
     lost: int = 0
 
     def add(self, entry: _Entry) -> None:
         """Add an entry, or count it as lost."""
         if len(self.waiting) >= MOST_WAITING:
             self.lost += 1
-        else:
-            self.waiting.append(entry)
-            self.arrived.set()
+            return
+        self.report_lost()
+        self.waiting.append(entry)
+        self.arrived.set()
+
+    def report_lost(self) -> None:
+        """Add an entry with the number of the lost ones, if there are any."""
+        if self.lost:
+            row = {"time": rfc3339(self.wall()), "number": self.lost}
+            self.waiting.append(_Entry(0, "lost", lambda: row))
+            self.lost = 0
 
 
 class Feed:
@@ -60,7 +74,10 @@ class Feed:
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._followers: list[_Follower] = []
-        self._latest: deque[_Entry] = deque(maxlen=MOST_LATEST)
+        self._number = 0
+        self._latest: dict[str, deque[_Entry]] = {
+            kind: deque(maxlen=MOST_LATEST) for kind in ("attempt", "ban", "alarm")
+        }
         self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # each a minute, and its attempts
 
     # -- what happens
@@ -70,19 +87,23 @@ class Feed:
         wanted = [follower for follower in self._followers if "event" in follower.kinds]
         for event in events if wanted else ():
             for follower in wanted:
-                follower.add(("event", lambda event=event: _event(event)))  # type: ignore[misc]
+                follower.add(_Entry(0, "event", partial(_event, event)))
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Pass on an attempt, and count it; a later proof of an attempt is none."""
+        """Pass on an attempt, and count it unless its address is forged; a later proof is no attempt."""
         if judgement.disposition is Disposition.PROVEN:
             return
+        if judgement.disposition is not Disposition.FORGED:
+            self._count()
+        self._add("attempt", lambda: _attempt(judgement))
+
+    def _count(self) -> None:
         minute = int(self._wall() / 60)
         latest, number = self._minutes.pop() if self._minutes else (minute, 0)
         if latest != minute:
             self._minutes.append((latest, number))
             number = 0
         self._minutes.append((minute, number + 1))
-        self._add("attempt", lambda: _attempt(judgement))
 
     def on_bans(self, bans: Sequence[Ban]) -> None:
         """Pass on bans that the kernel acknowledged."""
@@ -99,8 +120,9 @@ class Feed:
         self._add("alarm", event.as_json)
 
     def _add(self, kind: str, encode: Callable[[], dict[str, object]]) -> None:
-        entry = kind, encode
-        self._latest.append(entry)
+        self._number += 1
+        entry = _Entry(self._number, kind, encode)
+        self._latest[kind].append(entry)
         for follower in self._followers:
             if kind in follower.kinds:
                 follower.add(entry)
@@ -108,9 +130,12 @@ class Feed:
     # -- for commands
 
     def latest(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[dict[str, object]]:
-        """Return the latest entries of these kinds, oldest first."""
-        found = [entry for entry in self._latest if entry[0] in kinds]
-        return [_row(entry) for entry in found[-most:]]
+        """Return the latest entries of each of these kinds, oldest first."""
+        return [_row(entry) for entry in self._latest_of(kinds, most)]
+
+    def _latest_of(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[_Entry]:
+        found = (list(entries)[-most:] for kind, entries in self._latest.items() if kind in kinds)
+        return sorted(chain.from_iterable(found))
 
     def minutes(self) -> list[int]:
         """Return the number of attempts in each of the last ``MINUTES`` minutes, the present one last."""
@@ -128,21 +153,20 @@ class Feed:
         """Return the latest lines, then what happens; raise ControlError if too many follow."""
         if len(self._followers) >= MOST_FOLLOWERS:
             raise ControlError(f"{MOST_FOLLOWERS} commands follow already; end one of them")
-        latest = deque(entry for entry in self._latest if entry[0] in kinds)
-        follower = _Follower(kinds, latest, asyncio.Event())
-        follower.arrived.set()
-        return self._lines(follower)
+        return self._lines(kinds)
 
-    async def _lines(self, follower: _Follower) -> AsyncIterator[bytes]:
-        self._followers.append(follower)  # here, because a generator that never began never ends
+    async def _lines(self, kinds: Collection[str]) -> AsyncIterator[bytes]:
+        # The follower begins here: a generator that never began never ends, and nothing is missed in between.
+        follower = _Follower(kinds, deque(self._latest_of(kinds)), asyncio.Event(), self._wall)
+        follower.arrived.set()
+        self._followers.append(follower)
         try:
             while True:
                 await follower.arrived.wait()
                 waiting = follower.waiting
                 lines = [_row(waiting.popleft()) for _ in range(min(BATCH, len(waiting)))]
-                if follower.lost and not waiting:
-                    lines.append({"what": "lost", "time": rfc3339(self._wall()), "number": follower.lost})
-                    follower.lost = 0
+                if not waiting:
+                    follower.report_lost()
                 if not waiting:
                     follower.arrived.clear()
                 yield _encoded(lines)
@@ -152,15 +176,14 @@ class Feed:
 
 
 def _kinds(request: Mapping[str, Any]) -> Collection[str]:
-    kinds = request.get("kinds", KINDS)
-    if not isinstance(kinds, list | tuple) or not kinds or not set(kinds) <= set(KINDS):
-        raise ControlError(f"the kinds must be some of {', '.join(KINDS)}")
+    kinds = request.get("kinds", LINE_KINDS)
+    if not isinstance(kinds, list | tuple) or not kinds or not set(kinds) <= set(LINE_KINDS):
+        raise ControlError(f"the kinds must be some of {', '.join(LINE_KINDS)}")
     return frozenset(kinds)
 
 
 def _row(entry: _Entry) -> dict[str, object]:
-    kind, encode = entry
-    return {"what": kind, **encode()}
+    return {"what": entry.kind, **entry.encode()}
 
 
 def _encoded(rows: Iterable[Mapping[str, object]]) -> bytes:

@@ -128,7 +128,7 @@ def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
 
 @frozen
 class Watchers:
-    """Those that are told of new bans and of alarms: commands that follow, and the notifications."""
+    """The parts that pass on new bans and alarms: to commands that follow, and to the notifications."""
 
     feed: Feed
     notifier: Notifier
