@@ -11,7 +11,7 @@ from tests.support.attempts import ATTEMPT
 from tests.support.kept import kept, settings
 
 from ringfence.daemon import account_facts
-from ringfence.daemon.account_facts import AccountFactsReader, Failed
+from ringfence.daemon.account_facts import AccountFactsReader, FailureMemory
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
@@ -27,7 +27,7 @@ def judged(account: str, number: int = 1, how: Disposition = Disposition.COUNTED
 
 def test_failures_are_remembered_by_address() -> None:
     """Each address has the number of its failures; proofs and forged names are no failures."""
-    failed = Failed(Friends())
+    failed = FailureMemory(Friends())
     for one in (judged("204"), judged("204"), judged("204", 2), judged("")):
         failed.on_judgement(one)
     failed.on_judgement(judged("204", 3, Disposition.FORGED))
@@ -45,7 +45,7 @@ def test_names_of_an_attacker_displace_no_account(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(account_facts, "MOST_UNKNOWN", 10)
     friends = Friends()
     friends.add(friend(account="204"))
-    failed = Failed(friends)
+    failed = FailureMemory(friends)
     for one in (
         judged("204"),
         *(judged("204", n) for n in range(2, 50)),
@@ -59,11 +59,36 @@ def test_names_of_an_attacker_displace_no_account(monkeypatch: pytest.MonkeyPatc
     assert failed.of("98") != []
 
 
+def test_the_memory_is_bounded_by_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounts with many addresses leave room for fewer accounts."""
+    monkeypatch.setattr(account_facts, "MOST_UNKNOWN", 10)
+    memory = FailureMemory(Friends())
+    for account in ("a", "b", "c"):
+        for number in range(1, 5):
+            memory.on_judgement(judged(account, number))
+
+    assert [len(memory.of(account)) for account in ("a", "b", "c")] == [0, 4, 4]
+
+
+def test_an_account_that_is_forgotten_has_its_failures() -> None:
+    """Failures follow an account that becomes known, and one that is no longer known."""
+    friends, phone = Friends(), friend(account="204")
+    memory = FailureMemory(friends)
+    memory.on_judgement(judged("204", 1))
+    friends.add(phone)
+    memory.on_judgement(judged("204", 2))
+    friends = Friends()
+    memory._friends = friends
+    memory.on_judgement(judged("204", 3))
+
+    assert [str(one.last.address) for one in memory.of("204")] == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+
+
 def test_the_facts_of_an_account(tmp_path: Path) -> None:
     """The phone, its ban, and the list that denies it are found."""
     with kept(tmp_path, settings()) as made:
         made.side.start()
-        failed = Failed(made.side.friends.friends)
+        failed = FailureMemory(made.side.friends.friends)
         wall = made.side.clock.wall()
         made.side.friends.add([evolve(friend(account="204"), until=wall + 60)])
         failed.on_judgement(judged("204", 9))

@@ -12,7 +12,7 @@ import pytest
 from tests.support.kept import Kept, kept, settings
 
 from ringfence.config.converters import MAX_DURATION
-from ringfence.daemon.account_facts import Failed
+from ringfence.daemon.account_facts import FailureMemory
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.status import StatusData
 from ringfence.daemon.tops import TopCounts, TopRequests
@@ -29,7 +29,9 @@ class Office:
         made.side.start()
         side = made.side
         tops = TopRequests(side, TopCounts(side.store.tops, side.store.best_effort, side.clock.wall))
-        self.handlers = RequestHandlers(side, self._seen, Failed(side.friends.friends), tops).handlers()
+        self.handlers = RequestHandlers(
+            side, self._seen, FailureMemory(side.friends.friends), tops
+        ).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:
         return StatusData(
@@ -78,11 +80,22 @@ def test_bans_are_placed_listed_and_ended(office: Office) -> None:
     assert problems == ["198.51.100.7/32: is allowed (see: ringfence allow list)"]
     assert office.listed() == {"192.0.2.1", "203.0.113.0/24", "2001:db8::/64", "192.0.2.2"}
     assert office.ask("unban", networks=["203.0.113.1", "192.0.2.9"]) == {
-        "problems": ["192.0.2.9/32: is not banned"],
+        "problems": [],
         "notes": ["203.0.113.0/24: the rest of it stays banned, in 8 parts"],
+        "not_banned": ["192.0.2.9/32"],
     }
     assert office.ask("unban", all=True) == 11
     assert office.listed() == set()
+
+
+def test_an_unban_of_allowed_addresses_is_passed_on(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allow list may have ended their bans already; otherwise an unban of nothing is no news."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(office.kept.side.notifier, "on_unban", lambda names, _result: seen.append(names))
+    for allowed in (False, True):
+        office.ask("unban", networks=["192.0.2.9"], allowed=allowed)
+
+    assert seen == [["192.0.2.9"]]
 
 
 def test_a_list_may_be_of_some(office: Office) -> None:

@@ -28,10 +28,11 @@ _PROVEN = (Scope.FULL, Scope.SIP)
 
 @frozen
 class UnbanResult:
-    """The result of an unban: lines about problems, and lines with notes."""
+    """The result of an unban: lines about problems, lines with notes, and the networks that had no ban."""
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    not_banned: tuple[str, ...] = ()
 
 
 def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
@@ -64,6 +65,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     """
     problems: list[str] = []
     notes: list[str] = []
+    not_banned: list[str] = []
     for network in networks:
         enforcer.require_enforcing()  # it may be switched off meanwhile
         found = dict.fromkeys(enforcer.known.overlapping(network, enforcer.clock.wall()))
@@ -72,7 +74,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             enforcer.adopt(foreign)
             found = dict.fromkeys(foreign)
         if not found:
-            problems.append(f"{network}: is not banned")
+            not_banned.append(str(network))
         for key in found:
             parts = without(network_of(key)[0], whole_sender(network))
             failed = _split(enforcer, key, parts)
@@ -84,7 +86,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             if not parts and banned.prefixlen < network.prefixlen:
                 notes.append(f"{banned}: unbanned as a whole, since one sender has all of it")
         problems += failure_lines(await _unban_recorded(enforcer, list(found)))
-    return UnbanResult(tuple(problems), tuple(notes))
+    return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
 
 async def unban_all(enforcer: Enforcer) -> int:

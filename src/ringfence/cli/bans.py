@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from attrs import asdict
 
 from ringfence.cli import times
 from ringfence.cli.common import (
@@ -165,20 +166,21 @@ def unban(
     from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
 
     networks = networks_from(addresses or [])
-    settings = settings_or_defaults(config)
+    settings, code = settings_or_defaults(config), 0
+    if allow:  # first, so that no ban comes in between
+        code = allow_entries(config, [format_network(network) for network in networks], "unban --allow")
     with errors_reported():
         if everything:
             echo(f"{counted(_unban_everything(settings), 'ban')} ended")
             return
-        answer = _unban(settings, networks)
-        if allow:  # an address that is not banned is allowed too
-            answer["problems"] = [one for one in answer["problems"] if not one.endswith(": is not banned")]
+        answer = _unban(settings, networks, allowed=allow)
+        problems = list(answer["problems"])
+        if not allow:  # an address that is not banned is allowed too
+            problems += [f"{network}: is not banned" for network in answer["not_banned"]]
         echo_stderr(*answer["notes"])
-        _print_outcome(
-            "unbanned", addresses or [], [str(network) for network in networks], answer["problems"]
-        )
-    if allow:
-        allow_entries(config, [format_network(network) for network in networks], "unban --allow")
+        _print_outcome("unbanned", addresses or [], [str(network) for network in networks], problems)
+    if code:
+        raise typer.Exit(code)
 
 
 def _unban_everything(settings: "Settings") -> int:
@@ -192,14 +194,16 @@ def _unban_everything(settings: "Settings") -> int:
     return number
 
 
-def _unban(settings: "Settings", networks: "Sequence[Network]") -> dict[str, list[str]]:
+def _unban(settings: "Settings", networks: "Sequence[Network]", *, allowed: bool) -> dict[str, list[str]]:
     try:
-        answer: dict[str, list[str]] = ask(settings, "unban", networks=[str(n) for n in networks])
+        answer: dict[str, list[str]] = ask(
+            settings, "unban", networks=[str(n) for n in networks], allowed=allowed
+        )
     except DaemonUnreachableError:
         from ringfence.daemon.offline import unban_networks  # noqa: PLC0415 - loaded when the command runs
 
         found = unban_networks(settings, networks)
-        answer = {"problems": list(found.problems), "notes": list(found.notes)}
+        answer = {name: list(lines) for name, lines in asdict(found).items()}
         echo_stderr(WITHOUT_DAEMON)
     return answer
 

@@ -229,9 +229,13 @@ def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:
     return alarms, False
 
 
-def allow_entries(path: Path, entries: list[str], note: str) -> None:
-    """Add entries to the allow list, as `allow add` does."""
-    _add(path, ALLOW, entries, note, "")
+def allow_entries(path: Path, entries: list[str], note: str) -> int:
+    """Add entries to the allow list, as `allow add` does; return its exit code."""
+    try:
+        _add(path, ALLOW, entries, note, "")
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
 
 
 def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:

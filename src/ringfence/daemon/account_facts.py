@@ -1,9 +1,9 @@
 """The facts about one account, from a running daemon, and its memory of failures.
 
-``Failed`` remembers the failures of accounts by address, whether or not they count. The accounts that work
-here have a table of their own, so that an attacker who tries many names displaces none of them. Bounds:
-``MOST_KNOWN`` and ``MOST_UNKNOWN`` accounts, and ``MOST_ADDRESSES`` of each; those that failed longest ago
-are discarded first, but addresses where the account works last.
+``FailureMemory`` remembers the failures of accounts by address, whether or not they count. The accounts that
+work here have a table of their own, so that an attacker who tries many names displaces none of them. Bounds:
+``MOST_KNOWN`` and ``MOST_UNKNOWN`` pairs of account and address, and ``MOST_ADDRESSES`` of each account;
+those that failed longest ago are discarded first, but addresses where the account works last.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Any
+
+from attrs import Factory, define
 
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.friends import Friends
@@ -22,7 +24,7 @@ from ringfence.explain.account_offline import MOST_ATTEMPTS
 from ringfence.model import Address, Ban, ListKind, Scope
 from ringfence.store.bans import KEEP
 
-MOST_KNOWN = 16_384
+MOST_KNOWN = 8_192
 MOST_UNKNOWN = 2_048
 MOST_ADDRESSES = 16
 _MAX_NAME = 256  # characters of an account in a request
@@ -30,13 +32,36 @@ _MAX_NAME = 256  # characters of an account in a request
 _Here = OrderedDict[Address, Failures]
 
 
-class Failed:
+@define(eq=False)
+class _Table:
+    """Accounts with their failures, at most ``most`` in total: accounts that failed longest ago go first."""
+
+    most: int
+    accounts: OrderedDict[str, _Here] = Factory(OrderedDict)
+    size: int = 0
+
+    def pop(self, account: str) -> _Here:
+        """Remove an account, and return its failures."""
+        here = self.accounts.pop(account, None) or OrderedDict()
+        self.size -= len(here)
+        return here
+
+    def add(self, account: str, here: _Here) -> None:
+        """Add an account as the one that failed last."""
+        self.accounts[account] = here
+        self.size += len(here)
+        while self.size > self.most:
+            _, removed = self.accounts.popitem(last=False)
+            self.size -= len(removed)
+
+
+class FailureMemory:
     """The latest failures of accounts, by address."""
 
     def __init__(self, friends: Friends) -> None:
         self._friends = friends
-        self._known: OrderedDict[str, _Here] = OrderedDict()
-        self._unknown: OrderedDict[str, _Here] = OrderedDict()
+        self._known = _Table(MOST_KNOWN)
+        self._unknown = _Table(MOST_UNKNOWN)
 
     def on_judgement(self, judgement: Judgement) -> None:
         """Record an attempt on an account."""
@@ -44,33 +69,31 @@ class Failed:
         account = attempt.account
         if not account or disposition in (Disposition.PROVEN, Disposition.FORGED):
             return
-        known = self._friends.knows_account(account)
-        table, most = (self._known, MOST_KNOWN) if known else (self._unknown, MOST_UNKNOWN)
-        if account not in table:
-            table[account] = self._unknown.pop(account, OrderedDict())
-        here = table[account]
-        table.move_to_end(account)
-        if len(table) > most:
-            table.popitem(last=False)
+        table, other = self._unknown, self._known
+        if self._friends.knows_account(account):
+            table, other = other, table
+        earlier = other.pop(account)  # the account has become known, or is forgotten
+        here = table.pop(account) or earlier
         before = here.pop(attempt.address, None)
         first, times = (before.first, before.times) if before is not None else (attempt.time, 0)
         here[attempt.address] = Failures(attempt, first, times + 1)
         if len(here) > MOST_ADDRESSES:
             strange = (one for one in here if not self._friends.worked_at(account, one))
             del here[next(strange, next(iter(here)))]
+        table.add(account, here)
 
     def of(self, account: str) -> list[Failures]:
         """Return the failures of ``account``, those of the latest address last."""
-        here = self._known.get(account) or self._unknown.get(account)
+        here = self._known.accounts.get(account) or self._unknown.accounts.get(account)
         return list(here.values()) if here else []
 
 
 class AccountFactsReader:
     """Handles ``{"do": "why_account", "account": "204"}`` from the firewall's side."""
 
-    def __init__(self, side: FirewallSide, failed: Failed) -> None:
+    def __init__(self, side: FirewallSide, failures: FailureMemory) -> None:
         self._side = side
-        self._failed = failed
+        self._failures = failures
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
         """Handle a request."""
@@ -91,7 +114,7 @@ class AccountFactsReader:
             problems.append(f"recorded attempts are unknown: {error}")
         known = side.friends.friends
         friends, former = known.of_account(account)
-        failures = merged(self._failed.of(account), recorded)
+        failures = merged(self._failures.of(account), recorded)
         homes = dict.fromkeys(friend.address for friend in (*friends, *former))
         addresses = dict.fromkeys([*homes, *(one.last.address for one in failures)])
         return AccountFacts(

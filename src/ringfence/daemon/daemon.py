@@ -23,7 +23,7 @@ from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import systemd, trial
-from ringfence.daemon.account_facts import Failed
+from ringfence.daemon.account_facts import FailureMemory
 from ringfence.daemon.collector import release_freed_memory, tune_collector
 from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
@@ -196,7 +196,7 @@ def build_daemon(
     clock: Clock,
 ) -> Daemon:
     """Build the daemon around ``side``; its configuration is at ``path``."""
-    failed = Failed(side.friends.friends)
+    failures = FailureMemory(side.friends.friends)
     tops = TopCounts(side.store.tops, side.store.best_effort, clock.wall)
     effects = EffectHandler(
         side.enforcer.carry_out,
@@ -206,7 +206,7 @@ def build_daemon(
         observe=Suspects(side.backend, clock).observe,
         learn=side.friends.on_success,
         unshield=side.friends.changed.set,
-        watch=(failed.on_judgement, tops.on_judgement, side.feed.on_judgement),
+        watch=(failures.on_judgement, tops.on_judgement, side.feed.on_judgement),
     )
     pipeline = Pipeline(side.detector, effects, clock, settings.asterisk[0].name, side.feed.on_events)
     floods = FloodJudge(side.limiter, side.detector, connections.had_any, effects, clock)
@@ -218,7 +218,7 @@ def build_daemon(
     status = StatusCollector(side, sources, wire, reloader, connections, writer, clock, metrics)
     startup = StartupWait(side.friends, sources, effects, reloader, clock)
     recorders = Recorders(TimelineRecorder(side.detector, side.enforcer, side.store, clock), tops, metrics)
-    requests = RequestHandlers(side, status.collect, failed, TopRequests(side, tops))
+    requests = RequestHandlers(side, status.collect, failures, TopRequests(side, tops))
     return Daemon(side, startup, floods, sources, reloader, connections, status, requests, recorders)
 
 

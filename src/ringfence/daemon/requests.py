@@ -13,7 +13,7 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import Encoded
 from ringfence.daemon import trial
-from ringfence.daemon.account_facts import AccountFactsReader, Failed
+from ringfence.daemon.account_facts import AccountFactsReader, FailureMemory
 from ringfence.daemon.alarm_requests import AlarmRequests
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.past_bans import past_bans, since_from
@@ -30,14 +30,14 @@ from ringfence.networks import overlap
 class RequestHandlers:
     """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status.
 
-    ``failed`` remembers the failures of accounts, ``tops`` answers ``ringfence top``.
+    ``failures`` remembers the failures of accounts, ``tops`` answers ``ringfence top``.
     """
 
     def __init__(
         self,
         side: FirewallSide,
         seen: Callable[[Counters], StatusData],
-        failed: Failed,
+        failures: FailureMemory,
         tops: TopRequests,
     ) -> None:
         self._side = side
@@ -45,7 +45,7 @@ class RequestHandlers:
         self._enforcer = side.enforcer
         self._clock = side.clock
         self._seen = seen
-        self._failed = failed
+        self._failures = failures
         self._tops = tops
         self._friend_requests = FriendRequests(side.friends, side.clock.wall)
         self._list_requests = ListRequests(side.lists, side.store.entries, side.clock.wall)
@@ -69,7 +69,7 @@ class RequestHandlers:
             **self._tops.handlers(),
             **AlarmRequests(side.alarms, side.kept_alarms, side.store, side.clock).handlers(),
             "why": self._why,
-            "why_account": AccountFactsReader(self._side, self._failed).answer,
+            "why_account": AccountFactsReader(self._side, self._failures).answer,
             "notify_test": self._notify_test,
         }
 
@@ -134,7 +134,9 @@ class RequestHandlers:
             return number
         networks = _networks(request)
         result = await unban(self._enforcer, networks)
-        if len(result.problems) < len(networks):
+        # If they were allowed before, that may have ended their bans already.
+        ended = len(result.problems) + len(result.not_banned) < len(networks)
+        if ended or request.get("allowed") is True:
             names = [format_network(network) for network in networks]
             self._side.notifier.on_unban(names, "; ".join([*result.problems, *result.notes]))
         return asdict(result)
