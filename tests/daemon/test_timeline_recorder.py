@@ -16,10 +16,11 @@ from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.kept import Kept
 from tests.support.world import START
 
+from ringfence.control import Encoded
 from ringfence.daemon.timeline_recorder import TimelineRecorder
 from ringfence.errors import ControlError
 from ringfence.model import AttemptKind, Ban, EventKind
-from ringfence.store.timeline import DAY, MINUTE
+from ringfence.store.timeline import DAY, MINUTE, Slot
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 
@@ -60,6 +61,22 @@ class Recorded:
 @pytest.fixture(name="recorded")
 def _recorded(kept: Kept) -> Recorded:
     return Recorded(kept)
+
+
+def test_an_answer_at_the_turn_of_a_minute_counts_once(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded while the database is read is not added to what the database has."""
+    recorded.guess()
+    encoded, once = recorded.recorder._encoded, iter([recorded.recorder.record])
+
+    def meanwhile(seconds: float, new: Slot) -> Encoded:
+        for record in once:
+            record()
+        return encoded(seconds, new)
+
+    monkeypatch.setattr(recorded.recorder, "_encoded", meanwhile)
+    assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"total": 1, "proven": 0}}
 
 
 def test_each_minute_has_what_happened_in_it(recorded: Recorded) -> None:

@@ -1,14 +1,14 @@
 """The accounts and addresses with the most attempts."""
 
 import asyncio
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
 from tests.support.attempts import ATTEMPT
-from tests.support.kept import kept, settings
+from tests.support.kept import PHONE, kept, settings
 
 from ringfence.daemon import tops as module
 from ringfence.daemon.tops import TopCounts, TopRequests
@@ -51,6 +51,34 @@ def test_the_tops_of_a_period(tmp_path: Path) -> None:
     assert [(one["name"], one["attempts"], one["banned"]) for one in addresses] == [("192.0.2.1", 4, True)]
     assert view["latest_bans"][0]["address"] == "192.0.2.1"
     assert (view["bans"], len(view["minutes"])) == (1, 60)
+
+
+def test_ipv6_is_counted_as_the_rules_count_it(tmp_path: Path) -> None:
+    """All addresses of a /64 are one sender, which may have a friend."""
+    with kept(tmp_path, settings()) as made:
+        side = made.side
+        side.friends.add([evolve(PHONE, address=ip_address("2001:db8::7"))])
+        counts = TopCounts(side.store.tops, side.store.best_effort, side.clock.wall)
+        for number in range(3):
+            attempt = evolve(ATTEMPT, address=ip_address("2001:db8::") + number)
+            counts.on_judgement(Judgement(attempt, ip_network("2001:db8::/64"), Disposition.COUNTED))
+        answer: Any = TopRequests(side, counts).handlers()["tops"]({"kind": "addresses"})
+        found = asyncio.run(answer)
+
+    assert [(one["name"], one["attempts"], one["known"]) for one in found] == [("2001:db8::/64", 3, True)]
+
+
+def test_names_are_short(tmp_path: Path) -> None:
+    """A name of control characters takes no more room than another one."""
+    with kept(tmp_path, settings()) as made:
+        side = made.side
+        counts = TopCounts(side.store.tops, side.store.best_effort, lambda: 7_200.0)
+        counts.on_judgement(judged("\U000e0001" * 128))
+        counts.on_judgement(judged("\U0001f600" * 128))
+        counts.save()
+        found = side.store.tops.top("accounts", 0.0, 9)
+
+    assert [len(one.name.encode()) for one in found] == [module.MAX_NAME] * 2
 
 
 def test_names_with_few_attempts_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

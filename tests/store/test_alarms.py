@@ -42,7 +42,9 @@ def test_the_history_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -
 def test_a_hostile_subject_and_an_unknown_code(store: Store) -> None:
     """A text that SQLite refuses is escaped, and a row of another version is left out."""
     store.alarms.record([evolve(ONE, subject="\ud800\x1b" + "x" * 65_536)])
-    assert store.alarms.active()[0].subject.startswith("\\ud800\\x1bx")
+    [found] = store.alarms.active()
+    assert found.subject.startswith("\\ud800\\x1bx")
+    assert len(found.subject) == alarms.MAX_SUBJECT
     with store._connection.transaction() as execute:
         execute("UPDATE alarms SET code = 'alarm.of_the_future'")
     assert store.alarms.active() == []

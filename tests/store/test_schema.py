@@ -18,6 +18,11 @@ def test_each_migration_follows_the_previous_one() -> None:
             "INSERT INTO attempts VALUES"
             " (1, 1.0, 'pbx', '192.0.2.1', 'guess', 0, 'PJSIP', 'UDP', 'alice', 'InvalidPassword', 1, 0)"
         )
+        connection.executemany(
+            "INSERT INTO attempts VALUES"
+            " (1, ?, 'pbx', '192.0.2.1', 'probe', 0, 'PJSIP', 'UDP', '', 'InvalidAccountID', 1, 0)",
+            [(2.0,), (3.0,)],
+        )
         for script in SCHEMA[1:]:
             connection.executescript(script)
         row = connection.execute(
@@ -27,7 +32,7 @@ def test_each_migration_follows_the_previous_one() -> None:
         made = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in made}
 
-    assert row == ("full", 1, 0, 1, 0, 1, "alice")
+    assert row == ("full", 3, 0, 1, 0, 1, "alice")
     assert sources == ("alice", "")
     others = {"positions", "entries", "facts", "friends", "alarms", "tops", "timeline", "timeline_counts"}
     assert tables == {"bans", "attempts", "switches", *others}

@@ -14,6 +14,7 @@ from typing import Any
 from ringfence.alarms import AlarmRecord, Alarms
 from ringfence.clock import Clock
 from ringfence.control import USER
+from ringfence.daemon.periods import period_from
 from ringfence.errors import ControlError
 from ringfence.store.alarms import KEEP_ALARMS
 from ringfence.store.database import Store
@@ -61,10 +62,7 @@ class AlarmRequests:
     async def _list(self, request: Mapping[str, Any]) -> object:
         if request.get("past") is not True:
             return [record.as_json() for record in self._alarms.records()]
-        seconds = request.get("seconds", KEEP_ALARMS)
-        if not isinstance(seconds, int | float) or not seconds > 0:
-            raise ControlError("a period needs a duration in seconds above 0")
-        since = self._clock.wall() - seconds
+        since = self._clock.wall() - period_from(request, KEEP_ALARMS)
         past = await asyncio.to_thread(self._store.alarms.past, since, MOST_PAST)
         return [record.as_json() for record in past]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ringfence.errors import ControlError
+from ringfence.daemon.periods import period_from
 from ringfence.model import Network, format_network, printable, rfc3339
 from ringfence.networks import overlap
 from ringfence.store.bans import KEEP, BanTable
@@ -32,10 +32,7 @@ def past_bans(
 
 def since_from(request: Mapping[str, Any], now: float) -> float:
     """Return the begin of the period of a request: ``seconds`` ago; without it, all that is kept."""
-    seconds = request.get("seconds", KEEP)
-    if not isinstance(seconds, int | float) or not seconds > 0:
-        raise ControlError("a period needs a duration in seconds above 0")
-    return now - min(seconds, KEEP)
+    return now - min(period_from(request, KEEP), KEEP)
 
 
 def _as_json(one: EndedBan) -> dict[str, Any]:

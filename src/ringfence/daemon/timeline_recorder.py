@@ -9,15 +9,14 @@ from typing import Any
 
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
-from ringfence.config.converters import MAX_DURATION
 from ringfence.control import Encoded
 from ringfence.daemon.history import ATTEMPTS, BANS, PROVEN, TOTAL, UNBANS, UNCONFIRMED, read_history
+from ringfence.daemon.periods import period_from
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
-from ringfence.errors import ControlError
 from ringfence.model import Origin, Proof
 from ringfence.store.database import Store
-from ringfence.store.timeline import MINUTE, Slot
+from ringfence.store.timeline import DAY, MINUTE, Slot
 
 OTHER_RULE = "other"
 """The name of all rules that this version does not have: a ban that is split keeps its rule."""
@@ -38,6 +37,7 @@ class TimelineRecorder:
         self._enforcer = enforcer
         self._store = store
         self._clock = clock
+        self._records = 0
         self._recorded = self._counts()
         self._until = clock.mono()
 
@@ -53,6 +53,7 @@ class TimelineRecorder:
     def record(self) -> None:
         """Add to the database what is not recorded yet."""
         new = self.unrecorded()
+        self._records += 1
         self._recorded.update(new.counts)
         self._until += new.watched
         self._store.best_effort.write(partial(self._store.timeline.add, new.start, new.watched, new.counts))
@@ -67,10 +68,12 @@ class TimelineRecorder:
 
     async def answer(self, request: Mapping[str, Any]) -> Encoded:
         """Handle ``{"do": "history", "seconds": 86400}``. A thread reads the database and encodes."""
-        seconds = request.get("seconds", 0)
-        if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION:
-            raise ControlError("the history needs a time in seconds, above 0 and at most ten years")
-        return await asyncio.to_thread(self._encoded, seconds, self.unrecorded())
+        seconds = period_from(request, DAY)
+        while True:
+            before = self._records
+            encoded = await asyncio.to_thread(self._encoded, seconds, self.unrecorded())
+            if before == self._records:  # otherwise the database may have the same counts by now
+                return encoded
 
     def _encoded(self, seconds: float, new: Slot) -> Encoded:
         found = read_history(self._store.timeline, seconds, self._clock.wall(), new)

@@ -1,7 +1,8 @@
 """The accounts and addresses with the most attempts, and the data of ``ringfence top``.
 
-Attempts are counted in memory and added to the database every few minutes. If there are more than ``MOST``
-names, those with the fewest attempts are dropped: a name that matters has many.
+IPv6 addresses are counted by /64, as the rules count them. Attempts are counted in memory and added to the
+database every few minutes. If there are more than ``MOST`` names, those with the fewest attempts are dropped:
+a name that matters has many.
 """
 
 import asyncio
@@ -14,18 +15,21 @@ from typing import Any
 
 from ringfence.bans.ledger import Record, network_of
 from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.periods import period_from
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.model import Scope, format_network, printable, rfc3339
 from ringfence.store.best_effort import BestEffort
+from ringfence.store.rows import shortened
 from ringfence.store.tops import HOUR, KEEP_HOURS, TopTable
 
-KINDS = ("accounts", "addresses")
+LISTS = ("accounts", "addresses")
 MOST = 4_096
 MOST_SAVED = 200
 MOST_LISTED = 1_000
 MOST_BANS = 200
 MOST_ATTEMPTS = 50
+MAX_NAME = 48  # bytes of an account
 _WAIT = 1.0  # seconds
 
 
@@ -36,7 +40,7 @@ class TopCounts:
         self._table = table
         self._best_effort = best_effort
         self._wall = wall
-        self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+        self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in LISTS}
         self._hour = 0
 
     def on_judgement(self, judgement: Judgement) -> None:
@@ -47,9 +51,9 @@ class TopCounts:
         if hour != self._hour:
             self.save()
             self._hour = hour
-        self._count("addresses", str(judgement.attempt.address))
+        self._count("addresses", format_network(judgement.subject))
         if judgement.attempt.account:
-            self._count("accounts", printable(judgement.attempt.account))
+            self._count("accounts", shortened(printable(judgement.attempt.account), MAX_NAME))
 
     def _count(self, kind: str, name: str) -> None:
         counts = self._counts[kind]
@@ -66,7 +70,7 @@ class TopCounts:
             for kind, counts in self._counts.items()
             if counts
         ]
-        self._counts = {kind: Counter() for kind in KINDS}
+        self._counts = {kind: Counter() for kind in LISTS}
         return queued
 
     async def save_and_wait(self) -> None:
@@ -89,14 +93,14 @@ class TopRequests:
 
     async def _list(self, request: Mapping[str, Any]) -> object:
         """Return the accounts or addresses with the most attempts of the last ``seconds``."""
-        kind, seconds = request.get("kind"), request.get("seconds", 86_400)
-        if kind not in KINDS or not isinstance(seconds, int | float) or not seconds > 0:
-            raise ControlError("a list has a kind (accounts or addresses) and a period in seconds")
+        kind, seconds = request.get("kind"), period_from(request, 86_400.0)
+        if kind not in LISTS:
+            raise ControlError(f"the lists are: {', '.join(LISTS)}")
         await self._counts.save_and_wait()
         side, now = self._side, self._side.clock.wall()
         since = now - min(seconds, KEEP_HOURS * HOUR)
         found = await asyncio.to_thread(side.store.tops.top, str(kind), since, MOST_LISTED)
-        known = self._is_known_account if kind == "accounts" else self._is_friend
+        known = self._is_known_account if kind == "accounts" else self._has_friend
         return [
             {
                 "name": printable(one.name),
@@ -111,8 +115,8 @@ class TopRequests:
     def _is_known_account(self, name: str) -> bool:
         return self._side.friends.friends.knows_account(name)
 
-    def _is_friend(self, name: str) -> bool:
-        return self._side.friends.friends.has(ip_network(name).network_address)
+    def _has_friend(self, name: str) -> bool:
+        return self._side.friends.friends.any_in(ip_network(name))
 
     def _is_banned(self, name: str, now: float) -> bool:
         network = ip_network(name)

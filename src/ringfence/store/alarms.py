@@ -8,12 +8,14 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmRecord
 from ringfence.model import printable
 from ringfence.store.connection import Connection
-from ringfence.store.rows import INVALID_ROW, Execute, times
+from ringfence.store.rows import INVALID_ROW, Execute, shortened, times
 
 KEEP_ALARMS = 90 * 86_400.0
 """Seconds for which cleared alarms are kept."""
-MOST_ALARMS = 20_000
+MOST_ALARMS = 10_000
 """The maximum number of cleared alarms, some 10 MB. Those that cleared first are removed."""
+MAX_SUBJECT, MAX_TEXT, MAX_NAME = 300, 500, 100
+"""The maximum lengths of texts in bytes: an account of a sender is in both subject and text."""
 
 _COLUMNS = (
     "number, code, subject, text, since, last, until, times, held, cleared,"
@@ -79,8 +81,8 @@ def _write(execute: Execute, one: AlarmRecord) -> None:
         (
             one.number,
             str(one.code),
-            printable(one.subject),  # SQLite refuses surrogates
-            printable(one.text),
+            shortened(printable(one.subject), MAX_SUBJECT),
+            shortened(printable(one.text), MAX_TEXT),
             one.since,
             one.last,
             one.until,
@@ -88,9 +90,9 @@ def _write(execute: Execute, one: AlarmRecord) -> None:
             int(one.held),
             one.cleared,
             one.acknowledged,
-            printable(one.acknowledged_by),
+            shortened(printable(one.acknowledged_by), MAX_NAME),
             one.dismissed,
-            printable(one.dismissed_by),
+            shortened(printable(one.dismissed_by), MAX_NAME),
         ),
     )
 

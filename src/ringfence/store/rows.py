@@ -41,6 +41,11 @@ LAST = 253_402_300_799.0
 _BETWEEN = "\n"  # a log's path may have blanks
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text that SQLite accepts, with at most ``most`` bytes of UTF-8."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+
+
 def add_attempt(execute: Execute, ban: int, attempt: Attempt) -> None:
     """Write one attempt of a ban."""
     execute(_ADD_ATTEMPT, (ban, *attempt_row(attempt)))

@@ -92,7 +92,8 @@ SCHEMA = (
     UPDATE bans SET accounts =
         (SELECT count(DISTINCT account) FROM attempts WHERE ban = bans.id AND account != '');
     UPDATE bans SET account =
-        (SELECT account FROM attempts WHERE ban = bans.id GROUP BY account ORDER BY count(*) DESC LIMIT 1)
+        (SELECT account FROM attempts WHERE ban = bans.id AND account != ''
+            GROUP BY account ORDER BY count(*) DESC LIMIT 1)
         WHERE accounts > 0;
     """,
     """
