@@ -20,7 +20,7 @@ from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
 from ringfence.model import FriendReason, ListKind
-from ringfence.store.history import Past
+from ringfence.store.past import Past
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"

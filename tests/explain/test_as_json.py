@@ -10,7 +10,7 @@ from tests.support.attempts import attempts
 from ringfence.bans.exemptions import ITSELF
 from ringfence.explain.as_json import document
 from ringfence.model import FriendReason, ListKind
-from ringfence.store.history import Past
+from ringfence.store.past import Past
 
 KEYS = [
     *(

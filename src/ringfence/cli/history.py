@@ -67,7 +67,7 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = ask_daemon(path, "history", seconds=seconds)
     except DaemonUnreachableError:
-        from ringfence.daemon.history import read_history  # noqa: PLC0415 - loaded when the command runs
+        from ringfence.daemon.timeline_json import read_history  # noqa: PLC0415 - loaded when the command runs
         from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
         database = settings_from(path).store.path

@@ -8,7 +8,7 @@ from ringfence.daemon.periods import period_from
 from ringfence.model import Network, format_network, printable, rfc3339
 from ringfence.networks import overlap
 from ringfence.store.bans import KEEP, BanTable
-from ringfence.store.history import EndedBan
+from ringfence.store.past import EndedBan
 
 MOST = 10_000
 """The maximum number of ended bans in one answer; the latest ones."""

@@ -10,8 +10,8 @@ from typing import Any
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.control import Encoded
-from ringfence.daemon.history import ATTEMPTS, BANS, PROVEN, TOTAL, UNBANS, UNCONFIRMED, read_history
 from ringfence.daemon.periods import period_from
+from ringfence.daemon.timeline_json import ATTEMPTS, BANS, PROVEN, TOTAL, UNBANS, UNCONFIRMED, read_history
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.model import Origin, Proof
@@ -59,12 +59,12 @@ class TimelineRecorder:
         self._store.best_effort.write(partial(self._store.timeline.add, new.start, new.watched, new.counts))
 
     def unrecorded(self) -> Slot:
-        """Return what is not recorded yet, in the middle of its time."""
+        """Return what is not recorded yet, in the minute in the middle of its time."""
         watched = max(0.0, self._clock.mono() - self._until)
         gained = self._counts()
         gained.subtract(self._recorded)
-        at = int(self._clock.wall() - watched / 2)
-        return Slot(at, watched, {name: number for name, number in gained.items() if number})
+        start = int((self._clock.wall() - watched / 2) // MINUTE) * MINUTE
+        return Slot(start, watched, {name: number for name, number in gained.items() if number})
 
     async def answer(self, request: Mapping[str, Any]) -> Encoded:
         """Handle ``{"do": "history", "seconds": 86400}``. A thread reads the database and encodes."""

@@ -12,7 +12,7 @@ from ringfence.explain.remarks import remarks
 from ringfence.friends.exchange import as_json
 from ringfence.lists.lookup import Holder
 from ringfence.model import Ban, Friend, ListKind, Proof, format_network, printable, rfc3339
-from ringfence.store.history import Past
+from ringfence.store.past import Past
 
 Document = dict[str, Any]
 

@@ -13,7 +13,7 @@ from ringfence.firewall.contract import Element
 from ringfence.lists.lookup import Holder
 from ringfence.model import Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
 from ringfence.networks import overlap
-from ringfence.store.history import Past
+from ringfence.store.past import Past
 
 WIRE = "wire"
 

@@ -10,7 +10,7 @@ from ringfence.firewall.contract import Backend, Element
 from ringfence.model import Ban, Network, Scope
 from ringfence.networks import contains
 from ringfence.store.bans import KEEP, BanTable
-from ringfence.store.history import Past
+from ringfence.store.past import Past
 
 MAX_PAST = 50
 """The maximum number of recorded bans that are returned. They are the latest ones."""

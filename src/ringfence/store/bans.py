@@ -12,7 +12,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 from ringfence.model import Attempt, Ban, Network, Origin, Scope
 from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.connection import Connection
-from ringfence.store.history import EndedBan, Past, ended_bans, past_of
+from ringfence.store.past import EndedBan, Past, ended_bans, past_of
 from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
 
 KEEP = 90 * 86_400.0

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ringfence.daemon.history import read_history
+from ringfence.daemon.timeline_json import read_history
 from ringfence.store.database import Store
 from ringfence.store.timeline import DAY, HOUR, Slot
 

@@ -8,7 +8,7 @@ from tests.support.attempts import attempts, ban_of
 from ringfence.model import Proof, Scope
 from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.database import Store
-from ringfence.store.history import End
+from ringfence.store.past import End
 
 MOST = 10
 
