@@ -30,7 +30,7 @@ from ringfence.config.loader import (
     WireSettings,
     load,
 )
-from ringfence.config.schema import MetricsSettings, default_rules
+from ringfence.config.schema import DisplaySettings, MetricsSettings, default_rules
 from ringfence.detect.rules import RULES
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -54,6 +54,7 @@ TABLES = {
     "store": StoreSettings,
     "control": ControlSettings,
     "metrics": MetricsSettings,
+    "display": DisplaySettings,
 }
 _HEAD = re.compile(r"#?\[{1,2}([a-z_.]+)\]{1,2}")
 _KEY = re.compile(r"#?([a-z_]+) = \S")
