@@ -17,7 +17,7 @@ from ringfence.daemon.alarm_requests import AlarmRequests, KeptAlarms
 from ringfence.errors import ControlError
 from ringfence.store.database import Store
 
-HOSTILE = "\x1b[2J\u202e" + "x" * 65_536
+HOSTILE = "\x1b[2J\u202e" + "\U000e0001" * 65_536
 ME = getpwuid(os.geteuid()).pw_name
 
 

@@ -16,11 +16,13 @@ from ringfence.clock import Clock
 from ringfence.control import USER
 from ringfence.daemon.periods import period_from
 from ringfence.errors import ControlError
+from ringfence.model import printable
 from ringfence.store.alarms import KEEP_ALARMS
 from ringfence.store.database import Store
+from ringfence.store.rows import shortened
 
 MOST_PAST = 2_000
-_MAX_NAME = 64  # characters of a person's name
+_MAX_NAME = 64  # bytes of the name that a person gives
 
 
 class KeptAlarms:
@@ -93,5 +95,5 @@ def _person(request: Mapping[str, Any]) -> str:
         name = getpwuid(user).pw_name if user is not None else ""
     except KeyError:
         name = str(user)
-    by = by[:_MAX_NAME]
+    by = shortened(printable(by), _MAX_NAME)
     return f"{by} (as {name})" if by and name and by != name else by or name or "unknown"

@@ -14,7 +14,7 @@ KEEP_ALARMS = 90 * 86_400.0
 """Seconds for which cleared alarms are kept."""
 MOST_ALARMS = 10_000
 """The maximum number of cleared alarms, some 10 MB. Those that cleared first are removed."""
-MAX_SUBJECT, MAX_TEXT, MAX_NAME = 300, 500, 100
+MAX_SUBJECT, MAX_TEXT, MAX_NAME = 300, 500, 300
 """The maximum lengths of texts in bytes: an account of a sender is in both subject and text."""
 
 _COLUMNS = (
