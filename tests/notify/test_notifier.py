@@ -160,6 +160,24 @@ def test_the_stop_waits_for_no_channel_that_hangs() -> None:
     assert dropped == {"hangs", "refuses"}
 
 
+def test_a_late_event_at_the_stop_is_logged() -> None:
+    """A ban while another channel hangs is too late for a channel that has sent its last message."""
+    desk = Desk("hangs", "sends")
+    desk.hanging = {"hangs"}
+
+    async def stop() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(desk.notifier.finish())
+            await asyncio.sleep(0.05)
+            desk.notifier.on_bans([ban()])
+
+    with capture_logs() as logged:
+        asyncio.run(stop())
+
+    dropped = {entry["channel"]: entry["events"] for entry in logged if entry["event"] == "notify.dropped"}
+    assert dropped == {"hangs": 2, "sends": 1}
+
+
 def test_the_stop_does_not_interrupt_a_message() -> None:
     """A message that is being sent is not sent twice."""
     desk = Desk("one")

@@ -7,7 +7,8 @@ for messages that are due. Each channel sends in a task of its own, one message 
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -64,9 +65,7 @@ class Notifier:
         self._outboxes = [before.pop(channel.name, None) or Outbox(channel) for channel in settings.channels]
         for outbox, channel in zip(self._outboxes, settings.channels, strict=True):
             outbox.configure(channel, self._clock.mono())
-        for outbox in before.values():
-            if outbox.waiting:
-                self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
+        self._log_dropped(before.values())
 
     # -- events
 
@@ -126,20 +125,22 @@ class Notifier:
         text = "bans stay in place"
         self._add(Notification(Topic.STOP, Severity.INFO, self._clock.wall(), text=text))
         left = STOP_PATIENCE if self._stop_by is None else self._stop_by - self._clock.mono()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(max(left, LAST_PATIENCE)), asyncio.TaskGroup() as group:
                 for outbox in self._outboxes:
                     group.create_task(self._empty(outbox))
-        except TimeoutError:
-            for outbox in self._outboxes:
-                if outbox.waiting:
-                    self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
+        self._log_dropped(self._outboxes)
+
+    def _log_dropped(self, outboxes: Iterable[Outbox]) -> None:
+        """Log how many events each of these had, which are not sent any more."""
+        for outbox in outboxes:
+            if outbox.waiting:
+                self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
 
     async def _empty(self, outbox: Outbox) -> None:
         """Send what an outbox has, until it is empty or an attempt fails."""
         while (content := outbox.take(self._clock.mono(), 0, last=True)) is not None:
             if not await self._deliver(outbox, content):
-                self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
                 return
 
     async def _deliver(self, outbox: Outbox, content: Mapping[str, object]) -> bool:
