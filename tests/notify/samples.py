@@ -14,7 +14,7 @@ from ringfence.model import (
     Service,
     Transport,
 )
-from ringfence.notify import events
+from ringfence.notify import notifications
 from ringfence.notify.outbox import Digest
 
 WALL = 1_795_154_701.0
@@ -49,10 +49,10 @@ def alarm(code: AlarmCode = AlarmCode.PHONE_BROKEN, subject: str = "204", text: 
     return AlarmEvent(code, subject, text, BEGAN, WALL)
 
 
-def content(*notifications: events.Notification) -> dict[str, Any]:
-    """Return the content of a message with these events."""
+def content(*collected: notifications.Notification) -> dict[str, Any]:
+    """Return the content of a message with these notifications."""
     digest = Digest()
-    for notification in notifications:
+    for notification in collected:
         digest.add(notification)
     return {**digest.as_json(), "dropped": {"messages": 0, "events": 0}}
 
@@ -60,6 +60,6 @@ def content(*notifications: events.Notification) -> dict[str, Any]:
 def hostile_content(name: str) -> dict[str, Any]:
     """Return a message with a ban and an alarm in which a sender's text is everywhere that it can be."""
     return content(
-        events.of_ban(ban(account=name), WALL),
-        events.of_alarm(alarm(subject=name, text=f"an account {name} fails")),
+        notifications.of_ban(ban(account=name), WALL),
+        notifications.of_alarm(alarm(subject=name, text=f"an account {name} fails")),
     )

@@ -9,7 +9,7 @@ from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_con
 from tests.support.peers import free_port, web_server
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.notify import apprise, events
+from ringfence.notify import apprise, notifications
 
 COMMAND = str(Path(sys.executable).with_name("apprise"))
 
@@ -25,7 +25,7 @@ def channel(folder: Path, port: int, *, kind: str = "json", tag: str | None = No
 
 def test_a_message_arrives(tmp_path: Path) -> None:
     """Title, text and type are those of the message."""
-    found = content(events.of_alarm(alarm(AlarmCode.SOURCE_SILENT, "pbx/ami", "it is gone")))
+    found = content(notifications.of_alarm(alarm(AlarmCode.SOURCE_SILENT, "pbx/ami", "it is gone")))
     with web_server() as (port, posted):
         answer = apprise.send(channel(tmp_path, port), found, "pbx1")
 
@@ -38,7 +38,7 @@ def test_a_message_arrives(tmp_path: Path) -> None:
 
 def test_only_services_with_the_tag_get_it(tmp_path: Path) -> None:
     """A tag selects services of Apprise's file."""
-    found = content(events.of_ban(ban(), WALL))
+    found = content(notifications.of_ban(ban(), WALL))
     with web_server() as (port, posted):
         apprise.send(channel(tmp_path, port, tag="oncall"), found, "h")
         with pytest.raises(ValueError, match="apprise ended with"):
@@ -61,7 +61,7 @@ def test_hostile_names_change_nothing(tmp_path: Path, name: str) -> None:
 
 def test_a_service_that_refuses_is_an_error(tmp_path: Path) -> None:
     """So is one that is down, and a missing file."""
-    found = content(events.of_ban(ban(), WALL))
+    found = content(notifications.of_ban(ban(), WALL))
     with web_server(500) as (port, _), pytest.raises(ValueError, match="apprise ended with 1"):
         apprise.send(channel(tmp_path, port), found, "h")
     with pytest.raises(ValueError, match="apprise ended with 1"):

@@ -9,9 +9,9 @@ from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_con
 
 from ringfence.config.environment import overridden
 from ringfence.config.hook_variables import HOOK_VARIABLES
-from ringfence.notify import events, hook
+from ringfence.notify import hook, notifications
 
-CONTENT = content(events.of_ban(ban(7), WALL))
+CONTENT = content(notifications.of_ban(ban(7), WALL))
 
 
 def script(folder: Path, text: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_the_command_gets_the_message(tmp_path: Path) -> None:
 
 def test_several_events_are_a_digest() -> None:
     """The variables of one event are empty then."""
-    found = hook.variables(content(*[events.of_ban(ban(at), WALL) for at in range(3)]), "h", "t")
+    found = hook.variables(content(*[notifications.of_ban(ban(at), WALL) for at in range(3)]), "h", "t")
 
     assert (found["RINGFENCE_EVENT"], found["RINGFENCE_TOTAL"], found["RINGFENCE_SUBJECT"]) == (
         "digest",
@@ -64,7 +64,7 @@ def test_the_variables_are_those_that_the_configuration_ignores() -> None:
 def test_a_variable_without_quotes_is_one_argument_and_no_option(tmp_path: Path) -> None:
     """A blank and a leading dash are encoded."""
     channel = script(tmp_path, f'printf "%s|" $RINGFENCE_SUBJECT > {tmp_path}/out')
-    hook.send(channel, content(events.of_alarm(alarm(subject="--to root -x"))), "h")
+    hook.send(channel, content(notifications.of_alarm(alarm(subject="--to root -x"))), "h")
 
     assert (tmp_path / "out").read_text("utf-8") == "%2D-to%20root%20-x|"
 
@@ -74,7 +74,7 @@ def test_a_careless_script_runs_no_command_of_a_sender(tmp_path: Path, name: str
     """Even a script that passes a variable to ``eval`` executes no hostile text."""
     channel = script(tmp_path, f'cd {tmp_path}; eval "echo $RINGFENCE_SUBJECT $RINGFENCE_TEXT" > out 2>&1')
     before = {path.name for path in tmp_path.iterdir()} | {"out"}
-    found = content(events.of_alarm(alarm(subject=name, text=name)))
+    found = content(notifications.of_alarm(alarm(subject=name, text=name)))
 
     hook.send(channel, found, "h")
 

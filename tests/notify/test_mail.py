@@ -15,10 +15,10 @@ from tests.support.peers import PASSWORD, Mailbox, free_port, mail_server, raw_s
 from ringfence.config.channels import MailSettings
 from ringfence.config.converters import MailAddress, MailSecurity, Port, Text
 from ringfence.model import Secret
-from ringfence.notify import events, mail
+from ringfence.notify import mail, notifications
 from ringfence.notify.sending import channel_as_json
 
-CONTENT = content(events.of_ban(ban(7), WALL))
+CONTENT = content(notifications.of_ban(ban(7), WALL))
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # it is SMTPS
 TO = (MailAddress("admin@example.com"), MailAddress("root"))
 

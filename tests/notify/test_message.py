@@ -1,17 +1,18 @@
 """The text of messages: titles, summaries, and text from outside."""
 
 import pytest
+from attrs import evolve
 from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 
 from ringfence.config.converters import Severity, Topic
-from ringfence.notify import events
-from ringfence.notify.events import Notification
+from ringfence.notify import notifications
 from ringfence.notify.message import SHOWN, compose, without_markup
+from ringfence.notify.notifications import Notification
 
 
 def test_a_single_ban_is_in_the_title() -> None:
     """The title names address and rule; the body adds the length, the accounts and the place."""
-    found = content(events.of_ban(ban(7), WALL))
+    found = content(notifications.of_ban(ban(7), WALL))
     found["events"][0] |= {"country": "DE", "asn": "AS64496", "organisation": "Example Net"}
     message = compose(found, "pbx1")
 
@@ -26,8 +27,10 @@ def test_a_single_ban_is_in_the_title() -> None:
 
 def test_a_storm_is_a_summary() -> None:
     """A thousand bans are counted by rule, and the first ones are listed."""
-    many = [events.of_ban(ban(at, rule="decoy" if at % 10 == 0 else "guess"), WALL) for at in range(1_000)]
-    message = compose(content(*many, events.of_alarm(alarm(), WALL + 30)), "pbx1")
+    many = [
+        notifications.of_ban(ban(at, rule="decoy" if at % 10 == 0 else "guess"), WALL) for at in range(1_000)
+    ]
+    message = compose(content(*many, notifications.of_alarm(evolve(alarm(), time=WALL + 30))), "pbx1")
     lines = message.body.split("\n")
 
     assert message.title == "[ringfence pbx1] 1000 bans, 1 alarm"
@@ -41,8 +44,8 @@ def test_a_storm_is_a_summary() -> None:
 @pytest.mark.parametrize(
     ("notification", "title"),
     [
-        (events.of_alarm(alarm()), "alarm phone.broken 204"),
-        (events.of_unban(["198.18.0.1"], "", WALL), "198.18.0.1 unbanned"),
+        (notifications.of_alarm(alarm()), "alarm phone.broken 204"),
+        (notifications.of_unban(["198.18.0.1"], "", WALL), "198.18.0.1 unbanned"),
         (Notification(Topic.STOP, Severity.INFO, WALL, text="bans stay in place"), "stop"),
     ],
 )
@@ -53,7 +56,7 @@ def test_a_single_event_is_in_the_title(notification: Notification, title: str) 
 
 def test_dropped_messages_are_reported() -> None:
     """The next message says how much is missing."""
-    found = content(events.of_ban(ban(), WALL)) | {"dropped": {"messages": 2, "events": 40}}
+    found = content(notifications.of_ban(ban(), WALL)) | {"dropped": {"messages": 2, "events": 40}}
 
     assert "2 earlier messages with 40 events could not be sent." in compose(found, "h").body
 

@@ -8,7 +8,7 @@ from tests.notify.samples import WALL, alarm, ban
 from ringfence.alarm_codes import AlarmCode
 from ringfence.config.channels import HookSettings
 from ringfence.config.converters import Name, QuietHours, RuleName, Severity, Text, Topic
-from ringfence.notify import events
+from ringfence.notify import notifications
 from ringfence.notify.outbox import KEPT, PROMPT, TRIES, Outbox
 
 NOON = 12 * 60
@@ -23,7 +23,7 @@ def outbox(**changes: Any) -> Outbox:  # noqa: ANN401 - any key
 def add_bans(box: Outbox, number: int, now: float, rule: str = "guess") -> None:
     """Add bans."""
     for at in range(number):
-        box.add(events.of_ban(ban(at, rule=rule), WALL), now)
+        box.add(notifications.of_ban(ban(at, rule=rule), WALL), now)
 
 
 def test_a_thousand_bans_in_a_minute_are_one_message() -> None:
@@ -46,14 +46,14 @@ def test_an_alarm_does_not_wait_for_the_digest() -> None:
     """It takes what waits with it, and the next message has the digest's distance."""
     box = outbox()
     add_bans(box, 2, 0.0)
-    box.add(events.of_alarm(alarm()), 10.0)
+    box.add(notifications.of_alarm(alarm()), 10.0)
 
     assert box.take(10.0 + PROMPT - 1, NOON) is None
     found = box.take(10.0 + PROMPT, NOON)
     assert found is not None
     assert found["counts"] == {"ban": {"guess": 2}, "alarm": {"phone.broken": 1}}
     box.succeeded()
-    box.add(events.of_alarm(alarm()), 20.0)
+    box.add(notifications.of_alarm(alarm()), 20.0)
     assert box.take(74.0, NOON) is None
     assert box.take(75.0, NOON) is not None
 
@@ -66,8 +66,8 @@ def test_the_filter_of_a_channel() -> None:
     for box in (topics, rules, severe):
         add_bans(box, 1, 0.0)
         add_bans(box, 1, 0.0, "decoy")
-        box.add(events.of_alarm(alarm()), 0.0)
-        box.add(events.of_alarm(alarm(AlarmCode.SOURCE_SILENT)), 0.0)
+        box.add(notifications.of_alarm(alarm()), 0.0)
+        box.add(notifications.of_alarm(alarm(AlarmCode.SOURCE_SILENT)), 0.0)
 
     assert [box.waiting for box in (topics, rules, severe)] == [2, 3, 1]
 
@@ -76,7 +76,7 @@ def test_a_channel_does_not_report_its_own_failure() -> None:
     """Its alarm goes to the other channels."""
     mine, other = outbox(), outbox(name=Name("other"))
     for box in (mine, other):
-        box.add(events.of_alarm(alarm(AlarmCode.NOTIFY_FAILING, "hook")), 0.0)
+        box.add(notifications.of_alarm(alarm(AlarmCode.NOTIFY_FAILING, "hook")), 0.0)
 
     assert (mine.waiting, other.waiting) == (0, 1)
 
@@ -85,11 +85,11 @@ def test_quiet_hours_keep_all_but_critical_events() -> None:
     """What happens at night is one message in the morning, unless it is critical."""
     box = outbox(quiet=QuietHours(22 * 60, 7 * 60))
     add_bans(box, 3, 0.0)
-    box.add(events.of_alarm(alarm()), 0.0)
+    box.add(notifications.of_alarm(alarm()), 0.0)
     assert box.take(10_000.0, NIGHT) is None
     assert box.waiting == 4
 
-    box.add(events.of_alarm(alarm(AlarmCode.SOURCE_SILENT)), 10_000.0)
+    box.add(notifications.of_alarm(alarm(AlarmCode.SOURCE_SILENT)), 10_000.0)
     found = box.take(10_005.0, NIGHT)
     assert found is not None
     assert found["total"] == 5
@@ -157,7 +157,7 @@ def test_a_single_failure_is_no_alarm() -> None:
 def test_what_waits_is_bounded() -> None:
     """A million events take no more room than those that are kept."""
     box = outbox()
-    notification = events.of_ban(ban(), WALL)
+    notification = notifications.of_ban(ban(), WALL)
     for _ in range(100_000):
         box.add(notification, 0.0)
 

@@ -11,10 +11,10 @@ from tests.notify.samples import WALL, ban, content
 from tests.support.mmdb import Record, write
 from tests.support.peers import free_port, raw_server
 
-from ringfence.notify import events
+from ringfence.notify import notifications
 from ringfence.notify.sender import add_locations
 
-CONTENT = content(events.of_ban(ban(7), WALL))
+CONTENT = content(notifications.of_ban(ban(7), WALL))
 DE: Record = {"country": {"iso_code": "DE"}}
 NUMBER: Record = {
     "autonomous_system_number": 64496,
@@ -84,7 +84,7 @@ def test_the_places_of_banned_addresses(tmp_path: Path, version: int) -> None:
     """Each ban gets country, network number and organisation, as far as the databases have them."""
     countries = write(tmp_path / "country.mmdb", [("198.18.0.0/16", DE)], version=version)
     numbers = write(tmp_path / "asn.mmdb", [("198.18.0.7/32", NUMBER)], version=version)
-    found = content(*[events.of_ban(ban(at), WALL) for at in (7, 8)])
+    found = content(*[notifications.of_ban(ban(at), WALL) for at in (7, 8)])
 
     add_locations(found, [countries, tmp_path / "none", numbers])
 

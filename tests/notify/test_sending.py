@@ -15,10 +15,10 @@ from tests.notify.samples import WALL, ban, content
 from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
 from ringfence.config.converters import Duration, MailAddress, QuietHours, Text
 from ringfence.model import Secret
-from ringfence.notify import events, sending
+from ringfence.notify import notifications, sending
 from ringfence.notify.sending import Delivery, channel_as_json, send
 
-CONTENT = content(events.of_ban(ban(7), WALL))
+CONTENT = content(notifications.of_ban(ban(7), WALL))
 PYTHON = (sys.executable, "-c")
 READ = "import sys; sys.stdin.read()"
 

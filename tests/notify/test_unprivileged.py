@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.notify.samples import WALL, ban, content
 
-from ringfence.notify import events
+from ringfence.notify import notifications
 
 CHILD = (sys.executable, "-P", "-m", "ringfence.notify.unprivileged")
 AMBIENT = ("setpriv", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin")
@@ -39,7 +39,7 @@ def ambient_of_a_hook(folder: Path, *prefix: str) -> int:
     command = ["/bin/sh", "-c", f"grep CapAmb /proc/self/status > {spied}"]
     request = {
         "channel": {"kind": "hook", "command": command, "timeout": 20.0},
-        "content": content(events.of_ban(ban(), WALL)),
+        "content": content(notifications.of_ban(ban(), WALL)),
         "host": "h",
         "databases": [],
     }

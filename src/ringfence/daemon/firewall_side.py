@@ -155,10 +155,8 @@ def build_firewall_side(
     notifier: Notifier | None = None,
 ) -> FirewallSide:
     """Build the parts for ``settings``, on the chosen backend. Without a ``notifier`` nothing is sent."""
-    backend, feed = chosen.backend, Feed(clock.wall)
-    notifier = notifier or Notifier(NotifySettings(), (), clock)
-    watchers = Watchers(feed, notifier)
-    alarms = Alarms(clock.wall, watchers.on_alarm)
+    watchers = Watchers(Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock))
+    backend, alarms = chosen.backend, Alarms(clock.wall, watchers.on_alarm)
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     friends = FriendRegistry(
         store.friends,
@@ -171,10 +169,9 @@ def build_firewall_side(
     passing, known = Passing(friends.friends), KnownBans()
     kernel_lists = KernelLists(passing, known.ledger, clock, settings.firewall.max_bans)
     wanted = WantedRules(settings, friends.startup, log_group)
-    watch = BanWatch(watchers.on_bans, feed.on_ban_end)
+    watch = BanWatch(watchers.on_bans, watchers.feed.on_ban_end)
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, known, watch)
-    reconciler = Reconciler(enforcer, alarms)
-    exemptions = ExemptionTracker(protected, kernel_lists, enforcer)
+    reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
     lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
@@ -182,9 +179,9 @@ def build_firewall_side(
         clock=clock,
         store=store,
         alarms=alarms,
-        feed=feed,
+        feed=watchers.feed,
         kept_alarms=KeptAlarms(alarms, store),
-        notifier=notifier,
+        notifier=watchers.notifier,
         protected=protected,
         names=names,
         friends=friends,

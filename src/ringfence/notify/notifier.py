@@ -20,8 +20,8 @@ from ringfence.config.channels import ChannelSettings, NotifySettings
 from ringfence.config.converters import Severity, Topic
 from ringfence.errors import ControlError
 from ringfence.model import Ban, rfc3339
-from ringfence.notify import events
-from ringfence.notify.events import Notification
+from ringfence.notify import notifications
+from ringfence.notify.notifications import Notification
 from ringfence.notify.outbox import Outbox
 from ringfence.notify.sending import Delivery, send
 
@@ -62,7 +62,10 @@ class Notifier:
         """Apply a new configuration. A channel whose name stays keeps what it has collected."""
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
         self._databases = tuple(databases)
-        self._outboxes = [before.pop(channel.name, None) or Outbox(channel) for channel in settings.channels]
+        self._outboxes = [
+            before.pop(channel.name) if channel.name in before else Outbox(channel)
+            for channel in settings.channels
+        ]
         for outbox, channel in zip(self._outboxes, settings.channels, strict=True):
             outbox.configure(channel, self._clock.mono())
         self._log_dropped(before.values())
@@ -74,17 +77,17 @@ class Notifier:
         if self._outboxes:
             now = self._clock.wall()
             for ban in bans:
-                self._add(events.of_ban(ban, now))
+                self._add(notifications.of_ban(ban, now))
 
     def on_unban(self, networks: Sequence[str], result: str) -> None:
         """Record an unban by a command."""
         more = [f"and {len(networks) - MAX_NAMED} more"] if len(networks) > MAX_NAMED else []
-        self._add(events.of_unban([*networks[:MAX_NAMED], *more], result, self._clock.wall()))
+        self._add(notifications.of_unban([*networks[:MAX_NAMED], *more], result, self._clock.wall()))
 
     def on_alarm(self, event: AlarmEvent) -> None:
         """Record an alarm that began or cleared; other changes of it are no news."""
         if self._outboxes and event.change in (BEGAN, CLEARED):
-            self._add(events.of_alarm(event))
+            self._add(notifications.of_alarm(event))
 
     def on_start(self, firewall: str) -> None:
         """Record that the daemon guards."""

@@ -19,7 +19,7 @@ from ringfence.clock import Backoff
 from ringfence.config.channels import ChannelSettings
 from ringfence.config.converters import Severity, Topic
 from ringfence.model import printable, rfc3339
-from ringfence.notify.events import Notification
+from ringfence.notify.notifications import Notification
 
 KEPT = 50
 PROMPT = 5.0
