@@ -24,6 +24,7 @@ def test_the_commands() -> None:
         "bans",
         "check",
         "confirm",
+        "events",
         "history",
         "import-fail2ban",
         "off",

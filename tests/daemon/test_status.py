@@ -395,6 +395,8 @@ def test_the_status_has_the_alarms(enforcer: Enforcer) -> None:
             "since": "2023-11-14T22:13:20Z",
             "last": "2023-11-14T22:14:20Z",
             "times": 3,
+            "number": 0,
+            "acknowledged_by": "",
         }
     ]
 

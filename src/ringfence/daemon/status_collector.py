@@ -64,8 +64,11 @@ class StatusCollector:
 
     def update_alarms(self) -> None:
         """Hold the alarms that follow from the present state of all parts, and clear those that are over."""
-        self._side.alarms.expire()
-        self._side.alarms.hold(
+        alarms = self._side.alarms
+        alarms.expire()
+        if not self._connections.error:  # known from the start, so an alarm of an earlier run is over
+            alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")
+        alarms.hold(
             [
                 *self._reloader.alarms,
                 *(self._wire.alarms if self._wire is not None else ()),
