@@ -46,6 +46,17 @@ def test_the_daemon_starts_with_any_damage_to_any_page(path: Path) -> None:
     assert starts.noticed > starts.tried / 2
 
 
+def test_a_schema_that_is_no_text_is_damage(path: Path) -> None:
+    """SQLite quotes it in its message, which Python then cannot decode."""
+    fill(path)
+    path.write_bytes(path.read_bytes().replace(b"NOT NULL", b"NOT NU\x95L", 1))
+    with pytest.raises(StoreDamagedError):
+        Store.open(path, owner=False)
+    with Store.open_or_memory(path) as store:
+        assert store.memory_reason == ""
+        assert "was damaged" in store.damage()
+
+
 def test_the_readable_rows_are_restored(path: Path) -> None:
     """With one page of bans overwritten, the lists, friends, log positions and other bans are restored."""
     fill(path)

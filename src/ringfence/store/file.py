@@ -46,6 +46,8 @@ _DAMAGE = frozenset(
     }
 )
 _PRIMARY = 0xFF  # an extended code has its primary code in the low byte
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""Exceptions of :mod:`sqlite3`. The second: a message of SQLite quotes the damaged text of a schema."""
 
 
 @contextmanager
@@ -68,6 +70,8 @@ def errors(path: Path) -> Iterator[None]:
 
 def is_damage(error: Exception) -> bool:
     """Whether ``error`` means that the file's content is wrong, and not the disk, a lock or a permission."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & _PRIMARY in _DAMAGE
 
@@ -232,7 +236,7 @@ def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
     if not _real(path).is_file():
         return {}
     for how in ("mode=ro", "immutable=1"):  # with its log, else without; neither mode writes
-        with suppress(sqlite3.Error), closing(_opened(path, how)) as source:
+        with suppress(*_ERRORS), closing(_opened(path, how)) as source:
             source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             with _bounded(source):
                 return {table: _copy(source, target, table) for table in _TABLES}
@@ -250,7 +254,7 @@ def _opened(path: Path, how: str) -> sqlite3.Connection:
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> int:
     """Copy a table from its start to the first unreadable row, and then from its end backwards."""
     key, columns = _columns(target, table)
-    with suppress(sqlite3.Error):
+    with suppress(*_ERRORS):
         _, there = _columns(source, table)
         columns = [column for column in columns if column in there] if there else columns
     names = ", ".join(columns)
@@ -262,9 +266,9 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) ->
         wanted = f"SELECT {names} FROM {table} ORDER BY {order}"  # noqa: S608 - ours
         try:
             for row in source.execute(wanted):
-                with suppress(sqlite3.Error):
+                with suppress(*_ERRORS):
                     copied += target.execute(insert, row).rowcount
-        except sqlite3.Error:
+        except _ERRORS:
             continue
         break
     target.execute("COMMIT")
