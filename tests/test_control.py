@@ -15,7 +15,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from ringfence import control
-from ringfence.control import MAX_REQUEST, Encoded, Handler, Stream, ask, ask_encoded, follow, serve
+from ringfence.control import (
+    MAX_REQUEST,
+    Encoded,
+    Handler,
+    Stream,
+    ask,
+    ask_encoded,
+    encoded_rows,
+    follow,
+    serve,
+)
 from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
 
 UNKNOWN = {"error": "the daemon does not know this request; is the command of the same version?"}
@@ -43,6 +53,7 @@ HANDLERS: Mapping[str, Handler] = {
     "defect": defect,
     "nan": lambda _: {1, 2},
     "parts": lambda _: Encoded([b"[1", b", 2", b', {"a": "}"}]']),
+    "rows": lambda _: encoded_rows({"at": at} for at in range(2)),
     "many": lambda _: Encoded([b"[", *[b" " * 1_000_000] * 20, b"]"]),
 }
 
@@ -448,6 +459,7 @@ def test_an_encoded_result_is_passed_on(path: Path) -> None:
 
     assert asked(path, lambda: ask(path, "parts")) == parsed
     assert asked(path, lambda: ask_encoded(path, "parts")) == b'[1, 2, {"a": "}"}]'
+    assert asked(path, lambda: ask(path, "rows")) == [{"at": 0}, {"at": 1}]
 
 
 def test_a_plain_result_is_encoded_on_request(path: Path) -> None:

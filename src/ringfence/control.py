@@ -48,6 +48,11 @@ class Encoded:
     parts: Iterable[bytes]
 
 
+def encoded_rows(rows: Iterable[object]) -> Encoded:
+    """Encode a list in this thread. The event loop can run between two rows, but not within ``dumps``."""
+    return Encoded((b"[", b", ".join(json.dumps(row).encode() for row in rows), b"]"))
+
+
 @frozen
 class Stream:
     """A result that has no end: lines of JSON, until the client disconnects."""

@@ -1,6 +1,7 @@
 """Alarms that are kept over a restart, and marked by commands."""
 
 import asyncio
+import json
 import os
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
-from ringfence.control import USER
+from ringfence.control import USER, Encoded
 from ringfence.daemon.alarm_requests import AlarmRequests, KeptAlarms
 from ringfence.errors import ControlError
 from ringfence.store.database import Store
@@ -26,7 +27,8 @@ def ask(alarms: Alarms, store: Store, do: str, **request: object) -> Any:  # noq
     handlers = AlarmRequests(alarms, KeptAlarms(alarms, store), store, Clock()).handlers()
     USER.set(os.geteuid())
     answer: Any = handlers[do](request)
-    return asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
+    found = asyncio.run(answer)
+    return json.loads(b"".join(found.parts)) if isinstance(found, Encoded) else found
 
 
 def test_alarms_are_marked_and_kept(tmp_path: Path) -> None:

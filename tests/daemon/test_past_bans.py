@@ -19,9 +19,8 @@ def test_ended_bans_as_json(tmp_path: Path) -> None:
     made = (*attempts(2, account="205"), *attempts(3, account=HOSTILE))
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
         store.bans.record([ban_of("192.0.2.1", made=made), ban_of("192.0.2.2")])
-        rows = past_bans(store.bans, 0.0, 9_000.0, [ip_network("192.0.2.0/31")])
+        [row] = past_bans(store.bans, 0.0, 9_000.0, [ip_network("192.0.2.0/31")])
 
-    [row] = rows
     assert (row["address"], row["end"], row["accounts"]) == ("192.0.2.1", "expired", 2)
     assert row["account"].startswith("2\\x1b[2J\\u202e04")
     assert row["account"].isprintable()

@@ -3,7 +3,8 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.support.kept import Kept, kept, settings
 
 from ringfence.config.converters import MAX_DURATION
+from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon.account_facts import FailureMemory
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.status import StatusData
@@ -213,3 +215,22 @@ def test_an_unban_is_passed_to_the_notifications(office: Office) -> None:
         (["203.0.113.1"], "203.0.113.0/24: the rest of it stays banned, in 8 parts"),
         (["all"], "8 bans ended"),
     ]
+
+
+def test_long_lists_are_encoded_by_a_thread(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of ended bans or of alarms do not stop the event loop."""
+    threads: list[threading.Thread] = []
+
+    def encoded(rows: Iterable[object]) -> Encoded:
+        threads.append(threading.current_thread())
+        return encoded_rows(rows)
+
+    for module in ("requests", "alarm_requests"):
+        monkeypatch.setattr(f"ringfence.daemon.{module}.encoded_rows", encoded)
+    office.ask("ban", networks=["192.0.2.1"], seconds=60)
+    office.ask("unban", networks=["192.0.2.1"])
+
+    assert [row["address"] for row in office.ask("past_bans")] == ["192.0.2.1"]
+    assert office.ask("alarms") == office.ask("alarms", past=True) == []
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads

@@ -29,7 +29,7 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.lists import allow_entries
 from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr
-from ringfence.cli.past_bans import account_cell, show_past
+from ringfence.cli.past_bans import account_cell, rule_cell, show_past
 from ringfence.cli.times import short_time
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit, FirewallIncompleteError, StoreError
@@ -310,15 +310,9 @@ def _table(rows: Rows, *, without: int = 0) -> "Table":
             table.add_column(head, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     for row in rows:
         began, packets = short_time(row["since"]), str(row["packets"])
-        cells = (row["address"], _rule(row), _account(row), *_numbers(row), began, _left(row), packets)
+        cells = (row["address"], rule_cell(row), _account(row), *_numbers(row), began, _left(row), packets)
         add_row(table, (cell for name, cell in zip(_COLUMNS, cells, strict=True) if name not in left_out))
     return table
-
-
-def _rule(row: dict[str, Any]) -> str:
-    """Return the rule, and the scope of the ban unless it covers everything."""
-    rule = row["rule"] or "?"
-    return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
 
 
 def _account(row: dict[str, Any]) -> str:
@@ -353,7 +347,7 @@ def _print(rows: Rows, if_empty: str) -> None:
     if len(rows) >= _PLAIN_FROM:
         echo("  ".join(_COLUMNS))
         for row in rows:
-            first = (row["address"], _rule(row), _account(row), *_numbers(row))
+            first = (row["address"], rule_cell(row), _account(row), *_numbers(row))
             echo("  ".join((*first, row["since"] or "?", _left(row), str(row["packets"]))))
         return
     to = Screen(whole_lines=True)

@@ -54,6 +54,12 @@ def account_cell(row: dict[str, Any]) -> str:
     return (account if len(account) <= room else account[: room - 1] + "…") + more
 
 
+def rule_cell(row: dict[str, Any]) -> str:
+    """Return the rule of a ban, and the scope of the ban unless it covers everything."""
+    rule = row["rule"] or "?"
+    return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
+
+
 def _offline(path: Path, wanted: list[str] | None, arguments: dict[str, Any]) -> Rows:
     from ringfence.daemon.past_bans import past_bans, since_from  # noqa: PLC0415 - loaded when it runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when it runs
@@ -63,7 +69,7 @@ def _offline(path: Path, wanted: list[str] | None, arguments: dict[str, Any]) ->
         return []
     networks = networks_from(wanted) if wanted is not None else None
     with Store.open(database, owner=False) as store:
-        return past_bans(store.bans, since_from(arguments, now), now, networks)
+        return list(past_bans(store.bans, since_from(arguments, now), now, networks))
 
 
 def _print(rows: Rows) -> None:
@@ -81,9 +87,7 @@ def _print(rows: Rows) -> None:
 def _columns(rows: Rows) -> dict[str, list[str]]:
     return {
         "ADDRESS": [row["address"] for row in rows],
-        "RULE": [
-            row["rule"] if row["scope"] == "full" else f"{row['rule']} ({row['scope']})" for row in rows
-        ],
+        "RULE": [rule_cell(row) for row in rows],
         "ACCOUNT": [account_cell(row) for row in rows],
         "BAN": [f"{row['offence']}." for row in rows],
         "SINCE": [times.short_time(row["since"]) for row in rows],

@@ -23,7 +23,7 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.hints import HintingGroup
 from ringfence.cli.output import echo, echo_json
-from ringfence.cli.past_bans import account_cell
+from ringfence.cli.past_bans import account_cell, rule_cell
 from ringfence.cli.sparkline import has_blocks, sparkline
 from ringfence.cli.times import short_time
 from ringfence.clock import format_duration
@@ -49,14 +49,16 @@ top = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.add_typer(top, name="top", help="Show attempts and bans live, or who makes the most attempts.")
+    app.add_typer(
+        top, name="top", help="Show attempts and bans live; list the busiest accounts and addresses."
+    )
 
 
 @top.callback()
 def top_live(
     context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, local: times.LocalOption = False
 ) -> None:
-    """Show attempts and bans live, or who makes the most attempts."""
+    """Show attempts and bans live; list the busiest accounts and addresses."""
     if context.invoked_subcommand is not None:
         return
     times.choose(local=local)
@@ -271,7 +273,6 @@ def _bans(view: View, sort: str) -> list[str]:
     elif sort == "address":
         rows.sort(key=lambda row: row["address"])
     return [
-        f"{format_duration(row['left']):>8}  {row['address']:<21}  {account_cell(row):<20}  "
-        f"{row['rule']}{'' if row['scope'] == 'full' else ' (' + row['scope'] + ')'}"
+        f"{format_duration(row['left']):>8}  {row['address']:<21}  {account_cell(row):<20}  {rule_cell(row)}"
         for row in rows
     ]

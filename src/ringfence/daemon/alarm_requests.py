@@ -6,14 +6,14 @@ of the person. The daemon adds the user at the other end of the socket, as the k
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pwd import getpwuid
 from typing import Any
 
 from ringfence.alarms import AlarmRecord, Alarms
 from ringfence.clock import Clock
-from ringfence.control import USER
+from ringfence.control import USER, Encoded, encoded_rows
 from ringfence.daemon.periods import period_from
 from ringfence.errors import ControlError
 from ringfence.model import printable
@@ -61,12 +61,12 @@ class AlarmRequests:
             "alarms_dismiss": partial(self._mark, self._alarms.dismiss),
         }
 
-    async def _list(self, request: Mapping[str, Any]) -> object:
+    async def _list(self, request: Mapping[str, Any]) -> Encoded:
+        """List alarms. A thread encodes them, because there may be thousands."""
         if request.get("past") is not True:
-            return [record.as_json() for record in self._alarms.records()]
+            return await asyncio.to_thread(_encoded, self._alarms.records())
         since = self._clock.wall() - period_from(request, KEEP_ALARMS)
-        past = await asyncio.to_thread(self._store.alarms.past, since, MOST_PAST)
-        return [record.as_json() for record in past]
+        return await asyncio.to_thread(lambda: _encoded(self._store.alarms.past(since, MOST_PAST)))
 
     async def _mark(
         self, mark: Callable[[int, str], AlarmRecord | None], request: Mapping[str, Any]
@@ -78,12 +78,20 @@ class AlarmRequests:
             numbers = [record.number for record in self._alarms.records() if record.dismissed is None]
         if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
             raise ControlError("alarms are named by their numbers")
-        marked = {number: mark(number, by) for number in dict.fromkeys(numbers)}
+        done, unknown = [], []
+        for number in dict.fromkeys(numbers):
+            record = mark(number, by)
+            if record is None:
+                unknown.append(number)
+            else:
+                done.append(record.as_json())
+            await asyncio.sleep(0)  # lets others run: there may be thousands
         self._kept.save()
-        return {
-            "done": [record.as_json() for record in marked.values() if record is not None],
-            "unknown": [number for number, record in marked.items() if record is None],
-        }
+        return {"done": done, "unknown": unknown}
+
+
+def _encoded(records: Iterable[AlarmRecord]) -> Encoded:
+    return encoded_rows(record.as_json() for record in records)
 
 
 def _person(request: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The list of ended bans, as JSON. The keys are an interface for scripts, as those of the list of bans."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,8 @@ MOST = 10_000
 
 def past_bans(
     table: BanTable, since: float, now: float, networks: Sequence[Network] | None
-) -> list[dict[str, Any]]:
-    """Return the bans that ended from ``since`` to ``now``, the latest first; at most MOST.
+) -> Iterator[dict[str, Any]]:
+    """Yield the bans that ended from ``since`` to ``now``, the latest first; at most MOST.
 
     With ``networks`` only those that overlap one of them. Run it in a thread: a full database takes a second.
     Raise StoreError if the database cannot be read.
@@ -27,7 +27,7 @@ def past_bans(
         for one in table.ended(since, now)
         if networks is None or any(overlap(one.ban.network, network) for network in networks)
     )
-    return [_as_json(one) for one in islice(found, MOST)]
+    return map(_as_json, islice(found, MOST))
 
 
 def since_from(request: Mapping[str, Any], now: float) -> float:

@@ -11,7 +11,7 @@ from ringfence import control
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.config.converters import MAX_DURATION
-from ringfence.control import Encoded
+from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon import trial
 from ringfence.daemon.account_facts import AccountFactsReader, FailureMemory
 from ringfence.daemon.alarm_requests import AlarmRequests
@@ -94,10 +94,11 @@ class RequestHandlers:
         )
         return Encoded(bans_report(found, self._side.known_bans.ledger, self._clock.wall()))
 
-    async def _past_bans(self, request: Mapping[str, Any]) -> object:
+    async def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
+        """List the bans that ended. A thread reads and encodes them, because there may be thousands."""
         wanted, now = _networks(request) if "networks" in request else None, self._clock.wall()
-        since = since_from(request, now)
-        return await asyncio.to_thread(past_bans, self._store.bans, since, now, wanted)
+        since, bans = since_from(request, now), self._store.bans
+        return await asyncio.to_thread(lambda: encoded_rows(past_bans(bans, since, now, wanted)))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
         usage = await self._side.limiter.counters()
