@@ -63,7 +63,7 @@ def test_every_kind_is_one_line() -> None:
     assert max(len(row["account"]) for row in found[:3]) < 1_000
 
 
-def test_a_slow_reader_loses_lines_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_reader_loses_lines_and_gets_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """A queue is bounded, and its reader gets the number of the lines that did not fit."""
     monkeypatch.setattr(module, "MOST_WAITING", 10)
 
@@ -103,6 +103,28 @@ def test_lost_lines_are_reported_where_they_are_missing(monkeypatch: pytest.Monk
 
     assert [row["what"] for row in found] == ["attempt"] * 10 + ["lost", "attempt"]
     assert found[10]["number"] == 2
+
+
+def test_a_line_is_encoded_once_for_all_followers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each follower gets it, and a second follower costs no second encoding."""
+    encoded: list[Judgement] = []
+
+    def counted(judgement: Judgement) -> dict[str, object]:
+        encoded.append(judgement)
+        return {"account": judgement.attempt.account}
+
+    monkeypatch.setattr(module, "_attempt", counted)
+
+    async def run() -> list[dict[str, Any]]:
+        feed = Feed(lambda: 60.0)
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(lines(feed.follow(["attempt"]), 1)) for _ in range(3)]
+            await asyncio.sleep(0)
+            feed.on_judgement(judged())
+        return [row for task in waiting for row in task.result()]
+
+    assert asyncio.run(run()) == [{"what": "attempt", "account": "204"}] * 3
+    assert len(encoded) == 1
 
 
 def test_nothing_is_missed_before_the_first_line() -> None:
@@ -149,25 +171,15 @@ def test_followers_are_limited_and_forgotten(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_latest_are_kept_without_a_follower() -> None:
-    """Attempts are kept and counted by minute; a later proof is no attempt."""
+    """Attempts are kept, also under a forged address; a later proof is no attempt."""
     feed = Feed(lambda: 60.0 * 100)
-    feed.on_judgement(judged())
-    feed.on_judgement(judged(how=Disposition.PROVEN))
+    for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
+        feed.on_judgement(judged(how=how))
     feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
     feed.on_bans([ban_of("192.0.2.1")])
 
-    assert [row["what"] for row in feed.latest(["attempt", "ban"])] == ["attempt", "ban"]
-    assert [row["address"] for row in feed.latest(["attempt"])] == [str(ip_address("192.0.2.1"))]
-    assert feed.minutes()[-2:] == [0, 1]
-    assert len(feed.minutes()) == module.MINUTES
+    assert [row["what"] for row in feed.latest(["attempt", "ban"])] == ["attempt", "attempt", "ban"]
+    assert [row["standing"] for row in feed.latest(["attempt"])] == ["counted", "forged"]
+    assert feed.latest(["attempt"])[0]["address"] == str(ip_address("192.0.2.1"))
     with pytest.raises(ControlError):
         feed.handlers()["latest"]({"kinds": ["mail"]})
-
-
-def test_an_attempt_under_a_forged_address_is_shown_and_not_counted() -> None:
-    """The graph has the attempts that the lists of accounts and addresses have."""
-    feed = Feed(lambda: 60.0 * 100)
-    feed.on_judgement(judged(how=Disposition.FORGED))
-
-    assert [row["standing"] for row in feed.latest(["attempt"])] == ["forged"]
-    assert feed.minutes()[-1] == 0

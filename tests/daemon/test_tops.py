@@ -53,6 +53,22 @@ def test_the_tops_of_a_period(tmp_path: Path) -> None:
     assert (view["bans"], len(view["minutes"])) == (1, 60)
 
 
+def test_attempts_are_counted_by_minute(tmp_path: Path) -> None:
+    """The graph of the last hour has the attempts that the lists have: no later proof and no forged name."""
+    with kept(tmp_path, settings()) as made:
+        counts = TopCounts(made.side.store.tops, made.side.store.best_effort, made.side.clock.wall)
+        for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
+            counts.on_judgement(judged("204", how))
+        made.now += 120.0
+        counts.on_judgement(judged("204"))
+        counts.on_judgement(judged("205"))
+
+        assert counts.minutes()[-3:] == [1, 0, 2]
+        assert len(counts.minutes()) == module.MINUTES
+        made.now += 3_600.0
+        assert sum(counts.minutes()) == 0
+
+
 def test_ipv6_is_counted_as_the_rules_count_it(tmp_path: Path) -> None:
     """All addresses of a /64 are one sender, which may have a friend."""
     with kept(tmp_path, settings()) as made:

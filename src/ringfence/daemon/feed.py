@@ -1,19 +1,20 @@
 """What happens, line by line, for commands that follow it: events, attempts, bans and alarms.
 
-Nothing is encoded unless a follower reads it. Each follower has a queue of at most ``MOST_WAITING`` entries;
-if it reads too slowly, new entries are dropped, and a line in their place has their number. A follower gets
-at most ``BATCH`` lines every ``PACE`` seconds, so that no flood of attempts costs the daemon more than that.
-At most ``MOST_FOLLOWERS`` may follow. The latest ``MOST_LATEST`` of the attempts, of the bans and of the
-alarms are kept for a follower that begins.
+Nothing is encoded unless a follower reads it, and then once for all of them. Each follower has a queue of at
+most ``MOST_WAITING`` entries; if it reads too slowly, new entries are dropped, and a line in their place has
+their number. A follower gets at most ``BATCH`` lines every ``PACE`` seconds, so that no flood of attempts
+costs the daemon more than that. At most ``MOST_FOLLOWERS`` may follow. The latest ``MOST_LATEST`` of the
+attempts, of the bans and of the alarms are kept for a follower that begins.
 """
 
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 from attrs import define
 
@@ -30,15 +31,26 @@ MOST_LATEST = 200
 MOST_TEXT = 256  # characters of a text in a line
 BATCH = 100
 PACE = 0.05
-MINUTES = 60
 
 
-class _Entry(NamedTuple):
-    """A line that is not encoded yet. ``number`` orders the entries of all kinds."""
+@define(eq=False)
+class _Entry:
+    """Something that happened. ``number`` orders the entries of all kinds, ``fields`` returns the rest."""
 
     number: int
     kind: str
-    encode: Callable[[], dict[str, object]]
+    fields: Callable[[], dict[str, object]]
+    _line: bytes = b""
+
+    def row(self) -> dict[str, object]:
+        """Return it as commands receive it."""
+        return {"what": self.kind, **self.fields()}
+
+    def line(self) -> bytes:
+        """Return it as a line of JSON."""
+        if not self._line:
+            self._line = json.dumps(self.row()).encode() + b"\n"
+        return self._line
 
 
 @define(eq=False)
@@ -78,7 +90,6 @@ class Feed:
         self._latest: dict[str, deque[_Entry]] = {
             kind: deque(maxlen=MOST_LATEST) for kind in ("attempt", "ban", "alarm")
         }
-        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # each a minute, and its attempts
 
     # -- what happens
 
@@ -86,24 +97,14 @@ class Feed:
         """Pass on the events of a source. Without a follower this costs nothing."""
         wanted = [follower for follower in self._followers if "event" in follower.kinds]
         for event in events if wanted else ():
+            entry = _Entry(0, "event", partial(_event, event))
             for follower in wanted:
-                follower.add(_Entry(0, "event", partial(_event, event)))
+                follower.add(entry)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Pass on an attempt, and count it unless its address is forged; a later proof is no attempt."""
-        if judgement.disposition is Disposition.PROVEN:
-            return
-        if judgement.disposition is not Disposition.FORGED:
-            self._count()
-        self._add("attempt", lambda: _attempt(judgement))
-
-    def _count(self) -> None:
-        minute = int(self._wall() / 60)
-        latest, number = self._minutes.pop() if self._minutes else (minute, 0)
-        if latest != minute:
-            self._minutes.append((latest, number))
-            number = 0
-        self._minutes.append((minute, number + 1))
+        """Pass on an attempt; a later proof is none."""
+        if judgement.disposition is not Disposition.PROVEN:
+            self._add("attempt", lambda: _attempt(judgement))
 
     def on_bans(self, bans: Sequence[Ban]) -> None:
         """Pass on bans that the kernel acknowledged."""
@@ -119,9 +120,9 @@ class Feed:
         """Pass on a change of an alarm."""
         self._add("alarm", event.as_json)
 
-    def _add(self, kind: str, encode: Callable[[], dict[str, object]]) -> None:
+    def _add(self, kind: str, fields: Callable[[], dict[str, object]]) -> None:
         self._number += 1
-        entry = _Entry(self._number, kind, encode)
+        entry = _Entry(self._number, kind, fields)
         self._latest[kind].append(entry)
         for follower in self._followers:
             if kind in follower.kinds:
@@ -131,16 +132,11 @@ class Feed:
 
     def latest(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[dict[str, object]]:
         """Return the latest entries of each of these kinds, oldest first."""
-        return [_row(entry) for entry in self._latest_of(kinds, most)]
+        return [entry.row() for entry in self._latest_of(kinds, most)]
 
     def _latest_of(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[_Entry]:
         found = (list(entries)[-most:] for kind, entries in self._latest.items() if kind in kinds)
-        return sorted(chain.from_iterable(found))
-
-    def minutes(self) -> list[int]:
-        """Return the number of attempts in each of the last ``MINUTES`` minutes, the present one last."""
-        now, counts = int(self._wall() / 60), dict(self._minutes)
-        return [counts.get(minute, 0) for minute in range(now - MINUTES + 1, now + 1)]
+        return sorted(chain.from_iterable(found), key=attrgetter("number"))
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
         """Return the handlers of requests."""
@@ -164,12 +160,12 @@ class Feed:
             while True:
                 await follower.arrived.wait()
                 waiting = follower.waiting
-                lines = [_row(waiting.popleft()) for _ in range(min(BATCH, len(waiting)))]
+                lines = [waiting.popleft().line() for _ in range(min(BATCH, len(waiting)))]
                 if not waiting:
                     follower.report_lost()
                 if not waiting:
                     follower.arrived.clear()
-                yield _encoded(lines)
+                yield b"".join(lines)
                 await asyncio.sleep(PACE)
         finally:
             self._followers.remove(follower)
@@ -180,14 +176,6 @@ def _kinds(request: Mapping[str, Any]) -> Collection[str]:
     if not isinstance(kinds, list | tuple) or not kinds or not set(kinds) <= set(LINE_KINDS):
         raise ControlError(f"the kinds must be some of {', '.join(LINE_KINDS)}")
     return frozenset(kinds)
-
-
-def _row(entry: _Entry) -> dict[str, object]:
-    return {"what": entry.kind, **entry.encode()}
-
-
-def _encoded(rows: Iterable[Mapping[str, object]]) -> bytes:
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def _text(text: str) -> str:

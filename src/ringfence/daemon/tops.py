@@ -6,7 +6,7 @@ a name that matters has many.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -26,15 +26,19 @@ from ringfence.store.tops import HOUR, KEEP_HOURS, TopTable
 LISTS = ("accounts", "addresses")
 MOST = 4_096
 MOST_SAVED = 200
-MOST_LISTED = 1_000
+MOST_LISTED = 200
 MOST_BANS = 200
 MOST_ATTEMPTS = 50
+MINUTES = 60
 MAX_NAME = 48  # bytes of an account
 _WAIT = 1.0  # seconds
 
 
 class TopCounts:
-    """The attempts since the last save, by account and by address. ``wall`` returns wall-clock seconds."""
+    """The attempts since the last save by account and by address, and those of each of the last minutes.
+
+    ``wall`` returns wall-clock seconds.
+    """
 
     def __init__(self, table: TopTable, best_effort: BestEffort, wall: Callable[[], float]) -> None:
         self._table = table
@@ -42,12 +46,15 @@ class TopCounts:
         self._wall = wall
         self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in LISTS}
         self._hour = 0
+        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # each a minute, and its attempts
 
     def on_judgement(self, judgement: Judgement) -> None:
         """Count an attempt; a proof of an earlier one and a forged name are none."""
         if judgement.disposition in (Disposition.PROVEN, Disposition.FORGED):
             return
-        hour = int(self._wall() // HOUR)
+        now = self._wall()
+        self._count_minute(int(now // 60))
+        hour = int(now // HOUR)
         if hour != self._hour:
             self.save()
             self._hour = hour
@@ -60,6 +67,18 @@ class TopCounts:
         counts[name] += 1
         if len(counts) > MOST:
             self._counts[kind] = Counter(dict(counts.most_common(MOST // 2)))
+
+    def _count_minute(self, minute: int) -> None:
+        latest, number = self._minutes.pop() if self._minutes else (minute, 0)
+        if latest != minute:
+            self._minutes.append((latest, number))
+            number = 0
+        self._minutes.append((minute, number + 1))
+
+    def minutes(self) -> list[int]:
+        """Return the number of attempts in each of the last ``MINUTES`` minutes, the present one last."""
+        now, counts = int(self._wall() // 60), dict(self._minutes)
+        return [counts.get(minute, 0) for minute in range(now - MINUTES + 1, now + 1)]
 
     def save(self) -> list[object]:
         """Queue the counts for the database, and begin new ones; return what the queue returned."""
@@ -134,7 +153,7 @@ class TopRequests:
             "bans": side.known_bans.ledger.alive(now),
             "friends": len(side.friends.friends),
             "alarms": [alarm.as_json() for alarm in side.alarms.active[:MOST_ATTEMPTS]],
-            "minutes": side.feed.minutes(),
+            "minutes": self._counts.minutes(),
             "latest_attempts": side.feed.latest(["attempt"], MOST_ATTEMPTS),
             "latest_bans": [_ban(key, record, now) for key, record in latest if record.expires > now],
         }
