@@ -15,6 +15,7 @@ from ringfence.daemon.account_facts import AccountFactsReader, FailureMemory
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
+from ringfence.explain.account import MOST_FRIENDS
 
 HERE = ip_network("192.0.2.1")
 
@@ -82,6 +83,22 @@ def test_an_account_that_is_forgotten_has_its_failures() -> None:
     memory.on_judgement(judged("204", 3))
 
     assert [str(one.last.address) for one in memory.of("204")] == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+
+
+def test_an_account_with_many_addresses_costs_little(tmp_path: Path) -> None:
+    """The lists and bans of the latest addresses are looked up, not those of all."""
+    with kept(tmp_path, settings()) as made:
+        made.side.start()
+        wall = made.side.clock.wall()
+        phone = evolve(friend(account="204"), until=wall + 60)
+        made.side.friends.add(
+            evolve(phone, address=HERE.network_address + number, seen=wall - number) for number in range(200)
+        )
+        reader = AccountFactsReader(made.side, FailureMemory(made.side.friends.friends))
+        found = asyncio.run(reader.known("204"))
+
+    assert next(iter(found.homes)) == HERE.network_address
+    assert len(found.homes) == MOST_FRIENDS
 
 
 def test_the_facts_of_an_account(tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ from tests.support.attempts import ATTEMPT
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import ActiveAlarm
-from ringfence.explain.account import AccountFacts, advice, failures_of, is_about_account, merged
+from ringfence.explain.account import (
+    MOST_FRIENDS,
+    AccountFacts,
+    advice,
+    failures_of,
+    is_about_account,
+    latest_of,
+    merged,
+)
 from ringfence.model import EventKind, FriendReason
 
 AWAY = ip_address("198.51.100.9")
@@ -46,6 +54,16 @@ def test_one_sentence_says_what_to_do(known: AccountFacts, verdict: str, word: s
     """The first state that applies decides, and one sentence names what to do."""
     assert known.verdict == verdict
     assert word in advice(known)
+
+
+def test_an_account_with_many_addresses_is_bounded() -> None:
+    """A stolen password works at thousands of addresses; those that were seen last are looked at."""
+    many = [
+        evolve(friend(), address=ip_address("192.0.2.0") + number, seen=NOW - number) for number in range(200)
+    ]
+    found = latest_of(reversed(many))
+
+    assert found == tuple(many[:MOST_FRIENDS])
 
 
 def test_a_success_after_the_failures_ends_them() -> None:

@@ -18,7 +18,14 @@ from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError, RingfenceError, StoreError
-from ringfence.explain.account import AccountFacts, Failures, failures_of, is_about_account, merged
+from ringfence.explain.account import (
+    AccountFacts,
+    Failures,
+    failures_of,
+    is_about_account,
+    latest_of,
+    merged,
+)
 from ringfence.explain.account_json import Document, account_document
 from ringfence.explain.account_offline import MOST_ATTEMPTS
 from ringfence.model import Address, Ban, ListKind, Scope
@@ -113,7 +120,7 @@ class AccountFactsReader:
         except StoreError as error:
             problems.append(f"recorded attempts are unknown: {error}")
         known = side.friends.friends
-        friends, former = known.of_account(account)
+        friends, former = map(latest_of, known.of_account(account))
         failures = merged(self._failures.of(account), recorded)
         homes = dict.fromkeys(friend.address for friend in (*friends, *former))
         addresses = dict.fromkeys([*homes, *(one.last.address for one in failures)])

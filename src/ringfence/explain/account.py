@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Iterable, Mapping
+from heapq import nlargest
 
 from attrs import Factory, frozen
 
@@ -12,6 +13,8 @@ from ringfence.model import Address, Attempt, Ban, EventKind, Friend, FriendReas
 
 MOST_SHOWN = 16
 """The most addresses of an account, current and former, and the most that failed on it."""
+MOST_FRIENDS = 64
+"""The most reasons, current and former each, that are looked at: a stolen password has thousands."""
 _OF_ASTERISK = {AlarmCode.ATTACK_DISTRIBUTED}
 
 
@@ -42,7 +45,7 @@ class Failures:
 class AccountFacts:
     """All facts of ``account``, as of ``now`` (wall-clock seconds).
 
-    ``friends`` are the reasons why addresses of the account are friends, ``former`` those that ended.
+    ``friends`` are the latest reasons why addresses of the account are friends, ``former`` those that ended.
     ``failures`` are by address, the latest first. ``bans`` are the active bans of each of these addresses,
     ``denied`` the addresses of its phone that the deny list contains.
     """
@@ -108,6 +111,11 @@ def is_about_account(alarm: ActiveAlarm, account: str) -> bool:
     name = printable(account)
     between = " of " if alarm.code in _OF_ASTERISK else " at "
     return alarm.subject == name or alarm.subject.rpartition(between)[0] == name
+
+
+def latest_of(friends: Iterable[Friend]) -> tuple[Friend, ...]:
+    """Return the friends that were seen last, at most MOST_FRIENDS."""
+    return tuple(nlargest(MOST_FRIENDS, friends, key=lambda friend: friend.seen))
 
 
 def failures_of(attempts: Iterable[Attempt]) -> list[Failures]:

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import StoreError
-from ringfence.explain.account import AccountFacts, failures_of, merged
+from ringfence.explain.account import AccountFacts, failures_of, latest_of, merged
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
 
@@ -26,8 +26,8 @@ def account_offline(settings: Settings, account: str, now: float) -> AccountFact
 
 
 def _known(store: Store, account: str, now: float) -> AccountFacts:
-    friends = [one for one in store.friends.current(now, MOST) if one.account == account]
-    former = [one for one in store.friends.former(now, MOST) if one.account == account]
+    friends = latest_of(one for one in store.friends.current(now, MOST) if one.account == account)
+    former = latest_of(one for one in store.friends.former(now, MOST) if one.account == account)
     failures = merged((), failures_of(store.bans.attempts_on(account, now - KEEP, MOST_ATTEMPTS)))
     addresses = [*(one.address for one in (*friends, *former)), *(one.last.address for one in failures)]
     bans = {
@@ -36,4 +36,4 @@ def _known(store: Store, account: str, now: float) -> AccountFacts:
         )
         for address in addresses
     }
-    return AccountFacts(account, now, tuple(friends), tuple(former), failures, bans, live=False)
+    return AccountFacts(account, now, friends, former, failures, bans, live=False)
