@@ -54,12 +54,15 @@ GUESSER, FRIEND, NAME = "198.18.1.101", "198.51.100.7", "allowed.invalid"
 GUESSES = capture("asterisk-22", "wrong-password-register")
 
 ARGUMENTS: dict[str, list[list[str]]] = {
+    "alarms": [[], ["--past"]],
+    "alarms acknowledge": [["all", "--by", HOSTILE], [HOSTILE]],
+    "alarms dismiss": [["999"], [HOSTILE]],
     "allow add": [["192.0.2.77", "--note", HOSTILE], [HOSTILE], ["192.0.2.78"]],
     "allow country": [["DE"], [HOSTILE]],
     "allow list": [[]],
     "allow remove": [["192.0.2.78"], [HOSTILE]],
     "ban": [["192.0.2.9", "--reason", HOSTILE], [FRIEND]],
-    "bans": [[], [GUESSER], ["203.0.113.9"]],
+    "bans": [[], [GUESSER], ["203.0.113.9"], ["--past"]],
     "check": [["--asterisk-files", "{etc}"], ["--hardening", "--asterisk-files", "{etc}"]],
     "config check": [["{hostile}"], ["{list}"], []],
     "config show": [[]],
@@ -69,6 +72,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "deny import": [["{list}", "--note", HOSTILE]],
     "deny list": [[]],
     "deny remove": [["--from", "{hostile}"], [HOSTILE]],
+    "events": [[]],
     "friends": [[]],
     "friends export": [[]],
     "friends forget": [["203.0.113.1"], [HOSTILE]],
@@ -80,6 +84,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
         ["{fail2ban}", "--bans", "--dry-run", "--jail", "asterisk", "--database", "{bans}"],
         ["{fail2ban}", "--bans", "--jail", "asterisk", "--database", "{bans}"],
     ],
+    "notify test": [[], [HOSTILE]],
     "off": [[]],
     "on": [[]],
     "parse": [["{log}"], ["{log}", "--unparsed"], ["{log}", "--summary"], ["{hostile}"]],
@@ -89,8 +94,11 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "run": [],  # the daemon; its log is checked below
     "setup": [["--dry-run"], ["--undo"]],
     "status": [[]],
+    "top": [[]],
+    "top accounts": [[]],
+    "top addresses": [[]],
     "unban": [["192.0.2.9"], ["all"]],
-    "why": [[GUESSER], [FRIEND], ["192.0.2.9"], ["203.0.113.200"]],
+    "why": [[EVIL], [GUESSER], [FRIEND], ["192.0.2.9"], ["203.0.113.200"]],
 }
 LAST = ("off", "on", "restore", "unban", "reload")
 """Commands that change the most run last."""
@@ -260,7 +268,7 @@ def run_everything(config: Path, paths: dict[str, str]) -> Iterator[tuple[str, s
                 )
                 yield f"{name} {form} {given}"[:200], done.stdout
                 yield f"{name} {form} {given} (standard error)"[:200], done.stderr
-                if form and done.exit_code == 0 and name != "parse":
+                if form and done.exit_code == 0 and name not in {"events", "parse"}:  # one object a line
                     json.loads(done.stdout)
 
 
@@ -289,7 +297,8 @@ def test_no_hostile_text_reaches_the_terminal(
     monkeypatch.setenv("PATH", path_with(tmp_path / "asterisk")["PATH"])
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
         fill(store, now)
-    events = GUESSES.ami.read_bytes().replace(b"alice", IN_A_LINE.encode())
+    # Some lists begin with the account, which must not look like a line of its own.
+    events = GUESSES.ami.read_bytes().replace(b"alice", b"a" + IN_A_LINE.encode())
     with ami_server(Script(play=[GRANTED, events])) as pbx, hostile_peer() as port:
         wire = {"wire": {"enabled": False}}
         guard = Guard(tmp_path, environ=path_with(tmp_path / "asterisk"))
