@@ -100,7 +100,7 @@ def _parameters(command: Any) -> Iterator[str]:  # noqa: ANN401 - as above
 
 def _written(parameter: Any) -> str:  # noqa: ANN401 - as above
     if parameter.param_type_name == "argument":
-        return f"`{parameter.metavar}`"
+        return f"`{parameter.metavar}`".replace("|", "\\|")
     metavar = f" {parameter.metavar}" if parameter.metavar and not parameter.is_flag else ""
     return ", ".join(f"`{name}{metavar}`" for name in parameter.opts)
 
