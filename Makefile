@@ -31,7 +31,7 @@ venv: $(INSTALLED) ## Make .venv with ringfence (editable) and what checks it
 $(INSTALLED): pyproject.toml | $(PACKAGES)
 	python3 -m venv $(VENV)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
-		| $(PYTHON) -m pip install --quiet --editable . --requirement /dev/stdin
+		| $(PYTHON) -m pip install --quiet --editable '.[web]' --requirement /dev/stdin
 	touch $@
 
 system: ## Install the Debian packages that are missing (as root)

@@ -8,6 +8,8 @@ import re
 import textwrap
 from collections.abc import Iterator
 
+NO_CONFIG = "It has no `--config`."
+"""The sentence of a command in docs/cli.md that does not read the configuration."""
 _BLOCKS = re.compile(
     r"^```\w*\n(?P<code>(?:.*\n)*?)```$|(?P<rows>(?:^\|.*\n)+)|(?P<text>(?:^.+\n)+)", re.MULTILINE
 )
@@ -99,7 +101,8 @@ def completion(commands: str) -> str:
         name = f"ringfence {heading.partition(' ')[2]}"
         options = _OPTION.findall("".join(_first_cells(body)))
         is_group = "] COMMAND " in body
-        words[name] = ["--help", *options] if is_group and not options else ["--config", "--help", *options]
+        has_config = NO_CONFIG not in body and (options or not is_group)
+        words[name] = [*(["--config"] if has_config else ()), "--help", *options]
         words[name.rpartition(" ")[0]].append(name.rpartition(" ")[2])
     lines = (f'["{name}"]="{" ".join(dict.fromkeys(own))}"' for name, own in words.items())
     return _COMPLETION.format(words=textwrap.indent("\n".join(lines), " " * 8))

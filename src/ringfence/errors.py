@@ -97,6 +97,10 @@ class DaemonUnreachableError(ControlError):
     """No daemon answers on the control socket."""
 
 
+class WebError(RingfenceError):
+    """The live page cannot be served, or does not run."""
+
+
 class Exit(IntEnum):
     """The exit codes of commands."""
 

@@ -13,7 +13,6 @@ from tests.support.attempts import ATTEMPT
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
-from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.cli.why_account import print_account
 from ringfence.explain.account import AccountFacts, failures_of
@@ -50,22 +49,6 @@ def test_an_account_that_fails(guard: Guard) -> None:
     done = guard.command("why", "alice")
     assert done.stdout.splitlines()[0] == lines[0]
     assert done.stderr.startswith("The daemon is not running")
-
-
-@pytest.mark.parametrize(
-    ("text", "is_account"),
-    [
-        ("204", True),
-        ("alice", True),
-        ("a.b", True),
-        ("192.0.2.300", False),
-        ("2001:zz", True),
-        ("::5g", True),
-    ],
-)
-def test_what_looks_like_an_address_is_one(text: str, is_account: bool) -> None:  # noqa: FBT001 - a table
-    """A mistyped address is not looked up as an account."""
-    assert why._is_account(text) is is_account
 
 
 def test_hostile_names_are_escaped() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer.main
+from debian import manual
 from tests.docs.pages import FOLDER
 
 from ringfence.cli.app import app
@@ -57,7 +58,7 @@ def page() -> str:
     parts = [_HEAD.format(with_json=_with_json()), *_overview(), ""]
     for name, command in commands():
         parts += [f"{'##' if ' ' not in name else '###'} {name}", "", command.help, ""]
-        parts += ["```text", _usage(name, command), "```", "", *_parameters(command)]
+        parts += ["```text", _usage(name, command), "```", "", *_parameters(command), *_without(command)]
     rows = [f"| {int(code)} | {code.name.lower()} | {meaning} |" for code, meaning in _EXITS.items()]
     parts += ["## Exit codes", "", "| code | name | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(parts)
@@ -96,6 +97,15 @@ def _parameters(command: Any) -> Iterator[str]:  # noqa: ANN401 - as above
     ]
     if rows:
         yield from ("| argument or option | meaning |", "|---|---|", *rows, "")
+
+
+def _without(command: Any) -> Iterator[str]:  # noqa: ANN401 - as above
+    """Yield a sentence if a command has no ``--config``; a group that only groups has no options at all."""
+    options = {
+        option for parameter in command.params if parameter.name != "help" for option in parameter.opts
+    }
+    if options and "--config" not in options:
+        yield from (manual.NO_CONFIG, "")
 
 
 def _written(parameter: Any) -> str:  # noqa: ANN401 - as above

@@ -98,6 +98,8 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "top accounts": [[]],
     "top addresses": [[]],
     "unban": [["192.0.2.9"], ["all"]],
+    "web": [],  # the live page; test_web.py shows hostile text with it
+    "web login": [],
     "why": [[EVIL], [GUESSER], [FRIEND], ["192.0.2.9"], ["203.0.113.200"]],
 }
 LAST = ("off", "on", "restore", "unban", "reload")

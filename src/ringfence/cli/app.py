@@ -31,6 +31,7 @@ from ringfence.cli import (
     status,
     switch,
     top,
+    web,
     why,
 )
 from ringfence.cli.hints import HintingGroup
@@ -62,6 +63,7 @@ for group in (
     why,
     check,
     notify,
+    web,
     config,
     parse,
     replay,

@@ -1,6 +1,5 @@
 """``ringfence why``: show everything known of an address or an account, and what to do."""
 
-import re
 import time
 from datetime import datetime
 from pathlib import Path
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 20
 """Attempts that are shown; the latest ones."""
 
-_LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){2,}(?:/.*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:[/%].*)?")
-"""A text with two dots between numbers, or with colons, is meant as an address."""
 _LABEL, _ACCOUNT = 10, 40  # columns
 _SOURCES = "ami log notice journal wire"
 _KERNEL_LISTS = {"allow": "never drops it", "deny": "drops all it sends", "friends": "does not limit it"}
@@ -69,32 +66,21 @@ def why(
     """Explain an address or an account: its attempts, its bans, and what to do."""
     times.choose(local=local)
     with errors_reported():
-        if is_account := _is_account(about):
-            found = account_facts(config, about)
-        else:
-            found = _address_facts(config, about)
+        from ringfence.explain.headlines import is_account  # noqa: PLC0415 - loaded when the command runs
+
+        by_account = is_account(about)
+        found = account_facts(config, about) if by_account else _address_facts(config, about)
     if as_json:
         echo_json(found)
     else:
         from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
-        (print_account if is_account else _print)(found, Screen())
+        (print_account if by_account else _print)(found, Screen())
     if not found["daemon"]:
         echo_stderr("The daemon is not running: attempts in its memory and the state of rules are unknown.")
     echo_stderr(*found["problems"])
     if found["problems"]:
         raise typer.Exit(Exit.PROBLEM)
-
-
-def _is_account(text: str) -> bool:
-    """Whether ``text`` is an account: what looks like an address is one, and must be right."""
-    from ringfence.model import parse_network  # noqa: PLC0415 - loaded when the command runs
-
-    try:
-        parse_network(text)
-    except ValueError:
-        return not _LIKE_ADDRESS.fullmatch(text)
-    return False
 
 
 def _address_facts(path: Path, text: str) -> Document:
@@ -115,10 +101,11 @@ def _offline(path: Path, network: "Network") -> Document:
 
 def _print(found: Document, screen: "Screen") -> None:
     from ringfence.cli.screen import words  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.explain.headlines import address_headline  # noqa: PLC0415 - loaded when the command runs
     from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
 
     out = found["verdict"] in {"banned", "denied"}
-    screen.show(_headline(found), style="bold red" if out else "bold")
+    screen.show(address_headline(found), style="bold red" if out else "bold")
     for alarm in found["alarms"]:
         screen.show(alarm_line(alarm), style="bold red", indent=2)
     screen.show()
@@ -147,21 +134,6 @@ def _print_tables(screen: "Screen", found: Document) -> None:
     if counted:
         screen.show()
         screen.print(_rules(counted))
-
-
-def _headline(found: Document) -> str:
-    address, verdict = found["address"], found["verdict"]
-    if verdict == "off":
-        return f"{address}: nothing is dropped because enforcement is switched off"
-    if verdict == "banned" and not any(ban["in_kernel"] for ban in found["bans"]):
-        return f"{address} should be banned, but the ban is missing in the kernel"
-    if verdict == "banned" and all(ban["scope"] != "full" for ban in found["bans"]):
-        scopes = {ban["scope"] for ban in found["bans"]}
-        transports = sorted((scope.removeprefix("sip-").upper() for scope in scopes), reverse=True)
-        by = "" if "sip" in scopes else f" by {' and '.join(transports)}"
-        return f"{address} is banned from the SIP ports{by}"
-    texts = {"friend": "is a friend", "stranger": "is not banned", "protected": "is never banned by a rule"}
-    return f"{address} {texts.get(verdict, f'is {verdict}')}"
 
 
 def _lines(found: Document) -> "Iterator[tuple[str, str]]":

@@ -18,18 +18,6 @@ if TYPE_CHECKING:
     from ringfence.cli.screen import Screen
 
 _LABEL = 10  # columns
-_HEADLINES = {
-    "outage": "fails, as all phones do",
-    "denied": "cannot reach this PBX: its address is denied",
-    "banned": "cannot reach this PBX: its address is banned",
-    "broken": "fails at the address where it worked",
-    "registered": "works",
-    "locked out": "fails, and the address that tried it is banned",
-    "failing": "fails",
-    "gone": "worked, and is not there now",
-    "unknown": "is not known to ringfence",
-}
-_BAD = {"outage", "denied", "banned", "broken", "locked out", "failing"}
 
 Document = dict[str, Any]
 
@@ -49,11 +37,11 @@ def account_facts(path: Path, account: str) -> Document:
 def print_account(found: Document, screen: "Screen") -> None:
     """Print the facts of an account."""
     from ringfence.cli.screen import words  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.explain.headlines import BAD_VERDICTS, account_headline  # noqa: PLC0415 - loaded when it runs
     from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
 
-    verdict = found["verdict"]
-    style = "bold red" if verdict in _BAD else "bold"
-    screen.show(f"account {found['account']} {_HEADLINES.get(verdict, verdict)}", style=style)
+    style = "bold red" if found["verdict"] in BAD_VERDICTS else "bold"
+    screen.show(account_headline(found), style=style)
     for alarm in found["alarms"]:
         screen.show(alarm_line(alarm), style="bold red", indent=2)
     screen.show()

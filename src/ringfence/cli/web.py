@@ -1,0 +1,156 @@
+"""``ringfence web``: serve the live page; print a link to log in to it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ringfence.cli.common import errors_reported
+from ringfence.cli.hints import HintingGroup
+from ringfence.cli.output import echo, echo_stderr
+from ringfence.errors import DaemonUnreachableError, WebError
+
+if TYPE_CHECKING:
+    from ringfence.config.converters import ListenAddress
+    from ringfence.web.server import WebSettings
+
+DEFAULT_LISTEN = "127.0.0.1:8721"
+DEFAULT_CONTROL = Path("/run/ringfence/control.sock")
+DEFAULT_LOGINS = Path("/run/ringfence-web/login.sock")
+
+LoginsOption = Annotated[
+    Path,
+    typer.Option("--login-socket", metavar="SOCKET", help="Socket on which `ringfence web login` asks."),
+]
+
+web = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.add_typer(web, name="web", help="Serve the live page, and print links to log in to it.")
+
+
+@web.callback()
+def web_serve(
+    context: typer.Context,
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Loopback address and port of the page.")
+    ] = DEFAULT_LISTEN,
+    unix: Annotated[
+        Path | None, typer.Option(metavar="SOCKET", help="Unix socket for a proxy, instead of a port.")
+    ] = None,
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="Address of the page in browsers, if a proxy serves it.")
+    ] = "",
+    control: Annotated[
+        Path,
+        typer.Option(
+            metavar="SOCKET", help="The daemon's control socket.", envvar="RINGFENCE_CONTROL__SOCKET"
+        ),
+    ] = DEFAULT_CONTROL,
+    login_socket: LoginsOption = DEFAULT_LOGINS,
+) -> None:
+    """Serve the live page, and print links to log in to it."""
+    if context.invoked_subcommand is not None:
+        return
+    where = unix if unix is not None else _loopback(listen)
+    if unix is not None and not url:
+        raise typer.BadParameter("--unix needs --url, the address of the proxy in browsers")
+    site = _checked_url(url) if url else f"http://{where}"
+    with errors_reported():
+        _serve(where, site, control, login_socket)
+
+
+@web.command("login")
+def web_login(
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Your name in the log, if it is not that of the user.")
+    ] = "",
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Only for reading, not for commands.")
+    ] = False,
+    login_socket: LoginsOption = DEFAULT_LOGINS,
+) -> None:
+    """Print a link that logs in once, within five minutes."""
+    from ringfence.control import ask  # noqa: PLC0415 - loaded when the command runs
+
+    person = name or os.environ.get("SUDO_USER") or _user()
+    with errors_reported():
+        try:
+            link = ask(login_socket, "login", name=person, read_only=read_only)
+        except DaemonUnreachableError as error:
+            raise WebError(_unreachable(login_socket, str(error))) from None
+        echo(str(link))
+        role = ", to read only" if read_only else ""
+        echo_stderr(f"It logs in {person}{role}, once, within five minutes.")
+
+
+def _user() -> str:
+    import pwd  # noqa: PLC0415 - loaded when the command runs
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _unreachable(logins: Path, error: str) -> str:
+    if os.geteuid() != 0 and not os.access(logins.parent, os.X_OK):
+        return f"{logins}: permission denied; fix: be root"
+    return f"the live page does not run ({error.partition(';')[0]}); start it: systemctl start ringfence-web"
+
+
+def _loopback(text: str) -> "ListenAddress":
+    """Parse the address to listen on; the page has no encryption, so it is only for this host."""
+    from ringfence.config.converters import HOOKS, ListenAddress  # noqa: PLC0415 - loaded when the command runs
+
+    try:
+        where: ListenAddress = HOOKS[ListenAddress | None](text, None)
+    except ValueError as error:
+        raise typer.BadParameter(f"--listen {error}") from None
+    if not where.address.is_loopback:
+        raise typer.BadParameter(
+            "--listen must be a loopback address: the page has no encryption; use an SSH tunnel or a proxy"
+        )
+    return where
+
+
+def _checked_url(text: str) -> str:
+    from urllib.parse import urlsplit  # noqa: PLC0415 - loaded when the command runs
+
+    wrong = typer.BadParameter("--url must be an address such as https://pbx.example.com")
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+    except ValueError:
+        raise wrong from None
+    plain = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in {"http", "https"} or not host or not plain:
+        raise wrong
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _serve(where: "ListenAddress | Path", site: str, control: Path, logins: Path) -> None:
+    import logging  # noqa: PLC0415 - loaded when the command runs
+
+    from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.daemon.systemd import notify  # noqa: PLC0415 - loaded when the command runs
+
+    configure_logging(logging.INFO)
+    try:
+        from ringfence.web.server import serve  # noqa: PLC0415 - loaded when the command runs
+    except ModuleNotFoundError as error:
+        raise WebError(
+            f"the live page needs the Python package {error.name}; fix: pip install 'ringfence[web]'"
+        ) from None
+    serve(_settings(where, site, control, logins), lambda: notify("READY=1"))
+
+
+def _settings(where: "ListenAddress | Path", site: str, control: Path, logins: Path) -> "WebSettings":
+    from ringfence.web.app import Site  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.web.server import WebSettings  # noqa: PLC0415 - loaded when the command runs
+
+    place = where if isinstance(where, Path) else (where.address, where.port)
+    return WebSettings(place, Site(site), control, logins)

@@ -1,0 +1,53 @@
+"""The first sentence of an answer to ``why``, and whether a question is about an address or an account."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ringfence.model import parse_network
+
+_LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){2,}(?:/.*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:[/%].*)?")
+"""A text with two dots between numbers, or with colons, is meant as an address."""
+_OF_ACCOUNTS = {
+    "outage": "fails, as all phones do",
+    "denied": "cannot reach this PBX: its address is denied",
+    "banned": "cannot reach this PBX: its address is banned",
+    "broken": "fails at the address where it worked",
+    "registered": "works",
+    "locked out": "fails, and the address that tried it is banned",
+    "failing": "fails",
+    "gone": "worked, and is not there now",
+    "unknown": "is not known to ringfence",
+}
+BAD_VERDICTS = frozenset({"outage", "denied", "banned", "broken", "locked out", "failing"})
+"""The verdicts on an account that need a person."""
+
+
+def is_account(text: str) -> bool:
+    """Whether ``text`` is an account: what looks like an address is one, and must be right."""
+    try:
+        parse_network(text)
+    except ValueError:
+        return not _LIKE_ADDRESS.fullmatch(text)
+    return False
+
+
+def account_headline(found: Mapping[str, Any]) -> str:
+    """Return the verdict on an account as a sentence."""
+    return f"account {found['account']} {_OF_ACCOUNTS.get(found['verdict'], found['verdict'])}"
+
+
+def address_headline(found: Mapping[str, Any]) -> str:
+    """Return the verdict on an address as a sentence."""
+    address, verdict = found["address"], found["verdict"]
+    if verdict == "off":
+        return f"{address}: nothing is dropped because enforcement is switched off"
+    if verdict == "banned" and not any(ban["in_kernel"] for ban in found["bans"]):
+        return f"{address} should be banned, but the ban is missing in the kernel"
+    if verdict == "banned" and all(ban["scope"] != "full" for ban in found["bans"]):
+        scopes = {ban["scope"] for ban in found["bans"]}
+        transports = sorted((scope.removeprefix("sip-").upper() for scope in scopes), reverse=True)
+        by = "" if "sip" in scopes else f" by {' and '.join(transports)}"
+        return f"{address} is banned from the SIP ports{by}"
+    texts = {"friend": "is a friend", "stranger": "is not banned", "protected": "is never banned by a rule"}
+    return f"{address} {texts.get(verdict, f'is {verdict}')}"

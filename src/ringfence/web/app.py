@@ -1,0 +1,162 @@
+"""The application: addresses, their pages, and what every answer has: headers, and the check of the host."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from attrs import frozen
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ringfence.errors import DaemonUnreachableError, RingfenceError, WebError
+from ringfence.web.daemon_client import DaemonClient
+from ringfence.web.entrance import Cookie, Entrance
+from ringfence.web.pages import Pages
+from ringfence.web.rendering import NONCE, Renderer
+from ringfence.web.sessions import WebSessions
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "X-Robots-Tag": "noindex, nofollow",
+}
+_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; connect-src 'self'; script-src 'nonce-{nonce}'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+@frozen
+class Site:
+    """The address of the pages as browsers use it, such as ``https://pbx.example.com``."""
+
+    url: str
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers use HTTPS."""
+        return self.url.startswith("https:")
+
+    def is_host(self, host: str) -> bool:
+        """Whether a request names this site, so that no other site's name leads here (DNS rebinding).
+
+        An SSH tunnel may have any port at loopback.
+        """
+        try:
+            name = urlsplit(f"//{host}").hostname
+        except ValueError:
+            return False
+        return name is not None and (name in _LOOPBACK or name == urlsplit(self.url).hostname)
+
+
+class Shield:
+    """Adds the security headers to every answer of ``app``, and answers only requests to this site."""
+
+    def __init__(self, app: ASGIApp, site: Site) -> None:
+        self._app = app
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request as ASGI defines it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope[NONCE] = nonce = secrets.token_urlsafe(16)
+
+        async def send_shielded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *_headers(message, nonce)]
+            await send(message)
+
+        if self._site.is_host(Request(scope).headers.get("host", "")):
+            await self._app(scope, receive, send_shielded)
+        else:
+            wrong = PlainTextResponse(
+                "This name does not lead to ringfence; see the option --url of ringfence web.\n",
+                HTTPStatus.MISDIRECTED_REQUEST,
+            )
+            await wrong(scope, receive, send_shielded)
+
+
+def _headers(message: Message, nonce: str) -> list[tuple[bytes, bytes]]:
+    headers = _HEADERS | {"Content-Security-Policy": _POLICY.format(nonce=nonce)}
+    if not any(name.lower() == b"cache-control" for name, _ in message.get("headers", ())):
+        headers["Cache-Control"] = "no-store"
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Callable[[], float]) -> ASGIApp:
+    """Return the application. ``mono`` returns monotonic seconds."""
+    renderer = Renderer()
+    entrance = Entrance(sessions, renderer, Cookie(site.secure), mono)
+    pages = Pages(client, renderer)
+    views = {
+        "/": pages.overview,
+        "/bans": pages.bans,
+        "/past": pages.past,
+        "/log": pages.log,
+        "/alarms": pages.alarms,
+        "/lists": pages.lists,
+        "/why": pages.why,
+        "/confirm": pages.confirm,
+    }
+    app = Starlette(
+        routes=[
+            *(Route(path, entrance.viewing(view)) for path, view in views.items()),
+            Route("/run", entrance.changing(pages.run), methods=["POST"]),
+            Route("/login", entrance.login_form),
+            Route("/login", entrance.log_in, methods=["POST"]),
+            Route("/logout", entrance.changing(entrance.log_out), methods=["POST"]),
+            Route("/static/{name}", renderer.file),
+        ],
+        exception_handlers={
+            RingfenceError: _failing(renderer),
+            HTTPException: _refusing(renderer),
+            Exception: _reporting(renderer),
+        },
+    )
+    return Shield(app, site)
+
+
+def _failing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return a handler that shows an error of the daemon."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        status, heading = HTTPStatus.BAD_REQUEST, "Not done"
+        if isinstance(error, DaemonUnreachableError):
+            status, heading = HTTPStatus.SERVICE_UNAVAILABLE, "The daemon does not answer"
+        elif isinstance(error, WebError):
+            status = HTTPStatus.FORBIDDEN
+        return renderer.error(request, status, heading, str(error))
+
+    return answer
+
+
+def _refusing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return a handler that shows an error of HTTP, such as an unknown address."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+        return renderer.error(request, status, HTTPStatus(status).phrase)
+
+    return answer
+
+
+def _reporting(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return a handler of a defect. Starlette raises it again, and uvicorn logs it in full."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        text = f"A defect in ringfence ({type(error).__name__}); see journalctl -u ringfence-web."
+        return renderer.error(request, HTTPStatus.INTERNAL_SERVER_ERROR, "Not done", text)
+
+    return answer

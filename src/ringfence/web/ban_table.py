@@ -1,0 +1,104 @@
+"""The table of bans: one page of the daemon's list, searched and sorted. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Any
+
+from attrs import frozen
+
+from ringfence.model import parse_network
+from ringfence.networks import overlap
+
+ROWS = 100
+"""The rows of one page."""
+MOST_SEARCHED = 200  # characters of a search
+
+Row = Mapping[str, Any]
+
+
+@frozen
+class Query:
+    """The rows that a person asked for."""
+
+    search: str = ""
+    sort: str = "since"
+    descending: bool = True
+    page: int = 1
+
+
+@frozen
+class BanPage:
+    """Page ``number`` of ``pages`` of the table; ``found`` of ``total`` bans match the search."""
+
+    rows: Sequence[Row]
+    query: Query
+    number: int
+    pages: int
+    found: int
+    total: int
+
+
+def query_from(parameters: Mapping[str, str]) -> Query:
+    """Parse the query of an address; what is invalid is as if it were left out."""
+    sort = parameters.get("sort", "")
+    page = parameters.get("page", "")
+    return Query(
+        parameters.get("q", "")[:MOST_SEARCHED].strip(),
+        sort if sort in KEYS else "since",
+        parameters.get("order", "down" if sort in {"", "since"} else "up") == "down",
+        int(page) if page.isascii() and page.isdecimal() and len(page) < len("1000000") else 1,
+    )
+
+
+def page_of(rows: Sequence[Row], query: Query) -> BanPage:
+    """Return the page of ``rows`` that a query asks for; the last one if there are fewer."""
+    found = sorted(_matching(rows, query.search), key=KEYS[query.sort], reverse=query.descending)
+    pages = max(1, -(-len(found) // ROWS))
+    number = min(max(1, query.page), pages)
+    return BanPage(found[(number - 1) * ROWS : number * ROWS], query, number, pages, len(found), len(rows))
+
+
+def _matching(rows: Sequence[Row], search: str) -> Sequence[Row]:
+    """Return the rows that contain the text, or overlap the network that it names."""
+    if not search:
+        return rows
+    try:
+        network = parse_network(search)
+    except ValueError:
+        text = search.casefold()
+        return [row for row in rows if any(text in str(row[key] or "").casefold() for key in _SEARCHED)]
+    return [row for row in rows if overlap(parse_network(row["address"]), network)]
+
+
+_SEARCHED = ("address", "rule", "account", "reason", "scope")
+
+
+def _address(row: Row) -> tuple[int, bytes, int]:
+    """Return a key that sorts addresses by their number; parsing 10,000 networks would take 0.1 s."""
+    address, _, prefix = row["address"].partition("/")
+    family = AF_INET6 if ":" in address else AF_INET
+    return family, inet_pton(family, address), int(prefix or 128)
+
+
+def _number(name: str) -> Callable[[Row], float]:
+    return lambda row: -1 if row[name] is None else row[name]
+
+
+def _text(name: str) -> Callable[[Row], str]:
+    return lambda row: str(row[name] or "").casefold()
+
+
+def _left(row: Row) -> float:
+    return float("inf") if row["timeout"] is None else row["timeout"]
+
+
+KEYS: Mapping[str, Callable[[Row], Any]] = {
+    "address": _address,
+    "rule": _text("rule"),
+    "account": _text("account"),
+    "attempts": _number("attempts"),
+    "since": _text("since"),
+    "left": _left,
+    "packets": _number("packets"),
+}
+"""The columns by which the table can be sorted."""

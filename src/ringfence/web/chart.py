@@ -1,0 +1,99 @@
+"""Attempts and bans over time as SVG, from the daemon's answer to ``history``. Pure.
+
+The drawing has no text: its numbers stand beside it as HTML, which a screen reader reads and a narrow screen
+does not shrink.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from attrs import evolve, frozen
+
+HEIGHT = 100
+"""Units of the drawing. A column is one unit wide; the page stretches both."""
+_BAR = 0.8  # of the width of a column
+
+
+@frozen
+class ChartPeriod:
+    """A period that a page offers: ``column`` seconds are one bar."""
+
+    name: str
+    seconds: int
+    column: int
+
+
+PERIODS = {
+    period.name: period
+    for period in (
+        ChartPeriod("hour", 3_600, 60),
+        ChartPeriod("day", 86_400, 1_800),
+        ChartPeriod("week", 7 * 86_400, 3 * 3_600),
+        ChartPeriod("month", 30 * 86_400, 12 * 3_600),
+        ChartPeriod("year", 365 * 86_400, 7 * 86_400),
+    )
+}
+
+
+@frozen
+class Column:
+    """The counts of one column, which begins at ``start`` (seconds since the epoch)."""
+
+    start: float
+    attempts: int = 0
+    proven: int = 0
+    bans: int = 0
+    watched: bool = False
+
+
+def columns_of(found: Mapping[str, Any], length: int) -> list[Column]:
+    """Return the columns of a history, oldest first, also those in which nothing happened."""
+    begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
+    columns = [Column(begin + number * length) for number in range(max(1, -int((begin - end) // length)))]
+    for slot in found["slots"]:
+        number = int((datetime.fromisoformat(slot["start"]).timestamp() - begin) // length)
+        if 0 <= number < len(columns):
+            columns[number] = _with_slot(columns[number], slot)
+    return columns
+
+
+def _with_slot(column: Column, slot: Mapping[str, Any]) -> Column:
+    attempts = slot["attempts"].values()
+    return evolve(
+        column,
+        attempts=column.attempts + sum(parts["total"] for parts in attempts),
+        proven=column.proven + sum(parts["proven"] for parts in attempts),
+        bans=column.bans + sum(slot["bans"].values()),
+        watched=column.watched or slot["watched"] > 0,
+    )
+
+
+def drawing(columns: Sequence[Column], series: Mapping[str, Sequence[int]]) -> str:
+    """Return an SVG of bars. ``series`` has the numbers of each CSS class; a later one covers an earlier.
+
+    Columns in which ringfence did not run have the class ``gap``.
+    """
+    most = max((number for numbers in series.values() for number in numbers), default=0) or 1
+    gaps = "".join(_bar(at, HEIGHT, length) for at, length in _gaps(columns))
+    paths = [f'<path class="gap" d="{gaps}"/>'] if gaps else []
+    for name, numbers in series.items():
+        bars = (_bar(at, number * HEIGHT / most, _BAR) for at, number in enumerate(numbers) if number)
+        paths.append(f'<path class="{name}" d="{"".join(bars)}"/>')
+    return (
+        f'<svg class="chart" viewBox="0 0 {len(columns)} {HEIGHT}" preserveAspectRatio="none" '
+        f'aria-hidden="true" focusable="false">{"".join(paths)}</svg>'
+    )
+
+
+def _gaps(columns: Iterable[Column]) -> list[tuple[int, int]]:
+    """Return the position and length of each run of columns in which ringfence did not run."""
+    runs = groupby(enumerate(columns), key=lambda pair: pair[1].watched)
+    found = [[at for at, _ in run] for watched, run in runs if not watched]
+    return [(run[0], len(run)) for run in found]
+
+
+def _bar(at: int, height: float, width: float) -> str:
+    height = max(1.0, round(height, 1))  # one attempt among thousands is visible
+    return f"M{at} {HEIGHT}v-{height}h{width}v{height}z"

@@ -1,0 +1,248 @@
+"""The commands that the pages offer: what each does, and how the daemon is asked for it.
+
+Each command is confirmed on a page of its own before it runs. The name of the person goes into the daemon's
+records: the reason of a ban, the note of a list entry, the history of an alarm.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import frozen
+
+from ringfence.errors import ControlError
+from ringfence.model import format_network, parse_network, printable
+from ringfence.web.daemon_client import DaemonClient
+
+LENGTHS = {
+    "10 minutes": 600,
+    "1 hour": 3_600,
+    "6 hours": 6 * 3_600,
+    "1 day": 86_400,
+    "7 days": 7 * 86_400,
+    "30 days": 30 * 86_400,
+}
+"""The lengths of a ban by hand (seconds)."""
+MOST_WHAT = 300  # characters of an address or an entry
+_MOST_NOTE = 200  # characters
+_MOST_FRIENDS = 5
+
+
+@frozen
+class Order:
+    """A command as a person gave it: what it concerns, and for a ban its length and its reason."""
+
+    what: str
+    person: str
+    length: str = "1 hour"
+    note: str = ""
+
+    @property
+    def signed(self) -> str:
+        """The reason, with the name of the person."""
+        return " ".join(filter(None, [printable(self.note).strip(), f"(web: {self.person})"]))[:_MOST_NOTE]
+
+
+@frozen
+class CommandResult:
+    """The result of a command: its problems and its notes, a line each."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@frozen
+class WebCommand:
+    """A command: its label, its effect as a sentence, and how to run it.
+
+    ``has_length`` is set for a ban, ``has_note`` if a reason can be written down. ``warns`` is set if a
+    friend may be hit.
+    """
+
+    label: str
+    effect: str
+    run: Callable[[DaemonClient, Order], Awaitable[CommandResult]]
+    check: Callable[[str], str]
+    has_length: bool = False
+    has_note: bool = False
+    warns: bool = False
+
+
+async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> list[str]:
+    """Return a warning for each friend that a command would hit; at most a few."""
+    if not command.warns:
+        return []
+    try:
+        network = str(parse_network(what))
+    except ValueError:  # a country: the daemon looks it up
+        return []
+    rows = await client.ask("friends", networks=[network])
+    accounts: dict[str, set[str]] = {}
+    for row in rows:
+        accounts.setdefault(row["address"], set()).add(row["account"])
+    lines = [
+        f"{address} is a friend, a phone or trunk of this PBX: {', '.join(sorted(names)[:_MOST_FRIENDS])}"
+        for address, names in [*accounts.items()][:_MOST_FRIENDS]
+    ]
+    more = len(accounts) - _MOST_FRIENDS
+    return [*lines, f"and {more} more friends"] if more > 0 else lines
+
+
+# -- what a command concerns
+
+
+def _network(text: str) -> str:
+    """Return an address or network in its usual form; raise ControlError if it is neither."""
+    try:
+        return format_network(parse_network(text.strip()))
+    except ValueError:
+        raise ControlError(f"{printable(text[:100])} is not an address or a network") from None
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text.strip()))
+    except ValueError:
+        raise ControlError(f"{printable(text[:100])} is not an address") from None
+
+
+def _entry(text: str) -> str:
+    text = text.strip()
+    if not 0 < len(text) <= MOST_WHAT:
+        raise ControlError("an entry is an address, a network, a host name or a country")
+    return text
+
+
+def _alarm(text: str) -> str:
+    if not (text.isascii() and text.isdecimal() and len(text) < len("1000000000")):
+        raise ControlError("an alarm is named by its number")
+    return text
+
+
+# -- the requests to the daemon
+
+
+async def _unban(client: DaemonClient, order: Order) -> CommandResult:
+    answer = await client.ask("unban", networks=[order.what])
+    not_banned = (f"{network}: is not banned" for network in answer["not_banned"])
+    return CommandResult((*answer["problems"], *not_banned), tuple(answer["notes"]))
+
+
+async def _unban_and_allow(client: DaemonClient, order: Order) -> CommandResult:
+    """Allow first, so that no ban comes in between. An address that is not banned is allowed too."""
+    allowed = await client.ask("allow_add", what=[order.what], note=order.signed)
+    unbanned = await client.ask("unban", networks=[order.what], allowed=True)
+    return CommandResult(
+        (*allowed["problems"], *unbanned["problems"]), (*allowed["notes"], *unbanned["notes"])
+    )
+
+
+async def _ban(client: DaemonClient, order: Order) -> CommandResult:
+    seconds = LENGTHS.get(order.length)
+    if seconds is None:
+        raise ControlError("choose one of the lengths of a ban")
+    problems = await client.ask("ban", networks=[order.what], seconds=seconds, reason=order.signed)
+    return CommandResult(tuple(problems))
+
+
+def _adding(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
+    async def run(client: DaemonClient, order: Order) -> CommandResult:
+        return _outcome(await client.ask(do, what=[order.what], note=order.signed))
+
+    return run
+
+
+def _removing(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
+    async def run(client: DaemonClient, order: Order) -> CommandResult:
+        return _outcome(await client.ask(do, what=[order.what]))
+
+    return run
+
+
+async def _forget(client: DaemonClient, order: Order) -> CommandResult:
+    number = await client.ask("friends_forget", address=order.what)
+    return CommandResult(() if number else (f"{order.what} is not a friend",))
+
+
+def _marking(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
+    async def run(client: DaemonClient, order: Order) -> CommandResult:
+        answer = await client.ask(do, numbers=[int(order.what)], by=order.person)
+        return CommandResult(("this alarm is not active",) if answer["unknown"] else ())
+
+    return run
+
+
+def _outcome(answer: Mapping[str, Any]) -> CommandResult:
+    return CommandResult(tuple(answer["problems"]), tuple(answer["notes"]))
+
+
+COMMANDS: Mapping[str, WebCommand] = {
+    "unban": WebCommand(
+        "Unban",
+        "The ban ends now. The rules may ban the address again.",
+        _unban,
+        _network,
+    ),
+    "unban-allow": WebCommand(
+        "Unban and allow",
+        "The ban ends now, and the address is added to the allow list: nothing bans it until you remove it.",
+        _unban_and_allow,
+        _network,
+        has_note=True,
+    ),
+    "ban": WebCommand(
+        "Ban",
+        "The kernel drops its packets for the time that you choose.",
+        _ban,
+        _network,
+        has_length=True,
+        has_note=True,
+        warns=True,
+    ),
+    "allow": WebCommand(
+        "Allow",
+        "It is added to the allow list: nothing bans it until you remove it.",
+        _adding("allow_add"),
+        _entry,
+        has_note=True,
+    ),
+    "allow-remove": WebCommand(
+        "Remove from the allow list",
+        "The rules may ban it again.",
+        _removing("allow_remove"),
+        _entry,
+    ),
+    "deny": WebCommand(
+        "Deny",
+        "It is added to the deny list: the kernel drops all its packets until you remove it.",
+        _adding("deny_add"),
+        _entry,
+        has_note=True,
+        warns=True,
+    ),
+    "deny-remove": WebCommand(
+        "Remove from the deny list",
+        "The kernel does not drop its packets any more, unless a rule bans it.",
+        _removing("deny_remove"),
+        _entry,
+    ),
+    "forget": WebCommand(
+        "Forget the friend",
+        "It is a stranger until it is seen again. A registered phone is seen within a minute.",
+        _forget,
+        _address,
+    ),
+    "acknowledge": WebCommand(
+        "Acknowledge alarm",
+        "The alarm stays visible, with your name.",
+        _marking("alarms_acknowledge"),
+        _alarm,
+    ),
+    "dismiss": WebCommand(
+        "Dismiss alarm",
+        "The alarm is hidden until it happens again.",
+        _marking("alarms_dismiss"),
+        _alarm,
+    ),
+}
+"""Every command by its name in the address of a page."""

@@ -1,0 +1,181 @@
+"""The pages: each asks the daemon, and shows its answer with a template."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from markupsafe import Markup
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from ringfence.errors import ControlError
+from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
+from ringfence.model import parse_network
+from ringfence.web.ban_table import page_of, query_from
+from ringfence.web.chart import PERIODS, Column, columns_of, drawing
+from ringfence.web.commands import COMMANDS, LENGTHS, Order, warnings_of
+from ringfence.web.daemon_client import DaemonClient
+from ringfence.web.entrance import Form, require_change
+from ringfence.web.rendering import MOST_TEXT, Renderer
+from ringfence.web.sessions import WebSession
+
+REFRESH = 5
+"""Seconds between two updates of an open page."""
+_BANS_FOR, _STATUS_FOR, _HISTORY_FOR, _NEWS_FOR = 5.0, 4.0, 30.0, 2.0
+"""Seconds for which all open pages share one answer."""
+_MOST_ATTEMPTS = 50  # on the page of an address; the latest ones
+_LATEST = 20  # attempts on the overview
+_PAST = 30 * 86_400  # seconds, of cleared alarms and ended bans
+_MOST_ROWS = 200  # of a table without pages
+_KINDS = ("attempt", "ban", "alarm")
+
+
+class Pages:
+    """Handles the requests for pages, and runs confirmed commands."""
+
+    def __init__(self, client: DaemonClient, renderer: Renderer) -> None:
+        self._client = client
+        self._renderer = renderer
+        self._log = structlog.get_logger()
+
+    async def overview(self, request: Request, _: WebSession) -> Response:
+        """Show health and alarms, a graph, the sources under observation, and the latest attempts."""
+        period = PERIODS.get(request.query_params.get("period", ""), PERIODS["day"])
+        top = await self._client.recent(_NEWS_FOR, "top")
+        status = await self._client.recent(_STATUS_FOR, "status")
+        history = await self._client.recent(_HISTORY_FOR, "history", seconds=period.seconds)
+        columns = columns_of(history, period.column)
+        return self._page(
+            request,
+            "overview.html",
+            top=top,
+            status=status,
+            attempts=[*reversed(top["latest_attempts"])][:_LATEST],
+            columns=columns,
+            charts=_charts(columns),
+            period=period,
+            periods=PERIODS.values(),
+        )
+
+    async def bans(self, request: Request, _: WebSession) -> Response:
+        """Show a page of the table of bans."""
+        rows = await self._client.latest(_BANS_FOR, "bans")
+        shown = page_of(rows, query_from(request.query_params))
+        response = self._page(request, "bans.html", shown=shown)
+        response.background = BackgroundTask(self._client.recent, _BANS_FOR, "bans")
+        return response
+
+    async def past(self, request: Request, _: WebSession) -> Response:
+        """Show the latest bans that ended."""
+        rows = await self._client.recent(_HISTORY_FOR, "past_bans", seconds=_PAST)
+        return self._page(request, "past.html", rows=rows)
+
+    async def log(self, request: Request, _: WebSession) -> Response:
+        """Show the latest attempts, bans and alarms."""
+        kind = request.query_params.get("kind", "")
+        kinds = [kind] if kind in _KINDS else [*_KINDS]
+        rows = await self._client.recent(_NEWS_FOR, "latest", kinds=tuple(kinds))
+        return self._page(request, "log.html", rows=[*reversed(rows)], kind=kind if kind in _KINDS else "")
+
+    async def alarms(self, request: Request, _: WebSession) -> Response:
+        """Show active and past alarms."""
+        active = await self._client.recent(_NEWS_FOR, "alarms")
+        past = await self._client.recent(_HISTORY_FOR, "alarms", past=True, seconds=_PAST)
+        return self._page(request, "alarms.html", active=active, past=past)
+
+    async def lists(self, request: Request, _: WebSession) -> Response:
+        """Show the allow list and the deny list."""
+        sides = {side: await self._client.recent(_BANS_FOR, "lists", side=side) for side in ("allow", "deny")}
+        return self._page(request, "lists.html", sides=sides)
+
+    async def why(self, request: Request, _: WebSession) -> Response:
+        """Explain an address or an account."""
+        about = request.query_params.get("about", "").strip()[:MOST_TEXT]
+        if not about:
+            return RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        if is_account(about):
+            found = await self._client.ask("why_account", account=about)
+            return self._page(
+                request,
+                "why_account.html",
+                found=found,
+                headline=account_headline(found),
+                bad=found["verdict"] in BAD_VERDICTS,
+            )
+        try:
+            network = str(parse_network(about))
+        except ValueError:
+            raise ControlError(f"{about[:100]} is not an address or a network") from None
+        found = await self._client.ask("why", network=network)
+        return self._page(
+            request,
+            "why.html",
+            found=found,
+            headline=address_headline(found),
+            attempts=[*reversed(found["attempts"])][:_MOST_ATTEMPTS],
+            rules=[rule for rule in found["rules"] if rule["have"]],
+        )
+
+    async def confirm(self, request: Request, session: WebSession) -> Response:
+        """Ask whether a command is meant: nothing has changed yet."""
+        require_change(session)
+        name = request.query_params.get("do", "")
+        command = COMMANDS.get(name)
+        if command is None:
+            raise ControlError("this page does not know the command")
+        what = command.check(request.query_params.get("what", ""))
+        return self._page(
+            request,
+            "confirm.html",
+            name=name,
+            command=command,
+            what=what,
+            lengths=LENGTHS,
+            warnings=await warnings_of(self._client, command, what),
+        )
+
+    async def run(self, request: Request, session: WebSession, form: Form) -> Response:
+        """Run a confirmed command, and show its result."""
+        person = session.person.name
+        command = COMMANDS.get(form.get("do", ""))
+        if command is None:
+            raise ControlError("this page does not know the command")
+        what = command.check(form.get("what", ""))
+        log = self._log.bind(user=person, command=form["do"], what=what)
+        if session.person.read_only:
+            log.warning("web.command_refused")
+        require_change(session)
+        order = Order(what, person, form.get("length", ""), form.get("note", "")[:200])
+        try:
+            outcome = await command.run(self._client, order)
+        except ControlError as error:
+            log.warning("web.command_failed", error=str(error))
+            raise
+        finally:
+            self._client.forget()
+        log.info("web.command", problems=outcome.problems)
+        return self._page(request, "done.html", command=command, name=form["do"], what=what, outcome=outcome)
+
+    def _page(self, request: Request, template: str, **values: object) -> Response:
+        return self._renderer.page(request, template, refresh=REFRESH, most=_MOST_ROWS, **values)
+
+
+def _charts(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return the two graphs of the overview: attempts, and bans."""
+    attempts, proven, bans = zip(*((one.attempts, one.proven, one.bans) for one in columns), strict=True)
+    return [
+        {
+            "title": "Attempts",
+            "most": max(attempts),
+            "total": sum(attempts),
+            "svg": Markup(drawing(columns, {"attempts": attempts, "proven": proven})),  # noqa: S704 - numbers only
+        },
+        {
+            "title": "Bans",
+            "most": max(bans),
+            "total": sum(bans),
+            "svg": Markup(drawing(columns, {"bans": bans})),  # noqa: S704 - numbers only
+        },
+    ]

@@ -1,0 +1,116 @@
+"""Pages from templates. Every value is escaped: first for the eye by ``printable``, then for HTML.
+
+Templates cannot show a value in another way: both are done by the environment, not by the template. A text is
+cut after ``MOST_TEXT`` characters, because a sender can make a name of 64 KB.
+"""
+
+from hashlib import sha256
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from attrs import frozen
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from ringfence.clock import format_duration
+from ringfence.model import printable, rfc3339
+
+FOLDER = Path(__file__).parent
+MOST_TEXT = 1_000
+MOST_NAME = 60  # characters of an account in a table
+NONCE = "ringfence.nonce"
+"""The key of a request's scope with the nonce of the script."""
+SESSION = "ringfence.session"
+"""The key of a request's scope with the session; it is absent before the login."""
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_FOREVER = "public, max-age=31536000, immutable"
+
+
+@frozen
+class _File:
+    content: bytes
+    kind: str
+
+    @property
+    def version(self) -> str:
+        return sha256(self.content).hexdigest()[:16]
+
+
+class Renderer:
+    """Renders the templates, and serves the style sheet, the script and the icon."""
+
+    def __init__(self) -> None:
+        self._files = {
+            file.name: _File(file.read_bytes(), _KINDS[file.suffix])
+            for file in sorted((FOLDER / "static").iterdir())
+        }
+        self._environment = Environment(
+            loader=FileSystemLoader(FOLDER / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            finalize=visible,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        filters: dict[str, Any] = {
+            "moment": moment,
+            "duration": format_duration,
+            "short": short,
+            "utc": lambda seconds: moment(rfc3339(seconds))[:16],
+        }
+        functions: dict[str, Any] = {"url": url_of, "static": self._url_of_file}
+        self._environment.filters.update(filters)
+        self._environment.globals.update(functions)
+
+    def page(self, request: Request, template: str, status: int = 200, /, **values: object) -> Response:
+        """Return a page for the person of the request's session."""
+        scope = request.scope
+        text = self._environment.get_template(template).render(
+            path=request.url.path, nonce=scope[NONCE], session=scope.get(SESSION), **values
+        )
+        return HTMLResponse(text, status)
+
+    def error(self, request: Request, status: int, heading: str, text: str = "") -> Response:
+        """Return a page that shows an error."""
+        return self.page(request, "error.html", status, heading=heading, text=text)
+
+    async def file(self, request: Request) -> Response:
+        """Return a file. Its address changes with its content, so a browser may keep it."""
+        found = self._files.get(request.path_params["name"])
+        if found is None:
+            return self.error(request, HTTPStatus.NOT_FOUND, "Not Found")
+        return Response(found.content, media_type=found.kind, headers={"Cache-Control": _FOREVER})
+
+    def _url_of_file(self, name: str) -> Markup:
+        return url_of(f"/static/{name}", v=self._files[name].version)
+
+
+def visible(value: object) -> object:
+    """Return a value as a page shows it: a text as :func:`printable` returns it, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return printable(value if len(value) <= MOST_TEXT else value[: MOST_TEXT - 1] + "…")
+
+
+def url_of(path: str, **parameters: object) -> Markup:
+    """Return an address of this site with its query, escaped; parameters that are None are left out."""
+    query = urlencode({name: value for name, value in parameters.items() if value is not None})
+    return escape(f"{path}?{query}" if query else path)
+
+
+def moment(text: str | None, unknown: str = "?") -> str:
+    """Return a time of the daemon's JSON, to the second, in UTC."""
+    return text.replace("T", " ").removesuffix("Z") if text else unknown
+
+
+def short(text: str | None, most: int = MOST_NAME) -> str:
+    """Return a text, cut for the cell of a table."""
+    text = text or ""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,144 @@
+"""The process of the live page: its socket, uvicorn, and the socket on which ``ringfence web login`` asks."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from attrs import frozen
+
+from ringfence import control
+from ringfence.clock import Clock
+from ringfence.errors import ControlError, WebError
+from ringfence.model import Address, printable
+from ringfence.web.app import Site, make_app
+from ringfence.web.daemon_client import DaemonClient
+from ringfence.web.sessions import Person, WebSessions
+
+MOST_CONNECTIONS = 64
+"""Connections at the same time; a browser opens at most six."""
+MOST_HEAD = 16 * 1024  # bytes of the head of a request
+_MOST_NAME = 64  # characters of a person's name
+_IPV6 = 6
+
+
+@frozen
+class WebSettings:
+    """Where the page listens (an address and port, or a unix socket), and the sockets that it uses."""
+
+    where: tuple[Address, int] | Path
+    site: Site
+    daemon: Path
+    logins: Path
+
+
+def serve(settings: WebSettings, ready: Callable[[], object]) -> None:
+    """Serve the page until SIGTERM or SIGINT. ``ready`` is called when it listens.
+
+    Raise WebError or ControlError if a socket cannot be created.
+    """
+    # uvicorn handles both signals, and then sends them again to the handlers of before.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    asyncio.run(_serve(settings, ready))
+
+
+async def _serve(settings: WebSettings, ready: Callable[[], object]) -> None:
+    clock, sessions = Clock(), WebSessions()
+    app = make_app(DaemonClient(settings.daemon, clock.mono), sessions, settings.site, clock.mono)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            h11_max_incomplete_event_size=MOST_HEAD,
+            timeout_graceful_shutdown=3,
+        )
+    )
+    links = LoginLinks(sessions, settings.site, clock.mono)
+    with _listening(settings.where) as listener:
+        async with control.serve(settings.logins, {"login": links.make}):
+            ready()
+            await server.serve(sockets=[listener])
+
+
+class LoginLinks:
+    """Makes login links for root, and for the user of this process."""
+
+    def __init__(self, sessions: WebSessions, site: Site, mono: Callable[[], float]) -> None:
+        self._sessions = sessions
+        self._site = site
+        self._mono = mono
+
+    def make(self, request: Mapping[str, Any]) -> str:
+        """Handle ``{"do": "login", "name": "alice", "read_only": false}``: return a link."""
+        if control.USER.get() not in {0, os.geteuid()}:
+            raise ControlError("only root can make login links")
+        name, read_only = request.get("name"), request.get("read_only") is True
+        if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME or printable(name) != name:
+            raise ControlError(f"a person needs a name of at most {_MOST_NAME} visible characters")
+        token = self._sessions.make_link(Person(name, read_only), self._mono())
+        structlog.get_logger().info("web.link", user=name, read_only=read_only)
+        return f"{self._site.url}/login?token={token}"
+
+
+@contextmanager
+def _listening(where: tuple[Address, int] | Path) -> Iterator[socket.socket]:
+    """Listen while the block runs. A unix socket can be used by its owner and group."""
+    try:
+        listener = _unix_socket(where) if isinstance(where, Path) else _tcp_socket(*where)
+    except OSError as error:
+        name = where if isinstance(where, Path) else f"{where[0]} port {where[1]}"
+        raise WebError(f"cannot listen on {name}: {error.strerror or error}") from None
+    with listener:
+        try:
+            yield listener
+        finally:
+            if isinstance(where, Path):
+                where.unlink(missing_ok=True)
+
+
+def _tcp_socket(address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET6 if address.version == _IPV6 else socket.AF_INET
+    return socket.create_server((str(address), port), family=family)
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """Create a unix socket; replace one of a dead process."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and not _is_alive(path):
+            path.unlink()
+        before = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True

@@ -1,0 +1,63 @@
+"""``ringfence web`` and ``ringfence web login``: options and errors."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.support.web import ENVIRON, command, web_server
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``ringfence web`` with options that it refuses."""
+    return subprocess.run(
+        command(*arguments), env=ENVIRON, capture_output=True, text=True, check=False, timeout=30
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--listen", "0.0.0.0:8721"], "--listen must be a loopback address"),
+        (["--listen", "8721"], "must be an address and a port"),
+        (["--unix", "/nowhere/web.sock"], "--unix needs --url"),
+        (["--url", "pbx.example.com"], "--url must be an address such as"),
+        (["--url", "https://pbx.example.com/ringfence"], "--url must be an address such as"),
+        (["--url", "https://user@pbx.example.com"], "--url must be an address such as"),
+        (["--url", "https://[::1"], "--url must be an address such as"),
+    ],
+)
+def test_wrong_options_are_usage_errors(arguments: list[str], text: str) -> None:
+    """An address that other hosts reach, and one that is no address, are refused."""
+    done = run(*arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert text in " ".join(done.stderr.split()).replace(" │ │ ", " ")
+
+
+def test_a_socket_that_cannot_be_made_is_an_error() -> None:
+    """The error names the socket and the reason."""
+    done = run("--unix", "/nowhere/web.sock", "--url", "http://localhost")
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "cannot listen on /nowhere/web.sock: No such file or directory\n",
+    )
+
+
+def test_login_prints_a_link(tmp_path: Path) -> None:
+    """Standard output is the link alone; standard error names the person and the role."""
+    with web_server(tmp_path / "web", tmp_path / "control.sock") as web:
+        done = web.login("--name", "bob", "--read-only")
+        assert done.returncode == 0
+        assert done.stdout.startswith("http://localhost/login?token=")
+        assert done.stderr == "It logs in bob, to read only, once, within five minutes.\n"
+        assert web.login("--name", "x" * 65).returncode == 1
+
+
+def test_login_without_the_page_is_an_error(tmp_path: Path) -> None:
+    """The error names the unit to start."""
+    done = run("login", "--login-socket", str(tmp_path / "none"))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("the live page does not run (")
+    assert "systemctl start ringfence-web" in done.stderr

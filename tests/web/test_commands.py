@@ -1,0 +1,138 @@
+"""Every command of the pages: what it changes in the daemon, and what the log has of it."""
+
+import pytest
+from tests.support.daemon import until
+from tests.web.conftest import Served
+
+from ringfence.errors import ControlError
+from ringfence.web.commands import COMMANDS, LENGTHS, Order
+
+
+def entries(served: Served, side: str) -> dict[str, str]:
+    """Return the entries of a list with their notes."""
+    return {row["entry"]: row["note"] for row in served.guard.ask("lists", side=side)}
+
+
+def test_ban_and_unban(served: Served) -> None:
+    """A ban has the chosen length and the name of the person; unbanning ends it; both are logged."""
+    answer = served.browser.run("ban", "100.64.7.1", length="7 days", note="too <loud>")
+    until(lambda: served.guard.ask("bans", networks=["100.64.7.1"]), "the ban")
+    [row] = served.guard.ask("bans", networks=["100.64.7.1"])
+
+    assert "Done: Ban 100.64.7.1" in answer.words
+    assert (row["reason"], row["rule"]) == ("too <loud> (web: alice)", "admin")
+    assert 7 * 86_400 - 60 < row["timeout"] <= 7 * 86_400
+    assert "100.64.7.1" in served.browser.get("/bans").words
+    assert "Done" in served.browser.run("unban", "100.64.7.1").words
+    assert served.guard.ask("bans", networks=["100.64.7.1"]) == []
+    for name in ("ban", "unban"):
+        lines = [line for line in served.web.log.split("\n") if f"command={name} " in line]
+        assert any("event=web.command " in line and "user=alice" in line for line in lines)
+
+
+def test_a_problem_is_shown(served: Served) -> None:
+    """A command that the daemon refuses is shown as not done, with the reason."""
+    answer = served.browser.run("unban", "100.64.7.77")
+
+    assert "Not done: Unban 100.64.7.77" in answer.words
+    assert "100.64.7.77/32: is not banned" in answer.words
+
+
+def test_an_address_without_a_ban_is_allowed_too(served: Served) -> None:
+    """The command that unbans and allows adds an address that nothing bans any more."""
+    assert "Done" in served.browser.run("unban-allow", "100.64.7.3").words
+    assert "100.64.7.3" in entries(served, "allow")
+    assert "Done" in served.browser.run("allow-remove", "100.64.7.3").words
+
+
+def test_unban_and_allow(served: Served) -> None:
+    """The ban ends, and the allow list has the address with the name of the person."""
+    served.guard.must("ban", "100.64.7.2")
+    answer = served.browser.run("unban-allow", "100.64.7.2", note="phone of Bob")
+
+    assert "Done" in answer.words
+    assert served.guard.ask("bans", networks=["100.64.7.2"]) == []
+    assert entries(served, "allow")["100.64.7.2"] == "phone of Bob (web: alice)"
+    assert "Done" in served.browser.run("allow-remove", "100.64.7.2").words
+    assert "100.64.7.2" not in entries(served, "allow")
+
+
+@pytest.mark.parametrize("side", ["allow", "deny"])
+def test_the_lists(served: Served, side: str) -> None:
+    """An entry is added to a list and removed from it; a wrong one is a problem."""
+    assert "Done" in served.browser.run(side, "198.51.100.0/24").words
+    assert entries(served, side)["198.51.100.0/24"] == "(web: alice)"
+    assert "Done" in served.browser.run(f"{side}-remove", "198.51.100.0/24").words
+    assert "198.51.100.0/24" not in entries(served, side)
+    assert "Not done" in served.browser.run(side, "<nonsense>").words
+
+
+def test_a_friend_is_named_before_a_ban(served: Served) -> None:
+    """The page that confirms a ban or a denial names friends in the network, and forgetting ends that."""
+    times = {"since": "2026-11-21T02:00:00Z", "seen": "2026-11-21T02:00:00Z", "until": "2099-01-01T00:00:00Z"}
+    friend = {"address": "100.64.7.50", "account": "204", "asterisk": "pbx", "reason": "registered"}
+    served.guard.ask("friends_import", friends=[friend | times], transfer="x", more=False)
+    for name in ("ban", "deny"):
+        words = served.browser.get(f"/confirm?do={name}&what=100.64.7.0/24").words
+        assert "100.64.7.50 is a friend, a phone or trunk of this PBX: 204" in words
+    assert "/confirm?do=forget&what=100.64.7.50" in served.browser.get("/why?about=100.64.7.50").links()
+    assert "Done" in served.browser.run("forget", "100.64.7.50").words
+    assert "Not done" in served.browser.run("forget", "100.64.7.50").words
+
+
+def test_alarms_are_marked(served: Served) -> None:
+    """Acknowledging and dismissing an alarm records the person; an unknown number is a problem."""
+    for row in served.guard.ask("alarms")[:1]:
+        assert "Done" in served.browser.run("acknowledge", str(row["number"])).words
+        [marked] = [one for one in served.guard.ask("alarms") if one["number"] == row["number"]]
+        assert marked["acknowledged_by"].startswith("alice")
+        assert "Done" in served.browser.run("dismiss", str(row["number"])).words
+    assert "this alarm is not active" in served.browser.run("dismiss", "999999").words
+
+
+@pytest.mark.parametrize(
+    ("do", "what"),
+    [
+        ("ban", "nonsense"),
+        ("unban", ""),
+        ("forget", "100.64.7.0/24"),
+        ("dismiss", "one"),
+        ("dismiss", "1" * 100),
+        ("allow", ""),
+        ("off", "x"),
+        ("", ""),
+    ],
+)
+def test_a_wrong_command_is_an_error(served: Served, do: str, what: str) -> None:
+    """An unknown command, or one about something else, is refused before and after the confirmation."""
+    csrf = served.browser.get("/").form("/logout").fields["csrf"]
+
+    assert served.browser.get(f"/confirm?do={do}&what={what}").status == 400
+    assert served.browser.post("/run", {"csrf": csrf, "do": do, "what": what}).status == 400
+
+
+def test_a_ban_has_a_length_of_the_choice(served: Served) -> None:
+    """Another length is refused."""
+    csrf = served.browser.get("/").form("/logout").fields["csrf"]
+    order = {"csrf": csrf, "do": "ban", "what": "100.64.7.90", "length": "forever"}
+
+    assert served.browser.post("/run", order).status == 400
+    assert served.guard.ask("bans", networks=["100.64.7.90"]) == []
+
+
+def test_the_default_length_is_one_of_the_choice() -> None:
+    """The length that a form proposes exists."""
+    assert Order("100.64.7.1", "alice").length in LENGTHS
+
+
+def test_a_reason_is_one_line() -> None:
+    """A reason has no invisible characters, and is cut."""
+    assert Order("x", "alice", note="a\nb").signed == "a\\nb (web: alice)"
+    assert len(Order("x", "alice", note="y" * 500).signed) == 200
+
+
+def test_addresses_have_one_form() -> None:
+    """An address is shown as the daemon writes it."""
+    assert COMMANDS["ban"].check(" ::ffff:100.64.7.1 ") == "100.64.7.1"
+    with pytest.raises(ControlError, match="is not an address"):
+        COMMANDS["ban"].check("\x1b[2J")

@@ -1,0 +1,115 @@
+"""The requests of the pages to the daemon."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence import control
+from ringfence.errors import ControlError, DaemonUnreachableError
+from ringfence.web.daemon_client import LATELY, DaemonClient
+
+
+class _Daemon:
+    """Counts requests."""
+
+    def __init__(self) -> None:
+        self.asked: list[Mapping[str, Any]] = []
+        self.arrived = asyncio.Event()
+
+    async def count(self, request: Mapping[str, Any]) -> int:
+        """Return how many requests there were, after a moment."""
+        self.asked.append(request)
+        self.arrived.set()
+        await asyncio.sleep(0.05)
+        return len(self.asked)
+
+    def refuse(self, _: Mapping[str, Any]) -> int:
+        """Refuse."""
+        raise ControlError("no")
+
+
+def test_pages_share_an_answer(tmp_path: Path) -> None:
+    """Requests at the same time, and within the seconds, are one request; each argument has its own."""
+    daemon, moment = _Daemon(), [0.0]
+
+    async def scenario() -> None:
+        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+            client = DaemonClient(tmp_path / "socket", lambda: moment[0])
+            assert await asyncio.gather(*(client.recent(5.0, "count") for _ in range(3))) == [1, 1, 1]
+            assert await client.recent(5.0, "count", of="x") == 2
+            moment[0] = 4.9
+            assert await client.recent(5.0, "count") == 1
+            moment[0] = 5.0
+            assert await client.recent(5.0, "count") == 3
+            client.forget()
+            assert await client.recent(5.0, "count") == 4
+            assert await client.ask("count") == 5
+
+    asyncio.run(scenario())
+    assert daemon.asked[1] == {"of": "x"}
+
+
+def test_an_answer_from_before_a_command_is_not_kept(tmp_path: Path) -> None:
+    """A request that was under way while a command changed something is asked again by the next page."""
+    daemon = _Daemon()
+
+    async def scenario() -> None:
+        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+            client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+            async with asyncio.TaskGroup() as group:
+                under_way = group.create_task(client.recent(5.0, "count"))
+                await daemon.arrived.wait()
+                client.forget()
+            assert under_way.result() == 1
+            assert await client.recent(5.0, "count") == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_update_does_not_wait(tmp_path: Path) -> None:
+    """An answer that came lately is returned at once, until a command changes something."""
+    daemon, moment = _Daemon(), [0.0]
+
+    async def scenario() -> None:
+        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+            client = DaemonClient(tmp_path / "socket", lambda: moment[0])
+            assert await client.latest(5.0, "count") == 1
+            moment[0] = LATELY - 1
+            assert await client.latest(5.0, "count") == 1
+            assert await client.recent(5.0, "count") == 2
+            assert await client.latest(5.0, "count") == 2
+            client.forget()
+            assert await client.latest(5.0, "count") == 3
+            moment[0] = 3 * LATELY
+            assert await client.latest(5.0, "count") == 4
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_answer_is_kept_for_longer(tmp_path: Path) -> None:
+    """An answer that took half a second is asked for again after 25 seconds, and none is kept for long."""
+    daemon, moments = _Daemon(), iter([0.0, 0.5, 24.9, 25.0, 35.0, 84.9, 85.0, 85.0])
+
+    async def scenario() -> None:
+        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+            client = DaemonClient(tmp_path / "socket", lambda: next(moments))
+            assert [await client.recent(5.0, "count") for _ in range(5)] == [1, 1, 2, 2, 3]
+
+    asyncio.run(scenario())
+
+
+def test_errors_are_raised(tmp_path: Path) -> None:
+    """A refusal of the daemon, and its absence, are errors, and are not kept."""
+
+    async def scenario() -> None:
+        client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+        with pytest.raises(DaemonUnreachableError):
+            await client.recent(5.0, "refuse")
+        async with control.serve(tmp_path / "socket", {"refuse": _Daemon().refuse}):
+            with pytest.raises(ControlError, match="no"):
+                await client.recent(5.0, "refuse")
+
+    asyncio.run(scenario())

@@ -1,0 +1,219 @@
+"""Every page, with a real daemon behind it."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from tests.support.amiserver import Script
+from tests.support.daemon import GRANTED, Guard, ami_server, until
+from tests.support.web import Browser, web_server
+from tests.web.conftest import GUESSES, Served
+
+GUESSER = "198.18.1.101"
+HOSTILE = "<img src=x onerror=alert(1)>\"'\u202e\x1b[2J"
+"""A name without the bytes that end a line of AMI."""
+
+
+def test_the_overview(served: Served) -> None:
+    """It shows health, numbers, graphs, attempts and sources."""
+    answer = served.browser.get("/")
+    words = answer.words
+
+    assert answer.status == 200
+    assert "memory" in words
+    assert "bans 1 attempts since the start 3" in words
+    assert f"{GUESSER} alice wrong password" in words
+    assert "pbx/ami listening" in words
+    assert answer.text.count("<svg ") == 2
+    assert "Attempts: 3 in the last day" in words
+    assert served.browser.get("/?period=year").words.count("in the last year") == 2
+    assert served.browser.get("/?period=nothing").status == 200
+
+
+def test_addresses_under_observation_are_shown(served: Served) -> None:
+    """An address with attempts that is not banned yet is under observation."""
+    words = served.browser.get("/").words
+
+    assert "Under observation" in words
+
+
+def test_the_bans(served: Served) -> None:
+    """The table has the kernel's bans, with time left, and a command for each."""
+    answer = served.browser.get("/bans")
+
+    assert "1 of 1 bans" in answer.words
+    cells = r"guess \(sip-udp\) alice 0 of 3 [\d-]+ [\d:]+ [\dms ]+ 0"
+    assert re.search(rf"{GUESSER} {cells} Unban {GUESSER}", answer.words), answer.words
+    assert f"/confirm?do=unban&what={GUESSER}" in answer.links()
+    assert "No ban matches." in served.browser.get("/bans?q=10.0.0.1").words
+    assert 'aria-sort="descending"' in answer.text
+    assert 'aria-sort="ascending"' in served.browser.get("/bans?sort=address").text
+    assert {"/bans?sort=address&order=up", "/bans?sort=packets&order=down"} <= {*answer.links()}
+
+
+def test_ended_bans(served: Served) -> None:
+    """The page of ended bans has a ban that a command ended, and how."""
+    served.guard.must("ban", "100.64.7.200")
+    served.guard.must("unban", "100.64.7.200")
+
+    assert re.search(r"100\.64\.7\.200 admin - .* removed", served.browser.get("/past").words)
+
+
+def test_the_log(served: Served) -> None:
+    """It has attempts and bans, the latest first, and only one kind if that is chosen."""
+    words = served.browser.get("/log").words
+    attempts = served.browser.get("/log?kind=attempt").words
+
+    assert words.index(f"ban {GUESSER} placed") < words.index(f"attempt {GUESSER} wrong password")
+    assert "wrong password" in attempts
+    assert "placed" not in attempts
+    assert served.browser.get("/log?kind=nothing").status == 200
+
+
+def test_why_an_address(served: Served) -> None:
+    """It shows the sentence, the ban, the attempts and the commands."""
+    answer = served.browser.get(f"/why?about={GUESSER}")
+
+    assert f"{GUESSER} is banned" in answer.words
+    assert answer.words.count("wrong password") == 3
+    assert f"/confirm?do=unban-allow&what={GUESSER}" in answer.links()
+    assert "It is not a friend." in answer.words
+
+
+def test_why_an_account(served: Served) -> None:
+    """It shows the sentence, what to do, and the failures."""
+    answer = served.browser.get("/why?about=alice")
+
+    assert "account alice fails, and the address that tried it is banned" in answer.words
+    assert f"ringfence unban {GUESSER}" in answer.words
+    assert "wrong password 3" in answer.words
+
+
+@pytest.mark.parametrize("about", ["198.18.1.300", "::1::2", "10.0.0.1/8", "1.2.3.4/99"])
+def test_a_mistyped_address_is_an_error(served: Served, about: str) -> None:
+    """The page names the text that is not an address."""
+    answer = served.browser.get(f"/why?about={quote(about)}")
+
+    assert answer.status == 400
+    assert "is not an address or a network" in answer.words
+    assert served.browser.get("/why?about=").status == 303
+
+
+def test_the_lists_and_alarms(served: Served) -> None:
+    """Both lists, and the active and past alarms, have their pages."""
+    served.guard.must("allow", "add", "203.0.113.0/24", "--note", "office <b>")
+    lists = served.browser.get("/lists")
+    if "203.0.113.0/24" not in lists.words:  # the page before the command may be kept for a moment
+        until(lambda: "203.0.113.0/24" in served.browser.get("/lists").words, "the entry")
+        lists = served.browser.get("/lists")
+
+    assert "office <b>" in lists.words
+    assert "/confirm?do=allow-remove&what=203.0.113.0%2F24" in lists.links()
+    assert "The list is empty." in lists.words
+    assert served.browser.get("/alarms").status == 200
+
+
+def test_a_reader_gets_no_commands(served: Served) -> None:
+    """A person with the role to read sees every page without commands, and cannot confirm one."""
+    for target in (
+        "/",
+        "/bans",
+        "/past",
+        "/log",
+        "/alarms",
+        "/lists",
+        f"/why?about={GUESSER}",
+        "/why?about=alice",
+    ):
+        answer = served.reader.get(target)
+        assert answer.status == 200
+        assert not any("/confirm" in link for link in answer.links())
+        assert not any(form.action == "/confirm" for form in answer.document.forms)
+    assert served.reader.get(f"/confirm?do=unban&what={GUESSER}").status == 403
+    csrf = served.reader.get("/").form("/logout").fields["csrf"]
+    run = {"csrf": csrf, "do": "unban", "what": GUESSER}
+    assert served.reader.post("/run", run).status == 403
+    assert "event=web.command_refused" in served.web.log
+    assert served.guard.banned() == {GUESSER}
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/bans", "/past", "/log", "/alarms", "/lists", f"/why?about={GUESSER}"]
+)
+def test_the_elements_are_named(served: Served, target: str) -> None:
+    """Each page has a language, one heading, labels for its fields, heads for its columns, unique ids."""
+    elements = served.browser.get(target).document.elements
+    ids = [values["id"] for _, values in elements if "id" in values]
+    labelled = {values.get("for") for tag, values in elements if tag == "label"}
+
+    assert ("html", {"lang": "en"}) in elements
+    assert [tag for tag, _ in elements].count("h1") == 1
+    assert len(ids) == len(set(ids))
+    for tag, values in elements:
+        if tag in {"input", "select"} and values.get("type") != "hidden":
+            assert values.get("id") in labelled, values
+        if tag == "th":
+            assert values.get("scope") in {"col", "row"}, values
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert name not in values or values[name] in ids, values
+
+
+@pytest.fixture(name="hostile", scope="module")
+def _hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Return a browser at the page of a daemon that banned a guesser with a hostile account name."""
+    folder = tmp_path_factory.mktemp("hostile")
+    named = GUESSES.replace(b"AccountID: alice", b"AccountID: " + HOSTILE.encode() + b"x" * 5_000)
+    with (
+        ami_server(Script(play=[GRANTED, named])) as pbx,
+        Guard(folder, ami={"port": pbx.port}, rules={"guess": {"attempts": 3}}) as guard,
+    ):
+        until(lambda: guard.status()["attempts"] >= 1, "an attempt")
+        with web_server(folder / "web", folder / "control.sock") as web:
+            yield web.browser()
+
+
+@pytest.mark.parametrize("target", ["/", "/bans", "/log", "/alarms", f"/why?about={GUESSER}"])
+def test_a_hostile_name_is_text(hostile: Browser, target: str) -> None:
+    """Markup in an account is shown and not interpreted, in every page that shows it."""
+    answer = hostile.get(target)
+
+    assert answer.status == 200
+    assert not any(tag == "img" for tag, _ in answer.document.elements)
+    assert "\x1b" not in answer.text
+    assert "\u202e" not in answer.text
+    assert len(answer.text) < 200_000
+    if target != "/alarms":
+        assert "<img src=x" in answer.words
+
+
+@pytest.mark.parametrize("about", [HOSTILE, "x" * 10_000, "\u202e", "%00", "../../etc", "'\"><script>"])
+def test_a_hostile_question_is_text(served: Served, about: str) -> None:
+    """The text of the search is shown and not interpreted."""
+    for target in (f"/why?about={quote(about)}", f"/bans?q={quote(about)}"):
+        answer = served.browser.get(target)
+        assert answer.status in {200, 400}
+        tags = [tag for tag, _ in answer.document.elements]
+        assert (tags.count("script"), tags.count("img")) == (1, 0)
+        assert "\u202e" not in answer.text
+
+
+def test_ten_thousand_bans(tmp_path: Path) -> None:
+    """The first page of 10,000 bans is there within a second, and an update within 200 ms of the server."""
+    with Guard(tmp_path) as guard, web_server(tmp_path / "web", tmp_path / "control.sock") as web:
+        networks = [f"10.0.{number // 256}.{number % 256}" for number in range(10_000)]
+        assert guard.ask("ban", networks=networks, seconds=3_600) == []
+        browser = web.browser()
+        began = time.monotonic()
+        answer = browser.get("/bans?sort=address")
+        first = time.monotonic() - began
+        began = time.monotonic()
+        browser.get("/bans?sort=address&page=100")
+        update = time.monotonic() - began
+
+    assert "10000 of 10000 bans" in answer.words
+    assert answer.text.count("<tr>") == 101
+    assert first < 1.0
+    assert update < 0.2
