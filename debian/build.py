@@ -36,7 +36,9 @@ FILES = {
     "debian/ringfence.rtupdate": "usr/share/python3/runtime.d/ringfence.rtupdate",
     "contrib/systemd/ringfence.service": f"{UNITS}/ringfence.service",
     "contrib/systemd/ringfence-early.service": f"{UNITS}/ringfence-early.service",
+    "contrib/systemd/ringfence-web.service": f"{UNITS}/ringfence-web.service",
     "contrib/systemd/ringfence.sysusers": "usr/lib/sysusers.d/ringfence.conf",
+    "contrib/systemd/ringfence-web.sysusers": "usr/lib/sysusers.d/ringfence-web.conf",
     "contrib/systemd/iptables.conf": f"{SHARED}/contrib/systemd/iptables.conf",
     "contrib/asterisk/ringfence.manager.conf": f"{SHARED}/contrib/asterisk/ringfence.manager.conf",
     "contrib/asterisk/ringfence.logger.conf": f"{SHARED}/contrib/asterisk/ringfence.logger.conf",
@@ -64,7 +66,7 @@ MODES = {
 PLACES = {
     "/opt/ringfence/bin/ringfence": "/usr/sbin/ringfence",
     "/opt/ringfence": f"/{LIBRARY}",
-    "file:///usr/local/src/ringfence/docs/operating.md": f"man:ringfence(8) file:///{DOCS}/docs/operating.md",
+    "file:///usr/local/src/ringfence": f"man:ringfence(8) file:///{DOCS}",
 }
 """Paths in the units for a venv, and the same in the package."""
 

@@ -20,8 +20,12 @@ PURE = ("--platform=any", "--implementation=py", "--abi=none")
 """pip's options for wheels without compiled parts."""
 COMPILED = ("--platform=manylinux2014_x86_64", "--implementation=cp", "--abi=cp311")
 """pip's options for the wheel of one platform."""
-OPTIONAL_EXTENSION = ("maxminddb",)
+OPTIONAL_EXTENSION = ("markupsafe", "maxminddb")
 """Dependencies without a pure wheel. Their compiled part is optional, and the package leaves it out."""
+NEED_EXTENSION = ("jinja2",)
+"""Dependencies that need nothing but one of these, which pip cannot find among the pure wheels."""
+EXTRA = "web"
+"""The optional dependencies that the package contains too."""
 
 _HEAD = """\
 # Written by `make lock`. The wheels in the Debian package: pip installs nothing else (--require-hashes).
@@ -35,9 +39,9 @@ def name_of(requirement: str) -> str:
 
 
 def requirements() -> list[str]:
-    """Return the dependencies in pyproject.toml."""
+    """Return the dependencies in pyproject.toml, also those of the live page."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    found: list[str] = project["dependencies"]
+    found: list[str] = [*project["dependencies"], *project["optional-dependencies"][EXTRA]]
     return found
 
 
@@ -60,7 +64,9 @@ def main() -> None:
     """Write the lock file."""
     everything = requirements()
     compiled = [one for one in everything if name_of(one) in OPTIONAL_EXTENSION]
-    lines = resolve([one for one in everything if one not in compiled], *PURE)
+    alone = [one for one in everything if name_of(one) in NEED_EXTENSION]
+    lines = resolve([one for one in everything if one not in [*compiled, *alone]], *PURE)
+    lines += resolve(alone, "--no-deps", *PURE)
     lines += resolve(compiled, "--no-deps", *COMPILED)
     LOCK.write_text(_HEAD + "".join(f"{line}\n" for line in sorted(lines)), "utf-8")
 

@@ -72,11 +72,14 @@ def test_dpkg_can_verify_the_files(contents: Path) -> None:
 
 def test_units_name_only_paths_of_the_package(contents: Path) -> None:
     """The units run the package's program, and no path of a venv or a checkout is left."""
-    for name in ("ringfence", "ringfence-early"):
+    for name in ("ringfence", "ringfence-early", "ringfence-web"):
         text = (contents / build.UNITS / f"{name}.service").read_text("utf-8")
         assert "/opt" not in text
         assert "/usr/local" not in text
         assert "ExecStart=/usr/sbin/ringfence " in text
+        assert re.search(
+            r"^Documentation=man:ringfence\(8\) file:///usr/share/doc/\S+\.md$", text, re.MULTILINE
+        )
 
 
 def test_the_scripts_are_shell() -> None:

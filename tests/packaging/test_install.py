@@ -31,6 +31,16 @@ MOST_SILENCE = 2.0
 CONNECT = "ringfence setup"
 """The command that the installation prints."""
 START = "systemctl enable --now ringfence-early ringfence"
+WEB = "systemctl enable --now ringfence-web"
+VISIT = """\
+import re, sys, urllib.parse, urllib.request
+site = sys.argv[1].partition("/login")[0]
+browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+token = re.search('name="token" value="([^"]+)"', browser.open(sys.argv[1]).read().decode())[1]
+browser.open(f"{site}/login", urllib.parse.urlencode({"token": token}).encode()).read()
+print(browser.open(f"{site}/bans").read().decode())
+"""
+"""A program that logs in to the live page with a link, and prints its page of bans."""
 
 # What dpkg, systemd and the tools for users write about everything that they do.
 _NOT_OURS = re.compile(
@@ -166,6 +176,29 @@ def test_upgrade_keeps_bans_in_force_under_traffic(
         assert not (machine.root / build.LIBRARY / "ringfence/gone.py").exists()
 
 
+def test_the_live_page_runs_as_a_user_of_its_own(machine: Machine, package: Path) -> None:
+    """The page shows the bans. Its process has no capability, and no access to the configuration."""
+    install(machine, package)
+    assert machine.run("systemctl", "is-enabled", "ringfence-web").stdout == "disabled\n"
+    machine.must("sh", "-c", START)
+    machine.must("sh", "-c", WEB)
+    machine.must("ringfence", "ban", BANNED)
+    link = machine.must("ringfence", "web", "login", "--name", "alice").strip()
+    page = machine.must("python3", "-c", VISIT, link)
+    pid = machine.must("systemctl", "show", "--value", "--property=MainPID", "ringfence-web").strip()
+    status, user = (
+        machine.must("cat", f"/proc/{pid}/status"),
+        machine.must("id", "-u", "ringfence-web").strip(),
+    )
+
+    assert BANNED in page
+    assert "alice" in page
+    assert re.search(rf"^Uid:(\t{user}){{4}}$", status, re.MULTILINE)
+    assert len(re.findall(r"^Cap\w+:\t0+$", status, re.MULTILINE)) == 5
+    assert machine.must("ls", f"/proc/{pid}/root/etc/ringfence") == ""
+    assert "event=web.login user=alice" in machine.must("journalctl", "--unit=ringfence-web", "--output=cat")
+
+
 def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
     machine: Machine, network: Network, package: Path
 ) -> None:
@@ -174,6 +207,7 @@ def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
     clean = paths_of(machine)
     install(machine, package)
     machine.must("sh", "-c", START)
+    machine.must("sh", "-c", WEB)
     machine.must("ringfence", "ban", BANNED)
     assert "ringfence" in machine.must("nft", "list", "tables")
 
