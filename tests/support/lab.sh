@@ -14,8 +14,8 @@
 
 set -euo pipefail
 
-# systemd: for systemd-analyze, which reads the unit, and for the journals of tests.
-packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps openssl systemd)
+# systemd: for systemd-analyze, which reads the unit, and for the journals of tests. chromium: for the live page.
+packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps openssl systemd chromium)
 # In the trees of Debian's releases.
 released=systemd,python3,nftables
 
