@@ -33,6 +33,7 @@ from tests.bench import (
     phones,
     replays,
     uncounted,
+    web,
 )
 from tests.bench.figures import Figure, table
 from tests.bench.testbed import CORES
@@ -58,6 +59,7 @@ PARTS: Mapping[str, Part] = {
     "forged": forged.figures,
     "judgement": judgement.figures,
     "metrics": metrics.figures,
+    "web": web.figures,
     "installation": installation.figures,
 }
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""

@@ -91,13 +91,13 @@ def ours(sources: Sources) -> Cost:
     for _ in range(RUNS):
         with bed(only(guess={"attempts": THRESHOLD}), priority=False, **sources.settings) as here:
             found.memory.append(resident(here.guard.pid))
-            found.share.append(share_of_asterisk(here.lab, here.guard.pid, partial(_counted, here.guard)))
+            found.share.append(share_of_asterisk(here.lab, here.guard.pid, partial(counted, here.guard)))
             if banned := here.guard.banned():
                 raise RuntimeError(f"{', '.join(banned)} were banned, and no address should be")
     return found
 
 
-def _counted(guard: Guard, answered: int) -> None:
+def counted(guard: Guard, answered: int) -> None:
     """Wait until a guard has counted every answered guess, and its sources report nothing more."""
     events = -1
 

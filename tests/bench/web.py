@@ -1,0 +1,128 @@
+"""The cost of the live page: for the daemon, and for a browser with 10,000 bans.
+
+The daemon's CPU and memory are measured while 10,000 guesses run at a real Asterisk, with metrics and one
+open page against without. The page is asked for as often as an open page in a browser asks. The browser is a
+real Chromium; an update is measured from its request until it is drawn.
+"""
+
+import statistics
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from tests.bench.costs import GUESSES, SOURCES, THRESHOLD, counted, share_of_asterisk
+from tests.bench.figures import Figure, spread
+from tests.bench.testbed import PLACED, bed, only
+from tests.support.chromium import Window, chromium, why_no_chromium
+from tests.support.daemon import Guard
+from tests.support.process import resident
+from tests.support.web import free_port, web_server
+
+from ringfence.web.pages import REFRESH
+
+BANS = 10_000
+UPDATES = 5
+RUNS = 3
+MEGABYTE = 1_000_000
+
+
+@define
+class Costs:
+    """The measurements of one kind of daemon: CPU as a share of Asterisk's, and memory after it (bytes)."""
+
+    share: list[float] = field(factory=list)
+    memory: list[int] = field(factory=list)
+
+
+@contextmanager
+def _open_page(folder: Path, control: Path) -> Iterator[None]:
+    """Run the live page, and keep it open."""
+    ended, failed = threading.Event(), list[int]()
+    with web_server(folder, control) as web:
+        browser = web.browser()
+
+        def update() -> None:
+            while not ended.wait(REFRESH):
+                if (status := browser.get("/").status) != 200:
+                    failed.append(status)
+
+        thread = threading.Thread(target=update, name="open-page")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+    if failed:
+        raise RuntimeError(f"the page answered with {failed[0]}")
+
+
+def guarding(*, shown: bool) -> Costs:
+    """Measure a daemon under attack, with metrics and one open page if ``shown``."""
+    found = Costs()
+    metrics: dict[str, Any] = {"metrics": {"listen": "127.0.0.1:9721"}} if shown else {}
+    for _ in range(RUNS):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            bed(only(guess={"attempts": THRESHOLD}), priority=False, **metrics) as here,
+        ):
+            measure = partial(share_of_asterisk, here.lab, here.guard.pid, partial(counted, here.guard))
+            if shown:
+                with _open_page(Path(folder), here.guard.folder / "control.sock"):
+                    found.share.append(measure())
+            else:
+                found.share.append(measure())
+            found.memory.append(resident(here.guard.pid))
+    return found
+
+
+def shown_bans() -> tuple[list[float], list[float]]:
+    """Return the milliseconds of the first content and of updates in Chromium, with 10,000 bans."""
+    first, updates = [], []
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Guard(Path(name)) as guard,
+        web_server(Path(name, "web"), Path(name, "control.sock"), free_port()) as web,
+        chromium() as browser,
+    ):
+        networks = [f"10.0.{number // 256}.{number % 256}" for number in range(BANS)]
+        guard.ask("ban", networks=networks, seconds=86_400)
+        window = Window.opened(browser).log_in(web.link())
+        page = f"{window.page.url}bans?sort=address"
+        for number in range(UPDATES):
+            window.page.goto(page)
+            first.append(window.first_content())
+            guard.ask("unban", networks=[networks[number]])
+            updates.append(window.next_update("bans")[0])
+        window.close()
+    return first, updates
+
+
+def figures(_: Path | None) -> Iterator[Figure]:
+    """Measure, and yield the rows."""
+    if reason := why_no_chromium():
+        raise RuntimeError(reason)
+    yield from _rows(*shown_bans())
+    without, shown = guarding(shown=False), guarding(shown=True)
+    ratio = statistics.median(shown.share) / statistics.median(without.share)
+    memory = (statistics.median(shown.memory) - statistics.median(without.memory)) / MEGABYTE
+    what = f"with metrics and an open live page beside that without, {SOURCES * GUESSES} guesses"
+    yield Figure(
+        f"CPU of the daemon {what}, ratio of medians (n={RUNS})",
+        f"{ratio:.2f}",
+        "≤ 1.1",
+        ratio <= 1.1,
+        cores=PLACED,
+    )
+    yield Figure(f"memory of the daemon {what}, MB", f"{memory:.1f}", "≤ 5", memory <= 5)
+
+
+def _rows(first: Sequence[float], updates: Sequence[float]) -> Iterator[Figure]:
+    what = f"the live page with {BANS} bans in Chromium, milliseconds"
+    yield Figure(f"{what}: first content", spread(first), "each ≤ 1000", max(first) <= 1_000)
+    yield Figure(f"{what}: an update", spread(updates), "each ≤ 200", max(updates) <= 200)
