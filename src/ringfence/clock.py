@@ -5,6 +5,12 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+_COLUMN_LENGTHS = (
+    *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
+    *(3_600 * hours for hours in (1, 2, 3, 4, 6, 8, 12)),
+    *(86_400 * days for days in (1, 2, 4, 7, 14)),
+)
+
 
 @frozen
 class Clock:
@@ -62,3 +68,9 @@ def format_duration(seconds: float) -> str:
         if number or (size == 1 and not parts):
             parts.append(f"{number}{letter}")
     return " ".join(parts[:2])
+
+
+def column_length(seconds: float, most: int) -> int:
+    """Return the shortest usual length (seconds) with which ``most`` columns of a chart cover a period."""
+    fitting = (length for length in _COLUMN_LENGTHS if seconds <= length * most)
+    return next(fitting, _COLUMN_LENGTHS[-1])

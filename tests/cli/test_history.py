@@ -9,7 +9,8 @@ import pytest
 from tests.support.daemon import Guard
 
 from ringfence.cli import times
-from ringfence.cli.history import _COLUMNS, _chart, _column_length, _lines
+from ringfence.cli.history import _COLUMNS, _chart, history_lines
+from ringfence.clock import column_length
 from ringfence.store.database import Store
 
 HOUR, DAY = 3_600, 86_400
@@ -41,7 +42,7 @@ def test_a_line_for_each_count() -> None:
         slot("2026-11-20T12:31", unbans=2),
         slot("2026-11-21T12:00", attempts={"guess": {"total": 4, "proven": 0}}, bans={"distributed": 1}),
     ]
-    lines = list(_lines(history(slots), utf8=True))
+    lines = list(history_lines(history(slots), utf8=True))
     blank = " " * 46
 
     assert lines == [
@@ -62,7 +63,7 @@ def test_times_can_be_local(monkeypatch: pytest.MonkeyPatch) -> None:
     time.tzset()
     times.configure("local")
     try:
-        first = next(_lines(history([]), utf8=True))
+        first = next(history_lines(history([]), utf8=True))
     finally:
         times.configure("utc")
         monkeypatch.undo()
@@ -73,7 +74,7 @@ def test_times_can_be_local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_time_without_a_daemon_is_blank_and_stated() -> None:
     """A time in which the daemon did not run is a blank in the chart, and a line states it."""
-    lines = list(_lines(history([slot("2026-11-21T12:00")], watched=60), utf8=True))
+    lines = list(history_lines(history([slot("2026-11-21T12:00")], watched=60), utf8=True))
 
     assert lines[-1] == "ringfence did not run for 23h 59m of this time (blank in the chart)."
     assert lines[-3].endswith("2" + " " * 55 + "·")
@@ -85,7 +86,7 @@ def test_the_time_without_a_daemon_is_blank_and_stated() -> None:
 )
 def test_a_column_is_a_round_time(seconds: float, length: int) -> None:
     """A column is the shortest round time with which the chart fits the line."""
-    assert _column_length(seconds) == length
+    assert column_length(seconds, _COLUMNS) == length
     assert seconds / length <= _COLUMNS
 
 

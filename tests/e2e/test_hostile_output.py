@@ -90,6 +90,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "parse": [["{log}"], ["{log}", "--unparsed"], ["{log}", "--summary"], ["{hostile}"]],
     "reload": [[]],
     "replay": [["{log}"], ["{hostile}"]],
+    "report": [[], ["--html", "{page}"]],
     "restore": [[]],
     "run": [],  # the daemon; its log is checked below
     "setup": [["--dry-run"], ["--undo"]],
@@ -252,6 +253,7 @@ def files(folder: Path, now: float) -> dict[str, str]:
         "hostile": str(named),
         "list": str(listed),
         "friends": str(friends),
+        "page": str(folder / "page.html"),
     }
 
 

@@ -21,16 +21,11 @@ from ringfence.cli.common import (
 from ringfence.cli.output import echo, echo_json, echo_stderr
 from ringfence.cli.sparkline import has_blocks, sparkline
 from ringfence.cli.times import short_time
-from ringfence.clock import format_duration
+from ringfence.clock import column_length, format_duration
 from ringfence.errors import DaemonUnreachableError
 
 _COLUMNS = 48
 """The maximum number of columns of a chart; a line then has 80 columns."""
-_COLUMN_LENGTHS = (
-    *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
-    *(3_600 * hours for hours in (1, 2, 3, 4, 6, 8, 12)),
-    *(86_400 * days for days in (1, 2, 4, 7, 14)),
-)
 _ZERO = {True: "·", False: "."}  # with and without UTF-8
 
 Slots = Sequence[Mapping[str, Any]]
@@ -59,7 +54,7 @@ def history(
     else:
         import sys  # noqa: PLC0415 - loaded when the command runs
 
-        echo(*_lines(found, utf8=has_blocks(sys.stdout.encoding)))
+        echo(*history_lines(found, utf8=has_blocks(sys.stdout.encoding)))
 
 
 def _found(path: Path, seconds: float) -> Mapping[str, Any]:
@@ -79,10 +74,10 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
     return found
 
 
-def _lines(found: Mapping[str, Any], *, utf8: bool) -> Iterator[str]:
+def history_lines(found: Mapping[str, Any], *, utf8: bool) -> Iterator[str]:
     """Yield a line for each kind of count, with its total and its chart."""
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
-    length = _column_length(end - begin - found["step"])  # the first slot may begin earlier
+    length = column_length(end - begin - found["step"], _COLUMNS)  # the first slot may begin earlier
     columns = _columns(found["slots"], begin, end, length)
     span = f"{short_time(found['since'])} to {short_time(found['until'])} {times.zone()}"
     yield f"{span}, {format_duration(length)} a column"
@@ -106,12 +101,6 @@ def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tup
     for rule, number in totals["bans"].items():
         yield f"bans {rule}", number, None, ("bans", rule)
     yield "unbans", totals["unbans"], None, ("unbans",)
-
-
-def _column_length(seconds: float) -> int:
-    """Return the length of a column with which the chart fits a line."""
-    fitting = (length for length in _COLUMN_LENGTHS if seconds <= length * _COLUMNS)
-    return next(fitting, _COLUMN_LENGTHS[-1])
 
 
 def _columns(slots: Slots, begin: float, end: float, length: int) -> list[Slots]:

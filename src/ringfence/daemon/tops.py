@@ -99,6 +99,20 @@ class TopCounts:
             await asyncio.wait(waiting, timeout=_WAIT)
 
 
+def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
+    """Return the rows of a list without a daemon, which would know the friends and the bans."""
+    return [
+        {
+            "name": printable(one.name),
+            "attempts": one.attempts,
+            "last": rfc3339(one.last),
+            "known": False,
+            "banned": False,
+        }
+        for one in table.top(kind, since, MOST_LISTED)
+    ]
+
+
 class TopRequests:
     """Handles the requests of ``ringfence top``."""
 

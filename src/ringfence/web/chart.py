@@ -48,19 +48,22 @@ class Column:
     watched: bool = False
 
 
-def columns_of(found: Mapping[str, Any], length: int) -> list[Column]:
-    """Return the columns of a history, oldest first, also those in which nothing happened."""
+def columns_of(found: Mapping[str, Any], length: int, kind: str | None = None) -> list[Column]:
+    """Return the columns of a history, oldest first, also those in which nothing happened.
+
+    With a ``kind`` only attempts of that kind are counted.
+    """
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
     columns = [Column(begin + number * length) for number in range(max(1, -int((begin - end) // length)))]
     for slot in found["slots"]:
         number = int((datetime.fromisoformat(slot["start"]).timestamp() - begin) // length)
         if 0 <= number < len(columns):
-            columns[number] = _with_slot(columns[number], slot)
+            columns[number] = _with_slot(columns[number], slot, kind)
     return columns
 
 
-def _with_slot(column: Column, slot: Mapping[str, Any]) -> Column:
-    attempts = slot["attempts"].values()
+def _with_slot(column: Column, slot: Mapping[str, Any], kind: str | None) -> Column:
+    attempts = [parts for name, parts in slot["attempts"].items() if kind in {None, name}]
     return evolve(
         column,
         attempts=column.attempts + sum(parts["total"] for parts in attempts),

@@ -40,6 +40,28 @@ class _File:
         return sha256(self.content).hexdigest()[:16]
 
 
+def environment(**functions: object) -> Environment:
+    """Return Jinja2's environment of all templates, which can call ``functions``."""
+    found = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    filters: dict[str, Any] = {
+        "moment": moment,
+        "duration": format_duration,
+        "short": short,
+        "utc": lambda seconds: moment(rfc3339(seconds))[:16],
+    }
+    found.filters.update(filters)
+    found.globals.update(functions)
+    return found
+
+
 class Renderer:
     """Renders the templates, and serves the style sheet, the script and the icon."""
 
@@ -48,24 +70,7 @@ class Renderer:
             file.name: _File(file.read_bytes(), _KINDS[file.suffix])
             for file in sorted((FOLDER / "static").iterdir())
         }
-        self._environment = Environment(
-            loader=FileSystemLoader(FOLDER / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            finalize=visible,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        filters: dict[str, Any] = {
-            "moment": moment,
-            "duration": format_duration,
-            "short": short,
-            "utc": lambda seconds: moment(rfc3339(seconds))[:16],
-        }
-        functions: dict[str, Any] = {"url": url_of, "static": self._url_of_file}
-        self._environment.filters.update(filters)
-        self._environment.globals.update(functions)
+        self._environment = environment(url=url_of, static=self._url_of_file)
 
     def page(self, request: Request, template: str, status: int = 200, /, **values: object) -> Response:
         """Return a page for the person of the request's session."""
