@@ -1,5 +1,6 @@
 """``ringfence history``: show what happened over time."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -52,8 +53,6 @@ def history(
     if as_json:
         echo_json(found)
     else:
-        import sys  # noqa: PLC0415 - loaded when the command runs
-
         echo(*history_lines(found, utf8=has_blocks(sys.stdout.encoding)))
 
 
