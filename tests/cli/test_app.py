@@ -32,6 +32,7 @@ def test_the_commands() -> None:
         "parse",
         "reload",
         "replay",
+        "report",
         "restore",
         "run",
         "setup",

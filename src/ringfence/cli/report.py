@@ -16,7 +16,7 @@ from ringfence.cli.common import (
     counted,
     duration_from,
     errors_reported,
-    settings_or_defaults,
+    settings_from,
 )
 from ringfence.cli.history import history_lines
 from ringfence.cli.output import echo_json, echo_stderr
@@ -60,7 +60,7 @@ def report(
     times.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
-        settings = settings_or_defaults(config)
+        settings = settings_from(config)
         found = _found(settings, seconds)
         if html is not None:
             _write(html, found)
