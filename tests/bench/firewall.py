@@ -29,7 +29,7 @@ from ringfence.firewall.contract import Add, Backend
 from ringfence.model import Network
 
 NUMBER = 100_000
-ROUNDS, OTHERS_ROUNDS = 10, 5
+ROUNDS = 5
 TIMEOUT = 3_600
 
 
@@ -152,14 +152,13 @@ def race(name: str, networks: Sequence[Network]) -> Race:
     with tempfile.TemporaryDirectory() as folder, netns(), closing(make_backend(name)) as backend:
         path = Path(folder) / "elements"
         path.write_text(tool.text(networks), "ascii")
-        for turn in range(ROUNDS):
+        for _ in range(ROUNDS):
             backend.open()
             found.ours.append(_put(backend, networks))
             backend.flush()
-            if turn < OTHERS_ROUNDS:
-                backend.open()
-                found.theirs.append(_put_by_tool(tool, path))
-                backend.flush()
+            backend.open()
+            found.theirs.append(_put_by_tool(tool, path))
+            backend.flush()
     return found
 
 

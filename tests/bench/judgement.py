@@ -53,7 +53,7 @@ from ringfence.parse.log import LogReader
 
 MEBIBYTE = 2**20
 MEGABYTE = 1_000_000
-ROUNDS = 10
+ROUNDS = 5
 BYTES = 8 * MEBIBYTE
 CHUNK = 4096
 LEAST = 0.4

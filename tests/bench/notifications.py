@@ -28,7 +28,7 @@ from tests.support.peers import raw_server
 
 NUMBER = 10_000
 SECONDS = 10.0
-RUNS = 5
+RUNS = 3
 MOST_SLOWER = 1.1
 MOST_MESSAGES = 3
 

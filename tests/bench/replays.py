@@ -26,7 +26,7 @@ LINES = 200_000
 LONG = 1_000_000_000
 """The size of the long log (bytes)."""
 
-ROUNDS, OTHERS_ROUNDS = 10, 5
+ROUNDS = 5
 GUESSES_OF_ONE = 40
 BETWEEN = 0.007  # seconds from one guess to the next
 START = 1_795_154_722.0
@@ -141,9 +141,9 @@ def _cpu_of_children() -> float:
 def race(log: Path, root: Path | None) -> tuple[list[Times], list[Times]]:
     """Time both, in turn."""
     mine, others = [], []
-    for turn in range(ROUNDS):
+    for _ in range(ROUNDS):
         mine.append(timed(ours(log)))
-        if root is not None and turn < OTHERS_ROUNDS:
+        if root is not None:
             others.append(timed(theirs(root, log), root))
     return mine, others
 
