@@ -2,13 +2,13 @@
 
 The daemon's CPU and memory are measured while 10,000 guesses run at a real Asterisk, with metrics and one
 open page against without. The page is asked for as often as an open page in a browser asks. The browser is a
-real Chromium; an update is measured from its request until it is drawn.
+real Chromium; an update is measured from its request until it is drawn. Every view is looked at by axe.
 """
 
 import statistics
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,18 @@ from attrs import define, field
 from tests.bench.costs import GUESSES, SOURCES, THRESHOLD, counted, share_of_asterisk
 from tests.bench.figures import Figure, spread
 from tests.bench.testbed import PLACED, bed, only
-from tests.support.chromium import Window, chromium, why_no_chromium
+from tests.support.chromium import PHONE, Window, chromium, why_no_chromium
 from tests.support.daemon import Guard
 from tests.support.process import resident
 from tests.support.web import free_port, web_server
 
 from ringfence.web.pages import REFRESH
+
+VIEWS = (
+    *("", "bans", "past", "log", "alarms", "lists", "why?about=10.0.0.9", "why?about=204"),
+    *("confirm?do=ban&what=10.0.0.9", "confirm?do=unban&what=10.0.0.9"),
+)
+SCREENS: tuple[dict[str, Any], ...] = ({"color_scheme": "light"}, {"color_scheme": "dark"}, PHONE)
 
 BANS = 10_000
 UPDATES = 5
@@ -81,9 +87,28 @@ def guarding(*, shown: bool) -> Costs:
     return found
 
 
-def shown_bans() -> tuple[list[float], list[float]]:
-    """Return the milliseconds of the first content and of updates in Chromium, with 10,000 bans."""
-    first, updates = [], []
+@define
+class Shown:
+    """What Chromium shows with 10,000 bans: times in milliseconds, and what no page may have."""
+
+    first: list[float] = field(factory=list)
+    updates: list[float] = field(factory=list)
+    violations: list[str] = field(factory=list)
+    foreign: list[str] = field(factory=list)
+    inline: int = 0
+
+    def look(self, window: Window, site: str) -> None:
+        """Look at every view."""
+        for view in VIEWS:
+            window.page.goto(site + view)
+            self.violations += window.violations()
+            self.inline += window.scripts_without_nonce()
+        self.foreign += [url for url in window.requests if not url.startswith(site)]
+
+
+def shown_bans() -> Shown:
+    """Open the page with 10,000 bans, update it, and look at every view on three screens."""
+    found = Shown()
     with (
         tempfile.TemporaryDirectory() as name,
         Guard(Path(name)) as guard,
@@ -93,21 +118,25 @@ def shown_bans() -> tuple[list[float], list[float]]:
         networks = [f"10.0.{number // 256}.{number % 256}" for number in range(BANS)]
         guard.ask("ban", networks=networks, seconds=86_400)
         window = Window.opened(browser).log_in(web.link())
-        page = f"{window.page.url}bans?sort=address"
+        site = window.page.url
         for number in range(UPDATES):
-            window.page.goto(page)
-            first.append(window.first_content())
+            window.page.goto(f"{site}bans?sort=address")
+            found.first.append(window.first_content())
             guard.ask("unban", networks=[networks[number]])
-            updates.append(window.next_update("bans")[0])
+            found.updates.append(window.next_update("bans")[0])
         window.close()
-    return first, updates
+        for options in SCREENS:
+            window = Window.opened(browser, **options).log_in(web.link())
+            found.look(window, site)
+            window.close()
+    return found
 
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
     if reason := why_no_chromium():
         raise RuntimeError(reason)
-    yield from _rows(*shown_bans())
+    yield from _rows(shown_bans())
     without, shown = guarding(shown=False), guarding(shown=True)
     ratio = statistics.median(shown.share) / statistics.median(without.share)
     memory = (statistics.median(shown.memory) - statistics.median(without.memory)) / MEGABYTE
@@ -122,7 +151,14 @@ def figures(_: Path | None) -> Iterator[Figure]:
     yield Figure(f"memory of the daemon {what}, MB", f"{memory:.1f}", "≤ 5", memory <= 5)
 
 
-def _rows(first: Sequence[float], updates: Sequence[float]) -> Iterator[Figure]:
+def _rows(found: Shown) -> Iterator[Figure]:
     what = f"the live page with {BANS} bans in Chromium, milliseconds"
-    yield Figure(f"{what}: first content", spread(first), "each ≤ 1000", max(first) <= 1_000)
-    yield Figure(f"{what}: an update", spread(updates), "each ≤ 200", max(updates) <= 200)
+    yield Figure(f"{what}: first content", spread(found.first), "each ≤ 1000", max(found.first) <= 1_000)
+    yield Figure(f"{what}: an update", spread(found.updates), "each ≤ 200", max(found.updates) <= 200)
+    yield Figure(
+        f"{len(VIEWS)} views on {len(SCREENS)} screens (light, dark, phone): rules of accessibility that are "
+        "broken (axe); requests to other sites; scripts without nonce",
+        f"{len(found.violations)}; {len(found.foreign)}; {found.inline}",
+        "0; 0; 0",
+        not (found.violations or found.foreign or found.inline),
+    )

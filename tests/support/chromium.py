@@ -123,6 +123,10 @@ class Window:
         found = self.page.evaluate("async () => (await axe.run()).violations")
         return [f"{rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
 
+    def scripts_without_nonce(self) -> int:
+        """Return the number of scripts in the page that its Content-Security-Policy does not name."""
+        return int(self.page.evaluate("[...document.scripts].filter((one) => !one.nonce).length"))
+
     def first_content(self) -> float:
         """Return the time from the start of the page until its first content was drawn (milliseconds)."""
         return float(self.page.evaluate(_PAINT))
