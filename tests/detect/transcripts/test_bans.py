@@ -105,6 +105,13 @@ def test_attempts_that_led_to_a_full_ban_count_no_more() -> None:
     }
 
 
+def test_attempts_that_led_to_a_ban_make_room_for_new_ones() -> None:
+    """Of the 64 attempts that are kept of an address, those that led to a ban are discarded first."""
+    guard = Guard(rules=("guess", "slow"), changed={"slow": {"attempts": 62, "window": DAY}})
+    guard.play(*(at(n, guess(account=f"{n}")) for n in range(5)))
+    assert [*when(guard, *(at(1_000 + 400 * n, guess()) for n in range(62)))] == [1_000.0 + 400 * 61]
+
+
 def test_claims_that_led_to_a_ban_count_no_more() -> None:
     """The next narrow ban needs five new claims."""
     assert [*when(Guard(), *claimed(range(14)))] == [4.0, 9.0]
