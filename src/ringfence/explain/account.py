@@ -1,4 +1,4 @@
-"""The facts of an account: where its phone is, how it failed, what bans it, and what to do."""
+"""The facts of an account: the addresses of its phone, its failures, its bans, and advice what to do."""
 
 import enum
 from collections.abc import Iterable, Mapping
@@ -12,29 +12,38 @@ from ringfence.explain.reasons import reason_of
 from ringfence.model import Address, Attempt, Ban, EventKind, Friend, FriendReason, printable
 
 MOST_SHOWN = 16
-"""The most addresses of an account, current and former, and the most that failed on it."""
+"""The maximum number of addresses that an answer shows: those where the account works or worked.
+
+The same limit applies to the addresses at which it failed.
+"""
 MOST_FRIENDS = 64
-"""The most reasons, current and former each, that are looked at: a stolen password has thousands."""
+"""The maximum number of reasons why addresses are friends, of current and of former ones each.
+
+An account whose password is stolen may have thousands.
+"""
 _OF_ASTERISK = {AlarmCode.ATTACK_DISTRIBUTED}
 
 
 class AccountVerdict(enum.StrEnum):
-    """The state of an account: the first of these that applies."""
+    """The state of an account. If several apply, the first one in this order is its verdict."""
 
-    OUTAGE = "outage"  # all phones fail at once
-    DENIED = "denied"  # the deny list contains the address of its phone
-    BANNED = "banned"  # the address of its phone is banned
-    BROKEN = "broken"  # it fails where it worked
-    REGISTERED = "registered"
-    LOCKED_OUT = "locked out"  # an address where it never worked is banned, and tried it last
-    FAILING = "failing"
+    OUTAGE = "outage"  # it fails at an address where it worked, and all phones fail at once (outage mode)
+    DENIED = "denied"  # an address where it works or worked is on the deny list
+    BANNED = "banned"  # an address where it works or worked is banned
+    BROKEN = "broken"  # it fails at an address where it worked
+    REGISTERED = "registered"  # it works: an address is a friend because of it
+    LOCKED_OUT = "locked out"  # the latest failure came from a banned address, where it never worked
+    FAILING = "failing"  # it fails, and works at no address now
     GONE = "gone"  # it worked within a month
-    UNKNOWN = "unknown"
+    UNKNOWN = "unknown"  # ringfence has seen nothing of it
 
 
 @frozen
 class Failures:
-    """The failures of one account at one address: ``times`` of them, the first at ``first``, and the last."""
+    """The failed attempts on one account from one address: the last one, and how many there were.
+
+    ``first`` is the time of the first one (seconds since the epoch).
+    """
 
     last: Attempt
     first: float
@@ -43,11 +52,15 @@ class Failures:
 
 @frozen
 class AccountFacts:
-    """All facts of ``account``, as of ``now`` (wall-clock seconds).
+    """All that is known about ``account`` at ``now`` (seconds since the epoch).
 
-    ``friends`` are the latest reasons why addresses of the account are friends, ``former`` those that ended.
-    ``failures`` are by address, the latest first. ``bans`` are the active bans of each of these addresses,
-    ``denied`` the addresses of its phone that the deny list contains.
+    ``friends`` are the current reasons why addresses are friends because of this account, and ``former``
+    those that have ended; of each the latest ones. ``failures`` has one entry for each address at which the
+    account failed, the latest first. ``bans`` are the active bans of all these addresses. ``denied`` are the
+    addresses where it works or worked that are denied: on the deny list, and not on the allow list.
+    ``alarms`` are the active alarms about it. ``live``: the facts are from a daemon. Without one, ``denied``,
+    ``alarms`` and ``outage_mode`` are unknown and empty. ``problems`` has a line for each fact that could not
+    be read.
     """
 
     account: str
@@ -64,21 +77,28 @@ class AccountFacts:
 
     @property
     def homes(self) -> dict[Address, Friend]:
-        """The addresses where it works or worked, each with its latest reason; the latest seen first."""
+        """The addresses where the account works or worked, each with its latest reason; latest seen first."""
         latest = sorted((*self.friends, *self.former), key=lambda friend: friend.seen)
         found = {friend.address: friend for friend in latest}
         return dict(reversed(found.items()))
 
     @property
     def last_success(self) -> Friend | None:
-        """The latest proof that it works: a right password if one is known, otherwise a registration."""
+        """The reason that shows when the account last worked: the latest valid password, if one is known.
+
+        Otherwise it is the latest reason of any other kind, such as a registration. None if it never worked.
+        """
         known = self.homes.values()
         right = [one for one in (*self.friends, *self.former) if one.reason is FriendReason.AUTHENTICATED]
         return max(right or known, key=lambda friend: friend.seen, default=None)
 
     @property
     def failing_at_home(self) -> Failures | None:
-        """The latest failures at an address where it works or worked, if they follow the last success."""
+        """The latest failures at an address where the account worked, if it no longer works there.
+
+        This is so if the last failure is later than the last success at that address, or if the address is
+        no longer a friend because of it. None without such failures.
+        """
         homes = self.homes
         for one in self.failures:
             home = homes.get(one.last.address)
@@ -107,19 +127,22 @@ class AccountFacts:
 
 
 def is_about_account(alarm: ActiveAlarm, account: str) -> bool:
-    """Whether an alarm is about ``account``: as itself, at an address, or of an Asterisk."""
+    """Whether the subject of an alarm is ``account``.
+
+    It may be followed by an address (``204 at 192.0.2.1``) or by the name of an Asterisk (``204 of pbx``).
+    """
     name = printable(account)
     between = " of " if alarm.code in _OF_ASTERISK else " at "
     return alarm.subject == name or alarm.subject.rpartition(between)[0] == name
 
 
 def latest_of(friends: Iterable[Friend]) -> tuple[Friend, ...]:
-    """Return the friends that were seen last, at most MOST_FRIENDS."""
+    """Return the reasons that were seen last, at most MOST_FRIENDS; the latest first."""
     return tuple(nlargest(MOST_FRIENDS, friends, key=lambda friend: friend.seen))
 
 
 def failures_of(attempts: Iterable[Attempt]) -> list[Failures]:
-    """Return attempts of one account as failures by address, the latest first."""
+    """Group the attempts on one account by address; return the failures of each, the latest first."""
     found: dict[Address, Failures] = {}
     for attempt in sorted(attempts, key=lambda one: one.time):
         known = found.get(attempt.address)
@@ -129,7 +152,11 @@ def failures_of(attempts: Iterable[Attempt]) -> list[Failures]:
 
 
 def merged(remembered: Iterable[Failures], recorded: Iterable[Failures]) -> tuple[Failures, ...]:
-    """Return the failures of memory, and those that only the database has; the latest first."""
+    """Return failures by address, the latest first, at most MOST_SHOWN.
+
+    ``remembered`` are those in the daemon's memory, ``recorded`` those in the database. If both have failures
+    at one address, the daemon's are returned.
+    """
     found = {one.last.address: one for one in (*recorded, *remembered)}
     return tuple(sorted(found.values(), key=lambda one: -one.last.time)[:MOST_SHOWN])
 
@@ -142,7 +169,7 @@ _ADVICE = {
 
 
 def advice(known: AccountFacts) -> str:
-    """Return one sentence: what to do."""
+    """Return a sentence that tells the administrator what to do about the account."""
     verdict = known.verdict
     if verdict in _ADVICE:
         return _ADVICE[verdict]

@@ -1,4 +1,7 @@
-"""The facts of an account as JSON: the keys are an interface for scripts."""
+"""The facts of an account as JSON.
+
+The keys are an interface for scripts: keys may be added, but not changed or removed.
+"""
 
 from typing import Any
 
@@ -10,7 +13,7 @@ Document = dict[str, Any]
 
 
 def account_document(known: AccountFacts) -> Document:
-    """Return all facts, with times as in every listing, and hostile text made printable."""
+    """Return all facts as a JSON object. Times are RFC 3339 texts, and hostile text is made printable."""
     success, homes = known.last_success, known.homes
     return {
         "account": printable(known.account),

@@ -1,4 +1,4 @@
-"""The facts of an account without a daemon, from the database."""
+"""Collects the facts of an account from the database, for a command that finds no daemon."""
 
 from ipaddress import ip_network
 
@@ -14,7 +14,10 @@ _MOST_BANS = 5
 
 
 def account_offline(settings: Settings, account: str, now: float) -> AccountFacts:
-    """Collect the facts of ``account`` at ``now`` (wall-clock seconds)."""
+    """Collect the facts of ``account`` at ``now`` (seconds since the epoch).
+
+    The only recorded failures are those that led to bans.
+    """
     path = settings.store.path
     if not path.exists():
         return AccountFacts(account, now, live=False)

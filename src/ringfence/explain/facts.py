@@ -16,18 +16,19 @@ from ringfence.networks import overlap
 from ringfence.store.past import Past
 
 WIRE = "wire"
+"""The name of the wire source, as it is added to the sources of an attempt."""
 
 
 class AddressVerdict(enum.StrEnum):
-    """The treatment of packets from an address: the first of these that applies."""
+    """The treatment of packets from an address. If several values apply, the first one is the verdict."""
 
-    OFF = "off"  # nothing is dropped at all
-    ALLOWED = "allowed"
-    PROTECTED = "protected"
+    OFF = "off"  # nothing is dropped at all, because enforcement is switched off
+    ALLOWED = "allowed"  # on the allow list
+    PROTECTED = "protected"  # this host needs it, so no rule bans it
     BANNED = "banned"
-    DENIED = "denied"
-    FRIEND = "friend"
-    STRANGER = "stranger"
+    DENIED = "denied"  # on the deny list
+    FRIEND = "friend"  # a known phone or trunk of this PBX
+    STRANGER = "stranger"  # none of the above
 
 
 @frozen
@@ -131,10 +132,10 @@ def is_about(subject: str, network: Network) -> bool:
 
 
 def sources_of(attempt: Attempt) -> tuple[str, ...]:
-    """Return the sources that reported an attempt.
+    """Return the names of the sources that reported an attempt.
 
-    The wire (the capture of outgoing challenges) is added to an attempt that a nonce proves, because only the
-    wire gives this proof.
+    The wire (the capture of outgoing challenges) is added if a nonce proves the attempt's address: only the
+    wire sees to which address a nonce was sent.
     """
     known = attempt.sources
     return (*known, WIRE) if attempt.proof is Proof.NONCE and WIRE not in known else known
@@ -154,7 +155,7 @@ def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[Atte
         for attempt in ban.attempts:
             key = _identity(attempt)
             here[key] += 1
-            if here[key] <= seen[key]:  # it also led to another ban, usually of its network
+            if here[key] <= seen[key]:  # already yielded: it also led to another ban, usually of its network
                 continue
             same = kept.get(key)
             better = same.pop(0) if same else None

@@ -1,4 +1,4 @@
-"""Sentences about what would cause a ban, or end it."""
+"""Sentences about an address: why it is banned or exempt, what would end that, and what would cause a ban."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,8 @@ from ringfence.lists.entries import COMMAND, CONFIGURATION
 from ringfence.lists.lookup import Holder
 from ringfence.model import AttemptKind, FriendReason, ListKind, Scope, format_network, printable, rfc3339
 
-_MAX_RULES = 3  # are shown at most: the nearest to a ban, and others that are at least halfway
+_MAX_RULES = 3
+"""The maximum number of rules in a forecast: the one nearest to a ban, and others at least halfway to one."""
 _NARROWED = {
     Scope.SIP: " from the SIP ports",
     Scope.SIP_UDP: " from the SIP ports by UDP",
@@ -33,7 +34,7 @@ _PLURALS = {
 
 
 def forecast(known: NetworkFacts) -> list[str]:
-    """Return sentences: why the address is banned or exempt, what would end that, and what would follow."""
+    """Return sentences: why the address is banned or exempt, and what would end that or cause a ban."""
     return list(_sentences(known))
 
 
@@ -49,7 +50,7 @@ def _sentences(known: NetworkFacts) -> Iterator[str]:
         return
     full = any(one.scope is Scope.FULL for one in known.running)
     for one in known.running:
-        if one.scope is Scope.FULL or not full:  # an unban removes the bans of all scopes
+        if one.scope is Scope.FULL or not full:  # a full ban covers the others, and an unban ends all
             yield _ends(known, one)
     denied = known.on(ListKind.DENY)
     yield from (_denied(known, holder) for holder in denied)
@@ -181,7 +182,7 @@ def _friend(counts: list[Count]) -> str:
 
 
 def _other(count: Count) -> str:
-    """Return the second threshold that a rule has for friends, if any."""
+    """Return a rule's second limit for friends as a text (``or 30 within 1d``); "" if it has none."""
     others = [one for one in count.rule.for_friends if one[1] != count.within]
     return "".join(f" or {number} within {format_duration(window)}" for number, window in others)
 
@@ -203,9 +204,10 @@ def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
 
 
 def _next(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
-    """Yield which attempts lead to the next ban, after the present one has ended.
+    """Yield a sentence: how many attempts lead to the next ban, after the present one has ended.
 
-    The present one is a ban of all SIP ports, so no attempts arrive while it lasts, and none are counted.
+    The present ban blocks at least all SIP ports. So no attempts by SIP arrive and count while it lasts, and
+    a rule's whole number of attempts is needed again.
     """
     by = {one.ban.rule for one in known.running if one.ban is not None}
     mine = [

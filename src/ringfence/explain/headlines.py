@@ -1,4 +1,4 @@
-"""The first sentence of an answer to ``why``, and whether a question is about an address or an account."""
+"""The first sentence of ``ringfence why``, and the test whether its argument is an address or an account."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from ringfence.model import parse_network
 
 _LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){2,}(?:/.*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:[/%].*)?")
-"""A text with two dots between numbers, or with colons, is meant as an address."""
+"""A text that is meant as an address or a network, valid or not: numbers with two dots, or colons."""
 _OF_ACCOUNTS = {
     "outage": "fails, as all phones do",
     "denied": "cannot reach this PBX: its address is denied",
@@ -20,11 +20,11 @@ _OF_ACCOUNTS = {
     "unknown": "is not known to ringfence",
 }
 BAD_VERDICTS = frozenset({"outage", "denied", "banned", "broken", "locked out", "failing"})
-"""The verdicts on an account that need a person."""
+"""The verdicts on an account that require somebody to do something."""
 
 
 def is_account(text: str) -> bool:
-    """Whether ``text`` is an account: what looks like an address is one, and must be right."""
+    """Whether ``text`` is an account: neither an address or network, nor a mistyped one."""
     try:
         parse_network(text)
     except ValueError:

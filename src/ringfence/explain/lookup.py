@@ -1,4 +1,4 @@
-"""Reads the facts about a network that the kernel and the database have."""
+"""Reads the bans of a network from the kernel and the database."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from ringfence.store.bans import KEEP, BanTable
 from ringfence.store.past import Past
 
 MAX_PAST = 50
-"""The maximum number of recorded bans that are returned. They are the latest ones."""
+"""The maximum number of recorded bans that are returned; the latest ones."""
 
 
 @frozen
@@ -53,9 +53,11 @@ def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now
 def running_of(
     found: BanRecords, known: Mapping[tuple[Network, Scope], Ban | None], now: float
 ) -> tuple[ActiveBan, ...]:
-    """Return the bans in force at ``now``, the widest network first.
+    """Return the bans in force at ``now`` (seconds since the epoch), the widest network first.
 
-    ``found`` are the bans in the kernel and the store. ``known`` are those that the daemon knows.
+    ``found`` are the bans in the kernel and the store. ``known`` are those that the daemon knows, None where
+    it has no record; they are empty without a daemon. A ban that is missing in one of the three is returned
+    too.
     """
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}

@@ -22,7 +22,10 @@ _OWN = "an address of this host"
 
 
 def facts_offline(settings: Settings, network: Network, now: float) -> NetworkFacts:
-    """Collect the facts about ``network`` at ``now`` (seconds since the epoch)."""
+    """Collect the facts about ``network`` at ``now`` (seconds since the epoch).
+
+    What only the daemon knows is missing, such as attempts that led to no ban.
+    """
     problems: list[str] = []
     path = settings.store.path
     if not path.exists():
@@ -80,7 +83,10 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
 
 
 def _protected(problems: list[str]) -> dict[Network, str]:
-    """Return this host's own addresses, and those that it needs, each with the reason."""
+    """Return this host's own addresses and those that it needs, each with the reason.
+
+    What cannot be read adds a line to ``problems``.
+    """
     try:
         own = read_addresses()
     except RingfenceError as error:

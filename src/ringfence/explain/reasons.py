@@ -1,4 +1,4 @@
-"""Why attempts failed, in plain words."""
+"""Words for the reasons why Asterisk refused attempts."""
 
 from ringfence.model import Attempt, AttemptKind, EventKind, Service
 
@@ -14,10 +14,10 @@ _BY_EVENT = {
 
 
 def reason_of(attempt: Attempt) -> str:
-    """Return why Asterisk refused an attempt, in two or three words.
+    """Return in two or three words why Asterisk refused an attempt.
 
-    PJSIP also reports an account with a wrong password as ``ChallengeResponseFailed``, and an unknown one as
-    ``InvalidAccountID``. A refused call reports an ACL named ``no_extension_match``.
+    PJSIP reports a wrong password as ``ChallengeResponseFailed``, and an unknown account as
+    ``InvalidAccountID``. A kind of event that is not in the table is returned by its own name.
     """
     if attempt.kind is AttemptKind.PROBE:
         return "unknown caller" if attempt.service is Service.DIALPLAN else "unknown extension"

@@ -12,7 +12,10 @@ from ringfence.model import Attempt, EventKind, Proof
 
 
 def remarks(known: NetworkFacts) -> list[str]:
-    """Return sentences: why attempts do not count, or count only as claims, and how many of them."""
+    """Return sentences: how many attempts do not count, or count only as claims, and why.
+
+    An attempt counts only as a claim if nothing proves that its address is the sender's.
+    """
     attempts = [outcome.attempt for outcome in known.attempts()]
     reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)
     found = [_line(number, len(attempts), why) for why, number in reasons.items()]

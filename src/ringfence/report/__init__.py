@@ -1,5 +1,5 @@
-"""The report of a period: what was tried, by whom, and what ringfence did about it.
+"""The report of a period: which attempts were made, by which addresses, and what ringfence did about them.
 
-``summary`` is pure: it makes the report from the daemon's answers, which a command can also read from the
-database. The command prints it, and the live page's package draws it as one page of HTML.
+``summary`` computes the report from the daemon's answers. If no daemon runs, the command ``ringfence report``
+reads equal answers from the database. It prints the report; ``web.report_page`` makes a page of HTML from it.
 """

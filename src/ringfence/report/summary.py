@@ -1,7 +1,7 @@
-"""The report of a period as JSON values, from the daemon's answers. Pure.
+"""The report of a period as values that JSON can represent, computed from the daemon's answers.
 
-The keys are an interface for scripts: keys may be added, but not changed or removed. Text from outside is
-escaped already, because the answers are.
+It has no side effects. The keys are an interface for scripts: keys may be added, but not changed or removed.
+Text from outside needs no escaping here, because the daemon's answers are already escaped.
 """
 
 from bisect import bisect_left
@@ -18,9 +18,9 @@ from attrs import frozen
 from ringfence.model import format_network
 
 MOST_ROWS = 20
-"""Rows of each table; those with the most attempts."""
+"""The maximum number of rows of a table. Those with the most attempts are kept."""
 _WIDER = {4: 24, 6: 48}
-"""The prefix length of the networks that addresses are counted by."""
+"""By IP version: the prefix length of the networks into which addresses are grouped."""
 _LENGTHS = {
     "up to 10 minutes": 600.0,
     "up to an hour": 3_600.0,
@@ -29,18 +29,20 @@ _LENGTHS = {
     "longer": inf,
 }
 _PHONES = ("phone.", "phones.", "password.")
-"""The first part of the codes of alarms about phones."""
+"""The beginnings of the codes of all alarms about phones."""
 
 Row = Mapping[str, Any]
 
 
 @frozen
 class ReportAnswers:
-    """The daemon's answers of a period.
+    """The daemon's answers to the requests about one period.
 
-    ``history`` is what happened over time, ``ended`` are the bans that ended, ``addresses`` and ``accounts``
-    those with attempts, ``alarms`` the active and the cleared ones. ``status`` is None without a daemon.
-    ``locations`` has country and network number of addresses, as far as a database has them.
+    ``history`` has the counts over time, and ``ended`` the bans that ended in the period. ``addresses`` and
+    ``accounts`` are those with the most attempts, the most first. ``alarms`` are the active and the cleared
+    alarms. ``status`` is the daemon's status; None if no daemon runs. ``locations`` has, by the name of an
+    address, its country and the number (``asn``) and operator (``organisation``) of its network, as far as
+    the configured databases contain them.
     """
 
     history: Row
@@ -53,7 +55,7 @@ class ReportAnswers:
 
 
 def summary_of(answers: ReportAnswers) -> dict[str, Any]:
-    """Return the report."""
+    """Return the report, with its tables and totals by name."""
     history, since = answers.history, answers.history["since"]
     located = [{**row, **answers.locations.get(row["name"], {})} for row in answers.addresses]
     alarms = [row for row in answers.alarms if not row.get("cleared") or row["cleared"] >= since]
@@ -75,7 +77,10 @@ def summary_of(answers: ReportAnswers) -> dict[str, Any]:
 
 
 def _groups(rows: Sequence[Row], key: Callable[[Row], str]) -> list[dict[str, Any]]:
-    """Return the attempts and the number of addresses of each group; rows without a group are left out."""
+    """Group addresses; return the number of attempts and of addresses of each group, the most attempts first.
+
+    ``key`` returns the name of an address's group; "" if it is unknown, and then the address is left out.
+    """
     attempts, addresses = Counter[str](), Counter[str]()
     for row in rows:
         if name := key(row):
@@ -97,7 +102,10 @@ def _operator(row: Row) -> str:
 
 
 def _held(ended: Sequence[Row]) -> dict[str, Any]:
-    """Return how long the ended bans lasted, and how they ended."""
+    """Return how long the ended bans lasted, how they ended, and how many of them were repeat bans.
+
+    ``median`` is in seconds; None if no ban ended.
+    """
     lengths = [_seconds(row["ended"]) - _seconds(row["since"]) for row in ended]
     counts = Counter(bisect_left([*_LENGTHS.values()], length) for length in lengths)
     return {
@@ -110,7 +118,10 @@ def _held(ended: Sequence[Row]) -> dict[str, Any]:
 
 
 def _dropped(status: Row | None) -> dict[str, Any] | None:
-    """Return the packets that the kernel dropped since its rules were made; None without a daemon."""
+    """Return the numbers of packets that the kernel dropped since ringfence made its firewall rules.
+
+    Return None without the daemon's status, which contains these numbers.
+    """
     if status is None:
         return None
     return {
