@@ -1,4 +1,4 @@
-"""The application: addresses, their pages, and what every answer has: headers, and the check of the host."""
+"""The ASGI application: the handler of each URL, the security headers of every answer, and the host check."""
 
 import secrets
 from collections.abc import Awaitable, Callable
@@ -38,7 +38,7 @@ _POLICY = (
 
 @frozen
 class Site:
-    """The address of the pages as browsers use it, such as ``https://pbx.example.com``."""
+    """The URL of the live page as browsers use it, such as ``https://pbx.example.com``."""
 
     url: str
 
@@ -48,9 +48,11 @@ class Site:
         return self.url.startswith("https:")
 
     def is_host(self, host: str) -> bool:
-        """Whether a request names this site, so that no other site's name leads here (DNS rebinding).
+        """Whether ``host``, the Host header of a request, names this site or a loopback address.
 
-        An SSH tunnel may have any port at loopback.
+        Without this check, another site could let its own name point to this server, and its scripts could
+        then read the pages (DNS rebinding). The port is not checked: a browser that uses an SSH tunnel sends
+        the tunnel's port.
         """
         try:
             name = urlsplit(f"//{host}").hostname
@@ -60,14 +62,17 @@ class Site:
 
 
 class Shield:
-    """Adds the security headers to every answer of ``app``, and answers only requests to this site."""
+    """An ASGI application around ``app``: it adds the security headers to every answer.
+
+    A request whose Host header does not name ``site`` is refused, and does not reach ``app``.
+    """
 
     def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app = app
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request as ASGI defines it."""
+        """Handle one request. ASGI defines the three arguments."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -96,7 +101,7 @@ def _headers(message: Message, nonce: str) -> list[tuple[bytes, bytes]]:
 
 
 def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Callable[[], float]) -> ASGIApp:
-    """Return the application. ``mono`` returns monotonic seconds."""
+    """Return the whole ASGI application of the live page. ``mono`` returns monotonic seconds."""
     renderer = Renderer()
     entrance = Entrance(sessions, renderer, Cookie(site.secure), mono)
     pages = Pages(client, renderer)
@@ -129,7 +134,7 @@ def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Call
 
 
 def _failing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that shows an error of the daemon."""
+    """Return a handler that shows a RingfenceError, such as a request that the daemon refused."""
 
     async def answer(request: Request, error: Exception) -> Response:
         status, heading = HTTPStatus.BAD_REQUEST, "Not done"
@@ -143,7 +148,7 @@ def _failing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Res
 
 
 def _refusing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that shows an error of HTTP, such as an unknown address."""
+    """Return a handler that shows an HTTP error, such as an unknown URL."""
 
     async def answer(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
@@ -153,7 +158,10 @@ def _refusing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Re
 
 
 def _reporting(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler of a defect. Starlette raises it again, and uvicorn logs it in full."""
+    """Return a handler that shows any other exception as a defect of ringfence.
+
+    Starlette raises the exception again after the answer, and uvicorn logs its traceback.
+    """
 
     async def answer(request: Request, error: Exception) -> Response:
         text = f"A defect in ringfence ({type(error).__name__}); see journalctl -u ringfence-web."

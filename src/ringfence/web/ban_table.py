@@ -1,4 +1,4 @@
-"""The table of bans: one page of the daemon's list, searched and sorted. Pure."""
+"""The table of bans: searches and sorts the daemon's list, and divides it into pages. No side effects."""
 
 from collections.abc import Callable, Mapping, Sequence
 from socket import AF_INET, AF_INET6, inet_pton
@@ -10,7 +10,7 @@ from ringfence.model import parse_network
 from ringfence.networks import overlap
 
 ROWS = 100
-"""The rows of one page."""
+"""The maximum number of rows of one page."""
 MOST_SEARCHED = 200  # characters of a search
 
 Row = Mapping[str, Any]
@@ -18,7 +18,10 @@ Row = Mapping[str, Any]
 
 @frozen
 class Query:
-    """The rows that a person asked for."""
+    """The rows that a user asked for: a text to search, the column to sort by, and the number of the page.
+
+    Pages are numbered from 1. With an empty ``search``, all rows are shown.
+    """
 
     search: str = ""
     sort: str = "since"
@@ -28,7 +31,10 @@ class Query:
 
 @frozen
 class BanPage:
-    """Page ``number`` of ``pages`` of the table; ``found`` of ``total`` bans match the search."""
+    """Page ``number`` of the ``pages`` pages of the table.
+
+    ``rows`` are the bans on this page. Of all ``total`` bans, ``found`` match the search.
+    """
 
     rows: Sequence[Row]
     query: Query
@@ -39,7 +45,7 @@ class BanPage:
 
 
 def query_from(parameters: Mapping[str, str]) -> Query:
-    """Parse the query of an address; what is invalid is as if it were left out."""
+    """Parse the query parameters of a URL. The default replaces each parameter that is missing or invalid."""
     sort = parameters.get("sort", "")
     page = parameters.get("page", "")
     return Query(
@@ -51,7 +57,7 @@ def query_from(parameters: Mapping[str, str]) -> Query:
 
 
 def page_of(rows: Sequence[Row], query: Query) -> BanPage:
-    """Return the page of ``rows`` that a query asks for; the last one if there are fewer."""
+    """Return the page of ``rows`` that a query asks for; the last page if there are fewer pages."""
     found = sorted(_matching(rows, query.search), key=KEYS[query.sort], reverse=query.descending)
     pages = max(1, -(-len(found) // ROWS))
     number = min(max(1, query.page), pages)
@@ -59,7 +65,11 @@ def page_of(rows: Sequence[Row], query: Query) -> BanPage:
 
 
 def _matching(rows: Sequence[Row], search: str) -> Sequence[Row]:
-    """Return the rows that contain the text, or overlap the network that it names."""
+    """Return the rows that match ``search``.
+
+    If it is an address or network, these are the bans of networks that overlap it. Otherwise they are the
+    rows that contain it as a text.
+    """
     if not search:
         return rows
     try:
@@ -74,7 +84,10 @@ _SEARCHED = ("address", "rule", "account", "reason", "scope")
 
 
 def _address(row: Row) -> tuple[int, bytes, int]:
-    """Return a key that sorts addresses by their number; parsing 10,000 networks would take 0.1 s."""
+    """Return a sort key that sorts networks by version, address and prefix length.
+
+    It does not parse the network, because that would take 0.1 s for 10,000 rows.
+    """
     address, _, prefix = row["address"].partition("/")
     family = AF_INET6 if ":" in address else AF_INET
     return family, inet_pton(family, address), int(prefix or 128)
@@ -101,4 +114,4 @@ KEYS: Mapping[str, Callable[[Row], Any]] = {
     "left": _left,
     "packets": _number("packets"),
 }
-"""The columns by which the table can be sorted."""
+"""The columns by which the table can be sorted, each with its sort key."""

@@ -1,7 +1,7 @@
-"""Attempts and bans over time as SVG, from the daemon's answer to ``history``. Pure.
+"""Charts of attempts and bans over time as SVG, from the daemon's answer to ``history``. No side effects.
 
-The drawing has no text: its numbers stand beside it as HTML, which a screen reader reads and a narrow screen
-does not shrink.
+A chart contains no text. The page shows the numbers next to the chart as HTML, because screen readers can
+read HTML, and because a chart becomes smaller on a narrow screen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +12,13 @@ from typing import Any
 from attrs import evolve, frozen
 
 HEIGHT = 100
-"""Units of the drawing. A column is one unit wide; the page stretches both."""
+"""The height of a chart in units of its viewBox. A column is one unit wide; the page stretches the chart."""
 _BAR = 0.8  # of the width of a column
 
 
 @frozen
 class ChartPeriod:
-    """A period that a page offers: ``column`` seconds are one bar."""
+    """A period that the overview page offers. It has ``seconds``; each column of the chart has ``column``."""
 
     name: str
     seconds: int
@@ -39,7 +39,11 @@ PERIODS = {
 
 @frozen
 class Column:
-    """The counts of one column, which begins at ``start`` (seconds since the epoch)."""
+    """The counts of one column of a chart, which begins at ``start`` (seconds since the epoch).
+
+    ``attempts`` contains the ``proven`` ones. ``watched``: ringfence ran during at least a part of the
+    column.
+    """
 
     start: float
     attempts: int = 0
@@ -49,9 +53,10 @@ class Column:
 
 
 def columns_of(found: Mapping[str, Any], length: int, kind: str | None = None) -> list[Column]:
-    """Return the columns of a history, oldest first, also those in which nothing happened.
+    """Return the columns of a chart, oldest first, including those in which nothing happened.
 
-    With a ``kind`` only attempts of that kind are counted.
+    ``found`` is the daemon's answer to ``history``, and ``length`` the seconds of a column. With a ``kind``
+    only attempts of that kind are counted.
     """
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
     columns = [Column(begin + number * length) for number in range(max(1, -int((begin - end) // length)))]
@@ -74,9 +79,10 @@ def _with_slot(column: Column, slot: Mapping[str, Any], kind: str | None) -> Col
 
 
 def drawing(columns: Sequence[Column], series: Mapping[str, Sequence[int]]) -> str:
-    """Return an SVG of bars. ``series`` has the numbers of each CSS class; a later one covers an earlier.
+    """Return a bar chart as SVG.
 
-    Columns in which ringfence did not run have the class ``gap``.
+    ``series`` has for each CSS class the numbers of all columns. Each later class is drawn over the earlier
+    ones. Columns in which ringfence did not run are filled in the class ``gap``.
     """
     most = max((number for numbers in series.values() for number in numbers), default=0) or 1
     gaps = "".join(_bar(at, HEIGHT, length) for at, length in _gaps(columns))
@@ -91,12 +97,12 @@ def drawing(columns: Sequence[Column], series: Mapping[str, Sequence[int]]) -> s
 
 
 def _gaps(columns: Iterable[Column]) -> list[tuple[int, int]]:
-    """Return the position and length of each run of columns in which ringfence did not run."""
+    """Return the parts of a chart in which ringfence did not run: each as its first column and its length."""
     runs = groupby(enumerate(columns), key=lambda pair: pair[1].watched)
     found = [[at for at, _ in run] for watched, run in runs if not watched]
     return [(run[0], len(run)) for run in found]
 
 
 def _bar(at: int, height: float, width: float) -> str:
-    height = max(1.0, round(height, 1))  # one attempt among thousands is visible
+    height = max(1.0, round(height, 1))  # so that one attempt in a chart of thousands is visible
     return f"M{at} {HEIGHT}v-{height}h{width}v{height}z"

@@ -1,7 +1,7 @@
-"""The commands that the pages offer: what each does, and how the daemon is asked for it.
+"""The commands that the pages offer: what each one does, and which requests it sends to the daemon.
 
-Each command is confirmed on a page of its own before it runs. The name of the person goes into the daemon's
-records: the reason of a ban, the note of a list entry, the history of an alarm.
+The user confirms each command on a page of its own before it runs. The daemon records the user's name: in
+the reason of a ban, in the note of a list entry, or in the history of an alarm.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +22,7 @@ LENGTHS = {
     "7 days": 7 * 86_400,
     "30 days": 30 * 86_400,
 }
-"""The lengths of a ban by hand (seconds)."""
+"""The lengths that a user can choose for a ban (seconds)."""
 MOST_WHAT = 300  # characters of an address or an entry
 _MOST_NOTE = 200  # characters
 _MOST_FRIENDS = 5
@@ -30,7 +30,11 @@ _MOST_FRIENDS = 5
 
 @frozen
 class Order:
-    """A command as a person gave it: what it concerns, and for a ban its length and its reason."""
+    """The arguments of a command, and ``person``, the name of the user who gave it.
+
+    ``what`` is the address, network, list entry or number of an alarm that the command concerns. ``length``
+    is a key of LENGTHS; only a ban has it. ``note`` is the user's reason.
+    """
 
     what: str
     person: str
@@ -39,13 +43,13 @@ class Order:
 
     @property
     def signed(self) -> str:
-        """The reason, with the name of the person."""
+        """The reason, followed by the name of the user."""
         return " ".join(filter(None, [printable(self.note).strip(), f"(web: {self.person})"]))[:_MOST_NOTE]
 
 
 @frozen
 class CommandResult:
-    """The result of a command: its problems and its notes, a line each."""
+    """The result of a command: a line for each thing that failed, and lines that are not failures."""
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -53,10 +57,11 @@ class CommandResult:
 
 @frozen
 class WebCommand:
-    """A command: its label, its effect as a sentence, and how to run it.
+    """A command: its label, its effect in one or two sentences, and how to run it.
 
-    ``has_length`` is set for a ban, ``has_note`` if a reason can be written down. ``warns`` is set if a
-    friend may be hit.
+    ``check`` returns the argument ``what`` in its usual form, and raises ControlError if it is invalid.
+    ``has_length``: the user chooses a length (only for a ban). ``has_note``: the user may write a reason.
+    ``warns``: the user is warned if the command would block a friend.
     """
 
     label: str
@@ -69,7 +74,10 @@ class WebCommand:
 
 
 async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> list[str]:
-    """Return a warning for each friend that a command would hit; at most a few."""
+    """Return a warning for each of the first friends that a command would block, and one for the others.
+
+    A friend is a known phone or trunk of this PBX.
+    """
     if not command.warns:
         return []
     try:
@@ -129,7 +137,11 @@ async def _unban(client: DaemonClient, order: Order) -> CommandResult:
 
 
 async def _unban_and_allow(client: DaemonClient, order: Order) -> CommandResult:
-    """Allow first, so that no ban comes in between. An address that is not banned is allowed too."""
+    """Allow an address, and end its ban.
+
+    It is allowed first, so that it cannot be banned again in between. If it is not banned, it is allowed
+    all the same.
+    """
     allowed = await client.ask("allow_add", what=[order.what], note=order.signed)
     unbanned = await client.ask("unban", networks=[order.what], allowed=True)
     return CommandResult(
@@ -245,4 +257,4 @@ COMMANDS: Mapping[str, WebCommand] = {
         _alarm,
     ),
 }
-"""Every command by its name in the address of a page."""
+"""Every command, by the name that URLs and forms use for it (``do``)."""

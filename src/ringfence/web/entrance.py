@@ -1,4 +1,7 @@
-"""Login, logout, and the check of every other request: its session, and for a change its token and role."""
+"""Login, logout, and the check of all other requests: their session, and the token of forms.
+
+That the user may change something, and not only read, is checked by the handlers: see :func:`require_change`.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -14,14 +17,14 @@ from ringfence.web.rendering import SESSION, Renderer
 from ringfence.web.sessions import WebSession, WebSessions
 
 MOST_FORM = 16 * 1024
-"""Bytes of a form; it has a few short fields."""
+"""The maximum number of bytes of a form. Forms have a few short fields."""
 _MOST_FIELDS = 16
 
 _REASONS = {
     HTTPStatus.FORBIDDEN: "This link is not valid. A link works once, within five minutes.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many logins failed. Use a new link.",
 }
-"""Why a login failed."""
+"""The texts that say why a login failed, by HTTP status."""
 
 Form = Mapping[str, str]
 Answer = Awaitable[Response]
@@ -29,18 +32,25 @@ Answer = Awaitable[Response]
 
 @frozen
 class Cookie:
-    """The cookie of a session. Behind HTTPS its name makes browsers refuse it from anybody else."""
+    """The cookie that identifies a session. ``secure``: browsers send it only by HTTPS.
+
+    Then its name begins with ``__Host-``. Browsers accept a cookie with such a name only from this host
+    itself, so no other host of the domain can replace it.
+    """
 
     secure: bool
 
     @property
     def name(self) -> str:
-        """The name; browsers accept ``__Host-`` only with ``Secure``."""
+        """The name of the cookie. Browsers accept ``__Host-`` only if the cookie is secure."""
         return "__Host-ringfence" if self.secure else "ringfence"
 
 
 class Entrance:
-    """The way to the pages: it checks the session of each request. ``mono`` returns monotonic seconds."""
+    """Handles logins and logouts, and checks that every other request belongs to a session.
+
+    ``mono`` returns monotonic seconds.
+    """
 
     def __init__(
         self, sessions: WebSessions, renderer: Renderer, cookie: Cookie, mono: Callable[[], float]
@@ -52,7 +62,10 @@ class Entrance:
         self._log = structlog.get_logger()
 
     def viewing(self, handle: Callable[[Request, WebSession], Answer]) -> Callable[[Request], Answer]:
-        """Return a handler that calls ``handle`` with the session, or shows how to log in."""
+        """Return a handler for a page: it calls ``handle`` with the request's session.
+
+        Without a session it shows how to log in, with status 401.
+        """
 
         async def answer(request: Request) -> Response:
             session = self._session_of(request)
@@ -63,9 +76,10 @@ class Entrance:
         return answer
 
     def changing(self, handle: Callable[[Request, WebSession, Form], Answer]) -> Callable[[Request], Answer]:
-        """Return a handler of a form that changes something.
+        """Return a handler for a form that changes something: it calls ``handle`` with the session.
 
-        It needs a session, its token and this site's own page.
+        The request is refused unless it has a session, carries the session's token, and comes from a page of
+        this site.
         """
 
         async def answer(request: Request) -> Response:
@@ -85,12 +99,21 @@ class Entrance:
         return answer
 
     async def login_form(self, request: Request) -> Response:
-        """Show the button that logs in. The link alone does not: programs that look at links would use it."""
+        """Show a button that logs in with the token of the link.
+
+        Opening the link does not log in, because a link works only once, and mail and chat programs open
+        links to check them.
+        """
         return self._login_page(request, HTTPStatus.OK, token=request.query_params.get("token", "")[:200])
 
     async def log_in(self, request: Request) -> Response:
-        """Begin a session with the token of a link."""
-        if not _is_own(request):  # it does not count, or any page could use up the limit of its visitor
+        """Begin a session with the token of a login link, and redirect to the overview page.
+
+        If the login fails, show why.
+        """
+        # A request from another site does not count as a failure. Otherwise any site could make the browsers
+        # of its visitors reach the limit.
+        if not _is_own(request):
             return self._login_page(request, HTTPStatus.FORBIDDEN)
         form = await _form_of(request) or {}
         client = request.client.host if request.client else ""
@@ -108,7 +131,10 @@ class Entrance:
         return response
 
     def _refused_login(self, request: Request, client: str, *, limited: bool, now: float) -> Response:
-        """Log a failed login, and when a client becomes limited; nothing after that."""
+        """Return the page that shows why a login failed, and log the failure.
+
+        When the client reaches the limit, this is logged too. Its failures beyond the limit are not logged.
+        """
         if not limited:
             self._log.warning("web.login_refused", client=client)
             if self._sessions.is_limited(client, now):
@@ -117,7 +143,7 @@ class Entrance:
         return self._login_page(request, status)
 
     async def log_out(self, request: Request, session: WebSession, _: Form) -> Response:
-        """End the session."""
+        """End the session, and redirect to the login page."""
         self._sessions.log_out(request.cookies.get(self._cookie.name, ""))
         self._log.info("web.logout", user=session.person.name)
         response = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
@@ -137,18 +163,21 @@ class Entrance:
 
 
 def require_change(session: WebSession) -> None:
-    """Raise WebError if the person of a session may only read."""
+    """Raise WebError if the user of the session may only read."""
     if session.person.read_only:
         raise WebError("you are logged in to read only; fix: ringfence web login, without --read-only")
 
 
 def _is_own(request: Request) -> bool:
-    """Whether a page of this site made the request, as far as the browser reports it."""
+    """Whether a page of this site, or the user directly, made the request.
+
+    The browser reports this in the header Sec-Fetch-Site. Without this header the answer is true.
+    """
     return request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
 
 
 async def _form_of(request: Request) -> Form | None:
-    """Return the last value of each field, None if the form is too large or not valid."""
+    """Return the last value of each field of the form; None if the form is too large or invalid."""
     length = request.headers.get("content-length", "")
     if not (length.isascii() and length.isdecimal()) or "transfer-encoding" in request.headers:
         return None

@@ -1,4 +1,4 @@
-"""The pages: each asks the daemon, and shows its answer with a template."""
+"""The handlers of the pages: each one asks the daemon, and renders its answer with a template."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -24,11 +24,11 @@ from ringfence.web.sessions import WebSession
 REFRESH = 5
 """Seconds between two updates of an open page."""
 _BANS_FOR, _STATUS_FOR, _HISTORY_FOR, _NEWS_FOR = 5.0, 4.0, 30.0, 2.0
-"""Seconds for which all open pages share one answer."""
+"""Seconds for which all open pages share one answer: of bans and lists, status, history, and all others."""
 _MOST_ATTEMPTS = 50  # on the page of an address; the latest ones
 _LATEST = 20  # attempts on the overview
-_PAST = 30 * 86_400  # seconds, of cleared alarms and ended bans
-_MOST_ROWS = 200  # of a table without pages
+_PAST = 30 * 86_400  # seconds: cleared alarms and ended bans are shown if they are not older
+_MOST_ROWS = 200  # in a table that is not divided into pages
 _KINDS = ("attempt", "ban", "alarm")
 
 
@@ -41,7 +41,7 @@ class Pages:
         self._log = structlog.get_logger()
 
     async def overview(self, request: Request, _: WebSession) -> Response:
-        """Show health and alarms, a graph, the sources under observation, and the latest attempts."""
+        """Show health and alarms, charts, the addresses under observation, and the latest attempts."""
         period = PERIODS.get(request.query_params.get("period", ""), PERIODS["day"])
         top = await self._client.recent(_NEWS_FOR, "top")
         status = await self._client.recent(_STATUS_FOR, "status")
@@ -60,7 +60,11 @@ class Pages:
         )
 
     async def bans(self, request: Request, _: WebSession) -> Response:
-        """Show a page of the table of bans."""
+        """Show one page of the table of current bans.
+
+        The answer may be some seconds old. A newer one is requested after the page is sent, for its next
+        update.
+        """
         rows = await self._client.latest(_BANS_FOR, "bans")
         shown = page_of(rows, query_from(request.query_params))
         response = self._page(request, "bans.html", shown=shown)
@@ -68,7 +72,7 @@ class Pages:
         return response
 
     async def past(self, request: Request, _: WebSession) -> Response:
-        """Show the latest bans that ended."""
+        """Show the bans that ended last, at most 30 days ago."""
         rows = await self._client.recent(_HISTORY_FOR, "past_bans", seconds=_PAST)
         return self._page(request, "past.html", rows=rows)
 
@@ -80,7 +84,7 @@ class Pages:
         return self._page(request, "log.html", rows=[*reversed(rows)], kind=kind if kind in _KINDS else "")
 
     async def alarms(self, request: Request, _: WebSession) -> Response:
-        """Show active and past alarms."""
+        """Show the active alarms, and those that cleared in the last 30 days."""
         active = await self._client.recent(_NEWS_FOR, "alarms")
         past = await self._client.recent(_HISTORY_FOR, "alarms", past=True, seconds=_PAST)
         return self._page(request, "alarms.html", active=active, past=past)
@@ -119,7 +123,7 @@ class Pages:
         )
 
     async def confirm(self, request: Request, session: WebSession) -> Response:
-        """Ask whether a command is meant: nothing has changed yet."""
+        """Ask the user to confirm a command. Nothing is changed yet."""
         require_change(session)
         name = request.query_params.get("do", "")
         command = COMMANDS.get(name)
@@ -137,7 +141,7 @@ class Pages:
         )
 
     async def run(self, request: Request, session: WebSession, form: Form) -> Response:
-        """Run a confirmed command, and show its result."""
+        """Run a command that the user has confirmed, and show its result."""
         person = session.person.name
         command = COMMANDS.get(form.get("do", ""))
         if command is None:
@@ -163,7 +167,7 @@ class Pages:
 
 
 def _charts(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Return the two graphs of the overview: attempts, and bans."""
+    """Return the two charts of the overview: attempts, and bans."""
     attempts, proven, bans = zip(*((one.attempts, one.proven, one.bans) for one in columns), strict=True)
     return [
         {

@@ -1,7 +1,8 @@
-"""Pages from templates. Every value is escaped: first for the eye by ``printable``, then for HTML.
+"""Renders pages from Jinja2 templates.
 
-Templates cannot show a value in another way: both are done by the environment, not by the template. A text is
-cut after ``MOST_TEXT`` characters, because a sender can make a name of 64 KB.
+Each value in a template is escaped twice: ``printable`` replaces invisible characters, then Jinja2 escapes
+HTML. The environment does both, so that a template cannot forget it. A text is cut after ``MOST_TEXT``
+characters, because a sender can use a name of 64 KB.
 """
 
 from hashlib import sha256
@@ -23,9 +24,9 @@ FOLDER = Path(__file__).parent
 MOST_TEXT = 1_000
 MOST_NAME = 60  # characters of an account in a table
 NONCE = "ringfence.nonce"
-"""The key of a request's scope with the nonce of the script."""
+"""The key of an ASGI scope for the nonce that allows the page's script (Content-Security-Policy)."""
 SESSION = "ringfence.session"
-"""The key of a request's scope with the session; it is absent before the login."""
+"""The key of an ASGI scope for the user's session. It is absent before the login."""
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FOREVER = "public, max-age=31536000, immutable"
 
@@ -41,7 +42,7 @@ class _File:
 
 
 def environment(**functions: object) -> Environment:
-    """Return Jinja2's environment of all templates, which can call ``functions``."""
+    """Return the Jinja2 environment of all templates. Templates can call ``functions`` by their names."""
     found = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
@@ -73,7 +74,7 @@ class Renderer:
         self._environment = environment(url=url_of, static=self._url_of_file)
 
     def page(self, request: Request, template: str, status: int = 200, /, **values: object) -> Response:
-        """Return a page for the person of the request's session."""
+        """Render ``template`` with ``values``; return it as the answer to a request."""
         scope = request.scope
         text = self._environment.get_template(template).render(
             path=request.url.path, nonce=scope[NONCE], session=scope.get(SESSION), **values
@@ -85,7 +86,7 @@ class Renderer:
         return self.page(request, "error.html", status, heading=heading, text=text)
 
     async def file(self, request: Request) -> Response:
-        """Return a file. Its address changes with its content, so a browser may keep it."""
+        """Return a static file. Its URL changes with its content, so a browser may keep it for ever."""
         found = self._files.get(request.path_params["name"])
         if found is None:
             return self.error(request, HTTPStatus.NOT_FOUND, "Not Found")
@@ -96,7 +97,10 @@ class Renderer:
 
 
 def visible(value: object) -> object:
-    """Return a value as a page shows it: a text as :func:`printable` returns it, nothing for None."""
+    """Return a value as a page shows it: a text cut and made :func:`printable`, "" for None.
+
+    Markup (text that is already HTML) and values of other types are returned unchanged.
+    """
     if value is None:
         return ""
     if isinstance(value, Markup) or not isinstance(value, str):
@@ -105,17 +109,20 @@ def visible(value: object) -> object:
 
 
 def url_of(path: str, **parameters: object) -> Markup:
-    """Return an address of this site with its query, escaped; parameters that are None are left out."""
+    """Return a URL of this site, escaped for HTML: the path, and the parameters that are not None."""
     query = urlencode({name: value for name, value in parameters.items() if value is not None})
     return escape(f"{path}?{query}" if query else path)
 
 
 def moment(text: str | None, unknown: str = "?") -> str:
-    """Return a time of the daemon's JSON, to the second, in UTC."""
+    """Return a time from the daemon's JSON as pages show it: ``2026-11-20 10:14:03``, in UTC.
+
+    Return ``unknown`` if there is none.
+    """
     return text.replace("T", " ").removesuffix("Z") if text else unknown
 
 
 def short(text: str | None, most: int = MOST_NAME) -> str:
-    """Return a text, cut for the cell of a table."""
+    """Return at most ``most`` characters of a text, for the cell of a table. A cut text ends with ``…``."""
     text = text or ""
     return text if len(text) <= most else text[: most - 1] + "…"

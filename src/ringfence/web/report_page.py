@@ -1,4 +1,4 @@
-"""A report as one page of HTML: it needs no other file, runs no script, and prints well."""
+"""The report of a period as one page of HTML. It needs no other file, runs no script, and can be printed."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 
 
 def report_page(found: Document) -> str:
-    """Return the page of a report."""
+    """Return a report as HTML. ``found`` is the report as ``report.summary.summary_of`` returns it."""
     history = found["history"]
     begin, end = (datetime.fromisoformat(history[key]).timestamp() for key in ("since", "until"))
     length = column_length(end - begin - history["step"], _COLUMNS)  # the first slot may begin earlier

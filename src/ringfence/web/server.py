@@ -1,4 +1,8 @@
-"""The process of the live page: its socket, uvicorn, and the socket on which ``ringfence web login`` asks."""
+"""The process of the live page: it serves the page by uvicorn, and makes login links.
+
+Pages are served on a TCP port or a unix socket. On another unix socket, the command ``ringfence web login``
+requests a login link.
+"""
 
 import asyncio
 import os
@@ -22,7 +26,7 @@ from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.sessions import Person, WebSessions
 
 MOST_CONNECTIONS = 64
-"""Connections at the same time; a browser opens at most six."""
+"""The maximum number of connections at the same time. A browser opens at most six."""
 MOST_HEAD = 16 * 1024  # bytes of the head of a request
 _MOST_NAME = 64  # characters of a person's name
 _IPV6 = 6
@@ -30,7 +34,12 @@ _IPV6 = 6
 
 @frozen
 class WebSettings:
-    """Where the page listens (an address and port, or a unix socket), and the sockets that it uses."""
+    """The address and sockets of the live page.
+
+    ``where``: the address and port, or the path of the unix socket, on which it listens. ``site``: its URL in
+    browsers. ``daemon``: the control socket of the daemon. ``logins``: the socket for requests of login
+    links.
+    """
 
     where: tuple[Address, int] | Path
     site: Site
@@ -39,11 +48,12 @@ class WebSettings:
 
 
 def serve(settings: WebSettings, ready: Callable[[], object]) -> None:
-    """Serve the page until SIGTERM or SIGINT. ``ready`` is called when it listens.
+    """Serve the live page until SIGTERM or SIGINT. ``ready`` is called when its sockets exist.
 
     Raise WebError or ControlError if a socket cannot be created.
     """
-    # uvicorn handles both signals, and then sends them again to the handlers of before.
+    # uvicorn handles both signals. After its end it raises them again, for the handlers set before its start:
+    # these ignore them, so that the process ends without an error.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     asyncio.run(_serve(settings, ready))
@@ -77,7 +87,7 @@ async def _serve(settings: WebSettings, ready: Callable[[], object]) -> None:
 
 
 class LoginLinks:
-    """Makes login links for root, and for the user of this process."""
+    """Makes login links, if root or the user of this process requests them."""
 
     def __init__(self, sessions: WebSessions, site: Site, mono: Callable[[], float]) -> None:
         self._sessions = sessions
@@ -85,7 +95,10 @@ class LoginLinks:
         self._mono = mono
 
     def make(self, request: Mapping[str, Any]) -> str:
-        """Handle ``{"do": "login", "name": "alice", "read_only": false}``: return a link."""
+        """Handle ``{"do": "login", "name": "alice", "read_only": false}``: return a link that logs in once.
+
+        Raise ControlError if another user requests it, or if the name is invalid.
+        """
         if control.USER.get() not in {0, os.geteuid()}:
             raise ControlError("only root can make login links")
         name, read_only = request.get("name"), request.get("read_only") is True
@@ -98,7 +111,10 @@ class LoginLinks:
 
 @contextmanager
 def _listening(where: tuple[Address, int] | Path) -> Iterator[socket.socket]:
-    """Listen while the block runs. A unix socket can be used by its owner and group."""
+    """Listen while the block runs; raise WebError if this is impossible.
+
+    A unix socket can be used by its owner and group. It is removed at the end.
+    """
     try:
         listener = _unix_socket(where) if isinstance(where, Path) else _tcp_socket(*where)
     except OSError as error:
@@ -118,7 +134,7 @@ def _tcp_socket(address: Address, port: int) -> socket.socket:
 
 
 def _unix_socket(path: Path) -> socket.socket:
-    """Create a unix socket; replace one of a dead process."""
+    """Create a unix socket. If there is one on which no process listens any more, replace it."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.is_socket() and not _is_alive(path):

@@ -1,7 +1,7 @@
-"""One-time login links, sessions, and the limit of failed logins. Time is an argument (monotonic seconds).
+"""One-time login links, sessions, and the limit for failed logins. Time is an argument (monotonic seconds).
 
-Only hashes of tokens and cookies are kept, in memory: a restart ends every session. Everything is bounded:
-the oldest link, session or client is dropped when there are too many.
+Of tokens and cookies, only hashes are kept, and only in memory: a restart ends every session. If there are
+too many links, sessions or clients, the oldest one is discarded.
 """
 
 import secrets
@@ -17,20 +17,20 @@ LINK_LIFE = 300.0
 SESSION_LIFE = 12 * 3_600.0
 """Seconds after which a session ends, even if it is used."""
 IDLE_LIFE = 3_600.0
-"""Seconds without a request after which a session ends. An open page makes one every few seconds."""
+"""Seconds without a request after which a session ends. An open page sends a request every few seconds."""
 MOST_LINKS = 32
 MOST_SESSIONS = 64
 MOST_CLIENTS = 1_024
 MOST_FAILURES = 10
 FAILURES_WITHIN = 60.0
-"""After ``MOST_FAILURES`` failed logins in this time (seconds), a client is limited."""
+"""A client with ``MOST_FAILURES`` failed logins within this time (seconds) is limited."""
 
 _Value = TypeVar("_Value")
 
 
 @frozen
 class Person:
-    """The user of a session, by the name that the login link has, and whether it may only read."""
+    """The user of a session, by the name given for the login link. ``read_only``: no commands are allowed."""
 
     name: str
     read_only: bool = False
@@ -38,7 +38,11 @@ class Person:
 
 @define(eq=False)
 class WebSession:
-    """A session of one person. ``csrf`` is the token that each of its forms carries."""
+    """A session of one user. It began at ``began`` and was last used at ``used`` (monotonic seconds).
+
+    ``csrf`` is a secret that each of its forms contains, so that another site cannot send a form for the
+    user.
+    """
 
     person: Person
     began: float
@@ -46,7 +50,7 @@ class WebSession:
     csrf: str = Factory(lambda: secrets.token_urlsafe(32))
 
     def has_token(self, token: str) -> bool:
-        """Whether a form carries the token of this session."""
+        """Whether ``token``, which comes from a form, is the secret of this session (in constant time)."""
         return compare_digest(self.csrf.encode(), token.encode())
 
 
@@ -57,7 +61,7 @@ class _LoginLink:
 
 
 class WebSessions:
-    """The login links that were made, and the sessions that began with them."""
+    """All login links that can still be used, all sessions, and the failed logins of each client."""
 
     def __init__(self) -> None:
         self._links: dict[str, _LoginLink] = {}
@@ -65,21 +69,22 @@ class WebSessions:
         self._failures: dict[str, list[float]] = {}
 
     def make_link(self, person: Person, now: float) -> str:
-        """Return the token of a new login link."""
+        """Make a login link for ``person``, and return its token."""
         token = secrets.token_urlsafe(32)
         _put(self._links, _hash(token), _LoginLink(person, now + LINK_LIFE), MOST_LINKS)
         return token
 
     def is_limited(self, client: str, now: float) -> bool:
-        """Whether a client has failed too often: its further failures are not worth a line in the log."""
+        """Whether a client (an address) has failed too often. Its further failures are not logged."""
         recent = [moment for moment in self._failures.get(client, ()) if now - moment < FAILURES_WITHIN]
         return len(recent) >= MOST_FAILURES
 
     def log_in(self, token: str, client: str, now: float) -> tuple[str, WebSession] | None:
-        """Begin a session with a token, which is then used up; return its cookie, None if it is not valid.
+        """Begin a session with the token of a login link. Return its cookie and the session.
 
-        A valid token works for a limited client too: its random bits cannot be guessed. Otherwise one sender
-        could lock out all people behind the same proxy.
+        The token cannot be used again. Return None if it is invalid or too old; this counts as a failure of
+        ``client``. A limited client can still log in with a valid token, because a token cannot be guessed.
+        Otherwise one client could lock out all users behind the same proxy.
         """
         link = self._links.pop(_hash(token), None)
         if link is None or link.expires <= now:
@@ -91,7 +96,7 @@ class WebSessions:
         return cookie, session
 
     def find(self, cookie: str, now: float) -> WebSession | None:
-        """Return the session of a cookie, and record its use; None if it has ended."""
+        """Return the session of a cookie, and record its use; None if it has ended or never existed."""
         session = self._sessions.get(_hash(cookie))
         if session is None:
             return None
@@ -107,12 +112,12 @@ class WebSessions:
 
 
 def _hash(token: str) -> str:
-    """Return the form in which a token is kept. A token has 256 random bits, so it needs no salt."""
+    """Return the hash of a token or cookie. They have 256 random bits, so the hash needs no salt."""
     return sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def _put(table: MutableMapping[str, _Value], key: str, value: _Value, most: int) -> None:
-    """Add to a table; drop its oldest entry if it is full."""
+    """Add an entry to a table. If the table has ``most`` entries, discard the oldest one first."""
     while len(table) >= most:
         del table[next(iter(table))]
     table[key] = value

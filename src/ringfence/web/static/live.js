@@ -1,4 +1,4 @@
-// Updates an open page: fetches the same page again, and replaces the parts that are marked with data-live.
+// Updates an open page: fetches the page again every few seconds, and replaces the elements with data-live.
 "use strict";
 (() => {
   const seconds = Number(document.body.dataset.refresh);
@@ -9,7 +9,8 @@
   let updated = clock();
   let paused = false;
 
-  // Replaces the content of a part; the focus stays on the same link or button.
+  // Replaces the content of an element by that of the new page. If a link in it has the focus, the new link
+  // with the same address gets the focus.
   const replace = (part, fresh) => {
     const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     part.className = fresh.className;
@@ -19,6 +20,7 @@
     if (again) again.focus({ preventScroll: true });
   };
 
+  // Whether the user has selected text in an element; a replacement would remove the selection.
   const isSelecting = (part) => {
     const selection = getSelection();
     return selection !== null && !selection.isCollapsed && selection.containsNode(part, true);
