@@ -26,7 +26,7 @@ from ringfence.errors import DaemonUnreachableError, Exit
 if TYPE_CHECKING:
     from ringfence.cli.screen import Screen
 
-_INDENT = 7  # columns, of the text of an alarm
+_INDENT = 7  # columns before the text of an alarm
 
 Rows = list[dict[str, Any]]
 NumbersArgument = Annotated[
@@ -40,7 +40,7 @@ alarms = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completi
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.add_typer(alarms, name="alarms", help="List alarms and their history; acknowledge or dismiss them.")
 
 

@@ -75,7 +75,7 @@ for group in (
 
 
 def _show_whole_help(commands: typer.Typer) -> None:
-    """Make ``--help`` list whole sentences; typer cuts a derived short help to the terminal's width."""
+    """Let ``--help`` list the whole docstring of each command. Typer would cut it to the terminal's width."""
     for command in commands.registered_commands:
         command.short_help = command.callback.__doc__ if command.callback else None
     for group in commands.registered_groups:
@@ -100,7 +100,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Define the options that belong to no command."""
+    """Define the options of ``ringfence`` itself, before any command."""
 
 
 _show_whole_help(app)
@@ -109,14 +109,13 @@ _show_whole_help(app)
 def main() -> None:
     """Run the command line.
 
-    An argument with invisible characters was probably pasted. It is refused before typer sees it, because
-    typer's error messages quote arguments unescaped.
+    An argument with an invisible character was probably pasted by mistake. It is refused before typer parses
+    it, because typer's error messages would print the character unescaped.
     """
     sys.excepthook = report_defect
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, TextIOWrapper
-        ):  # an account may contain a character that the terminal cannot show
+        # An account may contain a character that the terminal cannot show.
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     for argument in sys.argv[1:]:
         if not (argument.isascii() and argument.isprintable()) and _has_invisible(argument):

@@ -55,21 +55,24 @@ _COLUMNS: "dict[str, Literal['left', 'right']]" = {
     "PACKETS": "right",
 }
 _OPTIONAL_COLUMNS = ("SINCE", "BAN", "PACKETS", "PROVEN")
-"""Columns that are left out, in this order, if lines are too narrow."""
+"""Columns that are left out one after the other, in this order, until the table fits the screen."""
 _OTHER_LINES = 4
-"""Lines of a live screen that are not bans: two headers, the count of further bans, and the cursor's line."""
+"""Lines of the live list that show no ban: two headers, the number of further bans, and the cursor's line."""
 _MAX_INDENTED = 1_000_000
 """Bytes. Longer JSON is printed unchanged in one line, because only scripts read it."""
 _PLAIN_FROM = 1_000
-"""Rows: longer lists are printed without a table; rich needs a minute for a table of 100,000 rows."""
+"""Lists of at least so many bans are printed without a table: rich needs a minute for one of 100,000 rows."""
 _RENEWED_FROM = 2_000_000
-"""Seconds: the kernel keeps an entry for about 24 days at most; the daemon renews longer bans."""
+"""Seconds. The remaining time of a longer ban is computed from its record, not from the kernel's entry.
+
+The kernel keeps an entry for about 24 days at most, and the daemon renews the entries of longer bans.
+"""
 
 Rows = list[dict[str, Any]]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(bans)
     app.command()(ban)
     app.command()(unban)
@@ -213,7 +216,8 @@ def _print_outcome(
 ) -> None:
     """Print the addresses that succeeded, as they were typed, and the problems of the others."""
     failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
-    if sum(failed) == len(problems) < len(networks):  # otherwise one problem concerns several networks
+    # Otherwise a problem concerns no single network, or several, and it is unknown which ones succeeded.
+    if sum(failed) == len(problems) < len(networks):
         echo(f"{done}: " + ", ".join(text for text, bad in zip(addresses, failed, strict=True) if not bad))
     echo_stderr(*problems)
     if problems:
@@ -221,7 +225,10 @@ def _print_outcome(
 
 
 def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
-    """Print where an administrator can look if the list is empty."""
+    """Print a hint after an empty list of bans.
+
+    It is that nothing is dropped at present, or, if networks were requested, that they may be denied instead.
+    """
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")
     elif wanted:
@@ -229,7 +236,10 @@ def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
 
 
 def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    """Return the list as JSON, and a note if the daemon does not run."""
+    """Return the list of bans as JSON, and "". If no daemon runs, read the kernel, and return a note instead.
+
+    The note continues the sentence "The daemon is not running".
+    """
     try:
         asked = {"networks": wanted} if wanted is not None else {}
         return ask_daemon_encoded(path, "bans", **asked), ""
@@ -272,7 +282,7 @@ def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
 
 
 def _recorded(database: Path, now: float) -> "Ledger":
-    """Return the bans of the database as a ledger; it is empty if the database cannot be read."""
+    """Return the active bans of the database as a ledger. It is empty if the database cannot be read."""
     from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 
@@ -304,7 +314,7 @@ def _table(rows: Rows, *, without: int = 0) -> "Table":
     if not any(row["account"] for row in rows):
         left_out.add("ACCOUNT")
     for name, justify in _COLUMNS.items():
-        if name not in left_out:  # on a very narrow screen only the address wraps
+        if name not in left_out:  # on a very narrow screen, addresses wrap, and other columns are cut
             fold = name == "ADDRESS"
             head = times.head(name) if name == "SINCE" else name
             table.add_column(head, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
@@ -335,7 +345,7 @@ def _left(row: dict[str, Any]) -> str:
 
 
 def _fitting(rows: Rows, to: "Screen") -> "Table":
-    """Return the table with as many columns as fit the screen."""
+    """Return the table of bans with as many of the optional columns as fit the screen."""
     from ringfence.cli.screen import fitting  # noqa: PLC0415 - loaded when the command runs
 
     return fitting((_table(rows, without=number) for number in range(len(_OPTIONAL_COLUMNS) + 1)), to)

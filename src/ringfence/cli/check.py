@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from ringfence.config.loader import AsteriskSettings, Settings
 
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
-_INDENT = 4  # the width of the mark
+_INDENT = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding
 AMI_TIMEOUT = 15.0
-"""Seconds that an Asterisk has to answer, log the daemon's user in and grant security events."""
+"""Seconds within which Asterisk must answer, log in the daemon's manager user and grant security events."""
 UNPROVEN = (
     "guesses over UDP at PJSIP then prove no address, so their bans are short and block only SIP over UDP"
 )
-"""The effect of not capturing outgoing challenges."""
+"""The consequence if ringfence does not capture outgoing challenges (the source "wire")."""
 
 HardeningOption = Annotated[
     bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
@@ -43,7 +43,7 @@ FILES = Path("/etc/asterisk")
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(check)
 
 
@@ -120,7 +120,7 @@ def _firewall_findings(settings: "Settings", report: Mapping[str, Any] | None) -
 
 
 def _closed_connections() -> Finding:
-    """Check whether the kernel reports closed TCP connections, with the daemon's own code."""
+    """Check whether the kernel reports closed TCP connections, by opening the socket as the daemon does."""
     from ringfence.host.closed import ClosedSockets  # noqa: PLC0415 - loaded when the command runs
 
     closed = ClosedSockets()
@@ -148,12 +148,14 @@ def _logins() -> Finding:
 
 
 def _secret_findings(path: Path) -> Iterator[Finding]:
-    """Check the modes of files with secrets: the unit's user can read them, other users cannot."""
+    """Yield a finding for each file whose mode is wrong: the configuration, and the files with secrets.
+
+    The daemon's user must be able to read all of them. Other users must not be able to read secrets.
+    """
     from ringfence.daemon.paths import USER, may_read  # noqa: PLC0415 - loaded when the command runs
 
-    written = [
-        pbx.ami for pbx in settings_from(path).asterisk
-    ]  # secrets in the configuration itself, not those of other files
+    # Loaded without secrets: then ``ami.secret`` is only set if the secret is in the configuration itself.
+    written = [pbx.ami for pbx in settings_from(path).asterisk]
     files = [path] if any(ami.secret is not None for ami in written) else []
     files += [ami.secret_file for ami in written if ami.secret_file is not None]
     for file in dict.fromkeys([path, *files]):
@@ -166,7 +168,10 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
 
 
 async def _ami_findings(pbx: "AsteriskSettings") -> list[Finding]:
-    """Connect as the daemon does; report how far the connection gets, and its weaknesses."""
+    """Connect to the manager interface as the daemon does, and report the state that the connection reaches.
+
+    If it can log in, also report the weaknesses of this connection that the daemon would find.
+    """
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.daemon.targets import target_of  # noqa: PLC0415 - loaded when the command runs
@@ -193,7 +198,10 @@ async def _ami_findings(pbx: "AsteriskSettings") -> list[Finding]:
 
 
 async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) -> Finding:
-    """Ask the daemon whether it captures challenges; without a daemon, try to open the capture."""
+    """Check whether the outgoing challenges are captured (the source "wire").
+
+    ``report`` is the daemon's status, which contains this. Without a daemon (None), try to open the capture.
+    """
     from ringfence.daemon.status import WITHOUT_WIRE  # noqa: PLC0415 - loaded when the command runs
 
     if not settings.wire:
@@ -211,7 +219,7 @@ async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) 
 
 
 def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
-    """Check whether the clients of each PBX's proxies are known."""
+    """Check for each PBX with SIP proxies whether ringfence can know the addresses of their clients."""
     from ringfence.host.listening import find_proxy_sockets  # noqa: PLC0415 - loaded when the command runs
     from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
     from ringfence.sources.coverage_gaps import WITHOUT_CLIENTS  # noqa: PLC0415 - loaded when the command runs
@@ -228,7 +236,7 @@ def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
 
 
 async def _open_wire() -> tuple[str, str]:
-    """Bind to the packet log as the daemon does; return the state reached, and its detail."""
+    """Open the kernel's packet log as the daemon does; return the state of this source, and its detail."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded when the command runs
@@ -244,14 +252,14 @@ async def _open_wire() -> tuple[str, str]:
 def _asterisk_findings(
     settings: "Settings", report: Mapping[str, Any] | None, files: Path, *, hardening: bool
 ) -> Iterator[Finding]:
-    """Check the logs, the settings and the accounts of Asterisk."""
+    """Check the logs of each Asterisk, and the settings and accounts of the one on this host."""
     from ringfence.audit.asterisk import read_asterisk  # noqa: PLC0415 - loaded when the command runs
     from ringfence.audit.asterisk_setup import asterisk_findings  # noqa: PLC0415 - loaded when the command runs
     from ringfence.audit.console import AsteriskConsole  # noqa: PLC0415 - loaded when the command runs
     from ringfence.cli.check_logs import log_findings  # noqa: PLC0415 - loaded when the command runs
 
     alone = len(settings.asterisk) == 1
-    # With several PBXs, or a remote one, the owner of /etc/asterisk is unknown.
+    # With several PBXs, or a remote one, it is unknown to which of them the files in /etc/asterisk belong.
     here = alone and _is_here(settings.asterisk[0].ami.host)
     asterisk = read_asterisk(files) if here else None
     for pbx in settings.asterisk:
@@ -273,7 +281,10 @@ def _account_findings(
     *,
     hardening: bool,
 ) -> Iterator[Finding]:
-    """Check which addresses and accounts the local Asterisk knows, and its weaknesses."""
+    """Check the rights of our manager user, the trunks and the decoys at the Asterisk of this host.
+
+    With ``hardening``, also check its settings for weaknesses.
+    """
     from ringfence.audit.hardening import (  # noqa: PLC0415 - loaded when the command runs
         accounts_in_force,
         hardening_findings,
@@ -302,7 +313,10 @@ def _account_findings(
 
 
 def _list_from_daemon(settings: "Settings", do: str, side: str = "") -> list[Mapping[str, Any]] | None:
-    """Return a list of the daemon, or None if the daemon does not answer."""
+    """Return a list that the daemon has: the answer to the request ``do``. Return None if it fails.
+
+    ``side`` is "allow" or "deny" for the request ``lists``.
+    """
     try:
         rows: list[Mapping[str, Any]] = ask(settings, do, side=side)
     except ControlError:
@@ -311,7 +325,7 @@ def _list_from_daemon(settings: "Settings", do: str, side: str = "") -> list[Map
 
 
 def _is_here(host: str) -> bool:
-    """Whether an address is this host's own; names are not resolved."""
+    """Whether ``host`` is this host: a loopback address, or ``localhost``. Other names are not resolved."""
     from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
 
     try:
@@ -321,7 +335,10 @@ def _is_here(host: str) -> bool:
 
 
 def _daemon_findings(settings: "Settings") -> tuple[Mapping[str, Any] | None, list[Finding]]:
-    """Ask the daemon for its status; return its report, if it answers, and the findings."""
+    """Ask the daemon for its status. Return the status, and the findings about the daemon.
+
+    The status is None if the daemon does not answer, or answers with an error.
+    """
     from ringfence import control  # noqa: PLC0415 - loaded when the command runs
 
     try:

@@ -1,6 +1,6 @@
-"""Findings of ``check`` about fail2ban, which may ban for Asterisk too.
+"""Findings of ``ringfence check`` about fail2ban, which may also ban senders because of Asterisk's logs.
 
-FreePBX's Intrusion Detection is a fail2ban whose files FreePBX writes.
+FreePBX's "Intrusion Detection" is fail2ban with configuration files that FreePBX writes.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from ringfence.host.processes import PROC, network_of, processes
 from ringfence.model import printable
 
 FREEPBX = Path("/etc/freepbx.conf")
-"""A file that every FreePBX has."""
+"""A file by which a host with FreePBX is recognized: every FreePBX has it."""
 _PROGRAM = "fail2ban-server"
 _UNLISTED = "`ringfence bans` does not list its bans"
 _FREEPBX_FIX = (
@@ -25,7 +25,10 @@ _FREEPBX_FIX = (
 def fail2ban_findings(
     folder: Path = FAIL2BAN, freepbx: Path = FREEPBX, proc: Path = PROC
 ) -> Iterator[Finding]:
-    """Yield whether fail2ban bans for Asterisk on this host; nothing if fail2ban is not installed."""
+    """Report whether fail2ban guards Asterisk on this host. Yield nothing if fail2ban is not installed.
+
+    ``folder`` has fail2ban's configuration. The file ``freepbx`` exists only on a host with FreePBX.
+    """
     from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
 
     runs = _runs(proc)
@@ -57,6 +60,6 @@ def _fix(names: list[str]) -> str:
 
 
 def _runs(proc: Path) -> bool:
-    """Whether fail2ban runs in this network namespace, or in one that is hidden."""
+    """Whether a fail2ban server runs in this network namespace, or in one that this user may not see."""
     here = network_of(proc=proc)
     return any(network_of(process, proc) in {"", here} for process in processes(_PROGRAM, proc))

@@ -1,8 +1,9 @@
-"""Findings of ``check`` about friends that ringfence cannot recognize without help.
+"""Findings of ``ringfence check`` about phones and trunks that ringfence cannot recognize without help.
 
-A trunk that is known only by its address never registers and never logs in, so no event identifies it.
-``check`` suggests the allow list for such trunks. Registered phones and trunks are known from the start only
-if our manager user may query them.
+A friend is a known phone or trunk of this PBX. Asterisk identifies some trunks only by their address: such a
+trunk never registers and never logs in, so no event shows that it is a friend. For such trunks, a finding
+suggests an entry of the allow list. Registered phones and trunks are known at the daemon's start only if our
+manager user has the right to query them.
 """
 
 import shlex
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from ringfence.config.loader import Settings
 
 WIDEST = {4: 16, 6: 32}
-"""Prefix lengths. Wider networks are not suggested, because no carrier needs so many addresses."""
+"""By IP version: the shortest prefix length that is suggested. No carrier needs a wider network."""
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 
 
 def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> Iterator[Finding]:
-    """Suggest the allow list for addresses that Asterisk accepts as a trunk without a password."""
+    """Suggest allow list entries for the addresses that Asterisk accepts as a trunk without a password.
+
+    ``allowed`` are the networks that need no suggestion. A trunk with too wide a network is reported instead.
+    """
     from ringfence.audit.shown import identifies_from, peers_from  # noqa: PLC0415 - loaded when it runs
 
     trunks: dict[Trunk, None] = {}
@@ -54,7 +58,10 @@ def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> It
 
 
 def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[Finding]:
-    """Report decoys that are real accounts: one mistyped password there would cause a ban."""
+    """Report decoys (accounts of the rule ``decoy``, which should not exist) that are real accounts.
+
+    A mistyped password for such an account would cause a ban.
+    """
     for name in sorted({*decoys} & {*accounts}):
         why = "is an account in Asterisk's files, so a mistyped password of it leads to a ban"
         fix = "fix: remove it from accounts in [rules.decoy]"
@@ -77,13 +84,16 @@ def _is_in(network: Network, allowed: Iterable[Network]) -> bool:
 
 
 def _short(network: Network) -> str:
-    """Return the text of a network; a single address has no prefix length."""
+    """Return a network as text. A network of a single address is written without its prefix length."""
     single = network.prefixlen == network.max_prefixlen
     return str(network.network_address) if single else str(network)
 
 
 def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
-    """Report which rights our manager user lacks; yield nothing if they are unknown."""
+    """Report which rights ``user``, our manager user, lacks. ``folder`` has Asterisk's configuration files.
+
+    Yield nothing if the user lacks none, or if its rights are unknown.
+    """
     from ringfence.audit.services import read_services  # noqa: PLC0415 - loaded when the command runs
 
     own = read_services(folder).manager(user)
@@ -102,10 +112,10 @@ def allowed_of(
     rows: "Sequence[Mapping[str, Any]] | None",
     friends: "Sequence[Mapping[str, Any]] | None" = None,
 ) -> list[Network]:
-    """Return the networks that need no suggestion: allowed ones, and trunks of this PBX.
+    """Return the networks that need no suggestion: allowed ones, and trunks at which this PBX registers.
 
-    The allow list comes from the daemon, or else from the configuration. A trunk at which this PBX registers
-    is a friend already.
+    ``rows`` is the daemon's allow list; if it is None, the entries of the configuration are used. ``friends``
+    are the daemon's friends: they already contain the trunks at which this PBX registers.
     """
     from ringfence.lists.entries import parse_entry  # noqa: PLC0415 - loaded when the command runs
     from ringfence.model import FriendReason, ListKind, parse_network  # noqa: PLC0415 - loaded when the command runs

@@ -1,8 +1,8 @@
-"""Findings of ``check`` about the logs: which are read, what they contain, and what none of them contains.
+"""Findings of ``ringfence check`` about Asterisk's logs: which are read, and which levels they contain.
 
-The daemon reports which files it reads. Without a daemon the command searches for them in the same way. If
-root runs it, it uses the rights of the unit's user. The levels of a log come from Asterisk's logger.conf if
-it can be read, else from the lines in the log.
+A running daemon reports which files it reads. Without a daemon, the command searches for them as the daemon
+does. If root runs the command, it searches with the rights of the daemon's user. The levels of a log (such as
+NOTICE) come from Asterisk's logger.conf if this can be read, otherwise from the last lines of the log.
 """
 
 import os
@@ -23,16 +23,20 @@ if TYPE_CHECKING:
     from ringfence.config.loader import AsteriskSettings, CustomSettings
 
 USER = "ringfence"
-"""The user that the unit runs as."""
+"""The user that the daemon runs as, by its systemd unit."""
 TAIL = 256 * 1024
 """The number of bytes at the end of a log in which levels are searched."""
 
 _CHANNEL = "contrib/asterisk/ringfence.logger.conf"
+"""The file with the log channel that ringfence recommends; a channel is a line of Asterisk's logger.conf."""
 
 
 @frozen
 class _Log:
-    """A log that is read, and its levels; ``sure``: the levels come from Asterisk's own files."""
+    """A log that is read, and the levels of its messages.
+
+    ``sure``: the levels come from Asterisk's logger.conf, otherwise from lines of the log.
+    """
 
     path: Path
     levels: frozenset[str]
@@ -49,7 +53,9 @@ def log_findings(
 ) -> Iterator[Finding]:
     """Report which logs of ``pbx`` are read, and what is wrong with them.
 
-    ``report`` is the daemon's status, or None; ``alone``: there is no other PBX.
+    ``report`` is the daemon's status, None without a daemon. ``asterisk`` has the contents of Asterisk's
+    files, None if they are not on this host. ``alone``: no other PBX is configured. ``places`` are the paths
+    at which a log is searched; None for the usual ones.
     """
     what = f"{pbx.name}: logs"
     if pbx.logs.paths is None and not alone:
@@ -79,7 +85,10 @@ def log_findings(
 def _files(
     pbx: "AsteriskSettings", report: Mapping[str, Any] | None, *, alone: bool, places: Sequence[Path] | None
 ) -> Iterator[tuple[Path | None, str]]:
-    """Yield each log that should be read, with its problem, if any; None as the log if none is found."""
+    """Yield each log that is or should be read, with its problem; "" if it has none.
+
+    If a log is needed and none is found, yield None and the reason.
+    """
     from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
 
     if report is not None:  # the daemon's alarms already contain faults of a log
@@ -109,8 +118,8 @@ def _found(places: Sequence[Path], *, needed: bool) -> Iterator[tuple[Path | Non
         look = check_paths(places)
     denied = f"may not be read by {user}"
     if look.readable:
-        # Only ringfence's own log channel is made readable for its user. The other logs keep their
-        # permissions.
+        # Only ringfence's own log must be readable for its user. Other logs may keep their permissions, so
+        # it is no problem if they cannot be read.
         shut = [path for path in places[: len(OWN)] if path in look.forbidden]
         yield from ((path, denied) for path in shut if os.path.exists(path))  # noqa: PTH110 - raises nothing
         yield from ((path, "") for path in choose(look.readable, places))
@@ -124,7 +133,10 @@ def _found(places: Sequence[Path], *, needed: bool) -> Iterator[tuple[Path | Non
 
 @contextmanager
 def _as_daemon() -> Iterator[str]:
-    """Run the block with the rights of the unit's user, if possible; yield the name of the user in force."""
+    """Run the block with the rights of the daemon's user. Yield the name of this user.
+
+    Only root can do this. For others, run the block with their own rights, and yield "this user".
+    """
     try:
         user = pwd.getpwnam(USER)
         before, group = os.getgroups(), os.getegid()
@@ -151,7 +163,10 @@ def _journal(name: str) -> Finding:
 
 
 def _channels(asterisk: "Asterisk | None") -> Mapping[Path, frozenset[str]] | None:
-    """Return Asterisk's log files (with links resolved) and their levels; None if unknown."""
+    """Return the levels of each log file that Asterisk writes, by path (links are resolved).
+
+    Return None if Asterisk's files do not show this completely.
+    """
     if asterisk is None or not asterisk.channels or {"logger.conf", "asterisk.conf"} & {*asterisk.unread}:
         return None
     return {path.resolve(): levels for path, levels in asterisk.channels.items()}
@@ -163,7 +178,7 @@ def _levels_of(path: Path, channels: Mapping[Path, frozenset[str]] | None) -> _L
 
 
 def _levels_in(path: Path) -> frozenset[str]:
-    """Return the levels of the lines at a log's end, in lower case; none if the log cannot be read."""
+    """Return the levels of the last lines of a log, in lower case; empty if the log cannot be read."""
     from ringfence.parse.prefix import parse_prefix  # noqa: PLC0415 - loaded when the command runs
 
     try:
@@ -181,7 +196,7 @@ def _levels_in(path: Path) -> frozenset[str]:
 
 
 def _one(name: str, log: _Log) -> Finding:
-    """Report the levels of a log."""
+    """Report the levels of a log that is read. Levels with raw packets are a weakness."""
     from ringfence.audit.asterisk import DUMPING  # noqa: PLC0415 - loaded when the command runs
 
     what, levels = f"{name}: log {log.path}", ", ".join(sorted(log.levels))
@@ -199,9 +214,9 @@ def _one(name: str, log: _Log) -> Finding:
 
 
 def _orphan(name: str, log: _Log) -> Finding:
-    """Report a log that no channel writes to.
+    """Report a log to which Asterisk no longer writes, because no channel of logger.conf names it.
 
-    If it is ringfence's own channel, the other logs are not read.
+    For ringfence's own log this is an error, because then no other log is read.
     """
     from ringfence.sources.logs import OWN  # noqa: PLC0415 - loaded when the command runs
 
@@ -214,7 +229,11 @@ def _orphan(name: str, log: _Log) -> Finding:
 def _in_none(
     name: str, seen: frozenset[str], customs: "Sequence[CustomSettings]", *, security: bool
 ) -> Iterator[Finding]:
-    """Report the levels that no log contains, if Asterisk's files show this."""
+    """Report needed levels that are in no log: SECURITY, NOTICE, and those of the administrator's patterns.
+
+    ``seen`` are the levels of all logs that are read. ``customs`` are the administrator's own patterns.
+    ``security``: Asterisk loads the module that logs security events.
+    """
     if "security" not in seen or not security:
         why = (
             "no log that is read contains them"

@@ -36,7 +36,7 @@ DEFAULT_CONFIG = Path(ringfence.DEFAULT_CONFIG)
 
 @contextmanager
 def errors_reported() -> Iterator[None]:
-    """Print ringfence's errors to standard error, one line each, and exit with the code of the error."""
+    """If the block raises a RingfenceError, print it to standard error, and exit with the code for it."""
     try:
         yield
     except RingfenceError as error:
@@ -47,7 +47,7 @@ def errors_reported() -> Iterator[None]:
 
 @contextmanager
 def open_input(file: str) -> "Iterator[BinaryIO]":
-    """Open an input file of a command, standard input for ``-``; raise ListError if it cannot be read."""
+    """Open an input file of a command; ``-`` is standard input. Raise ListError if it cannot be opened."""
     import sys  # noqa: PLC0415 - loaded when a command runs
 
     if file == "-":
@@ -61,7 +61,10 @@ def open_input(file: str) -> "Iterator[BinaryIO]":
 
 
 def warn_about_friends(path: Path, networks: "Sequence[Network]", done: str) -> None:
-    """Warn if any of these networks contains a friend of this PBX: the command may be a mistake."""
+    """Print a warning for each friend of this PBX in ``networks``, because the command may be a mistake.
+
+    ``done`` is the past participle of the command, such as "banned". Without a daemon nothing is printed.
+    """
     try:
         rows = ask_daemon(path, "friends", quietly=True, networks=[str(network) for network in networks])
     except DaemonUnreachableError:  # friends are known only while the daemon runs
@@ -70,7 +73,10 @@ def warn_about_friends(path: Path, networks: "Sequence[Network]", done: str) -> 
 
 
 def print_friend_warnings(rows: "Iterable[Mapping[str, Any]]", done: str) -> None:
-    """Print a warning for each friend in the daemon's ``rows``; ``done`` names what happens to it anyway."""
+    """Print a warning for each friend in ``rows`` (as the daemon lists them), up to a limit.
+
+    ``done`` is the past participle of the command, such as "banned": the warning ends with "banned anyway".
+    """
     accounts: dict[str, set[str]] = {}
     for row in rows:
         accounts.setdefault(row["address"], set()).add(row["account"])
@@ -87,20 +93,20 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def alarm_text(alarm: "Mapping[str, Any]") -> str:
-    """Return an alarm of the daemon as text: its code, its subject and its own text."""
+    """Return an alarm of the daemon as text: its code, its subject if it has one, and its text."""
     about = " ".join(filter(None, [alarm["code"], alarm["subject"]]))
     return f"{about}: {alarm['text']}"
 
 
 def alarm_line(alarm: "Mapping[str, Any]") -> str:
-    """Return the line that shows an active alarm."""
+    """Return the line that shows an active alarm, with how often it was raised, and who acknowledged it."""
     again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
     known = f" (acknowledged by {alarm['acknowledged_by']})" if alarm.get("acknowledged_by") else ""
     return f"! {alarm_text(alarm)}{again}{known}"
 
 
 def duration_from(option: str, text: str) -> float:
-    """Parse the duration of ``option``."""
+    """Return the duration of the option ``option`` in seconds. End with a usage error if ``text`` is none."""
     from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when a command runs
 
     try:
@@ -110,7 +116,10 @@ def duration_from(option: str, text: str) -> float:
 
 
 def recorded_friends(database: Path) -> "list[Friend]":
-    """Return the friends that the database records; raise StoreError if it cannot be read."""
+    """Return the current friends of the database; none if there is no file.
+
+    Raise StoreError if it cannot be read.
+    """
     from ringfence.detect.friends import MOST  # noqa: PLC0415 - loaded when a command runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when a command runs
 
@@ -121,14 +130,18 @@ def recorded_friends(database: Path) -> "list[Friend]":
 
 
 def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
-    """Load the configuration; ``secrets`` is false for commands that only use the daemon or the kernel."""
+    """Load the configuration; raise ConfigError if it has mistakes.
+
+    Secrets are only read with ``secrets``. Commands that only use the daemon or the kernel need none, and
+    their user may not be allowed to read them.
+    """
     from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs
 
     return _with_times(config.load(path, secrets=secrets))
 
 
 def _with_times(settings: "Settings") -> "Settings":
-    """Return the settings; from now on, times are shown as they choose."""
+    """Return the settings unchanged. From now on, times are shown as they configure it (UTC or local)."""
     times.configure(settings.display.times)
     return settings
 
@@ -165,9 +178,11 @@ def ask_daemon(
 ) -> Any:  # noqa: ANN401 - any JSON value
     """Send a request to the daemon of the configuration at ``path``; return its answer.
 
-    A daemon keeps its old configuration while the file is invalid, so commands still work: they print the
-    errors after the answer. If no daemon answers, the ConfigError is raised. ``quietly`` suppresses the
-    errors for commands whose answer contains them.
+    Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
+
+    If the configuration has mistakes, the daemon still runs with its old one. So the request is sent, and the
+    mistakes are then printed as errors, except with ``quietly``. If no daemon answers either, the ConfigError
+    is raised.
     """
     return _ask_with(
         path, lambda settings: ask(settings, do, patience=PATIENCE, **arguments), quietly=quietly
@@ -204,14 +219,17 @@ def ask(
     patience: float = PATIENCE,
     **arguments: object,
 ) -> Any:  # noqa: ANN401 - any JSON value
-    """Send a request to the daemon of these settings; wait up to ``patience`` seconds for the answer."""
+    """Send a request to the daemon of these settings; wait up to ``patience`` seconds for the answer.
+
+    Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
+    """
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 
     return control.ask(settings.control.socket, do, timeout=patience, **arguments)
 
 
 def networks_from(texts: list[str]) -> "list[Network]":
-    """Parse addresses or networks that a person typed."""
+    """Parse addresses or networks that a user typed. End with a usage error if one of them is invalid."""
     from ringfence.model import parse_network  # noqa: PLC0415 - loaded when a command runs
 
     networks: list[Network] = []
@@ -220,7 +238,7 @@ def networks_from(texts: list[str]) -> "list[Network]":
         try:
             networks.append(parse_network(text))
         except ValueError as error:
-            # For text that is no address at all, Python's message only repeats the text.
+            # Python's message for a text that is not an address at all only repeats the text.
             wrong.append(repr(text) if "does not appear" in str(error) else str(error))
     if wrong:
         raise typer.BadParameter(f"not an address or network: {', '.join(wrong)}")
@@ -228,7 +246,7 @@ def networks_from(texts: list[str]) -> "list[Network]":
 
 
 def zone_from(name: str) -> "tzinfo | None":
-    """Parse the time zone of ``--timezone``; return None if the option is absent."""
+    """Return the time zone of ``--timezone``; None if the option is absent (``name`` is empty)."""
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - loaded when a command runs
 
     try:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from ringfence.config.keys import KeyPath
 
 _WIDEST = 48
-"""Columns of a value before its origin. A longer value moves its own origin only."""
+"""The maximum width (columns) at which the origins of a table are aligned, to the right of the values.
+
+The origin of a longer value stands directly after it.
+"""
 
 FileArgument = Annotated[
     Path | None, typer.Argument(metavar="FILE", help="Configuration file; default: that of --config.")
@@ -37,7 +40,7 @@ config = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=Fals
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.add_typer(config, name="config", help="Show and check the configuration. Changes nothing.")
 
 
@@ -99,7 +102,10 @@ def _written(value: "Value") -> str:
 
 
 def _toml(value: bool | int | str | list[str]) -> str:
-    """Return a value in TOML. JSON writes these types in the same way, except characters beyond ASCII."""
+    """Return a value as TOML. It is the JSON of the value, because both are equal for these types.
+
+    Only characters beyond ASCII must not be escaped as in JSON.
+    """
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -23,7 +23,7 @@ from ringfence.errors import ConfigError, DaemonUnreachableError
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(run)
     app.command()(reload)
     app.command()(restore)
@@ -44,9 +44,10 @@ def run(
     """Guard the PBX until stopped. Bans stay in place when it ends."""
     seconds = duration_from("--trial", trial) if trial else 0.0
     level = logging.DEBUG if verbose else logging.INFO
-    # The daemon replaces this process, which frees the memory of the command line's libraries (service.py).
+    # The daemon replaces this process (exec), which frees the memory that the command line's libraries use.
     arguments = [*SERVICE, str(config), str(level), *([str(seconds)] if seconds else [])]
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # kept by exec, so that a reload does not end the start
+    # The new process inherits this. Otherwise a reload (SIGHUP) during the start would end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
 
 

@@ -1,4 +1,4 @@
-"""``ringfence events``: show what happens, line by line."""
+"""``ringfence events``: show events, attempts, bans and alarms, one line each, also as they happen."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(events)
 
 
@@ -65,7 +65,10 @@ def _follow(path: Path, kinds: list[str], *, as_json: bool) -> None:
 
 
 def followed(path: Path, kinds: list[str]) -> "Iterator[Row]":
-    """Yield the latest rows, then what happens, until the daemon ends."""
+    """Yield the latest rows of the daemon, and then each new one.
+
+    ``kinds`` are those of LINE_KINDS. Raise DaemonUnreachableError when the daemon ends.
+    """
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 
     yield from control.follow(settings_or_defaults(path).control.socket, "follow", kinds=kinds)
@@ -81,7 +84,7 @@ def _show(row: Row, *, as_json: bool) -> None:
 
 
 def line_of(row: Row) -> str:
-    """Return the line for people of an event, attempt, ban or alarm."""
+    """Return the line that shows an event, attempt, ban or alarm to people."""
     texts = {"event": _event, "attempt": _attempt, "ban": _ban, "alarm": _alarm}
     return f"{short_time(row['time'], seconds=True)}  {row['what']:7}  {texts[row['what']](row)}"
 

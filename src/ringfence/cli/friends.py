@@ -1,6 +1,6 @@
 """``ringfence friends``: list the friends of this PBX, and copy them to a second server.
 
-Without a daemon its database is read. Only the daemon can import and forget friends.
+If no daemon runs, the list and the export come from its database. Import and forget need a daemon.
 """
 
 import os
@@ -39,7 +39,7 @@ _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
 _PLAIN_FROM = 2_000  # rows; longer lists are printed without a table, because rich needs a second for it
 _TIMES = ((0, 1, 2), (1, 2), (2,))
-"""The time columns to show: the first choice that fits the screen."""
+"""Choices of time columns (SINCE, SEEN and UNTIL, by number). The first that fits the screen is used."""
 
 Rows = list[dict[str, Any]]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="File to write; - is standard output.")]
@@ -48,7 +48,7 @@ friends = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_complet
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.add_typer(
         friends,
         name="friends",
@@ -139,7 +139,7 @@ def friends_forget(
 
 
 def _rows(path: Path) -> tuple[Rows, str]:
-    """Return every reason of every friend, and a note if they come from the database."""
+    """Return every reason of every friend, and a note if they come from the database, otherwise ""."""
     try:
         return cast("Rows", ask_daemon(path, "friends")), ""
     except DaemonUnreachableError:
@@ -150,7 +150,10 @@ def _rows(path: Path) -> tuple[Rows, str]:
 
 
 def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:
-    """Send friends to the daemon in batches, which it imports together; return the number imported."""
+    """Send friends to the daemon in several requests; return the number of imported reasons.
+
+    The daemon imports them when all requests have arrived.
+    """
     transfer = f"{os.getpid()}-{time.time_ns()}"
     rest = iter(rows)
     batch = list(islice(rest, _BATCH))
@@ -164,7 +167,7 @@ def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace a file atomically. A process that reads it meanwhile gets the previous contents."""
+    """Replace a file atomically: other processes read either its old or its whole new contents."""
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with fresh.open("x", encoding="utf-8") as output:  # with "x" an existing link is not followed

@@ -1,4 +1,4 @@
-"""Hints for a word typed in place of a command: an address, a country, or ``help``."""
+"""Suggestions for a word that was typed where a command is needed: an address, a country, or ``help``."""
 
 from typing import Any
 
@@ -6,10 +6,13 @@ import typer.core
 
 
 class HintingGroup(typer.core.TyperGroup):
-    """A group of commands whose error for an unknown command suggests the probable one."""
+    """A group of commands. For an unknown command, its error message suggests the one that was meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own copies of click's types
-        """Find the command that ``args`` begin with; else end with a usage error, and a hint if possible."""
+        """Find the command that is the first of ``args``. If there is none, end with a usage error.
+
+        The error contains a suggestion if possible. ``ctx`` is click's context.
+        """
         if args and self.get_command(ctx, args[0]) is None:
             suggestion = _suggestion(ctx.command_path, str(ctx.info_name), args[0])
             if suggestion:
@@ -18,7 +21,11 @@ class HintingGroup(typer.core.TyperGroup):
 
 
 def _suggestion(path: str, name: str, word: str) -> str:
-    """Return the command line that was probably meant, "" if it cannot be guessed."""
+    """Return the command line that the user probably meant by ``word``, which is not a command.
+
+    Return "" if it cannot be guessed. ``path`` is the command line before ``word`` (``ringfence allow``), and
+    ``name`` its last word (``allow``).
+    """
     from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded only for an error
 
     if word == "help":

@@ -1,4 +1,4 @@
-"""``ringfence history``: show what happened over time."""
+"""``ringfence history``: show how many attempts, bans and unbans there were over time."""
 
 import sys
 import time
@@ -26,14 +26,14 @@ from ringfence.clock import column_length, format_duration
 from ringfence.errors import DaemonUnreachableError
 
 _COLUMNS = 48
-"""The maximum number of columns of a chart; a line then has 80 columns."""
-_ZERO = {True: "·", False: "."}  # with and without UTF-8
+"""The maximum number of columns of a chart. With the text before the chart, a line then has 80 columns."""
+_ZERO = {True: "·", False: "."}  # the character for 0, with and without UTF-8
 
 Slots = Sequence[Mapping[str, Any]]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(history)
 
 
@@ -74,7 +74,10 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
 
 
 def history_lines(found: Mapping[str, Any], *, utf8: bool) -> Iterator[str]:
-    """Yield a line for each kind of count, with its total and its chart."""
+    """Yield the lines of a history: a head, and for each count its total, its proven part and its chart.
+
+    ``found`` is the daemon's answer to ``history``. ``utf8``: the terminal can show characters beyond ASCII.
+    """
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
     length = column_length(end - begin - found["step"], _COLUMNS)  # the first slot may begin earlier
     columns = _columns(found["slots"], begin, end, length)
@@ -93,7 +96,10 @@ def history_lines(found: Mapping[str, Any], *, utf8: bool) -> Iterator[str]:
 
 
 def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tuple[str, ...]]]:
-    """Yield the label, the total, the proven part and the path of each count."""
+    """Yield for each count its label, its total, its proven part, and its path.
+
+    The proven part is None for counts without one. The path is the keys that lead to the count in a slot.
+    """
     for kind, parts in totals["attempts"].items():
         yield f"attempts {kind}", parts["total"], parts["proven"], ("attempts", kind, "total")
     yield "unconfirmed", totals["unconfirmed"], None, ("unconfirmed",)
@@ -103,7 +109,11 @@ def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tup
 
 
 def _columns(slots: Slots, begin: float, end: float, length: int) -> list[Slots]:
-    """Return the slots of each column; at most the latest columns that fit."""
+    """Return the slots of each column of the chart, for the latest columns, at most _COLUMNS.
+
+    A slot has the counts of a short time, such as a minute. A column has ``length`` seconds, and contains the
+    slots that begin in it. ``begin`` and ``end`` are seconds since the epoch.
+    """
     columns: list[list[Mapping[str, Any]]] = [[] for _ in range(-int((begin - end) // length))]
     for slot in slots:
         number = int((datetime.fromisoformat(slot["start"]).timestamp() - begin) // length)
@@ -123,6 +133,9 @@ def _sum_of(slots: Slots, path: tuple[str, ...]) -> int:
 
 
 def _chart(numbers: Sequence[int], columns: Sequence[Slots], *, utf8: bool) -> str:
-    """Return a character for each number, by its share of the greatest one; blank without any slot."""
+    """Return a chart: a character for each number, by its share of the greatest one.
+
+    The character is blank for a column without slots, because ringfence did not run then.
+    """
     marks = sparkline(numbers, blocks=utf8, zero=_ZERO[utf8])
     return "".join(mark if slots else " " for mark, slots in zip(marks, columns, strict=True))

@@ -1,7 +1,8 @@
 """``ringfence import-fail2ban``: convert fail2ban's asterisk jail to a configuration, and take over its bans.
 
-The configuration is printed, and nothing is changed. ``--bans`` passes the active bans to the daemon, each
-for its remaining time. fail2ban's own files are only read.
+Without ``--bans`` the command prints a configuration for ringfence, and changes nothing. With ``--bans`` it
+requests the daemon to ban what fail2ban bans, each network for its remaining time. fail2ban's own files are
+only read.
 """
 
 import time
@@ -33,15 +34,15 @@ if TYPE_CHECKING:
 
 FAIL2BAN = Path("/etc/fail2ban")
 BATCH = 5_000
-"""Bans in one request: a request has at most 1 MiB."""
+"""The maximum number of bans in one request, because a request has at most 1 MiB."""
 
 _MAX_FRIENDS = 5
 DEFAULT_BANTIME = 600.0
-"""Seconds that fail2ban bans if no file sets bantime."""
+"""The length (seconds) of fail2ban's bans if none of its files sets ``bantime``."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(import_fail2ban)
 
 
@@ -108,7 +109,11 @@ def _files(pattern: str) -> list[str]:
 
 
 def take_over_from(folder: Path, names: "Sequence[str]", config: Path) -> int:
-    """Let the daemon take over the bans of these jails; print the problems, and return their number."""
+    """Let the daemon take over the bans of the jails ``names``; print the problems, and return their number.
+
+    ``folder`` has fail2ban's configuration, which also names its database. Without a database, there is
+    nothing to take over.
+    """
     from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
 
     found = read_configuration(folder)
@@ -119,7 +124,10 @@ def take_over_from(folder: Path, names: "Sequence[str]", config: Path) -> int:
 
 
 def take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run: bool, force: bool) -> int:
-    """List the bans, or let the daemon take them over; print the problems, and return their number."""
+    """Let the daemon take over the active bans of ``jails``; with ``dry_run`` only list them.
+
+    Bans of friends are left out unless ``force``. Print the problems, and return their number.
+    """
     running, problems = _active_bans(jails, database)
     if dry_run and not config.exists():
         _list(running)  # ringfence is not installed yet, so there are no friends
@@ -134,7 +142,10 @@ def take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run:
 
 
 def _active_bans(jails: "Sequence[Jail]", database: Path) -> "tuple[Sequence[Fail2banBan], int]":
-    """Read the active bans; print the problems of the database, and return their number."""
+    """Read the active bans of ``jails`` from fail2ban's database.
+
+    Return them, and the number of problems, which are printed.
+    """
     from ringfence.fail2ban.carried import bantime_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.fail2ban.database import read_bans  # noqa: PLC0415 - loaded when the command runs
 
@@ -149,7 +160,10 @@ def _active_bans(jails: "Sequence[Jail]", database: Path) -> "tuple[Sequence[Fai
 def _without_friends(
     bans: "Sequence[Fail2banBan]", friends: "dict[Address, set[str]]", *, force: bool
 ) -> "Sequence[Fail2banBan]":
-    """Print the friends that bans cover; leave out these bans unless ``force``."""
+    """Return the bans that cover no friend; with ``force`` all bans. Print the friends that bans cover.
+
+    ``friends`` has the accounts of each friend's address.
+    """
     from ringfence.model import format_network, printable  # noqa: PLC0415 - loaded when the command runs
 
     kept = []
@@ -171,7 +185,10 @@ def _without_friends(
 
 
 def _friends(settings: "Settings") -> "dict[Address, set[str]]":
-    """Return the friends and their accounts from the daemon, or without it from its database."""
+    """Return the addresses of all friends, with their accounts. Without a daemon its database is read.
+
+    If the database cannot be read, print a warning, and return nothing.
+    """
     from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
 
     friends: dict[Address, set[str]] = {}
@@ -208,12 +225,15 @@ def _list(bans: "Sequence[Fail2banBan]") -> None:
 
 
 def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
-    """Ban each network in the daemon for its remaining time, unless it is already banned for longer."""
+    """Request the daemon to ban each network for its remaining time, unless it already bans it for longer.
+
+    Print how many were taken over. Return the number of bans that the daemon refused.
+    """
     from ringfence.config.converters import MAX_DURATION  # noqa: PLC0415 - loaded when the command runs
 
     banned_until = _banned_until(ask(settings, "bans"))
-    # A permanent ban becomes a ban of ten years. If it was taken over earlier, it has slightly less time
-    # left, and is not taken over again.
+    # A permanent ban becomes a ban of MAX_DURATION (ten years). When this command runs again, a little less
+    # of it is left. So a permanent ban is not taken over again if half of MAX_DURATION is left.
     far = time.time() + MAX_DURATION / 2
     wanted = [ban for ban in bans if banned_until.get(ban.network, 0.0) + 1 < min(ban.expires, far)]
     taken = refused = 0
@@ -236,7 +256,7 @@ def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
 
 
 def _banned_until(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
-    """Return the end of the current ban of each network, as Unix time."""
+    """Return the end of each network's current ban (seconds since the epoch; infinite if it has no end)."""
     from datetime import datetime  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.model import parse_network  # noqa: PLC0415 - loaded when the command runs
@@ -250,7 +270,10 @@ def _banned_until(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
 
 
 def _batches(bans: "Sequence[Fail2banBan]") -> "Iterator[tuple[str, float, list[str]]]":
-    """Group the bans of a jail that end at the same time, so that one request can contain many."""
+    """Group the bans of each jail that end at the same time, because one request has one length and reason.
+
+    Yield the jail, the end (seconds since the epoch) and at most BATCH networks.
+    """
     gathered: dict[tuple[str, float], list[str]] = {}
     for ban in bans:
         gathered.setdefault((ban.jail, ban.expires), []).append(str(ban.network))

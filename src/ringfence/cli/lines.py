@@ -1,6 +1,6 @@
 """Line wrapping for terminals: lines break between words, and continuation lines are indented.
 
-In a pipe every line stays whole, so that grep finds it.
+If the output is not a terminal but a pipe or a file, lines are not wrapped, so that grep finds whole lines.
 """
 
 import re
@@ -9,19 +9,19 @@ from typing import IO
 
 _FIX = re.compile("; (?=(?:fix|mend): )")
 _PIPE = 1_000_000
-"""Columns. No line is longer."""
+"""A width in columns that no line reaches."""
 
 
 def width_of(stream: IO[str]) -> int:
-    """Return the columns of the terminal behind ``stream``; for a pipe, more than any line has."""
+    """Return the width of the terminal ``stream`` in columns; for a pipe or file, more than any line has."""
     return shutil.get_terminal_size().columns if stream.isatty() else _PIPE
 
 
 def wrapped(text: str, width: int, indent: int) -> str:
-    """Return ``text`` in lines of at most ``width`` columns, all but the first indented.
+    """Return ``text`` wrapped to lines of at most ``width`` columns; all but the first are indented.
 
-    A fix begins a new line, so that its command can be copied. A word longer than a line, such as a path, is
-    not broken.
+    ``indent`` is in columns. If the text is too long for one line, its part ``fix: …`` begins a new line, so
+    that the command in it can be copied. A word that is longer than a line, such as a path, is not broken.
     """
     if len(text) <= width:
         return text

@@ -1,7 +1,8 @@
 """``ringfence allow`` and ``deny``: show and change the administrator's lists.
 
-Entries go to the daemon. If it is down they go to its database, and take effect when it starts. An import is
-always written to the database: a million networks do not fit into a request.
+Changes are sent to the daemon. If no daemon runs, they are written to its database, and take effect when it
+starts. An imported block list is always written to the database, because a million networks do not fit into
+a request; then the daemon loads the database.
 """
 
 import time
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
 
 _SHOWN_ADDRESSES = 4
 _OPTIONAL_COLUMNS = ("ADDED", "FROM", "ENDS")
-"""Columns that are left out, in this order, if lines are too narrow."""
+"""Columns that are left out one after the other, in this order, until the table fits the screen."""
 _NARROWEST_NOTE = 12
+"""The width (columns) that the column NOTE keeps before other columns are left out."""
 _MAX_UNBROKEN = 48
-"""Columns. No IPv6 network is longer; a longer host name may wrap."""
+"""The maximum width (columns) of a column whose texts are not wrapped. No IPv6 network is wider."""
 _RESOLVE_TIMEOUT = 3.0  # seconds
 _POLL_INTERVAL = 0.2
 ALLOW, DENY = "allow", "deny"
@@ -74,7 +76,7 @@ deny = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.add_typer(
         allow, name="allow", help="Show and change the allow list: addresses that are never banned."
     )
@@ -220,7 +222,10 @@ def deny_import(
 
 
 def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:
-    """Make the daemon load its database; return the deny list's alarms, and whether the daemon is absent."""
+    """Let the daemon load the lists from the database.
+
+    Return the alarms about the deny list, and whether no daemon runs.
+    """
     try:
         alarms: list[dict[str, str]] = ask_daemon(path, "lists_reload")["alarms"]
     except DaemonUnreachableError as error:
@@ -230,7 +235,7 @@ def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:
 
 
 def allow_entries(path: Path, entries: list[str], note: str) -> int:
-    """Add entries to the allow list, as `allow add` does; return its exit code."""
+    """Add entries to the allow list as the command `allow add` does; return the exit code of that command."""
     try:
         _add(path, ALLOW, entries, note, "")
     except typer.Exit as end:
@@ -251,7 +256,10 @@ def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, f
 
 
 def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
-    """Warn about new entries with surprising effects: a name without addresses, or a denied friend."""
+    """Print a warning for each new entry with a surprising effect: a denied friend, or an unknown host name.
+
+    A host name is unknown if the DNS returns no address for it within some seconds.
+    """
     from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded when the command runs
 
     whats = [parse_entry(text) for text in done]
@@ -280,7 +288,7 @@ def _country(text: str) -> str:
 
 
 def _origin(file: str) -> str:
-    """Return the name of a file in the list: its absolute path."""
+    """Return the text by which the list names a file as the origin of entries: its absolute path."""
     return STANDARD_INPUT if file in {"-", STANDARD_INPUT} else str(Path(file).absolute())
 
 
@@ -295,7 +303,10 @@ def _print_bad_lines(found: "ListFile") -> None:
 
 
 def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, list[str]], str]":
-    """Send a request to the daemon, or execute it on the database; return the answer, and why offline."""
+    """Send a request to the daemon. If no daemon answers, execute the request on its database.
+
+    Return the answer, and why the daemon could not be reached; "" if it answered.
+    """
     try:
         return ask_daemon(path, do, quietly=False, **arguments), ""
     except DaemonUnreachableError as error:
@@ -303,7 +314,7 @@ def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, li
 
 
 def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> Any:  # noqa: ANN401 - the daemon's JSON
-    """Execute a request on the daemon's database, without the daemon."""
+    """Execute a request on the daemon's database, with the code that the daemon uses; return the answer."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.daemon.paths import make_folder  # noqa: PLC0415 - loaded when the command runs
@@ -320,7 +331,11 @@ def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> 
 
 
 def _print_outcome(done: str, answer: "Mapping[str, list[str]]", absent: str) -> None:
-    """Print what succeeded and what failed; exit with the corresponding code."""
+    """Print what succeeded (after ``done``, such as "removed") and what failed.
+
+    ``absent`` is why the daemon could not be reached, or "". If something failed or the daemon is absent,
+    exit with the code for it.
+    """
     if answer["done"]:
         echo(f"{done}: " + ", ".join(answer["done"]))
     echo_stderr(*answer["notes"], *answer["problems"])
@@ -375,7 +390,7 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
 
 
 def _table(columns: "Mapping[str, list[str]]") -> "Table":
-    """Return the table. Cells that people may copy are not broken if lines are long enough."""
+    """Return the table of a list. Only notes and very long texts may wrap, so that others can be copied."""
     from ringfence.cli.screen import plain_table, words  # noqa: PLC0415 - loaded when the command runs
 
     table = plain_table()

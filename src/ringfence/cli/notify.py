@@ -1,4 +1,4 @@
-"""``ringfence notify test``: send a test message by the channels of the configuration."""
+"""``ringfence notify test``: let the daemon send a test message by each channel of the configuration."""
 
 from typing import Annotated, Any
 
@@ -12,11 +12,11 @@ from ringfence.errors import Exit
 notify = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
 _MARGIN = 15.0
-"""Seconds that the command waits in addition to the longest timeout of a channel."""
+"""The command waits for the daemon's answer for the longest timeout of a channel and these seconds more."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.add_typer(notify, name="notify", help="Test the notifications.")
 
 

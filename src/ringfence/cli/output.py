@@ -1,8 +1,8 @@
 """Plain output of all commands. Only this module writes plain text to standard output and standard error.
 
-Text from outside (an account, a peer's message, a DNS name, a log line) may contain any character. Each
-argument is printed as one line; :func:`ringfence.model.printable` escapes every character that would break
-it. Tables and colours are in ``screen``.
+Text from outside (an account, a message of a SIP peer, a DNS name, a log line) may contain any character.
+Each argument is printed as one line: :func:`ringfence.model.printable` escapes line ends and other control
+characters. Tables and colours are printed by ``screen``.
 """
 
 import json
@@ -12,11 +12,15 @@ import typer
 
 from ringfence.cli.lines import width_of, wrapped
 
-_INDENT = 2  # columns, of continuation lines on standard error
+_INDENT = 2  # columns before a continuation line on standard error
 
 
 def echo(*lines: str, indent: int | None = None) -> None:
-    """Print each text on its own line. On a terminal, lines are :func:`wrapped` if ``indent`` is set."""
+    """Print each text on its own line.
+
+    With ``indent``, long lines are :func:`wrapped` on a terminal, and their continuation lines are indented
+    by so many columns.
+    """
     _write(lines, err=False, indent=indent)
 
 
@@ -31,14 +35,14 @@ def echo_json(value: object, *, indent: int | None = 2) -> None:
 
 
 def echo_encoded(encoded: bytes) -> None:
-    """Print JSON that the daemon has encoded; encode it again if it contains more than printable ASCII."""
+    """Print JSON as the daemon has encoded it. If it contains other than printable ASCII, encode it again."""
     if not (encoded.isascii() and encoded.decode("ascii").isprintable()):
         encoded = json.dumps(json.loads(encoded)).encode()
     sys.stdout.buffer.write(encoded + b"\n")
 
 
 def echo_document(text: str) -> None:
-    """Print a document of several lines in UTF-8, regardless of the terminal's encoding."""
+    """Print a text of several lines, such as a configuration. It is always encoded in UTF-8."""
     from ringfence.model import printable  # noqa: PLC0415 - loaded when a command runs
 
     typer.echo("\n".join(map(printable, text.split("\n"))).encode(), nl=False)

@@ -34,13 +34,13 @@ CHUNK = 256 * 1024
 PATTERN = "pattern"
 MAX_ADDRESSES = 100_000
 MAX_FOREIGN = 10_000
-"""Lines that are read before a file without lines of Asterisk is refused."""
+"""If so many lines at the beginning of a file are not from Asterisk, the file is refused."""
 MAX_SHOWN = 300
-"""Characters that are shown of a line that could not be parsed."""
+"""The maximum number of bytes that are shown of a line that could not be parsed."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(parse)
 
 
@@ -90,7 +90,10 @@ def parse(
 
 
 class _Lines:
-    """The beginnings of the lines that were read and not yet shown, by line number."""
+    """The beginnings of the lines that were read and may still be shown, by line number.
+
+    A line is at most MAX_SHOWN bytes of it.
+    """
 
     def __init__(self) -> None:
         self._texts: dict[int, bytes] = {}
@@ -113,7 +116,7 @@ class _Lines:
             del self._texts[next(iter(self._texts))]
 
     def pop(self, number: int) -> str:
-        """Return a line, and forget the lines before it."""
+        """Return the line ``number``, and forget the lines before it. A line that was forgotten is empty."""
         self.forget(number)
         text = self._texts.get(number, b"")
         return text.decode("utf-8", "backslashreplace")
@@ -129,7 +132,7 @@ class _Summary:
         self._whys: Counter[str] = Counter()
 
     def add(self, readings: "list[LineResult]") -> None:
-        """Count the results of some lines."""
+        """Add the results of further lines to the totals."""
         for reading in readings:
             event = reading.event
             if event is not None:
@@ -141,7 +144,7 @@ class _Summary:
                 self._whys[reading.reason or reading.alarm or ""] += 1
 
     def lines(self, reader: "LogReader") -> list[str]:
-        """Return the totals, the most frequent first."""
+        """Return the totals as lines for people: kinds of events, then reasons, the most frequent first."""
         counts = reader.counts
         at_least = "at least " if len(self._addresses) == MAX_ADDRESSES else ""
         head = f"{counts.lines} lines, {counts.events} events of {at_least}{len(self._addresses)} addresses"
@@ -164,9 +167,9 @@ def _custom(pattern: str) -> "Custom":
 
 
 def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
-    """Return the time zone configured for this log; None means this host's.
+    """Return the time zone that the configuration sets for ``log``; None for this host's time zone.
 
-    If no log paths are configured, there is one PBX, and the log belongs to it.
+    If no log paths are configured, there is only one PBX, and the log is taken for its log.
     """
     if not config.exists():
         return None
@@ -179,7 +182,11 @@ def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
 
 @contextmanager
 def _open_log(name: str) -> "Iterator[tuple[Callable[[int], bytes], float]]":
-    """Open a log; yield a function that reads it, and the latest possible date of a line without a year."""
+    """Open a log; yield a function that reads at most so many bytes, and a time (seconds since the epoch).
+
+    No line was written later than this time, so it gives the year for dates without one. After the block,
+    raise SourceError if the file is compressed and its end is missing.
+    """
     if name == "-":
         yield sys.stdin.buffer.read1, time.time()  # type: ignore[union-attr]
         return
@@ -202,9 +209,10 @@ def _read(
 
 
 def _only_asterisk(found: "Iterator[list[LineResult]]", file: str) -> "Iterator[list[LineResult]]":
-    """Pass on the readings if at least one line may have been written by Asterisk.
+    """Pass on the results of all lines, if one of the first lines may have been written by Asterisk.
 
-    Otherwise exit with one error, instead of one message for each line of a wrong file.
+    ``file`` is the name for messages. If none of about MAX_FOREIGN lines is Asterisk's, print one error and
+    exit, instead of a message for each line of a wrong file. An empty file is not an error.
     """
     from ringfence.parse.line_result import Reason  # noqa: PLC0415 - loaded when the command runs
 

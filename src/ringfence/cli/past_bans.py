@@ -1,4 +1,4 @@
-"""``ringfence bans --past``: list the bans that ended."""
+"""``ringfence bans --past``: list the bans that ended. Also cells that all tables of bans use."""
 
 import time
 from datetime import datetime
@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _OPTIONAL_COLUMNS = ("BAN", "AFTER", "SINCE")
-"""Columns that are left out, in this order, if lines are too narrow."""
+"""Columns that are left out one after the other, in this order, until the table fits the screen."""
 _MAX_ACCOUNT = 12
 _PLAIN_FROM = 1_000
-"""Rows: longer lists are printed without a table."""
+"""Lists of at least so many bans are printed without a table."""
 
 Rows = list[dict[str, Any]]
 
 
 def show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, as_json: bool) -> None:
-    """Print the bans that ended in the last ``seconds``, by default all that are kept."""
+    """Print the bans that ended in the last ``seconds``; None for all that the database keeps.
+
+    With ``wanted`` only bans of these networks, or of networks around or inside them.
+    """
     arguments: dict[str, Any] = {"networks": wanted} if wanted is not None else {}
     if seconds is not None:
         arguments["seconds"] = seconds
@@ -45,7 +48,7 @@ def show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, as
 
 
 def account_cell(row: dict[str, Any]) -> str:
-    """Return the account of a ban, and the number of others: ``204 +3``."""
+    """Return the account of a ban, and how many further accounts its attempts tried: ``204 +3``."""
     if not row["account"]:
         return "-"
     more = f" +{row['accounts'] - 1}" if row["accounts"] > 1 else ""
@@ -55,7 +58,7 @@ def account_cell(row: dict[str, Any]) -> str:
 
 
 def rule_cell(row: dict[str, Any]) -> str:
-    """Return the rule of a ban, and the scope of the ban unless it covers everything."""
+    """Return the rule of a ban, and the ban's scope unless it blocks all packets."""
     rule = row["rule"] or "?"
     return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
 

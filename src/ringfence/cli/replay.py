@@ -1,4 +1,7 @@
-"""``ringfence replay``: show which addresses past logs would have banned, and which of them wrongly."""
+"""``ringfence replay``: show which addresses the rules would have banned in past logs.
+
+An address that logged in after such a ban was probably banned wrongly.
+"""
 
 import json
 import sys
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from ringfence.replay.source_reader import ReplayInput
 
 MAX_SHOWN = 50
-"""Addresses shown to people; JSON contains all."""
+"""The maximum number of addresses in the table for people. JSON contains all."""
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 ASTERISK = "asterisk"
@@ -36,7 +39,7 @@ BAR_INTERVAL = 0.1  # seconds
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(replay)
 
 
@@ -80,9 +83,10 @@ def replay(
 
 
 def _inputs(paths: Sequence[Path], zone: "tzinfo | None", settings: "Settings | None") -> "list[ReplayInput]":
-    """Inspect each file; group rotated parts of one log, and return a reader for each group.
+    """Inspect each file, and group the rotated files of one log; return the input of each group.
 
-    A file that cannot be read is reported and left out. Without any readable file the command ends.
+    ``zone`` is the time zone of all logs; None for the configured one. A file that cannot be read is reported
+    and left out. Without any readable file the command ends with an error.
     """
     from ringfence.model import AMI, SourceId  # noqa: PLC0415 - loaded when the command runs
     from ringfence.replay.files import in_order, inspect  # noqa: PLC0415 - loaded when the command runs
@@ -115,7 +119,11 @@ def _inputs(paths: Sequence[Path], zone: "tzinfo | None", settings: "Settings | 
 def _plan_of(
     path: Path, zone: "tzinfo | None", settings: "Settings | None"
 ) -> "tuple[str, tzinfo | None, tuple[Custom, ...]]":
-    """Return the Asterisk of a log, its time zone, and the administrator's patterns for it."""
+    """Return the name of the Asterisk that wrote the log ``path``, the log's time zone, and its patterns.
+
+    The patterns are the administrator's own, from the configuration. A log that is not configured is taken
+    for one of the first PBX. The time zone is ``zone`` if it is given; None is this host's.
+    """
     if settings is None:
         return ASTERISK, zone, ()
     from ringfence.daemon.targets import logs_of  # noqa: PLC0415 - loaded when the command runs
@@ -142,7 +150,10 @@ def _replayed(inputs: "Sequence[ReplayInput]", settings: "Settings | None") -> "
 
 @contextmanager
 def _bar(size: int) -> "Iterator[Callable[[int], None]]":
-    """Show a progress bar on a terminal."""
+    """Show a progress bar while the block runs, if standard error is a terminal.
+
+    Yield a function that is called with the number of bytes read so far, of ``size``.
+    """
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -172,12 +183,15 @@ def _bar(size: int) -> "Iterator[Callable[[int], None]]":
 
 
 def _order(row: "AddressOutcome") -> tuple[bool, bool, float, int]:
-    """Sort key: addresses that logged in later first, then by time of ban; unbanned ones by attempts."""
+    """Return a sort key: addresses that logged in after a ban come first, then the other banned ones.
+
+    Banned addresses are sorted by the time of their first ban. Then come the others, by their attempts.
+    """
     return not row.later_succeeded, not row.bans, row.bans[0] if row.bans else 0.0, -row.attempts
 
 
 def _print_json(past: "Replay", rows: "Sequence[AddressOutcome]", files: int, seconds: float) -> None:
-    """Print the results as one object. Its addresses are encoded one by one, which takes less memory."""
+    """Print the results as one JSON object. Addresses are encoded one by one, which needs less memory."""
     totals = {
         "files": files,
         "lines": past.lines,
@@ -256,7 +270,7 @@ def _table(rows: "Sequence[AddressOutcome]") -> "Table":
 
 
 def _note(row: "AddressOutcome") -> str:
-    """Return further facts about an address."""
+    """Return further facts about an address, for the last column of the table."""
     notes = [
         "logged in later" if row.later_succeeded else "",
         f"{len(row.bans)} bans" if len(row.bans) > 1 else "",

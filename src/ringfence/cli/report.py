@@ -1,4 +1,4 @@
-"""``ringfence report``: show what happened in a period, on the terminal or as one page of HTML."""
+"""``ringfence report``: report a period's attempts and bans, on the terminal or as one page of HTML."""
 
 import time
 from pathlib import Path
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _TOP_DAYS = 31
-"""The days for which the attempts of addresses and accounts are kept."""
+"""The number of days for which the attempts of each address and account are kept."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(report)
 
 
@@ -75,7 +75,10 @@ def report(
 
 
 def _found(settings: "Settings", seconds: float) -> Document:
-    """Return the report, from the daemon or without it from its database."""
+    """Return the report, from the daemon's answers, or without a daemon from its database.
+
+    Raise DaemonUnreachableError if there is no database either.
+    """
     from ringfence.report.summary import summary_of  # noqa: PLC0415 - loaded when the command runs
 
     try:
@@ -126,7 +129,11 @@ def _offline(settings: "Settings", seconds: float) -> "ReportAnswers":
 
 
 def _locations(settings: "Settings", rows: "Sequence[Mapping[str, Any]]") -> dict[str, dict[str, str]]:
-    """Return country and network number of each address, if a database has them."""
+    """Return the country and the network of each address, as far as the configured databases have them.
+
+    The keys are the addresses as ``rows`` name them. The values have ``country``, ``asn`` (the number of the
+    network) and ``organisation`` (its operator).
+    """
     if not settings.geo.database:
         return {}
     from ipaddress import ip_network  # noqa: PLC0415 - loaded if there is a database
@@ -177,7 +184,7 @@ def _print(found: Document, to: "Screen") -> None:
 
 
 def _tables(found: Document) -> "Iterator[tuple[str, list[str], list[list[str]]]]":
-    """Yield the title, the heads and the rows of each table."""
+    """Yield each table of the report: its title, the heads of its columns, and its rows."""
     for kind, head in (("addresses", "ADDRESS"), ("accounts", "ACCOUNT")):
         rows = [[row["name"], str(row["attempts"]), _note(kind, row)] for row in found[kind]]
         yield f"{kind.capitalize()} with the most attempts", [head, "ATTEMPTS", "NOTE"], rows

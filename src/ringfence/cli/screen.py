@@ -36,7 +36,7 @@ class Screen(Console):
         super().__init__(width=width, stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of a renderable, escaped again in case a text did not pass :func:`words`."""
+        """Yield the segments of a renderable. All texts are escaped, in case :func:`words` was not used."""
         for segment in super().render(renderable, options):
             text = segment.text
             if segment.control or text.isprintable() or text == "\n":
@@ -45,7 +45,7 @@ class Screen(Console):
                 yield segment._replace(text="\n".join(map(printable, text.split("\n"))))
 
     def show(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
-        """Print one line. On a terminal it is :func:`wrapped`, with ``indent``; in a pipe it stays whole."""
+        """Print one line. On a terminal it is :func:`wrapped`, with ``indent``; otherwise it stays whole."""
         lines = wrapped(printable(text), width_of(self.file), indent).split("\n")
         self.print(words(*lines, style=style), soft_wrap=True)
 
@@ -74,7 +74,7 @@ def add_row(table: Table, cells: Iterable[str]) -> None:
 
 
 def fitting(tables: Iterable[Table], to: Console) -> Table:
-    """Return the first of these tables that fits the width of ``to``, or the last one."""
+    """Return the first of these tables that fits the width of ``to``; the last one if none fits."""
     table: Table | None = None
     for table in tables:
         if to.measure(table, options=to.options.update(width=_UNLIMITED)).maximum <= to.width:

@@ -1,4 +1,4 @@
-"""``ringfence setup``: connect ringfence to the Asterisk of this host, prove it, and take it back."""
+"""``ringfence setup``: connect ringfence to the Asterisk of this host and test this, or undo the changes."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ UndoOption = Annotated[bool, typer.Option("--undo", help="Restore every file tha
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(setup)
 
 
@@ -23,7 +23,7 @@ def setup(
     undo: UndoOption = False,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Connect ringfence to this host's Asterisk, start it, and prove it with a harmless failed login."""
+    """Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed login."""
     from ringfence.cli.setup_run import SetupRun  # noqa: PLC0415 - loaded when the command runs
     from ringfence.setup.host_paths import HostPaths  # noqa: PLC0415 - loaded when the command runs
 

@@ -1,4 +1,7 @@
-"""The run of ``ringfence setup``: what was found, the changes, one question, the proof; or the undo."""
+"""The steps of ``ringfence setup``: show the changes, ask, make them, and test the result; or undo them.
+
+The test is a harmless failed login, which every source of ringfence must report.
+"""
 
 import logging
 import os
@@ -38,11 +41,14 @@ from ringfence.setup.units import START, Systemd
 _INDENT = 4
 _SIP_PORT = 5060
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What ends a run: Ctrl-C, a kill, a lost SSH connection."""
+"""The signals that end a run: for Ctrl-C, for ``kill``, and for a lost SSH connection."""
 
 
 class SetupRun:
-    """One run of the command. Its methods return whether everything is right."""
+    """One run of the command. Its methods return whether everything succeeded.
+
+    ``dry_run``: changes are shown and not made. ``yes``: changes are made without a question.
+    """
 
     def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool) -> None:
         self._paths = paths
@@ -52,7 +58,11 @@ class SetupRun:
         configure_logging(logging.CRITICAL)  # the command prints the results itself
 
     def setup(self) -> bool:
-        """Show the changes, make them if the administrator agrees, and prove the result."""
+        """Show the changes, make them if the administrator agrees, and test the result by a failed login.
+
+        If an error ends the run, or it is interrupted, the state before the run is restored. A failed test is
+        not an error.
+        """
         if self._paths.config.exists():
             settings_from(self._paths.config)  # raises if it has mistakes
         _require_root()
@@ -77,7 +87,7 @@ class SetupRun:
         return right
 
     def undo(self) -> bool:
-        """Restore everything as it was before the first setup."""
+        """Restore the files, folders and systemd units that setup has changed, as before the first setup."""
         _require_root()
         record = read_journal(self._paths.state)
         if record == Record():
@@ -116,7 +126,7 @@ class SetupRun:
         echo("Then:", *(f"  {step}" for step in steps), "")
 
     def _apply(self, session: Session, asterisk: Asterisk, planned: Plan) -> None:
-        """Make the changes, and start the service. A daemon that runs is restarted if anything changed."""
+        """Make the changes, and start the daemon. If it already runs and anything changed, restart it."""
         session.begin(planned)
         for change in planned.changes:
             session.apply(change)
@@ -150,7 +160,10 @@ class SetupRun:
         return not found.jails or self._hand_over(session, found)
 
     def _hand_over(self, session: Session, found: Found) -> bool:
-        """Take over fail2ban's bans, then disable its jails for Asterisk."""
+        """Take over fail2ban's bans, then disable its jails for Asterisk; return whether this succeeded.
+
+        If the bans cannot be taken over, the jails stay enabled.
+        """
         name = ", ".join(found.jails)
         try:
             problems = take_over_from(self._paths.fail2ban, found.jails, self._paths.config)
@@ -174,9 +187,10 @@ class SetupRun:
 
 
 def _failed_login(found: Found) -> LoginTarget | None:
-    """Cause the failed login.
+    """Cause a failed login at Asterisk by SIP, or by AMI if SIP is not answered.
 
-    An Asterisk in another network namespace receives it from this host's address in that network.
+    Return the target that answered; None if none did. If Asterisk is in another network namespace, the
+    kernel chooses the source address: this host's address in that network.
     """
     asterisk = found.asterisk
     host = ami_host(found)
@@ -189,7 +203,7 @@ def _failed_login(found: Found) -> LoginTarget | None:
 
 
 def _last_written(record: Record) -> dict[Path, FileState]:
-    """Return each file as the last setup wrote it."""
+    """Return the contents and mode of each file as the last setup wrote it, by path."""
     return {change.path: change.after for change in record.changes if isinstance(change.after, FileState)}
 
 
@@ -200,7 +214,10 @@ def _require_root() -> None:
 
 @contextmanager
 def _taken_back_on_error(session: Session) -> Iterator[None]:
-    """Restore everything if the block fails or is interrupted."""
+    """If the block fails or is interrupted, restore the state before this run, and raise the error again.
+
+    An interrupt is raised as SetupError.
+    """
     with _interruptible():
         try:
             yield
@@ -219,7 +236,7 @@ def _taken_back_on_error(session: Session) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn the signals that end a run into KeyboardInterrupt, so that the run can restore the files."""
+    """Raise KeyboardInterrupt in the block for the signals that end a run, so that it can restore files."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -230,7 +247,7 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore these signals while files are restored."""
+    """Ignore the signals that end a run while the block runs: it restores files."""
     with _handled(signal.SIG_IGN):
         yield
 

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from ringfence.cli.screen import Screen
 
 _MAX_OF_ONE_CODE = 5
-"""Alarms of one code that are shown."""
+"""The maximum number of alarms with the same code that are shown."""
 _LABEL = 10
-"""Width of the label before a line's text (columns)."""
+"""The width (columns) of the label at the beginning of each line, such as ``bans``."""
 _MIN_ACCOUNTS = 20
-"""The minimum width of the accounts (columns)."""
+"""The minimum width (columns) of the column ACCOUNTS."""
 _OPTIONAL_COLUMNS = ("PROOF", "STATUS")
-"""Columns that are left out, in this order, if lines are too narrow."""
+"""Columns that are left out one after the other, in this order, until the table fits the screen."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(status)
 
 
@@ -94,7 +94,10 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
-    """Return the lines for alarms; the alarm for all phones comes first, and repeated codes are limited."""
+    """Return a line for each alarm, but at most _MAX_OF_ONE_CODE for one code.
+
+    The alarm that all phones fail comes first.
+    """
     by_code: dict[str, list[dict[str, Any]]] = {}
     for alarm in sorted(alarms, key=lambda alarm: bool(alarm["code"] != AlarmCode.PHONES_ALL_FAILING)):
         by_code.setdefault(alarm["code"], []).append(alarm)
@@ -108,7 +111,10 @@ def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
 
 
 def _untested(checks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for each reason why the start-up probe could not test a ban."""
+    """Yield a line for each reason why the probe at the start could not test a ban.
+
+    The probe bans an address of its own for a moment, to test in which directions its packets are dropped.
+    """
     directions: dict[tuple[int, str], list[str]] = {}
     for check in checks:
         directions.setdefault((check["version"], check["why"]), []).append(check["direction"])
@@ -144,14 +150,17 @@ def _print_firewall(screen: "Screen", report: dict[str, Any]) -> None:
 
 
 def _count(entry: dict[str, Any]) -> str:
-    """Return how many attempts count towards the nearest ban; unconfirmed attempts lead to none."""
+    """Return how many attempts count towards the nearest ban, of how many that it needs (``3 of 5``).
+
+    Unconfirmed attempts lead to no ban, so only their number is returned.
+    """
     if entry["standing"] == "unconfirmed":
         return f"{entry['attempts']} unconfirmed"
     return f"{entry['have']} of {entry['of']}"
 
 
 def _watched(entries: list[dict[str, Any]], width: int) -> "Table":
-    """Return the table of watched addresses, without the columns that do not fit."""
+    """Return the table of addresses near a ban, without the optional columns that do not fit."""
     from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
     columns = {

@@ -1,4 +1,4 @@
-"""``ringfence off`` and ``on``: remove all rules and sets from the kernel at once, and enforce again."""
+"""``ringfence off`` and ``on``: remove all rules and sets of ringfence from the kernel, and restore them."""
 
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 5.0
-"""Seconds. The command does not wait long for a daemon that hangs, because ``off`` is urgent."""
+"""Seconds that ``off`` waits for the daemon. It is short, because ``off`` is urgent and needs no daemon."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(off)
     app.command()(on)
 
@@ -58,7 +58,10 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _remove_leftovers(settings: "Settings") -> None:
-    """Remove rules that the daemon has no right to remove: root made them with the other backend's tool."""
+    """Remove the rules of other backends than the daemon's, as far as there are any.
+
+    The daemon has no right to remove them, because root made them with another tool (such as iptables).
+    """
     from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - loaded when the command runs
 
     backend: str = ask(settings, "status")["firewall"]["backend"]

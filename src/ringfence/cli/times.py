@@ -14,7 +14,7 @@ LocalOption = Annotated[bool, typer.Option("--local", help="Show local times ins
 
 @define
 class _Choice:
-    """The choice of this process: by the option, and by the configuration."""
+    """Whether this process shows local times: because of the option, or of the configuration."""
 
     option: bool = False
     configured: bool = False
@@ -28,27 +28,30 @@ _choice = _Choice()
 
 
 def choose(*, local: bool) -> None:
-    """Record the option ``--local``. It can only add to the configuration's choice."""
+    """Record whether the option ``--local`` is given. Without it, the configuration decides."""
     _choice.option = local
 
 
 def configure(times: str) -> None:
-    """Record the configuration's choice, ``utc`` or ``local``."""
+    """Record the key ``times`` of the configuration, ``utc`` or ``local``."""
     _choice.configured = times == "local"
 
 
 def zone() -> str:
-    """Return the name of the chosen times: ``UTC`` or ``LOCAL``."""
+    """Return the name of the time zone in which times are shown: ``UTC`` or ``LOCAL``."""
     return "LOCAL" if _choice.local else "UTC"
 
 
 def head(name: str) -> str:
-    """Return the head of a column with times: ``SINCE (UTC)``."""
+    """Return the head of a column with times: its name and the time zone, as ``SINCE (UTC)``."""
     return f"{name} ({zone()})"
 
 
 def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False) -> str:
-    """Return a time in the daemon's JSON as tables show it, to the minute or second."""
+    """Return a time from the daemon's JSON as tables show it: ``2026-11-20 10:14``.
+
+    With ``seconds``, the seconds are shown too. Return ``unknown`` if there is no time.
+    """
     if not moment:
         return unknown
     if _choice.local:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ringfence.cli.screen import Screen
 
 REFRESH = 1.0  # seconds
-_SLOW_REFRESH = 5.0  # of a terminal that cannot move its cursor
+_SLOW_REFRESH = 5.0  # seconds, on a terminal that cannot move its cursor
 _MAX_ALARMS = 3
 _MOST_ROWS = 20
 _SORTS = ("newest", "time left", "address")
@@ -48,7 +48,7 @@ top = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.add_typer(
         top, name="top", help="Show attempts and bans live; list the busiest accounts and addresses."
     )
@@ -73,7 +73,7 @@ def top_accounts(
     local: times.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the accounts with the most attempts of a period, to the hour."""
+    """List the accounts with the most attempts in a period, counted by the hour."""
     _tops(config, "accounts", since, local=local, as_json=as_json)
 
 
@@ -84,7 +84,7 @@ def top_addresses(
     local: times.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the addresses with the most attempts of a period, to the hour."""
+    """List the addresses with the most attempts in a period, counted by the hour."""
     _tops(config, "addresses", since, local=local, as_json=as_json)
 
 
@@ -121,7 +121,7 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _live(path: Path) -> None:
-    """Show the display until ``q`` or Ctrl-C; without a terminal, print it once."""
+    """Show the live display until ``q`` or Ctrl-C is pressed. Without a terminal, print it once."""
     from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
     to = Screen()
@@ -165,7 +165,7 @@ def _print_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Key
 
 
 def _handle(key: str, state: dict[str, str]) -> bool:
-    """Handle a key; return whether it ends the display."""
+    """Change ``state`` as the pressed key commands ("" if none); return whether the key ends the display."""
     if key == "p":
         state["paused"] = "" if state["paused"] else "paused"
     if key == "s":
@@ -174,13 +174,13 @@ def _handle(key: str, state: dict[str, str]) -> bool:
 
 
 class Keys:
-    """The keys that a person presses, or nothing if standard input is no terminal."""
+    """The keys that the user presses. ``descriptor`` is the terminal's; None without a terminal."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
     def wait(self, seconds: float) -> str:
-        """Return the next key, "" if none is pressed within this time."""
+        """Return the next key; "" if none is pressed within these seconds. At the end of input return "q"."""
         if self._descriptor is None:
             time.sleep(seconds)
             return ""
@@ -190,7 +190,7 @@ class Keys:
 
 @contextmanager
 def _keys() -> "Iterator[Keys]":
-    """Read single keys from the terminal while the block runs, and restore it afterwards."""
+    """Switch the terminal to single keys (without Enter) while the block runs, and restore it afterwards."""
     import termios  # noqa: PLC0415 - loaded when the command runs
     import tty  # noqa: PLC0415 - loaded when the command runs
 
@@ -207,12 +207,12 @@ def _keys() -> "Iterator[Keys]":
 
 
 def _has_blocks(to: "Screen") -> bool:
-    """Whether the terminal shows block characters."""
+    """Whether the terminal can show block characters, for charts."""
     return has_blocks(to.encoding) and not to.is_dumb_terminal
 
 
 def _page(view: View, to: "Screen", height: int, state: dict[str, str]) -> "RenderableType":
-    """Return the display for a screen of this height; no line is longer than the screen is wide."""
+    """Return the display for a screen of this height. Lines are cut at the width of the screen."""
     from ringfence.cli.screen import cropped  # noqa: PLC0415 - loaded when the command runs
 
     return cropped(frame(view, to.width, height, state, blocks=_has_blocks(to)), to.width - 1)

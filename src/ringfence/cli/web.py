@@ -28,7 +28,7 @@ web = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.add_typer(web, name="web", help="Serve the live page, and print links to log in to it.")
 
 
@@ -103,7 +103,10 @@ def _unreachable(logins: Path, error: str) -> str:
 
 
 def _loopback(text: str) -> "ListenAddress":
-    """Parse the address to listen on; the page has no encryption, so it is only for this host."""
+    """Parse the address to listen on. End with a usage error unless it is a loopback address.
+
+    Only this host may connect, because the page has no encryption.
+    """
     from ringfence.config.converters import HOOKS, ListenAddress  # noqa: PLC0415 - loaded when the command runs
 
     try:

@@ -1,4 +1,4 @@
-"""``ringfence why``: show everything known of an address or an account, and what to do."""
+"""``ringfence why``: show everything known about an address or an account, and advice."""
 
 import time
 from datetime import datetime
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ringfence.model import Network
 
 _MAX_SHOWN = 20
-"""Attempts that are shown; the latest ones."""
+"""The maximum number of attempts that are shown; the latest ones."""
 
 _LABEL, _ACCOUNT = 10, 40  # columns
 _SOURCES = "ami log notice journal wire"
@@ -45,13 +45,16 @@ _LEFT_OUT: "tuple[frozenset[str], ...]" = (
     frozenset({"date", "BY"}),
     frozenset({"date", "BY", "SOURCES"}),
 )
-"""Sets of columns to leave out if lines are too narrow. The first set that makes the table fit is used."""
+"""Sets of columns that the table leaves out. The first set with which the table fits the screen is used.
+
+``date`` stands for the date in the column of times.
+"""
 
 Document = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+    """Add the commands of this module to the command line ``app``."""
     app.command()(why)
 
 
@@ -137,14 +140,14 @@ def _print_tables(screen: "Screen", found: Document) -> None:
 
 
 def _lines(found: Document) -> "Iterator[tuple[str, str]]":
-    """Yield each known fact except the attempts, with its label."""
+    """Yield the label and the text of each known fact, without attempts and rules, which have tables."""
     if found["subject"] != found["address"]:
         yield "counted", f"as {found['subject']}"
     yield from (("ban", _ban(ban, found)) for ban in found["bans"])
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])
     yield from _friends(found)
-    out = found["verdict"] in {"banned", "denied"}  # in this case the limiter does not matter
+    out = found["verdict"] in {"banned", "denied"}  # then it does not matter that friends are not limited
     lists = [name for name, contains in found["kernel_lists"].items() if contains]
     effects = [_KERNEL_LISTS[name] for name in lists if not (out and name == "friends")]
     if effects:
@@ -219,7 +222,7 @@ def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
     table = plain_table()
     shown = []
     for head, cells in columns.items():
-        # Leave out columns whose cells are all equal.
+        # Leave out ADDRESS if all attempts have the same one, and NOTE if all cells are empty.
         one_address = head == "ADDRESS" and len(set(cells)) == 1
         if one_address or head in left_out or (head == "NOTE" and not any(cells)):
             continue

@@ -1,4 +1,4 @@
-"""``ringfence why ACCOUNT``: show everything known of an account, and what to do."""
+"""``ringfence why ACCOUNT``: show everything known about an account, and advice."""
 
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 
 def account_facts(path: Path, account: str) -> Document:
-    """Return the facts of ``account``, from the daemon or without it from its database."""
+    """Return the facts of ``account`` as JSON, from the daemon, or without a daemon from its database."""
     try:
         found: Document = ask_daemon(path, "why_account", account=account)
     except DaemonUnreachableError:
@@ -35,7 +35,7 @@ def account_facts(path: Path, account: str) -> Document:
 
 
 def print_account(found: Document, screen: "Screen") -> None:
-    """Print the facts of an account."""
+    """Print the facts of an account for people. ``found`` is as :func:`account_facts` returns it."""
     from ringfence.cli.screen import words  # noqa: PLC0415 - loaded when the command runs
     from ringfence.explain.headlines import BAD_VERDICTS, account_headline  # noqa: PLC0415 - loaded when it runs
     from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs

@@ -169,7 +169,7 @@ _ADVICE = {
 
 
 def advice(known: AccountFacts) -> str:
-    """Return a sentence that tells the administrator what to do about the account."""
+    """Return a sentence of advice for the administrator: what to do about the account."""
     verdict = known.verdict
     if verdict in _ADVICE:
         return _ADVICE[verdict]
