@@ -19,9 +19,10 @@ _REASONS = (FriendReason.REACHABLE, FriendReason.REGISTERED)
 
 
 class KnownContacts:
-    """Finds contacts that have disappeared: each roster is compared with the one before.
+    """Finds contacts that have disappeared, by comparing each roster with the one before.
 
-    ``recorded`` gets the resulting reasons of friends. ``wall`` returns wall-clock seconds.
+    A roster is an Asterisk's list of its contacts and trunks. ``recorded`` gets the resulting reasons of
+    friends. ``wall`` returns wall-clock seconds.
     """
 
     def __init__(self, recorded: RecordedFriends, wall: Callable[[], float]) -> None:
@@ -32,7 +33,10 @@ class KnownContacts:
         """The contacts of each Asterisk, with the number of the latest roster that had them."""
 
     def restore(self, friends: Iterable[Friend]) -> None:
-        """Restore the contacts of the last run from its friends, as if an earlier roster had listed them."""
+        """Restore the contacts of the last run from its friends.
+
+        They count as listed in an earlier roster, so those that the next roster lacks have disappeared.
+        """
         for friend in friends:
             if friend.reason in _REASONS:
                 self._rounds.setdefault(friend.asterisk, {})[key_of(friend)] = 0
@@ -46,7 +50,7 @@ class KnownContacts:
         self._end(contact.asterisk, keys)
 
     def steps(self, asterisk: str, contacts: tuple[Contact, ...]) -> Iterator[Callable[[], None]]:
-        """Yield functions to call one after the other, each short, which handle the contacts of a roster."""
+        """Yield the steps that handle the contacts of a roster: short functions, to call in this order."""
         self._round += 1
         for start in range(0, len(contacts), _AT_ONCE):
             yield partial(self._record_all, contacts[start : start + _AT_ONCE])

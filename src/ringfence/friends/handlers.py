@@ -47,7 +47,8 @@ class FriendRequests:
     def import_part(self, request: Mapping[str, Any]) -> object:
         """Accept a part of an import; return how many friends have arrived so far.
 
-        With the last part all of them are imported.
+        With the last part all of them are imported. Raise ControlError if a friend is invalid: then none of
+        them is imported.
         """
         if request.get("transfer") != self._transfer:
             self._transfer, self._arrived = request.get("transfer"), []

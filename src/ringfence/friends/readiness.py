@@ -39,9 +39,10 @@ class SourceReadiness:
 
 
 class StartupGate:
-    """Decides whether enough friends are known; a positive answer is final.
+    """Decides whether enough friends are known to ban (``for_bans``), and to limit (``for_limiter``).
 
-    Before the first :meth:`update` the answer is negative, except for the limiter if the store had friends.
+    A positive answer never becomes negative. Before the first :meth:`update` both answers are negative,
+    except that of the limiter if the store had friends.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,7 @@ class StartupGate:
         return self._limiter or self.remembered
 
     def update(self, sources: Sequence[SourceReadiness], now: float) -> None:
-        """Update the answers by the state of every Asterisk at ``now`` (monotonic seconds).
+        """Update both answers from the state of every Asterisk at ``now`` (monotonic seconds).
 
         The wait for rosters begins with the first call.
         """

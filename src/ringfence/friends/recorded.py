@@ -134,7 +134,7 @@ class RecordedFriends:
             self._write(partial(self._table.add, changed))
 
     def _put(self, friend: Friend) -> Collection[Key]:
-        """Pass a reason on, and remember it.
+        """Pass a reason on to ``friends``, and remember it.
 
         Return the reasons that were removed because its account has too many addresses.
         """

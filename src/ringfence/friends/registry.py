@@ -93,7 +93,7 @@ class FriendRegistry:
         self._signal_changes()
 
     def on_resolved(self, answers: Answers) -> None:
-        """Handle new addresses of the trunks' names."""
+        """Handle new DNS answers for the names of trunks: the addresses in them become friends."""
         self.add(self._trunks.on_resolved(answers, self._wall()))
 
     def forget(self, address: Address) -> int:
@@ -155,7 +155,7 @@ class FriendRegistry:
         self._recorded.save()
 
     def _steps(self, roster: Roster) -> Iterator[Callable[[], None]]:
-        """Yield functions to call one after the other, each short, which handle a roster."""
+        """Yield the steps that handle a roster: short functions, to call in this order."""
         if roster.trunks is not None:
             yield partial(self._replace_trunks, roster.asterisk, roster.trunks)
         if roster.contacts is not None:

@@ -98,7 +98,10 @@ class Outcomes:
         return row
 
     def record(self, judgement: Judgement, now: float) -> float | None:
-        """Record an attempt at ``now``; return the length of the ban that it causes (seconds), or None."""
+        """Record an attempt at ``now`` (seconds since the epoch).
+
+        Return the length of the ban that it causes (seconds), or None if it causes none.
+        """
         subject, address = judgement.subject, judgement.attempt.address
         row = self.of(subject, address)
         row.attempts += judgement.disposition is not Disposition.PROVEN

@@ -47,7 +47,7 @@ def replay(
     exempt: NetworkSet,
     progress: Callable[[int], object] = id,
 ) -> "Replay":
-    """Judge all inputs; raise SourceError if one cannot be read.
+    """Judge the events of all inputs; return the results. Raise SourceError if an input cannot be read.
 
     ``exempt`` addresses are never banned. ``progress`` is called with the number of bytes read.
     """
