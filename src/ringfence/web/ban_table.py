@@ -31,7 +31,7 @@ class Query:
 
 @frozen
 class BanPage:
-    """Page ``number`` of the ``pages`` pages of the table.
+    """Page ``number`` of the ``pages`` pages of the table, which ``query`` asked for.
 
     ``rows`` are the bans on this page. Of all ``total`` bans, ``found`` match the search.
     """

@@ -61,7 +61,7 @@ class _LoginLink:
 
 
 class WebSessions:
-    """All login links that can still be used, all sessions, and the failed logins of each client."""
+    """The login links that are not used yet, the sessions, and the failed logins of each client."""
 
     def __init__(self) -> None:
         self._links: dict[str, _LoginLink] = {}
