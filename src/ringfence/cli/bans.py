@@ -214,7 +214,10 @@ def _unban(settings: "Settings", networks: "Sequence[Network]", *, allowed: bool
 def _print_outcome(
     done: str, addresses: Sequence[str], networks: Sequence[str], problems: Sequence[str]
 ) -> None:
-    """Print the addresses that succeeded, as they were typed, and the problems of the others."""
+    """Print the addresses that succeeded, as they were typed, and the problems of the others.
+
+    ``done`` begins the line of those that succeeded, such as "unbanned". With problems, exit with a code.
+    """
     failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
     # Otherwise a problem concerns no single network, or several, and it is unknown which ones succeeded.
     if sum(failed) == len(problems) < len(networks):
@@ -227,7 +230,7 @@ def _print_outcome(
 def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
     """Print a hint after an empty list of bans.
 
-    It is that nothing is dropped at present, or, if networks were requested, that they may be denied instead.
+    Either nothing is dropped at present, or, if networks were requested, the deny list may contain them.
     """
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")
@@ -236,9 +239,10 @@ def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
 
 
 def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    """Return the list of bans as JSON, and "". If no daemon runs, read the kernel, and return a note instead.
+    """Return the list of bans as JSON, and a note; the note is "" if the daemon answered.
 
-    The note continues the sentence "The daemon is not running".
+    Without a daemon, the bans are read from the kernel. The note continues the sentence "The daemon is not
+    running".
     """
     try:
         asked = {"networks": wanted} if wanted is not None else {}
@@ -282,7 +286,10 @@ def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
 
 
 def _recorded(database: Path, now: float) -> "Ledger":
-    """Return the active bans of the database as a ledger. It is empty if the database cannot be read."""
+    """Return the active bans of the database, in the form in which the daemon keeps them.
+
+    The ledger is empty if there is no database, or if it cannot be read.
+    """
     from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
 

@@ -219,7 +219,10 @@ async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) 
 
 
 def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
-    """Check for each PBX with SIP proxies whether ringfence can know the addresses of their clients."""
+    """Check for each PBX with SIP proxies whether ringfence can know the addresses of their clients.
+
+    ``wire`` is the finding about the source "wire", which shows them.
+    """
     from ringfence.host.listening import find_proxy_sockets  # noqa: PLC0415 - loaded when the command runs
     from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
     from ringfence.sources.coverage_gaps import WITHOUT_CLIENTS  # noqa: PLC0415 - loaded when the command runs

@@ -106,7 +106,7 @@ def alarm_line(alarm: "Mapping[str, Any]") -> str:
 
 
 def duration_from(option: str, text: str) -> float:
-    """Return the duration of the option ``option`` in seconds. End with a usage error if ``text`` is none."""
+    """Return the value ``text`` of an option in seconds. End with a usage error if it is not a duration."""
     from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when a command runs
 
     try:

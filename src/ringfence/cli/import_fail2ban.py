@@ -1,8 +1,8 @@
 """``ringfence import-fail2ban``: convert fail2ban's asterisk jail to a configuration, and take over its bans.
 
 Without ``--bans`` the command prints a configuration for ringfence, and changes nothing. With ``--bans`` it
-requests the daemon to ban what fail2ban bans, each network for its remaining time. fail2ban's own files are
-only read.
+lets the daemon ban each network that fail2ban bans, for the remaining time. fail2ban's own files are only
+read.
 """
 
 import time
@@ -187,7 +187,7 @@ def _without_friends(
 def _friends(settings: "Settings") -> "dict[Address, set[str]]":
     """Return the addresses of all friends, with their accounts. Without a daemon its database is read.
 
-    If the database cannot be read, print a warning, and return nothing.
+    If the database cannot be read, print a warning, and return no friends.
     """
     from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
 
@@ -225,7 +225,7 @@ def _list(bans: "Sequence[Fail2banBan]") -> None:
 
 
 def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
-    """Request the daemon to ban each network for its remaining time, unless it already bans it for longer.
+    """Let the daemon ban each network for its remaining time, unless it already bans it for longer.
 
     Print how many were taken over. Return the number of bans that the daemon refused.
     """

@@ -43,7 +43,7 @@ _SHOWN_ADDRESSES = 4
 _OPTIONAL_COLUMNS = ("ADDED", "FROM", "ENDS")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
 _NARROWEST_NOTE = 12
-"""The width (columns) that the column NOTE keeps before other columns are left out."""
+"""The minimum width (columns) of the column NOTE. Optional columns are left out to keep it."""
 _MAX_UNBROKEN = 48
 """The maximum width (columns) of a column whose texts are not wrapped. No IPv6 network is wider."""
 _RESOLVE_TIMEOUT = 3.0  # seconds

@@ -92,7 +92,7 @@ def parse(
 class _Lines:
     """The beginnings of the lines that were read and may still be shown, by line number.
 
-    A line is at most MAX_SHOWN bytes of it.
+    Of each line, at most MAX_SHOWN bytes are kept.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class _Lines:
             del self._texts[next(iter(self._texts))]
 
     def pop(self, number: int) -> str:
-        """Return the line ``number``, and forget the lines before it. A line that was forgotten is empty."""
+        """Return the line ``number``, and forget the lines before it. Return "" if it was forgotten."""
         self.forget(number)
         text = self._texts.get(number, b"")
         return text.decode("utf-8", "backslashreplace")
@@ -182,10 +182,11 @@ def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
 
 @contextmanager
 def _open_log(name: str) -> "Iterator[tuple[Callable[[int], bytes], float]]":
-    """Open a log; yield a function that reads at most so many bytes, and a time (seconds since the epoch).
+    """Open a log; yield a function that reads from it, and the time of its last change.
 
-    No line was written later than this time, so it gives the year for dates without one. After the block,
-    raise SourceError if the file is compressed and its end is missing.
+    The argument of the function is the maximum number of bytes. The time is in seconds since the epoch; it
+    gives the year for dates without one, because no line was written later. After the block, raise
+    SourceError if the file is compressed and its end is missing.
     """
     if name == "-":
         yield sys.stdin.buffer.read1, time.time()  # type: ignore[union-attr]

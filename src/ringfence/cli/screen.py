@@ -30,7 +30,10 @@ class Screen(Console):
         width: int | None = None,
         file: IO[str] | None = None,
     ) -> None:
-        """Write to standard output by default."""
+        """Write to ``file`` if it is given, else to standard error with ``stderr``, else to standard output.
+
+        ``width`` is in columns; None is the width of the terminal.
+        """
         if whole_lines and width is None and not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
             width = _UNLIMITED
         super().__init__(width=width, stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
@@ -51,7 +54,7 @@ class Screen(Console):
 
 
 def words(*lines: str, style: str = "") -> Text:
-    """Return a text for a table or the screen with exactly these lines."""
+    """Return these lines as one text for a table or the screen. Line ends inside a line are escaped."""
     return Text("\n".join(map(printable, lines)), style=style)
 
 

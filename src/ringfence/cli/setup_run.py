@@ -203,7 +203,7 @@ def _failed_login(found: Found) -> LoginTarget | None:
 
 
 def _last_written(record: Record) -> dict[Path, FileState]:
-    """Return the contents and mode of each file as the last setup wrote it, by path."""
+    """Return the state of each file as the last setup wrote it, by path."""
     return {change.path: change.after for change in record.changes if isinstance(change.after, FileState)}
 
 

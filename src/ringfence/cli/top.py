@@ -221,7 +221,11 @@ def _page(view: View, to: "Screen", height: int, state: dict[str, str]) -> "Rend
 def frame(
     view: View, width: int, height: int, state: dict[str, str], *, blocks: bool
 ) -> "Iterator[tuple[str, str]]":
-    """Yield the lines of the display for a screen of this size, each with its style."""
+    """Yield the lines of the display for a screen of this size, each with its style.
+
+    ``view`` is the daemon's answer to ``top``. ``state`` has the order of the bans (``sort``, one of _SORTS),
+    and ``paused``, which is "" unless the display is paused.
+    """
     room = max(6, height - 1)
     lines = [*_head(view, width, blocks=blocks), ""]
     left = max(2, room - len(lines) - 4)  # two headers, a blank line and the keys
