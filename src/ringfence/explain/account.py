@@ -34,7 +34,7 @@ class AccountVerdict(enum.StrEnum):
     REGISTERED = "registered"  # it works: an address is a friend because of it
     LOCKED_OUT = "locked out"  # the latest failure came from a banned address, where it never worked
     FAILING = "failing"  # it fails, and works at no address now
-    GONE = "gone"  # it worked within a month
+    GONE = "gone"  # it worked within the last month, and nothing of it arrives now
     UNKNOWN = "unknown"  # ringfence has seen nothing of it
 
 
