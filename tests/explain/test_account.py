@@ -39,6 +39,7 @@ def facts(*attempts: Any, **known: Any) -> AccountFacts:  # noqa: ANN401 - whate
         (facts(), "unknown", "nothing arrived"),
         (facts(former=(friend(until=NOW - 50),)), "gone", "nothing arrives from it now"),
         (facts(friends=(friend(),)), "registered", "does not block it"),
+        (facts(friends=(friend(),), live=False), "registered", "the deny list is not known"),
         (facts(THERE, friends=(friend(),)), "registered", "1 other addresses tried it"),
         (facts(HERE, friends=(friend(),)), "broken", "correct the password in the phone at 192.0.2.1"),
         (facts(UNKNOWN, friends=(friend(),)), "broken", "Asterisk does not know this account"),
@@ -64,6 +65,15 @@ def test_an_account_with_many_addresses_is_bounded() -> None:
     found = latest_of(reversed(many))
 
     assert found == tuple(many[:MOST_FRIENDS])
+
+
+def test_the_address_that_was_seen_last_comes_first() -> None:
+    """An address has its latest reason, and the latest one decides its place."""
+    earlier, latest = evolve(friend(), seen=NOW - 90.0), evolve(friend(), seen=NOW - 1.0)
+    between = evolve(friend(), address=AWAY, seen=NOW - 50.0)
+
+    homes = facts(friends=(earlier, between), former=(latest,)).homes
+    assert [*homes.values()] == [latest, between]
 
 
 def test_a_success_after_the_failures_ends_them() -> None:

@@ -7,7 +7,7 @@ import re
 import shutil
 from typing import IO
 
-_FIX = re.compile("; (?=(?:fix|mend): )")
+_FIX = re.compile("; (?=fix: )")
 _PIPE = 1_000_000
 """A width in columns that no line reaches."""
 

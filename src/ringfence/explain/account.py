@@ -78,9 +78,10 @@ class AccountFacts:
     @property
     def homes(self) -> dict[Address, Friend]:
         """The addresses where the account works or worked, each with its latest reason; latest seen first."""
-        latest = sorted((*self.friends, *self.former), key=lambda friend: friend.seen)
-        found = {friend.address: friend for friend in latest}
-        return dict(reversed(found.items()))
+        found: dict[Address, Friend] = {}
+        for friend in sorted((*self.friends, *self.former), key=lambda friend: -friend.seen):
+            found.setdefault(friend.address, friend)
+        return found
 
     @property
     def last_success(self) -> Friend | None:
@@ -181,7 +182,8 @@ def advice(known: AccountFacts) -> str:
     if verdict is AccountVerdict.REGISTERED:
         others = len({one.last.address for one in known.failures} - known.homes.keys())
         tried = f"; {others} other addresses tried it without success" if others else ""
-        return f"ringfence does not block it, and the cause is elsewhere{tried}"
+        offline = "no ban blocks it; without the daemon the deny list is not known"
+        return ("ringfence does not block it, and the cause is elsewhere" if known.live else offline) + tried
     failing = known.failing_at_home or (known.failures[0] if known.failures else None)
     if failing is None:
         return "correct the password of the phone, or the account in Asterisk"

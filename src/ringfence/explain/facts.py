@@ -11,12 +11,9 @@ from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
 from ringfence.firewall.contract import Element
 from ringfence.lists.lookup import Holder
-from ringfence.model import Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
+from ringfence.model import WIRE, Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
 from ringfence.networks import overlap
 from ringfence.store.past import Past
-
-WIRE = "wire"
-"""The name of the wire source, as it is added to the sources of an attempt."""
 
 
 class AddressVerdict(enum.StrEnum):

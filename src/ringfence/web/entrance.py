@@ -21,7 +21,7 @@ MOST_FORM = 16 * 1024
 _MOST_FIELDS = 16
 
 _REASONS = {
-    HTTPStatus.FORBIDDEN: "This link is not valid. A link works once, within five minutes.",
+    HTTPStatus.FORBIDDEN: "This login is not valid. A link works once, within five minutes.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many logins failed. Use a new link.",
 }
 """The texts that say why a login failed, by HTTP status."""
