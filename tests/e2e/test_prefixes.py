@@ -104,4 +104,4 @@ def test_a_repeat_ban_is_longer(tmp_path: Path) -> None:
                 if number == 1:
                     until(lambda: house.door.passing(ONE, OTHER) == {ONE, OTHER}, "the end of the ban")
             row_of_it = guard.must("bans").split("\n")[1].split()
-            assert row_of_it[:6] == [ONE, "guess", "3", "of", "3", "2."]
+            assert row_of_it[:7] == [ONE, "guess", "alice", "3", "of", "3", "2."]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.notify.samples import WALL, ban, content
+from tests.support.daemon import until
 
 from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
 from ringfence.config.converters import Duration, MailAddress, QuietHours, Text
@@ -183,6 +184,7 @@ def test_a_cancelled_attempt_leaves_no_process(tmp_path: Path) -> None:
             await task
 
     asyncio.run(cancelled())
-    assert not _runs(int((tmp_path / "pid").read_text("ascii")))
+    pid = int((tmp_path / "pid").read_text("ascii"))
+    until(lambda: not _runs(pid), "the end of the child's own child, which the init process reaps")
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
