@@ -1,4 +1,4 @@
-"""The codes of all alarms, each with its meaning and what to do, and an alarm as a part reports it.
+"""The codes of all alarms, each with its meaning and what to do, and the class of a reported alarm.
 
 A code is a dotted name. Commands and scripts decide by codes, never by texts. The table in docs/operating.md
 contains the same sentences; a test compares them.
@@ -16,7 +16,7 @@ _EVENTS = frozenset({"attack", "evidence", "password", "phone", "phones", "sourc
 def is_about_setup(code: str) -> bool:
     """Whether an alarm with this code is about the setup of this host, so that ``check`` reports it.
 
-    ``check`` reports sources by itself.
+    Alarms about silent sources are left out: ``ringfence check`` tests the sources itself.
     """
     return code.partition(".")[0] not in _EVENTS
 
@@ -358,9 +358,9 @@ class AlarmCode(enum.StrEnum):
 
 @frozen
 class Alarm:
-    """An alarm as the part reports it that knows the problem: a code, a subject and a text.
+    """A problem that a part of ringfence reports: a code, a subject and a text.
 
-    ``subject`` is "" if the code says it all.
+    ``subject`` is "" if the code is enough.
     """
 
     code: AlarmCode
@@ -368,5 +368,5 @@ class Alarm:
     text: str
 
     def as_json(self) -> dict[str, str]:
-        """Return the alarm as commands receive it."""
+        """Return the alarm as a JSON object for commands (``ringfence status`` and others)."""
         return {"code": str(self.code), "subject": self.subject, "text": self.text}

@@ -2,17 +2,18 @@
 
 An alarm has a code, a subject (an address, an account, or a part of ringfence; "" if the code is enough), a
 text and a time. The same code and subject are one alarm: repeats are counted, and a new text is logged again.
-An alarm clears when the code that raised it clears it, or when it was not activated again within its
-``lasts`` seconds. At most ``MOST`` alarms of one code are kept; further ones are counted in the latest. The
-newest ``SHOWN`` of each code are shown. At most ``MOST_LOGGED`` new alarms of one code are logged per minute.
+An alarm clears when the part that raised it clears it, or when it was not activated again within its
+``lasts`` seconds. At most ``MOST`` alarms of one code are kept; further ones count as repeats of the latest.
+The newest ``SHOWN`` of each code are shown. At most ``MOST_LOGGED`` new alarms of one code are logged per
+minute.
 
 An alarm about the state of a part is *held*: it lasts as long as the part reports it, counts no repeats, and
 only its begin and its end are logged, the begin as a warning.
 
-An administrator may *acknowledge* an alarm: it is still shown, with the name. A *dismissed* alarm is not
-shown until it happens again: until it is activated again, or until a held one ends and begins again. Each
-alarm has a number. Changes are kept for the database (:meth:`Alarms.take_changes`), and the next start
-restores the alarms that had not cleared (:meth:`Alarms.restore`).
+An administrator may *acknowledge* an alarm: it is still shown, with the administrator's name. A *dismissed*
+alarm is not shown until it happens again: until it is activated again, or until a held one ends and begins
+again. Each alarm has a number. Changes are kept for the database (:meth:`Alarms.take_changes`), and the next
+start restores the alarms that had not cleared (:meth:`Alarms.restore`).
 """
 
 from collections.abc import Callable, Iterable
@@ -31,7 +32,7 @@ SHOWN = 20
 MOST_LOGGED = 30
 MINUTE = 60.0
 RESTORED_FOR = 600.0
-"""Seconds for which an alarm without an end stays after a restart, unless its cause reports it again."""
+"""Seconds for which a restored alarm without an end stays, unless its part reports the problem again."""
 KNOWN_LATE = frozenset(
     {
         AlarmCode.HOST_UNREADABLE,
@@ -41,16 +42,19 @@ KNOWN_LATE = frozenset(
         AlarmCode.WIRE_BLIND,
     }
 )
-"""Held alarms whose part needs time after a restart. They stay ``RESTORED_FOR`` unless it reports them."""
+"""Codes of held alarms whose state is known only some time after a restart.
+
+Such a restored alarm stays for ``RESTORED_FOR``, or as long as its part reports it.
+"""
 ENDED_BY_RESTART = frozenset({AlarmCode.PHONES_ALL_FAILING})
-"""Alarms about a state that a restart ends: outage mode."""
+"""Codes of alarms about a state that a restart ends (outage mode)."""
 REWRITE_AFTER = 30.0
-"""Seconds after which the repeats of an alarm are recorded again."""
+"""The least time (seconds) between two database records of an alarm that only repeats."""
 MOST_UNWRITTEN = 10_000
 
 CHANGES = BEGAN, UPDATED, CLEARED, ACKNOWLEDGED, DISMISSED = (
     "began",
-    "updated",  # its text
+    "updated",  # it has a new text
     "cleared",
     "acknowledged",
     "dismissed",
@@ -63,7 +67,8 @@ _Key = tuple[AlarmCode, str]
 class AlarmRecord:
     """An alarm as the database keeps it. Times are wall-clock seconds, None if it has not happened.
 
-    ``until`` is when it clears by itself, None for a held alarm and for one without an end.
+    ``since`` and ``last`` are the times of the first and the latest activation. ``until`` is when the alarm
+    clears by itself, None for a held alarm and for one without an end. ``times`` counts the activations.
     """
 
     number: int
@@ -82,7 +87,7 @@ class AlarmRecord:
     dismissed_by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the alarm as commands receive it, with hostile text escaped."""
+        """Return the alarm as a JSON object for ``ringfence alarms`` and others; hostile text is escaped."""
         return {
             "code": str(self.code),
             "subject": printable(self.subject),
@@ -101,7 +106,10 @@ class AlarmRecord:
 
 @frozen
 class ActiveAlarm:
-    """An active alarm: ``since`` and ``last`` are wall-clock seconds, ``times`` counts its activations."""
+    """An active alarm as it is shown; ``times`` counts its activations.
+
+    ``since`` and ``last`` are the wall-clock times of the first and the latest activation.
+    """
 
     code: AlarmCode
     subject: str
@@ -113,7 +121,7 @@ class ActiveAlarm:
     acknowledged_by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the alarm as commands receive it, with hostile text escaped."""
+        """Return the alarm as a JSON object for ``ringfence alarms`` and others; hostile text is escaped."""
         return {
             "code": str(self.code),
             "subject": printable(self.subject),
@@ -128,7 +136,7 @@ class ActiveAlarm:
 
 @frozen
 class AlarmEvent:
-    """A change of an alarm at ``time``. ``change`` is one of ``CHANGES``."""
+    """A change of an alarm at ``time``: one of ``CHANGES``. ``by`` is the administrator ("" if none)."""
 
     code: AlarmCode
     subject: str
@@ -138,7 +146,7 @@ class AlarmEvent:
     by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the change as commands receive it, with hostile text escaped."""
+        """Return the change as a JSON object for ``ringfence alarms`` and others; hostile text is escaped."""
         return {
             "time": rfc3339(self.time),
             "change": self.change,
@@ -151,7 +159,10 @@ class AlarmEvent:
 
 @define(eq=False)
 class _State:
-    """The latest record of an alarm, and how long it lasts. ``written`` is when it was last recorded."""
+    """The latest record of an alarm, and how long the alarm lasts after an activation (seconds).
+
+    ``written`` is the wall-clock time when the record was last queued for the database.
+    """
 
     record: AlarmRecord
     lasts: float
@@ -184,7 +195,11 @@ class Alarms:
             self._log.error(f"alarm.{code}", subject=subject, text=text)
 
     def _record(self, code: AlarmCode, subject: str, text: str, lasts: float, *, held: bool = False) -> bool:
-        """Activate or repeat an alarm; return whether it is new or returns, or has a new text."""
+        """Activate or repeat an alarm.
+
+        Return whether it is worth a line in the log: it is new, was dismissed, or has a new text. An alarm
+        for which there is no room (``MOST``) is not.
+        """
         now = self._clock()
         of_code = self._up.setdefault(code, {})
         known = of_code.get(subject)
@@ -225,7 +240,7 @@ class Alarms:
         return state
 
     def _may_log(self, code: AlarmCode, now: float) -> bool:
-        """Whether another line of this code may be logged in this minute."""
+        """Count a line about this code; return whether this minute still has room for it."""
         minute, number = self._logged.get(code, (0, 0))
         if int(now / MINUTE) != minute:
             minute, number = int(now / MINUTE), 0
@@ -246,7 +261,10 @@ class Alarms:
         self._change(state, CLEARED, now)
 
     def hold(self, alarms: Iterable[Alarm]) -> None:
-        """Hold exactly these alarms: begin those that are new, and clear those held before that are gone."""
+        """Hold exactly these alarms: begin the new ones, clear those of the last call that are missing now.
+
+        A restored alarm of ``KNOWN_LATE`` that is missing is not cleared before ``RESTORED_FOR`` is over.
+        """
         held = {(alarm.code, alarm.subject): alarm.text for alarm in alarms}
         self._unconfirmed -= held.keys()
         if self._clock() >= self._unconfirmed_until:
@@ -302,7 +320,7 @@ class Alarms:
     # -- administrators
 
     def acknowledge(self, number: int, by: str) -> AlarmRecord | None:
-        """Record that ``by`` knows an active alarm; return it, None if no active alarm has this number."""
+        """Record that ``by`` knows an active alarm. Return it; None if no active alarm has this number."""
         now = self._clock()
         state = self._numbered.get(number)
         if state is None:
@@ -312,7 +330,7 @@ class Alarms:
         return state.record
 
     def dismiss(self, number: int, by: str) -> AlarmRecord | None:
-        """Hide an active alarm until it happens again; return it, None if no active one has this number."""
+        """Hide an active alarm until it happens again. Return it; None if no active one has this number."""
         now = self._clock()
         state = self._numbered.get(number)
         if state is None:
@@ -327,8 +345,8 @@ class Alarms:
         """Restore the alarms that had not cleared at the end of the last run; nothing is logged again.
 
         ``following`` is the number of the next alarm. If it is unknown (None), the clock gives a number that
-        no earlier alarm has. An alarm whose time is over clears, and so does one that a later alarm with the
-        same code and subject replaced.
+        no earlier alarm has. Instead of being restored, an alarm clears if its time is over, if a restart
+        ends it (``ENDED_BY_RESTART``), or if a later record has the same code and subject.
         """
         now = self._clock()
         self._next = max(self._next, following if following is not None else int(now))
@@ -351,7 +369,7 @@ class Alarms:
         self._unconfirmed_until = now + RESTORED_FOR
 
     def take_changes(self) -> list[AlarmRecord]:
-        """Return the alarms that changed since the last call."""
+        """Return the records of the alarms that changed since the last call, for the database."""
         changed = list(self._unwritten.values())
         self._unwritten.clear()
         return changed
@@ -370,7 +388,11 @@ class Alarms:
 
 
 def _end_of(record: AlarmRecord, now: float) -> float:
-    """Return when a restored alarm clears by itself. Its times may be in the future: a clock was wrong."""
+    """Return when a restored alarm clears by itself; inf for a held alarm.
+
+    Recorded times may be in the future, because the clock may have been wrong. So the alarm stays at most as
+    long as its record says, counted from now.
+    """
     if record.held:
         return inf
     if record.until is None:

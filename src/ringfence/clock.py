@@ -27,9 +27,9 @@ class Backoff:
     """Pauses in seconds between attempts of an operation that fails again and again.
 
     The first pause is ``shortest``, and each next one is twice as long as the one before, but at most
-    ``longest``. ``choose`` makes the pauses random: it returns a number between two bounds
-    (``random.uniform``), which are ``shortest`` and three times the pause before. So several daemons do not
-    connect at the same time after a restart of their server.
+    ``longest``. With ``choose`` (``random.uniform``) the pauses are random: ``choose`` gets ``shortest`` and
+    three times the previous pause, and returns a number between them. So several daemons do not connect at
+    the same time after a restart of their server.
     """
 
     def __init__(
@@ -71,6 +71,9 @@ def format_duration(seconds: float) -> str:
 
 
 def column_length(seconds: float, most: int) -> int:
-    """Return the shortest usual length (seconds) with which ``most`` columns of a chart cover a period."""
+    """Return the length (seconds) of a column in a chart of ``seconds`` with at most ``most`` columns.
+
+    It is the shortest of ``_COLUMN_LENGTHS`` that is long enough, or else the longest of them.
+    """
     fitting = (length for length in _COLUMN_LENGTHS if seconds <= length * most)
     return next(fitting, _COLUMN_LENGTHS[-1])

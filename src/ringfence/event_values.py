@@ -1,10 +1,10 @@
 """Faster replacements for ``attrs.frozen`` and ``attrs.evolve``, for values that are created for each event.
 
 A class of ``attrs.frozen`` is immutable at run time, so its constructor takes three times as long (1.0 µs
-instead of 0.3 for an event). With it, the whole work from the bytes of an event to a judgement takes a tenth
-longer (19.5 to 20.2 µs instead of 17.4 to 18.2), which the limit of the benchmark row "bytes → decisions with
-every rule on" does not allow. A class of ``frozen`` here is mutable at run time. Only the type checker
-reports an assignment to its fields.
+instead of 0.3 for an event). With ``attrs.frozen``, the whole work from the bytes of an event to a judgement
+takes a tenth longer (19.5 to 20.2 µs instead of 17.4 to 18.2), which the limit of the benchmark row "bytes →
+decisions with every rule on" does not allow. A class of ``frozen`` here is mutable at run time. Only the type
+checker reports an assignment to its fields.
 """
 
 from collections.abc import Callable

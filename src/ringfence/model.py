@@ -1,9 +1,10 @@
 """Immutable value types that all packages share.
 
-The terms are those of the field. A *security event* is one parsed message of one source. An *attempt* is one
-thing the remote party did, reported by one or more security events. A *ban* follows from too many attempts.
-Addresses are :mod:`ipaddress` objects from the parser on. Wall-clock times are seconds since the epoch. Times
-for windows are monotonic seconds and are never stored.
+These words have one meaning in all of ringfence. A *security event* is one parsed message of one source. An
+*attempt* is one thing the remote party did; one or more security events report it. A *ban* is the result of
+too many attempts. Addresses are :mod:`ipaddress` objects from the parser on. Times that are shown or stored
+are seconds since the epoch. Times that are only compared with each other (is this attempt still in the time
+window of a rule?) are monotonic seconds; they are never stored.
 """
 
 import enum
@@ -45,7 +46,7 @@ def format_network(network: Network) -> str:
 
 
 class _Name(enum.StrEnum):
-    """Names that are keys of many tables: Enum's own hash is a Python function, which is slow."""
+    """An enum whose members are dictionary keys. It has the hash of str, because Enum's own hash is slow."""
 
     __hash__ = str.__hash__
 
@@ -62,7 +63,7 @@ class Service(_Name):
     AMI = "AMI"
     IAX2 = "IAX2"
     DIALPLAN = "dialplan"
-    KERNEL = "kernel"  # no part of Asterisk: the kernel counted the packets
+    KERNEL = "kernel"  # not a part of Asterisk: the kernel counted the packets of a flood
 
 
 class Transport(_Name):
@@ -95,21 +96,25 @@ class EventKind(_Name):
     CHALLENGE_SENT = "ChallengeSent"
     INVALID_TRANSPORT = "InvalidTransport"
     HIDDEN = "Hidden"  # ringfence's own: the wire saw a challenge that Asterisk did not report
-    LIMITED = "Limited"  # ringfence's own: the kernel's limiter dropped packets
+    LIMITED = "Limited"  # ringfence's own: the sender exceeded the packet limit of the kernel's rules
 
 
 AMI = "ami"
-"""The name of the source "manager interface of an Asterisk"."""
+"""The name of a source: the manager interface (AMI) of an Asterisk."""
 
 WIRE = "wire"
-"""The name of the source "wire": the challenges that leave this host, as the kernel logs them."""
+"""The name of a source: the answers (401 and others) that leave this host, as the kernel copies them."""
 
 _NOT_TEXT = frozenset({AMI, WIRE})
 
 
 @frozen
 class SourceId:
-    """One source of one Asterisk: the PBX, and the source's name (``ami``, ``wire``, ``log:PATH#notice``)."""
+    """One source of one Asterisk: the names of the Asterisk and of the source.
+
+    The names of sources are ``ami``, ``wire``, ``log:PATH``, and ``log:PATH#notice`` for the NOTICE lines of
+    a log.
+    """
 
     asterisk: str
     name: str
@@ -130,7 +135,7 @@ class SourceId:
 
 @event_values.frozen
 class Endpoint:
-    """A remote or local end of a SIP or AMI connection."""
+    """The address, port and transport of one end of a SIP or AMI connection."""
 
     address: Address
     port: int
@@ -141,15 +146,17 @@ class Endpoint:
 class SecurityEvent:
     r"""One parsed message of one source.
 
-    ``account`` and ``acl_name`` are hostile text for display; bytes that are not UTF-8 are written as
-    ``\xNN``. ``session``, ``challenge`` and ``response`` are raw bytes, used only for comparison. ``time`` is
-    the event's own time (``EventTV``), in seconds since the epoch. ``tampered`` means that the message
+    ``remote`` is the sender of the request, as the message names it. ``account`` and ``acl_name`` are hostile
+    text for display; bytes that are not UTF-8 are written as ``\xNN``. ``session`` (the Call-ID),
+    ``challenge`` (the nonce) and ``response`` (the digest) are raw bytes, used only for comparison. ``time``
+    is the event's own time (``EventTV``), in seconds since the epoch. ``tampered`` means that the message
     violates Asterisk's grammar: the event counts, raises an alarm, and is never accepted as a success.
 
     ``forgeable`` means that text of the sender may have chosen the address that the event names: an ESC in a
     header can make a well-formed log line name another address, and the line does not show it, because
-    ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``. ``readings`` has an event for
-    each address that an ambiguous line names, first this one. ``password``: a password was verified.
+    ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``. ``readings``: an ambiguous
+    log line may name several addresses. It has one event for each; the first one is a copy of this event.
+    ``password``: Asterisk verified a password (successes only).
     """
 
     source: SourceId
@@ -179,10 +186,12 @@ class Challenge:
 
     The destination does not prove the source of the request, because a Via ``maddr`` can choose it.
     ``sender`` is the source address of the request. Asterisk writes it into the topmost Via, at a position
-    that the sender cannot change. It is None if it is uncertain.
+    that the sender cannot change. ``sender`` is None if it is uncertain.
+
     ``transport`` is ``UDP``, or ``TCP`` for TCP and WebSocket; for these the kernel completed the handshake
     with the destination. ``relayed`` means that the answer has more than one Via, so its destination may
-    forward it (RFC 3261 §16.7). ``opaque`` is PJSIP's, at random for each challenge.
+    forward it (RFC 3261 §16.7). ``opaque`` is the parameter of that name, which PJSIP chooses at random for
+    each challenge.
 
     ``evasive`` means that the request contained bytes that suppress or forge Asterisk's own events, and that
     no phone sends. ``account`` is the sender's own text, for display. ``service`` is the part of Asterisk
@@ -210,8 +219,9 @@ class Challenge:
 class ObservedRequest:
     """A SIP request over UDP that the kernel copied because its source address is a suspect.
 
-    ``nonces`` and ``call_ids`` are the first few of the request, as raw bytes. The sender wrote the whole
-    request: a nonce proves the address only if Asterisk sent that nonce there and nowhere else.
+    A suspect is an address whose attempts only the wire reports, without a proof. ``nonces`` and ``call_ids``
+    are the first few of the request, as raw bytes. The sender wrote the whole request: a nonce proves the
+    address only if Asterisk sent that nonce there and nowhere else.
     """
 
     address: Address
@@ -221,11 +231,12 @@ class ObservedRequest:
 
 
 class Proof(enum.IntEnum):
-    """How well an attempt's source address is verified; more is better.
+    """How well an attempt's source address is verified; a greater value is a better proof.
 
-    ``CLAIMED``: a single datagram, or chan_sip, for which a Via ``maddr`` rewrites the address on any
-    transport. ``NONCE``: the sender answered a challenge that was sent to that address, as the wire saw.
-    ``HANDSHAKE``: TCP, TLS, WS or WSS under PJSIP, or AMI.
+    ``CLAIMED``: not verified, such as a single datagram, or chan_sip, for which a Via ``maddr`` changes the
+    address on any transport. ``NONCE``: the sender answered a challenge that was sent to that address, as the
+    wire saw. ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP, TLS, WS or WSS under
+    PJSIP, or AMI).
     """
 
     CLAIMED = 0
@@ -246,10 +257,11 @@ class AttemptKind(_Name):
 class Attempt:
     """One thing the remote party did. ``time`` is the wall-clock time of the event that reported it.
 
-    ``trusted`` is false if a header may have forged the address (chan_sip without a second source). Such an
-    attempt is listed and bans no address. ``forged_address`` is the address that the event named, if the wire
-    proved it wrong. ``session`` is a number that stands for the session, 0 if unknown. ``sources`` are the
-    names of the sources that reported the attempt.
+    ``trusted`` is false if the text of a sender may have chosen the address (a log line, or a Via header
+    under chan_sip) and no other source confirms it. Such an attempt is listed and bans no address.
+    ``tampered``: the event violated Asterisk's grammar. ``forged_address`` is the address that the event
+    named, if another source proved it wrong. ``session`` is a number that stands for the session, 0 if
+    unknown. ``sources`` are the names of the sources that reported the attempt.
     """
 
     asterisk: str
@@ -273,14 +285,14 @@ class Origin(enum.StrEnum):
 
     RULE = "rule"
     ADMIN = "admin"
-    ADOPTED = "adopted"  # found in the kernel at start, without a record in the ledger
+    ADOPTED = "adopted"  # found in the kernel, but not in the database
 
 
 class Scope(_Name):
-    """The traffic that a ban drops: everything, that of Asterisk's ports, or one transport of it."""
+    """The traffic that a ban drops: all, that of Asterisk's ports, or that of these ports by UDP or TCP."""
 
     FULL = "full"
-    SIP = "sip"  # all transports to and from the SIP ports, which are all ports of Asterisk
+    SIP = "sip"  # to and from all ports of Asterisk (here called the SIP ports), by any transport
     SIP_UDP = "sip-udp"  # UDP to and from the SIP ports, the only scope for evidence that may be forged
     SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 
@@ -290,9 +302,9 @@ class Ban:
     """A ban of a network: its start and end (seconds since the epoch), and its reason.
 
     ``rule`` is the name of the rule for a ban by a rule, otherwise the origin's name. ``attempts`` are the
-    attempts that led to the ban, oldest first, at most as many as the rule counts. ``offence`` is the ordinal
-    of this ban within the time that rules remember: 2 for the second ban, and so on. ``forced`` means that an
-    administrator overrode the protection of the network.
+    attempts that led to the ban, oldest first, at most as many as the rule needs. ``offence`` is the ordinal
+    of this ban among the bans of the network within 30 days: 2 for the second ban, and so on. ``forced``
+    means that an administrator overrode the protection of the network.
     """
 
     network: Network
@@ -314,15 +326,15 @@ class FriendReason(enum.StrEnum):
     REACHABLE = "reachable"  # Asterisk has a contact there, and it answers
     REGISTERED = "registered"  # Asterisk has a contact there; the address is the phone's own claim
     TRUNK = "trunk"  # this PBX registers there
-    IMPORTED = "imported"  # imported from the other server of a pair
+    IMPORTED = "imported"  # imported from another ringfence
 
 
 @frozen
 class Friend:
     """One reason why an address is a friend of this PBX; an address may have many.
 
-    ``account`` is the account that is used there, or the trunk's name. ``since`` is the time of the first
-    sighting, ``seen`` of the latest, ``until`` the end of the reason (seconds since the epoch).
+    ``account`` is the account that is used there, or the trunk's name. ``since`` is the time when the reason
+    was first seen, ``seen`` when it was last seen, and ``until`` when it ends (seconds since the epoch).
     """
 
     asterisk: str
@@ -343,10 +355,10 @@ class Friend:
 class Contact:
     """The location of a phone, as Asterisk reports it.
 
-    ``address`` is the host of the contact: the true source if Asterisk rewrites contacts, otherwise the
-    phone's claim. ``until`` is the end of the registration (seconds since the epoch), None if unknown.
-    ``reachable`` means that the phone answered Asterisk there recently. ``gone`` means that the contact was
-    removed.
+    ``address`` is the host in the URI of the contact. It is the true source address if Asterisk rewrites
+    contacts (``rewrite_contact``), otherwise the phone's claim. ``until`` is the end of the registration
+    (seconds since the epoch), None if unknown. ``reachable`` means that the phone answered Asterisk there
+    recently. ``gone`` means that the contact was removed.
     """
 
     asterisk: str
@@ -362,7 +374,7 @@ class Contact:
 class TrunkHost:
     """A server at which this PBX registers: ``host`` is a name or an address, as configured.
 
-    ``port`` is None if none is configured; then SRV records decide.
+    ``name`` is the name of the trunk. ``port`` is None if none is configured; then SRV records decide.
     """
 
     asterisk: str

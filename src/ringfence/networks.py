@@ -5,9 +5,10 @@ has all addresses of a /64. The exceptions are IPv6 addresses into which NAT64 t
 6052, RFC 8215): ``64:ff9b::/96`` and, for local use, ``64:ff9b:1::/48``. There each address is one IPv4 host,
 and a single /64 may contain the whole IPv4 Internet. So the network of a sender is the single address.
 
-The prefix around such an address is its /120. If the last 32 bits are the IPv4 address, this is the IPv4 /24.
-In the /48 an administrator may choose another layout, with the IPv4 address further to the left. Then a /120
-contains only one host, so rules never ban a prefix there. A wider prefix could ban unrelated hosts instead.
+Rules also count the *prefix* around a sender: the /24 for IPv4, the /48 for IPv6. For an address of NAT64 it
+is the /120. If the last 32 bits are the IPv4 address, this is the IPv4 /24. In the /48 an administrator may
+choose another layout, with the IPv4 address further to the left. Then a /120 contains only one host, so rules
+never ban a prefix there. A wider prefix could ban unrelated hosts instead.
 
 The kernel's limiter has no such exception: it counts and limits a /64 of translated addresses as one source.
 """
@@ -87,11 +88,11 @@ def without(network: Network, part: Network) -> tuple[Network, ...]:
     """
     if part.prefixlen <= network.prefixlen or not overlap(network, part):
         return ()
-    return tuple(network.address_exclude(part))  # type: ignore[arg-type]  # of one version
+    return tuple(network.address_exclude(part))  # type: ignore[arg-type]  # same IP version
 
 
 def whole_sender(network: Network) -> Network:
-    """Return ``network``, or the whole network of its sender if it is only a part of that."""
+    """Return the /64 around ``network`` if that is only a part of it (except NAT64), else ``network``."""
     if (
         isinstance(network, IPv6Network)
         and network.prefixlen > IPV6_SENDER
@@ -105,8 +106,8 @@ class NetworkSet:
     """An immutable set of networks of both IP versions. Look-ups take constant time.
 
     It has one set of integers for each prefix length in use, and a look-up checks each of these sets. There
-    are usually few different lengths. :meth:`contains_part_of` also keeps a set of all networks, cut to a
-    length, for each length that it was called with.
+    are usually few different lengths. For each length with which :meth:`contains_part_of` was called, it also
+    keeps a set of all networks, cut to this length.
     """
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
@@ -139,7 +140,10 @@ class NetworkSet:
         return self.contains_prefix(network.version, int(network.network_address), network.prefixlen)
 
     def contains_prefix(self, version: int, address: int, length: int) -> bool:
-        """Whether the whole of a network, given as numbers, lies in one of the networks."""
+        """Whether the whole of a network lies in one of the networks.
+
+        The network is given by its IP version, its first address as a number, and its prefix length.
+        """
         own = BITS[version] - length
         return any(bits >= own and address >> bits in found for bits, found in self._by_version[version])
 
