@@ -1,8 +1,9 @@
 """Active bans of a detector that has no firewall, such as in a replay.
 
-A subject is banned with a scope; a banned prefix includes all subjects in it. Times are monotonic seconds. At
-most ``MOST`` bans are active, the default size of the kernel's set of bans. Beyond that, the bans that end
-first are removed, and their subjects count again.
+A subject (an IPv4 address, or the /64 of an IPv6 address) or a prefix is banned with a scope. A banned prefix
+includes all subjects in it. Times are monotonic seconds. At most ``MOST`` bans are active, the default size
+of the kernel's set of bans. Beyond that, the bans that end first are removed, and attempts of their subjects
+count again.
 """
 
 from heapq import heapify, heappop, heappush
@@ -20,7 +21,7 @@ _BanKey = tuple[Key, Scope]
 
 
 class ActiveBans:
-    """Subjects and prefixes that are banned."""
+    """Subjects and prefixes that are banned, each with a scope and an end."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -33,7 +34,7 @@ class ActiveBans:
         return len(self._until)
 
     def has(self, subject: Subject, scope: Scope, now: float) -> bool:
-        """Whether a subject is banned at ``now``."""
+        """Whether a subject, or the prefix around it, is banned with ``scope`` at ``now``."""
         if not self._until:
             return False
         if self._until.get((subject.key, scope), now) > now:
@@ -55,7 +56,7 @@ class ActiveBans:
 
     @property
     def subjects(self) -> set[Network]:
-        """The banned networks."""
+        """The banned subjects and prefixes."""
         return {network_of(key) for key, _ in self._until}
 
     def remove(self, subject: Network) -> None:

@@ -1,12 +1,13 @@
-"""Agreement of chan_sip's events with the notices of its log: both name the same address for one attempt.
+"""Agreement of chan_sip's events with the NOTICE lines of its log: both name the same address.
 
-chan_sip's security events, and the security lines that repeat them, name the address in a Via header. Its
-notices name the true source, and no session. Without the wire, an event and a notice confirm each other if
-they report the same failure of the same account from the same address. Each confirms one other: otherwise the
-notice of one guess would confirm any number of events that name its sender.
+chan_sip's security events (from AMI, or as lines of the security log) name the address in the Via header,
+which the sender writes. The NOTICE lines of its log name the true source, but no session. Without the wire
+source (answers that leave this host, copied by the kernel), an event and a NOTICE line confirm each other if
+they report the same failure of the same account from the same address. Each report confirms only one other
+report. Otherwise the NOTICE line of one guess would confirm any number of events that name its sender.
 
-An event without such a notice is forged if a notice of the same failure and account names another address,
-and no event agrees with that one.
+An event without such a NOTICE line is forged if a NOTICE line of the same failure and account names another
+address, and no event agrees with that line.
 
 Bound: ``MOST`` reports of the last ``HORIZON`` seconds; the oldest are discarded first.
 """
@@ -23,7 +24,7 @@ _Failure = tuple[str, EventKind, str, str]
 
 
 class Agreement:
-    """The latest reports, and those that agree with no other one yet."""
+    """The latest reports of chan_sip, and those of them with which no other report agrees yet."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -36,7 +37,7 @@ class Agreement:
         return len(self._all)
 
     def record(self, event: SecurityEvent, now: float) -> Naming:
-        """Record a report of an attempt at chan_sip; it agrees with the oldest one that allows it."""
+        """Record a report of chan_sip. It agrees with the oldest matching report that has no partner yet."""
         while self._all and (len(self._all) >= self._most or now - self._all[0][-1].at >= HORIZON):
             self._discard_oldest()
         failure, notice, address = _failure(event), event.source.notices, event.remote.address
@@ -54,7 +55,10 @@ class Agreement:
         return naming
 
     def otherwise_named(self, event: SecurityEvent, at: float) -> Address | None:
-        """Return the other address that a notice names for the failure that ``event`` reported at ``at``."""
+        """Return another address that a NOTICE line names for the failure that ``event`` reported at ``at``.
+
+        Return None if no line of that time names another address, or if an event agrees with the line.
+        """
         notice = self._notices.get(_failure(event))
         if notice is None or notice.agrees or notice.address == event.remote.address:
             return None

@@ -21,7 +21,7 @@ def distributed(asterisk: str, account: str) -> AlarmChange:
 
 
 def distributed_cleared(asterisk: str, account: str) -> AlarmChange:
-    """Return the alarm change that clears it."""
+    """Return the change that clears the alarm of :func:`distributed`."""
     return AlarmChange(AlarmCode.ATTACK_DISTRIBUTED, _name(asterisk, account), "", cleared=True)
 
 
@@ -31,12 +31,12 @@ def spoofing(most: int) -> AlarmChange:
 
 
 def forged_by(address: Address, at: Address) -> AlarmChange:
-    """Return the alarm that the requests of ``address`` name ``at`` as their sender."""
+    """Return the alarm that requests of ``address`` name ``at`` as their sender."""
     return AlarmChange(AlarmCode.EVIDENCE_FORGED_BY, str(address), FORGED_BY_TEXT.format(at=at))
 
 
 def unprovable(address: Address, *, friend: bool) -> AlarmChange:
-    """Return the alarm that guesses of an address cannot be proven."""
+    """Return the alarm that nothing can prove the address of some guesses; ``friend``: it is a friend."""
     text = (
         "its guesses carry nonces that were also sent elsewhere, or that this host never sent by UDP, so "
         "nothing proves that they came from this address"

@@ -1,14 +1,14 @@
 """Ambiguous log lines: a sender's text may have added addresses, and one of the addresses is the true one.
 
-A reading of such a line counts only if the kernel has the connection from the address and port that it
-names. The true sender's connection is always there, so other addresses in its Call-ID do not hide a guess by
-TLS. An attacker can also name the connection of a victim, but then needs its port. As for clear lines
-(``backing``), a line that names an address with connections, but none of their ports, counts against this
-address.
+A *reading* of such a line is the event that it reports with one of its addresses. A reading counts only if
+the kernel has a TCP connection from the address and port that it names. The true sender's connection is
+always there. So a sender cannot hide a guess by TLS with other addresses in its Call-ID. An attacker can also
+name the connection of a victim, but only if it knows the port. A line that names an address with connections,
+but the port of none of them, counts against this address, as other lines do (``backing``).
 
 A connection that the remote end has just reset appears only some milliseconds later
-(``host/connections.py``). So readings without a connection wait ``PATIENCE`` seconds and are tried once more.
-Bound: ``MOST`` lines; the oldest are tried at once if more come.
+(``host/connections.py``). So readings without a connection wait ``PATIENCE`` seconds and are checked once
+more. Bound: ``MOST`` lines; if more wait, the oldest are checked at once.
 """
 
 from collections import deque
@@ -25,7 +25,10 @@ MOST = 256
 
 @frozen
 class _Waiting:
-    """Readings of one line that wait since ``since``. ``backed`` are the addresses of its other readings."""
+    """The readings of one line that had no connection at ``since``.
+
+    ``backed`` are the addresses of the line's readings with a connection.
+    """
 
     since: float
     readings: Sequence[SecurityEvent]
@@ -40,7 +43,10 @@ class AmbiguousLines:
         self._waiting: deque[_Waiting] = deque()
 
     def backed(self, readings: Sequence[SecurityEvent], now: float) -> Iterator[SecurityEvent]:
-        """Yield the readings of a new line whose connection the kernel has; the others wait."""
+        """Yield the readings of a new line whose connection the kernel has; the others wait.
+
+        If too many lines wait, also yield readings of the oldest ones.
+        """
         found, others = self._split(readings)
         if others:
             self._waiting.append(_Waiting(now, others, _addresses(found)))
@@ -54,7 +60,11 @@ class AmbiguousLines:
             yield from self._again(now)
 
     def _again(self, now: float) -> Iterator[SecurityEvent]:
-        """Yield the readings of the oldest line that have a connection by now; count against the others."""
+        """Check the oldest waiting line again; yield its readings that have a connection by now.
+
+        Each other address of the line that has connections, but no such one, gets one more line without a
+        connection in its count.
+        """
         line = self._waiting.popleft()
         found, others = self._split(line.readings)
         yield from found

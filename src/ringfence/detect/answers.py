@@ -1,27 +1,29 @@
 """chan_sip's answers on the wire: they confirm log lines, and show guesses that no event reports.
 
-chan_sip raises no security event for MESSAGE, SUBSCRIBE and PUBLISH, although it checks their passwords: it
-answers a wrong one with 403 (``channels/chan_sip.c``, tried on 16.28). It also answers 403 to a call that the
-dialplan forbids. So a 403 is a guess only if a challenge or a copied request of the same session came before
-it, and if the address has not just logged in. Each challenge or request stands for one 403. Asterisk's own
-answer names the sender of the request (``parse/challenge.py``).
+The *wire* is the source that reads the answers (401, 403, 404, 407) that leave this host, copied by the
+kernel. chan_sip raises no security event for MESSAGE, SUBSCRIBE and PUBLISH, although it checks their
+passwords: it answers a wrong one with 403 (``channels/chan_sip.c``, tried on 16.28). It also answers 403 to a
+call that the dialplan forbids. So a 403 is a guess only if a challenge or a copied request of the same
+session came before it, and if the address has not just logged in. Each challenge or request stands for one
+403. Asterisk's own answer names the sender of the request (``parse/challenge.py``).
 
-A guess with a nonce that chan_sip never sent gets a new challenge instead of the 403, and the password is
-checked all the same (see ``session``). A From that is not UTF-8 suppresses the events of such challenges. So
-a challenge with another nonce, in a session whose last one no 403 has answered, is a guess too. A phone that
-registers again gets such a challenge as well, but after a success: a host that succeeded within ``TRUSTED``
-is not affected, and AMI must have reported successes since before the earlier challenge.
+If a guess carries a nonce that chan_sip never sent, chan_sip still checks the password, but answers with a
+new challenge instead of the 403 (see ``session``). A From header that is not UTF-8 suppresses the events of
+such challenges. So a challenge with a new nonce is a guess too, if no 403 has answered the previous challenge
+of its session. A phone that registers again also gets such a challenge, but it has succeeded before. So a
+host that succeeded within ``TRUSTED`` is not affected, and AMI must have reported successes since before the
+previous challenge.
 
 A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of that
 address within ``LIFE``, and each answer confirms one line. So forged lines count at most as often as real
-requests came from that address. PJSIP's lines of calls to unknown extensions have no session either, and
+requests came from that address. PJSIP's lines about calls to unknown extensions have no session either, and
 their answer is a 404. Only answers by UDP confirm: a TCP segment may begin within a body that another sender
 wrote, and for TCP the kernel knows the connection.
 
 Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1), byte for byte. A
-repeat confirms no further line. Its nonce or digest identifies it; its Call-ID does not, because many guesses
-may share one. As a sign of a guess, a 403 with a known digest still counts: guesses that differ only in their
-password get the same 403, but each gets its own 401 before.
+repeat confirms no further line. The nonce or the digest of an answer identifies it; the Call-ID does not,
+because many guesses may share one. However, a 403 with a known digest still shows a guess: guesses that
+differ only in their password get the same 403, but each gets its own 401 before.
 
 Bounds: those of the senders and sessions (``sender.py``), and the nonces and digests of ``MOST`` answers, of
 which the oldest are discarded first. Times are monotonic seconds.
@@ -50,7 +52,7 @@ _FORBIDDEN, _NOT_FOUND = 403, 404
 
 
 class Answers:
-    """The answers to each sender and in each session."""
+    """The answers that the wire saw, by their sender and by their session."""
 
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
@@ -59,7 +61,8 @@ class Answers:
     def record(self, answer: Challenge, sender: Address, now: float, since: float | None = -inf) -> bool:
         """Record an answer to ``sender``; return whether it shows a guess that chan_sip may not report.
 
-        AMI has reported successes without interruption ``since`` then; None if it does not.
+        ``since`` is the time since when AMI has reported successes without interruption, None if it does not
+        now.
         """
         session = self._senders.session(sender, session_key(answer.call_id), now)
         is_new = self._is_new(session, answer, now)
@@ -104,7 +107,7 @@ class Answers:
         self._senders.session(sender, session_key(call_id), now).begun = now
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
-        """Whether an answer confirms the line ``event``; that answer is used up."""
+        """Whether a recent answer confirms the log line of ``event``; each answer confirms one line only."""
         sender = self._senders.find(event.remote.address)
         probe = event.kind is EventKind.FAILED_ACL and event.acl_name == "no_extension_match"
         answers = sender.answers if sender is not None else None

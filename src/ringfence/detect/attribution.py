@@ -5,18 +5,21 @@ user name, or by an ESC, which does not appear in the line (``main/term.c:term_s
 name the address in the Via header. Such a report counts only if its address is confirmed:
 
 - Another source, whose address is reliable, reports the same attempt.
-- The wire saw an answer to a request of exactly that address: for PJSIP with the same Call-ID, for chan_sip
-  with the same nonce, otherwise one answer for each line (``answers``). Or it saw challenges without a
-  success (``wire``).
+- The wire (the answers that leave this host, copied by the kernel) shows an answer to a request of exactly
+  that address: for PJSIP with the same Call-ID, for chan_sip with the same nonce, otherwise one answer for
+  each line (``answers``). Or it shows challenges without a success (``wire``).
 - The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender that
   forges lines can guess ports. So the connections of an address no longer count if most lines with this
   address have none (``backing``).
 
-A report without confirmation waits (``PATIENCE``) and is then *unconfirmed*: listed, without a ban. If the
-wire would have seen the challenge, a line without one is a forgery and is not listed. While neither AMI nor
-the wire reports an Asterisk, a line by UDP counts as a claim if it can contain only one address, which a
-security line of chan_sip does not. Without the wire, chan_sip's events and notices confirm each other
-(``agreement``).
+A report that nothing confirms waits ``PATIENCE`` seconds. Then it is *unconfirmed*: it is listed, but leads
+to no ban. If the wire would have seen the challenge of a true attempt and saw none, the report is a forgery
+and is not listed.
+
+A log line by UDP needs no confirmation while neither AMI nor the wire reports its Asterisk: it counts as a
+claim. This does not apply to a line that can contain several addresses, nor to the security lines of
+chan_sip, whose address is the text of a Via header. Without the wire, chan_sip's events and NOTICE lines
+confirm each other (``agreement``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +63,7 @@ from ringfence.model import (
     Transport,
 )
 
-_MOST_AT_ONCE = 100  # challenges beyond the limit that count as attempts at once, of one sender
+_MOST_AT_ONCE = 100  # the most attempts of one sender that one tick makes of unreported challenges
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
 BLIND = 10.0
@@ -100,7 +103,7 @@ class Attribution:
         self._several = sources.several
 
     def configure(self, sources: KnownSources) -> None:
-        """Use other sources from now on."""
+        """Use other ``sources`` from now on."""
         self._several = sources.several
         self._confirmation.sources = sources
         self.proxies.networks = sources.proxies
@@ -113,14 +116,15 @@ class Attribution:
 
     @property
     def evicted(self) -> int:
-        """The number of sessions and open attempts that were discarded to stay within the bounds."""
+        """The number of sessions, attempts and events that were discarded early to stay within the bounds."""
         return self._senders.evicted + self.proxies.evicted
 
     def observe(self, event: SecurityEvent, now: float, *, direct: bool = False) -> Sequence[Finding]:
         """Handle an event that arrived at ``now`` (monotonic seconds).
 
-        A new attempt is last, because it is judged with all that the same event shows of earlier ones.
-        ``direct``: the event waited for a leg, and did not come through a proxy.
+        Return the findings. A new attempt comes last: the event may also prove the address of earlier
+        attempts, and these proofs count when the new attempt is judged. ``direct``: the request did not come
+        through a proxy, so the event is not searched for a proxy's client.
         """
         if event.readings:
             backed = self._ambiguous.backed(event.readings, now)
@@ -143,9 +147,11 @@ class Attribution:
         return (*self._proofs.on_response(event, now), *found) if _is_claim(latest) else found
 
     def _of_proxy(self, reported: ProxyEvent, now: float) -> Sequence[Finding]:
-        """Handle an event of a request that came through a proxy.
+        """Handle an event whose request came, or may have come, through a SIP proxy.
 
-        The leg to the client confirms its address, but its proof is at most a nonce.
+        If the client is known, the challenge from the proxy to the client confirms the client's address, but
+        its proof is at most a nonce. If it is unknown, an event of PJSIP is an unconfirmed attempt, and an
+        event of chan_sip is handled as if there were no proxy.
         """
         event = reported.event
         if not reported.known:
@@ -174,7 +180,7 @@ class Attribution:
         return (*proven, *found)
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report of an attempt; nothing follows at once if it waits for confirmation."""
+        """Handle a report of an attempt; return nothing yet if the report waits for confirmation."""
         source = event.source
         named = event.service is _SIP and event.kind is not _HIDDEN and not event.forgeable
         naming = self._agreement.record(event, now) if named else None
@@ -202,7 +208,7 @@ class Attribution:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
             return self._if_first(self._confirmation.with_proof(attempt, event, now), event, now)
-        # The wire is queried only for the first report, because most reports are repeated ones.
+        # The wire is queried only for the first report of an attempt: most reports are further ones.
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
@@ -214,7 +220,7 @@ class Attribution:
         """Handle challenges that the wire saw at ``now``, which is ``wall`` seconds since the epoch.
 
         Challenges prove the addresses of responses, confirm reports that wait, and reveal hidden attempts.
-        ``asterisk`` is the name of the Asterisk, for challenges that no event has attributed to one yet.
+        ``asterisk`` is the assumed Asterisk of a challenge, if no event has shown yet which one sent it.
         """
         self._confirmation.sees_wire = True
         found: list[Finding] = []
@@ -242,7 +248,7 @@ class Attribution:
         return found
 
     def _on_proxied(self, challenge: Challenge, asterisk: str, now: float, wall: float) -> Iterator[Finding]:
-        """Handle a challenge that may have gone to or left from a proxy; yield what follows from that."""
+        """Handle a challenge that may go to a proxy or come from one; yield the findings."""
         passage = self.proxies.passage(challenge)
         if passage is _DIRECT:
             for event in self.proxies.release(challenge):
@@ -283,10 +289,10 @@ class Attribution:
     def observe_requests(
         self, requests: Iterable[ObservedRequest], now: float, asterisk: str
     ) -> Sequence[Finding]:
-        """Handle requests copied from suspects: a nonce that was sent only to their address proves it.
+        """Handle SIP requests of suspects that the kernel copied for the wire.
 
-        The proof holds for the sessions that the request names, because only the receiver of the nonce can
-        have written it.
+        If a request contains a nonce that was sent only to its source address, that address is proven for the
+        sessions that the request names, because only the receiver of the nonce can have written the request.
         """
         self._confirmation.sees_wire = True
         found: list[Finding] = []
@@ -327,11 +333,14 @@ class Attribution:
     def _hidden_attempt(
         self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
     ) -> Sequence[Finding]:
-        """Handle a challenge that Asterisk does not report as an attempt of its sender."""
+        """Handle a challenge as a hidden attempt of ``sender``: Asterisk's events do not report it."""
         return _suspected(self.observe(_hidden_event(challenge, sender, source, wall), now))
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
-        """Yield what earlier lines report that wait: the kernel lists their connection only now."""
+        """Yield the findings about earlier lines that wait and name the same address and port.
+
+        The kernel lists their TCP connection only now.
+        """
         while (report := self._waiting.oldest_of(remote)) is not None:
             confirmed = self._confirmation.confirmed(report.attempt, report.event, now)
             if confirmed is None:
@@ -343,7 +352,7 @@ class Attribution:
     # -- deduplication and proofs -----------------------------------------------------------------------
 
     def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Return a confirmed attempt if this is the first report of it, otherwise the duplicate report."""
+        """Return a confirmed attempt if this is the first report of it, otherwise a duplicate report."""
         if event.service is _SIP and event.kind is not _HIDDEN:
             # chan_sip's lines name no session: a later proof finds the attempt by this number.
             attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)
@@ -353,7 +362,7 @@ class Attribution:
         return self._attributed(self._confirmation.in_session(attempt, event, now), event, now)
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Return a new attempt, which may also prove its session."""
+        """Return a new attempt, and the proof of its session if the attempt proves it."""
         new = AttributedAttempt(attempt, now)
         if not self._confirmation.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
             return (new,)
@@ -365,7 +374,11 @@ class Attribution:
         return sender is not None and now - sender.diverted < SESSION_LIFE
 
     def _conclude(self, report: UnconfirmedReport, now: float) -> Sequence[Finding]:
-        """Return the verdict on an attempt that nothing has confirmed in time."""
+        """Return the findings about a report that nothing confirmed while it waited.
+
+        By now it may be a duplicate, or be confirmed. Otherwise it is a forgery or an unconfirmed attempt.
+        Return () for an unconfirmed attempt that is listed already.
+        """
         attempt, event, at = report.attempt, report.event, report.at
         tag = self._senders.match_report(event, attempt.address, at)
         if tag is not None:
@@ -390,15 +403,15 @@ class Attribution:
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _agrees(self, report: UnconfirmedReport) -> bool:
-        """Whether chan_sip's event and its notice agree, and the wire cannot show the truth."""
+        """Whether an event and a NOTICE line of chan_sip agree, and the wire does not see every challenge."""
         return report.naming is not None and report.naming.agrees and not self._confirmation.wire_sees_all
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:
-        """Whether AMI and the wire have stopped since the report, so that no source can confirm it."""
+        """Whether the report counts as a claim now: AMI and the wire have stopped since it arrived."""
         return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the address in the line of a login is confirmed, or log lines are the only source."""
+        """Whether the address in the log line of a login is confirmed, or only logs report its Asterisk."""
         return self._confirmation.confirms_login(event, now)
 
 
@@ -407,7 +420,7 @@ def _is_claim(found: AttributedAttempt) -> bool:
 
 
 def _hidden_event(challenge: Challenge, sender: Address, source: SourceId, wall: float) -> SecurityEvent:
-    """Return the event that Asterisk should have reported of a challenge."""
+    """Return an event of kind HIDDEN for a challenge that Asterisk did not report."""
     remote = Endpoint(sender, challenge.port, challenge.transport)
     return SecurityEvent(
         source, _HIDDEN, challenge.service, remote, wall, challenge.account, challenge.call_id
@@ -415,14 +428,14 @@ def _hidden_event(challenge: Challenge, sender: Address, source: SourceId, wall:
 
 
 def _claimed_by_tcp(found: Iterable[Finding]) -> list[Finding]:
-    """Return findings with each attempt marked: as a claim it leads to a ban of TCP."""
+    """Return the findings, changed so that claimed bans for their attempts block TCP instead of UDP."""
     return [
         evolve(one, claimed=Scope.SIP_TCP) if isinstance(one, AttributedAttempt) else one for one in found
     ]
 
 
 def _suspected(found: Iterable[Finding]) -> list[Finding]:
-    """Return findings with each claim marked: its sender is a suspect."""
+    """Return the findings, with each claimed attempt marked: its sender is a suspect."""
     return [
         evolve(one, suspect=True) if isinstance(one, AttributedAttempt) and _is_claim(one) else one
         for one in found

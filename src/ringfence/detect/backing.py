@@ -4,11 +4,11 @@ A sender can make Asterisk write a line with any address and port, but only a ho
 complete a handshake. However, a sender that forges lines can guess ports, and a victim may have many
 connections. So each address has a count of lines with and without a connection. A line with a connection is
 confirmed only if at most ``UNBACKED`` times as many lines had none. A forger must try some 28 000 ports for
-one match. A sender could also forge lines about itself to spoil its own count, but it needs ten for each
-hidden guess, and an alarm names it.
+one match. A sender could also forge lines about its own address, so that its lines are no longer confirmed.
+But it needs ten forged lines for each hidden guess, and an alarm names it.
 
-A line is counted as soon as it arrives, and is subtracted if another source confirms it. If it were counted
-later, a forger could try a thousand ports before its first line counts.
+A line without a connection is counted as soon as it arrives. The count is reduced again if another source
+confirms the line. If it were counted later, a forger could try a thousand ports before its first line counts.
 
 The counts are part of the sender (``sender.py``), and so are their bounds. Times are monotonic seconds.
 """
@@ -25,38 +25,41 @@ UNBACKED = 10
 """The number of lines without a connection that are allowed for each line with one."""
 
 GUESS = 250
-"""The least length of a guess by SIP (bytes): none is shorter than 300, with its headers."""
+"""The bytes that a SIP connection must have sent for a guess; real ones have 300 or more, with headers."""
 
 LOGIN = 14
-"""The least length of a login to the manager interface (bytes): ``Action:Login`` and two line feeds."""
+"""The bytes that a manager connection must have sent for a login: ``Action:Login`` and two line feeds."""
 
 
 class Connections(Protocol):
     """The TCP connections to this host, as the kernel reports them."""
 
     def has(self, remote: Endpoint) -> bool:
-        """Whether that address and port has a connection, or had one within a minute."""
+        """Whether the kernel has, or had within a minute, a connection from that address and port."""
 
     def backs(self, remote: Endpoint, length: int) -> bool:
-        """Whether that address and port has or had a connection, and sent ``length`` bytes for this line."""
+        """Whether ``remote`` has or had a connection that sent ``length`` bytes for this line.
+
+        Each byte counts for one line only.
+        """
 
     def had_any(self, address: Address) -> bool | None:
         """Whether that address has or had any connection within a minute; None if that is unknown."""
 
 
 class NoConnections:
-    """A substitute for the kernel, for replays: it confirms no line and excludes none."""
+    """A substitute for the kernel, for replays: it knows no connections."""
 
     def has(self, remote: Endpoint) -> bool:  # noqa: ARG002 - the protocol's
-        """Return False."""
+        """Return False: no connection is known."""
         return False
 
     def backs(self, remote: Endpoint, length: int) -> bool:  # noqa: ARG002 - the protocol's
-        """Return False."""
+        """Return False: no connection is known, so no line is confirmed."""
         return False
 
     def had_any(self, address: Address) -> bool | None:  # noqa: ARG002 - the protocol's
-        """Return None."""
+        """Return None: it is unknown whether the address had a connection."""
         return None
 
 
@@ -68,7 +71,7 @@ class Backing:
         self._senders = senders
 
     def confirms(self, remote: Endpoint, service: Service, now: float) -> bool:
-        """Whether the kernel has, or had lately, the connection that a line of ``service`` names.
+        """Whether the kernel has, or had within a minute, the connection that a line of ``service`` names.
 
         Call this last: it is slow, and other sources confirm nearly all lines.
         """
@@ -89,12 +92,12 @@ class Backing:
         return self._connections.had_any(address) is False
 
     def record_unbacked(self, remote: Endpoint, now: float) -> None:
-        """Record that nothing has confirmed a line with a port yet."""
+        """Count a line without a connection, unless it names no port or came by UDP."""
         if remote.port and remote.transport is not Transport.UDP:
             self._lines(remote.address, now).unbacked += 1
 
     def forgive(self, remote: Endpoint, now: float) -> None:
-        """Undo :meth:`record_unbacked`: another source confirms the line."""
+        """Undo :meth:`record_unbacked`, because another source confirms the line."""
         if remote.port and remote.transport is not Transport.UDP:
             lines = self._lines(remote.address, now)
             lines.unbacked = max(0, lines.unbacked - 1)

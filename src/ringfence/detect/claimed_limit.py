@@ -1,11 +1,12 @@
 """Limits for bans on unproven evidence: their duration, and the number of new ones a minute.
 
-Anyone who can forge UDP source addresses can choose whom to get banned. So these bans are short, and their
-number a minute is limited. Beyond the limit, only two kinds of subjects are banned: those with an earlier
-claimed ban, and those that continue. A subject continues if it was refused a ban ``PERSISTS`` seconds ago and
-has made ``INSISTS`` times as many attempts as the rule needs. Otherwise a forger could use up the bans of
-each minute, and real guessers could continue for ever. With this exception, each forged ban beyond the limit
-costs the forger that many packets, and a minute has room for only a tenth as many of them.
+Anyone who can forge UDP source addresses can choose whom to get banned. So these bans (*claimed* bans) are
+short, and their number a minute is limited. Beyond the limit, only two kinds of subjects are banned: those
+with an earlier claimed ban, and those that continue. A subject continues if it was first refused a ban at
+least ``PERSISTS`` seconds ago and has made ``INSISTS`` times as many attempts as the rule needs. Without this
+exception a forger could use up the bans of each minute, and real guessers could continue for ever. With it, a
+forger needs ``INSISTS`` times as many packets for each ban beyond the limit, and the number of these bans a
+minute is a tenth of the limit (``SHARE``).
 
 Bounds: ``MOST`` subjects with a ban or a refusal, the oldest are discarded first and start again. Times are
 monotonic seconds.
@@ -31,7 +32,7 @@ ALARM_EVERY = 5.0
 
 
 class ClaimedLimit:
-    """The limiter of claimed bans, with the duration of each."""
+    """Decides whether a claimed ban is allowed now, and how long it lasts."""
 
     def __init__(self, terms: Claimed, most: int = MOST) -> None:
         self.terms = terms
@@ -45,9 +46,9 @@ class ClaimedLimit:
         self._refused_since: OrderedDict[Key, float] = OrderedDict()
 
     def allows(self, key: Key, now: float, times: float = 1.0) -> bool:
-        """Whether this subject may be banned now.
+        """Whether this subject may get a claimed ban now.
 
-        It has made ``times`` as many attempts as the rule needs.
+        ``times`` is the number of its attempts, divided by the number that the rule needs.
         """
         if key in self._before or self._has_room(self._new, now, self.terms.per_minute):
             return True
@@ -55,14 +56,17 @@ class ClaimedLimit:
         return self._insists(key, now, times) and self._has_room(self._insisting, now, most)
 
     def record_refusal(self, key: Key, now: float) -> None:
-        """Record that the limit of the minute refused a ban of this subject."""
+        """Record that the limit refused a ban of this subject."""
         self.refused = True
         self._refused_since.setdefault(key, now)
         if len(self._refused_since) > self._most:
             self._refused_since.popitem(last=False)
 
     def alarms(self, now: float) -> Sequence[AlarmChange]:
-        """Return the alarm that a ban was refused, unless it was raised just before."""
+        """Return the alarm that bans were refused, if any was refused since the last call.
+
+        Return it at most once in ``ALARM_EVERY`` seconds.
+        """
         refused, self.refused = self.refused, False
         if not refused or now - self._alarm_at < ALARM_EVERY:
             return ()

@@ -1,6 +1,6 @@
-"""Confirmation: what shows that the address of a report is right, other than a text of the sender.
+"""Confirmation: whether something other than the sender's text shows that a reported address is right.
 
-``attribution`` decides what follows from it, and its head lists the cases.
+``attribution`` decides what follows from it; its module docstring lists the ways of confirmation.
 """
 
 from attrs import Factory, frozen
@@ -23,13 +23,14 @@ _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 @frozen
 class KnownSources:
-    """Which sources report the Asterisks.
+    """The sources of each Asterisk, as far as the attribution must know them.
 
-    ``several`` names the Asterisks with more than one source. At other Asterisks each report is an attempt at
-    once. ``corroborated`` names those that AMI or the wire reports (None: the same); there a log line counts
-    only if something confirms it. ``assumed`` is the proof of attempts that only the wire could prove: a
-    replay of logs has no wire. ``proxies`` are the addresses of SIP proxies on this host, which stand for
-    their clients.
+    ``several`` names the Asterisks that have several sources, so that several reports may be one attempt. At
+    other Asterisks each report is an attempt at once. ``corroborated`` names the Asterisks that have AMI or
+    the wire as a source (None: the same as ``several``); there a log line counts only if something confirms
+    it. ``assumed`` is the proof of attempts that only the wire could prove: a replay of logs has no wire.
+    ``proxies`` are the addresses of SIP proxies on this host; Asterisk's events name them instead of their
+    clients.
     """
 
     several: frozenset[str] = frozenset()
@@ -39,10 +40,10 @@ class KnownSources:
 
 
 class Confirmation:
-    """Finds what confirms a report, and proves an address.
+    """Decides whether the address in a report is really the sender's, and how well it is proven.
 
-    ``sees_wire``: the wire source has delivered a packet, so addresses can be proven. ``wire_sees_all``: the
-    wire sees every challenge now.
+    ``sees_wire``: the wire source (answers that leave this host, copied by the kernel) has delivered a
+    packet, so addresses can be proven. ``wire_sees_all``: at present the wire sees every challenge.
     """
 
     def __init__(
@@ -69,7 +70,11 @@ class Confirmation:
         self.wire_sees_all, self._listening = wire, listening
 
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
-        """Whether a report needs confirmation. In a replay no kernel can confirm it."""
+        """Whether a report needs confirmation: it is a log line, and another source could confirm it.
+
+        A line by TCP always needs it, because the kernel knows the connections; but not in a replay, where
+        the kernel does not know them.
+        """
         stream = attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
         return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
 
@@ -81,14 +86,17 @@ class Confirmation:
         return self.wire_sees_all or self._listening is None or self._listening(asterisk) is not None
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the address in the line of a login is confirmed, or log lines are the only source."""
+        """Whether the address in the log line of a login is confirmed, or only logs report its Asterisk."""
         if not self._is_corroborated(event.source.asterisk):
             return True
         seen = self.sees_wire and bool(event.session) and self._wire.confirms(event, now)
         return seen or self._backing.confirms(event.remote, event.service, now)
 
     def confirmed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
-        """Return the attempt as a source other than text confirms it; None if no such source does."""
+        """Return the attempt with the address and proof that the wire or the kernel confirms.
+
+        Return None if neither confirms it.
+        """
         seen = self._confirmed_by_wire(attempt, event, now) if self.sees_wire else None
         if seen is not None:
             return seen
@@ -113,7 +121,10 @@ class Confirmation:
         return self._nonces.settled(claim, event.challenge, now)
 
     def would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the wire or the kernel would have seen a true attempt, so that this line is a forgery."""
+        """Whether the wire or the kernel would have seen a true attempt.
+
+        If so, an unconfirmed log line is a forgery.
+        """
         if not self.sees_wire or not self.wire_sees_all or now < self._wire.blind_until:
             return False
         return event.remote.transport is _UDP or self._backing.excludes(event.remote.address)
@@ -121,7 +132,8 @@ class Confirmation:
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt, whose address is reliable, with the best proof of it.
 
-        A claimed ban affects only UDP, so an attempt by a stream counts only if its connection is known.
+        A claimed ban affects only UDP. So an attempt by TCP is only listed (not ``trusted``) if it is not
+        proven and the kernel does not confirm its connection.
         """
         if self.sees_wire:
             attempt = self._nonces.settled(attempt, event.challenge, now)
@@ -137,7 +149,7 @@ class Confirmation:
     def in_session(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt with the proof of its session: an answered challenge proves the whole session.
 
-        Only the sender knows the Call-ID of a session, so no other sender can add to the session.
+        Only the sender knows the Call-ID of a session, so no other sender can add attempts to it.
         """
         if self.sources.assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
             return evolve(attempt, proof=self.sources.assumed)
@@ -149,5 +161,5 @@ class Confirmation:
 
 
 def has_session(attempt: Attempt) -> bool:
-    """Whether a proof of the attempt's session applies to it: by UDP, of PJSIP or seen on the wire."""
+    """Whether a proof of its session proves the attempt: it came by UDP, to PJSIP or as a hidden attempt."""
     return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event is _HIDDEN)

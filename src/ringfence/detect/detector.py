@@ -1,14 +1,14 @@
 """The detector: turns security events into judgements and bans.
 
 It uses no clock, no socket and no firewall. Its caller passes the time of each event, carries out the
-decisions and reports the bans back: by :attr:`Detector.banned` if there is a firewall, otherwise by
-:meth:`Detector.record_ban` and :meth:`Detector.record_unban`. While a subject is banned, its attempts are
+decisions, and makes the active bans known to it: by :attr:`Detector.banned` if there is a firewall, otherwise
+by :meth:`Detector.record_ban` and :meth:`Detector.record_unban`. While a subject is banned, its attempts are
 *late*: they were sent before the ban took effect. A ban of the SIP ports by UDP makes only attempts by UDP
 late, and attempts that prove the address still count.
 
 ``attribution`` decides which events are attempts, and of which address. ``judge`` decides which ban follows,
-and ``phones`` which phones fail. Each method that handles something returns the effects, in their order:
-attempts with the bans that follow, alarms for the administrator, and logins that make a friend.
+and ``phones`` which phones fail. A method that handles an input returns its effects in order: attempts with
+the bans that follow, alarms for the administrator, and logins that make a friend.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -83,17 +83,17 @@ Judged = tuple[Judgement, *tuple[AlarmChange, ...]]
 
 @frozen
 class Bounds:
-    """The most attempts and sessions that a detector keeps."""
+    """The greatest numbers of attempts and of sessions that a detector keeps."""
 
     attempts: int = MAX_ATTEMPTS
     sessions: int = MAX_SESSIONS
 
 
 class Detector:
-    """The attribution of events, the history of each subject, and the judge.
+    """Turns the reports of the sources into judgements, alarms and logins.
 
-    It has more than twenty methods because it is the only interface of the package: seven kinds of input, the
-    bans that its caller reports, and four questions.
+    It connects the attribution of events, the history of each subject, and the judge. It has more than twenty
+    methods because it is the only interface of the package.
     """
 
     def __init__(
@@ -126,7 +126,11 @@ class Detector:
     def configure(
         self, rules: tuple[Rule, ...], sources: KnownSources | None = None, claimed: Claimed | None = None
     ) -> Sequence[Effect]:
-        """Use new rules, also for the attempts in memory. Counts of prefixes and accounts start again."""
+        """Use new rules, sources and limits; return the changes that clear alarms about the old rules.
+
+        New rules also apply to the attempts in memory. If the rules or limits have changed, the counts of
+        prefixes and accounts start again.
+        """
         self._attribution.configure(sources if sources is not None else KnownSources())
         claimed = claimed if claimed is not None else Claimed()
         if rules == self.rules and claimed == self._claims.terms:
@@ -170,7 +174,7 @@ class Detector:
         return [*effects, *self._on_findings(found, now)] if found else effects
 
     def _is_proxy(self, event: SecurityEvent) -> bool:
-        """Whether an event names a proxy, whose client may have sent the request."""
+        """Whether an event names a SIP proxy of this host, so that the sender may be one of its clients."""
         return event.service in _PHONES and self._attribution.proxies.networks.covers(event.remote.address)
 
     def observe_challenges(
@@ -183,7 +187,10 @@ class Detector:
     def observe_requests(
         self, requests: Iterable[ObservedRequest], now: float, asterisk: str
     ) -> Sequence[Effect]:
-        """Handle requests copied from suspects, which may prove an address."""
+        """Handle SIP requests of suspects that the kernel copied for the wire source.
+
+        If a request contains a nonce that was sent only to its source address, that address is proven.
+        """
         self._friend_attempts.sees_wire = True
         return self._on_findings(self._attribution.observe_requests(requests, now, asterisk), now)
 
@@ -211,7 +218,7 @@ class Detector:
         return effects
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
-        """Record that an address is proven for a session; return the ban that follows."""
+        """Record that an address is proven for a session; return the effects, which may be a ban."""
         address = proof.address
         subject = self._subjects.of(address)
         raised = self._history.prove(subject.key, proof.session, proof.proof)
@@ -253,13 +260,17 @@ class Detector:
         return [*alarms, Login(event)]
 
     def observe_contact(self, contact: Contact, now: float) -> Sequence[Effect]:
-        """Handle a contact: if guesses failed there, its login may be hidden from the events."""
+        """Handle a contact of a phone; return an alarm if guesses failed at its address before.
+
+        The contact may come from a login with a guessed password that the events do not show.
+        """
         return () if contact.gone else self._friend_attempts.on_contact(contact, now)
 
     def unshielded(self, now: float) -> frozenset[Address]:
-        """Return the friends that the limiter must not pass now.
+        """Return the friends that the limiter must not exempt now, after guesses that nothing can prove.
 
-        If the /64 around a friend is banned, the kernel exempts the friend in that ban, so it stays.
+        A friend in a banned /64 is left out: the same list of the kernel exempts it from that ban, so it
+        stays on the list.
         """
         return frozenset(
             address
@@ -270,7 +281,7 @@ class Detector:
     # -- judging attempts -------------------------------------------------------------------------------
 
     def _on_attempt(self, found: AttributedAttempt) -> Sequence[Effect]:
-        """Judge an attributed attempt, unless it is forged."""
+        """Judge an attempt of the attribution, unless it is forged."""
         attempt = found.attempt
         if found.verdict is not _ATTEMPT:
             subject = self._subjects.of(attempt.address)
@@ -289,8 +300,8 @@ class Detector:
     def judge(self, attempt: Attempt, now: float, claimed: Scope = _NARROW) -> Judged:
         """Count one attempt under each rule that counts its kind. The first rule that is full decides.
 
-        The judgement comes first, and the alarms that follow from it after it. ``claimed`` is the scope of a
-        claimed ban.
+        Return the judgement, followed by the alarms that it causes. ``claimed`` is the scope of a claimed
+        ban.
         """
         self.counts.by_kind[attempt.kind][attempt.proof] += 1
         subject = self._subjects.of(attempt.address)
@@ -338,7 +349,10 @@ class Detector:
     # -- bans -------------------------------------------------------------------------------------------
 
     def _is_banned(self, subject: Subject, scope: Scope, now: float) -> bool:
-        """Whether ``subject`` is banned. A ban of Asterisk's ports stops all attempts, like a full one."""
+        """Whether ``subject`` is banned with ``scope``.
+
+        For FULL, a ban of all SIP ports counts too, because it also stops all attempts.
+        """
         if self._bans.has(subject, scope, now) or self.banned(subject.network, scope):
             return True
         return scope is _FULL and (self._bans.has(subject, _SIP, now) or self.banned(subject.network, _SIP))
@@ -353,7 +367,7 @@ class Detector:
         self._history.consume(key_of(subject))
 
     def record_all_unbanned(self) -> None:
-        """Count attempts of each banned subject again, starting from zero."""
+        """Remove all bans: attempts of each banned subject count again, from zero."""
         for subject in self._bans.subjects:
             self.record_unban(subject)
 
@@ -371,7 +385,7 @@ class Detector:
     # -- queries ----------------------------------------------------------------------------------------
 
     def subject_of(self, address: Address) -> Network:
-        """Return the network that is counted and banned for ``address``."""
+        """Return the network in which ``address`` is counted and banned."""
         return self._subjects.of(address).network
 
     def summary_of(self, address: Address, now: float) -> AddressSummary:
@@ -389,7 +403,10 @@ class Detector:
         )
 
     def _counts(self, subject: Subject, now: float) -> list[Count]:
-        """Return how near each rule is for a subject; for a friend, by the limits for friends."""
+        """Return how near each rule is to a ban of a subject.
+
+        For a proven friend, the limits for friends apply.
+        """
         counts = self._judge.counts(subject, now)
         if not subject.proven or subject.exempt:
             return counts

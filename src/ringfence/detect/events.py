@@ -1,4 +1,4 @@
-"""What one security event shows by itself: its role in a session, its attempt, and the proof of its address.
+"""The facts that one security event shows alone: its role in a session, its attempt, its address's proof.
 
 ``session`` combines the roles of several events, and ``attribution`` the evidence of several sources.
 """
@@ -28,12 +28,12 @@ AddressKey = int | bytes
 
 
 class Role(enum.Enum):
-    """The role of an event in its session."""
+    """The role of an event in its session; ``session`` explains how roles become attempts."""
 
     OPENER = enum.auto()
     CHALLENGE = enum.auto()
     FAILED = enum.auto()
-    HALF = enum.auto()  # reported twice for a request: chan_sip's ACL of a peer, IAX2's unknown peer
+    HALF = enum.auto()  # comes twice for each request: chan_sip's ACL of a peer, IAX2's unknown peer
     PROBE = enum.auto()
     SUCCESS = enum.auto()
     NONE = enum.auto()
@@ -85,8 +85,9 @@ _STRANGER = "anonymous"
 def role_of(event: SecurityEvent) -> Role:
     """Return the role of ``event`` in its session. A tampered packet is never a success.
 
-    A dialplan line with an unknown name comes from a pattern of the administrator (``parse/custom.py``). If a
-    caller with an account dials an unknown number, it has only misdialled.
+    A dialplan line with an unknown ACL name comes from a pattern of the administrator (``parse/custom.py``):
+    it is a failure. A log line about a caller that has an account and dials an unknown number has no role,
+    because the caller has only misdialled.
     """
     if event.kind is not _FAILED_ACL:  # nearly all events
         role = _ROLES.get((event.service, event.kind, ""), _NONE)
@@ -141,7 +142,10 @@ def is_trusted(event: SecurityEvent) -> bool:
 
 
 def session_id(event: SecurityEvent) -> bytes:
-    """Return the session of an event. Lines name no session: their port or account stands for it."""
+    """Return the session id of an event as a key.
+
+    Log lines name no session. For some of them the port or the account stands for it; otherwise it is empty.
+    """
     session = event.session
     if session:  # nearly all events
         return session if len(session) <= _MAX_SESSION else session_key(session)
@@ -153,23 +157,23 @@ def session_id(event: SecurityEvent) -> bytes:
 
 
 def shared_session_id(event: SecurityEvent) -> bytes:
-    """Return the session whose attempts all sources report.
+    """Return a session id that is the same in all sources' reports of one attempt.
 
     PJSIP's sources all name the Call-ID. chan_sip's log names no session, and elsewhere the sources name
-    different ones, so there all failures of one kind are one session. At chan_sip a refusal by an ACL is of
-    the same kind as a guess.
+    different ones. So there all failures of one kind share one id. At chan_sip a refusal by an ACL is of the
+    same kind as a guess.
     """
     if event.service is Service.PJSIP:
         return session_key(event.session)
     if event.service is Service.AMI:
         return b""  # one failure has two texts in its log, and three kinds of events
     if event.service is _SIP and event.acl_name != "no_extension_match":
-        return b"guess"  # the wire shows no kind of failure: with alwaysauthreject both get a 401 and a 403
+        return b"guess"  # to the wire both look the same: with alwaysauthreject both get a 401 and a 403
     return f"{event.kind}/{event.acl_name}".encode()
 
 
 def attempt_from(event: SecurityEvent, kind: AttemptKind) -> Attempt:
-    """Return the attempt that an event reports, with what that event alone shows."""
+    """Return the attempt that an event reports, with the facts that this event alone shows."""
     remote, service, source = event.remote, event.service, event.source
     return Attempt(  # positional, because keywords take a tenth of the time of an event
         source.asterisk,

@@ -1,4 +1,4 @@
-"""Findings of the attribution: new attempts, and what is learned of attempts that are known."""
+"""Findings of the attribution: new attempts, and new facts about known attempts."""
 
 import enum
 from collections.abc import Sequence
@@ -11,16 +11,17 @@ class Verdict(enum.Enum):
     """The verdict of all sources together on an attempt."""
 
     ATTEMPT = enum.auto()  # an attempt, confirmed or not
-    FORGED_LINE = enum.auto()  # a log line without the challenge that the wire would have seen
-    FORGED_HEADER = enum.auto()  # chan_sip's event of an attempt for which the log names another address
+    FORGED_LINE = enum.auto()  # a log line; the wire would have seen the challenge, but saw none
+    FORGED_HEADER = enum.auto()  # an event of chan_sip; a NOTICE line names another address for it
 
 
 @event_values.frozen
 class AttributedAttempt:
     """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
 
-    ``suspect``: only the wire reported the attempt, and its address is unproven. So requests from it should
-    be copied. ``claimed`` is the scope of a ban by claims: TCP only for a client of a SIP proxy.
+    ``suspect``: only the wire reported the attempt, and its address is unproven. So the kernel should copy
+    the requests of this address. ``claimed`` is the scope of a claimed ban for it: TCP for a client of a SIP
+    proxy that came by TCP, otherwise UDP.
     """
 
     attempt: Attempt
@@ -32,9 +33,10 @@ class AttributedAttempt:
 
 @event_values.frozen
 class DuplicateReport:
-    """A report by ``source`` of an attempt that another source reported: of ``address`` in ``session``.
+    """A report by ``source`` of an attempt that another source has already reported.
 
-    ``forged_address`` is the address that the request itself names, if it is another one.
+    ``address``, ``session`` and ``service`` identify the attempt. ``forged_address`` is the address that the
+    request names instead, None if it names the true one.
     """
 
     address: Address
@@ -46,7 +48,7 @@ class DuplicateReport:
 
 @event_values.frozen
 class NewProof:
-    """A proof of the address of all attempts of ``address`` in ``session`` at an Asterisk."""
+    """A proof that all attempts in ``session`` at ``asterisk`` that name ``address`` came from there."""
 
     asterisk: str
     address: Address
@@ -56,14 +58,14 @@ class NewProof:
 
 @event_values.frozen
 class UnprovableGuess:
-    """A guess of ``address`` with a nonce that was also sent to another address at its request."""
+    """A guess with a nonce that only ``address`` requested, but that was also sent to another address."""
 
     address: Address
 
 
 @event_values.frozen
 class ClientLogin:
-    """A login through a proxy; ``event`` names the client."""
+    """A login through a SIP proxy; ``event`` names the client of the proxy as its sender."""
 
     event: SecurityEvent
 
@@ -72,7 +74,10 @@ Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | Cli
 
 
 def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
-    """Return another report of attempt ``tag``, and its better proof. PJSIP's has a session number."""
+    """Return the finding that ``event`` is another report of the attempt ``tag``, and the proof that it adds.
+
+    A report of PJSIP adds none here, because PJSIP's attempts are proven by session (``proofs``).
+    """
     report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.forged_address)
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
         return (report,)

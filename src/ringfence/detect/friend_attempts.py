@@ -1,15 +1,17 @@
 """Attempts of friends: broken phones, attackers at a friend's address, and guesses that nothing can prove.
 
-Friends have their own limits (``Rule.for_friends``). Only proven attempts count against them, so claimed
-evidence never bans a friend. A failure on an account that works at the address is a broken phone
+Friends have their own limits (``Rule.for_friends``). If the wire (the answers that leave this host, copied by
+the kernel) can prove addresses, only proven attempts count. Otherwise claimed attempts count too, but only a
+proven attempt leads to a ban. A failure on an account that works at the address is a broken phone
 (``phones``).
 
-Asterisk checks the password of a request whose nonce it never sent, and answers ``stale`` to the right one.
-Such a guess stays unproven for ever. A phone that answers with an old nonce makes one such failure.
-``UNPROVEN`` in an hour indicate an attacker at the friend's address, or one that forges it. The limiter does
-not exempt such a friend for a while.
+Asterisk checks the password of a request even if the request contains a nonce that Asterisk never sent, and
+answers ``stale`` if the password is right. Nothing can prove such a guess. A phone that answers with an old
+nonce makes one such failure. ``UNPROVEN`` of them in an hour indicate an attacker that uses the friend's
+address, or forges it. This raises an alarm, and the limiter does not exempt the friend for
+``UNSHIELDED_FOR``.
 
-Bounds: ``MOST`` friends of each kind of failure, the oldest are discarded first. Times are monotonic seconds.
+Bounds: ``MOST`` friends in each table, the oldest are discarded first. Times are monotonic seconds.
 """
 
 from collections import OrderedDict, deque
@@ -45,7 +47,7 @@ UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
 
 PROVEN_WITHIN = 2.0
-"""How late (seconds) the proof of a guess may come."""
+"""How long the proof of a guess may come after the guess (seconds)."""
 
 MOST = 1_024
 _MOST_ACCOUNTS = 256
@@ -59,7 +61,11 @@ Consequence = tuple[Decision | None, Sequence[AlarmChange]]
 
 @define
 class _Failures:
-    """The failures of a friend: the times that each limit counts, and the latest time of each account."""
+    """The failures of a friend.
+
+    ``times`` are the times of the latest failures, for each rule and limit. ``accounts`` has the time of the
+    latest failure on each account.
+    """
 
     times: dict[tuple[str, int], deque[float]] = Factory(dict)
     accounts: OrderedDict[str, float] = Factory(OrderedDict)
@@ -68,8 +74,8 @@ class _Failures:
 class FriendAttempts:
     """Decides what follows from the attempts, logins and contacts of friends.
 
-    ``sees_wire``: the wire can prove an address. Without the wire no better proof than a claim exists, so a
-    claim counts as certain.
+    ``sees_wire``: the wire can prove an address. Without the wire, an attempt by UDP has no better proof than
+    a claim. So a claim counts as certain then.
     """
 
     def __init__(self, subjects: Subjects, history: History, counts: Counts) -> None:
@@ -103,9 +109,9 @@ class FriendAttempts:
         return None, ()
 
     def on_certain(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return what follows from an attempt that is certainly a friend's.
+        """Return what follows from an attempt that certainly came from a friend's address.
 
-        It is a broken phone, or an attacker at that address.
+        Either the phone is broken, or there is an attacker at that address.
         """
         works = self._friends.worked_at(attempt.account, subject.address)
         alarms: list[AlarmChange] = []
@@ -121,7 +127,7 @@ class FriendAttempts:
     def _decide(self, subject: Subject, attempt: Attempt, now: float, *, works: bool) -> Decision | None:
         """Return the ban that follows; ``works``: the account works at that address.
 
-        An attempt that only claims its address counts, but leads to no ban.
+        An attempt with only a claimed address counts, but leads to no ban.
         """
         for rule in self._rules:
             if attempt.kind not in rule.counts:
@@ -169,7 +175,7 @@ class FriendAttempts:
         return failures
 
     def nearest(self, rule: Rule, subject: Subject, now: float) -> Count:
-        """Return how near the nearest of the limits for friends is."""
+        """Return the count for that of the rule's limits for friends that is nearest to a ban."""
         failures = self._failures.get(subject.key) or _Failures()
         counts = []
         for number, window in rule.for_friends:
@@ -184,11 +190,14 @@ class FriendAttempts:
     # -- logins and contacts ----------------------------------------------------------------------------
 
     def on_success(self, event: SecurityEvent, now: float) -> Sequence[AlarmChange]:
-        """Return the alarms about a login: its password may have been guessed."""
+        """Return the alarms about a login: the password may have been guessed."""
         return [*self._phones.on_success(event, self._failed_guesses(event.remote.address, now), now)]
 
     def on_contact(self, contact: Contact, now: float) -> Sequence[AlarmChange]:
-        """Return the alarm about a contact: if guesses failed there, its login may be hidden."""
+        """Return the alarm about a contact if guesses failed at its address.
+
+        A later guess may have been right, and the login may be hidden from the events.
+        """
         return [*self._phones.on_contact(contact, self._failed_guesses(contact.address, now))]
 
     def _failed_guesses(self, address: Address, now: float) -> int:
@@ -202,7 +211,10 @@ class FriendAttempts:
     # -- guesses that nothing can prove -----------------------------------------------------------------
 
     def on_unprovable(self, address: Address, now: float) -> AlarmChange:
-        """Return the alarm for guesses that nothing can prove; the limiter stops exempting such a friend."""
+        """Return the alarm about guesses of ``address`` that nothing can prove.
+
+        If the address is a friend, the limiter stops exempting it for ``UNSHIELDED_FOR``.
+        """
         friend = self._subjects.of(address).friend
         if friend:
             remember(self._unshielded, address, now, MOST)
@@ -215,7 +227,7 @@ class FriendAttempts:
         return [*self._unshielded]
 
     def tick(self, now: float) -> Sequence[AlarmChange]:
-        """Return the alarms of phones, and those about friends with guesses that stay unproven."""
+        """Return the alarms about phones, and those about friends whose guesses stayed unproven."""
         alarms = [*self._phones.tick(now)]
         due = [address for address, since in self._unproven.items() if now - since >= PROVEN_WITHIN]
         for address in due:

@@ -19,7 +19,7 @@ from ringfence.model import Address, EventKind, Friend, FriendReason, Network, S
 
 MOST = 65_536
 MOST_FORMER = 256
-"""The number of former addresses of one account: it must not displace all other accounts."""
+"""The most former addresses of one account, so that one account cannot displace all others."""
 
 FORMER_FOR = 30 * 86_400.0
 """How long a former reason is remembered (seconds)."""
@@ -63,7 +63,7 @@ def friend_from(event: SecurityEvent) -> Friend | None:
 
 
 class _Table(Generic[_K]):
-    """Friends, each under a key, the latest last; found by their address, their account and their network."""
+    """Friends, each under a key, the latest last. Look-ups are by address, by account and by network."""
 
     def __init__(self) -> None:
         self.entries: OrderedDict[_K, Friend] = OrderedDict()
@@ -111,7 +111,7 @@ class _Table(Generic[_K]):
 
 
 class Friends:
-    """The current reasons of all friends, and former friends."""
+    """The reasons why addresses are friends now, and the former reasons."""
 
     def __init__(self, most: int = MOST) -> None:
         self.outage_mode = False
@@ -149,7 +149,7 @@ class Friends:
         return known is None
 
     def remove(self, key: Key, now: float) -> Friend | None:
-        """Remove a reason; return it if it existed."""
+        """Remove a reason, which becomes a former one; return it, or None if it did not exist."""
         if key not in self._current.entries:
             return None
         friend = self._drop(key)
@@ -170,7 +170,10 @@ class Friends:
         return over
 
     def remember(self, friend: Friend) -> None:
-        """Add a former reason, which ended at its ``until``."""
+        """Add a former reason, which ended at its ``until``.
+
+        It is left out if its address is new and the account already has ``MOST_FORMER`` former addresses.
+        """
         key, former = (friend.address, friend.account), self._former
         if key not in former.entries and len(former.accounts.get(friend.account, ())) >= MOST_FORMER:
             return
@@ -205,7 +208,7 @@ class Friends:
         return tuple(self._current.at.get(address, {}).values())
 
     def of_account(self, account: str) -> tuple[tuple[Friend, ...], tuple[Friend, ...]]:
-        """Return the reasons of all addresses where ``account`` works, and those where it did in a month."""
+        """Return the reasons of addresses where ``account`` works, and those of its former addresses."""
         return self._current.of_account(account), self._former.of_account(account)
 
     @property

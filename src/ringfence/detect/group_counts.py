@@ -1,9 +1,9 @@
 """Counts over several subjects: the proven attempts of one prefix, or on one account.
 
 A count for each prefix or account counts the attempts and the subjects that made them. Only proven attempts
-count, so forged addresses cannot fill the tables. Bounds: ``MOST`` counts, those with the oldest last
-attempt are discarded first; of each, the last ``attempts`` times and as many subjects as a decision needs.
-Times are monotonic seconds.
+count, so forged addresses cannot fill the tables. Bounds: ``MOST`` counts, those with the oldest last attempt
+are discarded first. Each count keeps the times of the last ``attempts`` attempts and the last
+``MOST_SUBJECTS`` subjects. Times are monotonic seconds.
 """
 
 from collections import OrderedDict, deque
@@ -21,14 +21,17 @@ _K = TypeVar("_K", bound=Hashable)
 
 @define
 class GroupCount:
-    """The times of the last attempts, and the last attempt of each subject, the latest subject last."""
+    """The times of the last attempts, and the time of each subject's last attempt (latest subject last)."""
 
     times: deque[float]
     subjects: OrderedDict[Key, float] = Factory(OrderedDict)
 
 
 class GroupCounts(Generic[_K]):
-    """GroupCounts of attempts within ``seconds``, by prefix or account."""
+    """The counts of attempts within ``seconds``, by prefix or by account.
+
+    ``evicted`` is the number of counts that were discarded because there were more than ``most``.
+    """
 
     def __init__(self, attempts: int, seconds: float, most: int = MOST) -> None:
         self.attempts = attempts
@@ -60,7 +63,7 @@ class GroupCounts(Generic[_K]):
         return count
 
     def get(self, what: _K, now: float) -> GroupCount | None:
-        """Return the count of a prefix or account, without expired attempts, or None."""
+        """Return the count of a prefix or account, without expired attempts; None if there is no count."""
         count = self._group_counts.get(what)
         if count is not None:
             self._prune(count, now)

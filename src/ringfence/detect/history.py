@@ -1,4 +1,4 @@
-"""The attempts of each subject in packed form. A million subjects with one attempt each take some 80 MB.
+"""The attempts of each subject in packed form. A million subjects with one attempt each take some 50 MB.
 
 All rules use the same attempts, so each attempt is stored once, for the longest window of all rules. It is
 stored as bytes: the benchmark row "a million addresses, one attempt each, within an hour: ≤ 200 MB" fails
@@ -6,12 +6,15 @@ with objects, of which each takes 230 bytes with its account and its time. A *ke
 (:func:`key_of`).
 
 Subjects are grouped in generations by their last attempt. A generation covers a sixth of the longest window
-and expires as a whole. Bounds: ``max_attempts`` attempts of all subjects. Beyond it, subjects with a single
-claimed attempt are discarded first, the oldest first, because a forged datagram creates one at no cost. If
-few exist, the subject with the oldest last attempt is discarded. Both are counted in ``evicted``. ``MOST``
+and expires as a whole.
+
+Bounds: ``max_attempts`` attempts of all subjects. Beyond it, subjects with a single claimed attempt are
+discarded first, the oldest first, because a forged datagram creates one at no cost. If there are few of
+these, the subject with the oldest last attempt is discarded. Both are counted in ``evicted``. ``MOST``
 attempts of one subject are kept. Attempts already consumed by a ban are discarded first, then unconfirmed
-ones and floods (except the newest ``ASIDE``). Then follows, among those before the newest ``LATEST``, an
-attempt whose account occurs again later. So different accounts can still be counted if one account repeats.
+ones and floods (of each, the newest ``ASIDE`` stay). Then follows, among the attempts before the newest
+``LATEST``, one whose account occurs again later. So different accounts can still be counted if one account
+repeats.
 
 An account is cut to ``MAX_ACCOUNT`` bytes, so that senders cannot choose how much memory an attempt takes.
 """
@@ -35,7 +38,7 @@ LATEST = 24
 ASIDE = 16
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
-_SHARE = 8  # an eighth of the room is kept for subjects with a single claimed attempt, as each begins
+_SHARE = 8  # subjects with one claimed attempt, as each new one is, keep an eighth of the room
 _JOIN_WITHIN = 12.0  # seconds; a little more than the delay between two sources
 _MOST_NAMES = 16
 _SUBJECT_LENGTH = {4: 32, 6: 64}
@@ -102,7 +105,7 @@ def network_of(key: Key) -> Network:
 
 @event_values.frozen
 class Fact:
-    """An attempt as the rules see it.
+    """An attempt as the rules see it; ``at`` is its time (monotonic seconds).
 
     ``event`` is the kind of the event that reported it; ``unknown``: the account does not exist.
     ``consumed``: the attempt has led to a ban. ``claim_consumed``: it has led to a ban from unproven
@@ -165,7 +168,7 @@ class History:
         return self._size
 
     def add(self, key: Key, attempt: Attempt, now: float) -> list[bytes]:
-        """Record one attempt; return all stored attempts of the subject, oldest first."""
+        """Record one attempt; return all attempts of the subject in packed form, oldest first."""
         if self._ahead is None:
             self._ahead = attempt.time - now
         packed = self._pack(attempt, now)
@@ -208,7 +211,10 @@ class History:
         return raised
 
     def add_source(self, key: Key, session: int, service: Service, source: str, now: float) -> None:
-        """Record that ``source`` also reports an attempt: the oldest recent one without this source."""
+        """Record that ``source`` has also reported an attempt of this session and service.
+
+        It is the oldest recent attempt that this source has not reported yet.
+        """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
         kept = self.of(key)
@@ -234,7 +240,7 @@ class History:
             self._put_back(key, kept)
 
     def of(self, key: Key) -> list[bytes]:
-        """Return a copy of the attempts of a subject, oldest first."""
+        """Return a copy of the packed attempts of a subject, oldest first."""
         for generation in reversed(self._generations):
             kept = generation.others.get(key)
             if kept is not None:
@@ -261,12 +267,12 @@ class History:
         return [fact for fact in facts if fact.trusted and fact.at > since]
 
     def attempts(self, key: Key) -> tuple[Attempt, ...]:
-        """Return the attempts of a subject as values, oldest first."""
+        """Return the attempts of a subject, unpacked, oldest first."""
         subject = network_of(key)
         return tuple(self.attempt_of(packed, subject) for packed in self.of(key))
 
     def attempt_of(self, packed: bytes, subject: Network) -> Attempt:
-        """Return a packed attempt as a value."""
+        """Unpack an attempt. If no address is packed with it, its address is the first one of ``subject``."""
         at, delta, session, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
         end, forged = _ends(packed, how, event)
         own_address = packed[end : len(packed) - forged]
@@ -300,7 +306,10 @@ class History:
             yield key, [packed]
 
     def expire(self, now: float) -> None:
-        """Discard the subjects whose last attempt is older than ``seconds``."""
+        """Discard the generations in which each subject's last attempt is at least ``self.seconds`` old.
+
+        So a subject may stay up to a sixth of that time longer.
+        """
         stretch = self.seconds / _GENERATIONS
         while self._generations and now - self._generations[0].began >= self.seconds + stretch:
             self._size -= _size_of(self._generations.popleft())
@@ -338,7 +347,11 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard several subjects at once: the search for a dict's first entry passes all deleted ones."""
+        """Discard several subjects at once.
+
+        One at a time would be slow: each search for the first entry of a dict passes all entries deleted
+        before it.
+        """
         wanted = max(1, self._max // 256)
         tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
         if sum(map(len, tables)) * _SHARE >= self._max:
@@ -394,10 +407,12 @@ def time_of(packed: bytes) -> float:
 
 
 def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int, int]:
-    """Return the number of attempts that count, and how many are proven, unused by claimed bans, unknown.
+    """Return four numbers about packed attempts, without unpacking them.
 
-    These numbers nearly always show that no rule is full, in a tenth of the time that facts take. With
-    ``account``, only attempts at accounts that begin with it count.
+    The first is the number of attempts that count: trusted ones that are not consumed. The others are the
+    numbers of those among them that are proven, that no claimed ban has consumed, and whose account does not
+    exist. These numbers nearly always show that no rule is full, in a tenth of the time that facts take. With
+    ``account``, only attempts on accounts that begin with it count.
     """
     number = proven = fresh = unknown = 0
     for packed in kept:
@@ -414,7 +429,7 @@ def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int,
 
 
 def fact_from(attempt: Attempt, at: float) -> Fact:
-    """Return an attempt of the time ``at`` as the rules see it."""
+    """Return an attempt as the rules see it; it counts at ``at`` (monotonic seconds)."""
     return Fact(
         at,
         attempt.kind,

@@ -1,8 +1,9 @@
 """The judge: applies the rules to the history of a subject, and decides which ban follows.
 
-A full ban takes precedence over a claimed one. Among equal bans, the first rule in the table decides. The
-attempts behind a decision are consumed: they lead to no second ban. Friends have their own limits
-(``friend_attempts``), and claimed evidence never bans a friend.
+A *full* ban rests on proven attempts, a *claimed* ban on unproven ones (``rules``). A full ban takes
+precedence over a claimed one. Among equal bans, the first rule in the table decides. The attempts behind a
+decision are consumed: they lead to no second ban. Friends have their own limits (``friend_attempts``), and
+claimed evidence never bans a friend.
 """
 
 from collections.abc import Iterable, Sequence
@@ -70,9 +71,10 @@ class Judge:
         narrowed: bool = False,
         claimed: Scope = Scope.SIP_UDP,
     ) -> Decision | None:
-        """Return the ban that follows from the attempts ``kept`` of a stranger; ``attempt`` is the latest.
+        """Return the ban that follows from the packed attempts ``kept`` of a stranger, or None.
 
-        ``narrowed``: the stranger has a claimed ban already. ``claimed`` is the scope of a claimed ban.
+        ``attempt`` is the latest of them. ``narrowed``: the stranger has a claimed ban already. ``claimed``
+        is the scope of a claimed ban.
         """
         kind = attempt.kind
         decoy = attempt.account in self._decoys
@@ -115,7 +117,11 @@ class Judge:
         decoy: bool,
         narrowed: bool,
     ) -> list[Rule]:
-        """Return the rules that may be full, by a quick check. The list is nearly always empty."""
+        """Return the rules that may be full, by a quick check. The list is nearly always empty.
+
+        ``decoy``: the latest attempt is on a decoy account. ``narrowed``: only a full ban may follow. If only
+        a claimed ban could follow, and the limit of claimed bans refuses it, this is recorded.
+        """
         number, proven, fresh, unknown = summary(kept)
         if number < self._least[kind] and not decoy:
             return []
@@ -141,7 +147,7 @@ class Judge:
         return found
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
-        """Return the attempts of a subject that a rule counts: unused, of its kinds, within its window."""
+        """Return the attempts that a rule counts: trusted, not consumed, of its kinds, within its window."""
         latest = facts[-1].at
         found = [
             fact
@@ -240,10 +246,11 @@ class Judge:
         return Decision(network, prefix, evidence, fact.at, prefix.scope)
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
-        """Return a ban of one subject at its second attempt, if its full prefix contains exempt addresses.
+        """Return a ban of one subject in a full prefix that may not be banned, or None.
 
-        In the /64 of a friend the first attempt is enough, because the attacker may use a new address for
-        each attempt.
+        Such a prefix contains a friend or an exempt network. A subject that is one host (IPv4, NAT64) is
+        banned at its second proven attempt. The /64 of an IPv6 host is banned at the first, because an
+        attacker may use a new address for each attempt.
         """
         kept = self._history.of(subject.key)
         found = [fact for fact in self._matching(rule, [fact_of(packed) for packed in kept]) if fact.proven]
@@ -273,7 +280,7 @@ class Judge:
     # -- queries ----------------------------------------------------------------------------------------
 
     def counts(self, subject: Subject, now: float) -> list[Count]:
-        """Return how near each rule is for a subject."""
+        """Return how near each rule is to a ban of a subject."""
         facts = [fact_of(packed) for packed in self._history.of(subject.key)]
         alive = [fact for fact in facts if now - fact.at < self._history.seconds]
         return [self._count(rule, subject, alive, now) for rule in self.rules]

@@ -40,8 +40,8 @@ class Decision:
 class Count:
     """How near a rule is to a ban: ``have`` of ``number`` attempts, of which ``proven`` are proven.
 
-    ``ends`` is the time when the oldest of them leaves the window (monotonic seconds), or None. ``within`` is
-    the window in seconds. (A rule may have two limits for friends, each with its window.)
+    ``ends`` is the time when the oldest of them leaves the window (monotonic seconds), None without attempts.
+    ``within`` is the window in seconds. (A rule may have two limits for friends, each with its own window.)
     """
 
     rule: Rule
@@ -60,7 +60,7 @@ class Disposition(enum.StrEnum):
     FRIEND = "friend"  # counted by the limits for friends
     UNCONFIRMED = "unconfirmed"  # its address may be forged: listed, bans nothing
     FORGED = "forged"  # its address sent nothing: not even listed
-    LATE = "late"
+    LATE = "late"  # its sender is banned already
     NO_RULE = "no rule"
     PROVEN = "proven"  # not a new attempt: the address of an earlier one is proven now
 
@@ -90,9 +90,10 @@ Effect = Judgement | AlarmChange | Login
 
 @frozen
 class Watched:
-    """A subject with attempts that have not led to a ban. ``rule`` is the rule nearest to one.
+    """A subject with attempts that have not led to a ban.
 
-    The rule needs ``of`` attempts, and ``have`` are within its window.
+    ``rule`` is the name of the rule that is nearest to a ban of it, "" if no rule counts its attempts. The
+    rule needs ``of`` attempts, and ``have`` are within its window.
     """
 
     subject: Network
@@ -123,12 +124,14 @@ class AddressSummary:
 
 @define
 class Counts:
-    """The number of attempts, and of those with each outcome. ``unconfirmed``: those that a rule would count.
+    """The number of attempts, and the number of those with each outcome.
 
     ``by_kind`` has for each kind the number of attempts by proof (the index is a :class:`Proof`), as they
     were when they were judged. ``proven_later`` are those of them that were claimed, and proven afterwards.
-    ``hidden``: attempts that only the wire reported. ``forged`` are no attempts. ``uncounted``: attempts of
-    friends that lead to nothing, because they are only claimed, or because outage mode is on.
+    ``unconfirmed``: attempts that a rule would count if they were confirmed. ``hidden``: attempts that only
+    the wire reported. ``forged``: reports that name an address which sent nothing; they are not attempts.
+    ``uncounted``: attempts of friends that lead to nothing, because they are only claimed, or because outage
+    mode is on.
     """
 
     by_kind: dict[AttemptKind, list[int]] = Factory(lambda: {kind: [0] * len(Proof) for kind in AttemptKind})

@@ -1,6 +1,7 @@
 """Nonces: matches the challenges that the wire saw with the nonces of failed responses.
 
-A 401 or 407 carries a nonce, and the response contains a digest of it. So the sender of the response received
+The *wire* is the source that reads the challenges (401, 407) that leave this host, copied by the kernel. A
+challenge carries a nonce, and the response contains a digest of it. So the sender of the response received
 the nonce, or knows a receiver. The wire sees the destination of each nonce. So the address of a failed
 response is *proven* if its nonce went there.
 
@@ -16,10 +17,10 @@ each challenge, shows the true sender in two ways:
 PJSIP's events name the source address of the packet, but its 401 goes to the ``maddr``. Its nonce depends on
 the source's address and the second alone, not on port or transport
 (``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). So a sender with a forged source can
-direct the nonce of that source to itself. A sender that also asks by TCP, which the wire cannot read, can
-direct its own nonce to a stranger. A nonce that went only to the named address confirms that address, because
-a TCP client cannot forge its address. Any other nonce makes the attempt a claim, for the named address and
-for the receiver.
+direct the nonce of that source to itself. A sender that also gets its nonce by TLS, which the wire cannot
+read, can direct the same nonce by UDP to a stranger. A nonce that went only to the named address confirms
+that address, because a TLS client cannot forge its address. Any other nonce makes the attempt a claim, for
+the named address and for the receiver.
 
 Under chan_sip, an attempt whose nonce has several receivers or senders is attributed to none of them, because
 a sender with a forged source may have caused it. A challenge with more than one Via is forwarded by its
@@ -41,13 +42,16 @@ from ringfence.event_values import evolve
 from ringfence.model import Address, Attempt, Challenge, Proof, Service, Transport
 
 LIFE = 600.0
-"""Seconds. chan_sip's nonces live as long as the dialogue that a guesser keeps open."""
+"""How long a nonce of chan_sip is remembered (seconds).
+
+It lives as long as the dialogue that a guesser keeps open.
+"""
 
 PJSIP_LIFE = 48.0
-"""Seconds. PJSIP's nonces live 32 s; a short life keeps the table small under a million senders an hour.
+"""How long a nonce of PJSIP is remembered (seconds). PJSIP accepts it for 32 s.
 
-This is shorter than the time for which a closed connection is remembered. So a nonce that was sent by TLS is
-not attributed to a wrong address.
+A short time keeps the table small under a million senders an hour. It is shorter than the time for which a
+closed connection is remembered. So a nonce that was sent by TLS is not attributed to a wrong address.
 """
 
 AROUND = 2.0
@@ -65,9 +69,9 @@ class _Sent:
     at: float = -LIFE
     receivers: tuple[Address, ...] = ()
     senders: tuple[Address | None, ...] = ()
-    relayed: bool = False  # it may have been forwarded, so that a receiver is unknown
-    stream: bool = True  # by TCP alone
-    elsewhere: bool = False  # by a stream that the wire cannot read
+    relayed: bool = False  # a receiver may be unknown, because the challenge may have been forwarded
+    stream: bool = True  # the nonce was sent only by TCP
+    elsewhere: bool = False  # chan_sip also sent it by TCP or TLS, which the wire may miss
 
     @property
     def is_whole(self) -> bool:
@@ -111,8 +115,8 @@ class Nonces:
     def record_elsewhere(self, nonce: bytes, now: float) -> None:
         """Record that chan_sip reported to have sent ``nonce`` by TCP or TLS, which the wire may miss.
 
-        On another request with the same Call-ID, chan_sip sends the same nonce by UDP to the address in the
-        Via (tried on 16.28: it came by TLS first).
+        Then the nonce proves no address: on another request with the same Call-ID, chan_sip sends the same
+        nonce by UDP to the address in the Via (tried on 16.28 with TLS first).
         """
         if 0 < len(nonce) <= _MAX_LENGTH:
             known = self._sent.pop(nonce, _NEVER)
@@ -127,7 +131,10 @@ class Nonces:
             self._expire(now)
 
     def record_copy(self, nonce: bytes, receiver: Address) -> None:
-        """Record that someone else sent a nonce to ``receiver``; a known nonce then proves no other one."""
+        """Record that a copy of a nonce went to ``receiver``, not sent by Asterisk.
+
+        A nonce that was sent only to other addresses proves no address from now on.
+        """
         for table in (self._of_pjsip, self._sent):
             sent = table.get(nonce)
             if sent is not None and receiver not in sent.receivers:
@@ -139,10 +146,10 @@ class Nonces:
                 table.popitem(last=False)
 
     def record_loss(self, now: float) -> None:
-        """Record that the wire lost packets at ``now``.
+        """Record that the wire lost packets at ``now``: PJSIP's nonces of that time prove no address.
 
-        Each start of the capture reports a loss. Before the first nonce, a loss does not affect later ones:
-        an attacker would have to know the second in which the daemon starts.
+        The capture also reports a loss when it starts. A loss before the first nonce is ignored: to profit
+        from it, an attacker would have to know the second in which the daemon starts.
         """
         if not self._of_pjsip:
             return
@@ -173,7 +180,8 @@ class Nonces:
     def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
         """Return ``attempt`` with the facts that the wire adds; an event with ``nonce`` reported it.
 
-        ``came_back``: under chan_sip the nonce is the one in the guess, not the one that Asterisk sent next.
+        The facts are the proof, and under chan_sip the true address. ``came_back``: under chan_sip the nonce
+        is the one in the guess, not the one that Asterisk sent next.
         """
         if attempt.service is Service.PJSIP:
             proven = attempt.proof is Proof.CLAIMED and self.proves(nonce, attempt.address, now)

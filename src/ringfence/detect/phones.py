@@ -45,7 +45,7 @@ _Phone = tuple[str, Address, str]
 
 
 class Phones:
-    """The phones that fail where they work; their state yields alarms."""
+    """Records the failures of friends; raises alarms about broken phones, and begins and ends outage mode."""
 
     def __init__(self, friends: Friends) -> None:
         self._friends = friends
@@ -101,7 +101,7 @@ class Phones:
         return max(len(self._accounts), len(self._unknown_at))
 
     def on_failure_elsewhere(self, attempt: Attempt, now: float) -> Iterator[AlarmChange]:
-        """Record that a friend fails on an account that never worked there; yield an alarm if it persists."""
+        """Record that a friend fails on an account that never worked there; yield an alarm if it goes on."""
         phone = attempt.asterisk, attempt.address, attempt.account
         number, began = self._elsewhere.get(phone, (0, now))
         if now - began >= BROKEN_FOR:
@@ -130,7 +130,7 @@ class Phones:
         return len(self._accounts) >= AT_LEAST and 2 * len(self._accounts) >= self._friends.accounts
 
     def _many_unknown(self, asterisk: str, now: float) -> bool:
-        """Whether phones fail everywhere on accounts that Asterisk does not know."""
+        """Whether half of all friends fail on accounts that Asterisk does not know."""
         if len(self._unknown_at) < LOST_AT_LEAST or not self._is_quiet(asterisk, now):
             return False
         self._forget(now)
@@ -144,7 +144,10 @@ class Phones:
                 del self._accounts[account]
 
     def on_success(self, event: SecurityEvent, failures: int, now: float) -> Iterator[AlarmChange]:
-        """Record a right password; ``failures`` counts the wrong ones of this address in the last hour."""
+        """Record a right password, and yield the alarms that it raises or clears.
+
+        ``failures`` is the number of wrong passwords from this address in the last hour.
+        """
         address, account = event.remote.address, event.account
         phone = event.source.asterisk, address, account
         subject = f"{printable(account)} at {address}"
@@ -168,7 +171,7 @@ class Phones:
             )
 
     def on_contact(self, contact: Contact, failures: int) -> Iterator[AlarmChange]:
-        """Record a new contact; ``failures`` is the number of recent wrong passwords of this address."""
+        """Record a new contact; ``failures`` counts the wrong passwords from its address in the last hour."""
         if failures >= FAILURES and not self._friends.worked_at(contact.account, contact.address):
             yield _guessed(contact.account, contact.address, failures)
 

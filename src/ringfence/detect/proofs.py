@@ -1,4 +1,4 @@
-"""Proofs: which responses prove their sender, and what follows from those that name a wrong one.
+"""Proofs: which responses to challenges prove their sender, and which show that a report names a wrong one.
 
 ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.session.Session`), for
 its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a response is
@@ -31,14 +31,18 @@ class Proofs:
         self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
 
     def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
-        """Return the proof of a response to this challenge that was reported before it."""
+        """If the response to this challenge was reported earlier, return the proof of its address."""
         answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
         if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):
             return ()
         return self.prove(*answered, now)
 
     def on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle the response to a challenge, of an attempt that was reported before."""
+        """Handle a failed response to a challenge of PJSIP; return what its nonce shows.
+
+        The nonce may prove the named address. It may show another sender, or that nothing can prove the
+        guess.
+        """
         if event.service is not Service.PJSIP or event.tampered or event.forgeable:
             return ()
         if not event.challenge or event.remote.transport is not Transport.UDP:
@@ -57,11 +61,13 @@ class Proofs:
         return ()
 
     def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> Sequence[Finding]:
-        """Count a guess whose nonce was sent only to another address as a claimed attempt of that receiver.
+        """Count a guess as a claimed attempt of ``receiver``, the only address to which its nonce was sent.
 
-        A nonce depends only on the address and the second, so another address may have received the same
-        nonce by TLS, which the wire cannot read. So the receiver is blamed only if the kernel knows that the
-        named address had no connection. Otherwise a header could name any address.
+        The event names another address, which may be forged: a sender with a forged source can direct the
+        challenge to itself. But the named address may also be the true one. Its nonce depends only on its
+        address and the second. So it can get its nonce by TLS, which the wire cannot read, and direct the
+        same nonce by UDP to a stranger (by ``maddr`` in the Via header). So the receiver is blamed only if
+        the kernel knows that the named address had no connection.
         """
         named = event.remote.address
         if event.source.text or not self._backing.excludes(named):

@@ -1,11 +1,12 @@
 """SIP proxies on this host: which client behind a proxy made an attempt.
 
-Asterisk sees every client of a proxy under the proxy's address. But each challenge crosses the wire twice: on
-the *hop* from Asterisk to the proxy, and on the *leg* from the proxy to the client. A proxy that keeps
-transactions sends the leg to the source of the request (Kamailio, ``tm/t_lookup.c:init_rb``). So the first
-leg of a hop names the client, and no text does. A leg belongs to a hop if it leaves from a socket of the
-proxy within ``RELAYED`` with the same Call-ID, nonce and opaque. PJSIP chooses the opaque at random for each
-challenge, and chan_sip the nonce. So a sender can copy them only from a leg, and its copy is not the first.
+Asterisk sees every client of a proxy under the proxy's address. But the wire (the source that reads the
+challenges, as the kernel copies them) shows each challenge twice: on the *hop* from Asterisk to the proxy,
+and on the *leg* from the proxy to the client. A proxy that keeps transactions sends the leg to the source of
+the request (Kamailio, ``tm/t_lookup.c:init_rb``). So the first leg of a hop names the client, and no text
+does. A leg belongs to a hop if it leaves from a socket of the proxy within ``RELAYED`` with the same Call-ID,
+nonce and opaque. PJSIP chooses the opaque at random for each challenge, and chan_sip the nonce. So a sender
+can copy them only from a leg, and its copy is not the first.
 
 Any other 401 that leaves from a socket of the proxy names no client: anyone can send a 401 to a proxy, which
 forwards it to the address in the second Via (RFC 3261 §16.7). If chan_sip repeats a nonce, its first leg
@@ -64,7 +65,7 @@ RELAYED = 1.0
 PATIENCE = 2.0
 """How long an event waits for the leg that names its client (seconds).
 
-This is longer than ``RELAYED``, because AMI may report an event before the wire shows the hop.
+This is longer than ``RELAYED``, because AMI may report an event before the wire shows its hop.
 """
 
 MOST = 16_384
@@ -84,7 +85,7 @@ _UDP, _PJSIP, _SIP = Transport.UDP, Service.PJSIP, Service.SIP
 
 
 class Passage(enum.Enum):
-    """The place of a challenge on its way."""
+    """The way of a challenge: without a proxy, to a proxy, or from a proxy."""
 
     DIRECT = enum.auto()  # from Asterisk to the sender of the request
     HOP = enum.auto()  # from Asterisk to a proxy
@@ -126,7 +127,7 @@ class _Waiting:
 
 @frozen
 class ProxyEvent:
-    """An event of a request that may have come through a proxy; it arrived at ``at``.
+    """An event whose request may have come through a proxy; it arrived at ``at`` (monotonic seconds).
 
     If ``known``, the event has the address of the client, otherwise that of the proxy. ``proven``: its nonce
     was sent to this client alone. ``alone``: no other address has used its session for ten minutes.
@@ -141,10 +142,10 @@ class ProxyEvent:
 
 @frozen
 class Leg:
-    """The first leg of a hop, and what it shows of earlier events.
+    """The first leg of a hop, and what follows from it for earlier events.
 
-    ``challenge`` is as if Asterisk had sent it to the client. ``events`` waited for it, and ``proven`` are
-    the sessions whose proof waited for it.
+    ``challenge`` is the challenge as if Asterisk had sent it to the client itself. ``events`` are the events
+    that waited for the leg, and ``proven`` the sessions whose proof waited for it.
     """
 
     challenge: Challenge
@@ -153,7 +154,7 @@ class Leg:
 
 
 class Proxies:
-    """Finds the clients of the proxies at ``networks``; ``nonces`` has the receivers of all challenges."""
+    """Finds the clients of the proxies at ``networks``; ``nonces`` knows the receivers of all challenges."""
 
     def __init__(self, networks: NetworkSet, nonces: Nonces) -> None:
         self.networks = networks
@@ -171,7 +172,10 @@ class Proxies:
         self._waiting: dict[_Session, list[_Waiting]] = {}
 
     def set_sockets(self, sockets: frozenset[Endpoint]) -> None:
-        """Use these sockets, on which the proxies listen. An unspecified address stands for all."""
+        """Use ``sockets`` as those on which the proxies listen.
+
+        An unspecified address stands for all addresses of this host.
+        """
         self._sockets = frozenset(
             (None if one.address.is_unspecified else one.address, one.port) for one in sockets
         )
@@ -180,7 +184,7 @@ class Proxies:
     # -- challenges -------------------------------------------------------------------------------------
 
     def passage(self, challenge: Challenge) -> Passage:
-        """Return the place of a challenge on its way; LEG while the sockets of the proxies are unknown.
+        """Return the way of a challenge; LEG while the sockets of the proxies are unknown.
 
         A sender can direct its own challenge to the proxy by a Via ``maddr``; that is no hop.
         """
@@ -211,10 +215,13 @@ class Proxies:
         self._open[nonce] += 1
 
     def observe_leg(self, challenge: Challenge, now: float) -> Leg | None:
-        """Record a challenge that left from a proxy; return it if it is the first leg of a hop."""
+        """Record a challenge that left from a proxy.
+
+        Return it if it is the first leg of a hop, otherwise None.
+        """
         self._expire(now)
         if self.networks.covers(challenge.address):
-            return None  # on to another proxy, or a 401 that someone made the proxy forward
+            return None  # it goes to another proxy, or a sender made the proxy forward a 401
         mark = _mark_of(challenge)
         hop = self._hops.pop(mark, None)
         if hop is None:
@@ -249,7 +256,7 @@ class Proxies:
             self._clients[key] = _Client(now, remote, alone)
 
     def _close(self, hop: _Hop) -> list[_ProvenSession]:
-        """Record that a hop is over; return what waited for it if no other hop has its nonce."""
+        """Record that a hop is over; return the proofs that waited for it if no other hop has its nonce."""
         self._open[hop.nonce] -= 1
         if self._open[hop.nonce]:
             return []
@@ -257,7 +264,10 @@ class Proxies:
         return self._awaited.pop(hop.nonce, [])
 
     def _expire(self, now: float) -> None:
-        """Discard old entries. The wire did not see to whom the challenge of such a hop went."""
+        """Discard old entries.
+
+        If a hop expires without a leg, the receiver of its nonce is unknown, so the nonce proves no address.
+        """
         while self._hops:
             hop = next(iter(self._hops.values()))
             is_young = now - hop.at < RELAYED
@@ -279,13 +289,13 @@ class Proxies:
             table.popitem(last=False)
 
     def _sees_all_legs(self, now: float) -> bool:
-        """Whether the wire sees each leg: no proxy uses TCP or TLS, as far as its sockets and events show."""
+        """Whether the wire sees each leg: by its sockets and recent events, no proxy uses TCP or TLS."""
         return not self._streams and now - self._stream_at >= LIFE
 
     # -- events -----------------------------------------------------------------------------------------
 
     def takes(self, event: SecurityEvent, now: float) -> bool:
-        """Whether an event is of a request that came, or may have come, through a proxy."""
+        """Whether the request of an event came, or may have come, through a proxy."""
         if event.service not in (_PJSIP, _SIP) or not self.networks.covers(event.remote.address):
             return False
         if event.service is _PJSIP or self._client_of(event, now) is not None:
@@ -295,7 +305,10 @@ class Proxies:
         return not self._nonces.receivers(event.challenge, now)
 
     def observe(self, event: SecurityEvent, now: float) -> Iterator[ProxyEvent]:
-        """Yield the events that need not wait any longer, which may be earlier ones."""
+        """Handle an event whose request may have come through a proxy.
+
+        Yield the events that need not wait any longer. These may also be earlier ones.
+        """
         if event.source.text:
             return
         if event.remote.transport is not _UDP:
@@ -347,9 +360,10 @@ class Proxies:
         return found if found is not None and now - found.at < LIFE else None
 
     def _only_receiver(self, event: SecurityEvent, now: float) -> _Client | None:
-        """Return the only client that can know the nonce in an answer.
+        """Return the only client to which the nonce of an answer was sent, or None.
 
-        A sender can prevent the leg of its own session, by a faster answer to its own request.
+        This finds the client if no leg with its Call-ID left: a sender can prevent that leg by a faster
+        answer to its own request.
         """
         receivers = self._nonces.receivers(event.challenge, now) if event.service is _PJSIP else ()
         if len(receivers) != 1 or event.challenge in self._open:
@@ -369,7 +383,8 @@ class Proxies:
     def _is_proof(self, event: SecurityEvent, now: float) -> bool:
         """Whether an event, which names a client, is an answer with a nonce sent to this client alone.
 
-        Of chan_sip's events only InvalidPassword names the nonce that came back.
+        Of chan_sip's events only InvalidPassword names the nonce that came back. If another leg with the
+        nonce may follow, the proof waits for it.
         """
         if role_of(event) is not Role.FAILED or not event.response or event.forgeable or event.tampered:
             return False

@@ -8,7 +8,7 @@ _V = TypeVar("_V")
 
 
 def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
-    """Store ``value`` as the latest entry; discard the oldest if there are more than ``most``."""
+    """Store ``value`` under ``key`` as the latest entry; discard the oldest of more than ``most``."""
     table[key] = value
     table.move_to_end(key)
     if len(table) > most:

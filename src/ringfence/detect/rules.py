@@ -3,10 +3,10 @@
 A new rule is one more row in ``RULES``, a scenario and an example; the configuration offers its numbers under
 its name automatically. ``judge`` applies the rows.
 
-Rules do not depend on the proof of an attempt's address. A ban is full if all but one of the attempts that a
-rule needs are proven. (The last attempt may be a request that was not answered yet. If it is forged, it can
-only ban the sender of all other attempts.) Otherwise the ban is *claimed*, and ``Claimed`` limits it. A
-single datagram never leads to a ban.
+A rule counts an attempt whether or not its address is proven. The proofs decide which ban follows. A ban is
+*full* if all but one of the attempts that a rule needs are proven. (The challenge of the latest attempt may
+not be answered yet. If that attempt is forged, the ban still hits only the sender of the others.) Otherwise
+the ban is *claimed*, and ``Claimed`` limits it. A single datagram never leads to a ban.
 """
 
 import enum
@@ -26,16 +26,16 @@ RETURN_WITHIN = 30 * DAY
 class By(enum.Enum):
     """The group whose attempts are counted together."""
 
-    SUBJECT = enum.auto()  # an IPv4 address, the /64 of an IPv6 one
-    PREFIX = enum.auto()  # a /24 or a /48: proven attempts of strangers
-    ACCOUNT = enum.auto()  # different subjects that fail on one account that exists
+    SUBJECT = enum.auto()  # one sender: an IPv4 address, or the /64 of an IPv6 address
+    PREFIX = enum.auto()  # a /24 or a /48; only proven attempts of strangers count
+    ACCOUNT = enum.auto()  # an account that exists; the different subjects that fail on it count
 
 
 class Of(enum.Enum):
     """The quantity that is counted."""
 
     ATTEMPTS = enum.auto()
-    UNKNOWN_ACCOUNTS = enum.auto()  # each account once, of those that do not exist
+    UNKNOWN_ACCOUNTS = enum.auto()  # accounts that do not exist; each counts once
 
 
 @frozen
@@ -48,10 +48,10 @@ class Rule:
 
     ``friends`` replaces ``attempts`` for friends of this PBX (0: the rule does not apply). ``burst`` is a
     second limit for friends, with its own window (seconds). A phone that retries by itself stays below both.
-    ``addresses`` is the number of subjects of a prefix that must take part. ``accounts``, if any are named,
-    are the only ones that count. ``strangers`` is the number of failures of a stranger on an account under a
-    distributed attack that lead to a ban. ``insists``: attempts that a claimed ban has consumed count again,
-    and a claimed ban has the rule's own duration.
+    ``addresses`` is the number of subjects of a prefix that must take part. ``accounts``: only attempts on
+    these accounts count (None: on all accounts). ``strangers`` is the number of failures of a stranger on an
+    account under a distributed attack that lead to a ban. ``insists``: attempts that already led to a claimed
+    ban count again, and a claimed ban lasts as long as the first full ban.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Rule:
 
     @property
     def for_friends(self) -> tuple[tuple[int, float], ...]:
-        """The numbers that apply to friends, each with its window (seconds)."""
+        """The limits for friends: each has a number of attempts and a window (seconds)."""
         if not self.friends:
             return ()
         return ((self.friends, self.window), *([self.burst] if self.burst is not None else []))
@@ -87,13 +87,13 @@ class Rule:
         return max(1, number - 1)
 
     def claimed_for(self, number: int) -> int:
-        """Return how many attempts lead to a ban if none is proven."""
+        """Return how many attempts lead to a claimed ban if the rule needs ``number``: at least two."""
         return max(2, number)
 
 
 @frozen
 class Claimed:
-    """The limits of bans on unproven evidence: the source of a datagram is easily forged.
+    """The limits of bans on unproven evidence, because the source of a datagram is easily forged.
 
     ``ban`` holds the durations in seconds, of the first ban and of the next ones within a day; ``per_minute``
     is the maximum number of new bans a minute.
@@ -108,10 +108,10 @@ GUESSES = frozenset({AttemptKind.GUESS})
 _LADDER = (HOUR, 6 * HOUR, DAY, 7 * DAY)
 
 RULES: tuple[Rule, ...] = (
-    # For a friend, accounts count that never worked at its address. The limits are two guesses a second, or
-    # one every three seconds for ten minutes. A new phone with a wrong password retries more slowly, every
-    # few seconds. A phone may dial a wrong number every twelve seconds. A program in an office with a wrong
-    # password for the manager interface also retries every few seconds.
+    # For a friend, only attempts on accounts that never worked at its address count. Its limits are two
+    # guesses a second (for 15 s), or one every three seconds (for ten minutes). A new phone with a wrong
+    # password retries more slowly, every few seconds. A phone may dial a wrong number every twelve seconds. A
+    # program in an office with a wrong password for the manager interface also retries every few seconds.
     Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
@@ -131,7 +131,7 @@ RULES: tuple[Rule, ...] = (
         ban=(7 * DAY,),
         accounts=frozenset(),
     ),
-    # For a friend, any account counts that never worked at its address.
+    # For a friend, each account that never worked at its address counts.
     Rule(
         name="enumeration",
         meaning="somebody tries one account after another that does not exist",
@@ -189,8 +189,8 @@ RULES: tuple[Rule, ...] = (
         by=By.ACCOUNT,
         strangers=2,
     ),
-    # Ten seconds over the limit. The ban covers only the SIP ports, for ten minutes, because the address of a
-    # datagram may be forged.
+    # Ten seconds with more packets than the kernel's limit allows. The ban covers only the SIP ports, for ten
+    # minutes, because the address of a datagram may be forged.
     Rule(
         name="flood",
         meaning="somebody floods the SIP ports",

@@ -1,17 +1,18 @@
-"""Senders: what is known of each remote address, and the one table of senders and their sessions.
+"""Senders: the facts about each remote address, and the one table of senders and their sessions.
 
-A :class:`Sender` is one remote address with its sessions. An IPv6 host has a whole /64, so what holds for the
-host (its successes, its abandoned challenges, the retransmission that was forgiven) is kept with the first
-address of its /64 (:func:`host_of`).
+A :class:`Sender` is one remote address with its sessions. An IPv6 host has a whole /64. So the facts about
+the host (its successes, its abandoned challenges, the retransmission that was forgiven) are kept with the
+first address of its /64 (:func:`host_of`).
 
-What the rules count belongs to the *subject* of an address, for up to a day: its attempts (``history``), its
-claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
+The counts of the rules belong to the *subject* of an address, for up to a day: its attempts (``history``),
+its claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
 
 Bounds: 65 536 sessions, an eighth of them of one sender, and 65 536 senders. A forged datagram creates a
 sender at no cost. So senders of which nothing is proven are discarded first, with their sessions: those used
-longest ago. Only if there is none, the oldest session is discarded. Both are counted in ``evicted``. If a
-session is discarded early, too many attempts may be counted, and evidence against its sender may be lost. But
-a forgiven retransmission reduces the count. So none is forgiven for ten minutes after an eviction.
+longest ago. If there is none, the oldest session is discarded. Both are counted in ``evicted``. If a session
+is discarded early, too many attempts may be counted, and evidence against its sender may be lost. If a sender
+is discarded early, a second retransmission could be forgiven, and too few attempts would be counted. So none
+is forgiven for ten minutes after that.
 
 Expiry: a session is discarded when it was not used for ``SESSION_LIFE``, a sender when it has no session and
 no fact that is still needed (``until``). Times are monotonic seconds.
@@ -62,7 +63,11 @@ _PROBE, _SUCCESS, _PJSIP, _AMI = Role.PROBE, Role.SUCCESS, Service.PJSIP, Servic
 
 @define(eq=False)
 class Streak:
-    """The challenges of a host since its last success; ``returned`` of them were returned already."""
+    """The challenges of a host since ``began``, of which no success followed.
+
+    ``count`` is their number, ``latest`` the last one, at ``last``. Only challenges beyond ``returned`` count
+    as hidden attempts: it begins at ``wire.MANY``, and becomes ``count`` when the attempts are returned.
+    """
 
     began: float
     asterisk: str
@@ -74,7 +79,10 @@ class Streak:
 
 @define
 class LineCounts:
-    """The lines that named a sender and port with a connection, and without one, since ``since``."""
+    """The log lines since ``since`` that named a sender and a port.
+
+    ``backed`` counts those with a TCP connection from there, ``unbacked`` those without one.
+    """
 
     since: float
     backed: int = 0
@@ -89,9 +97,9 @@ class Sender:
     facts below are needed. ``forgiven`` is the time of the forgiven retransmission, by source, because each
     source reports the same one. ``streak`` and ``succeeded`` are the host's abandoned challenges and its last
     success, ``logged_in`` is chan_sip's last success of exactly this address. ``diverted`` is the time when a
-    challenge for it went to another address. ``lines`` counts lines with and without a connection.
-    ``answers`` holds the times of chan_sip's answers that confirm lines, by service and whether they are 404.
-    ``waiting`` are the reports that wait, by port.
+    challenge for it went to another address. ``lines`` counts log lines with and without a connection.
+    ``answers`` holds the times of answers that can confirm log lines, by service and by whether they are 404.
+    ``waiting`` are the reports that wait for a confirmation, by port.
     """
 
     key: AddressKey
@@ -143,12 +151,12 @@ class Senders:
     # -- looking up -------------------------------------------------------------------------------------
 
     def find(self, address: Address) -> Sender | None:
-        """Return a sender if it is known."""
+        """Return the sender at ``address``, None if it is unknown."""
         key = address_key(address)
         return self._claimed.get(key) or self._proven.get(key)
 
     def of(self, address: Address, now: float) -> Sender:
-        """Return a sender, created if needed, as the one used last."""
+        """Return the sender at ``address``, created if needed. It is now the one used last."""
         sender = self.find(address)
         if sender is None:
             if len(self._claimed) >= self._max_sessions:
@@ -169,7 +177,7 @@ class Senders:
             self.expire(now)
 
     def find_session(self, address: Address, session: bytes) -> Session | None:
-        """Return the session of a sender if it is known."""
+        """Return the session of a sender, None if it is unknown."""
         sender = self.find(address)
         return sender.sessions.get(session) if sender is not None else None
 
@@ -245,10 +253,10 @@ class Senders:
         return attempt_from(event, AttemptKind.MANAGER if event.service is _AMI else probe)
 
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a repeated failure does not count: one in ten minutes of each host, by UDP.
+        """Whether to ignore a repeated failure, which may be a retransmission.
 
-        An event does not prove a repetition: with two Authorization headers it shows the first, and Asterisk
-        checks the second.
+        One in ten minutes is ignored for each host, by UDP only. An event does not prove a retransmission:
+        with two Authorization headers it shows the first, and Asterisk checks the second.
         """
         if event.remote.transport is not Transport.UDP or now - self._evicted_at < FORGIVE_AGAIN:
             return False
@@ -271,14 +279,20 @@ class Senders:
         return self._record(session, event, now, tag, listed=False)
 
     def match_report(self, event: SecurityEvent, address: Address, now: float) -> int | None:
-        """Record a report only if another source has reported its attempt; return that one's tag."""
+        """Record a report only if another source has already reported its attempt.
+
+        Return the tag of that attempt, or None.
+        """
         session = self.find_session(address, shared_session_id(event))
         key = event.source.asterisk, event.service, False
         known = session.attempts.get(key) if session is not None else None
         return known.match(event.source.name, now) if known is not None else None
 
     def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
-        """Whether another source has listed this unconfirmed attempt; list it."""
+        """Record a report of an unconfirmed attempt.
+
+        Return whether another source has reported the attempt, so that it is listed already.
+        """
         session = self.session(address, shared_session_id(event), now)
         return self._record(session, event, now, 0, listed=True) is not None
 
@@ -310,7 +324,7 @@ class Senders:
                 del table[oldest.key]
 
     def _make_room(self, using: Sender, now: float) -> None:
-        """Discard the sessions of one sender of which nothing is proven, or else the oldest session."""
+        """Discard the sessions of the oldest unproven sender, or else only the oldest session."""
         if next(iter(self._claimed.values()), using) is not using:
             self._evict(self._claimed, now)
             return

@@ -1,7 +1,8 @@
-"""One session: the requests of one sender with one session id, and what every source shows of them.
+"""One session: the requests of one sender with one session id, and the reports of every source about them.
 
-The parts of a session belong to an Asterisk, a service and a source each, because a sender may use one
-Call-ID at several. The wire names no Asterisk, so its challenges belong to the session as a whole.
+A session has separate numbers for each Asterisk, service and source, because a sender may use one Call-ID at
+several. The wire (challenges that leave this host, copied by the kernel) names no Asterisk, so its challenges
+belong to the session as a whole.
 
 **Events become reports.** One attempt causes one to eleven security events, so events cannot be counted. The
 following rules were found by experiment on recordings of real servers, and are exact on all of them. For
@@ -12,9 +13,9 @@ each source there are three numbers, which start at zero (:class:`Reports`):
     failed:     half = false;   if owed: owed -= 1 else n += 1
     reported = n + (1 if half and owed == 0 else 0)
 
-An *opener* begins a request that is never authenticated (unknown account, ACL), a *challenge* finishes it,
-and a *failed* is the answer to the challenge, which is *owed* until it arrives. Each time ``reported`` grows,
-this source reports one more attempt. So there are four states, and ``+`` marks the events that report:
+An *opener* is the first event of a request that cannot succeed (unknown account, ACL). A *challenge* ends
+this request; its answer is *owed* until a *failed* reports that the answer was wrong. Each time ``reported``
+grows, this source reports one more attempt. So there are four states, and ``+`` marks the events that report:
 
     half  owed  state   opener    challenge  failed
     no    0     idle    open  +   idle       idle +
@@ -27,9 +28,9 @@ nothing: a challenge, its wrong answer, or the opener of the same request with c
 
 A challenge alone is never an attempt, because each successful registration begins with one. But if a guess
 carries an unknown nonce, chan_sip reports only another challenge. It still checks the password, and answers a
-right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So a challenge with
-another nonce, in a session whose last one was not answered, is a *failed*. To a retransmitted request
-chan_sip repeats the nonce.
+right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So a challenge with a new
+nonce counts as a *failed* if the previous challenge of its session was not answered. (To a retransmitted
+request chan_sip repeats the nonce.)
 
 The numbers start again after 32 s without an event (PJSIP's nonces live that long). If they start again too
 early, too many attempts may be counted, because a late answer then counts as a separate attempt. (Only
@@ -82,8 +83,9 @@ class Reports:
     """The numbers of one source of one service; the head of this file explains ``half``, ``owed`` and ``n``.
 
     ``seen`` is the source's own time of its latest event. ``halves`` counts events that come twice for a
-    request. ``answer`` is the hash of the latest wrong answer, ``nonce`` that of chan_sip's latest challenge
-    unless it was answered.
+    request. ``challenged``: a challenge was reported, so the sender has an account. ``answer`` is the hash of
+    the latest wrong answer, at ``answered_at``. ``nonce`` is the hash of the nonce in chan_sip's latest
+    challenge, 0 if the challenge was answered.
     """
 
     seen: float
@@ -98,9 +100,9 @@ class Reports:
     nonce: int = 0
 
     def repeats(self, event: SecurityEvent) -> bool:
-        """Whether this failure may be the last one, whose datagram was sent twice; record the failure.
+        """Whether this failure may be a retransmission of the last one; record it as the last one.
 
-        Only a failure that would count is one to forgive.
+        The result is False for a failure that completes an earlier request, because it does not count anyway.
         """
         previous, age = self.answer, event.time - self.answered_at
         self.answer, self.answered_at = hash((event.challenge, event.response)), event.time
@@ -150,9 +152,9 @@ class Reports:
 class Attempts:
     """The open attempts of one service: those younger than the horizon.
 
-    ``open`` holds the time of each first report, and its tag. The oldest of them has the number ``first``.
-    It is a list, because there are many sessions with one attempt, and an empty deque has 760 bytes.
-    ``reported`` holds the number of attempts that each source has reported.
+    ``open`` holds the time of each first report, and the tag of the attempt. The oldest of them has the
+    number ``first``. It is a list, because there are many sessions with one attempt, and an empty deque has
+    760 bytes. ``reported`` holds the number of attempts that each source has reported.
     """
 
     open: list[tuple[float, int]] = Factory(list)
@@ -162,7 +164,7 @@ class Attempts:
     def match(self, source: str, now: float) -> int | None:
         """Record a report of ``source``, and return the tag of the known attempt that it reports.
 
-        If it reports none, return None and record nothing.
+        If it reports no known attempt, return None and record nothing.
         """
         closed = 0
         while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
@@ -196,10 +198,10 @@ class Attempts:
 class Challenges:
     """The challenges of a session on the wire: AMI should have reported ``due`` of them by now.
 
-    ``last`` is the time of the last challenge, ``used`` that of the last challenge or event: they come in
-    either order, so neither may begin a new count between them. ``local_port`` is None until a challenge is
-    seen. ``sent_by`` is the Asterisk that has reported a challenge before it was seen. ``discarded``: the
-    session was discarded before AMI can have reported them.
+    ``reported`` is the number that AMI has reported. ``last`` is the time of the last challenge, ``used``
+    that of the last challenge or event. (Either may come first, so both continue the same count.)
+    ``local_port`` is None until a challenge is seen. ``sent_by`` is the Asterisk that has reported a
+    challenge before it was seen. ``discarded``: the session was discarded before AMI can have reported them.
     """
 
     used: float
@@ -213,7 +215,7 @@ class Challenges:
 
 @define(eq=False)
 class Naming:
-    """A report of chan_sip at ``at`` that names ``address``; ``agrees``: see ``agreement``."""
+    """A report of chan_sip at ``at`` that names ``address``; ``agrees``: another one names it too."""
 
     at: float
     address: Address
@@ -224,7 +226,7 @@ class Naming:
 class UnconfirmedReport:
     """An attempt that ``event`` reported at ``at`` (monotonic seconds). ``settled``: it no longer waits.
 
-    ``naming`` shows whether another report of chan_sip agrees with this one; None if it cannot confirm any.
+    ``naming`` shows whether another report of chan_sip agrees with this one; None if agreement is impossible.
     """
 
     at: float
@@ -239,11 +241,11 @@ class Session:
     """One session: its id as a key, and the time of its last use (monotonic seconds).
 
     ``reports`` are by Asterisk, source and service, ``attempts`` by Asterisk, service, and whether they are
-    unconfirmed and only listed. ``datagrams`` and ``streams`` are the challenges by each. ``answers`` are the
-    times of answers, by nonce or digest. ``unconfirmed`` are reports that wait, ``unforgeable`` those of them
-    that cannot be forged. ``begun`` is the time of a challenge or request that no 403 has answered yet,
-    ``challenged`` that of chan_sip's challenge alone, ``proven`` the time when a nonce proved the sender.
-    Most sessions need few of these, so tables are created when they are needed.
+    unconfirmed and only listed. ``datagrams`` are the challenges by UDP, ``streams`` those by TCP.
+    ``answers`` are the times of answers, by nonce or digest. ``unconfirmed`` are reports that wait,
+    ``unforgeable`` those of them that cannot be forged. ``begun`` is the time of a challenge or request that
+    no 403 has answered yet, ``challenged`` that of chan_sip's challenge alone, ``proven`` the time when a
+    nonce proved the sender. Most sessions need few of these, so tables are created when they are needed.
     """
 
     name: bytes
@@ -272,7 +274,10 @@ class Session:
         return known
 
     def discard(self, now: float) -> None:
-        """Mark the challenges that AMI cannot have reported yet: its events are counted elsewhere."""
+        """Mark the challenges that are so young that AMI may report them later.
+
+        The session is being discarded, so these events will be counted in a new one.
+        """
         for challenges in (self.datagrams, self.streams):
             if challenges is not None:
                 challenges.discarded = now - challenges.last < REPORTED

@@ -1,12 +1,11 @@
-"""A compact table for subjects with a single attempt.
+"""A compact table for subjects (addresses or networks counted as one) with a single attempt.
 
-A record needs some 40 bytes in addition to its content.
+The records are stored as bytes, one after the other, in buckets, the oldest of a bucket first. A record is
+its length, its key and its content. Python's hash of the key (secret for each process) selects the bucket, so
+attackers cannot choose addresses that collide.
 
-The benchmark row "a million addresses, one attempt each, within an hour: ≤ 200 MB" fails without it: with a
-dict of the same records a history of a million subjects takes 148 MB instead of 44, so the daemon would take
-some 216 MB instead of 112. Here the records are stored one after the other in buckets. Python's hash of the
-key selects the bucket, so attackers cannot choose colliding addresses. A record is its length, the key and
-the content; in a bucket the oldest comes first.
+A million records take 44 MB. In a dict they would take 148 MB. Then the daemon would need some 216 MB instead
+of 112, and the benchmark row "a million addresses, one attempt each, within an hour: ≤ 200 MB" would fail.
 """
 
 from collections.abc import Iterator
@@ -44,7 +43,7 @@ class SingleAttempts:
         self._size += 1
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the record of a key."""
+        """Return the record of a key, None if there is none."""
         found = self._find(key)
         if found is None:
             return None
@@ -52,7 +51,7 @@ class SingleAttempts:
         return bytes(bucket[start + _LENGTH + self._key_size : start + bucket[start]])
 
     def pop(self, key: bytes) -> bytes | None:
-        """Remove and return the record of a key."""
+        """Remove and return the record of a key; None if there is none."""
         found = self._find(key)
         if found is None:
             return None
@@ -64,7 +63,7 @@ class SingleAttempts:
         return record
 
     def drop(self, number: int) -> int:
-        """Discard ``number`` records, the first of each bucket in turn; return how many there were."""
+        """Discard up to ``number`` records, the oldest of each bucket in turn; return how many."""
         wanted = min(number, self._size)
         left = wanted
         while left:

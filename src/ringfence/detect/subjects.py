@@ -24,7 +24,11 @@ _MOST = 4_096
 
 @frozen
 class Subject:
-    """The subject of an address, whether it is exempt, and its status as a friend."""
+    """The subject of ``address``, whether it is exempt, and its status as a friend.
+
+    ``network`` is the subject, and ``key`` its key in the history. ``proven``: the address is a friend by a
+    proven reason.
+    """
 
     address: Address
     network: Network
@@ -66,7 +70,7 @@ class Subjects:
         return subject
 
     def _forget(self) -> None:
-        """Discard the cached result of the address that became or ceased to be a friend, or all results."""
+        """Discard the cached results that a change of the friends affects: one address, or all."""
         changed = self.friends.changed
         if self._changes + 1 == self.friends.changes and changed is not None:
             self._known.pop(address_key(changed), None)

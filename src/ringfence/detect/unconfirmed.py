@@ -1,4 +1,4 @@
-"""Unconfirmed attempts: reports that wait, because their sender may have written the address.
+"""Unconfirmed attempts: reports that wait for a confirmation, because their address may be forged.
 
 :mod:`ringfence.detect.attribution` decides what confirms an address. Bound: 10 000 reports. The oldest are
 discarded first, without a judgement, and are then missing in lists.
@@ -20,7 +20,10 @@ _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
 
 
 class UnconfirmedReports:
-    """The reports that wait, in the order of arrival. Their session and their sender know them too."""
+    """The reports that wait, in the order of arrival.
+
+    They are also found by their session, and by the address and port that they name.
+    """
 
     def __init__(self, senders: Senders, most: int = _MAX_REPORTS) -> None:
         self._senders = senders
@@ -51,7 +54,7 @@ class UnconfirmedReports:
         sender.waiting.setdefault(remote.port, deque()).append(report)
 
     def settle(self, address: Address, session: bytes) -> list[UnconfirmedReport]:
-        """Settle and return the reports of ``address`` under ``session``."""
+        """End the wait of the reports of ``address`` under ``session``, and return them."""
         known = self._senders.find_session(address, session_key(session)) if self._queue else None
         if known is None or known.unconfirmed is None:
             return []
@@ -70,7 +73,10 @@ class UnconfirmedReports:
         return waiting[0] if waiting else None
 
     def has_unforgeable(self, report: UnconfirmedReport) -> bool:
-        """Whether another report of the same session waits that cannot be forged."""
+        """Whether a forgeable report repeats another report of its session that cannot be forged.
+
+        That other report still waits, so the attempt need not be listed twice.
+        """
         event = report.event
         if not event.session or not event.forgeable:
             return False
@@ -81,7 +87,7 @@ class UnconfirmedReports:
         return bool(others)
 
     def due(self, now: float) -> Iterator[UnconfirmedReport]:
-        """Remove and yield the reports that have waited long enough."""
+        """Remove and yield the unsettled reports that have waited long enough."""
         while self._queue and now - self._queue[0][0].at >= PATIENCE:
             report = self._remove_oldest()
             if not report.settled:

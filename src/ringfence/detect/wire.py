@@ -1,45 +1,46 @@
-"""Hidden attempts: challenges that left on the wire, and what Asterisk's events do not show of them.
+"""Hidden attempts: guesses that Asterisk's events do not show, found by the challenges on the wire.
 
-Asterisk answers a guess with a challenge. The wire sees each challenge by UDP, and by TCP and WebSocket
-unless a segment holds only part of it. So challenges and events are compared.
+Asterisk answers a guess with a challenge. The *wire* is the source that reads the challenges that leave this
+host, as the kernel copies them. It sees each challenge by UDP, and by TCP and WebSocket unless a segment
+holds only part of it. So challenges and events are compared.
 
 **Confirmation.** A log line that a sender could have forged is confirmed if exactly that address requested a
-challenge under exactly that Call-ID. A TCP segment may begin within a body that another sender wrote, so only
-challenges by UDP confirm.
+challenge under exactly that Call-ID. Only challenges by UDP confirm, because a TCP segment may begin within a
+body that another sender wrote.
 
 **Unreported challenges.** A challenge whose request held bytes that suppress Asterisk's events
-(``Challenge.evasive``) is evidence at once: its sender is known, and no phone sends such bytes. Any other
-challenge that AMI has not reported by one event within ``WAIT`` is evidence too. AMI reports each challenge
-by ChallengeSent, InvalidAccountID or ChallengeResponseFailed. For example, two Authorization headers, the
-first with a nonce that is not UTF-8, suppress the event and leave no trace in the challenge. Datagrams and
-streams are counted separately; otherwise events of one could stand for challenges of the other. Challenges by
-TLS are invisible and not counted. An event of AMI may be read before its challenge.
+(``Challenge.evasive``) is evidence at once: its sender is known, and no phone sends such bytes. AMI reports
+each other challenge by one event: ChallengeSent, InvalidAccountID or ChallengeResponseFailed. If no such
+event arrives within ``WAIT``, the challenge is evidence too. For example, two Authorization headers, the
+first with a nonce that is not UTF-8, suppress the event and leave no trace in the challenge. Challenges by
+UDP and by TCP are counted separately; otherwise events of one could stand for challenges of the other.
+Challenges by TLS are invisible and not counted. An event of AMI may be read before its challenge.
 
 This conclusion rests on missing events, and a wrong one would affect each phone. So AMI must have reported a
-ChallengeSent for the same local address and port within ``VOUCHED``. (It does not work if ChallengeSent is
-switched off, or for another PJSIP on this host.) AMI must have been connected all the time, and its events
-must not be late, as they may be during a flood. (So a discarded session loses only its latest challenges: AMI
-had reported the others before, or is late. PJSIP answers a retransmitted request again, and AMI reports it
-again, so both counts stay equal.)
+ChallengeSent for the same local address and port within ``VOUCHED``. (So nothing is found this way if
+ChallengeSent is switched off, or at another PJSIP on this host.) AMI must have been connected all the time,
+and its events must not be late, as they may be during a flood. (So a discarded session loses only its latest
+challenges: AMI had reported the others before, or is late. PJSIP answers a retransmitted request again, and
+AMI reports it again, so both counts stay equal.)
 
 **Abandoned challenges.** A phone answers its challenge, and Asterisk reports the success. An attacker never
-succeeds. So even guesses that an unknown method hides from all other sources are found: challenges add up for
-the sender's host (``Challenge.sender``, which no text of the sender affects), and no success follows.
-``MANY`` of them within ``WITHIN`` are far more than a failing phone causes.
+succeeds. So the challenges to a host are counted until a success follows. More than ``MANY`` within
+``WITHIN`` are far more than a failing phone causes. This also finds guesses that an unknown method hides from
+all other sources, because no text of the sender affects ``Challenge.sender``.
 
-They also confirm a log line without a challenge. PJSIP sends nothing if a Via names an unroutable address, or
-if the answer would be longer than a datagram. It still checks the password, and a right one registers the
-attacker (tried on 22.10.1). Such a guess needs a nonce that is at most 32 s old and was sent to the same
-address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is confirmed only for an address that
-was challenged lately and has not succeeded. A phone that registers was challenged too, and an attacker may
-forge lines with its address. So a phone has two seconds to answer, and after a success it is trusted for a
-day.
+Earlier challenges also confirm a log line of a guess without a challenge. PJSIP sends nothing if a Via names
+an unroutable address, or if the answer would be longer than a datagram. It still checks the password, and a
+right one registers the attacker (tried on 22.10.1). Such a guess needs a nonce that is at most 32 s old and
+was sent to the same address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is confirmed only
+for an address that was challenged lately and has not succeeded. A phone that registers was challenged too,
+and an attacker may forge lines with its address. So a line is not confirmed in the first two seconds, in
+which a phone answers, nor for a day after a success.
 
 Phones too cause challenges that they do not answer: PJSIP challenges the OPTIONS that they send every few
 seconds to keep a NAT mapping open. So AMI must have been connected for two hours without interruption, within
-which each phone registers, and must have reported a success. (It does not work if SuccessfulAuth is switched
-off.) A host that succeeded within ``TRUSTED`` is never affected. chan_sip is not covered, because it does not
-report a successful SUBSCRIBE, and a phone may send a hundred of them (for its lamps).
+which each phone registers, and must have reported a success. (So nothing is found if SuccessfulAuth is
+switched off.) A host that succeeded within ``TRUSTED`` is never affected. chan_sip is not covered, because it
+does not report a successful SUBSCRIBE, and a phone may send a hundred of them (for its lamps).
 
 Bounds: those of the senders and sessions (``sender.py``), and 65 536 waiting challenges, of which the oldest
 are discarded first. Times are monotonic seconds.
@@ -69,7 +70,7 @@ VOUCHED = 600.0
 """Seconds after a ChallengeSent during which AMI counts as reporting the challenges of that local port."""
 
 MANY = 100
-"""The number of challenges without a success from which the sender cannot be a phone."""
+"""The greatest number of challenges without a success that a phone may cause within ``WITHIN``."""
 
 WITHIN = 600.0
 """The period in which challenges are counted (seconds)."""
@@ -78,7 +79,7 @@ SETTLED = 1.0
 """The longest delay of the report of a success (seconds)."""
 
 ANSWERED = 2.0
-"""The longest time of a phone from its first challenge to the success (seconds)."""
+"""The longest time from the first challenge of a phone to its success (seconds)."""
 
 ASKED = 60.0
 """The greatest age of a nonce that Asterisk accepts (seconds); its default is 32."""
@@ -92,7 +93,7 @@ SURE_AFTER = 7_200.0
 _MAX_WAITING = 65_536
 _MAX_PORTS = 256
 
-_SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}
+_SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}  # whether a challenge is a datagram
 
 
 def not_connected(_: str) -> None:
@@ -102,8 +103,9 @@ def not_connected(_: str) -> None:
 class Wire:
     """Compares the challenges on the wire with the events of AMI.
 
-    ``listening`` is from the last tick, if the wire sees every challenge. Until ``blind_until`` a missing
-    challenge means nothing.
+    ``listening`` is the function of the last tick; while the wire does not see every challenge, it returns
+    None. Until ``blind_until`` (monotonic seconds) a missing challenge means nothing, because packets were
+    lost.
     """
 
     def __init__(self, senders: Senders) -> None:
@@ -176,20 +178,20 @@ class Wire:
         host.keep(now + TRUSTED)
 
     def record_reported(self, address: Address) -> None:
-        """Record that another source reports an attempt of ``address``: it is not hidden."""
+        """Record that another source reports an attempt of ``address``, so that it is not a hidden one."""
         host = self._senders.find(host_of(address))
         if host is not None and host.streak is not None:
             host.streak.count, host.streak.returned = 0, MANY
 
     def tick(self, now: float, wall: float, listening: Listening) -> None:
-        """Record the clocks, and which Asterisks deliver events."""
+        """Record the clocks, and the function that returns which Asterisks deliver events."""
         self._ahead = wall - now
         self.listening = listening
 
     # -- conclusions ------------------------------------------------------------------------------------
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a challenge left by UDP to the address and Call-ID of ``event``."""
+        """Whether a challenge left lately by UDP to the address and Call-ID of ``event``."""
         session = self._senders.find_session(event.remote.address, session_key(event.session))
         challenges = session.datagrams if session is not None else None
         return challenges is not None and now - challenges.last < LIFE
@@ -203,12 +205,15 @@ class Wire:
         return self._is_sure(streak, self.listening)
 
     def asterisk_at(self, challenge: Challenge) -> str | None:
-        """Return the name of the Asterisk that reported challenges from the same local port."""
+        """Return the name of the Asterisk whose events belong to challenges of this local port, or None."""
         known = self._vouched.get((challenge.local_address, challenge.local_port))
         return known[1] if known is not None else None
 
     def unreported(self, now: float, listening: Listening) -> list[tuple[Challenge, str]]:
-        """Return challenges that AMI should have reported by ``now``, with their Asterisk, each once."""
+        """Return the challenges that AMI should have reported by ``now`` but did not.
+
+        Each comes with the name of its Asterisk, and is returned once.
+        """
         found = []
         while self._waiting and now - self._waiting[0][0] >= WAIT:
             seen, challenges, challenge = self._waiting.popleft()
@@ -225,7 +230,10 @@ class Wire:
         return found
 
     def abandoned(self, now: float, listening: Listening) -> list[tuple[Challenge, str, int]]:
-        """Return the latest challenge of each host with too many, its Asterisk, and how many are new."""
+        """Return the hosts with too many challenges and no success: for each its latest challenge.
+
+        With it come the name of the Asterisk, and the number of challenges that are new since the last call.
+        """
         found = []
         for host in list(self._over):
             streak = host.streak
