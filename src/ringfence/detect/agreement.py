@@ -76,5 +76,5 @@ class Agreement:
 
 
 def _failure(event: SecurityEvent) -> _Failure:
-    """Return what both reports of one attempt share, whatever address they name."""
+    """Return the key that an event and a NOTICE line of one attempt share; it contains no address."""
     return event.source.asterisk, event.kind, event.acl_name, event.account

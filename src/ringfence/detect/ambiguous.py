@@ -62,8 +62,8 @@ class AmbiguousLines:
     def _again(self, now: float) -> Iterator[SecurityEvent]:
         """Check the oldest waiting line again; yield its readings that have a connection by now.
 
-        Each other address of the line that has connections, but no such one, gets one more line without a
-        connection in its count.
+        For each other address that may have connections, but none with the port of the line, count a line
+        without a connection.
         """
         line = self._waiting.popleft()
         found, others = self._split(line.readings)

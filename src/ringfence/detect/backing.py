@@ -19,13 +19,13 @@ from ringfence.detect.sender import LineCounts, Senders
 from ringfence.model import Address, Endpoint, Service, Transport
 
 WITHIN = 3_600.0
-"""The period of these counts (seconds)."""
+"""The period in which the lines of an address are counted (seconds)."""
 
 UNBACKED = 10
 """The number of lines without a connection that are allowed for each line with one."""
 
 GUESS = 250
-"""The bytes that a SIP connection must have sent for a guess; real ones have 300 or more, with headers."""
+"""The bytes that a SIP connection must have sent for a guess; real guesses have 300 or more."""
 
 LOGIN = 14
 """The bytes that a manager connection must have sent for a login: ``Action:Login`` and two line feeds."""

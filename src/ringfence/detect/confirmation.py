@@ -72,8 +72,8 @@ class Confirmation:
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
         """Whether a report needs confirmation: it is a log line, and another source could confirm it.
 
-        A line by TCP always needs it, because the kernel knows the connections; but not in a replay, where
-        the kernel does not know them.
+        A line by TCP always needs it, because the kernel knows the connections (except in a replay). A line
+        by UDP needs it while AMI or the wire reports its Asterisk.
         """
         stream = attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
         return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
@@ -161,5 +161,5 @@ class Confirmation:
 
 
 def has_session(attempt: Attempt) -> bool:
-    """Whether a proof of its session proves the attempt: it came by UDP, to PJSIP or as a hidden attempt."""
+    """Whether a proof of the session applies to an attempt: it is by UDP, and of PJSIP or hidden."""
     return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event is _HIDDEN)

@@ -162,7 +162,7 @@ class Detector:
         return self._attribution.waiting
 
     def set_proxy_sockets(self, sockets: frozenset[Endpoint]) -> None:
-        """Use these as the sockets on which the SIP proxies of this host listen."""
+        """Use ``sockets`` as those on which the SIP proxies of this host listen."""
         self._attribution.proxies.set_sockets(sockets)
 
     # -- input of the sources ---------------------------------------------------------------------------
@@ -374,7 +374,7 @@ class Detector:
     def tick(
         self, now: float, wall: float = 0.0, *, wire: bool = False, listening: Listening = not_connected
     ) -> Sequence[Effect]:
-        """Do periodic work, about every second: expire bans and counts, and judge what has waited."""
+        """Do periodic work, about every second: expire bans and counts; judge reports that have waited."""
         self._bans.expire(now)
         self._history.expire(now)
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]

@@ -99,7 +99,7 @@ def role_of(event: SecurityEvent) -> Role:
 
 
 def _is_stranger(account: str) -> bool:
-    """Whether a line names no account of this PBX.
+    """Whether the account in a log line is no account of this PBX.
 
     PJSIP treats an unknown caller as the endpoint ``anonymous@DOMAIN``, or else ``anonymous``
     (``res/res_pjsip_endpoint_identifier_anonymous.c``).
@@ -201,7 +201,8 @@ def session_number(session: bytes) -> int:
 def address_key(address: Address) -> AddressKey:
     """Return an address as a fast dictionary key: hashing an address object takes 0.3 µs.
 
-    Attackers cannot choose 32-bit numbers that collide, but they can with 128 bits, so IPv6 uses bytes.
+    An IPv4 address is an integer. Attackers could choose integers of 128 bits whose hashes collide, so an
+    IPv6 address is bytes.
     """
     return int(address) if isinstance(address, IPv4Address) else address.packed
 

@@ -47,7 +47,7 @@ UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
 
 PROVEN_WITHIN = 2.0
-"""How long the proof of a guess may come after the guess (seconds)."""
+"""The longest time from a guess to its proof (seconds)."""
 
 MOST = 1_024
 _MOST_ACCOUNTS = 256
@@ -175,7 +175,7 @@ class FriendAttempts:
         return failures
 
     def nearest(self, rule: Rule, subject: Subject, now: float) -> Count:
-        """Return the count for that of the rule's limits for friends that is nearest to a ban."""
+        """Return the count of that limit for friends, of all that the rule has, which is nearest to a ban."""
         failures = self._failures.get(subject.key) or _Failures()
         counts = []
         for number, window in rule.for_friends:

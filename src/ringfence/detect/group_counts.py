@@ -45,7 +45,10 @@ class GroupCounts(Generic[_K]):
         return len(self._group_counts)
 
     def add(self, what: _K, subject: Key, now: float) -> GroupCount:
-        """Count one attempt by ``subject``; return the count without expired attempts."""
+        """Count one attempt by ``subject`` for ``what``, a prefix or an account.
+
+        Return the count, without expired attempts.
+        """
         count = self._group_counts.get(what)
         if count is None:
             count = self._group_counts[what] = GroupCount(deque(maxlen=self.attempts))

@@ -126,7 +126,7 @@ class Fact:
 
 @frozen
 class _Generation:
-    """The subjects with their last attempt in one period: those with a single claimed attempt, and others."""
+    """The subjects whose last attempt is in one period: those with a single claimed attempt, and others."""
 
     began: float
     claimed: dict[int, SingleAttempts] = Factory(
@@ -137,7 +137,7 @@ class _Generation:
 
 @define
 class _Names:
-    """Small numbers for names. The last number stands for all names that found no room."""
+    """Small numbers for names. The last number stands for all names for which there is no room."""
 
     names: list[str] = Factory(list)
 
@@ -252,10 +252,10 @@ class History:
         return []
 
     def facts_of(self, address: Address, subject: Network, since: float) -> list[Fact]:
-        """Return the confirmed attempts of exactly this address, of the subject ``subject``, after ``since``.
+        """Return the confirmed attempts of exactly ``address`` after ``since``; ``subject`` is its subject.
 
         The history of a /64 has the attempts of all its addresses. It stays when an address of the /64
-        becomes a subject of its own, so both are searched.
+        becomes a subject of its own, so both histories are searched.
         """
         subjects = {subject, ip_network((address, _SUBJECT_LENGTH[address.version]), strict=False)}
         facts = (
@@ -295,7 +295,10 @@ class History:
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
-        """Yield ``most`` subjects with several attempts, the latest first, and then ``most`` with one."""
+        """Yield up to ``most`` subjects with several attempts or a proven one, the latest first.
+
+        Then yield up to ``most`` subjects with a single claimed attempt. With each come its packed attempts.
+        """
         several = (
             item for generation in reversed(self._generations) for item in _backwards(generation.others)
         )
@@ -347,11 +350,7 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard several subjects at once.
-
-        One at a time would be slow: each search for the first entry of a dict passes all entries deleted
-        before it.
-        """
+        """Discard several subjects at once: a search for a dict's first entry passes all deleted entries."""
         wanted = max(1, self._max // 256)
         tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
         if sum(map(len, tables)) * _SHARE >= self._max:

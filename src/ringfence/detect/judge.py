@@ -27,11 +27,11 @@ _ATTEMPTS = Of.ATTEMPTS
 _UNKNOWN_ACCOUNT = b"<unknown>"  # PJSIP's name for an account that does not exist
 
 AccountKey = tuple[str, str]
-"""An account of an Asterisk."""
+"""The name of an Asterisk, and an account there."""
 
 
 class Judge:
-    """Applies the rules, and owns the counts over several subjects (prefixes and accounts)."""
+    """Applies the rules, and keeps the counts over several subjects (prefixes and accounts)."""
 
     def __init__(
         self, rules: tuple[Rule, ...], claims: ClaimedLimit, history: History, subjects: Subjects

@@ -74,7 +74,7 @@ class Judgement:
     disposition: Disposition
     decision: Decision | None = None
     suspect: bool = False
-    """Whether only the wire reported it, with an unproven address, so that its requests should be copied."""
+    """Whether only the wire reported it and its address is unproven, so its requests should be copied."""
 
 
 @frozen

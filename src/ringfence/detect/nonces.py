@@ -44,7 +44,7 @@ from ringfence.model import Address, Attempt, Challenge, Proof, Service, Transpo
 LIFE = 600.0
 """How long a nonce of chan_sip is remembered (seconds).
 
-It lives as long as the dialogue that a guesser keeps open.
+chan_sip accepts it as long as the guesser keeps the dialogue open.
 """
 
 PJSIP_LIFE = 48.0
@@ -64,7 +64,10 @@ _SEVERAL = 2
 
 @frozen
 class _Sent:
-    """The time when a nonce was last sent, its receivers, and the senders that asked for it (two at most)."""
+    """The time when a nonce was last sent, its receivers, and the senders that asked for it.
+
+    Only the first two receivers and the first two senders are kept.
+    """
 
     at: float = -LIFE
     receivers: tuple[Address, ...] = ()

@@ -22,7 +22,7 @@ _MOST_OF_NONCE = 256  # bytes
 
 
 class Proofs:
-    """Proves the sender of a session by the nonces that came back."""
+    """Proves the senders of sessions by the nonces in their responses."""
 
     def __init__(self, senders: Senders, nonces: Nonces, backing: Backing) -> None:
         self._senders = senders

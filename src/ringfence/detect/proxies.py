@@ -76,7 +76,7 @@ _MAX_CALL_ID = 512  # bytes; a longer one is evasive, so the leg alone shows the
 _MOST_AWAITED = 64  # answers with one nonce
 
 _Mark = tuple[Service, bytes, bytes, bytes]
-"""What a hop and its leg have in common: the Call-ID, the nonce and the opaque."""
+"""The values that a hop and its leg have in common: the service, the Call-ID, the nonce and the opaque."""
 _Session = tuple[Service, bytes]
 """A Call-ID of PJSIP, or a nonce of chan_sip."""
 _ProvenSession = tuple[str, Address, bytes]
@@ -108,7 +108,7 @@ class _Hop(_Dated):
 
 @frozen
 class _Client(_Dated):
-    """The receiver of a leg, and since when no other address has received legs of its session."""
+    """The receiver of a leg, and the time since when only it has received legs of its session."""
 
     remote: Endpoint
     alone_since: float

@@ -66,7 +66,7 @@ class Streak:
     """The challenges of a host since ``began``, of which no success followed.
 
     ``count`` is their number, ``latest`` the last one, at ``last``. Only challenges beyond ``returned`` count
-    as hidden attempts: it begins at ``wire.MANY``, and becomes ``count`` when the attempts are returned.
+    as hidden attempts: ``returned`` begins at ``wire.MANY``, and is set to ``count`` when these are returned.
     """
 
     began: float
@@ -117,7 +117,7 @@ class Sender:
     waiting: dict[int, deque[UnconfirmedReport]] | None = None
 
     def keep(self, until: float) -> None:
-        """Keep the sender at least until ``until``, because a fact is needed so long."""
+        """Keep the sender at least until ``until``, because a fact about it is needed until then."""
         self.until = max(self.until, until)
 
     def is_needed(self, now: float) -> bool:
@@ -182,7 +182,7 @@ class Senders:
         return sender.sessions.get(session) if sender is not None else None
 
     def session(self, address: Address, session: bytes, now: float) -> Session:
-        """Return a session, created if needed, as used at ``now``."""
+        """Return a session of the sender at ``address``, created if needed; it is used at ``now``."""
         return self._session_of(self.of(address, now), session, now)
 
     def _session_of(self, sender: Sender, name: bytes, now: float) -> Session:
@@ -272,8 +272,9 @@ class Senders:
     def record_report(self, event: SecurityEvent, address: Address, now: float, tag: int = 0) -> int | None:
         """Record a report of an attempt of ``address``.
 
-        Return None if it is the first report of an attempt, which gets the tag ``tag``. Otherwise return the
-        tag of the attempt that another source has reported.
+        A *tag* is a number by which an attempt is found again. Return None if it is the first report of an
+        attempt, which gets the tag ``tag``. Otherwise return the tag of the attempt that another source has
+        reported.
         """
         session = self.session(address, shared_session_id(event), now)
         return self._record(session, event, now, tag, listed=False)

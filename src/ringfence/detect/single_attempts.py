@@ -17,7 +17,7 @@ MAX_RECORD = 255
 
 
 class SingleAttempts:
-    """Records by keys of ``key_size`` bytes."""
+    """A table of records, each under a key of ``key_size`` bytes."""
 
     def __init__(self, key_size: int) -> None:
         self._key_size = key_size

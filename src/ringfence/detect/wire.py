@@ -82,7 +82,7 @@ ANSWERED = 2.0
 """The longest time from the first challenge of a phone to its success (seconds)."""
 
 ASKED = 60.0
-"""The greatest age of a nonce that Asterisk accepts (seconds); its default is 32."""
+"""The greatest age (seconds) of a nonce that Asterisk is assumed to accept; its default is 32."""
 
 TRUSTED = 86_400.0
 """How long after a success (seconds) an address is not suspected."""
@@ -230,9 +230,9 @@ class Wire:
         return found
 
     def abandoned(self, now: float, listening: Listening) -> list[tuple[Challenge, str, int]]:
-        """Return the hosts with too many challenges and no success: for each its latest challenge.
+        """Return for each host with too many challenges: the latest one, its Asterisk, and how many are new.
 
-        With it come the name of the Asterisk, and the number of challenges that are new since the last call.
+        These are the challenges that no success followed; the new ones are those since the last call.
         """
         found = []
         for host in list(self._over):
