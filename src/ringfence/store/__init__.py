@@ -1,6 +1,7 @@
 """The SQLite database: schema, rows, queries, and a background writer.
 
-``database`` opens it. Each table has a class over one ``connection``: ``bans``, ``entries``, ``friends``, and
-``state`` for small values. ``records`` and ``names`` read and write by ``best_effort``, which never fails;
-``writer`` does the writes in a thread of its own.
+``database`` opens the database; ``file`` creates, checks and repairs its file. Each table has a class:
+``alarms``, ``bans``, ``entries``, ``friends``, ``timeline``, ``tops``, and ``state`` for small values. All
+tables share one ``connection``. ``records`` and ``names`` use ``best_effort``: writes are queued, and errors
+are logged and not raised. ``writer`` runs the queued writes in a thread of its own.
 """

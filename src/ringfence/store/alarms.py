@@ -1,4 +1,4 @@
-"""The table of alarms: each row is one alarm from its begin to its end."""
+"""The table of alarms. Each row is one alarm: when it began, when it cleared, and how people handled it."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ KEEP_ALARMS = 90 * 86_400.0
 MOST_ALARMS = 10_000
 """The maximum number of cleared alarms, some 10 MB. Those that cleared first are removed."""
 MAX_SUBJECT, MAX_TEXT, MAX_NAME = 300, 500, 300
-"""The maximum lengths of texts in bytes: an account of a sender is in both subject and text."""
+"""The maximum lengths of texts, in bytes. Subject and text may contain an account that a sender chose."""
 
 _COLUMNS = (
     "number, code, subject, text, since, last, until, times, held, cleared,"
@@ -31,13 +31,13 @@ _CODES = {str(code): code for code in AlarmCode}
 
 
 class AlarmTable:
-    """The alarms of a database. Every method raises StoreError if that cannot be read or written."""
+    """The alarms of a database. Every method raises StoreError if the database cannot be read or written."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def record(self, records: Iterable[AlarmRecord]) -> None:
-        """Record alarms; an alarm replaces its earlier record."""
+        """Record alarms, all or none. An alarm replaces its earlier record with the same number."""
         with self._connection.transaction() as execute:
             for one in records:
                 _write(execute, one)
@@ -48,26 +48,35 @@ class AlarmTable:
             return _select(execute, "cleared IS NULL ORDER BY number", ())
 
     def past(self, since: float, most: int) -> list[AlarmRecord]:
-        """Return the alarms that cleared since then, the latest ``most``, the latest first."""
+        """Return the alarms that cleared at ``since`` (seconds since the epoch) or later.
+
+        They are at most ``most``, the latest first.
+        """
         latest = "cleared >= ? ORDER BY cleared DESC, number DESC LIMIT ?"
         with self._connection.scanning() as execute:
             return _select(execute, latest, (since, most))
 
     def next_number(self) -> int:
-        """Return the number that follows the highest one in use."""
+        """Return a number for the next alarm: one more than the highest in the table."""
         with self._connection.reading() as execute:
             (number,) = execute("SELECT coalesce(max(number), 0) + 1 FROM alarms").fetchone()
         return int(number)
 
     def purge(self, now: float) -> None:
-        """Remove alarms that cleared more than KEEP_ALARMS before ``now``, and the oldest beyond MOST."""
+        """Remove alarms that cleared more than KEEP_ALARMS before ``now``.
+
+        Of the other cleared alarms, keep the MOST_ALARMS that cleared last.
+        """
         with self._connection.transaction() as execute:
             execute("DELETE FROM alarms WHERE cleared < ?", (now - KEEP_ALARMS,))
             execute(_DELETE_OLDEST, (MOST_ALARMS,))
 
 
 def _select(execute: Execute, which: str, values: tuple[float, ...]) -> list[AlarmRecord]:
-    """Return alarms. Invalid rows are left out, such as those with a code of another version."""
+    """Return the alarms that ``which`` selects: the SQL after WHERE, with parameters for ``values``.
+
+    Invalid rows are left out, such as those with the code of another version of ringfence.
+    """
     found = []
     for row in execute(f"SELECT {_COLUMNS} FROM alarms WHERE {which}", values):  # noqa: S608 - ours
         with suppress(*INVALID_ROW):

@@ -1,4 +1,4 @@
-"""The attempts that led to a ban, as the few values that are kept of them in memory."""
+"""A summary of the attempts that led to a ban, small enough to keep one in memory for each ban."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from ringfence.model import Attempt, Proof
 class AttemptCounts(NamedTuple):
     """The number of attempts that led to a ban, and the number of them with a proven address.
 
-    ``accounts`` is the number of different accounts, ``account`` the one that was tried most often.
+    ``accounts`` is the number of different accounts. ``account`` is the one that was tried most often, "" if
+    no attempt names an account.
     """
 
     attempts: int = 0

@@ -1,6 +1,7 @@
-"""The table of bans with their attempts, and the clock in which their times are recorded.
+"""The tables of bans and of the attempts that led to them.
 
-The size is limited by age: bans that ended more than ``KEEP`` ago are removed.
+A recorded difference between the clocks shows whether the wall clock was set after the times were recorded.
+The size is limited by age (``KEEP``) and by number (``MOST``).
 """
 
 import sys
@@ -19,7 +20,7 @@ KEEP = 90 * 86_400.0
 """Seconds for which ended bans are kept: three times the 30 days within which a repeat ban is longer."""
 
 MOST = 300_000
-"""The maximum number of bans in the file, some 300 MB. The bans that ended first are removed."""
+"""The maximum number of bans in the file, some 300 MB. Above it, ended bans are removed, the oldest first."""
 
 _CLOCK = "clock"
 
@@ -31,22 +32,23 @@ class BanTable:
         self._connection = connection
 
     def record(self, bans: Iterable[Ban]) -> None:
-        """Record bans that the kernel has, all or none; a ban ends the earlier ban of the same network.
+        """Record bans that the kernel has acknowledged, all or none.
 
-        Recording the same ban again (for example, because it was restored) changes nothing.
+        A ban ends the earlier ban of the same network and scope. Recording the same ban again (for example,
+        because it was restored) changes nothing.
         """
         with self._connection.transaction() as execute:
             for ban in bans:
                 _record(execute, ban)
 
     def end(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
-        """Record that the bans of these networks were removed at ``when``."""
+        """Record that these bans were removed at ``when`` (seconds since the epoch), all or none."""
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 _end(execute, network, scope, when)
 
     def resume(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
-        """Undo the record that the bans of these networks were removed at ``when``."""
+        """Undo :meth:`end` for the bans that were recorded as removed at ``when``: they were not removed."""
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 execute(
@@ -55,11 +57,11 @@ class BanTable:
                 )
 
     def removed_early(self, now: float) -> list[Ended]:
-        """Return the bans that were removed, or replaced by another, before their time was over."""
+        """Return the bans that were removed or replaced, although their regular end is after ``now``."""
         return self._ends("ended IS NOT NULL AND expires > ?", (now,))
 
     def not_removed(self) -> list[Ended]:
-        """Return the bans that were not removed, including expired ones."""
+        """Return the bans that were neither removed nor replaced, including expired ones."""
         return self._ends("ended IS NULL", ())
 
     def _ends(self, which: str, values: tuple[float, ...]) -> list[Ended]:
@@ -75,9 +77,10 @@ class BanTable:
             return found
 
     def record_clock(self, offset: float, step: float, now: float) -> None:
-        """Record the difference of the clocks: wall clock minus monotonic clock.
+        """Record ``offset``: the wall clock minus the monotonic clock, in seconds.
 
-        If the clock was set by ``step`` seconds, move the bans that had time left, all or none.
+        If the wall clock was set by ``step`` seconds (else 0), also move the times of the bans that had time
+        left, all or none. ``now`` is the wall clock after it was set.
         """
         with self._connection.transaction() as execute:
             if step:
@@ -89,7 +92,7 @@ class BanTable:
             execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CLOCK, repr(offset)))
 
     def clock(self) -> float | None:
-        """Return what :meth:`record_clock` recorded last."""
+        """Return the offset that :meth:`record_clock` recorded last; None without a valid one."""
         with self._connection.reading() as execute:
             row = execute("SELECT value FROM facts WHERE name = ?", (_CLOCK,)).fetchone()
         try:
@@ -98,9 +101,9 @@ class BanTable:
             return None
 
     def running(self, now: float) -> Iterator[tuple[Ban, AttemptCounts] | None]:
-        """Yield every active ban without its attempts, but with their counts, oldest first.
+        """Yield every ban that is active at ``now``, with the counts of its attempts, oldest first.
 
-        An unreadable row (edited by hand, or damaged) yields None; the other rows are valid.
+        An invalid row (edited by hand, or damaged) yields None.
         """
         with self._connection.reading() as execute:
             for row in execute(
@@ -131,7 +134,10 @@ class BanTable:
                     yield ban, counts
 
     def count_offences(self, network: Network, since: float) -> int:
-        """Count the bans of ``network`` by rules since then, except for those on claimed evidence."""
+        """Return the number of bans of ``network`` that rules have made since ``since``.
+
+        Bans on claimed evidence do not count. Their scope is SIP_UDP or SIP_TCP.
+        """
         proven = (str(Scope.FULL), str(Scope.SIP))
         with self._connection.reading() as execute:
             sql = (
@@ -142,14 +148,18 @@ class BanTable:
         return int(number)
 
     def past(self, network: Network, since: float, most: int) -> list[Past]:
-        """Return the latest bans of ``network`` or a network around it: active, or ended after ``since``."""
+        """Return the latest bans that contain ``network``: active, or ended after ``since``.
+
+        They are at most ``most``, the latest first.
+        """
         with self._connection.scanning() as execute:
             return past_of(execute, network, since, most)
 
     def attempts_on(self, account: str, since: float, most: int) -> list[Attempt]:
-        """Return the latest attempts on ``account`` since then that led to bans, the latest first.
+        """Return the latest attempts on ``account`` that led to bans, made at ``since`` or later.
 
-        This reads all attempts of the database: a second for a million.
+        They are at most ``most``, the latest first. All attempts in the database are read, which takes a
+        second for a million.
         """
         wanted = f"SELECT {ATTEMPT} FROM attempts WHERE account = ? AND time >= ? ORDER BY time DESC LIMIT ?"  # noqa: S608 - ours
         with self._connection.scanning() as execute:
@@ -161,7 +171,10 @@ class BanTable:
             yield from ended_bans(execute, since, now)
 
     def purge(self, now: float) -> None:
-        """Remove bans that ended more than KEEP before ``now``, and the oldest ended ones beyond MOST."""
+        """Remove bans that ended more than KEEP before ``now``.
+
+        If there are still more than MOST, remove as many of the ended ones, those that began first.
+        """
         with self._connection.transaction() as execute:
             execute("DELETE FROM bans WHERE coalesce(ended, expires) < ?", (now - KEEP,))
             (number,) = execute("SELECT count(*) FROM bans").fetchone()
@@ -174,7 +187,10 @@ _SCOPES = {str(scope): scope for scope in Scope}
 
 
 def _network(text: str) -> Network:
-    """Parse a network as it is stored, with its prefix length: in a third of the time of ``ip_network``."""
+    """Parse a network as it is stored, with its prefix length; raise ValueError if it is invalid.
+
+    This takes a third of the time of ``ip_network``.
+    """
     address, _, length = text.partition("/")
     try:
         if ":" in address:
@@ -186,7 +202,7 @@ def _network(text: str) -> Network:
 
 def _record(execute: Execute, ban: Ban) -> None:
     same = (str(ban.network), ban.since, ban.expires, str(ban.scope))
-    # Searched by network: bans of one batch end at the same time, so a search by end would read all of them.
+    # SQLite must search by network: all bans of a batch have the same end, so a search by end reads them all.
     known = (
         "SELECT 1 FROM bans INDEXED BY bans_network"
         " WHERE network = ? AND since = ? AND expires = ? AND scope = ? AND ended IS NULL"

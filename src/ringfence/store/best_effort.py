@@ -1,7 +1,7 @@
 """Best-effort access to the database: writes are queued, errors are logged and never raised.
 
-Writes run later, in order, in a thread of their own. An error is logged once, shown as
-:attr:`BestEffort.error`, and stops no ban, because the kernel has acknowledged it already.
+Writes run later, in order, in a thread of their own. An error is logged once and kept in
+:attr:`BestEffort.error`. It does not affect a ban, because the kernel already has it when it is recorded.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,21 @@ _T = TypeVar("_T")
 
 
 def at_once(action: Callable[[], object]) -> None:
-    """Run a write now, for callers that have no queue."""
+    """Run a write now. Callers without a queue use this function as ``later``."""
     action()
 
 
 class BestEffort:
-    """Runs reads and writes of the database at ``path``, and owns their errors. ``later`` runs a write."""
+    """Runs reads and writes of the database at ``path``; logs their errors, and keeps the latest.
+
+    ``later`` puts a write into a queue, or runs it at once.
+    """
 
     def __init__(self, path: Path, later: Callable[[Callable[[], object]], object] = at_once) -> None:
         self.damage = ""
-        """A message about damage that a read or write met, with what to do; "" if there is none."""
+        """A message about damage that a read or write has found, with the fix; "" if there is none."""
         self.unreadable = ""
-        """A message about bans that were unreadable at the start."""
+        """A message about bans whose rows were invalid at the start; "" if there were none."""
         self._errors = {"writing": "", "reading": ""}
         self._path = path
         self._later = later
@@ -35,27 +38,30 @@ class BestEffort:
 
     @property
     def error(self) -> str:
-        """The present error, "" if none. A full disk can still be read, so reading does not clear it."""
+        """The error of the latest write, otherwise that of the latest read; "" if both succeeded.
+
+        A full disk can still be read, so a successful read does not clear the error of a write.
+        """
         return self._errors["writing"] or self._errors["reading"]
 
     def write(self, action: Callable[[], object]) -> object:
-        """Queue a write; return what ``later`` returned."""
+        """Pass a write to ``later``, and return what ``later`` returns."""
         return self._later(lambda: self._done(action, None, "writing"))
 
     def write_now(self, action: Callable[[], object]) -> None:
-        """Write; done when this returns."""
+        """Run a write in the caller's thread, before this returns."""
         self._done(action, None, "writing")
 
     def read(self, action: Callable[[], _T], fallback: _T) -> _T:
-        """Return the result of a read; ``fallback`` if it fails."""
+        """Run a read in the caller's thread. Return its result, or ``fallback`` if it fails."""
         return self._done(action, fallback, "reading")
 
     def report(self, error: StoreError) -> None:
-        """Report an error of a read that this object did not run."""
+        """Log and keep the error of a read that the caller ran without :meth:`read`."""
         self._failed(error, "reading")
 
     def report_unreadable(self, number: int) -> None:
-        """Report that this number of bans was unreadable at the start."""
+        """Log and keep a message: at the start, the rows of ``number`` bans were invalid."""
         self.unreadable = f"{number} bans in {self._path} are invalid and are left out"
         self._log.error("store.failed", error=self.unreadable)
 

@@ -1,8 +1,9 @@
-"""The connection to the SQLite database, which the tables share.
+"""The connections to the SQLite database, which the tables share.
 
-It is SQLite in WAL mode, written by the daemon only. While the daemon is down, a command may read it and flip
-the switch. Every statement is one short transaction. Recording a ban with its attempts takes some 100 µs. By
-then the kernel already drops the packets.
+SQLite runs in WAL mode, so reading does not wait for writing. The daemon owns the database. Commands also
+open it: to read it, to import lists, and, without a daemon, to change lists or to switch enforcement off.
+Transactions are short: recording a ban with its attempts takes some 100 µs. By then the kernel already drops
+the packets.
 """
 
 import os
@@ -18,7 +19,7 @@ from ringfence.store.rows import Execute
 
 
 class Opened(NamedTuple):
-    """The connections of SQLite: for writing, for short queries, and for long ones."""
+    """The connections of SQLite: for writing, for short queries, and for long queries."""
 
     writer: sqlite3.Connection
     reader: sqlite3.Connection
@@ -26,11 +27,12 @@ class Opened(NamedTuple):
 
 
 class Connection:
-    """The connections to one database; ``held`` is the descriptor of the owner's lock.
+    """The connections to one database. ``held`` is the descriptor of the lock file, None without a lock.
 
-    Threads may share it. One thread writes at a time. Reading does not wait for writing or for the disk.
-    SQLite lets one thread at a time use a connection. So long queries have one of their own, and a query of
-    the event loop never waits for them. (A database in memory has one connection for everything.)
+    Threads may share this object. One thread writes at a time. Reading does not wait for writing or for the
+    disk. SQLite lets only one thread at a time use a connection. So long queries have a connection of their
+    own, and a short query in the event loop never waits for them. (A database in memory has one connection
+    for everything.)
     """
 
     def __init__(self, path: Path, opened: Opened, held: int | None) -> None:
@@ -53,7 +55,7 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[Execute]:
-        """Provide ``execute`` for writes, which are done all or none. Raise StoreError if one fails."""
+        """Provide ``execute`` for writes, of which all are done or none. Raise StoreError if one fails."""
         with errors(self.path), self._turn:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -64,7 +66,7 @@ class Connection:
             self._writer.execute("COMMIT")
 
     def close(self) -> None:
-        """Close the connection, and release the owner's lock. May be called again."""
+        """Close the connections, and release the lock. May be called again."""
         self._scanner.close()
         self._reader.close()
         self._writer.close()

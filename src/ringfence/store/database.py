@@ -44,8 +44,9 @@ from ringfence.store.tops import TopTable
 class Store:
     """An open database, with an object for each of its tables.
 
-    ``later`` runs the writes that the daemon does not wait for. ``memory_reason`` is the reason why the
-    content is in memory only, "" if it is in the file. ``damage`` describes the damage found at the start.
+    ``later`` queues the writes that the caller does not wait for, or runs them at once. ``memory_reason`` is
+    the reason why the content is in memory only, "" if it is in the file. ``damage`` is a message about
+    damage found when the database was opened, "" if there was none.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, owner: bool) -> Self:
-        """Open the database at ``path``, creating or migrating it if needed.
+        """Open the database at ``path``; create or migrate it if needed.
 
-        ``owner`` is true for the daemon. Raise StoreBusyError if another process owns the database.
+        With ``owner``, lock it, and raise StoreBusyError if another process has the lock. Raise StoreError if
+        the database cannot be used.
         """
         held = lock(path) if owner else None
         try:
@@ -87,10 +89,11 @@ class Store:
 
     @classmethod
     def open_or_memory(cls, path: Path, later: Callable[[Callable[[], object]], object] = at_once) -> Self:
-        """Open the daemon's database in any condition; raise only StoreBusyError.
+        """Open the database and lock it, whatever its condition. Raise only StoreBusyError.
 
-        A damaged file is set aside (:meth:`damage`), and a new database gets what could be read of it. If
-        nothing can be written, or the database is of a newer ringfence, the store is a copy in memory.
+        A damaged file is renamed (see :meth:`damage`), and its readable rows are copied into a new database.
+        If nothing can be written, or the database is of a newer ringfence, the store is in memory, with a
+        copy of the readable rows.
         """
         held, source, damage = None, path, ""
         try:
@@ -120,9 +123,9 @@ class Store:
             return cls(Connection(path, opened, held), later, memory_reason=reason)
 
     def damage(self) -> str:
-        """Return a message about damage to the database, and the fix; "" if there is none.
+        """Return a message about damage to the database, with the fix; "" if there is none.
 
-        A damaged database that was set aside counts until an administrator removes it.
+        The message stays until an administrator removes the damaged files that were renamed.
         """
         if self.best_effort.damage:
             return self.best_effort.damage
@@ -138,7 +141,7 @@ class Store:
         return 0 if self.memory_reason else size_of(self._connection.path)
 
     def purge(self, now: float) -> None:
-        """Remove what ended long ago from each table."""
+        """Remove from each table that grows the rows that are too old or too many at ``now``."""
         for table in (self.alarms, self.bans, self.entries, self.friends, self.tops):
             table.purge(now)
         self.timeline.purge()
@@ -155,7 +158,10 @@ class Store:
 
 
 def _connections(path: Path, *, checked: bool = False) -> Opened:
-    """Return the connections to a database of the present schema."""
+    """Open the database at ``path``; create or migrate it first if needed.
+
+    With ``checked``, read all of it, and raise StoreDamagedError if it is damaged.
+    """
     with errors(path):
         make(path)
         with ExitStack() as stack:

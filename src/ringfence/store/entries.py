@@ -11,13 +11,13 @@ _SELECT = "SELECT what, note, added, until, origin, forced FROM entries WHERE si
 
 
 class EntryTable:
-    """The list entries of a database. Every method raises StoreError if that cannot be read or written."""
+    """The list entries of a database. Every method raises StoreError if it cannot be read or written."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def current(self, kind: ListKind, now: float) -> Iterator[ListEntry]:
-        """Yield the unexpired entries of a list, sorted."""
+        """Yield the entries of a list that have not ended at ``now``, the earliest added first."""
         with self._connection.scanning() as execute:
             current = f"{_SELECT} AND (until IS NULL OR until > ?) ORDER BY added, what"
             for row in execute(current, (str(kind), now)):
@@ -25,7 +25,10 @@ class EntryTable:
                     yield entry
 
     def about(self, kind: ListKind, values: Sequence[str], now: float, origin: str) -> list[ListEntry]:
-        """Return the entries with one of ``values``, and all whose origin is ``origin``."""
+        """Return the entries of a list that have one of ``values`` or the origin ``origin``.
+
+        Entries that have ended at ``now`` are left out.
+        """
         named = f"what IN ({', '.join('?' * len(values))})"
         with self._connection.scanning() as execute:
             rows = execute(f"{_SELECT} AND ({named} OR origin = ?)", (str(kind), *values, origin)).fetchall()
@@ -33,14 +36,14 @@ class EntryTable:
         return [e for e in entries if e is not None and (e.until is None or e.until > now)]
 
     def add(self, entries: Iterable[ListEntry]) -> None:
-        """Add entries to their lists, all or none; an existing entry is replaced."""
+        """Add entries to their lists, all or none. An entry replaces one with the same value on its list."""
         with self._connection.transaction() as execute:
             for e in entries:
                 row = (str(e.kind), e.value, e.note, e.added, e.until, e.origin, int(e.forced))
                 execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def remove(self, kind: ListKind, values: Iterable[str]) -> int:
-        """Remove entries from a list by value; return how many were on it."""
+        """Remove the entries with these values from a list, all or none; return how many were on it."""
         with self._connection.transaction() as execute:
             delete = "DELETE FROM entries WHERE side = ? AND what = ?"
             return sum(execute(delete, (str(kind), value)).rowcount for value in values)

@@ -1,4 +1,4 @@
-"""The database's file: created, locked, checked, set aside if it is damaged, and salvaged as far as possible.
+"""The database's file: functions to create, lock, check, set aside and salvage it.
 
 Damage has many causes: a disk, a power failure, a copy made while the daemon wrote. The daemon must start in
 spite of any damage. A damaged file is renamed, never changed and never overwritten, because an administrator
@@ -17,10 +17,10 @@ from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError, Stor
 from ringfence.store.schema import SCHEMA
 
 MOST_ASIDE = 5
-"""The number of damaged files that are kept; otherwise a failing disk would fill up."""
+"""The maximum number of damaged databases that are kept. Without it, a failing disk would fill up."""
 
 CHECK_SECONDS = 8.0
-"""Seconds after which a check or a salvage is cut short: systemd waits 30 s for the start."""
+"""Seconds after which a check or a salvage is ended, because systemd waits only 30 s for the start."""
 
 _ASIDE = ".damaged-"
 _TABLES = (
@@ -30,7 +30,7 @@ _TABLES = (
 """Tables in the order of salvage: small and important ones first, and bans before their attempts."""
 
 _MUCH_NEWER = 100
-"""A version this far ahead means damage, and not a newer ringfence."""
+"""A database whose version is more than this above ours is damaged. Otherwise ringfence is too old for it."""
 
 _STEPS = 10_000  # steps of SQLite's virtual machine between two checks of the time
 _DAMAGE = frozenset(
@@ -45,14 +45,17 @@ _DAMAGE = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
-_PRIMARY = 0xFF  # an extended code has its primary code in the low byte
+_PRIMARY = 0xFF  # an extended result code of SQLite has its primary code in the low byte
 _ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""Exceptions of :mod:`sqlite3`. The second: a message of SQLite quotes the damaged text of a schema."""
+"""Exceptions from reading a damaged database.
+
+:mod:`sqlite3` raises UnicodeDecodeError if SQLite's message quotes a damaged text of the schema.
+"""
 
 
 @contextmanager
 def errors(path: Path) -> Iterator[None]:
-    """Raise StoreError for any error of SQLite in the block, and StoreDamagedError for damage."""
+    """Convert an error of SQLite in the block: to StoreDamagedError for damage, otherwise to StoreError."""
     try:
         yield
     except (
@@ -69,7 +72,7 @@ def errors(path: Path) -> Iterator[None]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether ``error`` means that the file's content is wrong, and not the disk, a lock or a permission."""
+    """Whether the file's content caused ``error``, and not the disk, a lock or a permission."""
     if isinstance(error, UnicodeDecodeError):
         return True
     code = getattr(error, "sqlite_errorcode", None)
@@ -77,16 +80,22 @@ def is_damage(error: Exception) -> bool:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a connection that threads may share; raise StoreError if ``path`` is no file, such as a pipe."""
+    """Open a connection that threads may share.
+
+    Raise StoreError if ``path`` is not a regular file (but a pipe, for example).
+    """
     if not path.is_file():
         raise StoreError(f"{path} is not a regular file; see [store] path")
     return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
 
 
 def make(path: Path, mode: int = 0o640) -> None:
-    """Create a missing file, owned by its folder's owner: the daemon could not open a file of root."""
+    """Create the file ``path`` if it is missing; raise StoreError if that fails.
+
+    If root creates it, it gets the owner of its folder, because the daemon could not open a file of root.
+    """
     try:
-        # The owner is changed by descriptor, because the folder's owner could replace the name by a link.
+        # The owner is set by descriptor, because the folder's owner could meanwhile put a link in its place.
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -109,7 +118,10 @@ def make(path: Path, mode: int = 0o640) -> None:
 
 
 def lock(path: Path) -> int:
-    """Lock the database by a lock file; raise StoreBusyError if another process has the lock."""
+    """Lock the database with a lock file next to it, until the returned descriptor is closed.
+
+    Raise StoreBusyError if another process has the lock, StoreError if the file cannot be opened.
+    """
     beside = path.with_name(path.name + ".lock")
     make(beside, 0o600)
     try:
@@ -127,7 +139,11 @@ def lock(path: Path) -> int:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Migrate the schema to the present version; raise StoreNewerError if it is of a later one."""
+    """Set SQLite's modes, and migrate the schema to the present version.
+
+    Raise StoreNewerError if the schema is of a later version, StoreDamagedError if no ringfence has written
+    its version.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if len(SCHEMA) < version <= len(SCHEMA) + _MUCH_NEWER:
         raise StoreNewerError(
@@ -145,7 +161,10 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def check(connection: sqlite3.Connection) -> None:
-    """Read the whole database, 0.3 s for 60 MB (100,000 bans); raise StoreDamagedError if it is damaged."""
+    """Read the whole database; raise StoreDamagedError if it is damaged.
+
+    This takes 0.3 s for 60 MB (100,000 bans). After CHECK_SECONDS the check ends without a result.
+    """
     if _shape(connection) != _wanted_shape():
         raise StoreDamagedError("its tables are not those of its version")
     with _bounded(connection):
@@ -173,7 +192,7 @@ def _wanted_shape() -> list[tuple[object, ...]]:
 
 @contextmanager
 def _bounded(connection: sqlite3.Connection) -> Iterator[None]:
-    """Interrupt statements that take longer than CHECK_SECONDS."""
+    """Interrupt the statements of ``connection`` when the block has run for CHECK_SECONDS."""
     end = time.monotonic() + CHECK_SECONDS
     connection.set_progress_handler(lambda: int(time.monotonic() > end), _STEPS)
     try:
@@ -183,7 +202,10 @@ def _bounded(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def size_of(path: Path) -> int:
-    """Return the size of the database's files in bytes; missing files have none."""
+    """Return the size of the database and of SQLite's files next to it, in bytes.
+
+    Missing files count as 0.
+    """
     size = 0
     for suffix in ("", "-wal", "-shm"):
         with suppress(OSError):
@@ -192,7 +214,10 @@ def size_of(path: Path) -> int:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged database with its log; return its new path. Raise StoreError if that fails."""
+    """Rename a damaged database and its write-ahead log; return the database's new path.
+
+    Raise StoreError if that fails, or if MOST_ASIDE damaged databases are kept already.
+    """
     real = _real(path)
     try:
         taken = {file.name for file in real.parent.iterdir()}
@@ -204,7 +229,7 @@ def set_aside(path: Path) -> Path:
                 f"(the disk?), then remove {real}{_ASIDE}*"
             )
         aside = real.with_name(name)
-        # SQLite's log is renamed first, because it must never stay next to a new database.
+        # SQLite's write-ahead log is renamed first, because it must never stay next to a new database.
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
                 os.rename(f"{real}{suffix}", f"{aside}{suffix}")  # noqa: PTH104 - a suffix is no path
@@ -214,7 +239,7 @@ def set_aside(path: Path) -> Path:
 
 
 def set_aside_before(path: Path) -> list[Path]:
-    """Return the damaged databases that are kept next to ``path``."""
+    """Return the paths of the databases that :func:`set_aside` renamed; [] if the folder is unreadable."""
     real = _real(path)
     try:
         files = [file for file in real.parent.iterdir() if file.name.startswith(f"{real.name}{_ASIDE}")]
@@ -224,18 +249,23 @@ def set_aside_before(path: Path) -> list[Path]:
 
 
 def _real(path: Path) -> Path:
-    """Return the target of a link, so that a link to another disk is kept. A loop of links is no error."""
+    """Return ``path`` with links resolved. So a link to another disk stays, and its target is renamed.
+
+    A loop of links raises no error.
+    """
     return Path(os.path.realpath(path))
 
 
 def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
-    """Copy the readable rows of the database at ``path`` into ``target``; count them by table.
+    """Copy the readable rows of the database at ``path`` into ``target``; return their number by table.
 
-    Rows that SQLite cannot read, or with wrong types, are left out.
+    Return {} if the file is missing or cannot be opened. Left out are rows that SQLite cannot read, rows with
+    wrong types, and rows that have not been copied after CHECK_SECONDS.
     """
     if not _real(path).is_file():
         return {}
-    for how in ("mode=ro", "immutable=1"):  # with its log, else without; neither mode writes
+    # First with SQLite's write-ahead log, then without it. Neither changes the database or the log.
+    for how in ("mode=ro", "immutable=1"):
         with suppress(*_ERRORS), closing(_opened(path, how)) as source:
             source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             with _bounded(source):
@@ -252,7 +282,10 @@ def _opened(path: Path, how: str) -> sqlite3.Connection:
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> int:
-    """Copy a table from its start to the first unreadable row, and then from its end backwards."""
+    """Copy a table into ``target``; return the number of copied rows.
+
+    Read it from its start to the first unreadable row, and then from its end backwards to such a row.
+    """
     key, columns = _columns(target, table)
     with suppress(*_ERRORS):
         _, there = _columns(source, table)
@@ -276,7 +309,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) ->
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> tuple[list[str], list[str]]:
-    """Return the columns of the primary key, and all columns to copy."""
+    """Return the columns of a table's primary key (``rowid`` if it has none), and all columns to copy."""
     rows = connection.execute(f"PRAGMA table_info({table})").fetchall()
     columns = [str(row[1]) for row in rows]
     key = [str(row[1]) for row in sorted(rows, key=lambda row: row[5]) if row[5]]
@@ -284,6 +317,6 @@ def _columns(connection: sqlite3.Connection, table: str) -> tuple[list[str], lis
 
 
 def described(rows: Mapping[str, int]) -> str:
-    """Return a text about the salvaged rows."""
+    """Return the numbers of salvaged bans, list entries and friends as text. ``rows`` has them by table."""
     named = {"bans": "bans", "entries": "list entries", "friends": "friends"}
     return ", ".join(f"{rows.get(table, 0)} {name}" for table, name in named.items())

@@ -12,27 +12,37 @@ KEEP_FRIENDS = 30 * 86_400.0
 """Seconds for which former friends are kept."""
 
 MOST_FRIENDS = 131_072
-"""Reasons of friends that are kept, ended ones included: twice the maximum of valid ones."""
+"""The maximum number of reasons, including ended ones: twice the maximum number of valid reasons."""
 
 _COLUMNS = "asterisk, address, account, tie, since, seen, until"
 
 
 class FriendTable:
-    """The friends of a database. Every method raises StoreError if that cannot be read or written."""
+    """The friends of a database. Every method raises StoreError if the database cannot be read or written."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def current(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons valid at ``now``, sorted by the last sighting; the latest ``most``."""
+        """Return the reasons that are valid at ``now``: the ``most`` that were seen last.
+
+        They are sorted by the time at which they were seen last, the earliest first.
+        """
         return self._latest("until > ?", "seen", now, most)
 
     def former(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons that ended before ``now``, sorted by their end; the latest ``most``."""
+        """Return the reasons that have ended at ``now``: the ``most`` that ended last.
+
+        They are sorted by their end, the earliest first.
+        """
         return self._latest("until <= ?", "until", now, most)
 
     def _latest(self, which: str, order: str, now: float, most: int) -> list[Friend]:
-        """Return reasons. Invalid rows are left out; the others are valid."""
+        """Return the reasons for which the SQL condition ``which`` holds at ``now``.
+
+        They are the ``most`` with the latest time in the column ``order``, the earliest first. Invalid rows
+        are left out.
+        """
         latest = f"SELECT {_COLUMNS} FROM friends WHERE {which} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - ours
         found = []
         with self._connection.reading() as execute:
@@ -69,12 +79,15 @@ class FriendTable:
                 )
 
     def forget(self, address: Address) -> None:
-        """Remove all reasons of ``address``, also ended ones."""
+        """Remove all reasons of ``address``, including ended ones."""
         with self._connection.transaction() as execute:
             execute("DELETE FROM friends WHERE address = ?", (str(address),))
 
     def purge(self, now: float) -> None:
-        """Remove reasons that ended more than KEEP_FRIENDS ago, and the oldest beyond MOST_FRIENDS."""
+        """Remove the reasons that ended more than KEEP_FRIENDS before ``now``.
+
+        If there are still more than MOST_FRIENDS, also remove those that have not been seen for longest.
+        """
         with self._connection.transaction() as execute:
             execute("DELETE FROM friends WHERE until < ?", (now - KEEP_FRIENDS,))
             (number,) = execute("SELECT count(*) FROM friends").fetchone()

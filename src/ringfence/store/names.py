@@ -1,4 +1,4 @@
-"""The last known networks of each name, because no DNS server may answer at the next start."""
+"""The last known addresses of each host name, for a start at which no DNS server answers."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ _FACT = "names"
 
 
 class SavedNames:
-    """The networks of names in ``state``, read and written as far as possible."""
+    """Loads and saves the addresses of host names, as networks. Errors are logged and not raised."""
 
     def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
         self._state = state
         self._best_effort = best_effort
 
     def load(self) -> dict[str, frozenset[Network]]:
-        """Return the last known networks of each name; nothing if they are unreadable."""
+        """Return the last saved networks of each host name; {} if none are saved or they are invalid."""
         try:
             names = json.loads(self._best_effort.read(lambda: self._state.fact(_FACT), None) or "{}")
             return {name: frozenset(map(parse_network, networks)) for name, networks in names.items()}
@@ -28,6 +28,6 @@ class SavedNames:
             return {}
 
     def save(self, answers: Mapping[str, frozenset[Network]]) -> None:
-        """Record the networks of each name."""
+        """Queue the record of the networks of each host name."""
         names = {name: sorted(map(str, networks)) for name, networks in answers.items()}
         self._best_effort.write(lambda: self._state.set_fact(_FACT, json.dumps(names)))

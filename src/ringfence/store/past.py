@@ -1,4 +1,4 @@
-"""The recorded bans of one address with their attempts, including ended ones, and all ended bans."""
+"""Queries for past bans: the bans that contain a network, with their attempts, and all ended bans."""
 
 import enum
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,10 @@ _BANS = "SELECT id, network, since, expires, rule, reason, origin, scope, offenc
 
 @frozen
 class Past:
-    """A ban, and the time when it was removed or replaced; None if it is active or expired."""
+    """A recorded ban.
+
+    ``ended`` is the time when it was removed or replaced; None if it is active or expired.
+    """
 
     ban: Ban
     ended: float | None
@@ -48,7 +51,7 @@ class EndedBan:
 def ended_bans(execute: Execute, since: float, now: float) -> Iterator[EndedBan]:
     """Yield the bans that ended from ``since`` to ``now``, the latest end first.
 
-    Unreadable rows are left out; the others are valid.
+    Invalid rows are left out.
     """
     for row in execute(_ENDED, (now, now, since)):
         with suppress(*INVALID_ROW):
@@ -89,9 +92,9 @@ def _ended(row: Sequence[Any]) -> EndedBan:
 
 
 def past_of(execute: Execute, network: Network, since: float, most: int) -> list[Past]:
-    """Read the bans of ``network`` and of the networks around it that ended after ``since`` or are active.
+    """Return the bans of ``network``, and of the networks that contain it: active, or ended after ``since``.
 
-    Return the latest ``most``, the latest first. Unreadable rows are left out; the others are valid.
+    They are the latest ``most``, the latest first. Invalid rows are left out.
     """
     around = [str(network.supernet(new_prefix=length)) for length in range(network.prefixlen + 1)]
     marks = ", ".join("?" * len(around))

@@ -1,4 +1,4 @@
-"""The records of bans, read and written without waiting for the disk and without failing."""
+"""The records of bans: most writes are queued, and errors are logged and not raised."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,10 @@ _WAIT = 1.0  # seconds
 
 
 class Records:
-    """The recorded bans, and the switch for enforcement. Only :meth:`set_switched_off` raises StoreError."""
+    """The recorded bans, and whether enforcement is switched off.
+
+    Only :meth:`set_switched_off` raises StoreError.
+    """
 
     def __init__(self, bans: BanTable, state: SavedState, best_effort: BestEffort) -> None:
         self._bans = bans
@@ -27,57 +30,58 @@ class Records:
         self._best_effort = best_effort
 
     def ban(self, bans: Sequence[Ban]) -> None:
-        """Record bans that the kernel has."""
+        """Queue the record of bans that the kernel has acknowledged."""
         self._best_effort.write(partial(self._bans.record, bans))
 
     def end(self, bans: Sequence[tuple[Network, Scope]], when: float) -> object:
-        """Record that bans were removed; return what the queue returned. Does not wait for the disk."""
+        """Queue the record that bans were removed at ``when``.
+
+        Return what the queue returns (a future, or None).
+        """
         return self._best_effort.write(lambda: self._bans.end(bans, when))
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
-        """Record that bans were removed, and wait for the disk for at most a second.
+        """Queue the record that bans were removed, and wait at most a second until it is written.
 
-        The event loop continues.
-
-        The caller removes them from the kernel afterwards. If the daemon is killed in between, the next start
-        finds a ban in the kernel whose record has ended, and removes it. In the other order it would find a
-        recorded ban that is missing in the kernel, and restore it.
+        The caller removes the bans from the kernel afterwards. If the daemon is killed in between, the next
+        start finds a ban in the kernel whose record has ended, and removes it. In the other order it would
+        find a recorded ban that is missing in the kernel, and restore it.
         """
         done = self.end(bans, when)
         if isinstance(done, Future):
             await asyncio.wait([asyncio.wrap_future(done)], timeout=_WAIT)
 
     def resume(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
-        """Undo the record that bans ended at ``when``, because the kernel refused to remove them."""
+        """Queue a write that undoes :meth:`end`, because the kernel refused to remove these bans."""
         self._best_effort.write(lambda: self._bans.resume(bans, when))
 
     def removed_early(self, now: float) -> Iterable[Ended]:
-        """Return the bans that were removed before their time was over."""
+        """Return the bans that were removed or replaced, although their regular end is after ``now``."""
         return self._best_effort.read(lambda: self._bans.removed_early(now), [])
 
     def not_removed(self) -> Iterable[Ended]:
-        """Return the bans that were not removed, including expired ones."""
+        """Return the bans that were neither removed nor replaced, including expired ones."""
         return self._best_effort.read(self._bans.not_removed, [])
 
     def clock(self) -> float | None:
-        """Return the last recorded difference of the clocks: wall clock minus monotonic clock."""
+        """Return the last recorded wall clock minus monotonic clock, in seconds; None if it is unknown."""
         return self._best_effort.read(self._bans.clock, None)
 
     def record_clock(self, offset: float, step: float, now: float) -> None:
-        """Record that difference, and move the bans by ``step`` seconds, before this returns."""
+        """Call :meth:`BanTable.record_clock`, which is done when this returns."""
         self._best_effort.write_now(lambda: self._bans.record_clock(offset, step, now))
 
     def queue_clock_record(self, offset: float, step: float, now: float) -> None:
-        """Queue a write that does the same as :meth:`clock_is`."""
+        """Queue a call of :meth:`BanTable.record_clock`."""
         self._best_effort.write(lambda: self._bans.record_clock(offset, step, now))
 
     def running(self, now: float) -> Iterator[tuple[Ban, AttemptCounts]]:
-        """Yield the recorded bans with time left, and the counts of attempts that led to each.
+        """Yield the recorded bans that have time left, and the counts of attempts that led to each.
 
-        Unreadable bans are left out. If the kernel still has such a ban, it is adopted from there. A ban that
-        began after ``now`` means that the clock is slow (a host without a battery boots with a date in the
-        past). It is unknown whether such a ban is over, so it begins now and cannot last longer than
-        intended.
+        Invalid rows are left out. If the kernel still has such a ban, the daemon adopts it from there. If a
+        ban began after ``now``, the clock is slow (a host without a battery boots with a date in the past).
+        It is unknown whether such a ban is over. So it is yielded with ``now`` as its begin, and with its
+        full length.
         """
         unreadable = 0
         try:
@@ -94,14 +98,17 @@ class Records:
             self._best_effort.report_unreadable(unreadable)
 
     def offences(self, network: Network, since: float) -> int:
-        """Count the bans of ``network`` by rules since then; 0 if that cannot be read."""
+        """Return the number of bans of ``network`` that rules have made since ``since``.
+
+        Bans on claimed evidence do not count. Return 0 if the number cannot be read.
+        """
         return self._best_effort.read(lambda: self._bans.count_offences(network, since), 0)
 
     @property
     def switched_off(self) -> bool:
-        """Whether an administrator has switched enforcement off; false if that cannot be read."""
+        """Whether an administrator has switched enforcement off; False if that cannot be read."""
         return self._best_effort.read(self._state.switched_off, fallback=False)
 
     def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Record whether enforcement is switched off, at once; raise StoreError if that fails."""
+        """Record whether enforcement is switched off, before this returns; raise StoreError if that fails."""
         self._state.set_switched_off(value)

@@ -22,7 +22,7 @@ from ringfence.model import (
 Execute = Callable[..., Cursor]
 
 Ended = tuple[Network, Scope, float]
-"""A ban that was removed or may be removed: network, scope, and the time of its regular end."""
+"""A ban that may have been removed: network, scope, and its regular end (seconds since the epoch)."""
 
 ATTEMPT = (
     "time, asterisk, address, kind, proof, service, transport, account, event, trusted, tampered, sources"
@@ -38,21 +38,21 @@ Such a row was edited by hand, or damaged without SQLite's notice.
 LAST = 253_402_300_799.0
 """The last second of the year 9999, because later times cannot be formatted."""
 
-_BETWEEN = "\n"  # a log's path may have blanks
+_BETWEEN = "\n"  # between the names of an attempt's sources, because a log's path may contain blanks
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text that SQLite accepts, with at most ``most`` bytes of UTF-8."""
+    """Return ``text`` cut to ``most`` bytes of UTF-8. Characters that UTF-8 cannot encode become ``?``."""
     return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 
 def add_attempt(execute: Execute, ban: int, attempt: Attempt) -> None:
-    """Write one attempt of a ban."""
+    """Write one attempt of the ban with the row id ``ban``."""
     execute(_ADD_ATTEMPT, (ban, *attempt_row(attempt)))
 
 
 def attempt_row(attempt: Attempt) -> tuple[object, ...]:
-    """Return the row of an attempt."""
+    """Return the values of an attempt for the columns ``ATTEMPT``."""
     return (
         attempt.time,
         attempt.asterisk,
@@ -70,7 +70,7 @@ def attempt_row(attempt: Attempt) -> tuple[object, ...]:
 
 
 def attempt_of(row: Sequence[Any]) -> Attempt:
-    """Return the attempt of a row; raise ValueError if the row is invalid."""
+    """Return the attempt of a row with the columns ``ATTEMPT``; raise one of INVALID_ROW if it is invalid."""
     time, asterisk, address, kind, proof, service, transport, account, event, trusted, tampered, sources = row
     times(time)
     return Attempt(
@@ -90,14 +90,17 @@ def attempt_of(row: Sequence[Any]) -> Attempt:
 
 
 def attempts_in(rows: Iterable[Sequence[Any]]) -> Iterator[Attempt]:
-    """Yield the attempts of rows. Invalid rows are left out; the others are valid."""
+    """Yield the attempts of rows with the columns ``ATTEMPT``. Invalid rows are left out."""
     for row in rows:
         with suppress(*INVALID_ROW):
             yield attempt_of(row)
 
 
 def address_of(text: str) -> Address:
-    """Parse an address as it is stored, in a third of the time of ``ip_address``."""
+    """Parse an address as it is stored; raise ValueError if it is invalid.
+
+    This takes a third of the time of ``ip_address``.
+    """
     try:
         return (
             IPv6Address(inet_pton(AF_INET6, text)) if ":" in text else IPv4Address(inet_pton(AF_INET, text))
@@ -107,7 +110,7 @@ def address_of(text: str) -> Address:
 
 
 def times(*seconds: float) -> None:
-    """Raise ValueError or TypeError unless each of ``seconds`` is a time that can be shown."""
+    """Raise ValueError or TypeError unless each of ``seconds`` (since the epoch) is from 0 to LAST."""
     for one in seconds:
         if not 0.0 <= float(one) <= LAST:
             raise ValueError(f"{seconds} are not times")

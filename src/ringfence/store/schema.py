@@ -125,4 +125,9 @@ SCHEMA = (
     ) STRICT, WITHOUT ROWID;
     """,
 )
-"""Script N leads from version N to N + 1."""
+"""Script N, counted from 0, migrates a database of version N to version N + 1.
+
+Some columns have short names. ``entries.side`` is the kind of the list, and ``entries.what`` the value of the
+entry. ``friends.tie`` is the reason why an address is a friend. ``bans.made`` is the number of attempts.
+``timeline.turn`` is the number of the latest write to a slot.
+"""

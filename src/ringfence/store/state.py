@@ -1,4 +1,4 @@
-"""The tables of small state that outlives the daemon: the switch, facts by name, and log positions."""
+"""The tables of small values that a restart must not lose: the switch, facts by name, and log positions."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from ringfence.store.connection import Connection
 
 
 class SavedState:
-    """The saved state of a database. Every method raises StoreError if that cannot be read or written."""
+    """The saved state of a database. Every method raises StoreError if it cannot be read or written."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -23,7 +23,7 @@ class SavedState:
             execute("INSERT OR REPLACE INTO switches VALUES ('off', ?)", (int(value),))
 
     def fact(self, name: str) -> str | None:
-        """Return the value last recorded under ``name``."""
+        """Return the text last recorded under ``name``; None if there is none."""
         with self._connection.reading() as execute:
             row = execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else None
@@ -37,7 +37,7 @@ class SavedState:
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def positions(self) -> dict[str, str]:
-        """Return the position up to which each log was read, by the key of :meth:`set_positions`."""
+        """Return the position up to which each log was read, by the log's key in :meth:`set_positions`."""
         with self._connection.reading() as execute:
             rows = execute("SELECT source, position FROM positions").fetchall()
         return {source: place for source, place in rows if isinstance(source, str) and isinstance(place, str)}

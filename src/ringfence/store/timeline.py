@@ -22,7 +22,10 @@ KEPT = {MINUTE: 1_440, HOUR: 744, DAY: 366}
 
 @frozen
 class Slot:
-    """The counts of the slot that begins at ``start`` (seconds since the epoch); names without one are 0."""
+    """One slot: the counts by name; a missing name has the count 0.
+
+    ``start`` is its begin (seconds since the epoch), ``watched`` the seconds in which the daemon ran.
+    """
 
     start: int
     watched: float
@@ -30,7 +33,10 @@ class Slot:
 
 
 def slot_length(seconds: float) -> int:
-    """Return the length of the shortest slots that are kept for ``seconds``; the longest if none are."""
+    """Return the length (seconds) of the shortest slots that are kept for a period of ``seconds``.
+
+    For a period longer than all slots are kept, return the length of the longest slots.
+    """
     return next((length for length, number in KEPT.items() if seconds <= length * number), DAY)
 
 
@@ -41,7 +47,7 @@ class Timeline:
         self._connection = connection
 
     def add(self, at: float, watched: float, counts: Mapping[str, int]) -> None:
-        """Add counts and watched seconds to the minute, the hour and the day of ``at``, all or none."""
+        """Add counts and watched seconds to the minute, hour and day that contain ``at``, all or none."""
         with self._connection.transaction() as execute:
             (turn,) = execute("SELECT coalesce(max(turn), 0) + 1 FROM timeline").fetchone()
             for length in KEPT:
@@ -52,7 +58,7 @@ class Timeline:
                         execute(_ADD_COUNT, (length, start, name, number))
 
     def read(self, length: int, since: float, until: float) -> list[Slot]:
-        """Return the slots of this length that begin in the given time, oldest first."""
+        """Return the slots of this length that begin from ``since`` to ``until``, oldest first."""
         with self._connection.scanning() as execute:
             rows = execute(_READ, (length, since, until)).fetchall()
         found = []
@@ -61,7 +67,7 @@ class Timeline:
         return found
 
     def purge(self) -> None:
-        """Remove the slots beyond ``KEPT``."""
+        """Remove the slots that are more than ``KEPT`` allows, those written longest ago."""
         with self._connection.transaction() as execute:
             for length, number in KEPT.items():
                 execute(_PURGE, (length, length, number))

@@ -8,11 +8,17 @@ from ringfence.store.connection import Connection
 HOUR = 3_600
 KEEP_HOURS = 31 * 24
 MOST_OF_HOUR = 50
-"""Names of each kind that are kept of an hour that is over: 74,000 rows, or 5 MB with names of 48 bytes."""
+"""The maximum number of names that are kept for a past hour, of each kind.
+
+In 31 days that is 74,000 rows, or 5 MB with names of 48 bytes.
+"""
 
 
 class Top(NamedTuple):
-    """An account or address, the number of its attempts, and the last hour (seconds) with one."""
+    """An account or address, and the number of its attempts.
+
+    ``last`` is the begin of the last hour with an attempt (seconds since the epoch).
+    """
 
     name: str
     attempts: int
@@ -20,13 +26,16 @@ class Top(NamedTuple):
 
 
 class TopTable:
-    """The counts of a database. Every method raises StoreError if that cannot be read or written."""
+    """The numbers of attempts by hour and name. ``kind`` is ``accounts`` or ``addresses``.
+
+    Every method raises StoreError if the database cannot be read or written.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def add(self, kind: str, hour: int, counts: Iterable[tuple[str, int]]) -> None:
-        """Add attempts of an hour to the counts of names."""
+        """Add the attempts of an hour to the counts of names; ``hour`` is the hours since the epoch."""
         with self._connection.transaction() as execute:
             for name, attempts in counts:
                 execute(
@@ -36,7 +45,7 @@ class TopTable:
                 )
 
     def top(self, kind: str, since: float, most: int) -> list[Top]:
-        """Return the names with the most attempts since the hour of that time."""
+        """Return the ``most`` names with the most attempts, from the hour that contains ``since`` on."""
         sql = (
             "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
             " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
@@ -46,7 +55,7 @@ class TopTable:
         return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
 
     def purge(self, now: float) -> None:
-        """Remove old hours, and of hours that are over all but the names with the most attempts."""
+        """Remove the hours that are too old, and from past hours all but the names with the most attempts."""
         hour = int(now // HOUR)
         with self._connection.transaction() as execute:
             execute("DELETE FROM tops WHERE hour < ?", (hour - KEEP_HOURS,))

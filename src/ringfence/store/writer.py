@@ -33,9 +33,9 @@ class Writer:
         return self._waiting
 
     def __call__(self, action: Callable[[], object]) -> Future[object] | None:
-        """Queue ``action``. If it raises an exception, that is a defect, and is logged with its traceback.
+        """Queue ``action``. An exception that it raises is a defect, and is logged with its traceback.
 
-        Return a future that completes with it, None if the queue is full.
+        Return the future of ``action``. If the queue is full, count ``action`` as refused and return None.
         """
         if self._waiting >= self._most:
             self.refused += 1
@@ -51,7 +51,7 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until all actions are done."""
+        """Wait until all queued actions are done."""
         self._pool.shutdown()
 
     def _done(self, future: Future[object]) -> None:
