@@ -49,7 +49,10 @@ class Encoded:
 
 
 def encoded_rows(rows: Iterable[object]) -> Encoded:
-    """Encode a list in this thread. The event loop can run between two rows, but not within ``dumps``."""
+    """Encode a list as JSON, row by row; callers run this in a thread.
+
+    The event loop can run between two rows, but not while ``dumps`` encodes one of them.
+    """
     return Encoded((b"[", b", ".join(json.dumps(row).encode() for row in rows), b"]"))
 
 
@@ -110,9 +113,9 @@ def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
 
 
 def follow(path: Path, do: str, **arguments: object) -> Iterator[dict[str, Any]]:
-    """Send a request whose answer is a :class:`Stream`, and yield its lines until the daemon ends.
+    """Send a request whose answer is a :class:`Stream`, and yield its lines, decoded, until the daemon ends.
 
-    Raise the errors of :func:`ask`; raise DaemonUnreachableError when the daemon has ended.
+    Raise the same errors as :func:`ask`, and DaemonUnreachableError when the daemon has ended.
     """
     with _connect(path) as connection, connection.makefile("rb") as lines:
         try:
@@ -193,7 +196,7 @@ def _read_line(connection: socket.socket) -> bytes:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket of a dead daemon; raise ControlError if a daemon is alive, or may be."""
+    """Remove the socket of a dead daemon. Raise ControlError if a daemon is alive, or may be alive."""
     try:
         _connected(path).close()
     except (FileNotFoundError, ConnectionRefusedError):
@@ -209,9 +212,9 @@ def _remove_stale(path: Path) -> None:
 async def _send_until_gone(
     stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Send the lines of a stream until the client disconnects, or writes something.
+    """Send the lines of a stream until the client disconnects or sends anything.
 
-    A client that does not read stops only this stream: the writer waits for it without a limit of time.
+    There is no limit of time for a client that does not read: it delays only its own stream.
     """
 
     async def send() -> None:

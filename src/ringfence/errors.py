@@ -34,7 +34,7 @@ class SourceError(RingfenceError):
 
 
 class FirewallError(RingfenceError):
-    """The kernel refused a request."""
+    """The firewall cannot be read or changed, for example because the kernel refused a request."""
 
 
 class FirewallUnsupportedError(FirewallError):
@@ -54,15 +54,15 @@ class FirewallIncompleteError(FirewallError):
 
 
 class SetFullError(FirewallError):
-    """A set has no room for another element."""
+    """A set of the firewall has no room for another element."""
 
 
 class ProbeError(FirewallError):
-    """The rules are in place, but a test packet from a banned address got through."""
+    """The rules are in place, but they did not drop a test packet from a banned address."""
 
 
 class HostError(RingfenceError):
-    """A property of this host (its own addresses) cannot be read."""
+    """A property of this host, such as its own addresses, cannot be read."""
 
 
 class ListError(RingfenceError):
@@ -90,11 +90,11 @@ class StoreNewerError(StoreError):
 
 
 class ControlError(RingfenceError):
-    """The daemon refused a command, or cannot open its control socket. The message gives the reason."""
+    """The daemon refused a request, or cannot open its control socket. The message gives the reason."""
 
 
 class DaemonUnreachableError(ControlError):
-    """No daemon answers on the control socket."""
+    """No daemon answers on the control socket, or its answer cannot be read."""
 
 
 class WebError(RingfenceError):
@@ -105,9 +105,9 @@ class Exit(IntEnum):
     """The exit codes of commands."""
 
     DONE = 0
-    PROBLEM = 1
-    USAGE = 2
-    UNREACHABLE = 3
+    PROBLEM = 1  # a problem was found, or the daemon or the kernel refused
+    USAGE = 2  # the command line or the configuration has mistakes
+    UNREACHABLE = 3  # the command needs the daemon, and it does not answer
 
 
 def error_lines(error: RingfenceError) -> tuple[list[str], Exit]:
@@ -121,8 +121,8 @@ def error_lines(error: RingfenceError) -> tuple[list[str], Exit]:
 def report_defect(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
     """Print a traceback to stderr; a function for ``sys.excepthook``.
 
-    Every line is escaped, because the text of an error may contain hostile text. All lines but the first are
-    indented.
+    Every line is escaped, because an error's message may contain text of an attacker. All lines but the first
+    are indented.
     """
     import traceback  # noqa: PLC0415 - loaded when it is needed
 
