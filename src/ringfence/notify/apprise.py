@@ -1,7 +1,8 @@
-"""Apprise: its command sends to a hundred services. Its own configuration file has the addresses and secrets.
+"""Sends messages with the command ``apprise``, which knows a hundred services.
 
-The text goes to its standard input as plain text, and Apprise converts it for services that show HTML. For
-services that show Markdown, text from outside is written without characters of markup.
+Apprise's own configuration file has their addresses and secrets. The command gets plain text on its standard
+input, and converts it for services that show HTML. Some services show Markdown, so text from outside is
+written without characters of markup.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,10 @@ _TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
-    """Send a message; return what happened. Raise OSError or ValueError."""
+    """Send the message about ``content``; return a text about the result.
+
+    ``host`` is the name of this host. Raise OSError or ValueError if the message cannot be sent.
+    """
     message = compose(content, host, without_markup)
     tag = [f"--tag={channel['tag']}"] if channel["tag"] else []
     command = [

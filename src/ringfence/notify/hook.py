@@ -1,7 +1,9 @@
-"""A command of the administrator: the message as JSON on standard input, and in variables of the environment.
+"""Runs a command of the administrator for each message.
 
-No shell is involved. In variables, text is percent-encoded except letters, digits and a few signs, so that a
-script that forgets its quotes runs no command of a sender, and passes a text as one argument and no option.
+The command gets the message as JSON on its standard input, and the main values in environment variables. No
+shell is involved. In the variables, everything except letters, digits and a few signs is percent-encoded. So
+if a script forgets to quote a variable, the text of an attacker still is a single argument, is no option, and
+runs no command.
 """
 
 import json
@@ -18,7 +20,10 @@ _SAFE = "-._+:/@,="
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
-    """Run the command; return what happened. Raise OSError or ValueError."""
+    """Run the channel's command for the message about ``content``; return a text about the result.
+
+    ``host`` is the name of this host. Raise OSError or ValueError if the command fails.
+    """
     message = compose(content, host)
     document = json.dumps({"host": host, "title": message.title, **content}).encode() + b"\n"
     environ = {**os.environ, **variables(content, host, message.title)}
@@ -27,7 +32,10 @@ def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> s
 
 
 def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, str]:
-    """Return the variables of the environment. Those of one event are empty for a digest of several."""
+    """Return the environment variables for the command.
+
+    If the message has several events, the variables about one event (its name, for example) are empty.
+    """
     events = content["events"]
     event: Mapping[str, Any] = events[0] if content["total"] == 1 else {"event": "digest"}
     values = (
@@ -42,5 +50,6 @@ def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, st
 
 
 def _encoded(text: str) -> str:
+    """Percent-encode a text, and also a ``-`` at its begin, which would make it an option."""
     encoded = quote(text, safe=_SAFE)
     return f"%2D{encoded[1:]}" if encoded.startswith("-") else encoded

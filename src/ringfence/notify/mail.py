@@ -1,4 +1,7 @@
-"""Mail: by an SMTP server, or by the host's ``sendmail``. The text is plain, without HTML."""
+"""Sends messages as mail, by an SMTP server or by the host's ``sendmail``.
+
+The text is plain, without HTML.
+"""
 
 import smtplib
 import ssl
@@ -15,11 +18,14 @@ from ringfence.notify.message import compose
 from ringfence.notify.programs import run
 
 GOODBYE = 2.0
-"""Seconds that the server has for its last answer."""
+"""Seconds that the server has to answer QUIT, after it has accepted the message."""
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
-    """Send a message; return the server's answer. Raise OSError or ValueError."""
+    """Send the message about ``content``; return a text about the result.
+
+    ``host`` is the name of this host. Raise OSError or ValueError if the message cannot be sent.
+    """
     mail = _mail(channel, content, host)
     if channel["sendmail"] is not None:
         return _by_sendmail(channel, mail)

@@ -1,6 +1,7 @@
-"""The text of a message, from the content that the daemon collected.
+"""Composes the text of a message from its content, which the daemon collected (:meth:`Digest.as_json`).
 
-``escape`` is the channel's escape of text from outside: account names, alarm texts, names of networks.
+``escape`` is the channel's function to escape text from outside: account names, alarm texts, and the names of
+countries and network operators.
 """
 
 import re
@@ -15,7 +16,7 @@ Event = Mapping[str, Any]
 Escape = Callable[[str], str]
 
 SHOWN = 20
-"""Events of each topic that a text shows."""
+"""The maximum number of events of each topic that a message shows."""
 
 _NOUNS = {
     "ban": ("ban", "bans"),
@@ -38,7 +39,7 @@ class Message:
 
 
 def compose(content: Mapping[str, Any], host: str, escape: Escape = str) -> Message:
-    """Return the message for a content, as the host with the name ``host``."""
+    """Return the message about ``content``; ``host`` is the name of this host."""
     events: list[Event] = content["events"]
     head = f"[ringfence {host}]"
     first, last = _moment(content["first"]), _moment(content["last"])
@@ -69,7 +70,7 @@ def _part(topic: str, counts: Mapping[str, int], events: list[Event], escape: Es
 
 
 def _title(event: Event, escape: Escape) -> str:
-    """Return the title for a single event; it has no text of a sender except the subject."""
+    """Return the title of a message about a single event. Its only text from outside is the subject."""
     subject = escape(event["subject"])
     match event["event"]:
         case "ban":
@@ -114,7 +115,7 @@ _MARKUP = re.compile(r"[<>&*~`\[\]|@#]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=[wW]
 
 
 def without_markup(text: str) -> str:
-    r"""Return text without characters that HTML, Markdown and chats give a meaning to: each as ``\xNN``.
+    r"""Return ``text`` with ``\xNN`` for each character that has a meaning in HTML, Markdown or chats.
 
     These include the colon of ``http://`` and the first dot of ``www.``, which begin a link.
     """

@@ -11,7 +11,7 @@ from ringfence.model import Ban, format_network, printable, rfc3339
 
 MAX_NAME = 64
 MAX_TEXT = 500
-"""Characters of a text from outside that a notification shows."""
+"""The maximum numbers of characters of a name and of another text from outside, in a notification."""
 
 _ACCOUNTS = 5
 _CRITICAL = frozenset(
@@ -48,8 +48,9 @@ _INFORMING = frozenset(
 class Notification:
     """One thing that happened, at ``time`` (seconds since the epoch).
 
-    ``name`` is the rule of a ban or the code of an alarm, otherwise "". ``subject`` is what it concerns, and
-    ``text`` the rest, both possibly hostile.
+    ``name`` is the rule of a ban or the code of an alarm, otherwise "". ``subject`` names the banned or
+    unbanned networks, or is the subject of an alarm. ``text`` is the reason, the result or the message. An
+    attacker may have chosen parts of ``subject`` and ``text``. ``ban`` is set only for a new ban.
     """
 
     topic: Topic
@@ -61,7 +62,7 @@ class Notification:
     ban: Ban | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the notification as hooks receive it, with hostile text escaped and shortened."""
+        """Return the notification for a message's content; text from outside is escaped and shortened."""
         found: dict[str, object] = {
             "event": str(self.topic),
             "severity": str(self.severity),
@@ -88,13 +89,13 @@ def shown(text: str, most: int) -> str:
 
 
 def of_ban(ban: Ban, now: float) -> Notification:
-    """Return the notification of a ban."""
+    """Return the notification of a ban that was placed at ``now``."""
     subject = format_network(ban.network)
     return Notification(Topic.BAN, Severity.INFO, now, ban.rule, subject, ban.reason, ban)
 
 
 def of_unban(networks: Sequence[str], ended: str, now: float) -> Notification:
-    """Return the notification of an unban by a command; ``ended`` is its result as text."""
+    """Return the notification of an unban by a command; ``ended`` is the result of the unban as text."""
     return Notification(Topic.UNBAN, Severity.INFO, now, subject=", ".join(networks), text=ended)
 
 

@@ -1,7 +1,7 @@
-"""The notifications of the daemon: takes events from its parts, and sends them by every channel.
+"""Collects the daemon's notifications, and sends them by every channel.
 
-Taking an event only counts it and keeps a reference, so a ban waits for nothing. ``run`` looks once a second
-for messages that are due. Each channel sends in a task of its own, one message at a time.
+A new event is only counted and stored, so it delays no ban. ``run`` looks once a second for messages that are
+due. Each channel sends in a task of its own, one message at a time.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ STOP_PATIENCE = 5.0
 """Seconds that the daemon's stop waits for the last messages."""
 
 LAST_PATIENCE = 1.0
-"""Seconds of it that the message about the stop gets at least."""
+"""Seconds that the message about the daemon's stop has at least, even if ``STOP_PATIENCE`` is over."""
 
 MAX_NAMED = 10
-"""Networks that the notification of an unban names."""
+"""The maximum number of networks that the notification of an unban names."""
 
 Sender = Callable[
     [ChannelSettings, Mapping[str, object], str, tuple[Path, ...]], Coroutine[None, None, Delivery]
@@ -41,7 +41,10 @@ Sender = Callable[
 
 
 class Notifier:
-    """Collects and sends the events for each channel; ``databases`` are those of ``[geo]``."""
+    """Collects and sends the events for each channel.
+
+    ``databases`` are the country databases of ``[geo]``.
+    """
 
     def __init__(
         self,
@@ -59,7 +62,10 @@ class Notifier:
         self._log = structlog.get_logger()
 
     def configure(self, settings: NotifySettings, databases: Sequence[Path]) -> None:
-        """Apply a new configuration. A channel whose name stays keeps what it has collected."""
+        """Apply a new configuration.
+
+        A channel whose name stays keeps its events. The events of a removed channel are dropped and logged.
+        """
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
         self._databases = tuple(databases)
         self._outboxes = [
@@ -80,17 +86,17 @@ class Notifier:
                 self._add(notifications.of_ban(ban, now))
 
     def on_unban(self, networks: Sequence[str], result: str) -> None:
-        """Record an unban by a command."""
+        """Record an unban by a command; ``result`` is its result as text."""
         more = [f"and {len(networks) - MAX_NAMED} more"] if len(networks) > MAX_NAMED else []
         self._add(notifications.of_unban([*networks[:MAX_NAMED], *more], result, self._clock.wall()))
 
     def on_alarm(self, event: AlarmEvent) -> None:
-        """Record an alarm that began or cleared; other changes of it are no news."""
+        """Record an alarm that began or cleared; ignore other changes of alarms."""
         if self._outboxes and event.change in (BEGAN, CLEARED):
             self._add(notifications.of_alarm(event))
 
     def on_start(self, firewall: str) -> None:
-        """Record that the daemon guards."""
+        """Record that the daemon has started; ``firewall`` is the name of its backend."""
         self._add(Notification(Topic.START, Severity.INFO, self._clock.wall(), text=f"firewall: {firewall}"))
 
     def _add(self, notification: Notification) -> None:
@@ -101,7 +107,10 @@ class Notifier:
     # -- sending
 
     async def run(self) -> None:
-        """Send what is due, until cancelled. What is being sent then gets ``STOP_PATIENCE`` seconds."""
+        """Send messages that are due, until cancelled.
+
+        Then wait at most ``STOP_PATIENCE`` seconds for the messages that are being sent.
+        """
         sending: set[asyncio.Task[bool]] = set()
         async with asyncio.TaskGroup() as group:
             try:
@@ -124,7 +133,11 @@ class Notifier:
                 yield outbox, content
 
     async def finish(self) -> None:
-        """Record the daemon's stop, and send what waits; give up ``STOP_PATIENCE`` seconds after the stop."""
+        """Record the daemon's stop, and send all events that wait.
+
+        Give up ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but not before ``LAST_PATIENCE``
+        seconds. Log what is dropped then.
+        """
         text = "bans stay in place"
         self._add(Notification(Topic.STOP, Severity.INFO, self._clock.wall(), text=text))
         left = STOP_PATIENCE if self._stop_by is None else self._stop_by - self._clock.mono()
@@ -135,18 +148,19 @@ class Notifier:
         self._log_dropped(self._outboxes)
 
     def _log_dropped(self, outboxes: Iterable[Outbox]) -> None:
-        """Log how many events each of these had, which are not sent any more."""
+        """Log for each outbox the number of its events, which will not be sent."""
         for outbox in outboxes:
             if outbox.waiting:
                 self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
 
     async def _empty(self, outbox: Outbox) -> None:
-        """Send what an outbox has, until it is empty or an attempt fails."""
+        """Send the events of an outbox, until it is empty or an attempt fails."""
         while (content := outbox.take(self._clock.mono(), 0, last=True)) is not None:
             if not await self._deliver(outbox, content):
                 return
 
     async def _deliver(self, outbox: Outbox, content: Mapping[str, object]) -> bool:
+        """Send a message, and record the result in its outbox; return whether it was delivered."""
         name = outbox.settings.name
         try:
             delivery = await self._send(outbox.settings, content, self._host, self._databases)
@@ -163,7 +177,10 @@ class Notifier:
         return False
 
     async def test(self, wanted: str | None) -> list[dict[str, object]]:
-        """Send a test message by one channel, or by all, and return the results; raise ControlError."""
+        """Send a test message by the channel ``wanted``, or by all channels (None); return the results.
+
+        Raise ControlError if there is no such channel.
+        """
         channels = [box.settings for box in self._outboxes if wanted in (None, box.settings.name)]
         if not channels:
             names = ", ".join(box.settings.name for box in self._outboxes)

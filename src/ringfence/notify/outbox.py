@@ -1,11 +1,12 @@
-"""What waits for one channel: the events of the next message, and a message that is being sent.
+"""The outbox of one channel: the events of the next message, and the message that is being sent.
 
-Events are collected in a digest, whose size is bounded: it counts all and keeps the first ``KEPT`` of each
-topic. Bans wait for the time of the digest, other events ``PROMPT`` seconds. One message is sent at a time,
-and between two messages lies the time of the digest. A message that fails is tried ``TRIES`` times, with
-growing pauses, and then dropped and counted. Meanwhile the next digest goes on collecting.
+A *digest* collects the events of the next message. Its size is bounded: it counts all events, but keeps only
+the first ``KEPT`` of each topic. A ban waits as long as the channel's setting ``digest``, another event at
+most ``PROMPT`` seconds. One message is sent at a time, and ``digest`` is also the minimum time between two
+messages. A message that fails is tried ``TRIES`` times, with growing pauses, and is then dropped and counted.
+Meanwhile the next digest collects events.
 
-Time is an argument: ``now`` is the monotonic clock.
+Nothing here reads a clock: the argument ``now`` is in monotonic seconds.
 """
 
 from collections import Counter
@@ -21,11 +22,11 @@ from ringfence.config.converters import Severity, Topic
 from ringfence.model import printable, rfc3339
 from ringfence.notify.notifications import Notification
 
-KEPT = 50
-PROMPT = 5.0
+KEPT = 50  # events
+PROMPT = 5.0  # seconds
 TRIES = 8
-FIRST_PAUSE = 10.0
-LONGEST_PAUSE = 600.0
+FIRST_PAUSE = 10.0  # seconds
+LONGEST_PAUSE = 600.0  # seconds
 FAILING_AFTER = 2
 """Failures in a row after which a channel raises an alarm."""
 
@@ -86,7 +87,7 @@ class Outbox:
         self.settings = settings
         self.sent = self.failed = 0
         self.dropped_messages = self.dropped_events = 0
-        """Since the last message that was delivered."""
+        """The messages, and their events, that were dropped since the last delivered message."""
         self.error = ""
         self._digest = Digest()
         self._due = inf
@@ -98,7 +99,7 @@ class Outbox:
         self._retry_at = -inf
 
     def configure(self, settings: ChannelSettings, now: float) -> None:
-        """Apply changed settings to what waits. A message that failed is tried again at once."""
+        """Apply changed settings, also to waiting events. A message that failed is tried again at once."""
         if settings == self.settings:
             return
         self.settings = settings
@@ -109,7 +110,7 @@ class Outbox:
         self._backoff.reset()
 
     def add(self, notification: Notification, now: float) -> None:
-        """Add an event to the next message, if the channel's filter has it."""
+        """Add an event to the next message, if the channel's settings ask for it."""
         if not self._wants(notification):
             return
         self._digest.add(notification)
@@ -122,7 +123,7 @@ class Outbox:
             return False
         if notification.topic is Topic.BAN and mine.rules:
             return notification.name in mine.rules
-        # A message about this channel's own failure would be late, and would cause the next one.
+        # A message about a failure of this channel itself would be late, and would cause the next failure.
         return notification.name not in OWN_ALARMS or notification.subject != mine.name
 
     @property
@@ -131,9 +132,11 @@ class Outbox:
         return self._digest.total + (self._message.total if self._message else 0)
 
     def take(self, now: float, minute: int, *, last: bool = False) -> Mapping[str, object] | None:
-        """Return the message to send now, if any; :meth:`succeeded` or :meth:`failed_with` must follow.
+        """Return the content of the message to send now; None if none is due, or one is being sent.
 
-        ``minute`` is that of the day, for the quiet hours. With ``last``, what waits is due now.
+        After the attempt the caller must call :meth:`succeeded`, :meth:`failed_with` or :meth:`interrupted`.
+        ``minute`` is the minute of the local day, for the quiet hours. With ``last``, all waiting events are
+        due now.
         """
         if self._is_sending:
             return None
@@ -167,11 +170,14 @@ class Outbox:
         self._backoff.reset()
 
     def interrupted(self) -> None:
-        """Record that an attempt was interrupted; the message is sent again."""
+        """Record that an attempt to send was cancelled; the message is sent again."""
         self._is_sending = False
 
     def failed_with(self, error: str, now: float) -> int:
-        """Record that an attempt failed; return the number of events that are dropped therefore."""
+        """Record that an attempt to send failed because of ``error``.
+
+        After ``TRIES`` failures drop the message. Return the number of events that are dropped.
+        """
         self.failed += 1
         self._failures += 1
         self._is_sending, self.error = False, error

@@ -1,22 +1,23 @@
-"""Programs of the administrator, run as children with a text on standard input and a bounded output."""
+"""Runs a program of the administrator with a text on its standard input, and keeps the end of its output."""
 
 import os
 import select
 import subprocess
 from collections.abc import Mapping, Sequence
 
-MAX_OUTPUT = 300
+MAX_OUTPUT = 300  # bytes
 _CHUNK = 64 * 1024
 _LOOK_EVERY = 0.05  # seconds
 
 
 def run(command: Sequence[str], text: bytes, environ: Mapping[str, str] | None = None) -> str:
-    """Run a command and return the end of its output. Raise ValueError if it fails.
+    """Run a command with ``text`` on its standard input; return the end of its output.
 
-    It ends with the command itself. Processes that the command leaves behind may keep its output open. The
-    caller bounds the time, and ends the process group at its end.
+    Raise ValueError if the command cannot be run or fails. Do not wait for processes that it leaves behind,
+    which may keep its output open. The caller limits the time, and kills the process group afterwards.
     """
-    with os.fdopen(os.memfd_create("message"), "w+b") as source:  # unlike a pipe it takes all at once
+    # Unlike a pipe, this file takes the whole text before the command reads any of it.
+    with os.fdopen(os.memfd_create("message"), "w+b") as source:
         source.write(text)
         source.flush()
         source.seek(0)
@@ -40,7 +41,7 @@ def run(command: Sequence[str], text: bytes, environ: Mapping[str, str] | None =
 
 
 def _output_of(process: "subprocess.Popen[bytes]") -> bytes:
-    """Return the end of the output of a process, when it has ended or has closed its output."""
+    """Wait until a process has ended or has closed its output; return the end of its output."""
     output = b""
     while process.stdout is not None:
         ended = process.poll() is not None
@@ -49,6 +50,6 @@ def _output_of(process: "subprocess.Popen[bytes]") -> bytes:
             if not part:
                 break
             output = (output + part)[-MAX_OUTPUT:]
-        if ended:  # the last part was everything: a pipe holds 64 KiB
+        if ended:  # one read of 64 KiB has emptied the pipe, which holds no more
             break
     return output

@@ -26,7 +26,7 @@ CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Content, str], str]] = {
 
 
 def main() -> None:
-    """Send the message of standard input, and print the result."""
+    """Read a request from standard input, send its message, and print the result."""
     _become_ordinary()
     request = json.loads(sys.stdin.buffer.read())
     channel, content = request["channel"], request["content"]
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def add_locations(content: Content, databases: list[Path]) -> None:
-    """Add country and network number to each ban, if a database has them."""
+    """Add country, number and name of the network operator to each ban, where a database has them."""
     if not databases:
         return
     from ringfence.lists.geo import locations_of  # noqa: PLC0415 - loaded if there is a database
@@ -57,10 +57,10 @@ def add_locations(content: Content, databases: list[Path]) -> None:
 
 
 def _become_ordinary() -> None:
-    """Undo the daemon's protection against the kernel's search for memory, and its priority if allowed."""
+    """Undo two settings that the child inherits: protection from the kernel's OOM killer, and priority."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("0", "ascii")
-    with suppress(OSError):  # the unit's filter of system calls forbids it
+    with suppress(OSError):  # the filter of system calls of ringfence's systemd unit forbids it
         os.setpriority(os.PRIO_PROCESS, 0, 10)
 
 

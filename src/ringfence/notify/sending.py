@@ -1,10 +1,10 @@
-"""One message sent by a child process, which cannot delay the daemon whatever a server or a program does.
+"""Sends one message by a child process, so that no server and no program can delay the daemon.
 
 The child (``sender``) gets the message and the settings of the channel as JSON on its standard input, so that
 no secret is in its arguments. It does not get the daemon's variables of the environment that set a password.
 It prints its result as JSON. It leads a process group of its own, which is killed at the end. It has none of
-the daemon's capabilities (``unprivileged``). No thread waits for it: its result ends with the end of its
-socket.
+the daemon's capabilities (``unprivileged``). No thread waits for the child: the event loop reads the result
+until the child closes its socket.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ from ringfence.model import Secret, printable
 COMMAND = (sys.executable, "-P", "-m", "ringfence.notify.unprivileged")
 GRACE = 5.0
 """Seconds that a child has in addition to the channel's timeout, to start and to report."""
-MAX_RESULT = 64 * 1024
-MAX_REASON = 300
+MAX_RESULT = 64 * 1024  # bytes
+MAX_REASON = 300  # characters
 
 _KINDS: Mapping[type[ChannelSettings], str] = {
     MailSettings: "mail",
     AppriseSettings: "apprise",
     HookSettings: "hook",
 }
-_REAP_EVERY = 0.05
-_REAP_FOR = 5.0
+_REAP_EVERY = 0.05  # seconds
+_REAP_FOR = 5.0  # seconds
 
 
 @frozen
@@ -55,7 +55,11 @@ async def send(
     databases: tuple[Path, ...] = (),
     command: tuple[str, ...] = COMMAND,
 ) -> Delivery:
-    """Send a message by a child process; never raises, except if it is cancelled."""
+    """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
+
+    ``host`` is the name of this host. ``databases`` are the country databases of the configuration.
+    ``command`` starts the child.
+    """
     request = {
         "channel": channel_as_json(channel),
         "content": content,
@@ -69,7 +73,7 @@ async def send(
     with ours, theirs:
         ours.settimeout(0)
         try:
-            process = subprocess.Popen(  # noqa: S603, ASYNC220 - a vfork; waiting for it is not done here
+            process = subprocess.Popen(  # noqa: S603, ASYNC220 - starts the child fast (vfork), without waiting
                 command,
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
@@ -121,7 +125,7 @@ async def _exchange(connection: socket.socket, request: bytes) -> bytes:
 
 
 async def _reap(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the end of a killed process. Python itself reaps one that the kernel cannot end yet."""
+    """Wait for the end of a killed process, at most ``_REAP_FOR`` seconds. After that, Python reaps it."""
     for _ in range(round(_REAP_FOR / _REAP_EVERY)):
         if process.poll() is not None:
             return

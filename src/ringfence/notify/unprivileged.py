@@ -1,4 +1,4 @@
-"""The first moment of a child process: it drops the daemon's ambient capabilities, and becomes the sender.
+"""The first program of the child process: it drops the daemon's ambient capabilities, and becomes the sender.
 
 Ambient capabilities pass to every program that a process executes. They are cleared by prctl(2), and are gone
 at the next execve(2). setpriv of util-linux cannot do it: it also calls capset(2), which the unit's filter of
