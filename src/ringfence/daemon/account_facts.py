@@ -1,9 +1,10 @@
-"""The facts about one account, from a running daemon, and its memory of failures.
+"""The facts about one account, collected in a running daemon, and the daemon's memory of failures.
 
-``FailureMemory`` remembers the failures of accounts by address, whether or not they count. The accounts that
-work here have a table of their own, so that an attacker who tries many names displaces none of them. Bounds:
-``MOST_KNOWN`` and ``MOST_UNKNOWN`` pairs of account and address, and ``MOST_ADDRESSES`` of each account;
-those that failed longest ago are discarded first, but addresses where the account works last.
+``FailureMemory`` remembers failed attempts by account and address, whether or not they count for a rule. The
+accounts that work on this PBX have a table of their own, so an attacker who tries many names displaces none
+of them. Each table is bounded (``MOST_KNOWN``, ``MOST_UNKNOWN`` pairs of account and address): the accounts
+that failed longest ago are discarded first. Each account has at most ``MOST_ADDRESSES``: those that failed
+longest ago are discarded first. Addresses where the account works are kept until no others can be discarded.
 """
 
 import asyncio
@@ -41,14 +42,18 @@ _Here = OrderedDict[Address, Failures]
 
 @define(eq=False)
 class _Table:
-    """Accounts with their failures, at most ``most`` in total: accounts that failed longest ago go first."""
+    """Accounts with their failures by address.
+
+    ``most`` is the maximum number of failures in total. The accounts that failed longest ago are discarded
+    first.
+    """
 
     most: int
     accounts: OrderedDict[str, _Here] = Factory(OrderedDict)
     size: int = 0
 
     def pop(self, account: str) -> _Here:
-        """Remove an account, and return its failures."""
+        """Remove an account, and return its failures; they are empty if the table lacks it."""
         here = self.accounts.pop(account, None) or OrderedDict()
         self.size -= len(here)
         return here
@@ -71,7 +76,7 @@ class FailureMemory:
         self._unknown = _Table(MOST_UNKNOWN)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Record an attempt on an account."""
+        """Record an attempt on an account; ignore forged reports, and proofs of earlier attempts."""
         attempt, disposition = judgement.attempt, judgement.disposition
         account = attempt.account
         if not account or disposition in (Disposition.PROVEN, Disposition.FORGED):
@@ -79,7 +84,7 @@ class FailureMemory:
         table, other = self._unknown, self._known
         if self._friends.knows_account(account):
             table, other = other, table
-        earlier = other.pop(account)  # the account has become known, or is forgotten
+        earlier = other.pop(account)  # it is there if the account has become known or unknown since then
         here = table.pop(account) or earlier
         before = here.pop(attempt.address, None)
         first, times = (before.first, before.times) if before is not None else (attempt.time, 0)
@@ -90,27 +95,27 @@ class FailureMemory:
         table.add(account, here)
 
     def of(self, account: str) -> list[Failures]:
-        """Return the failures of ``account``, those of the latest address last."""
+        """Return the failures of ``account``, one for each address; the latest one is last."""
         here = self._known.accounts.get(account) or self._unknown.accounts.get(account)
         return list(here.values()) if here else []
 
 
 class AccountFactsReader:
-    """Handles ``{"do": "why_account", "account": "204"}`` from the firewall's side."""
+    """Handles the request ``{"do": "why_account", "account": "204"}`` with the facts of a running daemon."""
 
     def __init__(self, side: FirewallSide, failures: FailureMemory) -> None:
         self._side = side
         self._failures = failures
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
-        """Handle a request."""
+        """Handle a request; raise ControlError if its account is invalid."""
         account = request.get("account")
         if not isinstance(account, str) or not 0 < len(account) <= _MAX_NAME:
             raise ControlError(f"an account has 1 to {_MAX_NAME} characters")
         return account_document(await self.known(account))
 
     async def known(self, account: str) -> AccountFacts:
-        """Collect what is known of ``account``."""
+        """Collect the facts about ``account``. Their ``problems`` name the facts that cannot be read."""
         side, now = self._side, self._side.clock.wall()
         problems: list[str] = []
         recorded: list[Failures] = []

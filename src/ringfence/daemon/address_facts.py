@@ -1,7 +1,7 @@
-"""The facts about one address, from a running daemon.
+"""The facts about one address, collected in a running daemon.
 
-Tables are read in the event loop, in some microseconds each. The kernel's list, the database and the lists
-are read in threads, so that a query delays no ban.
+Facts in memory are read in the event loop, in some microseconds each. The kernel's bans, the past bans and
+the lists are read in threads, so that a query delays no ban.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from ringfence.networks import IPV6_SENDER, is_one_host, prefix_of
 
 
 class AddressFacts:
-    """Handles ``{"do": "why", "network": "198.51.100.7"}`` from the firewall's side."""
+    """Handles the request ``{"do": "why", "network": "198.51.100.7"}`` with the facts of a running daemon."""
 
     def __init__(self, side: FirewallSide) -> None:
         self._side = side
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
-        """Handle a request."""
+        """Handle a request; raise ControlError if its network is invalid."""
         try:
             network = parse_network(request["network"])
         except (KeyError, TypeError, ValueError) as error:
@@ -36,7 +36,7 @@ class AddressFacts:
         return document(await self.known(network))
 
     async def known(self, network: Network) -> NetworkFacts:
-        """Collect what is known of ``network``."""
+        """Collect the facts about ``network``. Their ``problems`` name the facts that cannot be read."""
         side, detector, wall = self._side, self._side.detector, self._side.clock.wall()
         problems: list[str] = []
         subject = detector.subject_of(network.network_address) if _is_sender(network) else network
@@ -75,7 +75,7 @@ class AddressFacts:
             return []
 
     def _running(self, network: Network, found: BanRecords, now: float) -> tuple[ActiveBan, ...]:
-        """Return the bans that cover ``network``: those in the kernel, and those that should be there."""
+        """Return the bans that cover ``network``: those in the kernel, and those that are missing there."""
         bans = self._side.known_bans
         keys = [key for scope in Scope for key in bans.ledger.covering(network, scope, now)]
         return running_of(found, {network_of(key): bans.get(key) for key in keys}, now)
@@ -86,7 +86,7 @@ def _is_single(network: Network) -> bool:
 
 
 def _is_sender(network: Network) -> bool:
-    """Whether ``network`` is, or lies in, the network of one sender."""
+    """Whether ``network`` belongs to one sender: it is one address, or a part of a sender's IPv6 /64."""
     if _is_single(network):
         return True
     part_of_sender = isinstance(network, IPv6Network) and network.prefixlen >= IPV6_SENDER

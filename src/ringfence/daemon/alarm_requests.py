@@ -1,8 +1,9 @@
-"""The alarms of a daemon: kept over a restart, and acknowledged or dismissed by commands.
+"""The alarms of a daemon: saved for a restart, and acknowledged or dismissed by commands.
 
-The answer to ``{"do": "alarms"}`` is the active alarms; with ``past`` those that cleared, in the last
-``seconds``. ``alarms_acknowledge`` and ``alarms_dismiss`` have ``numbers`` (or ``all``) and ``by``, the name
-of the person. The daemon adds the user at the other end of the socket, as the kernel reports it.
+The request ``{"do": "alarms"}`` returns the active alarms. With ``"past": true`` it returns the alarms that
+cleared in the last ``seconds``. The requests ``alarms_acknowledge`` and ``alarms_dismiss`` have ``numbers``
+(or ``"all": true``), and ``by``, the name of the person. The daemon adds the name of the user who sent the
+request, as the kernel reports it.
 """
 
 import asyncio
@@ -26,14 +27,14 @@ _MAX_NAME = 64  # bytes of the name that a person gives
 
 
 class KeptAlarms:
-    """Connects the active alarms with their table in the database."""
+    """Saves the alarms in the database, and restores them at the start."""
 
     def __init__(self, alarms: Alarms, store: Store) -> None:
         self._alarms = alarms
         self._store = store
 
     def restore(self) -> None:
-        """Restore the alarms of the last run, if they can be read."""
+        """Restore the alarms that were active when the last daemon ended, if they can be read."""
         table, read = self._store.alarms, self._store.best_effort.read
         self._alarms.restore(read(table.active, []), read(table.next_number, None))
 
@@ -62,7 +63,7 @@ class AlarmRequests:
         }
 
     async def _list(self, request: Mapping[str, Any]) -> Encoded:
-        """List alarms. A thread encodes them, because there may be thousands."""
+        """Return active or past alarms. A thread encodes them, because there may be thousands."""
         if request.get("past") is not True:
             return await asyncio.to_thread(_encoded, self._alarms.records())
         since = self._clock.wall() - period_from(request, KEEP_ALARMS)
@@ -71,8 +72,11 @@ class AlarmRequests:
     async def _mark(
         self, mark: Callable[[int, str], AlarmRecord | None], request: Mapping[str, Any]
     ) -> object:
-        """Mark alarms; return them, and the numbers that no active alarm has."""
-        by = await asyncio.to_thread(_person, request)  # the name of a user may come from a server
+        """Acknowledge or dismiss alarms with the function ``mark``.
+
+        Return the changed alarms, and the requested numbers that no active alarm has.
+        """
+        by = await asyncio.to_thread(_person, request)  # a server (LDAP) may have the names of users
         numbers = request.get("numbers")
         if request.get("all") is True:
             numbers = [record.number for record in self._alarms.records() if record.dismissed is None]
@@ -85,7 +89,7 @@ class AlarmRequests:
                 unknown.append(number)
             else:
                 done.append(record.as_json())
-            await asyncio.sleep(0)  # lets others run: there may be thousands
+            await asyncio.sleep(0)  # lets other tasks run, because there may be thousands of alarms
         self._kept.save()
         return {"done": done, "unknown": unknown}
 
@@ -95,7 +99,7 @@ def _encoded(records: Iterable[AlarmRecord]) -> Encoded:
 
 
 def _person(request: Mapping[str, Any]) -> str:
-    """Return who sent a request: the user of the socket, and the name that the request gives."""
+    """Return the person who sent a request, as text: the name in the request, and the user's name."""
     user, by = USER.get(), request.get("by", "")
     if not isinstance(by, str):
         raise ControlError("the name of a person must be a text")

@@ -17,11 +17,11 @@ from ringfence.host.diagnosis import Diagnosis, Observations
 from ringfence.model import Address, Attempt, Scope
 
 MOST_WAITING = 100
-"""At most this many addresses wait for a diagnosis; the alarm then names fewer addresses."""
+"""The maximum number of addresses that wait for a diagnosis. Further addresses get no alarm."""
 
 
 class BanEffectiveness:
-    """Raises the alarm, with the likely causes. :meth:`run` must run for it."""
+    """Activates the alarm, with the likely causes. For this, :meth:`run` must be running."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class BanEffectiveness:
             self._on_exempt(judgement.attempt)
 
     def _on_late(self, attempt: Attempt) -> None:
-        """Record an attempt of a banned address; several of them activate the alarm."""
+        """Record an attempt of a banned address. Several attempts after the ban activate the alarm."""
         subject = self._detector.subject_of(attempt.address)
         now = self._clock.wall()
         keys = [key for scope in Scope for key in self._ledger.covering(subject, scope, now)]
@@ -61,7 +61,10 @@ class BanEffectiveness:
             self._record(attempt, max(placed))
 
     def _on_exempt(self, attempt: Attempt) -> None:
-        """Record an attempt of an exempt address: a packet may arrive under this host's own address."""
+        """Record an attempt that arrives from this host's own address.
+
+        A proxy on this host may have put it in place of the attacker's address, which then is never banned.
+        """
         if self._protected.is_own(attempt.address):
             self._record(attempt, 0.0)
 
@@ -71,7 +74,7 @@ class BanEffectiveness:
                 self._arrivals.put_nowait(attempt.address)
 
     async def run(self) -> None:
-        """Diagnose until cancelled."""
+        """Look for the causes of each ineffective ban, and activate its alarm, until cancelled."""
         while True:
             address = await self._arrivals.get()
             damage = self._reconciler.last_damage

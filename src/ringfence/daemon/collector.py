@@ -1,12 +1,11 @@
 """Settings of the garbage collector for the daemon, and the return of freed memory to the kernel.
 
 Python searches for reference cycles whenever 700 more objects have been created than freed. With 100,000 bans
-in memory, one search takes longer than to ban all attackers. It finds nothing, because bans and attempts form
-no cycles. So objects that exist after the start are excluded from the search, and new ones are searched
-rarely.
+in memory, such a search would delay bans. It finds nothing, because bans and attempts form no cycles. So the
+objects that exist after the start are excluded from the search, and new objects are searched rarely.
 
 The C library keeps freed memory for later requests: 0.7 MB after the start. malloc_trim(3) of glibc returns
-its pages.
+this memory to the kernel.
 """
 
 import ctypes
@@ -15,8 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 THRESHOLDS = 20_000, 20, 20
-"""The arguments of ``gc.set_threshold``: the first is a number of new objects, the others of searches.
-"""
+"""The arguments of ``gc.set_threshold``: a number of new objects, and two numbers of searches."""
 
 
 def tune_collector() -> None:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ringfence.daemon.metrics_server import MetricsServer
     from ringfence.daemon.wire import WireReader
 
+# Seconds between two calls of periodic work.
 SECOND = 1.0
 JUDGE_EVERY = 0.5
 FRIENDS_EVERY = 0.05
@@ -63,14 +64,18 @@ PURGE_EVERY = 3_600.0
 
 @frozen
 class Recorders:
-    """The parts that count over time: attempts and bans, names, and metrics if they are served."""
+    """The parts that record numbers over time.
+
+    ``timeline`` records the numbers of attempts and bans, ``tops`` the accounts and addresses with the most
+    attempts. ``metrics`` is None if no metrics are served.
+    """
 
     timeline: TimelineRecorder
     tops: TopCounts
     metrics: "MetricsServer | None"
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return what runs until the daemon stops."""
+        """Return the coroutines that run until the daemon stops."""
         metrics = [self.metrics.run()] if self.metrics is not None else []
         return [self.timeline.run(), every(TOPS_EVERY, self.tops.save), *metrics]
 
@@ -103,7 +108,7 @@ class Daemon:
         self._log = structlog.get_logger()
 
     async def serve(self) -> None:
-        """Guard until SIGTERM or SIGINT."""
+        """Run all parts until SIGTERM or SIGINT. SIGHUP reloads the configuration."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
@@ -124,7 +129,7 @@ class Daemon:
             self._side.notifier.on_start(self._side.backend.name)
             await self._stopped.wait()
             systemd.stopping()
-            await self._send_last(messages)  # it takes seconds, in which everything else goes on
+            await self._send_last(messages)  # this may take seconds, in which all other parts keep running
             for task in tasks:
                 task.cancel()
         self._side.kept_alarms.save()
@@ -132,13 +137,13 @@ class Daemon:
         self._log.info("daemon.stopped", bans="left in place")
 
     async def _send_last(self, messages: "asyncio.Task[None]") -> None:
-        """End the task that sends messages, and send what waits."""
+        """End ``messages``, the task that sends notifications, and send those that still wait."""
         messages.cancel()
         await asyncio.wait([messages])
         await self._side.notifier.finish()
 
     def _work(self) -> list[Coroutine[None, None, None]]:
-        """Return what runs until the daemon stops."""
+        """Return the coroutines that run until the daemon stops."""
         side = self._side
         return [
             self._sources.run(),
@@ -173,7 +178,7 @@ class Daemon:
         }
 
     async def _read_counters(self) -> None:
-        """Read the rules' counters now and then, for the alarms that follow from them."""
+        """Read the counters of the firewall's rules periodically, which updates the alarms about them."""
         while True:
             await asyncio.sleep(COUNTERS_EVERY)
             await self._side.limiter.counters()
@@ -195,7 +200,7 @@ def build_daemon(
     writer: Writer,
     clock: Clock,
 ) -> Daemon:
-    """Build the daemon around ``side``; its configuration is at ``path``."""
+    """Build the daemon around ``side``. ``settings`` are the configuration, which was read from ``path``."""
     failures = FailureMemory(side.friends.friends)
     tops = TopCounts(side.store.tops, side.store.best_effort, clock.wall)
     effects = EffectHandler(
@@ -223,9 +228,10 @@ def build_daemon(
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
-    """Guard until SIGTERM or SIGINT. Raise RingfenceError if the firewall cannot be put in place.
+    """Run the daemon until SIGTERM or SIGINT. Raise RingfenceError if the firewall cannot be put in place.
 
-    After ``trial_for`` seconds everything is removed again, unless it is confirmed (0: no trial).
+    After ``trial_for`` seconds the daemon removes all rules and bans, unless an administrator has confirmed
+    the trial. 0 means no trial.
     """
     clock, connections = Clock(), ConnectionTable()
     with ExitStack() as stack:
@@ -252,7 +258,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         if end is not None:
             trial.start_standby(path, end)
             stack.callback(side.trial.end)  # a stop also ends the trial
-        gc.disable()  # 100,000 bans leave no reference cycles to collect
+        gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
         tune_collector()
         # A database thread that holds Python's lock (GIL) yields to the event loop after 0.5 ms, not 5 ms.
@@ -263,7 +269,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
 
 
 def _log_group(settings: Settings) -> int | None:
-    """Return the NFLOG group of the wire, None without it."""
+    """Return the number of the NFLOG group that the wire source reads; None without the wire source."""
     if not settings.wire:
         return None
     from ringfence.sources.wire import GROUP  # noqa: PLC0415 - loaded where it is asked for
@@ -286,7 +292,10 @@ def _metrics(
     writer: Writer,
     clock: Clock,
 ) -> "MetricsServer | None":
-    """Return the server of the metrics, None if none are asked for: their library takes 4 MB of memory."""
+    """Return the server of the metrics; None if it is not configured.
+
+    Its library is only loaded if it is needed, because it takes 4 MB of memory.
+    """
     if settings.metrics.listen is None:
         return None
     from ringfence.daemon.metrics import DaemonMetrics  # noqa: PLC0415 - loaded where it is asked for

@@ -1,7 +1,8 @@
-"""The effects of evidence: bans, alarms, new friends, and addresses that are observed.
+"""Carries out the effects of evidence: bans, alarms, new friends, and the observation of suspects.
 
-At the start, decisions of rules are kept until the friends of this PBX are known
-(:meth:`EffectHandler.hold`), because a phone that fails now may have registered before the daemon started.
+To observe a suspect, the kernel copies its SIP requests for the wire source. At the start, decisions of rules
+are kept until the friends of this PBX are known (:meth:`EffectHandler.hold`), because a phone that fails now
+may have registered before the daemon started.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,12 +30,13 @@ MOST_WAITING = 1_000
 
 
 class EffectHandler:
-    """Carries out what the detector returns. ``ban`` carries out a decision; ``alarms`` are updated.
+    """Carries out the effects that the detector returns.
 
-    ``unaffected`` is called with each judgement on a banned or exempt address. ``observe`` is called with
-    addresses whose requests the kernel is to copy. The functions of ``watch`` are called with every
-    judgement, after its ban. ``learn`` is called with each login that makes a friend, ``unshield`` when a
-    friend may have lost the limiter's exemption.
+    ``ban`` is called with each decision of a rule. ``alarms`` are updated. ``unaffected`` is called with each
+    judgement on a banned or exempt address, except floods. ``observe`` is called with the addresses of
+    suspects. The functions in ``watch`` are called with every judgement, after its ban. ``learn`` is called
+    with each login that makes its sender a friend. ``unshield`` is called when a friend may have lost its
+    exemption from the limiter.
     """
 
     def __init__(
@@ -64,14 +66,14 @@ class EffectHandler:
         self._held = {}
 
     def release(self) -> None:
-        """Carry out the decisions that were kept, except those on friends."""
+        """Carry out the decisions that were kept, except those on a network that contains a friend."""
         held, self._held = self._held or {}, None
         for decision in held.values():
             if not self._friends.any_in(decision.subject):
                 self._ban(decision)
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
-        """Carry out the effects of a report, in their order."""
+        """Carry out effects, in their order."""
         for effect in effects:
             if isinstance(effect, Judgement):
                 self._apply(effect)
@@ -82,18 +84,21 @@ class EffectHandler:
                 self._change_alarm(effect)
 
     def _clear_broken_phone(self, event: SecurityEvent) -> None:
-        """Clear the alarm about a phone that works again; it may be of an earlier run."""
+        """Clear the alarm about a phone that works again.
+
+        An earlier run of the daemon may have activated it.
+        """
         self._alarms.clear(AlarmCode.PHONE_BROKEN, f"{printable(event.account)} at {event.remote.address}")
 
     def warn_of(self, event: SecurityEvent) -> None:
-        """Activate the alarms about an event itself, whether or not it is an attempt."""
+        """Activate the alarms about an event that was tampered with or that may be forged."""
         if event.tampered:
             self._alarms.activate(AlarmCode.EVIDENCE_TAMPERED, str(event.source), _TAMPERED)
         if event.forgeable and event.source.name == AMI:
             self._alarms.activate(AlarmCode.EVIDENCE_FORGEABLE, str(event.source), _FORGEABLE)
 
     def _apply(self, judgement: Judgement) -> None:
-        """Carry out the judgement's decision, then activate the alarms that belong to the attempt."""
+        """Carry out the judgement's decision, and then everything else that follows from the judgement."""
         if judgement.decision is not None:
             self._decide(judgement.decision)
         for watch in self._watch:
@@ -109,7 +114,7 @@ class EffectHandler:
     def _decide(self, decision: Decision) -> None:
         if self._held is None:
             self._ban(decision)
-        elif len(self._held) < MOST_WAITING:  # others are decided again if they continue
+        elif len(self._held) < MOST_WAITING:  # the detector decides on others again if they continue
             self._held[decision.subject, decision.scope] = decision
 
     def _change_alarm(self, change: AlarmChange) -> None:

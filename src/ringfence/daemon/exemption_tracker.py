@@ -1,4 +1,4 @@
-"""Exemptions from bans, and the lists and friends that follow this host's addresses and the DNS."""
+"""Keeps exemptions from bans, lists and friends up to date with this host's addresses and the DNS."""
 
 import asyncio
 from collections.abc import Mapping
@@ -26,18 +26,21 @@ class ExemptionTracker:
         self._enforcer = enforcer
 
     def apply(self, *, restored: bool = False) -> None:
-        """Exempt the present networks, and remove the bans of new ones, or of all if they were restored."""
+        """Exempt the present networks, and remove the bans of those that were not exempt before.
+
+        ``restored``: bans were just restored from the database, so remove the bans of all exempt networks.
+        """
         allowed = NetworkSet(self._kernel_lists.networks.allow)
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **self._protected.reasons}), restored=restored)
 
     def set_most(self, most: int) -> None:
-        """Set how many networks of each list the kernel is to have."""
+        """Set the maximum number of networks of each list in the kernel."""
         before, self._kernel_lists.most = self._kernel_lists.most, most
         if most != before and self._enforcer.enforcing:
             self._enforcer.fill(NetworkList.ALLOW, NetworkList.DENY)
 
     def on_lists_changed(self, networks: ListNetworks) -> None:
-        """Apply changed lists."""
+        """Apply the networks of changed lists to the exemptions and to the kernel."""
         self._kernel_lists.networks = networks
         self.apply()
         if self._enforcer.enforcing and networks.deny != self._kernel_lists.written_deny:
@@ -45,7 +48,7 @@ class ExemptionTracker:
 
 
 class NetworkFollower:
-    """Passes the addresses of this host and of names on to the lists and the friends."""
+    """Passes this host's networks and the addresses of host names on to the lists, friends and exemptions."""
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class NetworkFollower:
         self._store = store
 
     def read(self) -> None:
-        """Read everything for the start. Do not call it in a running event loop."""
+        """Read this host's networks, the lists and the friends at the start, before the event loop runs."""
         self._protected.read()
         self._lists.protect(self._protected.reasons)
         self._lists.on_resolved(self._names.answers)
@@ -73,7 +76,7 @@ class NetworkFollower:
         self._store.best_effort.read(self._friends.load, None)
 
     async def run(self) -> None:
-        """Follow changes until cancelled."""
+        """Follow changes of this host's networks and of host names until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._protected.run(self.on_protected))
             group.create_task(self._names.run(self.on_resolved))
@@ -84,7 +87,7 @@ class NetworkFollower:
         self._exemptions.apply()
 
     def on_resolved(self, answers: Mapping[str, frozenset[Network]]) -> None:
-        """Apply and record new addresses of names."""
+        """Apply and record new addresses of host names; ``answers`` has the networks of each name."""
         self._lists.on_resolved(answers)
         self._friends.on_resolved(answers)
         self._store.names.save(answers)

@@ -1,10 +1,10 @@
-"""What happens, line by line, for commands that follow it: events, attempts, bans and alarms.
+"""The live feed: a line for each event, attempt, ban and alarm, for the commands that follow it.
 
-Nothing is encoded unless a follower reads it, and then once for all of them. Each follower has a queue of at
-most ``MOST_WAITING`` entries; if it reads too slowly, new entries are dropped, and a line in their place has
-their number. A follower gets at most ``BATCH`` lines every ``PACE`` seconds, so that no flood of attempts
-costs the daemon more than that. At most ``MOST_FOLLOWERS`` may follow. The latest ``MOST_LATEST`` of the
-attempts, of the bans and of the alarms are kept for a follower that begins.
+Each such command is a *follower*. Nothing is encoded unless a follower reads it, and then once for all of
+them. Each follower has a queue of at most ``MOST_WAITING`` entries. If it reads too slowly, new entries are
+dropped, and a line in their place has their number. A follower gets at most ``BATCH`` lines every ``PACE``
+seconds, so that no flood of attempts costs the daemon more than that. At most ``MOST_FOLLOWERS`` may follow.
+The latest ``MOST_LATEST`` attempts, bans and alarms (of each) are kept for new followers.
 """
 
 import asyncio
@@ -30,12 +30,15 @@ MOST_FOLLOWERS = 16
 MOST_LATEST = 200
 MOST_TEXT = 256  # characters of a text in a line
 BATCH = 100
-PACE = 0.05
+PACE = 0.05  # seconds
 
 
 @define(eq=False)
 class _Entry:
-    """Something that happened. ``number`` orders the entries of all kinds, ``fields`` returns the rest."""
+    """Something that happened. ``number`` orders the kept entries of all kinds; it is 0 for other entries.
+
+    ``fields`` returns the other fields of the line.
+    """
 
     number: int
     kind: str
@@ -43,11 +46,11 @@ class _Entry:
     _line: bytes = b""
 
     def row(self) -> dict[str, object]:
-        """Return it as commands receive it."""
+        """Return the entry as JSON values; ``what`` is its kind."""
         return {"what": self.kind, **self.fields()}
 
     def line(self) -> bytes:
-        """Return it as a line of JSON."""
+        """Return the entry as a line of JSON, which is encoded at the first call."""
         if not self._line:
             self._line = json.dumps(self.row()).encode() + b"\n"
         return self._line
@@ -55,7 +58,11 @@ class _Entry:
 
 @define(eq=False)
 class _Follower:
-    """A queue of entries, and the number of those that did not fit since then."""
+    """The queue of one follower, which wants entries of these ``kinds``.
+
+    ``arrived`` is set while entries wait. ``wall`` returns wall-clock seconds. ``lost`` is the number of
+    entries that were dropped since the queue became full.
+    """
 
     kinds: Collection[str]
     waiting: deque[_Entry]
@@ -64,7 +71,7 @@ class _Follower:
     lost: int = 0
 
     def add(self, entry: _Entry) -> None:
-        """Add an entry, or count it as lost."""
+        """Add an entry, or count it as lost if the queue is full."""
         if len(self.waiting) >= MOST_WAITING:
             self.lost += 1
             return
@@ -81,7 +88,7 @@ class _Follower:
 
 
 class Feed:
-    """Everything that happens. ``wall`` returns wall-clock seconds."""
+    """Passes entries on to the followers, and keeps the latest ones. ``wall`` returns wall-clock seconds."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
@@ -102,7 +109,7 @@ class Feed:
                 follower.add(entry)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Pass on an attempt; a later proof is none."""
+        """Pass on an attempt. The later proof of an attempt is ignored, because it is no new attempt."""
         if judgement.disposition is not Disposition.PROVEN:
             self._add("attempt", lambda: _attempt(judgement))
 
@@ -112,7 +119,7 @@ class Feed:
             self._add("ban", partial(_ban, ban))
 
     def on_ban_end(self, network: Network, scope: Scope, how: str) -> None:
-        """Pass on the end of a ban: ``removed`` or ``expired``."""
+        """Pass on the end of a ban; ``how`` is ``removed`` or ``expired``."""
         moment = self._wall()
         self._add("ban", lambda: _ban_end(network, scope, how, moment))
 
@@ -131,7 +138,7 @@ class Feed:
     # -- for commands
 
     def latest(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[dict[str, object]]:
-        """Return the latest entries of each of these kinds, oldest first."""
+        """Return the latest entries, at most ``most`` of each of these kinds, oldest first."""
         return [entry.row() for entry in self._latest_of(kinds, most)]
 
     def _latest_of(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[_Entry]:
@@ -139,20 +146,24 @@ class Feed:
         return sorted(chain.from_iterable(found), key=attrgetter("number"))
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
-        """Return the handlers of requests."""
+        """Return the handler of each request."""
         return {
             "latest": lambda request: self.latest(_kinds(request)),
             "follow": lambda request: Stream(self.follow(_kinds(request))),
         }
 
     def follow(self, kinds: Collection[str]) -> AsyncIterator[bytes]:
-        """Return the latest lines, then what happens; raise ControlError if too many follow."""
+        """Return an iterator over the latest lines, and then over new lines as they arrive.
+
+        Raise ControlError if MOST_FOLLOWERS follow already.
+        """
         if len(self._followers) >= MOST_FOLLOWERS:
             raise ControlError(f"{MOST_FOLLOWERS} commands follow already; end one of them")
         return self._lines(kinds)
 
     async def _lines(self, kinds: Collection[str]) -> AsyncIterator[bytes]:
-        # The follower begins here: a generator that never began never ends, and nothing is missed in between.
+        # Registered here and not in follow(): if a generator is never started, its ``finally`` does not run.
+        # No entry is missed in between, because the queue begins with the latest entries.
         follower = _Follower(kinds, deque(self._latest_of(kinds)), asyncio.Event(), self._wall)
         follower.arrived.set()
         self._followers.append(follower)

@@ -1,4 +1,4 @@
-"""The firewall as a whole: put in place, switched on again, and watched for changes by other programs."""
+"""Puts the firewall in place, switches it on again, and watches it for changes by other programs."""
 
 import asyncio
 from contextlib import nullcontext
@@ -18,10 +18,10 @@ from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
 from ringfence.firewall.contract import Backend
 
-LOOK_EVERY = 1.0
-RULES_EVERY = 0.2
+LOOK_EVERY = 1.0  # seconds
+RULES_EVERY = 0.2  # seconds
 SETTLED = 2.0
-"""Seconds without a change by another program, after which the next one is checked at once."""
+"""If other programs change nothing for this many seconds, the next change is checked at once."""
 
 
 class FirewallManager:
@@ -45,16 +45,19 @@ class FirewallManager:
         self._log = structlog.get_logger()
 
     def start(self, *, verified: bool = True) -> None:
-        """Put the rules and every ban that has time left in place; raise as :meth:`Enforcer.start`."""
+        """Put the rules and every ban that has time left in place.
+
+        ``verified`` and the errors that are raised are those of :meth:`Enforcer.start`.
+        """
         self._enforcer.start(verified=verified)
-        # The wanted rules are in place. These alarms may be of an earlier run.
+        # The wanted rules are in place. An earlier run of the daemon may have activated these alarms.
         self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
         self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
         self._exemptions.apply(restored=True)
         self._flush_other_backends()
 
     def switch_on(self) -> None:
-        """Start to enforce again."""
+        """Put rules and bans in place again after enforcement was off. Raise FirewallError or StoreError."""
         self._enforcer.switch_on()
         self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
         self._friends.renew()
@@ -74,8 +77,7 @@ class FirewallManager:
         """Remove the sets and rules of another backend from the kernel, after this one is in place."""
         if not self._enforcer.enforcing:
             return
-        # A dry run needs no lock. But it must not remove the rules of another daemon, so it takes the lock
-        # for the removal.
+        # A dry run has no lock. It must not remove the rules of another daemon, so it locks the sets here.
         claim = nullcontext() if self._backend.enforces else claim_sets(self._folder)
         try:
             with claim:
@@ -92,14 +94,15 @@ class FirewallManager:
 
 
 class ChangeWatch:
-    """Checks everything each second, and at once after the first change that the kernel reports.
+    """Checks rules and sets each second, and at once after the first change that the kernel reports.
 
     Further changes wait for the next second, because there may be many: a program that changes its own table
-    five times a second would multiply the checks. Where the kernel reports no changes, the rules alone are
-    checked five times a second.
+    five times a second would multiply the checks. With backends whose changes the kernel does not report, the
+    rules alone are checked five times a second.
 
-    A check that repairs damage starts processes and blocks the event loop. The next one comes after twice
-    that time, so checks take at most a third of the time, even if another program always removes the rules.
+    A check that repairs damage starts processes and blocks the event loop. The pause after it is twice as
+    long as the check. So checks take at most a third of the time, even if another program always removes the
+    rules.
     """
 
     def __init__(self, backend: Backend, enforcer: Enforcer, reconciler: Reconciler) -> None:
@@ -127,10 +130,10 @@ class ChangeWatch:
             pause = max(RULES_EVERY, 2 * (now() - began))
 
     async def _is_reported(self, seconds: float) -> bool:
-        """Wait for a change by another program that the kernel reports; return whether there was one.
+        """Wait until the kernel reports a change by another program; return whether it did.
 
-        Return False at once if the kernel reports none, else after ``seconds`` without a change. The
-        descriptor may be another one each time.
+        Return False after ``seconds`` without a change, or at once if the backend has no such reports. The
+        descriptor is requested for each wait, because it may change.
         """
         descriptor = self._backend.watch_fd() if self._enforcer.enforcing else None
         if descriptor is None:

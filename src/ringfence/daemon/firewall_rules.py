@@ -19,11 +19,11 @@ from ringfence.friends.readiness import StartupGate
 from ringfence.host.listening import ASSIGNED, ListeningPorts, find_ports, find_proxy_sockets
 from ringfence.model import Endpoint, Transport
 
-LOOK_EVERY = 1.0
-RETRY_EVERY = 30.0
-PORTS_EVERY = 60.0
+LOOK_EVERY = 1.0  # seconds
+RETRY_EVERY = 30.0  # seconds
+PORTS_EVERY = 60.0  # seconds
 PROXY_EVERY = 5.0
-"""How often the sockets of a missing proxy are looked up (seconds)."""
+"""Seconds between two look-ups of sockets while no configured SIP proxy listens."""
 
 
 class SipSockets(NamedTuple):
@@ -39,7 +39,7 @@ def find_sip_sockets(settings: Settings) -> SipSockets:
     proxies = find_proxy_sockets() if settings.proxies() else frozenset()
     if found is None and not proxies:
         return SipSockets(None, proxies)
-    # A proxy sends requests to other services from UDP ports that the kernel chooses.
+    # Not the UDP ports that the kernel assigned: from these a proxy sends requests to other services.
     udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
     tcp = {one.port for one in proxies if one.transport is Transport.TCP}
     asterisk = found if found is not None else ListeningPorts((), ())
@@ -51,23 +51,22 @@ def find_sip_sockets(settings: Settings) -> SipSockets:
 
 
 class WantedRules:
-    """The wanted rules.
+    """The rules that are wanted now, which depend on the configuration, the SIP ports and the friends.
 
-    They depend on the configuration, on Asterisk's ports, and on whether the friends are known.
-
-    ``log_group`` is the NFLOG group of the wire, None without the wire.
+    ``startup`` decides whether the friends are known. ``log_group`` is the NFLOG group of the wire source,
+    None without it.
     """
 
     def __init__(self, settings: Settings, startup: StartupGate, log_group: int | None) -> None:
         self.settings = settings
         self.ports: Ports | None = None
-        """The ports on which Asterisk listens, None if unknown."""
+        """The SIP ports of Asterisk and of its proxies; None if unknown."""
         self._startup = startup
         self._log_group = log_group
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now: the limiter drops nothing before the friends are known."""
+        """The rules that are wanted now. Before the friends are known, the limiter drops nothing."""
         plan = self.settings.plan(self.ports, self._log_group)
         return evolve(plan, limit=evolve(plan.limit, mode=LimitMode.OBSERVE)) if self.limiter_waits else plan
 
@@ -84,7 +83,7 @@ class WantedRules:
 
 
 class RuleUpdates:
-    """Puts the wanted rules in place whenever they change; the backend itself does not change.
+    """Puts the wanted rules in place whenever they change. The choice of the backend does not change.
 
     ``on_proxies`` is called with the sockets on which the SIP proxies listen, whenever they are found.
     """
@@ -106,7 +105,10 @@ class RuleUpdates:
         self._log = structlog.get_logger()
 
     def update(self) -> None:
-        """Put the wanted rules in place; if that fails, it is tried again later."""
+        """Put the wanted rules in place if they have changed, or if the last attempt failed.
+
+        A failure activates an alarm, and :meth:`run` tries again.
+        """
         before, plan = self._backend.plan, self._wanted.plan
         if plan == before and not self._failed:
             return
@@ -124,7 +126,7 @@ class RuleUpdates:
             self._log.info("firewall.changed", what=plan.changed_keys(before))
 
     async def run(self) -> None:
-        """Follow changes until cancelled."""
+        """Update the rules after changes of the SIP ports and when the friends are known, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(every(LOOK_EVERY, self._look))
             group.create_task(every(RETRY_EVERY, self.update))
@@ -136,14 +138,14 @@ class RuleUpdates:
             self.update()
 
     async def _follow_ports(self) -> None:
-        """Look up the ports on which Asterisk listens, more often after the start."""
+        """Look up the SIP ports periodically: more often after the start, and while a proxy is missing."""
         for pause in chain((1.0, 4.0, 10.0), repeat(PORTS_EVERY)):
             found = await asyncio.to_thread(find_sip_sockets, self._wanted.settings)
             self.use(found)
             await asyncio.sleep(min(pause, PROXY_EVERY) if self._misses_proxy(found) else pause)
 
     def use(self, found: SipSockets) -> None:
-        """Use these sockets for the rules, and to recognise the challenges of the proxies."""
+        """Use these ports for the rules, and the proxies' sockets to recognise the proxies' challenges."""
         if found.proxies:  # a proxy that starts again has the same sockets
             self._on_proxies(found.proxies)
         if self._misses_proxy(found):

@@ -1,4 +1,7 @@
-"""Construction of the parts that guard: the firewall, its bans, and what they depend on."""
+"""The firewall's side of the daemon: the firewall, its bans, and the parts that they depend on.
+
+The other side of the daemon are the sources.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -42,9 +45,9 @@ from ringfence.store.database import Store
 
 @frozen
 class FirewallSide:
-    """The parts that guard, completely constructed.
+    """All parts of the firewall's side, completely constructed.
 
-    They change nothing in the kernel before :meth:`start`.
+    They change nothing in the kernel before :meth:`start`. ``why`` is the reason for choosing ``backend``.
     """
 
     clock: Clock
@@ -76,7 +79,10 @@ class FirewallSide:
     store_watch: StoreWatch
 
     def start(self, *, verified: bool = True) -> None:
-        """Put the firewall and every ban that has time left in place; raise as :meth:`Enforcer.start`."""
+        """Restore the alarms, and put the firewall and every ban that has time left in place.
+
+        ``verified`` and the errors that are raised are those of :meth:`Enforcer.start`.
+        """
         self.kept_alarms.restore()
         self.networks.read()
         self.kernel_friends.select()
@@ -86,7 +92,7 @@ class FirewallSide:
 
     @property
     def present_alarms(self) -> list[Alarm]:
-        """The alarms that last as long as a state of these parts."""
+        """The alarms about the present state of these parts. Each lasts as long as its state."""
         return [
             *firewall_alarms(self.enforcer),
             *missing_interfaces(self.wanted_rules.settings.firewall.interfaces),
@@ -119,7 +125,10 @@ class ChosenBackend:
 
 
 def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
-    """Return the backend that the configuration asks for."""
+    """Return the backend that the configuration names, or for ``auto`` one that works on this host.
+
+    ``log_group`` is the NFLOG group of the wire source, None without it.
+    """
     plan = settings.plan(None, log_group)
     if settings.firewall.backend == "auto":
         return ChosenBackend(*choose_backend(plan))
@@ -128,13 +137,16 @@ def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
 
 @frozen
 class Watchers:
-    """The parts that pass on new bans and alarms: to commands that follow, and to the notifications."""
+    """Passes new bans and changes of alarms on to the live feed and to the notifications."""
 
     feed: Feed
     notifier: Notifier
 
     def on_bans(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
-        """Pass on bans that the kernel acknowledged; parts of an earlier ban are no news (``announce``)."""
+        """Pass on bans that the kernel acknowledged.
+
+        ``announce`` is false for the parts of an earlier ban, which cause no notification.
+        """
         self.feed.on_bans(bans)
         if announce:
             self.notifier.on_bans(bans)
@@ -154,7 +166,7 @@ def build_firewall_side(
     log_group: int | None = None,
     notifier: Notifier | None = None,
 ) -> FirewallSide:
-    """Build the parts for ``settings``, on the chosen backend. Without a ``notifier`` nothing is sent."""
+    """Build the firewall's side on the chosen backend. Without ``notifier``, no notifications are sent."""
     watchers = Watchers(Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock))
     backend, alarms = chosen.backend, Alarms(clock.wall, watchers.on_alarm)
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())

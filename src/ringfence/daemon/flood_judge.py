@@ -27,10 +27,11 @@ from ringfence.model import (
 
 
 class FloodJudge:
-    """Judges seconds over the limit, once a second.
+    """Judges the sources that sent more packets than the kernel's limit allows.
 
-    ``had_connection`` returns whether an address has, or recently had, a TCP connection to this host; None if
-    unknown.
+    :meth:`look` is called once a second. Each second over the limit counts as one attempt of the source; by
+    TCP only if its address has a connection. ``had_connection`` returns whether an address has, or recently
+    had, a TCP connection to this host; None if unknown.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class FloodJudge:
         self._effects.carry_out(self.judge(self._limiter.new_flooders(), self._clock.mono()))
 
     def judge(self, flooders: Sequence[Flooder], now: float) -> Iterator[Effect]:
-        """Yield what follows from a second at ``now`` (monotonic) in which these sources flooded."""
+        """Yield the effects of a second at ``now`` (monotonic) in which these sources exceeded the limit."""
         yield from self._by_udp([one.network for one in flooders if not one.tcp], now)
         yield from self._by_tcp([one.network for one in flooders if one.tcp], now)
 
@@ -65,10 +66,10 @@ class FloodJudge:
                 yield from self._detector.judge(attempt, now)
 
     def _by_tcp(self, networks: Iterable[Network], now: float) -> Iterator[Effect]:
-        """Count a second of each network whose address has a connection.
+        """Count one second over the limit for each source whose address has a connection.
 
-        A TCP segment can be forged like a datagram, and a ban of TCP must hit its sender. If connections are
-        unknown, no address counts.
+        TCP segments can be forged like datagrams. A connection proves that the address belongs to a sender,
+        so only such an address is banned. If it is unknown which connections exist, none is counted.
         """
         rules = (rule for rule in self._detector.rules if rule.enabled and AttemptKind.FLOOD in rule.counts)
         rule = next(rules, None)
@@ -98,7 +99,7 @@ class FloodJudge:
 
 _OVER_THE_LIMIT = Attempt(
     asterisk="",
-    address=ip_address("0.0.0.0"),  # noqa: S104 - replaced
+    address=ip_address("0.0.0.0"),  # noqa: S104 - replaced by the address of the source
     kind=AttemptKind.FLOOD,
     proof=Proof.CLAIMED,
     service=Service.KERNEL,

@@ -25,9 +25,11 @@ LOOK_EVERY = 1.0
 
 
 class KernelLists:
-    """The wanted contents of the kernel's lists, at most ``most`` networks each.
+    """The wanted contents of the kernel's three lists: allowed networks, denied networks, and friends.
 
-    ``networks`` are those of the allow list and the deny list.
+    ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each are used.
+    It also has the networks that this host needs. They are allowed too, unless a forced ban covers them.
+    ``passing`` has the list of friends.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
@@ -40,7 +42,7 @@ class KernelLists:
         self._clock = clock
 
     def contents(self, target: NetworkList) -> Iterable[Network]:
-        """Return the networks of a list; they may be read in another thread."""
+        """Return the wanted networks of the list ``target``. Another thread may iterate over them."""
         if target is NetworkList.DENY:
             self.written_deny = self.networks.deny
             return islice(self.networks.deny, self.most)
@@ -48,7 +50,7 @@ class KernelLists:
 
     def _allowed(self) -> Iterable[Network]:
         now = self._clock.wall()
-        # This part is read now, because another thread may read the rest.
+        # The ledger is read now, in this thread. Another thread may iterate over the rest.
         guarded = [one for one in self.networks.guarded if not self._is_banned_by_force(one, now)]
         allowed = islice(self.networks.allow, self.most)
         return chain(guarded, chain.from_iterable(map(without_reserved, allowed)))
@@ -82,11 +84,11 @@ class KernelFriends:
         self._freed: Collection[Address] = ()  # friends whose earlier bans were removed
 
     def select(self) -> bool:
-        """Select the friends that the kernel's limiter is to pass; return whether the selection changed."""
+        """Select the friends whose packets the kernel's limiter must pass; return whether they changed."""
         return self._passing.look(self._lists.most, self._unshielded())
 
     def renew(self) -> None:
-        """Treat all friends as new at the next change, because bans were restored."""
+        """Treat all friends as new at the next change, so that restored bans of friends are removed."""
         self._freed = ()
 
     async def run(self) -> None:
@@ -101,7 +103,7 @@ class KernelFriends:
             await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))
 
     async def _changed(self) -> None:
-        """Wait until a friend was added or removed, or until other friends have the limiter's exemption."""
+        """Wait until a friend is added or removed, or loses or regains the exemption from the limiter."""
         while not self._registry.changed.is_set() and not self._passing.is_stale(self._unshielded()):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):

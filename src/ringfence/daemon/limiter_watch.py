@@ -1,4 +1,4 @@
-"""The limiter's reports: which sources exceed the rate, and the counters of all rules."""
+"""Reads from the kernel which sources exceed the limiter's rate, and the counters of all rules."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
 
 class LimiterWatch:
-    """Reads the limiter's reports. Raises alarms if it cannot read them, or if the limiter has no room."""
+    """Reads the limiter's sources and the counters.
+
+    It activates alarms if it cannot read them, or if the limiter had no room for new sources.
+    """
 
     def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
         self._backend = backend
         self._enforcer = enforcer
         self._alarms = alarms
         self.latest: Counters | None = None
-        """The counters that were read last; None if they could not be read."""
+        """The counters that were read last; None if nothing is enforced, or if they could not be read."""
         self._packets: dict[tuple[Network, bool], int] = {}
         self._full = 0
         self._failed = False
@@ -30,8 +33,8 @@ class LimiterWatch:
     def new_flooders(self) -> Sequence[Flooder]:
         """Return the sources that exceeded the limit since the last call.
 
-        Return none while the limiter only observes. The second failure in a row is an alarm: the first one
-        may come from damage that is repaired at once.
+        Return none while the limiter only observes. The second failure in a row activates an alarm. The first
+        one may come from damage that is repaired at once.
         """
         if not self._enforcer.enforcing or self._backend.plan.limit.mode is not LimitMode.ENFORCE:
             return []
@@ -49,7 +52,11 @@ class LimiterWatch:
         return [one for one in found if one.packets != before.get((one.network, one.tcp), 0)]
 
     async def counters(self) -> Counters:
-        """Read the counters of the rules in a thread."""
+        """Return the counters of the firewall's rules, which a thread reads.
+
+        Return empty counters if nothing is enforced, or if they cannot be read, which activates an alarm.
+        Another alarm is activated if since the last call the limiter had no room for new sources.
+        """
         self.latest = await self._read()
         return self.latest if self.latest is not None else Counters()
 

@@ -48,7 +48,10 @@ def claim_sets(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock in ``folder``. Raise OSError if the folder is unsuitable."""
+    """Hold the lock in ``folder`` until the block ends.
+
+    Raise OSError if the folder is unsuitable, FirewallBusyError if another process has the lock.
+    """
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if os.fstat(directory).st_mode & _WRITABLE_BY_OTHERS:
@@ -114,7 +117,7 @@ def _open(directory: int, name: str) -> int | None:
 
 
 def _is_at(descriptor: int, directory: int, name: str) -> bool:
-    """Whether the open file still has that name."""
+    """Whether the open file still has the name ``name`` in the folder."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
     except FileNotFoundError:

@@ -7,7 +7,7 @@ from ringfence.store.state import SavedState
 
 
 class LogPositions:
-    """Reads and records positions. One that is not in the database yet is known, too."""
+    """Reads and records the positions of logs. Positions that wait to be written are read, too."""
 
     def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
         self._state = state
@@ -15,10 +15,10 @@ class LogPositions:
         self._latest: dict[str, str] = {}
 
     def read(self) -> Mapping[str, str]:
-        """Return the latest position in each log."""
+        """Return the latest position in each log, by the log's key."""
         return {**self._best_effort.read(self._state.positions, {}), **self._latest}
 
     def record(self, key: str, position: str) -> None:
-        """Record the position in a log."""
+        """Queue the record of the position in the log with this key."""
         self._latest[key] = position
         self._best_effort.write(lambda: self._state.set_positions({key: position}))

@@ -14,7 +14,7 @@ import structlog
 from ringfence.model import printable
 
 LONGEST = 4_096
-"""Characters of a field: a sender's text must not fill the log."""
+"""The maximum number of characters of a field, so that a remote party's text cannot fill the log."""
 _TRACEBACK = "exception"
 
 
@@ -33,7 +33,7 @@ def _cut(text: str) -> str:
 
 
 def _escaped_lines(text: str) -> str:
-    """Escape each line of a traceback; only the first line is not indented."""
+    """Escape each line of ``text``, and indent all lines but the first."""
     return "\n  ".join(map(printable, text.split("\n")))
 
 
@@ -41,7 +41,7 @@ class _Escaped(logging.Formatter):
     """A formatter that escapes the log records of libraries, as this module does for ringfence's own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as text."""
+        """Return a record as escaped text."""
         return _escaped_lines(super().format(record))
 
 

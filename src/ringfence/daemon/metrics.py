@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from ringfence.sources.wire import WireSource
 
 FRESH = 1.0
-"""Seconds for which a page is sent again: many scrapers cost no more than one."""
+"""Seconds for which a rendered page is used again, so that many scrapers cost no more than one."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_NOTICES = "#notice"
+_NOTICES = "#notice"  # this suffix marks the notices of a log, which are counted as events of the log
 
 Labelled = Iterable[tuple[Sequence[str], float]]
 """The label values of each sample, and its value."""
@@ -71,7 +71,7 @@ class DaemonMetrics(Collector):
         return self._page
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: no other collector shares the registry."""
+        """Return no descriptions. The registry compares them between collectors, and this is its only one."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -88,7 +88,7 @@ class DaemonMetrics(Collector):
         yield from self._process_metrics()
 
     def _source_metrics(self) -> Iterator[Metric]:
-        """Yield what the sources have reported, and whether they are alive."""
+        """Yield the numbers of events of each source, and whether the source is listening."""
         now = self._clock.mono()
         up: dict[tuple[str, ...], float] = {}
         silent: dict[tuple[str, ...], float] = {}
@@ -181,7 +181,7 @@ class DaemonMetrics(Collector):
         )
 
     def _firewall_metrics(self) -> Iterator[Metric]:
-        """Yield what the firewall dropped, by the counters that the daemon reads every 30 seconds."""
+        """Yield what the firewall dropped, from the counters that the daemon reads every 30 seconds."""
         enforcer = self._side.enforcer
         enforcing = enforcer.enforcing and enforcer.backend.enforces
         yield _gauge("enforcing", "Whether the firewall drops packets.", value=enforcing)
@@ -212,7 +212,7 @@ class DaemonMetrics(Collector):
         yield _gauge("database_bytes", "Size of the database's files.", value=self._side.store.size())
 
     def _process_metrics(self) -> Iterator[Metric]:
-        """Yield the process's metrics under the names that all of Prometheus' clients use."""
+        """Yield metrics of the process, with the names that all client libraries of Prometheus use."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         seconds = usage.ru_utime + usage.ru_stime
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
@@ -227,7 +227,7 @@ class DaemonMetrics(Collector):
 def _counter(
     name: str, text: str, labels: list[str] | None = None, values: Labelled | None = None, *, value: float = 0
 ) -> Metric:
-    """Return a counter; without labels it has one ``value``."""
+    """Return a counter with ``values``; without labels it has the single value ``value``."""
     family = CounterMetricFamily(f"ringfence_{name}", text, labels=labels or [])
     return _filled(family, values if values is not None else [((), value)])
 
@@ -235,7 +235,7 @@ def _counter(
 def _gauge(
     name: str, text: str, labels: list[str] | None = None, values: Labelled | None = None, *, value: float = 0
 ) -> Metric:
-    """Return a gauge; without labels it has one ``value``."""
+    """Return a gauge with ``values``; without labels it has the single value ``value``."""
     family = GaugeMetricFamily(f"ringfence_{name}", text, labels=labels or [])
     return _filled(family, values if values is not None else [((), value)])
 

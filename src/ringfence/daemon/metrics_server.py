@@ -2,7 +2,7 @@
 
 Everything about a request is bounded: its head (``MOST_HEAD`` bytes), the time of the whole exchange
 (``EXCHANGE_WITHIN``), and the number of connections (``MOST_CONNECTIONS``). Each connection has one request.
-The server never ends the daemon: if it cannot listen, there is an alarm, and it tries again.
+If the server cannot listen, it activates an alarm and tries again. It never ends the daemon.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1000}) HTTP/1\.[01]")
 
 
 class MetricsServer:
-    """Serves what ``render`` returns on ``where``."""
+    """Serves the page that ``render`` returns, on the address ``where``."""
 
     def __init__(self, where: ListenAddress, render: Callable[[], bytes]) -> None:
         self._where = where
@@ -36,7 +36,7 @@ class MetricsServer:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarm that the metrics cannot be served, if so."""
+        """The alarm about metrics that cannot be served; [] if they are served."""
         return [Alarm(AlarmCode.METRICS_UNAVAILABLE, str(self._where), self._error)] if self._error else []
 
     async def run(self) -> None:
@@ -59,12 +59,12 @@ class MetricsServer:
                     self._abort()
 
     def _abort(self) -> None:
-        """Abort all connections: the daemon's shutdown waits for no client."""
+        """Abort all connections, so that the daemon's shutdown does not wait for a client."""
         for writer in self._clients:
             writer.transport.abort()
 
     async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
+        """Answer the one request of a client, and close its connection."""
         if len(self._clients) >= MOST_CONNECTIONS:
             writer.transport.abort()
             return
@@ -82,7 +82,7 @@ class MetricsServer:
             writer.transport.abort()
 
     def _answer(self, head: bytes | None) -> bytes:
-        """Return the response to a request's head; None is a head that is too long."""
+        """Return the response to a request. ``head`` is its head, None if that is too long."""
         if head is None:
             return _response("431 Request Header Fields Too Large")
         request = _REQUEST.fullmatch(head.partition(b"\r\n")[0])

@@ -1,11 +1,12 @@
 """A selector that moderates wake-ups, as network drivers moderate interrupts.
 
-One guess causes some six packets and lines. Each would wake the event loop, and the wake-ups cost more than
-to decode and judge the guess. So the loop handles the first events after a pause at once. Under sustained
-load it wakes up at most once in ``PERIOD`` seconds, and handles everything that has arrived.
+One guess causes some six packets and lines of logs. Each would wake the event loop, and these wake-ups cost
+more time than decoding and judging the guess. So the loop handles the first events after a pause at once, but
+under sustained load it wakes up at most once in ``PERIOD`` seconds. It then handles everything that has
+arrived.
 
-A ban may come ``PERIOD`` later than without moderation, but only if the load has lasted for ``ONSET``
-already.
+A ban may come ``PERIOD`` seconds later than without moderation, but only if the load has already lasted for
+``ONSET`` seconds.
 """
 
 import math
@@ -22,7 +23,8 @@ QUIET = 0.005
 ONSET = 0.05
 """The load counts as sustained after this time (seconds).
 
-Five guesses at full speed take some 5 ms: with an onset of 5 ms the log alone let 6 pass (median of 20)."""
+Five guesses at full speed take some 5 ms. With an onset of 5 ms, and a log as the only source, 6 guesses
+passed before the ban (median of 20 measurements)."""
 
 
 class ModeratedSelector(selectors.EpollSelector):

@@ -1,7 +1,7 @@
-"""Unban without the daemon: a command that runs as root changes the kernel and the database directly.
+"""Unbanning without the daemon: a command that runs as root changes the kernel and the database directly.
 
-It does nothing while a daemon runs, because the daemon owns the database and the sets, and would restore what
-is removed.
+While a daemon runs, these functions raise an error, because the daemon owns the database and the sets, and
+would restore the bans.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def unban_everything(settings: Settings) -> int:
 
 @contextmanager
 def _enforcer(settings: Settings) -> Iterator[Enforcer]:
-    """Yield an enforcer with every ban of the kernel and of the database.
+    """Yield an enforcer that knows every active ban.
 
     Raise StoreError at the end if the database could not record the changes.
     """
@@ -76,21 +76,22 @@ def _require_root() -> None:
 
 
 def _backend(settings: Settings) -> Backend:
-    """Return the backend whose bans are in the kernel, the configured one first.
+    """Return the backend whose bans are in the kernel; the configured one if several have bans there.
 
-    If the kernel has no bans (after a reboot, in a dry run), return the memory backend, so only the database
-    changes.
+    If the kernel has no bans (after a reboot, in a dry run), return the memory backend. Then only the
+    database changes.
     """
     configured = settings.firewall.backend
     order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS
     name = next((one for one in order if configured != "memory" and holds_anything(one)), "memory")
     log_group = GROUP if settings.wire else None
-    # The ports are those of the daemon, because splitting a ban may renew the rules.
+    # The rules need the ports: unbanning a part of a network bans the rest of it with other prefix lengths,
+    # for which the rules may be written again.
     return make_backend(name, settings.plan(find_sip_sockets(settings).ports, log_group))
 
 
 def _load(enforcer: Enforcer) -> None:
-    """Load every active ban into ``enforcer``, without any change in the kernel."""
+    """Load every active ban into ``enforcer``, without any change of the kernel's bans."""
     if not enforcer.backend.enforces:
         enforcer.start(verified=False)
         return

@@ -1,4 +1,7 @@
-"""The list of ended bans, as JSON. The keys are an interface for scripts, as those of the list of bans."""
+"""The list of ended bans, as JSON.
+
+The keys are an interface for scripts: keys may be added, but not changed or removed.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -11,16 +14,16 @@ from ringfence.store.bans import KEEP, BanTable
 from ringfence.store.past import EndedBan
 
 MOST = 10_000
-"""The maximum number of ended bans in one answer; the latest ones."""
+"""The maximum number of ended bans in one answer: those that ended last."""
 
 
 def past_bans(
     table: BanTable, since: float, now: float, networks: Sequence[Network] | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the bans that ended from ``since`` to ``now``, the latest first; at most MOST.
+    """Yield the bans that ended from ``since`` to ``now``, the latest first, at most MOST.
 
-    With ``networks`` only those that overlap one of them. Run it in a thread: a full database takes a second.
-    Raise StoreError if the database cannot be read.
+    With ``networks``, yield only bans that overlap one of them. Callers run this in a thread, because reading
+    a full database takes a second. Raise StoreError if the database cannot be read.
     """
     found = (
         one
@@ -31,7 +34,11 @@ def past_bans(
 
 
 def since_from(request: Mapping[str, Any], now: float) -> float:
-    """Return the begin of the period of a request: ``seconds`` ago; without it, all that is kept."""
+    """Return the begin of the period that a request asks for (seconds since the epoch).
+
+    It is ``seconds`` of the request before ``now``, at most KEEP, which is also the default. Raise
+    ControlError if ``seconds`` is invalid.
+    """
     return now - min(period_from(request, KEEP), KEEP)
 
 

@@ -1,4 +1,4 @@
-"""The folders of the unit's user, and the files that this user may read."""
+"""The folders of the user as which ringfence's systemd unit runs, and the files that this user may read."""
 
 import os
 import pwd
@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 USER = "ringfence"
-"""The user of the unit."""
+"""The user as which the systemd unit runs."""
 
 
 def make_folder(folder: Path) -> None:

@@ -8,7 +8,10 @@ from ringfence.errors import ControlError
 
 
 def period_from(request: Mapping[str, Any], default: float) -> float:
-    """Return the ``seconds`` of a request; raise ControlError if they are no duration."""
+    """Return the ``seconds`` of a request, or ``default`` without them.
+
+    Raise ControlError if they are invalid.
+    """
     seconds = request.get("seconds", default)
     if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION:
         raise ControlError("a period needs a duration in seconds, above 0 and at most ten years")

@@ -1,4 +1,7 @@
-"""The way from the reports of the sources to their effects. It waits for nothing."""
+"""Passes the reports of all sources to the detector, and carries out the effects that it returns.
+
+Nothing here awaits.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -24,15 +27,15 @@ _SIP, _ENCRYPTED = Service.SIP, (Transport.TLS, Transport.WSS)
 
 
 def known_sources(settings: Settings) -> KnownSources:
-    """Return which sources report the PBXs, and the proxies in front of them."""
+    """Return which sources each PBX has in the configuration, and the SIP proxies in front of the PBXs."""
     return KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
 
 
 class Pipeline:
-    """Judges the reports of the sources.
+    """Passes the reports of the sources to ``detector``, and the effects that it returns to ``effects``.
 
-    ``wire_asterisk`` is the name of the Asterisk whose challenges the wire reads. ``watch`` is called with
-    the events of a source, before their effects.
+    The wire source reads challenges of one Asterisk, whose name is ``wire_asterisk``. ``watch`` is called
+    with the events of a source, before they are judged.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Pipeline:
         self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
 
     def on_contact(self, contact: Contact, now: float) -> None:
-        """Judge a contact change (monotonic seconds)."""
+        """Handle the change of a phone's contact at ``now`` (monotonic seconds)."""
         self._effects.carry_out(self._detector.observe_contact(contact, now))
 
     def tick(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:

@@ -1,4 +1,4 @@
-"""Alarms that last as long as a state of the firewall."""
+"""Alarms about the present state of the firewall, each of which lasts as long as its state."""
 
 from collections.abc import Iterator
 

@@ -18,7 +18,7 @@ _PROXY = "a SIP proxy ([asterisk] proxies)"
 
 
 class ProtectedNetworks:
-    """The protected networks. :meth:`read` is for the start; :meth:`run` follows changes."""
+    """The protected networks. :meth:`read` reads them at the start, :meth:`run` follows their changes."""
 
     def __init__(self, proxies: NetworkSet) -> None:
         self.proxies = proxies
@@ -31,7 +31,7 @@ class ProtectedNetworks:
 
     @property
     def reasons(self) -> dict[Network, str]:
-        """The protected networks, each with its role."""
+        """The protected networks, each with its role as text for people."""
         proxies = dict.fromkeys(self.proxies.networks, _PROXY)
         return {**proxies, **dict.fromkeys(self._own, _OWN), **self._others}
 
@@ -45,7 +45,7 @@ class ProtectedNetworks:
         return address in self._own_addresses
 
     def read(self) -> None:
-        """Read the networks now; an error is an alarm. Do not call it in a running event loop."""
+        """Read the networks, before the event loop runs. What cannot be read becomes an alarm."""
         try:
             self.set_own(read_addresses())
         except HostError as error:  # run() tries again

@@ -42,7 +42,10 @@ class Reloader:
         return [*self._latest, *self._decoys()]
 
     def reload(self) -> Reloaded:
-        """Load the configuration again; if it is invalid, the old one stays. Return the result."""
+        """Load the configuration again and apply it; if it is invalid, keep the old one.
+
+        Return the result.
+        """
         try:
             new = loader.load(self._path)
         except ConfigError as error:
@@ -68,7 +71,7 @@ class Reloader:
         return Reloaded(where=error.where, refused=tuple(error.problems))
 
     def warn_of_decoys(self) -> Sequence[str]:
-        """Log and return the decoys that are real accounts."""
+        """Log a warning about each decoy that is a real account, and return the warnings."""
         found = [f"decoy {alarm.subject} {alarm.text}" for alarm in self._decoys()]
         for text in found:
             self._log.warning("configuration.decoy", problem=text)
@@ -79,5 +82,5 @@ class Reloader:
 
 
 _FIXED = ("store", "control", "metrics")
-"""Tables that are read at the start only."""
+"""Tables of the configuration that are read at the start only."""
 _CHANGED = "changed: restart ringfence"

@@ -28,9 +28,10 @@ from ringfence.networks import overlap
 
 
 class RequestHandlers:
-    """Handles requests to the firewall's side of the daemon; ``seen`` returns the data for the status.
+    """Handles the requests that concern the firewall's side of the daemon.
 
-    ``failures`` remembers the failures of accounts, ``tops`` answers ``ringfence top``.
+    ``seen`` returns the data for the status, from the counters of the rules. ``failures`` remembers the
+    failures of accounts. ``tops`` handles the requests of ``ringfence top``.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class RequestHandlers:
         }
 
     async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return all that is known of one address."""
+        """Return all facts about one address or network."""
         from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
 
         return await AddressFacts(self._side).answer(request)
@@ -112,7 +113,7 @@ class RequestHandlers:
         }
 
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
-        """Encode the list in a thread: there may be tens of thousands of friends."""
+        """Return the list of friends. A thread encodes it, because there may be tens of thousands."""
         wanted = _networks(request) if "networks" in request else None
         return Encoded(await asyncio.to_thread(list, self._friend_requests.listed(wanted)))
 
@@ -135,7 +136,7 @@ class RequestHandlers:
             return number
         networks = _networks(request)
         result = await unban(self._enforcer, networks)
-        # If they were allowed before, that may have ended their bans already.
+        # If the command has allowed the networks before (``allowed``), their bans may have ended already.
         ended = len(result.problems) + len(result.not_banned) < len(networks)
         if ended or request.get("allowed") is True:
             names = [format_network(network) for network in networks]

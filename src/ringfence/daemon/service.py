@@ -28,7 +28,7 @@ from ringfence.model import printable  # noqa: E402 - as above
 
 
 def main(config: str, level: str, trial: str = "0") -> int:
-    """Guard until stopped. Return the exit code."""
+    """Run the daemon until it is stopped. Return the exit code."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP would end the process before the daemon handles it
     sys.excepthook = report_defect
     configure_logging(int(level))

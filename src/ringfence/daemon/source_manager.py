@@ -1,4 +1,4 @@
-"""The sources of all PBXs: run, replaced after a reload, and observed."""
+"""Runs the sources of all PBXs, replaces them after a reload, and checks them."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @define(eq=False)
 class PbxSources:
-    """The sources of one PBX, and the settings that they were built from."""
+    """The sources of one PBX, and the settings from which they were built."""
 
     settings: AsteriskSettings
     ami: AmiSource | None
@@ -100,7 +100,7 @@ class SourceManager:
         return [source for pbx in self._pbxs.values() for source in pbx.active]
 
     def readiness(self) -> list[SourceReadiness]:
-        """Return for each manager interface when it connected, and whether its roster is known."""
+        """Return for each manager interface when it connected, and whether its phones (roster) are known."""
         amis = [pbx.ami for pbx in self._pbxs.values() if pbx.ami is not None]
         return [
             SourceReadiness(since=ami.listening_since, roster_ready=ami.roster_ready.is_set()) for ami in amis
@@ -121,7 +121,7 @@ class SourceManager:
                 self._watchdog.on_log_alarms(str(source.id), counts)
 
     def coverage_gaps(self) -> list[str]:
-        """Return the attempts that the active sources of each PBX cannot report, as lines."""
+        """Return a line for each kind of attempt that the active sources of a PBX cannot report."""
         wire = self._wire is not None and self._wire.is_listening
         found = []
         for name, pbx in self._pbxs.items():
@@ -157,15 +157,15 @@ class SourceManager:
         return PbxSources(pbx, ami, logs)
 
     def _on_contact(self, contact: Contact) -> None:
-        """Handle a contact change: first count the phone's failures, then update its friend status."""
+        """Handle the change of a phone's contact: first its failures, then its status as a friend."""
         self._pipeline.on_contact(contact, self._clock.mono())
         self._friends.on_contact(contact)
 
     def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Judge events of AMI or a log. Challenges that left before are read from the wire and judged first.
+        """Judge events of AMI or a log, after the challenges that Asterisk sent before them.
 
-        The order matters: a nonce proves an address only if no other address has received it, and the wire
-        shows its receivers.
+        These challenges are first read from the wire source. The order matters: a nonce proves an address
+        only if no other address has received it, and the challenges show which addresses received it.
         """
         if self._wire is not None:
             self._wire.drain()

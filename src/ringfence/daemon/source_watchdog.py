@@ -21,7 +21,7 @@ DAY = 86_400.0
 
 
 class SourceWatchdog:
-    """Checks the sources about every second."""
+    """Activates and clears the alarms about sources. :meth:`check` is called twice a second."""
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
@@ -36,7 +36,7 @@ class SourceWatchdog:
                 self._listened.add(name)
             if condition.state is State.LISTENING or self._is_waited_for(name, condition):
                 self._quiet_since.pop(name, None)
-                self._alarms.clear(AlarmCode.SOURCE_SILENT, name)  # it may be of an earlier run
+                self._alarms.clear(AlarmCode.SOURCE_SILENT, name)  # an earlier run may have activated it
             elif now - self._quiet_since.setdefault(name, now) >= PATIENCE:
                 detail = printable(condition.detail)
                 text = f"reports nothing for {PATIENCE:.0f} s and more: {condition.state}, {detail}"
@@ -49,7 +49,7 @@ class SourceWatchdog:
         return condition.state is State.WAITING and name not in self._listened
 
     def on_log_alarms(self, name: str, counts: Iterable[tuple[LogAlarm, int]]) -> None:
-        """Activate an alarm for each fault of a log whose count has grown."""
+        """Activate an alarm for each fault of the log ``name`` whose count has grown since the last call."""
         for fault, count in counts:
             if count > self._lost.get((name, fault), 0):
                 self._lost[name, fault] = count

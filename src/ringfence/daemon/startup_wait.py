@@ -36,7 +36,7 @@ class StartupWait:
         self._effects.hold()
 
     async def run(self) -> None:
-        """Let rules ban when the phones are known; return when the limiter may drop packets, too."""
+        """Release the decisions when the phones are known; return when the limiter may also drop packets."""
         startup, waits = self._friends.startup, True
         while waits or not startup.for_limiter:
             startup.update(self._sources.readiness(), self._clock.mono())

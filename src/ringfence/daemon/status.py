@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ringfence.sources.logs import LogSource
     from ringfence.sources.wire import WireSource
 
-_ROWS = 500  # rows of a part, some 120 kB
+_ROWS = 500  # the number of bans in one part of the list, some 120 kB
 WITHOUT_WIRE = (
     "a sender that hides from Asterisk's own events is only listed, and so is a guesser at chan_sip"
 )
@@ -38,10 +38,10 @@ WITHOUT_WIRE = (
 def bans_report(elements: Iterable[Element], ledger: Ledger, now: float) -> Iterator[bytes]:
     """Return the kernel's bans as a JSON list in parts, one object for each ban, the newest first.
 
-    ``timeout`` is the time left in the kernel, in seconds from ``now``. Keys that the kernel does not report
-    are null if the ledger has no record. The end is null too if another program added the element without an
-    end. The list comes in parts of bytes, because 100,000 objects would take 150 MB. All elements are read
-    before the first part is returned.
+    The key ``timeout`` is the time left in the kernel, in seconds from ``now``. Keys that the kernel does not
+    report are null if the ledger has no record of the ban. ``expires`` and ``timeout`` are null if another
+    program added the element without an end. The list comes in parts, because 100,000 objects would take
+    150 MB. All elements are read before the first part is returned.
     """
     found = []
     for element in elements:
@@ -109,9 +109,10 @@ def _encoded(text: str) -> str:
 class StatusData:
     """The data of a status report that the enforcer does not have, at ``now`` (monotonic seconds).
 
-    ``why`` is the reason for the choice of this firewall. ``unseen`` are the attempts that the present
-    sources cannot report. ``rules`` are the rules of the configuration, including those that are off, and
-    ``proxies`` its SIP proxies.
+    ``sources`` are all sources except ``wire``, which is None if the wire is not read. ``usage`` are the
+    counters of the firewall's rules. ``why`` is the reason for the choice of the firewall backend. ``unseen``
+    has a line for each kind of attempt that the present sources cannot report. ``rules`` are the rules of the
+    configuration, including those that are off. ``proxies`` are the SIP proxies of the configuration.
     """
 
     now: float
@@ -199,7 +200,11 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
 
 
 def _source(source: "AmiSource | LogSource") -> dict[str, object]:
-    """Return the state of a source; for a log also whether, and how many, SECURITY lines are skipped."""
+    """Return the state of a source.
+
+    For a log, ``standing_by`` is whether its SECURITY lines are skipped, because AMI delivers their events.
+    ``skipped`` is the number of skipped lines.
+    """
     counts = source.counts
     standby = {}
     if not isinstance(source, AmiSource):

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class StatusCollector:
-    """Collects the state of all parts; ``wire`` is None if the wire is not read.
+    """Collects the state of all parts.
 
-    ``metrics`` is None if no metrics are served.
+    ``wire`` is None if the wire is not read, ``metrics`` if no metrics are served.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class StatusCollector:
         """Hold the alarms that follow from the present state of all parts, and clear those that are over."""
         alarms = self._side.alarms
         alarms.expire()
-        if not self._connections.error:  # known from the start, so an alarm of an earlier run is over
+        if not self._connections.error:  # known since the start, so an alarm of an earlier run is over
             alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")
         alarms.hold(
             [

@@ -1,4 +1,4 @@
-"""Periodic work on the database: its alarms, and the removal of old bans."""
+"""Periodic work on the database: its alarms, and the removal of old rows."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ class StoreWatch:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The present alarms about the database, which last until an administrator has fixed it."""
+        """The present alarms about the database."""
         error = self._store.best_effort.error
         texts = {
             AlarmCode.STORE_DAMAGED: self._store.damage(),
@@ -27,5 +27,5 @@ class StoreWatch:
         return [Alarm(code, "", text) for code, text in texts.items() if text]
 
     def purge(self) -> None:
-        """Remove bans that ended long ago."""
+        """Queue the removal of old rows from all tables."""
         self._store.best_effort.write(partial(self._store.purge, self._clock.wall()))

@@ -41,7 +41,10 @@ def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Return the seconds between two ``WATCHDOG=1``: half of what systemd requires. None: no watchdog."""
+    """Return the seconds between two calls of :func:`feed_watchdog`: half of the time that systemd allows.
+
+    Return None if systemd has set no watchdog for this process.
+    """
     asked = environ.get("WATCHDOG_USEC", "")
     meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(asked) / 2_000_000 if asked.isdecimal() and int(asked) and meant else None

@@ -1,4 +1,7 @@
-"""The parameters of the sources from the configuration; the daemon and ``check`` connect in the same way."""
+"""The parameters of the sources, from the configuration.
+
+The daemon and ``ringfence check`` both use them, so that they connect in the same way.
+"""
 
 import ssl
 from collections.abc import Iterator, Sequence
@@ -14,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def target_of(pbx: AsteriskSettings) -> AmiTarget:
-    """Return the address and the login of the manager interface of ``pbx``, whose secret has been read."""
+    """Return the address and the login of the manager interface of ``pbx``.
+
+    Raise SourceError if the configuration was loaded without its secrets.
+    """
     ami = pbx.ami
     if ami.secret is None:
         raise SourceError(f"{pbx.name}: the configuration was loaded without its secrets")
@@ -29,7 +35,7 @@ def target_of(pbx: AsteriskSettings) -> AmiTarget:
 
 
 def logs_of(pbx: AsteriskSettings) -> LogPlan:
-    """Return the logs of ``pbx`` that are read, and how."""
+    """Return which logs of ``pbx`` are read, their time zone, and the formats of their own lines."""
     logs = pbx.logs
     return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, tuple(_customs(logs.custom)))
 

@@ -1,7 +1,7 @@
 """TCP floods of the SIP ports: seconds in which a subject exceeded the kernel's limit of packets.
 
-They are counted separately from UDP floods. Datagrams are easily forged, and forged seconds must not count
-against a sender with a connection.
+They are counted separately from UDP floods. Datagrams are easily forged, and seconds with forged datagrams
+must not count against a sender with a TCP connection.
 """
 
 from collections import OrderedDict, deque
@@ -13,18 +13,19 @@ _MOST = 4_096
 
 
 class TcpFloods:
-    """The latest seconds over the limit of at most 4 096 subjects.
+    """The latest seconds over the limit, of at most 4,096 subjects.
 
-    The subject seen longest ago is discarded first.
+    The subject whose latest second is oldest is discarded first.
     """
 
     def __init__(self) -> None:
         self._seconds: OrderedDict[Network, deque[tuple[float, Attempt]]] = OrderedDict()
 
     def add(self, subject: Network, attempt: Attempt, rule: Rule, now: float) -> tuple[Attempt, ...]:
-        """Record a second of ``subject`` at ``now`` (monotonic seconds).
+        """Record one second over the limit of ``subject``, at ``now`` (monotonic), as ``attempt``.
 
-        Return the attempts that fill ``rule``, and forget them; return none if the rule is not full.
+        If ``rule`` now has enough attempts of ``subject`` within its window, return and forget them;
+        otherwise return ().
         """
         seconds = self._seconds.setdefault(subject, deque())
         self._seconds.move_to_end(subject)

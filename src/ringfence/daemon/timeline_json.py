@@ -12,7 +12,7 @@ from ringfence.store.timeline import Slot, Timeline, slot_length
 
 ATTEMPTS, BANS, UNBANS, UNCONFIRMED = "attempts", "bans", "unbans", "unconfirmed"
 TOTAL, PROVEN = "total", "proven"
-"""The parts of a count's name: ``attempts.guess.proven``, ``bans.slow``, ``unbans``, ``unconfirmed``.
+"""The parts of the names of counts, such as ``attempts.guess.proven``, ``bans.slow`` and ``unbans``.
 
 An attempt counts as proven in the minute in which it is proven, which may be later than the attempt.
 """
@@ -21,9 +21,9 @@ An attempt counts as proven in the minute in which it is proven, which may be la
 def read_history(
     timeline: Timeline, seconds: float, now: float, newest: Slot | None = None
 ) -> dict[str, Any]:
-    """Return what happened in the ``seconds`` before ``now``, in the shortest slots that are kept as long.
+    """Return what happened in the ``seconds`` before ``now``, in the shortest slots that are kept so long.
 
-    ``newest`` has what is not recorded yet. Raise StoreError if the database cannot be read.
+    ``newest`` has the counts that are not recorded yet. Raise StoreError if the database cannot be read.
     """
     length = slot_length(seconds)
     since = int((now - seconds) // length) * length
@@ -54,7 +54,7 @@ def _sum(slots: Iterable[Slot], start: int) -> Slot:
 
 
 def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Return counts by kind and rule."""
+    """Return counts as nested objects: attempts by kind, bans by rule, and the numbers of the others."""
     bans = {name.partition(".")[2]: number for name, number in counts.items() if name.startswith(f"{BANS}.")}
     return {
         ATTEMPTS: {

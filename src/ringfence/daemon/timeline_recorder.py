@@ -1,4 +1,4 @@
-"""Records what happened over time: once a minute, what the counters of the parts have gained."""
+"""Records once a minute, for the timeline in the database, how much the daemon's counters have grown."""
 
 import asyncio
 import json
@@ -19,9 +19,12 @@ from ringfence.store.database import Store
 from ringfence.store.timeline import DAY, MINUTE, Slot
 
 OTHER_RULE = "other"
-"""The name of all rules that this version does not have: a ban that is split keeps its rule."""
+"""The name under which bans of rules are counted that this version does not have.
+
+A ban that an earlier version made may have such a rule, and new bans inherit it when this ban is split.
+"""
 BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
-"""The rules and the origin under which new bans are counted."""
+"""The rules, and the origin of administrators' bans, under which new bans are counted."""
 
 
 def counted_rule(rule: str) -> str:
@@ -30,7 +33,10 @@ def counted_rule(rule: str) -> str:
 
 
 class TimelineRecorder:
-    """Compares the counters with those of a minute ago. The counters themselves stay with their parts."""
+    """Compares the present counters with those of the last record.
+
+    The parts of the daemon own the counters.
+    """
 
     def __init__(self, detector: Detector, enforcer: Enforcer, store: Store, clock: Clock) -> None:
         self._detector = detector
@@ -59,7 +65,7 @@ class TimelineRecorder:
         self._store.best_effort.write(partial(self._store.timeline.add, new.start, new.watched, new.counts))
 
     def unrecorded(self) -> Slot:
-        """Return what is not recorded yet, in the minute in the middle of its time."""
+        """Return the counts since the last record, as one slot: the minute in the middle of this time."""
         watched = max(0.0, self._clock.mono() - self._until)
         gained = self._counts()
         gained.subtract(self._recorded)

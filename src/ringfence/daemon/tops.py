@@ -1,8 +1,8 @@
 """The accounts and addresses with the most attempts, and the data of ``ringfence top``.
 
 IPv6 addresses are counted by /64, as the rules count them. Attempts are counted in memory and added to the
-database every few minutes. If there are more than ``MOST`` names, those with the fewest attempts are dropped:
-a name that matters has many.
+database every few minutes. If there are more than ``MOST`` names in memory, the half with the fewest attempts
+is dropped, because only names with many attempts are shown.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _WAIT = 1.0  # seconds
 
 
 class TopCounts:
-    """The attempts since the last save by account and by address, and those of each of the last minutes.
+    """The attempts since the last save, by account and by address, and the attempts of each recent minute.
 
     ``wall`` returns wall-clock seconds.
     """
@@ -46,10 +46,10 @@ class TopCounts:
         self._wall = wall
         self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in LISTS}
         self._hour = 0
-        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # each a minute, and its attempts
+        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # a minute, and its number of attempts
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Count an attempt; a proof of an earlier one and a forged name are none."""
+        """Count an attempt; ignore forged reports, and proofs of earlier attempts."""
         if judgement.disposition in (Disposition.PROVEN, Disposition.FORGED):
             return
         now = self._wall()
@@ -81,7 +81,7 @@ class TopCounts:
         return [counts.get(minute, 0) for minute in range(now - MINUTES + 1, now + 1)]
 
     def save(self) -> list[object]:
-        """Queue the counts for the database, and begin new ones; return what the queue returned."""
+        """Queue the counts for the database, and count from zero again; return what the queue returned."""
         queued = [
             self._best_effort.write(
                 partial(self._table.add, kind, self._hour, counts.most_common(MOST_SAVED))
@@ -100,7 +100,10 @@ class TopCounts:
 
 
 def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
-    """Return the rows of a list without a daemon, which would know the friends and the bans."""
+    """Return the rows of a list from the database alone, for commands without a daemon.
+
+    Only a daemon knows the friends and the bans, so ``known`` and ``banned`` are false.
+    """
     return [
         {
             "name": printable(one.name),
@@ -156,7 +159,7 @@ class TopRequests:
         return any(self._side.known_bans.ledger.covering(network, scope, now) for scope in Scope)
 
     def _overview(self, _: Mapping[str, Any]) -> object:
-        """Return what the live display shows; nothing is read from the kernel or from the disk."""
+        """Return the data of the live display. Nothing is read from the kernel or from the disk."""
         side, now = self._side, self._side.clock.wall()
         latest = side.known_bans.ledger.latest(MOST_BANS)
         return {

@@ -1,9 +1,9 @@
 """A trial: every rule is removed again, unless an administrator confirms it in time.
 
 It is for administrators who try a firewall remotely and could lock themselves out. The trial is stored in the
-database, so a daemon that restarts continues it. :func:`start_standby` starts a separate process that
-outlives the daemon and ends the trial if the daemon was killed. Normally the daemon ends the trial in time.
-The other process waits ``GRACE`` seconds longer and has nothing to do.
+database, so a daemon that restarts continues it. Normally the daemon itself ends the trial.
+:func:`start_standby` starts a separate process that outlives the daemon, and ends the trial ``GRACE`` seconds
+later if the daemon has not ended it (because it was killed, for example).
 
 The end of a trial does the same as ``ringfence off``: enforcement stays off until ``ringfence on``.
 
@@ -58,7 +58,10 @@ def start_standby(config: Path, end: float) -> None:
 
 
 def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Wait, then remove everything, unless the trial was confirmed or another one was begun."""
+    """Wait until the trial ends, and then remove everything; return the exit code.
+
+    Do nothing if the trial was confirmed or has ended, or if another one was begun.
+    """
     from ringfence.config.loader import load_what_is_right  # noqa: PLC0415 - loaded when the time has come
 
     finish = float(end)
@@ -85,7 +88,7 @@ def remove_everything(socket: Path, state: SavedState) -> None:
     try:
         control.ask(socket, "off")
     except (DaemonUnreachableError, ControlError):
-        # First, so that a daemon that does not answer does not repair what is removed.
+        # Recorded first, so that a daemon that does not answer does not put the rules in place again.
         state.set_switched_off(True)
         flush_everything()
 

@@ -1,4 +1,4 @@
-"""The wire in a running daemon: its source, and the containers whose challenges count."""
+"""The wire source in a running daemon: it reads the SIP challenges that leave this host or its containers."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from ringfence.sources.wire import WireSource
 
 
 class WireReader:
-    """Runs the source of the wire; the networks of containers follow those of this host."""
+    """Runs the wire source, and keeps its list of the networks of containers up to date."""
 
     def __init__(self, pipeline: Pipeline, detector: Detector, enforcer: Enforcer, clock: Clock) -> None:
         self.source = WireSource(pipeline.on_challenges, detector.observe_loss)
@@ -29,8 +29,8 @@ class WireReader:
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        """Read until cancelled."""
-        # The first events of AMI may come before the first challenge.
+        """Read challenges, and follow the networks of containers, until cancelled."""
+        # This shows the detector that the wire is read. AMI's first event may precede the first challenge.
         self._pipeline.on_challenges((), self._clock.mono())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.source.run(), name="wire")
@@ -42,7 +42,7 @@ class WireReader:
 
     @property
     def condition(self) -> Condition:
-        """The condition of the source."""
+        """The condition of the wire source."""
         return self.source.condition
 
     @property
