@@ -166,7 +166,7 @@ class BanTable:
             return list(attempts_in(execute(wanted, (account, since, most))))
 
     def ended(self, since: float, now: float) -> Iterator[EndedBan]:
-        """Yield the bans that ended from ``since`` to ``now``, the latest end first."""
+        """Yield the bans that ended from ``since`` to ``now``, the latest end first; without invalid rows."""
         with self._connection.scanning() as execute:
             yield from ended_bans(execute, since, now)
 

@@ -1,7 +1,7 @@
 """The connections to the SQLite database, which the tables share.
 
-SQLite runs in WAL mode, so reading does not wait for writing. The daemon owns the database. Commands also
-open it: to read it, to import lists, and, without a daemon, to change lists or to switch enforcement off.
+SQLite runs in WAL mode, so reading does not wait for writing. The daemon owns the database. Commands open it
+too, mostly to read it. A few also write: to import a list, for example, or to change lists without a daemon.
 Transactions are short: recording a ban with its attempts takes some 100 µs. By then the kernel already drops
 the packets.
 """

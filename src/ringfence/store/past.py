@@ -40,7 +40,7 @@ class End(enum.StrEnum):
 
 @frozen
 class EndedBan:
-    """A ban that ended at ``ended``, without its attempts, but with their counts."""
+    """A ban that ended at ``ended`` (seconds since the epoch), with the counts of its attempts."""
 
     ban: Ban
     counts: AttemptCounts

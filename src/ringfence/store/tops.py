@@ -35,7 +35,7 @@ class TopTable:
         self._connection = connection
 
     def add(self, kind: str, hour: int, counts: Iterable[tuple[str, int]]) -> None:
-        """Add the attempts of an hour to the counts of names; ``hour`` is the hours since the epoch."""
+        """Add the attempts of an hour to the counts of names; ``hour`` counts the hours since the epoch."""
         with self._connection.transaction() as execute:
             for name, attempts in counts:
                 execute(
