@@ -4,7 +4,8 @@ A *digest* collects the events of the next message. Its size is bounded: it coun
 the first ``KEPT`` of each topic. A ban waits as long as the channel's setting ``digest``, another event at
 most ``PROMPT`` seconds. One message is sent at a time, and ``digest`` is also the minimum time between two
 messages. A message that fails is tried ``TRIES`` times, with growing pauses, and is then dropped and counted.
-Meanwhile the next digest collects events.
+Meanwhile the next digest collects events. In the channel's quiet hours a digest waits, unless it has a
+critical event.
 
 Nothing here reads a clock: the argument ``now`` is in monotonic seconds.
 """

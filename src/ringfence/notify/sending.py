@@ -99,7 +99,7 @@ async def send(
 
 
 def channel_as_json(channel: ChannelSettings) -> dict[str, object]:
-    """Return the settings of a channel for the sender, with the password in clear."""
+    """Return the settings of a channel for the sender, with the password in clear text."""
     values = asdict(channel, recurse=False, value_serializer=_plain)
     return {"kind": _KINDS[type(channel)], **values}
 
