@@ -59,7 +59,7 @@ class _Table:
         return here
 
     def add(self, account: str, here: _Here) -> None:
-        """Add an account as the one that failed last."""
+        """Add an account as the one that failed last; discard others if the table is too large."""
         self.accounts[account] = here
         self.size += len(here)
         while self.size > self.most:
@@ -68,7 +68,7 @@ class _Table:
 
 
 class FailureMemory:
-    """The latest failures of accounts, by address."""
+    """Remembers the latest failed attempts on each account, by address."""
 
     def __init__(self, friends: Friends) -> None:
         self._friends = friends

@@ -45,7 +45,7 @@ class BanEffectiveness:
         self._arrivals: asyncio.Queue[Address] = asyncio.Queue(maxsize=MOST_WAITING)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Record an attempt of a banned or exempt address."""
+        """Record an attempt of a banned or exempt address; ignore other attempts."""
         if judgement.disposition is Disposition.LATE:
             self._on_late(judgement.attempt)
         elif judgement.disposition is Disposition.EXEMPT:

@@ -34,7 +34,7 @@ def release_freed_memory() -> None:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Disable the collector while very many objects without cycles are created."""
+    """Disable the collector for the block, which creates very many objects without reference cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:

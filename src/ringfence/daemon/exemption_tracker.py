@@ -67,7 +67,7 @@ class NetworkFollower:
         self._store = store
 
     def read(self) -> None:
-        """Read this host's networks, the lists and the friends at the start, before the event loop runs."""
+        """Read this host's networks, the lists and the friends. Do not call this while an event loop runs."""
         self._protected.read()
         self._lists.protect(self._protected.reasons)
         self._lists.on_resolved(self._names.answers)

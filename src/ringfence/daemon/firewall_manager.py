@@ -111,7 +111,7 @@ class ChangeWatch:
         self._reconciler = reconciler
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Make these checks until cancelled."""
         now = asyncio.get_running_loop().time
         full, pause, reported_at = now() + LOOK_EVERY, RULES_EVERY, -inf
         while True:

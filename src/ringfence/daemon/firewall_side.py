@@ -1,6 +1,6 @@
 """The firewall's side of the daemon: the firewall, its bans, and the parts that they depend on.
 
-The other side of the daemon are the sources.
+The sources, which deliver the evidence, are the daemon's other side.
 """
 
 from collections.abc import Sequence

@@ -92,7 +92,7 @@ class KernelFriends:
         self._freed = ()
 
     async def run(self) -> None:
-        """Follow the friends until cancelled."""
+        """Write changed friends into the kernel, and unban new ones, until cancelled."""
         while True:
             await self._changed()
             began = self._clock.mono()

@@ -127,7 +127,7 @@ class DaemonMetrics(Collector):
         return found.items()
 
     def _attempt_metrics(self) -> Iterator[Metric]:
-        """Yield the attempts, and what became of them."""
+        """Yield the numbers of attempts, by kind and by how the detector treated them."""
         counts = self._side.detector.counts
         numbers = {
             (str(kind), proof.name.lower()): by_proof[proof]
@@ -157,7 +157,7 @@ class DaemonMetrics(Collector):
         )
 
     def _ban_metrics(self) -> Iterator[Metric]:
-        """Yield the bans that were placed, and those in force."""
+        """Yield the numbers of bans: placed, refused, ended early, and in force; and the delays of bans."""
         side, counts = self._side, self._side.enforcer.bans.counts
         placed: dict[tuple[str, ...], float] = {
             (rule, str(scope)): 0 for rule in sorted(BANNED_BY) for scope in Scope

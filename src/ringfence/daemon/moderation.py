@@ -28,7 +28,7 @@ passed before the ban (median of 20 measurements)."""
 
 
 class ModeratedSelector(selectors.EpollSelector):
-    """An epoll selector that asks the kernel at most once in ``PERIOD`` under sustained load.
+    """An epoll selector that under sustained load asks the kernel at most once in ``PERIOD`` seconds.
 
     ``clock`` returns monotonic seconds; ``sleep`` waits for a number of seconds.
     """

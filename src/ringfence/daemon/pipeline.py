@@ -76,7 +76,10 @@ class Pipeline:
                 self._effects.warn_of(event)
 
     def on_challenges(self, seen: Sequence[Challenge | ObservedRequest], now: float) -> None:
-        """Judge challenges and observed requests of the wire, in order, at ``now`` (monotonic seconds)."""
+        """Judge challenges and observed requests of the wire, in order, at ``now`` (monotonic seconds).
+
+        A call without any still shows the detector that the wire is read.
+        """
         for requests, group in groupby(seen, lambda one: isinstance(one, ObservedRequest)):
             if requests:
                 copied = [one for one in group if isinstance(one, ObservedRequest)]

@@ -37,15 +37,15 @@ class ProtectedNetworks:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """An alarm for each part that could not be read."""
+        """An alarm for each kind of protected networks that could not be read."""
         return [Alarm(AlarmCode.HOST_UNREADABLE, what, error) for what, error in self._errors.items()]
 
     def is_own(self, address: Address) -> bool:
-        """Whether ``address`` is this host's own, and no loopback address."""
+        """Whether ``address`` is an address of this host. A loopback address is not."""
         return address in self._own_addresses
 
     def read(self) -> None:
-        """Read the networks, before the event loop runs. What cannot be read becomes an alarm."""
+        """Read the networks now; an error becomes an alarm. Do not call this while an event loop runs."""
         try:
             self.set_own(read_addresses())
         except HostError as error:  # run() tries again

@@ -81,7 +81,7 @@ class RequestHandlers:
         return await AddressFacts(self._side).answer(request)
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
-        """List the kernel's bans in a thread, so that listing delays no ban."""
+        """Return the list of the kernel's bans. A thread reads and encodes it, so that it delays no ban."""
         wanted = _networks(request) if "networks" in request else None
         known = self._side.known_bans.all_keys()
         return await asyncio.to_thread(partial(self._listing, wanted, known))
@@ -96,7 +96,7 @@ class RequestHandlers:
         return Encoded(bans_report(found, self._side.known_bans.ledger, self._clock.wall()))
 
     async def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
-        """List the bans that ended. A thread reads and encodes them, because there may be thousands."""
+        """Return the list of ended bans. A thread reads and encodes it, because there may be thousands."""
         wanted, now = _networks(request) if "networks" in request else None, self._clock.wall()
         since, bans = since_from(request, now), self._store.bans
         return await asyncio.to_thread(lambda: encoded_rows(past_bans(bans, since, now, wanted)))

@@ -35,7 +35,7 @@ class PbxSources:
 
     @property
     def active(self) -> "Iterator[AmiSource | LogSource]":
-        """The sources that are active now."""
+        """The AMI source, if it is enabled, and the sources of the logs that are read now."""
         if self.ami is not None:
             yield self.ami
         if self.logs is not None:
@@ -107,7 +107,7 @@ class SourceManager:
         ]
 
     def look(self) -> None:
-        """Judge the attempts that waited for another source, and check the sources."""
+        """Judge the attempts that have waited long enough for another source, and check all sources."""
         sees_all = self._wire is not None and self._wire.sees_all
         self._pipeline.tick(wire=sees_all, listening=self._listening_since)
         sources = self.active

@@ -30,7 +30,7 @@ class SourceWatchdog:
         self._lost: dict[tuple[str, LogAlarm], int] = {}
 
     def check(self, conditions: Mapping[str, Condition], now: float) -> None:
-        """Check the condition of each source at ``now`` (monotonic seconds)."""
+        """Activate or clear the alarm of each source by its condition at ``now`` (monotonic seconds)."""
         for name, condition in conditions.items():
             if condition.state is State.LISTENING:
                 self._listened.add(name)

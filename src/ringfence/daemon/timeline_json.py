@@ -54,7 +54,7 @@ def _sum(slots: Iterable[Slot], start: int) -> Slot:
 
 
 def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Return counts as nested objects: attempts by kind, bans by rule, and the numbers of the others."""
+    """Return counts as nested objects: attempts by kind, bans by rule, unbans, and unconfirmed attempts."""
     bans = {name.partition(".")[2]: number for name, number in counts.items() if name.startswith(f"{BANS}.")}
     return {
         ATTEMPTS: {
