@@ -9,7 +9,7 @@ from attrs import evolve
 
 from ringfence.errors import SetupError
 from ringfence.setup.changes import FileChange, FileState, FolderChange, FolderState
-from ringfence.setup.journal import Produced, Record, Unit, open_journal, read_journal
+from ringfence.setup.journal import JournalRecord, Produced, Unit, open_journal, read_journal
 
 UID, GID = os.geteuid(), os.getegid()
 OLD = FileState(b"old\xff", 0o640, UID, GID)
@@ -34,7 +34,7 @@ def test_everything_that_was_recorded_is_read_again(tmp_path: Path) -> None:
         journal.complete()
         written = journal.record
 
-    assert read_journal(folder) == written == Record(CHANGES, (PRODUCED,), (UNIT,), complete=True)
+    assert read_journal(folder) == written == JournalRecord(CHANGES, (PRODUCED,), (UNIT,), complete=True)
 
 
 def test_a_second_run_keeps_what_was_before_the_first(tmp_path: Path) -> None:
@@ -125,4 +125,4 @@ def test_only_the_changes_of_a_failed_run_are_dropped(tmp_path: Path) -> None:
             journal.add(change)
         journal.keep(1)
 
-        assert journal.record == Record(CHANGES[:1], complete=True)
+        assert journal.record == JournalRecord(CHANGES[:1], complete=True)

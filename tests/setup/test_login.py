@@ -11,7 +11,7 @@ import pytest
 from ringfence.setup.login import (
     ACCOUNT,
     ManagerTarget,
-    SipTarget,
+    SipListener,
     failed_login,
     failed_manager_login,
     targets_of,
@@ -35,9 +35,9 @@ class SipServer:
         self._thread.start()
 
     @property
-    def target(self) -> SipTarget:
+    def target(self) -> SipListener:
         """Its address."""
-        return SipTarget("127.0.0.1", self._socket.getsockname()[1], udp=True)
+        return SipListener("127.0.0.1", self._socket.getsockname()[1], udp=True)
 
     def close(self) -> None:
         """Stop; the answers that are left are not sent."""
@@ -78,7 +78,7 @@ def test_the_next_target_is_tried_if_one_does_not_answer(server: SipServer) -> N
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    targets = [SipTarget("127.0.0.1", port, udp=True), other.target, server.target]
+    targets = [SipListener("127.0.0.1", port, udp=True), other.target, server.target]
 
     assert failed_login(targets) == server.target
     other.close()
@@ -91,7 +91,7 @@ def test_without_an_answer_there_is_no_login() -> None:
 
 def test_a_target_is_shown_with_its_transport() -> None:
     """The proof names the address."""
-    assert str(SipTarget("192.0.2.1", 5060, udp=False)) == "192.0.2.1:5060 by TCP"
+    assert str(SipListener("192.0.2.1", 5060, udp=False)) == "192.0.2.1:5060 by TCP"
 
 
 @pytest.mark.kernel

@@ -10,10 +10,10 @@ import pytest
 
 from ringfence import control
 from ringfence.errors import SetupError
-from ringfence.setup.login import ManagerTarget, SipTarget
+from ringfence.setup.login import ManagerTarget, SipListener
 from ringfence.setup.proof import is_reachable, prove, wait_for_sources
 
-TARGET = SipTarget("127.0.0.1", 5060, udp=True)
+TARGET = SipListener("127.0.0.1", 5060, udp=True)
 AMI, LOG, WIRE = "asterisk/ami", "asterisk/log:/var/log/ringfence/ringfence", "wire"
 
 
@@ -64,7 +64,7 @@ def test_a_daemon_is_reachable_if_it_answers(daemon: Daemon, tmp_path: Path) -> 
 def test_each_source_that_reports_is_proven(daemon: Daemon) -> None:
     """A line of the log that AMI delivered already counts too."""
 
-    def login() -> SipTarget:
+    def login() -> SipListener:
         daemon.sources = [
             {**source(AMI), "events": 4},
             {**source(LOG), "skipped": 1},
@@ -82,7 +82,7 @@ def test_each_source_that_reports_is_proven(daemon: Daemon) -> None:
 def test_a_source_that_is_silent_is_named_with_its_state(daemon: Daemon) -> None:
     """The other sources are proven nevertheless."""
 
-    def login() -> SipTarget:
+    def login() -> SipListener:
         daemon.sources = [{**source(AMI), "events": 9}, source(LOG), source(WIRE, "absent", "no NFLOG")]
         return TARGET
 
@@ -95,7 +95,7 @@ def test_a_source_that_is_silent_is_named_with_its_state(daemon: Daemon) -> None
 def test_the_wire_cannot_see_answers_to_this_host(daemon: Daemon) -> None:
     """For an Asterisk in a container the wire is no error, unless it does not listen."""
 
-    def login() -> SipTarget:
+    def login() -> SipListener:
         daemon.sources = [{**source(AMI), "events": 9}, {**source(LOG), "events": 9}, source(WIRE)]
         return TARGET
 
@@ -105,7 +105,7 @@ def test_the_wire_cannot_see_answers_to_this_host(daemon: Daemon) -> None:
 
     daemon.sources = [source(AMI), source(LOG), source(WIRE)]
 
-    def deaf() -> SipTarget:
+    def deaf() -> SipListener:
         daemon.sources = [{**source(AMI), "events": 9}, {**source(LOG), "events": 9}, source(WIRE, "absent")]
         return TARGET
 

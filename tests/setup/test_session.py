@@ -11,7 +11,7 @@ from ringfence.setup import fail2ban_jails, session
 from ringfence.setup.changes import FileState
 from ringfence.setup.journal import open_journal, read_journal
 from ringfence.setup.plan import Plan, plan
-from ringfence.setup.session import Session, reload_asterisk, require_manager_user
+from ringfence.setup.session import SetupSession, reload_asterisk, require_manager_user
 from ringfence.setup.units import Systemd
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
@@ -28,7 +28,7 @@ def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 def run(host: Host, planned: Plan, *, fail: bool = False) -> list[str]:
     """Run setup with these changes; return what could not be taken back if it fails at the end."""
     with open_journal(host.paths.state) as journal:
-        current = Session(host.paths, journal, Systemd(host.paths.systemd), lambda: False)
+        current = SetupSession(host.paths, journal, Systemd(host.paths.systemd), lambda: False)
         current.begin(planned)
         for change in planned.changes:
             current.apply(change)
@@ -41,7 +41,7 @@ def run(host: Host, planned: Plan, *, fail: bool = False) -> list[str]:
 def undo(host: Host, *, reachable: bool = False) -> list[str]:
     """Undo everything."""
     with open_journal(host.paths.state) as journal:
-        return [*Session(host.paths, journal, Systemd(host.paths.systemd), lambda: reachable).undo()]
+        return [*SetupSession(host.paths, journal, Systemd(host.paths.systemd), lambda: reachable).undo()]
 
 
 def test_a_run_and_its_undo(host: Host) -> None:

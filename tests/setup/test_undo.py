@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 
 from ringfence.setup.changes import FileChange, FileState, FolderChange, FolderState, file_state
-from ringfence.setup.journal import Produced, Record
+from ringfence.setup.journal import JournalRecord, Produced
 from ringfence.setup.undo import KEPT, restore_files, without_change
 
 UID, GID = os.geteuid(), os.getegid()
@@ -24,7 +24,7 @@ def made(path: Path, before: FileState | None = BEFORE, after: FileState = AFTER
 
 def restore(*changes: FileChange | FolderChange) -> list[str]:
     """Restore changes, and return what was reported."""
-    return [*restore_files(Record(changes))]
+    return [*restore_files(JournalRecord(changes))]
 
 
 def test_a_changed_file_and_a_new_file_are_as_before(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_files_that_programs_wrote_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     produced = Produced(tmp_path, "ringfence", existed=True, names=("ringfence.old",))
 
-    assert [*restore_files(Record(produced=(produced,)))] == []
+    assert [*restore_files(JournalRecord(produced=(produced,)))] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "ringfence.old"]
 
 

@@ -12,7 +12,7 @@ from tests.support.pbx_machine import Digest, digest_of
 
 from ringfence.audit.console import AsteriskConsole
 from ringfence.model import Network
-from ringfence.setup.asterisk import Asterisk, Server
+from ringfence.setup.asterisk import FoundAsterisk, Server
 from ringfence.setup.changes import file_state
 from ringfence.setup.find import Found, Owner
 from ringfence.setup.host_paths import HostPaths
@@ -69,13 +69,13 @@ class Host:
         """The console of its Asterisk."""
         return AsteriskConsole(str(self.scratch / "asterisk"))
 
-    def asterisk(self) -> Asterisk:
+    def asterisk(self) -> FoundAsterisk:
         """Return the running Asterisk."""
         server = Server(
             1, UID, GID, (), ("asterisk",), "/usr/sbin/asterisk", same_root=True, same_network=True
         )
         logs = self.folder / "var/log/asterisk"
-        return Asterisk(server, "22.1.0", self.etc, self.etc, logs, logs, ("PJSIP",), None, self.console)
+        return FoundAsterisk(server, "22.1.0", self.etc, self.etc, logs, logs, ("PJSIP",), None, self.console)
 
     def found(self) -> Found:
         """Return what setup finds here, read from the files as they are now."""

@@ -8,9 +8,9 @@ import pytest
 from ringfence.sources.log_tail import (
     CHUNK,
     NOWHERE,
+    Fifo,
     Position,
     RewrittenError,
-    Stream,
     Tail,
     open_log,
     open_tails,
@@ -116,7 +116,7 @@ def test_a_stream_keeps_no_more_than_a_chunk(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     stream = open_log(path)
-    assert isinstance(stream, Stream)
+    assert isinstance(stream, Fifo)
     assert stream.read() == b""
     writer = os.open(path, os.O_WRONLY)
     assert stream.read() == b""

@@ -20,22 +20,22 @@ from ringfence.cli.output import echo, echo_document, echo_stderr
 from ringfence.daemon.logging import configure as configure_logging
 from ringfence.errors import ConfigError, ControlError, RingfenceError, SetupError, StoreError
 from ringfence.setup import fail2ban_jails
-from ringfence.setup.asterisk import Asterisk
+from ringfence.setup.asterisk import FoundAsterisk
 from ringfence.setup.changes import FileState
 from ringfence.setup.find import Found, find, found_lines
 from ringfence.setup.host_paths import HostPaths
-from ringfence.setup.journal import Record, open_journal, read_journal
+from ringfence.setup.journal import JournalRecord, open_journal, read_journal
 from ringfence.setup.login import (
     LoginTarget,
     ManagerTarget,
-    SipTarget,
+    SipListener,
     failed_login,
     failed_manager_login,
     targets_of,
 )
 from ringfence.setup.plan import Plan, ami_host, plan
 from ringfence.setup.proof import is_reachable, prove, wait_for_sources
-from ringfence.setup.session import Session, reload_asterisk, require_manager_user, require_valid_files
+from ringfence.setup.session import SetupSession, reload_asterisk, require_manager_user, require_valid_files
 from ringfence.setup.units import START, Systemd
 
 _INDENT = 4
@@ -79,7 +79,7 @@ class SetupRun:
             echo("Nothing was changed.")
             return True
         with open_journal(self._paths.state) as journal:
-            session = Session(self._paths, journal, self._systemd, self._is_reachable)
+            session = SetupSession(self._paths, journal, self._systemd, self._is_reachable)
             with _taken_back_on_error(session):
                 self._apply(session, found.asterisk, planned)
                 right = self._prove(session, found, planned)
@@ -90,7 +90,7 @@ class SetupRun:
         """Restore the files, folders and systemd units that setup has changed, as before the first setup."""
         _require_root()
         record = read_journal(self._paths.state)
-        if record == Record():
+        if record == JournalRecord():
             if self._paths.state.exists() and not self._dry_run:  # left by a run that was killed at its start
                 with open_journal(self._paths.state):
                     pass
@@ -104,7 +104,7 @@ class SetupRun:
             echo("Nothing was changed.")
             return True
         with open_journal(self._paths.state) as journal, _uninterrupted():
-            problems = [*Session(self._paths, journal, self._systemd, self._is_reachable).undo()]
+            problems = [*SetupSession(self._paths, journal, self._systemd, self._is_reachable).undo()]
         echo_stderr(*problems)
         echo("Setup is undone." if not problems else "Setup is undone, except for the lines above.")
         return not problems
@@ -125,7 +125,7 @@ class SetupRun:
             steps.append(f"fail2ban: take over the bans of {', '.join(found.jails)}, then disable it")
         echo("Then:", *(f"  {step}" for step in steps), "")
 
-    def _apply(self, session: Session, asterisk: Asterisk, planned: Plan) -> None:
+    def _apply(self, session: SetupSession, asterisk: FoundAsterisk, planned: Plan) -> None:
         """Make the changes, and start the daemon. If it already runs and anything changed, restart it."""
         session.begin(planned)
         for change in planned.changes:
@@ -138,7 +138,7 @@ class SetupRun:
         if self._systemd.runs:
             self._systemd.start(restart=bool(planned.changes))
 
-    def _prove(self, session: Session, found: Found, planned: Plan) -> bool:
+    def _prove(self, session: SetupSession, found: Found, planned: Plan) -> bool:
         if not self._is_reachable():
             if self._systemd.runs:
                 raise SetupError("the daemon does not answer; see: journalctl -u ringfence")
@@ -159,7 +159,7 @@ class SetupRun:
             return False
         return not found.jails or self._hand_over(session, found)
 
-    def _hand_over(self, session: Session, found: Found) -> bool:
+    def _hand_over(self, session: SetupSession, found: Found) -> bool:
         """Take over fail2ban's bans, then disable its jails for Asterisk; return whether this succeeded.
 
         If the bans cannot be taken over, the jails stay enabled.
@@ -197,12 +197,12 @@ def _failed_login(found: Found) -> LoginTarget | None:
     if asterisk.server.same_network:
         done = failed_login(targets_of(asterisk.server.pid, found.manager.port))
     else:
-        targets = [SipTarget(host, _SIP_PORT, udp=True), SipTarget(host, _SIP_PORT, udp=False)]
+        targets = [SipListener(host, _SIP_PORT, udp=True), SipListener(host, _SIP_PORT, udp=False)]
         done = failed_login(targets, source="")
     return done or failed_manager_login(ManagerTarget(host, found.manager.port))
 
 
-def _last_written(record: Record) -> dict[Path, FileState]:
+def _last_written(record: JournalRecord) -> dict[Path, FileState]:
     """Return the state of each file as the last setup wrote it, by path."""
     return {change.path: change.after for change in record.changes if isinstance(change.after, FileState)}
 
@@ -213,7 +213,7 @@ def _require_root() -> None:
 
 
 @contextmanager
-def _taken_back_on_error(session: Session) -> Iterator[None]:
+def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
     """If the block fails or is interrupted, restore the state before this run, and raise the error again.
 
     An interrupt is raised as SetupError.

@@ -51,7 +51,7 @@ class Server:
 
 
 @frozen
-class Asterisk:
+class FoundAsterisk:
     """The running Asterisk, and its folders.
 
     ``conf`` and ``logs`` are the folders of its configuration and of its logs, as paths on this host.
@@ -86,7 +86,7 @@ class Asterisk:
         return None if self.contained else self.server
 
 
-def find_asterisk(proc: Path = PROC) -> Asterisk:
+def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
     """Return the Asterisk that runs on this host; raise SetupError if there is none, or more than one.
 
     An Asterisk in another network namespace (a container) counts only if none runs in this one.
@@ -143,7 +143,7 @@ def is_console(command: tuple[str, ...]) -> bool:
     return any(name in _CONSOLE for name, _ in options)
 
 
-def inspect(server: Server, proc: Path = PROC) -> Asterisk:
+def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
     """Return what an Asterisk reports about itself at its console, with the paths of its folders.
 
     Raise SetupError if it does not report its folders, or if its configuration folder has no path on this
@@ -162,7 +162,7 @@ def inspect(server: Server, proc: Path = PROC) -> Asterisk:
             f"the configuration folder of Asterisk (process {server.pid}), {printable(folder)}, is only in "
             "its container, and changes there are lost with it; fix: make that folder a volume"
         )
-    return Asterisk(
+    return FoundAsterisk(
         server,
         shown.get("version", "of an unknown version"),
         conf,

@@ -13,7 +13,7 @@ from ringfence.errors import HostError
 from ringfence.host.local_networks import read_local_networks
 from ringfence.model import Network, printable
 from ringfence.networks import contains
-from ringfence.setup.asterisk import Asterisk
+from ringfence.setup.asterisk import FoundAsterisk
 
 MOST = 200
 """The maximum number of trunks that setup proposes. A host with more trunks has them in a database."""
@@ -25,7 +25,7 @@ Wider networks are left out, because they would exempt a large part of the Inter
 
 
 def networks_to_exempt(
-    asterisk: Asterisk, environ: Mapping[str, str] = os.environ
+    asterisk: FoundAsterisk, environ: Mapping[str, str] = os.environ
 ) -> tuple[dict[Network, str], list[str]]:
     """Return the networks that setup proposes, each with its reason, and a line for each problem."""
     problems = []

@@ -11,7 +11,7 @@ from ringfence.fail2ban.jails import read_configuration
 from ringfence.firewall import choose_backend
 from ringfence.host.processes import processes
 from ringfence.model import Network, printable
-from ringfence.setup.asterisk import Asterisk, find_asterisk
+from ringfence.setup.asterisk import FoundAsterisk, find_asterisk
 from ringfence.setup.changes import FileState
 from ringfence.setup.exempt import networks_to_exempt
 from ringfence.setup.host_paths import HostPaths
@@ -40,7 +40,7 @@ class Found:
     about what could not be found.
     """
 
-    asterisk: Asterisk
+    asterisk: FoundAsterisk
     layout: Layout
     manager: ManagerConf
     logger: FileState | None

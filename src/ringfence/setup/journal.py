@@ -58,7 +58,7 @@ class Unit:
 
 
 @frozen
-class Record:
+class JournalRecord:
     """The content of the journal.
 
     ``changes`` are in the order in which they were made. ``produced`` and ``units`` have the state before the
@@ -74,12 +74,12 @@ class Record:
 class Journal:
     """The journal in one folder. Only one process at a time has it open."""
 
-    def __init__(self, folder: Path, record: Record) -> None:
+    def __init__(self, folder: Path, record: JournalRecord) -> None:
         self._folder = folder
         self._record = record
 
     @property
-    def record(self) -> Record:
+    def record(self) -> JournalRecord:
         """The present content of the journal."""
         return self._record
 
@@ -120,9 +120,9 @@ class Journal:
         """Remove the journal with its folder, after an undo."""
         remove_file(self._folder / _NAME)
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._record = Record()
+        self._record = JournalRecord()
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: JournalRecord) -> None:
         """Write the copies of the newest change, then the journal that refers to them."""
         number = len(record.changes) - 1
         if len(record.changes) > len(self._record.changes):
@@ -147,13 +147,13 @@ def open_journal(folder: Path) -> Iterator[Journal]:
         try:
             yield journal
         finally:
-            if journal.record == Record():
+            if journal.record == JournalRecord():
                 shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(descriptor)
 
 
-def read_journal(folder: Path) -> Record:
+def read_journal(folder: Path) -> JournalRecord:
     """Return the content of the journal, without locking it; an empty record if there is no journal."""
     return _read(folder)
 
@@ -180,15 +180,15 @@ def _locked(folder: Path) -> int:
     return descriptor
 
 
-def _read(folder: Path) -> Record:
+def _read(folder: Path) -> JournalRecord:
     state = file_state(folder / _NAME)
     if state is None:
-        return Record()
+        return JournalRecord()
     try:
         document = json.loads(state.content)
         if document["version"] != _VERSION:
             raise SetupError(f"{folder / _NAME} was written by another version of ringfence")
-        return Record(
+        return JournalRecord(
             tuple(_change(folder, n, one) for n, one in enumerate(document["changes"])),
             tuple(
                 Produced(Path(one["folder"]), one["prefix"], one["existed"], tuple(one["names"]))
@@ -225,7 +225,7 @@ def _rights(row: Mapping[str, int]) -> FolderState:
     return FolderState(row["mode"], row["uid"], row["gid"])
 
 
-def _document(record: Record) -> dict[str, Any]:
+def _document(record: JournalRecord) -> dict[str, Any]:
     return {
         "version": _VERSION,
         "complete": record.complete,

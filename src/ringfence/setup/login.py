@@ -29,7 +29,7 @@ _REALM = re.compile(rb'[\s,]realm="([^"\r\n]{1,256})"')
 
 
 @frozen
-class SipTarget:
+class SipListener:
     """An address and port at which Asterisk may answer SIP, by UDP or (if ``udp`` is false) by TCP."""
 
     host: str
@@ -61,10 +61,10 @@ class ManagerTarget:
         return False
 
 
-LoginTarget: TypeAlias = SipTarget | ManagerTarget
+LoginTarget: TypeAlias = SipListener | ManagerTarget
 
 
-def targets_of(pid: int, ami_port: int) -> list[SipTarget]:
+def targets_of(pid: int, ami_port: int) -> list[SipListener]:
     """Return the targets at which the Asterisk with process id ``pid`` may answer SIP.
 
     UDP comes before TCP, and port 5060 before other ports. Return [] if the SIP ports are unknown.
@@ -79,11 +79,11 @@ def targets_of(pid: int, ami_port: int) -> list[SipTarget]:
             port = port_of(row.local_port)
             if row.inode in own and port in wanted and port != ami_port:
                 host = _host(row.local)
-                found += [SipTarget(host, port, protocol == socket.IPPROTO_UDP)] if host else []
+                found += [SipListener(host, port, protocol == socket.IPPROTO_UDP)] if host else []
     return sorted(dict.fromkeys(found), key=lambda one: (not one.udp, one.port != _SIP))
 
 
-def failed_login(targets: Iterable[SipTarget], source: str | None = None) -> SipTarget | None:
+def failed_login(targets: Iterable[SipListener], source: str | None = None) -> SipListener | None:
     """Try a wrong password at the first target that answers SIP. Return this target; None if none answers.
 
     ``source`` is the address from which the attempt is sent. By default it is a random address of
@@ -109,7 +109,7 @@ def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
     return None
 
 
-def _attempt(target: SipTarget, source: str) -> bool:
+def _attempt(target: SipListener, source: str) -> bool:
     """Send a REGISTER, and answer a challenge with a wrong digest; return whether SIP was answered."""
     kind = socket.SOCK_DGRAM if target.udp else socket.SOCK_STREAM
     with closing(socket.socket(socket.AF_INET, kind)) as connection:
@@ -134,7 +134,7 @@ def _attempt(target: SipTarget, source: str) -> bool:
 
 
 def _register(
-    target: SipTarget, local: tuple[str, int], call: str, number: int, more: Sequence[str]
+    target: SipListener, local: tuple[str, int], call: str, number: int, more: Sequence[str]
 ) -> bytes:
     host, port = local
     lines = [

@@ -7,10 +7,10 @@ from ringfence.audit.console import AsteriskConsole
 from ringfence.errors import FirewallError, SetupError
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.setup import fail2ban_jails
-from ringfence.setup.asterisk import Asterisk, find_asterisk
+from ringfence.setup.asterisk import FoundAsterisk, find_asterisk
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state, temporary
 from ringfence.setup.host_paths import HostPaths
-from ringfence.setup.journal import Journal, Produced, Record
+from ringfence.setup.journal import Journal, JournalRecord, Produced
 from ringfence.setup.layouts import LOGGER, MANAGER
 from ringfence.setup.manager import USER, checked_state
 from ringfence.setup.plan import Plan
@@ -21,7 +21,7 @@ _DATABASE = "ringfence.db"
 _NO_USER = "There is no manager called "
 
 
-class Session:
+class SetupSession:
     """One run of setup. ``reachable`` returns whether a daemon answers now."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Session:
             if not was_active:
                 yield from self._remove_rules()
         rest = tuple(change for change in changes if not _is_jail(change))
-        yield from restore_files(Record(rest, record.produced if whole else (), units))
+        yield from restore_files(JournalRecord(rest, record.produced if whole else (), units))
         if rest:
             yield from _reload_restored()
         if was_active or (not whole and changes and self._systemd.runs):
@@ -113,7 +113,7 @@ class Session:
         return Produced(folder, prefix, existed=True, names=names)
 
 
-def require_valid_files(asterisk: Asterisk) -> None:
+def require_valid_files(asterisk: FoundAsterisk) -> None:
     """Raise SetupError if Asterisk would refuse its main files at the next reload, and so lose AMI."""
     for name in (MANAGER, LOGGER):
         checked_state(asterisk.conf / name, asterisk.reader)
@@ -136,7 +136,7 @@ def require_manager_user(console: AsteriskConsole) -> None:
         )
 
 
-def leftovers(record: Record) -> list[Path]:
+def leftovers(record: JournalRecord) -> list[Path]:
     """Return the temporary files that a killed run left behind."""
     found = (temporary(change.path) for change in record.changes if isinstance(change, FileChange))
     return [path for path in found if path.exists()]
@@ -156,7 +156,7 @@ def _restore_jails(changes: tuple[Change, ...]) -> Iterator[str]:
     jails = tuple(change for change in changes if _is_jail(change))
     if not jails:
         return
-    yield from restore_files(Record(jails))
+    yield from restore_files(JournalRecord(jails))
     problem = fail2ban_jails.reload()
     if problem:
         yield f"fail2ban did not reload ({problem}); fix: fail2ban-client reload"

@@ -21,13 +21,13 @@ from ringfence.setup.changes import (
     temporary,
     write_file,
 )
-from ringfence.setup.journal import Produced, Record
+from ringfence.setup.journal import JournalRecord, Produced
 
 KEPT = ".before-ringfence"
 """The suffix of a saved original. It is saved if others have changed the file since, and the file stays."""
 
 
-def restore_files(record: Record) -> Iterator[str]:
+def restore_files(record: JournalRecord) -> Iterator[str]:
     """Restore every file and folder, the newest change first.
 
     Yield a line for each that others have changed since, or that stays. After an interruption a second call

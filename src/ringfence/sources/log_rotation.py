@@ -27,10 +27,10 @@ from attrs import evolve
 
 from ringfence.sources.log_tail import (
     NOWHERE,
+    Fifo,
     Key,
     Position,
     RewrittenError,
-    Stream,
     Tail,
     open_log,
     open_tails,
@@ -71,11 +71,11 @@ class RotatingLog:
         self.path = path
         self.live = False
         self.skipped = 0
-        self.present: Tail | Stream | None = None
+        self.present: Tail | Fifo | None = None
         self.newest: Key | None = None
         self._reader = reader
         self._from = position
-        self._next: Tail | Stream | None = None
+        self._next: Tail | Fifo | None = None
         self._finished = deque(position.done if position is not None else (), maxlen=8)
         self._done: set[str] = set(self._finished)
 
@@ -119,7 +119,7 @@ class RotatingLog:
 
     # -- where to begin ---------------------------------------------------------------------------------
 
-    def _begin(self) -> Tail | Stream | None:
+    def _begin(self) -> Tail | Fifo | None:
         """Open the file to begin with, and return it; None if there is no file yet."""
         first = self._from is None
         tail = self._find_position(self._from) if self._from is not None and self._from != NOWHERE else None
@@ -136,7 +136,7 @@ class RotatingLog:
             self.live, self._from = True, NOWHERE  # a file that appears now is new
             return None
         self._are_done(rotated_files(self.path))
-        if isinstance(self.present, Stream):
+        if isinstance(self.present, Fifo):
             self.live = True
         elif first:
             self.present.go_to_last_line()
@@ -172,7 +172,7 @@ class RotatingLog:
 
     # -- what is next -----------------------------------------------------------------------------------
 
-    def _find_next(self, present: Tail | Stream) -> bool:
+    def _find_next(self, present: Tail | Fifo) -> bool:
         """Look for the file to read after the present one, and open it as ``_next`` if it has content.
 
         Return False if no file follows, or if that file is still empty. Otherwise return True: the caller
@@ -206,7 +206,7 @@ class RotatingLog:
             tail.close()
         return None
 
-    def _switch(self, present: Tail | Stream, following: Tail | Stream) -> None:
+    def _switch(self, present: Tail | Fifo, following: Tail | Fifo) -> None:
         """Close the present file, which was read to its end, and continue with the following one."""
         rest = present.rest()
         if isinstance(present, Tail):

@@ -194,7 +194,7 @@ class Tail:
         return data
 
 
-class Stream:
+class Fifo:
     """An open FIFO.
 
     It has no old lines and no position: without a reader its writer waits, or loses lines.
@@ -232,7 +232,7 @@ class Stream:
         os.close(self.fd)
 
 
-def open_log(path: Path) -> Tail | Stream:
+def open_log(path: Path) -> Tail | Fifo:
     """Open a log, a regular file or a FIFO, at its beginning. Raises OSError."""
     descriptor = os.open(path, _FLAGS)
     try:
@@ -240,7 +240,7 @@ def open_log(path: Path) -> Tail | Stream:
         if stat.S_ISREG(kind):
             return Tail(descriptor)
         if stat.S_ISFIFO(kind):
-            return Stream(descriptor)
+            return Fifo(descriptor)
     except OSError:
         os.close(descriptor)
         raise

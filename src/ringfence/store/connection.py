@@ -18,7 +18,7 @@ from ringfence.store.file import errors
 from ringfence.store.rows import Execute
 
 
-class Opened(NamedTuple):
+class OpenConnections(NamedTuple):
     """The connections of SQLite: for writing, for short queries, and for long queries."""
 
     writer: sqlite3.Connection
@@ -35,7 +35,7 @@ class Connection:
     for everything.)
     """
 
-    def __init__(self, path: Path, opened: Opened, held: int | None) -> None:
+    def __init__(self, path: Path, opened: OpenConnections, held: int | None) -> None:
         self.path = path
         self._writer, self._reader, self._scanner = opened
         self._turn = threading.Lock()

@@ -18,7 +18,7 @@ from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
 from ringfence.store.alarms import AlarmTable
 from ringfence.store.bans import BanTable
 from ringfence.store.best_effort import BestEffort, at_once
-from ringfence.store.connection import Connection, Opened
+from ringfence.store.connection import Connection, OpenConnections
 from ringfence.store.entries import EntryTable
 from ringfence.store.file import (
     check,
@@ -119,7 +119,7 @@ class Store:
             reason = (
                 f"{error}: until this is fixed and ringfence is restarted, nothing is remembered for long"
             )
-            opened = Opened(memory, memory, memory)
+            opened = OpenConnections(memory, memory, memory)
             return cls(Connection(path, opened, held), later, memory_reason=reason)
 
     def damage(self) -> str:
@@ -157,7 +157,7 @@ class Store:
         self.close()
 
 
-def _connections(path: Path, *, checked: bool = False) -> Opened:
+def _connections(path: Path, *, checked: bool = False) -> OpenConnections:
     """Open the database at ``path``; create or migrate it first if needed.
 
     With ``checked``, read all of it, and raise StoreDamagedError if it is damaged.
@@ -170,6 +170,6 @@ def _connections(path: Path, *, checked: bool = False) -> Opened:
             if checked:
                 check(writer)
             reader = stack.enter_context(closing(connect(path)))
-            opened = Opened(writer, reader, connect(path))
+            opened = OpenConnections(writer, reader, connect(path))
             stack.pop_all()
             return opened

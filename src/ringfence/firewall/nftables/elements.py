@@ -26,7 +26,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.firewall.contract import Element, Flooder
-from ringfence.firewall.nftables.messages import INET, Message
+from ringfence.firewall.nftables.messages import INET, MessageType
 from ringfence.model import Network, Scope
 from ringfence.netlink.messages import (
     ATTRIBUTE,
@@ -59,7 +59,7 @@ _NO_TIMEOUT = float("inf")
 
 
 @frozen
-class Layout:
+class ElementLayout:
     """The layout of the elements of one message, which all have the same size.
 
     ``timeout``: an element has a timeout. ``renewing``: it has its remaining time too. ``end``: it is not a
@@ -96,7 +96,7 @@ class _Writer:
     Only key and times differ between two elements, so one ``struct.pack`` encodes an element.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: ElementLayout) -> None:
         size = _SIZES[layout.version]
         fixed = layout.write(bytes(size))[:-size]
         self._times = int(layout.timeout) + int(layout.renewing)
@@ -133,9 +133,9 @@ _WRITERS = {
     layout: _Writer(layout)
     for version in _SIZES
     for layout in (
-        Layout(version),
-        Layout(version, timeout=True),
-        Layout(version, timeout=True, renewing=True),
+        ElementLayout(version),
+        ElementLayout(version, timeout=True),
+        ElementLayout(version, timeout=True, renewing=True),
     )
 }
 
@@ -155,10 +155,10 @@ def add(
     kernel 6.12).
     """
     version = elements[0][0].version
-    write = _WRITERS[Layout(version, timeout=True, renewing=renewing)].write
+    write = _WRITERS[ElementLayout(version, timeout=True, renewing=renewing)].write
     flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
     return _elements(
-        Message.NEWSETELEM,
+        MessageType.NEWSETELEM,
         flags,
         table,
         name,
@@ -172,25 +172,25 @@ def delete(table: str, name: str, networks: Sequence[Network], *, lenient: bool 
     If one is absent, the kernel refuses the message (ENOENT). ``lenient``: it does not (DESTROYSETELEM, since
     kernel 6.3).
     """
-    write = _WRITERS[Layout(networks[0].version)].write
-    kind = Message.DESTROYSETELEM if lenient else Message.DELSETELEM
+    write = _WRITERS[ElementLayout(networks[0].version)].write
+    kind = MessageType.DESTROYSETELEM if lenient else MessageType.DELSETELEM
     return _elements(kind, 0, table, name, write((one, 0) for one in networks))
 
 
 def query(table: str, name: str, network: Network) -> bytes:
     """Build the query whether a network is in a set; the error is ENOENT if not."""
-    element = _WRITERS[Layout(network.version)].write([(network, 0)])
-    return _elements(Message.GETSETELEM, 0, table, name, element)
+    element = _WRITERS[ElementLayout(network.version)].write([(network, 0)])
+    return _elements(MessageType.GETSETELEM, 0, table, name, element)
 
 
 def dump(table: str, name: str) -> bytes:
     """Build the request for a set's elements; :func:`bans_of` or :func:`flooders_of` parses the answers."""
-    return message(Message.GETSETELEM.kind, NLM_F_DUMP, INET, text(_TABLE, table), text(_SET, name))
+    return message(MessageType.GETSETELEM.kind, NLM_F_DUMP, INET, text(_TABLE, table), text(_SET, name))
 
 
 def clear(table: str, name: str) -> bytes:
     """Build the message that removes all elements of a set."""
-    return message(Message.DELSETELEM.kind, NLM_F_ACK, INET, text(_TABLE, table), text(_SET, name))
+    return message(MessageType.DELSETELEM.kind, NLM_F_ACK, INET, text(_TABLE, table), text(_SET, name))
 
 
 def intervals(
@@ -202,7 +202,7 @@ def intervals(
     instead.
     """
     size = _SIZES[version]
-    beginning, end = Layout(version), Layout(version, end=True)
+    beginning, end = ElementLayout(version), ElementLayout(version, end=True)
     head_of_beginning, head_of_end = (one.write(bytes(size))[:-size] for one in (beginning, end))
     last_of_all = (1 << 8 * size) - 1
     elements = []
@@ -210,7 +210,7 @@ def intervals(
         elements.append(head_of_beginning + first.to_bytes(size, "big"))
         if last != last_of_all:
             elements.append(head_of_end + (last + 1).to_bytes(size, "big"))
-    kind, flags = (Message.DELSETELEM, 0) if remove else (Message.NEWSETELEM, NLM_F_CREATE)
+    kind, flags = (MessageType.DELSETELEM, 0) if remove else (MessageType.NEWSETELEM, NLM_F_CREATE)
     return [
         _elements(kind, flags, table, name, elements[at : at + MAX_ELEMENTS])
         for at in range(0, len(elements), MAX_ELEMENTS)
@@ -259,7 +259,7 @@ def refused_index(request: bytes, offset: int | None) -> int | None:
     return None
 
 
-def _elements(kind: Message, flags: int, table: str, name: str, elements: Sequence[bytes]) -> bytes:
+def _elements(kind: MessageType, flags: int, table: str, name: str, elements: Sequence[bytes]) -> bytes:
     return message(
         kind.kind,
         flags | NLM_F_ACK,
@@ -343,7 +343,7 @@ def flooders_of(answer: bytes, *, tcp: bool = False) -> Iterator[Flooder]:
 
 
 def _payload(answer: bytes) -> memoryview:
-    return parse(answer, Message.NEWSETELEM.kind).get(_ELEMENTS, memoryview(b""))
+    return parse(answer, MessageType.NEWSETELEM.kind).get(_ELEMENTS, memoryview(b""))
 
 
 def _read(payload: memoryview) -> Iterator[tuple[bytes, int, int, float]]:

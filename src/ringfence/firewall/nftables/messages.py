@@ -42,7 +42,7 @@ _FLAGS, _FLAGS_AT = struct.Struct("=H"), 6  # nlmsg_flags
 _COMMENT = 0  # the type of a comment in a rule's user data
 
 
-class Message(enum.IntEnum):
+class MessageType(enum.IntEnum):
     """The message types of the nftables subsystem that are used here."""
 
     NEWTABLE = 0
@@ -157,8 +157,8 @@ def delete_empty_table(
     """
     family, named = FAMILIES[version], text(1, table)
     return batch(
-        *(message(Message.DELCHAIN.kind, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
-        message(Message.DELTABLE.kind, NLM_F_NONREC | NLM_F_ACK, family, named),
+        *(message(MessageType.DELCHAIN.kind, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
+        message(MessageType.DELTABLE.kind, NLM_F_NONREC | NLM_F_ACK, family, named),
     )
 
 
@@ -189,17 +189,17 @@ def _flagged(request: bytes, *, ack: bool) -> bytes:
 
 def get_generation() -> bytes:
     """Build the query for the present generation; :func:`generation_of` parses its one answer."""
-    return message(Message.GETGEN.kind, NLM_F_ACK, 0)
+    return message(MessageType.GETGEN.kind, NLM_F_ACK, 0)
 
 
 def get_table(name: str, *, family: int = INET) -> bytes:
     """Build the query for one table; the error is ENOENT without it. :func:`tables_of` parses the answer."""
-    return message(Message.GETTABLE.kind, NLM_F_ACK, family, text(1, name))
+    return message(MessageType.GETTABLE.kind, NLM_F_ACK, family, text(1, name))
 
 
 def get_chains(*, family: int = INET) -> bytes:
     """Build the request for all chains of a family, of every table; :func:`chains_of` parses the answers."""
-    return message(Message.GETCHAIN.kind, NLM_F_DUMP, family)
+    return message(MessageType.GETCHAIN.kind, NLM_F_DUMP, family)
 
 
 def get_rules(table: str, *, family: int = INET) -> bytes:
@@ -208,7 +208,7 @@ def get_rules(table: str, *, family: int = INET) -> bytes:
     There is no answer without the table. ``family`` is INET, or AF_INET or AF_INET6 for the tables of
     iptables-nft.
     """
-    return message(Message.GETRULE.kind, NLM_F_DUMP, family, text(1, table))
+    return message(MessageType.GETRULE.kind, NLM_F_DUMP, family, text(1, table))
 
 
 def get_sets(table: str, *, family: int = INET) -> bytes:
@@ -216,17 +216,17 @@ def get_sets(table: str, *, family: int = INET) -> bytes:
 
     The error is ENOENT without the table.
     """
-    return message(Message.GETSET.kind, NLM_F_DUMP, family, text(1, table))
+    return message(MessageType.GETSET.kind, NLM_F_DUMP, family, text(1, table))
 
 
 def get_counters(table: str, *, family: int = INET) -> bytes:
     """Build the request for a table's named counters; :func:`counters_of` parses the answers."""
-    return message(Message.GETOBJ.kind, NLM_F_DUMP, family, text(1, table))
+    return message(MessageType.GETOBJ.kind, NLM_F_DUMP, family, text(1, table))
 
 
 def delete_table(name: str, *, family: int = INET) -> tuple[bytes, ...]:
     """Build the batch that deletes a table with all its contents; the error is ENOENT without it."""
-    return batch(message(Message.DELTABLE.kind, NLM_F_ACK, family, text(1, name)))
+    return batch(message(MessageType.DELTABLE.kind, NLM_F_ACK, family, text(1, name)))
 
 
 def generation_of(answer: bytes) -> Generation | None:
@@ -234,23 +234,23 @@ def generation_of(answer: bytes) -> Generation | None:
     if len(answer) < HEADER.size:
         return None
     _length, kind, _flags, _sequence, port = HEADER.unpack_from(answer)[:5]
-    if kind != Message.NEWGEN.kind:
+    if kind != MessageType.NEWGEN.kind:
         return None
-    return Generation(integer(parse(answer, Message.NEWGEN.kind), 1), port)
+    return Generation(integer(parse(answer, MessageType.NEWGEN.kind), 1), port)
 
 
 def tables_of(answers: Iterable[bytes]) -> list[Table]:
     """Parse the answers to :func:`get_table`."""
     return [
         Table(string(top, 1), integer(top, 4), dormant=bool(integer(top, 2) & 1))
-        for top in _tops(answers, Message.NEWTABLE)
+        for top in _tops(answers, MessageType.NEWTABLE)
     ]
 
 
 def chains_of(answers: Iterable[bytes]) -> list[NftChain]:
     """Parse the answers to :func:`get_chains`."""
     chains = []
-    for top in _tops(answers, Message.NEWCHAIN):
+    for top in _tops(answers, MessageType.NEWCHAIN):
         found = NftChain(string(top, 1), string(top, 3), integer(top, 2))
         if 4 in top:  # noqa: PLR2004 - NFTA_CHAIN_HOOK
             hook = nested(top, 4)
@@ -264,7 +264,7 @@ def chains_of(answers: Iterable[bytes]) -> list[NftChain]:
 
 def rules_of(answers: Iterable[bytes]) -> list[NftRule]:
     """Parse the answers to :func:`get_rules`, in the order of the rules in each chain."""
-    return [_rule(attributes_of(answer, Message.NEWRULE.kind)) for answer in answers]
+    return [_rule(attributes_of(answer, MessageType.NEWRULE.kind)) for answer in answers]
 
 
 @lru_cache(maxsize=256)  # most rules are unchanged when they are read again, after each foreign transaction
@@ -281,7 +281,7 @@ def _rule(found: bytes) -> NftRule:
 
 def sets_of(answers: Iterable[bytes]) -> list[NftSetHeader]:
     """Parse the answers to :func:`get_sets`, including anonymous sets (``__set0``)."""
-    return [_set(attributes_of(answer, Message.NEWSET.kind)) for answer in answers]
+    return [_set(attributes_of(answer, MessageType.NEWSET.kind)) for answer in answers]
 
 
 @lru_cache(maxsize=128)  # the sets are read every second, and most of them are unchanged
@@ -305,14 +305,14 @@ _SET_COUNT = 20
 def counters_of(answers: Iterable[bytes]) -> list[NftCounter]:
     """Parse the answers to :func:`get_counters`; other named objects are skipped."""
     counters = []
-    for top in _tops(answers, Message.NEWOBJ):
+    for top in _tops(answers, MessageType.NEWOBJ):
         if integer(top, 3) == 1:  # NFT_OBJECT_COUNTER
             data = nested(top, 4)
             counters.append(NftCounter(string(top, 2), integer(data, 2), integer(data, 1)))
     return counters
 
 
-def _tops(answers: Iterable[bytes], kind: Message) -> Iterator[dict[int, memoryview]]:
+def _tops(answers: Iterable[bytes], kind: MessageType) -> Iterator[dict[int, memoryview]]:
     return (parse(answer, kind.kind) for answer in answers)
 
 

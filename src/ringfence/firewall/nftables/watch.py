@@ -21,7 +21,7 @@ from contextlib import suppress
 
 from attrs import frozen
 
-from ringfence.firewall.nftables.messages import INET, Message
+from ringfence.firewall.nftables.messages import INET, MessageType
 from ringfence.firewall.nftables.ruleset import TABLE
 from ringfence.netlink.messages import NETLINK_NETFILTER, frames
 
@@ -108,7 +108,7 @@ class ChangeMonitor:
                 continue
             frame = next(frames(datagram), None)
             if frame is not None:
-                (ports if frame.kind == Message.NEWGEN.kind else touched).add(frame.port)
+                (ports if frame.kind == MessageType.NEWGEN.kind else touched).add(frame.port)
 
 
 def _attach(connection: socket.socket, ignored: int | None) -> None:
@@ -117,7 +117,7 @@ def _attach(connection: socket.socket, ignored: int | None) -> None:
     ``ignored`` is the netlink port to ignore; None if no port is ignored. The filter program reads values as
     big-endian, although the kernel writes them in the host's byte order.
     """
-    newgen = int.from_bytes(struct.pack("=H", Message.NEWGEN.kind), "big")
+    newgen = int.from_bytes(struct.pack("=H", MessageType.NEWGEN.kind), "big")
     name = f"{TABLE}\0".encode()
     # The first attribute of every such notification has type 1: the name of its table.
     first = struct.pack("=HH", 4 + len(name), 1) + name
