@@ -12,6 +12,7 @@ from ringfence.networks import (
     PREFIX_LENGTHS,
     NetworkSet,
     contains,
+    is_loopback,
     is_one_host,
     overlap,
     prefix_of,
@@ -160,3 +161,9 @@ def test_the_cost_does_not_grow_with_the_number_of_networks() -> None:
         return time.thread_time() - began
 
     assert any(seconds(10_000) < 100 * seconds(10) for _ in range(5))
+
+
+def test_a_loopback_host_is_an_address_or_localhost() -> None:
+    """Names are not resolved, and a name that begins like a loopback address is not one."""
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1")))
+    assert not any(map(is_loopback, ("", "localhost.example", "127.0.0.1.example", "9.0.0.1", "::")))

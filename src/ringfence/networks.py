@@ -14,7 +14,7 @@ The kernel's limiter has no such exception: it counts and limits a /64 of transl
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 
 from ringfence.model import Address, Network
 
@@ -43,6 +43,14 @@ def is_one_host(address: Address) -> bool:
         return True
     number = int(address)
     return number >> _WELL_KNOWN_SHIFT == _WELL_KNOWN or number >> _LOCAL_SHIFT == _LOCAL
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is ``localhost`` or a loopback address; other names are not resolved."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def sender_of(address: Address) -> Network:

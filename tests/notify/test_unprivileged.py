@@ -37,11 +37,12 @@ def ambient_of_a_hook(folder: Path, *prefix: str) -> int:
     """Return the ambient capabilities of a hook that the child runs."""
     spied = folder / "spied"
     command = ["/bin/sh", "-c", f"grep CapAmb /proc/self/status > {spied}"]
-    request = {
+    request: dict[str, object] = {
         "channel": {"kind": "hook", "command": command, "timeout": 20.0},
         "content": content(notifications.of_ban(ban(), WALL)),
         "host": "h",
         "databases": [],
+        "rdap": None,
     }
     done = subprocess.run(
         [*prefix, *CHILD], input=json.dumps(request).encode(), capture_output=True, check=False

@@ -1,7 +1,6 @@
 """``[notify]``: the channels that notify administrators, and the checks of several keys."""
 
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 
 from attrs import Factory, evolve, frozen
@@ -13,6 +12,7 @@ from ringfence.config.converters import (
     Name,
     Port,
     QuietHours,
+    RdapServer,
     RuleName,
     Severity,
     Text,
@@ -20,6 +20,7 @@ from ringfence.config.converters import (
 )
 from ringfence.config.secret_files import read_secret
 from ringfence.model import Secret
+from ringfence.networks import is_loopback
 
 
 @frozen(kw_only=True)
@@ -77,8 +78,9 @@ class HookSettings(ChannelSettings):
 
 @frozen
 class NotifySettings:
-    """``[notify]``: all channels."""
+    """``[notify]``: all channels, and the RDAP server that is asked for abuse contacts; None for none."""
 
+    rdap: RdapServer | None = None
     mail: tuple[MailSettings, ...] = Factory(tuple)
     apprise: tuple[AppriseSettings, ...] = Factory(tuple)
     hook: tuple[HookSettings, ...] = Factory(tuple)
@@ -143,12 +145,5 @@ def _mail(mail: MailSettings) -> Iterator[str]:
         yield "username: needs a password; name a file that holds it with password_file"
     if has_password and mail.username is None:
         yield "password: needs a username"
-    if has_password and mail.security is MailSecurity.NONE and not _is_this_host(mail.host):
+    if has_password and mail.security is MailSecurity.NONE and not is_loopback(mail.host):
         yield 'security: must be "starttls" or "tls", because the password would be sent in clear'
-
-
-def _is_this_host(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -19,6 +19,7 @@ from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
 from ringfence.model import Address, Network, Origin, Secret, parse_network
+from ringfence.networks import is_loopback
 
 MAX_ATTEMPTS = 1_000
 MAX_FRIENDS_ATTEMPTS = 100_000
@@ -52,6 +53,7 @@ Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
 Paths = NewType("Paths", tuple[Path, ...])
 MailAddress = NewType("MailAddress", str)
+RdapServer = NewType("RdapServer", str)
 RuleName = NewType("RuleName", str)
 
 
@@ -290,6 +292,24 @@ def _mail_address(value: object, _: object) -> MailAddress:
     return MailAddress(value)
 
 
+_HTTP_HOST = r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]"
+_HTTP_BASE = re.compile(rf"(https?)://({_HTTP_HOST})(?::([0-9]{{1,5}}))?(?:/[A-Za-z0-9._~/-]{{0,200}})?")
+
+
+def _rdap_server(value: object, _: object) -> RdapServer:
+    """Parse the base address of an RDAP server. Without https anyone on the way could write its answers."""
+    match = _HTTP_BASE.fullmatch(value) if isinstance(value, str) else None
+    if (
+        match is None
+        or not 1 <= int(match[3] or "1") <= MAX_PORT
+        or not (match[1] == "https" or is_loopback(match[2].strip("[]")))
+    ):
+        raise ValueError(
+            'must be the address of an RDAP server such as "https://rdap.org"; http only for this host'
+        )
+    return RdapServer(match[0])
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -354,6 +374,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     MailSecurity: lambda value, kind: MailSecurity(_one_of(tuple(MailSecurity))(value, kind)),
     MailAddress: _mail_address,
     MailAddress | None: _mail_address,
+    RdapServer | None: _rdap_server,
     RuleName: _one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
     QuietHours | None: _quiet_hours,
     Text | None: text_from,

@@ -93,11 +93,14 @@ def _line(event: Event, escape: Escape) -> str:
 def _ban_line(event: Event, escape: Escape) -> str:
     accounts = ", ".join(map(escape, event.get("accounts", ())))
     place = " ".join(escape(str(event[key])) for key in ("country", "asn", "organisation") if event.get(key))
+    at = "@" if escape("@") == "@" else " at "  # a chat would mention someone, and \\x40 is hard to read
+    abuse = at.join(map(escape, event.get("abuse", "").split("@")))
     ports = "" if event["scope"] == "full" else f"{event['scope']}, "
     parts = [
         f"{escape(event['subject'])}  {event['name']} ({ports}{format_duration(event['seconds'])})",
         f"accounts: {accounts}" if accounts else "",
         place,
+        f"abuse: {abuse}" if abuse else "",
         escape(event["text"]) if event["name"] == "admin" else "",
     ]
     return "; ".join(filter(None, parts))

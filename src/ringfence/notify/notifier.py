@@ -36,7 +36,8 @@ MAX_NAMED = 10
 """The maximum number of networks that the notification of an unban names."""
 
 Sender = Callable[
-    [ChannelSettings, Mapping[str, object], str, tuple[Path, ...]], Coroutine[None, None, Delivery]
+    [ChannelSettings, Mapping[str, object], str, tuple[Path, ...], str | None],
+    Coroutine[None, None, Delivery],
 ]
 
 
@@ -57,6 +58,7 @@ class Notifier:
         self._send = sender
         self._host = socket.gethostname()
         self._databases = tuple(databases)
+        self._rdap = settings.rdap
         self._outboxes = [Outbox(channel) for channel in settings.channels]
         self._stop_by: float | None = None
         self._log = structlog.get_logger()
@@ -68,6 +70,7 @@ class Notifier:
         """
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
         self._databases = tuple(databases)
+        self._rdap = settings.rdap
         self._outboxes = [
             before.pop(channel.name) if channel.name in before else Outbox(channel)
             for channel in settings.channels
@@ -138,6 +141,7 @@ class Notifier:
         Give up ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but not before ``LAST_PATIENCE``
         seconds. Log what is dropped then.
         """
+        self._rdap = None  # there is no time for it
         text = "bans stay in place"
         self._add(Notification(Topic.STOP, Severity.INFO, self._clock.wall(), text=text))
         left = STOP_PATIENCE if self._stop_by is None else self._stop_by - self._clock.mono()
@@ -163,7 +167,7 @@ class Notifier:
         """Send a message, and record the result in its outbox; return whether it was delivered."""
         name = outbox.settings.name
         try:
-            delivery = await self._send(outbox.settings, content, self._host, self._databases)
+            delivery = await self._send(outbox.settings, content, self._host, self._databases, self._rdap)
         except asyncio.CancelledError:
             outbox.interrupted()
             raise
@@ -189,7 +193,7 @@ class Notifier:
         content = _test_content(self._clock.wall())
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._send(channel, content, self._host, self._databases))
+                group.create_task(self._send(channel, content, self._host, self._databases, self._rdap))
                 for channel in channels
             ]
         return [

@@ -34,8 +34,9 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, channel["timeout"])
     try:
         add_locations(content, [Path(path) for path in request["databases"]])
+        failure = add_contacts(content, request["rdap"], channel["timeout"])
         text = CHANNELS[channel["kind"]](channel, content, request["host"])
-        result = {"ok": True, "text": text}
+        result = {"ok": True, "text": "; ".join(filter(None, [text, failure]))}
     except TimeoutError:
         result = {"ok": False, "text": f"no answer within {channel['timeout']:.0f} s"}
     except (OSError, ValueError) as error:
@@ -54,6 +55,15 @@ def add_locations(content: Content, databases: list[Path]) -> None:
     locations = locations_of(databases, [ip_network(event["subject"]).network_address for event in bans])
     for event, location in zip(bans, locations, strict=True):
         event.update(location)
+
+
+def add_contacts(content: Content, server: str | None, timeout: float) -> str:
+    """Add abuse contacts to the bans, if there is an RDAP server; return why it gave no answer, or ""."""
+    if server is None or all(event["event"] != "ban" for event in content["events"]):
+        return ""
+    from ringfence.notify.rdap import add_registrations  # noqa: PLC0415 - loaded if there is a server
+
+    return add_registrations(content, server, timeout)
 
 
 def _become_ordinary() -> None:

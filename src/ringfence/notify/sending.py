@@ -53,6 +53,8 @@ async def send(
     content: Mapping[str, object],
     host: str,
     databases: tuple[Path, ...] = (),
+    rdap: str | None = None,
+    *,
     command: tuple[str, ...] = COMMAND,
 ) -> Delivery:
     """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
@@ -65,6 +67,7 @@ async def send(
         "content": content,
         "host": host,
         "databases": [str(path) for path in databases],
+        "rdap": rdap,
     }
     try:
         ours, theirs = socket.socketpair()

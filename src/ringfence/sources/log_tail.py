@@ -10,7 +10,7 @@ A :class:`Position` identifies that position for a later process: device, inode 
 enough, because inodes are reused, and a copy of the file has another inode. So a position also contains a
 digest of the bytes before the offset. It contains no log text.
 
-A :class:`Stream` is the same for a FIFO, which has no positions.
+A :class:`Fifo` is the same for a FIFO, which has no positions.
 
 ``CHUNK`` is twice the longest line that Asterisk writes (8191 bytes, `main/logger.c`). It is also the amount
 that is read before other tasks run: a millisecond's work. A longer line is returned in pieces.
