@@ -22,6 +22,7 @@ from tests.support.asterisk import SECRET, tree_of
 from tests.support.captures import FOLDER
 from tests.support.daemon import PATIENCE, ami_server, toml, until
 from tests.support.peers import Mailbox, mail_server
+from tests.support.registry import registry
 
 from ringfence.config.loader import Settings
 
@@ -435,3 +436,28 @@ def test_channels_work_with_what_the_unit_leaves_them(confined: Confined) -> Non
     assert fields["Uid"].split() == [str(confined.user)] * 4
     assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapAmb")} == {0}
     assert fields["NoNewPrivs"] == "1"
+
+
+@pytest.mark.kernel
+def test_the_unit_leaves_the_child_an_rdap_server(confined: Confined) -> None:
+    """After a ban the child resolves the name of the server, asks it, and sends the contact."""
+    hook = ["/bin/sh", "-c", f"cat > {confined.state_folder}/part; cd {confined.state_folder}; mv part got"]
+    with ami_server() as pbx, registry() as server:
+        channel = {"command": hook, "events": ["ban"], "digest": "1s"}
+        rdap = server.base.replace("127.0.0.1", "localhost")
+        confined.configure(pbx.port, notify={"rdap": rdap, "hook": [channel]})
+        with confined.running():
+            confined.ask("ban", "9.0.0.1")
+            until((confined.state_folder / "got").exists, "the message")
+
+    [event] = json.loads((confined.state_folder / "got").read_text("utf-8"))["events"]
+    assert (event["subject"], event["abuse"]) == ("9.0.0.1", "abuse@example.net")
+    assert server.asked == ["/ip/9.0.0.1"]
+
+
+def test_the_unit_closes_no_way_to_the_internet() -> None:
+    """Messages and RDAP need IPv4 and IPv6; names need the C library's netlink and sockets of resolvers."""
+    directives = unit.read()
+
+    assert directives["RestrictAddressFamilies"] == ["AF_UNIX AF_NETLINK AF_INET AF_INET6"]
+    assert not directives.keys() & {"PrivateNetwork", "IPAddressDeny", "IPAddressAllow", "SocketBindDeny"}
