@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,16 +19,10 @@ from ringfence.cli.common import (
     settings_from,
 )
 from ringfence.cli.output import echo, echo_json, echo_stderr
-from ringfence.cli.sparkline import has_blocks, sparkline
-from ringfence.cli.times import short_time
-from ringfence.clock import column_length, format_duration
 from ringfence.errors import DaemonUnreachableError
-
-_COLUMNS = 48
-"""The maximum number of columns of a chart. With the text before the chart, a line then has 80 columns."""
-_ZERO = {True: "·", False: "."}  # the character for 0, with and without UTF-8
-
-Slots = Sequence[Mapping[str, Any]]
+from ringfence.report.history import history_lines
+from ringfence.report.layout import TextForm
+from ringfence.report.sparkline import has_blocks
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +46,7 @@ def history(
     if as_json:
         echo_json(found)
     else:
-        echo(*history_lines(found, utf8=has_blocks(sys.stdout.encoding)))
+        echo(*history_lines(found, text_form()))
 
 
 def _found(path: Path, seconds: float) -> Mapping[str, Any]:
@@ -73,69 +66,6 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
     return found
 
 
-def history_lines(found: Mapping[str, Any], *, utf8: bool) -> Iterator[str]:
-    """Yield the lines of a history: a head, and for each count its total, its proven part and its chart.
-
-    ``found`` is the daemon's answer to ``history``. ``utf8``: the terminal can show characters beyond ASCII.
-    """
-    begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
-    length = column_length(end - begin - found["step"], _COLUMNS)  # the first slot may begin earlier
-    columns = _columns(found["slots"], begin, end, length)
-    span = f"{short_time(found['since'])} to {short_time(found['until'])} {times.zone()}"
-    yield f"{span}, {format_duration(length)} a column"
-    yield ""
-    yield f"{'':<17}{'TOTAL':>7}{'PROVEN':>7} OVER TIME"
-    for label, total, proven, path in _rows(found["totals"]):
-        shown = "" if proven is None else str(proven)
-        chart = _chart([_sum_of(slots, path) for slots in columns], columns, utf8=utf8)
-        yield f"{label:<17}{total:>7}{shown:>7} {chart}".rstrip()
-    missing = end - begin - found["watched"]
-    if missing >= 2 * found["step"]:
-        yield ""
-        yield f"ringfence did not run for {format_duration(missing)} of this time (blank in the chart)."
-
-
-def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tuple[str, ...]]]:
-    """Yield for each count its label, its total, its proven part, and its path.
-
-    The proven part is None for counts without one. The path is the keys that lead to the count in a slot.
-    """
-    for kind, parts in totals["attempts"].items():
-        yield f"attempts {kind}", parts["total"], parts["proven"], ("attempts", kind, "total")
-    yield "unconfirmed", totals["unconfirmed"], None, ("unconfirmed",)
-    for rule, number in totals["bans"].items():
-        yield f"bans {rule}", number, None, ("bans", rule)
-    yield "unbans", totals["unbans"], None, ("unbans",)
-
-
-def _columns(slots: Slots, begin: float, end: float, length: int) -> list[Slots]:
-    """Return the slots of each column of the chart, for the latest columns, at most _COLUMNS.
-
-    A slot has the counts of a short time, such as a minute. A column has ``length`` seconds, and contains the
-    slots that begin in it. ``begin`` and ``end`` are seconds since the epoch.
-    """
-    columns: list[list[Mapping[str, Any]]] = [[] for _ in range(-int((begin - end) // length))]
-    for slot in slots:
-        number = int((datetime.fromisoformat(slot["start"]).timestamp() - begin) // length)
-        if 0 <= number < len(columns):
-            columns[number].append(slot)
-    return [*columns[-_COLUMNS:]]
-
-
-def _sum_of(slots: Slots, path: tuple[str, ...]) -> int:
-    total = 0
-    for slot in slots:
-        value: Any = slot
-        for part in path:
-            value = value.get(part, {})
-        total += value or 0
-    return total
-
-
-def _chart(numbers: Sequence[int], columns: Sequence[Slots], *, utf8: bool) -> str:
-    """Return a chart: a character for each number, by its share of the greatest one.
-
-    The character is blank for a column without slots, because ringfence did not run then.
-    """
-    marks = sparkline(numbers, blocks=utf8, zero=_ZERO[utf8])
-    return "".join(mark if slots else " " for mark, slots in zip(marks, columns, strict=True))
+def text_form(width: int = 80) -> TextForm:
+    """Return how this process writes reports: by the encoding of its output and the chosen times."""
+    return TextForm(has_blocks(sys.stdout.encoding), width, times.zone(), times.short_time)

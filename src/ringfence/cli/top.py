@@ -24,9 +24,9 @@ from ringfence.cli.common import (
 from ringfence.cli.hints import HintingGroup
 from ringfence.cli.output import echo, echo_json
 from ringfence.cli.past_bans import account_cell, rule_cell
-from ringfence.cli.sparkline import has_blocks, sparkline
 from ringfence.cli.times import short_time
 from ringfence.clock import format_duration
+from ringfence.report.sparkline import has_blocks, sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

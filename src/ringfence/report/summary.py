@@ -19,6 +19,8 @@ from ringfence.model import format_network
 
 MOST_ROWS = 20
 """The maximum number of rows of a table. Those with the most attempts are kept."""
+MOST_PHONES = 200
+"""The maximum number of alarms about phones. The latest ones are kept."""
 _WIDER = {4: 24, 6: 48}
 """By IP version: the prefix length of the networks into which addresses are grouped."""
 _LENGTHS = {
@@ -59,6 +61,9 @@ def summary_of(answers: ReportAnswers) -> dict[str, Any]:
     history, since = answers.history, answers.history["since"]
     located = [{**row, **answers.locations.get(row["name"], {})} for row in answers.addresses]
     alarms = [row for row in answers.alarms if not row.get("cleared") or row["cleared"] >= since]
+    phones = sorted(
+        (row for row in alarms if row["code"].startswith(_PHONES)), key=lambda row: str(row["since"])
+    )
     return {
         "since": since,
         "until": history["until"],
@@ -68,9 +73,8 @@ def summary_of(answers: ReportAnswers) -> dict[str, Any]:
         "countries": _groups(located, lambda row: str(row.get("country", ""))),
         "operators": _groups(located, _operator),
         "accounts": [*answers.accounts[:MOST_ROWS]],
-        "phones": sorted(
-            (row for row in alarms if row["code"].startswith(_PHONES)), key=lambda row: str(row["since"])
-        ),
+        "phones": phones[-MOST_PHONES:],
+        "phones_left_out": max(0, len(phones) - MOST_PHONES),
         "held": _held(answers.ended),
         "dropped": _dropped(answers.status),
     }

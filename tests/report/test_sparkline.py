@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.cli.sparkline import has_blocks, sparkline
+from ringfence.report.sparkline import has_blocks, sparkline
 
 
 def test_a_sparkline() -> None:

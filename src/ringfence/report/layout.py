@@ -1,0 +1,87 @@
+"""Lines and tables of plain text, aligned by the columns that characters take on a terminal. Pure."""
+
+from collections.abc import Callable, Sequence
+from unicodedata import combining, east_asian_width
+
+from attrs import frozen
+
+MAX_CELL = 48
+"""Columns of a text in a table; a longer one is cut."""
+_MIN_CELL = 12
+_GAP = 2
+_NUMBERS = frozenset({"ATTEMPTS", "ADDRESSES", "BANS"})
+"""The heads of columns with numbers."""
+
+
+def utc_time(moment: str) -> str:
+    """Return a time of the daemon's JSON to the minute, in UTC."""
+    return moment.replace("T", " ").removesuffix("Z")[:16]
+
+
+@frozen
+class TextForm:
+    """How a report is written as text.
+
+    ``utf8``: charts have block characters, otherwise digits. ``width`` is the number of columns. ``moment``
+    converts a time of the daemon's JSON to the text of the time zone ``zone``.
+    """
+
+    utf8: bool = True
+    width: int = 80
+    zone: str = "UTC"
+    moment: Callable[[str], str] = utc_time
+
+
+@frozen
+class Line:
+    """A line of text. ``is_head``: it is a title. ``indent`` is that of its continuation if it is wrapped."""
+
+    text: str = ""
+    is_head: bool = False
+    indent: int = 0
+
+
+def columns_of(text: str) -> int:
+    """Return the number of columns that a printable text takes on a terminal."""
+    return sum(_columns_of_one(character) for character in text)
+
+
+def _columns_of_one(character: str) -> int:
+    if combining(character):
+        return 0
+    return 2 if east_asian_width(character) in "WF" else 1
+
+
+def cut(text: str, most: int) -> str:
+    """Return a text of at most ``most`` columns; an ellipsis shows that it was longer."""
+    if columns_of(text) <= most:
+        return text
+    kept, columns = "", 0
+    for character in text:
+        columns += _columns_of_one(character)
+        if columns > most - 1:
+            break
+        kept += character
+    return f"{kept}…"
+
+
+def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Line]:
+    """Return the lines of a table: its head and its rows. Texts are cut so that it fits ``width`` columns."""
+    widths = [max(columns_of(row[at]) for row in (names, *rows)) for at in range(len(names))]
+    texts = [at for at, name in enumerate(names) if name not in _NUMBERS]
+    for at in texts:
+        widths[at] = min(widths[at], MAX_CELL)
+    for at in reversed(texts):
+        excess = sum(widths) + _GAP * (len(names) - 1) - width
+        widths[at] = min(widths[at], max(_MIN_CELL, widths[at] - max(0, excess)))
+    lines = []
+    for row in (names, *rows):
+        cells = (_cell(text, widths[at], right=at not in texts) for at, text in enumerate(row))
+        lines.append(Line((" " * _GAP).join(cells).rstrip(), is_head=row is names))
+    return lines
+
+
+def _cell(text: str, width: int, *, right: bool) -> str:
+    text = cut(text, width)
+    blanks = " " * (width - columns_of(text))
+    return blanks + text if right else text + blanks
