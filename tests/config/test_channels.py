@@ -64,6 +64,19 @@ def test_an_rdap_server_is_a_choice() -> None:
         assert read(f"[notify]\nrdap = '{server}'").rdap == server
 
 
+def test_a_weekly_report_needs_a_mail_channel() -> None:
+    """Reports are off by default and sent by mail only; a mail channel with mistakes is one."""
+    weekly = "[notify]\nreport = 'weekly'\n"
+    hook = "[[notify.hook]]\ncommand = ['/bin/true']\n"
+    missing = "notify.report: is sent by mail only, and there is no mail channel; fix: add [[notify.mail]]"
+
+    assert read(MAIL).report is None
+    assert read(weekly + MAIL).report == "weekly"
+    assert problems(weekly) == problems(weekly + hook) == [missing]
+    assert problems(weekly + "[[notify.mail]]\n") == ["notify.mail[0].to: is missing"]
+    assert problems("[notify]\nreport = 'daily'\n" + MAIL) == ['notify.report: must be one of "weekly"']
+
+
 def test_every_filter_is_read() -> None:
     """Events, rules, severity and quiet hours are values of their own types."""
     text = (

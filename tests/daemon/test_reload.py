@@ -105,6 +105,7 @@ VALUES: dict[str, object] = {
     "notify.apprise.tag": "oncall",
     "notify.apprise.command": "/opt/apprise",
     "notify.hook.command": ["/bin/true"],
+    "notify.report": "weekly",
     "store.path": "{folder}/other.db",
     "control.socket": "{folder}/other.sock",
     "metrics.listen": "127.0.0.1:9721",
@@ -214,6 +215,7 @@ class Reloading:
             "wire": daemon._reloader._pipeline.wire_asterisk,
             "rdap": side.notifier._rdap,
             "channels": [outbox.settings for outbox in side.notifier._outboxes],
+            "reports": side.notifier.report_channels,
         }
 
 

@@ -3,6 +3,9 @@
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from tests.report.test_summary import alarm as alarm_row
+from tests.report.test_summary import answers, ended, top
+
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import BEGAN, AlarmEvent
 from ringfence.model import (
@@ -13,9 +16,11 @@ from ringfence.model import (
     Proof,
     Service,
     Transport,
+    printable,
 )
 from ringfence.notify import notifications
 from ringfence.notify.outbox import Digest
+from ringfence.report.summary import summary_of
 
 WALL = 1_795_154_701.0
 """2026-11-20 06:05:01 UTC."""
@@ -55,6 +60,26 @@ def content(*collected: notifications.Notification) -> dict[str, Any]:
     for notification in collected:
         digest.add(notification)
     return {**digest.as_json(), "dropped": {"messages": 0, "events": 0}}
+
+
+def report_content(name: str = "alice") -> dict[str, Any]:
+    """Return the content of a report, in which a sender's text is everywhere that it can be."""
+    text = printable(name)
+    rows = [top("198.18.1.1", 9), top("198.18.2.1", 8)]
+    where = {"country": "DE", "asn": "AS64496", "organisation": text[:64]}
+    phone = alarm_row("phone.broken", "2026-11-20T00:00:00Z") | {"subject": text, "text": f"{text} fails"}
+    report = summary_of(
+        answers(
+            addresses=rows,
+            accounts=[top(text[:48], 6)],
+            alarms=[phone],
+            ended=[ended(601)],
+            locations={"198.18.1.1": where},
+        )
+    )
+    moment = "2026-11-21T06:00:00Z"
+    head = {"severity": "info", "first": moment, "last": moment, "total": 1, "counts": {"report": {"": 1}}}
+    return {**head, "events": [], "report": report, "dropped": {"messages": 0, "events": 0}}
 
 
 def hostile_content(name: str) -> dict[str, Any]:

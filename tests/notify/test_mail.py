@@ -1,14 +1,17 @@
 """Mail to a real SMTP server, by SMTP with and without TLS and login, and by a sendmail program."""
 
+import re
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Iterator
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.notify.samples import HOSTILE, WALL, ban, content, hostile_content
+from tests.notify.samples import HOSTILE, WALL, ban, content, hostile_content, report_content
 from tests.support.certificate import certificate_in
 from tests.support.peers import PASSWORD, Mailbox, free_port, mail_server, raw_server
 
@@ -16,6 +19,7 @@ from ringfence.config.channels import MailSettings
 from ringfence.config.converters import MailAddress, MailSecurity, Port, Text
 from ringfence.model import Secret
 from ringfence.notify import mail, notifications
+from ringfence.notify.report_message import page_of
 from ringfence.notify.sending import channel_as_json
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
@@ -74,6 +78,60 @@ def test_hostile_names_change_nothing(box: Mailbox, name: str) -> None:
     }  # fmt: skip
     assert box.recipients == [["admin@example.com", "root"]]
     assert all(line.isprintable() for line in found.get_content().split("\r\n"))
+
+
+def parts_of(mail: EmailMessage) -> tuple[str, EmailMessage]:
+    """Return the text of a report's mail, and its attachment."""
+    text, page = mail.iter_parts()
+    assert isinstance(page, EmailMessage)
+    return text.get_content().replace("\r\n", "\n"), page
+
+
+def elements(html: str) -> list[str]:
+    """Return the tags of a page, with their attributes."""
+    return re.findall(r"<[^>]*>", html)
+
+
+def test_a_report_has_its_page(box: Mailbox) -> None:
+    """A report is a text as the command prints it, and a page of HTML as an attachment."""
+    mail.send(settings(box.port), report_content(), "pbx1")
+    [found] = box.mails
+    text, page = parts_of(found)
+
+    assert found["Subject"] == "[ringfence pbx1] report of 7 days"
+    assert found.get_content_type() == "multipart/mixed"
+    assert text.startswith("ringfence on pbx1, report of 7 days\n\n2026-11-14 00:00 to 2026-11-21 00:00 UTC")
+    assert "\nalice           6\n" in text
+    assert (page.get_content_type(), page.get_filename()) == ("text/html", "report.html")
+    assert page.get_content_disposition() == "attachment"
+    assert "<h1>ringfence report</h1>" in page.get_content()
+
+
+def test_a_report_without_the_packages_of_the_page(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Jinja2 is missing, the report is text only."""
+    monkeypatch.delitem(sys.modules, "ringfence.web.report_page", raising=False)
+    monkeypatch.delitem(sys.modules, "ringfence.web.rendering", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    mail.send(settings(box.port), report_content(), "pbx1")
+    [found] = box.mails
+
+    assert found.get_content_type() == "text/plain"
+    assert "alice" in found.get_content()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_in_a_report_change_nothing(box: Mailbox, name: str) -> None:
+    """No name adds a header, a part, a control character or an element of HTML."""
+    mail.send(settings(box.port), report_content(name), "pbx1")
+    [found] = box.mails
+    text, page = parts_of(found)
+    html = page.get_content()
+
+    assert found["Bcc"] is None
+    assert box.recipients == [["admin@example.com", "root"]]
+    assert all(line.isprintable() and len(line) <= 80 for line in text.split("\n"))
+    assert all(line.isprintable() for line in html.replace("\r\n", "\n").split("\n"))
+    assert elements(html) == elements(page_of(report_content()) or "")
 
 
 @pytest.mark.parametrize("security", [MailSecurity.STARTTLS, MailSecurity.TLS])

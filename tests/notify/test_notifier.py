@@ -3,17 +3,19 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from structlog.testing import capture_logs
 from tests.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.clock import Clock
-from ringfence.config.channels import ChannelSettings, HookSettings, NotifySettings
-from ringfence.config.converters import Duration, Name, RdapServer, Text
+from ringfence.config.channels import ChannelSettings, HookSettings, MailSettings, NotifySettings
+from ringfence.config.converters import Duration, MailAddress, Name, RdapServer, ReportName, Text
 from ringfence.errors import ControlError
 from ringfence.notify import notifier as module
 from ringfence.notify.notifier import MAX_NAMED, Notifier
@@ -316,3 +318,76 @@ def test_taking_an_event_costs_little() -> None:
         desk.notifier.on_bans([one])
 
     assert time.process_time() - began < 0.3
+
+
+# -- reports
+
+
+def weekly(*names: str) -> NotifySettings:
+    """Return a configuration with a weekly report, mail channels and a hook."""
+    mails = tuple(MailSettings(name=Name(name), to=(MailAddress("root"),)) for name in names)
+    return NotifySettings(report=ReportName("weekly"), mail=mails, hook=(hook("hook"),))
+
+
+def test_reports_go_by_mail_only() -> None:
+    """Each mail channel sends a report, and no other channel; without the key there are none."""
+    desk = Desk()
+    assert desk.notifier.report_channels == []
+    desk.notifier.configure(evolve(weekly("one", "two"), report=None), ())
+    assert desk.notifier.report_channels == []
+    desk.notifier.configure(weekly("one", "two"), ())
+    assert desk.notifier.report_channels == ["one", "two"]
+    ended: list[str] = []
+
+    async def act() -> None:
+        for name in desk.notifier.report_channels:
+            desk.notifier.on_report(name, {"since": "x"}, partial(ended.append, name))
+            assert desk.notifier.has_report(name)
+        await desk.until(2)
+
+    desk.run(act)
+    assert [name for name, content in desk.sent if content["report"] == {"since": "x"}] == ["one", "two"]
+    assert ended == ["one", "two"]
+
+
+def test_a_report_that_hangs_delays_no_other_channel() -> None:
+    """Each channel has a task of its own, and the report of one is sent once."""
+    desk = Desk()
+    desk.notifier.configure(weekly("slow", "fast"), ())
+    desk.hanging = {"slow"}
+
+    async def act() -> None:
+        for name in desk.notifier.report_channels:
+            desk.notifier.on_report(name, {}, lambda: None)
+        desk.notifier.on_bans([ban()])
+        await desk.until(3)
+
+    desk.run(act)
+    assert sorted(name for name, _ in desk.sent) == ["fast", "hook", "slow"]
+
+
+def test_a_report_is_cancelled_with_its_key() -> None:
+    """A reload without the key, and one that makes the channel a hook, removes a report that waits."""
+    desk = Desk()
+    without = evolve(weekly("one"), report=None)
+    other = NotifySettings(report=ReportName("weekly"), hook=(hook("one"),))
+    for settings in (without, other):
+        desk.notifier.configure(weekly("one"), ())
+        desk.notifier.on_report("one", {}, lambda: None)
+        desk.notifier.configure(settings, ())
+        assert not desk.notifier.has_report("one")
+        desk.notifier.on_report("one", {}, lambda: None)  # it was made meanwhile
+        assert not desk.notifier.has_report("one")
+
+
+def test_a_report_that_the_stop_could_not_send_is_not_dropped() -> None:
+    """The next start makes it again, so the log does not count it."""
+    desk = Desk()
+    desk.notifier.configure(weekly("one"), ())
+    desk.answers = {"one": REFUSED}
+    desk.notifier.on_report("one", {}, lambda: None)
+    with capture_logs() as logged:
+        asyncio.run(desk.notifier.finish())
+
+    dropped = {entry["channel"]: entry["events"] for entry in logged if entry["event"] == "notify.dropped"}
+    assert dropped == {"one": 1}  # the event of the stop

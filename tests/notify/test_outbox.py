@@ -6,8 +6,8 @@ import pytest
 from tests.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.config.channels import HookSettings
-from ringfence.config.converters import Name, QuietHours, RuleName, Severity, Text, Topic
+from ringfence.config.channels import HookSettings, MailSettings
+from ringfence.config.converters import MailAddress, Name, QuietHours, RuleName, Severity, Text, Topic
 from ringfence.notify import notifications
 from ringfence.notify.outbox import KEPT, PROMPT, TRIES, Outbox
 
@@ -183,3 +183,94 @@ def test_an_empty_outbox_has_no_message(total: int) -> None:
     box = outbox()
     add_bans(box, total, 0.0)
     assert (box.take(1e9, NOON, last=True) is None) is (total == 0)
+
+
+# -- reports
+
+REPORT = {"total": 1, "report": {}}
+
+
+def mailbox(**changes: Any) -> Outbox:  # noqa: ANN401 - any key
+    """Return the outbox of a mail channel."""
+    return Outbox(MailSettings(to=(MailAddress("root"),), **changes))
+
+
+def test_a_report_passes_every_filter() -> None:
+    """It is a message of its own, at once, in quiet hours too, whatever events the channel wants."""
+    box, ended = mailbox(events=(), severity=Severity.CRITICAL, quiet=QuietHours(0, 360)), []
+    box.add_report(REPORT, lambda: ended.append(1))
+
+    assert box.waiting == 1
+    assert box.take(0.0, NIGHT) == {**REPORT, "dropped": {"messages": 0, "events": 0}}
+    assert box.has_report
+    assert ended == []
+    box.succeeded()
+    assert (ended, box.has_report, box.waiting, box.take(1e6, NOON)) == ([1], False, 0, None)
+
+
+def test_one_message_is_sent_at_a_time() -> None:
+    """Events wait while a report is sent, and a report waits while events are sent."""
+    box = mailbox()
+    add_bans(box, 1, 0.0)
+    assert box.take(60.0, NOON) is not None
+    box.add_report(REPORT, lambda: None)
+    assert box.take(61.0, NOON) is None
+    box.succeeded()
+    add_bans(box, 1, 61.0)
+    found = box.take(62.0, NOON)
+    assert found is not None
+    assert "report" in found
+    assert box.take(500.0, NOON) is None
+    box.succeeded()
+    found = box.take(500.0, NOON)
+    assert found is not None
+    assert found["counts"] == {"ban": {"guess": 1}}
+
+
+def test_a_report_that_fails_is_tried_and_dropped_as_other_messages() -> None:
+    """After the last try it is dropped and counted, and what waits is sent then."""
+    box, ended, now = mailbox(), [], 0.0
+    box.add_report(REPORT, lambda: ended.append(1))
+    add_bans(box, 3, 0.0)
+    for tried in range(TRIES):
+        assert ended == []
+        found = box.take(now, NOON)
+        assert found is not None
+        assert "report" in found
+        assert box.failed_with("refused", now) == (1 if tried == TRIES - 1 else 0)
+        assert box.take(now + 1, NOON) is None or tried == TRIES - 1
+        now += 700.0
+
+    assert ended == [1]
+    assert [str(one.code) for one in box.alarms] == ["notify.failing", "notify.dropped"]
+    assert box.waiting == 3
+    assert now < 2 * 3_600
+
+
+def test_a_report_does_not_delay_the_stop() -> None:
+    """At the stop the events are sent before a report that waits."""
+    box = mailbox()
+    box.add_report(REPORT, lambda: None)
+    add_bans(box, 1, 0.0)
+    found = box.take(0.0, NOON, last=True)
+    assert found is not None
+    assert "report" not in found
+    box.succeeded()
+    found = box.take(0.0, NOON, last=True)
+    assert found is not None
+    assert "report" in found
+
+
+def test_a_report_that_is_cancelled_is_not_tried_again() -> None:
+    """It does not wait any more; one that is being sent may still arrive."""
+    box, ended = mailbox(), []
+    for sending in (False, True):
+        box.add_report(REPORT, lambda: ended.append(1))
+        if sending:
+            assert box.take(0.0, NOON) is not None
+        box.cancel_report()
+        assert not box.has_report
+        if sending:
+            assert box.failed_with("refused", 0.0) == 0
+    assert box.take(1e6, NOON) is None
+    assert (ended, box.waiting) == ([], 0)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.notify.samples import WALL, ban, content
+from tests.notify.samples import WALL, ban, content, report_content
 from tests.support.mmdb import Record, write
-from tests.support.peers import free_port, raw_server
+from tests.support.peers import Mailbox, free_port, mail_server, raw_server
 from tests.support.registry import registry
 
 from ringfence.notify import notifications
@@ -56,6 +56,24 @@ def test_the_result_is_that_of_the_channel() -> None:
 
     assert send(hook(["/bin/true"])) == {"ok": True, "text": "/bin/true ended with 0"}
     assert send(mail(port)) == {"ok": False, "text": f"127.0.0.1:{port}: Connection refused"}
+
+
+def test_a_report_is_sent_by_the_child() -> None:
+    """The child writes the text and the page."""
+    with mail_server(Mailbox()) as box:
+        result = send({**mail(box.port, 20.0), "content": report_content()})
+
+    assert result == {"ok": True, "text": f"127.0.0.1:{box.port} accepted it"}
+    assert [part.get_content_type() for part in box.mails[0].iter_parts()] == ["text/plain", "text/html"]
+
+
+def test_the_child_does_not_load_the_page_or_rich() -> None:
+    """An ordinary message needs neither the live page nor the library of the terminal."""
+    heavy = {"rich", "jinja2", "starlette", "statistics"}
+    code = f"import ringfence.notify.sender, sys; print({heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+
+    assert done.stdout == "set()\n"
 
 
 def test_a_program_that_hangs_ends_in_time() -> None:

@@ -13,6 +13,7 @@ from ringfence.config.converters import (
     Port,
     QuietHours,
     RdapServer,
+    ReportName,
     RuleName,
     Severity,
     Text,
@@ -78,9 +79,13 @@ class HookSettings(ChannelSettings):
 
 @frozen
 class NotifySettings:
-    """``[notify]``: all channels, and the RDAP server that is asked for abuse contacts; None for none."""
+    """``[notify]``: all channels, and the RDAP server that is asked for abuse contacts; None for none.
+
+    With ``report``, mail channels send a report of each week.
+    """
 
     rdap: RdapServer | None = None
+    report: ReportName | None = None
     mail: tuple[MailSettings, ...] = Factory(tuple)
     apprise: tuple[AppriseSettings, ...] = Factory(tuple)
     hook: tuple[HookSettings, ...] = Factory(tuple)

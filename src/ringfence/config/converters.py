@@ -48,6 +48,7 @@ Region = NewType("Region", str)
 Interface = NewType("Interface", str)
 ScopeName = NewType("ScopeName", str)
 TimesName = NewType("TimesName", str)
+ReportName = NewType("ReportName", str)
 Rate = NewType("Rate", int)
 Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
@@ -358,6 +359,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     BackendName: _one_of(BACKENDS),
     ScopeName: _one_of(("all", "sip")),
     TimesName: _one_of(("utc", "local")),
+    ReportName | None: _one_of(("weekly",)),
     BanAction: lambda value, kind: BanAction(_one_of(tuple(BanAction))(value, kind)),
     LimitMode: lambda value, kind: LimitMode(_one_of(tuple(LimitMode))(value, kind)),
     Rate: _whole(1, MAX_RATE),

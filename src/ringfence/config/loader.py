@@ -175,6 +175,7 @@ def parse(
     problems += _without_a_map(settings, tree)
     problems += _exposed(settings)
     problems += channel_problems(settings.notify)
+    problems += _report_without_mail(settings, tree)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     problems += missing
     notify, unreadable = with_passwords(settings.notify) if secrets else (settings.notify, [])
@@ -443,6 +444,14 @@ def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
         for side, countries in (("allow", settings.allow.countries), ("deny", settings.deny.countries))
         if countries
     ]
+
+
+def _report_without_mail(settings: Settings, tree: Mapping[str, object]) -> list[str]:
+    """Return a problem if reports are to be sent without a mail channel; one with mistakes counts as one."""
+    notify = tree.get("notify")
+    if settings.notify.report is None or (isinstance(notify, Mapping) and notify.get("mail")):
+        return []
+    return ["notify.report: is sent by mail only, and there is no mail channel; fix: add [[notify.mail]]"]
 
 
 def _exposed(settings: Settings) -> list[str]:

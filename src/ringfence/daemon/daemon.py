@@ -41,6 +41,7 @@ from ringfence.daemon.startup_wait import StartupWait
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.daemon.timeline_recorder import TimelineRecorder
 from ringfence.daemon.tops import TopCounts, TopRequests
+from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
 from ringfence.notify.notifier import Notifier
@@ -94,6 +95,7 @@ class Daemon:
         status: StatusCollector,
         requests: RequestHandlers,
         recorders: Recorders,
+        reports: WeeklyReports,
     ) -> None:
         self._side = side
         self._startup = startup
@@ -104,6 +106,7 @@ class Daemon:
         self._status = status
         self._requests = requests
         self._recorders = recorders
+        self._reports = reports
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -165,6 +168,7 @@ class Daemon:
             every(ALARMS_EVERY, side.kept_alarms.save),
             every(RETRY_EVERY, side.manager.retry_switch_on),
             every(PURGE_EVERY, side.store_watch.purge),
+            self._reports.run(),
             *self._recorders.jobs(),
             self._read_counters(),
             _feed_watchdog(),
@@ -224,7 +228,10 @@ def build_daemon(
     startup = StartupWait(side.friends, sources, effects, reloader, clock)
     recorders = Recorders(TimelineRecorder(side.detector, side.enforcer, side.store, clock), tops, metrics)
     requests = RequestHandlers(side, status.collect, failures, TopRequests(side, tops))
-    return Daemon(side, startup, floods, sources, reloader, connections, status, requests, recorders)
+    answers = {**requests.handlers(), "history": recorders.timeline.answer}
+    collector = ReportCollector(side, answers, lambda: reloader.settings.geo.database or ())
+    reports = WeeklyReports(side.notifier, side.store, collector.collect, clock)
+    return Daemon(side, startup, floods, sources, reloader, connections, status, requests, recorders, reports)
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:

@@ -1,6 +1,6 @@
 """Sends messages as mail, by an SMTP server or by the host's ``sendmail``.
 
-The text is plain, without HTML.
+The text is plain, without HTML. A report has a page of HTML as an attachment.
 """
 
 import smtplib
@@ -16,6 +16,7 @@ from typing import Any
 
 from ringfence.notify.message import compose
 from ringfence.notify.programs import run
+from ringfence.notify.report_message import compose_report, page_of
 
 GOODBYE = 2.0
 """Seconds that the server has to answer QUIT, after it has accepted the message."""
@@ -44,7 +45,8 @@ def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> s
 
 
 def _mail(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> EmailMessage:
-    message = compose(content, host)
+    is_report = "report" in content
+    message = compose_report(content, host) if is_report else compose(content, host)
     mail = EmailMessage(policy=SMTP)
     mail["From"] = Address(
         display_name="ringfence", addr_spec=channel["sender"] or f"ringfence@{_domain(host)}"
@@ -55,6 +57,8 @@ def _mail(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> 
     mail["Message-ID"] = make_msgid("ringfence", _domain(host))
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers by vacation programs
     mail.set_content(message.body)
+    if is_report and (page := page_of(content)) is not None:
+        mail.add_attachment(page, subtype="html", filename="report.html")
     return mail
 
 

@@ -48,14 +48,20 @@ def compose(content: Mapping[str, Any], host: str, escape: Escape = str) -> Mess
     for topic, counts in content["counts"].items():
         mine = [event for event in events if event["event"] == topic]
         lines += ["", *_part(topic, counts, mine, escape)]
-    if content.get("dropped", {}).get("messages"):
-        dropped = content["dropped"]
-        lost = _counted(dropped["messages"], "earlier message", "earlier messages")
-        lines += ["", f"{lost} with {dropped['events']} events could not be sent."]
+    lines += dropped_lines(content)
     if content["total"] == 1 and events:
         return Message(f"{head} {_title(events[0], escape)}", "\n".join(lines) + "\n")
     parts = (_counted(sum(counts.values()), *_NOUNS[topic]) for topic, counts in content["counts"].items())
     return Message(f"{head} {', '.join(parts)}", "\n".join(lines) + "\n")
+
+
+def dropped_lines(content: Mapping[str, Any]) -> list[str]:
+    """Return the lines about earlier messages that were dropped."""
+    dropped = content.get("dropped", {})
+    if not dropped.get("messages"):
+        return []
+    lost = _counted(dropped["messages"], "earlier message", "earlier messages")
+    return ["", f"{lost} with {dropped['events']} events could not be sent."]
 
 
 def _part(topic: str, counts: Mapping[str, int], events: list[Event], escape: Escape) -> Iterator[str]:

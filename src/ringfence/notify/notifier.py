@@ -16,7 +16,7 @@ import structlog
 from ringfence.alarm_codes import Alarm
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
 from ringfence.clock import Clock
-from ringfence.config.channels import ChannelSettings, NotifySettings
+from ringfence.config.channels import ChannelSettings, MailSettings, NotifySettings
 from ringfence.config.converters import Severity, Topic
 from ringfence.errors import ControlError
 from ringfence.model import Ban, rfc3339
@@ -59,6 +59,7 @@ class Notifier:
         self._host = socket.gethostname()
         self._databases = tuple(databases)
         self._rdap = settings.rdap
+        self._sends_reports = settings.report is not None
         self._outboxes = [Outbox(channel) for channel in settings.channels]
         self._stop_by: float | None = None
         self._log = structlog.get_logger()
@@ -77,6 +78,10 @@ class Notifier:
         ]
         for outbox, channel in zip(self._outboxes, settings.channels, strict=True):
             outbox.configure(channel, self._clock.mono())
+        self._sends_reports = settings.report is not None
+        for outbox in self._outboxes:
+            if outbox.settings.name not in self.report_channels:
+                outbox.cancel_report()
         self._log_dropped(before.values())
 
     # -- events
@@ -106,6 +111,31 @@ class Notifier:
         now = self._clock.mono()
         for outbox in self._outboxes:
             outbox.add(notification, now)
+
+    # -- reports
+
+    @property
+    def report_channels(self) -> list[str]:
+        """The names of the channels that send reports: those by mail, if the configuration asks for it."""
+        if not self._sends_reports:
+            return []
+        return [box.settings.name for box in self._outboxes if isinstance(box.settings, MailSettings)]
+
+    def has_report(self, name: str) -> bool:
+        """Whether a channel has a report that is not delivered or dropped yet."""
+        return any(box.has_report for box in self._outboxes if box.settings.name == name)
+
+    def on_report(self, name: str, report: Mapping[str, object], ended: Callable[[], None]) -> None:
+        """Send a report by one channel; ``ended`` is called when it is delivered or dropped.
+
+        A channel that a reload has removed while the report was made gets none.
+        """
+        moment = rfc3339(self._clock.wall())
+        head = {"severity": str(Severity.INFO), "first": moment, "last": moment, "total": 1}
+        content = {**head, "counts": {"report": {"": 1}}, "events": [], "report": report}
+        for outbox in self._outboxes:
+            if outbox.settings.name == name and name in self.report_channels:
+                outbox.add_report(content, ended)
 
     # -- sending
 
@@ -152,10 +182,13 @@ class Notifier:
         self._log_dropped(self._outboxes)
 
     def _log_dropped(self, outboxes: Iterable[Outbox]) -> None:
-        """Log for each outbox the number of its events, which will not be sent."""
+        """Log for each outbox the number of its events, which will not be sent.
+
+        A report is not lost: the next start makes it again.
+        """
         for outbox in outboxes:
-            if outbox.waiting:
-                self._log.error("notify.dropped", channel=outbox.settings.name, events=outbox.waiting)
+            if dropped := outbox.waiting - outbox.has_report:
+                self._log.error("notify.dropped", channel=outbox.settings.name, events=dropped)
 
     async def _empty(self, outbox: Outbox) -> None:
         """Send the events of an outbox, until it is empty or an attempt fails."""

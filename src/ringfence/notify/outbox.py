@@ -7,14 +7,16 @@ messages. A message that fails is tried ``TRIES`` times, with growing pauses, an
 Meanwhile the next digest collects events. In the channel's quiet hours a digest waits, unless it has a
 critical event.
 
+A report of a week waits beside the digest. It is a message of its own, and no filter applies to it.
+
 Nothing here reads a clock: the argument ``now`` is in monotonic seconds.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Backoff
@@ -75,10 +77,14 @@ class Digest:
 
 @frozen
 class Waiting:
-    """A message that is being sent or tried again: its content, and its number of events."""
+    """A message that is being sent or tried again: its content, and its number of events.
+
+    A report has ``ended``, which is called when it is delivered or dropped.
+    """
 
     content: Mapping[str, object]
     total: int
+    ended: Callable[[], None] | None = None
 
 
 class Outbox:
@@ -94,6 +100,7 @@ class Outbox:
         self._due = inf
         self._next_message = -inf
         self._message: Waiting | None = None
+        self._report: Waiting | None = None
         self._is_sending = False
         self._failures = 0
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -130,7 +137,23 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """The number of events that are not delivered yet."""
-        return self._digest.total + (self._message.total if self._message else 0)
+        messages = (self._message, self._report)
+        return self._digest.total + sum(message.total for message in messages if message is not None)
+
+    @property
+    def has_report(self) -> bool:
+        """Whether a report waits or is being sent."""
+        return self._report is not None or (self._message is not None and self._message.ended is not None)
+
+    def add_report(self, content: Mapping[str, object], ended: Callable[[], None]) -> None:
+        """Add a report; ``ended`` is called when it is delivered or dropped."""
+        self._report = Waiting(content, 1, ended)
+
+    def cancel_report(self) -> None:
+        """Remove a report that waits; one that is being sent is not tried again."""
+        self._report = None
+        if self._message is not None and self._message.ended is not None:
+            self._message = None
 
     def take(self, now: float, minute: int, *, last: bool = False) -> Mapping[str, object] | None:
         """Return the content of the message to send now; None if none is due, or one is being sent.
@@ -141,13 +164,23 @@ class Outbox:
         """
         if self._is_sending:
             return None
-        if self._message is None and (last or self._is_due(now, minute)):
-            self._next_message = now + self.settings.digest
-            self._message = self._close_digest()
-        elif self._message is not None and now < self._retry_at and not last:
+        if self._message is None:
+            self._message = self._next(now, minute, last=last)
+        elif now < self._retry_at and not last:
             return None
         self._is_sending = self._message is not None
         return self._message.content if self._message is not None else None
+
+    def _next(self, now: float, minute: int, *, last: bool) -> Waiting | None:
+        """Return a new message, if one is due: the report first, except at the daemon's stop."""
+        report = self._report
+        if report is not None and not (last and self._digest.total):
+            self._report = None
+            return evolve(report, content={**report.content, "dropped": self._lost()})
+        if last or self._is_due(now, minute):
+            self._next_message = now + self.settings.digest
+            return self._close_digest()
+        return None
 
     def _is_due(self, now: float, minute: int) -> bool:
         if now < max(self._due, self._next_message):
@@ -158,14 +191,18 @@ class Outbox:
     def _close_digest(self) -> Waiting | None:
         if not self._digest.total:
             return None
-        lost = {"messages": self.dropped_messages, "events": self.dropped_events}
-        waiting = Waiting({**self._digest.as_json(), "dropped": lost}, self._digest.total)
+        waiting = Waiting({**self._digest.as_json(), "dropped": self._lost()}, self._digest.total)
         self._digest, self._due = Digest(), inf
         return waiting
+
+    def _lost(self) -> dict[str, int]:
+        return {"messages": self.dropped_messages, "events": self.dropped_events}
 
     def succeeded(self) -> None:
         """Record that the message was delivered."""
         self.sent += 1
+        if self._message is not None and self._message.ended is not None:
+            self._message.ended()
         self._message, self._is_sending, self._failures, self.error = None, False, 0, ""
         self.dropped_messages = self.dropped_events = 0
         self._backoff.reset()
@@ -185,6 +222,8 @@ class Outbox:
         self._retry_at = now + self._backoff.next()
         if self._failures % TRIES or self._message is None:
             return 0
+        if self._message.ended is not None:
+            self._message.ended()
         dropped, self._message = self._message.total, None
         self.dropped_messages += 1
         self.dropped_events += dropped

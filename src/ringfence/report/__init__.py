@@ -1,5 +1,6 @@
 """The report of a period: which attempts were made, by which addresses, and what ringfence did about them.
 
 ``summary`` computes the report from the daemon's answers. If no daemon runs, the command ``ringfence report``
-reads equal answers from the database. It prints the report; ``web.report_page`` makes a page of HTML from it.
+reads equal answers from the database. ``text`` writes the report as text, for the command and for mails, and
+``web.report_page`` makes a page of HTML from it. ``schedule`` computes when a weekly report is due.
 """

@@ -36,6 +36,7 @@ from ringfence.store.file import (
 from ringfence.store.friends import FriendTable
 from ringfence.store.names import SavedNames
 from ringfence.store.records import Records
+from ringfence.store.reports import SavedReports
 from ringfence.store.state import SavedState
 from ringfence.store.timeline import Timeline
 from ringfence.store.tops import TopTable
@@ -68,6 +69,7 @@ class Store:
         self.best_effort = BestEffort(connection.path, later)
         self.records = Records(self.bans, self.state, self.best_effort)
         self.names = SavedNames(self.state, self.best_effort)
+        self.reports = SavedReports(self.state, self.best_effort)
         self._connection = connection
         self._damage = damage
 

@@ -1,0 +1,164 @@
+"""The weekly report by mail: made each Monday of the last seven days, and given to each mail channel.
+
+It is made of the same answers as ``ringfence report``. The time of a channel's last report is recorded when
+the report was delivered, or dropped after several failures.
+"""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ringfence import control
+from ringfence.alarms import AlarmRecord
+from ringfence.clock import Clock
+from ringfence.control import Encoded
+from ringfence.daemon.alarm_requests import MOST_PAST
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.past_bans import past_bans
+from ringfence.errors import RingfenceError, StoreError
+from ringfence.notify.notifications import MAX_TEXT, shown
+from ringfence.notify.notifier import Notifier
+from ringfence.report.schedule import WEEK, WeeklySchedule
+from ringfence.store.database import Store
+
+LOOK_EVERY = 5.0
+RETRY_AFTER = 3_600.0
+"""Seconds after which a report that could not be made is tried again."""
+
+Document = dict[str, Any]
+
+
+class ReportCollector:
+    """Makes the report of the last seven days from the answers of ``handlers``, as commands get them.
+
+    ``databases`` returns the paths of the databases of ``[geo]``.
+    """
+
+    def __init__(
+        self,
+        side: FirewallSide,
+        handlers: Mapping[str, control.Handler],
+        databases: Callable[[], Sequence[Path]],
+    ) -> None:
+        self._side = side
+        self._handlers = handlers
+        self._databases = databases
+
+    async def collect(self) -> Document:
+        """Return the report; raise RingfenceError. Threads read the database and compute the report."""
+        addresses = await self._answer("tops", kind="addresses", seconds=WEEK)
+        accounts = await self._answer("tops", kind="accounts", seconds=WEEK)
+        history = await self._answer("history", seconds=WEEK)
+        status = await self._answer("status")
+        active = self._side.alarms.records()
+        return await asyncio.to_thread(self._summary, history, addresses, accounts, active, status)
+
+    async def _answer(self, do: str, **request: object) -> Any:  # noqa: ANN401 - as the daemon answers
+        found = self._handlers[do](request)
+        if inspect.isawaitable(found):
+            found = await found
+        if isinstance(found, Encoded):
+            parts = found.parts
+            return await asyncio.to_thread(lambda: json.loads(b"".join(parts)))
+        return found
+
+    def _summary(
+        self,
+        history: Document,
+        addresses: list[Document],
+        accounts: list[Document],
+        active: Iterable[AlarmRecord],
+        status: Document,
+    ) -> Document:
+        from ringfence.report.locations import locations_by_name  # noqa: PLC0415 - loaded once a week
+        from ringfence.report.summary import ReportAnswers, summary_of  # noqa: PLC0415 - loaded once a week
+
+        store, now = self._side.store, self._side.clock.wall()
+        alarms = [*active, *store.alarms.past(now - WEEK, MOST_PAST)]
+        return summary_of(
+            ReportAnswers(
+                history,
+                [*past_bans(store.bans, now - WEEK, now, None)],
+                addresses,
+                accounts,
+                [_shortened(record.as_json()) for record in alarms],
+                status,
+                locations_by_name(self._databases(), addresses),
+            )
+        )
+
+
+def _shortened(row: Document) -> Document:
+    """Return an alarm with texts as long as in other messages: an account may have 64 KB."""
+    return row | {key: shown(row[key], MAX_TEXT) for key in ("subject", "text")}
+
+
+class WeeklyReports:
+    """Has the report made when it is due for a channel, and passes it to the notifier."""
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        store: Store,
+        collect: Callable[[], Awaitable[Document]],
+        clock: Clock,
+    ) -> None:
+        self._notifier = notifier
+        self._store = store
+        self._collect = collect
+        self._clock = clock
+        self._schedules = {name: WeeklySchedule(last) for name, last in store.reports.load().items()}
+        self._retry_at = clock.mono()
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Look regularly whether a report is due, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            await self.look()
+
+    async def look(self) -> None:
+        """Make the report and pass it on, if it is due for a channel."""
+        names, now = self._notifier.report_channels, self._clock.wall()
+        self._follow(names, now)
+        due = [
+            name
+            for name in names
+            if self._schedules[name].is_due(now) and not self._notifier.has_report(name)
+        ]
+        if due and self._clock.mono() >= self._retry_at and (report := await self._collected()) is not None:
+            for name in due:
+                self._notifier.on_report(name, report, partial(self._ended, name))
+
+    async def _collected(self) -> Document | None:
+        """Return the report; None if it cannot be made now, which is logged."""
+        try:
+            return await self._collect()
+        except RingfenceError as error:
+            if isinstance(error, StoreError):
+                self._store.best_effort.report(error)
+            self._log.error("report.failed", error=str(error))
+        except Exception:  # noqa: BLE001 - a defect is logged in full, and does not stop the daemon
+            self._log.exception("report.defect")
+        self._retry_at = self._clock.mono() + RETRY_AFTER
+        return None
+
+    def _follow(self, names: Sequence[str], now: float) -> None:
+        """Begin with channels that are new, and forget those that are gone."""
+        if self._schedules.keys() != set(names):
+            self._schedules = {name: self._schedules.get(name) or WeeklySchedule(now) for name in names}
+            self._save()
+
+    def _ended(self, name: str) -> None:
+        if name in self._schedules:
+            self._schedules[name].done(self._clock.wall())
+            self._save()
+
+    def _save(self) -> None:
+        self._store.reports.save({name: schedule.last for name, schedule in self._schedules.items()})

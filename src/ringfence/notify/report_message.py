@@ -1,0 +1,37 @@
+"""The report of a week as a mail: the text that ``ringfence report`` prints, and its page of HTML."""
+
+from collections.abc import Mapping
+from textwrap import wrap
+from typing import Any
+
+from ringfence.model import printable
+from ringfence.notify.message import Message, dropped_lines
+from ringfence.report.layout import Line, TextForm
+from ringfence.report.text import report_lines
+
+_FORM = TextForm()
+
+
+def compose_report(content: Mapping[str, Any], host: str) -> Message:
+    """Return the report as text, in UTC, with lines of at most 80 columns."""
+    lines = [f"ringfence on {host}, report of 7 days", ""]
+    for line in report_lines(content["report"], _FORM):
+        lines += _wrapped(line)
+    lines += dropped_lines(content)
+    return Message(f"[ringfence {host}] report of 7 days", "\n".join(lines) + "\n")
+
+
+def _wrapped(line: Line) -> list[str]:
+    text = printable(line.text)
+    if len(text) <= _FORM.width:
+        return [text]
+    return wrap(text, _FORM.width, subsequent_indent=" " * line.indent, break_on_hyphens=False)
+
+
+def page_of(content: Mapping[str, Any]) -> str | None:
+    """Return the report as one page of HTML; None if the live page's packages are not installed."""
+    try:
+        from ringfence.web.report_page import report_page  # noqa: PLC0415 - it may be missing, and is slow
+    except ModuleNotFoundError:
+        return None
+    return report_page(content["report"])

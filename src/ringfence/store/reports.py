@@ -1,0 +1,32 @@
+"""When each channel sent its last weekly report, so that a restart neither repeats nor loses one."""
+
+import json
+from collections.abc import Mapping
+
+from ringfence.errors import StoreError
+from ringfence.store.best_effort import BestEffort
+from ringfence.store.state import SavedState
+
+_FACT = "reports"
+
+
+class SavedReports:
+    """The times of the last reports in ``state``, read and written as far as possible."""
+
+    def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
+        self._state = state
+        self._best_effort = best_effort
+
+    def load(self) -> dict[str, float]:
+        """Return the time of the last report of each channel; nothing if they are unreadable."""
+        try:
+            times = json.loads(self._best_effort.read(lambda: self._state.fact(_FACT), None) or "{}")
+            return {name: float(time) for name, time in times.items()}
+        except (ValueError, TypeError, AttributeError) as error:  # edited by hand
+            self._best_effort.report(StoreError(f"the recorded times of reports are invalid: {error}"))
+            return {}
+
+    def save(self, times: Mapping[str, float]) -> None:
+        """Record the time of the last report of each channel."""
+        text = json.dumps(dict(times)) if times else None
+        self._best_effort.write(lambda: self._state.set_fact(_FACT, text))

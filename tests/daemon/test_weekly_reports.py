@@ -1,0 +1,261 @@
+"""The weekly report: when it is made, of what, and by which channels it is sent."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from structlog.testing import capture_logs
+from tests.daemon.test_requests import Office as Requests
+from tests.notify.samples import HOSTILE
+from tests.support.amiserver import Script
+from tests.support.attempts import ATTEMPT
+from tests.support.captures import capture
+from tests.support.daemon import GRANTED, Guard, ami_server, until
+from tests.support.kept import Kept
+from tests.support.peers import Mailbox, mail_server
+from tests.support.world import START
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.bans.unban import unban
+from ringfence.config.channels import ChannelSettings, MailSettings, NotifySettings
+from ringfence.config.converters import Duration, MailAddress, Name, ReportName
+from ringfence.daemon.timeline_recorder import TimelineRecorder
+from ringfence.daemon.tops import TopCounts, TopRequests
+from ringfence.daemon.weekly_reports import RETRY_AFTER, ReportCollector, WeeklyReports
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.errors import StoreError
+from ringfence.notify.notifier import Notifier
+from ringfence.notify.outbox import TRIES
+from ringfence.notify.report_message import compose_report, page_of
+from ringfence.notify.sending import Delivery
+from ringfence.report.schedule import WEEK, next_report
+from ringfence.store.database import Store
+
+GUESSER = "198.18.1.101"
+GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
+MONDAY = next_report(START)
+DAY = 86_400.0
+
+
+def weekly(*names: str) -> NotifySettings:
+    """Return a configuration with a weekly report and these mail channels."""
+    mails = (MailSettings(name=Name(name), to=(MailAddress("root"),), digest=Duration(1.0)) for name in names)
+    return NotifySettings(report=ReportName("weekly"), mail=tuple(mails))
+
+
+class Office:
+    """The reports of a daemon that a test starts again, with a clock and a sender of the test."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+        self.ok = True
+        self.error: Exception | None = None
+        self.sent: list[tuple[str, float]] = []
+        self.settings = weekly("mail")
+        self.start()
+
+    def start(self) -> None:
+        """Begin as after a start of the daemon."""
+        self.notifier = Notifier(self.settings, (), self.kept.clock, sender=self._send)
+        self.reports = WeeklyReports(self.notifier, self.kept.store, self._collect, self.kept.clock)
+
+    async def _collect(self) -> dict[str, Any]:
+        if self.error is not None:
+            raise self.error
+        return {"made": self.kept.now}
+
+    async def _send(self, channel: ChannelSettings, content: Mapping[str, object], *_: object) -> Delivery:
+        report = content["report"]
+        assert isinstance(report, dict)
+        self.sent.append((channel.name, report["made"]))
+        return Delivery(ok=self.ok, text="")
+
+    def look(self, now: float) -> None:
+        """Look for reports at a time, and send what is due."""
+        self.kept.now = now
+        asyncio.run(self._look())
+
+    async def _look(self) -> None:
+        await self.reports.look()
+        for outbox, content in self.notifier._due():
+            await self.notifier._deliver(outbox, content)
+
+
+@pytest.fixture(name="office")
+def _office(kept: Kept) -> Office:
+    """Return reports that were never sent."""
+    return Office(kept)
+
+
+def test_the_first_report_comes_on_the_first_monday(office: Office) -> None:
+    """The first one comes on the first Monday after the key was set, and then one each week."""
+    for now in (START, MONDAY - 1, MONDAY, MONDAY + 5, MONDAY + DAY, MONDAY + WEEK + 7_200):
+        office.look(now)
+
+    assert office.sent == [("mail", MONDAY), ("mail", MONDAY + WEEK + 7_200)]
+
+
+def test_a_restart_neither_repeats_nor_loses_a_report(office: Office) -> None:
+    """The time of the last report is in the database, and that of the first start."""
+    office.look(START)
+    office.start()
+    office.look(MONDAY + 60)
+    office.start()
+    office.look(MONDAY + 120)
+    assert office.sent == [("mail", MONDAY + 60)]
+
+    office.start()  # the daemon did not run for three weeks
+    office.look(MONDAY + 3 * WEEK + 2 * DAY)
+    office.look(MONDAY + 3 * WEEK + 3 * DAY)
+    assert office.sent[1:] == [("mail", MONDAY + 3 * WEEK + 2 * DAY)]
+
+
+def test_a_report_that_was_not_delivered_is_made_again_after_a_restart(office: Office) -> None:
+    """A report that still waits at the stop is not lost."""
+    office.look(START)
+    office.ok = False
+    office.look(MONDAY)
+    office.ok = True
+    office.start()
+    office.look(MONDAY + 60)
+    office.start()
+    office.look(MONDAY + 120)
+
+    assert office.sent == [("mail", MONDAY), ("mail", MONDAY + 60)]
+
+
+def test_a_report_that_is_dropped_is_not_made_again(office: Office) -> None:
+    """After the last try the next report is that of the next Monday, and an alarm counts the drop."""
+    office.look(START)
+    office.ok = False
+    with capture_logs():
+        for number in range(TRIES + 5):
+            office.look(MONDAY + number * 700)
+
+    assert office.sent == [("mail", MONDAY)] * TRIES
+    assert "notify.dropped" in {str(alarm.code) for alarm in office.notifier.alarms}
+
+
+def test_each_channel_has_its_own_time(office: Office) -> None:
+    """A channel that is added gets its first report on its first Monday; one that is removed is forgotten."""
+    office.look(START)
+    office.look(MONDAY)
+    office.notifier.configure(weekly("mail", "oncall"), ())
+    office.look(MONDAY + 60)
+    office.look(MONDAY + WEEK)
+    assert office.sent[1:] == [("mail", MONDAY + WEEK), ("oncall", MONDAY + WEEK)]
+    office.notifier.configure(NotifySettings(), ())
+    office.look(MONDAY + WEEK + 60)
+
+    assert office.kept.store.reports.load() == {}
+
+
+@pytest.mark.parametrize("error", [StoreError("disk I/O error"), ZeroDivisionError()])
+def test_a_report_that_cannot_be_made_is_tried_again(office: Office, error: Exception) -> None:
+    """The error is logged, does not end the daemon, and the report is made an hour later."""
+    office.look(START)
+    office.error = error
+    with capture_logs() as logged:
+        office.look(MONDAY)
+        office.look(MONDAY + 60)
+    office.error = None
+    office.look(MONDAY + 120)
+    assert office.sent == []
+    office.look(MONDAY + RETRY_AFTER)
+
+    assert office.sent == [("mail", MONDAY + RETRY_AFTER)]
+    events = [entry["event"] for entry in logged if entry["event"].startswith("report.")]
+    assert events == ["report.failed" if isinstance(error, StoreError) else "report.defect"]
+    assert ("disk" in office.kept.store.best_effort.error) is isinstance(error, StoreError)
+
+
+def collected(kept: Kept, names: Sequence[str]) -> dict[str, Any]:
+    """Return the report of guesses at these accounts, of which each has a phone that needs a person."""
+    side = kept.side
+    counts = TopCounts(side.store.tops, side.store.best_effort, side.clock.wall)
+    timeline = TimelineRecorder(kept.detector, kept.enforcer, kept.store, kept.clock)
+    handlers = {
+        **Requests(kept).handlers,
+        **TopRequests(side, counts).handlers(),
+        "history": timeline.answer,
+    }
+    for name in names:
+        attempt = evolve(ATTEMPT, account=name)
+        counts.on_judgement(Judgement(attempt, ip_network(GUESSER), Disposition.COUNTED))
+        kept.alarms.activate(AlarmCode.PHONE_BROKEN, name, f"{name} fails")
+    kept.ban(GUESSER)
+    kept.now += 60.0
+    asyncio.run(unban(kept.enforcer, [ip_network(GUESSER)]))
+    return asyncio.run(ReportCollector(side, handlers, lambda: ()).collect())
+
+
+def test_the_report_is_made_of_the_answers(kept: Kept) -> None:
+    """It has the attempts, the bans that ended, the phones and the dropped packets, and can be sent."""
+    found = collected(kept, ["alice", "alice", "bob"])
+
+    assert json.loads(json.dumps(found)) == found
+    assert [(row["name"], row["attempts"]) for row in found["accounts"]] == [("alice", 2), ("bob", 1)]
+    assert [(row["name"], row["attempts"]) for row in found["addresses"]] == [(GUESSER, 3)]
+    assert [row["subject"] for row in found["phones"]] == ["alice", "bob"]
+    assert (found["held"]["bans"], found["held"]["ends"]) == (1, {"removed": 1})
+    assert found["dropped"]["limiter"] == 0
+    assert found["history"]["totals"]["bans"] == {"admin": 1}
+
+
+def tags(page: str) -> set[str]:
+    """Return the names of the elements of a page."""
+    return set(re.findall(r"<(\w+)", page))
+
+
+def test_hostile_names_are_escaped_in_the_answers(kept: Kept) -> None:
+    """No account name adds a line, a control character or an element to the text and to the page."""
+    found = {"report": collected(kept, HOSTILE)}
+    text, page = compose_report(found, "pbx1").body, page_of(found)
+
+    assert page is not None
+    for part in (text, page):
+        assert all(line.isprintable() for line in part.split("\n"))
+        assert "\\x1b[2J" in part
+    assert max(map(len, text.split("\n"))) <= 80
+    assert len(text) < 10_000
+    assert tags(page) == tags(page_of({"report": collected(kept, ["alice"])}) or "")
+
+
+def test_a_mail_of_a_running_daemon(tmp_path: Path) -> None:
+    """A daemon that did not run on Monday sends the report of the last seven days soon after its start."""
+    with (
+        mail_server(Mailbox()) as box,
+        ami_server(Script(play=[GRANTED, GUESSES])) as pbx,
+    ):
+        mail = {"to": ["root"], "port": box.port, "events": ["unban"], "timeout": "60s"}
+        guard = Guard(
+            tmp_path,
+            ami={"port": pbx.port},
+            rules={"guess": {"attempts": 3}},
+            notify={"report": "weekly", "mail": [mail]},
+        )
+        with guard:
+            until(lambda: guard.banned() == {GUESSER}, "the ban")
+        began = time.time()
+        with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+            store.reports.save({"mail": began - WEEK - DAY})
+        with guard:
+            until(lambda: box.mails, "the report", seconds=60)
+            until(lambda: guard.status()["notify"][0]["sent"] == 1, "the answer")
+        [found] = box.mails
+        text, page = (part.get_content() for part in found.iter_parts())
+
+    assert found["Subject"].endswith("] report of 7 days")
+    for part in (text, page):
+        assert GUESSER in part
+        assert "alice" in part
+    assert "limiter dropped 0 packets" in text
+    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+        assert store.reports.load()["mail"] >= began

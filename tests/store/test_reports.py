@@ -1,0 +1,26 @@
+"""When each channel sent its last weekly report."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from ringfence.store.database import Store
+
+
+def test_times_are_read_as_they_were_recorded(store: Store) -> None:
+    """The latest times of all channels are returned; at first, and after the last channel, there are none."""
+    assert store.reports.load() == {}
+    for times in ({"mail": 1.5}, {"mail": 2.5, "oncall": 3.0}):
+        store.reports.save(times)
+        assert store.reports.load() == times
+
+    store.reports.save({})
+    assert store.state.fact("reports") is None
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": "soon"}', '{"a": []}'])
+def test_times_edited_by_hand_are_reported(store: Store, text: str) -> None:
+    """Invalid text counts as no times, and the error is shown."""
+    store.state.set_fact("reports", text)
+    with capture_logs():
+        assert store.reports.load() == {}
+    assert "the recorded times of reports are invalid" in store.best_effort.error
