@@ -26,7 +26,7 @@ class ActiveBans:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._until: dict[_BanKey, float] = {}
-        self._ends: list[tuple[float, int, _BanKey]] = []  # a heap of ends of bans
+        self._ends: list[tuple[float, int, _BanKey]] = []  # a heap of the ends of bans, also of replaced ends
         self._wide = 0  # the number of banned prefixes
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class ActiveBans:
         return bool(self._wide) and self._until.get((key_of(prefix_of(subject.address)), scope), now) > now
 
     def add(self, subject: Network, until: float, scope: Scope) -> None:
-        """Ban a subject until ``until``; this replaces an earlier end."""
+        """Ban a subject or prefix until ``until``. An earlier ban of the same scope gets this new end."""
         key = key_of(subject), scope
         self._wide += key not in self._until and _is_wide(key)
         self._until[key] = until

@@ -37,7 +37,11 @@ class Agreement:
         return len(self._all)
 
     def record(self, event: SecurityEvent, now: float) -> Naming:
-        """Record a report of chan_sip. It agrees with the oldest matching report that has no partner yet."""
+        """Record a report of chan_sip, and return it with the mark whether another report agrees with it.
+
+        It agrees with a report of the other kind (event or NOTICE line) about the same failure, account and
+        address. The oldest such report that agrees with none yet is taken.
+        """
         while self._all and (len(self._all) >= self._most or now - self._all[0][-1].at >= HORIZON):
             self._discard_oldest()
         failure, notice, address = _failure(event), event.source.notices, event.remote.address
@@ -55,9 +59,10 @@ class Agreement:
         return naming
 
     def otherwise_named(self, event: SecurityEvent, at: float) -> Address | None:
-        """Return another address that a NOTICE line names for the failure that ``event`` reported at ``at``.
+        """Return the address in the latest NOTICE line about the failure that ``event`` reported at ``at``.
 
-        Return None if no line of that time names another address, or if an event agrees with the line.
+        Return None if there is no such line within ``HORIZON``, if it names the same address as ``event``, or
+        if an event agrees with it.
         """
         notice = self._notices.get(_failure(event))
         if notice is None or notice.agrees or notice.address == event.remote.address:

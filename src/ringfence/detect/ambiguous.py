@@ -3,8 +3,9 @@
 A *reading* of such a line is the event that it reports with one of its addresses. A reading counts only if
 the kernel has a TCP connection from the address and port that it names. The true sender's connection is
 always there. So a sender cannot hide a guess by TLS with other addresses in its Call-ID. An attacker can also
-name the connection of a victim, but only if it knows the port. A line that names an address with connections,
-but the port of none of them, counts against this address, as other lines do (``backing``).
+name the connection of a victim, but only if it knows the port. A line may name an address that has
+connections, but a port of none of them. It is counted as a line of this address without a connection
+(``backing``).
 
 A connection that the remote end has just reset appears only some milliseconds later
 (``host/connections.py``). So readings without a connection wait ``PATIENCE`` seconds and are checked once
@@ -43,9 +44,9 @@ class AmbiguousLines:
         self._waiting: deque[_Waiting] = deque()
 
     def backed(self, readings: Sequence[SecurityEvent], now: float) -> Iterator[SecurityEvent]:
-        """Yield the readings of a new line whose connection the kernel has; the others wait.
+        """Yield the readings of a new line that a connection confirms. The others wait.
 
-        If too many lines wait, also yield readings of the oldest ones.
+        If more than ``MOST`` lines wait, check the oldest ones again now, and yield what is confirmed.
         """
         found, others = self._split(readings)
         if others:
@@ -55,15 +56,15 @@ class AmbiguousLines:
             yield from self._again(now)
 
     def due(self, now: float) -> Iterator[SecurityEvent]:
-        """Yield the readings that have waited, and whose connection the kernel has by now."""
+        """Check the lines that have waited long enough; yield the readings that a connection confirms."""
         while self._waiting and now - self._waiting[0].since >= PATIENCE:
             yield from self._again(now)
 
     def _again(self, now: float) -> Iterator[SecurityEvent]:
-        """Check the oldest waiting line again; yield its readings that have a connection by now.
+        """Check the oldest waiting line again; yield its readings that a connection confirms by now.
 
-        For each other address that may have connections, but none with the port of the line, count a line
-        without a connection.
+        Each address without a confirmed reading gets a line without a connection counted, unless the kernel
+        knows that the address had no connection at all.
         """
         line = self._waiting.popleft()
         found, others = self._split(line.readings)

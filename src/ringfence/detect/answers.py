@@ -52,17 +52,17 @@ _FORBIDDEN, _NOT_FOUND = 403, 404
 
 
 class Answers:
-    """The answers that the wire saw, by their sender and by their session."""
+    """The answers that the wire saw, by the sender of the request and by its session."""
 
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
         self._known: deque[tuple[dict[bytes, float], bytes]] = deque()  # the oldest answer first
 
     def record(self, answer: Challenge, sender: Address, now: float, since: float | None = -inf) -> bool:
-        """Record an answer to ``sender``; return whether it shows a guess that chan_sip may not report.
+        """Record an answer to a request of ``sender``; return whether it shows a guess.
 
-        ``since`` is the time since when AMI has reported successes without interruption, None if it does not
-        now.
+        That is a guess which chan_sip may not report by an event. ``since`` is the time since when AMI has
+        been connected without interruption; None if it is not connected now.
         """
         session = self._senders.session(sender, session_key(answer.call_id), now)
         is_new = self._is_new(session, answer, now)
@@ -103,7 +103,7 @@ class Answers:
         return True
 
     def record_request(self, sender: Address, call_id: bytes, now: float) -> None:
-        """Record a challenge or a copied request of a session, which a 403 may answer."""
+        """Record a copied request of a session: if a 403 follows in this session, the request was a guess."""
         self._senders.session(sender, session_key(call_id), now).begun = now
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:

@@ -63,7 +63,7 @@ from ringfence.model import (
     Transport,
 )
 
-_MOST_AT_ONCE = 100  # the most attempts of one sender that one tick makes of unreported challenges
+_MOST_AT_ONCE = 100  # one tick turns at most so many abandoned challenges of a sender into attempts
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
 BLIND = 10.0
@@ -150,8 +150,9 @@ class Attribution:
         """Handle an event whose request came, or may have come, through a SIP proxy.
 
         If the client is known, the challenge from the proxy to the client confirms the client's address, but
-        its proof is at most a nonce. If it is unknown, an event of PJSIP is an unconfirmed attempt, and an
-        event of chan_sip is handled as if there were no proxy.
+        its proof is at most a nonce. If the client is unknown, an event of chan_sip is handled as if there
+        were no proxy. An event of PJSIP about a failure is then an unconfirmed attempt of the proxy's
+        address, and any other one is ignored.
         """
         event = reported.event
         if not reported.known:
@@ -208,7 +209,7 @@ class Attribution:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
             return self._if_first(self._confirmation.with_proof(attempt, event, now), event, now)
-        # The wire is queried only for the first report of an attempt: most reports are further ones.
+        # The wire is queried only for the first report of an attempt, because most reports are repeats.
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
@@ -234,7 +235,7 @@ class Attribution:
         for challenge in challenges:
             found += self._proofs.on_challenge(challenge, now)
         for challenge in challenges:
-            # Over TCP the answer goes back through the connection of the request.
+            # By TCP the challenge uses the connection of the request, so its receiver is the sender.
             sender = challenge.sender if challenge.transport is _UDP else challenge.address
             if sender is None:
                 continue
@@ -403,7 +404,10 @@ class Attribution:
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _agrees(self, report: UnconfirmedReport) -> bool:
-        """Whether an event and a NOTICE line of chan_sip agree, and the wire does not see every challenge."""
+        """Whether an event and a NOTICE line of chan_sip agree.
+
+        Return False if the wire sees every challenge, because then only the wire decides.
+        """
         return report.naming is not None and report.naming.agrees and not self._confirmation.wire_sees_all
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:

@@ -38,7 +38,7 @@ class Connections(Protocol):
         """Whether the kernel has, or had within a minute, a connection from that address and port."""
 
     def backs(self, remote: Endpoint, length: int) -> bool:
-        """Whether ``remote`` has or had a connection that sent ``length`` bytes for this line.
+        """Whether ``remote`` has or had a connection that sent enough for one more line: ``length`` bytes.
 
         Each byte counts for one line only.
         """
@@ -71,9 +71,10 @@ class Backing:
         self._senders = senders
 
     def confirms(self, remote: Endpoint, service: Service, now: float) -> bool:
-        """Whether the kernel has, or had within a minute, the connection that a line of ``service`` names.
+        """Whether a TCP connection of ``remote`` confirms a line of ``service``; count the line if it does.
 
-        Call this last: it is slow, and other sources confirm nearly all lines.
+        Return False by UDP, without a port, or if too many lines of this address had no connection. Call this
+        after all other checks: it is slow, and other sources confirm nearly all lines.
         """
         if not remote.port or remote.transport is Transport.UDP:
             return False
@@ -84,7 +85,7 @@ class Backing:
         return lines.unbacked <= UNBACKED * lines.backed
 
     def has(self, remote: Endpoint) -> bool:
-        """Whether the kernel has, or had within a minute, a connection from that address and port."""
+        """Whether the kernel has, or had within a minute, a connection of ``remote``; False for port 0."""
         return bool(remote.port) and self._connections.has(remote)
 
     def excludes(self, address: Address) -> bool:

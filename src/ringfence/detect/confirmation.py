@@ -1,6 +1,7 @@
 """Confirmation: whether something other than the sender's text shows that a reported address is right.
 
-``attribution`` decides what follows from it; its module docstring lists the ways of confirmation.
+The head of ``attribution`` lists the ways of confirmation. That module also decides what follows from a
+confirmed or an unconfirmed address.
 """
 
 from attrs import Factory, frozen
@@ -28,7 +29,7 @@ class KnownSources:
     ``several`` names the Asterisks that have several sources, so that several reports may be one attempt. At
     other Asterisks each report is an attempt at once. ``corroborated`` names the Asterisks that have AMI or
     the wire as a source (None: the same as ``several``); there a log line counts only if something confirms
-    it. ``assumed`` is the proof of attempts that only the wire could prove: a replay of logs has no wire.
+    it. A replay of logs has no wire, so attempts that only the wire could prove get the proof ``assumed``.
     ``proxies`` are the addresses of SIP proxies on this host; Asterisk's events name them instead of their
     clients.
     """
@@ -130,10 +131,11 @@ class Confirmation:
         return event.remote.transport is _UDP or self._backing.excludes(event.remote.address)
 
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
-        """Return an attempt, whose address is reliable, with the best proof of it.
+        """Return an attempt, whose address is reliable, with the best proof of this address.
 
-        A claimed ban affects only UDP. So an attempt by TCP is only listed (not ``trusted``) if it is not
-        proven and the kernel does not confirm its connection.
+        A claimed ban affects only UDP, so it would not stop attempts by TCP. Therefore a claimed attempt by
+        TCP is only listed (not ``trusted``) if the kernel does not confirm its connection. (A replay has no
+        kernel to ask, so this does not apply there.)
         """
         if self.sees_wire:
             attempt = self._nonces.settled(attempt, event.challenge, now)
@@ -149,7 +151,8 @@ class Confirmation:
     def in_session(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt with the proof of its session: an answered challenge proves the whole session.
 
-        Only the sender knows the Call-ID of a session, so no other sender can add attempts to it.
+        Only the sender knows the Call-ID of a session, so no other sender can add attempts to it. In a
+        replay, a claimed attempt gets the proof ``assumed`` of :class:`KnownSources` instead.
         """
         if self.sources.assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
             return evolve(attempt, proof=self.sources.assumed)

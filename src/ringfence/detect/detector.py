@@ -269,8 +269,8 @@ class Detector:
     def unshielded(self, now: float) -> frozenset[Address]:
         """Return the friends that the limiter must not exempt now, after guesses that nothing can prove.
 
-        A friend in a banned /64 is left out: the same list of the kernel exempts it from that ban, so it
-        stays on the list.
+        One list in the kernel exempts friends both from the limiter and from bans of their /64. So a friend
+        in a banned /64 is not returned: it must stay on that list, otherwise the ban would drop its packets.
         """
         return frozenset(
             address
@@ -298,10 +298,10 @@ class Detector:
         return [evolve(judged[0], suspect=True), *judged[1:]] if found.suspect else judged
 
     def judge(self, attempt: Attempt, now: float, claimed: Scope = _NARROW) -> Judged:
-        """Count one attempt under each rule that counts its kind. The first rule that is full decides.
+        """Count one attempt, unless it is exempt or late, and decide whether a ban follows.
 
-        Return the judgement, followed by the alarms that it causes. ``claimed`` is the scope of a claimed
-        ban.
+        Return the judgement, followed by the alarms that it causes. ``claimed`` is the scope that a ban has
+        if it follows from claimed attempts.
         """
         self.counts.by_kind[attempt.kind][attempt.proof] += 1
         subject = self._subjects.of(attempt.address)
@@ -362,12 +362,12 @@ class Detector:
         self._bans.add(subject, until, scope)
 
     def record_unban(self, subject: Network) -> None:
-        """Count ``subject`` from zero: its attempts are kept, but no longer lead to a ban."""
+        """Record that ``subject`` is no longer banned. Its attempts so far are kept, but lead to no ban."""
         self._bans.remove(subject)
         self._history.consume(key_of(subject))
 
     def record_all_unbanned(self) -> None:
-        """Remove all bans: attempts of each banned subject count again, from zero."""
+        """Remove all bans that :meth:`record_ban` recorded. Attempts of these subjects count from zero."""
         for subject in self._bans.subjects:
             self.record_unban(subject)
 

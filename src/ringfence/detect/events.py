@@ -1,4 +1,4 @@
-"""The facts that one security event shows alone: its role in a session, its attempt, its address's proof.
+"""The facts that a single security event shows: its role in a session, its attempt, how sure its address is.
 
 ``session`` combines the roles of several events, and ``attribution`` the evidence of several sources.
 """
@@ -20,7 +20,7 @@ from ringfence.model import (
     Transport,
 )
 
-_MAX_SESSION = 64  # bytes kept as they are; a longer session is kept as a digest
+_MAX_SESSION = 64  # bytes; of a longer session id only a digest is kept
 _MAX_ACCOUNT = 128  # characters kept for display
 
 AddressKey = int | bytes
@@ -144,7 +144,8 @@ def is_trusted(event: SecurityEvent) -> bool:
 def session_id(event: SecurityEvent) -> bytes:
     """Return the session id of an event as a key.
 
-    Log lines name no session. For some of them the port or the account stands for it; otherwise it is empty.
+    Log lines name no session. For some of them the port or the account is used instead; otherwise the result
+    is empty.
     """
     session = event.session
     if session:  # nearly all events
@@ -166,9 +167,9 @@ def shared_session_id(event: SecurityEvent) -> bytes:
     if event.service is Service.PJSIP:
         return session_key(event.session)
     if event.service is Service.AMI:
-        return b""  # one failure has two texts in its log, and three kinds of events
+        return b""  # no kind: one failure has two texts in the log, and three kinds of events
     if event.service is _SIP and event.acl_name != "no_extension_match":
-        return b"guess"  # to the wire both look the same: with alwaysauthreject both get a 401 and a 403
+        return b"guess"  # an ACL's refusal too: with alwaysauthreject the wire sees a 401 and a 403 for both
     return f"{event.kind}/{event.acl_name}".encode()
 
 

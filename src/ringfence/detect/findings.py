@@ -1,4 +1,7 @@
-"""Findings of the attribution: new attempts, and new facts about known attempts."""
+"""Findings of the attribution: new attempts, new facts about known attempts, and logins through SIP proxies.
+
+A finding is what ``attribution`` concludes from one input of a source. The detector handles each finding.
+"""
 
 import enum
 from collections.abc import Sequence
@@ -20,8 +23,8 @@ class AttributedAttempt:
     """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
 
     ``suspect``: only the wire reported the attempt, and its address is unproven. So the kernel should copy
-    the requests of this address. ``claimed`` is the scope of a claimed ban for it: TCP for a client of a SIP
-    proxy that came by TCP, otherwise UDP.
+    the requests of this address, because one of them may contain a proof. ``claimed`` is the scope of the ban
+    if this attempt leads to a claimed ban: TCP if it came through a SIP proxy by TCP, otherwise UDP.
     """
 
     attempt: Attempt
@@ -35,8 +38,8 @@ class AttributedAttempt:
 class DuplicateReport:
     """A report by ``source`` of an attempt that another source has already reported.
 
-    ``address``, ``session`` and ``service`` identify the attempt. ``forged_address`` is the address that the
-    request names instead, None if it names the true one.
+    ``address``, ``session`` and ``service`` identify the attempt. ``forged_address`` is the wrong address
+    that the request names; None if it names the true one.
     """
 
     address: Address
@@ -48,7 +51,7 @@ class DuplicateReport:
 
 @event_values.frozen
 class NewProof:
-    """A proof that all attempts in ``session`` at ``asterisk`` that name ``address`` came from there."""
+    """A proof that ``address`` made all attempts in ``session`` at ``asterisk`` that name it."""
 
     asterisk: str
     address: Address
@@ -58,7 +61,10 @@ class NewProof:
 
 @event_values.frozen
 class UnprovableGuess:
-    """A guess with a nonce that only ``address`` requested, but that was also sent to another address."""
+    """A guess of ``address`` that nothing can prove.
+
+    Only this address requested its nonce, but the nonce was also sent to another address.
+    """
 
     address: Address
 
@@ -74,9 +80,11 @@ Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | Cli
 
 
 def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
-    """Return the finding that ``event`` is another report of the attempt ``tag``, and the proof that it adds.
+    """Return the finding that ``event`` is another report of an attempt, and the proof that it adds, if any.
 
-    A report of PJSIP adds none here, because PJSIP's attempts are proven by session (``proofs``).
+    ``tag`` is the number of the attempt, 0 if it has none. Without a number, no proof is added, because it
+    could not be assigned. A claimed report adds no proof either. Nor does a report of PJSIP, because PJSIP's
+    attempts are proven by session (``proofs``).
     """
     report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.forged_address)
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:

@@ -63,8 +63,8 @@ Consequence = tuple[Decision | None, Sequence[AlarmChange]]
 class _Failures:
     """The failures of a friend.
 
-    ``times`` are the times of the latest failures, for each rule and limit. ``accounts`` has the time of the
-    latest failure on each account.
+    ``times`` has the times of the latest failures for each limit; its key is the name of a rule and the
+    number of attempts of one of its limits. ``accounts`` has the time of the latest failure on each account.
     """
 
     times: dict[tuple[str, int], deque[float]] = Factory(dict)
@@ -175,7 +175,10 @@ class FriendAttempts:
         return failures
 
     def nearest(self, rule: Rule, subject: Subject, now: float) -> Count:
-        """Return the count of that limit for friends, of all that the rule has, which is nearest to a ban."""
+        """Return the count under the rule's limits for friends; if it has two, the one nearest to a ban.
+
+        The count is 0 of 0 if the rule does not apply to friends.
+        """
         failures = self._failures.get(subject.key) or _Failures()
         counts = []
         for number, window in rule.for_friends:
@@ -201,7 +204,10 @@ class FriendAttempts:
         return [*self._phones.on_contact(contact, self._failed_guesses(contact.address, now))]
 
     def _failed_guesses(self, address: Address, now: float) -> int:
-        """Return how many guesses of exactly this address failed within the last hour."""
+        """Return how many guesses of exactly this address failed within the last hour.
+
+        If the wire can prove addresses, only proven guesses count.
+        """
         facts = self._facts(address, now)
         return sum(fact.kind is AttemptKind.GUESS and (fact.proven or not self.sees_wire) for fact in facts)
 

@@ -1,9 +1,10 @@
 """The friends of this PBX: addresses of its phones and trunks, and the accounts that work there.
 
-(A friend is not chan_sip's ``type=friend``.) This module performs no I/O: its caller adds each friend
-(:meth:`Friends.add`) and expires them (:meth:`Friends.expire`). A reason that has expired is *former* for a
-month: a phone with a wrong password cannot renew it, but is still a broken phone. When all phones fail at
-once, former friends count as friends during :attr:`Friends.outage_mode`.
+(A friend is not chan_sip's ``type=friend``.) An address may have several *reasons* to be a friend, such as a
+login and a contact. Each :class:`~ringfence.model.Friend` object is one reason. This module performs no I/O:
+its caller adds the reasons (:meth:`Friends.add`) and expires them (:meth:`Friends.expire`). A reason that has
+expired is *former* for a month: a phone with a wrong password cannot renew it, but is still a broken phone.
+When all phones fail at once, former friends count as friends during :attr:`Friends.outage_mode`.
 
 Times are wall-clock seconds, because friends persist across restarts. Bounds: ``MOST`` reasons, and as many
 former ones; those seen longest ago are discarded first, and their addresses become strangers.
@@ -19,7 +20,7 @@ from ringfence.model import Address, EventKind, Friend, FriendReason, Network, S
 
 MOST = 65_536
 MOST_FORMER = 256
-"""The most former addresses of one account, so that one account cannot displace all others."""
+"""The maximum number of former addresses of one account, so that one account cannot displace all others."""
 
 FORMER_FOR = 30 * 86_400.0
 """How long a former reason is remembered (seconds)."""
@@ -42,10 +43,11 @@ def key_of(friend: Friend) -> Key:
 
 
 def friend_from(event: SecurityEvent) -> Friend | None:
-    """Return the friend that a login creates; None if the login verified no password or proves no address.
+    """Return the friend that a login at PJSIP creates; None for any other event.
 
-    PJSIP's nonce is bound to the address that answers it. chan_sip believes a Via ``maddr``, so its success
-    proves no address (``channels/chan_sip.c:check_via``). A login at the manager interface is not a phone.
+    Return None also for a login that verified no password, or that may name a wrong address. PJSIP's nonce is
+    bound to the address that answers it. chan_sip believes a Via ``maddr``, so its success proves no address
+    (``channels/chan_sip.c:check_via``). A login at the manager interface is not a phone.
     """
     right = event.kind is EventKind.SUCCESSFUL_AUTH and event.service is Service.PJSIP
     if not right or not event.password or event.tampered or event.forgeable:
@@ -63,7 +65,7 @@ def friend_from(event: SecurityEvent) -> Friend | None:
 
 
 class _Table(Generic[_K]):
-    """Friends, each under a key, the latest last. Look-ups are by address, by account and by network."""
+    """Reasons of friends, each under a key, the latest last. They are found by address, account, network."""
 
     def __init__(self) -> None:
         self.entries: OrderedDict[_K, Friend] = OrderedDict()
@@ -119,7 +121,7 @@ class Friends:
         self.changes = 0
         """Increases whenever an address becomes a friend or stops being one."""
         self.changed: Address | None = None
-        """The address of the last change; None if it affects any address."""
+        """The address that the last change concerns; None if it may concern every address."""
         self._most = most
         self._current: _Table[Key] = _Table()
         self._former: _Table[tuple[Address, str]] = _Table()
@@ -213,7 +215,10 @@ class Friends:
 
     @property
     def known_accounts(self) -> int:
-        """The number of accounts that work, or worked within a month, at any address."""
+        """The number of accounts that work at any address, plus those that worked at one within a month.
+
+        An account that works at one address and worked at another is counted twice.
+        """
         return len(self._current.accounts) + len(self._former.accounts)
 
     @property

@@ -1,9 +1,9 @@
 """Counts over several subjects: the proven attempts of one prefix, or on one account.
 
-A count for each prefix or account counts the attempts and the subjects that made them. Only proven attempts
-count, so forged addresses cannot fill the tables. Bounds: ``MOST`` counts, those with the oldest last attempt
-are discarded first. Each count keeps the times of the last ``attempts`` attempts and the last
-``MOST_SUBJECTS`` subjects. Times are monotonic seconds.
+Each prefix and each account has a count: of its attempts, and of the subjects that made them. Only proven
+attempts count, so forged addresses cannot fill the tables. Bounds: ``MOST`` counts, of which those with the
+oldest last attempt are discarded first. Each count keeps the times of the last ``attempts`` attempts and the
+last ``MOST_SUBJECTS`` subjects. Times are monotonic seconds.
 """
 
 from collections import OrderedDict, deque

@@ -38,8 +38,8 @@ LATEST = 24
 ASIDE = 16
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
-_SHARE = 8  # subjects with one claimed attempt, as each new one is, keep an eighth of the room
-_JOIN_WITHIN = 12.0  # seconds; a little more than the delay between two sources
+_SHARE = 8  # up to an eighth of the room, subjects with one claimed attempt are kept: each new one begins so
+_JOIN_WITHIN = 12.0  # seconds within which two sources report one attempt, with a margin
 _MOST_NAMES = 16
 _SUBJECT_LENGTH = {4: 32, 6: 64}
 
@@ -137,7 +137,7 @@ class _Generation:
 
 @define
 class _Names:
-    """Small numbers for names. The last number stands for all names for which there is no room."""
+    """Numbers for the names of sources or Asterisks. The last one stands for all names without room."""
 
     names: list[str] = Factory(list)
 
@@ -213,7 +213,7 @@ class History:
     def add_source(self, key: Key, session: int, service: Service, source: str, now: float) -> None:
         """Record that ``source`` has also reported an attempt of this session and service.
 
-        It is the oldest recent attempt that this source has not reported yet.
+        That is the oldest recent attempt which this source has not reported yet.
         """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
@@ -350,7 +350,10 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard several subjects at once: a search for a dict's first entry passes all deleted entries."""
+        """Discard several subjects at once.
+
+        One at a time would be slow: to find a dict's first entry, Python steps over all deleted ones.
+        """
         wanted = max(1, self._max // 256)
         tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
         if sum(map(len, tables)) * _SHARE >= self._max:

@@ -117,7 +117,7 @@ class Judge:
         decoy: bool,
         narrowed: bool,
     ) -> list[Rule]:
-        """Return the rules that may be full, by a quick check. The list is nearly always empty.
+        """Return the rules whose limit may be reached, by a quick check. The list is nearly always empty.
 
         ``decoy``: the latest attempt is on a decoy account. ``narrowed``: only a full ban may follow. If only
         a claimed ban could follow, and the limit of claimed bans refuses it, this is recorded.
@@ -213,7 +213,8 @@ class Judge:
     ) -> tuple[Decision | None, Sequence[AlarmChange]]:
         """Count a stranger's proven attempt for its prefix and its account.
 
-        Return the ban of the prefix, and the alarm that a distributed attack has begun.
+        Return the ban that follows, if any, and the alarm if a distributed attack begins. The ban is that of
+        the prefix, or of the subject alone if the prefix must not be banned.
         """
         alarms = self._count_for_account(subject, asterisk, fact)
         return self._count_for_prefix(subject, fact), alarms
@@ -246,11 +247,11 @@ class Judge:
         return Decision(network, prefix, evidence, fact.at, prefix.scope)
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
-        """Return a ban of one subject in a full prefix that may not be banned, or None.
+        """Return a ban of one subject, because its prefix has reached the limit but must not be banned.
 
         Such a prefix contains a friend or an exempt network. A subject that is one host (IPv4, NAT64) is
         banned at its second proven attempt. The /64 of an IPv6 host is banned at the first, because an
-        attacker may use a new address for each attempt.
+        attacker may use a new address for each attempt. Return None if there are too few attempts.
         """
         kept = self._history.of(subject.key)
         found = [fact for fact in self._matching(rule, [fact_of(packed) for packed in kept]) if fact.proven]

@@ -74,7 +74,10 @@ class Judgement:
     disposition: Disposition
     decision: Decision | None = None
     suspect: bool = False
-    """Whether only the wire reported it and its address is unproven, so its requests should be copied."""
+    """Whether the kernel should copy the requests of this address, because one of them may contain a proof.
+
+    So it is if only the wire reported the attempt, and its address is unproven.
+    """
 
 
 @frozen
@@ -130,8 +133,8 @@ class Counts:
     were when they were judged. ``proven_later`` are those of them that were claimed, and proven afterwards.
     ``unconfirmed``: attempts that a rule would count if they were confirmed. ``hidden``: attempts that only
     the wire reported. ``forged``: reports that name an address which sent nothing; they are not attempts.
-    ``uncounted``: attempts of friends that lead to nothing, because they are only claimed, or because outage
-    mode is on.
+    ``uncounted``: attempts of friends that can lead to no ban, because they are only claimed, or because
+    outage mode is on.
     """
 
     by_kind: dict[AttemptKind, list[int]] = Factory(lambda: {kind: [0] * len(Proof) for kind in AttemptKind})

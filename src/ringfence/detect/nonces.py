@@ -134,9 +134,9 @@ class Nonces:
             self._expire(now)
 
     def record_copy(self, nonce: bytes, receiver: Address) -> None:
-        """Record that a copy of a nonce went to ``receiver``, not sent by Asterisk.
+        """Record that a proxy forwarded a copy of a nonce to ``receiver``, although Asterisk did not send it.
 
-        A nonce that was sent only to other addresses proves no address from now on.
+        If Asterisk did not send the nonce to this address too, the nonce proves no address from now on.
         """
         for table in (self._of_pjsip, self._sent):
             sent = table.get(nonce)
@@ -176,7 +176,7 @@ class Nonces:
         return sent.receivers == sent.senders == (address,) and sent.is_whole
 
     def only_sender(self, nonce: bytes, now: float) -> Address | None:
-        """Return the only address that asked for ``nonce``; None if there are several, or it is uncertain."""
+        """Return the only address that asked for ``nonce``; None if several did, or if it is unknown."""
         senders = self._known(nonce, now).senders
         return senders[0] if len(senders) == 1 else None
 

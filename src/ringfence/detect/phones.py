@@ -52,7 +52,7 @@ class Phones:
         self._failed: OrderedDict[_Phone, float] = OrderedDict()
         self._alarmed: OrderedDict[_Phone, float] = OrderedDict()
         self._waiting: OrderedDict[_Phone, tuple[float, AlarmChange]] = OrderedDict()
-        self._accounts: Counter[str] = Counter()  # of those that failed
+        self._accounts: Counter[str] = Counter()  # the phones in ``_failed``, by account
         self._elsewhere: OrderedDict[_Phone, tuple[int, float]] = OrderedDict()
         self._unknown_at: OrderedDict[Address, float] = OrderedDict()
         self._succeeded_at: dict[str, float] = {}
@@ -60,7 +60,7 @@ class Phones:
         self._outage_of = ""
 
     def on_failure(self, attempt: Attempt, now: float) -> Iterator[AlarmChange]:
-        """Record that a friend fails on an account that works, or worked, at its address."""
+        """Record that a friend fails on an account that works, or worked, at its address; yield alarms."""
         phone = attempt.asterisk, attempt.address, attempt.account
         if phone not in self._failed:
             self._accounts[attempt.account] += 1
@@ -171,7 +171,10 @@ class Phones:
             )
 
     def on_contact(self, contact: Contact, failures: int) -> Iterator[AlarmChange]:
-        """Record a new contact; ``failures`` counts the wrong passwords from its address in the last hour."""
+        """Record a new contact; yield an alarm if its password may have been guessed.
+
+        ``failures`` is the number of wrong passwords from its address in the last hour.
+        """
         if failures >= FAILURES and not self._friends.worked_at(contact.account, contact.address):
             yield _guessed(contact.account, contact.address, failures)
 

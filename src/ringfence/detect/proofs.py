@@ -31,7 +31,7 @@ class Proofs:
         self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
 
     def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
-        """If the response to this challenge was reported earlier, return the proof of its address."""
+        """Return the proof of an address if the response to this challenge was reported earlier, else ()."""
         answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
         if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):
             return ()

@@ -41,8 +41,9 @@ a sender that knows the client's Call-ID, a sender whose own legs the wire does 
 predicts the opaque (PJSIP takes it from ``rand``) and wins a race. Such a ban is short, blocks the transport
 of the leg on the SIP ports only, and never affects a friend.
 
-Bounds: ``MOST`` hops, marks and clients, of which the oldest are discarded first, and ``MOST_WAITING``
-events, of which the oldest ends its wait early. ``evicted`` counts both. Times are monotonic seconds.
+Bounds: ``MOST`` hops, marks (of hops whose leg has left) and clients, of which the oldest are discarded
+first, and ``MOST_WAITING`` events, of which the oldest ends its wait early. ``evicted`` counts both. Times
+are monotonic seconds.
 """
 
 import enum
@@ -72,7 +73,7 @@ MOST = 16_384
 MOST_WAITING = 4_096
 
 _MAX_NONCE = 256  # bytes
-_MAX_CALL_ID = 512  # bytes; a longer one is evasive, so the leg alone shows the attempt
+_MAX_CALL_ID = 512  # bytes; a leg with a longer one is evasive (see Challenge), so it alone shows the attempt
 _MOST_AWAITED = 64  # answers with one nonce
 
 _Mark = tuple[Service, bytes, bytes, bytes]

@@ -204,5 +204,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def is_proven(proof: Proof) -> bool:
-    """Whether the address of an attempt is more than claimed."""
+    """Whether this is a proof of an address, and not only a claim."""
     return proof is not Proof.CLAIMED

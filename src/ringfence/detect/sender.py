@@ -63,7 +63,7 @@ _PROBE, _SUCCESS, _PJSIP, _AMI = Role.PROBE, Role.SUCCESS, Service.PJSIP, Servic
 
 @define(eq=False)
 class Streak:
-    """The challenges of a host since ``began``, of which no success followed.
+    """The challenges to a host since ``began``, after which no success followed.
 
     ``count`` is their number, ``latest`` the last one, at ``last``. Only challenges beyond ``returned`` count
     as hidden attempts: ``returned`` begins at ``wire.MANY``, and is set to ``count`` when these are returned.
@@ -219,7 +219,7 @@ class Senders:
     # -- reports and attempts ---------------------------------------------------------------------------
 
     def report(self, event: SecurityEvent, now: float) -> Attempt | None:
-        """Handle an event of one source that arrived at ``now``; return the attempt that it reports."""
+        """Handle an event that arrived at ``now``; return the attempt that it reports, or None."""
         role = role_of(event)
         if role is _NONE:
             return None
@@ -255,8 +255,9 @@ class Senders:
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
         """Whether to ignore a repeated failure, which may be a retransmission.
 
-        One in ten minutes is ignored for each host, by UDP only. An event does not prove a retransmission:
-        with two Authorization headers it shows the first, and Asterisk checks the second.
+        In ten minutes one failure is ignored for each host and source, by UDP only. It is only one, because
+        an event does not prove a retransmission: of two Authorization headers it shows the first, and
+        Asterisk checks the second.
         """
         if event.remote.transport is not Transport.UDP or now - self._evicted_at < FORGIVE_AGAIN:
             return False

@@ -274,9 +274,10 @@ class Session:
         return known
 
     def discard(self, now: float) -> None:
-        """Mark the challenges that are so young that AMI may report them later.
+        """Mark the challenges as discarded if the last one is so young that AMI may still report it.
 
-        The session is being discarded, so these events will be counted in a new one.
+        This session ends, so AMI's events about these challenges will be counted in a new session. Without
+        the mark, the challenges would be taken for unreported ones.
         """
         for challenges in (self.datagrams, self.streams):
             if challenges is not None:

@@ -73,9 +73,9 @@ class UnconfirmedReports:
         return waiting[0] if waiting else None
 
     def has_unforgeable(self, report: UnconfirmedReport) -> bool:
-        """Whether a forgeable report repeats another report of its session that cannot be forged.
+        """Whether ``report`` can be forged, but an unforgeable report of the same session still waits.
 
-        That other report still waits, so the attempt need not be listed twice.
+        Then the attempt is listed for the other report, and need not be listed for this one.
         """
         event = report.event
         if not event.session or not event.forgeable:

@@ -197,7 +197,7 @@ class Wire:
         return challenges is not None and now - challenges.last < LIFE
 
     def could_have_guessed(self, address: Address, at: float) -> bool:
-        """Whether ``address`` could guess at ``at``: it was challenged shortly before, without success."""
+        """Whether ``address`` had a nonce for a guess at ``at``: challenged lately, and no success since."""
         host = self._senders.find(host_of(address))
         streak = host.streak if host is not None else None
         if streak is None or not (at - streak.last < ASKED and at - streak.began >= ANSWERED):
@@ -205,7 +205,10 @@ class Wire:
         return self._is_sure(streak, self.listening)
 
     def asterisk_at(self, challenge: Challenge) -> str | None:
-        """Return the name of the Asterisk whose events belong to challenges of this local port, or None."""
+        """Return the name of the Asterisk that sent a challenge; None if it is unknown.
+
+        It is the one whose AMI has reported an earlier challenge from the same local address and port.
+        """
         known = self._vouched.get((challenge.local_address, challenge.local_port))
         return known[1] if known is not None else None
 
@@ -230,9 +233,10 @@ class Wire:
         return found
 
     def abandoned(self, now: float, listening: Listening) -> list[tuple[Challenge, str, int]]:
-        """Return for each host with too many challenges: the latest one, its Asterisk, and how many are new.
+        """Return the hosts with too many challenges after which no success followed.
 
-        These are the challenges that no success followed; the new ones are those since the last call.
+        Each is returned as its latest challenge, the Asterisk of that challenge, and the number of challenges
+        since the last call. A host is left out if AMI may have missed its success.
         """
         found = []
         for host in list(self._over):
