@@ -25,5 +25,5 @@ class BanDelays:
             self.sum += max(0.0, seconds)
 
     def cumulative(self) -> list[int]:
-        """Return for each bound how many delays are at most as long; the last number counts all delays."""
+        """Return the number of delays up to each of ``BOUNDS``, and as the last number that of all delays."""
         return list(accumulate(self._numbers))

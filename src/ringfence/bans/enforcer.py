@@ -132,7 +132,7 @@ class Enforcer:
     def switch_on(self) -> None:
         """Enforce again, and restore the bans that have time left.
 
-        The detector counts the attempts of subjects that were banned from zero again.
+        For subjects that were banned, the detector counts attempts from zero.
         """
         self.detector.record_all_unbanned()
         self.records.set_switched_off(False)
@@ -223,7 +223,7 @@ class Enforcer:
     def is_banned(self, network: Network, scope: Scope) -> bool:
         """Whether an active or pending ban of ``scope`` drops the packets of ``network``.
 
-        Bans that do not apply to friends count only if its first address is not a friend's.
+        Some bans do not apply to friends. These count only if the first address of ``network`` is no friend.
         """
         friend = self.detector.friends.has(network.network_address)
         return self.known.drops(network, scope, self.clock.wall(), friend=friend)

@@ -39,7 +39,7 @@ class Exempt:
     def refusal(self, network: Network, *, force: bool = False) -> str | None:
         """Return why ``network`` must not be banned; None if it may be.
 
-        With ``force``, only an allowed network must not be banned.
+        With ``force``, only a network on the allow list must not be banned.
         """
         if self.allowed.contains(network):
             return "is allowed (see: ringfence allow list)"

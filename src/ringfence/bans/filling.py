@@ -28,7 +28,7 @@ AT_ONCE = 0.03
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """The shortest and longest time in seconds until a failed list is tried again.
 
-A kernel without free memory needs time.
+The time grows, because a list may fail as long as the kernel has no free memory.
 """
 
 Steps = Generator[None, None, None]

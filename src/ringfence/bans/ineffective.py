@@ -22,7 +22,7 @@ from attrs import define
 from ringfence.model import Address
 
 GRACE = 15.0
-"""Seconds. An attempt may have arrived before the ban if its event's time is at most this long after it."""
+"""Seconds. An attempt may have arrived before the ban if its event is at most this long after the ban."""
 ENOUGH = 3
 MOST = 1_024
 """The maximum number of addresses. If there are more, the one whose last attempt is oldest is forgotten."""

@@ -30,15 +30,16 @@ _NARROWER = {
     Scope.FULL: (Scope.SIP, Scope.SIP_UDP, Scope.SIP_TCP),
     Scope.SIP: (Scope.SIP_UDP, Scope.SIP_TCP),
 }
-"""For each scope the narrower ones: its bans drop their traffic too."""
+"""For each scope, the narrower ones: a ban of this scope also drops all that a ban of these drops."""
 
 
 @frozen
 class BanWatch:
     """Functions that are called after a change; they must not wait.
 
-    ``placed`` is called with new bans that the kernel has acknowledged, and whether they are more than parts
-    of an earlier ban. ``ended`` is called with the end of a ban and its cause.
+    ``placed`` is called with new bans that the kernel has acknowledged, and whether to announce them. Bans
+    that only replace an earlier, wider ban in parts are not announced. ``ended`` is called with the network
+    and the scope of a ban that has ended, and how it ended.
     """
 
     placed: Callable[[Sequence[Ban], bool], object] = lambda _bans, _announce: None
@@ -101,7 +102,7 @@ class KernelBans:
 
         ``made`` are the numbers of attempts that led to the bans, by default those in the bans themselves.
         With ``record`` false the bans are not new, so they are neither written into the store nor counted as
-        placed. ``announce``: whether they are more than parts of an earlier ban.
+        placed. ``announce`` is false for bans that only replace an earlier, wider ban in parts.
         """
         now = self._clock.wall()
         outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
@@ -162,7 +163,7 @@ class KernelBans:
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **ban_fields(ban))
         if not self._known.refuse(ban):
-            # The detector counts this subject from zero again, and bans it again if it continues.
+            # The ban is not kept. The detector counts this subject from zero, and may decide on another ban.
             self._detector.record_unban(ban.network)
 
     def adopt(self, found: Mapping[int, float]) -> None:
@@ -194,7 +195,7 @@ class KernelBans:
                 record.renew_at = renew_at(record.expires, now, outcome.timeout)
 
     def restore(self, keys: Sequence[int]) -> int:
-        """Add bans to the kernel again that it has lost; return how many it accepted."""
+        """Add bans again that the kernel has lost. Return how many it accepted; the others are pending."""
         now, ledger = self._clock.wall(), self._known.ledger
         bans = []
         for key in keys:

@@ -58,8 +58,8 @@ class KnownBans:
     def drops(self, network: Network, scope: Scope, now: float, *, friend: bool) -> bool:
         """Whether an active or pending ban of ``scope`` drops the packets of ``network``.
 
-        ``friend``: the address belongs to a friend, whose packets some bans do not drop. Of the pending bans,
-        only that of ``network`` itself counts.
+        ``friend``: ``network`` is the address of a friend, whose packets some bans do not drop. Of the
+        pending bans, only that of ``network`` itself counts.
         """
         if key_of(network, scope) in self._pending:
             return True

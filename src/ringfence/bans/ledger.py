@@ -278,11 +278,14 @@ class Ledger:
         return self._records.items()
 
     def latest(self, most: int) -> list[tuple[int, Record]]:
-        """Return the keys and records that were stored last, the latest first."""
+        """Return the keys and records that were stored last, at most ``most``, the latest first."""
         return list(islice(reversed(self._records.items()), most))
 
     def due(self, now: float) -> tuple[list[int], list[int]]:
-        """Check the next ``_SLICE`` records; return the keys of expired bans, and of bans to renew."""
+        """Check the next ``_SLICE`` records; return the keys of expired bans, and of bans to renew.
+
+        Repeated calls check all records, and then begin again.
+        """
         over, renew = [], []
         if not self._unchecked:
             self._unchecked = list(self._records)

@@ -11,10 +11,10 @@ from ringfence.firewall.contract import Backend, Element
 def listed(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
     """Yield every ban of the kernel. May be called in another thread.
 
-    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. If the
-    kernel's sets change meanwhile, known bans that the listing lacks are looked up one by one. So the only
-    ban that may be missing is one that another program has added, and that no comparison has found so far.
-    The next comparison, within a minute, adopts it.
+    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
+    kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by
+    one. So only a ban that another program has just added may be missing. The next comparison of the kernel
+    with the ledger, within a minute, adopts it.
     """
     found: set[int] = set()
     with suppress(FirewallIncompleteError):

@@ -223,9 +223,10 @@ class Reconciler:
             self.counts.adopted += len(left)
 
     def _listed(self, known: Sequence[int], look: int) -> Iterator[Element]:
-        """Yield the kernel's bans. Look up the known bans that its listing lacks, unless they are very many.
+        """Yield the kernel's bans. Look up the known bans that its listing lacks, unless there are too many.
 
-        ``look`` is the number of this comparison, with which :meth:`_read` marks the bans that were found.
+        Too many are more than ``LOOKED_UP``. ``look`` is the number of this comparison, with which
+        :meth:`_read` marks the bans that were found.
         """
 
         def unseen() -> Iterator[tuple[Network, Scope]]:

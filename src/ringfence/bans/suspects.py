@@ -1,9 +1,9 @@
 """Suspects: addresses whose SIP requests the kernel copies to ringfence.
 
-If a copied request has a nonce that was sent to its address, this address is proven. The kernel copies the
-requests of an address for ``OBSERVE_SECONDS`` after the latest request to do so. This request is repeated
-after half of that time at the earliest. At most ``MOST_A_SECOND`` addresses are requested per second, because
-each takes some 20 µs, and there may be many forged senders.
+If a copied request has a nonce that was sent only to its address, this address is proven. The kernel copies
+the requests of an address for ``OBSERVE_SECONDS`` after ringfence has told it to. ringfence repeats that
+after half of this time at the earliest. It names at most ``MOST_A_SECOND`` suspects to the kernel per second,
+because each takes some 20 µs, and there may be many forged senders.
 
 A sender can rotate over the addresses of its /24. An address becomes a suspect by its first attempt, so the
 first attempt of each address would stay unproven. Therefore two suspects of one /24 make all its addresses
@@ -61,10 +61,10 @@ class Suspects:
             self._backend.observe(wanted)
 
     def _neighbours(self, address: IPv4Address, now: float) -> Sequence[Address]:
-        """Return all addresses of the /24 of ``address`` if the suspect before it there was another address.
+        """Return all addresses of the /24 of ``address`` if its previous suspect was another address.
 
-        Return none if that was too long ago, if the /24 is observed as a whole already, or if too many others
-        are.
+        Return none if that was too long ago, if the whole /24 is observed already, or if ``MOST_NETWORKS``
+        whole networks are.
         """
         network = prefix_of(address)
         before = self._last_of.get(network)
