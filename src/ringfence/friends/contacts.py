@@ -14,7 +14,7 @@ from ringfence.model import Contact, Friend, FriendReason
 KEEP = 3_600.0
 """Seconds that an address stays a friend after its last report, or after the end of its registration."""
 
-_AT_ONCE = 200  # contacts of a roster, some 2 ms
+_AT_ONCE = 200  # contacts that one step handles, in some 2 ms
 _REASONS = (FriendReason.REACHABLE, FriendReason.REGISTERED)
 
 
@@ -50,7 +50,10 @@ class KnownContacts:
         self._end(contact.asterisk, keys)
 
     def steps(self, asterisk: str, contacts: tuple[Contact, ...]) -> Iterator[Callable[[], None]]:
-        """Yield the steps that handle the contacts of a roster: short functions, to call in this order."""
+        """Yield the steps that handle the contacts of a roster: functions to call in this order.
+
+        Each step takes some 2 ms, so that bans can go on between two steps.
+        """
         self._round += 1
         for start in range(0, len(contacts), _AT_ONCE):
             yield partial(self._record_all, contacts[start : start + _AT_ONCE])

@@ -24,7 +24,7 @@ from ringfence.model import Friend, FriendReason, rfc3339
 FORMAT = "ringfence friends"
 VERSION = 1
 LONGEST = 30 * 86_400.0
-"""The longest time (seconds) that a friend lasts after its import."""
+"""The longest time (seconds) that a reason lasts after its import."""
 
 MAX_LINE = 4_096  # bytes
 MAX_TEXT = 256  # characters

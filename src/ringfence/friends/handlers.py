@@ -1,10 +1,11 @@
 """The control socket's requests about friends.
 
-A *reason* is one reason why an address is a friend. The answer to ``{"do": "friends"}`` is every reason; with
-``networks`` only those of addresses in one of them. ``friends_forget`` has an ``address``, and returns the
-number of its reasons. ``friends_import`` has ``friends`` as in a document. They come in parts, because
-requests have a size limit. All parts have the same ``transfer``, and all but the last have ``more``. Nothing
-is imported before all parts have arrived and are valid.
+A *reason* is one reason why an address is a friend. The answer to ``{"do": "friends"}`` is a list of all
+reasons; with ``networks``, only the reasons of addresses in these networks. ``friends_forget`` has an
+``address``. It removes all reasons of this address, and returns their number. ``friends_import`` has
+``friends`` as in a document (``exchange``). They come in parts, because requests have a size limit. All parts
+have the same ``transfer``, and all but the last have ``more``. Nothing is imported before all parts have
+arrived and are valid.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The friends whose packets the kernel passes, through the limiter and through bans of the friend's /64."""
+"""The friends whose packets the kernel lets through the limiter and through bans of the friend's /64."""
 
 from collections.abc import Collection, Iterable
 from ipaddress import ip_network

@@ -155,7 +155,7 @@ class FriendRegistry:
         self._recorded.save()
 
     def _steps(self, roster: Roster) -> Iterator[Callable[[], None]]:
-        """Yield the steps that handle a roster: short functions, to call in this order."""
+        """Yield the steps that handle a roster: short functions to call in this order."""
         if roster.trunks is not None:
             yield partial(self._replace_trunks, roster.asterisk, roster.trunks)
         if roster.contacts is not None:

@@ -15,7 +15,7 @@ Answers = Mapping[str, frozenset[Network]]
 
 
 class KnownTrunks:
-    """The trunks of each Asterisk. ``follow`` is called with the names whose addresses are needed."""
+    """The trunks of each Asterisk. ``follow`` is called with the host names to resolve by DNS."""
 
     def __init__(self, follow: Callable[[frozenset[str]], None]) -> None:
         self._follow = follow
@@ -30,7 +30,7 @@ class KnownTrunks:
         return self._friends(trunks, now)
 
     def on_resolved(self, answers: Answers, now: float) -> Iterable[Friend]:
-        """Set the addresses of names; return those of all trunks as friends, seen at ``now``."""
+        """Set the addresses of host names; return the addresses of all trunks as friends, seen at ``now``."""
         self._answers = answers
         return [friend for trunks in self._trunks.values() for friend in self._friends(trunks, now)]
 
