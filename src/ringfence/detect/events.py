@@ -30,13 +30,13 @@ AddressKey = int | bytes
 class Role(enum.Enum):
     """The role of an event in its session; ``session`` explains how roles become attempts."""
 
-    OPENER = enum.auto()
-    CHALLENGE = enum.auto()
-    FAILED = enum.auto()
+    OPENER = enum.auto()  # the first event of a request that cannot succeed
+    CHALLENGE = enum.auto()  # Asterisk sent a challenge
+    FAILED = enum.auto()  # a guess failed
     HALF = enum.auto()  # comes twice for each request: chan_sip's ACL of a peer, IAX2's unknown peer
-    PROBE = enum.auto()
+    PROBE = enum.auto()  # such as a call of an extension that does not exist
     SUCCESS = enum.auto()
-    NONE = enum.auto()
+    NONE = enum.auto()  # the event belongs to no attempt
 
 
 # The key is the service, the kind of event and, for FailedACL, the name of the ACL. Other events belong to no

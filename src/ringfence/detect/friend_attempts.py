@@ -98,7 +98,11 @@ class FriendAttempts:
     # -- attempts ---------------------------------------------------------------------------------------
 
     def on_attempt(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return what follows from an attempt of a current or former friend."""
+        """Return what follows from an attempt of a current or former friend.
+
+        If the wire can prove addresses, an unproven attempt leads to nothing now. If it stays unproven,
+        :meth:`tick` may return an alarm.
+        """
         proven = is_proven(attempt.proof)
         self._counts.friends += 1
         self._counts.uncounted += not proven

@@ -216,9 +216,9 @@ class Proxies:
         self._open[nonce] += 1
 
     def observe_leg(self, challenge: Challenge, now: float) -> Leg | None:
-        """Record a challenge that left from a proxy.
+        """Record a challenge that left from a proxy. Return it as a leg if it is the first leg of a hop.
 
-        Return it if it is the first leg of a hop, otherwise None.
+        Otherwise return None.
         """
         self._expire(now)
         if self.networks.covers(challenge.address):
