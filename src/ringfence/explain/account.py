@@ -21,7 +21,7 @@ MOST_FRIENDS = 64
 
 An account whose password is stolen may have thousands.
 """
-_OF_ASTERISK = {AlarmCode.ATTACK_DISTRIBUTED}
+_OF_ASTERISK = {AlarmCode.ATTACK_DISTRIBUTED}  # their subject names an Asterisk, and not an address
 
 
 class AccountVerdict(enum.StrEnum):
@@ -130,7 +130,8 @@ class AccountFacts:
 def is_about_account(alarm: ActiveAlarm, account: str) -> bool:
     """Whether the subject of an alarm is ``account``.
 
-    It may be followed by an address (``204 at 192.0.2.1``) or by the name of an Asterisk (``204 of pbx``).
+    In the subject, an address (``204 at 192.0.2.1``) or the name of an Asterisk (``204 of pbx``) may follow
+    the account.
     """
     name = printable(account)
     between = " of " if alarm.code in _OF_ASTERISK else " at "
@@ -153,7 +154,7 @@ def failures_of(attempts: Iterable[Attempt]) -> list[Failures]:
 
 
 def merged(remembered: Iterable[Failures], recorded: Iterable[Failures]) -> tuple[Failures, ...]:
-    """Return failures by address, the latest first, at most MOST_SHOWN.
+    """Return the failures on an account, one entry for each address, the latest first, at most MOST_SHOWN.
 
     ``remembered`` are those in the daemon's memory, ``recorded`` those in the database. If both have failures
     at one address, the daemon's are returned.

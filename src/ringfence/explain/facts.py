@@ -59,8 +59,9 @@ class NetworkFacts:
     it. ``protected`` maps all networks that this host needs to the reasons. ``friends`` are the present
     reasons why it is a friend, and ``former`` those that have ended.
 
-    ``story`` is what the detector remembers; None without a daemon, and for a network of many senders.
-    ``ahead`` is the wall clock minus the detector's clock. ``contains_exempt``: a friend or an exempt address
+    ``story`` is what the detector remembers about the sender; None without a daemon, and for a network of
+    many senders. ``ahead`` is the wall clock minus the detector's (monotonic) clock; it converts the times in
+    ``story``. ``contains_exempt``: a friend or an exempt address
     is in the network; with a story, in the prefix around the address. ``claimed`` has the limits for bans on
     unproven evidence. ``live``: the facts are from a daemon. ``problems`` has a line for each fact that could
     not be read.

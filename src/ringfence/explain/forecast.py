@@ -1,4 +1,8 @@
-"""Sentences about an address: why it is banned or exempt, what would end that, and what would cause a ban."""
+"""Sentences about an address: why it is banned or exempt, what would end that, and what would cause a ban.
+
+In this module a *full* ban drops all packets of the address (``Scope.FULL``). A *claim* is an attempt whose
+address is not proven: its sender may be another one.
+"""
 
 from collections.abc import Iterator
 
@@ -159,6 +163,7 @@ def _comes_next(known: NetworkFacts) -> Iterator[str]:
 
 
 def _can_be_full(count: Count) -> bool:
+    """Whether the rule can lead to a ban: it applies to this sender, and has accounts if it is about some."""
     return bool(count.number) and count.rule.accounts != frozenset()
 
 

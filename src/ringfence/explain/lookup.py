@@ -55,9 +55,9 @@ def running_of(
 ) -> tuple[ActiveBan, ...]:
     """Return the bans in force at ``now`` (seconds since the epoch), the widest network first.
 
-    ``found`` are the bans in the kernel and the store. ``known`` are those that the daemon knows, None where
-    it has no record; they are empty without a daemon. A ban that is missing in one of the three is returned
-    too.
+    ``found`` has the bans in the kernel and in the store. ``known`` has the bans that the daemon knows, by
+    network and scope, each with its record or None; it is empty without a daemon. A ban is returned if any of
+    the three has it: kernel, store or daemon.
     """
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}
