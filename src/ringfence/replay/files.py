@@ -139,7 +139,10 @@ def inspect(path: Path, timezone: tzinfo | None) -> File:
 
 
 def original(path: Path) -> tuple[Path, int]:
-    """Return the file's path before rotation and compression, and its number in the rotation (0 without)."""
+    """Return the path of the log that was rotated to this file, and the number that the rotation added.
+
+    The number is 0 if the name has none (``messages.2.gz``: ``messages`` and 2).
+    """
     name = path.name.removesuffix(".gz").removesuffix(".xz")
     rotated = _ROTATED.fullmatch(name)
     if rotated is None:
@@ -161,7 +164,11 @@ def in_order(files: Iterable[File]) -> list[tuple[File, ...]]:
 
 
 def _age(files: Iterable[File]) -> Callable[[File], float]:
-    """Return the sort key: the first time of each file, or else its number (the highest is oldest)."""
+    """Return the sort key of the files of a log.
+
+    It is the first time in a file if all files have one (apart from empty files). Otherwise it is the number
+    in the file's name, the highest first.
+    """
     if all(file.first is not None for file in files if file.size):
         return lambda file: file.first or 0.0
     return lambda file: -original(file.path)[1]

@@ -68,7 +68,8 @@ class AddressOutcome:
 class Outcomes:
     """The outcomes by subject. At most ``most`` are kept; ``evicted`` counts the discarded ones.
 
-    ``released`` is called with the subject if a banned one is discarded.
+    If the outcome of a banned subject is discarded, ``released`` is called with the subject, so that the
+    detector ends its ban too.
     """
 
     def __init__(self, most: int = MAX_OUTCOMES, released: Callable[[Network], object] = id) -> None:
@@ -86,7 +87,7 @@ class Outcomes:
         yield from self._rows.values()
 
     def of(self, subject: Network, address: Address) -> AddressOutcome:
-        """Return the outcome of a subject of which ``address`` was seen; a new one if there is none."""
+        """Return the outcome of a subject, of which ``address`` was seen now. If there is none, create it."""
         key = _key(subject, address)
         row = self._banned.get(key) or self._rows.get(key)
         if row is None:
@@ -98,9 +99,9 @@ class Outcomes:
         return row
 
     def record(self, judgement: Judgement, now: float) -> float | None:
-        """Record an attempt at ``now`` (seconds since the epoch).
+        """Record how the detector judged an attempt at ``now`` (seconds since the epoch).
 
-        Return the length of the ban that it causes (seconds), or None if it causes none.
+        Return the length of the ban that the attempt causes (seconds), or None if it causes none.
         """
         subject, address = judgement.subject, judgement.attempt.address
         row = self.of(subject, address)

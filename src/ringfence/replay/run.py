@@ -2,9 +2,10 @@
 
 The daemon's own detector judges the events. A ban lasts as long as in the daemon, longer on each repeat. In
 reality the kernel drops packets of banned senders, so most events after a ban would be missing. Here they
-count as attempts of the sender, and cause no further ban while the ban lasts. Files contain no capture of the
-wire, so no address can be proven as in the daemon. Instead every address is assumed to be proven. A sender
-that logged in is a friend from then on, as in the daemon.
+count as attempts of the sender, and cause no further ban while the ban lasts. The daemon also sees the SIP
+challenges that leave the host, and they prove the addresses of senders. Files do not contain these
+challenges. So every address is assumed to be proven. A sender that logged in is a friend from then on, as in
+the daemon.
 """
 
 import gc
@@ -26,9 +27,9 @@ from ringfence.replay.outcomes import Outcomes
 from ringfence.replay.source_reader import Batch, ReplayInput, read_batches
 
 MAX_REMEMBERED = 8_192
-"""The maximum number of sessions and of friends; of attempts it is four times as many.
+"""The maximum number of sessions, and of friends. Four times as many attempts are kept.
 
-It is less than in the daemon, because a log may contain a million senders.
+These are less than in the daemon, because a log may contain a million senders.
 """
 
 TICK_INTERVAL = 1.0
@@ -135,8 +136,8 @@ class Replay:
     def _record_sources(self, events: Sequence[SecurityEvent]) -> None:
         """Make the detector deduplicate reports once a second source has appeared.
 
-        One log may be two sources: its security events and its notices. Before, the detector does not
-        deduplicate, which saves a quarter of the time for a log with one source.
+        One log may be two sources: its security events and its notices. Until the second one appears, the
+        detector does not deduplicate, which saves a quarter of the time for a log with one source.
         """
         before = len(self._sources)
         self._sources.update(event.source.name for event in events)

@@ -15,7 +15,8 @@ from ringfence.replay.files import BANNER, TRUNCATED, File, open_file
 FAR = 600.0
 """Seconds. A log has lines with their own time zone (security events) and lines without (notices).
 
-If the times of adjacent lines of both kinds always differ by more, the time zone of the log is wrong.
+If adjacent lines of different kinds always differ by more than this, the time zone given for the log is
+wrong.
 """
 
 _ENOUGH = 10  # pairs of adjacent lines
@@ -117,8 +118,8 @@ class _Log:
 class _Recording:
     """A recorded AMI connection with the interface of :class:`_Log`.
 
-    The recording has no arrival times. So an event that the decoder holds in case its message continues is
-    held until the next packet comes.
+    The decoder holds the latest event for a moment, because its message may continue. A recording does not
+    show when bytes arrived, so here the decoder holds it until the next packet or the end.
     """
 
     def __init__(self, source: SourceId) -> None:
