@@ -1,4 +1,8 @@
-"""What happened over time as text: a line with a chart for each kind of count. Pure."""
+"""What happened over time as text: a line with a chart for each kind of count.
+
+A *slot* is a part of the period (such as an hour) for which the daemon has its own counts. A column of a
+chart shows the sum of one or more slots. This module performs no I/O.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -35,7 +39,10 @@ def history_lines(found: Mapping[str, Any], form: TextForm) -> Iterator[str]:
 
 
 def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tuple[str, ...]]]:
-    """Yield the label, the total, the proven part and the path of each count."""
+    """Yield for each count its label, its total, and how many of it are proven (None if not counted).
+
+    The fourth value is the path: the keys under which a slot has this count.
+    """
     for kind, parts in totals["attempts"].items():
         yield f"attempts {kind}", parts["total"], parts["proven"], ("attempts", kind, "total")
     yield "unconfirmed", totals["unconfirmed"], None, ("unconfirmed",)
@@ -45,7 +52,10 @@ def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tup
 
 
 def _columns(slots: Slots, begin: float, end: float, length: int) -> list[Slots]:
-    """Return the slots of each column; at most the latest columns that fit."""
+    """Return the slots of each column, for the latest ``_COLUMNS`` columns of ``length`` seconds.
+
+    ``begin`` and ``end`` are those of the period, in seconds since the epoch.
+    """
     columns: list[list[Mapping[str, Any]]] = [[] for _ in range(-int((begin - end) // length))]
     for slot in slots:
         number = int((datetime.fromisoformat(slot["start"]).timestamp() - begin) // length)
@@ -65,6 +75,9 @@ def _sum_of(slots: Slots, path: tuple[str, ...]) -> int:
 
 
 def _chart(numbers: Sequence[int], columns: Sequence[Slots], *, utf8: bool) -> str:
-    """Return a character for each number, by its share of the greatest one; blank without any slot."""
+    """Return a character for each number, by its share of the greatest one.
+
+    It is blank if the column has no slot, because ringfence did not run then.
+    """
     marks = sparkline(numbers, blocks=utf8, zero=_ZERO[utf8])
     return "".join(mark if slots else " " for mark, slots in zip(marks, columns, strict=True))

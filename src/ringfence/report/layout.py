@@ -1,4 +1,4 @@
-"""Lines and tables of plain text, aligned by the columns that characters take on a terminal. Pure."""
+"""Lines and tables of plain text, aligned by the columns that characters take on a terminal."""
 
 from collections.abc import Callable, Sequence
 from unicodedata import combining, east_asian_width

@@ -9,7 +9,10 @@ from typing import Any
 def locations_by_name(
     databases: Sequence[Path], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Mapping[str, str]]:
-    """Return what the databases have about the address of each row, by its name."""
+    """Return what the databases know about the address of each row, by the row's ``name`` (address or /64).
+
+    The result is empty without databases.
+    """
     if not databases:
         return {}
     from ringfence.lists.geo import locations_of  # noqa: PLC0415 - loaded if there is a database

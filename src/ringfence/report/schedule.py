@@ -1,4 +1,4 @@
-"""When a weekly report is due: each Monday at 06:00 local time. Pure."""
+"""When a weekly report is due: each Monday at 06:00 local time."""
 
 from datetime import datetime, time, timedelta, tzinfo
 
@@ -7,7 +7,10 @@ _TIME = time(6)
 
 
 def next_report(after: float, zone: tzinfo | None = None) -> float:
-    """Return the first Monday at 06:00 after a time; ``zone`` is None for the time zone of this host."""
+    """Return the time of the first Monday at 06:00 after ``after``, both in seconds since the epoch.
+
+    ``zone`` is the time zone, None for that of this host.
+    """
     day = datetime.fromtimestamp(after, zone).date()
     monday = day - timedelta(days=day.weekday())
     first, second = (

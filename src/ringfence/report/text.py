@@ -1,4 +1,4 @@
-"""A report as lines of text, for a terminal and for a mail. Pure."""
+"""A report as lines of text, for a terminal and for a mail."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
