@@ -4,8 +4,8 @@ An alarm has a code, a subject (an address, an account, or a part of ringfence; 
 text and a time. The same code and subject are one alarm: repeats are counted, and a new text is logged again.
 An alarm clears when the part that raised it clears it, or when it was not activated again within its
 ``lasts`` seconds. At most ``MOST`` alarms of one code are kept; further ones count as repeats of the latest.
-The newest ``SHOWN`` of each code are shown. At most ``MOST_LOGGED`` new alarms of one code are logged per
-minute.
+Of each code, the ``SHOWN`` alarms that were activated last are shown. At most ``MOST_LOGGED`` new alarms of
+one code are logged per minute.
 
 An alarm about the state of a part is *held*: it lasts as long as the part reports it, counts no repeats, and
 only its begin and its end are logged, the begin as a warning.
@@ -159,7 +159,7 @@ class AlarmEvent:
 
 @define(eq=False)
 class _State:
-    """The latest record of an alarm, and how long the alarm lasts after an activation (seconds).
+    """The latest record of an alarm, and how long the alarm lasts after its latest activation (seconds).
 
     ``written`` is the wall-clock time when the record was last queued for the database.
     """
@@ -291,7 +291,7 @@ class Alarms:
 
     @property
     def active(self) -> list[ActiveAlarm]:
-        """The active alarms that are not dismissed, newest first; at most ``SHOWN`` of each code."""
+        """The active alarms that are not dismissed, at most ``SHOWN`` of each code; last activated first."""
         self.expire()
         found = [
             _active(record)
@@ -312,7 +312,7 @@ class Alarms:
             self._end(of_code.pop(subject))
 
     def records(self) -> list[AlarmRecord]:
-        """Return all active alarms, also dismissed ones, the oldest first."""
+        """Return all active alarms, also dismissed ones, in the order in which they began."""
         self.expire()
         found = (state.record for of_code in self._up.values() for state in of_code.values())
         return sorted(found, key=lambda record: record.number)
@@ -346,7 +346,8 @@ class Alarms:
 
         ``following`` is the number of the next alarm. If it is unknown (None), the clock gives a number that
         no earlier alarm has. Instead of being restored, an alarm clears if its time is over, if a restart
-        ends it (``ENDED_BY_RESTART``), or if a later record has the same code and subject.
+        ends it (``ENDED_BY_RESTART``), if a later record has the same code and subject, or if there is no
+        room (``MOST``).
         """
         now = self._clock()
         self._next = max(self._next, following if following is not None else int(now))

@@ -49,9 +49,10 @@ class Encoded:
 
 
 def encoded_rows(rows: Iterable[object]) -> Encoded:
-    """Encode a list as JSON, row by row; callers run this in a thread.
+    """Encode a list as JSON; callers run this in a thread.
 
-    The event loop can run between two rows, but not while ``dumps`` encodes one of them.
+    Each row is encoded by a call of its own, because the event loop's thread cannot run while ``dumps``
+    encodes, but can run between two calls.
     """
     return Encoded((b"[", b", ".join(json.dumps(row).encode() for row in rows), b"]"))
 

@@ -247,9 +247,9 @@ class Proof(enum.IntEnum):
 class AttemptKind(_Name):
     """The kind of an attempt, which decides the rules that count it."""
 
-    GUESS = "guess"
-    PROBE = "probe"
-    MANAGER = "manager"
+    GUESS = "guess"  # of a password or an account
+    PROBE = "probe"  # such as a call of an extension that does not exist
+    MANAGER = "manager"  # a failed login at the manager interface
     FLOOD = "flood"  # one second above the kernel's packet limit
 
 

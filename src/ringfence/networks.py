@@ -100,7 +100,10 @@ def without(network: Network, part: Network) -> tuple[Network, ...]:
 
 
 def whole_sender(network: Network) -> Network:
-    """Return the /64 around ``network`` if that is only a part of it (except NAT64), else ``network``."""
+    """Return the /64 around ``network`` if ``network`` is only a part of one sender's /64.
+
+    Otherwise return ``network``: for IPv4, a wider network, or addresses of NAT64.
+    """
     if (
         isinstance(network, IPv6Network)
         and network.prefixlen > IPV6_SENDER
