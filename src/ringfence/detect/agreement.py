@@ -37,10 +37,10 @@ class Agreement:
         return len(self._all)
 
     def record(self, event: SecurityEvent, now: float) -> Naming:
-        """Record a report of chan_sip, and return it with the mark whether another report agrees with it.
+        """Record a report of chan_sip. Return its :class:`Naming`, which shows whether another report agrees.
 
-        It agrees with a report of the other kind (event or NOTICE line) about the same failure, account and
-        address. The oldest such report that agrees with none yet is taken.
+        That is a report of the other kind (event or NOTICE line) about the same failure, account and address.
+        The oldest such report that agrees with none yet is taken.
         """
         while self._all and (len(self._all) >= self._most or now - self._all[0][-1].at >= HORIZON):
             self._discard_oldest()

@@ -75,7 +75,7 @@ class AmbiguousLines:
                 self._backing.record_unbacked(remote, now)
 
     def _split(self, readings: Sequence[SecurityEvent]) -> tuple[list[SecurityEvent], list[SecurityEvent]]:
-        """Return the readings whose connection the kernel has, and the others."""
+        """Return the readings that a connection confirms now, and the others."""
         found: list[SecurityEvent] = []
         others: list[SecurityEvent] = []
         for reading in readings:

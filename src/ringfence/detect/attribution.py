@@ -353,7 +353,10 @@ class Attribution:
     # -- deduplication and proofs -----------------------------------------------------------------------
 
     def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Return a confirmed attempt if this is the first report of it, otherwise a duplicate report."""
+        """Record a report of a confirmed attempt. Return the attempt if this is the first report of it.
+
+        Otherwise return the finding that it is a duplicate report.
+        """
         if event.service is _SIP and event.kind is not _HIDDEN:
             # chan_sip's lines name no session: a later proof finds the attempt by this number.
             attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)

@@ -47,7 +47,7 @@ UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
 
 PROVEN_WITHIN = 2.0
-"""The longest time from a guess to its proof (seconds)."""
+"""A guess that is not proven after this time (seconds) is taken for unproven."""
 
 MOST = 1_024
 _MOST_ACCOUNTS = 256

@@ -88,7 +88,7 @@ _INT32 = (1 << 31) - 1
 def key_of(subject: Network) -> Key:
     """Return the key of a subject.
 
-    It is bytes, because attackers cannot choose bytes whose hashes collide.
+    It is bytes: Python's hash of bytes is secret, so attackers cannot choose subjects whose hashes collide.
     """
     if isinstance(subject, IPv4Network) and subject.prefixlen == subject.max_prefixlen:
         return subject.network_address.packed

@@ -290,7 +290,10 @@ class Proxies:
             table.popitem(last=False)
 
     def _sees_all_legs(self, now: float) -> bool:
-        """Whether the wire sees each leg: by its sockets and recent events, no proxy uses TCP or TLS."""
+        """Whether the wire sees each leg.
+
+        It does if no proxy listens on TCP, and if no request has come through one by TCP or TLS lately.
+        """
         return not self._streams and now - self._stream_at >= LIFE
 
     # -- events -----------------------------------------------------------------------------------------

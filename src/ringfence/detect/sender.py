@@ -66,7 +66,8 @@ class Streak:
     """The challenges to a host since ``began``, after which no success followed.
 
     ``count`` is their number, ``latest`` the last one, at ``last``. Only challenges beyond ``returned`` count
-    as hidden attempts: ``returned`` begins at ``wire.MANY``, and is set to ``count`` when these are returned.
+    as hidden attempts: it begins at ``wire.MANY``, and is set to ``count`` when ``Wire.abandoned`` returns
+    them.
     """
 
     began: float

@@ -67,7 +67,7 @@ REPORTED = 1.5
 """Seconds after a challenge in which AMI reports it, unless AMI is late (``wire.LATE``)."""
 
 MOST_ATTEMPTS = 1_024
-"""The number of open attempts of a session. The oldest are discarded first."""
+"""The maximum number of open attempts of a session. The oldest are discarded first."""
 
 _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0  # seconds; RFC 3261 T1 is 0.5 s, and phones shorten it
 
@@ -262,7 +262,10 @@ class Session:
     proven: float = -inf
 
     def challenges_by(self, now: float, *, datagram: bool) -> Challenges:
-        """Return the challenges by datagrams or by streams, counted from zero if the last ones are old."""
+        """Return the counts of challenges by UDP (``datagram``) or by TCP.
+
+        They are new counts if the last challenge or event is ``CHALLENGES_LIFE`` old.
+        """
         known = self.datagrams if datagram else self.streams
         if known is None or now - known.used >= CHALLENGES_LIFE:
             known = Challenges(now)

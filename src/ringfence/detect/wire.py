@@ -76,7 +76,7 @@ WITHIN = 600.0
 """The period in which challenges are counted (seconds)."""
 
 SETTLED = 1.0
-"""The longest delay of the report of a success (seconds)."""
+"""AMI reports a success at most this late (seconds). Until then, new challenges of a host are not judged."""
 
 ANSWERED = 2.0
 """The longest time from the first challenge of a phone to its success (seconds)."""
@@ -97,7 +97,7 @@ _SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}  # whet
 
 
 def not_connected(_: str) -> None:
-    """Return None: AMI of no Asterisk is connected."""
+    """Return None, whichever Asterisk is asked for: its AMI is not connected."""
 
 
 class Wire:
@@ -191,7 +191,10 @@ class Wire:
     # -- conclusions ------------------------------------------------------------------------------------
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a challenge left lately by UDP to the address and Call-ID of ``event``."""
+        """Whether a challenge confirms the address of ``event``.
+
+        Such a challenge left lately by UDP to this address, with the same Call-ID.
+        """
         session = self._senders.find_session(event.remote.address, session_key(event.session))
         challenges = session.datagrams if session is not None else None
         return challenges is not None and now - challenges.last < LIFE
@@ -236,7 +239,8 @@ class Wire:
         """Return the hosts with too many challenges after which no success followed.
 
         Each is returned as its latest challenge, the Asterisk of that challenge, and the number of challenges
-        since the last call. A host is left out if AMI may have missed its success.
+        beyond ``MANY`` that no earlier call has returned. A host is left out if AMI may have missed its
+        success.
         """
         found = []
         for host in list(self._over):
