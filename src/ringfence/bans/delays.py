@@ -19,7 +19,7 @@ class BanDelays:
         self._numbers = [0] * (len(BOUNDS) + 1)
 
     def record(self, seconds: float) -> None:
-        """Count a delay, unless it is due to old evidence."""
+        """Count a delay, unless it is ``OLD`` or longer, because the evidence was read late."""
         if seconds < OLD:
             self._numbers[bisect_left(BOUNDS, seconds)] += 1
             self.sum += max(0.0, seconds)

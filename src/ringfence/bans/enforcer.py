@@ -31,7 +31,7 @@ from ringfence.store.records import Records
 
 
 class Enforcer:
-    """Decides which bans are placed and removed. :attr:`bans` does that, and :attr:`known` has all bans.
+    """Decides which bans are placed and removed. :attr:`bans` carries this out; :attr:`known` has all bans.
 
     :meth:`start` or :meth:`attach` must be called first. ``list_contents`` returns the networks that one of
     the kernel's lists should contain. ``opened`` is what the backend reported when the rules were last

@@ -23,7 +23,7 @@ SHORT = 2_000
 """A list of up to this many networks is sorted and compared on the event loop, a longer one in a thread."""
 
 AT_ONCE = 0.03
-"""The maximum number of seconds for which a short list is written without a pause."""
+"""Seconds after which a list that is not complete is left to :meth:`Filler.run`, which writes with pauses."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """The shortest and longest time in seconds until a failed list is tried again.

@@ -32,7 +32,7 @@ ipset rounds timeouts up to whole seconds.
 CLOCK_STEP = 5.0
 """Seconds. If the wall clock moves further than this against the monotonic clock, it counts as set.
 
-It also moves so while the host is suspended.
+The difference of the two clocks also changes while the host is suspended.
 """
 
 
