@@ -32,7 +32,7 @@ class FriendRequests:
         self._arrived: list[Friend] = []
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
-        """Return the handlers of the requests that change friends."""
+        """Return the handlers of the requests that change friends, by the name of the request."""
         return {"friends_import": self.import_part, "friends_forget": self.forget}
 
     def listed(self, networks: Sequence[Network] | None = None) -> Iterator[bytes]:

@@ -23,16 +23,16 @@ class Passing:
 
     @property
     def networks(self) -> Iterable[Network]:
-        """The networks, one for each address."""
+        """The selected friends as networks, one for each address."""
         return self._networks.values()
 
     @property
     def addresses(self) -> Collection[Address]:
-        """The addresses of the selected friends at the latest update."""
+        """The addresses of the friends that the latest :meth:`look` selected."""
         return self._networks.keys()
 
     def is_stale(self, unshielded: Collection[Address]) -> bool:
-        """Whether ``unshielded`` has changed since the latest update."""
+        """Whether ``unshielded`` has changed since the latest :meth:`look`."""
         return unshielded != self._unshielded
 
     def look(self, most: int, unshielded: Collection[Address]) -> bool:

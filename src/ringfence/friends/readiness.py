@@ -22,7 +22,7 @@ REMEMBERED_IN_ALL = 2.0
 LIMITER_IN_ALL = 30.0
 """The longest time (seconds) after the start that the limiter only observes.
 
-It may be longer than that of bans, because the limiter is against load, not against guesses.
+This time may be longer than that of bans, because the limiter is against load, not against guesses.
 """
 
 
