@@ -17,7 +17,7 @@ def reason_of(attempt: Attempt) -> str:
     """Return in two or three words why Asterisk refused an attempt.
 
     PJSIP reports a wrong password as ``ChallengeResponseFailed``, and an unknown account as
-    ``InvalidAccountID``. A kind of event that is not in the table is returned by its own name.
+    ``InvalidAccountID``. For a kind of event that is not in the table, return the name of the kind.
     """
     if attempt.kind is AttemptKind.PROBE:
         return "unknown caller" if attempt.service is Service.DIALPLAN else "unknown extension"
