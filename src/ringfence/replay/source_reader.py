@@ -28,7 +28,8 @@ _LONG_AGO, _LATER = 0.0, 1.0
 class ReplayInput:
     """One source to replay: its files in order, and how to parse them.
 
-    ``timezone`` is that of its dates, None for this host's. ``customs`` are the administrator's own patterns.
+    ``timezone`` is the time zone of the dates in a log, None for this host's. ``customs`` are the
+    administrator's own patterns of log lines.
     """
 
     source: SourceId
