@@ -113,6 +113,19 @@ def test_which_accounts_work_where_is_known_while_they_do() -> None:
     assert not friends.knows_account("205")
 
 
+def test_an_account_that_moved_is_one_account() -> None:
+    """An account that works at one address, and worked at another, is counted once."""
+    friends = Friends()
+    friends.add(PHONE)
+    friends.expire(100.0)
+    friends.add(evolve(PHONE, address=ip_address("192.0.2.8"), until=300.0))
+    assert friends.knows(1)
+    assert not friends.knows(2)
+    friends.add(evolve(PHONE, account="205", until=200.0))
+    friends.expire(200.0)
+    assert friends.knows(2)
+
+
 def test_a_network_is_asked_whether_friends_live_there() -> None:
     """``any_in`` finds friends in a network of their own IP version."""
     friends = Friends()

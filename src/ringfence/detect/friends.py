@@ -13,6 +13,7 @@ former ones; those seen longest ago are discarded first, and their addresses bec
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from ipaddress import ip_network
+from itertools import islice
 from typing import Generic, TypeVar
 
 from ringfence.event_values import evolve
@@ -213,13 +214,12 @@ class Friends:
         """Return the reasons of addresses where ``account`` works, and those of its former addresses."""
         return self._current.of_account(account), self._former.of_account(account)
 
-    @property
-    def known_accounts(self) -> int:
-        """The number of accounts that work at any address, plus those that worked at one within a month.
-
-        An account that works at one address and worked at another is counted twice.
-        """
-        return len(self._current.accounts) + len(self._former.accounts)
+    def knows(self, number: int) -> bool:
+        """Whether at least ``number`` accounts work now, or worked within a month, at any address."""
+        current = self._current.accounts
+        others = (account for account in self._former.accounts if account not in current)
+        missing = max(0, number - len(current))
+        return sum(1 for _ in islice(others, missing)) == missing
 
     @property
     def accounts(self) -> int:

@@ -71,7 +71,7 @@ class Phones:
         self._most_failed = max(self._most_failed, self._failing)
         if self._friends.outage_mode:
             return  # the alarm for all phones is active already
-        if phone in self._alarmed or self._friends.known_accounts < AT_LEAST:
+        if phone in self._alarmed or not self._friends.knows(AT_LEAST):
             yield self._raised(phone, _broken(attempt), now)
         else:
             since, _ = self._waiting.get(phone, (now, None))
