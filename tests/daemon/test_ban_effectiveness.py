@@ -9,6 +9,7 @@ from tests.support.attempts import attempts
 from tests.support.kept import OTHER, Kept
 
 from ringfence.bans.ineffective import ENOUGH, GRACE
+from ringfence.daemon.ban_effectiveness import MOST_WAITING
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.host.diagnosis import Observations
 from ringfence.model import Address, Attempt
@@ -50,6 +51,28 @@ def test_attempts_well_after_a_ban_are_an_alarm(kept: Kept) -> None:
     [alarm] = kept.alarms.active
     assert (alarm.code, alarm.subject) == ("ban.not_effective", OTHER)
     assert alarm.text.endswith(f"banned: {ENOUGH} attempts of {OTHER}")
+
+
+def test_an_address_that_finds_the_queue_full_is_reported_later(kept: Kept) -> None:
+    """While too many addresses wait for their diagnosis, attempts of others are not counted yet."""
+    kept.side.start()
+    many = [f"203.0.113.{number}" for number in range(MOST_WAITING)]
+
+    def attack(address: str) -> None:
+        for attempt in attempts(ENOUGH, address):
+            kept.side.effectiveness.on_judgement(late(evolve(attempt, time=kept.now + 60.0)))
+
+    async def found() -> set[str]:
+        for address in (*many, OTHER):
+            kept.ban(address)
+            attack(address)
+        await diagnosed(kept)
+        before = {alarm.subject for alarm in kept.alarms.active}
+        attack(OTHER)
+        await diagnosed(kept)
+        return {alarm.subject for alarm in kept.alarms.active} - before
+
+    assert asyncio.run(found()) == {OTHER}
 
 
 def test_of_exempt_addresses_only_this_hosts_own_are_an_alarm(kept: Kept) -> None:

@@ -96,7 +96,7 @@ def test_a_target_is_shown_with_its_transport() -> None:
 
 @pytest.mark.kernel
 def test_the_sockets_of_the_process_are_the_targets(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """UDP comes before TCP and 5060 before other ports; other programs and AMI do not count."""
+    """UDP comes before TCP and 5060 before other ports; other programs, AMI and IPv6 do not count."""
     monkeypatch.setattr("ringfence.host.listening._NAME", _own_name())
     ports = [(socket.SOCK_STREAM, "0.0.0.0", 5060), (socket.SOCK_STREAM, "127.0.0.1", 5038)]
     ports += [(socket.SOCK_DGRAM, "127.0.0.2", 5160), (socket.SOCK_DGRAM, "0.0.0.0", 5060)]
@@ -107,6 +107,10 @@ def test_the_sockets_of_the_process_are_the_targets(netns: None, monkeypatch: py
         one.bind((host, port))
         if kind == socket.SOCK_STREAM:
             one.listen()
+    one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    opened.append(one)
+    one.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)  # bind without having the address
+    one.bind(("2001:db8::", 5060))
     try:
         found = targets_of(os.getpid(), 5038)
     finally:

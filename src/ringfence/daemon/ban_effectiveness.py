@@ -1,7 +1,6 @@
 """The alarm for bans that have no effect: attempts of a banned address keep arriving."""
 
 import asyncio
-from contextlib import suppress
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
@@ -69,9 +68,10 @@ class BanEffectiveness:
             self._record(attempt, 0.0)
 
     def _record(self, attempt: Attempt, since: float) -> None:
+        if self._arrivals.full():
+            return  # a later attempt of the address counts
         if self._ineffective.observe(attempt.address, since, attempt.time):
-            with suppress(asyncio.QueueFull):
-                self._arrivals.put_nowait(attempt.address)
+            self._arrivals.put_nowait(attempt.address)
 
     async def run(self) -> None:
         """Look for the causes of each ineffective ban, and activate its alarm, until cancelled."""

@@ -48,8 +48,8 @@ class FriendRequests:
     def import_part(self, request: Mapping[str, Any]) -> object:
         """Accept a part of an import; return how many friends have arrived so far.
 
-        With the last part all of them are imported. Raise ControlError if a friend is invalid: then none of
-        them is imported.
+        With the last part all of them are imported, except those that ended meanwhile; return their number.
+        Raise ControlError if a friend is invalid: then none of them is imported.
         """
         if request.get("transfer") != self._transfer:
             self._transfer, self._arrived = request.get("transfer"), []
@@ -63,8 +63,9 @@ class FriendRequests:
             raise ControlError(f"no friend was imported, because one is invalid: {error}") from None
         if request.get("more") is True:
             return len(self._arrived)
-        friends, self._transfer, self._arrived = self._arrived, None, []
-        self._registry.add(friend for friend in friends if friend.until > now)
+        friends = [friend for friend in self._arrived if friend.until > now]
+        self._transfer, self._arrived = None, []
+        self._registry.add(friends)
         return len(friends)
 
     def forget(self, request: Mapping[str, Any]) -> object:

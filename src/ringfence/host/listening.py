@@ -112,12 +112,14 @@ def _user(name: str) -> int | None:
         return None
 
 
-def listening_sockets(protocol: int) -> list[Socket]:
-    """Return the sockets of both IP versions that listen (TCP), or are not connected (UDP).
+def listening_sockets(
+    protocol: int, families: Iterable[socket.AddressFamily] = (socket.AF_INET, socket.AF_INET6)
+) -> list[Socket]:
+    """Return the sockets of these IP versions that listen (TCP), or are not connected (UDP).
 
     Raise OSError if the kernel has no list of this protocol.
     """
-    return [row for family, _ in _FAMILIES for row in _listening(family, protocol)]
+    return [row for family in families for row in _listening(family, protocol)]
 
 
 def _listening(family: socket.AddressFamily, protocol: int) -> list[Socket]:

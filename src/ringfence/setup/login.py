@@ -75,11 +75,12 @@ def targets_of(pid: int, ami_port: int) -> list[SipListener]:
     own = sockets_of(pid)
     found = []
     for protocol, wanted in ((socket.IPPROTO_UDP, ports.udp), (socket.IPPROTO_TCP, ports.tcp)):
-        for row in listening_sockets(protocol):
-            port = port_of(row.local_port)
-            if row.inode in own and port in wanted and port != ami_port:
-                host = _host(row.local)
-                found += [SipListener(host, port, protocol == socket.IPPROTO_UDP)] if host else []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for row in listening_sockets(protocol, [family]):
+                port = port_of(row.local_port)
+                if row.inode in own and port in wanted and port != ami_port:
+                    host = _host(family, row.local)
+                    found += [SipListener(host, port, protocol == socket.IPPROTO_UDP)] if host else []
     return sorted(dict.fromkeys(found), key=lambda one: (not one.udp, one.port != _SIP))
 
 
@@ -152,14 +153,14 @@ def _register(
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def _host(raw: bytes) -> str | None:
+def _host(family: socket.AddressFamily, raw: bytes) -> str | None:
     """Return the IPv4 address of a listening socket; None if it listens on an IPv6 address.
 
     ``raw`` has 16 bytes. If they are all zero, the socket listens on every address: return loopback.
     """
     if not any(raw):
         return "127.0.0.1"
-    return socket.inet_ntop(socket.AF_INET, raw[:4]) if not any(raw[4:]) else None
+    return socket.inet_ntop(family, raw[:4]) if family == socket.AF_INET else None
 
 
 def _loopback() -> str:

@@ -8,7 +8,7 @@ from ringfence.errors import FirewallError, SetupError
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.setup import fail2ban_jails
 from ringfence.setup.asterisk import FoundAsterisk, find_asterisk
-from ringfence.setup.changes import Change, FileChange, file_state, folder_state, temporary
+from ringfence.setup.changes import Change, FileChange, file_state, folder_state
 from ringfence.setup.host_paths import HostPaths
 from ringfence.setup.journal import Journal, JournalRecord, Produced
 from ringfence.setup.layouts import LOGGER, MANAGER
@@ -134,12 +134,6 @@ def require_manager_user(console: AsteriskConsole) -> None:
             f"Asterisk did not accept the manager user {USER}; its log has the reason (Unable to open AMI "
             "configuration, if it may not read a file)"
         )
-
-
-def leftovers(record: JournalRecord) -> list[Path]:
-    """Return the temporary files that a killed run left behind."""
-    found = (temporary(change.path) for change in record.changes if isinstance(change, FileChange))
-    return [path for path in found if path.exists()]
 
 
 def _reload_restored() -> Iterator[str]:
