@@ -5,9 +5,10 @@ log file: ``formats`` is the table of known messages, and ``prefix``, ``dates`` 
 surrounds a message. ``challenge`` and ``observed`` parse packets that the kernel copied. ``roster`` parses
 Asterisk's lists of phones and trunks. ``address`` parses the addresses in all of them.
 
-For any input, a parser returns an event, nothing, or a mark that the text was tampered with. It never raises
-for bytes, and its memory is bounded.
+For any bytes, a parser returns an event, the reason why there is none, or nothing. If a sender's text broke
+the format, the event is marked as tampered. A parser never raises for bytes, and its memory is bounded.
 
-Patterns are anchored, and single characters are repeated possessively. Groups are not: in Python 3.11.2,
-which Debian 12 has, a possessive group loses its position if its body fails half-way (3.11.7 is correct).
+Patterns are anchored. A repetition of single characters is possessive (``*+``): it never gives characters
+back, so matching takes linear time. A repeated group whose body can fail half-way is not possessive, because
+Python 3.11.2, which Debian 12 has, then loses the position in the text (3.11.7 is correct).
 """

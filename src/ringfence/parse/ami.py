@@ -1,7 +1,9 @@
 """Decoder of one AMI connection: bytes → security events and replies.
 
-An empty line ends a packet (:mod:`ringfence.parse.ami_packets`). A sender's text may hold CR LF and even an
-empty line, but only within the account of a security event. So an event may come in fragments:
+An empty line ends a packet (:mod:`ringfence.parse.ami_packets`). The *head* of a security event is the
+headers before its account, and the *tail* is the three headers after it (SessionID, LocalAddress,
+RemoteAddress). A sender's text may hold CR LF and even an empty line, but only within the account. So an
+event may come in fragments:
 
 - A packet may have the head of a security event but not its tail. Then the packets that follow belong to it,
   up to the tail that Asterisk always writes. These fragments are the sender's text, whatever they look like.
@@ -78,9 +80,8 @@ _Items: TypeAlias = list[AmiItem | ManagerEvent]
 class AmiDecoder:
     """The decoder of one connection: feed it bytes as they come, with the monotonic time in seconds.
 
-    ``deadline`` is the time when :meth:`tick` has something to return, or None. ``token`` begins the ActionID
-    of each of ringfence's actions; "" if no action is sent. ``http`` decides when to ask Asterisk about AMI
-    over HTTP, and stores the answer.
+    The argument ``token`` begins the ActionID of each of ringfence's actions; "" if no action is sent. The
+    attribute ``http`` decides when to ask whether Asterisk serves AMI over HTTP, and stores the answer.
     """
 
     def __init__(self, source: SourceId, token: str = "") -> None:
@@ -128,7 +129,11 @@ class AmiDecoder:
         return items  # type: ignore[return-value]  # a ManagerEvent makes the check active
 
     def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
-        """Count the bytes of a packet that is too long. If it begins an event of service AMI, mark that."""
+        """Count skipped bytes of a packet that is too long.
+
+        At the first of them, drop a security event whose tail is missing, because this packet could be its
+        rest. If the packet begins an event of service AMI, mark that.
+        """
         self.counts.dropped_bytes += skipped.size
         if skipped.head:
             if begins_manager_event(skipped.head):
@@ -244,7 +249,10 @@ class AmiDecoder:
         return True
 
     def _end_text(self, items: _Items) -> None:
-        """Finish the held events before an answer about AMI over HTTP: a client's text ends before it."""
+        """Pass on held events, and drop an unfinished one: no text of an HTTP client continues after this.
+
+        Called for the reply to a question whether AMI is served over HTTP.
+        """
         self._release(items)
         if self._fragments:
             self._drop_fragments()

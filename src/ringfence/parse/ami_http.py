@@ -48,10 +48,11 @@ _VALUES = {"Yes": True, "No": False}
 class HttpCheck:
     """Holds or marks the items of one connection that may be forged.
 
-    ``token`` begins the ActionID of its questions, and is secret. Without a token nothing can be asked.
-    ``enabled`` is the last answer, None if unknown. ``wanted``: the caller should now send a question with
-    the ActionID that :meth:`ask` returns. ``active``: items must go through :meth:`pass_on`. ``deadline`` is
-    when :meth:`expire` has something to return, or None.
+    The argument ``token`` begins the ActionID of the questions, and is secret. Without a token nothing can be
+    asked. The attribute ``enabled`` is the last answer: whether Asterisk serves AMI over HTTP, None if
+    unknown. ``wanted``: the caller should now send a question with the ActionID that :meth:`ask` returns.
+    ``active``: items must go through :meth:`pass_on`. ``deadline`` is the monotonic time at which
+    :meth:`expire` has something to return, or None.
     """
 
     def __init__(self, token: str) -> None:

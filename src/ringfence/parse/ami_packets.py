@@ -23,7 +23,10 @@ The part of an event before its account, which Asterisk itself writes, is always
 
 @frozen
 class SkippedBytes:
-    """A part of a packet that is too long to keep. The first part has the packet's first bytes (``head``)."""
+    """A skipped part of a packet, which is too long to keep. ``size`` is the number of skipped bytes.
+
+    ``head`` has the packet's first bytes if this is its first part; otherwise it is empty.
+    """
 
     size: int
     head: bytes = b""
@@ -82,7 +85,10 @@ class PacketSplitter:
         return start
 
     def _bound(self, pieces: list[Piece]) -> None:
-        """Limit an incomplete packet to the size that a real packet can have."""
+        """Skip the incomplete packet if it is longer than a real packet, or is being skipped already.
+
+        All but its last bytes, with which its end may begin, are discarded. ``pieces`` gets a SkippedBytes.
+        """
         # A packet of the greatest length may still lack the last byte of its end.
         if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
             return

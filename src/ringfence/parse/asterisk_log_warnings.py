@@ -16,7 +16,7 @@ OPENED = re.compile(
 )
 """The line that Asterisk writes when it opens a log, after the older contents (``main/logger.c``).
 
-No message ends like this line, so a sender cannot pass the line off as the end of a message.
+The reader of the log ignores such a line. No message ends like it, so the end of a message is never ignored.
 """
 
 
@@ -28,6 +28,6 @@ def parse_logger(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa:
 
 
 def parse_security_events(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse a message that Asterisk could not report a security event."""
+    """Parse Asterisk's message about a security event that it could not report."""
     silenced = text.startswith(b"Failed to issue security event of type ")
     return LogAlarm.SILENCED if silenced else Reason.NOT_EVIDENCE

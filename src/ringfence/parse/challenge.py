@@ -83,7 +83,7 @@ _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F)
 
 
 def _never(_position: bytes) -> bool:
-    """Return False: by default no position in a TCP stream counts as repeated."""
+    """Return False, so that by default no answer counts as retransmitted."""
     return False
 
 
@@ -131,7 +131,7 @@ def _parse_segment(
 def _parse_message(
     message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
 ) -> Challenge | None:
-    """Parse an answer with one of the four statuses."""
+    """Parse an answer with the status 401, 403, 404 or 407; None for any other message."""
     ordinary = _ORDINARY.fullmatch(message)
     if ordinary is not None:
         received, call_id, user, nonce, opaque = ordinary.groups(b"")
@@ -187,9 +187,10 @@ def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str,
 
 
 def _sender_by_chan_sip(head: bytes, status: int) -> Address | None:
-    """Return the sender of the request, from an answer of chan_sip or of another server.
+    """Return the sender of the request, from an answer of chan_sip or of another server; None if unknown.
 
-    If a refusal is cut off before its From, PJSIP may have written it, and then the Via has another form.
+    If a 403 or 404 is cut off before its From, the sender is unknown. PJSIP may have written that answer, and
+    PJSIP's Via has another form.
     """
     via = _VIA.search(head)
     if via is None or (status in _REFUSALS and _FROM.search(head) is None):
@@ -223,9 +224,10 @@ def _read_head(head: bytes, authenticate: re.Pattern[bytes] | None) -> tuple[byt
 
 
 def _opaque_of_pjsip(head: bytes, nonce: bytes) -> bytes:
-    """Return the opaque behind PJSIP's own nonce, the last one in the head; empty if there is none.
+    """Return the opaque after PJSIP's own nonce, which is the last one in the head; empty if there is none.
 
-    PJSIP writes both into its last header but Server and Content-Length, which no sender can add.
+    PJSIP writes nonce and opaque into one header. Only Server and Content-Length follow it, and neither
+    contains text of the sender.
     """
     found = _OPAQUE.match(head, head.rfind(nonce) + len(nonce)) if nonce else None
     return found[1] if found is not None else b""

@@ -32,7 +32,8 @@ class Custom:
     """One pattern, made by :meth:`compile`. ``name`` becomes the event's ACL name.
 
     ``before`` and ``after`` are the literal texts on both sides of ``{address}``, split at each ``{any}``. An
-    empty level or file matches any. Use an empty value only to try a pattern, not for bans.
+    empty ``level`` or ``file`` matches every one. Use that only to try a pattern, and not for bans: a line of
+    another part of Asterisk may contain the same words as a sender's text.
     """
 
     name: str
@@ -173,6 +174,6 @@ def _from_right(message: bytes, parts: tuple[bytes, ...]) -> int | None:
 
 
 def _unquoted(message: bytes) -> bytes:
-    """Return the text between the quotes that dialplans put around a message."""
+    """Return a message without the quotes that dialplans put around it; unchanged if it has none."""
     quoted = len(message) > 1 and message[:1] == message[-1:] == b'"'
     return message[1:-1] if quoted else message

@@ -94,7 +94,11 @@ class DateReader:
         return None
 
     def _candidates(self, fields: dict[str, bytes | None], now: float) -> list[float]:
-        """Return the possible moments of a date: one, or two if a clock change repeats the hour."""
+        """Return the possible moments of a date: one, or two if a clock change repeats the hour.
+
+        A time without a date gives the moments of yesterday, today and tomorrow. A date that does not exist
+        gives none.
+        """
         today = datetime.fromtimestamp(now, self._zone)
         if fields.get("Y"):
             written = fields["Y"] or b""

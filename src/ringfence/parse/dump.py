@@ -16,7 +16,7 @@ END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
 
 
 def begins_dump(line: bytes, first: Prefix) -> bool:
-    """Whether ``line`` begins a packet in the log, from the same thread and file of Asterisk as ``first``.
+    """Whether ``line`` begins a packet that the same thread and source file logged as the one before it.
 
     ``first`` is the prefix of the packet before it. A sender cannot forge such a line, because the sender
     does not know the number of the thread.

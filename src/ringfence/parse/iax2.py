@@ -2,7 +2,8 @@
 
 Names are the sender's text and may hold anything. If the address stands before the name, it is read right
 after the first words; otherwise at the end of the message. The digests that Asterisk prints (even the
-expected one) are never kept. In lines about RSA the "host" is the name of a peer.
+expected one) are never kept. In lines about RSA the "host" is the name of a peer, so these lines name no
+address.
 """
 
 import re

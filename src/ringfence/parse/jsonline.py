@@ -23,7 +23,10 @@ class JsonMessage:
 
 
 def unwrap(line: bytes) -> JsonMessage | bytes | None:
-    """Parse a JSON object: return a message, the line that it wraps, or None if it is neither."""
+    """Parse a JSON object: return a message, or the line that it wraps.
+
+    Return None for any other text, and for a journal entry of a program other than Asterisk.
+    """
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):

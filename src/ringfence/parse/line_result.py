@@ -124,7 +124,10 @@ Parsed = SecurityEvent | Reason | LogAlarm | OpenMessage
 def result_of(
     number: int, parsed: SecurityEvent | Reason | LogAlarm, level: bytes, *, standby: bool
 ) -> LineResult:
-    """Return the result of the line ``number``. In standby, SECURITY messages are skipped."""
+    """Return the result of the line ``number``.
+
+    ``standby``: AMI delivers the same events as SECURITY messages, so the events of these are left out.
+    """
     name = LEVELS.get(level) or level.decode("ascii", "replace")
     if isinstance(parsed, SecurityEvent):
         if parsed.readings:
@@ -148,7 +151,10 @@ _MAX_HEADER = 512
 
 
 def sip_user(header: bytes) -> str:
-    """Return the user of a From or To header as text for people, or the header if it has none."""
+    """Return the user of a From or To header as text for people.
+
+    Return the beginning of the header if it has no user.
+    """
     users = _USER.findall(header[-_MAX_HEADER:])
     return text_of(users[-1] if users else header[:_MAX_HEADER])
 

@@ -70,7 +70,7 @@ class LogReader:
 
     ``timezone`` is the log's, None for this host's. ``deadline`` is the time to call ``feed`` again, even
     without data, because lines wait; None if none wait. ``skips_security``: SECURITY messages are skipped,
-    because AMI delivers the same events. Set it between two feeds. ``sample`` is one of the skipped ones.
+    because AMI delivers the same events. Set it between feeds. ``sample`` is one that the last feed skipped.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class LogReader:
         self.since_security = security_log.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Return the results of the lines that ``data`` completes, in order."""
+        """Return the results of the lines that ``data`` completes; without data, of those that are due."""
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
@@ -218,7 +218,7 @@ class _Batch:
 
     def __init__(self, reader: LogReader, lines: list[_Line], now: float, *, final: bool) -> None:
         self.results: list[LineResult] = []
-        self.plain = 0
+        self.plain = 0  # the number of results that :meth:`_plain` added
         self.skipped = 0
         self.sample: bytes | None = None
         self._reader = reader
@@ -228,9 +228,10 @@ class _Batch:
         self._now = now
         self._final = final
         self._split_lines = 0  # the number of lines that were split off from cut lines
-        self._lines_of: list[int] = []  # the line of each result
-        # The indices of results: of the last message, and of the last one that each of the tails may end.
+        self._lines_of: list[int] = []  # the index of the first line of each result
+        # The index of the result of the last message; -1 if there was none, or if it was skipped.
         self._entry = -1
+        # For each form of a message's end: the index of the result of the last message with that form.
         self._tailed: dict[re.Pattern[bytes], int] = {}
         self._security_at: set[int] = set()  # the lines that begin a message of res_security_log.c
 
@@ -325,7 +326,7 @@ class _Batch:
         return len(self._lines)
 
     def _message(self, at: int, line: bytes, prefix: Prefix) -> int | None:
-        """Parse the message that begins at ``at``; return where the next begins, None if unknown."""
+        """Parse the message at ``at``; return where the next one begins, None if only later lines show it."""
         cut = len(line) > LOG_CUT and self._split_cut_line(at, line, prefix)
         if cut:
             line = line[:cut]
@@ -412,7 +413,7 @@ class _Batch:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
 
         The message begins at the first SECURITY line within ``MAX_ACCOUNT`` bytes, because the sender may
-        have written later ones. The event of the line ``again`` is kept: it has its true end.
+        have written later ones. The event of the line ``again`` is kept: it was just parsed up to this end.
         """
         if not security_log.ends_message(line):
             return False
@@ -427,9 +428,9 @@ class _Batch:
         return True
 
     def first_security(self, at: int) -> tuple[int, int]:
-        """Return the first SECURITY line whose account may contain the line at ``at``; and the distance.
+        """Return the earliest SECURITY line whose account may contain the line at ``at``, and its distance.
 
-        Index -1: a line of an earlier feed. Without such a line, the distance is more than ``MAX_ACCOUNT``.
+        The index is -1 if it came in an earlier feed. Without one, the distance exceeds ``MAX_ACCOUNT``.
         """
         first, size = (-1, security_log.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):
@@ -459,7 +460,7 @@ class _Batch:
         return True
 
     def _reaches(self, index: int, at: int) -> bool:
-        """Whether the message of the result at ``index`` can reach to the line at ``at``."""
+        """Whether the message of the result at ``index`` is short enough to reach to the line at ``at``."""
         size = 0
         for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
             size += _size(line)
@@ -479,7 +480,7 @@ class _Batch:
         self._lines_of.append(at)
 
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
-        """Remember that the next result is a message's, and the ``tail`` that may end it."""
+        """Remember that the next result is that of a message, whose end ``tail`` may find in a later line."""
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry

@@ -1,8 +1,9 @@
 """NOTICE lines of failed logins to the manager interface (``main/manager.c:authenticate``).
 
 The address comes first, without a port. The user is the sender's text, and over HTTP it may hold line feeds.
-After each of the other two messages, Asterisk also logs ``… failed to authenticate as '…'`` for the same
-login. That line does not count (:class:`LoginDeduplicator`).
+There are three messages: ``… tried to authenticate with nonexistent user '…'``, ``… failed to pass IP ACL as
+'…'`` and ``… failed to authenticate as '…'``. After each of the first two, Asterisk also logs the third for
+the same login. That line does not count (:class:`LoginDeduplicator`).
 """
 
 import re

@@ -1,8 +1,9 @@
-r"""SIP requests by UDP that the kernel copied from suspects: nonces and Call-IDs, and nothing else.
+r"""Nonces and Call-IDs in SIP requests of suspects by UDP, which the kernel copied; nothing else is read.
 
-The sender wrote all of it. If a nonce occurs anywhere in a request, its sender knows that nonce. So the whole
-request is searched for nonces. It is read twice, as PJSIP and as chan_sip read it. Tested with a right
-password on Asterisk 16.28 (chan_sip) and 22.10.1 (PJSIP):
+Suspects are addresses that ringfence has asked the kernel to observe for some time. The sender wrote the
+whole request. If a nonce occurs anywhere in it, the sender knows that nonce. So the whole request is searched
+for nonces. It is read twice, as PJSIP and as chan_sip read it. Tested with a right password on Asterisk 16.28
+(chan_sip) and 22.10.1 (PJSIP):
 
 - Both find the parameter ``nonce`` in upper or lower case, and end a quoted value at the next quote. They
   undo no escapes, so a nonce with backslashes or ``%XX`` is invalid. Of several nonces in a header the last
@@ -47,7 +48,7 @@ _MOST_SHORTENED = 1024  # bytes
 
 
 def parse_observed(packet: bytes) -> ObservedRequest | None:
-    """Parse a packet from its IP header on; None if it is not UDP."""
+    """Parse a packet from its IP header on; None for a later fragment, or if it is not valid UDP."""
     whole = ip_payload(packet)
     if whole is None or whole[0] != UDP:
         return None

@@ -43,7 +43,11 @@ _REASONS: dict[bytes, tuple[EventKind, str]] = {
 }
 _ESC = b"\x1b"
 _MOST_CLAIMS = 8
-"""A line with more addresses gives no event: it could name a victim with many ports, and hit a connection."""
+"""The maximum number of addresses in a line. A line with more gives no event.
+
+Otherwise a sender could name a victim's address with many ports, and one of them could be the port of a
+connection that the victim has.
+"""
 
 
 def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:

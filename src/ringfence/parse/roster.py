@@ -68,7 +68,11 @@ class Question:
 
 
 def parse_roster_event(packet: bytes) -> RosterEvent | None:
-    """Parse an event's headers; None if it is too long or repeats a header: Asterisk writes no such event."""
+    """Parse an event's headers.
+
+    Return None if the event is too long, repeats a header, has no name, or has a line without a colon.
+    Asterisk writes no such event.
+    """
     if len(packet) > MOST_EVENT:
         return None
     headers: dict[str, str] = {}
@@ -127,7 +131,10 @@ def _pjsip(
 
 
 def _seconds(text: str) -> float | None:
-    """Parse a time (seconds since the epoch); None for 0, which contacts from the configuration have."""
+    """Parse a time (seconds since the epoch).
+
+    Return None for any other text. Return None also for 0: a contact from the configuration has no end.
+    """
     known = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
     return (float(text) or None) if known else None
 
@@ -166,7 +173,8 @@ def _of_registration(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, 
 def _of_registry(service: Service) -> EntryParser:
     """Return the parser of a registration of chan_sip or IAX2.
 
-    The port is always printed, even if none was configured: a default port may mean that SRV records decide.
+    Asterisk always prints a port, also if none was configured and SRV records decide. So a default port
+    counts as unknown.
     """
 
     def parse(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
@@ -205,7 +213,7 @@ _TRUNKS = (
     Question("IAXregistry", "RegistryEntry", Service.IAX2, _of_registry(Service.IAX2)),
 )
 _ALWAYS = "corestatus"
-"""An action of Asterisk's core that is allowed with any class of rights that allows a list."""
+"""An action of Asterisk's core. A user that may not use it may request none of the lists either."""
 
 
 @frozen

@@ -23,7 +23,10 @@ BOOTED = "FullyBooted"
 
 _CHANNELS = {"SIP": Service.SIP, "IAX2": Service.IAX2}
 _UNCHANGED = frozenset({"Created", "Updated", "Registered"})
-"""Statuses that do not show whether a contact can be reached (the first two of Asterisk 13 to 15)."""
+"""Statuses that do not show whether a contact can be reached.
+
+``Created`` and ``Updated`` are those of Asterisk 13 to 15.
+"""
 
 _Account = tuple[Service, str]
 

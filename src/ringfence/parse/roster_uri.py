@@ -51,13 +51,17 @@ def target_of(uri: str) -> SipTarget | None:
 
 
 def address_of(uri: str) -> Address | None:
-    """Return the address of the target of ``uri``; None if it is a name, or no address of a single host."""
+    """Return the address of the target of ``uri``.
+
+    Return None if ``uri`` has no target, if the target is a host name, or if it is not the address of a
+    single host.
+    """
     target = target_of(uri)
     return None if target is None else host_address(target.host)
 
 
 def host_address(host: str) -> Address | None:
-    """Parse the address of one host; None for any other text."""
+    """Parse the address of one host; None for other text, and for an unspecified or multicast address."""
     try:
         address = unmapped(ip_address(host))
     except ValueError:

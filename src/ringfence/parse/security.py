@@ -103,8 +103,9 @@ _WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
 def starts_security_event(packet: bytes) -> bool:
     """Whether ``packet`` begins as Asterisk begins a security event, up to its account.
 
-    The account prevents forgeries: a forged tail and a forged head fit into the 255 bytes of a chan_sip
-    header. A forged tail and a head with ``AccountID``, or the longest head of all kinds, do not fit.
+    The head alone is not enough, because a sender could forge it: a forged tail and a forged head fit into
+    the 255 bytes of a chan_sip header. A forged tail and a head with ``AccountID`` do not fit. Only
+    RequestBadFormat may lack ``AccountID``: its own head is too long for a forgery.
     """
     head = _HEAD.match(packet)
     if head is None:
@@ -146,9 +147,9 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
 
 
 def with_password(used: bytes | None, event: SecurityEvent | None) -> SecurityEvent | None:
-    """Add to a success whether a password was verified.
+    """Return the event of a success, with ``password`` set if ``used`` shows that a password was verified.
 
-    This is a separate step because few logins succeed.
+    This is a separate step because few logins succeed, and copying an event takes time.
     """
     return evolve(event, password=True) if event is not None and used == USED else event
 
@@ -183,8 +184,8 @@ def has_tail(packet: bytes) -> bool:
 def parse_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
     """Parse a packet whose account broke the grammar; return None if it yields no address.
 
-    ``packet`` holds a head and, perhaps after several empty lines, a tail. Before the account, the first
-    value of each header counts. If there are several tails, the last one counts.
+    ``packet`` holds a head and, perhaps after several empty lines, a tail. If there are several tails, the
+    last one with a valid address counts. After the tail, the first value of each header counts.
     """
     head = _HEAD.match(packet)
     tail = _last_tail(packet)
@@ -277,7 +278,10 @@ _EPOCH_DIGITS, _MICRO_DIGITS = 10, 6
 # During an attack several events share a millisecond.
 @lru_cache(maxsize=256)
 def event_seconds(text: bytes) -> float | None:
-    """Parse an ``EventTV``; Asterisk 1.8 to 11 wrote ``<sec>-<usec>``."""
+    """Parse an ``EventTV`` to seconds since the epoch; None if it is invalid.
+
+    Asterisk 1.8 to 11 wrote it as ``<sec>-<usec>``.
+    """
     whole, _, micro = text.partition(b"-")
     if len(whole) == _EPOCH_DIGITS and whole.isdigit() and micro.isdigit() and len(micro) <= _MICRO_DIGITS:
         return int(whole) + int(micro) / 1e6

@@ -50,7 +50,7 @@ chan_sip copies a header into 256 bytes, PJSIP a user into 37.
 """
 _LEVEL = b"SECURITY"
 _PREFIX = 512
-"""A prefix is shorter than this (bytes)."""
+"""The prefix of a line (date, level, file: all text before the message) is shorter than this (bytes)."""
 _START_OF_HEAD = b'SecurityEvent="'
 _TIMED_HEAD = re.compile(
     rb'SecurityEvent="[A-Za-z]{1,32}+",EventTV="([^"\n]{1,40}+)",'
@@ -72,7 +72,7 @@ _WHOLE = re.compile(
 class _Shape:
     """The positions of the kept fields among a message's values.
 
-    A missing field has the position of an added empty value.
+    A missing field has the position after the last value, where :func:`parse` adds an empty one.
     """
 
     account: int
@@ -161,7 +161,10 @@ def time_of(line: bytes) -> float | None:
 
 
 def ends_message(line: bytes) -> bool:
-    """Whether ``line`` ends as SECURITY messages do."""
+    """Whether ``line`` ends as a SECURITY message does: with a quote, and the remote address before it.
+
+    The message may begin on an earlier line.
+    """
     return line.endswith(b'"') and END.search(line) is not None
 
 

@@ -27,7 +27,8 @@ _ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:", re.IGNORECASE)
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield the offset and the bytes of each message; the last one may be incomplete.
 
-    The generator stops after a message whose end is uncertain. The segment must begin with an answer.
+    Yield nothing if the segment does not begin with a SIP answer. The generator stops after a message whose
+    end is uncertain.
     """
     offset = 0
     for _ in range(MOST_MESSAGES):
