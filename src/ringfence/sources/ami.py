@@ -483,7 +483,7 @@ def _is_loss(end: Exception) -> bool:
 
 
 def _reason_of(error: OSError) -> str:
-    """Return why there is no connection, because asyncio's text has the address instead of the reason."""
+    """Return why a connection failed. asyncio's own text has the address instead of the reason."""
     if error.errno and str(error.strerror).startswith("Connect call failed"):
         return os.strerror(error.errno)
     return error.strerror or str(error)

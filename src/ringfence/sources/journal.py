@@ -3,8 +3,9 @@
 journalctl handles the journal's files, their rotation and its cursors (positions as text). Without it, a C
 library would be needed. journalctl runs as a child process, and ends when this source ends. If it ends
 earlier, it is started again after the last cursor that was handled. (If ringfence is killed, systemd ends
-journalctl with the unit. Without systemd, journalctl ends at the next line that it writes.) One entry is one
-line of JSON, in which line ends of a message are escaped. :mod:`ringfence.parse.jsonline` parses it.
+journalctl too, because it belongs to the same unit. Without systemd, journalctl ends at the next line that it
+writes.) One entry is one line of JSON, in which line ends of a message are escaped.
+:mod:`ringfence.parse.jsonline` parses it.
 
 Only lines of Asterisk's *units* are read, because the journal itself records the unit of each line. The name
 of the program proves nothing: any user of this host, or a script of a web server, can write any text under
@@ -84,7 +85,10 @@ class JournalSource(FollowedLog):
         self._began = time.time()
 
     def command(self) -> list[str]:
-        """Return the command line that continues at the cursor, or else at the start of this process."""
+        """Return the command line of journalctl.
+
+        journalctl reads the entries after the cursor, or without a cursor those since this source was made.
+        """
         start = f"--after-cursor={self._cursor}" if self._cursor else f"--since=@{self._began:.6f}"
         return [
             *self._program,
@@ -132,8 +136,8 @@ class JournalSource(FollowedLog):
     def _end(self, code: int, error_output: bytearray) -> EndError:
         """Return the error for the end of journalctl with the exit status ``code``.
 
-        A negative ``code`` is the signal that ended journalctl. With any other, journalctl may not read the
-        journal, or does not work.
+        If ``code`` is negative, a signal ended journalctl. With any other code, journalctl is not allowed to
+        read the journal, or does not work.
         """
         reason = printable(error_output.decode("utf-8", "replace").strip()) or "no reason given"
         detail = f"{self._program[0]} ended with {code}: {reason}"

@@ -36,7 +36,10 @@ SHORTEST_WAIT = 0.005
 """The shortest time (seconds) after which waiting lines are parsed, even if they are overdue."""
 
 Remember = Callable[[str, str], None]
-"""A function that stores a position in a log. Its arguments are the key and the position, as texts."""
+"""A function that stores how far a log was read.
+
+Its arguments are the key under which the position is stored (one for each log), and the position, as texts.
+"""
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
 """A function that handles events. Its second argument is the time at which they count (monotonic seconds)."""
@@ -54,7 +57,8 @@ def effective_time(written: float, wall: float, mono: float, *, live: bool) -> f
     """Return the time at which an event counts (monotonic seconds).
 
     ``written`` is the time of its line, and ``wall`` is now, both in seconds since the epoch. ``mono`` is the
-    monotonic time at which the line was read.
+    monotonic time at which the line was read. ``live``: the line was written while ringfence ran. An old line
+    with a time in the future counts as ``ANCIENT`` seconds old.
     """
     if live:
         return mono
@@ -63,9 +67,9 @@ def effective_time(written: float, wall: float, mono: float, *, live: bool) -> f
 
 
 class LogIngest:
-    """Passes a log's bytes to ``log``, and its events to ``sink`` with the time at which they count.
+    """Passes a log's bytes to ``log``, which parses them, and the events to ``sink``.
 
-    ``alarms`` counts each alarm.
+    ``sink`` also gets the time at which the events count. The attribute ``alarms`` counts each alarm.
     """
 
     def __init__(self, log: StandbyLog, sink: Sink) -> None:

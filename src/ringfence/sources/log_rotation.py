@@ -60,11 +60,13 @@ class LineConsumer(Protocol):
 class RotatingLog:
     """Reads the log at ``path`` across rotation and truncation, and passes its lines to ``reader``.
 
-    ``position`` is where an earlier process stopped, None at the very first start. ``live``: all lines from
-    before the start have been read. ``skipped`` is the number of bytes of old lines that were left out,
-    because there were too many. ``present`` is the open file that is read now. ``newest`` identifies the file
-    that was at ``path`` at the last check, None if there was none. Every method may raise OSError, and may be
-    called again afterwards.
+    The argument ``position`` is where an earlier process stopped, None at the very first start. The attribute
+    of this name is where the next process continues.
+
+    ``live``: all lines from before the start have been read. ``skipped`` is the number of bytes of old lines
+    that were left out, because there were too many. ``present`` is the open file that is read now, None if
+    there is none. ``newest`` identifies the file that was at ``path`` at the last check, None if there was
+    none. Every method may raise OSError, and may be called again afterwards.
     """
 
     def __init__(self, path: Path, reader: LineConsumer, position: Position | None = None) -> None:

@@ -118,7 +118,10 @@ class Tail:
         return self._consume(data[:end])
 
     def rest(self) -> bytes:
-        """Return the last line, which has no line end, because the file is finished; empty without one."""
+        """Return the last line if it has no line end; call this when nothing more will be written.
+
+        Return b"" if there is no such line, or if the file was truncated or rewritten.
+        """
         with suppress(RewrittenError):
             return self._consume(self._following())
         return b""

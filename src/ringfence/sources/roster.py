@@ -2,8 +2,8 @@
 
 A round begins with ListCommands, which needs no right and names the actions that this manager user may use.
 No other action is sent, because Asterisk reports each refused action as a security event. Then each list is
-requested, one after the other, and the resulting roster is passed on. If a list is refused, too long or
-missing, the roster's ``refused`` names it. Its contents are then unknown, not empty.
+requested, one after the other, and the resulting roster (all phones and trunks) is passed on. If a list is
+refused, too long or missing, the roster's ``refused`` names it. Its contents are then unknown, not empty.
 
 Between the rounds Asterisk itself reports changes, if the manager user reads the class ``system``. In this
 class it also reports that its start is complete. Before that, a list may lack phones because a module is not
@@ -42,11 +42,14 @@ A round takes some 25 µs for each phone, and delays events that come meanwhile.
 RosterSink = Callable[[Roster], None]
 ContactSink = Callable[[Contact], None]
 Send = Callable[[dict[str, str]], "asyncio.Future[Any]"]
-"""A function that sends an action and returns a future of the reply's headers (in any letter case)."""
+"""A function that sends an action, and returns a future of the reply's headers.
+
+The name of a header can be looked up in any letter case.
+"""
 
 
 def ignore(_: Roster | Contact) -> None:
-    """Ignore a roster or a contact."""
+    """Ignore a roster or a contact: the default sink, for callers that do not want them."""
 
 
 async def wait_for_quiet(events: Callable[[], int]) -> None:

@@ -110,7 +110,8 @@ class Standby:
     """Merges the security events of one Asterisk from AMI and its logs, and passes each on to ``sink`` once.
 
     ``confirm`` is called with events from AMI that a log delivered before. They are not new, but they are
-    better evidence than the line of the log. ``ami``: AMI is configured. ``logs`` is the number of logs.
+    better evidence than the line of the log. The argument ``ami`` is whether AMI is configured. The attribute
+    ``logs`` is the number of logs.
     """
 
     def __init__(self, sink: Sink, confirm: Sink = lambda _events, _now: None, *, ami: bool = True) -> None:

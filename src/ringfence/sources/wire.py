@@ -1,12 +1,14 @@
 """The wire as a source: the answers 401, 403, 404 and 407 that leave this host, from the kernel's packet log.
 
 The firewall's log rules (``firewall/ipset/iptables_rules.py``) copy these packets to NFLOG group ``GROUP``.
-The log rules come after the drops, so a dropped challenge is not copied. No text of a sender can suppress
-this source: it reports packets as the kernel saw them. A host has one wire for all its Asterisks.
+The log rules come after the rules that drop packets, so a dropped challenge is not copied. No text of a
+sender can suppress this source: it reports packets as the kernel saw them. A host has one wire for all its
+Asterisks.
 
-The same group carries incoming UDP packets from suspects, with the prefix ``observed``. A packet with this
-prefix is parsed as a request only, because the suspect wrote it. A packet without it is parsed as answers
-only, because this host wrote it.
+The same group carries incoming UDP packets from suspects (addresses that ringfence has asked the kernel to
+observe). Their log rule marks each copy with the prefix ``observed``. A packet with this prefix is parsed as
+a request only, because the suspect wrote it. A packet without it is parsed as answers only, because this host
+wrote it.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
@@ -141,7 +143,10 @@ class WireSource(SupervisedSource):
         self._drained()
 
     def set_containers(self, networks: Iterable[Network]) -> None:
-        """Set the networks of this host's containers. A network that is new is a gap."""
+        """Set the networks of this host's containers.
+
+        A new network is a gap, because its earlier answers did not count.
+        """
         containers = tuple(sorted(networks, key=lambda network: (network.version, network)))
         new = set(containers) - set(self.containers)
         if containers != self.containers:
