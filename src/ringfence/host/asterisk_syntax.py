@@ -13,7 +13,7 @@ from ringfence.model import printable
 
 
 def faults_of(path: Path) -> list[str]:
-    """Return each error of a file and its includes, as ``FILE:LINE: what is wrong``; none if it is valid."""
+    """Return each error of a file and its includes, as ``FILE:LINE: what is wrong``; [] if it is valid."""
     checker = _Checker(path.parent)
     checker.check(path, f"{path}", 0)
     return checker.faults

@@ -1,15 +1,16 @@
 """The networks of this host's container bridges, followed while containers start and stop.
 
-Packets from these networks that pass through this host count for the wire (``sources/wire.py``) as if this
-host had sent them. So a bridge is a container bridge only if no other machine can send into it: it has ports,
-and each of them is a veth whose other end is in another network namespace. Examples are docker0, br-…, cni0,
-podman0 and lxcbr0 while a container runs. A bridge with a network card, with a virtual machine's tap, with a
-tunnel, or with a veth to another bridge of this host is no container bridge.
+SIP answers from these networks that pass through this host count as if this host had sent them
+(``sources/wire.py``). So a bridge is a container bridge only if no other machine can send into it: it has
+ports, and each of them is a veth whose other end is in another network namespace. Examples are docker0, br-…,
+cni0, podman0 and lxcbr0 while a container runs. A bridge with a network card, with a virtual machine's tap,
+with a tunnel, or with a veth to another bridge of this host is no container bridge.
 
 The network of a bridge is the one in which this host has an address on the bridge. Link-local networks are
 left out, because they are not routed. A network is also left out if another link of this host has a part of
-it. Otherwise a stranger behind that link could use an address of the network, and would pass the rpfilter
-match of the log rule.
+it. Otherwise a stranger behind that link could use an address of the network, and the firewall's log rule
+would accept it: this rule only checks that a packet came from the link to which its source address belongs
+(rpfilter).
 
 Each reading reads all links and addresses, which takes 0.3 ms of CPU for each link. It delayed the event loop
 by up to 15 ms with 200 links and 30 ms with 900 (two busy cores). So there is at most one reading a second,
@@ -51,8 +52,8 @@ async def follow_containers(
 class _Link:
     """A network interface.
 
-    ``master`` is the bridge (or bond, or VRF) that has this link as a port, if any. ``leads_away`` means that
-    the link is a veth whose other end is in another network namespace.
+    ``master`` is the bridge (or bond, or VRF) that has this link as a port; None if there is none.
+    ``leads_away``: the link is a veth whose other end is in another network namespace.
     """
 
     index: int

@@ -61,9 +61,10 @@ REMEMBERED = 60.0
 """Seconds for which a closed connection counts."""
 
 MOST_REMEMBERED = 65_536
-"""The maximum number of closed connections, and of addresses that had one, that are remembered.
+"""The maximum number of entries in each of three tables; the oldest entry is forgotten first.
 
-The oldest is forgotten first.
+The tables have closed connections, the addresses that had one, and the connections whose bytes have confirmed
+a line.
 """
 
 _MOST_READINGS = 16
@@ -77,6 +78,7 @@ is read at once.
 """
 
 _MOST_STALE = 1024
+"""The number of byte counts of forgotten connections that are kept, until all of them are removed at once."""
 
 _Received = Callable[[], int | None]
 _Row = tuple[int, bytes, Callable[[], bytes], _Received]
@@ -191,8 +193,8 @@ class ConnectionTable:
     def _pays(self, remote: Endpoint, length: int) -> bool:
         """Use up ``length`` of the bytes that came by a connection; return whether so many were left.
 
-        If the number of bytes is unknown, return False for an open connection in the list of sock_diag, which
-        has these numbers, and otherwise True.
+        If the number of bytes is unknown, return True, except for an open connection that sock_diag listed:
+        sock_diag reports these numbers.
         """
         key = remote.address.packed + remote.port.to_bytes(_PORT, "big")
         opened, closed = self._open.get(key), self._past.received(key)

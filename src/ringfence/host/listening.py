@@ -2,19 +2,22 @@
 
 The kernel's list of sockets names the user of each socket, but not the program. So Asterisk's sockets are
 those of the user whose socket listens on the manager interface's port. If that user is root, the socket may
-belong to any program. Then only ``/proc`` shows Asterisk's sockets (``processes.py``), and the unit hides it
-from the daemon. If ``/proc`` is visible, it decides, because Asterisk's user may run other programs too (as
-on FreePBX).
+belong to any program. Then only ``/proc`` shows Asterisk's sockets (``processes.py``), but the daemon's
+systemd unit hides the processes of others in ``/proc`` from it. If ``/proc`` shows Asterisk's sockets, only
+these count, because Asterisk's user may run other programs too (as on FreePBX).
 
-Ports of calls (RTP) must not be among them. A call with frames of 20 ms sends 50 packets a second, and the
-limiter treats more than that as a flood. A socket of a call differs from a SIP socket only by its port. So a
-UDP port counts if it is outside of the range in ``rtp.conf``. If that file cannot be read (usually only
-Asterisk may read it), a port counts below 10000, where the range in Asterisk's sample file begins. Without
-the file, Asterisk uses the range 5000 to 31000, in which only SIP's standard ports count. Ports of 32768 and
-above do not count: the kernel assigns them to sockets for outgoing requests.
+Ports of calls (RTP) do not count. A call with frames of 20 ms sends 50 packets a second, and the limiter
+treats more than that as a flood. A socket of a call differs from a SIP socket only by its port. So SIP's
+standard ports 5060 and 5061 always count. Any other UDP port counts if it is outside of the range of calls
+and below 32768. From 32768 on, the kernel assigns ports to sockets for outgoing requests.
 
-A SIP proxy in front of Asterisk has sockets of its own. They are those of the programs, or else of the users,
-with the names in ``PROXIES`` (as Debian's packages name both). Sockets of SCTP are not listed.
+The range of calls is in ``rtp.conf``. If that file cannot be read (usually only Asterisk may read it), the
+range is taken to begin at 10000, as in Asterisk's sample file. If the file does not exist, Asterisk uses 5000
+to 31000.
+
+A SIP proxy in front of Asterisk has sockets of its own. A socket is a proxy's if its program or its user has
+one of the names in ``PROXIES`` (Debian's packages use the same name for both). Sockets of SCTP are not
+listed.
 
 A SIP port that is not found this way can be named in the configuration.
 """
@@ -132,7 +135,7 @@ def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:
 
 
 def _calls(folder: Path) -> tuple[int, int]:
-    """Return the first and the last port of calls."""
+    """Return the first and the last port that Asterisk may use for calls (RTP)."""
     conf = read_conf(folder / "rtp.conf", lambda section, name: section == "general" and name in _RANGE)
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:

@@ -6,7 +6,7 @@ connection to port 22 proves nothing, because anyone can open one.
 The sessions are read by libsystemd, a C library that every Debian has. It reads files below
 ``/run/systemd/sessions``, whose format is not documented, and needs neither D-Bus nor any permission. Only
 functions without callbacks are called. (A callback from C would need memory that is both writable and
-executable, which the unit's ``MemoryDenyWriteExecute=`` forbids.)
+executable. ``MemoryDenyWriteExecute=`` in the daemon's systemd unit forbids that.)
 """
 
 import ctypes

@@ -35,7 +35,10 @@ PATIENCE = 5.0  # seconds for an answer
 
 SHORTEST = 30.0
 LONGEST = 300.0
-"""The limits in seconds for the time until a name is resolved again. After a failure, it may be shorter."""
+"""The limits in seconds for the time until a name is resolved again.
+
+After a failure this time may be shorter than ``SHORTEST``.
+"""
 
 FIRST_RETRY = 2.0
 SERVICES = ("_sip._udp", "_sip._tcp", "_sips._tcp")

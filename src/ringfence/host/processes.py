@@ -1,7 +1,7 @@
 """Processes of other programs, as far as ``/proc`` shows them.
 
-The unit hides other processes from the daemon (``ProtectProc=invisible``), and only root sees the open files
-and namespaces of other users' processes. So callers must handle missing answers.
+The daemon's systemd unit hides other processes from it (``ProtectProc=invisible``), and only root sees the
+open files and namespaces of other users' processes. So callers must handle missing answers.
 """
 
 import re

@@ -27,7 +27,10 @@ _RECEIVE_BUFFER = 1 << 20  # some thousand notifications
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 READINGS = 6
-"""How often a dump is read if it changes while it is read. The pauses in between add up to 0.3 s."""
+"""The number of times that a dump is read, at most, if it changes during each reading.
+
+The pauses in between add up to 0.3 s.
+"""
 _AGAIN = 0.01
 
 Read = TypeVar("Read")
@@ -44,7 +47,8 @@ async def follow(
 ) -> None:
     """Call ``read`` now and after each notification of ``groups``, and ``changed`` if its result has changed.
 
-    This runs until cancelled. There are at least ``apart`` seconds between two readings. ``failed`` is called
+    ``groups`` are multicast groups of rtnetlink, one bit each. This runs until cancelled. There are at least
+    ``apart`` seconds between two readings. ``failed`` is called
     with each error of the socket, and if a dump changes during each of ``READINGS`` readings. Then the socket
     is opened again, after pauses that grow. After an error, ``changed`` is called even with an unchanged
     result: this means that the error has cleared. ``what`` names the data in error messages.
