@@ -21,11 +21,11 @@ ANONYMOUS = "anonymous"
 class Account:
     """An account of Asterisk.
 
-    ``context``: the dialplan context in which its calls begin. ``passwordless``: anyone who knows its name
-    can call without a password. ``weak``: its password can be guessed with a few tries. ``hashed``: the
-    password is stored as a hash, and cannot be checked. ``registers``: it is a phone, whose address is known
-    only when it registers. ``restricted``: an ACL limits its addresses. ``limited``: its simultaneous calls
-    are limited.
+    ``file``: the file that configures it. ``context``: the dialplan context in which its calls begin.
+    ``passwordless``: anyone who knows its name can call without a password, and no ACL limits the addresses.
+    ``weak``: its password can be guessed with a few tries. ``hashed``: the password is stored as a hash, and
+    cannot be checked. ``registers``: it is a phone, whose address is known only when it registers.
+    ``restricted``: an ACL limits its addresses. ``limited``: its simultaneous calls are limited.
     """
 
     file: str

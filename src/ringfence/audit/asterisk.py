@@ -1,4 +1,4 @@
-"""Asterisk's logging according to its own files: its log files, and the attempts that it does not log.
+"""Asterisk's logging according to its own files: its log files, and settings that hide attempts from them.
 
 The result only informs the administrator about gaps; ringfence works without it. The files may have changed
 since Asterisk read them.

@@ -17,7 +17,7 @@ ELSEWHERE = (
 
 
 def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -> Iterator[Finding]:
-    """Yield the settings that hide attempts from every source.
+    """Yield the settings that hide attempts from every source; one good finding if there are none.
 
     ``asterisk`` is None if its files cannot be read here. Then, and for files that cannot be read, yield
     commands by which the administrator can find such settings.

@@ -118,8 +118,8 @@ class Dialplan:
     def _applications(self, context: Context, visit: _Visit) -> Iterator[tuple[str, str, str]]:
         """Yield the applications that run on this visit: extension, name, and arguments.
 
-        Known values have replaced the variables in the arguments. Without a fixed extension they are those of
-        patterns that long numbers match.
+        If the visit has no fixed extension, these are the applications of patterns that match long numbers.
+        In the arguments, values or placeholders have replaced the variables.
         """
         begun = {
             step.extension for step in context.steps if step.priority == 1
@@ -189,8 +189,8 @@ def _is_wide(extension: str) -> bool:
 def _verdict(name: str, arguments: str) -> bool | None:
     """Whether an application dials the number that the caller dialled, through a trunk.
 
-    None if this is unclear: for a script, or if the value is known only during a call. False for a jump to a
-    known target: ``_jumps`` returns this target.
+    Return None if this is unclear: for a script, or if a value is known only during a call. Return False for
+    a jump to a known target: the jump itself dials nothing, and ``_jumps`` follows it.
     """
     if name in _SCRIPTS:
         return None
@@ -202,7 +202,7 @@ def _verdict(name: str, arguments: str) -> bool | None:
 def _dialled(arguments: str) -> bool | None:
     """Whether a Dial calls the number that the caller dialled, through a trunk; None if this is unclear.
 
-    A Dial to a Local channel is False here: ``_jumps`` returns its context.
+    A Local channel leads to another context and counts as False here: ``_jumps`` returns that context.
     """
     found: bool | None = False
     for position in arguments.partition(",")[0].split("&"):

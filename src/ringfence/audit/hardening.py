@@ -186,8 +186,8 @@ def _unauthenticated(accounts: "AsteriskAccounts", dialplan: "Dialplan") -> Iter
 def _reach_finding(dialplan: "Dialplan", what: str, caller: str, context: str, fix: str) -> Finding:
     """Return the finding about calls without a password that reach ``context``.
 
-    It is wrong if the context is known to dial out; otherwise it may be intended. ``caller`` is a text about
-    who can make such calls.
+    It is marked as wrong if the context is known to dial out; otherwise such calls may be intended.
+    ``caller`` is a text about who can make them.
     """
     reach = dialplan.reach(context)
     into = f"{caller}, into context {printable(context)}"

@@ -80,8 +80,9 @@ class Listener:
 class Services:
     """The services that Asterisk's files configure.
 
-    ``managers``: the users of the manager interface, none if it is off. ``ari``: the users of ARI, none if it
-    is off. ``weak_ari``: those of them with weak passwords. ``webmanager``: the manager interface is also
+    ``managers``: the users of the manager interface, none if it is off. ``listeners``: the ports of the
+    manager interface and of the HTTP server, as far as they are on. ``ari``: the users of ARI, none if it is
+    off. ``weak_ari``: the users of ARI with weak passwords. ``webmanager``: the manager interface is also
     served over HTTP. ``unread``: files of which a part could not be read.
     """
 
