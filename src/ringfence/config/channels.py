@@ -1,4 +1,4 @@
-"""``[notify]``: the channels that notify administrators, and the checks of several keys."""
+"""``[notify]``: the channels that notify administrators, and the checks that concern several of its keys."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,8 +28,10 @@ from ringfence.networks import is_loopback
 class ChannelSettings:
     """The keys of every channel: its name, and what is sent by it and when.
 
-    ``rules`` are the rules whose bans are sent; empty for all. ``digest`` is the time within which events
-    become one message. ``timeout`` bounds one attempt to send (seconds).
+    ``events`` are the kinds of events that are sent, and ``rules`` the rules whose bans are sent; empty for
+    all. Events less urgent than ``severity`` are not sent. In the hours ``quiet``, only messages with a
+    critical event are sent; None means that there are no such hours. ``digest`` is the time within which
+    events become one message, and ``timeout`` the time limit of one attempt to send, both in seconds.
     """
 
     name: Name
@@ -79,9 +81,10 @@ class HookSettings(ChannelSettings):
 
 @frozen
 class NotifySettings:
-    """``[notify]``: all channels, and the RDAP server that is asked for abuse contacts; None for none.
+    """``[notify]``: all channels, and the settings for their messages.
 
-    With ``report``, mail channels send a report of each week.
+    ``rdap`` is the server that is asked for the abuse contacts of banned addresses; None for none. With
+    ``report``, mail channels send a report of each week.
     """
 
     rdap: RdapServer | None = None

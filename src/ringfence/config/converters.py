@@ -80,7 +80,10 @@ class ListenAddress:
 
 
 class Topic(StrEnum):
-    """What a notification is about. ``CLEARED`` is the end of an alarm, ``UNBAN`` a command's."""
+    """What a notification is about.
+
+    ``UNBAN`` is an unban by a command, not the end of a ban. ``CLEARED`` is the end of an alarm.
+    """
 
     BAN = "ban"
     UNBAN = "unban"
@@ -91,7 +94,7 @@ class Topic(StrEnum):
 
 
 class Severity(StrEnum):
-    """How urgent a notification is, in this order."""
+    """How urgent a notification is, the least urgent first."""
 
     INFO = "info"
     WARNING = "warning"
@@ -99,7 +102,7 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The position in this order; more is more urgent."""
+        """The position in this order. A greater one is more urgent."""
         return _RANKS[self]
 
 
@@ -163,7 +166,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def text_from(value: object, _: object = None) -> str:
-    """Return a text that may be part of a protocol line; raise ValueError otherwise."""
+    """Return ``value`` if it is a text that may be part of a protocol's line; otherwise raise ValueError."""
     if not isinstance(value, str) or not value or _CONTROL.search(value):
         raise ValueError("must be a text, not empty, without control characters")
     return value

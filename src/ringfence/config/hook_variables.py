@@ -1,4 +1,7 @@
-"""The variables that a command of ``[[notify.hook]]`` gets. They set no key of the configuration."""
+"""The environment variables that a command of ``[[notify.hook]]`` gets.
+
+Unlike other variables whose names begin with ``RINGFENCE_``, they override no key of the configuration.
+"""
 
 HOOK_VARIABLES = (
     "RINGFENCE_EVENT",

@@ -111,8 +111,9 @@ def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool =
 def load_what_is_right(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Load ``path`` without its secrets, with defaults for every invalid value.
 
-    It is for commands that must work even if the file has mistakes. For example, to unban an address, the
-    path of the control socket is needed, but valid rules are not.
+    If the file cannot be read or is not TOML, return the defaults of all settings. This is for commands that
+    must work even if the file has mistakes. For example, to unban an address, the path of the control socket
+    is needed, but valid rules are not.
     """
     try:
         return _partly(overridden(_tree(path), environ).tree, Settings)
@@ -365,7 +366,10 @@ def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
 
 
 def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
-    """Return the problems that involve several keys. ``none``: the file has an empty list of Asterisks."""
+    """Return the problems with the list of Asterisks, their names and their certificates.
+
+    ``none``: the file has an empty list of Asterisks.
+    """
     problems = ["asterisk: must have at least one entry"] if none else []
     names: set[str] = set()
     for entry in entries:
@@ -447,7 +451,10 @@ def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
 
 
 def _report_without_mail(settings: Settings, tree: Mapping[str, object]) -> list[str]:
-    """Return a problem if reports are to be sent without a mail channel; one with mistakes counts as one."""
+    """Return a problem if reports are wanted and there is no mail channel.
+
+    A mail channel with mistakes counts as one, because its mistakes are reported elsewhere.
+    """
     notify = tree.get("notify")
     if settings.notify.report is None or (isinstance(notify, Mapping) and notify.get("mail")):
         return []

@@ -140,9 +140,10 @@ class FirewallSettings:
     """``[firewall]``: the firewall, and where and how it drops packets.
 
     With ``backend`` ``memory`` (a dry run) nothing is dropped. ``scope`` is what a full ban covers: every
-    port (``all``), or the SIP ports only (``sip``). With ``sip_ports`` None, ringfence finds the ports that
-    Asterisk uses. Packets are dropped on ``interfaces`` only; () means all. With ``log``, the kernel logs
-    dropped packets. ``max_bans`` is the size of each set of bans or networks in the kernel.
+    port (``all``), or the SIP ports only (``sip``). A ban on evidence that may be forged is never full. With
+    ``sip_ports`` None, ringfence finds the ports that Asterisk uses. Packets are dropped on ``interfaces``
+    only; () means all. With ``log``, the kernel logs dropped packets. ``max_bans`` is the size of each set of
+    bans or networks in the kernel.
     """
 
     backend: BackendName = BackendName("auto")
@@ -157,7 +158,10 @@ class FirewallSettings:
 
 @frozen
 class AllowSettings:
-    """``[allow]``: networks that are never banned, besides loopback and this host's own addresses."""
+    """``[allow]``: networks, host names and countries that are never banned.
+
+    Loopback and the addresses that this host needs (its own, its gateways and others) need no entry.
+    """
 
     networks: tuple[Network, ...] = ()
     hosts: tuple[HostName, ...] = ()
@@ -166,7 +170,7 @@ class AllowSettings:
 
 @frozen
 class DenySettings:
-    """``[deny]``: networks that are always denied, unless they are allowed."""
+    """``[deny]``: networks and countries that are always denied, unless they are allowed."""
 
     networks: tuple[Network, ...] = ()
     countries: tuple[Region, ...] = ()
@@ -363,7 +367,10 @@ class Settings:
         return NetworkSet(network for pbx in self.asterisk for network in pbx.proxies)
 
     def manager_ports(self) -> list[int]:
-        """Return the ports of the manager interfaces that are reached at a loopback address."""
+        """Return the ports of the manager interfaces that are reached at a loopback address.
+
+        The process that listens at such a port is taken for an Asterisk of this host.
+        """
         amis = [pbx.ami for pbx in self.asterisk if pbx.ami.enabled]
         return [ami.port for ami in amis if ami.host in {"127.0.0.1", "::1", "localhost"}]
 
@@ -381,7 +388,10 @@ class Settings:
         )
 
     def several_sources(self) -> frozenset[str]:
-        """Return the names of the Asterisks that have a log or the wire as a source."""
+        """Return the names of the Asterisks that have a log or the wire as a source.
+
+        Reports of different sources of such an Asterisk may concern one attempt.
+        """
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.logs.wanted or self.wire)
 
     def corroborated(self) -> frozenset[str]:
