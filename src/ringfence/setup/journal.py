@@ -113,7 +113,10 @@ class Journal:
         self._write(evolve(self._record, complete=True))
 
     def keep(self, number: int) -> None:
-        """Remove the entries of all changes but the first ``number``, which earlier, complete runs made."""
+        """Keep only the entries of the first ``number`` changes, which earlier, complete runs made.
+
+        The journal then counts as complete, because the later changes were restored.
+        """
         self._write(evolve(self._record, changes=self._record.changes[:number], complete=True))
 
     def remove(self) -> None:

@@ -46,7 +46,7 @@ class Layout:
 
 @frozen
 class _Kind:
-    """A product with its layout. An include must match the file of each target."""
+    """A product with its layout. It is recognised if the main files include the file of each target."""
 
     name: str
     manager: Target

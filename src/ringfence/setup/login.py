@@ -41,7 +41,7 @@ class SipListener:
 
     @property
     def challenges(self) -> bool:
-        """Whether Asterisk answers with a SIP challenge, which the wire source can report."""
+        """Whether Asterisk answers with a SIP challenge, so that the capture of challenges can report it."""
         return True
 
 
@@ -57,7 +57,7 @@ class ManagerTarget:
 
     @property
     def challenges(self) -> bool:
-        """Whether Asterisk answers with a SIP challenge, which the wire source can report."""
+        """Whether Asterisk answers with a SIP challenge, so that the capture of challenges can report it."""
         return False
 
 

@@ -44,8 +44,9 @@ class User(Protocol):
 class ManagerConf:
     """The settings of AMI in the file ``path``. ``state`` is the state of the file; None if there is no file.
 
-    ``bindaddr`` is None if AMI listens on every address. ``web``: AMI is also served over HTTP. ``user``:
-    ringfence's user exists already. ``secret`` is that user's password.
+    ``bindaddr`` is the address on which AMI listens; None if it listens on every address, or if the file has
+    no valid address. ``web``: AMI is also served over HTTP. ``user``: ringfence's user exists already.
+    ``secret`` is that user's password, None if it has none.
     """
 
     path: Path
@@ -79,7 +80,8 @@ def text_of(state: FileState | None) -> str:
 def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
     """Read ``manager.conf`` in ``folder``.
 
-    Raise SetupError if Asterisk, which runs as ``user``, would refuse it (see :func:`checked_state`).
+    Raise SetupError if Asterisk would refuse it, as :func:`checked_state` does. ``user`` is the one as which
+    Asterisk runs; None to check the file with the rights of this process.
     """
     path = folder / "manager.conf"
     state = checked_state(path, user)

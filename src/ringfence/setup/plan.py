@@ -223,9 +223,10 @@ class _Planner:
         return with_general(with_general(manager.text, "bindaddr", address), "enabled", "yes")
 
     def _add(self, target: Target, text: str, main: str, mode: int, reason: str) -> str:
-        """Plan that the file of ``target`` gets ``text``.
+        """Plan that ``text`` is added to the file of ``target``.
 
-        Return ``main``, the text of the main file, with a line that includes that file if one is needed.
+        ``main`` is the text of the file that must include it (manager.conf or logger.conf). Return this text,
+        with a line for the include if one is needed.
         """
         path = self.found.asterisk.conf / target.file
         server = self.found.asterisk.server

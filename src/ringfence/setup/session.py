@@ -60,7 +60,10 @@ class SetupSession:
         self._journal.complete()
 
     def take_back(self) -> Iterator[str]:
-        """Restore the state before this run; yield a line for each thing that could not be restored."""
+        """Restore the state before this run, or before an interrupted run that it continues.
+
+        Yield a line for each thing that could not be restored completely.
+        """
         yield from self._take_back(self._kept)
 
     def undo(self) -> Iterator[str]:

@@ -34,7 +34,7 @@ def settings_text(
 
     ``secret`` is the file with the password. ``networks`` are allowed, each with a reason that becomes a
     comment. ``ami`` has the keys of ``[asterisk.ami]`` that differ from the defaults. ``logs`` are the logs
-    to read; None if the daemon finds the log without a setting.
+    to read; [] for none, and None if the daemon finds the log without a setting.
     """
     keys = [*ami, ("secret_file", str(secret))]
     parts = [_HEAD, *(f"{key} = {json.dumps(value)}\n" for key, value in keys)]
