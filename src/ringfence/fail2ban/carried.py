@@ -76,7 +76,7 @@ class Notes:
 
 @frozen(kw_only=True)
 class ConvertedSettings:
-    """The settings for ringfence; None or empty if fail2ban has no usable value.
+    """The settings for ringfence; a setting is None or empty if fail2ban has no usable value for it.
 
     ``jails`` are the names of the jails. ``networks`` are for the allow list. ``paths``, ``journal`` and
     ``timezone`` are for the logs. ``attempts``, ``window`` and ``ban`` are for the rule ``guess``. Times are

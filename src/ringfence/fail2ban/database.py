@@ -92,7 +92,11 @@ class _Gathered:
     example: str = ""
 
     def add(self, jail: object, ip: object, began: object, length: object) -> None:
-        """Add the ban of a row, if it counts. The values may have any type, because SQLite allows that."""
+        """Add the ban of a row, if it is active and the jail counts.
+
+        If the network has a ban already, keep the one that ends last. The values may have any type, because
+        SQLite allows that.
+        """
         if not isinstance(jail, str) or jail not in self.bantimes:
             return
         length = self.bantimes[jail] if length == _UNKNOWN else length

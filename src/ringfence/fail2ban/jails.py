@@ -55,7 +55,8 @@ class Jail:
     def guards_asterisk(self) -> bool:
         """Whether the jail guards Asterisk.
 
-        Its name is ``asterisk``, or the name of its filter begins so (such as ``asterisk-security``).
+        It does if its name is ``asterisk``, or if the name of its filter begins with that word (such as
+        ``asterisk-security``).
         """
         kind = self.options.get("filter", "").partition("[")[0].strip()
         return self.name.lower() == "asterisk" or kind.lower().startswith("asterisk")

@@ -31,7 +31,7 @@ _EXPONENTIAL = "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp(1*banFa
 def ladder_of(jail: Jail, note: Note) -> tuple[float, ...]:
     """Return the lengths of a jail's first and repeated bans in seconds.
 
-    Return none if ringfence's default lengths apply. ``note`` is called with a text for each difference from
+    Return () if ringfence's default lengths apply. ``note`` is called with a text for each difference from
     fail2ban, and for each value that cannot be converted.
     """
     text = jail.options.get("bantime", "").strip()

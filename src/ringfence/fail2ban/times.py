@@ -59,8 +59,9 @@ def length_of(seconds: float) -> str:
 class _Sum:
     """A sum of products that is being parsed.
 
-    ``total`` is without the last product, whose sign is ``sign``. ``pending`` is ``*`` or ``/`` if the next
-    factor or divisor is still missing.
+    ``product`` is the last product so far, None before its first number, and ``sign`` is its sign. ``total``
+    is the sum of the products before it. ``pending`` is ``*`` or ``/`` if the next factor or divisor is still
+    missing, otherwise "".
     """
 
     total: float = 0.0
