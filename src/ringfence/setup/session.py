@@ -60,7 +60,7 @@ class SetupSession:
         self._journal.complete()
 
     def take_back(self) -> Iterator[str]:
-        """Restore the state before this run, or before an interrupted run that it continues.
+        """Restore the state before this run; if an earlier run was interrupted, that before the first run.
 
         Yield a line for each thing that could not be restored completely.
         """

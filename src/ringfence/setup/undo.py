@@ -84,10 +84,10 @@ def _merge(path: Path, before: FileState | None, after: FileState, now: FileStat
 
 
 def without_change(before: bytes, after: bytes, now: bytes) -> bytes | None:
-    """Return ``now`` without the change from ``before`` to ``after``; None if the changed lines are uncertain.
+    """Return ``now`` without the change from ``before`` to ``after``.
 
-    They are certain if each part of ``after`` that differs from ``before`` is not blank, and occurs in
-    ``now`` exactly once, as whole lines.
+    Return None if it is uncertain which lines of ``now`` are this change. They are certain if each part of
+    ``after`` that differs from ``before`` is not blank, and occurs in ``now`` exactly once, as whole lines.
     """
     lines, old, new = _lines(now), _lines(before), _lines(after)
     for tag, i, j, k, end in difflib.SequenceMatcher(None, new, old, autojunk=False).get_opcodes():
