@@ -60,7 +60,8 @@ class AmiCounts:
 
     ``tampered``: security events that break Asterisk's grammar and could be parsed nevertheless. ``garbled``:
     packets that were dropped because they could not be parsed (including unknown security events).
-    ``dropped_bytes``: bytes of packets that were too long to keep. ``other``: events of other classes.
+    ``dropped_bytes``: bytes of packets that were too long to keep. ``other``: events of classes other than
+    ``security``.
     """
 
     events: int = 0
@@ -141,7 +142,7 @@ class AmiDecoder:
             self._drop_fragments()
 
     def _mark_manager_event(self, items: _Items) -> None:
-        """Mark where an event of service AMI begins."""
+        """Mark that an event of service AMI begins here: an HTTP client may have written what follows."""
         items.append(ManagerEvent())
         self.http.active = True
 

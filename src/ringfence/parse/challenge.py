@@ -40,7 +40,7 @@ from ringfence.parse.via import is_relayed, received_address, received_by_chan_s
 
 _EOL = b"\r\n"
 _WHITE = (b" ", b"\t")
-# All repetitions are possessive, so no input causes backtracking.
+# Repetitions of characters are possessive, so that hostile text cannot make a search slow.
 _CALL_ID = re.compile(rb"\r\n(?:call-id|i)[ \t]*+:", re.IGNORECASE)
 # By the first bytes of an answer: its status, and the header with its nonce.
 _STATUSES: dict[bytes, tuple[int, re.Pattern[bytes] | None]] = {
@@ -170,7 +170,10 @@ def _parse_message(
 
 
 def _is_pjsips(head: bytes, status: int, nonce: bytes) -> bool:
-    """Whether PJSIP wrote an answer. The nonce shows it, or the order of the lines of a refusal."""
+    """Whether PJSIP wrote an answer.
+
+    The nonce of a 401 or 407 shows it. A 403 or 404 has no nonce, so there the order of the lines shows it.
+    """
     if status not in _REFUSALS:
         return _PJSIP_NONCE.fullmatch(nonce) is not None
     call_id = _CALL_ID.search(head)
@@ -250,7 +253,7 @@ def _unfolded(head: bytes, start: int) -> bytes:
 
 
 def _nonce_in(value: bytes) -> bytes:
-    """Return the nonce of the first Digest challenge in a header's value, without its quotes."""
+    """Return the nonce of the first Digest challenge in a header's value, without its quotes; b"" if none."""
     digest = False
     position = 0
     while (item := _ITEM.match(value, position)) is not None:

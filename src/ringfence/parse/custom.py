@@ -60,7 +60,10 @@ class Custom:
     def parse(
         self, level: bytes, file: bytes, text: bytes, source: SourceId, time: float
     ) -> SecurityEvent | Reason:
-        """Parse a message; the ``text`` of a dialplan's message begins with the extension."""
+        """Parse a message; the ``text`` of a dialplan's message begins with the extension.
+
+        Return NOT_EVIDENCE if the message does not match the pattern, and AMBIGUOUS if several addresses fit.
+        """
         if self.level and level != self.level:
             return Reason.NOT_EVIDENCE
         found = {end for message in self._messages(file, text) for end in self._ends(message)}

@@ -1,7 +1,7 @@
 r"""Reader of one log file: bytes → one result for each line.
 
-A message begins with a prefix at the start of a line, and LF ends each of its lines. Callers' text can
-contain LF in a few fields, and can imitate messages:
+A message begins with a prefix (date, level, thread, file) at the start of a line, and LF ends each of its
+lines. Callers' text can contain LF in a few fields, and can imitate messages:
 
 - A message whose end is missing (an account, an extension, a name with LF) includes the lines that follow, up
   to a line without a prefix that has the end. Everything in between is the sender's text.

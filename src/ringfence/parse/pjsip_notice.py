@@ -8,10 +8,11 @@ request, except ChallengeSent. The form depends on the release:
 - later: ``Request '%s' from '%s' failed for '%s' (callid: %s) - %s``, perhaps `` after %u tries in %.3f ms``
 
 The sender writes the method and the From before the address, and the Call-ID after it. So each address
-between ``' failed for '`` and ``' (callid: `` may be the true one: a message with several, or with an ESC,
-gives an event with ``readings``, at most ``_MOST_CLAIMS``. The reason is the text after the last ``) - ``. A
-message with one address and no ESC can be forged too: an ESC in the display name removes everything up to an
-``m`` in the Call-ID from the log. So these events are marked ``forgeable``.
+between ``' failed for '`` and ``' (callid: `` may be the true one. A message with several addresses, or with
+an ESC, gives an event with ``readings``: one event for each address, at most ``_MOST_CLAIMS``. The reason is
+the text after the last ``) - ``. A message with one address and no ESC can be forged too: an ESC in the
+display name removes everything up to an ``m`` in the Call-ID from the log. So these events are marked
+``forgeable``.
 
 ``res/res_pjsip_session.c``: the address stands before the extension, which is the sender's text and may hold
 line feeds. ``res/res_pjsip_registrar.c`` reports faults in the configuration of phones that have sent the
@@ -180,6 +181,9 @@ def parse_registrar(text: bytes, source: SourceId, time: float) -> Parsed:
 
 
 def parse_acl(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse ``Incoming SIP message from … did not pass ACL test``, which gives no event."""
+    """Parse ``Incoming SIP message from … did not pass ACL test``.
+
+    It gives no event, because its address may be the sender's text.
+    """
     is_refusal = text.startswith(b"Incoming SIP message from ") and text.endswith(b" did not pass ACL test")
     return Reason.SENDERS_TEXT if is_refusal else Reason.NOT_EVIDENCE

@@ -65,7 +65,8 @@ _AMI = b"AMI"
 _POINTER = re.compile(rb"0x[0-9a-f]{1,16}+")
 _BY_TCP = re.compile(rb"IPV[46]/(?:TCP|TLS)/[0-9a-fA-F:.]{2,45}+(?:%[^/\r]{1,16}+)?/[0-9]{1,5}+")
 
-# main/security_events.c, `sec_events[]`.
+# The headers after the tail, by kind: those that are required, and those that may follow
+# (main/security_events.c, `sec_events[]`).
 _PLAIN = "Module SessionTV"
 _RESTS: dict[EventKind, re.Pattern[bytes]] = {
     EventKind.FAILED_ACL: _rest(optional="Module ACLName SessionTV"),

@@ -84,7 +84,8 @@ class _Shape:
     password: int
 
 
-# main/security_events.c, `sec_events[]`: the names that each kind must have after the tail, and may have.
+# For each kind of event: the names that it must have, and those that it may have after them
+# (main/security_events.c, `sec_events[]`).
 _START = "SecurityEvent EventTV Severity Service EventVersion"
 _TAIL = "SessionID LocalAddress RemoteAddress"
 _PLAIN = "Module SessionTV"
