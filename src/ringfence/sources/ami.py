@@ -407,7 +407,7 @@ class AmiSource(SupervisedSource):
             raise EndError(State.LOGIN_REFUSED, detail)
 
     async def _ask(self, protocol: _Protocol, action: Action, within: float) -> Message:
-        """Send an action and return its reply, which must come ``within`` seconds."""
+        """Send an action and return its reply; raise EndError if none comes in ``within`` seconds."""
         try:
             async with asyncio.timeout(within):
                 return await protocol.send(action)

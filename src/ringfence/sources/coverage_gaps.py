@@ -26,8 +26,9 @@ def coverage_gaps(
 ) -> list[str]:
     """Return a line for each kind of attempts that these sources cannot report.
 
-    ``ami``, ``log``, ``wire``: this source is configured. ``chan_sip_tls``: chan_sip serves TLS or secure
-    WebSocket. ``proxies``: SIP proxies stand in front of this Asterisk.
+    ``ami``, ``log``, ``wire``: this source is configured. The wire is the capture of SIP challenges that
+    leave the host. ``chan_sip_tls``: chan_sip serves TLS or secure WebSocket. ``proxies``: SIP proxies stand
+    in front of this Asterisk.
     """
     gaps = (
         (ami, WITHOUT_AMI),

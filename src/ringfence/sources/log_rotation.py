@@ -201,7 +201,10 @@ class RotatingLog:
         return file.key != self.newest
 
     def _missed(self, present: Tail, newest: Key) -> Tail | None:
-        """Open the oldest unread file that was created and rotated after the present one; None if none."""
+        """Open the oldest unread file that was created and rotated after the present one, and return it.
+
+        Return None if there is no such file.
+        """
         for tail in open_tails(rotated_files(self.path, present.changed)):
             if tail.key not in {present.key, newest} and tail.size and tail.whole_name() not in self._done:
                 return tail

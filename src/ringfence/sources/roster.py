@@ -84,9 +84,9 @@ class _PendingList:
 class RosterQueries:
     """The queries about phones and trunks of one Asterisk, for one connection after the other.
 
-    ``roster`` is called with the result of each round, and ``contact`` with each change of a phone that
-    Asterisk reports between rounds. ``token`` begins the ActionID of every query, and is secret. ``refused``
-    has a line for each list that the last round could not get, with the reason.
+    The argument ``roster`` is called with the result of each round, and ``contact`` with each change of a
+    phone that Asterisk reports between rounds. The attribute ``token`` begins the ActionID of every query,
+    and is secret. ``refused`` has a line for each list that the last round could not get, with the reason.
     """
 
     def __init__(

@@ -205,7 +205,7 @@ class LogPart:
 
 
 class StandbyLog:
-    """One log and its ``reader``. Its SECURITY lines are in standby while AMI delivers."""
+    """One log and its ``reader``. Its SECURITY lines are skipped (standby) while AMI delivers them."""
 
     def __init__(self, standby: Standby, reader: SkippingReader) -> None:
         standby.logs += 1
