@@ -54,7 +54,8 @@ SOON = 0.005
 OLDEST = 0.5
 """The maximum age of the list, in seconds, on a host with very many connections.
 
-A report waits one second for a connection that confirms it (``detect/unconfirmed.py``).
+It is less than the second for which a report waits for a connection that confirms it
+(``detect/unconfirmed.py``).
 """
 
 REMEMBERED = 60.0
@@ -68,7 +69,10 @@ a line.
 """
 
 _MOST_READINGS = 16
-"""The maximum number of batches of reports that a query reads first. The event loop reads the rest later."""
+"""The maximum number of batches of reports that a query reads before it answers.
+
+The event loop reads the rest later.
+"""
 
 _MOST_UNSURE = 1024
 """The maximum number of closed connections whose local port is not known as a listening one.

@@ -50,9 +50,9 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 
 
 class ListeningPorts(NamedTuple):
-    """Sorted ports by protocol.
+    """The ports that Asterisk listens on, separately for UDP and TCP, each sorted.
 
-    Either may be empty, for example if Asterisk has not loaded all modules yet.
+    Either tuple may be empty, for example if Asterisk has not loaded all modules yet.
     """
 
     udp: tuple[int, ...]
@@ -89,7 +89,10 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
 
 
 def find_proxy_sockets(proc: Path = PROC) -> frozenset[Endpoint]:
-    """Return the sockets on which SIP proxies listen now, in this network namespace, by UDP or TCP."""
+    """Return the sockets on which SIP proxies listen now, in this network namespace, by UDP or TCP.
+
+    Return none if the kernel cannot list its sockets.
+    """
     own = {
         inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)
     }

@@ -194,8 +194,9 @@ def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
 async def find(
     name: str, resolver: "Resolver | None", patience: float = PATIENCE, hosts: HostsFile | None = None
 ) -> ResolvedNames:
-    """Resolve ``name`` by ``/etc/hosts``, or else by the DNS. If ``resolver`` is None, there is no DNS.
+    """Resolve ``name`` by ``/etc/hosts``, or else by the DNS.
 
+    ``resolver`` is None if no DNS server is configured. Then a name that ``/etc/hosts`` lacks has no address.
     ``patience`` is the time limit of a query in seconds.
     """
     by_hand = _networks(await (hosts or HostsFile(HOSTS_FILE)).addresses(name))

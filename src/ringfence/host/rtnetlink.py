@@ -48,10 +48,10 @@ async def follow(
     """Call ``read`` now and after each notification of ``groups``, and ``changed`` if its result has changed.
 
     ``groups`` are multicast groups of rtnetlink, one bit each. This runs until cancelled. There are at least
-    ``apart`` seconds between two readings. ``failed`` is called
-    with each error of the socket, and if a dump changes during each of ``READINGS`` readings. Then the socket
-    is opened again, after pauses that grow. After an error, ``changed`` is called even with an unchanged
-    result: this means that the error has cleared. ``what`` names the data in error messages.
+    ``apart`` seconds between two readings. ``failed`` is called with each error of the socket, and if a dump
+    changes during each of ``READINGS`` readings. Then the socket is opened again, after pauses that grow.
+    After an error, ``changed`` is called even with an unchanged result: this means that the error has
+    cleared. ``what`` names the data in error messages.
     """
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
