@@ -228,8 +228,8 @@ def _target(arguments: str) -> list[str]:
 def _jumps(name: str, arguments: str, here: str) -> list[_Visit]:
     """Return the contexts that a call reaches next.
 
-    It arrives there with the number that the caller dialled, or at a fixed extension. ``here`` is the context
-    of the application.
+    The call arrives there with the number that the caller dialled, or at a fixed extension. ``here`` is the
+    context of the application.
     """
     if name == "dial":
         places = [

@@ -53,7 +53,7 @@ class Manager:
         return tuple(power for power in POWERS if power in self.write)
 
     def may(self, side: str, name: str) -> bool:
-        """Whether the user has the class ``name`` on this side: ``may("read", "system")``."""
+        """Whether the user has the class ``name``, or all classes. ``side`` is "read" or "write"."""
         return not {name, "all"}.isdisjoint(self.read if side == "read" else self.write)
 
 
