@@ -125,7 +125,7 @@ class QuietHours:
     end: int
 
     def has(self, minute: int) -> bool:
-        """Whether the minute of the day is within."""
+        """Whether a minute, counted from midnight, is in this time."""
         if self.start < self.end:
             return self.start <= minute < self.end
         return minute >= self.start or minute < self.end

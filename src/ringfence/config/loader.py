@@ -234,7 +234,8 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     hooks = {**HOOKS, Mapping[str, RuleSettings]: _rules(converter)}
     for kind, hook in hooks.items():
-        if isinstance(kind, type):  # for bool and Path, cattrs' own hooks precede those with a predicate
+        # A type is registered as such: cattrs' own hooks for bool and Path precede hooks with a predicate.
+        if isinstance(kind, type):
             converter.register_structure_hook(kind, hook)
         else:
             converter.register_structure_hook_func(partial(eq, kind), hook)
@@ -295,7 +296,8 @@ def _problems(error: Exception, path: str = "") -> list[str]:
 def _perhaps(key: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
 
-    near = get_close_matches(key, known, n=1) if key not in known else []  # else other rules have it
+    # A key in ``known`` is one that only other rules have. So it is spelled right, and nothing is suggested.
+    near = get_close_matches(key, known, n=1) if key not in known else []
     return f"; is {near[0]} meant?" if near else ""
 
 

@@ -46,9 +46,10 @@ from ringfence.networks import NetworkSet
 class AmiSettings:
     """``[asterisk.ami]``: how to connect and log in to one Asterisk's manager interface.
 
-    With ``enabled`` false, ringfence does not connect to AMI, and no secret is needed. ``tls_ca`` is a file
-    of certificates to trust instead of the system's. With ``tls_verify`` false, any certificate is accepted
-    (Asterisk's sample certificates are self-signed).
+    With ``enabled`` false, ringfence does not connect to AMI, and no secret is needed. The password is
+    ``secret``, or the content of ``secret_file``. ``tls_ca`` is a file of certificates to trust instead of
+    the system's. With ``tls_verify`` false, any certificate is accepted (Asterisk's sample certificates are
+    self-signed).
     """
 
     enabled: bool = True
@@ -196,7 +197,7 @@ class RuleSettings:
     number of attempts for friends (0: the rule does not apply to them). ``addresses`` is how many addresses
     of a network must take part. ``accounts`` are the decoy accounts. ``strangers`` is the number of failures
     after which an unknown address is banned during a distributed attack. ``scope`` is what a full ban of this
-    rule covers: the ports of ``scope`` in ``[firewall]`` (``all``), or the SIP ports only (``sip``).
+    rule covers: with ``all`` the same as ``scope`` in ``[firewall]``, with ``sip`` the SIP ports only.
     """
 
     enabled: bool
@@ -279,7 +280,7 @@ class MetricsSettings:
 
 @frozen
 class DisplaySettings:
-    """``[display]``: how commands show what they find."""
+    """``[display]``: how commands show what they find. ``times`` is the time zone: "utc", or "local"."""
 
     times: TimesName = TimesName("utc")
 

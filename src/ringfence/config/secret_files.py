@@ -17,7 +17,7 @@ def is_there(path: Path) -> bool:
 
 
 def read_secret(path: Path, key: str) -> Secret:
-    """Read a secret; raise ValueError, which begins with ``key``, if the file does not hold one."""
+    """Read a secret. If that fails, raise ValueError with a text that begins with ``key``."""
     line_end = len("\r\n")
     try:
         with path.open("rb") as file:
