@@ -60,7 +60,7 @@ def trunks_in(trunks: Iterable[Trunk]) -> dict[Network, str]:
 def ssh_client(environ: Mapping[str, str]) -> Network | None:
     """Return the address of the SSH client that uses this shell.
 
-    Return None if nobody uses the shell by SSH, or if the client's address is invalid or a loopback address.
+    Return None if the shell is not used by SSH, or if the client's address is invalid or a loopback address.
     """
     host = environ.get("SSH_CONNECTION", "").partition(" ")[0].partition("%")[0]
     try:

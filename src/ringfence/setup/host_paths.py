@@ -7,7 +7,7 @@ from attrs import frozen
 
 @frozen
 class HostPaths:
-    """Where ringfence's own files are.
+    """The paths of ringfence's own files, and of files and folders of other programs that setup uses.
 
     ``state`` has setup's journal, and the originals of all changed files. It belongs to root alone. It is not
     in ``data``, the folder of the service's user: that user could write a false journal there, and
