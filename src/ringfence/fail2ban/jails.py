@@ -104,7 +104,11 @@ class Configuration:
 
 
 def read_configuration(where: Path) -> Configuration:
-    """Read fail2ban's folder, or one file with jails. Raise ConfigError if there are no jails."""
+    """Read fail2ban's folder, or one file with jails.
+
+    Raise ConfigError if ``where`` cannot be read, or if it has no jails. An error in one file is reported as
+    a problem.
+    """
     try:
         whole = stat.S_ISDIR(where.stat().st_mode)
     except OSError as error:
