@@ -250,9 +250,10 @@ class AmiDecoder:
         return True
 
     def _end_text(self, items: _Items) -> None:
-        """Pass on held events, and drop an unfinished one: no text of an HTTP client continues after this.
+        """Finish the events that came before a reply to a question about AMI over HTTP.
 
-        Called for the reply to a question whether AMI is served over HTTP.
+        Held events are passed on. An unfinished event is dropped, because the text of an HTTP client never
+        continues after such a reply.
         """
         self._release(items)
         if self._fragments:

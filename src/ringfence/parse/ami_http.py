@@ -136,8 +136,8 @@ class HttpCheck:
     def _is_trusted(self, item: AmiItem) -> bool:
         """Whether ``item`` answers an action of ringfence.
 
-        Every Reply is trusted here. A forged one has no ActionID of ringfence, so no action is waiting for
-        it.
+        Every Reply is trusted here. A forged one has no ActionID of ringfence, so no action waits for it, and
+        it has no effect.
         """
         if isinstance(item, RosterEvent):
             return bool(self._token) and item.action.startswith(self._token)

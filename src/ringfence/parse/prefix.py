@@ -6,8 +6,8 @@ A file has ``[<date>] LEVEL[<thread>][C-<call>] <file>: <message>``; the console
 the caller dialled. A syslog daemon, the journal or a container's log may add text before all that. Colour
 codes may stand between the parts.
 
-All patterns are anchored and possessive, and every part has a maximum length. So only the first few hundred
-bytes of a line are examined.
+All patterns are anchored, and every part has a maximum length. So only the first few hundred bytes of a line
+are examined.
 """
 
 import re

@@ -106,7 +106,7 @@ def starts_security_event(packet: bytes) -> bool:
 
     The head alone is not enough, because a sender could forge it: a forged tail and a forged head fit into
     the 255 bytes of a chan_sip header. A forged tail and a head with ``AccountID`` do not fit. Only
-    RequestBadFormat may lack ``AccountID``: its own head is too long for a forgery.
+    RequestBadFormat may lack ``AccountID``: a forged tail and its head do not fit either.
     """
     head = _HEAD.match(packet)
     if head is None:

@@ -7,9 +7,9 @@ every quote is escaped. So the true address follows the last ``oteAddress="``. O
 always present, because the log leaves out everything from an ESC (at the end of a Call-ID) up to the next
 ``m`` (``main/term.c:term_strip``).
 
-If no value of a line contains a quote, the line is split at its quotes, and its names are one of the known
-sequences. Any other line is parsed from both ends. It is marked as tampered if it shows a second address, or
-a session without an end.
+If no value of a line contains a quote, the line is split at the quotes around its values, and its names are
+one of the known sequences. Any other line is parsed from both ends. It is marked as tampered if it shows a
+second address, or a session without an end.
 
 A message is cut at 8191 bytes, without a line feed: the address is missing if it stands after the cut, and
 another message may follow on the same line. If a message holds a second head, the last address belongs to the
@@ -155,7 +155,8 @@ def is_whole(line: bytes) -> bool:
 def time_of(line: bytes) -> float | None:
     """Return the time of the SIP event in a line that :func:`is_whole` accepts; None for other events.
 
-    AMI may leave out failed manager logins (``eventfilter``), so their times show nothing about AMI.
+    Callers compare this time with the events that AMI has delivered. AMI may leave out failed manager logins
+    (``eventfilter``), so the times of these would not show how far AMI is.
     """
     head = _TIMED_HEAD.match(line, max(0, line.find(_START_OF_HEAD)))
     return event_seconds(head[1]) if head is not None else None
