@@ -202,7 +202,7 @@ class AmiSource(SupervisedSource):
         self.coverage = coverage if coverage is not None else Coverage()
         self.listening_since: float | None = None  # monotonic seconds
         self.last_sign: float | None = None
-        """When Asterisk sent a packet last that could be read (monotonic seconds)."""
+        """The monotonic time of the last packet of Asterisk that could be parsed; None before the first."""
         self.roster_ready = asyncio.Event()
         self.http_checked = asyncio.Event()
         self.version = ""

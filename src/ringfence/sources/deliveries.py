@@ -21,7 +21,7 @@ _Identity = tuple[float, int, int, str, str]
 
 
 class Deliveries:
-    """How often each source delivered each event of the last ``remembered`` seconds.
+    """Counts of the deliveries of each event by each source, in the last ``remembered`` seconds.
 
     At most ``most`` different events are remembered; the oldest are forgotten first.
     """

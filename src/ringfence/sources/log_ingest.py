@@ -47,7 +47,7 @@ Sink = Callable[[Sequence[SecurityEvent], float], None]
 
 @frozen
 class AlarmCount:
-    """How often an alarm was raised, and when last (``last``, in seconds since the epoch)."""
+    """The number of times that an alarm was raised, and the last time (seconds since the epoch)."""
 
     count: int
     last: float
@@ -75,7 +75,7 @@ class LogIngest:
     def __init__(self, log: StandbyLog, sink: Sink) -> None:
         self.alarms: dict[LogAlarm, AlarmCount] = {}
         self.last_sign: float | None = None
-        """When a line was read last (monotonic seconds)."""
+        """The monotonic time at which a line was read last; None before the first line."""
         self._log = log
         self._sink = sink
         self._live = False
@@ -174,7 +174,7 @@ class FollowedLog(SupervisedSource):
 
     @property
     def last_sign(self) -> float | None:
-        """When a line was read last (monotonic seconds)."""
+        """The monotonic time at which a line was read last; None before the first line."""
         return self._ingest.last_sign
 
     @property

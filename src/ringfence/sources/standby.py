@@ -36,7 +36,7 @@ CAUGHT_UP = 10.0
 """Seconds after AMI came back. If a log is then read to its end, it has no more lines from before."""
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
-"""How often (seconds) a log checks whether AMI still delivers, while it holds unconfirmed lines."""
+"""Seconds from one check whether AMI still delivers to the next, while a log holds unconfirmed lines."""
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
 

@@ -126,7 +126,7 @@ class WireSource(SupervisedSource):
         super().__init__(structlog.get_logger().bind(source="wire"), backoff)
         self.counts = WireCounts()
         self.last_sign: float | None = None
-        """When a packet was read last (monotonic seconds)."""
+        """The monotonic time at which a packet was read last; None before the first packet."""
         self._sink = sink
         self._gap = gap
         self.containers = tuple(containers)
