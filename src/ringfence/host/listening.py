@@ -37,7 +37,7 @@ from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, address_of, p
 
 PROXIES = ("kamailio", "opensips")
 ASSIGNED = 32_768
-"""Where ``net.ipv4.ip_local_port_range`` begins: from here on, the kernel assigns ports."""
+"""The first port of ``net.ipv4.ip_local_port_range``, from which the kernel assigns ports to sockets."""
 
 _NAME = "asterisk"
 _FAMILIES = (socket.AF_INET, 4), (socket.AF_INET6, 16)  # each with the length of its addresses (bytes)
