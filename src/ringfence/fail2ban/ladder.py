@@ -17,7 +17,10 @@ from ringfence.model import printable
 
 Note = Callable[[str], None]
 Growth = Callable[[int], float]
-"""A function of the number of earlier bans: the factor by which the next ban is longer than the first."""
+"""A function that gets the number of earlier bans.
+
+It returns the factor by which the next ban is longer than the first.
+"""
 
 OWN = next(rule for rule in RULES if rule.name == "guess").ban
 MAX_STEPS = 40
