@@ -9,7 +9,7 @@ def flush_everything() -> None:
     """Remove the sets and rules of every kernel backend.
 
     After an error it continues with the next backend, and raises the first FirewallError at the end. A
-    backend that this host does not support has no sets and rules.
+    backend that this host does not support is skipped, because it can have no sets and rules here.
     """
     failed: FirewallError | None = None
     for name in KERNEL_BACKENDS:
@@ -27,10 +27,11 @@ def flush_everything() -> None:
 
 
 def flush_other_backends(kept: str) -> list[str]:
-    """Remove the sets and rules of the kernel backends other than ``kept``; return the names of those.
+    """Remove the sets and rules of the kernel backends other than ``kept``.
 
-    This is for a change of the configured backend. Usually the other backends have no sets in the kernel;
-    then no process is started, and the returned list is empty. Raises FirewallError.
+    Return the names of the backends that had any. This is for a change of the configured backend. Usually
+    the other backends have no sets in the kernel; then no process is started, and the returned list is empty.
+    Raises FirewallError.
     """
     found = [name for name in KERNEL_BACKENDS if name != kept and holds_anything(name)]
     for name in found:
@@ -45,7 +46,8 @@ def flush_other_backends(kept: str) -> list[str]:
 def holds_anything(name: str) -> bool:
     """Whether the kernel has any set or rule of the backend ``name``.
 
-    For ipset it looks for sets only, because the kernel keeps a set as long as an iptables rule names it.
+    For ipset it looks for sets only: the kernel keeps a set as long as an iptables rule names it, so rules of
+    ringfence cannot be there without sets. False if the kernel does not support the backend.
     """
     from ringfence.firewall.ipset.kernel import read_header  # noqa: PLC0415 - loaded only when needed
     from ringfence.firewall.ipset.sets import all_set_names  # noqa: PLC0415 - as above

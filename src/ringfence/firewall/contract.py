@@ -1,8 +1,10 @@
 """The interface between ringfence and a firewall: the methods of a backend and their values.
 
 All methods are synchronous. One netlink exchange takes some ten microseconds. To pass it to another thread
-would take longer, and a fast attacker sends a guess every 300 µs. Only ``open``, ``replace_list_in_steps``,
-``counters`` and ``flush`` may start a process, such as ``nft``. These four are called rarely.
+would take longer, and a fast attacker sends a guess every 300 µs. Only ``requirements``, ``open``,
+``replace_list_in_steps``, ``counters`` and ``flush`` may start a process, such as ``nft``. They are called
+rarely. There is one exception: with nftables, ``apply`` starts ``nft`` for the first ban of a rare prefix
+length.
 
 A result contains what the kernel confirmed for each element. Without the kernel's answer a change has failed.
 
@@ -43,9 +45,12 @@ OBSERVE_SECONDS = 60
 OBSERVE_MOST = 4_096
 """The maximum number of addresses of each IP version that are observed at the same time."""
 OBSERVE_RATE = 100
-"""The maximum number of requests copied a second, or at once, for all observed addresses together."""
+"""The maximum number of requests that are copied in a second, for all observed addresses together.
+
+As many may be copied in one moment. Requests that a ban drops have a limit of their own.
+"""
 OBSERVE_PREFIX = "observed"
-"""The text that NFLOG adds to a copied request. Copied answers of Asterisk have no such prefix."""
+"""The prefix: a text that NFLOG adds to each copied request, and not to copied answers of Asterisk."""
 
 
 MIN_TIMEOUT, MAX_TIMEOUT = 1, 2_147_483
@@ -187,8 +192,8 @@ class Outcome:
     """The result of one change.
 
     ``error`` is None exactly if the kernel acknowledged the change. ``timeout`` is the timeout in seconds
-    with which the backend added the ban. It is less than an Add requests if the backend has a lower maximum;
-    the caller then renews the ban in time.
+    with which the backend added the ban; 0 if it added none. If the Add has a longer timeout than the backend
+    can set, ``timeout`` is the longest possible one, and the caller renews the ban in time.
     """
 
     change: Change
@@ -381,14 +386,15 @@ class Backend(Protocol):
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Yield every ban in the kernel, in no particular order. Changes nothing.
 
-        The kernel's list may lack some bans if its sets change meanwhile. Therefore ``known`` yields the bans
-        that the caller expects and has not received. The backend may read it after the kernel's list, in the
-        same thread, and look up each of them. ``known`` is None if the caller knows no bans. Raises
-        FirewallIncompleteError after the last ban if others may be missing.
+        The kernel's list may lack some bans if its sets change meanwhile. ``known`` helps to find them. It is
+        a lazy iterable, which the backend may read in the same thread after it has yielded the kernel's list.
+        Then it yields the bans that the caller expects and has not received, and the backend looks up each.
+        None: the caller expects no bans. Raises FirewallIncompleteError after the last ban if others may be
+        missing.
 
         Works without ``open``. Yields nothing if no set of ringfence exists. 100 000 bans take half a second.
-        May be called, and iterated, in another thread while other methods run. Of the other methods only
-        ``counters`` may run in another thread.
+        May be called, and iterated, in another thread while other methods run. Apart from this method, only
+        ``counters`` and the first step of ``replace_list_in_steps`` may run in another thread.
         """
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:

@@ -16,8 +16,8 @@ _TIMEOUT = 10.0  # seconds; a run usually takes some milliseconds
 class FinishedProgram:
     """A program that has ended.
 
-    ``pid`` is its process ID; its netlink socket has the same number as its port. ``status`` is its exit
-    status. ``output`` and ``errors`` are its standard output and standard error.
+    ``pid`` is its process ID, which is also the port of its netlink socket. ``status`` is its exit status.
+    ``output`` and ``errors`` are its standard output and standard error.
     """
 
     pid: int
@@ -35,7 +35,8 @@ def find_program(name: str, package: str) -> str:
     program = shutil.which(name, path=path)
     if program is None:
         raise FirewallUnsupportedError(f"{name} is not installed; fix: {_fix(package)}")
-    return os.path.abspath(program)  # noqa: PTH100 - links are not resolved: the name decides
+    # Links are not resolved, because one program of iptables has many names and acts by its name.
+    return os.path.abspath(program)  # noqa: PTH100 - see above
 
 
 def run_program(command: list[str], text: str, package: str) -> FinishedProgram:

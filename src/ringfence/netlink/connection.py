@@ -65,7 +65,7 @@ _TIMEVAL = struct.Struct("@ll")
 _SOL_NETLINK = 270  # <linux/socket.h>; Python has no names for these
 _CAP_ACK, _EXT_ACK = 10, 11
 _SO_SNDBUFFORCE = 32
-_DUMPS = 10  # how often a dump is requested if changes interrupt it
+_DUMPS = 10  # how often a dump is requested at most, if something changes during each
 _RESERVED = 32  # bytes of the send buffer that no message may use
 _MESSAGE, _OFFSET = 1, 2  # NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
 
@@ -173,7 +173,8 @@ class NetlinkConnection:
     def transact(self, messages: Sequence[bytes]) -> list[Refusal]:
         """Send one batch (begin, messages, end) and return a refusal for each message that was refused.
 
-        If it refused any, nothing was changed. At least the last message before the end must have NLM_F_ACK.
+        If the kernel refused any, nothing was changed. At least the last message before the end must have
+        NLM_F_ACK.
         Several messages may be refused at once. Errors that concern the whole batch are raised as by
         ``request``. After NetlinkLostError the batch may have been carried out; after NetlinkTooLongError it
         was not.
@@ -232,7 +233,7 @@ class NetlinkConnection:
             raise NetlinkInterruptedError(received)
 
     def _with_retry(self, action: Callable[[], _T]) -> _T:
-        """Return the result of ``action``. If its socket fails, repeat it once on a new socket.
+        """Return the result of ``action``. If the socket fails, repeat the action once on a new socket.
 
         A timeout is not repeated. Raise NetlinkLostError after a timeout or a second failure.
         """

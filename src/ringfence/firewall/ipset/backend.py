@@ -4,13 +4,14 @@
 prefixes are in the same set (a /32 within a banned /24 is an element of its own). The kernel removes expired
 elements, and counts the packets that match an element. An existing set of ours is adopted with all its
 elements, so a restart has no moment without protection. An adopted set keeps its size; ``ringfence off`` and
-``ringfence on`` make it again.
+``ringfence on`` make it again with the configured size.
 
 Bans use netlink only, and start no process (``changes.py``).
 
 The health check finds a missing set, a set that too few rules name, and a network list with another number of
-elements than were written. For each set of bans it also looks up one sample ban (``watch.py``). It does not
-compare the number of bans: its caller does.
+elements than were written. Of a network list with more than 4 096 elements it only looks up one. For each set
+of bans it also looks up one sample ban (``watch.py``). It does not compare the number of bans: its caller
+does.
 """
 
 import itertools

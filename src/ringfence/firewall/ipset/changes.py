@@ -58,7 +58,8 @@ class SetChanges:
                 elif lost is not None:  # another request would only time out again
                     done = _failed(changes, lost)
                 else:
-                    if friends_exempt and isinstance(changes[0], Remove):  # another program may have added it
+                    # Another program may have added the ban to the set of bans that do not exempt friends.
+                    if friends_exempt and isinstance(changes[0], Remove):
                         self._send(ban_set_name(version, scope), changes)
                     done, lost = self._send(name, changes)
                 for index, outcome in zip(part, done, strict=True):

@@ -17,8 +17,8 @@ class InstalledSets:
     """The result of :func:`make_sets`.
 
     ``adopted`` is the number of bans that existing sets had. ``damaged``: a set was missing or changed.
-    ``lists`` has the sets of network lists whose contents are not those that were written last, with their
-    number of elements.
+    ``lists`` maps the name of a network list's set to its present number of elements. It has only the sets
+    of which nothing was written yet, or that have another number of elements than were written.
     """
 
     adopted: int
@@ -36,8 +36,9 @@ def make_sets(
 ) -> InstalledSets:
     """Make the missing sets of these IP versions.
 
-    ``known`` has what was written to the sets of network lists. ``first``: the firewall was not open before,
-    so a set with one of our names and another type belongs to another program.
+    ``known`` has what was written to the sets of network lists. ``first``: the firewall was not open before.
+    Then a set with one of our names that is not as ours are belongs to another program, and FirewallError is
+    raised.
     """
     wanted = [spec for version in versions for spec in set_specs(version)]
     heads = {spec: read_header(kernel, spec.name) for spec in wanted}
@@ -67,8 +68,8 @@ def _replace_foreign(
     """Replace sets that have our names but were made by another program; return whether there were any.
 
     While the firewall is open, such a set means that another program swapped a set of ours. Raise
-    FirewallError if the firewall was not open before (``first``), or if the set is for another type or IP
-    version: then another program uses the name.
+    FirewallError if the firewall was not open before (``first``), or if the set has another type or IP
+    version: then another program uses the name for a set of its own.
     """
     foreign = []
     for spec, head in heads.items():

@@ -50,7 +50,7 @@ class Tools:
     restore: str
 
     def is_legacy(self) -> bool:
-        """Whether the tools are iptables-legacy; cached until their name leads to another file."""
+        """Whether the tools are iptables-legacy. The result is kept until the name leads to another file."""
         return _is_legacy(self.save, os.path.realpath(self.save))
 
 
@@ -207,7 +207,10 @@ def parse_counters(line: str) -> tuple[int, int]:
 
 
 def own_rules(state: SavedRules) -> dict[str, dict[str, Sequence[str]]]:
-    """Return the rules of our chains in ``state``, and for each builtin chain where our jumps stand in it."""
+    """Return by table the rules of our chains in ``state``, and the positions of our jumps in builtin chains.
+
+    Each table maps the name of a chain to rules, or the name of a builtin chain to positions as texts.
+    """
     ours: dict[str, dict[str, Sequence[str]]] = {}
     for table, chains in CHAINS.items():
         found = state.get(table, {})

@@ -55,8 +55,8 @@ class InstalledRules:
 class FamilyCounters:
     """The counters of the rules of one IP version.
 
-    ``kinds`` maps a kind of rules to its packets and bytes. ``full`` is the number of packets from sources
-    for which the limiter had no room.
+    ``kinds`` maps a kind of rules (such as ``from banned addresses``) to its packets and bytes. ``full`` is
+    the number of packets from sources for which the limiter had no room.
     """
 
     kinds: Mapping[str, tuple[int, int]]
@@ -74,15 +74,15 @@ class Family:
         self._watch: Watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
         self._printed = Printed()
         self._rules: Rules = {}
-        # How often our rules name each set: the kernel's number of references is never less.
+        # How often our rules name each set. If the kernel counts fewer references to it, rules are missing.
         self.references: Mapping[str, int] = {}
         self._installed: SavedRules | None = None
 
     def check(self) -> tuple[str | None, bool]:
         """Check our rules, and return two values.
 
-        The first is a message about damage to our rules, None without damage. The second is whether rules
-        changed since the last check.
+        The first is a message about damage to our rules, None without damage. The second is whether any rule,
+        also of another program, changed since the last check.
         """
         return self._watch.check()
 
@@ -156,10 +156,10 @@ class Family:
     def counters(self) -> FamilyCounters:
         """Return the counters of the rules since they were installed.
 
-        The limiter's counters are read twice, because packets arrive while the tool reads one counter after
-        the other. A packet that had entered the limiter at the first reading has left it before the second:
-        it was over the limit, within the limit, or dropped for lack of room. So the last number can be
-        computed.
+        No rule counts the packets that the limiter drops for lack of room. So their number is computed: they
+        entered the limiter, and were neither over nor within the limit. The counters are read twice, because
+        packets arrive meanwhile. Each packet that had entered at the first reading has left before the
+        second.
         """
         first = self._counters()
         second = self._counters() if AT_LIMITER in first else first

@@ -111,11 +111,11 @@ WITHIN_LIMIT = "within the limit"
 _IPV4 = 4
 # The maximum number of ports in one multiport match.
 _PORTS_A_RULE = 15
-_GUESS = 300  # bytes
+_GUESS = 300  # bytes; no guess is shorter, with its headers
 # Each IP version has its own rules, and therefore half of the rate.
 _SHARE = f"-m limit --limit {OBSERVE_RATE // 2}/sec --limit-burst {OBSERVE_RATE // 2}"
 _KIBI = 1024
-_FRAME = 2  # kilobytes
+_FRAME = 2  # kilobytes: an Ethernet frame, rounded up
 _BUCKETS = 65_536
 _SOURCES = 1_000_000
 _EXPIRY = 10  # seconds
@@ -208,7 +208,10 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
 
 
 def named_sets(rules: Rules) -> dict[str, int]:
-    """Return how often the rules name each set. The kernel's count of references is never lower."""
+    """Return how often the rules name each set.
+
+    The kernel counts at least as many references to the set while all these rules are installed.
+    """
     counts: dict[str, int] = {}
     for chains in rules.values():
         for rule in (rule for chain in chains.values() for rule in chain):

@@ -1,9 +1,9 @@
 """Checks whether our iptables rules are still installed, without a process: 0.1 ms if nothing changed.
 
-Rules of iptables-nft are rules of nftables. While its generation is the same, nothing has changed. After a
-change the rules are read by netlink and compared. For tables of iptables-legacy the kernel reports only the
-number of rules and their bytes. So there a change of another program's rules counts as damage too, until
-``open`` finds our rules in place.
+Rules of iptables-nft are rules of nftables. The kernel numbers every transaction of nftables (the
+generation). While that number is the same, nothing has changed. After a change the rules are read by netlink
+and compared. For tables of iptables-legacy the kernel reports only the number of rules and their bytes. So
+there a change of another program's rules counts as damage too, until ``open`` finds our rules in place.
 """
 
 from collections.abc import Collection, Mapping

@@ -98,7 +98,7 @@ def temporary_name(name: str) -> str:
 
 
 def set_specs(version: int) -> list[SetSpec]:
-    """Return every set of one IP version."""
+    """Return the properties of every set of one IP version."""
     return [
         *(
             SetSpec(ban_set_name(version, scope, friends_exempt=friends_exempt), version, bans=True)

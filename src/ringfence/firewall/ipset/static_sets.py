@@ -82,10 +82,11 @@ def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address
 
 
 class FloodCounts:
-    """Counts for each source the packets over the limit.
+    """Adds up, for each source, its packets over the limit.
 
-    The kernel counts them in the source's element of a flood set. An element ends ten seconds after it was
-    added, and the next one starts a new count. So the counts of all elements of a source are added.
+    The kernel counts the packets in the source's element of a flood set. An element ends ten seconds after it
+    was added, and the next element of the source begins at zero. So the counts of a source's elements are
+    added here. A source that was in no flood set for a minute is forgotten.
     """
 
     def __init__(self) -> None:

@@ -71,14 +71,14 @@ class ChangeGroup:
     replace: bool = False
 
     def only(self, numbers: Sequence[int]) -> "list[ChangeGroup]":
-        """Return the group with only the changes ``numbers``, in a list, which is empty without changes."""
+        """Return a list with one group, which has only the changes ``numbers``; empty if there are none."""
         return [ChangeGroup(self.ban, numbers, self.adds, self.replace)] if numbers else []
 
 
 class Changes:
     """Carries out the changes of one batch over ``kernel``, and stores their outcomes in ``outcomes``.
 
-    ``modern``: the kernel renews an element that is added again (6.12).
+    ``modern``: if an element is added again, the kernel sets its new timeout (since 6.12).
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class Changes:
         """How many transactions the kernel has carried out."""
 
     def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
-        """Carry out the changes whose positions in the batch ``by_set`` has, in order within each set.
+        """Carry out changes, in order within each set.
 
-        The sets must exist.
+        ``by_set`` has for each set the positions of its changes in the batch. The sets must exist.
         """
         lost: FirewallError | None = None
         for groups in self._transactions(by_set):
@@ -271,10 +271,11 @@ class Changes:
         return group.only([*group.numbers[:index], *group.numbers[index + 1 :]])
 
     def _fitting(self, group: ChangeGroup, index: int, refusal: Refusal) -> list[int]:
-        """Return the changes that fit into a full set; store the outcomes of the others.
+        """Return the changes to send again to a full set; store the outcomes of the others.
 
-        They are those before ``index``, the first without room, and those of networks that the set already
-        contains.
+        ``index`` is the position in the group of the first change without room. The changes before it are
+        sent again. Of the others, only those are that concern a network of these changes, or one that is in
+        the set already.
         """
         kept = list(group.numbers[:index])
         known = {self._batch[number].network for number in kept}
@@ -359,7 +360,7 @@ def _observe(
 
 
 def renews(release: str) -> bool:
-    """Whether a kernel with this release (``6.12.1-amd64``) renews an element that is added again."""
+    """Whether a kernel of this release (``6.12.1-amd64``) sets the new timeout of an element added again."""
     numbers = []
     for part in release.split("-", 1)[0].split(".")[:2]:
         if not part.isdecimal():

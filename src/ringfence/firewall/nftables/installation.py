@@ -35,7 +35,8 @@ class InstalledTable:
 
     ``asked`` is the plan of the caller. ``plan`` is the same without the features that the kernel refused.
     ``state`` is the table as it was after the installation. ``wire`` is why the kernel refused the log rules,
-    and ``limiter`` why it refused the limiter; None if it did not. ``inner``: the log rules use ``@ih``.
+    and ``limiter`` why it refused the limiter; None if it did not. ``inner``: the log rules use ``@ih``, the
+    data after the TCP header (``ruleset.py``).
     """
 
     asked: FirewallPlan
@@ -209,8 +210,9 @@ def _was_damaged(installed: TableState | None, before: TableState | None, now: T
     """Whether another program had changed the table that ringfence installed before.
 
     ``installed`` is the state after our last installation, None after a restart. ``before`` is the state that
-    was found, and ``now`` the state after the new installation. After a restart the answer is known only if
-    the plan is the same as before; otherwise it is False.
+    was found, None if there was no table, and ``now`` the state after the new installation. After a restart
+    the old state can be compared only if its ruleset was the same as the new one: its mark is the new one, or
+    missing. Otherwise the answer is False.
     """
     if installed is not None:
         return before is None or before.shape != installed.shape

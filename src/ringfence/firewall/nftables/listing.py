@@ -3,8 +3,8 @@
 The kernel lists a hash set in parts, 150 of them for 50 000 elements. At each part it finds its position
 again by the number of elements before it. If the set changes between two parts, the list may lack elements
 that never changed: 20 to 43 of 50 000 at 100 transactions a second. The kernel marks such a list
-(NLM_F_DUMP_INTR). It does not mark the list if the change came during the last part, so the generation is
-compared too. Nor does it mark a list during which elements expired.
+(NLM_F_DUMP_INTR). It does not mark the list if the change came during the last part, so the generation (the
+number of the last transaction) is compared too. Nor does it mark a list during which elements expired.
 
 Therefore a list is repeated if anything changed meanwhile, in any table, and the results are combined. If the
 caller names the known bans, those that the list lacks are looked up one by one. Then the list is repeated
@@ -79,7 +79,8 @@ def read_part(kernel: NetlinkConnection, name: str) -> list[bytes]:
 def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tuple[bool, Iterable[Element]]:
     """Read one set; return whether nothing changed meanwhile, and the elements.
 
-    If something changed, the set is read again, unless ``enough`` elements were found.
+    If something changed, the set is read again, up to three times in all, and the results are combined. If
+    ``enough`` is a number and as many elements were found, it is not read again.
     """
     found: dict[Network, Element] = {}
     for _ in range(_TRIES):

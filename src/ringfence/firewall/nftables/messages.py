@@ -267,7 +267,8 @@ def rules_of(answers: Iterable[bytes]) -> list[NftRule]:
     return [_rule(attributes_of(answer, MessageType.NEWRULE.kind)) for answer in answers]
 
 
-@lru_cache(maxsize=256)  # most rules are unchanged when they are read again, after each foreign transaction
+# The rules are read again after each transaction of another program, and most of them are unchanged.
+@lru_cache(maxsize=256)
 def _rule(found: bytes) -> NftRule:
     top, empty = dict(attributes(memoryview(found))), memoryview(b"")
     return NftRule(

@@ -82,7 +82,10 @@ class Ranges:
 
     @property
     def counted(self) -> int:
-        """The number of ranges as the kernel counts them: not one that ends at the last possible address."""
+        """The number of ranges as the kernel counts them.
+
+        The kernel does not count a range that ends at the last possible address.
+        """
         return len(self) - self.packed.endswith(b"\xff" * (BITS[self.version] // 8))
 
     def rows(self) -> list[bytes]:
@@ -244,7 +247,7 @@ class NetworkListSets:
     def apply_in_steps(self, base: str, difference: Difference) -> Iterator[None]:
         """Change the set of a list as ``difference`` requires; each step carries out one transaction.
 
-        Raises FirewallError. The set then holds part of the new ranges and the rest of the old ones.
+        Raises FirewallError. The set may then hold part of the new ranges and the rest of the old ones.
         """
         wanted = difference.wanted
         counts = {head.name: head.elements for head in read_sets(self._kernel)}
