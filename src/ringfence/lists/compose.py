@@ -17,7 +17,7 @@ Answers = Mapping[str, frozenset[Network]]
 """The addresses of each host name."""
 
 RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
-"""A function that returns the networks of each of some regions (countries and autonomous systems)."""
+"""A function that takes regions (countries and autonomous systems), and returns the networks of each."""
 
 
 ListAlarm = tuple[ListKind, Alarm]
@@ -29,8 +29,8 @@ class ListNetworks:
     """The networks that are never dropped (``allow``) and those that are denied (``deny``), stored compactly.
 
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
-    except those denied by force. A denied network may contain them by accident, so the kernel's allow list
-    must contain them too.
+    except those denied by force. The kernel's allow list must contain them too, because an administrator may
+    deny a network that contains one of them by accident.
     """
 
     allow: Prefixes = Factory(Prefixes)

@@ -1,8 +1,8 @@
 """The entries of the lists, and which of them are refused.
 
-An entry is a network, a host name, a country or an autonomous system. A name must have a dot, so that ``DE``
-is unambiguous. Only the allow list accepts names. The owner of a name decides its addresses, and could
-otherwise deny any address.
+An entry is a network, a host name, a country or an autonomous system. A name must have a dot, so ``DE`` is
+always a country. Only the allow list accepts names: the owner of a name decides its addresses, and with a
+name on the deny list could have any address denied.
 """
 
 import enum
@@ -17,7 +17,7 @@ from ringfence.model import ListEntry, ListKind, Network, parse_network, printab
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
-"""``COMMAND`` and this are the origins of entries that are not from an imported file."""
+"""The origins of entries that a command added, or that the configuration has. Others are imported files."""
 
 MAX_NAME = 253
 SHORTEST = {4: 8, 6: 16}

@@ -78,7 +78,7 @@ class ListFile:
     """The content of a list file.
 
     ``lines`` is the number of its lines. ``bad`` are the first bad lines, ``bad_lines`` is their total
-    number. ``left_out`` are local networks, merged, as text.
+    number. ``left_out`` are the local networks that were left out, merged, as text.
     """
 
     networks: Prefixes = Factory(Prefixes)

@@ -6,7 +6,7 @@ its C extension. So the tree is walked here (its format: https://maxmind.github.
 decodes each different record once: 1.3 s.
 
 A network belongs to the country where it is used (``country``), or where it is registered if that is unknown.
-IPv4 addresses in IPv6 form are left out, because the IPv4 part has them.
+IPv6 networks that stand for IPv4 addresses are left out, because the IPv4 part has these addresses.
 """
 
 import mmap
@@ -113,7 +113,7 @@ def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
 def locations_of(paths: Sequence[Path], addresses: Sequence[Address]) -> list[dict[str, str]]:
     """Return ``country``, ``asn`` and ``organisation`` of each address, as far as a database has them.
 
-    A database that cannot be read is left out. A TimeoutError is that of the caller, and is raised.
+    A database that cannot be read is left out. A TimeoutError is raised: the caller's own time is over.
     """
     import maxminddb  # noqa: PLC0415 - loaded if there is a database
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 AT_ONCE = 10_000
 """The number of entries that are written at once. This takes some 50 ms, and the daemon's writes wait."""
 
-PAUSE = 0.01  # seconds between parts, for the daemon's writes: SQLite does not alternate writers
+PAUSE = 0.01  # seconds between parts, in which the daemon can write: SQLite has no queue of writers
 
 
 def replace_imported(
@@ -36,7 +36,8 @@ def replace_imported(
     """
     before, same_note, others = Gatherer(), Gatherer(), Gatherer()
     for entry in entries.current(kind, now):
-        with suppress(ValueError):  # names and regions, which no file has
+        # ``coded`` refuses host names and regions. Imported files have networks only.
+        with suppress(ValueError):
             version, code = coded(entry.value)
             (before if entry.origin == origin else others).add_code(version, code)
             if entry.origin == origin and entry.note == note:

@@ -1,7 +1,8 @@
 """The entries of the lists that contain an address, found quickly also in long lists.
 
-An imported list may have 100,000 lines, so the list is not read. At most 33 networks contain an IPv4 address
-(129 for IPv6), and the database is searched for the texts of these.
+An imported list may have 100,000 lines, so the list is not read. At most 32 networks contain an IPv4 address
+(128 for IPv6) if the whole internet (/0), which no list has, is not counted. The database is searched for
+the texts of these networks.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,10 +21,10 @@ Around = Callable[[str, Network], Network | None]
 
 @frozen
 class Holder:
-    """An entry that contains the network in question; ``network`` is the part of the entry that does.
+    """An entry that contains the network that was looked up.
 
-    That part is the entry itself, an address of its host name, or a network of its country or autonomous
-    system.
+    ``network`` is the part of the entry that contains it: the entry's own network, an address of its host
+    name, or a network of its country or autonomous system.
     """
 
     entry: ListEntry
@@ -31,7 +32,7 @@ class Holder:
 
 
 def texts_around(network: Network) -> list[str]:
-    """Return the text of every network that contains ``network``, the widest first; the last is its own."""
+    """Return the text of each network that contains ``network``, from /1 to ``network`` itself."""
     version, code = code_of(network)
     number, bits = code >> 8, network.max_prefixlen
     return [
@@ -47,7 +48,7 @@ def holders(
     for entry in entries:
         try:
             found = _held_by(entry, network, answers, around)
-        except ValueError:  # an invalid entry; the lists' problems report it
+        except ValueError:  # an invalid entry, about which compose() adds an alarm
             continue
         if found is not None:
             yield Holder(entry, found)

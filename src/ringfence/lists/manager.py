@@ -1,4 +1,7 @@
-"""The lists of a running daemon, updated by the configuration, by commands and by the host.
+"""The lists of a running daemon, and their updates.
+
+They change with the configuration, by commands, with the addresses of host names, and with the networks that
+this host needs.
 
 All networks are composed again after each change. With 100,000 imported networks that takes a second, so it
 runs in a thread, and bans continue. Only the resulting networks are kept in memory, eight bytes each; the
@@ -156,7 +159,8 @@ class Lists:
         if protected == self._protected:
             return
         self._protected = dict(protected)
-        self._stale.set()  # alarms may mention these networks, so they are computed again
+        # run() then composes the lists and their alarms again, because an alarm may name a protected network.
+        self._stale.set()
         if self._known:
             rolls = evolve(self.networks, guarded=guarded(self._protected, self._composed.forced))
             self._apply(evolve(self._composed, networks=rolls))
