@@ -48,9 +48,9 @@ class AlarmTable:
             return _select(execute, "cleared IS NULL ORDER BY number", ())
 
     def past(self, since: float, most: int) -> list[AlarmRecord]:
-        """Return the alarms that cleared at ``since`` (seconds since the epoch) or later.
+        """Return alarms that cleared at ``since`` (seconds since the epoch) or later.
 
-        They are at most ``most``, the latest first.
+        The one that cleared last comes first. If there are more than ``most``, the earliest are left out.
         """
         latest = "cleared >= ? ORDER BY cleared DESC, number DESC LIMIT ?"
         with self._connection.scanning() as execute:

@@ -1,6 +1,7 @@
 """The tables of bans and of the attempts that led to them.
 
-A recorded difference between the clocks shows whether the wall clock was set after the times were recorded.
+The recorded difference between the wall clock and the monotonic clock shows whether the wall clock was set
+after the times of the bans were recorded.
 The size is limited by age (``KEEP``) and by number (``MOST``).
 """
 
@@ -48,7 +49,7 @@ class BanTable:
                 _end(execute, network, scope, when)
 
     def resume(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
-        """Undo :meth:`end` for the bans that were recorded as removed at ``when``: they were not removed."""
+        """Undo a call of :meth:`end` with the same arguments: these bans were not removed after all."""
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 execute(
@@ -136,7 +137,8 @@ class BanTable:
     def count_offences(self, network: Network, since: float) -> int:
         """Return the number of bans of ``network`` that rules have made since ``since``.
 
-        Bans on claimed evidence do not count. Their scope is SIP_UDP or SIP_TCP.
+        Bans on evidence whose source address was only claimed, and not proven, do not count. Their scope is
+        SIP_UDP or SIP_TCP.
         """
         proven = (str(Scope.FULL), str(Scope.SIP))
         with self._connection.reading() as execute:
@@ -148,9 +150,9 @@ class BanTable:
         return int(number)
 
     def past(self, network: Network, since: float, most: int) -> list[Past]:
-        """Return the latest bans that contain ``network``: active, or ended after ``since``.
+        """Return the bans of ``network`` and of networks around it: active ones, or ended after ``since``.
 
-        They are at most ``most``, the latest first.
+        The ban that began last comes first. If there are more than ``most``, the earliest are left out.
         """
         with self._connection.scanning() as execute:
             return past_of(execute, network, since, most)

@@ -143,7 +143,7 @@ class Store:
         return 0 if self.memory_reason else size_of(self._connection.path)
 
     def purge(self, now: float) -> None:
-        """Remove from each table that grows the rows that are too old or too many at ``now``."""
+        """Remove the rows that are too old or too many at ``now``, from each table that grows."""
         for table in (self.alarms, self.bans, self.entries, self.friends, self.tops):
             table.purge(now)
         self.timeline.purge()

@@ -43,7 +43,10 @@ class EntryTable:
                 execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def remove(self, kind: ListKind, values: Iterable[str]) -> int:
-        """Remove the entries with these values from a list, all or none; return how many were on it."""
+        """Remove the entries with these values from a list, in one transaction.
+
+        Return how many were removed. A value that is not on the list is ignored.
+        """
         with self._connection.transaction() as execute:
             delete = "DELETE FROM entries WHERE side = ? AND what = ?"
             return sum(execute(delete, (str(kind), value)).rowcount for value in values)

@@ -55,7 +55,10 @@ _ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 @contextmanager
 def errors(path: Path) -> Iterator[None]:
-    """Convert an error of SQLite in the block: to StoreDamagedError for damage, otherwise to StoreError."""
+    """Convert an error of SQLite, or an invalid value in a row, that the block raises.
+
+    It becomes a StoreDamagedError if SQLite reports damage to the file, otherwise a StoreError.
+    """
     try:
         yield
     except (

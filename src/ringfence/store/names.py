@@ -28,6 +28,6 @@ class SavedNames:
             return {}
 
     def save(self, answers: Mapping[str, frozenset[Network]]) -> None:
-        """Queue the record of the networks of each host name."""
+        """Queue a write that records the networks of each host name."""
         names = {name: sorted(map(str, networks)) for name, networks in answers.items()}
         self._best_effort.write(lambda: self._state.set_fact(_FACT, json.dumps(names)))

@@ -92,9 +92,10 @@ def _ended(row: Sequence[Any]) -> EndedBan:
 
 
 def past_of(execute: Execute, network: Network, since: float, most: int) -> list[Past]:
-    """Return the bans of ``network``, and of the networks that contain it: active, or ended after ``since``.
+    """Return the bans of ``network`` and of networks around it: active ones, or ended after ``since``.
 
-    They are the latest ``most``, the latest first. Invalid rows are left out.
+    The ban that began last comes first. If there are more than ``most``, the earliest are left out. Invalid
+    rows are left out too.
     """
     around = [str(network.supernet(new_prefix=length)) for length in range(network.prefixlen + 1)]
     marks = ", ".join("?" * len(around))

@@ -30,22 +30,22 @@ class Records:
         self._best_effort = best_effort
 
     def ban(self, bans: Sequence[Ban]) -> None:
-        """Queue the record of bans that the kernel has acknowledged."""
+        """Queue a write that records bans which the kernel has acknowledged."""
         self._best_effort.write(partial(self._bans.record, bans))
 
     def end(self, bans: Sequence[tuple[Network, Scope]], when: float) -> object:
-        """Queue the record that bans were removed at ``when``.
+        """Queue a write that records the removal of bans at ``when``.
 
         Return what the queue returns (a future, or None).
         """
         return self._best_effort.write(lambda: self._bans.end(bans, when))
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
-        """Queue the record that bans were removed, and wait at most a second until it is written.
+        """Queue a write that records the removal of bans, and wait at most a second until it is done.
 
-        The caller removes the bans from the kernel afterwards. If the daemon is killed in between, the next
-        start finds a ban in the kernel whose record has ended, and removes it. In the other order it would
-        find a recorded ban that is missing in the kernel, and restore it.
+        The caller removes the bans from the kernel afterwards. The daemon may be killed in between. Then the
+        next start finds a ban in the kernel that is recorded as removed, and removes it. In the other order,
+        the next start would find a recorded ban that is missing in the kernel, and restore it.
         """
         done = self.end(bans, when)
         if isinstance(done, Future):
@@ -100,7 +100,8 @@ class Records:
     def offences(self, network: Network, since: float) -> int:
         """Return the number of bans of ``network`` that rules have made since ``since``.
 
-        Bans on claimed evidence do not count. Return 0 if the number cannot be read.
+        Bans on evidence whose source address was not proven (scope SIP_UDP or SIP_TCP) do not count. Return 0
+        if the number cannot be read.
         """
         return self._best_effort.read(lambda: self._bans.count_offences(network, since), 0)
 

@@ -1,4 +1,7 @@
-"""When each channel sent its last weekly report, so that a restart neither repeats nor loses one."""
+"""The time of the last weekly report of each channel, so that a restart neither repeats nor loses one.
+
+A channel is one way in which the configuration sends notifications. Only channels by mail send reports.
+"""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +14,14 @@ _FACT = "reports"
 
 
 class SavedReports:
-    """The times of the last reports in ``state``, read and written as far as possible."""
+    """Loads and saves the time of each channel's last report. Errors are logged and not raised."""
 
     def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
         self._state = state
         self._best_effort = best_effort
 
     def load(self) -> dict[str, float]:
-        """Return the time of the last report of each channel; nothing if they are unreadable."""
+        """Return the time of each channel's last report, by name; {} if none are saved or readable."""
         try:
             times = json.loads(self._best_effort.read(lambda: self._state.fact(_FACT), None) or "{}")
             return {name: float(time) for name, time in times.items()}
@@ -27,6 +30,6 @@ class SavedReports:
             return {}
 
     def save(self, times: Mapping[str, float]) -> None:
-        """Record the time of the last report of each channel."""
+        """Queue a write that records the time of each channel's last report. {} removes the record."""
         text = json.dumps(dict(times)) if times else None
         self._best_effort.write(lambda: self._state.set_fact(_FACT, text))

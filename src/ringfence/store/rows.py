@@ -22,7 +22,10 @@ from ringfence.model import (
 Execute = Callable[..., Cursor]
 
 Ended = tuple[Network, Scope, float]
-"""A ban that may have been removed: network, scope, and its regular end (seconds since the epoch)."""
+"""A recorded ban: its network, its scope, and its regular end (seconds since the epoch).
+
+The regular end is the time at which the ban expires if it is not removed before.
+"""
 
 ATTEMPT = (
     "time, asterisk, address, kind, proof, service, transport, account, event, trusted, tampered, sources"

@@ -37,7 +37,11 @@ class SavedState:
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def positions(self) -> dict[str, str]:
-        """Return the position up to which each log was read, by the log's key in :meth:`set_positions`."""
+        """Return the position up to which each log was read, by the log's key.
+
+        The key is a text that identifies the log. Key and position are as they were passed to
+        :meth:`set_positions`.
+        """
         with self._connection.reading() as execute:
             rows = execute("SELECT source, position FROM positions").fetchall()
         return {source: place for source, place in rows if isinstance(source, str) and isinstance(place, str)}

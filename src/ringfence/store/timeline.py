@@ -35,7 +35,7 @@ class Slot:
 def slot_length(seconds: float) -> int:
     """Return the length (seconds) of the shortest slots that are kept for a period of ``seconds``.
 
-    For a period longer than all slots are kept, return the length of the longest slots.
+    If no slots are kept for so long, return the length of the longest slots.
     """
     return next((length for length, number in KEPT.items() if seconds <= length * number), DAY)
 
