@@ -84,7 +84,8 @@ class FailureMemory:
         table, other = self._unknown, self._known
         if self._friends.knows_account(account):
             table, other = other, table
-        earlier = other.pop(account)  # it is there if the account has become known or unknown since then
+        # The other table has the account if it has become known or unknown since its last failure.
+        earlier = other.pop(account)
         here = table.pop(account) or earlier
         before = here.pop(attempt.address, None)
         first, times = (before.first, before.times) if before is not None else (attempt.time, 0)

@@ -86,7 +86,10 @@ def _is_single(network: Network) -> bool:
 
 
 def _is_sender(network: Network) -> bool:
-    """Whether ``network`` belongs to one sender: it is one address, or a part of a sender's IPv6 /64."""
+    """Whether ``network`` belongs to one sender: it is one address, a sender's IPv6 /64, or a part of it.
+
+    In the networks of NAT64 each IPv6 address is a sender of its own, so a wider network is not one sender's.
+    """
     if _is_single(network):
         return True
     part_of_sender = isinstance(network, IPv6Network) and network.prefixlen >= IPV6_SENDER

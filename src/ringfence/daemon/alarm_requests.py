@@ -99,7 +99,10 @@ def _encoded(records: Iterable[AlarmRecord]) -> Encoded:
 
 
 def _person(request: Mapping[str, Any]) -> str:
-    """Return the person who sent a request, as text: the name in the request, and the user's name."""
+    """Return who sent a request, as text: the name in the request, and the name of the sending user.
+
+    One of them is enough, and they may be the same. Without both, return "unknown".
+    """
     user, by = USER.get(), request.get("by", "")
     if not isinstance(by, str):
         raise ControlError("the name of a person must be a text")

@@ -36,7 +36,7 @@ class EffectHandler:
     judgement on a banned or exempt address, except floods. ``observe`` is called with the addresses of
     suspects. The functions in ``watch`` are called with every judgement, after its ban. ``learn`` is called
     with each login that makes its sender a friend. ``unshield`` is called when a friend may have lost its
-    exemption from the limiter.
+    exemption from the limiter, because guesses that name its address cannot be proven.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class FirewallManager:
         self._flush_other_backends()
 
     def retry_switch_on(self) -> None:
-        """Try again to enforce, if an earlier attempt failed."""
+        """Put rules and bans in place if an earlier attempt failed, unless enforcement was switched off."""
         if self._enforcer.enforcing or self._enforcer.records.switched_off:
             return
         try:

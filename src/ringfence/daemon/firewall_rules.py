@@ -27,14 +27,20 @@ PROXY_EVERY = 5.0
 
 
 class SipSockets(NamedTuple):
-    """The SIP ports of Asterisk and of its proxies (None if both are unknown), and the proxies' sockets."""
+    """The SIP ports of Asterisk and of its SIP proxies, and the sockets on which the proxies listen.
+
+    ``ports`` is None if neither Asterisk's ports nor a proxy are found.
+    """
 
     ports: Ports | None
     proxies: frozenset[Endpoint]
 
 
 def find_sip_sockets(settings: Settings) -> SipSockets:
-    """Return the SIP ports of Asterisk and of its proxies, and the proxies' sockets, as they are now."""
+    """Look up the SIP ports of Asterisk and of its proxies, and the proxies' sockets.
+
+    If a proxy is found and Asterisk's ports are not, Asterisk's default ports are used.
+    """
     found = find_ports(next(iter(settings.manager_ports()), None))
     proxies = find_proxy_sockets() if settings.proxies() else frozenset()
     if found is None and not proxies:
@@ -83,9 +89,10 @@ class WantedRules:
 
 
 class RuleUpdates:
-    """Puts the wanted rules in place whenever they change. The choice of the backend does not change.
+    """Puts the wanted rules in place whenever they change.
 
-    ``on_proxies`` is called with the sockets on which the SIP proxies listen, whenever they are found.
+    The backend stays the one that was chosen at the start, even if a reload names another. ``on_proxies`` is
+    called with the sockets on which the SIP proxies listen, whenever they are found.
     """
 
     def __init__(

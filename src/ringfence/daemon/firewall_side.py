@@ -105,7 +105,10 @@ class FirewallSide:
         ]
 
     def configure(self, settings: Settings) -> None:
-        """Apply a new configuration. Lists and rules take effect at once; the backend does not change."""
+        """Apply a new configuration. Rules take effect at once, and lists as soon as they are composed again.
+
+        The backend stays the one that was chosen at the start.
+        """
         if settings.proxies().networks != self.protected.proxies.networks:
             self.protected.proxies = settings.proxies()
             self.networks.on_protected()
@@ -145,7 +148,8 @@ class Watchers:
     def on_bans(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
         """Pass on bans that the kernel acknowledged.
 
-        ``announce`` is false for the parts of an earlier ban, which cause no notification.
+        ``announce`` is false if an unban has split the ban of a wider network, and ``bans`` are its parts. No
+        notification is sent about them, because the ban of the whole network was announced.
         """
         self.feed.on_bans(bans)
         if announce:

@@ -29,9 +29,9 @@ from ringfence.model import (
 class FloodJudge:
     """Judges the sources that sent more packets than the kernel's limit allows.
 
-    :meth:`look` is called once a second. Each second over the limit counts as one attempt of the source; by
-    TCP only if its address has a connection. ``had_connection`` returns whether an address has, or recently
-    had, a TCP connection to this host; None if unknown.
+    :meth:`look` is called once a second. Each second over the limit counts as one attempt of the source. A
+    second over the limit by TCP counts only if the address has, or recently had, a connection.
+    ``had_connection`` returns whether that is so; None if unknown.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FloodJudge:
                 yield from self._detector.judge(attempt, now)
 
     def _by_tcp(self, networks: Iterable[Network], now: float) -> Iterator[Effect]:
-        """Count one second over the limit for each source whose address has a connection.
+        """Count one second over the limit for each source whose address has, or recently had, a connection.
 
         TCP segments can be forged like datagrams. A connection proves that the address belongs to a sender,
         so only such an address is banned. If it is unknown which connections exist, none is counted.

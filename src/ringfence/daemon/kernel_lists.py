@@ -1,4 +1,7 @@
-"""The kernel's lists: their wanted contents, and updates of the list of friends."""
+"""The three network lists in the kernel (allowed, denied, friends): their wanted contents, and updates.
+
+Here is the update of the friends. ``bans/filling.py`` writes the lists into the kernel.
+"""
 
 import asyncio
 from collections.abc import Collection, Iterable
@@ -28,8 +31,8 @@ class KernelLists:
     """The wanted contents of the kernel's three lists: allowed networks, denied networks, and friends.
 
     ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each are used.
-    It also has the networks that this host needs. They are allowed too, unless a forced ban covers them.
-    ``passing`` has the list of friends.
+    It also has the networks that this host needs. They are allowed too, except those that a forced ban
+    (``ringfence ban --force``) covers. ``passing`` has the list of friends.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:

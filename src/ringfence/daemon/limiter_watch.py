@@ -33,8 +33,9 @@ class LimiterWatch:
     def new_flooders(self) -> Sequence[Flooder]:
         """Return the sources that exceeded the limit since the last call.
 
-        Return none while the limiter only observes. The second failure in a row activates an alarm. The first
-        one may come from damage that is repaired at once.
+        Return none if the limiter does not drop packets (it is off or only observes), or if the sources
+        cannot be read. The second failure in a row activates an alarm, but not the first: it may come from
+        damage that is repaired at once.
         """
         if not self._enforcer.enforcing or self._backend.plan.limit.mode is not LimitMode.ENFORCE:
             return []

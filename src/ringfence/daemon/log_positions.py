@@ -7,7 +7,10 @@ from ringfence.store.state import SavedState
 
 
 class LogPositions:
-    """Reads and records the positions of logs. Positions that wait to be written are read, too."""
+    """Reads and records the positions of logs. Positions that wait to be written are read, too.
+
+    A log's key is a text that identifies the log: the name of its source, and its path or ``journal``.
+    """
 
     def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
         self._state = state

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ringfence.sources.wire import WireSource
 
 FRESH = 1.0
-"""Seconds for which a rendered page is used again, so that many scrapers cost no more than one."""
+"""Seconds for which a page is kept and served again, so that many scrapers cost no more than one."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _NOTICES = "#notice"  # this suffix marks the notices of a log, which are counted as events of the log
@@ -41,7 +41,10 @@ Labelled = Iterable[tuple[Sequence[str], float]]
 
 
 class DaemonMetrics(Collector):
-    """Reads the state of all parts; ``wire`` is None if the wire is not read."""
+    """Reads the state of all parts.
+
+    ``wire`` is the source that reads outgoing SIP challenges; None if they are not read.
+    """
 
     def __init__(
         self,

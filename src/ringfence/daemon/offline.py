@@ -76,10 +76,10 @@ def _require_root() -> None:
 
 
 def _backend(settings: Settings) -> Backend:
-    """Return the backend whose bans are in the kernel; the configured one if several have bans there.
+    """Return the backend whose sets or rules are in the kernel; if several have some, the configured one.
 
-    If the kernel has no bans (after a reboot, in a dry run), return the memory backend. Then only the
-    database changes.
+    If there are none (after a reboot), or if a dry run is configured, return the memory backend. Then only
+    the database changes.
     """
     configured = settings.firewall.backend
     order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS

@@ -50,7 +50,10 @@ class PbxSources:
 
 
 class SourceManager:
-    """Runs the sources that :meth:`configure` asks for. ``wire`` is None if the wire is not read."""
+    """Runs the sources of the PBXs that :meth:`configure` was called with.
+
+    ``wire`` reads the SIP challenges that leave this host; None if they are not read.
+    """
 
     def __init__(
         self,
@@ -100,7 +103,11 @@ class SourceManager:
         return [source for pbx in self._pbxs.values() for source in pbx.active]
 
     def readiness(self) -> list[SourceReadiness]:
-        """Return for each manager interface when it connected, and whether its phones (roster) are known."""
+        """Return the readiness of each manager interface (AMI).
+
+        It has the time since which AMI delivers events (None if it does not), and whether the list of phones
+        (roster) has arrived.
+        """
         amis = [pbx.ami for pbx in self._pbxs.values() if pbx.ami is not None]
         return [
             SourceReadiness(since=ami.listening_since, roster_ready=ami.roster_ready.is_set()) for ami in amis

@@ -32,16 +32,16 @@ _ROWS = 500  # the number of bans in one part of the list, some 120 kB
 WITHOUT_WIRE = (
     "a sender that hides from Asterisk's own events is only listed, and so is a guesser at chan_sip"
 )
-"""The attempts that are missed while outgoing challenges cannot be read."""
+"""The attempts that lead to no ban while outgoing challenges cannot be read."""
 
 
 def bans_report(elements: Iterable[Element], ledger: Ledger, now: float) -> Iterator[bytes]:
     """Return the kernel's bans as a JSON list in parts, one object for each ban, the newest first.
 
-    The key ``timeout`` is the time left in the kernel, in seconds from ``now``. Keys that the kernel does not
-    report are null if the ledger has no record of the ban. ``expires`` and ``timeout`` are null if another
-    program added the element without an end. The list comes in parts, because 100,000 objects would take
-    150 MB. All elements are read before the first part is returned.
+    The key ``timeout`` is the time left in the kernel, in seconds from ``now``. ``ledger`` has the daemon's
+    records of the bans; without a record, the keys that the kernel does not report are null. ``expires`` and
+    ``timeout`` are null if another program added the element without an end. The list comes in parts, because
+    100,000 objects would take 150 MB. All elements are read before the first part is returned.
     """
     found = []
     for element in elements:
@@ -142,8 +142,9 @@ class Reloaded:
 
 
 def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Alarm]:
-    """Return an alarm for each decoy that is a real account: one mistyped password would cause a ban.
+    """Return an alarm for each decoy that is a real account.
 
+    A decoy is an account of a rule such as ``decoy``: one attempt on it causes a ban, so no phone may use it.
     ``knew`` returns whether an account has ever authenticated.
     """
     named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}

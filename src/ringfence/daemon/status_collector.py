@@ -63,7 +63,10 @@ class StatusCollector:
         )
 
     def update_alarms(self) -> None:
-        """Hold the alarms that follow from the present state of all parts, and clear those that are over."""
+        """Activate the alarms that follow from the present state of all parts, and clear those that are over.
+
+        An alarm is over if it no longer follows from the state, or if the time that it lasts has ended.
+        """
         alarms = self._side.alarms
         alarms.expire()
         if not self._connections.error:  # known since the start, so an alarm of an earlier run is over

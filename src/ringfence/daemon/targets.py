@@ -35,7 +35,7 @@ def target_of(pbx: AsteriskSettings) -> AmiTarget:
 
 
 def logs_of(pbx: AsteriskSettings) -> LogPlan:
-    """Return which logs of ``pbx`` are read, their time zone, and the formats of their own lines."""
+    """Return which logs of ``pbx`` are read, their time zone, and the administrator's patterns of lines."""
     logs = pbx.logs
     return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, tuple(_customs(logs.custom)))
 

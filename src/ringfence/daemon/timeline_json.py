@@ -1,5 +1,7 @@
 """What happened over time, as JSON: attempts, bans, unbans, and the seconds in which the daemon ran.
 
+A *slot* is a minute, an hour or a day, with the counts of that time (``store/timeline.py``).
+
 The keys are an interface for scripts: keys may be added, but not changed or removed.
 """
 
@@ -21,9 +23,10 @@ An attempt counts as proven in the minute in which it is proven, which may be la
 def read_history(
     timeline: Timeline, seconds: float, now: float, newest: Slot | None = None
 ) -> dict[str, Any]:
-    """Return what happened in the ``seconds`` before ``now``, in the shortest slots that are kept so long.
+    """Return what happened in the ``seconds`` before ``now``.
 
-    ``newest`` has the counts that are not recorded yet. Raise StoreError if the database cannot be read.
+    The counts are by the shortest slots that the database keeps for so long. ``newest`` has the counts that
+    are not recorded yet; None if all are. Raise StoreError if the database cannot be read.
     """
     length = slot_length(seconds)
     since = int((now - seconds) // length) * length

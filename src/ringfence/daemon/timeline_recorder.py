@@ -19,9 +19,10 @@ from ringfence.store.database import Store
 from ringfence.store.timeline import DAY, MINUTE, Slot
 
 OTHER_RULE = "other"
-"""The name under which bans of rules are counted that this version does not have.
+"""The name under which a new ban is counted if this version of ringfence does not have its rule.
 
-A ban that an earlier version made may have such a rule, and new bans inherit it when this ban is split.
+An earlier version may have made a ban by such a rule. If an unban splits that ban, the new bans of its parts
+inherit the rule.
 """
 BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
 """The rules, and the origin of administrators' bans, under which new bans are counted."""
@@ -33,9 +34,9 @@ def counted_rule(rule: str) -> str:
 
 
 class TimelineRecorder:
-    """Compares the present counters with those of the last record.
+    """Records how much the counters of the detector and the enforcer have grown since the last record.
 
-    The parts of the daemon own the counters.
+    It only reads these counters.
     """
 
     def __init__(self, detector: Detector, enforcer: Enforcer, store: Store, clock: Clock) -> None:

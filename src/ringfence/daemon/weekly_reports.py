@@ -1,7 +1,7 @@
-"""The weekly report by mail: made each Monday of the last seven days, and given to each mail channel.
+"""The weekly report by mail. It is made each Monday, and passed to each channel that sends mail.
 
-It is made of the same answers as ``ringfence report``. The time of a channel's last report is recorded when
-the report was delivered, or dropped after several failures.
+It covers the last seven days, and is made from the same answers as ``ringfence report``. The time of a
+channel's last report is recorded when the report was delivered, or dropped after several failures.
 """
 
 import asyncio
@@ -95,12 +95,12 @@ class ReportCollector:
 
 
 def _shortened(row: Document) -> Document:
-    """Return an alarm with texts as long as in other messages: an account may have 64 KB."""
+    """Return an alarm with its texts shortened as in other messages, because an account may have 64 KB."""
     return row | {key: shown(row[key], MAX_TEXT) for key in ("subject", "text")}
 
 
 class WeeklyReports:
-    """Has the report made when it is due for a channel, and passes it to the notifier."""
+    """Makes the report (by ``collect``) when it is due for a channel, and passes it to the notifier."""
 
     def __init__(
         self,
@@ -150,7 +150,10 @@ class WeeklyReports:
         return None
 
     def _follow(self, names: Sequence[str], now: float) -> None:
-        """Begin with channels that are new, and forget those that are gone."""
+        """Begin a schedule for each new channel, and forget the schedules of removed ones.
+
+        The first report of a new channel is due at the next time for reports: Monday, 06:00.
+        """
         if self._schedules.keys() != set(names):
             self._schedules = {name: self._schedules.get(name) or WeeklySchedule(now) for name in names}
             self._save()

@@ -42,7 +42,7 @@ class WireReader:
 
     @property
     def condition(self) -> Condition:
-        """The condition of the wire source."""
+        """The state of the wire source, such as ``listening``, with a detail."""
         return self.source.condition
 
     @property
