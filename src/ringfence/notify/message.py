@@ -1,7 +1,7 @@
 """Composes the text of a message from its content, which the daemon collected (:meth:`Digest.as_json`).
 
-``escape`` is the channel's function to escape text from outside: account names, alarm texts, and the names of
-countries and network operators.
+The functions here have an argument ``escape``. It is the channel's function to escape text from outside:
+account names, alarm texts, and the names of countries and network operators.
 """
 
 import re
@@ -99,7 +99,8 @@ def _line(event: Event, escape: Escape) -> str:
 def _ban_line(event: Event, escape: Escape) -> str:
     accounts = ", ".join(map(escape, event.get("accounts", ())))
     place = " ".join(escape(str(event[key])) for key in ("country", "asn", "organisation") if event.get(key))
-    at = "@" if escape("@") == "@" else " at "  # a chat would mention someone, and \\x40 is hard to read
+    # In a chat an @ calls a member, and its escape sequence \x40 is hard to read.
+    at = "@" if escape("@") == "@" else " at "
     abuse = at.join(map(escape, event.get("abuse", "").split("@")))
     ports = "" if event["scope"] == "full" else f"{event['scope']}, "
     parts = [

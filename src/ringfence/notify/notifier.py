@@ -30,7 +30,7 @@ STOP_PATIENCE = 5.0
 """Seconds that the daemon's stop waits for the last messages."""
 
 LAST_PATIENCE = 1.0
-"""Seconds that the message about the daemon's stop has at least, even if ``STOP_PATIENCE`` is over."""
+"""The least number of seconds for the message about the daemon's stop, even if ``STOP_PATIENCE`` is over."""
 
 MAX_NAMED = 10
 """The maximum number of networks that the notification of an unban names."""
@@ -126,9 +126,9 @@ class Notifier:
         return any(box.has_report for box in self._outboxes if box.settings.name == name)
 
     def on_report(self, name: str, report: Mapping[str, object], ended: Callable[[], None]) -> None:
-        """Send a report by one channel; ``ended`` is called when it is delivered or dropped.
+        """Send a report by the channel ``name``; ``ended`` is called when it is delivered or dropped.
 
-        A channel that a reload has removed while the report was made gets none.
+        Do nothing if a reload has removed the channel, or switched reports off, while the report was made.
         """
         moment = rfc3339(self._clock.wall())
         head = {"severity": str(Severity.INFO), "first": moment, "last": moment, "total": 1}
@@ -168,10 +168,10 @@ class Notifier:
     async def finish(self) -> None:
         """Record the daemon's stop, and send all events that wait.
 
-        Give up ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but not before ``LAST_PATIENCE``
-        seconds. Log what is dropped then.
+        Give up ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but try for at least
+        ``LAST_PATIENCE`` seconds. Then log how many events are dropped.
         """
-        self._rdap = None  # there is no time for it
+        self._rdap = None  # no queries for abuse contacts: there is no time for them
         text = "bans stay in place"
         self._add(Notification(Topic.STOP, Severity.INFO, self._clock.wall(), text=text))
         left = STOP_PATIENCE if self._stop_by is None else self._stop_by - self._clock.mono()

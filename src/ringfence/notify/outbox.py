@@ -31,7 +31,7 @@ TRIES = 8
 FIRST_PAUSE = 10.0  # seconds
 LONGEST_PAUSE = 600.0  # seconds
 FAILING_AFTER = 2
-"""Failures in a row after which a channel raises an alarm."""
+"""The number of failures in a row after which the channel has an alarm."""
 
 OWN_ALARMS = frozenset({str(AlarmCode.NOTIFY_FAILING), str(AlarmCode.NOTIFY_DROPPED)})
 
@@ -172,7 +172,10 @@ class Outbox:
         return self._message.content if self._message is not None else None
 
     def _next(self, now: float, minute: int, *, last: bool) -> Waiting | None:
-        """Return a new message, if one is due: the report first, except at the daemon's stop."""
+        """Return a new message if one is due, else None.
+
+        A report goes before the digest. With ``last``, at the daemon's stop, the digest goes first.
+        """
         report = self._report
         if report is not None and not (last and self._digest.total):
             self._report = None

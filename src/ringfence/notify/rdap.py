@@ -22,7 +22,7 @@ from ringfence.networks import is_loopback
 from ringfence.notify.rdap_answer import Registration, parse_answer
 
 MAX_ADDRESSES = 5
-"""Queries for one message."""
+"""The maximum number of queries for one message."""
 
 EACH = 3.0
 IN_ALL = 8.0
@@ -40,10 +40,11 @@ _DOCUMENTATION = IPv6Network("3fff::/20")  # RFC 9637; Python 3.11 does not know
 
 
 def add_registrations(content: Mapping[str, Any], server: str, timeout: float) -> str:
-    """Add the abuse contact to the first bans; and country and organisation, if no database has them.
+    """Add the abuse contact to bans, and country and organisation if no database has them.
 
-    Bans of one network share a query. ``timeout`` is that of the channel; at most half of it is used. Return
-    why the server gave no answer; "" if it answered each query. Never raises, except for a signal.
+    Bans of one network share a query. There are at most MAX_ADDRESSES queries, so later bans may get nothing.
+    ``timeout`` is that of the channel; at most half of it is used. Return why the server gave no answer; ""
+    if it answered each query. Raises only what a signal handler raises.
     """
     deadline = time.monotonic() + min(IN_ALL, timeout / 2)
     known: dict[Address, Registration] = {}
@@ -81,7 +82,7 @@ def is_public(address: Address) -> bool:
 
 
 def ask(server: str, address: Address, seconds: float) -> Registration | str:
-    """Return the registration of the network of ``address``, or why there is none."""
+    """Return the registration of the network of ``address``, or as text why there is none."""
     deadline = time.monotonic() + seconds
     url = f"{server.rstrip('/')}/ip/{address}"
     try:
@@ -140,7 +141,7 @@ def _is_local(url: str) -> bool:
 
 
 def _within(seconds: float, call: Callable[[], Registration | str]) -> Registration | str:
-    """Return the result of ``call``, or why there is none within ``seconds``."""
+    """Return the result of ``call``, or as text why there is none within ``seconds``."""
     results: list[Registration | str] = []
     thread = Thread(target=lambda: results.append(call()), daemon=True)
     try:

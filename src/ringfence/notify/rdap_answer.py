@@ -24,9 +24,10 @@ MAX_NAME = 64
 """Characters of a network's name that are shown."""
 
 _SHARED_BITS = {4: 8, 6: 16}
-"""The bits that all addresses of a network share at least, by IP version.
+"""The least number of leading bits that the addresses of a network share, by IP version.
 
-Registries also answer with wider networks. These are blocks of a registry, whose contact knows no sender.
+Some answers are about a wider network. It is a block of the registry itself, so the answer about one address
+does not hold for another one in it.
 """
 
 _LOCAL = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}"

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def add_locations(content: Content, databases: list[Path]) -> None:
-    """Add country, number and name of the network operator to each ban, where a database has them."""
+    """Add to each ban its country, and its network operator's number and name, if a database has them."""
     if not databases:
         return
     from ringfence.lists.geo import locations_of  # noqa: PLC0415 - loaded if there is a database

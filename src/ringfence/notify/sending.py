@@ -59,8 +59,9 @@ async def send(
 ) -> Delivery:
     """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
 
-    ``host`` is the name of this host. ``databases`` are the country databases of the configuration.
-    ``command`` starts the child.
+    ``host`` is the name of this host. ``databases`` are the country databases of the configuration. ``rdap``
+    is the address of an RDAP server, which is asked for abuse contacts; None: no server is asked. ``command``
+    starts the child.
     """
     request = {
         "channel": channel_as_json(channel),
