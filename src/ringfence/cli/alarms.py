@@ -55,7 +55,7 @@ def alarms_list(
     local: times.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List alarms and their history; acknowledge or dismiss them."""
+    """List the active alarms, or with --past those that cleared. Do nothing if a subcommand was given."""
     if context.invoked_subcommand is not None:
         return
     if since and not past:

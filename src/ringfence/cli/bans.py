@@ -216,10 +216,11 @@ def _print_outcome(
 ) -> None:
     """Print the addresses that succeeded, as they were typed, and the problems of the others.
 
-    ``done`` begins the line of those that succeeded, such as "unbanned". With problems, exit with a code.
+    ``done`` begins the line of those that succeeded, such as "unbanned". If there are problems, exit with the
+    code for a problem.
     """
     failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
-    # Otherwise a problem concerns no single network, or several, and it is unknown which ones succeeded.
+    # If a problem concerns several networks or none of them, it is unknown which ones succeeded.
     if sum(failed) == len(problems) < len(networks):
         echo(f"{done}: " + ", ".join(text for text, bad in zip(addresses, failed, strict=True) if not bad))
     echo_stderr(*problems)

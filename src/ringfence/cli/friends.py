@@ -63,7 +63,7 @@ def friends_list(
     local: times.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the known phones and trunks of this PBX; copy them to a second server."""
+    """List the known phones and trunks of this PBX. Do nothing if a subcommand was given."""
     if context.invoked_subcommand is not None:
         return
     times.choose(local=local)

@@ -67,5 +67,8 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
 
 
 def text_form(width: int = 80) -> TextForm:
-    """Return how this process writes reports: by the encoding of its output and the chosen times."""
+    """Return the form in which this process writes reports, with lines of ``width`` columns.
+
+    It depends on the encoding of standard output, and on whether times are shown in UTC or local.
+    """
     return TextForm(has_blocks(sys.stdout.encoding), width, times.zone(), times.short_time)

@@ -12,7 +12,7 @@ from ringfence.errors import Exit
 notify = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
 _MARGIN = 15.0
-"""The command waits for the daemon's answer for the longest timeout of a channel and these seconds more."""
+"""Seconds that the command waits for the daemon's answer, in addition to the longest timeout of a channel."""
 
 
 def register(app: typer.Typer) -> None:

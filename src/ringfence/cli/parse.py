@@ -34,7 +34,10 @@ CHUNK = 256 * 1024
 PATTERN = "pattern"
 MAX_ADDRESSES = 100_000
 MAX_FOREIGN = 10_000
-"""If so many lines at the beginning of a file are not from Asterisk, the file is refused."""
+"""The number of lines at the beginning of a file that are searched for one of Asterisk.
+
+If none of them is from Asterisk, the file is refused. So is a shorter file without any such line.
+"""
 MAX_SHOWN = 300
 """The maximum number of bytes that are shown of a line that could not be parsed."""
 
@@ -212,8 +215,9 @@ def _read(
 def _only_asterisk(found: "Iterator[list[LineResult]]", file: str) -> "Iterator[list[LineResult]]":
     """Pass on the results of all lines, if one of the first lines may have been written by Asterisk.
 
-    ``file`` is the name for messages. If none of about MAX_FOREIGN lines is Asterisk's, print one error and
-    exit, instead of a message for each line of a wrong file. An empty file is not an error.
+    ``file`` is the name for messages. If none of the first lines (MAX_FOREIGN or a few more, or all of a
+    shorter file) is Asterisk's, print one error and exit. Otherwise a wrong file would cause a message for
+    each line. An empty file is not an error.
     """
     from ringfence.parse.line_result import Reason  # noqa: PLC0415 - loaded when the command runs
 

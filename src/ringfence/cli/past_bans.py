@@ -1,4 +1,7 @@
-"""``ringfence bans --past``: list the bans that ended. Also cells that all tables of bans use."""
+"""``ringfence bans --past``: list the bans that ended.
+
+It also has the functions for the cells RULE and ACCOUNT, which all tables of bans use.
+"""
 
 import time
 from datetime import datetime

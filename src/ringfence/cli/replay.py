@@ -119,10 +119,11 @@ def _inputs(paths: Sequence[Path], zone: "tzinfo | None", settings: "Settings | 
 def _plan_of(
     path: Path, zone: "tzinfo | None", settings: "Settings | None"
 ) -> "tuple[str, tzinfo | None, tuple[Custom, ...]]":
-    """Return the name of the Asterisk that wrote the log ``path``, the log's time zone, and its patterns.
+    """Return the name of the Asterisk that wrote the log ``path``, the log's time zone, and line patterns.
 
-    The patterns are the administrator's own, from the configuration. A log that is not configured is taken
-    for one of the first PBX. The time zone is ``zone`` if it is given; None is this host's.
+    The time zone is ``zone`` if that is given, else the configured one. If None is returned, it is this
+    host's. The patterns are the administrator's own, from the configuration. A log that is not configured is
+    taken for one of the first PBX. Without ``settings``, return a default name, ``zone``, and no patterns.
     """
     if settings is None:
         return ASTERISK, zone, ()

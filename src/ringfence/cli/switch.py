@@ -58,9 +58,9 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _remove_leftovers(settings: "Settings") -> None:
-    """Remove the rules of other backends than the daemon's, as far as there are any.
+    """Remove the rules of other backends than the daemon's, if there are any.
 
-    The daemon has no right to remove them, because root made them with another tool (such as iptables).
+    This process does it, because the daemon may lack the rights that another backend needs.
     """
     from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - loaded when the command runs
 

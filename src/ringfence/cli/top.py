@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
 def top_live(
     context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, local: times.LocalOption = False
 ) -> None:
-    """Show attempts and bans live; list the busiest accounts and addresses."""
+    """Show attempts and bans live. Do nothing if a subcommand was given."""
     if context.invoked_subcommand is not None:
         return
     times.choose(local=local)

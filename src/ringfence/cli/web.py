@@ -52,7 +52,7 @@ def web_serve(
     ] = DEFAULT_CONTROL,
     login_socket: LoginsOption = DEFAULT_LOGINS,
 ) -> None:
-    """Serve the live page, and print links to log in to it."""
+    """Serve the live page. Do nothing if a subcommand was given."""
     if context.invoked_subcommand is not None:
         return
     where = unix if unix is not None else _loopback(listen)

@@ -131,7 +131,8 @@ def _print_tables(screen: "Screen", found: Document) -> None:
         earlier = len(found["attempts"]) - _MAX_SHOWN
         if earlier > 0:
             screen.show(f"{earlier} earlier ones: --json")
-    # No rule bans a network with a friend or an exempt address in it.
+    # Rules that count by network (prefix) are left out if the network has a friend or an exempt address in
+    # it, because no rule bans such a network.
     off = "prefix" if found["contains_exempt"] else None
     counted = [rule for rule in found["rules"] if rule["have"] and rule["by"] != off]
     if counted:
