@@ -85,7 +85,7 @@ class LimitMode(enum.StrEnum):
 
 @frozen
 class Limit:
-    """The settings of the limiter, which limits each source that is neither a friend nor allowed.
+    """The settings of the limiter. It applies to each source that is neither a friend nor allowed.
 
     A source may send ``rate`` packets a second, and after a pause ``burst`` more at once.
     """
@@ -169,7 +169,7 @@ def exempts_friends(network: Network) -> bool:
 
 @frozen
 class Add:
-    """Ban ``network`` for ``timeout`` seconds from now. An existing ban of it gets this timeout."""
+    """Ban ``network`` for ``timeout`` seconds from now. An existing ban of this scope gets this timeout."""
 
     network: Network
     timeout: float
@@ -372,9 +372,9 @@ class Backend(Protocol):
     ) -> Generator[None, None, None]:
         """Replace the contents of the list ``which`` with ``networks``, in steps of some ten milliseconds.
 
-        At every moment the list contains each address that is on both the old and the new list, and no
-        address that is on neither. Networks may overlap. The elements have no timeout. All steps for 100 000
-        networks take a second together. Idempotent. Needs ``open``.
+        An address that is on both the old and the new list never leaves the list in between. An address that
+        is on neither never appears on it. Networks may overlap. The elements have no timeout. All steps for
+        100 000 networks take a second together. Idempotent. Needs ``open``.
 
         Raises FirewallError. After an error, or if the caller does not take all steps, some networks may be
         those of the old list and some those of the new one.

@@ -134,7 +134,8 @@ class IpsetBackend:
         self._families = families
         self._changes.samples.discard_missing(self._kernel)
         for family in self._rules.values():
-            family.check()  # installing one IP version changed the generation that the other compares
+            # Installing the rules of one IP version changed the generation that the other's check compares.
+            family.check()
         return Opened(
             families,
             adopted=sets.adopted,

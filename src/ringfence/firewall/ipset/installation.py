@@ -17,8 +17,8 @@ class InstalledSets:
     """The result of :func:`make_sets`.
 
     ``adopted`` is the number of bans that existing sets had. ``damaged``: a set was missing or changed.
-    ``lists`` maps the name of a network list's set to its present number of elements. It has only the sets
-    of which nothing was written yet, or that have another number of elements than were written.
+    ``lists`` maps the name of a network list's set to its present number of elements. It has the sets to
+    which nothing was written yet, and those with another number of elements than was written.
     """
 
     adopted: int

@@ -16,8 +16,8 @@ after each write ringfence reads the rules, and stores the printed text for the 
 (:class:`Printed`). Otherwise it would write these rules again at every check.
 
 iptables-nft makes a table with its first rule and has no command to delete it. If it makes a table for us, an
-empty chain ``ringfence-made`` without a jump marks the table as ours, and :func:`is_own_table` returns
-whether it may be deleted (``nftables/messages.py`` deletes it, if it contains nothing else).
+empty chain ``ringfence-made`` without a jump marks the table as ours. :func:`is_own_table` returns whether
+the table may be deleted. ``nftables/messages.py`` deletes it if it contains nothing else.
 """
 
 import os
@@ -56,7 +56,7 @@ class Tools:
 
 @frozen
 class Printed:
-    """The text that iptables-save prints for rules that ringfence wrote.
+    """The output of iptables-save for the rules that ringfence wrote.
 
     ``known`` maps the rules of a chain as written to the same rules as printed.
     """

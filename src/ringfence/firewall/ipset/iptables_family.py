@@ -111,7 +111,10 @@ class Family:
         raise AssertionError  # the last attempt returns or raises
 
     def _write(self, rules: Rules) -> bool:
-        """Write the rules until none is missing; return whether another program had changed any of them."""
+        """Write the rules until none is missing; return whether another program had changed any of them.
+
+        Raise FirewallError if rules are still missing after some attempts, or if a tool fails.
+        """
         damaged = False
         for attempt in range(_ATTEMPTS):
             self._watch.record(tuple(rules))
@@ -201,7 +204,7 @@ def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[boo
     """Return why a feature is missing, with the fix.
 
     ``refused`` has the errors of the attempts. ``alone`` is the attempt with this feature and without the
-    other. If that attempt was not made, the error is that of the attempt with both.
+    other. Without such an attempt, the error is that of the attempt with both.
     """
     return f"{refused.get(alone) or refused[True, True]}; {fix}"
 

@@ -54,9 +54,9 @@ connection proves the sender. u32 reads the first bytes of a datagram, such as "
 from a SIP port it uses the header's length to find the payload. There the status line stands first, or first
 in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server
 does not mask). Several answers in one segment are one packet, and only the first is inspected. PREROUTING
-sees the answers of bridged containers, and any packets from outside. There a packet counts only if it is to
-be forwarded (not a provider's 401 to this host) and arrived by the interface that leads back to its sender
-(not a stranger's packet under a container's address).
+sees the answers of bridged containers, and any packets from outside. There a packet is copied under two
+conditions. It is to be forwarded, unlike a provider's 401 to this host. And it arrived by the interface that
+leads back to its sender, unlike a stranger's packet under a container's address.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,14 +112,14 @@ _IPV4 = 4
 # The maximum number of ports in one multiport match.
 _PORTS_A_RULE = 15
 _GUESS = 300  # bytes; no guess is shorter, with its headers
-# Each IP version has its own rules, and therefore half of the rate.
+# The limit of copied requests. Each IP version has its own rules, and therefore half of the rate.
 _SHARE = f"-m limit --limit {OBSERVE_RATE // 2}/sec --limit-burst {OBSERVE_RATE // 2}"
 _KIBI = 1024
 _FRAME = 2  # kilobytes: an Ethernet frame, rounded up
 _BUCKETS = 65_536
 _SOURCES = 1_000_000
 _EXPIRY = 10  # seconds
-# Rates in packets a second that the tools print unchanged.
+# Rates in packets a second that iptables-save prints as they were written. It prints others rounded.
 _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 _RST = "-p tcp -m tcp ! --tcp-flags RST RST "
@@ -336,14 +336,18 @@ class _Plan:
 
 
 def _port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
-    """Return the matches for ports of this host: targets of incoming packets, sources of outgoing ones."""
+    """Return the matches for ``ports`` of this host, at most 15 ports in each.
+
+    ``side`` is "src" for packets to this host (the ports are their targets), "dst" for packets from this host
+    (the ports are their sources).
+    """
     option = "--dports" if side == "src" else "--sports"
     parts = [ports[at : at + _PORTS_A_RULE] for at in range(0, len(ports), _PORTS_A_RULE)]
     return [f"-p {protocol} -m multiport {option} {','.join(map(str, part))} " for part in parts]
 
 
 def _observed_rules(plan: FirewallPlan, version: int) -> list[IptablesRule]:
-    """Return the rules that send the datagrams of observed addresses to the chain that copies them."""
+    """Return the rules that send datagrams of observed addresses to ``ringfence-seen``, to be copied."""
     observed = f"-m set --match-set {OBSERVE[version]} src -j {_SEEN}"
     return [IptablesRule(f"{ports}{observed}") for ports in _port_matches("udp", plan.sip_ports.udp, "src")]
 
@@ -429,7 +433,7 @@ def _total_limit(limit: Limit) -> str:
 
 
 def _expiry(limit: Limit) -> int:
-    """Return the seconds until the limiter forgets a source: not before its burst is available again."""
+    """Return the seconds after which the limiter forgets a source; by then its burst is available again."""
     return max(_EXPIRY, -(-limit.burst // max(limit.rate, 1)))
 
 
@@ -467,7 +471,7 @@ def _reject(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def counted_rules(rules: Rules) -> Iterable[tuple[str, str, int, str]]:
-    """Yield table, chain, position and kind of each rule that has a kind."""
+    """Yield table, chain, position and kind of each rule with a kind: a name for what its counter counts."""
     return (
         (table, chain, position, rule.kind)
         for table, chains in rules.items()

@@ -124,7 +124,7 @@ def all_set_names() -> list[str]:
 
 
 def create_set(spec: SetSpec, maxelem: int) -> bytes:
-    """Build the request that makes a set; ``maxelem`` is the size of a set of bans."""
+    """Build the request that makes a set; ``maxelem`` is the number of bans for which it has room."""
     if spec.network_list:
         return create_list_set(spec.name, spec.version, 0)
     if not spec.bans:
@@ -133,7 +133,7 @@ def create_set(spec: SetSpec, maxelem: int) -> bytes:
 
 
 def create_list_set(name: str, version: int, size: int) -> bytes:
-    """Build the request that makes a set with room for ``size`` networks without timeouts."""
+    """Build the request that makes a set with room for at least ``size`` networks, without timeouts."""
     room = max(size, _SMALL)
     return messages.create(name, version, hashsize=room // 2, maxelem=room, timed=False)
 

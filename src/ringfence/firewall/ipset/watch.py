@@ -19,7 +19,7 @@ from ringfence.netlink.connection import NetlinkConnection
 
 # Seconds by which the kernel's end of a ban and ours may differ.
 _MARGIN = 2.0
-# Changes that are searched for the sample. If a batch has more, its last ban becomes the sample.
+# The most changes of a batch that are searched for the sample. If there are more, the last ban becomes it.
 _FEW = 64
 # Network lists with more elements are not counted each second.
 _LONG = 4096

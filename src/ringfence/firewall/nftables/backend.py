@@ -174,7 +174,7 @@ class NftablesBackend:
         return listing.find(self._kernel, network, scope)
 
     def health(self) -> Health:
-        """Check whether another program changed rules or sets. Needs ``open``; changes nothing."""
+        """Check whether another program changed our rules or sets. Needs ``open``; changes nothing."""
         self._installation.require()
         self._foreign.read()
         damage = self._installation.damage()

@@ -46,9 +46,9 @@ from ringfence.netlink.connection import (
 )
 from ringfence.networks import VERSIONS
 
-# Transactions with refusals, after which the rest is sent in halves.
+# The number of refused transactions after which the rest is sent in halves.
 _PATIENCE = 3
-# The first kernel on which an element that is added again gets the new timeout.
+# The first kernel that sets a new timeout if an element is added again.
 _RENEWING = (6, 12)
 _OBSERVED = 256  # the most addresses in a transaction
 _TOLERANCE = 5.0  # seconds by which the remaining time of a ban may differ from its timeout
@@ -274,8 +274,8 @@ class Changes:
         """Return the changes to send again to a full set; store the outcomes of the others.
 
         ``index`` is the position in the group of the first change without room. The changes before it are
-        sent again. Of the others, only those are that concern a network of these changes, or one that is in
-        the set already.
+        sent again. A later change is sent again only if its network is in the set already, or is one of
+        theirs.
         """
         kept = list(group.numbers[:index])
         known = {self._batch[number].network for number in kept}

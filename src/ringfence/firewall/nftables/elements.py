@@ -11,8 +11,8 @@ Timeouts are milliseconds. The kernel accepts an element that is already in the 
 counter. To renew an element, the message contains the remaining time too (``NFTA_SET_ELEM_EXPIRATION``),
 because a timeout of the same length alone would change nothing.
 
-If the kernel refuses an element, it reports the position in the message at which it stopped, which is within
-the bytes of that element. All elements of a message have the same size, so the position gives the index.
+If the kernel refuses an element, it reports the position in the message at which it stopped. This position is
+within the bytes of that element. All elements of a message have the same size, so it gives the index.
 """
 
 import operator
@@ -103,7 +103,7 @@ class _Writer:
         self._number = layout.version == 4  # noqa: PLR2004 - IPv4, whose key is faster as a number
         pieces: list[bytes] = []
         form, start = ">", 0
-        for _ in range(self._times):  # split the bytes at each time: 8 bytes, after its header
+        for _ in range(self._times):  # split the bytes at each time: a value of 8 bytes after its header
             at = start + ATTRIBUTE.size * (1 if pieces else 2)
             pieces.append(fixed[start:at])
             form += f"{at - start}sQ"

@@ -193,7 +193,10 @@ def get_generation() -> bytes:
 
 
 def get_table(name: str, *, family: int = INET) -> bytes:
-    """Build the query for one table; the error is ENOENT without it. :func:`tables_of` parses the answer."""
+    """Build the query for one table; :func:`tables_of` parses the answer.
+
+    The error is ENOENT if there is no such table.
+    """
     return message(MessageType.GETTABLE.kind, NLM_F_ACK, family, text(1, name))
 
 
@@ -205,8 +208,8 @@ def get_chains(*, family: int = INET) -> bytes:
 def get_rules(table: str, *, family: int = INET) -> bytes:
     """Build the request for a table's rules; :func:`rules_of` parses the answers.
 
-    There is no answer without the table. ``family`` is INET, or AF_INET or AF_INET6 for the tables of
-    iptables-nft.
+    If there is no such table, there is no answer. ``family`` is INET, or AF_INET or AF_INET6 for the tables
+    of iptables-nft.
     """
     return message(MessageType.GETRULE.kind, NLM_F_DUMP, family, text(1, table))
 
@@ -214,7 +217,7 @@ def get_rules(table: str, *, family: int = INET) -> bytes:
 def get_sets(table: str, *, family: int = INET) -> bytes:
     """Build the request for a table's sets without elements; :func:`sets_of` parses the answers.
 
-    The error is ENOENT without the table.
+    The error is ENOENT if there is no such table.
     """
     return message(MessageType.GETSET.kind, NLM_F_DUMP, family, text(1, table))
 
@@ -225,7 +228,7 @@ def get_counters(table: str, *, family: int = INET) -> bytes:
 
 
 def delete_table(name: str, *, family: int = INET) -> tuple[bytes, ...]:
-    """Build the batch that deletes a table with all its contents; the error is ENOENT without it."""
+    """Build the batch that deletes a table with all its contents; the error is ENOENT if there is none."""
     return batch(message(MessageType.DELTABLE.kind, NLM_F_ACK, family, text(1, name)))
 
 

@@ -83,7 +83,7 @@ def _optional(requirement: Requirement, fix: str) -> Requirement:
 def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
     """Raise FirewallError if the kernel or the tool refuses the rules of ``plan``.
 
-    ``inner``: the log rules use ``@ih``.
+    ``inner``: the log rules use ``@ih``, the data after the TCP header (``ruleset.py``).
     """
     try:
         run_nft(tool, ruleset_text(ruleset(plan, default_ban_sets(), inner=inner), table=_TABLE), check=True)

@@ -51,9 +51,9 @@ administrator's own rules still see them.
   mask). Several answers in one segment are one packet, and only the first is inspected. ``@ih`` is the data
   after the TCP header, with any options (kernel 5.16, nft 1.0.1). If it is refused, headers of 20 and of 32
   bytes (with timestamps) are inspected. Prerouting sees the answers of bridged containers, and any packets
-  from outside. There a packet counts only if it is to be forwarded (not a provider's 401 to this host) and
-  arrived by the interface that leads back to its sender (not a stranger's packet under a container's
-  address). The log rules are never limited to interfaces.
+  from outside. There a packet is copied under two conditions. It is to be forwarded, unlike a provider's 401
+  to this host. And it arrived by the interface that leads back to its sender, unlike a stranger's packet
+  under a container's address. The log rules are never limited to interfaces.
 * **Observed addresses** (``observe4``, ``observe6``): their datagrams to the SIP ports are copied to the same
   group with a prefix. One chain does this, so that both IP versions share its limit. A sender has often
   answered its last challenge when a ban takes effect. So a narrow ban copies the datagrams of observed
@@ -179,7 +179,11 @@ class RulesetChain:
 
 @frozen
 class Ruleset:
-    """The ruleset of one plan: its sets by name, its chains, and the mark, a comment in its first rule."""
+    """The ruleset of one plan: its sets by name, and its chains.
+
+    ``mark`` is the comment in its first rule, by which the ruleset is recognized in the kernel. It contains a
+    hash of the sets and chains.
+    """
 
     sets: Mapping[str, str]
     chains: tuple[RulesetChain, ...]
@@ -407,7 +411,7 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
 
 
 def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[RulesetChain]:
-    """Yield the chains with a hook."""
+    """Yield the chains with a hook (such as prerouting), and the chain ``observed``, to which one jumps."""
     rejecting = plan.action in _REJECTS
     come = _interface_match(plan, "iifname")
     go, allow = _interface_match(plan, "oifname"), {v: lists[f"allow{v}"] for v in VERSIONS}

@@ -20,7 +20,7 @@ from ringfence.networks import BITS
 
 _OURS = f"{TABLE}\0".encode()
 _HOOKS = ("prerouting", "input", "forward", "output")
-# The prefix of anonymous sets: constants of a rule, which change only with the rule.
+# The beginning of the name of an anonymous set. It holds constants of a rule, and changes only with the rule.
 _ANONYMOUS = "__set"
 _CONSTANTS = re.compile(rb"__set[0-9]++")
 _TIMEOUT_FLAG, _INTERVAL_FLAG, _EVAL_FLAG = 0x10, 0x04, 0x20
@@ -70,7 +70,7 @@ class TableState:
 
     @property
     def names(self) -> dict[str, str]:
-        """The present name of the set of each network list, by its base name."""
+        """The present name of the set of each network list (``deny4_2``), by its base name (``deny4``)."""
         return {first: head.name for head in self.sets if (first := base_name(head.name)) is not None}
 
     def matches(self, rules: Ruleset) -> bool:

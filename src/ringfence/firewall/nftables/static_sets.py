@@ -211,7 +211,7 @@ class NetworkListSets:
         self._foreign = foreign
         self._installation = installation
         self._held: dict[str, Ranges] = {}
-        self._epochs: dict[str, int] = {}  # the epoch of foreign changes when the contents were stored
+        self._epochs: dict[str, int] = {}  # ForeignChanges.epoch at the time when the contents were stored
         self._size = _LEAST
 
     def forget(self) -> None:
@@ -225,7 +225,7 @@ class NetworkListSets:
                 self._record(f"{which}{version}", Ranges(version, b""))
 
     def damage(self, heads: Iterable[NftSetHeader]) -> str | None:
-        """Return a message about the first set whose number of elements is not that of its stored ranges.
+        """Return a message about the first set with another number of elements than its stored ranges have.
 
         None if all numbers agree. A set is not checked if the kernel does not count its elements, or if no
         ranges are stored for it.
@@ -299,7 +299,7 @@ class NetworkListSets:
             try:
                 self._send(change.messages(name, difference.wanted.version), 2 * len(change))
             except NetlinkLostError:
-                if read_generation(self._kernel) != generation:  # it may have been carried out
+                if read_generation(self._kernel) != generation:  # the transaction may have been carried out
                     self._held.pop(base, None)
                 raise
             except NetlinkTooLongError:

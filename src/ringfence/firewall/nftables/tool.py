@@ -4,7 +4,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.programs import find_program, run_program
 
 _PACKAGE = "nftables"
-# Shown if a set of our name has another declaration, because no transaction can change it.
+# The fix if a set with one of our names is declared differently: no transaction can change a declaration.
 _FOREIGN_SET = (
     "; another program declared it differently; fix: `ringfence off`, or `nft delete table inet ringfence`"
 )

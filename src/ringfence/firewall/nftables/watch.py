@@ -43,9 +43,10 @@ _KIND_AT, _PORT_AT, _FAMILY_AT, _ATTRIBUTES_AT = 4, 12, 16, 20
 class Notifications:
     """A summary of the notifications since the last reading.
 
-    ``ports`` are the netlink ports from which any table was changed, ``touched`` those from which our table
-    was changed. Of each datagram only the first change is read, so ``touched`` may lack a port that changed
-    several tables. ``lost``: the socket had no room for all notifications.
+    A netlink port stands for the program that changed something. ``ports`` are those of programs that changed
+    any table, ``touched`` those of programs that changed our table. Of each datagram only the first change is
+    read, so ``touched`` may lack a program that changed several tables. ``lost``: the socket had no room for
+    all notifications.
     """
 
     ports: frozenset[int]
