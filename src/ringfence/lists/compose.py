@@ -117,7 +117,7 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
     if entry.origin not in {
         COMMAND,
         CONFIGURATION,
-    }:  # an imported list may have hundreds of thousands of networks
+    }:  # this is fast, because an imported list may have hundreds of thousands of networks
         found.networks.add_code(*coded(entry.value))
         return None
     value = parse_entry(entry.value)

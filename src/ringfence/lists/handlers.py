@@ -146,7 +146,7 @@ def _refusal(lists: PresentLists, kind: ListKind, value: EntryValue) -> str | No
 
 
 def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) -> Iterator[str]:
-    """Yield notes on new entries that have no effect, which may surprise the administrator."""
+    """Yield a note on each new entry without effect, because this may surprise the administrator."""
     for value in values:
         around = (
             lists.composed.networks.allow.containing(value.network) if value.network is not None else None

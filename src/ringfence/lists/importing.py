@@ -68,7 +68,7 @@ def _check_room(kind: ListKind, networks: Prefixes, others: Prefixes, most: int)
 
 
 def remove(entries: EntryTable, kind: ListKind, values: Iterable[str]) -> int:
-    """Remove entries from a list, in parts; return how many were on it."""
+    """Remove entries from a list, in parts; return how many were removed."""
     number = 0
     for part in _parts(values):
         number += entries.remove(kind, part)

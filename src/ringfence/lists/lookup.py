@@ -16,7 +16,7 @@ from ringfence.model import ListEntry, Network, parse_network
 from ringfence.networks import contains
 
 Around = Callable[[str, Network], Network | None]
-"""A function that returns the network of a region (by its name) that contains the given network."""
+"""A function of a region's name and a network: it returns the region's network around it, or None."""
 
 
 @frozen

@@ -211,7 +211,7 @@ class Lists:
     def _apply(self, composed: ComposedLists) -> None:
         before, self._composed, self._known = self._composed, composed, True
         if composed.ends != before.ends:
-            self._stale.set()  # the earliest end of an entry may have changed
+            self._stale.set()  # so run() waits for the new earliest end of an entry
         if composed.hosts != before.hosts:
             self._follow(composed.hosts)
         if composed.networks != before.networks:
