@@ -262,8 +262,8 @@ def _real(path: Path) -> Path:
 def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
     """Copy the readable rows of the database at ``path`` into ``target``; return their number by table.
 
-    Return {} if the file is missing or cannot be opened. Left out are rows that SQLite cannot read, rows with
-    wrong types, and rows that have not been copied after CHECK_SECONDS.
+    Return {} if the file is missing or cannot be opened. A row is left out if SQLite cannot read it, if its
+    types are wrong, or if CHECK_SECONDS have passed before it is copied.
     """
     if not _real(path).is_file():
         return {}

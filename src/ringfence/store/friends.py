@@ -24,16 +24,16 @@ class FriendTable:
         self._connection = connection
 
     def current(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons that are valid at ``now``: the ``most`` that were seen last.
+        """Return the reasons that are valid at ``now``, the one that was seen last at the end.
 
-        They are sorted by the time at which they were seen last, the earliest first.
+        If there are more than ``most``, those that were not seen for longest are left out.
         """
         return self._latest("until > ?", "seen", now, most)
 
     def former(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons that have ended at ``now``: the ``most`` that ended last.
+        """Return the reasons that have ended at ``now``, the one that ended last at the end.
 
-        They are sorted by their end, the earliest first.
+        If there are more than ``most``, those that ended first are left out.
         """
         return self._latest("until <= ?", "until", now, most)
 

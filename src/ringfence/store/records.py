@@ -30,7 +30,7 @@ class Records:
         self._best_effort = best_effort
 
     def ban(self, bans: Sequence[Ban]) -> None:
-        """Queue a write that records bans which the kernel has acknowledged."""
+        """Queue a write that records bans. The kernel has already acknowledged them."""
         self._best_effort.write(partial(self._bans.record, bans))
 
     def end(self, bans: Sequence[tuple[Network, Scope]], when: float) -> object:

@@ -67,7 +67,7 @@ class Timeline:
         return found
 
     def purge(self) -> None:
-        """Remove the slots that are more than ``KEPT`` allows, those written longest ago."""
+        """Keep ``KEPT`` slots of each length, and remove the others: those that were written longest ago."""
         with self._connection.transaction() as execute:
             for length, number in KEPT.items():
                 execute(_PURGE, (length, length, number))

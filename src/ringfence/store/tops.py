@@ -45,7 +45,7 @@ class TopTable:
                 )
 
     def top(self, kind: str, since: float, most: int) -> list[Top]:
-        """Return the ``most`` names with the most attempts, from the hour that contains ``since`` on."""
+        """Return at most ``most`` names: those with the most attempts since the hour of ``since``."""
         sql = (
             "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
             " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
