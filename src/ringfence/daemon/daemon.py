@@ -140,7 +140,7 @@ class Daemon:
         self._log.info("daemon.stopped", bans="left in place")
 
     async def _send_last(self, messages: "asyncio.Task[None]") -> None:
-        """End ``messages``, the task that sends notifications, and send those that still wait."""
+        """End ``messages``, the task that sends notifications. Then send notifications that still wait."""
         messages.cancel()
         await asyncio.wait([messages])
         await self._side.notifier.finish()
@@ -244,7 +244,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
     with ExitStack() as stack:
         writer = Writer()
         store = stack.enter_context(Store.open_or_memory(settings.store.path, writer))
-        stack.enter_context(writer)  # it ends before the store is closed
+        stack.enter_context(writer)  # so the queued writes are done before the store is closed
         log_group = _log_group(settings)
         chosen = choose(settings, log_group)
         stack.callback(chosen.backend.close)

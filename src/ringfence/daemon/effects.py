@@ -1,8 +1,8 @@
 """Carries out the effects of evidence: bans, alarms, new friends, and the observation of suspects.
 
 To observe a suspect, the kernel copies its SIP requests for the wire source. At the start, decisions of rules
-are kept until the friends of this PBX are known (:meth:`EffectHandler.hold`), because a phone that fails now
-may have registered before the daemon started.
+are kept until the friends of this PBX are known (:meth:`EffectHandler.hold`). Otherwise a rule could ban a
+phone that registered before the daemon started and now fails.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -105,7 +105,8 @@ class EffectHandler:
             watch(judgement)
         attempt = judgement.attempt
         if judgement.disposition in (Disposition.LATE, Disposition.EXEMPT):
-            if attempt.kind is not AttemptKind.FLOOD:  # the limiter still counts a rejected flood
+            # If bans reject instead of drop, the limiter still counts the packets of a banned sender.
+            if attempt.kind is not AttemptKind.FLOOD:
                 self._unaffected(judgement)
         elif judgement.suspect:
             self._observe((attempt.address,))
@@ -114,7 +115,7 @@ class EffectHandler:
     def _decide(self, decision: Decision) -> None:
         if self._held is None:
             self._ban(decision)
-        elif len(self._held) < MOST_WAITING:  # the detector decides on others again if they continue
+        elif len(self._held) < MOST_WAITING:  # else dropped: the detector decides again if attempts continue
             self._held[decision.subject, decision.scope] = decision
 
     def _change_alarm(self, change: AlarmChange) -> None:

@@ -153,7 +153,7 @@ class RuleUpdates:
 
     def use(self, found: SipSockets) -> None:
         """Use these ports for the rules, and the proxies' sockets to recognise the proxies' challenges."""
-        if found.proxies:  # a proxy that starts again has the same sockets
+        if found.proxies:  # else the last ones stay: a proxy that starts again has the same sockets
             self._on_proxies(found.proxies)
         if self._misses_proxy(found):
             self._alarms.activate(AlarmCode.PROXY_MISSING, "", "no Kamailio or OpenSIPS listens here")

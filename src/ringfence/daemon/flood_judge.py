@@ -61,7 +61,8 @@ class FloodJudge:
     def _by_udp(self, networks: Iterable[Network], now: float) -> Iterator[Effect]:
         for network in networks:
             address = network.network_address
-            if self._detector.subject_of(address) == network:  # not a /64 that contains an exempt address
+            # A /64 that contains an exempt address is no subject, and is not judged.
+            if self._detector.subject_of(address) == network:
                 attempt = evolve(_OVER_THE_LIMIT, address=address, time=self._clock.wall())
                 yield from self._detector.judge(attempt, now)
 

@@ -1,4 +1,4 @@
-"""The folders of the user as which ringfence's systemd unit runs, and the files that this user may read."""
+"""The user of ringfence's systemd unit: the folders that it needs, and the files that it may read."""
 
 import os
 import pwd

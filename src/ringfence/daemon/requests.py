@@ -125,7 +125,7 @@ class RequestHandlers:
             raise ControlError("the reason must be a text")
         force = request.get("force") is True
         problems = self._enforcer.ban(_networks(request), seconds, reason, force=force)
-        if force:  # the kernel's allow list may have protected the banned network
+        if force:  # the kernel's allow list may have the banned network, because this host needs it
             self._enforcer.fill(NetworkList.ALLOW)
         return problems
 

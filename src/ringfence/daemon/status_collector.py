@@ -69,7 +69,7 @@ class StatusCollector:
         """
         alarms = self._side.alarms
         alarms.expire()
-        if not self._connections.error:  # known since the start, so an alarm of an earlier run is over
+        if not self._connections.error:  # known since the start: an alarm of an earlier run is over
             alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")
         alarms.hold(
             [

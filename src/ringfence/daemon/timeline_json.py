@@ -16,7 +16,7 @@ ATTEMPTS, BANS, UNBANS, UNCONFIRMED = "attempts", "bans", "unbans", "unconfirmed
 TOTAL, PROVEN = "total", "proven"
 """The parts of the names of counts, such as ``attempts.guess.proven``, ``bans.slow`` and ``unbans``.
 
-An attempt counts as proven in the minute in which it is proven, which may be later than the attempt.
+An attempt counts as proven in the minute of its proof. This may be later than the minute of the attempt.
 """
 
 

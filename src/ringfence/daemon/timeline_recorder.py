@@ -79,7 +79,7 @@ class TimelineRecorder:
         while True:
             before = self._records
             encoded = await asyncio.to_thread(self._encoded, seconds, self.unrecorded())
-            if before == self._records:  # otherwise the database may have the same counts by now
+            if before == self._records:  # else these counts were recorded meanwhile, and may be there twice
                 return encoded
 
     def _encoded(self, seconds: float, new: Slot) -> Encoded:

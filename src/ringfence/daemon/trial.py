@@ -2,8 +2,8 @@
 
 It is for administrators who try a firewall remotely and could lock themselves out. The trial is stored in the
 database, so a daemon that restarts continues it. Normally the daemon itself ends the trial.
-:func:`start_standby` starts a separate process that outlives the daemon, and ends the trial ``GRACE`` seconds
-later if the daemon has not ended it (because it was killed, for example).
+:func:`start_standby` starts a separate process that outlives the daemon. If the daemon has not ended the
+trial (because it was killed, for example), that process ends it ``GRACE`` seconds later.
 
 The end of a trial does the same as ``ringfence off``: enforcement stays off until ``ringfence on``.
 
