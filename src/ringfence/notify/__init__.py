@@ -3,7 +3,8 @@
 A notification (``notifications``) is one thing that happened: a ban or the begin of an alarm, for example.
 The configuration, the messages and the log call it an event. It is not a security event of Asterisk.
 
-The daemon collects notifications in one digest for each channel (``outbox``) and passes it to a child process
-(``sender``), which looks up countries, writes the text and sends it. So no server and no program of a channel
-can delay a ban, and none of them has the daemon's capabilities.
+A *channel* is one way to send messages: by mail, by Apprise or by a command. The daemon collects the
+notifications for each channel in a *digest* (``outbox``), and passes it to a child process (``sender``). The
+child looks up countries, writes the text and sends it. So no server and no program of a channel can delay a
+ban, and none of them has the daemon's capabilities.
 """

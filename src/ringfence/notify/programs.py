@@ -13,8 +13,8 @@ _LOOK_EVERY = 0.05  # seconds
 def run(command: Sequence[str], text: bytes, environ: Mapping[str, str] | None = None) -> str:
     """Run a command with ``text`` on its standard input; return the end of its output.
 
-    Raise ValueError if the command cannot be run or fails. Do not wait for processes that it leaves behind,
-    which may keep its output open. The caller limits the time, and kills the process group afterwards.
+    Raise ValueError if the command cannot be run or fails. It may leave processes behind that keep its output
+    open; these are not waited for. The caller limits the time, and kills the process group afterwards.
     """
     # Unlike a pipe, this file takes the whole text before the command reads any of it.
     with os.fdopen(os.memfd_create("message"), "w+b") as source:

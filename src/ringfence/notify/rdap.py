@@ -1,8 +1,8 @@
 """RDAP, the successor of whois: asks a server for the abuse contacts of banned addresses (RFC 9082).
 
-Only the child process that sends a message does this. Every query runs in a thread of its own, because
-nothing else bounds the time of a DNS query or of a server that sends a byte now and then. A thread that is
-late ends with the process.
+Only the child process that sends a message does this. Every query runs in a thread of its own, for which the
+process waits a limited time. Nothing else would limit a DNS query, or a server that sends a byte now and
+then. A thread that is late ends with the process.
 """
 
 import time
@@ -74,7 +74,7 @@ def _add(event: dict[str, Any], found: Registration) -> None:
 
 
 def is_public(address: Address) -> bool:
-    """Whether a registry assigns the address to someone on the Internet; only these are asked about."""
+    """Whether a registry assigns the address to someone on the Internet. There is no query for any other."""
     if isinstance(address, IPv6Address):
         public = address in _GLOBAL_IPV6 and address not in _DOCUMENTATION and address.sixtofour is None
         return public and address.is_global
@@ -123,7 +123,10 @@ def _registration(response: HTTPResponse, deadline: float) -> Registration | str
 
 
 def _opener(url: str) -> OpenerDirector:
-    """Return an opener that follows no redirect by itself, because urllib reads the whole text of one."""
+    """Return an opener that follows no redirect by itself.
+
+    urllib's own handler of redirects would first read the whole text of the redirect.
+    """
     opener = OpenerDirector()
     proxies: dict[str, str] | None = {} if _is_local(url) else None  # None: those of the environment
     for handler in (ProxyHandler(proxies), HTTPHandler(), HTTPSHandler(context=create_default_context())):
