@@ -178,7 +178,7 @@ def unban(
             return
         answer = _unban(settings, networks, allowed=allow)
         problems = list(answer["problems"])
-        if not allow:  # an address that is not banned is allowed too
+        if not allow:  # with --allow, it is no problem if an address was not banned
             problems += [f"{network}: is not banned" for network in answer["not_banned"]]
         echo_stderr(*answer["notes"])
         _print_outcome("unbanned", addresses or [], [str(network) for network in networks], problems)

@@ -58,9 +58,10 @@ def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> It
 
 
 def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[Finding]:
-    """Report decoys (accounts of the rule ``decoy``, which should not exist) that are real accounts.
+    """Report the decoys that are real accounts.
 
-    A mistyped password for such an account would cause a ban.
+    A decoy is an account of the rule ``decoy``. It should not exist, because one mistyped password for it
+    causes a ban.
     """
     for name in sorted({*decoys} & {*accounts}):
         why = "is an account in Asterisk's files, so a mistyped password of it leads to a ban"

@@ -139,7 +139,7 @@ def friends_forget(
 
 
 def _rows(path: Path) -> tuple[Rows, str]:
-    """Return every reason of every friend, and a note if they come from the database, otherwise ""."""
+    """Return every reason of every friend, and a note, which is "" if the daemon answered."""
     try:
         return cast("Rows", ask_daemon(path, "friends")), ""
     except DaemonUnreachableError:

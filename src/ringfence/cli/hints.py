@@ -21,10 +21,10 @@ class HintingGroup(typer.core.TyperGroup):
 
 
 def _suggestion(path: str, name: str, word: str) -> str:
-    """Return the command line that the user probably meant by ``word``, which is not a command.
+    """Return the command line that the user probably meant; "" if it cannot be guessed.
 
-    Return "" if it cannot be guessed. ``path`` is the command line before ``word`` (``ringfence allow``), and
-    ``name`` its last word (``allow``).
+    ``word`` was typed in the place of a command, and is none. ``path`` is the command line before ``word``
+    (``ringfence allow``), and ``name`` its last word (``allow``).
     """
     from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded only for an error
 
