@@ -9,7 +9,11 @@ length.
 A result contains what the kernel confirmed for each element. Without the kernel's answer a change has failed.
 
 The *wire* is one of ringfence's sources: the kernel copies outgoing SIP challenges (401, 407) and some other
-packets to it (NFLOG). A challenge and its answer can prove the address of a sender.
+packets to it (NFLOG). A challenge and its answer can prove the address of a sender. *Observed* addresses are
+suspects: the kernel copies their SIP requests to the wire too.
+
+*Friends* are the known phones and trunks of this PBX. The *scope* of a ban is the traffic that it drops: all
+(a full ban), or that of the SIP ports, by any transport or only by UDP or TCP (``model.Scope``).
 
 The rules stand in this order:
 
