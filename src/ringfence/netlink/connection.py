@@ -212,7 +212,8 @@ class NetlinkConnection:
         """Request one dump (NLM_F_DUMP) and yield its answers, of any number, as they arrive.
 
         If a caller stops before the last answer, it must close the connection. Raises as ``request`` does,
-        and NetlinkInterruptedError after the last answer if something changed during the dump.
+        and NetlinkInterruptedError after the last answer if something changed during the dump. Unlike
+        ``request``, it never sends the request again.
         """
         received, interrupted = list[bytes](), False
         try:

@@ -69,9 +69,9 @@ def sockets(
 ) -> Iterator[Socket]:
     """Yield the kernel's sockets of an IP version and a protocol, in these states (one bit each).
 
-    If sockets changed during the answer (NLM_F_DUMP_INTR), the list is requested again, a few times.
-    ``Socket.received`` returns a number only with ``info``. Raises OSError, also if the kernel has no list
-    for this protocol.
+    If sockets changed during the answer (NLM_F_DUMP_INTR), the list is requested again, a few times; the last
+    list is used as it is. ``Socket.received`` returns a number only with ``info``. Raises OSError, also if
+    the kernel has no list for this protocol.
     """
     rows: list[tuple[bytes, Frame]] = []
     extensions = 1 << (_INFO - 1) if info else 0
