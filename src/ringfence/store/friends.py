@@ -1,4 +1,4 @@
-"""The table of friends: each row is one reason why an address is a friend."""
+"""The table of friends (known phones and trunks): each row is one reason why an address is a friend."""
 
 import sys
 from collections.abc import Iterable
