@@ -11,9 +11,10 @@ USER = "ringfence"
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder that systemd normally creates for the unit, owned by the unit's user if there is one.
+    """Create a folder that systemd normally creates for the unit, if it is missing.
 
-    A failure is not reported here, because the code that writes into the folder reports it.
+    It gets the unit's user as its owner, if there is such a user. A failure is not reported here, because the
+    code that writes into the folder reports it.
     """
     with suppress(OSError):
         folder.mkdir(mode=0o750)
