@@ -37,8 +37,8 @@ def make_sets(
     """Make the missing sets of these IP versions.
 
     ``known`` has what was written to the sets of network lists. ``first``: the firewall was not open before.
-    Then a set with one of our names that is not as ours are belongs to another program, and FirewallError is
-    raised.
+    Then a set with one of our names, but with another type or without our options, belongs to another
+    program, and FirewallError is raised.
     """
     wanted = [spec for version in versions for spec in set_specs(version)]
     heads = {spec: read_header(kernel, spec.name) for spec in wanted}

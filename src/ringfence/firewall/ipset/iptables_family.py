@@ -90,7 +90,7 @@ class Family:
         """Install the plan's rules, and remove all other rules of ours.
 
         If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
-        the other rules are installed without them.
+        the rules are installed without the part that it refuses.
         """
         asked = plan.log_group is not None, plan.limit.mode is not LimitMode.OFF
         refused: dict[tuple[bool, bool], FirewallError] = {}
@@ -203,8 +203,9 @@ class Family:
 def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:
     """Return why a feature is missing, with the fix.
 
-    ``refused`` has the errors of the attempts. ``alone`` is the attempt with this feature and without the
-    other. Without such an attempt, the error is that of the attempt with both.
+    ``refused`` has the error of each attempt. An attempt is named by two values: whether it has the log
+    rules, and whether it has the limiter. ``alone`` is the attempt with this feature and without the other.
+    If there was none, the error is that of the attempt with both.
     """
     return f"{refused.get(alone) or refused[True, True]}; {fix}"
 

@@ -126,7 +126,7 @@ class Changes:
     def _runs(self, numbers: Sequence[int]) -> Iterator[tuple[bool, Sequence[int]]]:
         """Divide positions in the batch into runs of only Adds or only Removes, in order.
 
-        Each item is whether the run has Adds, and the run. Only Adds have a timeout.
+        Each item is whether the run has Adds, and the run. A change with a timeout is an Add.
         """
         seconds = self._seconds
         if all(map(seconds.__getitem__, numbers)):  # most long batches have Adds only

@@ -87,7 +87,7 @@ class ForeignChanges:
 
     @contextmanager
     def unmonitored(self, size: int, commits: Callable[[], int] = lambda: 1) -> Iterator[None]:
-        """Stop listening while the caller changes ``size`` elements, if these are many.
+        """Stop listening while the caller changes ``size`` elements, if these are more than CHUNK.
 
         ``commits`` returns how many transactions the caller has made. If the kernel has counted more, another
         program may have changed our table.
