@@ -174,10 +174,9 @@ class NetlinkConnection:
         """Send one batch (begin, messages, end) and return a refusal for each message that was refused.
 
         If the kernel refused any, nothing was changed. At least the last message before the end must have
-        NLM_F_ACK.
-        Several messages may be refused at once. Errors that concern the whole batch are raised as by
-        ``request``. After NetlinkLostError the batch may have been carried out; after NetlinkTooLongError it
-        was not.
+        NLM_F_ACK. Several messages may be refused at once. Errors that concern the whole batch are raised as
+        by ``request``. After NetlinkLostError the batch may have been carried out; after NetlinkTooLongError
+        it was not.
         """
         indexes: dict[int, int] = {}
         awaited: set[int] = set()
