@@ -47,8 +47,8 @@ class GeoDatabases:
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         """Return the networks of each of ``regions`` (``country DE``, ``AS64496``).
 
-        A region that no file has gets no networks. A file that cannot be read adds to ``alarms``. What was
-        read from it earlier still counts.
+        If a region is in no file, its result is empty. A file that cannot be read adds to ``alarms``. What
+        was read from it earlier still counts.
         """
         self.alarms = []
         found: dict[str, Gatherer] = {region: Gatherer() for region in regions}
@@ -113,7 +113,8 @@ def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
 def locations_of(paths: Sequence[Path], addresses: Sequence[Address]) -> list[dict[str, str]]:
     """Return ``country``, ``asn`` and ``organisation`` of each address, as far as a database has them.
 
-    A database that cannot be read is left out. A TimeoutError is raised: the caller's own time is over.
+    A database that cannot be read is left out. A TimeoutError is not caught, because a caller may limit the
+    time by a signal.
     """
     import maxminddb  # noqa: PLC0415 - loaded if there is a database
 
