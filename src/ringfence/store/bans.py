@@ -80,8 +80,8 @@ class BanTable:
     def record_clock(self, offset: float, step: float, now: float) -> None:
         """Record ``offset``: the wall clock minus the monotonic clock, in seconds.
 
-        If the wall clock was set by ``step`` seconds (else 0), also move the times of the bans that had time
-        left, all or none. ``now`` is the wall clock after it was set.
+        ``step`` is the number of seconds by which the wall clock was set, 0 if it was not. If it was set, the
+        times of the bans that had time left are moved too, all or none. ``now`` is the wall clock after that.
         """
         with self._connection.transaction() as execute:
             if step:
@@ -175,7 +175,7 @@ class BanTable:
     def purge(self, now: float) -> None:
         """Remove bans that ended more than KEEP before ``now``.
 
-        If there are still more than MOST, remove as many of the ended ones, those that began first.
+        If there are still more than MOST, remove as many ended ones as are too many, the oldest first.
         """
         with self._connection.transaction() as execute:
             execute("DELETE FROM bans WHERE coalesce(ended, expires) < ?", (now - KEEP,))

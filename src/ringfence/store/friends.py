@@ -40,8 +40,8 @@ class FriendTable:
     def _latest(self, which: str, order: str, now: float, most: int) -> list[Friend]:
         """Return the reasons for which the SQL condition ``which`` holds at ``now``.
 
-        They are the ``most`` with the latest time in the column ``order``, the earliest first. Invalid rows
-        are left out.
+        They are sorted by the time in the column ``order``, the latest at the end. If there are more than
+        ``most``, the earliest are left out. Invalid rows are left out too.
         """
         latest = f"SELECT {_COLUMNS} FROM friends WHERE {which} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - ours
         found = []
