@@ -88,7 +88,7 @@ def _is_single(network: Network) -> bool:
 def _is_sender(network: Network) -> bool:
     """Whether ``network`` belongs to one sender: it is one address, a sender's IPv6 /64, or a part of it.
 
-    In the networks of NAT64 each IPv6 address is a sender of its own, so a wider network is not one sender's.
+    In a network of NAT64, each IPv6 address is a sender of its own. There only a single address is one.
     """
     if _is_single(network):
         return True

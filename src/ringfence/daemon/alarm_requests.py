@@ -99,9 +99,10 @@ def _encoded(records: Iterable[AlarmRecord]) -> Encoded:
 
 
 def _person(request: Mapping[str, Any]) -> str:
-    """Return who sent a request, as text: the name in the request, and the name of the sending user.
+    """Return who sent a request, as text such as ``Ann (as root)``.
 
-    One of them is enough, and they may be the same. Without both, return "unknown".
+    It has the name in the request, and the name of the user who sent it. If one of them is missing, or both
+    are equal, it is one name. Without both, return "unknown".
     """
     user, by = USER.get(), request.get("by", "")
     if not isinstance(by, str):

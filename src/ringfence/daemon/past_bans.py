@@ -36,8 +36,8 @@ def past_bans(
 def since_from(request: Mapping[str, Any], now: float) -> float:
     """Return the begin of the period that a request asks for (seconds since the epoch).
 
-    It is ``seconds`` of the request before ``now``, at most KEEP, which is also the default. Raise
-    ControlError if ``seconds`` is invalid.
+    The period ends ``now``. It is as long as ``seconds`` in the request, at most KEEP; without ``seconds`` it
+    is KEEP. Raise ControlError if ``seconds`` is invalid.
     """
     return now - min(period_from(request, KEEP), KEEP)
 

@@ -132,8 +132,8 @@ class StatusData:
 class Reloaded:
     """The result of reloading the configuration file ``where``.
 
-    ``refused`` are the errors because of which the old configuration stays. ``notes`` are remarks on the new
-    configuration.
+    ``refused`` are the errors in the file; if there are any, the old configuration stays in force. ``notes``
+    are remarks on the new configuration.
     """
 
     where: str

@@ -102,7 +102,8 @@ class TopCounts:
 def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
     """Return the rows of a list from the database alone, for commands without a daemon.
 
-    Only a daemon knows the friends and the bans, so ``known`` and ``banned`` are false.
+    ``kind`` is ``accounts`` or ``addresses``. Only a daemon knows the friends and the bans, so the keys
+    ``known`` and ``banned`` are false.
     """
     return [
         {

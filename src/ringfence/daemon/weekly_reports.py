@@ -35,8 +35,9 @@ Document = dict[str, Any]
 
 
 class ReportCollector:
-    """Makes the report of the last seven days from the answers of ``handlers``, as commands get them.
+    """Makes the report of the last seven days.
 
+    It is made from the answers of ``handlers``: the handlers of the requests that commands send.
     ``databases`` returns the paths of the databases of ``[geo]``.
     """
 
