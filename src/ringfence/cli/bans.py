@@ -287,9 +287,9 @@ def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
 
 
 def _recorded(database: Path, now: float) -> "Ledger":
-    """Return the active bans of the database, in the form in which the daemon keeps them.
+    """Return the active bans of the database as a ledger, as the daemon has one in memory.
 
-    The ledger is empty if there is no database, or if it cannot be read.
+    It is empty if there is no database, and incomplete if the database cannot be read to its end.
     """
     from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs

@@ -102,9 +102,10 @@ def _written(value: "Value") -> str:
 
 
 def _toml(value: bool | int | str | list[str]) -> str:
-    """Return a value as TOML. It is the JSON of the value, because both are equal for these types.
+    """Return a value as TOML.
 
-    Only characters beyond ASCII must not be escaped as in JSON.
+    For these types, TOML and JSON are equal. The only exception are characters beyond ASCII, which TOML does
+    not escape as JSON does.
     """
     return json.dumps(value, ensure_ascii=False)
 

@@ -67,7 +67,7 @@ def _follow(path: Path, kinds: list[str], *, as_json: bool) -> None:
 def followed(path: Path, kinds: list[str]) -> "Iterator[Row]":
     """Yield the latest rows of the daemon, and then each new one.
 
-    ``kinds`` are those of LINE_KINDS. Raise DaemonUnreachableError when the daemon ends.
+    ``kinds`` are some of LINE_KINDS: the kinds of rows. Raise DaemonUnreachableError when the daemon ends.
     """
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 

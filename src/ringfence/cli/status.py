@@ -150,7 +150,7 @@ def _print_firewall(screen: "Screen", report: dict[str, Any]) -> None:
 
 
 def _count(entry: dict[str, Any]) -> str:
-    """Return how many attempts count towards the nearest ban, of how many that it needs (``3 of 5``).
+    """Return how many attempts count towards the nearest ban, and how many it needs (``3 of 5``).
 
     Unconfirmed attempts lead to no ban, so only their number is returned.
     """
