@@ -25,7 +25,7 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError, Netlin
 
 _TRIES = 3
 _FEW = 1_000
-"""The most missing bans of a set that are looked up, at 20 µs each; if more, it is listed again."""
+"""The most missing bans of a set that are looked up, at 20 µs each. With more, it is listed again."""
 
 
 def bans(kernel: NetlinkConnection, known: Iterable[tuple[Network, Scope]] | None) -> Iterator[Element]:
