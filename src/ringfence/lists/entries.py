@@ -17,7 +17,7 @@ from ringfence.model import ListEntry, ListKind, Network, parse_network, printab
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
-"""The origins of entries that a command added, or that the configuration has. Others are imported files."""
+"""The origin of an entry is ``COMMAND``, ``CONFIGURATION``, or the name of an imported file."""
 
 MAX_NAME = 253
 SHORTEST = {4: 8, 6: 16}
