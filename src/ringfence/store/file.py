@@ -17,7 +17,7 @@ from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError, Stor
 from ringfence.store.schema import SCHEMA
 
 MOST_ASIDE = 5
-"""The maximum number of damaged databases that are kept. Without it, a failing disk would fill up."""
+"""The maximum number of damaged databases that are kept. Without a limit, a failing disk would fill up."""
 
 CHECK_SECONDS = 8.0
 """Seconds after which a check or a salvage is ended, because systemd waits only 30 s for the start."""
@@ -30,7 +30,10 @@ _TABLES = (
 """Tables in the order of salvage: small and important ones first, and bans before their attempts."""
 
 _MUCH_NEWER = 100
-"""A database whose version is more than this above ours is damaged. Otherwise ringfence is too old for it."""
+"""If a database's version is higher than ours by more than this, the database is damaged.
+
+If it is higher by less, this ringfence is too old for the database.
+"""
 
 _STEPS = 10_000  # steps of SQLite's virtual machine between two checks of the time
 _DAMAGE = frozenset(
