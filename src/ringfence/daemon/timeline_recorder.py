@@ -25,7 +25,7 @@ An earlier version may have made a ban by such a rule. If an unban splits that b
 inherit the rule.
 """
 BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
-"""The rules, and the origin of administrators' bans, under which new bans are counted."""
+"""The names under which new bans are counted: those of the rules, and the origin of administrators' bans."""
 
 
 def counted_rule(rule: str) -> str:
