@@ -15,13 +15,13 @@ from attrs import frozen
 from ringfence.model import Address, printable
 
 MAX_ENTITIES = 200
-"""Entities of an answer that are searched for the abuse contact. Real answers have fewer than 20."""
+"""The maximum number of contacts (entities) of an answer that are read. Real answers have fewer than 20."""
 
 MAX_CONTACT = 100
-"""Characters of an abuse contact. A longer one is left out: a part of it is the address of someone else."""
+"""The maximum length of an abuse contact. A longer one is not cut: a part would be someone else's address."""
 
 MAX_NAME = 64
-"""Characters of a network's name that are shown."""
+"""The maximum number of characters of a network's name that are shown."""
 
 _SHARED_BITS = {4: 8, 6: 16}
 """The least number of leading bits that the addresses of a network share, by IP version.
