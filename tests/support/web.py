@@ -22,6 +22,7 @@ from tests.support.daemon import PATIENCE, Completed, until
 import ringfence
 from ringfence.web.app import Site, make_app
 from ringfence.web.daemon_client import DaemonClient
+from ringfence.web.server import config_of
 from ringfence.web.sessions import Person, WebSessions
 
 SITE = "http://localhost"
@@ -241,7 +242,7 @@ def web_in_thread(control: Path, mono: Callable[[], float]) -> Iterator[Callable
     with socket.create_server(("127.0.0.1", 0)) as listener:
         site = Site(f"http://127.0.0.1:{listener.getsockname()[1]}")
         app = make_app(DaemonClient(control, time.monotonic), sessions, site, mono)
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, ws="none"))
+        server = uvicorn.Server(config_of(app))
         thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listener])), name="live-page"
         )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -126,6 +126,7 @@ def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Call
         ],
         exception_handlers={
             RingfenceError: _failing(renderer),
+            ClientDisconnect: _disconnected,
             HTTPException: _refusing(renderer),
             Exception: _reporting(renderer),
         },
@@ -155,6 +156,11 @@ def _refusing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Re
         return renderer.error(request, status, HTTPStatus(status).phrase)
 
     return answer
+
+
+async def _disconnected(_: Request, __: Exception) -> Response:
+    """Return an answer that no client reads: it has disconnected before the end of its request."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 def _reporting(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:

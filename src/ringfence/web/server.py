@@ -16,17 +16,17 @@ from typing import Any
 import structlog
 import uvicorn
 from attrs import frozen
+from starlette.types import ASGIApp
 
 from ringfence import control
 from ringfence.clock import Clock
 from ringfence.errors import ControlError, WebError
 from ringfence.model import Address, printable
 from ringfence.web.app import Site, make_app
+from ringfence.web.connections import BACKLOG, MOST_CONNECTIONS, LimitedConnection
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.sessions import Person, WebSessions
 
-MOST_CONNECTIONS = 64
-"""The maximum number of connections at the same time. A browser opens at most six."""
 MOST_HEAD = 16 * 1024  # bytes of the head of a request
 _MOST_NAME = 64  # characters of a person's name
 _IPV6 = 6
@@ -62,28 +62,36 @@ def serve(settings: WebSettings, ready: Callable[[], object]) -> None:
 async def _serve(settings: WebSettings, ready: Callable[[], object]) -> None:
     clock, sessions = Clock(), WebSessions()
     app = make_app(DaemonClient(settings.daemon, clock.mono), sessions, settings.site, clock.mono)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=MOST_CONNECTIONS,
-            h11_max_incomplete_event_size=MOST_HEAD,
-            timeout_graceful_shutdown=3,
-        )
-    )
+    server = uvicorn.Server(config_of(app))
     links = LoginLinks(sessions, settings.site, clock.mono)
     with _listening(settings.where) as listener:
         async with control.serve(settings.logins, {"login": links.make}):
             ready()
             await server.serve(sockets=[listener])
+
+
+def config_of(app: ASGIApp) -> uvicorn.Config:
+    """Return uvicorn's configuration for the live page.
+
+    Only errors are logged: any process of this host can send invalid requests, and uvicorn warns about each.
+    """
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=LimitedConnection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        # Connections that are being closed count too, so this is above the limit of open connections.
+        limit_concurrency=2 * MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=MOST_HEAD,
+        timeout_graceful_shutdown=3,
+    )
 
 
 class LoginLinks:
