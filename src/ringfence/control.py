@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, cast
 import structlog
 from attrs import frozen
 
-from ringfence.errors import ControlError, DaemonUnreachableError, RingfenceError
+from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError, RingfenceError
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 _OK, _END = b'{"ok": ', b"}\n"
@@ -100,7 +100,8 @@ def ask(path: Path, do: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: ob
     """Send a request to the daemon at the socket ``path``, and return its result.
 
     Wait at most ``timeout`` seconds for each part of the answer. Raise DaemonUnreachableError if no daemon
-    answers, and ControlError if it refuses the request.
+    answers, and ControlError if it refuses the request. NoAnswerError is a DaemonUnreachableError: the daemon
+    may have carried out the request.
     """
     return _result(_exchange(path, do, arguments, timeout), path)
 
@@ -145,7 +146,7 @@ def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: flo
             connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
             return _read_line(connection)
         except OSError as error:
-            raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
+            raise NoAnswerError(f"the daemon at {path} does not answer: {error}") from None
 
 
 def _result(line: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -154,7 +155,7 @@ def _result(line: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever JSON hol
         if "error" not in answer:
             return answer["ok"]
     except (ValueError, TypeError, LookupError):
-        raise DaemonUnreachableError(
+        raise NoAnswerError(
             f"the answer at {path} is not valid: is another program listening there?"
         ) from None
     raise ControlError(str(answer["error"]))
@@ -191,7 +192,7 @@ def _read_line(connection: socket.socket) -> bytes:
     while not line.endswith(b"\n"):
         part = connection.recv(1024 * 1024)
         if not part or len(line) > MAX_ANSWER:
-            raise DaemonUnreachableError("the daemon's answer is incomplete; see its log")
+            raise NoAnswerError("the daemon's answer is incomplete; see its log")
         line += part
     return bytes(line)
 

@@ -97,6 +97,10 @@ class DaemonUnreachableError(ControlError):
     """No daemon answers on the control socket, or its answer cannot be read."""
 
 
+class NoAnswerError(DaemonUnreachableError):
+    """A request was sent, but its answer did not come. The daemon may have carried it out."""
+
+
 class WebError(RingfenceError):
     """The live page cannot be served, or does not run."""
 

@@ -20,6 +20,7 @@ from attrs import Factory, define, frozen
 from tests.support.daemon import PATIENCE, Completed, until
 
 import ringfence
+from ringfence import control
 from ringfence.web.app import Site, make_app
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.server import config_of
@@ -216,13 +217,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def web_server(folder: Path, control: Path, port: int = 0) -> Iterator[WebServer]:
+def web_server(folder: Path, daemon: Path, port: int = 0) -> Iterator[WebServer]:
     """Run the live page at a port, or at a unix socket without one, while the block runs."""
     folder.mkdir(exist_ok=True)
     listen = ["--listen", f"127.0.0.1:{port}"]
     if not port:
         listen = ["--unix", str(folder / "web.sock"), "--url", SITE]
-    line = command(*listen, "--login-socket", str(folder / "login.sock"), "--control", str(control))
+    line = command(*listen, "--login-socket", str(folder / "login.sock"), "--control", str(daemon))
     with (folder / "web.log").open("wb") as log:
         process = subprocess.Popen(line, env=ENVIRON, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     running = WebServer(folder, process)
@@ -236,12 +237,34 @@ def web_server(folder: Path, control: Path, port: int = 0) -> Iterator[WebServer
 
 
 @contextmanager
-def web_in_thread(control: Path, mono: Callable[[], float]) -> Iterator[Callable[[], str]]:
+def daemon_in_thread(path: Path, handlers: Mapping[str, control.Handler]) -> Iterator[None]:
+    """Answer the requests of the live page by ``handlers``, in a thread, to inject faults of the daemon."""
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    stopped = asyncio.Event()
+
+    async def serve() -> None:
+        async with control.serve(path, handlers):
+            ready.set()
+            await stopped.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="daemon")
+    thread.start()
+    try:
+        assert ready.wait(PATIENCE)
+        yield
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(PATIENCE)
+        loop.close()
+
+
+@contextmanager
+def web_in_thread(daemon: Path, mono: Callable[[], float]) -> Iterator[Callable[[], str]]:
     """Run the live page in a thread, with a clock of its own; yield a function that makes a login link."""
     sessions = WebSessions()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         site = Site(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        app = make_app(DaemonClient(control, time.monotonic), sessions, site, mono)
+        app = make_app(DaemonClient(daemon, time.monotonic), sessions, site, mono)
         server = uvicorn.Server(config_of(app))
         thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listener])), name="live-page"

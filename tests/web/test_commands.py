@@ -1,11 +1,23 @@
 """Every command of the pages: what it changes in the daemon, and what the log has of it."""
 
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
 import pytest
 from tests.support.daemon import until
+from tests.support.web import daemon_in_thread, web_server
 from tests.web.conftest import Served
 
+from ringfence import control
 from ringfence.errors import ControlError
-from ringfence.web.commands import COMMANDS, LENGTHS, Order
+from ringfence.web.commands import COMMANDS, LENGTHS, CommandResult, Order
+from ringfence.web.daemon_client import DaemonClient
 
 
 def entries(served: Served, side: str) -> dict[str, str]:
@@ -129,6 +141,99 @@ def test_a_reason_is_one_line() -> None:
     """A reason has no invisible characters, and is cut."""
     assert Order("x", "alice", note="a\nb").signed == "a\\nb (web: alice)"
     assert len(Order("x", "alice", note="y" * 500).signed) == 200
+
+
+@pytest.mark.parametrize("note", ["y" * 500, "x (web: bob)" + " " * 180 + ".", "y" * 186 + " z"])
+def test_a_reason_ends_with_the_name_of_the_person(note: str) -> None:
+    """A long reason is cut, and its blanks are one, so that it cannot hide the name."""
+    signed = Order("x", "alice", note=note).signed
+
+    assert signed.endswith(" (web: alice)")
+    assert len(signed) <= 200
+    assert "  " not in signed
+
+
+def test_the_log_has_a_command_before_the_daemon(tmp_path: Path) -> None:
+    """If the page is stopped while the daemon carries out a command, the log has who gave it, and what."""
+    asked = threading.Event()
+
+    async def ban(_: Mapping[str, Any]) -> list[str]:
+        asked.set()
+        await asyncio.sleep(8)
+        return []
+
+    handlers = {"ban": ban, "friends": lambda _: []}
+    with (
+        daemon_in_thread(tmp_path / "control.sock", handlers),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+        ThreadPoolExecutor() as pool,
+    ):
+        browser = web.browser()
+        answer = pool.submit(browser.run, "ban", "100.64.7.1", length="7 days", note="loud")
+        assert asked.wait(10)
+        web.process.terminate()
+        web.process.wait(20)
+        assert answer.result().status == 500
+        log = web.log
+
+    assert 'command=ban what=100.64.7.1 length="7 days" reason="loud (web: alice)"' in log
+    assert "event=web.command user=alice " in log
+    assert "event=web.command_unknown user=alice " in log
+
+
+def test_a_slow_command_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command waits longer than a page."""
+    monkeypatch.setattr("ringfence.web.daemon_client.PATIENCE", 0.1)
+
+    async def ban(_: Mapping[str, Any]) -> list[str]:
+        await asyncio.sleep(0.5)
+        return []
+
+    async def scenario() -> CommandResult:
+        async with control.serve(tmp_path / "socket", {"ban": ban}):
+            client = DaemonClient(tmp_path / "socket", time.monotonic)
+            return await COMMANDS["ban"].run(client, Order("100.64.7.1", "alice"))
+
+    assert asyncio.run(scenario()) == CommandResult()
+
+
+def test_a_command_without_an_answer_may_have_been_done(tmp_path: Path) -> None:
+    """The page and the log say that the result is unknown, and not that the command failed."""
+    path = tmp_path / "control.sock"
+    daemon = socket.socket(socket.AF_UNIX)
+    daemon.bind(str(path))
+    daemon.listen()
+
+    def hang_up() -> None:
+        with daemon.accept()[0] as connection:
+            connection.recv(1_000)
+
+    with daemon, web_server(tmp_path / "web", path) as web, ThreadPoolExecutor() as pool:
+        browser = web.browser()
+        pool.submit(hang_up)
+        answer = browser.run("unban", "100.64.7.1")
+
+        assert answer.status == 503
+        assert "It may have been done." in answer.words
+        assert "event=web.command_unknown user=alice command=unban what=100.64.7.1 " in web.log
+        assert "web.command_failed" not in web.log
+
+
+def test_an_address_is_allowed_although_its_ban_does_not_end(tmp_path: Path) -> None:
+    """If the second half of a command fails, the page shows that the first half was done."""
+
+    def refuse(_: Mapping[str, Any]) -> None:
+        raise ControlError("enforcement is switched off")
+
+    handlers = {"allow_add": lambda _: {"problems": [], "notes": ["a note"]}, "unban": refuse}
+
+    async def scenario() -> CommandResult:
+        async with control.serve(tmp_path / "socket", handlers):
+            client = DaemonClient(tmp_path / "socket", time.monotonic)
+            return await COMMANDS["unban-allow"].run(client, Order("100.64.7.1", "alice"))
+
+    problem = "100.64.7.1 is on the allow list now; unban: enforcement is switched off"
+    assert asyncio.run(scenario()) == CommandResult((problem,), ("a note",))
 
 
 def test_addresses_have_one_form() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ringfence import control
-from ringfence.errors import ControlError, DaemonUnreachableError
+from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError
 from ringfence.web.daemon_client import LATELY, DaemonClient
 
 
@@ -99,6 +99,79 @@ def test_a_slow_answer_is_kept_for_longer(tmp_path: Path) -> None:
             assert [await client.recent(5.0, "count") for _ in range(5)] == [1, 1, 2, 2, 3]
 
     asyncio.run(scenario())
+
+
+def test_a_daemon_that_hangs_fails_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that wait for one answer fail together, and not one after the other."""
+    monkeypatch.setattr("ringfence.web.daemon_client.PATIENCE", 0.5)
+    asked = []
+
+    async def hang(request: Mapping[str, Any]) -> None:
+        asked.append(request)
+        await asyncio.sleep(5)
+
+    async def scenario() -> None:
+        async with control.serve(tmp_path / "socket", {"hang": hang}):
+            client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+            async with asyncio.timeout(2):
+                waiting = (client.recent(5.0, "hang") for _ in range(70))
+                failures = await asyncio.gather(*waiting, return_exceptions=True)
+            assert {type(failure) for failure in failures} == {NoAnswerError}
+
+    asyncio.run(scenario())
+    assert len(asked) == 1
+
+
+def test_a_page_that_leaves_takes_no_answer_away(tmp_path: Path) -> None:
+    """If one of the pages that wait for an answer is cancelled, the others get an answer or an error."""
+    daemon = _Daemon()
+
+    async def scenario() -> None:
+        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+            client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+            async with asyncio.TaskGroup() as group:
+                first, second, third = (group.create_task(client.recent(5.0, "count")) for _ in range(3))
+                await daemon.arrived.wait()
+                second.cancel()
+            assert (first.result(), third.result()) == (1, 1)
+            client.forget()
+            daemon.arrived.clear()
+            async with asyncio.TaskGroup() as group:
+                first = group.create_task(client.recent(5.0, "count"))
+                await daemon.arrived.wait()
+                asyncio.get_running_loop().call_later(0.01, first.cancel)
+                with pytest.raises(NoAnswerError):
+                    await client.recent(5.0, "count")
+            assert await client.recent(5.0, "count") == 3
+
+    asyncio.run(scenario())
+
+
+def test_costly_requests_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most two costly requests run at the same time, and others do not wait for ever."""
+    monkeypatch.setattr("ringfence.web.daemon_client.PATIENCE", 1.0)
+    running, most = 0, 0
+
+    async def explain(request: Mapping[str, Any]) -> bool:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(request["seconds"])
+        running -= 1
+        return True
+
+    async def scenario() -> None:
+        async with control.serve(tmp_path / "socket", {"why": explain}):
+            client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+            quick = (client.ask_costly("why", seconds=0.05) for _ in range(10))
+            assert await asyncio.gather(*quick) == [True] * 10
+            hanging = (client.ask_costly("why", seconds=5) for _ in range(20))
+            async with asyncio.timeout(3):
+                failures = await asyncio.gather(*hanging, return_exceptions=True)
+            assert sum("too many requests" in str(failure) for failure in failures) >= 16
+
+    asyncio.run(scenario())
+    assert most == 2
 
 
 def test_errors_are_raised(tmp_path: Path) -> None:

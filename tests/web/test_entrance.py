@@ -79,6 +79,7 @@ def test_a_form_of_another_site_is_refused(served: Served) -> None:
     answer = served.browser.post("/run", form.fields, **{"Sec-Fetch-Site": "cross-site"})
 
     assert answer.status == 403
+    assert "event=web.form_refused user=alice path=/run" in served.web.log
     assert served.guard.banned() == {"198.18.1.101"}
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from tests.support.amiserver import Script
 from tests.support.daemon import GRANTED, Guard, ami_server, until
-from tests.support.web import Browser, web_server
+from tests.support.web import Browser, daemon_in_thread, web_server
 from tests.web.conftest import GUESSES, Served
 
 GUESSER = "198.18.1.101"
@@ -198,6 +198,18 @@ def test_a_hostile_question_is_text(served: Served, about: str) -> None:
         tags = [tag for tag, _ in answer.document.elements]
         assert (tags.count("script"), tags.count("img")) == (1, 0)
         assert "\u202e" not in answer.text
+
+
+def test_an_update_without_the_daemon_is_no_defect(tmp_path: Path) -> None:
+    """While the daemon is gone, an open page shows the last list for some seconds, and logs no defect."""
+    with web_server(tmp_path / "web", tmp_path / "control.sock") as web:
+        browser = web.browser()
+        with daemon_in_thread(tmp_path / "control.sock", {"bans": lambda _: []}):
+            assert browser.get("/bans").status == 200
+        time.sleep(5.5)  # the answer is no longer shared, but still shown
+        assert browser.get("/bans").status == 200
+        time.sleep(0.2)
+        assert "Traceback" not in web.log
 
 
 def test_ten_thousand_bans(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ringfence.errors import ControlError
+from ringfence.errors import ControlError, RingfenceError
 from ringfence.model import format_network, parse_network, printable
 from ringfence.web.daemon_client import DaemonClient
 
@@ -43,8 +43,10 @@ class Order:
 
     @property
     def signed(self) -> str:
-        """The reason, followed by the name of the user."""
-        return " ".join(filter(None, [printable(self.note).strip(), f"(web: {self.person})"]))[:_MOST_NOTE]
+        """The reason in one line, followed by the name of the user, which is never cut."""
+        signature = f"(web: {self.person})"
+        note = " ".join(printable(self.note).split())[: _MOST_NOTE - len(signature) - 1].rstrip()
+        return f"{note} {signature}" if note else signature
 
 
 @frozen
@@ -84,7 +86,7 @@ async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> l
         network = str(parse_network(what))
     except ValueError:  # a country: the daemon looks it up
         return []
-    rows = await client.ask("friends", networks=[network])
+    rows = await client.ask_costly("friends", networks=[network])
     accounts: dict[str, set[str]] = {}
     for row in rows:
         accounts.setdefault(row["address"], set()).add(row["account"])
@@ -131,7 +133,7 @@ def _alarm(text: str) -> str:
 
 
 async def _unban(client: DaemonClient, order: Order) -> CommandResult:
-    answer = await client.ask("unban", networks=[order.what])
+    answer = await client.command("unban", networks=[order.what])
     not_banned = (f"{network}: is not banned" for network in answer["not_banned"])
     return CommandResult((*answer["problems"], *not_banned), tuple(answer["notes"]))
 
@@ -139,11 +141,15 @@ async def _unban(client: DaemonClient, order: Order) -> CommandResult:
 async def _unban_and_allow(client: DaemonClient, order: Order) -> CommandResult:
     """Allow an address, and end its ban.
 
-    It is allowed first, so that it cannot be banned again in between. If it is not banned, it is allowed
-    all the same.
+    It is allowed first, so that it cannot be banned again in between. If it is not banned, or if its ban does
+    not end, it is allowed all the same.
     """
-    allowed = await client.ask("allow_add", what=[order.what], note=order.signed)
-    unbanned = await client.ask("unban", networks=[order.what], allowed=True)
+    allowed = await client.command("allow_add", what=[order.what], note=order.signed)
+    try:
+        unbanned = await client.command("unban", networks=[order.what], allowed=True)
+    except RingfenceError as error:
+        done = "" if allowed["problems"] else f"{order.what} is on the allow list now; "
+        return CommandResult((*allowed["problems"], f"{done}unban: {error}"), tuple(allowed["notes"]))
     return CommandResult(
         (*allowed["problems"], *unbanned["problems"]), (*allowed["notes"], *unbanned["notes"])
     )
@@ -153,32 +159,32 @@ async def _ban(client: DaemonClient, order: Order) -> CommandResult:
     seconds = LENGTHS.get(order.length)
     if seconds is None:
         raise ControlError("choose one of the lengths of a ban")
-    problems = await client.ask("ban", networks=[order.what], seconds=seconds, reason=order.signed)
+    problems = await client.command("ban", networks=[order.what], seconds=seconds, reason=order.signed)
     return CommandResult(tuple(problems))
 
 
 def _adding(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
     async def run(client: DaemonClient, order: Order) -> CommandResult:
-        return _outcome(await client.ask(do, what=[order.what], note=order.signed))
+        return _outcome(await client.command(do, what=[order.what], note=order.signed))
 
     return run
 
 
 def _removing(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
     async def run(client: DaemonClient, order: Order) -> CommandResult:
-        return _outcome(await client.ask(do, what=[order.what]))
+        return _outcome(await client.command(do, what=[order.what]))
 
     return run
 
 
 async def _forget(client: DaemonClient, order: Order) -> CommandResult:
-    number = await client.ask("friends_forget", address=order.what)
+    number = await client.command("friends_forget", address=order.what)
     return CommandResult(() if number else (f"{order.what} is not a friend",))
 
 
 def _marking(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
     async def run(client: DaemonClient, order: Order) -> CommandResult:
-        answer = await client.ask(do, numbers=[int(order.what)], by=order.person)
+        answer = await client.command(do, numbers=[int(order.what)], by=order.person)
         return CommandResult(("this alarm is not active",) if answer["unknown"] else ())
 
     return run

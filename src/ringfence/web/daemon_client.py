@@ -6,17 +6,19 @@ daemon's time.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
 from ringfence import control
+from ringfence.errors import DaemonUnreachableError, NoAnswerError
 
 PATIENCE = 10.0
-"""Seconds that a page waits for the daemon's answer. A command on the terminal waits longer."""
+"""Seconds that a page waits for the daemon's answer. A command waits longer."""
+MOST_COSTLY = 2
+"""The maximum number of costly requests at the same time."""
 MOST_SHARE = 0.02
 """The largest part of its time that the daemon spends on one request that pages repeat.
 
@@ -46,33 +48,78 @@ class DaemonClient:
         self._socket = socket
         self._mono = mono
         self._kept: dict[_Key, _Kept] = {}
-        self._locks: defaultdict[_Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asked: dict[_Key, asyncio.Future[Any]] = {}
+        self._costly = asyncio.Semaphore(MOST_COSTLY)
         self._changes = 0
 
     async def ask(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
         """Send a request and return its result; raise the errors of :func:`ringfence.control.ask`."""
         return await asyncio.to_thread(lambda: control.ask(self._socket, do, timeout=PATIENCE, **arguments))
 
+    async def command(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
+        """Send a request that changes something, and wait as long as a command on the terminal waits.
+
+        If it raises NoAnswerError, the daemon may have carried it out.
+        """
+        patience = control.ANSWER_TIMEOUT
+        return await asyncio.to_thread(lambda: control.ask(self._socket, do, timeout=patience, **arguments))
+
+    async def ask_costly(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
+        """Send a request whose answer is not shared, after the others of this kind but MOST_COSTLY.
+
+        So a user who sends many of them delays only the others who do so, and not the daemon. Raise
+        DaemonUnreachableError if its turn does not come within PATIENCE seconds.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._costly.acquire()
+        except TimeoutError:
+            raise DaemonUnreachableError("too many requests wait for the daemon; try again later") from None
+        try:
+            return await self.ask(do, **arguments)
+        finally:
+            self._costly.release()
+
     async def recent(self, kept_for: float, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
         """Return the answer to a request; a kept one if it is at most ``kept_for`` seconds old.
 
-        If the answer took long, it is kept for longer: so long that the daemon spends at most MOST_SHARE of
-        its time on this request, but at most LONGEST_KEPT seconds. Use this only for requests with few
-        possible arguments, because one answer is kept for each of them.
+        Pages that ask at the same time share one request, and its failure. If the answer took long, it is
+        kept for longer: so long that the daemon spends at most MOST_SHARE of its time on this request, but at
+        most LONGEST_KEPT seconds. Use this only for requests with few possible arguments, because one answer
+        is kept for each of them.
         """
-        key = (do, *sorted(arguments.items()))
-        async with self._locks[key]:
-            now = self._mono()
-            kept = self._kept.get(key)
-            if kept is None or now >= kept.until:
-                changes = self._changes
-                answer = await self.ask(do, **arguments)
-                came = self._mono()
-                kept_for = max(kept_for, min(LONGEST_KEPT, (came - now) / MOST_SHARE))
-                kept = _Kept(answer, came, now + kept_for)
-                if changes == self._changes:  # otherwise the answer may be older than a command's change
-                    self._kept[key] = kept
+        key, now = (do, *sorted(arguments.items())), self._mono()
+        kept = self._kept.get(key)
+        if kept is not None and now < kept.until:
             return kept.answer
+        if key in self._asked:
+            return await asyncio.shield(self._asked[key])
+        asked = self._asked[key] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await self._renewed(key, now, kept_for, do, arguments)
+        except BaseException as error:
+            stopped = NoAnswerError("the request was stopped")
+            asked.set_exception(error if isinstance(error, Exception) else stopped)
+            asked.exception()  # if no other page waits, asyncio would log it
+            raise
+        else:
+            asked.set_result(answer)
+            return answer
+        finally:
+            if self._asked.get(key) is asked:
+                del self._asked[key]
+
+    async def _renewed(
+        self, key: _Key, now: float, kept_for: float, do: str, arguments: Mapping[str, object]
+    ) -> Any:  # noqa: ANN401 - any JSON value
+        """Send a request, and keep and return its answer."""
+        changes = self._changes
+        answer = await self.ask(do, **arguments)
+        if changes == self._changes:  # otherwise the answer may be older than a command's change
+            came = self._mono()
+            kept_for = max(kept_for, min(LONGEST_KEPT, (came - now) / MOST_SHARE))
+            self._kept[key] = _Kept(answer, came, now + kept_for)
+        return answer
 
     async def latest(self, kept_for: float, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
         """Return the kept answer at once if it came within the last LATELY seconds.
@@ -89,3 +136,4 @@ class DaemonClient:
         """Forget the kept answers, because a command may have changed something."""
         self._changes += 1
         self._kept.clear()
+        self._asked.clear()

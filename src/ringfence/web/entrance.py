@@ -92,6 +92,7 @@ class Entrance:
                     request, HTTPStatus.BAD_REQUEST, "Refused", "The form is not valid."
                 )
             if not _is_own(request) or not session.has_token(form.get("csrf", "")):
+                self._log.warning("web.form_refused", user=session.person.name, path=request.url.path)
                 why = "The form does not come from this page, or is too old. Go back, reload, and try again."
                 return self._renderer.error(request, HTTPStatus.FORBIDDEN, "Refused", why)
             return await handle(request, session, form)

@@ -1,6 +1,8 @@
 """The handlers of the pages: each one asks the daemon, and renders its answer with a template."""
 
+from asyncio import CancelledError
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -10,12 +12,12 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from ringfence.errors import ControlError
+from ringfence.errors import ControlError, NoAnswerError, RingfenceError
 from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
 from ringfence.model import parse_network
 from ringfence.web.ban_table import page_of, query_from
 from ringfence.web.chart import PERIODS, Column, columns_of, drawing
-from ringfence.web.commands import COMMANDS, LENGTHS, Order, warnings_of
+from ringfence.web.commands import COMMANDS, LENGTHS, Order, WebCommand, warnings_of
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import Form, require_change
 from ringfence.web.rendering import MOST_TEXT, Renderer
@@ -30,6 +32,7 @@ _LATEST = 20  # attempts on the overview
 _PAST = 30 * 86_400  # seconds: cleared alarms and ended bans are shown if they are not older
 _MOST_ROWS = 200  # in a table that is not divided into pages
 _KINDS = ("attempt", "ban", "alarm")
+_UNKNOWN = "It may have been done. Look at the bans, the lists and the alarms before you repeat it."
 
 
 class Pages:
@@ -68,8 +71,13 @@ class Pages:
         rows = await self._client.latest(_BANS_FOR, "bans")
         shown = page_of(rows, query_from(request.query_params))
         response = self._page(request, "bans.html", shown=shown)
-        response.background = BackgroundTask(self._client.recent, _BANS_FOR, "bans")
+        response.background = BackgroundTask(self._renew_bans)
         return response
+
+    async def _renew_bans(self) -> None:
+        """Request the list of bans for the next update. If there is no answer, that update reports it."""
+        with suppress(RingfenceError):
+            await self._client.recent(_BANS_FOR, "bans")
 
     async def past(self, request: Request, _: WebSession) -> Response:
         """Show the bans that ended last, at most 30 days ago."""
@@ -100,7 +108,7 @@ class Pages:
         if not about:
             return RedirectResponse("/", HTTPStatus.SEE_OTHER)
         if is_account(about):
-            found = await self._client.ask("why_account", account=about)
+            found = await self._client.ask_costly("why_account", account=about)
             return self._page(
                 request,
                 "why_account.html",
@@ -112,7 +120,7 @@ class Pages:
             network = str(parse_network(about))
         except ValueError:
             raise ControlError(f"{about[:100]} is not an address or a network") from None
-        found = await self._client.ask("why", network=network)
+        found = await self._client.ask_costly("why", network=network)
         return self._page(
             request,
             "why.html",
@@ -141,29 +149,45 @@ class Pages:
         )
 
     async def run(self, request: Request, session: WebSession, form: Form) -> Response:
-        """Run a command that the user has confirmed, and show its result."""
+        """Run a command that the user has confirmed, and show its result.
+
+        The log has a line before the daemon gets the command, and one about its result.
+        """
         person = session.person.name
         command = COMMANDS.get(form.get("do", ""))
         if command is None:
             raise ControlError("this page does not know the command")
         what = command.check(form.get("what", ""))
+        order = Order(what, person, form.get("length", ""), form.get("note", "")[:200])
         log = self._log.bind(user=person, command=form["do"], what=what)
         if session.person.read_only:
             log.warning("web.command_refused")
         require_change(session)
-        order = Order(what, person, form.get("length", ""), form.get("note", "")[:200])
+        log.info("web.command", **_details(command, order))
         try:
             outcome = await command.run(self._client, order)
+        except NoAnswerError as error:
+            log.warning("web.command_unknown", error=str(error))
+            raise NoAnswerError(f"{error}. {_UNKNOWN}") from None
         except ControlError as error:
             log.warning("web.command_failed", error=str(error))
             raise
+        except CancelledError:
+            log.warning("web.command_unknown", error="the page was stopped before the daemon answered")
+            raise
         finally:
             self._client.forget()
-        log.info("web.command", problems=outcome.problems)
+        log.info("web.command_done", problems=outcome.problems)
         return self._page(request, "done.html", command=command, name=form["do"], what=what, outcome=outcome)
 
     def _page(self, request: Request, template: str, **values: object) -> Response:
         return self._renderer.page(request, template, refresh=REFRESH, most=_MOST_ROWS, **values)
+
+
+def _details(command: WebCommand, order: Order) -> dict[str, str]:
+    """Return the length and the reason of a command, as far as it has them, for the log."""
+    details = {"length": order.length} if command.has_length else {}
+    return details | ({"reason": order.signed} if command.has_note else {})
 
 
 def _charts(columns: Sequence[Column]) -> list[dict[str, Any]]:
