@@ -41,6 +41,7 @@ from ringfence.daemon.startup_wait import StartupWait
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.daemon.timeline_recorder import TimelineRecorder
 from ringfence.daemon.tops import TopCounts, TopRequests
+from ringfence.daemon.web_requests import WebLimit
 from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
@@ -175,11 +176,12 @@ class Daemon:
         ]
 
     def _handlers(self) -> Mapping[str, control.Handler]:
-        return {
+        handlers = {
             **self._requests.handlers(),
             "history": self._recorders.timeline.answer,
             "reload": lambda _: asdict(self._reloader.reload()),
         }
+        return WebLimit(handlers).handlers()
 
     async def _read_counters(self) -> None:
         """Read the counters of the firewall's rules periodically, which updates the alarms about them."""
