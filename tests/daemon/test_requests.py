@@ -109,6 +109,18 @@ def test_a_list_may_be_of_some(office: Office) -> None:
     assert office.listed("192.0.2.2") == set()
 
 
+def test_a_list_may_have_a_limit(office: Office) -> None:
+    """A limited list has the bans that end last."""
+    for number in (3, 1, 5, 2, 4):
+        office.ask("ban", networks=[f"192.0.2.{number}"], seconds=60 * number)
+
+    assert {row["address"] for row in office.ask("bans", most=2)} == {"192.0.2.4", "192.0.2.5"}
+    assert len(office.ask("bans", most=9)) == 5
+    for most in (0, -1, "1", 1.5):
+        with pytest.raises(ControlError, match="must be at least 1"):
+            office.ask("bans", most=most)
+
+
 @pytest.mark.parametrize("seconds", [None, "60", 0, -1, MAX_DURATION * 1.01, float("inf"), float("nan"), []])
 def test_a_ban_needs_a_length(office: Office, seconds: object) -> None:
     """A ban needs a valid number of seconds, and is refused otherwise."""

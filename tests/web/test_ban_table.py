@@ -32,6 +32,14 @@ ROWS_KNOWN = [
         ("192.0.2.9", {"192.0.2.9"}),
         ("10.1.2.3", {"10.0.0.0/8"}),
         ("2001:db8::1", {"2001:db8::/64"}),
+        ("2001:db8:0:1::/64", set()),
+        ("2001:db7:ffff::/48", set()),
+        ("2001:db8::/32", {"2001:db8::/64"}),
+        ("::/0", {"2001:db8::/64"}),
+        ("11.0.0.0/8", set()),
+        ("10.255.255.255", {"10.0.0.0/8"}),
+        ("8.0.0.0/6", {"10.0.0.0/8"}),
+        ("0.0.0.0/0", {"192.0.2.10", "192.0.2.9", "10.0.0.0/8"}),
         ("192.0.2.", {"192.0.2.10", "192.0.2.9"}),
         ("alice", {"192.0.2.10"}),
         ("HAND", {"10.0.0.0/8"}),
@@ -100,3 +108,17 @@ def test_ten_thousand_bans_are_quick() -> None:
         page = page_of(rows, Query(sort=sort))
         assert time.process_time() - began < 0.1
         assert len(page.rows) == ROWS
+
+
+@pytest.mark.parametrize("address", ["10.{}.{}.{}", "2001:db8:{}:{}{:02}::/64"])
+def test_a_network_is_quickly_found(address: str) -> None:
+    """A search for a network in 10,000 bans takes a few milliseconds, for IPv4 and IPv6."""
+    numbers = [(number % 251, number // 100, number % 100) for number in range(10_000)]
+    rows = [row(address.format(*number)) for number in numbers]
+    times = []
+    for _ in range(5):
+        began = time.process_time()
+        assert page_of(rows, Query("10.0.0.0/31" if "." in address else "2001:db8:ffff::/48")).found <= 2
+        times.append(time.process_time() - began)
+
+    assert min(times) < 0.02

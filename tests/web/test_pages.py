@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +12,8 @@ from tests.support.amiserver import Script
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.web import Browser, daemon_in_thread, web_server
 from tests.web.conftest import GUESSES, Served
+
+from ringfence.web.pages import MOST_BANS
 
 GUESSER = "198.18.1.101"
 HOSTILE = "<img src=x onerror=alert(1)>\"'\u202e\x1b[2J"
@@ -210,6 +213,29 @@ def test_an_update_without_the_daemon_is_no_defect(tmp_path: Path) -> None:
         assert browser.get("/bans").status == 200
         time.sleep(0.2)
         assert "Traceback" not in web.log
+
+
+def test_more_bans_than_the_table_has(tmp_path: Path) -> None:
+    """The page requests a limited number of bans, and says that there may be more."""
+    texts = {"rule": "guess", "account": "204", "accounts": 1, "reason": "", "scope": "full"}
+    numbers = {"attempts": 5, "proven": 5, "packets": 1, "timeout": 60}
+    ban = {"since": "2026-11-21T02:41:00Z", **texts, **numbers}
+    asked: list[object] = []
+
+    def bans(request: Mapping[str, Any]) -> list[dict[str, object]]:
+        asked.append(request["most"])
+        number = MOST_BANS if len(asked) == 1 else MOST_BANS - 1
+        return [{"address": f"10.0.{one // 256}.{one % 256}", **ban} for one in range(number)]
+
+    with (
+        daemon_in_thread(tmp_path / "control.sock", {"bans": bans, "unban": lambda _: None}),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        browser = web.browser()
+        assert f"only the {MOST_BANS} that end last" in browser.get("/bans").words
+        browser.run("unban", "10.0.0.1")  # kept answers are forgotten
+        assert "that end last" not in browser.get("/bans").words
+    assert {*asked} == {MOST_BANS}
 
 
 def test_ten_thousand_bans(tmp_path: Path) -> None:

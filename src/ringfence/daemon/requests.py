@@ -1,8 +1,10 @@
 """The handlers of the requests on the control socket."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from heapq import nlargest
+from operator import attrgetter
 from typing import Any
 
 from attrs import asdict
@@ -20,7 +22,7 @@ from ringfence.daemon.past_bans import past_bans, since_from
 from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.daemon.tops import TopRequests
 from ringfence.errors import ControlError, StoreError
-from ringfence.firewall.contract import Counters, NetworkList
+from ringfence.firewall.contract import Counters, Element, NetworkList
 from ringfence.friends.handlers import FriendRequests
 from ringfence.lists.handlers import ListRequests
 from ringfence.model import Network, format_network, parse_network
@@ -81,18 +83,25 @@ class RequestHandlers:
         return await AddressFacts(self._side).answer(request)
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of the kernel's bans. A thread reads and encodes it, so that it delays no ban."""
-        wanted = _networks(request) if "networks" in request else None
-        known = self._side.known_bans.all_keys()
-        return await asyncio.to_thread(partial(self._listing, wanted, known))
+        """Return the list of the kernel's bans. A thread reads and encodes it, so that it delays no ban.
 
-    def _listing(self, wanted: list[Network] | None, known: list[int]) -> Encoded:
+        With ``most``, the answer has only as many bans: those that end last.
+        """
+        wanted, most = _networks(request) if "networks" in request else None, request.get("most")
+        if most is not None and (not isinstance(most, int) or most < 1):
+            raise ControlError("the number of bans must be at least 1")
+        known = self._side.known_bans.all_keys()
+        return await asyncio.to_thread(partial(self._listing, wanted, known, most))
+
+    def _listing(self, wanted: list[Network] | None, known: list[int], most: int | None) -> Encoded:
         elements = listed(self._side.backend, known)
-        found = (
+        found: Iterable[Element] = (
             element
             for element in elements
             if wanted is None or any(overlap(element.network, network) for network in wanted)
         )
+        if most is not None:
+            found = nlargest(most, found, key=attrgetter("timeout"))
         return Encoded(bans_report(found, self._side.known_bans.ledger, self._clock.wall()))
 
     async def _past_bans(self, request: Mapping[str, Any]) -> Encoded:

@@ -6,12 +6,12 @@ from typing import Any
 
 from attrs import frozen
 
-from ringfence.model import parse_network
-from ringfence.networks import overlap
+from ringfence.model import Network, parse_network
 
 ROWS = 100
 """The maximum number of rows of one page."""
 MOST_SEARCHED = 200  # characters of a search
+_IPV6 = 6
 
 Row = Mapping[str, Any]
 
@@ -77,7 +77,31 @@ def _matching(rows: Sequence[Row], search: str) -> Sequence[Row]:
     except ValueError:
         text = search.casefold()
         return [row for row in rows if any(text in str(row[key] or "").casefold() for key in _SEARCHED)]
-    return [row for row in rows if overlap(parse_network(row["address"]), network)]
+    overlaps = _overlap_with(network)
+    return [row for row in rows if overlaps(row["address"])]
+
+
+def _overlap_with(network: Network) -> Callable[[str], bool]:
+    """Return a function that returns whether the address or network of a ban overlaps ``network``.
+
+    It compares numbers and parses no network, because that would take 0.1 s for 10,000 rows.
+    """
+    is_ipv6 = network.version == _IPV6
+    family = AF_INET6 if is_ipv6 else AF_INET
+    first, last = network.network_address.packed, network.broadcast_address.packed
+    lowest, highest = int.from_bytes(first), int.from_bytes(last)
+
+    def overlaps(text: str) -> bool:
+        if (":" in text) != is_ipv6:
+            return False
+        address, _, prefix = text.partition("/")
+        packed = inet_pton(family, address)
+        if not prefix:
+            return first <= packed <= last
+        start = int.from_bytes(packed)
+        return start <= highest and start + (1 << (network.max_prefixlen - int(prefix))) > lowest
+
+    return overlaps
 
 
 _SEARCHED = ("address", "rule", "account", "reason", "scope")
