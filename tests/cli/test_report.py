@@ -1,6 +1,7 @@
 """``ringfence report``, with the daemon up and down."""
 
 import json
+import stat
 from pathlib import Path
 
 from tests.support.amiserver import Script
@@ -35,6 +36,7 @@ def test_a_report_of_a_guesser(tmp_path: Path) -> None:
     assert "the last 31 days" in done.stderr
     assert found["networks"] == [{"name": "198.18.1.0/24", "attempts": 3, "addresses": 1}]
     assert GUESSER in page.read_text("utf-8")
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
 
 
 def test_errors(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.history import text_form
 from ringfence.cli.output import echo_json, echo_stderr
+from ringfence.cli.private_files import write_private
 from ringfence.errors import DaemonUnreachableError, WebError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _write(file: Path, found: Document) -> None:
             f"a page needs the Python package {error.name}; fix: pip install 'ringfence[web]'"
         ) from None
     try:
-        file.write_text(report_page(found), "utf-8")
+        write_private(file, report_page(found))
     except OSError as error:
         raise WebError(f"cannot write {file}: {error.strerror}") from None
 
