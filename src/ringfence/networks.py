@@ -21,6 +21,12 @@ from ringfence.model import Address, Network
 PREFIX_LENGTHS = frozenset({24, 48, 120})
 """The lengths of the networks that :func:`prefix_of` returns."""
 
+SHORTEST: Mapping[int, int] = {4: 8, 6: 16}
+"""The shortest prefix length that is banned or denied without --force, by IP version.
+
+No registry assigns a wider network.
+"""
+
 VERSIONS = (4, 6)
 BITS: Mapping[int, int] = {4: 32, 6: 128}
 """The length of an address in bits, by IP version."""

@@ -23,6 +23,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         (["--url", "pbx.example.com"], "--url must be an address such as"),
         (["--url", "https://pbx.example.com/ringfence"], "--url must be an address such as"),
         (["--url", "https://user@pbx.example.com"], "--url must be an address such as"),
+        (["--url", "http://pbx.example.com"], "--url must begin with https"),
         (["--url", "https://[::1"], "--url must be an address such as"),
     ],
 )

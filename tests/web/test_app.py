@@ -26,7 +26,7 @@ def test_every_answer_has_the_headers(served: Served, target: str) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
     scripts = [values for tag, values in answer.document.elements if tag == "script"]
     assert [values.get("nonce") for values in scripts] == [nonce[1]]
     assert served.browser.get(target).headers["Content-Security-Policy"] != policy
@@ -54,7 +54,21 @@ def test_files_have_an_address_for_each_version(served: Served) -> None:
     assert "immutable" in answer.headers["Cache-Control"]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "[", "", "10.0.0.1:8721"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "[",
+        "",
+        "10.0.0.1:8721",
+        "evil.example@localhost",
+        "localhost/x",
+        "localhost?x",
+        "localhost#",
+        "localhost\\x",
+    ],
+)
 def test_another_name_leads_nowhere(served: Served, host: str) -> None:
     """A request that names another site gets nothing, also with the cookie of a session."""
     answer = served.browser.get("/", Host=host)

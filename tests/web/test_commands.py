@@ -92,6 +92,22 @@ def test_a_friend_is_named_before_a_ban(served: Served) -> None:
     assert "Not done" in served.browser.run("forget", "100.64.7.50").words
 
 
+@pytest.mark.parametrize(
+    ("do", "what", "warning"),
+    [
+        ("deny", "DE", "It is not known which phones and trunks"),
+        ("allow", "0.0.0.0/0", "This is a large part of the internet"),
+        ("unban", "0.0.0.0/0", "This is a large part of the internet"),
+        ("unban-allow", "2000::/3", "This is a large part of the internet"),
+        ("ban", "8.0.0.0/7", "This is a large part of the internet"),
+    ],
+)
+def test_a_wide_command_has_a_warning(served: Served, do: str, what: str, warning: str) -> None:
+    """The page that confirms a command for a country or a large network warns."""
+    assert warning in served.browser.get(f"/confirm?do={do}&what={what}").words
+    assert warning not in served.browser.get(f"/confirm?do={do}&what=100.64.7.0/24").words
+
+
 def test_alarms_are_marked(served: Served) -> None:
     """Acknowledging and dismissing an alarm records the person; an unknown number is a problem."""
     for row in served.guard.ask("alarms")[:1]:

@@ -83,6 +83,36 @@ def test_a_form_of_another_site_is_refused(served: Served) -> None:
     assert served.guard.banned() == {"198.18.1.101"}
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://evil.example", 403),
+        ("http://localhost:3000", 403),
+        ("http://localhost.evil.example", 403),
+        ("null", 403),
+        ("", 403),
+        ("http://localhost", 303),
+    ],
+)
+def test_a_login_of_another_origin_is_refused(served: Served, origin: str, status: int) -> None:
+    """A browser that sends no Sec-Fetch-Site still names the site whose form logs in."""
+    link = urlsplit(served.web.link("--name", "bob"))
+    browser = Browser(served.web.socket)
+    form = browser.get(f"{link.path}?{link.query}").form("/login")
+
+    assert browser.post("/login", form.fields, Origin=origin).status == status
+
+
+def test_a_new_login_ends_the_session_before(served: Served) -> None:
+    """The browser forgets its cookie at a login, and so does the page."""
+    browser = served.web.browser()
+    before = dict(browser.cookies)
+    browser.log_in(served.web.link("--name", "bob"))
+
+    assert Browser(served.web.socket, before).get("/").status == 401
+    assert browser.get("/").status == 200
+
+
 def test_a_change_needs_a_session(served: Served) -> None:
     """Without a session a form changes nothing."""
     form = served.browser.get("/confirm?do=unban&what=198.18.1.101").form("/run")

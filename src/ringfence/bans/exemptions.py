@@ -6,9 +6,8 @@ from ipaddress import ip_network
 from attrs import field, frozen
 
 from ringfence.firewall.contract import exempts_friends
-from ringfence.lists.entries import SHORTEST
 from ringfence.model import Network, format_network
-from ringfence.networks import NetworkSet, overlap, without
+from ringfence.networks import SHORTEST, NetworkSet, overlap, without
 
 ITSELF: Mapping[Network, str] = {
     ip_network("127.0.0.0/8"): "this host itself",

@@ -14,17 +14,13 @@ from attrs import frozen
 
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
+from ringfence.networks import SHORTEST
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
 """The origin of an entry is ``COMMAND``, ``CONFIGURATION``, or the name of an imported file."""
 
 MAX_NAME = 253
-SHORTEST = {4: 8, 6: 16}
-"""The shortest prefix length that is denied without --force, by IP version.
-
-No registry assigns a wider network.
-"""
 
 
 class EntryKind(enum.StrEnum):

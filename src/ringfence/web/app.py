@@ -21,10 +21,13 @@ from ringfence.web.rendering import NONCE, Renderer
 from ringfence.web.sessions import WebSessions
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_NO_HOST = frozenset("@/?#\\")
+"""Characters that a Host header cannot have. With them, a URL would have another host than it seems."""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # With no-referrer, browsers would send "Origin: null" with the page's own forms.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -54,6 +57,8 @@ class Site:
         then read the pages (DNS rebinding). The port is not checked: a browser that uses an SSH tunnel sends
         the tunnel's port.
         """
+        if not _NO_HOST.isdisjoint(host):
+            return False
         try:
             name = urlsplit(f"//{host}").hostname
         except ValueError:
@@ -103,7 +108,7 @@ def _headers(message: Message, nonce: str) -> list[tuple[bytes, bytes]]:
 def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Callable[[], float]) -> ASGIApp:
     """Return the whole ASGI application of the live page. ``mono`` returns monotonic seconds."""
     renderer = Renderer()
-    entrance = Entrance(sessions, renderer, Cookie(site.secure), mono)
+    entrance = Entrance(sessions, renderer, Cookie(site.secure), site.url, mono)
     pages = Pages(client, renderer)
     views = {
         "/": pages.overview,

@@ -11,7 +11,8 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.errors import ControlError, RingfenceError
-from ringfence.model import format_network, parse_network, printable
+from ringfence.model import Network, format_network, parse_network, printable
+from ringfence.networks import SHORTEST
 from ringfence.web.daemon_client import DaemonClient
 
 LENGTHS = {
@@ -26,6 +27,8 @@ LENGTHS = {
 MOST_WHAT = 300  # characters of an address or an entry
 _MOST_NOTE = 200  # characters
 _MOST_FRIENDS = 5
+_WIDE = "This is a large part of the internet: the command concerns all of its addresses."
+_NOT_CHECKED = "It is not known which phones and trunks of this PBX this concerns: check that yourself."
 
 
 @frozen
@@ -76,17 +79,21 @@ class WebCommand:
 
 
 async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> list[str]:
-    """Return a warning for each of the first friends that a command would block, and one for the others.
+    """Return the warnings about a command that concerns ``what``.
 
-    A friend is a known phone or trunk of this PBX.
+    There is one for a large network, one for each of the first friends that the command would block, and one
+    for the others. A friend is a known phone or trunk of this PBX.
     """
-    if not command.warns:
-        return []
     try:
-        network = str(parse_network(what))
-    except ValueError:  # a country: the daemon looks it up
-        return []
-    rows = await client.ask_costly("friends", networks=[network])
+        network = parse_network(what)
+    except ValueError:  # a country or a host name: the daemon looks it up
+        return [_NOT_CHECKED] if command.warns else []
+    wide = [_WIDE] if network.prefixlen < SHORTEST[network.version] else []
+    return wide + (await _friends_in(client, network) if command.warns else [])
+
+
+async def _friends_in(client: DaemonClient, network: Network) -> list[str]:
+    rows = await client.ask_costly("friends", networks=[str(network)])
     accounts: dict[str, set[str]] = {}
     for row in rows:
         accounts.setdefault(row["address"], set()).add(row["account"])

@@ -49,15 +49,21 @@ class Cookie:
 class Entrance:
     """Handles logins and logouts, and checks that every other request belongs to a session.
 
-    ``mono`` returns monotonic seconds.
+    ``url`` is that of the site in browsers. ``mono`` returns monotonic seconds.
     """
 
     def __init__(
-        self, sessions: WebSessions, renderer: Renderer, cookie: Cookie, mono: Callable[[], float]
+        self,
+        sessions: WebSessions,
+        renderer: Renderer,
+        cookie: Cookie,
+        url: str,
+        mono: Callable[[], float],
     ) -> None:
         self._sessions = sessions
         self._renderer = renderer
         self._cookie = cookie
+        self._url = url
         self._mono = mono
         self._log = structlog.get_logger()
 
@@ -91,7 +97,7 @@ class Entrance:
                 return self._renderer.error(
                     request, HTTPStatus.BAD_REQUEST, "Refused", "The form is not valid."
                 )
-            if not _is_own(request) or not session.has_token(form.get("csrf", "")):
+            if not self._is_own(request) or not session.has_token(form.get("csrf", "")):
                 self._log.warning("web.form_refused", user=session.person.name, path=request.url.path)
                 why = "The form does not come from this page, or is too old. Go back, reload, and try again."
                 return self._renderer.error(request, HTTPStatus.FORBIDDEN, "Refused", why)
@@ -114,7 +120,7 @@ class Entrance:
         """
         # A request from another site does not count as a failure. Otherwise any site could make the browsers
         # of its visitors reach the limit.
-        if not _is_own(request):
+        if not self._is_own(request):
             return self._login_page(request, HTTPStatus.FORBIDDEN)
         form = await _form_of(request) or {}
         client = request.client.host if request.client else ""
@@ -124,6 +130,7 @@ class Entrance:
         if begun is None:
             return self._refused_login(request, client, limited=limited, now=now)
         cookie, session = begun
+        self._sessions.log_out(request.cookies.get(self._cookie.name, ""))  # the browser forgets its cookie
         self._log.info("web.login", user=session.person.name, read_only=session.person.read_only)
         response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
         response.set_cookie(
@@ -153,6 +160,20 @@ class Entrance:
         )
         return response
 
+    def _is_own(self, request: Request) -> bool:
+        """Whether a page of this site, or the user directly, made the request.
+
+        The browser reports this in the headers Sec-Fetch-Site and Origin. Old browsers, and all with plain
+        HTTP to another host than loopback, send Origin only. Without both headers the answer is true.
+        """
+        site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+        if site not in {None, "same-origin", "none"}:
+            return False
+        if origin is None or (origin == "null" and site is not None):
+            return True
+        # Behind a proxy that sends another Host, the origin is still the URL of the site.
+        return origin == self._url or origin.partition("://")[2] == request.headers.get("host")
+
     def _session_of(self, request: Request) -> WebSession | None:
         session = self._sessions.find(request.cookies.get(self._cookie.name, ""), self._mono())
         if session is not None:
@@ -167,14 +188,6 @@ def require_change(session: WebSession) -> None:
     """Raise WebError if the user of the session may only read."""
     if session.person.read_only:
         raise WebError("you are logged in to read only; fix: ringfence web login, without --read-only")
-
-
-def _is_own(request: Request) -> bool:
-    """Whether a page of this site, or the user directly, made the request.
-
-    The browser reports this in the header Sec-Fetch-Site. Without this header the answer is true.
-    """
-    return request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
 
 
 async def _form_of(request: Request) -> Form | None:
