@@ -280,7 +280,9 @@ def test_ban_and_unban(site: Site, alice: Person) -> None:
     alice.confirm("Unban 100.64.7.1")
     assert "100.64.7.1" not in site.guard.banned()
     lines = [
-        line for line in site.web.log.split("\n") if "event=web.command " in line and "100.64.7.1 " in line
+        line
+        for line in site.web.log.split("\n")
+        if re.search(r"event=web\.command_done .* what=100\.64\.7\.1 ", line)
     ]
     assert [re.findall(r"\b(?:user|command)=\w+", line) for line in lines] == [
         ["user=alice", "command=ban"],
