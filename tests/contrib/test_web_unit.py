@@ -10,6 +10,7 @@ from tests.contrib import unit
 
 from ringfence.cli.web import DEFAULT_CONTROL, DEFAULT_LOGINS
 from ringfence.config.schema import ControlSettings
+from ringfence.control import ANSWER_TIMEOUT
 
 FILE = unit.FILE.with_name("ringfence-web.service")
 MOST_EXPOSED = 1.7
@@ -40,6 +41,13 @@ def test_the_unit_has_no_capability() -> None:
     assert directives["CapabilityBoundingSet"] == [""]
     assert directives["AmbientCapabilities"] == [""]
     assert directives["NoNewPrivileges"] == ["yes"]
+
+
+def test_a_stop_waits_for_a_command() -> None:
+    """A command that waits for the daemon ends before systemd kills the page."""
+    [limit] = unit.read(FILE)["TimeoutStopSec"]
+
+    assert int(limit.removesuffix("s")) > ANSWER_TIMEOUT + 5
 
 
 def test_the_unit_names_the_user_that_is_made() -> None:
