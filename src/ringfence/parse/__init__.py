@@ -9,6 +9,7 @@ For any bytes, a parser returns an event, the reason why there is none, or nothi
 the format, the event is marked as tampered. A parser never raises for bytes, and its memory is bounded.
 
 Patterns are anchored. A repetition of single characters is possessive (``*+``): it never gives characters
-back, so matching takes linear time. Most repeated groups are not possessive: if the body of such a group
-fails half-way, Python 3.11.2, which Debian 12 has, loses the position in the text (3.11.7 is correct).
+back, so matching takes linear time. Python 3.11.2, which Debian 12 has, may lose the position in the text if
+the body of a possessive group fails half-way. So only four patterns have such groups (in ``challenge``,
+``observed`` and ``via``). 60 000 random texts gave the same matches with 3.11.2 and 3.11.7.
 """

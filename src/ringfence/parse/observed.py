@@ -40,7 +40,7 @@ _CALL_ID = re.compile(
     rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)", re.IGNORECASE
 )
 _CALL_ID_OF_CHAN_SIP = re.compile(
-    rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:((?:[^\n\0]|\n(?=[ \t]))*+)", re.IGNORECASE
+    rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)", re.IGNORECASE
 )
 _BLANK = bytes(range(1, 0x21))
 _WHITE = re.compile(rb"([ \t])[ \t]++")
