@@ -47,7 +47,7 @@ KNOWN_LATE = frozenset(
 Such a restored alarm stays for ``RESTORED_FOR``, or as long as its part reports it.
 """
 ENDED_BY_RESTART = frozenset({AlarmCode.PHONES_ALL_FAILING})
-"""Codes of alarms about a state that a restart ends (outage mode)."""
+"""Codes of alarms about a state that ends with the daemon, because it is only in memory."""
 REWRITE_AFTER = 30.0
 """The least time (seconds) between two database records of an alarm that only repeats."""
 MOST_UNWRITTEN = 10_000

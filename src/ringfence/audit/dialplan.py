@@ -140,7 +140,11 @@ class Dialplan:
         )
 
     def _value(self, name: str, visit: _Visit, depth: int) -> str:
-        """Return the value of a variable, or one of the two placeholders."""
+        """Return the value of ``name``, the text within ``${}``: a variable, or a function.
+
+        The value is _CALLED if it has the dialled number, and _UNKNOWN if it is known only during a call.
+        ``depth`` is the depth of nesting.
+        """
         if "${" in name and depth < _MAX_DEPTH:  # ${FILTER(0-9,${EXTEN})}, ${GLOBAL(TRUNK)}
             inner = "".join(
                 self._value(part[2:-1], visit, depth + 1) if part[:2] == "${" else "" for part in _parts(name)

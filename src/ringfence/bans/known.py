@@ -1,7 +1,8 @@
 """All bans that the daemon knows: those in the kernel, and the pending ones.
 
 A *pending* ban is one that the kernel has refused. It is tried again until it succeeds or its time is over.
-Its subject counts as banned meanwhile, so that a broken firewall does not fill the log.
+Meanwhile its network counts as banned. Otherwise each further attempt would lead to one more ban that the
+kernel refuses, and that the log reports.
 """
 
 from collections.abc import KeysView, Sequence
@@ -34,7 +35,7 @@ class KnownBans:
         return self._pending.keys()
 
     def get(self, key: int) -> Ban | None:
-        """Return the ban with that key, active or pending, without its attempts."""
+        """Return the ban with that key, or None. An active ban lacks its attempts, a pending one has them."""
         record = self.ledger.get(key)
         return ban_of(key, record) if record is not None else self._pending.get(key)
 

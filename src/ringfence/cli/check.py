@@ -284,9 +284,10 @@ def _account_findings(
     *,
     hardening: bool,
 ) -> Iterator[Finding]:
-    """Check the rights of our manager user, the trunks and the decoys at the Asterisk of this host.
+    """Check the Asterisk of this host by its console.
 
-    With ``hardening``, also check its settings for weaknesses.
+    Checked are the rights of our manager user, whether each trunk is a friend or allowed, and whether an
+    account has the name of a decoy. With ``hardening``, Asterisk's settings are checked for weaknesses too.
     """
     from ringfence.audit.hardening import (  # noqa: PLC0415 - loaded when the command runs
         accounts_in_force,

@@ -360,7 +360,7 @@ class Settings:
 
     @property
     def wire(self) -> bool:
-        """Whether the wire is read, because any PBX has it as a source."""
+        """Whether the wire is read: at least one PBX has it as a source."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
 
     def proxies(self) -> NetworkSet:

@@ -83,7 +83,10 @@ class Recorders:
 
 
 class Daemon:
-    """The running daemon. The firewall is in place when :meth:`serve` begins."""
+    """The running daemon. The firewall is in place when :meth:`serve` begins.
+
+    It has nine parameters because :func:`build_daemon` constructs the parts, and this class only runs them.
+    """
 
     def __init__(
         self,

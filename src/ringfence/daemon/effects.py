@@ -37,6 +37,8 @@ class EffectHandler:
     suspects. The functions in ``watch`` are called with every judgement, after its ban. ``learn`` is called
     with each login that makes its sender a friend. ``unshield`` is called when a friend may have lost its
     exemption from the limiter, because guesses that name its address cannot be proven.
+
+    It has eight parameters because each kind of effect has a receiver of its own.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class NetworkFollower:
             group.create_task(self._names.run(self.on_resolved))
 
     def on_protected(self) -> None:
-        """Apply changed protected networks."""
+        """Pass changed networks of this host on to the lists and the exemptions."""
         self._lists.protect(self._protected.reasons)
         self._exemptions.apply()
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class StatusCollector:
     """Collects the state of all parts.
 
-    ``wire`` is None if the wire is not read, ``metrics`` if no metrics are served.
+    ``wire`` is None if the wire is not read, ``metrics`` if no metrics are served. It has eight parameters
+    because each part of the daemon knows its own state.
     """
 
     def __init__(

@@ -25,7 +25,10 @@ An earlier version may have made a ban by such a rule. If an unban splits that b
 inherit the rule.
 """
 BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
-"""The names under which new bans are counted: those of the rules, and the origin of administrators' bans."""
+"""The names under which new bans are counted, besides ``OTHER_RULE``.
+
+They are those of the rules, and the origin of administrators' bans.
+"""
 
 
 def counted_rule(rule: str) -> str:

@@ -77,7 +77,10 @@ _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
 
 class Attribution:
-    """Turns events and challenges into attempts; each attempt is returned once."""
+    """Turns events and challenges into attempts; each attempt is returned once.
+
+    It has more than twenty methods because each kind of evidence becomes an attempt in its own way.
+    """
 
     def __init__(
         self,

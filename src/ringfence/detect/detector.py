@@ -256,7 +256,7 @@ class Detector:
             return []
         alarms = self._friend_attempts.on_success(event, now)
         if self._attribution.is_diverted(event.remote.address, now):
-            return [*alarms]  # another address may have logged in under this one
+            return [*alarms]  # the login may come from another address than the event names
         return [*alarms, Login(event)]
 
     def observe_contact(self, contact: Contact, now: float) -> Sequence[Effect]:

@@ -114,7 +114,10 @@ class _Table(Generic[_K]):
 
 
 class Friends:
-    """The reasons why addresses are friends now, and the former reasons."""
+    """The reasons why addresses are friends now, and the former reasons.
+
+    It has more than twenty methods because all parts of ringfence look up friends, each by another key.
+    """
 
     def __init__(self, most: int = MOST) -> None:
         self.outage_mode = False

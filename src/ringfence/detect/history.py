@@ -64,9 +64,9 @@ _CLAIMED = Proof.CLAIMED
 _SERVICE_BITS, _EVENT_BITS, _HAS_ADDRESS = 0x70, 0x7F, 0x80
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
-# The packed fields: the time (monotonic), the offset of the source's own time in milliseconds, the session,
-# flags, service and transport, the event, the sources, the Asterisk. Then follow the account, the address if
-# the subject is a network, and the forged address.
+# The packed fields: the time (monotonic), the milliseconds by which the source's own time is ahead of it, the
+# session, flags, service and transport, the event, the sources, the Asterisk. Then follow the account, the
+# address if it is IPv6, and the forged address if there is one.
 _PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
 _PACK_SIZE = _PACK.size
 _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # their offsets

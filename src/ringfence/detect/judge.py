@@ -31,7 +31,7 @@ AccountKey = tuple[str, str]
 
 
 class Judge:
-    """Applies the rules, and keeps the counts over several subjects (prefixes and accounts)."""
+    """Applies the rules, and keeps the counts that combine several subjects: by prefix, and by account."""
 
     def __init__(
         self, rules: tuple[Rule, ...], claims: ClaimedLimit, history: History, subjects: Subjects

@@ -257,7 +257,10 @@ class Proxies:
             self._clients[key] = _Client(now, remote, alone)
 
     def _close(self, hop: _Hop) -> list[_ProvenSession]:
-        """Record that a hop is over; return the proofs that waited for it if no other hop has its nonce."""
+        """Record that a hop is over: its leg has left, or it expired.
+
+        Return the sessions whose proof waited for its nonce, if no other open hop has this nonce.
+        """
         self._open[hop.nonce] -= 1
         if self._open[hop.nonce]:
             return []

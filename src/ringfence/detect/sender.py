@@ -127,7 +127,10 @@ class Sender:
 
 
 class Senders:
-    """The table of senders and sessions. ``evicted`` counts the sessions and attempts discarded early."""
+    """The table of senders and sessions. ``evicted`` counts the sessions and attempts discarded early.
+
+    It has more than twenty methods because senders and their sessions expire and are evicted together.
+    """
 
     def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
         self.evicted = 0

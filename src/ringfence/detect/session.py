@@ -69,7 +69,8 @@ REPORTED = 1.5
 MOST_ATTEMPTS = 1_024
 """The maximum number of open attempts of a session. The oldest are discarded first."""
 
-_REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0  # seconds; RFC 3261 T1 is 0.5 s, and phones shorten it
+# Seconds from a wrong answer to its retransmission. RFC 3261: T1 (0.5 s, less in some phones) to 64 T1.
+_REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0
 
 LocalPort = tuple[Address, int]
 """The local address and port that sent a challenge."""
@@ -177,9 +178,9 @@ class Attempts:
         return self.open[number - self.first][1]
 
     def record(self, source: str, now: float, tag: int) -> int | None:
-        """Record a report of ``source``; return the tag of its attempt, or None if it is the first report.
+        """Record a report of ``source``; return the tag of the known attempt that it reports.
 
-        A new attempt gets the tag ``tag``.
+        If it reports none, add a new attempt with the tag ``tag``, the caller's number of it; return None.
         """
         known = self.match(source, now)
         if known is None:

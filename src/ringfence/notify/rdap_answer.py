@@ -24,10 +24,10 @@ MAX_NAME = 64
 """The maximum number of characters of a network's name that are shown."""
 
 _SHARED_BITS = {4: 8, 6: 16}
-"""The least number of leading bits that the addresses of a network share, by IP version.
+"""The shortest prefix of a network whose first and last address are used, by IP version.
 
-Some answers are about a wider network. It is a block of the registry itself, so the answer about one address
-does not hold for another one in it.
+A wider network is a block of the registry itself. The answer about one address in it does not hold for
+another one, so its first and last address are left unknown.
 """
 
 _LOCAL = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}"

@@ -35,8 +35,8 @@ from ringfence.parse.roster import RosterEvent
 ENOUGH = 2
 """The number of replies No in a row after which AMI over HTTP counts as off.
 
-One would not suffice: an event that was queued before a reply may come after it, but not after the next
-reply.
+One would not suffice. After the first No there may still come an event from the time when AMI over HTTP was
+on, because it was queued before that reply. After the second No there cannot.
 """
 HOLD_WITHIN = 5.0
 MOST_HELD = 4 * 2**20

@@ -88,8 +88,8 @@ class Custom:
         """Whether a sender could hide the true address and write another one before it.
 
         A sender's ESC makes the log leave out everything up to the next ``m``. So this is possible if the
-        sender's text (an ``{any}`` or an extension) stands before the address, and the pattern has no ``m``
-        between that text and the address.
+        sender's text (an ``{any}`` or an extension) stands before the address, the pattern has no ``m``
+        between that text and the address, and an ``m`` or an ``{any}`` follows the address.
         """
         escaped = len(self.before) > 1 or self.file.startswith(DIALPLAN) or not self.file
         ended_before = b"m" in self.before[-1]

@@ -104,9 +104,9 @@ _WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
 def starts_security_event(packet: bytes) -> bool:
     """Whether ``packet`` begins as Asterisk begins a security event, up to its account.
 
-    The head alone is not enough, because a sender could forge it: a forged tail and a forged head fit into
-    the 255 bytes of a chan_sip header. A forged tail and a head with ``AccountID`` do not fit. Only
-    RequestBadFormat may lack ``AccountID``: a forged tail and its head do not fit either.
+    The head alone is not enough. A sender can end an event early by a forged tail, and begin another one by a
+    forged head: both fit into the 255 bytes of a chan_sip header. They do not fit if ``AccountID`` must
+    follow the head. RequestBadFormat may lack ``AccountID``, but its longer head does not fit with a tail.
     """
     head = _HEAD.match(packet)
     if head is None:

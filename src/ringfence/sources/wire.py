@@ -8,7 +8,7 @@ Asterisks.
 The same group carries incoming UDP packets from suspects (addresses that ringfence has asked the kernel to
 observe). Their log rule marks each copy with the prefix ``observed``. A packet with this prefix is parsed as
 a request only, because the suspect wrote it. A packet without it is parsed as answers only, because this host
-wrote it.
+sent or forwarded it.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
@@ -21,9 +21,9 @@ by other hosts, but only under their own addresses (the log rule checks that). T
 from a network of ``containers``. These networks change. A new network is a gap too, because its earlier
 answers were not counted.
 
-An observed request counts with any destination. Only its nonces are proof, because this host sent each nonce
-to one address only. The rule comes before destination NAT, so the address of a target container is still
-unknown there.
+The destination of an observed request is not checked. Its nonces alone prove its source address, because
+this host sent each nonce to one address only. The rule comes before destination NAT, so the address of a
+target container is still unknown there.
 
 TCP transmits a segment again if its acknowledgement is late, and the kernel logs it again (this happens even
 without packet loss). So the positions of the last ``MOST_POSITIONS`` TCP answers are kept, to count each

@@ -1,4 +1,4 @@
-"""Queries for past bans: the bans that contain a network, with their attempts, and all ended bans."""
+"""Queries for recorded bans: those that contain a network, with their attempts, and all ended bans."""
 
 import enum
 from collections.abc import Iterator, Sequence

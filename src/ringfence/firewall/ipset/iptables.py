@@ -35,7 +35,7 @@ from ringfence.firewall.programs import find_program, run_program
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _PACKAGE = "iptables"
 _READING_ATTEMPTS = 5
-_REMOVAL_ATTEMPTS = 3  # another process may remove the same rules at the same time
+_REMOVAL_RETRIES = 3  # another process may remove the same rules at the same time
 _LOCK_WAIT = 5  # seconds that the tool waits until another iptables program has finished
 
 # By table, by chain, the rules in order as iptables-save prints them.
@@ -280,9 +280,9 @@ def remove(tools: Tools) -> list[str]:
     Such a table may be deleted. Idempotent.
     """
     saved = save_all(tools, HOOKS)
-    for left in range(_REMOVAL_ATTEMPTS, -1, -1):
+    for left in range(_REMOVAL_RETRIES, -1, -1):
         try:
-            for text in removals(parse(saved if left == _REMOVAL_ATTEMPTS else save_all(tools, HOOKS))):
+            for text in removals(parse(saved if left == _REMOVAL_RETRIES else save_all(tools, HOOKS))):
                 restore(tools, text)
             break
         except FirewallError:  # another process removed some rules first: retry with the rest

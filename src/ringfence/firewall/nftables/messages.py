@@ -215,7 +215,7 @@ def get_rules(table: str, *, family: int = INET) -> bytes:
 
 
 def get_sets(table: str, *, family: int = INET) -> bytes:
-    """Build the request for a table's sets without elements; :func:`sets_of` parses the answers.
+    """Build the request for the headers of a table's sets; :func:`sets_of` parses the answers.
 
     The error is ENOENT if there is no such table.
     """
