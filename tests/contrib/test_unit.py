@@ -122,7 +122,7 @@ def test_the_unit_of_the_boot_is_as_closed_as_the_daemons() -> None:
     early, daemon = unit.read(unit.EARLY), unit.read()
     different = {"Description", "After", "Before", "Type", "ExecStart", "WantedBy", "StartLimitIntervalSec"}
     living = {"NotifyAccess", "ExecReload", "TimeoutStopSec", "WatchdogSec", "Restart", "RestartSec"}
-    living |= {"RestartPreventExitStatus", "OOMScoreAdjust", "Nice", "CPUWeight", "MemoryMax"}
+    living |= {"RestartPreventExitStatus", "OOMScoreAdjust", "OOMPolicy", "Nice", "CPUWeight", "MemoryMax"}
 
     for name in daemon.keys() - different - living:
         assert early[name] == daemon[name], name

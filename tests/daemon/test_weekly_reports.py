@@ -176,6 +176,27 @@ def test_a_report_that_cannot_be_made_is_tried_again(office: Office, error: Exce
     assert ("disk" in office.kept.store.best_effort.error) is isinstance(error, StoreError)
 
 
+def test_without_a_writable_database_there_is_no_report(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report whose time cannot be recorded would be sent again after each restart."""
+    office.look(START)
+
+    def full(*_: object) -> None:
+        raise StoreError("database or disk is full")
+
+    with monkeypatch.context() as broken, capture_logs() as logged:
+        broken.setattr(office.kept.store.reports._state, "set_fact", full)
+        for second in range(20):
+            office.start()
+            office.look(MONDAY + 10.0 * second)
+    assert office.sent == []
+    assert "report.failed" in {entry["event"] for entry in logged}
+    office.start()
+    office.look(MONDAY + 600.0)
+    assert office.sent == [("mail", MONDAY + 600.0)]
+
+
 def collected(kept: Kept, names: Sequence[str]) -> dict[str, Any]:
     """Return the report of guesses at these accounts, of which each has a phone that needs a person."""
     side = kept.side

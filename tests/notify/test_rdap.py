@@ -68,7 +68,18 @@ def test_one_query_for_each_network() -> None:
 
     assert server.asked == ["/ip/9.0.0.1", "/ip/2a00:2381:1:2::", "/ip/9.1.0.1"]
     four, six = "abuse@example.net", "six@example.net"
-    assert contacts(content) == [four, four, six, four, six, four]
+    assert contacts(content) == [four, four, six, None, six, four]  # 9.1.0.1 is in another network
+
+
+def test_an_answer_without_a_network_is_about_the_address() -> None:
+    """An answer about a block of the registry holds for the address that was asked for, and for no other."""
+    wide = answer(entity("abuse@example.net"), startAddress="8.0.0.0", endAddress="15.255.255.255")
+    content = bans("9.0.0.1", "9.0.0.2")
+    with registry(lambda _: (200, {}, json.dumps(wide).encode())) as server:
+        add_registrations(content, server.base, 30.0)
+
+    assert len(server.asked) == 2
+    assert contacts(content) == ["abuse@example.net"] * 2
 
 
 def test_the_number_of_queries_is_bounded() -> None:
@@ -127,10 +138,22 @@ def test_endless_redirects_end() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["http://9.9.9.9/", "ftp://127.0.0.1/", "file:///etc/passwd", "data:,x", "//[", "http://localhost.x/"],
+    [
+        *(
+            "http://9.9.9.9/",
+            "ftp://127.0.0.1/",
+            "file:///etc/passwd",
+            "data:,x",
+            "//[",
+            "http://localhost.x/",
+        ),
+        *("http://127.0.0.1:1/", "https://127.0.0.1/", "https://[::1]/", "https://localhost/", "https:///p"),
+        *("https://169.254.169.254/x", "https://10.0.0.1:8443/", "https://intern/", "https://9.9.9.9/"),
+        *("https://rdap.example:8443/", "https://user@rdap.example/", "https://0x7f.1/"),
+    ],
 )
 def test_a_redirect_elsewhere_is_refused(target: str) -> None:
-    """Only https is followed, and http on this host."""
+    """A redirect leads to the same server, or by https to the name of another host, at the usual port."""
     with registry(lambda _: (302, {"Location": target}, b"")) as server:
         contact, failure = one(server.base)
     assert contact is None
@@ -162,8 +185,6 @@ def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert one(server.base) == ("abuse@example.net", "")
-        with registry(lambda path: (301, {"Location": server.base + path}, b"")) as first:
-            assert one(first.base) == ("abuse@example.net", "")
 
 
 def test_https_never_becomes_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +192,7 @@ def test_https_never_becomes_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     certificate = certificate_in(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with registry(lambda _: (302, {"Location": "http://9.9.9.9/"}, b""), certificate) as server:
-        assert one(server.base)[1].endswith("it redirects to an address without https")
+        assert one(server.base)[1].endswith("it redirects to an address that is not asked")
     assert not rdap._is_allowed("http://127.0.0.1/", "https://rdap.example")
 
 
@@ -286,6 +307,18 @@ def test_a_late_query_follows_no_redirect() -> None:
     with registry(respond) as server:
         assert rdap.ask(server.base, ip_address("9.0.0.1"), 0.2) == "no answer in time"
     assert len(server.asked) <= 2
+
+
+def test_the_reason_of_a_failure_is_short() -> None:
+    """A server that is no HTTP server writes text into the reason."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall("ü".encode() * 30_000 + b"\r\n\r\n")
+
+    with raw_server(behave) as port:
+        contact, failure = one(f"http://127.0.0.1:{port}")
+    assert contact is None
+    assert len(failure) < 200
 
 
 def test_a_process_without_threads_has_no_contact(monkeypatch: pytest.MonkeyPatch) -> None:

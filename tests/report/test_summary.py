@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ringfence.report import MOST_ENDED
 from ringfence.report.summary import MOST_ROWS, ReportAnswers, summary_of
 
 HISTORY = {
@@ -102,6 +103,8 @@ def test_how_long_bans_held() -> None:
     assert (found["bans"], found["repeated"]) == (4, 1)
     assert found["ends"] == {"expired": 3, "removed": 1}
     assert found["median"] in range(2_100, 2_102)
+    assert not found["more"]
+    assert summary_of(answers(ended=bans * (MOST_ENDED // 4)))["held"]["more"]
 
 
 def test_phones_are_alarms_of_the_period() -> None:

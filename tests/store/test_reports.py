@@ -17,7 +17,7 @@ def test_times_are_read_as_they_were_recorded(store: Store) -> None:
     assert store.state.fact("reports") is None
 
 
-@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": "soon"}', '{"a": []}'])
+@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": "soon"}', '{"a": []}', '{"a": -1e15}'])
 def test_times_edited_by_hand_are_reported(store: Store, text: str) -> None:
     """Invalid text counts as no times, and the error is shown."""
     store.state.set_fact("reports", text)

@@ -10,17 +10,15 @@ from typing import Any
 from ringfence.daemon.periods import period_from
 from ringfence.model import Network, format_network, printable, rfc3339
 from ringfence.networks import overlap
+from ringfence.report import MOST_ENDED
 from ringfence.store.bans import KEEP, BanTable
 from ringfence.store.past import EndedBan
-
-MOST = 10_000
-"""The maximum number of ended bans in one answer: those that ended last."""
 
 
 def past_bans(
     table: BanTable, since: float, now: float, networks: Sequence[Network] | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the bans that ended from ``since`` to ``now``, the latest first, at most MOST.
+    """Yield the bans that ended from ``since`` to ``now``, the latest first, at most MOST_ENDED.
 
     With ``networks``, yield only bans that overlap one of them. Callers run this in a thread, because reading
     a full database takes a second. Raise StoreError if the database cannot be read.
@@ -30,7 +28,7 @@ def past_bans(
         for one in table.ended(since, now)
         if networks is None or any(overlap(one.ban.network, network) for network in networks)
     )
-    return map(_as_json, islice(found, MOST))
+    return map(_as_json, islice(found, MOST_ENDED))
 
 
 def since_from(request: Mapping[str, Any], now: float) -> float:

@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,9 +138,18 @@ class WeeklyReports:
             for name in due:
                 self._notifier.on_report(name, report, partial(self._ended, name))
 
+    async def _require_writes(self) -> None:
+        """Raise StoreError if the database takes no writes: then each restart would send the report again."""
+        written = self._save()
+        if isinstance(written, Future):
+            await asyncio.wrap_future(written)
+        if not self._store.best_effort.takes_writes:
+            raise StoreError("the time of a report cannot be recorded, so no report is sent")
+
     async def _collected(self) -> Document | None:
         """Return the report; None if it cannot be made now, which is logged."""
         try:
+            await self._require_writes()
             return await self._collect()
         except RingfenceError as error:
             if isinstance(error, StoreError):
@@ -164,5 +174,5 @@ class WeeklyReports:
             self._schedules[name].done(self._clock.wall())
             self._save()
 
-    def _save(self) -> None:
-        self._store.reports.save({name: schedule.last for name, schedule in self._schedules.items()})
+    def _save(self) -> object:
+        return self._store.reports.save({name: schedule.last for name, schedule in self._schedules.items()})

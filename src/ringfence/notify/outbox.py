@@ -7,7 +7,8 @@ messages. A message that fails is tried ``TRIES`` times, with growing pauses, an
 Meanwhile the next digest collects events. In the channel's quiet hours a digest waits, unless it has a
 critical event.
 
-A report of a week waits beside the digest. It is a message of its own, and no filter applies to it.
+A report of a week waits beside the digest. It is a message of its own, and no filter applies to it. Between
+its tries other messages are sent, because a report may be refused for reasons of its own, such as its size.
 
 Nothing here reads a clock: the argument ``now`` is in monotonic seconds.
 """
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from math import inf
 
-from attrs import evolve, frozen
+from attrs import Factory, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Backoff
@@ -79,12 +80,42 @@ class Digest:
 class Waiting:
     """A message that is being sent or tried again: its content, and its number of events.
 
-    A report has ``ended``, which is called when it is delivered or dropped.
+    A report has ``ended``, which is called when it is delivered or dropped. If it ``is_cancelled``, it is not
+    tried again.
     """
 
     content: Mapping[str, object]
     total: int
     ended: Callable[[], None] | None = None
+    is_cancelled: bool = False
+
+    @property
+    def is_report(self) -> bool:
+        """Whether the message is a report of a week."""
+        return self.ended is not None
+
+
+@define
+class Tries:
+    """The failed attempts to send a message: their number, the last error, and the time of the next one.
+
+    ``next_at`` is in monotonic seconds.
+    """
+
+    failures: int = 0
+    error: str = ""
+    next_at: float = -inf
+    _backoff: Backoff = Factory(lambda: Backoff(FIRST_PAUSE, LONGEST_PAUSE))
+
+    def failed_with(self, error: str, now: float) -> None:
+        """Record a failure."""
+        self.failures += 1
+        self.error, self.next_at = error, now + self._backoff.next()
+
+    def hurry(self) -> None:
+        """Let the next attempt be at once, and pauses be short again."""
+        self.next_at = -inf
+        self._backoff.reset()
 
 
 class Outbox:
@@ -95,16 +126,13 @@ class Outbox:
         self.sent = self.failed = 0
         self.dropped_messages = self.dropped_events = 0
         """The messages, and their events, that were dropped since the last delivered message."""
-        self.error = ""
         self._digest = Digest()
         self._due = inf
         self._next_message = -inf
         self._message: Waiting | None = None
         self._report: Waiting | None = None
         self._is_sending = False
-        self._failures = 0
-        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        self._retry_at = -inf
+        self._tries, self._report_tries = Tries(), Tries()
 
     def configure(self, settings: ChannelSettings, now: float) -> None:
         """Apply changed settings, also to waiting events. A message that failed is tried again at once."""
@@ -114,8 +142,8 @@ class Outbox:
         if self._digest.total:
             self._due = min(self._due, now + settings.digest)
         self._next_message = min(self._next_message, now + settings.digest)
-        self._retry_at = -inf
-        self._backoff.reset()
+        self._tries.hurry()
+        self._report_tries.hurry()
 
     def add(self, notification: Notification, now: float) -> None:
         """Add an event to the next message, if the channel's settings ask for it."""
@@ -143,7 +171,7 @@ class Outbox:
     @property
     def has_report(self) -> bool:
         """Whether a report waits or is being sent."""
-        return self._report is not None or (self._message is not None and self._message.ended is not None)
+        return self._report is not None or (self._message is not None and self._message.is_report)
 
     def add_report(self, content: Mapping[str, object], ended: Callable[[], None]) -> None:
         """Add a report; ``ended`` is called when it is delivered or dropped."""
@@ -151,9 +179,9 @@ class Outbox:
 
     def cancel_report(self) -> None:
         """Remove a report that waits; one that is being sent is not tried again."""
-        self._report = None
-        if self._message is not None and self._message.ended is not None:
-            self._message = None
+        self._report, self._report_tries = None, Tries()
+        if self._message is not None and self._message.is_report:
+            self._message = evolve(self._message, is_cancelled=True)
 
     def take(self, now: float, minute: int, *, last: bool = False) -> Mapping[str, object] | None:
         """Return the content of the message to send now; None if none is due, or one is being sent.
@@ -166,24 +194,21 @@ class Outbox:
             return None
         if self._message is None:
             self._message = self._next(now, minute, last=last)
-        elif now < self._retry_at and not last:
+        elif now < self._tries.next_at and not last:
             return None
         self._is_sending = self._message is not None
         return self._message.content if self._message is not None else None
 
     def _next(self, now: float, minute: int, *, last: bool) -> Waiting | None:
-        """Return a new message if one is due, else None.
-
-        A report goes before the digest. With ``last``, at the daemon's stop, the digest goes first.
-        """
-        report = self._report
-        if report is not None and not (last and self._digest.total):
-            self._report = None
-            return evolve(report, content={**report.content, "dropped": self._lost()})
-        if last or self._is_due(now, minute):
+        """Return a new message if one is due, else None. A report that failed delays no other message."""
+        if self._digest.total and (last or self._is_due(now, minute)):
             self._next_message = now + self.settings.digest
             return self._close_digest()
-        return None
+        report = self._report
+        if report is None or (now < self._report_tries.next_at and not last):
+            return None
+        self._report = None
+        return evolve(report, content={**report.content, "dropped": self._lost()})
 
     def _is_due(self, now: float, minute: int) -> bool:
         if now < max(self._due, self._next_message):
@@ -191,9 +216,7 @@ class Outbox:
         quiet = self.settings.quiet
         return quiet is None or not quiet.has(minute) or self._digest.severity is Severity.CRITICAL
 
-    def _close_digest(self) -> Waiting | None:
-        if not self._digest.total:
-            return None
+    def _close_digest(self) -> Waiting:
         waiting = Waiting({**self._digest.as_json(), "dropped": self._lost()}, self._digest.total)
         self._digest, self._due = Digest(), inf
         return waiting
@@ -206,9 +229,11 @@ class Outbox:
         self.sent += 1
         if self._message is not None and self._message.ended is not None:
             self._message.ended()
-        self._message, self._is_sending, self._failures, self.error = None, False, 0, ""
+            self._report_tries = Tries()
+        else:
+            self._tries = Tries()
+        self._message, self._is_sending = None, False
         self.dropped_messages = self.dropped_events = 0
-        self._backoff.reset()
 
     def interrupted(self) -> None:
         """Record that an attempt to send was cancelled; the message is sent again."""
@@ -220,24 +245,38 @@ class Outbox:
         After ``TRIES`` failures drop the message. Return the number of events that are dropped.
         """
         self.failed += 1
-        self._failures += 1
-        self._is_sending, self.error = False, error
-        self._retry_at = now + self._backoff.next()
-        if self._failures % TRIES or self._message is None:
+        self._is_sending = False
+        message = self._message
+        if message is None:
             return 0
-        if self._message.ended is not None:
-            self._message.ended()
-        dropped, self._message = self._message.total, None
+        tries = self._report_tries if message.is_report else self._tries
+        tries.failed_with(error, now)
+        if message.is_report:
+            self._message = None
+        if message.is_cancelled:
+            return 0
+        if tries.failures % TRIES:
+            self._report = message if message.is_report else self._report
+            return 0
+        if message.ended is not None:
+            message.ended()
+            self._report_tries = Tries()
+        self._message = None
         self.dropped_messages += 1
-        self.dropped_events += dropped
-        return dropped
+        self.dropped_events += message.total
+        return message.total
+
+    @property
+    def error(self) -> str:
+        """The last error of a message that is not delivered; "" if there is none."""
+        return self._tries.error or self._report_tries.error
 
     @property
     def alarms(self) -> list[Alarm]:
         """The present alarms about this channel."""
         name = str(self.settings.name)
         found = []
-        if self._failures >= FAILING_AFTER:
+        if max(self._tries.failures, self._report_tries.failures) >= FAILING_AFTER:
             text = f"{self.settings.name} does not deliver messages: {printable(self.error)}"
             found.append(Alarm(AlarmCode.NOTIFY_FAILING, name, text))
         if self.dropped_messages:

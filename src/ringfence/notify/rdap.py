@@ -30,6 +30,8 @@ IN_ALL = 8.0
 
 MAX_ANSWER = 256 * 1024
 MAX_REDIRECTS = 5
+MAX_REASON = 100
+"""The maximum number of characters of the reason for a failed query. It may have text of a server."""
 
 _LATE = "no answer in time"
 _CHUNK = 16 * 1024
@@ -62,7 +64,10 @@ def add_registrations(content: Mapping[str, Any], server: str, timeout: float) -
                 continue
             answer = _within(left, partial(ask, server, address, left))
             failures += [answer] if isinstance(answer, str) else []
-            found = known[address] = answer if isinstance(answer, Registration) else Registration()
+            found = Registration()
+            if isinstance(answer, Registration) and (answer.first is None or answer.covers(address)):
+                found = answer
+            known[address] = found
         _add(event, found)
     return f"RDAP: {len(failures)} of {len(known)} queries failed: {failures[0]}" if failures else ""
 
@@ -88,7 +93,7 @@ def ask(server: str, address: Address, seconds: float) -> Registration | str:
     try:
         for _ in range(MAX_REDIRECTS + 1):
             if not _is_allowed(url, server):
-                return "it redirects to an address without https"
+                return "it redirects to an address that is not asked"
             left = deadline - time.monotonic()
             if left <= 0:
                 return _LATE
@@ -106,7 +111,7 @@ def _reason(error: Exception) -> str:
     reason = error.reason if isinstance(error, URLError) else error
     if isinstance(reason, TimeoutError):
         return _LATE
-    return getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+    return (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__)[:MAX_REASON]
 
 
 def _registration(response: HTTPResponse, deadline: float) -> Registration | str:
@@ -135,8 +140,17 @@ def _opener(url: str) -> OpenerDirector:
 
 
 def _is_allowed(url: str, server: str) -> bool:
-    scheme = urlsplit(url).scheme
-    return scheme == "https" or (scheme == "http" and _is_local(url) and _is_local(server))
+    """Whether a query may go to ``url``: on the server itself, or by https to the name of another one.
+
+    A redirect must not reach services of this network. An address, another port and the name of this host
+    are refused. A name may still have a private address; then the certificate must be valid for the name.
+    """
+    parts, own = urlsplit(url), urlsplit(server)
+    if (parts.scheme, parts.netloc) == (own.scheme, own.netloc):
+        return True
+    host = parts.hostname or ""
+    is_name = "." in host and host[-1].isalpha() and not is_loopback(host)
+    return parts.scheme == "https" and parts.netloc in {host, f"{host}:443"} and is_name
 
 
 def _is_local(url: str) -> bool:
@@ -146,7 +160,14 @@ def _is_local(url: str) -> bool:
 def _within(seconds: float, call: Callable[[], Registration | str]) -> Registration | str:
     """Return the result of ``call``, or as text why there is none within ``seconds``."""
     results: list[Registration | str] = []
-    thread = Thread(target=lambda: results.append(call()), daemon=True)
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:  # noqa: BLE001 - a defect here must not keep a message from being sent
+            results.append(f"a defect in ringfence: {type(error).__name__}")
+
+    thread = Thread(target=run, daemon=True)
     try:
         thread.start()
     except RuntimeError as error:  # the unit limits the number of threads

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from attrs import frozen
 
-from ringfence.model import Address, printable
+from ringfence.model import Address
 
 MAX_ENTITIES = 200
 """The maximum number of contacts (entities) of an answer that are read. Real answers have fewer than 20."""
@@ -20,8 +20,8 @@ MAX_ENTITIES = 200
 MAX_CONTACT = 100
 """The maximum length of an abuse contact. A longer one is not cut: a part would be someone else's address."""
 
-MAX_NAME = 64
-"""The maximum number of characters of a network's name that are shown."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._&'+/-]{0,63}")
+"""The form of a network's name. Other text could imitate the contact, which stands behind it in a message."""
 
 _SHARED_BITS = {4: 8, 6: 16}
 """The shortest prefix of a network whose first and last address are used, by IP version.
@@ -32,13 +32,13 @@ another one, so its first and last address are left unknown.
 
 _LOCAL = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}"
 _LABEL = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
-_MAILBOX = re.compile(rf"{_LOCAL}@(?:{_LABEL}\.){{1,20}}{_LABEL}")
+_MAILBOX = re.compile(rf"{_LOCAL}@(?:{_LABEL}\.){{1,20}}[A-Za-z][A-Za-z0-9-]{{0,61}}[A-Za-z0-9]")
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
 
 
 @frozen
 class Registration:
-    """What a registry has about the network of an address. "" means unknown; ``name`` is escaped.
+    """What a registry has about the network of an address. "" means unknown.
 
     ``first`` and ``last`` are the ends of the network; None if they are unknown or the network is too wide.
     """
@@ -76,7 +76,9 @@ def parse_answer(body: bytes) -> Registration | None:
 
 
 def _name(value: object) -> str:
-    return printable(value.strip()[:MAX_NAME]) if isinstance(value, str) else ""
+    """Return the name of a network; "" if it has not the form of one."""
+    text = value.strip(" ") if isinstance(value, str) else ""
+    return text if _NAME.fullmatch(text) else ""
 
 
 def _ends(document: Mapping[str, object]) -> tuple[Address | None, Address | None]:

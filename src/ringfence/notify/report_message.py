@@ -32,6 +32,6 @@ def page_of(content: Mapping[str, Any]) -> str | None:
     """Return the report as one page of HTML; None if the live page's packages are not installed."""
     try:
         from ringfence.web.report_page import report_page  # noqa: PLC0415 - it may be missing, and is slow
-    except ModuleNotFoundError:
+    except ImportError:
         return None
     return report_page(content["report"])

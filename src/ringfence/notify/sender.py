@@ -23,6 +23,8 @@ CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Content, str], str]] = {
     "hook": hook.send,
 }
 """The function of each kind of channel: it returns the answer, and raises OSError or ValueError."""
+MAX_TEXT = 1_000
+"""The maximum number of characters of the result's text. Servers and programs write parts of it."""
 
 
 def main() -> None:
@@ -41,8 +43,10 @@ def main() -> None:
         result = {"ok": False, "text": f"no answer within {channel['timeout']:.0f} s"}
     except (OSError, ValueError) as error:
         result = {"ok": False, "text": getattr(error, "strerror", None) or str(error)}
+    except Exception as error:  # noqa: BLE001 - the daemon logs the reason, and tries again
+        result = {"ok": False, "text": f"a defect in ringfence: {type(error).__name__}"}
     signal.setitimer(signal.ITIMER_REAL, 0)
-    sys.stdout.write(json.dumps(result))
+    sys.stdout.write(json.dumps({**result, "text": str(result["text"])[:MAX_TEXT]}))
 
 
 def add_locations(content: Content, databases: list[Path]) -> None:

@@ -6,3 +6,6 @@ reads equal answers from the database. ``text`` writes the report as text, for t
 
 A *row* is one entry of a table in a report or in the daemon's answers, a mapping of names to values.
 """
+
+MOST_ENDED = 10_000
+"""The maximum number of ended bans in the daemon's answer: those that ended last."""

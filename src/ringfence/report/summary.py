@@ -16,6 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.model import format_network
+from ringfence.report import MOST_ENDED
 
 MOST_ROWS = 20
 """The maximum number of rows of a table. Those with the most attempts are kept."""
@@ -108,12 +109,13 @@ def _operator(row: Row) -> str:
 def _held(ended: Sequence[Row]) -> dict[str, Any]:
     """Return how long the ended bans lasted, how they ended, and how many of them were repeat bans.
 
-    ``median`` is in seconds; None if no ban ended.
+    ``median`` is in seconds; None if no ban ended. ``more``: only the latest bans are counted.
     """
     lengths = [_seconds(row["ended"]) - _seconds(row["since"]) for row in ended]
     counts = Counter(bisect_left([*_LENGTHS.values()], length) for length in lengths)
     return {
         "bans": len(ended),
+        "more": len(ended) >= MOST_ENDED,
         "median": round(median(lengths)) if lengths else None,
         "lengths": [{"name": name, "bans": counts[number]} for number, name in enumerate(_LENGTHS)],
         "ends": dict(Counter(str(row["end"]) for row in ended).most_common()),

@@ -63,7 +63,8 @@ def _closing(found: Document) -> Iterator[str]:
     if held["bans"]:
         ends = ", ".join(f"{number} {end}" for end, number in held["ends"].items())
         half = f", half of them after {format_duration(held['median'])}"
-        yield f"{_counted(held['bans'], 'ban')} ended ({ends}){half}; {held['repeated']} were repeated bans."
+        bans = f"The latest {held['bans']} bans" if held["more"] else _counted(held["bans"], "ban")
+        yield f"{bans} ended ({ends}){half}; {held['repeated']} were repeated bans."
     dropped = found["dropped"]
     if dropped is not None:
         packets = _counted(dropped["limiter"], "packet")

@@ -44,6 +44,11 @@ class BestEffort:
         """
         return self._errors["writing"] or self._errors["reading"]
 
+    @property
+    def takes_writes(self) -> bool:
+        """Whether the latest write succeeded."""
+        return not self._errors["writing"]
+
     def write(self, action: Callable[[], object]) -> object:
         """Pass a write to ``later``, and return what ``later`` returns."""
         return self._later(lambda: self._done(action, None, "writing"))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from ringfence.errors import StoreError
 from ringfence.store.best_effort import BestEffort
+from ringfence.store.rows import times
 from ringfence.store.state import SavedState
 
 _FACT = "reports"
@@ -23,13 +24,17 @@ class SavedReports:
     def load(self) -> dict[str, float]:
         """Return the time of each channel's last report, by name; {} if none are saved or readable."""
         try:
-            times = json.loads(self._best_effort.read(lambda: self._state.fact(_FACT), None) or "{}")
-            return {name: float(time) for name, time in times.items()}
+            found = json.loads(self._best_effort.read(lambda: self._state.fact(_FACT), None) or "{}")
+            times(*found.values())
+            return {name: float(time) for name, time in found.items()}
         except (ValueError, TypeError, AttributeError) as error:  # edited by hand
             self._best_effort.report(StoreError(f"the recorded times of reports are invalid: {error}"))
             return {}
 
-    def save(self, times: Mapping[str, float]) -> None:
-        """Queue a write that records the time of each channel's last report. {} removes the record."""
-        text = json.dumps(dict(times)) if times else None
-        self._best_effort.write(lambda: self._state.set_fact(_FACT, text))
+    def save(self, last: Mapping[str, float]) -> object:
+        """Queue a write that records the time of each channel's last report. {} removes the record.
+
+        Return what :meth:`BestEffort.write` returns.
+        """
+        text = json.dumps(dict(last)) if last else None
+        return self._best_effort.write(lambda: self._state.set_fact(_FACT, text))
