@@ -8,6 +8,7 @@ from attrs import evolve
 from tests.support.attempts import attempts
 from tests.support.kept import OTHER, Kept
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.ineffective import ENOUGH, GRACE
 from ringfence.daemon.ban_effectiveness import MOST_WAITING
 from ringfence.detect.judgement import Disposition, Judgement
@@ -62,17 +63,17 @@ def test_an_address_that_finds_the_queue_full_is_reported_later(kept: Kept) -> N
         for attempt in attempts(ENOUGH, address):
             kept.side.effectiveness.on_judgement(late(evolve(attempt, time=kept.now + 60.0)))
 
-    async def found() -> set[str]:
+    async def found() -> tuple[int, int]:
         for address in (*many, OTHER):
             kept.ban(address)
             attack(address)
         await diagnosed(kept)
-        before = {alarm.subject for alarm in kept.alarms.active}
+        before = kept.alarms.count()[AlarmCode.BAN_NOT_EFFECTIVE]
         attack(OTHER)
         await diagnosed(kept)
-        return {alarm.subject for alarm in kept.alarms.active} - before
+        return before, kept.alarms.count()[AlarmCode.BAN_NOT_EFFECTIVE]
 
-    assert asyncio.run(found()) == {OTHER}
+    assert asyncio.run(found()) == (MOST_WAITING, MOST_WAITING + 1)
 
 
 def test_of_exempt_addresses_only_this_hosts_own_are_an_alarm(kept: Kept) -> None:

