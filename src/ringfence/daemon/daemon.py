@@ -85,7 +85,7 @@ class Recorders:
 class Daemon:
     """The running daemon. The firewall is in place when :meth:`serve` begins.
 
-    It has nine parameters because :func:`build_daemon` constructs the parts, and this class only runs them.
+    It has ten parameters because :func:`build_daemon` constructs the parts, and this class only runs them.
     """
 
     def __init__(
