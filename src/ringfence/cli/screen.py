@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable
+from textwrap import wrap
 from typing import IO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -14,6 +15,7 @@ from ringfence.cli.lines import width_of, wrapped
 from ringfence.model import printable
 
 _UNLIMITED = 10_000  # columns
+_LABEL = 10  # columns of the label before a fact
 
 
 class Screen(Console):
@@ -51,6 +53,15 @@ class Screen(Console):
         """Print one line. On a terminal it is :func:`wrapped`, with ``indent``; otherwise it stays whole."""
         lines = wrapped(printable(text), width_of(self.file), indent).split("\n")
         self.print(words(*lines, style=style), soft_wrap=True)
+
+
+def show_facts(facts: Iterable[tuple[str, str]], to: Screen) -> None:
+    """Print facts, each with its label in a column before the text; the text is wrapped beside it."""
+    for label, text in facts:
+        room = to.width - _LABEL
+        first, *rest = wrap(printable(text), room, break_on_hyphens=False, break_long_words=False) or [""]
+        lines = [f"{label:{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
+        to.print(words(*lines), soft_wrap=True)
 
 
 def words(*lines: str, style: str = "") -> Text:

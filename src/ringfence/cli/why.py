@@ -3,7 +3,6 @@
 import time
 from datetime import datetime
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 20
 """The maximum number of attempts that are shown; the latest ones."""
 
-_LABEL, _ACCOUNT = 10, 40  # columns
+_ACCOUNT = 40  # columns
 _SOURCES = "ami log notice journal wire"
 _KERNEL_LISTS = {"allow": "never drops it", "deny": "drops all it sends", "friends": "does not limit it"}
 _LEFT_OUT: "tuple[frozenset[str], ...]" = (
@@ -103,21 +102,15 @@ def _offline(path: Path, network: "Network") -> Document:
 
 
 def _print(found: Document, screen: "Screen") -> None:
-    from ringfence.cli.screen import words  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.cli.screen import show_facts  # noqa: PLC0415 - loaded when the command runs
     from ringfence.explain.headlines import address_headline  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
 
     out = found["verdict"] in {"banned", "denied"}
     screen.show(address_headline(found), style="bold red" if out else "bold")
     for alarm in found["alarms"]:
         screen.show(alarm_line(alarm), style="bold red", indent=2)
     screen.show()
-    for label, text in _lines(found):
-        first, *rest = wrap(
-            printable(text), screen.width - _LABEL, break_on_hyphens=False, break_long_words=False
-        ) or [""]
-        lines = [f"{label:{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
-        screen.print(words(*lines), soft_wrap=True)
+    show_facts(_lines(found), screen)
     _print_tables(screen, found)
 
 

@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from ringfence.cli import times
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ringfence.cli.screen import Screen
-
-_LABEL = 10  # columns
 
 Document = dict[str, Any]
 
@@ -36,22 +33,15 @@ def account_facts(path: Path, account: str) -> Document:
 
 def print_account(found: Document, screen: "Screen") -> None:
     """Print the facts of an account for people. ``found`` is as :func:`account_facts` returns it."""
-    from ringfence.cli.screen import words  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.cli.screen import show_facts  # noqa: PLC0415 - loaded when the command runs
     from ringfence.explain.headlines import BAD_VERDICTS, account_headline  # noqa: PLC0415 - loaded when it runs
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
 
     style = "bold red" if found["verdict"] in BAD_VERDICTS else "bold"
     screen.show(account_headline(found), style=style)
     for alarm in found["alarms"]:
         screen.show(alarm_line(alarm), style="bold red", indent=2)
     screen.show()
-    for label, text in _lines(found):
-        first, *rest = wrap(
-            printable(text), screen.width - _LABEL, break_on_hyphens=False, break_long_words=False
-        ) or [""]
-        screen.print(
-            words(f"{label:{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)), soft_wrap=True
-        )
+    show_facts(_lines(found), screen)
     if found["failures"]:
         screen.show()
         screen.print(_failures(found["failures"], screen))
