@@ -89,16 +89,9 @@ class AlarmRecord:
     def as_json(self) -> dict[str, object]:
         """Return the alarm as a JSON object for ``ringfence alarms`` and others; hostile text is escaped."""
         return {
-            "code": str(self.code),
-            "subject": printable(self.subject),
-            "text": printable(self.text),
-            "since": rfc3339(self.since),
-            "last": rfc3339(self.last),
-            "times": self.times,
-            "number": self.number,
+            **_as_json(self),
             "cleared": _moment(self.cleared),
             "acknowledged": _moment(self.acknowledged),
-            "acknowledged_by": printable(self.acknowledged_by),
             "dismissed": _moment(self.dismissed),
             "dismissed_by": printable(self.dismissed_by),
         }
@@ -122,16 +115,21 @@ class ActiveAlarm:
 
     def as_json(self) -> dict[str, object]:
         """Return the alarm as a JSON object for ``ringfence alarms`` and others; hostile text is escaped."""
-        return {
-            "code": str(self.code),
-            "subject": printable(self.subject),
-            "text": printable(self.text),
-            "since": rfc3339(self.since),
-            "last": rfc3339(self.last),
-            "times": self.times,
-            "number": self.number,
-            "acknowledged_by": printable(self.acknowledged_by),
-        }
+        return _as_json(self)
+
+
+def _as_json(alarm: AlarmRecord | ActiveAlarm) -> dict[str, object]:
+    """Return what a recorded alarm and an active one have in common."""
+    return {
+        "code": str(alarm.code),
+        "subject": printable(alarm.subject),
+        "text": printable(alarm.text),
+        "since": rfc3339(alarm.since),
+        "last": rfc3339(alarm.last),
+        "times": alarm.times,
+        "number": alarm.number,
+        "acknowledged_by": printable(alarm.acknowledged_by),
+    }
 
 
 @frozen
