@@ -24,6 +24,8 @@ from ringfence.report.history import history_lines
 from ringfence.report.layout import TextForm
 from ringfence.report.sparkline import has_blocks
 
+RECORDED_ONLY = "The daemon is not running: this is what it has recorded."
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line ``app``."""
@@ -62,7 +64,7 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
             raise
         with Store.open(database, owner=False) as store:
             found = read_history(store.timeline, seconds, time.time())
-        echo_stderr("The daemon is not running: this is what it has recorded.")
+        echo_stderr(RECORDED_ONLY)
     return found
 
 

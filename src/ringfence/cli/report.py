@@ -16,7 +16,7 @@ from ringfence.cli.common import (
     errors_reported,
     settings_from,
 )
-from ringfence.cli.history import text_form
+from ringfence.cli.history import RECORDED_ONLY, text_form
 from ringfence.cli.output import echo_json, echo_stderr
 from ringfence.cli.private_files import write_private
 from ringfence.errors import DaemonUnreachableError, WebError
@@ -76,7 +76,7 @@ def _found(settings: "Settings", seconds: float) -> Document:
         if not settings.store.path.exists():
             raise
         answers = _offline(settings, seconds)
-        echo_stderr("The daemon is not running: this is what it has recorded.")
+        echo_stderr(RECORDED_ONLY)
     return summary_of(answers)
 
 

@@ -10,12 +10,12 @@ from ringfence.cli.common import errors_reported
 from ringfence.cli.hints import HintingGroup
 from ringfence.cli.output import echo, echo_stderr
 from ringfence.errors import DaemonUnreachableError, WebError
+from ringfence.web import LOOPBACK
 
 if TYPE_CHECKING:
     from ringfence.config.converters import ListenAddress
     from ringfence.web.server import WebSettings
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")
 DEFAULT_LOGINS = Path("/run/ringfence-web/login.sock")
@@ -133,7 +133,7 @@ def _checked_url(text: str) -> str:
     plain = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme not in {"http", "https"} or not host or not plain:
         raise wrong
-    if parts.scheme == "http" and host not in _LOOPBACK:
+    if parts.scheme == "http" and host not in LOOPBACK:
         raise typer.BadParameter(
             "--url must begin with https: without it, others could read links and cookies"
         )

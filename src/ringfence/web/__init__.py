@@ -7,3 +7,6 @@ URL, ``pages`` and ``commands`` handle requests, and ``daemon_client`` asks the 
 arguments. Only this package uses Starlette, uvicorn and Jinja2. They are installed by the extra
 ``ringfence[web]``.
 """
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+"""The hosts under which a browser on this host, or behind an SSH tunnel, knows the page."""

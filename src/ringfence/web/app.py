@@ -14,13 +14,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ringfence.errors import DaemonUnreachableError, RingfenceError, WebError
+from ringfence.web import LOOPBACK
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import Cookie, Entrance
 from ringfence.web.pages import Pages
 from ringfence.web.rendering import NONCE, Renderer
 from ringfence.web.sessions import WebSessions
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_HOST = frozenset("@/?#\\")
 """Characters that a Host header cannot have. With them, a URL would have another host than it seems."""
 _HEADERS = {
@@ -63,7 +63,7 @@ class Site:
             name = urlsplit(f"//{host}").hostname
         except ValueError:
             return False
-        return name is not None and (name in _LOOPBACK or name == urlsplit(self.url).hostname)
+        return name is not None and (name in LOOPBACK or name == urlsplit(self.url).hostname)
 
 
 class Shield:
