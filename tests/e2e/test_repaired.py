@@ -4,6 +4,8 @@ There is one daemon for each backend. Each test breaks its firewall in one way, 
 distribution or another program might do. Real packets show whether the bans hold.
 """
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,7 +212,12 @@ def test_bans_of_others_by_nftables_are_adopted(nftables: House) -> None:
 
 def check_alarm(house: House, script: str, fix: str) -> None:
     """Occupy a name of ringfence, which cannot be repaired, then free it; check the alarm between."""
-    house.shell(script)
+    # Between two commands of the script, a running daemon could repair the sets.
+    os.kill(house.guard.pid, signal.SIGSTOP)
+    try:
+        house.shell(script)
+    finally:
+        os.kill(house.guard.pid, signal.SIGCONT)
     until(lambda: of_the_firewall(house.guard.ask("status")), "an alarm")
     status = house.guard.ask("status")
     assert (status["enforced"], status["expected"]) == (0, len(BANS))

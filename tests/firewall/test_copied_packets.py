@@ -4,7 +4,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -273,6 +273,22 @@ def test_requests_that_a_narrow_ban_drops_are_copied(backend: Backend, far: str,
         copied = until(LAST)
     assert copied[:40] == [(OBSERVE_PREFIX, request(number)) for number in range(40)]
     assert len(copied) <= OBSERVE_RATE * (1 + took) + 1
+
+
+@pytest.mark.parametrize("scope", [Scope.FULL, Scope.SIP_UDP])
+def test_challenges_that_a_ban_drops_are_copied(
+    backend: Backend, far: str, cable: Cable, scope: Scope
+) -> None:
+    """A challenge to a banned address is copied, although it never leaves this host."""
+    plan(backend, PLAN)
+    ban(backend, cable, scope)
+    with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
+        with suppress(PermissionError):  # the drop
+            here.sendto(COPIED[0], there.getsockname())
+        backend.apply([Remove(ip_network(cable.network), scope)])
+        here.sendto(LAST, there.getsockname())
+        assert [payload for _, payload in until(LAST)] == [COPIED[0]]
+        assert there.recv(2_000) == LAST
 
 
 @pytest.mark.parametrize("by", ["ban", "limiter"])

@@ -1,4 +1,4 @@
-"""The log rules for outgoing challenges: behind the drops, only if configured, and never instead of them."""
+"""The log rules for challenges: last for incoming packets, first for outgoing ones, and never required."""
 
 import re
 
@@ -49,7 +49,7 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
     out = [f"-A ringfence-out {rule.text}" for rule in drops["ringfence-out"]]
     pre = [f"-A ringfence-pre {rule.text}" for rule in drops["ringfence-pre"]]
     if logged:
-        out += [f"-A ringfence-out {match} {target}" for match in matches]
+        out = [*(f"-A ringfence-out {match} {target}" for match in matches), *out]
         observed = f"-m set --match-set ringfence-observe{version} src -j ringfence-seen"
         pre.append(f"-A ringfence-pre -p udp -m multiport --dports 4569,5060 {observed}")
         pre += [f"-A ringfence-pre {match} {ROUTED[version]} {target}" for match in matches]
@@ -74,7 +74,7 @@ def saved(version: int, flavour: str = "nft") -> list[str]:
 @pytest.mark.usefixtures("netns")
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_the_log_rules_are_added_repaired_and_removed(flavour: str) -> None:
-    """Each flavour of iptables adds, repairs and removes the log rules behind the drops."""
+    """Each flavour of iptables adds, repairs and removes the log rules beside the drops."""
     backend = IpsetBackend(FirewallPlan(log_group=GROUP), find_tools=finder(flavour))
     for version in (4, 6):
         last = {

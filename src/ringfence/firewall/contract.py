@@ -21,8 +21,12 @@ The rules stand in this order:
 2. The bans and the deny list drop packets.
 3. The limiter drops the packets of sources that send too many.
 4. One rule copies the SIP requests of observed addresses to the wire (:meth:`Backend.observe`).
-5. The log rules copy outgoing challenges to the wire. They are the last, because a challenge that was dropped
-   proves nothing.
+5. The log rules copy outgoing challenges to the wire.
+
+For outgoing packets, rule 5 comes first. So the wire also sees the challenges that a ban drops on their way
+to the banned address. Such a challenge proves no other address, because nobody receives it. But if the wire
+missed it, the receiver of a nonce could remain unknown: PJSIP sends the same nonce to all clients of a proxy
+within a second.
 """
 
 import enum

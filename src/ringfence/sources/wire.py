@@ -1,9 +1,8 @@
 """The wire as a source: the answers 401, 403, 404 and 407 that leave this host, from the kernel's packet log.
 
 The firewall's log rules (``firewall/ipset/iptables_rules.py``) copy these packets to NFLOG group ``GROUP``.
-The log rules come after the rules that drop packets, so a dropped challenge is not copied. No text of a
-sender can suppress this source: it reports packets as the kernel saw them. A host has one wire for all its
-Asterisks.
+They also copy the answers of this host that a ban drops. No text of a sender can suppress this source: it
+reports packets as the kernel saw them. A host has one wire for all its Asterisks.
 
 The same group carries incoming UDP packets from suspects (addresses that ringfence has asked the kernel to
 observe). Their log rule marks each copy with the prefix ``observed``. A packet with this prefix is parsed as

@@ -117,7 +117,7 @@ def test_only_the_sip_ports() -> None:
     assert chains["to6"].rules[0] == f"udp sport {{ 5060, {PROBE_PORT} }} jump to6_ban"
 
 
-def test_the_log_rules_stand_behind_the_drops_on_every_interface() -> None:
+def test_the_log_rules_are_last_in_prerouting_and_first_in_output() -> None:
     """In prerouting the log rules match only forwarded packets; no interface or list limits them."""
     stream = "tcp sport { 5038, 5060, 5061, 8089 }"
     answers = [
@@ -132,7 +132,7 @@ def test_the_log_rules_stand_behind_the_drops_on_every_interface() -> None:
         assert chains["prerouting"].rules[-4:] == tuple(
             f"{one} {passing} log group {GROUP}" for one in answers
         )
-        assert chains["output"].rules[-4:] == tuple(f"{one} log group {GROUP}" for one in answers)
+        assert chains["output"].rules[:4] == tuple(f"{one} log group {GROUP}" for one in answers)
         assert not any(
             rule.endswith("accept")
             for name in ("prerouting", "input", "forward")

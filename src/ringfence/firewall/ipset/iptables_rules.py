@@ -3,7 +3,7 @@
     raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses, and packets routed to them;
                                             then the limiter, then the copies of observed requests, then
                                             the log rules for the wire
-    raw OUTPUT         -> ringfence-out:    drop packets of this host to banned addresses; then the log rules
+    raw OUTPUT         -> ringfence-out:    the log rules; then drop packets of this host to banned addresses
                           ringfence-limit:  send packets over the limit to ringfence-over
                           ringfence-over:   add the source to the flood set, drop the packet in mode enforce
                           ringfence-seen:   copy requests of observed addresses, a limited number a second
@@ -28,8 +28,7 @@ A reject cannot stand in raw. Then table filter rejects incoming packets, and ra
 except for the ICMP error or RST with which the kernel rejects. (A banned sender on the same IPv6 link soon
 gets no answer: the neighbour solicitation for its hardware address is dropped too.) PREROUTING does not know
 the output interface of a packet. So if interfaces are named, packets routed to a banned address are dropped
-in FORWARD. (The log rules have copied them before. That does no harm: a challenge to a banned address proves
-nothing.)
+in FORWARD. The log rules have copied them before, as in OUTPUT (``contract.py`` has the reason).
 
 A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies the packets
 of observed addresses that it drops: the nonce in one proves the address, and the ban becomes a full one.
@@ -179,11 +178,11 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies)
     pre = [*family.raw_in(), *(family.to_limiter() if limiter else ())]
-    out = [*family.raw_out()]
+    out = family.raw_out()
     if copies:
         pre += _observed_rules(plan, version)
         pre += _answer_rules(plan, version, _FORWARDED[version])
-        out += _answer_rules(plan, version)
+        out = [*_answer_rules(plan, version), *out]
     raw: dict[str, Sequence[IptablesRule]] = {"ringfence-pre": pre, "ringfence-out": out}
     if limiter and plan.limit.mode is not LimitMode.OFF:
         raw[_LIMIT] = _limit(plan.limit, version)

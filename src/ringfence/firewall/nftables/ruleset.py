@@ -6,7 +6,7 @@ until the new ones are in place.
 
     prerouting (raw)  from4, from6: packets from banned addresses; to4, to6: packets routed to them;
                       the limiter; the copies of observed requests; the log rules for the wire
-    output (raw)      to4, to6, the log rules
+    output (raw)      the log rules, to4, to6
 
 Priority raw is before connection tracking. So a ban also stops established connections, and protects a
 container behind DNAT. ``contract.py`` explains the wire, and the order of the rules. Packets of networks in
@@ -431,7 +431,7 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
             for test in _port_tests(Ports(plan.sip_ports.udp, ()), "dport")
         )
         prerouting += tuple(f"{answer} {_TO_BE_ROUTED} {log}" for answer in answers)
-        output += tuple(f"{answer} {log}" for answer in answers)
+        output = (*(f"{answer} {log}" for answer in answers), *output)
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
     yield RulesetChain("output", output, "output", _RAW)
     if rejecting:
