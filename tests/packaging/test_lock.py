@@ -20,7 +20,7 @@ def test_every_dependency_is_pinned() -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("pyroute2>=0.9.7,<0.10", "pyroute2"),
+        ("pyroute2.minimal>=0.9.7,<0.10", "pyroute2-minimal"),
         ("typing_extensions-4.16.0-py3-none-any.whl", "typing-extensions"),
         ("markdown_it_py-4.3.0.dist-info", "markdown-it-py"),
         ("Pygments", "pygments"),
