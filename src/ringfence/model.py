@@ -293,7 +293,8 @@ class Scope(_Name):
 
     FULL = "full"
     SIP = "sip"  # to and from all ports of Asterisk (here called the SIP ports), by any transport
-    SIP_UDP = "sip-udp"  # UDP to and from the SIP ports, the only scope for evidence that may be forged
+    # A ban on evidence that may be forged has one of these two scopes.
+    SIP_UDP = "sip-udp"  # UDP to and from the SIP ports
     SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 
 

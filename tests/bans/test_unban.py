@@ -242,7 +242,8 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
 def test_a_new_friend_loses_claimed_bans(world: World) -> None:
     """A new friend loses claimed bans and a rule's network ban; its other bans and those of others stay."""
     friend, other = ip_address("192.0.2.1"), ip_network("192.0.2.2")
-    world.decide(ip_network(friend), scope=Scope.SIP_UDP, seconds=600.0)
+    for claimed in (Scope.SIP_UDP, Scope.SIP_TCP):
+        world.decide(ip_network(friend), scope=claimed, seconds=600.0)
     world.decide(other, scope=Scope.SIP_UDP, seconds=600.0)
     world.decide(ip_network("192.0.2.0/24"))
     world.decide(ip_network("192.0.2.0/24"), scope=Scope.SIP)

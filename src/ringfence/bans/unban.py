@@ -23,7 +23,7 @@ from ringfence.firewall.contract import Outcome, exempts_friends
 from ringfence.model import Address, Network, Origin, Scope
 from ringfence.networks import PREFIX_LENGTHS, overlap, whole_sender, without
 
-_PROVEN = (Scope.FULL, Scope.SIP)
+_CLAIMED, _PROVEN = (Scope.SIP_UDP, Scope.SIP_TCP), (Scope.FULL, Scope.SIP)
 
 
 @frozen
@@ -45,7 +45,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
     now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.known.ledger
     for address in friends if len(ledger) else ():
         network = ip_network(address)
-        around = ledger.covering(network, Scope.SIP_UDP, now)
+        around = [key for scope in _CLAIMED for key in ledger.covering(network, scope, now)]
         wide = [key for scope in _PROVEN for key in ledger.covering(network, scope, now)]
         around += [key for key in wide if parts_of(key)[2] in PREFIX_LENGTHS]
         for key in around:
