@@ -13,9 +13,12 @@ from ringfence.store.rows import INVALID_ROW, Execute, shortened, times
 KEEP_ALARMS = 90 * 86_400.0
 """Seconds for which cleared alarms are kept."""
 MOST_ALARMS = 10_000
-"""The maximum number of cleared alarms, some 10 MB. Those that cleared first are removed."""
+"""The maximum number of cleared alarms (10 MB). If there are more, those that cleared first are removed."""
 MAX_SUBJECT, MAX_TEXT, MAX_NAME = 300, 500, 300
-"""The maximum lengths of texts, in bytes. Subject and text may contain an account that a sender chose."""
+"""The maximum lengths of an alarm's subject, its text, and the names of people who handled it, in bytes.
+
+A limit is needed because subject and text may contain an account, and the sender chooses its length.
+"""
 
 _COLUMNS = (
     "number, code, subject, text, since, last, until, times, held, cleared,"
@@ -73,9 +76,9 @@ class AlarmTable:
 
 
 def _select(execute: Execute, which: str, values: tuple[float, ...]) -> list[AlarmRecord]:
-    """Return the alarms that ``which`` selects: the SQL after WHERE, with parameters for ``values``.
+    """Return some alarms. ``which`` is the SQL after WHERE, ``values`` are the values of its parameters.
 
-    Invalid rows are left out, such as those with the code of another version of ringfence.
+    Invalid rows are left out, for example one with an alarm code that only another version of ringfence has.
     """
     found = []
     for row in execute(f"SELECT {_COLUMNS} FROM alarms WHERE {which}", values):  # noqa: S608 - ours

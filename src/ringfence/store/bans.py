@@ -1,8 +1,9 @@
 """The tables of bans and of the attempts that led to them.
 
-The recorded difference between the wall clock and the monotonic clock shows whether the wall clock was set
-after the times of the bans were recorded.
-The size is limited by age (``KEEP``) and by number (``MOST``).
+The recorded times are those of the wall clock, which may be set later. So the difference between the wall
+clock and the monotonic clock is recorded too. If it has changed, the wall clock was set.
+
+Ended bans are removed when they are too old (``KEEP``) or too many (``MOST``).
 """
 
 import sys
@@ -18,7 +19,7 @@ from ringfence.store.past import EndedBan, Past, ended_bans, past_of
 from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
 
 KEEP = 90 * 86_400.0
-"""Seconds for which ended bans are kept: three times the 30 days within which a repeat ban is longer."""
+"""Seconds for which ended bans are kept. It must be 30 days or more, because they make a later ban longer."""
 
 MOST = 300_000
 """The maximum number of bans in the file, some 300 MB. Above it, ended bans are removed, the oldest first."""
@@ -35,21 +36,24 @@ class BanTable:
     def record(self, bans: Iterable[Ban]) -> None:
         """Record bans that the kernel has acknowledged, all or none.
 
-        A ban ends the earlier ban of the same network and scope. Recording the same ban again (for example,
-        because it was restored) changes nothing.
+        A new ban ends the active ban of the same network and scope. Recording the same ban again (for
+        example, because it was restored) changes nothing.
         """
         with self._connection.transaction() as execute:
             for ban in bans:
                 _record(execute, ban)
 
     def end(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
-        """Record that these bans were removed at ``when`` (seconds since the epoch), all or none."""
+        """Record that these bans were removed at ``when`` (seconds since the epoch), all or none.
+
+        A ban that had expired by then stays as it is.
+        """
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 _end(execute, network, scope, when)
 
     def resume(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
-        """Undo a call of :meth:`end` with the same arguments: these bans were not removed after all."""
+        """Undo a call of :meth:`end` with the same arguments, because the bans were not removed after all."""
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 execute(
@@ -80,8 +84,9 @@ class BanTable:
     def record_clock(self, offset: float, step: float, now: float) -> None:
         """Record ``offset``: the wall clock minus the monotonic clock, in seconds.
 
-        ``step`` is the number of seconds by which the wall clock was set, 0 if it was not. If it was set, the
-        times of the bans that had time left are moved too, all or none. ``now`` is the wall clock after that.
+        ``step`` is the number of seconds by which the wall clock was set forward: negative if it was set
+        back, 0 if it was not set. It is added to the times of all bans that would not have expired yet.
+        ``now`` is the wall clock after it was set.
         """
         with self._connection.transaction() as execute:
             if step:
@@ -93,7 +98,7 @@ class BanTable:
             execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CLOCK, repr(offset)))
 
     def clock(self) -> float | None:
-        """Return the offset that :meth:`record_clock` recorded last; None without a valid one."""
+        """Return the offset that :meth:`record_clock` recorded last; None if there is no valid one."""
         with self._connection.reading() as execute:
             row = execute("SELECT value FROM facts WHERE name = ?", (_CLOCK,)).fetchone()
         try:
@@ -160,22 +165,26 @@ class BanTable:
     def attempts_on(self, account: str, since: float, most: int) -> list[Attempt]:
         """Return the latest attempts on ``account`` that led to bans, made at ``since`` or later.
 
-        They are at most ``most``, the latest first. All attempts in the database are read, which takes a
-        second for a million.
+        The latest comes first. If there are more than ``most``, the earliest are left out. This reads all
+        attempts of the database: a second for a million.
         """
         wanted = f"SELECT {ATTEMPT} FROM attempts WHERE account = ? AND time >= ? ORDER BY time DESC LIMIT ?"  # noqa: S608 - ours
         with self._connection.scanning() as execute:
             return list(attempts_in(execute(wanted, (account, since, most))))
 
     def ended(self, since: float, now: float) -> Iterator[EndedBan]:
-        """Yield the bans that ended from ``since`` to ``now``, the latest end first; without invalid rows."""
+        """Yield the bans that ended from ``since`` to ``now``, the latest end first.
+
+        Invalid rows are left out.
+        """
         with self._connection.scanning() as execute:
             yield from ended_bans(execute, since, now)
 
     def purge(self, now: float) -> None:
         """Remove bans that ended more than KEEP before ``now``.
 
-        If there are still more than MOST, remove as many ended ones as are too many, the oldest first.
+        If more than MOST are left, remove ended bans until MOST are left. Those that began first are removed
+        first. Active bans always stay.
         """
         with self._connection.transaction() as execute:
             execute("DELETE FROM bans WHERE coalesce(ended, expires) < ?", (now - KEEP,))
@@ -204,7 +213,8 @@ def _network(text: str) -> Network:
 
 def _record(execute: Execute, ban: Ban) -> None:
     same = (str(ban.network), ban.since, ban.expires, str(ban.scope))
-    # SQLite must search by network: all bans of a batch have the same end, so a search by end reads them all.
+    # INDEXED BY makes SQLite search by network. It might search by end instead, and would then read all
+    # bans of a batch, because they have the same end.
     known = (
         "SELECT 1 FROM bans INDEXED BY bans_network"
         " WHERE network = ? AND since = ? AND expires = ? AND scope = ? AND ended IS NULL"

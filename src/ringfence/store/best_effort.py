@@ -1,7 +1,7 @@
 """Best-effort access to the database: writes are queued, errors are logged and never raised.
 
 Writes run later, in order, in a thread of their own. An error is logged once and kept in
-:attr:`BestEffort.error`. It does not affect a ban, because the kernel already has it when it is recorded.
+:attr:`BestEffort.error`. An error does not affect a ban, because a ban is recorded after the kernel has it.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 def at_once(action: Callable[[], object]) -> None:
-    """Run a write now. Callers without a queue use this function as ``later``."""
+    """Run a write now. Callers without a queue pass this function as the argument ``later``."""
     action()
 
 
@@ -38,9 +38,9 @@ class BestEffort:
 
     @property
     def error(self) -> str:
-        """The error of the latest write, otherwise that of the latest read; "" if both succeeded.
+        """The error of the latest write, or if that succeeded, of the latest read; "" if both succeeded.
 
-        A full disk can still be read, so a successful read does not clear the error of a write.
+        A successful read does not clear the error of a write, because a full disk can still be read.
         """
         return self._errors["writing"] or self._errors["reading"]
 

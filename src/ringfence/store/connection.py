@@ -2,8 +2,8 @@
 
 SQLite runs in WAL mode, so reading does not wait for writing. The daemon owns the database. Commands open it
 too, mostly to read it. A few also write: to import a list, for example, or to change lists without a daemon.
-Transactions are short: recording a ban with its attempts takes some 100 µs. By then the kernel already drops
-the packets.
+Transactions are short, so that no process waits long for another: recording a ban with its attempts takes
+some 100 µs.
 """
 
 import os
@@ -55,7 +55,10 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[Execute]:
-        """Provide ``execute`` for writes, of which all are done or none. Raise StoreError if one fails."""
+        """Provide ``execute`` for writes. If the block raises an exception, none of its writes is done.
+
+        Raise StoreError if a write fails.
+        """
         with errors(self.path), self._turn:
             self._writer.execute("BEGIN IMMEDIATE")
             try:

@@ -127,7 +127,8 @@ class Store:
     def damage(self) -> str:
         """Return a message about damage to the database, with the fix; "" if there is none.
 
-        The message stays until an administrator removes the damaged files that were renamed.
+        Damage found by :meth:`open_or_memory` is reported until an administrator removes the damaged files,
+        also after later starts. Damage found by a later read or write is reported until the daemon stops.
         """
         if self.best_effort.damage:
             return self.best_effort.damage

@@ -17,7 +17,10 @@ from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError, Stor
 from ringfence.store.schema import SCHEMA
 
 MOST_ASIDE = 5
-"""The maximum number of damaged databases that are kept. Without a limit, a failing disk would fill up."""
+"""The maximum number of damaged databases that are kept.
+
+Without a limit, a failing disk could damage one database after the other, until the copies fill the disk.
+"""
 
 CHECK_SECONDS = 8.0
 """Seconds after which a check or a salvage is ended, because systemd waits only 30 s for the start."""
@@ -27,7 +30,11 @@ _TABLES = (
     *("switches", "entries", "facts", "positions", "friends", "alarms", "bans", "attempts"),
     *("tops", "timeline", "timeline_counts"),
 )
-"""Tables in the order of salvage: small and important ones first, and bans before their attempts."""
+"""The tables in the order in which they are salvaged.
+
+Small and important tables come first, because the time may not suffice for all. An attempt refers to its ban,
+so bans come before attempts.
+"""
 
 _MUCH_NEWER = 100
 """If a database's version is higher than ours by more than this, the database is damaged.
@@ -58,7 +65,7 @@ _ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 @contextmanager
 def errors(path: Path) -> Iterator[None]:
-    """Convert an error of SQLite, or an invalid value in a row, that the block raises.
+    """Convert an exception of the block: an error of SQLite, or one that an invalid value in a row causes.
 
     It becomes a StoreDamagedError if SQLite reports damage to the file, otherwise a StoreError.
     """
@@ -101,7 +108,7 @@ def make(path: Path, mode: int = 0o640) -> None:
     If root creates it, it gets the owner of its folder, because the daemon could not open a file of root.
     """
     try:
-        # The owner is set by descriptor, because the folder's owner could meanwhile put a link in its place.
+        # The owner is set by descriptor: the folder's owner could replace the new file by a link meanwhile.
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -147,8 +154,8 @@ def lock(path: Path) -> int:
 def prepare(connection: sqlite3.Connection) -> None:
     """Set SQLite's modes, and migrate the schema to the present version.
 
-    Raise StoreNewerError if the schema is of a later version, StoreDamagedError if no ringfence has written
-    its version.
+    Raise StoreNewerError if the schema is of a later version, StoreDamagedError if the version is a number
+    that ringfence cannot have written.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if len(SCHEMA) < version <= len(SCHEMA) + _MUCH_NEWER:
@@ -245,7 +252,10 @@ def set_aside(path: Path) -> Path:
 
 
 def set_aside_before(path: Path) -> list[Path]:
-    """Return the paths of the databases that :func:`set_aside` renamed; [] if the folder is unreadable."""
+    """Return the paths of all databases that :func:`set_aside` has renamed and nobody has removed.
+
+    Return [] if the folder is unreadable.
+    """
     real = _real(path)
     try:
         files = [file for file in real.parent.iterdir() if file.name.startswith(f"{real.name}{_ASIDE}")]
@@ -255,9 +265,9 @@ def set_aside_before(path: Path) -> list[Path]:
 
 
 def _real(path: Path) -> Path:
-    """Return ``path`` with links resolved. So a link to another disk stays, and its target is renamed.
+    """Return ``path`` with links resolved; a loop of links raises no error.
 
-    A loop of links raises no error.
+    If the database is a link to a file on another disk, that file is renamed, and the link stays.
     """
     return Path(os.path.realpath(path))
 
@@ -270,7 +280,7 @@ def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
     """
     if not _real(path).is_file():
         return {}
-    # First with SQLite's write-ahead log, then without it. Neither changes the database or the log.
+    # Try with SQLite's write-ahead log first, then without it. Neither changes the database or the log.
     for how in ("mode=ro", "immutable=1"):
         with suppress(*_ERRORS), closing(_opened(path, how)) as source:
             source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -290,7 +300,8 @@ def _opened(path: Path, how: str) -> sqlite3.Connection:
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> int:
     """Copy a table into ``target``; return the number of copied rows.
 
-    Read it from its start to the first unreadable row, and then from its end backwards to such a row.
+    Read the table from its start. If a row is unreadable, continue from the end of the table backwards, until
+    a row is unreadable again.
     """
     key, columns = _columns(target, table)
     with suppress(*_ERRORS):

@@ -1,4 +1,8 @@
-"""Queries for recorded bans: those that contain a network, with their attempts, and all ended bans."""
+"""Queries for recorded bans.
+
+One returns the bans of a network and of networks around it, with their attempts. The other returns all ended
+bans.
+"""
 
 import enum
 from collections.abc import Iterator, Sequence

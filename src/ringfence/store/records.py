@@ -56,11 +56,17 @@ class Records:
         self._best_effort.write(lambda: self._bans.resume(bans, when))
 
     def removed_early(self, now: float) -> Iterable[Ended]:
-        """Return the bans that were removed or replaced, although their regular end is after ``now``."""
+        """Return the bans that were removed or replaced, although their regular end is after ``now``.
+
+        Return [] if they cannot be read.
+        """
         return self._best_effort.read(lambda: self._bans.removed_early(now), [])
 
     def not_removed(self) -> Iterable[Ended]:
-        """Return the bans that were neither removed nor replaced, including expired ones."""
+        """Return the bans that were neither removed nor replaced, including expired ones.
+
+        Return [] if they cannot be read.
+        """
         return self._best_effort.read(self._bans.not_removed, [])
 
     def clock(self) -> float | None:
@@ -68,7 +74,7 @@ class Records:
         return self._best_effort.read(self._bans.clock, None)
 
     def record_clock(self, offset: float, step: float, now: float) -> None:
-        """Call :meth:`BanTable.record_clock`, which is done when this returns."""
+        """Call :meth:`BanTable.record_clock` at once, in the caller's thread."""
         self._best_effort.write_now(lambda: self._bans.record_clock(offset, step, now))
 
     def queue_clock_record(self, offset: float, step: float, now: float) -> None:
@@ -78,10 +84,12 @@ class Records:
     def running(self, now: float) -> Iterator[tuple[Ban, AttemptCounts]]:
         """Yield the recorded bans that have time left, and the counts of attempts that led to each.
 
-        Invalid rows are left out. If the kernel still has such a ban, the daemon adopts it from there. If a
-        ban began after ``now``, the clock is slow (a host without a battery boots with a date in the past).
-        It is unknown whether such a ban is over. So it is yielded with ``now`` as its begin, and with its
-        full length.
+        Invalid rows are left out. (If the kernel still has the ban of an invalid row, the daemon adopts it
+        from there.)
+
+        If a ban began after ``now``, the clock is wrong: a host without a battery boots with a date in the
+        past. It is unknown whether such a ban is over. So it is yielded with ``now`` as its begin, and with
+        its full length.
         """
         unreadable = 0
         try:

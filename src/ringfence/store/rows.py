@@ -35,7 +35,7 @@ ATTEMPT = (
 INVALID_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 """Exceptions that an invalid row causes.
 
-Such a row was edited by hand, or damaged without SQLite's notice.
+Such a row was edited by hand, or damaged in a way that SQLite does not detect.
 """
 
 LAST = 253_402_300_799.0

@@ -1,4 +1,4 @@
-"""The database's schema: one migration script per version, each based on the one before."""
+"""The database's schema, as SQL scripts. Each one changes a database of one version to the next version."""
 
 SCHEMA = (
     """
@@ -128,6 +128,6 @@ SCHEMA = (
 """Script N, counted from 0, migrates a database of version N to version N + 1.
 
 Some columns have short names. ``entries.side`` is the kind of the list, and ``entries.what`` the value of the
-entry. ``friends.tie`` is the reason why an address is a friend. ``bans.made`` is the number of attempts.
-``timeline.turn`` is the number of the latest write to a slot.
+entry. ``friends.tie`` is the reason why an address is a friend. ``bans.made`` is the number of attempts. The
+writes to the timeline are numbered, and ``timeline.turn`` is the number of the latest write to a slot.
 """

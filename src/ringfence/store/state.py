@@ -1,4 +1,7 @@
-"""The tables of small values that a restart must not lose: the switch, facts by name, and log positions."""
+"""The tables of small values that a restart must not lose.
+
+They are: whether enforcement is switched off, short texts by name (*facts*), and positions in logs.
+"""
 
 from collections.abc import Mapping
 

@@ -45,7 +45,10 @@ class TopTable:
                 )
 
     def top(self, kind: str, since: float, most: int) -> list[Top]:
-        """Return at most ``most`` names: those with the most attempts since the hour of ``since``."""
+        """Return the ``most`` names with the most attempts, the highest number first.
+
+        Attempts count from the hour that contains ``since`` (seconds since the epoch).
+        """
         sql = (
             "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
             " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
@@ -55,7 +58,10 @@ class TopTable:
         return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
 
     def purge(self, now: float) -> None:
-        """Remove the hours that are too old, and from past hours all but the names with the most attempts."""
+        """Remove the hours that are older than KEEP_HOURS.
+
+        Of each other hour before the present one, keep the MOST_OF_HOUR accounts and as many addresses.
+        """
         hour = int(now // HOUR)
         with self._connection.transaction() as execute:
             execute("DELETE FROM tops WHERE hour < ?", (hour - KEEP_HOURS,))

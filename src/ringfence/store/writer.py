@@ -1,7 +1,7 @@
 """A thread for database writes, so that the disk never delays a ban.
 
-A commit takes 0.1 ms, but one in some hundred waits for the disk: up to 21 ms were measured while another
-program wrote much. An attacker sends 60 guesses in that time. So writes run in this thread, in order, while
+A commit takes 0.1 ms, but one in a few hundred waits for the disk: up to 21 ms were measured while another
+program wrote much. An attacker can send 60 guesses in 21 ms. So writes run in this thread, in order, while
 the event loop continues. The queue is limited: if ``MOST`` writes are waiting, a new one is refused and
 counted.
 """
@@ -14,7 +14,7 @@ from typing import Self
 import structlog
 
 MOST = 10_000
-"""The maximum number of waiting writes. Each is a ban with its attempts, some 3 KiB."""
+"""The maximum number of waiting writes. A write that records a ban with its attempts takes some 3 KiB."""
 
 
 class Writer:
