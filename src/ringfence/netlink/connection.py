@@ -1,7 +1,7 @@
-"""Requests to the kernel's nfnetlink subsystems: one request, its answers, a time limit, typed errors.
+"""Requests to the kernel over nfnetlink, the part of netlink for firewalls and the packet log.
 
-A plain socket is used instead of pyroute2, because it is faster. Measured with pyroute2 0.9.7, one element
-per request:
+Each request has a time limit, and each failure an exception class. A plain socket is used instead of
+pyroute2, because it is faster. Measured with pyroute2 0.9.7, one element per request:
 
     this module                                    5 µs (200 000 on one socket)
     ``AsyncIPSet.add`` within a running loop     167 µs
@@ -98,7 +98,7 @@ class NetlinkTooLongError(FirewallError):
 class NetlinkInterruptedError(FirewallError):
     """A list that was changed while the kernel wrote it. Entries may be missing or appear twice.
 
-    ``answers`` are the answers that arrived.
+    ``answers`` are those that arrived.
     """
 
     def __init__(self, answers: list[bytes]) -> None:
@@ -282,7 +282,7 @@ class NetlinkConnection:
         return refusals
 
     def _exchange(self, messages: Sequence[bytes]) -> tuple[list[bytes], bool]:
-        """Send a request once; return its answers, and whether something changed during a dump."""
+        """Send a request once. Return its answers, and whether the firewall changed while it was dumped."""
         connection = self._connected()
         self._next()
         sequence = _SEQUENCE.pack(self._sequence)
@@ -357,7 +357,7 @@ def _frames(datagram: bytes) -> Iterator[Frame]:
 
 
 def _answers(datagram: bytes, indexes: Mapping[int, int]) -> Iterator[tuple[int, Refusal | None]]:
-    """Yield for each answer to a batch its sequence number and the refusal; None if it is no refusal.
+    """Yield the sequence number of each answer to a batch, and its refusal; None if it reports success.
 
     ``indexes`` maps the sequence number of a message to its position in the batch.
     """
@@ -370,9 +370,9 @@ def _answers(datagram: bytes, indexes: Mapping[int, int]) -> Iterator[tuple[int,
 
 
 def _refusal(index: int, code: int, datagram: bytes, frame: Frame) -> Refusal:
-    """Parse a refusal with the kernel's position and text, if it has them.
+    """Parse a refusal, with the kernel's position and text if it has them.
 
-    They are attributes after the header of the request, which an error repeats.
+    An error message repeats the header of the request. Position and text are attributes after that header.
     """
     if not frame.flags & NLM_F_ACK_TLVS:
         return Refusal(index, code)
@@ -388,8 +388,9 @@ def _refusal(index: int, code: int, datagram: bytes, frame: Frame) -> Refusal:
 def _collect_answers(datagram: bytes, sequence: int, answers: list[bytes]) -> tuple[bool, bool]:
     """Append the answers in one datagram to ``answers``.
 
-    Return whether the request is finished, and whether a message is marked NLM_F_DUMP_INTR. Only the last
-    message of a dump may have the mark. Answers to earlier requests (of an abandoned dump) are skipped.
+    Return whether the request is finished, and whether a message is marked NLM_F_DUMP_INTR. The mark means
+    that something changed during the dump; the kernel may set it in the last message only. Answers to earlier
+    requests (of an abandoned dump) are skipped. Raise NetlinkError if the kernel refused the request.
     """
     interrupted = False
     for frame in _frames(datagram):

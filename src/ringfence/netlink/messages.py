@@ -55,7 +55,7 @@ class Frame(NamedTuple):
 
 
 def frames(datagram: bytes) -> Iterator[Frame]:
-    """Split a datagram into messages; raise NetlinkMessageError at one that does not end within it."""
+    """Split a datagram into messages; raise NetlinkMessageError if the length of one is invalid."""
     position, size = 0, len(datagram)
     while position < size:
         if size - position < FRAME.size:
@@ -81,7 +81,10 @@ def result_of(datagram: bytes, frame: Frame) -> int | None:
 
 
 def attributes(buffer: _Buffer) -> Iterator[tuple[int, _Buffer]]:
-    """Yield the type and the value of each attribute in ``buffer``; the type is without flags."""
+    """Yield the type (without its flags) and the value of each attribute in ``buffer``.
+
+    Raise NetlinkMessageError if an attribute does not end within the buffer.
+    """
     position, size = 0, len(buffer)
     while position < size:
         if size - position < ATTRIBUTE.size:

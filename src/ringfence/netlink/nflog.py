@@ -74,7 +74,10 @@ def bind_request(group: int) -> bytes:
 
 
 def read_datagram(received: bytes) -> Iterator[Acknowledged | Logged | None]:
-    """Parse one datagram of the kernel, message by message; yield None for an invalid message."""
+    """Parse one datagram of the kernel, message by message.
+
+    Yield None for an invalid message. Messages of other types are skipped.
+    """
     try:
         for frame in frames(received):
             if frame.kind == _PACKET:

@@ -1,7 +1,7 @@
 """The TCP and UDP sockets of this network namespace, as the kernel lists them (NETLINK_SOCK_DIAG).
 
-No capability is needed. The list is read while guesses arrive, so parsing must be fast. Of each socket only
-the values that the caller needs are parsed.
+No capability is needed. The list is read while guesses arrive, so parsing must be fast. Therefore addresses
+and ports stay bytes, and the received bytes are parsed only when the caller asks for them.
 """
 
 import socket
@@ -50,8 +50,8 @@ class Socket(NamedTuple):
     """A socket of the list.
 
     Ports and addresses are bytes in network byte order; an IPv4 address is the first four bytes. ``uid`` is
-    the user that owns the socket, and ``inode`` its number in ``/proc/PID/fd``. ``received`` returns the
-    bytes that it received by TCP, None if unknown.
+    the user that owns the socket, and ``inode`` its number in ``/proc/PID/fd``. ``received`` is a function
+    that returns how many bytes the socket has received by TCP; None if unknown.
     """
 
     state: int
@@ -69,9 +69,9 @@ def sockets(
 ) -> Iterator[Socket]:
     """Yield the kernel's sockets of an IP version and a protocol, in these states (one bit each).
 
-    If sockets changed during the answer (NLM_F_DUMP_INTR), the list is requested again, a few times; the last
-    list is used as it is. ``Socket.received`` returns a number only with ``info``. Raises OSError, also if
-    the kernel has no list for this protocol.
+    If sockets change while the kernel sends the list (NLM_F_DUMP_INTR), it is requested again (at most three
+    requests in all). The third list is used even if sockets changed. ``Socket.received`` returns a number
+    only with ``info``. Raises OSError, also if the kernel has no list for this protocol.
     """
     rows: list[tuple[bytes, Frame]] = []
     extensions = 1 << (_INFO - 1) if info else 0
@@ -85,9 +85,9 @@ def sockets(
 
 
 def _listed(request: bytes, rows: list[tuple[bytes, Frame]]) -> bool:
-    """Request the list once, and append the message of each socket to ``rows``, with its datagram.
+    """Request the list once. For each socket, append its datagram and the frame of its message to ``rows``.
 
-    Return whether sockets changed during the answer (NLM_F_DUMP_INTR).
+    Return whether sockets changed while the kernel sent the list (NLM_F_DUMP_INTR).
     """
     marked = False
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
@@ -99,8 +99,8 @@ def _listed(request: bytes, rows: list[tuple[bytes, Frame]]) -> bool:
             for frame in frames(datagram):
                 marked |= frame.kind != NLMSG_ERROR and bool(frame.flags & NLM_F_DUMP_INTR)
                 if frame.kind in (NLMSG_ERROR, NLMSG_DONE):
-                    # The message that ends a dump may contain an error: the module of the protocol is not
-                    # loaded.
+                    # The message that ends a dump may contain an error, for example if the kernel module of
+                    # the protocol is not loaded.
                     if error := result_of(datagram, frame):
                         raise OSError(error, "sock_diag")
                     return marked
@@ -108,7 +108,7 @@ def _listed(request: bytes, rows: list[tuple[bytes, Frame]]) -> bool:
 
 
 def tcp_info(datagram: bytes, frame: Frame) -> memoryview:
-    """Return the ``struct tcp_info`` of a TCP socket's message, empty if it has none."""
+    """Return the ``struct tcp_info`` in the message of a TCP socket; empty if the message has none."""
     found = memoryview(datagram)[frame.start + ATTRIBUTES : frame.end]
     return next((value for kind, value in attributes(found) if kind == _INFO), found[:0])
 
