@@ -59,13 +59,17 @@ _OPTIONAL_COLUMNS = ("SINCE", "BAN", "PACKETS", "PROVEN")
 _OTHER_LINES = 4
 """Lines of the live list that show no ban: two headers, the number of further bans, and the cursor's line."""
 _MAX_INDENTED = 1_000_000
-"""Bytes. Longer JSON is printed unchanged in one line, because only scripts read it."""
+"""The size (bytes) from which JSON is printed in one line without indents. Only scripts read so much."""
 _PLAIN_FROM = 1_000
-"""Lists of at least so many bans are printed without a table: rich needs a minute for one of 100,000 rows."""
-_RENEWED_FROM = 2_000_000
-"""Seconds. The remaining time of a longer ban is computed from its record, not from the kernel's entry.
+"""The number of bans from which a list is printed without a table.
 
-The kernel keeps an entry for about 24 days at most, and the daemon renews the entries of longer bans.
+The library ``rich`` needs a minute for a table of 100,000 rows.
+"""
+_RENEWED_FROM = 2_000_000
+"""A remaining time in the kernel (seconds). Above it, the end of the ban is taken from the ban's record.
+
+An entry in the kernel lasts at most about 24 days. For a longer ban, the daemon renews the entry until the
+ban ends. So the remaining time of such an entry is not that of the ban.
 """
 
 Rows = list[dict[str, Any]]
@@ -170,7 +174,7 @@ def unban(
 
     networks = networks_from(addresses or [])
     settings, code = settings_or_defaults(config), 0
-    if allow:  # first, so that no ban comes in between
+    if allow:  # before the unban: otherwise a new ban could be placed between the two
         code = allow_entries(config, [format_network(network) for network in networks], "unban --allow")
     with errors_reported():
         if everything:
@@ -214,10 +218,11 @@ def _unban(settings: "Settings", networks: "Sequence[Network]", *, allowed: bool
 def _print_outcome(
     done: str, addresses: Sequence[str], networks: Sequence[str], problems: Sequence[str]
 ) -> None:
-    """Print the addresses that succeeded, as they were typed, and the problems of the others.
+    """Print the addresses that succeeded, as the user typed them, and the problems of the others.
 
-    ``done`` begins the line of those that succeeded, such as "unbanned". If there are problems, exit with the
-    code for a problem.
+    ``done`` begins the line of the addresses that succeeded, such as "unbanned". This line is left out if
+    none succeeded, or if it is unknown which ones did. If there are problems, exit with the code for a
+    problem.
     """
     failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
     # If a problem concerns several networks or none of them, it is unknown which ones succeeded.
@@ -231,7 +236,8 @@ def _print_outcome(
 def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
     """Print a hint after an empty list of bans.
 
-    Either nothing is dropped at present, or, if networks were requested, the deny list may contain them.
+    If enforcement is off, the hint says that nothing is dropped. Otherwise, if the user asked for networks,
+    it names the command that shows the deny list, because this list may contain them.
     """
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")
@@ -287,9 +293,10 @@ def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
 
 
 def _recorded(database: Path, now: float) -> "Ledger":
-    """Return the active bans of the database as a ledger, as the daemon has one in memory.
+    """Return the active bans that the database has, as a ledger (the daemon's table of bans in memory).
 
-    It is empty if there is no database, and incomplete if the database cannot be read to its end.
+    The ledger is empty if there is no database. If the database cannot be read completely, print the error,
+    and return the bans that could be read.
     """
     from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
@@ -314,7 +321,7 @@ def _no_bans_text(wanted: Sequence[str] | None) -> str:
 
 
 def _table(rows: Rows, *, without: int = 0) -> "Table":
-    """Return the table without the first ``without`` of the optional columns."""
+    """Return the table of bans. It lacks the first ``without`` columns of _OPTIONAL_COLUMNS."""
     from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
     table = plain_table()
@@ -347,7 +354,7 @@ def _left(row: dict[str, Any]) -> str:
     left = row["timeout"]
     if left is None:
         return "no end"
-    if left > _RENEWED_FROM and row["expires"]:  # longer than the kernel's limit: the daemon renews it
+    if left > _RENEWED_FROM and row["expires"]:  # the daemon renews the kernel's entry
         left = datetime.fromisoformat(row["expires"]).timestamp() - time.time()
     return format_duration(left)
 

@@ -76,7 +76,7 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
     from ringfence.cli.check_fail2ban import fail2ban_findings  # noqa: PLC0415 - loaded when the command runs
     from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
 
-    configure_logging(logging.CRITICAL)  # the findings already contain the messages that a connection logs
+    configure_logging(logging.CRITICAL)  # findings contain these messages: do not log them too
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
     report, daemon = _daemon_findings(settings)
@@ -135,7 +135,10 @@ def _closed_connections() -> Finding:
 
 
 def _logins() -> Finding:
-    """Check whether ringfence can read the addresses of logins on this host, which are then never banned."""
+    """Check whether ringfence can read from which addresses people are logged in to this host.
+
+    The daemon never bans these addresses.
+    """
     from ringfence.host.logins import why_no_logins  # noqa: PLC0415 - loaded when the command runs
 
     why = why_no_logins()
@@ -154,7 +157,8 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
     """
     from ringfence.daemon.paths import USER, may_read  # noqa: PLC0415 - loaded when the command runs
 
-    # Loaded without secrets: then ``ami.secret`` is only set if the secret is in the configuration itself.
+    # settings_from() reads no secret files here. So ``ami.secret`` is set only if the configuration itself
+    # contains the secret.
     written = [pbx.ami for pbx in settings_from(path).asterisk]
     files = [path] if any(ami.secret is not None for ami in written) else []
     files += [ami.secret_file for ami in written if ami.secret_file is not None]
@@ -200,7 +204,8 @@ async def _ami_findings(pbx: "AsteriskSettings") -> list[Finding]:
 async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) -> Finding:
     """Check whether the outgoing challenges are captured (the source "wire").
 
-    ``report`` is the daemon's status, which contains this. Without a daemon (None), try to open the capture.
+    ``report`` is the daemon's status, which contains the state of the capture. If it is None (no daemon
+    answers), try to open the capture here.
     """
     from ringfence.daemon.status import WITHOUT_WIRE  # noqa: PLC0415 - loaded when the command runs
 
@@ -221,7 +226,7 @@ async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) 
 def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
     """Check for each PBX with SIP proxies whether ringfence can know the addresses of their clients.
 
-    ``wire`` is the finding about the source "wire", which shows them.
+    Only the source "wire" shows these addresses. ``wire`` is the finding about this source.
     """
     from ringfence.host.listening import find_proxy_sockets  # noqa: PLC0415 - loaded when the command runs
     from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
@@ -239,7 +244,7 @@ def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
 
 
 async def _open_wire() -> tuple[str, str]:
-    """Open the kernel's packet log as the daemon does; return the state of this source, and its detail."""
+    """Open the capture of outgoing challenges as the daemon does; return its state, and a text about it."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded when the command runs
@@ -284,10 +289,10 @@ def _account_findings(
     *,
     hardening: bool,
 ) -> Iterator[Finding]:
-    """Check the Asterisk of this host by its console.
+    """Check the Asterisk of this host by its console and its files.
 
-    Checked are the rights of our manager user, whether each trunk is a friend or allowed, and whether an
-    account has the name of a decoy. With ``hardening``, Asterisk's settings are checked for weaknesses too.
+    Report which rights our manager user lacks, which trunks are neither friends nor allowed, and which decoys
+    are real accounts. With ``hardening``, report weaknesses of Asterisk's settings too.
     """
     from ringfence.audit.hardening import (  # noqa: PLC0415 - loaded when the command runs
         accounts_in_force,
@@ -317,9 +322,9 @@ def _account_findings(
 
 
 def _list_from_daemon(settings: "Settings", do: str, side: str = "") -> list[Mapping[str, Any]] | None:
-    """Return a list that the daemon has: the answer to the request ``do``. Return None if it fails.
+    """Send the request ``do`` to the daemon, and return its answer, a list; None if the request fails.
 
-    ``side`` is "allow" or "deny" for the request ``lists``.
+    ``side`` is "allow" or "deny" for the request ``lists``, and "" for other requests.
     """
     try:
         rows: list[Mapping[str, Any]] = ask(settings, do, side=side)

@@ -25,9 +25,10 @@ _FREEPBX_FIX = (
 def fail2ban_findings(
     folder: Path = FAIL2BAN, freepbx: Path = FREEPBX, proc: Path = PROC
 ) -> Iterator[Finding]:
-    """Report whether fail2ban guards Asterisk on this host. Yield nothing if fail2ban is not installed.
+    """Report whether fail2ban guards Asterisk on this host.
 
-    ``folder`` has fail2ban's configuration. The file ``freepbx`` exists only on a host with FreePBX.
+    Yield nothing if fail2ban neither runs nor has a configuration. ``folder`` has this configuration. The
+    file ``freepbx`` exists only on a host with FreePBX. ``proc`` is the folder /proc.
     """
     from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
 
@@ -54,12 +55,15 @@ def fail2ban_findings(
 
 
 def _fix(names: list[str]) -> str:
-    """Return the command that disables these jails, also after a restart of fail2ban."""
+    """Return a command that disables these jails permanently, so that a restart does not enable them."""
     text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in names)
     return f"printf '{text}' > {FAIL2BAN}/jail.d/zz-ringfence.local; fail2ban-client reload"
 
 
 def _runs(proc: Path) -> bool:
-    """Whether a fail2ban server runs in this network namespace, or in one that this user may not see."""
+    """Whether a fail2ban server runs in this network namespace.
+
+    A server whose namespace this user may not read counts too.
+    """
     here = network_of(proc=proc)
     return any(network_of(process, proc) in {"", here} for process in processes(_PROGRAM, proc))

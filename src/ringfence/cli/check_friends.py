@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ringfence.config.loader import Settings
 
 WIDEST = {4: 16, 6: 32}
-"""By IP version: the shortest prefix length that is suggested. No carrier needs a wider network."""
+"""The shortest prefix length of a suggested network, by IP version. No carrier needs a wider network."""
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 
 
@@ -60,8 +60,8 @@ def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> It
 def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[Finding]:
     """Report the decoys that are real accounts.
 
-    A decoy is an account of the rule ``decoy``. It should not exist, because one mistyped password for it
-    causes a ban.
+    A decoy is an account name in the settings of the rule ``decoy``. A real account must not be one, because
+    then one mistyped password of its phone causes a ban.
     """
     for name in sorted({*decoys} & {*accounts}):
         why = "is an account in Asterisk's files, so a mistyped password of it leads to a ban"
@@ -91,9 +91,10 @@ def _short(network: Network) -> str:
 
 
 def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
-    """Report which rights ``user``, our manager user, lacks. ``folder`` has Asterisk's configuration files.
+    """Report the rights that our manager user lacks. ``user`` is its name.
 
-    Yield nothing if the user lacks none, or if its rights are unknown.
+    ``folder`` has Asterisk's configuration files. Yield nothing if the user has all rights that it needs, or
+    if its rights are unknown.
     """
     from ringfence.audit.services import read_services  # noqa: PLC0415 - loaded when the command runs
 
@@ -115,8 +116,9 @@ def allowed_of(
 ) -> list[Network]:
     """Return the networks that need no suggestion: allowed ones, and trunks at which this PBX registers.
 
-    ``rows`` is the daemon's allow list; if it is None, the entries of the configuration are used. ``friends``
-    are the daemon's friends: they already contain the trunks at which this PBX registers.
+    ``rows`` is the daemon's allow list. If it is None, the allow list of the configuration is used.
+    ``friends`` are the daemon's friends, None if they are unknown. Only the friends of kind "trunk" are used:
+    these are the trunks at which this PBX registers.
     """
     from ringfence.lists.entries import parse_entry  # noqa: PLC0415 - loaded when the command runs
     from ringfence.model import FriendReason, ListKind, parse_network  # noqa: PLC0415 - loaded when the command runs

@@ -87,11 +87,11 @@ def _files(
 ) -> Iterator[tuple[Path | None, str]]:
     """Yield each log that is or should be read, with its problem; "" if it has none.
 
-    If a log is needed and none is found, yield None and the reason.
+    If a log is needed and none is found, yield None as the log, and the reason as its problem.
     """
     from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
 
-    if report is not None:  # the daemon's alarms already contain faults of a log
+    if report is not None:  # a log with a fault is left out: findings about the daemon report it
         prefix = f"{pbx.name}/log:"
         sources = [source for source in report["sources"] if source["name"].startswith(prefix)]
         yield from ((Path(s["name"].removeprefix(prefix)), "") for s in sources if s["state"] == "listening")
@@ -196,7 +196,10 @@ def _levels_in(path: Path) -> frozenset[str]:
 
 
 def _one(name: str, log: _Log) -> Finding:
-    """Report the levels of a log that is read. Levels with raw packets are a weakness."""
+    """Report the levels of a log that is read.
+
+    A level whose lines contain unchanged text of callers is a weakness: callers can forge lines with it.
+    """
     from ringfence.audit.asterisk import DUMPING  # noqa: PLC0415 - loaded when the command runs
 
     what, levels = f"{name}: log {log.path}", ", ".join(sorted(log.levels))

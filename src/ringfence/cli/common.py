@@ -116,9 +116,9 @@ def duration_from(option: str, text: str) -> float:
 
 
 def recorded_friends(database: Path) -> "list[Friend]":
-    """Return the current friends of the database; none if there is no file.
+    """Return the friends that the database has and whose time is not over; [] if there is no such file.
 
-    Raise StoreError if it cannot be read.
+    Raise StoreError if the database cannot be read.
     """
     from ringfence.detect.friends import MOST  # noqa: PLC0415 - loaded when a command runs
     from ringfence.store.database import Store  # noqa: PLC0415 - loaded when a command runs
@@ -141,7 +141,7 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
 
 
 def _with_times(settings: "Settings") -> "Settings":
-    """Return the settings unchanged. From now on, times are shown as they configure it (UTC or local)."""
+    """Let this command show times in UTC or in local time, as the settings say. Return the settings."""
     times.configure(settings.display.times)
     return settings
 
@@ -157,7 +157,7 @@ def print_config_errors(path: Path) -> None:
 def settings_or_defaults(path: Path) -> "Settings":
     """Load the configuration leniently: print its errors, and use defaults for the invalid parts.
 
-    An administrator who is locked out has no time to fix a file first.
+    So an administrator who is locked out can end a ban at once, without fixing the configuration first.
     """
     try:
         return settings_from(path)
@@ -190,7 +190,7 @@ def ask_daemon(
 
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
-    """Send a request as :func:`ask_daemon` does; return the answer as encoded JSON."""
+    """Send a request as :func:`ask_daemon` does; return the answer as JSON text that is not parsed."""
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 
     return _ask_with(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
@@ -246,7 +246,10 @@ def networks_from(texts: list[str]) -> "list[Network]":
 
 
 def zone_from(name: str) -> "tzinfo | None":
-    """Return the time zone of ``--timezone``; None if the option is absent (``name`` is empty)."""
+    """Return the time zone of ``--timezone``; None if the option is absent (``name`` is empty).
+
+    End with a usage error if there is no such time zone.
+    """
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - loaded when a command runs
 
     try:

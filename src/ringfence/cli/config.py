@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ringfence.config.keys import KeyPath
 
 _WIDEST = 48
-"""The maximum width (columns) at which the origins of a table are aligned, to the right of the values.
+"""The maximum width (columns) of a line ``key = value`` whose origin is aligned with those of other lines.
 
-The origin of a longer value stands directly after it.
+After a longer line, the origin follows directly. The origin of a value is printed as a comment.
 """
 
 FileArgument = Annotated[
@@ -104,8 +104,7 @@ def _written(value: "Value") -> str:
 def _toml(value: bool | int | str | list[str]) -> str:
     """Return a value as TOML.
 
-    For these types, TOML and JSON are equal. The only exception are characters beyond ASCII, which TOML does
-    not escape as JSON does.
+    For these types, JSON is also valid TOML, if characters beyond ASCII are not escaped.
     """
     return json.dumps(value, ensure_ascii=False)
 

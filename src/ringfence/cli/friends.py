@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-_BATCH = 2_000  # friends for each request: half a megabyte
+_BATCH = 2_000  # friends in one request, about half a megabyte
 _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
 _PLAIN_FROM = 2_000  # rows; longer lists are printed without a table, because rich needs a second for it
@@ -139,7 +139,10 @@ def friends_forget(
 
 
 def _rows(path: Path) -> tuple[Rows, str]:
-    """Return every reason of every friend, and a note, which is "" if the daemon answered."""
+    """Return a row for each reason why an address is a friend, and a note; "" if the daemon answered.
+
+    Without a daemon, the rows come from its database.
+    """
     try:
         return cast("Rows", ask_daemon(path, "friends")), ""
     except DaemonUnreachableError:

@@ -6,12 +6,12 @@ import typer.core
 
 
 class HintingGroup(typer.core.TyperGroup):
-    """A group of commands. For an unknown command, its error message suggests the one that was meant."""
+    """A group of commands. Its error message for an unknown command suggests the one that was meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own copies of click's types
-        """Find the command that is the first of ``args``. If there is none, end with a usage error.
+        """Find the command whose name is the first of ``args``. End with a usage error if there is none.
 
-        The error contains a suggestion if possible. ``ctx`` is click's context.
+        The error contains a suggestion if possible. ``ctx`` is the context of click, typer's base.
         """
         if args and self.get_command(ctx, args[0]) is None:
             suggestion = _suggestion(ctx.command_path, str(ctx.info_name), args[0])
@@ -23,8 +23,8 @@ class HintingGroup(typer.core.TyperGroup):
 def _suggestion(path: str, name: str, word: str) -> str:
     """Return the command line that the user probably meant; "" if it cannot be guessed.
 
-    ``word`` was typed in the place of a command, and is none. ``path`` is the command line before ``word``
-    (``ringfence allow``), and ``name`` its last word (``allow``).
+    The user typed ``word`` where a command is expected. ``path`` is the command line before ``word``
+    (``ringfence allow``), and ``name`` is the last word of ``path`` (``allow``).
     """
     from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded only for an error
 

@@ -52,7 +52,10 @@ def history(
 
 
 def _found(path: Path, seconds: float) -> Mapping[str, Any]:
-    """Return the history from the daemon, or from the database if the daemon does not run."""
+    """Return the history from the daemon, or from the database if the daemon does not run.
+
+    Raise DaemonUnreachableError if there is no database either.
+    """
     try:
         found: Mapping[str, Any] = ask_daemon(path, "history", seconds=seconds)
     except DaemonUnreachableError:
@@ -69,8 +72,9 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
 
 
 def text_form(width: int = 80) -> TextForm:
-    """Return the form in which this process writes reports, with lines of ``width`` columns.
+    """Return how a report is written to standard output, with lines of ``width`` columns.
 
-    It depends on the encoding of standard output, and on whether times are shown in UTC or local.
+    Charts use block characters if the encoding of standard output has them. Times are in UTC or local, as the
+    user chose.
     """
     return TextForm(has_blocks(sys.stdout.encoding), width, times.zone(), times.short_time)

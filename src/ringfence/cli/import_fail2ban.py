@@ -111,8 +111,8 @@ def _files(pattern: str) -> list[str]:
 def take_over_from(folder: Path, names: "Sequence[str]", config: Path) -> int:
     """Let the daemon take over the bans of the jails ``names``; print the problems, and return their number.
 
-    ``folder`` has fail2ban's configuration, which also names its database. Without a database, there is
-    nothing to take over.
+    ``folder`` has fail2ban's configuration, which names fail2ban's database. Return 0 if there is no
+    database, because then there are no bans to take over.
     """
     from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
 
@@ -162,7 +162,7 @@ def _without_friends(
 ) -> "Sequence[Fail2banBan]":
     """Return the bans that cover no friend; with ``force`` all bans. Print the friends that bans cover.
 
-    ``friends`` has the accounts of each friend's address.
+    ``friends`` maps the address of each friend to its accounts.
     """
     from ringfence.model import format_network, printable  # noqa: PLC0415 - loaded when the command runs
 
@@ -225,9 +225,10 @@ def _list(bans: "Sequence[Fail2banBan]") -> None:
 
 
 def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
-    """Let the daemon ban each network for its remaining time, unless it already bans it for longer.
+    """Let the daemon ban each network for the remaining time of fail2ban's ban.
 
-    Print how many were taken over. Return the number of bans that the daemon refused.
+    A network that ringfence already bans for at least as long is left out. Print how many bans were taken
+    over. Return the number of bans that the daemon refused.
     """
     from ringfence.config.converters import MAX_DURATION  # noqa: PLC0415 - loaded when the command runs
 
@@ -270,9 +271,10 @@ def _banned_until(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
 
 
 def _batches(bans: "Sequence[Fail2banBan]") -> "Iterator[tuple[str, float, list[str]]]":
-    """Group the bans of each jail that end at the same time, because one request has one length and reason.
+    """Group bans into batches, one for each request to the daemon.
 
-    Yield the jail, the end (seconds since the epoch) and at most BATCH networks.
+    All bans of a request have the same length and the same reason. So a batch has only bans of one jail that
+    end at the same time. Yield the jail, the end (seconds since the epoch) and at most BATCH networks.
     """
     gathered: dict[tuple[str, float], list[str]] = {}
     for ban in bans:

@@ -9,11 +9,11 @@ from typing import IO
 
 _FIX = re.compile("; (?=fix: )")
 _PIPE = 1_000_000
-"""A width in columns that no line reaches."""
+"""The width (columns) for a pipe or a file. It is so large that no line is wrapped."""
 
 
 def width_of(stream: IO[str]) -> int:
-    """Return the width of the terminal ``stream`` in columns; for a pipe or file, more than any line has."""
+    """Return the width of the terminal ``stream`` in columns; for a pipe or file, _PIPE."""
     return shutil.get_terminal_size().columns if stream.isatty() else _PIPE
 
 

@@ -45,7 +45,7 @@ _OPTIONAL_COLUMNS = ("ADDED", "FROM", "ENDS")
 _NARROWEST_NOTE = 12
 """The minimum width (columns) of the column NOTE. Optional columns are left out to keep it."""
 _MAX_UNBROKEN = 48
-"""The maximum width (columns) of a column whose texts are not wrapped. No IPv6 network is wider."""
+"""The maximum width (columns) of a table column whose texts are never wrapped. No IPv6 network is wider."""
 _RESOLVE_TIMEOUT = 3.0  # seconds
 _POLL_INTERVAL = 0.2
 ALLOW, DENY = "allow", "deny"
@@ -256,9 +256,10 @@ def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, f
 
 
 def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
-    """Print a warning for each new entry with a surprising effect: a denied friend, or an unknown host name.
+    """Print a warning for each new entry that is probably a mistake.
 
-    A host name is unknown if the DNS returns no address for it within some seconds.
+    This is an entry of the deny list that denies a friend, or a host name for which the DNS returns no
+    address within _RESOLVE_TIMEOUT. ``done`` are the new entries.
     """
     from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded when the command runs
 
@@ -288,7 +289,10 @@ def _country(text: str) -> str:
 
 
 def _origin(file: str) -> str:
-    """Return the text by which the list names a file as the origin of entries: its absolute path."""
+    """Return the origin of the entries that are imported from ``file``: its absolute path.
+
+    For standard input, return STANDARD_INPUT.
+    """
     return STANDARD_INPUT if file in {"-", STANDARD_INPUT} else str(Path(file).absolute())
 
 
@@ -390,7 +394,10 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
 
 
 def _table(columns: "Mapping[str, list[str]]") -> "Table":
-    """Return the table of a list. Only notes and very long texts may wrap, so that others can be copied."""
+    """Return the table of a list.
+
+    Only notes and columns with very long texts are wrapped, so that all other texts can be copied.
+    """
     from ringfence.cli.screen import plain_table, words  # noqa: PLC0415 - loaded when the command runs
 
     table = plain_table()

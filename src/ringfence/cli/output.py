@@ -35,14 +35,20 @@ def echo_json(value: object, *, indent: int | None = 2) -> None:
 
 
 def echo_encoded(encoded: bytes) -> None:
-    """Print JSON as the daemon has encoded it. If it contains other than printable ASCII, encode it again."""
+    """Print JSON as the daemon has encoded it.
+
+    If it contains anything but printable ASCII, it is encoded again, so that such characters are escaped.
+    """
     if not (encoded.isascii() and encoded.decode("ascii").isprintable()):
         encoded = json.dumps(json.loads(encoded)).encode()
     sys.stdout.buffer.write(encoded + b"\n")
 
 
 def echo_document(text: str) -> None:
-    """Print a text of several lines, such as a configuration. It is always encoded in UTF-8."""
+    """Print a text of several lines, such as a configuration. It is always encoded in UTF-8.
+
+    Unprintable characters are escaped, except line ends.
+    """
     from ringfence.model import printable  # noqa: PLC0415 - loaded when a command runs
 
     typer.echo("\n".join(map(printable, text.split("\n"))).encode(), nl=False)

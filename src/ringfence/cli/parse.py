@@ -34,9 +34,9 @@ CHUNK = 256 * 1024
 PATTERN = "pattern"
 MAX_ADDRESSES = 100_000
 MAX_FOREIGN = 10_000
-"""The number of lines at the beginning of a file that are searched for one of Asterisk.
+"""The number of lines at the beginning of a file that are searched for a line of Asterisk.
 
-If none of them is from Asterisk, the file is refused. So is a shorter file without any such line.
+If none is found, the file is refused. A shorter file is searched as a whole.
 """
 MAX_SHOWN = 300
 """The maximum number of bytes that are shown of a line that could not be parsed."""
@@ -93,9 +93,9 @@ def parse(
 
 
 class _Lines:
-    """The beginnings of the lines that were read and may still be shown, by line number.
+    """Lines that were read and may still be shown, by line number.
 
-    Of each line, at most MAX_SHOWN bytes are kept.
+    Of each line, only the first MAX_SHOWN bytes are kept.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ def _custom(pattern: str) -> "Custom":
 def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
     """Return the time zone that the configuration sets for ``log``; None for this host's time zone.
 
-    If no log paths are configured, there is only one PBX, and the log is taken for its log.
+    A PBX without configured log paths is the only PBX. Then ``log`` is taken for one of its logs.
     """
     if not config.exists():
         return None
@@ -187,9 +187,9 @@ def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
 def _open_log(name: str) -> "Iterator[tuple[Callable[[int], bytes], float]]":
     """Open a log; yield a function that reads from it, and the time of its last change.
 
-    The argument of the function is the maximum number of bytes. The time is in seconds since the epoch; it
-    gives the year for dates without one, because no line was written later. After the block, raise
-    SourceError if the file is compressed and its end is missing.
+    The argument of the function is the maximum number of bytes. The time is in seconds since the epoch; for
+    standard input, it is the present time. Dates without a year get their year from it, because no line was
+    written later. After the block, raise SourceError if the file is compressed and its end is missing.
     """
     if name == "-":
         yield sys.stdin.buffer.read1, time.time()  # type: ignore[union-attr]
@@ -213,11 +213,11 @@ def _read(
 
 
 def _only_asterisk(found: "Iterator[list[LineResult]]", file: str) -> "Iterator[list[LineResult]]":
-    """Pass on the results of all lines, if one of the first lines may have been written by Asterisk.
+    """Yield ``found`` (the results of all lines) unchanged, if ``file`` may be a log of Asterisk.
 
-    ``file`` is the name for messages. If none of the first lines (MAX_FOREIGN or a few more, or all of a
-    shorter file) is Asterisk's, print one error and exit. Otherwise a wrong file would cause a message for
-    each line. An empty file is not an error.
+    If Asterisk wrote none of the first lines, print one error and exit, because a wrong file would otherwise
+    cause a message for each line. The first lines are MAX_FOREIGN or a few more, or all of a shorter file. An
+    empty file is not an error.
     """
     from ringfence.parse.line_result import Reason  # noqa: PLC0415 - loaded when the command runs
 

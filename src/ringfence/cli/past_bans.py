@@ -21,7 +21,7 @@ _OPTIONAL_COLUMNS = ("BAN", "AFTER", "SINCE")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
 _MAX_ACCOUNT = 12
 _PLAIN_FROM = 1_000
-"""Lists of at least so many bans are printed without a table."""
+"""The number of bans from which a list is printed without a table, because a large table takes long."""
 
 Rows = list[dict[str, Any]]
 
@@ -51,7 +51,10 @@ def show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, as
 
 
 def account_cell(row: dict[str, Any]) -> str:
-    """Return the account of a ban, and how many further accounts its attempts tried: ``204 +3``."""
+    """Return the account of a ban, and how many further accounts its attempts tried: ``204 +3``.
+
+    A long account is cut. Return "-" if the ban has no account.
+    """
     if not row["account"]:
         return "-"
     more = f" +{row['accounts'] - 1}" if row["accounts"] > 1 else ""
@@ -61,7 +64,10 @@ def account_cell(row: dict[str, Any]) -> str:
 
 
 def rule_cell(row: dict[str, Any]) -> str:
-    """Return the rule of a ban, and the ban's scope unless it blocks all packets."""
+    """Return the rule of a ban. If the ban does not block all packets, its scope follows in brackets.
+
+    Return "?" as the rule if it is unknown.
+    """
     rule = row["rule"] or "?"
     return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
 
@@ -109,7 +115,7 @@ def _lasted(row: dict[str, Any]) -> str:
 
 
 def _table(rows: Rows, without: int) -> "Table":
-    """Return the table without the first ``without`` of the optional columns."""
+    """Return the table of bans. It lacks the first ``without`` columns of _OPTIONAL_COLUMNS."""
     from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
 
     left_out = _OPTIONAL_COLUMNS[:without]

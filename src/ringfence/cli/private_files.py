@@ -12,9 +12,9 @@ _DEVICES = (Path("/dev"), Path("/proc"))
 def write_private(file: Path, text: str) -> None:
     """Write a file that only its owner can read; raise OSError if this is impossible.
 
-    A file of this name is replaced in one step, so that a failure leaves the old one. If the name is a
-    symbolic link, the link is replaced and not its target. What is no regular file, such as ``/dev/stdout``,
-    is written directly.
+    An existing file is replaced in one step: if that fails, the old file stays. If ``file`` is a symbolic
+    link, the link is replaced and not its target. A device or a pipe, such as ``/dev/stdout``, is written
+    directly.
     """
     if _is_special(file):
         file.write_text(text, "utf-8")
@@ -33,7 +33,11 @@ def write_private(file: Path, text: str) -> None:
 
 
 def _is_special(file: Path) -> bool:
-    """Whether a name is that of a device, a pipe or a folder. ``/dev/stdout`` is a link below ``/proc``."""
+    """Whether a path is a device, a pipe or a folder, so that it cannot be replaced by a file.
+
+    Everything directly in ``/dev`` or below ``/proc`` counts as such. So ``/dev/stdout`` does, which is a
+    link.
+    """
     folder = file.parent.resolve()
     if folder == _DEVICES[0] or folder.is_relative_to(_DEVICES[1]):
         return True

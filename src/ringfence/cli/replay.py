@@ -121,9 +121,10 @@ def _plan_of(
 ) -> "tuple[str, tzinfo | None, tuple[Custom, ...]]":
     """Return the name of the Asterisk that wrote the log ``path``, the log's time zone, and line patterns.
 
-    The time zone is ``zone`` if that is given, else the configured one. If None is returned, it is this
-    host's. The patterns are the administrator's own, from the configuration. A log that is not configured is
-    taken for one of the first PBX. Without ``settings``, return a default name, ``zone``, and no patterns.
+    The time zone is ``zone`` if that is given, else the configured one; None means that of this host. The
+    patterns are the administrator's own, from the configuration. A log that the configuration does not name
+    is taken for a log of the first PBX. Without ``settings``, return a default name, ``zone``, and no
+    patterns.
     """
     if settings is None:
         return ASTERISK, zone, ()
@@ -153,7 +154,8 @@ def _replayed(inputs: "Sequence[ReplayInput]", settings: "Settings | None") -> "
 def _bar(size: int) -> "Iterator[Callable[[int], None]]":
     """Show a progress bar while the block runs, if standard error is a terminal.
 
-    Yield a function that is called with the number of bytes read so far, of ``size``.
+    ``size`` is the number of bytes to read. Yield a function, which the block calls with the number of bytes
+    that are read so far.
     """
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -184,9 +186,10 @@ def _bar(size: int) -> "Iterator[Callable[[int], None]]":
 
 
 def _order(row: "AddressOutcome") -> tuple[bool, bool, float, int]:
-    """Return a sort key: addresses that logged in after a ban come first, then the other banned ones.
+    """Return a sort key for addresses.
 
-    Banned addresses are sorted by the time of their first ban. Then come the others, by their attempts.
+    Addresses that logged in after a ban come first, then the other banned ones; both are sorted by the time
+    of the first ban. Addresses without a ban come last, those with the most attempts first.
     """
     return not row.later_succeeded, not row.bans, row.bans[0] if row.bans else 0.0, -row.attempts
 

@@ -60,8 +60,8 @@ class SetupRun:
     def setup(self) -> bool:
         """Show the changes, make them if the administrator agrees, and test the result by a failed login.
 
-        If an error ends the run, or it is interrupted, the state before the run is restored. A failed test is
-        not an error.
+        If an error or a signal ends the run, the state before the run is restored. If only the test fails,
+        the changes stay, and False is returned.
         """
         if self._paths.config.exists():
             settings_from(self._paths.config)  # raises if it has mistakes
@@ -91,7 +91,8 @@ class SetupRun:
         _require_root()
         record = read_journal(self._paths.state)
         if record == JournalRecord():
-            if self._paths.state.exists() and not self._dry_run:  # left by a run that was killed at its start
+            if self._paths.state.exists() and not self._dry_run:  # a run was killed at its start
+                # Opening an empty journal removes its folder.
                 with open_journal(self._paths.state):
                     pass
             echo("There is nothing to undo: setup has changed nothing on this host.")
@@ -236,7 +237,10 @@ def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block for the signals that end a run, so that it can restore files."""
+    """Let the signals that end a run raise KeyboardInterrupt in the block.
+
+    So the caller can restore the files before the run ends.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -247,7 +251,10 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore the signals that end a run while the block runs: it restores files."""
+    """Ignore the signals that end a run while the block runs.
+
+    The block restores files, and must not be interrupted.
+    """
     with _handled(signal.SIG_IGN):
         yield
 

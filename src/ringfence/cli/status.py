@@ -60,7 +60,7 @@ def _print(report: dict[str, Any]) -> None:
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
     verified = "verified" if firewall["verified"] else "not verified"
     state = f"enforcing, {verified}" + (f" ({guarded})" if guarded else "")
-    if not firewall["enforcing"]:  # the rules are removed, so earlier results mean nothing
+    if not firewall["enforcing"]:  # without rules, the results of the probe mean nothing
         state = "nothing is dropped"
     screen.show(f"firewall  {firewall['backend']}: {state}", indent=_LABEL)
     for line in _untested(firewall["untried"] if firewall["enforcing"] else ()):
@@ -111,9 +111,10 @@ def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
 
 
 def _untested(checks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for each reason why the probe at the start could not test a ban.
+    """Yield a line for each reason why the probe could not test a ban.
 
-    The probe bans an address of its own for a moment, to test in which directions its packets are dropped.
+    At its start, the daemon tests the firewall with this probe: it bans a test address for a moment, and
+    checks that packets from and to this address are dropped. ``checks`` are the tests that were impossible.
     """
     directions: dict[tuple[int, str], list[str]] = {}
     for check in checks:

@@ -58,21 +58,22 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _remove_leftovers(settings: "Settings") -> None:
-    """Remove the rules of other backends than the daemon's, if there are any.
+    """Remove rules of ringfence that another firewall backend than the daemon's has set, if there are any.
 
-    This process does it, because the daemon may lack the rights that another backend needs.
+    This command removes them itself, because the daemon may lack the rights that another backend needs.
     """
     from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - loaded when the command runs
 
     backend: str = ask(settings, "status")["firewall"]["backend"]
-    if backend != "memory":  # a dry run leaves the kernel alone
+    if backend != "memory":  # this backend is a dry run, which never changes the kernel
         flush_other_backends(backend)
 
 
 def _off_without_daemon(settings: "Settings") -> None:
     """Switch off without the daemon.
 
-    The state is recorded first: a daemon that runs but does not answer would otherwise restore the rules.
+    "Switched off" is recorded before the rules are removed. Otherwise a daemon that runs but does not answer
+    would restore them.
     """
     from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - loaded when the command runs
 

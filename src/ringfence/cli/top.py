@@ -121,7 +121,7 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _live(path: Path) -> None:
-    """Show the live display until ``q`` or Ctrl-C is pressed. Without a terminal, print it once."""
+    """Show the live display until ``q`` or Ctrl-C is pressed. If the output is no terminal, print it once."""
     from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
 
     to = Screen()
@@ -174,7 +174,7 @@ def _handle(key: str, state: dict[str, str]) -> bool:
 
 
 class Keys:
-    """The keys that the user presses. ``descriptor`` is the terminal's; None without a terminal."""
+    """The keys that the user presses. ``descriptor`` is that of the terminal; None without a terminal."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ringfence.model import Network
 
 _MAX_SHOWN = 20
-"""The maximum number of attempts that are shown; the latest ones."""
+"""The maximum number of attempts that are shown (the latest ones). The same limit applies to past bans."""
 
 _ACCOUNT = 40  # columns
 _SOURCES = "ami log notice journal wire"
@@ -44,9 +44,9 @@ _LEFT_OUT: "tuple[frozenset[str], ...]" = (
     frozenset({"date", "BY"}),
     frozenset({"date", "BY", "SOURCES"}),
 )
-"""Sets of columns that the table leaves out. The first set with which the table fits the screen is used.
+"""Sets of columns that the table of attempts may leave out. The first set that makes it fit is used.
 
-``date`` stands for the date in the column of times.
+``date`` is not a column: it means that the column of times shows no dates.
 """
 
 Document = dict[str, Any]
@@ -141,7 +141,7 @@ def _lines(found: Document) -> "Iterator[tuple[str, str]]":
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])
     yield from _friends(found)
-    out = found["verdict"] in {"banned", "denied"}  # then it does not matter that friends are not limited
+    out = found["verdict"] in {"banned", "denied"}  # its packets are dropped, limited or not
     lists = [name for name, contains in found["kernel_lists"].items() if contains]
     effects = [_KERNEL_LISTS[name] for name in lists if not (out and name == "friends")]
     if effects:

@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def account_facts(path: Path, account: str) -> Document:
-    """Return the facts of ``account`` as JSON, from the daemon, or without a daemon from its database."""
+    """Return the facts about ``account`` as a JSON object, from the daemon or, without one, its database."""
     try:
         found: Document = ask_daemon(path, "why_account", account=account)
     except DaemonUnreachableError:
