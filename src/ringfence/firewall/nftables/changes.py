@@ -10,8 +10,9 @@ room either. So a full set costs one additional transaction, not one for each el
 
 Since kernel 6.12, an element that is added again gets the new timeout. Older kernels change nothing then.
 There an element is added with NLM_F_EXCL. If it exists already, its message is sent again as add, delete and
-add; the element then counts packets from 0. Since kernel 6.3 the removal of an absent element is not an
-error. On older kernels it is added, if absent, and deleted in the same transaction.
+add; the element then counts packets from 0. To remove an absent element is an error, unless the message is
+DESTROYSETELEM (kernel 6.3), which is used from kernel 6.12 on. On older kernels, each element is first added
+in the same transaction, so that it exists.
 """
 
 import errno
@@ -274,8 +275,8 @@ class Changes:
         """Return the changes to send again to a full set; store the outcomes of the others.
 
         ``index`` is the position in the group of the first change without room. The changes before it are
-        sent again. A later change is sent again only if its network is in the set already, or is one of
-        theirs.
+        sent again. Any other change is sent again only if its network is in the set already, or if a change
+        before ``index`` has the same network.
         """
         kept = list(group.numbers[:index])
         known = {self._batch[number].network for number in kept}

@@ -36,7 +36,7 @@ def read_counters(kernel: NetlinkConnection) -> Counters:
 
 
 def read_flooders(kernel: NetlinkConnection) -> list[Flooder]:
-    """Return the sources that were over the limit within the last seconds."""
+    """Return the sources that were over the limit within the last ten seconds."""
     return [
         flooder
         for version in VERSIONS
@@ -47,9 +47,9 @@ def read_flooders(kernel: NetlinkConnection) -> list[Flooder]:
 
 
 def total_bans(heads: Iterable[NftSetHeader]) -> int | None:
-    """Return the number of bans in the kernel, from the headers of all its sets.
+    """Return the number of bans in the kernel; None if the kernel does not count elements (before 6.16).
 
-    None if the kernel does not count the elements of a set (before 6.16).
+    ``heads`` are the headers of all our sets.
     """
     numbers = [head.elements for head in heads if BanSet.parse(head.name) is not None]
     known = [number for number in numbers if number is not None]

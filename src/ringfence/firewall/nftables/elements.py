@@ -6,13 +6,14 @@ elements are 62 400 bytes. A transaction holds no more than that either, because
 0.48 s in a single one. If there is a listener, the kernel also writes a notification of 8 kB for each
 element, and keeps them all until the end of the transaction.
 
-Timeouts are milliseconds. The kernel accepts an element that is already in the set, unless the message is
-``exclusive``. Kernels before 6.12 do not change this element. Later ones set its new timeout, and keep its
-counter. To renew an element, the message contains the remaining time too (``NFTA_SET_ELEM_EXPIRATION``),
-because a timeout of the same length alone would change nothing.
+In a message, timeouts are in milliseconds. The kernel accepts an element that is already in the set, unless
+the message is ``exclusive``. Kernels before 6.12 do not change this element. Later ones set its new timeout,
+and keep its counter. To renew an element, the message contains the remaining time too
+(``NFTA_SET_ELEM_EXPIRATION``), because a timeout of the same length alone would change nothing.
 
 If the kernel refuses an element, it reports the position in the message at which it stopped. This position is
-within the bytes of that element. All elements of a message have the same size, so it gives the index.
+within the bytes of that element. All elements of a message have the same size, so the index of the element
+follows from the position.
 """
 
 import operator
@@ -62,8 +63,8 @@ _NO_TIMEOUT = float("inf")
 class ElementLayout:
     """The layout of the elements of one message, which all have the same size.
 
-    ``timeout``: an element has a timeout. ``renewing``: it has its remaining time too. ``end``: it is not a
-    beginning of an interval, but the end of one.
+    ``timeout``: an element has a timeout. ``renewing``: it has its remaining time too. ``end``: it is the end
+    of an interval of addresses.
     """
 
     version: int
@@ -93,7 +94,8 @@ class ElementLayout:
 class _Writer:
     """An encoder for elements of one layout.
 
-    Only key and times differ between two elements, so one ``struct.pack`` encodes an element.
+    Two elements differ only in their key (the address) and their times, so one ``struct.pack`` encodes an
+    element.
     """
 
     def __init__(self, layout: ElementLayout) -> None:
@@ -151,8 +153,8 @@ def add(
     """Build one NEWSETELEM of at most MAX_ELEMENTS networks with their timeouts in seconds.
 
     All networks have the IP version and the prefix length of the set. ``exclusive``: the kernel refuses an
-    element that is already in the set (EEXIST). ``renewing``: such an element gets the new timeout (since
-    kernel 6.12).
+    element that is already in the set (EEXIST). ``renewing``: an element that is already in the set gets the
+    new timeout (since kernel 6.12).
     """
     version = elements[0][0].version
     write = _WRITERS[ElementLayout(version, timeout=True, renewing=renewing)].write
@@ -169,8 +171,8 @@ def add(
 def delete(table: str, name: str, networks: Sequence[Network], *, lenient: bool = False) -> bytes:
     """Build the message that removes at most MAX_ELEMENTS networks from a set.
 
-    If one is absent, the kernel refuses the message (ENOENT). ``lenient``: it does not (DESTROYSETELEM, since
-    kernel 6.3).
+    If a network is absent, the kernel refuses the message (ENOENT). ``lenient``: absent networks are not an
+    error (DESTROYSETELEM, since kernel 6.3).
     """
     write = _WRITERS[ElementLayout(networks[0].version)].write
     kind = MessageType.DESTROYSETELEM if lenient else MessageType.DELSETELEM
@@ -178,7 +180,7 @@ def delete(table: str, name: str, networks: Sequence[Network], *, lenient: bool 
 
 
 def query(table: str, name: str, network: Network) -> bytes:
-    """Build the query whether a network is in a set; the error is ENOENT if not."""
+    """Build the query for one element of a set; the error is ENOENT if the set lacks it."""
     element = _WRITERS[ElementLayout(network.version)].write([(network, 0)])
     return _elements(MessageType.GETSETELEM, 0, table, name, element)
 
@@ -284,8 +286,8 @@ def bans_of(answer: bytes, version: int, length: int, scope: Scope) -> Iterator[
 class _Reader:
     """A fast parser for elements in the kernel's usual layout: key, counter, timeout, time left.
 
-    It takes a third of the time that parsing attribute by attribute takes. In these answers the kernel does
-    not mark nested attributes as such.
+    It takes a third of the time that parsing attribute by attribute takes. Its headers lack the flag NESTED,
+    because the kernel does not set it in these answers.
     """
 
     def __init__(self, version: int) -> None:

@@ -1,8 +1,9 @@
 """Notices at once the changes that other programs make to nftables.
 
 The kernel reports every transaction with the netlink port of its author, and whether it changed our table
-(``watch.py``). After any transaction of another program the rules are *suspect*: they must be compared.
-Elements are reported as changed only if our table was changed.
+(``watch.py``). After any transaction of another program our rules are *suspect*, so they are read and
+compared: a transaction can change several tables, and not every change is read. The elements of our sets
+count as changed only if a change of our table was seen.
 
 During a large transaction of its own, ringfence does not listen, because the kernel would write 8 kB for each
 element to a listener. The kernel numbers every transaction (the generation). So the number shows afterwards
@@ -78,8 +79,8 @@ class ForeignChanges:
         """Return whether another program has changed our table since the last call, and forget it.
 
         If another program made a transaction while ringfence did not listen, it is unknown whether it changed
-        our table. Then it counts as a change only if the kernel does not count the elements of sets
-        (``counted`` is false), because otherwise their number shows the change.
+        our table. Such a transaction counts as a change only if ``counted`` is false: the kernel does not
+        count the elements of sets. If it does, their number shows the change.
         """
         changed = self._changed or (self._assumed and not counted)
         self._changed = self._assumed = False
@@ -89,8 +90,8 @@ class ForeignChanges:
     def unmonitored(self, size: int, commits: Callable[[], int] = lambda: 1) -> Iterator[None]:
         """Stop listening while the caller changes ``size`` elements, if these are more than CHUNK.
 
-        ``commits`` returns how many transactions the caller has made. If the kernel has counted more, another
-        program may have changed our table.
+        ``commits`` returns how many transactions the caller has made. If the kernel has counted another
+        number, another program may have changed our table.
         """
         if self._monitor is None or size <= CHUNK:
             yield

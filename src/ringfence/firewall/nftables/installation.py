@@ -3,8 +3,8 @@
 ``nft -f -`` writes them in one transaction of some five milliseconds. This happens at the start, after a
 change of the plan, after another program changed our table, when the first network of a prefix length is
 banned, and after a long network list was filled into its alternate set. All of these are rare, so they may
-start a process. Replaced rules leave the sets with all their elements. A table that exists at the start is
-adopted.
+start a process. When rules are replaced, the sets keep all their elements. A table that exists at the start
+is adopted.
 """
 
 from attrs import evolve, frozen
@@ -107,7 +107,8 @@ class Installation:
     def damage(self) -> str | None:
         """Return a message about what another program has changed in our table, None if nothing.
 
-        The table is read and compared only after a change that another program made to nftables.
+        The table is read and compared only if another program may have changed it since it was last found in
+        order.
         """
         if not self._foreign.suspect:
             return None
@@ -186,7 +187,10 @@ class Installation:
         self.table = evolve(table, state=self._write(rules))
 
     def _write(self, rules: Ruleset) -> TableState:
-        """Write ``rules`` and return the new state; try again if another program changes it in between."""
+        """Write ``rules`` and return the new state of the table.
+
+        If another program changes the table meanwhile, try again; raise FirewallError after three attempts.
+        """
         tool = find_nft()
         for _ in range(_TRIES):
             before, ports = read_state(self._kernel), []

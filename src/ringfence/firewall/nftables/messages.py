@@ -3,10 +3,11 @@
 The objects here are small: tables, chains, rules, headers of sets, named counters. ``elements.py`` has the
 messages for elements, of which there may be many.
 
-iptables-nft makes its table ``raw`` with the first rule, and has no command to delete it. So ringfence
-deletes an empty one after it has removed its iptables rules (:func:`delete_empty_table`). The kernel carries
-this batch out completely or not at all. It deletes each chain only if it has no rules, and the table only if
-it is empty (NLM_F_NONREC, kernel 4.20). The policy of a chain is not checked here.
+The ipset backend needs one deletion too. iptables-nft makes its table ``raw`` with the first rule, and has no
+command to delete it. So after ringfence has removed its iptables rules, it deletes the table if it is empty
+(:func:`delete_empty_table`). The kernel carries out this batch completely or not at all. It deletes only
+chains without rules, and only an empty table (NLM_F_NONREC, kernel 4.20). The caller checks the policies of
+the chains.
 
 The numbers of messages and attributes are the kernel's (``linux/netfilter/nf_tables.h``). Builders leave the
 sequence number 0; the connection replaces it.
@@ -111,7 +112,7 @@ class NftRule:
 
 @frozen
 class NftSetHeader:
-    """A set without its elements.
+    """The properties of a set.
 
     ``key_length`` is the size of a key in bytes, ``size`` the maximum number of elements (0: no maximum).
     ``timeout`` is the default timeout of an element in milliseconds. ``elements`` is the number of elements;
@@ -165,9 +166,9 @@ def delete_empty_table(
 def batch(*messages: bytes) -> tuple[bytes, ...]:
     """Combine messages into one transaction, which the kernel carries out completely or not at all.
 
-    Only the last message asks for an acknowledgement. The kernel reports a refused message in any case. It
-    reserves 768 bytes of the receive buffer for each answer, and the buffer often has room for only 277
-    answers (ENOBUFS).
+    Only the last message asks for an acknowledgement. Each answer takes 768 bytes of the receive buffer,
+    which often has room for only 277 answers (more end with ENOBUFS). The kernel reports a refused message in
+    any case.
     """
     *others, last = messages
     return (

@@ -17,13 +17,13 @@ administrator's own rules still see them.
   (``ip saddr & 255.255.255.0 @ban4_24``). Interval sets are not used for bans: they refuse overlaps, and
   listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each length costs one lookup for every
   packet. So only the common lengths have sets from the start. The set of any other length is made, with its
-  rules, at its first ban. ``size`` limits each set separately.
+  rules, at the first ban of such a length. ``size`` limits each set separately.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``contract.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
-* **Network lists** are interval sets. To replace a list whose contents in the kernel are unknown, an
-  alternate set is filled (``deny4_2``). One transaction then rewrites the rules with the alternate name and
-  deletes the first set.
+* **Network lists** are interval sets. To replace a long list whose contents in the kernel are unknown, a
+  second set is filled (``deny4_2``, the *alternate set*). Then one transaction makes the rules use the second
+  set, and deletes the first one.
 * **Scopes.** Sets such as ``ban4_32`` hold full bans. Sets such as ``asterisk4_32`` hold the bans of rules
   with ``scope = "sip"``: they apply to UDP and TCP from and to the SIP ports. Sets such as ``sip4_32`` hold
   *narrow* bans, whose evidence a forged datagram could have caused: they apply to UDP from and to the SIP
@@ -42,18 +42,19 @@ administrator's own rules still see them.
   apply to a container's own calls. It limits packets, and for TCP also bytes: its limits of rate and burst
   permit 300 bytes for each packet. One TCP segment may carry many guesses, and with GRO one packet of 64 kB
   more than a hundred, while no guess is shorter than 300 bytes. Its tables hold a million sources for ten
-  seconds. If a table is full, which forged sources can cause, new sources pass without a limit, and are
-  counted (``no_room``).
+  seconds. If a table is full (forged sources can fill it), packets of new sources pass without a limit, and
+  are counted (``no_room``).
 * **The log rules** copy packets whose payload begins with "SIP/2.0 401", 403 or 407: datagrams, and TCP
   segments from the SIP ports. Of datagrams they also copy 404, which answers a call to an unknown extension;
   a TCP connection proves its sender without it. In a TCP segment the status line may also begin a WebSocket
   text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
   mask). Several answers in one segment are one packet, and only the first is inspected. ``@ih`` is the data
-  after the TCP header, with any options (kernel 5.16, nft 1.0.1). If it is refused, headers of 20 and of 32
-  bytes (with timestamps) are inspected. Prerouting sees the answers of bridged containers, and any packets
-  from outside. There a packet is copied under two conditions. It is to be forwarded, unlike a provider's 401
-  to this host. And it arrived by the interface that leads back to its sender, unlike a stranger's packet
-  under a container's address. The log rules are never limited to interfaces.
+  after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or ``nft`` refuses it, only
+  segments with headers of 20 and of 32 bytes (with timestamps) are inspected. Prerouting sees the answers of
+  bridged containers, and any packets from outside. There a packet is copied under two conditions. It is to be
+  forwarded, so a provider's 401 to this host is not copied. And it arrived by the interface that leads back
+  to its source address, so a packet that a stranger sends with a container's address is not copied. The log
+  rules are never limited to interfaces.
 * **Observed addresses** (``observe4``, ``observe6``): their datagrams to the SIP ports are copied to the same
   group with a prefix. One chain does this, so that both IP versions share its limit. A sender has often
   answered its last challenge when a ban takes effect. So a narrow ban copies the datagrams of observed
@@ -102,8 +103,9 @@ COUNTERS: Mapping[str, str] = {
     "no_room": "without room in the limiter",
 }
 RATE_SIZE = 1_000_000
-# The flood set is read every second by the thread that bans: 4 096 elements take some 30 ms of CPU, 65 536
-# took 600 ms. A source that finds no room is still limited, and is reported when others have stopped.
+# A flood set holds sources over the limit. The thread that bans reads it every second: 4 096 elements take
+# some 30 ms of CPU, 65 536 took 600 ms. A source without room in the set is still limited, and is reported
+# when others have stopped.
 FLOOD_SIZE = 4_096
 LIMIT_SECONDS = 10
 GUESS = 300  # bytes; no guess is shorter, with its headers
@@ -260,7 +262,7 @@ def ruleset_text(
 
 
 def empty_set(name: str, version: int) -> str:
-    """Return the text for ``nft -f -`` that makes a list set, or empties it."""
+    """Return the text for ``nft -f -`` that makes a list set; if the set exists, the text empties it."""
     there = f"add set inet {TABLE} {name} {{ {_list_set(version)} }}\n"
     return f"{there}delete set inet {TABLE} {name}\n{there}"
 
@@ -411,7 +413,7 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
 
 
 def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[RulesetChain]:
-    """Yield the chains with a hook (such as prerouting), and the chain ``observed``, to which one jumps."""
+    """Yield the chains with a hook (such as prerouting), and the chain to which prerouting jumps."""
     rejecting = plan.action in _REJECTS
     come = _interface_match(plan, "iifname")
     go, allow = _interface_match(plan, "oifname"), {v: lists[f"allow{v}"] for v in VERSIONS}

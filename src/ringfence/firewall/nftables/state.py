@@ -1,6 +1,7 @@
 """The state of table ``inet ringfence``: its chains, rules and sets without elements.
 
-It is read in some milliseconds, and compared with the state after our last installation.
+Reading it takes some milliseconds. It is compared with the state after our last installation, to notice
+changes by other programs.
 """
 
 import errno
@@ -38,7 +39,7 @@ class TableState:
     rules: tuple[NftRule, ...]
     sets: tuple[NftSetHeader, ...]
     unused: frozenset[str] = field(default=frozenset(), eq=False)
-    """Sets for network lists that no rule names: one is being filled, or a killed process left it."""
+    """Sets of network lists that no rule uses: they are being filled, or a killed process left them."""
     bans: frozenset[BanSet] = field(init=False)
     """The sets of bans among ``sets``."""
 
@@ -74,7 +75,10 @@ class TableState:
         return {first: head.name for head in self.sets if (first := base_name(head.name)) is not None}
 
     def matches(self, rules: Ruleset) -> bool:
-        """Whether the table contains ``rules``, by its mark and the number of rules in each chain."""
+        """Whether the table contains ``rules``. False for a dormant table.
+
+        Only the mark and the number of rules in each chain are compared.
+        """
         numbers = dict.fromkeys((chain.name for chain in self.chains), 0)
         for rule in self.rules:
             numbers[rule.chain] = numbers.get(rule.chain, 0) + 1
@@ -122,10 +126,10 @@ def read_state(kernel: NetlinkConnection) -> TableState | None:
 
 
 def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str]:
-    """Return the names of the unused ones among the sets for network lists.
+    """Return the names in ``list_sets`` (sets for network lists) that are unused.
 
-    If a list has two sets, the one that no rule names is unused. If the rules name neither, the second one
-    is.
+    The second set of a list (``deny4_2``) is unused if no rule names it. The first one (``deny4``) is unused
+    if no rule names it and a rule names the second one.
     """
     named = {name for name in list_sets if any(name.encode() + b"\0" in rule.body for rule in rules)}
     return frozenset(
@@ -136,9 +140,9 @@ def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str
 
 
 def read_sets(kernel: NetlinkConnection) -> list[NftSetHeader]:
-    """Read the headers of our sets; return an empty list without our table.
+    """Read the headers of our sets; return an empty list if our table does not exist.
 
-    They contain the number of elements if the kernel counts them.
+    The headers contain the number of elements if the kernel counts them.
     """
     try:
         return messages.sets_of(kernel.request(messages.get_sets(TABLE)))
@@ -149,7 +153,7 @@ def read_sets(kernel: NetlinkConnection) -> list[NftSetHeader]:
 
 
 def read_generation(kernel: NetlinkConnection) -> int:
-    """Return the number that each transaction increments, in any table; 0 if it is unknown."""
+    """Return the generation, a number that each transaction in any table increments; 0 if it is unknown."""
     [answer] = kernel.request(messages.get_generation())
     generation = messages.generation_of(answer)
     return generation.number if generation is not None else 0

@@ -1,21 +1,22 @@
 """The sets of network lists in nftables: what they contain, and how their contents are replaced in steps.
 
 A transaction delays bans, and the event loop, for as long as the kernel works on it: 0.8 s for 100 000 ranges
-at once. If ringfence listens for changes, the notifications for as many elements take a second more. So a
+at once. While ringfence listens for changes, the notifications of so many elements take a second more. So a
 list is changed by transactions of some thousand ranges, some ten milliseconds each. Other work can run
 between two of them (:meth:`NetworkListSets.apply_in_steps`).
 
-The ranges that were written last to a list are stored, and only the differences are sent, in order. Each
-transaction first removes ranges and then adds others. Ranges that overlap are always in one transaction, so
-an address that is on both the old and the new list is found at every moment.
+Ringfence keeps in memory the ranges that it wrote last to each list (the stored ranges). It sends only the
+differences, in the order of the addresses. Each transaction first removes ranges and then adds others. Ranges
+that overlap are always in one transaction, so an address that is on both the old and the new list is found at
+every moment.
 
 The stored ranges count as correct while the kernel has the same number of elements. If another program adds
 as many elements as it removes, this goes unnoticed. If the kernel does not count elements (before 6.16), the
 stored ranges count as correct until another program changes our table.
 
-If they are not correct, or if the kernel refuses the differences, the list is written as a whole. A short
-list is cleared and filled in one transaction. For a long list an alternate set is filled. It replaces the
-first set when it is complete.
+If the stored ranges are not correct, or if the kernel refuses the differences, the list is written as a
+whole. A short list is cleared and filled in one transaction. For a long list an alternate set is filled. It
+replaces the first set when it is complete.
 """
 
 import errno
@@ -115,7 +116,8 @@ def _range(row: bytes) -> Range:
 class Difference:
     """The changes that turn the ranges ``held`` into the ranges ``wanted``.
 
-    :meth:`next_change` returns them one after the other. The length is the number of ranges that are left.
+    :meth:`next_change` returns them one after the other. ``len()`` is the number of ranges that are left to
+    remove or add.
     """
 
     def __init__(self, held: Ranges, wanted: Ranges) -> None:
@@ -135,9 +137,9 @@ class Difference:
         return len(self._removed) + len(self._added) - self._removed_at - self._added_at
 
     def next_change(self, most: int) -> "RangeChange | None":
-        """Return the next change, of about ``most`` ranges; None if a change would be far larger.
+        """Return the next change, of about ``most`` ranges; None if the next change would be far larger.
 
-        It is larger than ``most`` if ranges overlap, because those belong in one transaction.
+        Overlapping ranges belong in one transaction, so they may make a change larger than ``most``.
         """
         gone, new, half = self._removed, self._added, self._half
         before, after, end, taken = self._removed_at, self._added_at, b"", 0
@@ -225,7 +227,7 @@ class NetworkListSets:
                 self._record(f"{which}{version}", Ranges(version, b""))
 
     def damage(self, heads: Iterable[NftSetHeader]) -> str | None:
-        """Return a message about the first set with another number of elements than its stored ranges have.
+        """Return a message about a set whose number of elements differs from that of its stored ranges.
 
         None if all numbers agree. A set is not checked if the kernel does not count its elements, or if no
         ranges are stored for it.
@@ -289,7 +291,7 @@ class NetworkListSets:
     def _change(self, base: str, name: str, difference: Difference) -> Iterator[None]:
         """Apply a difference to the set ``name``, one transaction a step.
 
-        Stop when it is complete, or when the rest overlaps too much to be divided.
+        Stop when the difference is complete, or when the remaining ranges overlap too much to be divided.
         """
         while len(difference):
             change = difference.next_change(self._size)

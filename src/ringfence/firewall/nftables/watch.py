@@ -1,8 +1,8 @@
 """Kernel notifications about changes that other programs make to nftables.
 
 A socket joins a netlink group of the kernel. The kernel sends this group a notification of each change in a
-transaction, and then one of the transaction itself (NEWGEN). It packs as many changes as possible into a
-datagram; NEWGEN has its own.
+transaction, and then one of the transaction itself (NEWGEN). It packs as many notifications as possible into
+a datagram; NEWGEN has a datagram of its own.
 
 A filter on the socket accepts every NEWGEN, and the datagrams whose first notification concerns table
 ``inet ringfence``. So a transaction of another table costs one small datagram, whatever its size. The filter
@@ -63,7 +63,7 @@ class ChangeMonitor:
         )
         self._ignored: int | None = None
         try:
-            with suppress(OSError):  # a lost notification only causes another comparison
+            with suppress(OSError):  # too small a buffer loses notifications: that only causes comparisons
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             _attach(self._socket, None)
             self._socket.bind((0, 0))
@@ -95,7 +95,7 @@ class ChangeMonitor:
         self._socket.close()
 
     def drain(self) -> Notifications:
-        """Read all waiting notifications, and return their summary at once."""
+        """Read the notifications that have arrived, without waiting for others, and return their summary."""
         ports, touched, lost = set[int](), set[int](), False
         while True:
             try:
@@ -115,8 +115,8 @@ class ChangeMonitor:
 def _attach(connection: socket.socket, ignored: int | None) -> None:
     """Attach the packet filter that the module's docstring describes.
 
-    ``ignored`` is the netlink port to ignore; None if no port is ignored. The filter program reads values as
-    big-endian, although the kernel writes them in the host's byte order.
+    ``ignored`` is the netlink port to ignore; None if no port is ignored. The filter reads all values as
+    big-endian, although the kernel writes them in the host's byte order. So the constants are converted here.
     """
     newgen = int.from_bytes(struct.pack("=H", MessageType.NEWGEN.kind), "big")
     name = f"{TABLE}\0".encode()
