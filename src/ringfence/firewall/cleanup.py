@@ -46,8 +46,9 @@ def flush_other_backends(kept: str) -> list[str]:
 def holds_anything(name: str) -> bool:
     """Whether the kernel has any set or rule of the backend ``name``.
 
-    For ipset it looks for sets only: the kernel keeps a set as long as an iptables rule names it, so rules of
-    ringfence cannot be there without sets. False if the kernel does not support the backend.
+    For ipset it looks for sets only: the kernel keeps a set as long as an iptables rule names it, so without
+    sets there are no rules of ringfence. False also if the kernel does not support the backend, or if its
+    answer is an error.
     """
     from ringfence.firewall.ipset.kernel import read_header  # noqa: PLC0415 - loaded only when needed
     from ringfence.firewall.ipset.sets import all_set_names  # noqa: PLC0415 - as above

@@ -1,10 +1,10 @@
 """The interface between ringfence and a firewall: the methods of a backend and their values.
 
-All methods are synchronous. One netlink exchange takes some ten microseconds. To pass it to another thread
-would take longer, and a fast attacker sends a guess every 300 µs. Only ``requirements``, ``open``,
-``replace_list_in_steps``, ``counters`` and ``flush`` may start a process, such as ``nft``. They are called
-rarely. There is one exception: with nftables, ``apply`` starts ``nft`` for the first ban of a rare prefix
-length.
+All methods are synchronous. One exchange with the kernel takes some ten microseconds, and passing it to
+another thread would take longer. That matters because a fast attacker sends a guess every 300 µs. Only
+``requirements``, ``open``, ``replace_list_in_steps``, ``counters`` and ``flush`` may start a process, such as
+``nft``. They are called rarely. There is one exception: with nftables, ``apply`` starts ``nft`` for the first
+ban of a rare prefix length.
 
 A result contains what the kernel confirmed for each element. Without the kernel's answer a change has failed.
 
@@ -23,10 +23,10 @@ The rules stand in this order:
 4. One rule copies the SIP requests of observed addresses to the wire (:meth:`Backend.observe`).
 5. The log rules copy outgoing challenges to the wire.
 
-For outgoing packets, rule 5 comes first. So the wire also sees the challenges that a ban drops on their way
-to the banned address. Such a challenge proves no other address, because nobody receives it. But if the wire
-missed it, the receiver of a nonce could remain unknown: PJSIP sends the same nonce to all clients of a proxy
-within a second.
+For outgoing packets, rule 5 comes first. So the wire also sees challenges to a banned address, although the
+ban then drops them. It needs them to know to which address each nonce was sent: within a second, PJSIP sends
+the same nonce to all clients of a proxy. A dropped challenge can prove no other address, because nobody
+receives its nonce.
 """
 
 import enum
@@ -55,7 +55,7 @@ OBSERVE_MOST = 4_096
 OBSERVE_RATE = 100
 """The maximum number of requests that are copied in a second, for all observed addresses together.
 
-As many may be copied in one moment. Requests that a ban drops have a limit of their own.
+As many may be copied at once. Requests that a ban drops do not count: their copies have a limit of their own.
 """
 OBSERVE_PREFIX = "observed"
 """The prefix: a text that NFLOG adds to each copied request, and not to copied answers of Asterisk."""
@@ -365,10 +365,10 @@ class Backend(Protocol):
         """Copy the UDP datagrams from ``addresses`` to the SIP ports for the next ``OBSERVE_SECONDS``.
 
         The kernel copies them to ``FirewallPlan.log_group``, at most ``OBSERVE_RATE`` a second, with the
-        prefix ``OBSERVE_PREFIX``. Without a group it copies nothing. It also copies those that a ban with the
-        scope ``SIP_UDP`` drops, with a limit of their own. It may omit those that another ban or the limiter
-        drops. Needs ``open``; starts no process. For an address that is observed already, the time begins
-        again.
+        prefix ``OBSERVE_PREFIX``. Without a group it copies nothing. Datagrams that a ban with the scope
+        ``SIP_UDP`` drops are copied too, with a limit of their own. Datagrams that another ban or the limiter
+        drops may be left out. Needs ``open``; starts no process. For an address that is observed already, the
+        time begins again.
 
         Never raises, because observing is optional. If the set is full (``OBSERVE_MOST``), new addresses are
         left out. If the set is gone or the kernel does not answer, :meth:`health` and :meth:`apply` report
@@ -384,8 +384,8 @@ class Backend(Protocol):
         is on neither never appears on it. Networks may overlap. The elements have no timeout. All steps for
         100 000 networks take a second together. Idempotent. Needs ``open``.
 
-        Raises FirewallError. After an error, or if the caller does not take all steps, some networks may be
-        those of the old list and some those of the new one.
+        Raises FirewallError. After an error, or if the caller stops before the last step, the kernel's list
+        may be a mixture of the old and the new one.
 
         The first step sorts and compares. It does not access the kernel, and may run in another thread. Other
         methods may be called between two steps, except another replacement of the same list.
@@ -394,11 +394,10 @@ class Backend(Protocol):
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Yield every ban in the kernel, in no particular order. Changes nothing.
 
-        The kernel's list may lack some bans if its sets change meanwhile. ``known`` helps to find them. It is
-        a lazy iterable, which the backend may read in the same thread after it has yielded the kernel's list.
-        Then it yields the bans that the caller expects and has not received, and the backend looks up each.
-        None: the caller expects no bans. Raises FirewallIncompleteError after the last ban if others may be
-        missing.
+        The kernel's list may lack some bans if its sets change meanwhile. ``known`` helps to find them: a
+        lazy iterable of the bans that the caller expects and has not received yet. The backend may read it,
+        in the same thread, after it has yielded the kernel's list, and looks up each of these bans. None: the
+        caller expects no bans. Raises FirewallIncompleteError after the last ban if others may be missing.
 
         Works without ``open``. Yields nothing if no set of ringfence exists. 100 000 bans take half a second.
         May be called, and iterated, in another thread while other methods run. Apart from this method, only
@@ -420,7 +419,7 @@ class Backend(Protocol):
         """
 
     def rules_differ(self) -> bool:
-        """Whether any of our rules may be damaged, as far as ``watch_fd`` does not report it.
+        """Whether any of our rules may be damaged in a way that :meth:`watch_fd` does not report.
 
         If so, the caller calls ``health``. Needs ``open``; changes nothing, and starts no process. The daemon
         calls it five times a second. It takes about 0.1 ms.

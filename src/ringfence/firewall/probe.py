@@ -57,8 +57,8 @@ class Check:
     """The result for one direction of one IP version.
 
     ``verified``: packets in this direction are dropped. ``note`` is the reason if they are not verified, or a
-    remark. ``possible`` is False if there is nothing to test, because the backend drops nothing, or because
-    no such packet can exist.
+    remark. ``possible`` is False if there is nothing to test: the backend drops nothing, this IP version is
+    not guarded, or no such packet can exist.
     """
 
     version: int
@@ -94,8 +94,8 @@ class Verification:
 class _Plan:
     """The addresses for the probe of one IP version.
 
-    ``here`` is an address of this host. ``spare`` is the pattern of the address that is banned; ``local``: it
-    is an address of this host too.
+    ``here`` is an address of this host. ``spare`` is the banned address, with ``{}`` in place of a number.
+    ``local``: the banned address belongs to this host too.
     """
 
     family: socket.AddressFamily
@@ -114,7 +114,8 @@ def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification
     """Test a ban of each guarded IP version. Needs ``backend.open``; ``families`` is its ``Opened.families``.
 
     Raises ProbeError if a packet passes although it is banned; the error names the direction and the IP
-    version. After any other failure a direction counts as not tested, and its note is the reason.
+    version. A direction also counts as not tested if the test ban is refused or a datagram cannot be sent;
+    its note is the reason. Raises FirewallError if the backend does not answer.
     """
     checks: list[Check] = []
     for version, reason in families.items():
@@ -240,7 +241,7 @@ class _Probe:
         """Test outgoing IPv6 packets, only during the ban: without it they would leave the host."""
         seen = self._packets()
         port = self.here.getsockname()[1]
-        self.here.close()  # another socket needs its port, and gets its source address from the route
+        self.here.close()  # the next socket needs this port, but no fixed source address
         try:
             with socket.socket(self.here.family, socket.SOCK_DGRAM) as unbound:
                 unbound.bind(("::", port))
@@ -282,7 +283,7 @@ class _Probe:
 
 
 def _send(sender: socket.socket, receiver: socket.socket) -> _Sent:
-    """Send a datagram and wait for it.
+    """Send a datagram from ``sender`` to ``receiver``, and wait a moment until it arrives.
 
     It has random contents, so no other datagram can be mistaken for it.
     """

@@ -16,8 +16,9 @@ _TIMEOUT = 10.0  # seconds; a run usually takes some milliseconds
 class FinishedProgram:
     """A program that has ended.
 
-    ``pid`` is its process ID, which is also the port of its netlink socket. ``status`` is its exit status.
-    ``output`` and ``errors`` are its standard output and standard error.
+    ``pid`` is its process ID. It is also the port of the program's netlink socket, by which the kernel names
+    the author of a firewall change. ``status`` is its exit status. ``output`` and ``errors`` are its standard
+    output and standard error.
     """
 
     pid: int
@@ -35,7 +36,8 @@ def find_program(name: str, package: str) -> str:
     program = shutil.which(name, path=path)
     if program is None:
         raise FirewallUnsupportedError(f"{name} is not installed; fix: {_fix(package)}")
-    # Links are not resolved, because one program of iptables has many names and acts by its name.
+    # Links are not resolved: all names of iptables are links to one program, which acts by the name it is run
+    # with.
     return os.path.abspath(program)  # noqa: PTH100 - see above
 
 
