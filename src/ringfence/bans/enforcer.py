@@ -2,8 +2,8 @@
 
 With enforcement switched off, everything is observed and nothing is banned.
 
-All functions are synchronous, and called from one event loop. So after an event its ban takes only one
-netlink exchange, and waits for nothing else.
+All functions are synchronous, and called from one event loop. So a ban takes only one netlink exchange after
+the event that leads to it, and waits for nothing else.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -97,7 +97,7 @@ class Enforcer:
         )
 
     def attach(self) -> None:
-        """Start without a daemon: write rules and sets, and load the store's bans.
+        """Prepare a command that runs without a daemon: write rules and sets, and load the store's bans.
 
         The kernel's bans are not changed. Raise FirewallError.
         """
@@ -107,18 +107,18 @@ class Enforcer:
             self.known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made))
 
     def reopen(self) -> Opened:
-        """Write the rules and sets of the backend's present plan, where the kernel lacks them.
+        """Write the rules and sets that the kernel lacks, by the backend's present plan (its settings).
 
-        Raise FirewallError.
+        Return what the backend reports. Raise FirewallError.
         """
         self.opened = self.backend.open()
         return self.opened
 
     def switch_off(self) -> None:
-        """Remove all rules and sets of ringfence from the kernel, until :meth:`switch_on`.
+        """Remove all rules and sets of ringfence from the kernel, and record that enforcement is off.
 
-        An error is raised only after both steps have been tried. If one fails (the database may be full), the
-        other one is still done.
+        If one of these two steps fails (the database may be full), the other one is still tried, and the
+        error is raised afterwards.
         """
         self.enforcing = False
         self.filler.stop()
@@ -147,11 +147,11 @@ class Enforcer:
     # -- bans
 
     def carry_out(self, decision: Decision) -> None:
-        """Place the ban that a rule has decided. Never raises: a failure is logged, and tried again.
+        """Place the ban that a rule has decided. Never raises: a failure is logged, and the ban tried again.
 
         The ban is first added to the kernel with the length of a first ban, within 0.3 ms. Then the earlier
-        bans of this subject are counted in the database, which may take longer, and the ban is prolonged if
-        there are any. (A decision with a length of its own is not prolonged.)
+        bans of this subject are counted in the database, which may take longer. If there are any, the ban is
+        made longer, unless the decision itself says how long the ban lasts.
         """
         now = self.clock.wall()
         subject, rule, scope = decision.subject, decision.rule, decision.scope
@@ -223,7 +223,7 @@ class Enforcer:
     def is_banned(self, network: Network, scope: Scope) -> bool:
         """Whether an active or pending ban of ``scope`` drops the packets of ``network``.
 
-        Some bans do not apply to friends. These count only if the first address of ``network`` is no friend.
+        If the first address of ``network`` is a friend, bans that do not apply to friends are ignored.
         """
         friend = self.detector.friends.has(network.network_address)
         return self.known.drops(network, scope, self.clock.wall(), friend=friend)
@@ -277,7 +277,7 @@ class Enforcer:
             self.bans.renew(renew)
 
     def _follow_clock(self) -> None:
-        """If the wall clock was set, move the times of all bans with it: they keep their durations."""
+        """If the wall clock was set, move the times of all bans: each keeps the time that it has left."""
         now = self.clock.wall()
         offset = now - self.clock.mono()
         step, self._offset = offset - self._offset if self._offset is not None else 0.0, offset

@@ -14,7 +14,8 @@ ITSELF: Mapping[Network, str] = {
     ip_network("::1/128"): "this host itself",
 }
 
-# The second network is a documentation range with which the probe tests IPv6 bans (``firewall/probe.py``).
+# The probe (``firewall/probe.py``) tests bans with packets of these networks: IPv4 bans with the first one,
+# IPv6 bans with the second one, which is a part of the range for documentation.
 _OF_THIS_HOST = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
 
 
@@ -59,7 +60,7 @@ def too_wide(network: Network) -> str | None:
 
 
 def without_reserved(network: Network) -> Iterator[Network]:
-    """Yield the parts of ``network`` that do not overlap the ranges reserved for the probe of bans."""
+    """Yield the parts of ``network`` without the ranges that the probe uses to test bans."""
     own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
     if own is None:
         yield network
@@ -69,8 +70,8 @@ def without_reserved(network: Network) -> Iterator[Network]:
 
 
 def meets_friend(ban: Network, friend: Network) -> bool:
-    """Whether a ban of network ``ban`` drops packets of ``friend``, an address of a friend in this network.
+    """Whether a ban of the network ``ban`` drops the packets of ``friend``, a friend's address within it.
 
-    Some bans exempt friends, see :func:`exempts_friends`.
+    Some bans do not apply to friends, see :func:`exempts_friends`.
     """
     return ban == friend or not exempts_friends(ban)

@@ -28,7 +28,7 @@ AT_ONCE = 0.03
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """The shortest and longest time in seconds until a failed list is tried again.
 
-The time grows, because a list may fail as long as the kernel has no free memory.
+The time grows, because a list may fail again and again until the kernel has free memory.
 """
 
 Steps = Generator[None, None, None]
@@ -141,8 +141,8 @@ class Filler:
 
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)
-        # A list that is still being sorted in its thread has changed nothing. The task that waits for it
-        # abandons it.
+        # A generator that runs cannot be closed: the list is still being sorted in a thread. It has changed
+        # nothing in the kernel, and ``_continue`` drops it, because it is no longer in ``_running``.
         if steps is not None and inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:
             steps.close()
 
@@ -168,6 +168,9 @@ _END = object()
 
 
 def _sort(steps: Steps) -> None:
-    """Run the first step unless it has run. It sorts and compares, and does not access the kernel."""
+    """Run the first step of writing a list, unless it has run.
+
+    The first step sorts and compares the networks, and does not access the kernel.
+    """
     if inspect.getgeneratorstate(steps) == inspect.GEN_CREATED:
         next(steps)

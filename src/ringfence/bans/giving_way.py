@@ -11,7 +11,7 @@ AT_ONCE = 256
 
 @define
 class GivingWay:
-    """Finds the bans in a set that end first, so that they can be removed for a longer ban."""
+    """Finds the bans of a full set that end first, so that they can make room for a longer ban."""
 
     _waiting: dict[tuple[int, int, Scope], list[int]] = Factory(dict)
 

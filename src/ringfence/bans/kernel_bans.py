@@ -30,16 +30,16 @@ _NARROWER = {
     Scope.FULL: (Scope.SIP, Scope.SIP_UDP, Scope.SIP_TCP),
     Scope.SIP: (Scope.SIP_UDP, Scope.SIP_TCP),
 }
-"""For each scope, the narrower ones: a ban of this scope also drops all that a ban of these drops."""
+"""For each scope, the narrower scopes. A ban of the scope also drops what a ban of a narrower one drops."""
 
 
 @frozen
 class BanWatch:
     """Functions that are called after a change; they must not wait.
 
-    ``placed`` is called with new bans that the kernel has acknowledged, and whether to announce them. Bans
-    that only replace an earlier, wider ban in parts are not announced. ``ended`` is called with the network
-    and the scope of a ban that has ended, and how it ended.
+    ``placed`` is called with new bans that the kernel has acknowledged, and whether to announce them. (If a
+    ban of a wide network is replaced by bans of parts of it, these are not announced.) ``ended`` is called
+    with the network and the scope of a ban that has ended, and how it ended: ``expired`` or ``removed``.
     """
 
     placed: Callable[[Sequence[Ban], bool], object] = lambda _bans, _announce: None
@@ -76,7 +76,10 @@ class KernelBans:
     # -- placing
 
     def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        """Carry out changes in the kernel only, not in ledger and store. Return its answers; never raise."""
+        """Carry out changes in the kernel, but not in the ledger and the store.
+
+        Return the kernel's answers. Never raises.
+        """
         if not changes:
             return []
         try:
@@ -98,11 +101,11 @@ class KernelBans:
         record: bool = True,
         announce: bool = True,
     ) -> list[Outcome]:
-        """Add ``bans`` to the kernel, and record its answers.
+        """Add ``bans`` to the kernel, and record its answers. Return the answers, as record_outcomes does.
 
-        ``made`` are the numbers of attempts that led to the bans, by default those in the bans themselves.
-        With ``record`` false the bans are not new, so they are neither written into the store nor counted as
-        placed. ``announce`` is false for bans that only replace an earlier, wider ban in parts.
+        ``made`` has the counts of the attempts that led to each ban; by default, the attempts in the bans are
+        counted. ``record`` is false if the bans are not new: then they are neither written into the store nor
+        counted as placed. ``announce`` is false if the bans replace a ban of a wider network in parts.
         """
         now = self._clock.wall()
         outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
@@ -119,8 +122,8 @@ class KernelBans:
     ) -> list[Outcome]:
         """Record the kernel's answers (``outcomes``) to ``bans``, and return the final answers.
 
-        If a set was full, room is made and the ban is tried again, which gives another answer. For the other
-        arguments see :meth:`add`.
+        If a set was full, room is made and the ban is tried again: its final answer is that of the second
+        attempt. For the other arguments see :meth:`add`.
         """
         now = self._clock.wall()
         taken, final = [], []
@@ -145,13 +148,16 @@ class KernelBans:
     def record_active(self, ban: Ban, made: AttemptCounts, now: float, granted: float) -> None:
         """Record in the ledger that the kernel has a ban.
 
-        ``made`` are the numbers of its attempts. ``granted`` is its timeout in the kernel in seconds.
+        ``made`` are the counts of its attempts. ``granted`` is its timeout in the kernel in seconds.
         """
         again = renew_at(ban.expires, now, granted)
         self._known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made, again, self._comparison))
 
     def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
-        """Remove the ban with the least time left, if the new one lasts longer, and try again."""
+        """Remove the ban that ends first, if ``ban`` lasts longer, and add ``ban`` again.
+
+        Return the kernel's last answer to ``ban``. The first one is ``refused``: the set was full.
+        """
         key = self._giving_way.next(self._known.ledger, ban)
         if key is None or self.unban([key]):
             return refused
@@ -163,13 +169,15 @@ class KernelBans:
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **ban_fields(ban))
         if not self._known.refuse(ban):
-            # The ban is not kept. The detector counts this subject from zero, and may decide on another ban.
+            # Too many bans are pending, so this one is not tried again. The detector counts the subject from
+            # zero, and may later decide on another ban.
             self._detector.record_unban(ban.network)
 
     def adopt(self, found: Mapping[int, float]) -> None:
         """Record bans that the kernel has, but the ledger lacks.
 
-        ``found`` has their keys, and the seconds that each has left. A ban without an end gets one.
+        ``found`` has their keys, and the seconds that each has left (infinity if a ban has no end). A ban
+        without an end gets one, in ``ADOPTED_FOR`` seconds.
         """
         now = self._clock.wall()
         endless = [key for key, left in found.items() if not isfinite(left)]
@@ -276,9 +284,10 @@ class KernelBans:
         self._failed_unbans = self._failed_unbans - asked | left
 
     def supersede(self, ban: Ban) -> None:
-        """Remove narrower bans of the subject that now has ``ban``, so that listings show it once.
+        """Remove the bans of the subject with a narrower scope than ``ban``, which has just been placed.
 
-        A ban of scope ``SIP`` stays if it lasts longer than ``ban``. The others are removed even then.
+        So listings show the subject once. A ban of scope ``SIP`` stays if it lasts longer than ``ban``; the
+        others are removed even if they last longer.
         """
         subject, ledger = ban.network, self._known.ledger
         if key_of(subject, ban.scope) not in ledger:

@@ -1,8 +1,8 @@
 """All bans that the daemon knows: those in the kernel, and the pending ones.
 
 A *pending* ban is one that the kernel has refused. It is tried again until it succeeds or its time is over.
-Meanwhile its network counts as banned. Otherwise each further attempt would lead to one more ban that the
-kernel refuses, and that the log reports.
+Meanwhile its network counts as banned. Otherwise further attempts would lead to more bans, and the kernel
+would refuse each of them, and the log would report each refusal.
 """
 
 from collections.abc import KeysView, Sequence
@@ -35,7 +35,10 @@ class KnownBans:
         return self._pending.keys()
 
     def get(self, key: int) -> Ban | None:
-        """Return the ban with that key, or None. An active ban lacks its attempts, a pending one has them."""
+        """Return the ban with that key, or None.
+
+        An active ban is returned without its attempts, a pending one as it was when the kernel refused it.
+        """
         record = self.ledger.get(key)
         return ban_of(key, record) if record is not None else self._pending.get(key)
 
@@ -59,8 +62,8 @@ class KnownBans:
     def drops(self, network: Network, scope: Scope, now: float, *, friend: bool) -> bool:
         """Whether an active or pending ban of ``scope`` drops the packets of ``network``.
 
-        ``friend``: ``network`` is the address of a friend, whose packets some bans do not drop. Of the
-        pending bans, only that of ``network`` itself counts.
+        ``friend``: ``network`` is the address of a friend, so bans that do not apply to friends are ignored.
+        Of the pending bans, only one of ``network`` itself counts, not one of a network around it.
         """
         if key_of(network, scope) in self._pending:
             return True
@@ -86,7 +89,7 @@ class KnownBans:
         self._pending.pop(key, None)
 
     def discard_pending(self, key: int) -> None:
-        """Forget a pending ban; the same ban in the kernel stays."""
+        """Forget the pending ban with that key. An active ban with this key stays."""
         self._pending.pop(key, None)
 
     def expire_pending(self, now: float) -> bool:

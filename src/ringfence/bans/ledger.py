@@ -23,12 +23,12 @@ from ringfence.store.attempt_counts import AttemptCounts
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
-"""A timeout that is shorter than its ban is renewed as soon as less than this fraction of it is left."""
+"""The kernel's timeout of a ban may be shorter than the ban. It is renewed when this part of it is left."""
 _SLICE = 5_000
 _SCOPES = tuple(Scope)
 _NUMBERS = {scope: number for number, scope in enumerate(_SCOPES)}
 _IPV4 = 4
-# A key consists of the address, the length (8 bits), the scope (2 bits), and one bit for IPv6.
+# A key consists of the address, the prefix length (8 bits), the scope (2 bits), and one bit for IPv6.
 _LENGTH_BITS, _KIND_BITS = 8, 3
 _LENGTH, _KIND = (1 << _LENGTH_BITS) - 1, (1 << _KIND_BITS) - 1
 _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
@@ -36,10 +36,11 @@ _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 
 @define
 class BanCounts:
-    """Numbers of bans since the start: placed ones, failed ones, and removed ones.
+    """Numbers of bans since the start.
 
-    ``displaced`` counts the bans that were removed early because a set was full. ``placed_by`` counts the
-    placed bans by the name of their rule (or their origin) and their scope.
+    ``placed_by`` counts the placed bans, by the name of their rule (or their origin) and their scope.
+    ``failed`` counts the bans that the kernel refused, ``unbanned`` all that were removed before their end,
+    and ``displaced`` those of them that were removed because a set was full.
     """
 
     placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
@@ -233,7 +234,10 @@ class Ledger:
         return self._ends[self._slot] + self._ends[self._slot + 1]
 
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
-        """Return the keys of the active bans that contain ``network``, the widest first."""
+        """Return the keys of the active bans of ``scope`` whose network contains ``network``.
+
+        The widest network comes first.
+        """
         found = []
         own, bits = network.prefixlen, network.max_prefixlen
         address = int(network.network_address)
@@ -253,7 +257,7 @@ class Ledger:
         return found
 
     def within(self, network: Network, scope: Scope) -> list[int]:
-        """Return the keys of the bans of ``network`` itself and of networks within it.
+        """Return the keys of the bans of ``scope`` of ``network`` itself and of networks within it.
 
         This goes through all records, unless ``network`` is a single address.
         """

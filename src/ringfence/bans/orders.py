@@ -1,4 +1,4 @@
-"""Conversions between keys of bans, bans, changes of the kernel's bans, and texts about them."""
+"""Conversions: from a ban's key to a ban or to a change of the kernel's bans, and from these to texts."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from ringfence.firewall.contract import Add, Change, Outcome
 from ringfence.model import Ban, Origin, printable
 
 ADOPTED_FOR = 86_400.0
-"""Seconds for which a ban without an end is adopted, because each ban of ringfence has an end."""
+"""Seconds after which an adopted ban ends if it has no end in the kernel. Each ban of ringfence must end."""
 
 
 def add_order(key: int, seconds: float) -> Add:

@@ -9,8 +9,8 @@ after damage, all bans of the kernel are read and compared with the ledger:
 * Bans that the kernel lacks are restored, ``CHUNK`` at a time, so that a new ban waits only some
   milliseconds.
 * Bans with a wrong timeout in the kernel (because a clock was set, for example) are renewed.
-* Bans that the ledger lacks are adopted with their timeout. If they have no end, they get one, a day ahead.
-  Bans of exempt networks are removed.
+* Bans that the ledger lacks are adopted with their timeout. If they have no end, they end a day later. Bans
+  of exempt networks are removed.
 """
 
 import asyncio
@@ -32,12 +32,15 @@ from ringfence.model import Network, Scope
 
 COMPARE_EVERY = 60.0
 LOOKED_UP = 2_000
-"""If the kernel's listing lacks up to this many bans, each is looked up. More are restored without that."""
+"""If the kernel's listing lacks up to this many bans, each is looked up in the kernel.
+
+If it lacks more, they are restored without a look-up.
+"""
 APART = 5.0
 """Minimum seconds between two comparisons for changes without damage."""
 SOONEST = 0.5
 """Minimum seconds between two comparisons."""
-SLACK = 5.0  # seconds by which the kernel's timeout may differ
+SLACK = 5.0  # seconds by which the kernel's timeout of a ban may differ from the time that the ban has left
 
 
 @frozen
@@ -139,7 +142,7 @@ class Reconciler:
     def _repair(self, trouble: str) -> None:
         enforcer = self._enforcer
         if enforcer.records.switched_off:
-            enforcer.switch_off()  # `ringfence off` did not reach the daemon, and recorded this in the store
+            enforcer.switch_off()  # `ringfence off` could not reach the daemon, and only recorded the switch
             return
         enforcer.reopen()
         enforcer.fill(*NetworkList)
@@ -223,10 +226,10 @@ class Reconciler:
             self.counts.adopted += len(left)
 
     def _listed(self, known: Sequence[int], look: int) -> Iterator[Element]:
-        """Yield the kernel's bans. Look up the known bans that its listing lacks, unless there are too many.
+        """Yield the kernel's bans. Known bans that its listing lacks are looked up, if not too many.
 
-        Too many are more than ``LOOKED_UP``. ``look`` is the number of this comparison, with which
-        :meth:`_read` marks the bans that were found.
+        The limit is ``LOOKED_UP``. ``known`` are the keys of the known bans. ``look`` is the number of this
+        comparison: :meth:`_read` sets ``seen`` of each ban that was found to it.
         """
 
         def unseen() -> Iterator[tuple[Network, Scope]]:
@@ -239,9 +242,10 @@ class Reconciler:
             yield from self._enforcer.backend.list(unseen())
 
     def _read(self, known: Sequence[int], look: int, now: float) -> _Found:
-        """Read the kernel's bans, mark their records with ``look``, and return the differences.
+        """Read the kernel's bans, and return the differences from the ledger.
 
-        This may run in a thread, because it changes nothing but these marks.
+        ``look`` is the number of this comparison. Each record whose ban is found is marked with it. This may
+        run in a thread, because it changes nothing but these marks.
         """
         unknown, mistimed = {}, []
         for element in self._listed(known, look):

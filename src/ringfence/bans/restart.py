@@ -1,8 +1,8 @@
 """Reconciles the kernel with the store when the daemon starts, after a restart or a reboot.
 
 An *element* is the entry of a ban in a set of the kernel. The kernel counts down its timeout even without a
-daemon. So by the wall clock an element ends when its ban in the database ends. Otherwise it belongs to
-another ban, or the clock was set in between.
+daemon. So an element and its ban in the database end at the same time of the wall clock. If their ends
+differ, the element belongs to another ban, or the clock was set in between.
 
 A stored ban that the kernel's listing lacks is added at once, even if the kernel may have it. After a reboot
 all bans are missing, and it takes 2 s to look up 100,000 bans one by one.
@@ -32,15 +32,15 @@ ipset rounds timeouts up to whole seconds.
 CLOCK_STEP = 5.0
 """Seconds. If the wall clock moves further than this against the monotonic clock, it counts as set.
 
-The difference of the two clocks also changes while the host is suspended.
+A suspended host has the same effect, because its monotonic clock stops.
 """
 
 
 @frozen
 class Restored:
-    """The result of the start.
+    """The result of :func:`restore_bans`.
 
-    ``kept`` is the number of bans that the kernel had and the store knew, ``put_back`` the number of those
+    ``kept`` is the number of bans that both the kernel and the store had, ``put_back`` the number of those
     that only the store had. ``unknown`` has the keys of the bans that only the kernel has, each with the
     seconds left.
     """
@@ -53,10 +53,11 @@ class Restored:
 def restore_bans(
     backend: Backend, records: Records, bans: KernelBans, clock: Clock, offset: float
 ) -> Restored:
-    """Record bans that the store and the kernel have in the ledger; restore those that only the store has.
+    """Compare the store's bans with the kernel's when the daemon starts.
 
-    ``offset`` is the wall clock minus the monotonic clock. If an unban was recorded, but the last daemon
-    ended before the kernel removed the ban, it is removed now.
+    Bans that both have are recorded in the ledger. Bans that only the store has are added to the kernel. If
+    an unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed
+    now. ``offset`` is the wall clock minus the monotonic clock.
     """
     began = clock.wall()
     found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, None)}
@@ -84,11 +85,11 @@ def _put_back(bans: KernelBans, missing: Sequence[tuple[Ban, AttemptCounts]]) ->
 
 
 def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:
-    """Return the keys of the bans that were unbanned in the store, but that the kernel still has.
+    """Return the keys of the bans that the kernel still has although their unban is recorded in the store.
 
     ``found`` has the keys of the kernel's bans and the seconds left, as listed between ``began`` and ``now``.
-    ``ended`` are the bans that the store has ended early. An element that ends at another time than such a
-    ban belongs to a later ban, whose record was lost, so it is not returned.
+    ``ended`` are the bans that the store records as ended early. If an element ends at another time than such
+    a ban, it belongs to a later ban whose record was lost. Then its key is not returned.
     """
     keys = set()
     for network, scope, expires in ended:

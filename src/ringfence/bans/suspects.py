@@ -8,8 +8,8 @@ because each takes some 20 µs, and there may be many forged senders.
 A sender can rotate over the addresses of its /24. An address becomes a suspect by its first attempt, so the
 first attempt of each address would stay unproven. Therefore two suspects of one /24 make all its addresses
 suspects. Measured with a sender that made four hidden guesses from each address: it got 22 answers (median),
-and 27 without this. At most ``MOST_NETWORKS`` networks are observed as a whole, so that forged senders cannot
-fill the kernel's set with them. IPv6 does not need this, because a /64 is banned as one sender.
+and 27 without this rule. At most ``MOST_NETWORKS`` networks are observed as a whole, so that forged senders
+cannot fill the kernel's set with them. IPv6 does not need this, because a /64 is banned as one sender.
 """
 
 from collections import OrderedDict
@@ -61,10 +61,10 @@ class Suspects:
             self._backend.observe(wanted)
 
     def _neighbours(self, address: IPv4Address, now: float) -> Sequence[Address]:
-        """Return all addresses of the /24 of ``address`` if its previous suspect was another address.
+        """Return all addresses of the /24 of ``address`` if its latest suspect was another one.
 
-        Return none if that was too long ago, if the whole /24 is observed already, or if ``MOST_NETWORKS``
-        whole networks are.
+        Return none if that suspect is too old, if the whole /24 is observed already, or if ``MOST_NETWORKS``
+        other networks are observed as a whole.
         """
         network = prefix_of(address)
         before = self._last_of.get(network)

@@ -36,11 +36,12 @@ class UnbanResult:
 
 
 def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
-    """Remove bans of rules that cover the addresses of new friends.
+    """Remove two kinds of rules' bans that cover the addresses of new friends.
 
-    These are the bans on claimed evidence, because senders may have forged the friend's address, and the bans
-    of a prefix around it (/24, /48 or /120). Other bans with proven attempts stay. A ban of a /64 stays too,
-    because the kernel does not apply it to friends.
+    The first kind are the bans of scope SIP_UDP: senders may have forged the friend's address. The second are
+    the bans of a prefix around the address (/24, /48 or /120). All other bans stay, for example one of the
+    address itself for proven attempts. A ban of a /64 need not be removed, because the kernel does not apply
+    it to friends.
     """
     now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.known.ledger
     for address in friends if len(ledger) else ():
@@ -60,8 +61,8 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     """Remove the bans of ``networks``, of networks around them, and of networks within them.
 
-    The daemon places new bans meanwhile. Only the command waits for the disk, at most a second for each
-    network.
+    While the command waits for the disk, at most a second for each network, the daemon continues to place
+    bans.
     """
     problems: list[str] = []
     notes: list[str] = []
