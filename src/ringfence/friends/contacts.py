@@ -12,7 +12,10 @@ from ringfence.friends.recorded import RecordedFriends
 from ringfence.model import Contact, Friend, FriendReason
 
 KEEP = 3_600.0
-"""Seconds that an address stays a friend after its last report, or after the end of its registration."""
+"""Seconds that an address stays a friend after its registration ends.
+
+For a contact without an end, they begin at its last report; for one that disappears, at that moment.
+"""
 
 _AT_ONCE = 200  # contacts that one step handles, in some 2 ms
 _REASONS = (FriendReason.REACHABLE, FriendReason.REGISTERED)
@@ -33,9 +36,9 @@ class KnownContacts:
         """The contacts of each Asterisk, with the number of the latest roster that had them."""
 
     def restore(self, friends: Iterable[Friend]) -> None:
-        """Restore the contacts of the last run from its friends.
+        """Restore the contacts that an earlier run of the daemon knew, from its stored friends.
 
-        They count as listed in an earlier roster, so those that the next roster lacks have disappeared.
+        They count as listed in an earlier roster. So a contact that the next roster lacks has disappeared.
         """
         for friend in friends:
             if friend.reason in _REASONS:
@@ -64,7 +67,7 @@ class KnownContacts:
                 yield partial(self._end, asterisk, missing)
 
     def discard(self, keys: Iterable[Key]) -> None:
-        """Discard the contacts with these reasons, because the reasons were removed."""
+        """Forget the contacts that led to these reasons, because the reasons were removed."""
         for key in keys:
             self._rounds.get(key[0], {}).pop(key, None)
 

@@ -7,7 +7,8 @@ its line number, and a document with a fault is rejected.
 
 Imported friends are not exported again, otherwise two servers that import from each other would keep them
 forever. An imported reason ends when it would have ended on the other server, and after a month at the
-latest. A reason that a phone only claims remains a claim.
+latest. It becomes ``imported``, unless it is ``registered``: such an address is only the phone's own claim,
+and an import does not prove it.
 """
 
 import json
@@ -127,7 +128,7 @@ def _object(line: bytes) -> Row:
 def friend_from(row: Row, now: float) -> Friend:
     """Parse one friend that is imported at ``now``; raise ValueError if it is invalid.
 
-    A proven reason becomes IMPORTED. A reason that only the phone claimed stays as it is.
+    A proven reason becomes IMPORTED. REGISTERED, which is only the phone's own claim, stays REGISTERED.
     """
     if row.keys() != _KEYS:
         strange = sorted(row.keys() - _KEYS) or sorted(_KEYS - row.keys())

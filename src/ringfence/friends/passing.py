@@ -1,4 +1,7 @@
-"""The friends whose packets the kernel lets through the limiter and through bans of the friend's /64."""
+"""The friends whose packets the kernel does not drop by its limiter or by a ban of the friend's /64.
+
+The *limiter* is a rule that drops the packets of a source that sends too many.
+"""
 
 from collections.abc import Collection, Iterable
 from ipaddress import ip_network
@@ -11,9 +14,9 @@ from ringfence.model import Address, Network
 class Passing:
     """The contents of the kernel's list of friends.
 
-    An *unshielded* friend is left out: guesses come from its address, and nothing can prove whether they are
-    its own. Creating a network object takes longer than the rest of the update, so the objects of unchanged
-    addresses are reused.
+    *Unshielded* friends are left out: guesses come from the address of such a friend, and nothing can prove
+    whether the friend itself sends them. Creating a network object takes longer than the rest of the update,
+    so the objects of unchanged addresses are reused.
     """
 
     def __init__(self, friends: Friends) -> None:

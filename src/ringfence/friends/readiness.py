@@ -1,5 +1,7 @@
 """The start-up gate: until the friends are known, no rule bans and the limiter only observes.
 
+The *limiter* is a firewall rule that drops the packets of a source that sends too many.
+
 Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones and
 trunks), some tenths of a second after the login. The wait is limited: while ringfence waits for an Asterisk
 that does not answer, it bans nothing. The wait is shorter if the store already has friends, because then only
@@ -22,7 +24,7 @@ REMEMBERED_IN_ALL = 2.0
 LIMITER_IN_ALL = 30.0
 """The longest time (seconds) after the start that the limiter only observes.
 
-This time may be longer than that of bans, because the limiter is against load, not against guesses.
+It may be longer than ``IN_ALL``, because the limiter protects against load and not against guesses.
 """
 
 

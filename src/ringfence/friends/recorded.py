@@ -1,11 +1,11 @@
-"""The reasons of friends as last passed on to the detector and written into the store.
+"""The reasons of friends, as they were last passed on to the detector and written into the store.
 
 A *reason* is why an address is a friend: a login, a contact, a trunk, or an import. A PBX with ten thousand
 phones reports all contacts every minute. A report that changes little is not written, and one of a contact is
 not even passed on.
 
-Limits: those of ``Friends``, and ``MOST_ADDRESSES`` addresses per account. Otherwise a party with one
-password and an IPv6 network could displace the other phones.
+Limits: those of ``Friends``, and ``MOST_ADDRESSES`` addresses per account. Without the second limit, a party
+with one password and an IPv6 network could displace the other phones.
 """
 
 from collections.abc import Callable, Collection
@@ -67,10 +67,11 @@ class RecordedFriends:
         return current
 
     def renews(self, key: Key, seen: float, until: float) -> bool:
-        """Whether a report is worth recording.
+        """Whether a report of the reason ``key`` is worth recording.
 
-        It is if its reason is not recorded yet, or if it moves the reason's end (``until``) or last sighting
-        (``seen``) at least ``RENEW_EVERY`` seconds later. Both are seconds since the epoch.
+        ``until`` is the reason's end by this report, ``seen`` its last sighting, both in seconds since the
+        epoch. The report is worth recording if the reason is not recorded yet, or if one of the two is at
+        least ``RENEW_EVERY`` seconds later than recorded.
         """
         recorded = self._recorded.get(key)
         return (
@@ -78,7 +79,7 @@ class RecordedFriends:
         )
 
     def record(self, friend: Friend) -> Collection[Key]:
-        """Record a reason; return the reasons that were removed because an account has too many addresses.
+        """Record a reason; return the reasons that were removed because its account has too many addresses.
 
         An address that cannot be a phone's is ignored: this host's own, loopback, multicast and broadcast.
         """
@@ -127,14 +128,17 @@ class RecordedFriends:
         return gone
 
     def save(self) -> None:
-        """Write the reasons that are new, or have moved by ``RENEW_EVERY`` seconds, since the last call."""
+        """Write the reasons that are new or have changed since the last call.
+
+        Changes of less than ``RENEW_EVERY`` seconds are not written (see :meth:`renews`).
+        """
         keys, self._unwritten = self._unwritten, set()
         changed = [self._recorded[key] for key in keys if key in self._recorded]
         if changed:
             self._write(partial(self._table.add, changed))
 
     def _put(self, friend: Friend) -> Collection[Key]:
-        """Pass a reason on to ``friends``, and remember it.
+        """Pass a reason on to ``Friends``, and remember it.
 
         Return the reasons that were removed because its account has too many addresses.
         """

@@ -97,7 +97,7 @@ class FriendRegistry:
         self.add(self._trunks.on_resolved(answers, self._wall()))
 
     def forget(self, address: Address) -> int:
-        """Forget every reason of an address, and return their number. Later reports create new reasons."""
+        """Forget every reason of an address; return how many there were. Later reports create new ones."""
         forgotten = self._recorded.forget(address)
         self._contacts.discard(forgotten)
         self._signal_changes()

@@ -12,6 +12,7 @@ An answer may contain only some of a name's addresses, and the next answer other
 """
 
 Answers = Mapping[str, frozenset[Network]]
+"""The addresses of each host name by DNS, as networks of one address."""
 
 
 class KnownTrunks:
