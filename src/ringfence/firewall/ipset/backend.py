@@ -134,7 +134,8 @@ class IpsetBackend:
         self._families = families
         self._changes.samples.discard_missing(self._kernel)
         for family in self._rules.values():
-            # Installing the rules of one IP version changed the generation that the other's check compares.
+            # With iptables-nft, installing the rules of one IP version changed a number (the generation) that
+            # the check of the other version compares. Each check now stores the present number.
             family.check()
         return Opened(
             families,
@@ -147,7 +148,8 @@ class IpsetBackend:
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
         """Return why each IP version cannot be guarded (None if it can), and the tools of those that can.
 
-        Changes nothing. Raise FirewallError if a requirement of both versions is missing.
+        Changes nothing. Raise FirewallError if neither version can be guarded, or if a capability or ipset is
+        missing.
         """
         self._require_capabilities()
         require_ipset(self._kernel)

@@ -58,7 +58,8 @@ class SetChanges:
                 elif lost is not None:  # another request would only time out again
                     done = _failed(changes, lost)
                 else:
-                    # Another program may have added the ban to the set of bans that do not exempt friends.
+                    # Another program may have added this ban to the set of bans that do not exempt friends.
+                    # So it is removed there too.
                     if friends_exempt and isinstance(changes[0], Remove):
                         self._send(ban_set_name(version, scope), changes)
                     done, lost = self._send(name, changes)
@@ -98,7 +99,10 @@ class SetChanges:
 
 
 def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[int]]:
-    """Group the positions of changes in a batch by set: IP version, scope, whether friends are exempt."""
+    """Group the changes of a batch by set: for each set, the positions of its changes in the batch.
+
+    The IP version, the scope, and whether friends are exempt stand for a set.
+    """
     indexes: defaultdict[tuple[int, Scope, bool], list[int]] = defaultdict(list)
     for index, change in enumerate(batch):
         network = change.network

@@ -1,9 +1,9 @@
 """The programs of iptables: reading the installed rules, and writing ours, one transaction per table.
 
-``iptables_rules.py`` defines the wanted rules. The installed rules are read with iptables-save and compared,
-and nothing is written if nothing is missing. Each write is one ``*TABLE ... COMMIT`` that contains only our
-chains. It works the same with iptables-nft and iptables-legacy. Rules of an earlier release are replaced in
-the same transaction.
+``iptables_rules.py`` defines the wanted rules. The installed rules are read with iptables-save and compared.
+If they are the wanted ones, nothing is written. Each write is one ``*TABLE ... COMMIT`` that contains only
+our chains. It works the same with iptables-nft and iptables-legacy. Rules of an earlier release are replaced
+in the same transaction.
 
 Our jumps stand first in their chains, because a rule of another program that accepts packets before them
 would defeat the bans.
@@ -13,7 +13,7 @@ in one of the two tables at every moment: see :func:`changes`.
 
 The tools print some rules differently from their input (kilobytes are rounded, defaults are left out). So
 after each write ringfence reads the rules, and stores the printed text for the written one
-(:class:`Printed`). Otherwise it would write these rules again at every check.
+(:class:`Printed`). Otherwise they would look changed, and be written again at every check.
 
 iptables-nft makes a table with its first rule and has no command to delete it. If it makes a table for us, an
 empty chain ``ringfence-made`` without a jump marks the table as ours. :func:`is_own_table` returns whether
@@ -35,7 +35,7 @@ from ringfence.firewall.programs import find_program, run_program
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _PACKAGE = "iptables"
 _READING_ATTEMPTS = 5
-_REMOVAL_RETRIES = 3  # another process may remove the same rules at the same time
+_REMOVAL_RETRIES = 3  # after the first attempt: another process may remove the same rules meanwhile
 _LOCK_WAIT = 5  # seconds that the tool waits until another iptables program has finished
 
 # By table, by chain, the rules in order as iptables-save prints them.
@@ -50,7 +50,10 @@ class Tools:
     restore: str
 
     def is_legacy(self) -> bool:
-        """Whether the tools are iptables-legacy. The result is kept until the name leads to another file."""
+        """Whether the tools are iptables-legacy.
+
+        The tool is asked once, and again if its path (a link) leads to another program.
+        """
         return _is_legacy(self.save, os.path.realpath(self.save))
 
 
@@ -257,7 +260,8 @@ def save_all(tools: Tools, wanted: Collection[str]) -> str:
     """Return the output of iptables-save for all existing tables, including those ``wanted``.
 
     iptables-legacy-save reads the list of tables from a file below /proc/net. Only root can read it, and
-    ringfence's systemd unit hides it. Without the list it prints nothing, and each table is saved by name.
+    ringfence's systemd unit hides it. Without the list, iptables-legacy-save prints nothing. Then each table
+    of ``wanted`` is saved by its name.
     """
     saved = save(tools)
     if not tools.is_legacy():

@@ -1,8 +1,8 @@
 """The installed iptables rules of one IP version: written, checked, and counted.
 
 After each write the rules are read back. The write is repeated until they are the wanted ones. Before each
-reading ``iptables_watch`` records the state of the kernel. So the next check finds a change that another
-program made after that.
+reading ``iptables_watch`` records the state of the kernel. So the next check finds any change that another
+program made since then, even during the reading.
 """
 
 import errno
@@ -213,7 +213,10 @@ def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[boo
 def rule_requirements(
     kernel: NetlinkConnection, version: int, plan: FirewallPlan
 ) -> list[tuple[str, str | None]]:
-    """Return the name and the problem of each optional feature of the plan; None if it has no problem."""
+    """Return the name and the problem of each optional feature of the plan.
+
+    The problem is None if the kernel has every extension that the feature needs.
+    """
     found = []
     for feature, configured, names, fix in (
         ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),

@@ -36,16 +36,17 @@ These copies have a limit of their own, so that a banned flood does not use up t
 
 The limiter is hashlimit, with a count for each source. It limits UDP by packets, and TCP by packets and by
 bytes, because one segment carries many guesses (a SIP guess never has less than 300 bytes). In bytes,
-hashlimit's burst is a number of refills of one second's budget, and no packet costs more than one such
-budget. Therefore packets larger than that are always over the limit. The network card combined them, and TCP
-sends them again in smaller ones. A hashlimit table lives as long as a rule names it, with its original
-numbers. Therefore the numbers are in its name.
+hashlimit's burst is a number of refills of one second's budget. It counts a packet that is larger than this
+budget as one budget only. Therefore a separate rule treats such packets as over the limit. They are packets
+that the network card has combined, and TCP sends their contents again in smaller ones. A hashlimit table
+keeps its original numbers as long as a rule names it. Therefore the numbers are in its name.
 
 A full hashlimit table drops packets of every source that is not in it, without any rule's counter: the match
 itself drops them. Only forged senders can fill a table: it takes a million within ten seconds, in 120 MB for
-each table. In mode enforce, such packets are those that entered the limiter and were neither over nor within
-the limit: ``Counters.limiter_full``. Mode observe must drop no packet. So it inspects only so many packets
-a second, of all sources, that they cannot fill the table. The others pass, and are counted as without room.
+each table. In mode enforce, the number of these packets is computed: they entered the limiter, and were
+neither over nor within the limit (``Counters.limiter_full``). Mode observe must drop no packet. So it
+inspects only a limited number of packets a second from all sources together, too few to fill the table. The
+others pass, and are counted as without room.
 
 The log rules send a SIP 401, 403 or 407, and over UDP a 404 too, to an NFLOG group. ``sources/wire.py`` reads
 the group; the kernel sends nothing to a group without a reader. Over TCP a 404 is not needed, because the
@@ -54,8 +55,9 @@ from a SIP port it uses the header's length to find the payload. There the statu
 in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server
 does not mask). Several answers in one segment are one packet, and only the first is inspected. PREROUTING
 sees the answers of bridged containers, and any packets from outside. There a packet is copied under two
-conditions. It is to be forwarded, unlike a provider's 401 to this host. And it arrived by the interface that
-leads back to its sender, unlike a stranger's packet under a container's address.
+conditions. It is to be forwarded, so a provider's 401 to this host is not copied. And it arrived by the
+interface that leads back to its source address, so a packet that a stranger sends with a container's address
+is not copied.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -102,7 +104,8 @@ TO_BANNED = "to banned addresses"
 FROM_DENIED = "from denied networks"
 TO_DENIED = "to denied networks"
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED)
-# Counters that are not reported. The packets without room in the limiter are computed from these three.
+# Kinds of rules at the limiter. The number of packets without room in the limiter is computed from these
+# three.
 AT_LIMITER = "seen by the limiter"
 OVER_LIMIT = "over the limit"
 WITHIN_LIMIT = "within the limit"
@@ -150,7 +153,7 @@ _HEADER = "0x0>>0x16&0x3c@"
 _STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
 _CODES, _NOT_FOUND = "0x20343031,0x20343033,0x20343037", "0x20343034"  # " 401", " 403", " 407"; " 404"
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
-# In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c).
+# In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so LOCAL is excluded.
 _FORWARDED = {
     4: "-m rpfilter -m addrtype --dst-type UNICAST ",
     6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
@@ -408,9 +411,9 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
     """Return the limit for the bytes of a source: kilobytes a second, and a number of refills.
 
     The refills are what a source may send in addition after a pause. One refill is the budget of one second,
-    because hashlimit has no smaller unit. There is at least one. The initial budget and the refills together
-    do not exceed the burst. A second's budget is never less than an Ethernet frame. Otherwise no full frame
-    would ever pass, and TCP would repeat it without end.
+    because hashlimit has no smaller unit. There is at least one refill. The initial budget and the refills
+    together do not exceed the burst, unless the budget would be less than an Ethernet frame. Then it is one
+    frame: otherwise no full frame would ever pass, and TCP would repeat it without end.
     """
     whole = limit.burst * _GUESS // _KIBI
     second = max(limit.rate * _GUESS // _KIBI, _FRAME)
@@ -421,8 +424,8 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
 def _total_limit(limit: Limit) -> str:
     """Build the rule that ends the limiter's check if all sources together send too many packets a second.
 
-    The packet then passes. The rate is the one at which packets of new sources only would fill 60 % of the
-    limiter's tables. A full table drops packets, and a limiter that only observes must drop none.
+    The packet then passes. At the permitted rate, even packets that all come from new sources fill only 60 %
+    of the limiter's tables. A full table would drop packets, and a limiter that only observes must drop none.
     """
     most = _SOURCES * 6 // 10 // (_expiry(limit) + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
@@ -470,7 +473,7 @@ def _reject(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def counted_rules(rules: Rules) -> Iterable[tuple[str, str, int, str]]:
-    """Yield table, chain, position and kind of each rule with a kind: a name for what its counter counts."""
+    """Yield the table, chain, position and kind of each rule that has a kind (``IptablesRule.kind``)."""
     return (
         (table, chain, position, rule.kind)
         for table, chains in rules.items()

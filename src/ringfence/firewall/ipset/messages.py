@@ -1,14 +1,14 @@
 """The ipset messages of nfnetlink as bytes: builders and parsers, no socket, no clock.
 
-One ADD or DEL carries many elements (``IPSET_ATTR_ADT``): 100 000 of them take 0.25 s, while ``ipset
-restore`` takes 0.7 s. Each element has its position in the message as its line number, from 1. The kernel
-stops at the first element that it refuses. The elements before it are changed, those after it are not. The
-error repeats the request with that line number in its header. :func:`refused_index` reads it.
+One ADD or DEL carries many elements (``IPSET_ATTR_ADT``). In such messages 100 000 elements take 0.25 s,
+while ``ipset restore`` takes 0.7 s. Each element has its position in the message as its line number, from 1.
+The kernel stops at the first element that it refuses. The elements before it are changed, those after it are
+not. The error repeats the request with that line number in its header. :func:`refused_index` reads it.
 
 The length of an attribute has 16 bits, so a message ends at 65 535 bytes of elements: 1 200 of the largest
-(IPv6, 52 bytes) are 62 400. The other numbers are the kernel's (``include/uapi/linux/netfilter/ipset``).
-Integers in attributes are big-endian, in headers native. Builders leave the sequence number 0; the connection
-replaces it.
+(IPv6, 52 bytes) are 62 400. The numbers of commands and attributes are the kernel's
+(``include/uapi/linux/netfilter/ipset``). Integers in attributes are big-endian, in headers native. Builders
+leave the sequence number 0; the connection replaces it.
 
 If an answer contains an invalid set, element or length, the parsers raise :class:`NetlinkMessageError`.
 """
@@ -124,10 +124,11 @@ class _Data(enum.IntEnum):
 
 @frozen
 class IpsetHeader:
-    """A set without its elements.
+    """The properties of a set.
 
-    ``version`` is the IP version (0 if the set has none). ``elements`` counts those with time left.
-    ``references`` is the number of rules that use the set.
+    ``version`` is the IP version (0 if the set has none). ``timeout`` and ``counters``: the set has timeouts,
+    or counters. ``elements`` is the number of elements with time left. ``references`` is the number of rules
+    that use the set.
     """
 
     name: str
@@ -155,7 +156,7 @@ def protocol() -> bytes:
 
 
 def type_query(version: int, name: str = SET_TYPE) -> bytes:
-    """Build the query whether the kernel has a set type; the error is ``Code.FIND_TYPE`` if not."""
+    """Build the query for a set type; the error is ``Code.FIND_TYPE`` if the kernel lacks it."""
     family = attribute(_Attr.FAMILY, bytes([FAMILIES[version]]))
     return _message(Command.TYPE, 0, text(_Attr.TYPENAME, name), family)
 
@@ -171,7 +172,7 @@ _NEWEST = {Command.PROTOCOL: _Attr.PROTOCOL, Command.TYPE: _Attr.REVISION}
 def create(
     name: str, version: int, *, hashsize: int, maxelem: int, revision: int = SET_REVISION, timed: bool = True
 ) -> bytes:
-    """Build the request that makes a hash:net for IP ``version``.
+    """Build the request that makes a set of networks (``hash:net``) of IP ``version``.
 
     The error is EEXIST if the set exists. The kernel rounds ``hashsize`` up to a power of two, and enlarges
     it as needed. ``timed``: the set has timeouts and counters.
@@ -218,7 +219,7 @@ def swap(name: str, other: str) -> bytes:
 
 
 def contains(name: str, network: Network) -> bytes:
-    """Build the query whether a set has ``network``. If not, the error is ``Code.EXIST``."""
+    """Build the query whether a set contains ``network``. If it does not, the error is ``Code.EXIST``."""
     entry = _PLAIN[network.version].pack(network.network_address.packed, network.prefixlen, _NO_LINE)
     return _message(Command.TEST, 0, text(_Attr.SETNAME, name), entry)
 

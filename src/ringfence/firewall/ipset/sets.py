@@ -16,8 +16,8 @@ elements.
 
 The bans that exempt friends (``contract.exempts_friends``) have their own sets, because a rule cannot see
 which prefix length in a set has matched. The rule for these sets first checks whether the address is a
-friend's, so their counters count dropped packets only. The kernel makes one hash lookup for each prefix
-length in use, as it would without these sets, and one for the friends.
+friend's, so their counters count dropped packets only. The kernel looks up an address once for each prefix
+length in use. The separate sets add only one lookup, that of the friends.
 """
 
 from collections.abc import Mapping
@@ -39,8 +39,8 @@ FLOOD: Mapping[tuple[int, bool], str] = {
 OBSERVE: Mapping[int, str] = {4: "ringfence-observe4", 6: "ringfence-observe6"}
 # Seconds that a source stays in the flood set after its first packet over the limit.
 FLOOD_SECONDS = 10
-# The set is read every second by the thread that bans: 4 096 elements take some 30 ms of CPU, 16 384 took 150
-# ms. A source that finds no room is still limited, and is reported when others have stopped.
+# The thread that bans reads each flood set every second: 4 096 elements take some 30 ms of CPU, 16 384 took
+# 150 ms. A source without room in the set is still limited, and is reported when others have stopped.
 _FLOOD_SIZE = 4_096
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.

@@ -1,8 +1,8 @@
 """The sets of the ipset backend that hold no bans: network lists, observed addresses and flooders.
 
-A list is replaced in one step: a temporary set is filled, the two sets exchange their contents, and the
-temporary set is destroyed. The set keeps its name, so the rules need no change. The list is never empty in
-between, and a failure leaves it unchanged.
+To replace a list, a temporary set is filled in steps. Then the two sets exchange their contents at once, and
+the temporary set is destroyed. The list's set keeps its name, so the rules need no change. The list is never
+empty in between, and a failure before the exchange leaves it unchanged.
 """
 
 import itertools
@@ -35,7 +35,8 @@ def replace_list_in_steps(
 ) -> Generator[None, None, WrittenList]:
     """Replace the networks of one IP version on a list, step by step; return what was written.
 
-    ``networks`` is a result of :func:`by_version`. Raises FirewallError; the list is then unchanged.
+    ``networks`` is a result of :func:`by_version`. Raises FirewallError. A failure before the temporary set
+    is complete leaves the list unchanged.
     """
     name = list_set_name(which, version)
     fresh = temporary_name(name)

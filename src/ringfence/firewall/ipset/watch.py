@@ -19,7 +19,7 @@ from ringfence.netlink.connection import NetlinkConnection
 
 # Seconds by which the kernel's end of a ban and ours may differ.
 _MARGIN = 2.0
-# The most changes of a batch that are searched for the sample. If there are more, the last ban becomes it.
+# The most changes that are searched for the sample. If there are more, the last ban becomes the new sample.
 _FEW = 64
 # Network lists with more elements are not counted each second.
 _LONG = 4096
@@ -43,9 +43,9 @@ class SampleBans:
     def record(self, name: str, changes: Sequence[Change]) -> None:
         """Update the sample of the set ``name`` after acknowledged changes, all Add or all Remove.
 
-        The last Add becomes the sample if it ends later than the present sample. Before that, the present
-        sample is discarded if one of the changes concerns it. It is also discarded if there are more than
-        ``_FEW`` changes, because they are not searched for it.
+        First the present sample is discarded if one of the changes concerns it. If there are more than
+        ``_FEW`` changes, it is discarded without a search. Then, if the last change is an Add, it becomes the
+        sample, unless the present sample ends later.
         """
         if not changes:
             return
@@ -70,7 +70,7 @@ class SampleBans:
         return next((f"set {name} has lost a ban" for name in self._lost(kernel)), None)
 
     def discard_missing(self, kernel: NetlinkConnection) -> None:
-        """Forget the samples that their sets no longer contain: these sets were made again."""
+        """Forget the samples that are no longer in their sets, because these sets were made again."""
         for name in self._lost(kernel):
             del self._samples[name]
 

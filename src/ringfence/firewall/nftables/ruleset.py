@@ -413,7 +413,7 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
 
 
 def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[RulesetChain]:
-    """Yield the chains with a hook (such as prerouting), and the chain to which prerouting jumps."""
+    """Yield the chains with a hook (such as prerouting), and the chain that copies observed requests."""
     rejecting = plan.action in _REJECTS
     come = _interface_match(plan, "iifname")
     go, allow = _interface_match(plan, "oifname"), {v: lists[f"allow{v}"] for v in VERSIONS}
