@@ -12,16 +12,16 @@ from ringfence.explain.reasons import reason_of
 from ringfence.model import Address, Attempt, Ban, EventKind, Friend, FriendReason, printable
 
 MOST_SHOWN = 16
-"""The maximum number of addresses that an answer shows: those where the account works or worked.
+"""The maximum number of addresses in an answer at which the account works or worked.
 
 The same limit applies to the addresses at which it failed.
 """
 MOST_FRIENDS = 64
-"""The maximum number of reasons why addresses are friends, of current and of former ones each.
+"""The maximum number of current friends of one account, and also of its former friends.
 
-An account whose password is stolen may have thousands.
+A friend is here one address with one reason. An account whose password is stolen may have thousands.
 """
-_OF_ASTERISK = {AlarmCode.ATTACK_DISTRIBUTED}  # their subject names an Asterisk, and not an address
+_OF_ASTERISK = {AlarmCode.ATTACK_DISTRIBUTED}  # alarms about an account at one Asterisk, not at an address
 
 
 class AccountVerdict(enum.StrEnum):
@@ -40,9 +40,10 @@ class AccountVerdict(enum.StrEnum):
 
 @frozen
 class Failures:
-    """The failed attempts on one account from one address: the last one, and how many there were.
+    """The failed attempts on one account from one address.
 
-    ``first`` is the time of the first one (seconds since the epoch).
+    ``last`` is the last attempt. ``first`` is the time of the first one (seconds since the epoch). ``times``
+    is the number of attempts.
     """
 
     last: Attempt
@@ -54,13 +55,14 @@ class Failures:
 class AccountFacts:
     """All that is known about ``account`` at ``now`` (seconds since the epoch).
 
-    ``friends`` are the current reasons why addresses are friends because of this account, and ``former``
-    those that have ended; of each the latest ones. ``failures`` has one entry for each address at which the
-    account failed, the latest first. ``bans`` are the active bans of all these addresses. ``denied`` are the
-    addresses where it works or worked that are denied: on the deny list, and not on the allow list.
-    ``alarms`` are the active alarms about it. ``live``: the facts are from a daemon. Without one, ``denied``,
-    ``alarms`` and ``outage_mode`` are unknown and empty. ``problems`` has a line for each fact that could not
-    be read.
+    ``friends`` are the addresses that are friends because of this account, each with its reason; ``former``
+    are those that no longer are. Both have only the latest MOST_FRIENDS. ``failures`` has one entry for each
+    address at which the account failed, the latest first. ``bans`` are the active bans of all these
+    addresses. ``denied`` are those addresses of friends and former friends that the deny list contains and
+    the allow list does not. ``alarms`` are the active alarms about the account. ``outage_mode``: all phones
+    fail at once, so bans of known phones are suspended. ``live``: the facts are from a daemon. Without one,
+    ``denied``, ``alarms`` and ``outage_mode`` are unknown and empty. ``problems`` has a line for each fact
+    that could not be read.
     """
 
     account: str
@@ -85,9 +87,10 @@ class AccountFacts:
 
     @property
     def last_success(self) -> Friend | None:
-        """The reason that shows when the account last worked: the latest valid password, if one is known.
+        """The friend that shows when and where the account last worked; None if it never worked.
 
-        Otherwise it is the latest reason of any other kind, such as a registration. None if it never worked.
+        This is the latest friend that sent the right password. If there is none, it is the latest friend for
+        any other reason, such as a registration.
         """
         known = self.homes.values()
         right = [one for one in (*self.friends, *self.former) if one.reason is FriendReason.AUTHENTICATED]
@@ -95,10 +98,10 @@ class AccountFacts:
 
     @property
     def failing_at_home(self) -> Failures | None:
-        """The latest failures at an address where the account worked, if it no longer works there.
+        """The latest failures at an address where the account worked before; None without such failures.
 
-        This is so if the last failure is later than the last success at that address, or if the address is
-        no longer a friend because of it. None without such failures.
+        Failures at such an address count if the last of them is later than the last success there. They also
+        count if the address is no longer a friend because of the account.
         """
         homes = self.homes
         for one in self.failures:
@@ -128,10 +131,10 @@ class AccountFacts:
 
 
 def is_about_account(alarm: ActiveAlarm, account: str) -> bool:
-    """Whether the subject of an alarm is ``account``.
+    """Whether an alarm is about ``account``.
 
-    In the subject, an address (``204 at 192.0.2.1``) or the name of an Asterisk (``204 of pbx``) may follow
-    the account.
+    The subject of such an alarm is the account, alone or followed by an address (``204 at 192.0.2.1``) or by
+    the name of an Asterisk (``204 of pbx``).
     """
     name = printable(account)
     between = " of " if alarm.code in _OF_ASTERISK else " at "
@@ -139,7 +142,7 @@ def is_about_account(alarm: ActiveAlarm, account: str) -> bool:
 
 
 def latest_of(friends: Iterable[Friend]) -> tuple[Friend, ...]:
-    """Return the reasons that were seen last, at most MOST_FRIENDS; the latest first."""
+    """Return the friends that were seen last, at most MOST_FRIENDS; the latest first."""
     return tuple(nlargest(MOST_FRIENDS, friends, key=lambda friend: friend.seen))
 
 

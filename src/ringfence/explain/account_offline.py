@@ -16,7 +16,8 @@ _MOST_BANS = 5
 def account_offline(settings: Settings, account: str, now: float) -> AccountFacts:
     """Collect the facts of ``account`` at ``now`` (seconds since the epoch).
 
-    The only recorded failures are those that led to bans.
+    The database has only failures that led to bans, so all others are missing. If the database cannot be
+    read, ``problems`` has the error.
     """
     path = settings.store.path
     if not path.exists():

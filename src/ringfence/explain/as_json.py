@@ -46,13 +46,14 @@ def document(known: NetworkFacts) -> Document:
 
 
 def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
-    """Return for each list of networks in the kernel whether it contains the queried network.
+    """Return whether the lists of networks in the kernel contain the queried network, by list.
 
-    Without enforcement the kernel has no lists. The list of friends is known only to a daemon.
+    While enforcement is off, the kernel has no lists. The list of friends is known only to a daemon; without
+    one, its value is False.
     """
     if not known.enforcing:
         return {"allow": False, "deny": False, "friends": False}
-    # Loopback addresses are exempted by the daemon itself, not by a list.
+    # The kernel's allow list also has the networks that this host needs, except loopback (ITSELF).
     guarded = any(kept.prefixlen <= known.network.prefixlen for kept in known.reasons.keys() - ITSELF.keys())
     return {
         "allow": bool(known.on(ListKind.ALLOW)) or guarded,

@@ -43,7 +43,11 @@ class ActiveBan:
 
 @frozen
 class AttemptOutcome:
-    """An attempt, and the start of the ban that it led to; None if it led to none."""
+    """An attempt and its ban.
+
+    ``ban`` is the time at which the ban began to which the attempt led (seconds since the epoch); None if it
+    led to no ban.
+    """
 
     attempt: Attempt
     ban: float | None
@@ -53,18 +57,20 @@ class AttemptOutcome:
 class NetworkFacts:
     """All that is known about ``network``, for which the user asked, at ``now`` (seconds since the epoch).
 
-    ``subject``: the sender is counted and banned as this network (for an IPv6 address, its /64). ``running``
-    are its bans in force, ``past`` those that have ended. ``offences`` is the number of earlier bans, which
-    decides how long the next one lasts. ``holders`` are the entries of the allow and deny lists that contain
-    it. ``protected`` maps all networks that this host needs to the reasons. ``friends`` are the present
-    reasons why it is a friend, and ``former`` those that have ended.
+    ``subject`` is the network as which the rules count and ban the sender: an address, or for an IPv6 address
+    its /64. ``running`` are the bans of ``network`` that are in force, ``past`` those that have ended.
+    ``offences`` is the number of earlier bans; the next ban lasts longer if there were some. ``holders`` are
+    the entries of the allow and deny lists that contain ``network``. ``protected`` has all networks that this
+    host needs, each with the reason. ``friends`` are the present reasons why ``network`` is a friend, and
+    ``former`` those that have ended.
 
-    ``story`` is what the detector remembers about the sender; None without a daemon, and for a network of
-    many senders. ``ahead`` is the wall clock minus the detector's (monotonic) clock; it converts the times in
-    ``story``. ``contains_exempt``: a friend or an exempt address
-    is in the network; with a story, in the prefix around the address. ``claimed`` has the limits for bans on
-    unproven evidence. ``live``: the facts are from a daemon. ``problems`` has a line for each fact that could
-    not be read.
+    ``story`` is what the detector remembers about the sender. It is None without a daemon, and for a network
+    of many senders. The detector's times are from the monotonic clock; add ``ahead`` (seconds) to get seconds
+    since the epoch. ``contains_exempt``: ``network`` contains a friend or an exempt address. With a story,
+    this is about the prefix of the address, the wider network that some rules count. ``claimed`` has the
+    limits for bans on unproven evidence. ``alarms`` are the active alarms about ``network``. ``enforcing``:
+    enforcement is not switched off. ``live``: the facts are from a daemon. ``problems`` has a line for each
+    fact that could not be read.
     """
 
     network: Network
@@ -112,7 +118,7 @@ class NetworkFacts:
 
     @property
     def single(self) -> bool:
-        """Whether the queried network is that of a single sender."""
+        """Whether the queried network is a single address, or all addresses that count as one sender."""
         return self.network.prefixlen == self.network.max_prefixlen or self.network == self.subject
 
     def attempts(self) -> list[AttemptOutcome]:
@@ -125,7 +131,10 @@ class NetworkFacts:
 
 
 def is_about(subject: str, network: Network) -> bool:
-    """Whether an alarm's subject is ``network``, or an account at it (``204 at 192.0.2.1``)."""
+    """Whether an alarm with this subject is about ``network``.
+
+    Its subject is then the network itself, or an account at it (``204 at 192.0.2.1``).
+    """
     return subject.rpartition(" at ")[2] == format_network(network)
 
 
@@ -153,7 +162,7 @@ def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[Atte
         for attempt in ban.attempts:
             key = _identity(attempt)
             here[key] += 1
-            if here[key] <= seen[key]:  # already yielded: it also led to another ban, usually of its network
+            if here[key] <= seen[key]:  # already yielded for another ban, usually one of its network
                 continue
             same = kept.get(key)
             better = same.pop(0) if same else None

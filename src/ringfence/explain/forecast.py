@@ -15,7 +15,10 @@ from ringfence.lists.lookup import Holder
 from ringfence.model import AttemptKind, FriendReason, ListKind, Scope, format_network, printable, rfc3339
 
 _MAX_RULES = 3
-"""The maximum number of rules in a forecast: the one nearest to a ban, and others at least halfway to one."""
+"""The maximum number of rules in a forecast.
+
+These are the rule nearest to a ban, and other rules that have at least half of the attempts for a ban.
+"""
 _NARROWED = {
     Scope.SIP: " from the SIP ports",
     Scope.SIP_UDP: " from the SIP ports by UDP",
@@ -54,7 +57,7 @@ def _sentences(known: NetworkFacts) -> Iterator[str]:
         return
     full = any(one.scope is Scope.FULL for one in known.running)
     for one in known.running:
-        if one.scope is Scope.FULL or not full:  # a full ban covers the others, and an unban ends all
+        if one.scope is Scope.FULL or not full:  # beside a full ban, other bans change nothing
             yield _ends(known, one)
     denied = known.on(ListKind.DENY)
     yield from (_denied(known, holder) for holder in denied)
@@ -163,7 +166,11 @@ def _comes_next(known: NetworkFacts) -> Iterator[str]:
 
 
 def _can_be_full(count: Count) -> bool:
-    """Whether the rule can lead to a ban: it applies to this sender, and has accounts if it is about some."""
+    """Whether the rule of ``count`` can lead to a ban of this sender.
+
+    It cannot if its number of attempts is 0 (it does not apply to the sender), or if it counts only attempts
+    on listed accounts and the list is empty.
+    """
     return bool(count.number) and count.rule.accounts != frozenset()
 
 
@@ -211,8 +218,8 @@ def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
 def _next(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
     """Yield a sentence: how many attempts lead to the next ban, after the present one has ended.
 
-    The present ban blocks at least all SIP ports. So no attempts by SIP arrive and count while it lasts, and
-    a rule's whole number of attempts is needed again.
+    The present ban blocks at least all SIP ports, so no attempt by SIP arrives while it lasts. After it, a
+    rule needs its whole number of attempts again.
     """
     by = {one.ban.rule for one in known.running if one.ban is not None}
     mine = [

@@ -18,10 +18,10 @@ MAX_PAST = 50
 
 @frozen
 class BanRecords:
-    """The bans that cover a network: ``elements`` are in the kernel, ``past`` are recorded in the store.
+    """The bans that cover a network, as read from the kernel and from the database.
 
-    ``past`` may include bans that are still in force. ``problems`` has a line for each part that could not be
-    read.
+    ``elements`` are the bans in the kernel. ``past`` are those in the database; some of them may still be in
+    force. ``problems`` has a line for each part that could not be read.
     """
 
     elements: tuple[Element, ...]
@@ -30,9 +30,10 @@ class BanRecords:
 
 
 def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now: float) -> BanRecords:
-    """Read the bans that cover ``network`` from kernel and store. ``recorded`` is None without a store.
+    """Read the bans that cover ``network`` at ``now`` (seconds since the epoch) from kernel and database.
 
-    Call it in a thread, because reading a large set takes long.
+    ``recorded`` is the database's table of bans; None without a database. In the daemon, call this function
+    in a thread, because reading many bans from the kernel takes long.
     """
     problems: list[str] = []
     elements: list[Element] = []
@@ -55,9 +56,9 @@ def running_of(
 ) -> tuple[ActiveBan, ...]:
     """Return the bans in force at ``now`` (seconds since the epoch), the widest network first.
 
-    ``found`` has the bans in the kernel and in the store. ``known`` has the bans that the daemon knows, by
-    network and scope, each with its record or None; it is empty without a daemon. A ban is returned if any of
-    the three has it: kernel, store or daemon.
+    ``found`` has the bans in the kernel and in the database. ``known`` has the bans that the daemon knows, by
+    network and scope, each with its record or None; it is empty without a daemon. A ban is returned if the
+    kernel, the database or the daemon has it.
     """
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}

@@ -71,7 +71,8 @@ def _friends(friends: FriendTable, network: Network, now: float) -> list[Friend]
 def _holders(settings: Settings, store: Store | None, network: Network, now: float) -> list[Holder]:
     """Return the entries of the allow and deny lists that contain ``network``.
 
-    Without a store, only the configuration's own networks are known, but not host names and countries.
+    ``store`` is the daemon's database. Without it, only the networks that the configuration lists are
+    searched. Its host names and countries are not.
     """
     configured = settings.lists()
     if store is None:
@@ -85,7 +86,7 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
 def _protected(problems: list[str]) -> dict[Network, str]:
     """Return this host's own addresses and those that it needs, each with the reason.
 
-    What cannot be read adds a line to ``problems``.
+    For each part that cannot be read, add a line to ``problems``.
     """
     try:
         own = read_addresses()

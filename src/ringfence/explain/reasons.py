@@ -16,8 +16,8 @@ _BY_EVENT = {
 def reason_of(attempt: Attempt) -> str:
     """Return in two or three words why Asterisk refused an attempt.
 
-    PJSIP reports a wrong password as ``ChallengeResponseFailed``, and an unknown account as
-    ``InvalidAccountID``. For a kind of event that is not in the table, return the name of the kind.
+    Most reasons follow from the kind of the event. For example, PJSIP reports a wrong password as
+    ``ChallengeResponseFailed``. For a kind without a reason in the table, return the name of the kind.
     """
     if attempt.kind is AttemptKind.PROBE:
         return "unknown caller" if attempt.service is Service.DIALPLAN else "unknown extension"

@@ -1,6 +1,7 @@
 """Sentences about attempts that do not count in full: unconfirmed ones, and hidden ones without proof.
 
-A hidden attempt is one that Asterisk's events and logs do not show, but only the wire.
+An *unconfirmed* attempt may name a forged address, and no other source confirms it. A *hidden* attempt is
+missing in Asterisk's events and logs; only the wire (the capture of outgoing challenges) shows it.
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ from ringfence.model import Attempt, EventKind, Proof
 def remarks(known: NetworkFacts) -> list[str]:
     """Return sentences: how many attempts do not count, or count only as claims, and why.
 
-    An attempt counts only as a claim if nothing proves that its address is the sender's.
+    An attempt is only a claim if nothing proves that its address is really that of the sender.
     """
     attempts = [outcome.attempt for outcome in known.attempts()]
     reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)
