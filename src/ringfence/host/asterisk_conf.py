@@ -8,8 +8,8 @@ The files contain the passwords of every phone. Only requested options are kept:
 reading, so no message can contain them. A caller that needs passwords requests them separately, and gets them
 masked.
 
-The parser is tolerant: a line that is neither a section nor an option is skipped. The result names files that
-cannot be read, because their content is unknown. The number and the size of files are limited.
+The parser is tolerant: a line that is neither a section nor an option is skipped. The result lists the files
+that could not be read, because these may have other options. The number and the size of files are limited.
 """
 
 import glob
@@ -51,7 +51,10 @@ class Section:
         return [value for name, value in self.options if name.lower() == option]
 
     def last(self, option: str, default: str = "") -> str:
-        """Return the last value of an option, as Asterisk does for most options."""
+        """Return the last value of an option, which Asterisk uses for most options.
+
+        Return ``default`` if the option has no value here. The name of the option must be in lower case.
+        """
         return (self.values(option) or [default])[-1]
 
     def secret(self, option: str) -> Secret | None:
@@ -116,9 +119,9 @@ class _Section:
     secrets: list[tuple[str, str]] = field(factory=list, repr=False)
 
     def fits(self, condition: str) -> bool:
-        """Whether the options match the condition of an addition to a section: ``type=endpoint&...``.
+        """Whether this section matches the condition of an addition, ``[name](+type=endpoint&...)``.
 
-        Secret options never match.
+        Only options that are kept and not secret can match.
         """
         wanted = [part.partition("=") for part in condition.split("&") if part]
         own = {name.lower(): value.lower() for name, value in self.options}

@@ -8,13 +8,13 @@ with a tunnel, or with a veth to another bridge of this host is no container bri
 
 The network of a bridge is the one in which this host has an address on the bridge. Link-local networks are
 left out, because they are not routed. A network is also left out if another link of this host has a part of
-it. Otherwise a stranger behind that link could use an address of the network, and the firewall's log rule
-would accept it: this rule only checks that a packet came from the link to which its source address belongs
-(rpfilter).
+it. Otherwise a stranger behind that link could use an address of the network. The firewall's log rule, which
+copies SIP answers to ringfence, would not notice that: it only checks that a packet came from the link to
+which its source address belongs (rpfilter).
 
 Each reading reads all links and addresses, which takes 0.3 ms of CPU for each link. It delayed the event loop
 by up to 15 ms with 200 links and 30 ms with 900 (two busy cores). So there is at most one reading a second,
-because some hosts start containers all the time.
+even on a host that starts containers all the time.
 """
 
 from collections.abc import Callable, Sequence
@@ -103,7 +103,7 @@ def _link(message: Any) -> _Link:  # noqa: ANN401 - pyroute2 has no types
         index=message["index"],
         kind=kind or "",
         master=message.get("master"),
-        # The kernel reports the namespace of the other end only if it is not this one.
+        # The kernel reports the other end's network namespace only if it is another one than ours.
         leads_away=kind == "veth" and message.get("link_netnsid") is not None,
     )
 

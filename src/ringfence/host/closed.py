@@ -62,7 +62,8 @@ _IPV4 = 4
 class Closed(NamedTuple):
     """A closed connection. ``remote`` is the remote address, followed by two bytes of the remote port.
 
-    ``received`` is the number of bytes from the remote end; None if the kernel does not report it.
+    Ports are in network byte order. ``received`` is the number of bytes from the remote end; None if the
+    kernel does not report it.
     """
 
     local_port: bytes
@@ -126,8 +127,8 @@ class ClosedSockets:
             except BlockingIOError:
                 return came, lost, False
             except OSError as error:
-                # A multicast receiver only gets ENOBUFS (reports were lost). Any other error counts as a loss
-                # too.
+                # ENOBUFS means that reports were lost. No other error is expected here, but it counts as a
+                # loss too.
                 lost = True
                 if error.errno != errno.ENOBUFS:
                     return came, lost, False
@@ -143,7 +144,8 @@ class ClosedSockets:
 def _parse(datagram: bytes) -> Closed | None:
     """Return the connection that a message reports; None if the message is invalid or lacks its counts.
 
-    ``remote`` is b"" if the message reports no connection with a completed handshake from a known address.
+    Return ``_NONE``, whose ``remote`` is b"", if the remote address is unknown or the handshake was not
+    completed.
     """
     try:
         frame = next(frames(datagram), None)

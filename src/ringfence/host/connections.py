@@ -3,17 +3,17 @@
 Callers can make Asterisk write a log line with any address. But they do not know which addresses and ports
 have a connection to this host, except for their own. So a line is confirmed if its address and port have a
 TCP connection to this host. Connections *from* this host (to a trunk, a web server) do not count, because
-their remote ports are well known. So only connections to a port on which this host listens count. Only the
-daemon's own network namespace is visible. For a PBX in a container no connection is found.
+anyone can guess their remote ports. So only connections to a port on which this host listens count. Only
+connections of the daemon's own network namespace are visible, so none is found for a PBX in a container.
 
 Open connections come from the kernel's list (sock_diag, else ``/proc/net/tcp``). The list is read while
 guesses arrive, so it is read at most once in ``FRESH`` seconds, or once in ``SOON`` seconds if it lacks a
 queried connection. For each reading the kernel walks through its table of connections, whose size depends on
 the host's memory: with 23 GB that takes 0.8 ms by sock_diag, and 7 ms by ``/proc/net/tcp`` and ``tcp6``. A
 thousand connections add 3 to 6 ms and 1 MB. A sender can leave thousands of connections open. After a ban
-they stay in the list, because the packets that close them are dropped. So reading takes at most a tenth of
-the time, unless the list would get older than ``OLDEST``. Without this rule, 9 600 connections kept the
-daemon busy at 100 % of a core.
+they stay in the list, because the packets that close them are dropped. So the list is not read again before
+ten times the duration of the last reading has passed, or ``OLDEST`` seconds, whichever is less. Without this
+rule, 9 600 connections kept the daemon busy at 100 % of a core.
 
 A sender that knows the remote port of another party's connection can make Asterisk write it into a line. So
 a connection confirms a line only if enough bytes came by it for a request, and each byte counts for one line
@@ -75,14 +75,17 @@ The event loop reads the rest later.
 """
 
 _MOST_UNSURE = 1024
-"""The maximum number of closed connections whose local port is not known as a listening one.
+"""The maximum number of closed connections of which it is unknown whether this host listens on their port.
 
-Most of them are outgoing. The next reading of the list shows which of them count. If there are more, the list
-is read at once.
+Most of them are outgoing. The next reading of the list of sockets shows on which ports this host listens, and
+so which connections count. If the maximum is reached, the list is read early.
 """
 
 _MOST_STALE = 1024
-"""The number of byte counts of forgotten connections that are kept, until all of them are removed at once."""
+"""The maximum number of byte counts that are kept of forgotten connections.
+
+If there are more, all of them are removed at once.
+"""
 
 _Received = Callable[[], int | None]
 _Row = tuple[int, bytes, Callable[[], bytes], _Received]
@@ -184,8 +187,9 @@ class ConnectionTable:
     def backs(self, remote: Endpoint, length: int) -> bool:
         """Whether the connection of ``remote`` (see :meth:`has`) confirms a line for a request.
 
-        ``length`` bytes must have come by it that have not confirmed another line. This call uses them up. If
-        the number of bytes is unknown because the kernel does not report it, the connection is enough.
+        At least ``length`` bytes, as many as such a request has, must have come by this connection that have
+        not confirmed another line. If they have, this call uses them up. If the kernel does not report the
+        number of bytes, the connection is enough.
         """
         if not self.has(remote):
             return False
@@ -304,7 +308,8 @@ class ConnectionTable:
         self._unread = ""
         if self._lists is None:
             try:
-                states = _STATES if self._loop is None else _STATES & ~(1 << _TIME_WAIT)  # reported as closed
+                # The kernel reports a connection in TIME_WAIT as closed.
+                states = _STATES if self._loop is None else _STATES & ~(1 << _TIME_WAIT)
                 yield from [*_asked(socket.AF_INET, states), *_asked(socket.AF_INET6, states)]
             except OSError:  # a kernel without sock_diag
                 self._lists = _LISTS
@@ -341,7 +346,7 @@ class _Past:
         return now - self._ends.get(end, -math.inf) < REMEMBERED
 
     def received(self, end: bytes) -> int | None:
-        """Return the number of bytes that came by the connection of this end; None if that is unknown."""
+        """Return the number of bytes that came by the closed connection of this end; None if unknown."""
         return self._received.get(end)
 
     def had_any(self, address: bytes, now: float) -> bool:

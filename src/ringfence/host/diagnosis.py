@@ -38,8 +38,8 @@ class Observations:
     """Recent observations of ringfence.
 
     ``attempts`` is the number of attempts of the banned address, ``others`` that of all other addresses.
-    ``ports`` are some of Asterisk's ports on this host, such as that of its manager interface. They are empty
-    if Asterisk is known to be elsewhere.
+    ``ports`` are some of Asterisk's ports on this host, such as that of its manager interface; none if
+    Asterisk is known to be elsewhere.
     """
 
     attempts: int = 0
@@ -52,7 +52,7 @@ class Facts:
     """The visible facts about this host.
 
     A *link* is a network interface. ``own`` are this host's addresses, each with the name of its link.
-    ``bridges`` are the links that are bridges. ``gateways`` are its gateways, each with a description.
+    ``bridges`` are the links that are bridges. ``gateways`` are this host's gateways, with descriptions.
     ``listening`` are the ports on which any program listens. ``asterisk_here``: a process named ``asterisk``
     is visible in this network namespace; ``asterisk_elsewhere``: in another one. ``docker_proxy``: the
     program docker-proxy runs. ``cards`` are links that receive packets for a card in another network
@@ -85,7 +85,7 @@ def likely_causes(address: Address, seen: Observations, facts: Facts) -> list[st
 def _own_name(address: Address, facts: Facts) -> str:
     """Return the cause if ``address`` belongs to this host or to a gateway; otherwise "".
 
-    Then this device replaces the callers' addresses by its own.
+    Attempts come from such an address if the host or the gateway replaces the callers' addresses by its own.
     """
     link = facts.own.get(address)
     if link in facts.bridges:
@@ -232,7 +232,7 @@ class _Link:
     xdp: bool
 
 
-# The forwarding tables of bridges and tunnels list neighbours behind them, and not network cards on them.
+# The forwarding tables of these kinds of links list neighbours behind them, and not network cards on them.
 _TABLES_OF_OTHERS = frozenset({"bridge", "vxlan", "geneve"})
 _PERMANENT, _SELF = 0x80, 0x02  # NUD_PERMANENT, NTF_SELF
 _NOBODY = "00:00:00:00:00:00"

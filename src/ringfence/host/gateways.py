@@ -1,6 +1,6 @@
 """The gateways of this host: the next hops of its routes, read once or followed.
 
-Only the routing tables ``main`` and ``default`` are read. Containers and VPNs use other tables.
+Only the routing tables ``main`` and ``default`` are read, because containers and VPNs use the other ones.
 
 A route takes 0.1 ms to read, and a host with a routing protocol has thousands, which change all the time. So
 readings are at least five seconds apart, and run in a thread. With 1,000 routes a reading delayed the event

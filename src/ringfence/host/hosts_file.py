@@ -1,7 +1,7 @@
 """The names and addresses in ``/etc/hosts``. The file is read again only when it has changed.
 
-On some hosts the file has a megabyte, because it blocks advertisers. So it is parsed in a thread, and once
-for all names.
+On some hosts the file has a megabyte, because it lists the servers of advertisers to block them. So it is
+parsed in a thread, and once for all names.
 """
 
 import asyncio
@@ -25,7 +25,10 @@ class HostsFile:
         self._turn = asyncio.Lock()
 
     async def addresses(self, name: str) -> list[str]:
-        """Return the addresses of ``name`` as written in the file; none if the file cannot be read."""
+        """Return the addresses of ``name`` (in lower case) as written in the file.
+
+        Return [] if the file lacks the name or cannot be read.
+        """
         async with self._turn:
             try:
                 state = _state(self._path.stat())

@@ -37,7 +37,7 @@ from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, address_of, p
 
 PROXIES = ("kamailio", "opensips")
 ASSIGNED = 32_768
-"""The first port of ``net.ipv4.ip_local_port_range``, from which the kernel assigns ports to sockets."""
+"""The first port that the kernel assigns to a socket by default (``net.ipv4.ip_local_port_range``)."""
 
 _NAME = "asterisk"
 _FAMILIES = (socket.AF_INET, 4), (socket.AF_INET6, 16)  # each with the length of its addresses (bytes)
@@ -91,7 +91,7 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
 def find_proxy_sockets(proc: Path = PROC) -> frozenset[Endpoint]:
     """Return the sockets on which SIP proxies listen now, in this network namespace, by UDP or TCP.
 
-    Return none if the kernel cannot list its sockets.
+    The set is empty if the kernel cannot list its sockets.
     """
     own = {
         inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)

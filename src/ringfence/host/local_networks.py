@@ -41,7 +41,7 @@ def _read(route: IPRoute) -> dict[Network, str]:
 def networks_from(messages: Iterable[Any]) -> dict[Network, str]:
     """Return the private destinations of routes, each with the name of its interface.
 
-    A network that lies in another one of them is left out.
+    A network that lies within another network of the result is left out.
     """
     found: dict[Network, str] = {}
     for message in messages:

@@ -38,11 +38,11 @@ def why_no_logins(library: str = _LIBRARY) -> str:
 
 
 def read_logins(library: str = _LIBRARY) -> dict[Network, str]:
-    """Return the addresses of remote logins, each with a description. Return none if they are unknown.
+    """Return the addresses of remote logins, each with a description; {} if logins cannot be read.
 
-    A login whose remote host is known only by name is left out: the owner of an address controls its name,
-    and a look-up takes time. The look-up of a user's name may take time too, so do not call this in the event
-    loop.
+    A login whose remote host is known only by name is left out: the owner of an address chooses its name in
+    the DNS, and a look-up takes time. The look-up of a user's name may take time too, so do not call this in
+    the event loop.
     """
     found: dict[Network, set[str]] = {}
     systemd = _systemd(library)
@@ -66,7 +66,7 @@ def _systemd(library: str) -> ctypes.CDLL | None:
 
 
 def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
-    """Yield the names of the first ``MOST`` sessions. The C list and all its names are freed."""
+    """Yield the names of the first ``MOST`` sessions. The memory of libsystemd's list is freed."""
     names = ctypes.POINTER(ctypes.c_void_p)()
     count = systemd.sd_get_sessions(ctypes.byref(names))
     if count < 0:

@@ -44,11 +44,12 @@ FIRST_RETRY = 2.0
 SERVICES = ("_sip._udp", "_sip._tcp", "_sips._tcp")
 
 Answers = Mapping[str, frozenset[Network]]
+"""The addresses of each name, as networks of one address."""
 
 
 @frozen
 class ResolvedNames:
-    """The addresses of a name, and the seconds for which they are valid.
+    """The addresses of a name, as networks of one address, and the seconds for which they are valid.
 
     ``trouble`` is why the addresses may be incomplete; "" if they are complete.
     """
@@ -62,8 +63,8 @@ class ResolvedNames:
 class _Name:
     """A followed name. ``due`` is the time of its next query (of the event loop's clock).
 
-    ``waited`` is the latest pause after a failure in seconds, ``trouble`` the present failure ("" if none),
-    and ``found`` the number of its addresses.
+    ``waited`` is the latest pause after a failure in seconds, and ``trouble`` the present failure ("" if
+    none). ``found`` is the number of addresses in the latest answer, before it was cut to ``MOST_ADDRESSES``.
     """
 
     due: float = 0.0
@@ -250,7 +251,7 @@ def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | None":
 
 
 async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) -> _Reply:
-    """Send one query; return the response, or the failure as a reply without addresses."""
+    """Send one query; return the response. After a failure, return a reply with ``trouble`` only."""
     import dns.exception  # noqa: PLC0415 - loaded where a name is followed
     import dns.name  # noqa: PLC0415
     import dns.resolver  # noqa: PLC0415

@@ -1,9 +1,9 @@
 """The DNS resolvers of this host.
 
-``/etc/resolv.conf`` names them, or names a server on this host itself (systemd-resolved at 127.0.0.53,
-dnsmasq). Such a server queries other servers, which one of its own files names. Only lines ``nameserver
-ADDRESS`` are read, as in the C library (``resolv.conf(5)``). The library uses only the first three, but other
-programs may use more, so all count.
+``/etc/resolv.conf`` lists them, or it lists a server on this host itself (systemd-resolved at 127.0.0.53,
+dnsmasq). Such a server queries other servers, and another file lists these (``UPSTREAM``). Only lines
+``nameserver ADDRESS`` are read, as in the C library (``resolv.conf(5)``). The library uses only the first
+three, but other programs may use more, so all count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ UPSTREAM = (
     Path("/run/NetworkManager/no-stub-resolv.conf"),
     Path("/run/dnsmasq/resolv.conf"),
 )
-"""Files in which servers on this host name their upstream servers."""
+"""Files that list the servers which a DNS server on this host queries."""
 
 _REASON = "a DNS resolver of this host"
 _MOST_BYTES = 64 * 1024

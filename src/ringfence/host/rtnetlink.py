@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from ringfence.clock import Backoff
 from ringfence.errors import HostError
 
-# Seconds: an interface that comes up brings several notifications at once.
+# Seconds without a notification that end a burst. An interface that comes up causes several at once.
 _SETTLE = 0.05
 _RECEIVE_BUFFER = 1 << 20  # some thousand notifications
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
@@ -49,8 +49,8 @@ async def follow(
 
     ``groups`` are multicast groups of rtnetlink, one bit each. This runs until cancelled. There are at least
     ``apart`` seconds between two readings. ``failed`` is called with each error of the socket, and if a dump
-    changes during each of ``READINGS`` readings. Then the socket is opened again, after pauses that grow.
-    After an error, ``changed`` is called even with an unchanged result: this means that the error has
+    changes during each of ``READINGS`` readings. In both cases the socket is opened again, after pauses that
+    grow. After an error, ``changed`` is called even with an unchanged result, to show that the error has
     cleared. ``what`` names the data in error messages.
     """
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
