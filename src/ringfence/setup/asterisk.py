@@ -1,8 +1,9 @@
 """The Asterisk that runs on this host: its process, its console, and the paths of its folders on this host.
 
-Asterisk itself reports its folders (``core show settings``), because they differ: a compiled Asterisk has
-other folders than Debian's, and its option ``-C`` names any file. Asterisk may have another root folder than
-this host (in a container or a chroot). Then the mounts of both show where its folders are on this host.
+Asterisk itself reports its folders (``core show settings``), because they are not the same on all hosts: an
+Asterisk built from source has other folders than Debian's, and its option ``-C`` may name another main file.
+Asterisk may have another root folder than this host (in a container or a chroot). Then the mounts of both
+show where its folders are on this host.
 """
 
 import getopt
@@ -36,8 +37,8 @@ class Server:
     """The process of an Asterisk server.
 
     ``groups`` are its groups besides ``gid``. ``command`` is its command line, and ``program`` the path of
-    its program in its own root folder. ``same_root``, ``same_network``: it has the same root folder, or the
-    same network namespace, as this process.
+    its program in its own root folder. ``same_root``: it has the same root folder as this process.
+    ``same_network``: it has the same network namespace as this process.
     """
 
     pid: int
@@ -73,15 +74,20 @@ class FoundAsterisk:
 
     @property
     def contained(self) -> bool:
-        """Whether Asterisk runs in a container: it has other paths or another network namespace than here."""
+        """Whether Asterisk runs in a container.
+
+        It does if its configuration folder has another path for it than on this host, or if it is in another
+        network namespace.
+        """
         return self.conf != self.conf_inside or not self.server.same_network
 
     @property
     def reader(self) -> Server | None:
-        """The process whose user and groups decide whether Asterisk can read a file; None for a container.
+        """The process whose user and groups are used to check that Asterisk can read a file.
 
-        The files of a container cannot be checked as its user: on this host only root can enter the folders
-        that contain a volume, although the container itself can read the volume.
+        None for a container: then files are checked with the rights of this process. With those of Asterisk,
+        the check would fail wrongly. Asterisk can read the volume in its container, but on this host only
+        root can enter the folders above the volume.
         """
         return None if self.contained else self.server
 
@@ -187,16 +193,20 @@ def console_command(server: Server) -> tuple[str, ...]:
 
 
 def drivers_from(text: str) -> tuple[str, ...]:
-    """Parse the output of ``module show like chan_``: the running channel drivers that ringfence knows."""
+    """Return the running channel drivers that ringfence knows.
+
+    ``text`` is the output of ``module show like chan_``.
+    """
     rows = [match for line in text.split("\n") if (match := _MODULE.fullmatch(line))]
     names = {"chan_pjsip": "PJSIP", "chan_sip": "chan_sip", "chan_iax2": "IAX2"}
     return tuple(names[row[1]] for row in rows if "Not Running" not in row[0])
 
 
 def host_path(root: Path, inside: Path) -> Path | None:
-    """Return the path on this host of a folder that a process sees as ``inside``; ``root`` is its /proc/PID.
+    """Return the path on this host of a folder that a process sees as ``inside``.
 
-    Return None if the folder has no path on this host. An example is a folder in the image of a container.
+    ``root`` is the folder /proc/PID of the process. Return None if the folder has no path on this host. An
+    example is a folder in the image of a container.
     """
     seen = root / "root" / str(inside).lstrip("/")
     if _is_same(seen, inside):
@@ -223,7 +233,7 @@ def _mount_of(mounts: list[tuple[str, str, str]], path: Path) -> tuple[str, str]
 def _mounts(file: Path) -> list[tuple[str, str, str]]:
     """Return the mounts in a file ``mountinfo`` (proc(5)); none if the file cannot be read.
 
-    Each is the number of a device, the folder of the device that is mounted, and the mount point.
+    Each mount is the number of a device, the folder on this device that is mounted, and the mount point.
     """
     try:
         lines = file.read_bytes().decode("utf-8", "surrogateescape").split("\n")
@@ -270,7 +280,8 @@ def _command(folder: Path) -> tuple[str, ...]:
 def _program(folder: Path, command: tuple[str, ...], *, same_root: bool) -> str:
     """Return the path of Asterisk's program in Asterisk's own root folder.
 
-    If neither the kernel nor the command line shows it, return the first of the usual paths that exists.
+    If neither the kernel nor the command line shows it, return the first of the usual paths that exists, or
+    the first one if none exists.
     """
     if same_root:
         try:
@@ -284,9 +295,9 @@ def _program(folder: Path, command: tuple[str, ...], *, same_root: bool) -> str:
 
 
 def _address(server: Server, proc: Path) -> str | None:
-    """Return the IPv4 address of a server's network namespace, without loopback addresses.
+    """Return the IPv4 address of the network namespace in which a server runs. Loopback does not count.
 
-    Return None unless there is exactly one address, or if the addresses cannot be read.
+    Return None if there is no address or more than one, or if the addresses cannot be read.
     """
     try:
         text = (proc / str(server.pid) / "net" / "fib_trie").read_text("ascii", "replace")

@@ -44,9 +44,9 @@ class FolderState:
 
 @frozen
 class FileChange:
-    """A new state of a file. ``before`` is None if the file does not exist.
+    """A change of a file from the state ``before`` to the state ``after``.
 
-    ``reason`` is for the administrator.
+    ``before`` is None if the file does not exist yet. ``reason`` is a text for the administrator.
     """
 
     path: Path
@@ -70,9 +70,9 @@ class FileChange:
 
 @frozen
 class FolderChange:
-    """A new state of a folder. ``before`` is None if the folder does not exist.
+    """A change of a folder from the state ``before`` to the state ``after``.
 
-    ``reason`` is for the administrator.
+    ``before`` is None if the folder does not exist yet. ``reason`` is a text for the administrator.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class FolderChange:
             if self.before is not None:
                 set_folder(self.path, self.after)
                 return
-            # The folder gets its name last, so that a kill never leaves a folder with wrong rights.
+            # The folder gets its final name last. So a kill never leaves ``path`` with wrong rights.
             new = temporary(self.path)
             remove_folder(new)
             new.mkdir(mode=0o700)
@@ -205,7 +205,7 @@ def sync_folder(path: Path) -> None:
 
 
 def masked(line: str) -> str:
-    """Return a line of a configuration file, in which a password is replaced by asterisks."""
+    """Return a line of a configuration file. If it sets a password, the password is replaced by ``*``."""
     match = _SECRET.fullmatch(line)
     return f"{match[1]}********" if match else line
 

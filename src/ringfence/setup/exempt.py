@@ -16,7 +16,7 @@ from ringfence.networks import contains
 from ringfence.setup.asterisk import FoundAsterisk
 
 MOST = 200
-"""The maximum number of trunks that setup proposes. A host with more trunks has them in a database."""
+"""The maximum number of trunks that setup proposes. Further trunks are left out."""
 _WIDEST = {4: 8, 6: 32}
 """The shortest prefix length of a trunk's network, by IP version.
 
@@ -72,7 +72,7 @@ def ssh_client(environ: Mapping[str, str]) -> Network | None:
 
 
 def without_parts(networks: Mapping[Network, str]) -> dict[Network, str]:
-    """Return the networks without those that lie in another one of them."""
+    """Return the networks, each with its reason. A network that lies in another of them is left out."""
     return {
         network: why
         for network, why in networks.items()

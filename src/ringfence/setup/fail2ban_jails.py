@@ -1,4 +1,4 @@
-"""Disables fail2ban's jails for Asterisk by an additional file. Without this file they are enabled again."""
+"""Disables fail2ban's jails for Asterisk by an additional file. If it is removed, they are enabled again."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ def disabling(folder: Path, jails: tuple[str, ...]) -> FileChange:
 
 
 def is_disabling(path: Path) -> bool:
-    """Whether a file is the one that disables jails."""
+    """Whether ``path`` has the name of the file by which setup disables jails."""
     return path.name == _NAME
 
 

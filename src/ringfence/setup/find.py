@@ -24,7 +24,7 @@ _UFW = Path("/etc/ufw/ufw.conf")
 
 @frozen
 class Owner:
-    """The user and the group as which the daemon runs."""
+    """The user and the group of the daemon."""
 
     uid: int
     gid: int
@@ -88,8 +88,8 @@ def service_owner() -> Owner:
 def asterisk_jails(folder: Path) -> tuple[str, ...]:
     """Return the names of fail2ban's enabled jails that guard Asterisk.
 
-    Return none if fail2ban is not installed, or if its configuration cannot be read. ``folder`` is the folder
-    of that configuration.
+    ``folder`` has fail2ban's configuration. Return () if this folder does not exist, or if the configuration
+    cannot be read.
     """
     if not folder.is_dir():
         return ()
@@ -122,7 +122,7 @@ def _jails(jails: tuple[str, ...]) -> str:
 
 
 def _backend() -> str:
-    """Return the firewall backend that the daemon will choose, with the reason.
+    """Return a text: the firewall backend that the daemon will choose, and why.
 
     Raise FirewallError if none works on this host.
     """

@@ -38,8 +38,8 @@ _VERSION = 1
 class Produced:
     """Files that other programs write because of setup, in one folder: the log, or the database.
 
-    Their names begin with ``prefix``. ``names`` are the files of such a name that the folder had before
-    setup. ``existed``: the folder itself existed before setup.
+    The names of these files begin with ``prefix``. ``names`` are those of such files that were in the folder
+    before setup. ``existed``: the folder itself existed before setup.
     """
 
     folder: Path
@@ -113,9 +113,9 @@ class Journal:
         self._write(evolve(self._record, complete=True))
 
     def keep(self, number: int) -> None:
-        """Keep only the entries of the first ``number`` changes, which earlier, complete runs made.
+        """Keep only the entries of the first ``number`` changes. Earlier, complete runs made these changes.
 
-        The journal then counts as complete, because the later changes were restored.
+        Record that the last run is complete: the caller has undone the later changes.
         """
         self._write(evolve(self._record, changes=self._record.changes[:number], complete=True))
 
@@ -126,7 +126,11 @@ class Journal:
         self._record = JournalRecord()
 
     def _write(self, record: JournalRecord) -> None:
-        """Write the copies of the newest change, then the journal that refers to them."""
+        """Write ``record`` to the disk.
+
+        If it has a new change, write the copies of the file's old and new content first, because the journal
+        refers to them.
+        """
         number = len(record.changes) - 1
         if len(record.changes) > len(self._record.changes):
             change = record.changes[-1]
@@ -157,7 +161,10 @@ def open_journal(folder: Path) -> Iterator[Journal]:
 
 
 def read_journal(folder: Path) -> JournalRecord:
-    """Return the content of the journal, without locking it; an empty record if there is no journal."""
+    """Return the content of the journal, without locking it; an empty record if there is no journal.
+
+    Raise SetupError if the journal is damaged.
+    """
     return _read(folder)
 
 
@@ -170,7 +177,7 @@ def _locked(folder: Path) -> int:
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         with suppress(OSError):
-            folder.rmdir()  # it is empty, unless an earlier run made it
+            folder.rmdir()  # fails for the folder of an earlier run, which is not empty
         raise SetupError(f"cannot use {folder}: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,7 +22,7 @@ MANAGER, LOGGER = "manager.conf", "logger.conf"
 class Target:
     """A file to which setup adds a text; ``file`` is its path in Asterisk's configuration folder.
 
-    ``own``: the file has no other content. ``include`` is the name that the main file must include so that
+    ``own``: the file has only this text. ``include`` is the name that the main file must include so that
     Asterisk reads the file; "" if the main file includes it already.
     """
 
@@ -84,10 +84,12 @@ _KINDS = (
 def layout_of(folder: Path, read: Callable[[Path], str]) -> Layout:
     """Return the layout of a configuration folder; ``read`` returns the text of a file, "" without a file.
 
-    A product is recognised if each of the two main files includes the product's file. One of them is not
-    enough: the ``manager.conf`` of Debian includes ``manager.d``, as Wazo's does. For a plain Asterisk, setup
-    uses each of Wazo's files that is included. Raise SetupError if only one file of another product is
-    included. Then setup would have to add a line to the other main file, which the product would overwrite.
+    A product is recognised if both main files include its file. One of them is not enough: the
+    ``manager.conf`` of Debian includes ``manager.d``, as Wazo's does. All other folders are those of a plain
+    Asterisk. If one of its main files includes Wazo's file, setup uses this file.
+
+    Raise SetupError if only one main file includes the file of a product that writes the main files itself.
+    Setup would have to change the other main file, and the product would overwrite this change.
     """
     manager, logger = (includes(read(folder / name)) for name in (MANAGER, LOGGER))
     for kind in _KINDS:

@@ -98,7 +98,7 @@ def failed_login(targets: Iterable[SipListener], source: str | None = None) -> S
 
 
 def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
-    """Try a wrong user at AMI, and return the target; None if no AMI answers there."""
+    """Try to log in to AMI with a wrong user. Return the target; None if no AMI answers there."""
     request = f"Action: Login\r\nUsername: {ACCOUNT}\r\nSecret: wrong\r\n\r\n".encode()
     with (
         suppress(OSError),
@@ -111,7 +111,11 @@ def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
 
 
 def _attempt(target: SipListener, source: str) -> bool:
-    """Send a REGISTER, and answer a challenge with a wrong digest; return whether SIP was answered."""
+    """Send a REGISTER, and answer a challenge with a wrong digest.
+
+    Return whether the target answers SIP. Raise OSError if the target cannot be reached or does not answer in
+    time.
+    """
     kind = socket.SOCK_DGRAM if target.udp else socket.SOCK_STREAM
     with closing(socket.socket(socket.AF_INET, kind)) as connection:
         connection.settimeout(TIMEOUT)
@@ -156,7 +160,8 @@ def _register(
 def _host(family: socket.AddressFamily, raw: bytes) -> str | None:
     """Return the IPv4 address of a listening socket; None if it listens on an IPv6 address.
 
-    ``raw`` has 16 bytes. If they are all zero, the socket listens on every address: return loopback.
+    ``raw`` is the address in 16 bytes, of which IPv4 uses the first four. If all are zero, the socket listens
+    on every address: return 127.0.0.1.
     """
     if not any(raw):
         return "127.0.0.1"

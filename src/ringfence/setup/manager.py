@@ -29,15 +29,15 @@ class User(Protocol):
 
     @property
     def uid(self) -> int:
-        """The user."""
+        """The number of the user."""
 
     @property
     def gid(self) -> int:
-        """The group."""
+        """The number of the group."""
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """The other groups."""
+        """The numbers of the other groups."""
 
 
 @frozen
@@ -80,8 +80,8 @@ def text_of(state: FileState | None) -> str:
 def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
     """Read ``manager.conf`` in ``folder``.
 
-    Raise SetupError if Asterisk would refuse it, as :func:`checked_state` does. ``user`` is the one as which
-    Asterisk runs; None to check the file with the rights of this process.
+    Raise SetupError if Asterisk would refuse the file (see :func:`checked_state`). ``user`` is the user of
+    the Asterisk process; with None, the file is checked with the rights of this process.
     """
     path = folder / "manager.conf"
     state = checked_state(path, user)
@@ -111,9 +111,9 @@ def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
 def checked_state(path: Path, user: User | None = None) -> FileState | None:
     """Return the state of a configuration file of Asterisk; None if it does not exist.
 
-    Raise SetupError if Asterisk would refuse the file. It is checked with the rights of ``user``, as which
-    Asterisk runs, because the next reload reads it with these rights. If only root could read it, Asterisk
-    would lose its settings then, and AMI with them.
+    Raise SetupError if Asterisk would refuse the file. It is checked with the rights of ``user``, the user of
+    the Asterisk process, because Asterisk reads it with these rights at the next reload. If it cannot, it
+    loses the settings of this file, and with them AMI.
     """
     if not path.exists():
         return None
@@ -129,7 +129,7 @@ def checked_state(path: Path, user: User | None = None) -> FileState | None:
 
 @contextmanager
 def _acting_as(user: User | None) -> Iterator[None]:
-    """Run the block with the rights of ``user``; with unchanged rights for None, or if this is not root."""
+    """Run the block with the rights of ``user``. If it is None, or if this is not root, change no rights."""
     if user is None or os.geteuid() != 0:
         yield
         return
@@ -148,7 +148,7 @@ def _acting_as(user: User | None) -> Iterator[None]:
 def _specific(text: str) -> str | None:
     """Return the address in the text of ``bindaddr``, without its port.
 
-    Return None if it means every address, or is not an address.
+    Return None if the text means every address (``0.0.0.0``, ``::``), or is not a valid address.
     """
     host = text.strip()
     if host.startswith("["):

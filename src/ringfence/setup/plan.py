@@ -84,9 +84,10 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
 
 
 def log_path(found: Found, paths: HostPaths) -> LogPath | None:
-    """Return the path of the log; None if Asterisk has no folder for it that is also a folder of this host.
+    """Return the path of the log; None if Asterisk cannot write to any folder that this host can read.
 
-    An Asterisk in a container writes it into its own log folder, if that folder is a volume.
+    If Asterisk has the same ``/var/log`` as this host, the log is in ringfence's own folder there. Otherwise
+    (in a container) it is in Asterisk's log folder, if that folder is a volume.
     """
     asterisk = found.asterisk
     root = PROC / str(asterisk.server.pid)
@@ -112,7 +113,10 @@ def ami_host(found: Found) -> str:
 
 @define
 class _Planner:
-    """Collects the changes and notes. For ``found``, ``paths`` and ``written`` see :func:`plan`."""
+    """Collects the changes and notes of a plan. Each public method plans some of the files.
+
+    For ``found``, ``paths`` and ``written`` see :func:`plan`.
+    """
 
     found: Found
     paths: HostPaths
@@ -206,9 +210,9 @@ class _Planner:
         return manager.secret
 
     def _manager_conf(self, manager: ManagerConf) -> str:
-        """Return a text of manager.conf that makes AMI reachable from this host.
+        """Return the text of manager.conf, changed so that this host can reach AMI if it cannot already.
 
-        Raise SetupError if the text must be changed, but another program writes the file.
+        Raise SetupError if the text must be changed, but a program of the PBX product writes the file.
         """
         if manager.enabled and (
             self.found.asterisk.server.same_network or not _is_loopback(manager.bindaddr)
@@ -225,8 +229,8 @@ class _Planner:
     def _add(self, target: Target, text: str, main: str, mode: int, reason: str) -> str:
         """Plan that ``text`` is added to the file of ``target``.
 
-        ``main`` is the text of the file that must include it (manager.conf or logger.conf). Return this text,
-        with a line for the include if one is needed.
+        ``main`` is the text of the main file (manager.conf or logger.conf), which must include that file.
+        Return ``main``, with an additional line if it does not include the file yet.
         """
         path = self.found.asterisk.conf / target.file
         server = self.found.asterisk.server
@@ -290,15 +294,18 @@ class _Planner:
         )
 
     def _folder(self, path: Path, state: FolderState, reason: str, *, enforce: bool = False) -> None:
-        """Plan a folder, if it does not exist. With ``enforce``, an existing folder gets this state too."""
+        """Plan to make a folder with ``state`` (mode and owners), if it does not exist.
+
+        With ``enforce``, plan to give this state to an existing folder too.
+        """
         now = folder_state(resolved(path))
         if now is None or (enforce and now != state):
             self.changes.append(FolderChange(resolved(path), now, state, reason))
 
     def _file(self, path: Path, content: bytes, rights: FolderState, reason: str) -> None:
-        """Plan the content of a file, if it differs.
+        """Plan to write ``content`` to a file, unless the file has this content already.
 
-        ``rights`` (mode and owners) are those of a new file. An existing file keeps its own.
+        A new file gets the mode and owners of ``rights``. An existing file keeps its own.
         """
         path = resolved(path)
         now = file_state(path)
@@ -310,10 +317,10 @@ class _Planner:
 
 
 def resolved(path: Path) -> Path:
-    """Return the target of a link, and any other path as it is.
+    """Return the target of a symbolic link, and any other path as it is.
 
-    Raise SetupError if the link belongs to a user other than root, and its target to somebody else: with such
-    a link that user could make root change any file.
+    Raise SetupError if the link belongs to a user other than root, and its target to somebody else. With such
+    a link, that user could make setup, which runs as root, change any file.
     """
     if not path.is_symlink():
         return path
@@ -327,7 +334,7 @@ def resolved(path: Path) -> Path:
 
 
 def own_address(host: str) -> Network:
-    """Return the address of this host from which it reaches the address ``host``."""
+    """Return this host's own address for connections to ``host``; raise SetupError if there is no route."""
     family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6  # noqa: PLR2004 - IPv4
     with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
         try:
@@ -349,7 +356,7 @@ def _is_loopback(address: str | None) -> bool:
 
 
 def _allows(state: FileState, network: Network) -> bool:
-    """Whether a configuration has a network on its allow list."""
+    """Whether the configuration file ``state`` allows ``network``; False if the file is invalid."""
     with suppress(tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError):
         listed = tomllib.loads(text_of(state)).get("allow", {}).get("networks", [])
         return any(contains(parse_network(one), network) for one in listed)

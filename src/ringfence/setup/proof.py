@@ -1,8 +1,8 @@
 """The proof: the daemon is ready, and each of its sources reports one harmless failed login.
 
-The daemon counts what each source reports. A count that grows after the login proves that the source works,
-even if an attacker's event made it grow. The attempts of the login's address cannot be queried instead: it is
-a loopback address, these are exempt, and the daemon keeps no list of their attempts.
+The daemon counts what each source reports. If the count of a source grows after the login, the source works,
+even if an event of an attacker made it grow. Setup cannot ask the daemon for the failed login itself: it
+comes from a loopback address, which is exempt, and the daemon keeps no list of attempts from such addresses.
 """
 
 import time
@@ -16,7 +16,7 @@ from ringfence.errors import ControlError, DaemonUnreachableError, SetupError
 from ringfence.setup.login import LoginTarget
 
 SETTLE = 10.0
-"""Seconds to wait until every source listens. After the daemon's start it takes well below one second."""
+"""Seconds to wait until every source listens. Usually this takes less than a second."""
 SEEN_WITHIN = 5.0
 """Seconds within which every source must report the login. The log takes longest: a tenth of a second."""
 _PAUSE = 0.05
@@ -102,9 +102,10 @@ def _source_finding(source: Mapping[str, Any], *, seen: bool, expected: bool) ->
 
 
 def _grown(before: Report, after: Report) -> set[str]:
-    """Return the names of the sources whose count has grown.
+    """Return the names of the sources whose count is higher in ``after`` than in ``before``.
 
-    Lines of a log that the daemon skips because AMI has delivered the same events count too.
+    Both are answers of the daemon to ``status``. The lines of a log that the daemon skips, because AMI has
+    delivered the same events, count too.
     """
     known = {source["name"]: _count(source) for source in before["sources"]}
     return {source["name"] for source in after["sources"] if _count(source) > known.get(source["name"], 0)}

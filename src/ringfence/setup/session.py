@@ -31,14 +31,14 @@ class SetupSession:
         self._journal = journal
         self._systemd = systemd
         self._reachable = reachable
-        # The number of changes that take_back() does not restore: those of earlier, complete runs. An
-        # interrupted run has to be completed or restored as a whole.
+        # The number of changes that take_back() leaves in place: those of earlier, complete runs. It is 0
+        # after an interrupted run, which must be completed or undone as a whole.
         self._kept = 0 if journal.interrupted else len(journal.record.changes)
 
     def begin(self, plan: Plan) -> None:
-        """Record that the run starts, and the state of what it will change indirectly.
+        """Record in the journal that the run starts, and the state of what it changes indirectly.
 
-        These are files that other programs will write because of setup, and the systemd units.
+        These are the files that Asterisk and the daemon will write because of setup, and the systemd units.
         """
         folders = [(self._paths.data, _DATABASE)]
         if plan.log is not None:
@@ -60,9 +60,10 @@ class SetupSession:
         self._journal.complete()
 
     def take_back(self) -> Iterator[str]:
-        """Restore the state before this run; if an earlier run was interrupted, that before the first run.
+        """Restore the state before this run.
 
-        Yield a line for each thing that could not be restored completely.
+        If an earlier run was interrupted, restore the state before the first run instead. Yield a line for
+        each thing that could not be restored completely.
         """
         yield from self._take_back(self._kept)
 
@@ -95,7 +96,8 @@ class SetupSession:
     def _remove_rules(self) -> Iterator[str]:
         """Remove ringfence's rules and bans from the kernel, unless a daemon still runs.
 
-        Such a daemon was not started by systemd. Yield a line if rules and bans stay.
+        Such a daemon was started by hand: systemd has stopped its own one already. Yield a line if rules and
+        bans stay.
         """
         if self._reachable():
             yield "a ringfence that was started by hand still runs; fix: stop it, then run: ringfence off"
@@ -117,7 +119,10 @@ class SetupSession:
 
 
 def require_valid_files(asterisk: FoundAsterisk) -> None:
-    """Raise SetupError if Asterisk would refuse its main files at the next reload, and so lose AMI."""
+    """Raise SetupError if Asterisk would refuse manager.conf or logger.conf at the next reload.
+
+    It would lose AMI then.
+    """
     for name in (MANAGER, LOGGER):
         checked_state(asterisk.conf / name, asterisk.reader)
 
@@ -140,7 +145,7 @@ def require_manager_user(console: AsteriskConsole) -> None:
 
 
 def _reload_restored() -> Iterator[str]:
-    """Make Asterisk read the restored files. If that fails, yield a line: its next start will read them."""
+    """Make Asterisk read the restored files. If that fails, yield a line: it reads them at its next start."""
     try:
         asterisk = find_asterisk()
         reload_asterisk(asterisk.console)
@@ -149,7 +154,10 @@ def _reload_restored() -> Iterator[str]:
 
 
 def _restore_jails(changes: tuple[Change, ...]) -> Iterator[str]:
-    """Restore fail2ban's jails first, so that they guard Asterisk before ringfence stops."""
+    """Enable fail2ban's jails again, if setup disabled them; yield a line for each problem.
+
+    Call this before ringfence is stopped, so that one of both always guards Asterisk.
+    """
     jails = tuple(change for change in changes if _is_jail(change))
     if not jails:
         return

@@ -1,7 +1,7 @@
 """The texts that setup writes into Asterisk's and the host's configuration.
 
-They have the same options as the files of ``contrib/asterisk``, which have longer comments (a test compares
-them).
+They set the same options as the files in ``contrib/asterisk``, where long comments explain them. A test
+compares both.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ _LOOPBACK = (ip_network("127.0.0.1"), ip_network("::1"))
 
 
 def manager_user(secret: Secret, permit: Sequence[Network] = (), *, web: bool = False) -> str:
-    """Return the section of the manager user, which may log in from loopback and from ``permit``.
+    """Return the section of manager.conf for ringfence's manager user.
 
-    ``web``: AMI is also served over HTTP.
+    The user may log in from loopback and from the networks ``permit``. ``web``: AMI is also served over HTTP.
     """
     permits = [f"permit = {_with_mask(network)}" for network in (*_LOOPBACK, *permit)]
     lines = [

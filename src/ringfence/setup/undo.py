@@ -24,14 +24,17 @@ from ringfence.setup.changes import (
 from ringfence.setup.journal import JournalRecord, Produced
 
 KEPT = ".before-ringfence"
-"""The suffix of a saved original. It is saved if others have changed the file since, and the file stays."""
+"""The suffix of a copy with the content that a file had before setup.
+
+The copy is made if others have changed the file after setup, so that the file itself cannot be restored.
+"""
 
 
 def restore_files(record: JournalRecord) -> Iterator[str]:
     """Restore every file and folder, the newest change first.
 
-    Yield a line for each that others have changed since, or that stays. After an interruption a second call
-    continues, because files that are restored already equal their originals and are left alone.
+    Yield a line for each file that others have changed since, and for each file or folder that stays. After
+    an interruption, call it again: files that are restored already are left alone.
     """
     for change in reversed(record.changes):
         if isinstance(change, FileChange):
@@ -67,10 +70,10 @@ def _restore_file(change: FileChange) -> Iterator[str]:
 
 
 def _merge(path: Path, before: FileState | None, after: FileState, now: FileState) -> str:
-    """Restore a file that others have changed since: remove the lines of setup, and return what was done.
+    """Remove setup's lines from a file that others have changed since. Return a text about what was done.
 
-    If it is not certain which lines these are, the file stays, and its original is saved as ``NAME`` +
-    ``KEPT``. A file that setup made stays too.
+    If it is not certain which lines are setup's, the file stays, and the content before setup is saved in a
+    file with the suffix KEPT. A file that setup made stays too.
     """
     rest = without_change(before.content if before is not None else b"", after.content, now.content)
     if rest is not None and before is not None:
@@ -111,7 +114,10 @@ def _lines(content: bytes) -> list[bytes]:
 
 
 def _remove_produced(produced: Produced) -> Iterator[str]:
-    """Remove the files that programs wrote because of setup, and the folder if it is new and empty."""
+    """Remove the files that other programs wrote because of setup.
+
+    Remove their folder too if it did not exist before setup. If it is not empty, yield a line instead.
+    """
     if not produced.folder.is_dir():
         return
     for path in sorted(produced.folder.iterdir()):
@@ -139,9 +145,9 @@ def _restore_folder(change: FolderChange) -> Iterator[str]:
 
 
 def _is_between(now: FolderState, before: FolderState, after: FolderState) -> bool:
-    """Whether only setup changed a folder: its mode and each of its owners are as before or after setup.
+    """Whether only setup changed a folder: its mode, user and group are each as before or as after setup.
 
-    A mixture is possible, because setup may have been killed after it set the owners, before it set the mode.
+    Some may be as before and others as after setup, because setup may have been killed between the changes.
     """
     return all(
         one in both

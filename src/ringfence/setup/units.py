@@ -13,11 +13,11 @@ NAMES = (EARLY, SERVICE)
 START = "systemctl enable --now ringfence-early ringfence"
 _SECONDS = 60
 _LINES = 5
-"""The number of lines of the service's log that an error message has."""
+"""The number of lines of the service's log in an error message."""
 
 
 class Systemd:
-    """systemd on this host. It manages the host if the folder ``marker`` exists (see sd_booted(3))."""
+    """systemd on this host. The folder ``marker`` exists if systemd manages the host (see sd_booted(3))."""
 
     def __init__(self, marker: Path) -> None:
         self._marker = marker
@@ -32,10 +32,10 @@ class Systemd:
         return tuple(self._state(name) for name in NAMES) if self.runs else ()
 
     def start(self, *, restart: bool) -> None:
-        """Enable both units and start them; return when the daemon is READY.
+        """Enable both units and start them. Return when the daemon has reported that it is ready.
 
-        With ``restart``, a daemon that runs already is restarted. Raise SetupError, with the last lines of
-        the daemon's log, if it does not start.
+        With ``restart``, a daemon that runs already is restarted. If the daemon does not start, raise
+        SetupError with the last lines of its log.
         """
         active = restart and self._state(SERVICE).active
         problem = self._run("enable", "--now", *NAMES)
