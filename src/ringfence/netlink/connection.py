@@ -8,9 +8,9 @@ pyroute2, because it is faster. Measured with pyroute2 0.9.7, one element per re
     ``IPSet.add`` without a loop                 194 µs (200 000 on one socket: none lost)
 
 A fast attacker sends a guess every 300 µs. Therefore a ban is carried out at once, within the running event
-loop. There pyroute2's synchronous classes raise RuntimeError, because they run a loop of their own. The raw
-socket of its asynchronous classes is as fast as ours, but its event loop reads the answers before the caller
-can.
+loop. Within a running loop, pyroute2's synchronous classes raise RuntimeError, because they run a loop of
+their own. The raw socket of its asynchronous classes is as fast as ours, but the event loop reads the answers
+before the caller can.
 
 A request is repeated once on a new socket if its answers are lost (ENOBUFS), or if the socket fails.
 Therefore every request must be safe to repeat. A request that times out is not repeated. Sequence numbers are
