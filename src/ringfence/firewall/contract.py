@@ -292,8 +292,9 @@ class Counters:
 class Flooder:
     """A source that sends more packets than the limiter permits.
 
-    ``packets`` is the number of its packets over the limit so far, either by TCP or by UDP. ``network`` is an
-    address, or for IPv6 by UDP a /64. TCP is counted by address, because a connection belongs to one address.
+    ``packets`` is the number of its packets over the limit so far: by TCP if ``tcp`` is true, else by UDP.
+    ``network`` is an address, or for IPv6 by UDP a /64. TCP is counted by address, because a connection
+    belongs to one address.
     """
 
     network: Network

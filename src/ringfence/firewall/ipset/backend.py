@@ -9,9 +9,9 @@ elements, so a restart has no moment without protection. An adopted set keeps it
 Bans use netlink only, and start no process (``changes.py``).
 
 The health check finds a missing set, a set that too few rules name, and a network list with another number of
-elements than were written. Of a network list with more than 4 096 elements it only looks up one. For each set
-of bans it also looks up one sample ban (``watch.py``). It does not compare the number of bans: its caller
-does.
+elements than were written. In a network list with more than 4 096 elements, it only looks up one element. For
+each set of bans it also looks up one sample ban (``watch.py``). It does not compare the number of bans: its
+caller does.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """Carries out changes of bans in the sets of ipset, and returns an outcome for each.
 
 If the kernel refuses an element, it reports which one, and the rest is sent again. A change without an
-acknowledgement is an error, although it may have been carried out. The caller repeats it, because every
-change may be repeated.
+acknowledgement is an error, although it may have been carried out. The caller repeats it. A repeated change
+does no harm.
 """
 
 import errno

@@ -8,8 +8,8 @@ in the same transaction.
 Our jumps stand first in their chains, because a rule of another program that accepts packets before them
 would defeat the bans.
 
-A plan that moves a drop from one table to another takes two or three transactions. Their order keeps the drop
-in one of the two tables at every moment: see :func:`changes`.
+If a new plan moves the drop rules from one table to the other, two or three transactions are needed. In their
+order, at least one of the tables drops packets at every moment: see :func:`changes`.
 
 The tools print some rules differently from their input (kilobytes are rounded, defaults are left out). So
 after each write ringfence reads the rules, and stores the printed text for the written one
@@ -212,7 +212,8 @@ def parse_counters(line: str) -> tuple[int, int]:
 def own_rules(state: SavedRules) -> dict[str, dict[str, Sequence[str]]]:
     """Return by table the rules of our chains in ``state``, and the positions of our jumps in builtin chains.
 
-    Each table maps the name of a chain to rules, or the name of a builtin chain to positions as texts.
+    A table maps the name of each chain of ours to its rules, and the name of a builtin chain to positions as
+    texts.
     """
     ours: dict[str, dict[str, Sequence[str]]] = {}
     for table, chains in CHAINS.items():

@@ -161,8 +161,8 @@ class Family:
 
         No rule counts the packets that the limiter drops for lack of room. So their number is computed: they
         entered the limiter, and were neither over nor within the limit. The counters are read twice, because
-        packets arrive meanwhile. Each packet that had entered at the first reading has left before the
-        second.
+        packets arrive meanwhile. A packet that is in the limiter at the first reading has left it at the
+        second, so it is not mistaken for a dropped one.
         """
         first = self._counters()
         second = self._counters() if AT_LIMITER in first else first

@@ -24,11 +24,12 @@ packets only. No rule accepts packets of allowed networks, or returns for them, 
 apply to them. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
 same way.
 
-A reject cannot stand in raw. Then table filter rejects incoming packets, and raw still drops outgoing ones,
-except for the ICMP error or RST with which the kernel rejects. (A banned sender on the same IPv6 link soon
-gets no answer: the neighbour solicitation for its hardware address is dropped too.) PREROUTING does not know
-the output interface of a packet. So if interfaces are named, packets routed to a banned address are dropped
-in FORWARD. The log rules have copied them before, as in OUTPUT (``contract.py`` has the reason).
+A reject cannot stand in raw. So if the plan's action is a reject, table filter rejects incoming packets, and
+raw still drops outgoing ones, except for the ICMP error or RST with which the kernel rejects. (A banned
+sender on the same IPv6 link soon gets no answer: the neighbour solicitation for its hardware address is
+dropped too.) PREROUTING does not know the output interface of a packet. So if interfaces are named, packets
+routed to a banned address are dropped in FORWARD. The log rules have copied them before, as in OUTPUT
+(``contract.py`` has the reason).
 
 A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies the packets
 of observed addresses that it drops: the nonce in one proves the address, and the ban becomes a full one.
@@ -37,8 +38,8 @@ These copies have a limit of their own, so that a banned flood does not use up t
 The limiter is hashlimit, with a count for each source. It limits UDP by packets, and TCP by packets and by
 bytes, because one segment carries many guesses (a SIP guess never has less than 300 bytes). In bytes,
 hashlimit's burst is a number of refills of one second's budget. It counts a packet that is larger than this
-budget as one budget only. Therefore a separate rule treats such packets as over the limit. They are packets
-that the network card has combined, and TCP sends their contents again in smaller ones. A hashlimit table
+budget as one budget only. Therefore a separate rule treats such packets as over the limit. Such a packet was
+combined from smaller ones on arrival, and TCP sends its contents again in smaller ones. A hashlimit table
 keeps its original numbers as long as a rule names it. Therefore the numbers are in its name.
 
 A full hashlimit table drops packets of every source that is not in it, without any rule's counter: the match

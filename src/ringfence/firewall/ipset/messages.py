@@ -219,7 +219,7 @@ def swap(name: str, other: str) -> bytes:
 
 
 def contains(name: str, network: Network) -> bytes:
-    """Build the query whether a set contains ``network``. If it does not, the error is ``Code.EXIST``."""
+    """Build the query for one element, ``network``; the error is ``Code.EXIST`` if the set lacks it."""
     entry = _PLAIN[network.version].pack(network.network_address.packed, network.prefixlen, _NO_LINE)
     return _message(Command.TEST, 0, text(_Attr.SETNAME, name), entry)
 

@@ -52,8 +52,8 @@ _SMALL = 1024
 class SetSpec:
     """The properties of a set: it holds bans, a network list, or addresses.
 
-    Only a network list has no timeouts and counters. A set of addresses has room for ``size`` of them, and
-    the kernel reduces each to the first ``prefix`` bits.
+    A network list has neither timeouts nor counters; the other sets have both. A set of addresses has room
+    for ``size`` of them, and the kernel reduces each to the first ``prefix`` bits.
     """
 
     name: str
@@ -70,7 +70,7 @@ class SetSpec:
 
 
 def ban_set_name(version: int, scope: Scope, *, friends_exempt: bool = False) -> str:
-    """Return the name of a set of bans; ``friends_exempt``: of the bans that exempt friends."""
+    """Return the name of a set of bans; ``friends_exempt``: the set is for the bans that exempt friends."""
     return f"ringfence{_WORDS[scope]}{'-64-' if friends_exempt else ''}{version}"
 
 

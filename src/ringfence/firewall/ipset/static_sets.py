@@ -22,8 +22,8 @@ from ringfence.model import Address, Network
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.networks import SENDER_LENGTHS, VERSIONS
 
-# Seconds for which a source's count is kept while it is not in the set. The kernel removes it from the set
-# FLOOD_SECONDS after it was added.
+# Seconds for which the count of a source is kept after the source left the flood set. The kernel removes it
+# from there FLOOD_SECONDS after it was added.
 _MEMORY = 60.0
 # The most observed addresses in a message, and the refusals after which each address is sent separately: to
 # send the whole rest again after each refusal would take quadratic time.

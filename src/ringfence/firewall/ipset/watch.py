@@ -1,9 +1,9 @@
 """Checks of the sets: their headers, and one sample element of each.
 
 A header contains the number of elements with time left, and the number of rules that name the set. A ban may
-end at any moment, so the number alone proves little. Therefore ringfence remembers for each set of bans one
-recent ban, the *sample*, and looks it up, in one short exchange. If it is missing before its end, another
-program has flushed, swapped or replaced the set, even if the set has other elements since.
+end at any moment, so the number of elements alone proves little. Therefore ringfence remembers for each set
+of bans one recent ban, the *sample*, and looks it up, in one short exchange. If it is missing before its end,
+another program has flushed, swapped or replaced the set, even if the set has other elements since.
 """
 
 import time

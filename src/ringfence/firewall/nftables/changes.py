@@ -8,11 +8,11 @@ A full set is handled differently: the kernel names the first element without ro
 only those already in the set are sent again (queried one by one, some 10 µs each). The others would have no
 room either. So a full set costs one additional transaction, not one for each element.
 
-Since kernel 6.12, an element that is added again gets the new timeout. Older kernels change nothing then.
-There an element is added with NLM_F_EXCL. If it exists already, its message is sent again as add, delete and
-add; the element then counts packets from 0. To remove an absent element is an error, unless the message is
-DESTROYSETELEM (kernel 6.3), which is used from kernel 6.12 on. On older kernels, each element is first added
-in the same transaction, so that it exists.
+Since kernel 6.12, an element that is added again gets the new timeout. Older kernels change nothing then. So
+on older kernels an element is added with NLM_F_EXCL. If it exists already, the kernel refuses it, and the
+message is sent again as add, delete and add; the element then counts packets from 0. To remove an absent
+element is an error, unless the message is DESTROYSETELEM (kernel 6.3), which is used from kernel 6.12 on. On
+older kernels, each element is first added in the same transaction, so that it exists.
 """
 
 import errno
@@ -52,7 +52,8 @@ _PATIENCE = 3
 # The first kernel that sets a new timeout if an element is added again.
 _RENEWING = (6, 12)
 _OBSERVED = 256  # the most addresses in a transaction
-_TOLERANCE = 5.0  # seconds by which the remaining time of a ban may differ from its timeout
+# Seconds. A ban whose remaining time differs less from the wanted timeout has just been added or renewed.
+_TOLERANCE = 5.0
 # The most messages in a transaction, so that any receive buffer has room if all of them are refused.
 _MESSAGES = 64
 _MOMENT = 1  # seconds: the timeout of an element that is added only to be deleted

@@ -1,8 +1,8 @@
 """Installs the rules of table ``inet ringfence`` with the program ``nft``, and compares and repairs them.
 
 ``nft -f -`` writes them in one transaction of some five milliseconds. This happens at the start, after a
-change of the plan, after another program changed our table, when the first network of a prefix length is
-banned, and after a long network list was filled into its alternate set. All of these are rare, so they may
+change of the plan, after another program changed our table, at the first ban of a prefix length that has no
+set yet, and after a long network list was filled into its alternate set. All of these are rare, so they may
 start a process. When rules are replaced, the sets keep all their elements. A table that exists at the start
 is adopted.
 """
@@ -214,9 +214,9 @@ def _was_damaged(installed: TableState | None, before: TableState | None, now: T
     """Whether another program had changed the table that ringfence installed before.
 
     ``installed`` is the state after our last installation, None after a restart. ``before`` is the state that
-    was found, None if there was no table, and ``now`` the state after the new installation. After a restart
-    the old state can be compared only if its ruleset was the same as the new one: its mark is the new one, or
-    missing. Otherwise the answer is False.
+    was found, None if there was no table, and ``now`` the state after the new installation. After a restart,
+    the last installation is unknown. Then ``before`` is compared with ``now``, but only if both have the same
+    mark (the same ruleset), or if ``before`` has none. Otherwise the answer is False.
     """
     if installed is not None:
         return before is None or before.shape != installed.shape

@@ -8,8 +8,9 @@ number of the last transaction) is compared too. Nor does it mark a list during 
 
 Therefore a list is repeated if anything changed meanwhile, in any table, and the results are combined. If the
 caller names the known bans, those that the list lacks are looked up one by one. Then the list is repeated
-only if it lacks very many, or if the kernel does not count the elements (before 6.16). Otherwise a program
-that often changes its own table would interrupt each repetition, and each takes 0.5 s of CPU for 50 000 bans.
+only if it lacks very many, or if the kernel does not count the elements (before 6.16). The lookups replace
+repetitions, because a program that often changes its own table would interrupt each of them, and each takes
+0.5 s of CPU for 50 000 bans.
 """
 
 import errno
@@ -25,7 +26,7 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError, Netlin
 
 _TRIES = 3
 _FEW = 1_000
-"""The most missing bans of a set that are looked up, at 20 µs each. With more, it is listed again."""
+"""The most missing bans of a set that are looked up, at 20 µs each. If more are missing, list it again."""
 
 
 def bans(kernel: NetlinkConnection, known: Iterable[tuple[Network, Scope]] | None) -> Iterator[Element]:

@@ -139,10 +139,10 @@ class NftCounter:
 
 @frozen
 class Generation:
-    """The state of all tables after a transaction.
+    """The last transaction of nftables, in any table.
 
-    ``number`` is increased by each transaction. ``port`` is the netlink port of the program that made it; 0
-    if unknown.
+    ``number`` increases with each transaction. ``port`` is the netlink port of the program that made it; 0 if
+    unknown.
     """
 
     number: int

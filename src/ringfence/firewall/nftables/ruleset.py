@@ -40,10 +40,10 @@ administrator's own rules still see them.
   guess.
 * **The limiter** inspects packets to an address of this host from sources that are not friends. It does not
   apply to a container's own calls. It limits packets, and for TCP also bytes: its limits of rate and burst
-  permit 300 bytes for each packet. One TCP segment may carry many guesses, and with GRO one packet of 64 kB
-  more than a hundred, while no guess is shorter than 300 bytes. Its tables hold a million sources for ten
-  seconds. If a table is full (forged sources can fill it), packets of new sources pass without a limit, and
-  are counted (``no_room``).
+  permit 300 bytes for each packet. One TCP segment may carry many guesses, and a packet of 64 kB that was
+  combined from several segments (GRO) more than a hundred. No guess is shorter than 300 bytes. The limiter's
+  tables hold a million sources for ten seconds. If a table is full (forged sources can fill it), packets of
+  new sources pass without a limit, and are counted (``no_room``).
 * **The log rules** copy packets whose payload begins with "SIP/2.0 401", 403 or 407: datagrams, and TCP
   segments from the SIP ports. Of datagrams they also copy 404, which answers a call to an unknown extension;
   a TCP connection proves its sender without it. In a TCP segment the status line may also begin a WebSocket
