@@ -208,7 +208,7 @@ class NetlinkConnection:
         return connection
 
     def stream(self, message: bytes) -> Iterator[bytes]:
-        """Request one dump (NLM_F_DUMP) and yield its answers, of any number, as they arrive.
+        """Request one dump (NLM_F_DUMP), and yield its answers as they arrive; there may be any number.
 
         If a caller stops before the last answer, it must close the connection. Raises as ``request`` does,
         and NetlinkInterruptedError after the last answer if something changed during the dump. Unlike

@@ -4,8 +4,9 @@ A group is a number of 16 bits. Firewall rules send packets to it, and one socke
 socket closes, the kernel frees the group. The kernel numbers the packets of each group, from 0 when a socket
 binds it.
 
-PF_BIND is not used here. Since kernel 3.17 a rule names its logger itself. PF_BIND would make the packet log
-the destination of the administrator's own LOG rules, for the whole host.
+The older request PF_BIND is not used here. It would send the packets of the administrator's own LOG rules to
+the packet log, for the whole host. It is not needed, because since kernel 3.17 a rule names its logger
+itself.
 """
 
 import struct

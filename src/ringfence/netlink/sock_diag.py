@@ -67,7 +67,7 @@ class Socket(NamedTuple):
 def sockets(
     family: socket.AddressFamily, protocol: int, states: int, *, info: bool = False
 ) -> Iterator[Socket]:
-    """Yield the kernel's sockets of an IP version and a protocol, in these states (one bit each).
+    """Yield the kernel's sockets of an IP version and a protocol; ``states`` has a bit for each wanted state.
 
     If sockets change while the kernel sends the list (NLM_F_DUMP_INTR), it is requested again (at most three
     requests in all). The third list is used even if sockets changed. ``Socket.received`` returns a number
