@@ -60,7 +60,7 @@ def too_wide(network: Network) -> str | None:
 
 
 def without_reserved(network: Network) -> Iterator[Network]:
-    """Yield the parts of ``network`` without the ranges that the probe uses to test bans."""
+    """Yield the parts of ``network`` that lie outside of the ranges in which the probe tests bans."""
     own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
     if own is None:
         yield network

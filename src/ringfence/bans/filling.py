@@ -61,7 +61,7 @@ class Filler:
         return frozenset(self._running)
 
     def fill(self, *targets: NetworkList) -> None:
-        """Write the present contents of lists into the kernel; a failure is logged, and tried again."""
+        """Write the present contents of lists into the kernel. A failure is logged, and then retried."""
         for target in targets:
             self._backoffs.pop(target, None)
             self._write(target)

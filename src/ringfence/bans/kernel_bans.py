@@ -276,7 +276,7 @@ class KernelBans:
         asked = set(keys)
         failed = self.unban(asked)
         left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
-        for key in left:  # these bans must not be restored in the kernel
+        for key in left:  # otherwise ``retry`` would add such a ban to the kernel again
             self._known.discard_pending(key)
         if left - self._failed_unbans:
             addresses = sorted(str(network_of(key)[0]) for key in left)

@@ -76,7 +76,7 @@ class KnownBans:
         self.ledger.put(key, record)
 
     def refuse(self, ban: Ban) -> bool:
-        """Record a ban that the kernel has refused as pending; return False if there is no room for it."""
+        """Record as pending a ban that the kernel has refused; return False if too many are pending."""
         key = key_of(ban.network, ban.scope)
         if key not in self._pending and len(self._pending) >= MOST_PENDING:
             return False

@@ -23,7 +23,10 @@ from ringfence.store.attempt_counts import AttemptCounts
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
-"""The kernel's timeout of a ban may be shorter than the ban. It is renewed when this part of it is left."""
+"""A timeout is renewed when only this fraction of it is left.
+
+The kernel's timeout of a ban may be shorter than the ban.
+"""
 _SLICE = 5_000
 _SCOPES = tuple(Scope)
 _NUMBERS = {scope: number for number, scope in enumerate(_SCOPES)}
@@ -101,9 +104,10 @@ class Record:
 
 
 def renew_at(expires: float, now: float, granted: float) -> float:
-    """Return when to renew a timeout in the kernel of ``granted`` seconds, which began at ``now``.
+    """Return when the kernel's timeout of a ban must be renewed, in seconds since the epoch.
 
-    Return infinity if it need not be renewed, because it does not end before the ban.
+    The timeout lasts ``granted`` seconds from ``now`` on, and the ban until ``expires``. Return infinity if
+    the timeout does not end before the ban.
     """
     return now + granted * (1 - RENEW_BELOW) if expires > now + granted + 1.0 else inf
 
@@ -230,7 +234,7 @@ class Ledger:
 
     @property
     def uncertainty(self) -> int:
-        """The number of bans that end in the slot of the latest :meth:`alive`, or in the next slot."""
+        """The number of bans that end in the slot of the latest call of :meth:`alive`, or in the next one."""
         return self._ends[self._slot] + self._ends[self._slot + 1]
 
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:

@@ -85,7 +85,7 @@ class Reconciler:
 
     @property
     def expected(self) -> int:
-        """The number of bans that should be in the kernel now."""
+        """The number of bans that should be in the kernel now, including the pending ones."""
         now = self._enforcer.clock.wall()
         return self._ledger.alive(now) + len(self._known.pending_keys())
 
@@ -229,7 +229,7 @@ class Reconciler:
         """Yield the kernel's bans. Known bans that its listing lacks are looked up, if not too many.
 
         The limit is ``LOOKED_UP``. ``known`` are the keys of the known bans. ``look`` is the number of this
-        comparison: :meth:`_read` sets ``seen`` of each ban that was found to it.
+        comparison: a known ban whose ``seen`` is another number has not been found yet.
         """
 
         def unseen() -> Iterator[tuple[Network, Scope]]:

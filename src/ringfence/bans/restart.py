@@ -110,7 +110,7 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, no
 
     ``offset`` is the wall clock minus the monotonic clock; the database has its earlier value. After a reboot
     that value is meaningless. So a difference counts only if a ban in ``found`` (keys, with the seconds left
-    in the kernel) confirms it: its end in the kernel, by the earlier clock, is its end in the database.
+    in the kernel) confirms it: by the earlier clock, it ends at the same time in the kernel and the database.
     """
     known = records.clock()
     step = offset - known if known is not None else 0.0

@@ -113,7 +113,7 @@ async def unban_all(enforcer: Enforcer) -> int:
 async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outcome]:
     """Remove bans, and return the changes that the kernel refused.
 
-    The event loop does not wait for the disk. A ban that began while this call waited for it stays.
+    This call waits for the disk, and the event loop continues meanwhile. A ban that begins meanwhile stays.
     """
     when = enforcer.clock.wall()
     await enforcer.records.end_and_wait([network_of(key) for key in keys], when)
