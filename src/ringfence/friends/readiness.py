@@ -3,9 +3,9 @@
 The *limiter* is a firewall rule that drops the packets of a source that sends too many.
 
 Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones and
-trunks), some tenths of a second after the login. The wait is limited: while ringfence waits for an Asterisk
-that does not answer, it bans nothing. The wait is shorter if the store already has friends, because then only
-phones that are new since the last run can be missing.
+trunks), some tenths of a second after the login. The wait is limited, because ringfence bans nothing while it
+waits, and an Asterisk may not answer at all. The wait is shorter if the store already has friends, because
+then only phones that are new since the last run can be missing.
 """
 
 from collections.abc import Sequence

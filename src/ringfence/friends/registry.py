@@ -75,7 +75,8 @@ class FriendRegistry:
     def on_roster(self, roster: Roster) -> None:
         """Handle a roster.
 
-        The first one is handled at once, because the start waits for it, later ones in parts.
+        The first roster of an Asterisk is handled at once, because the start waits for it. Later ones are
+        handled by :meth:`run`, in parts.
         """
         if roster.asterisk in self._known:
             self._waiting[roster.asterisk] = roster
