@@ -187,9 +187,9 @@ class ConnectionTable:
     def backs(self, remote: Endpoint, length: int) -> bool:
         """Whether the connection of ``remote`` (see :meth:`has`) confirms a line for a request.
 
-        At least ``length`` bytes, as many as such a request has, must have come by this connection that have
-        not confirmed another line. If they have, this call uses them up. If the kernel does not report the
-        number of bytes, the connection is enough.
+        ``length`` is the least size of such a request, in bytes. The remote end must have sent so many bytes
+        that have not confirmed another line; this call uses them up. If the kernel does not report the number
+        of bytes, the connection is enough.
         """
         if not self.has(remote):
             return False
@@ -308,7 +308,7 @@ class ConnectionTable:
         self._unread = ""
         if self._lists is None:
             try:
-                # The kernel reports a connection in TIME_WAIT as closed.
+                # With the kernel's reports, sockets in TIME_WAIT are left out: they are reported as closed.
                 states = _STATES if self._loop is None else _STATES & ~(1 << _TIME_WAIT)
                 yield from [*_asked(socket.AF_INET, states), *_asked(socket.AF_INET6, states)]
             except OSError:  # a kernel without sock_diag

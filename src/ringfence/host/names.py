@@ -151,7 +151,7 @@ class Names:
 
     async def _ask_all(self, names: Sequence[str], changed: Callable[[Answers], object]) -> None:
         turn = asyncio.Semaphore(AT_ONCE)
-        # The host's list of DNS servers may have changed.
+        # A new resolver each time, because the host's list of DNS servers may have changed.
         resolver = None if not self._names else _resolver(self._nameservers, self._port)
 
         async def ask(name: str) -> None:
