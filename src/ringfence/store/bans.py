@@ -19,7 +19,10 @@ from ringfence.store.past import EndedBan, Past, ended_bans, past_of
 from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
 
 KEEP = 90 * 86_400.0
-"""Seconds for which ended bans are kept. It must be 30 days or more, because they make a later ban longer."""
+"""Seconds for which ended bans are kept.
+
+At least 30 days are needed, because a ban within 30 days makes the next ban of the same network longer.
+"""
 
 MOST = 300_000
 """The maximum number of bans in the file, some 300 MB. Above it, ended bans are removed, the oldest first."""
@@ -62,7 +65,7 @@ class BanTable:
                 )
 
     def removed_early(self, now: float) -> list[Ended]:
-        """Return the bans that were removed or replaced, although their regular end is after ``now``."""
+        """Return the bans that were removed or replaced, and that would otherwise end only after ``now``."""
         return self._ends("ended IS NOT NULL AND expires > ?", (now,))
 
     def not_removed(self) -> list[Ended]:
@@ -85,8 +88,8 @@ class BanTable:
         """Record ``offset``: the wall clock minus the monotonic clock, in seconds.
 
         ``step`` is the number of seconds by which the wall clock was set forward: negative if it was set
-        back, 0 if it was not set. It is added to the times of all bans that would not have expired yet.
-        ``now`` is the wall clock after it was set.
+        back, 0 if it was not set. It is added to the times of all bans that have not expired, including
+        removed ones. ``now`` is the wall clock after it was set.
         """
         with self._connection.transaction() as execute:
             if step:

@@ -49,7 +49,10 @@ class Connection:
 
     @contextmanager
     def scanning(self) -> Iterator[Execute]:
-        """Provide ``execute`` for queries that may take long, for threads. Raise StoreError if one fails."""
+        """Provide ``execute`` for queries that may take long, usually in a thread.
+
+        Raise StoreError if a query fails.
+        """
         with errors(self.path):
             yield self._scanner.execute
 

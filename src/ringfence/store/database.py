@@ -3,8 +3,8 @@
 A ban is written after the kernel has acknowledged it. So a crash in between loses only the record: the next
 start finds the ban in the kernel and adopts it.
 
-``user_version`` is the version of the schema. A command rejects a damaged database, and one of a newer
-ringfence. The daemon starts with any database (:meth:`Store.open_or_memory`).
+SQLite's ``user_version`` is the version of the schema. A command rejects a damaged database, and one of a
+newer ringfence. The daemon starts with any database (:meth:`Store.open_or_memory`).
 """
 
 import os

@@ -37,7 +37,7 @@ so bans come before attempts.
 """
 
 _MUCH_NEWER = 100
-"""If a database's version is higher than ours by more than this, the database is damaged.
+"""If a database's version is higher than ours by more than this, the database counts as damaged.
 
 If it is higher by less, this ringfence is too old for the database.
 """

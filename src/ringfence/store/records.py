@@ -56,7 +56,7 @@ class Records:
         self._best_effort.write(lambda: self._bans.resume(bans, when))
 
     def removed_early(self, now: float) -> Iterable[Ended]:
-        """Return the bans that were removed or replaced, although their regular end is after ``now``.
+        """Return the bans that were removed or replaced, and that would otherwise end only after ``now``.
 
         Return [] if they cannot be read.
         """

@@ -35,7 +35,7 @@ class TopTable:
         self._connection = connection
 
     def add(self, kind: str, hour: int, counts: Iterable[tuple[str, int]]) -> None:
-        """Add the attempts of an hour to the counts of names; ``hour`` counts the hours since the epoch."""
+        """Add numbers of attempts, by name, to an hour. ``hour`` is the number of hours since the epoch."""
         with self._connection.transaction() as execute:
             for name, attempts in counts:
                 execute(
@@ -60,7 +60,8 @@ class TopTable:
     def purge(self, now: float) -> None:
         """Remove the hours that are older than KEEP_HOURS.
 
-        Of each other hour before the present one, keep the MOST_OF_HOUR accounts and as many addresses.
+        Of each other hour before the present one, keep the MOST_OF_HOUR accounts with the most attempts, and
+        as many addresses.
         """
         hour = int(now // HOUR)
         with self._connection.transaction() as execute:
