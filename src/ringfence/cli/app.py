@@ -1,6 +1,6 @@
 """The command line application: its commands and exit codes.
 
-This module imports only typer. Each command imports its libraries when it runs, so that ``--help`` is fast.
+A command imports most of its libraries only when it runs, so that ``--help`` is fast.
 
 Exit codes: 0 success, 1 a problem was found, 2 wrong usage or configuration, 3 the daemon is needed but not
 reachable.

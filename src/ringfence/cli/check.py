@@ -292,7 +292,8 @@ def _account_findings(
     """Check the Asterisk of this host by its console and its files.
 
     Report which rights our manager user lacks, which trunks are neither friends nor allowed, and which decoys
-    are real accounts. With ``hardening``, report weaknesses of Asterisk's settings too.
+    are real accounts. With ``hardening``, report weaknesses of Asterisk's settings too. ``report`` is the
+    daemon's status; None if the daemon does not answer.
     """
     from ringfence.audit.hardening import (  # noqa: PLC0415 - loaded when the command runs
         accounts_in_force,

@@ -1,4 +1,4 @@
-"""Findings of ``ringfence check`` about fail2ban, which may also ban senders because of Asterisk's logs.
+"""Findings of ``ringfence check`` about fail2ban, another program that may ban senders by Asterisk's logs.
 
 FreePBX's "Intrusion Detection" is fail2ban with configuration files that FreePBX writes.
 """

@@ -219,7 +219,7 @@ def _one(name: str, log: _Log) -> Finding:
 def _orphan(name: str, log: _Log) -> Finding:
     """Report a log to which Asterisk no longer writes, because no channel of logger.conf names it.
 
-    For ringfence's own log this is an error, because then no other log is read.
+    For ringfence's own log this is an error, because ringfence reads no other log if this one exists.
     """
     from ringfence.sources.logs import OWN  # noqa: PLC0415 - loaded when the command runs
 

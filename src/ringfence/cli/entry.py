@@ -15,7 +15,7 @@ _INFO = "20"
 
 
 def main() -> None:
-    """Run the command. A plain ``ringfence run`` is replaced by the daemon in the same process."""
+    """Run the command. For a plain ``ringfence run``, the daemon replaces this program in its process."""
     config = plain_run(sys.argv[1:], os.environ)
     if config is not None:
         daemon = [sys.executable, *SERVICE, config, _INFO]

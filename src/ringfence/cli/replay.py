@@ -83,7 +83,7 @@ def replay(
 
 
 def _inputs(paths: Sequence[Path], zone: "tzinfo | None", settings: "Settings | None") -> "list[ReplayInput]":
-    """Inspect each file, and group the rotated files of one log; return the input of each group.
+    """Inspect the files, and group the rotated files of each log; return one input for each group.
 
     ``zone`` is the time zone of all logs; None for the configured one. A file that cannot be read is reported
     and left out. Without any readable file the command ends with an error.

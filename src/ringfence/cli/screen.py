@@ -21,7 +21,8 @@ _LABEL = 10  # columns of the label before a fact
 class Screen(Console):
     """A console without markup, emoji codes and highlighting. It escapes unprintable characters.
 
-    With ``whole_lines`` a pipe has no width limit, so that ``grep`` finds whole lines, unless COLUMNS is set.
+    With ``whole_lines``, output to a pipe or file has no width limit, so that ``grep`` finds whole lines. The
+    environment variable COLUMNS sets a limit again.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Screen(Console):
 
 
 def show_facts(facts: Iterable[tuple[str, str]], to: Screen) -> None:
-    """Print facts, each with its label in a column before the text; the text is wrapped beside it."""
+    """Print facts in two columns: the label of a fact, and its text, which is wrapped in its column."""
     for label, text in facts:
         room = to.width - _LABEL
         first, *rest = wrap(printable(text), room, break_on_hyphens=False, break_long_words=False) or [""]
@@ -70,7 +71,7 @@ def words(*lines: str, style: str = "") -> Text:
 
 
 def cropped(lines: Iterable[tuple[str, str]], width: int) -> Text:
-    """Return a text of lines, each with its style. What is wider than ``width`` columns is left out."""
+    """Return lines as one text, each line with its style. Lines are cut after ``width`` columns."""
     text = Text(no_wrap=True, overflow="crop")
     for number, (line, style) in enumerate(lines):
         text.append("\n" if number else "").append(printable(line)[:width], style=style)

@@ -87,7 +87,7 @@ class SetupRun:
         return right
 
     def undo(self) -> bool:
-        """Restore the files, folders and systemd units that setup has changed, as before the first setup."""
+        """Restore the files, folders and systemd units that setup has changed to their state before it."""
         _require_root()
         record = read_journal(self._paths.state)
         if record == JournalRecord():
@@ -163,7 +163,8 @@ class SetupRun:
     def _hand_over(self, session: SetupSession, found: Found) -> bool:
         """Take over fail2ban's bans, then disable its jails for Asterisk; return whether this succeeded.
 
-        If the bans cannot be taken over, the jails stay enabled.
+        If the bans cannot be read or sent to the daemon, the jails stay enabled. If the daemon refuses some
+        of them, the jails are disabled, and False is returned.
         """
         name = ", ".join(found.jails)
         try:
@@ -204,7 +205,7 @@ def _failed_login(found: Found) -> LoginTarget | None:
 
 
 def _last_written(record: JournalRecord) -> dict[Path, FileState]:
-    """Return the state of each file as the last setup wrote it, by path."""
+    """Return for each file that setup has written, by path, the state as it was written last."""
     return {change.path: change.after for change in record.changes if isinstance(change.after, FileState)}
 
 

@@ -70,7 +70,7 @@ def _print(report: dict[str, Any]) -> None:
         condition = f"{source['state']}, {counted(source['events'], 'event')}"
         if source.get("standing_by"):
             condition += f", security lines in standby ({source['skipped']} skipped)"
-        redundant = good and source["name"].endswith(source["detail"])  # a log's name ends with its path
+        redundant = good and source["name"].endswith(source["detail"])  # a log's detail is its path
         line = f"source    {source['name']}: {condition}" + ("" if redundant else f"  {source['detail']}")
         screen.show(line, style="" if good else "bold red", indent=_LABEL)
     if report["proxies"]:

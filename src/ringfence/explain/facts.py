@@ -151,7 +151,8 @@ def sources_of(attempt: Attempt) -> tuple[str, ...]:
 def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[AttemptOutcome]:
     """Yield each attempt of ``bans``, and each one that the detector remembers, once.
 
-    If an attempt is in both, the detector's copy is yielded, because it may have later proof and sources.
+    If an attempt is in both, both copies are merged, because the detector's may have a later proof and more
+    sources.
     """
     kept: dict[object, list[Attempt]] = {}
     for attempt in remembered:

@@ -7,7 +7,10 @@ from typing import Any
 from ringfence.model import parse_network
 
 _LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){2,}(?:/.*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:[/%].*)?")
-"""A text that is meant as an address or a network, valid or not: numbers with two dots, or colons."""
+"""A text that is meant as an address or a network, valid or not.
+
+It has numbers with at least two dots between them, or hexadecimal digits with at least one colon.
+"""
 _OF_ACCOUNTS = {
     "outage": "fails, as all phones do",
     "denied": "cannot reach this PBX: its address is denied",

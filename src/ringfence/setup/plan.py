@@ -60,9 +60,11 @@ class LogPath:
 
 @frozen
 class Plan:
-    """The changes in order, lines for the administrator, and the log that Asterisk will write.
+    """What setup will do.
 
-    ``log`` is None if there is no folder for a log that this host can read.
+    ``changes`` are in the order in which setup makes them. ``notes`` are lines for the administrator. ``log``
+    is the log that Asterisk will write for ringfence; None if there is no folder for it that this host can
+    read.
     """
 
     changes: tuple[Change, ...]
@@ -73,8 +75,8 @@ class Plan:
 def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | None = None) -> Plan:
     """Return what setup will change; raise SetupError if the present state does not allow it.
 
-    ``written`` has the files as an earlier run of setup wrote them. If ringfence's configuration is still in
-    that state, the administrator has not changed it, and setup may replace it.
+    ``written`` has the state of each file as an earlier run of setup wrote it. If ringfence's configuration
+    is still in that state, the administrator has not changed it, and setup may replace it.
     """
     planner = _Planner(found, paths, written or {}, log_path(found, paths))
     planner.own_files()

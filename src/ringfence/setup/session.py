@@ -96,8 +96,8 @@ class SetupSession:
     def _remove_rules(self) -> Iterator[str]:
         """Remove ringfence's rules and bans from the kernel, unless a daemon still runs.
 
-        Such a daemon was started by hand: systemd has stopped its own one already. Yield a line if rules and
-        bans stay.
+        The daemon that systemd started is stopped already. So a daemon that still runs was started by hand.
+        Yield a line if rules and bans stay.
         """
         if self._reachable():
             yield "a ringfence that was started by hand still runs; fix: stop it, then run: ringfence off"
@@ -121,7 +121,7 @@ class SetupSession:
 def require_valid_files(asterisk: FoundAsterisk) -> None:
     """Raise SetupError if Asterisk would refuse manager.conf or logger.conf at the next reload.
 
-    It would lose AMI then.
+    Asterisk would lose AMI then.
     """
     for name in (MANAGER, LOGGER):
         checked_state(asterisk.conf / name, asterisk.reader)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ringfence.model import Network, Secret
 from ringfence.setup.conf_text import MARK
 
-# The same filter is in contrib/asterisk/ringfence.manager.conf, with its reason.
+# contrib/asterisk/ringfence.manager.conf has the same filter, and explains it.
 _FILTER = (
     "eventfilter = !^Event: [A-Za-z]+..Privilege: security,all..((Timestamp|SequenceNumber|File|Line|Func|"
     "SystemName): [^[:cntrl:]]*..)*EventTV: [-+:.0-9T]+..Severity: Error..Service: AMI"

@@ -31,7 +31,7 @@ The copy is made if others have changed the file after setup, so that the file i
 
 
 def restore_files(record: JournalRecord) -> Iterator[str]:
-    """Restore every file and folder, the newest change first.
+    """Restore every file, then every folder; of both, the newest change first.
 
     Yield a line for each file that others have changed since, and for each file or folder that stays. After
     an interruption, call it again: files that are restored already are left alone.
