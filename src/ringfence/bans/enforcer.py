@@ -151,7 +151,7 @@ class Enforcer:
 
         The ban is first added to the kernel with the length of a first ban, within 0.3 ms. Then the earlier
         bans of this subject are counted in the database, which may take longer. If there are any, the ban is
-        made longer, unless the decision itself says how long the ban lasts.
+        made longer, unless the decision itself has a length.
         """
         now = self.clock.wall()
         subject, rule, scope = decision.subject, decision.rule, decision.scope

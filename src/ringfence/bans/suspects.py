@@ -1,9 +1,9 @@
 """Suspects: addresses whose SIP requests the kernel copies to ringfence.
 
 If a copied request has a nonce that was sent only to its source address, this address is proven. The kernel
-copies the requests of an address for ``OBSERVE_SECONDS`` after ringfence has told it to. ringfence repeats
-that after half of this time at the earliest. It names at most ``MOST_A_SECOND`` suspects to the kernel per
-second, because each takes some 20 µs, and there may be many forged senders.
+copies the requests of an address for ``OBSERVE_SECONDS`` after ringfence has requested that. ringfence
+repeats the request after half of this time at the earliest. It names at most ``MOST_A_SECOND`` suspects to
+the kernel per second, because each takes some 20 µs, and there may be many forged senders.
 
 A sender can rotate over the addresses of its /24. An address becomes a suspect by its first attempt, so the
 first attempt of each address would stay unproven. Therefore two suspects of one /24 make all its addresses
