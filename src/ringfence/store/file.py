@@ -252,7 +252,7 @@ def set_aside(path: Path) -> Path:
 
 
 def set_aside_before(path: Path) -> list[Path]:
-    """Return the paths of all databases that :func:`set_aside` has renamed and nobody has removed.
+    """Return the paths of all databases that :func:`set_aside` has renamed and that still exist.
 
     Return [] if the folder is unreadable.
     """

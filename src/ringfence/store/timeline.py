@@ -1,4 +1,4 @@
-"""What happened, as counts for each minute of the last day, hour of the last month, and day of the last year.
+"""Counts of events for each minute of the last day, hour of the last month, and day of the last year.
 
 A *slot* is one such minute, hour or day of UTC. It has a count for each name, and the seconds in which the
 daemon ran (*watched*). So a quiet hour differs from an hour without a daemon.
