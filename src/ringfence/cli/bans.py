@@ -236,8 +236,8 @@ def _print_outcome(
 def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
     """Print a hint after an empty list of bans.
 
-    If enforcement is off, the hint says that nothing is dropped. Otherwise, if the user asked for networks,
-    it names the command that shows the deny list, because this list may contain them.
+    If enforcement is off, the reason is that nothing is dropped. Otherwise, if the user asked for networks,
+    the hint names the command that shows the deny list, because this list may contain them.
     """
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")

@@ -141,7 +141,7 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
 
 
 def _with_times(settings: "Settings") -> "Settings":
-    """Let this command show times in UTC or in local time, as the settings say. Return the settings."""
+    """Return the settings. From now on, this command shows times in UTC or local, as the settings choose."""
     times.configure(settings.display.times)
     return settings
 

@@ -9,7 +9,7 @@ class HintingGroup(typer.core.TyperGroup):
     """A group of commands. Its error message for an unknown command suggests the one that was meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own copies of click's types
-        """Find the command whose name is the first of ``args``. End with a usage error if there is none.
+        """Find the command whose name is the first of ``args``. If it does not exist, end with a usage error.
 
         The error contains a suggestion if possible. ``ctx`` is the context of click, typer's base.
         """

@@ -238,7 +238,7 @@ def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let the signals that end a run raise KeyboardInterrupt in the block.
+    """Raise KeyboardInterrupt in the block when a signal arrives that ends a run (one of _SIGNALS).
 
     So the caller can restore the files before the run ends.
     """

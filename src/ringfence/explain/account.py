@@ -89,7 +89,7 @@ class AccountFacts:
     def last_success(self) -> Friend | None:
         """The friend that shows when and where the account last worked; None if it never worked.
 
-        This is the latest friend that sent the right password. If there is none, it is the latest friend for
+        This is the latest friend that sent the right password. If no friend did, it is the latest friend for
         any other reason, such as a registration.
         """
         known = self.homes.values()
