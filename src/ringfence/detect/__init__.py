@@ -7,6 +7,8 @@ lists the limits (one row for each rule), ``detector`` connects the parts.
 
 Words of this package:
 
+- *attempt*: one guess or probe of a sender. A *report* is the statement of one source that there was an
+  attempt: several sources may report the same one.
 - *subject*: what is counted and banned as one sender: an IPv4 address, or the /64 of an IPv6 address. Its
   *key* is the subject as bytes (``history.key_of``). The *prefix* is the /24 or /48 around it.
 - *friend*: an address of a phone or trunk of this PBX. Any other address is a *stranger*.
@@ -15,9 +17,12 @@ Words of this package:
 - *session*: the requests of one sender with one session id (in SIP, the Call-ID).
 - *proven* attempt: a TCP handshake, or a nonce that was sent only to its address, shows that it came from
   there. A *claimed* attempt lacks such a proof: a sender of UDP datagrams can forge its address.
-- *full* ban: at least all but one of the attempts that its rule needs are proven. Any other ban is a
-  *claimed* ban: it is shorter, and the number of such bans a minute is limited.
+- *full* ban: all attempts that its rule needs are proven, or all but one. Any other ban is a *claimed* ban:
+  it is shorter, and the number of such bans a minute is limited.
 - *confirmed* report: another source, or the kernel, shows that its address is right. An *unconfirmed*
-  attempt is listed, but leads to no ban.
-- *consumed* attempt: it has led to a ban, and counts for no further one.
+  attempt is *listed* (shown to the administrator), but leads to no ban.
+- *consumed* attempt: it has led to a full ban, and counts for no further ban. An attempt that has led to a
+  claimed ban usually still counts for a full one.
+- *suspect*: an address with hidden attempts that are claimed. The kernel copies its requests for the wire
+  source, because one of them may contain a proof.
 """

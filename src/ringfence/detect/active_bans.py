@@ -1,9 +1,9 @@
 """Active bans of a detector that has no firewall, such as in a replay.
 
 A subject (an IPv4 address, or the /64 of an IPv6 address) or a prefix is banned with a scope. A banned prefix
-includes all subjects in it. Times are monotonic seconds. At most ``MOST`` bans are active, the default size
-of the kernel's set of bans. Beyond that, the bans that end first are removed, and attempts of their subjects
-count again.
+includes all subjects in it. Times are monotonic seconds. At most ``MOST`` bans are active: as many as the
+kernel's set of bans holds by default. Beyond that, the bans that end first are removed, and attempts of their
+subjects count again.
 """
 
 from heapq import heapify, heappop, heappush
@@ -26,7 +26,8 @@ class ActiveBans:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._until: dict[_BanKey, float] = {}
-        self._ends: list[tuple[float, int, _BanKey]] = []  # a heap of the ends of bans, also of replaced ends
+        # A heap of the ends of bans. An end that was replaced, or whose ban was removed, stays for a while.
+        self._ends: list[tuple[float, int, _BanKey]] = []
         self._wide = 0  # the number of banned prefixes
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class ActiveBans:
         return bool(self._wide) and self._until.get((key_of(prefix_of(subject.address)), scope), now) > now
 
     def add(self, subject: Network, until: float, scope: Scope) -> None:
-        """Ban a subject or prefix until ``until``. An earlier ban of the same scope gets this new end."""
+        """Ban a subject or prefix until ``until``. If it is banned with this scope, only the end changes."""
         key = key_of(subject), scope
         self._wide += key not in self._until and _is_wide(key)
         self._until[key] = until
@@ -60,7 +61,7 @@ class ActiveBans:
         return {network_of(key) for key, _ in self._until}
 
     def remove(self, subject: Network) -> None:
-        """Remove all bans of a subject."""
+        """Remove the bans of a subject or prefix, whatever their scope."""
         for scope in Scope:
             self._discard((key_of(subject), scope))
 

@@ -39,8 +39,8 @@ class Agreement:
     def record(self, event: SecurityEvent, now: float) -> Naming:
         """Record a report of chan_sip. Return its :class:`Naming`, which shows whether another report agrees.
 
-        That is a report of the other kind (event or NOTICE line) about the same failure, account and address.
-        The oldest such report that agrees with none yet is taken.
+        A report of the other kind (event or NOTICE line) agrees if it names the same failure, account and
+        address. It may come later. Each report agrees with only one other: the oldest one that is still free.
         """
         while self._all and (len(self._all) >= self._most or now - self._all[0][-1].at >= HORIZON):
             self._discard_oldest()
@@ -59,10 +59,10 @@ class Agreement:
         return naming
 
     def otherwise_named(self, event: SecurityEvent, at: float) -> Address | None:
-        """Return the address in the latest NOTICE line about the failure that ``event`` reported at ``at``.
+        """Return the other address that the latest NOTICE line names for the failure in ``event``.
 
-        Return None if there is no such line within ``HORIZON``, if it names the same address as ``event``, or
-        if an event agrees with it.
+        ``event`` arrived at ``at``. Return None if there is no such line within ``HORIZON``, if the line
+        names the address of ``event``, or if some event agrees with the line.
         """
         notice = self._notices.get(_failure(event))
         if notice is None or notice.agrees or notice.address == event.remote.address:

@@ -36,7 +36,7 @@ def forged_by(address: Address, at: Address) -> AlarmChange:
 
 
 def unprovable(address: Address, *, friend: bool) -> AlarmChange:
-    """Return the alarm that nothing can prove some guesses of ``address``; ``friend``: it is a friend's."""
+    """Return the alarm that nothing can prove some guesses of ``address``; ``friend``: it is a friend."""
     text = (
         "its guesses carry nonces that were also sent elsewhere, or that this host never sent by UDP, so "
         "nothing proves that they came from this address"

@@ -1,11 +1,10 @@
-"""Ambiguous log lines: a sender's text may have added addresses, and one of the addresses is the true one.
+"""Ambiguous log lines: one of their addresses is the true one, and the others may come from a sender's text.
 
 A *reading* of such a line is the event that it reports with one of its addresses. A reading counts only if
 the kernel has a TCP connection from the address and port that it names. The true sender's connection is
 always there. So a sender cannot hide a guess by TLS with other addresses in its Call-ID. An attacker can also
-name the connection of a victim, but only if it knows the port. A line may name an address that has
-connections, but a port of none of them. It is counted as a line of this address without a connection
-(``backing``).
+name the connection of a victim, but only if it knows the port. If it names a wrong port of an address that
+has connections, the line is counted as a line of this address without a connection (``backing``).
 
 A connection that the remote end has just reset appears only some milliseconds later
 (``host/connections.py``). So readings without a connection wait ``PATIENCE`` seconds and are checked once
@@ -63,8 +62,8 @@ class AmbiguousLines:
     def _again(self, now: float) -> Iterator[SecurityEvent]:
         """Check the oldest waiting line again; yield its readings that a connection confirms by now.
 
-        Each address without a confirmed reading gets a line without a connection counted, unless the kernel
-        knows that the address had no connection at all.
+        For each address without a confirmed reading, count a line without a connection. The exception is an
+        address of which the kernel knows that it had no connection at all.
         """
         line = self._waiting.popleft()
         found, others = self._split(line.readings)

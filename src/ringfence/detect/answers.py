@@ -3,16 +3,16 @@
 The *wire* is the source that reads the answers (401, 403, 404, 407) that leave this host, copied by the
 kernel. chan_sip raises no security event for MESSAGE, SUBSCRIBE and PUBLISH, although it checks their
 passwords: it answers a wrong one with 403 (``channels/chan_sip.c``, tried on 16.28). It also answers 403 to a
-call that the dialplan forbids. So a 403 is a guess only if a challenge or a copied request of the same
-session came before it, and if the address has not just logged in. Each challenge or request stands for one
-403. Asterisk's own answer names the sender of the request (``parse/challenge.py``).
+call that the dialplan forbids. So a 403 is a guess only if a challenge, or a request that the kernel copied,
+came before it in the same session, and if the address has not just logged in. Each challenge or request
+stands for one 403. Asterisk's own answer names the sender of the request (``parse/challenge.py``).
 
 If a guess carries a nonce that chan_sip never sent, chan_sip still checks the password, but answers with a
 new challenge instead of the 403 (see ``session``). A From header that is not UTF-8 suppresses the events of
 such challenges. So a challenge with a new nonce is a guess too, if no 403 has answered the previous challenge
-of its session. A phone that registers again also gets such a challenge, but it has succeeded before. So a
-host that succeeded within ``TRUSTED`` is not affected, and AMI must have reported successes since before the
-previous challenge.
+of its session. A phone that registers again also gets such a challenge, but it has succeeded before. So this
+does not apply to a host that succeeded within ``TRUSTED``. And AMI, which reports the successes, must have
+been connected since before the previous challenge.
 
 A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of that
 address within ``LIFE``, and each answer confirms one line. So forged lines count at most as often as real
@@ -47,7 +47,7 @@ LOGGED_IN = 60.0
 MOST = 16_384
 """The number of answers whose repeats are recognised, of all sessions together."""
 
-_MOST_ANSWERS = 64  # of one address
+_MOST_ANSWERS = 64  # the latest of one address and kind
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
 
@@ -61,8 +61,8 @@ class Answers:
     def record(self, answer: Challenge, sender: Address, now: float, since: float | None = -inf) -> bool:
         """Record an answer to a request of ``sender``; return whether it shows a guess.
 
-        That is a guess which chan_sip may not report by an event. ``since`` is the time since when AMI has
-        been connected without interruption; None if it is not connected now.
+        chan_sip's events may lack such a guess. ``since`` is the time since when AMI has been connected
+        without interruption; None if it is not connected now.
         """
         session = self._senders.session(sender, session_key(answer.call_id), now)
         is_new = self._is_new(session, answer, now)

@@ -7,7 +7,8 @@ name the address in the Via header. Such a report counts only if its address is 
 - Another source, whose address is reliable, reports the same attempt.
 - The wire (the answers that leave this host, copied by the kernel) shows an answer to a request of exactly
   that address: for PJSIP with the same Call-ID, for chan_sip with the same nonce, otherwise one answer for
-  each line (``answers``). Or it shows challenges without a success (``wire``).
+  each line (``answers``). Or the wire shows that the address was challenged lately, and AMI reported no
+  success of it (``wire``).
 - The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender that
   forges lines can guess ports. So the connections of an address no longer count if most lines with this
   address have none (``backing``).
@@ -16,10 +17,10 @@ A report that nothing confirms waits ``PATIENCE`` seconds. Then it is *unconfirm
 to no ban. If the wire would have seen the challenge of a true attempt and saw none, the report is a forgery
 and is not listed.
 
-A log line by UDP needs no confirmation while neither AMI nor the wire reports its Asterisk: it counts as a
-claim. This does not apply to a line that can contain several addresses, nor to the security lines of
-chan_sip, whose address is the text of a Via header. Without the wire, chan_sip's events and NOTICE lines
-confirm each other (``agreement``).
+A log line about a request by UDP needs no confirmation while neither AMI nor the wire reports its Asterisk:
+then the line counts as a claim. This does not apply to a line that can contain several addresses, nor to the
+security lines of chan_sip, whose address is the text of a Via header. Without the wire, chan_sip's events and
+NOTICE lines confirm each other (``agreement``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -126,8 +127,8 @@ class Attribution:
         """Handle an event that arrived at ``now`` (monotonic seconds).
 
         Return the findings. A new attempt comes last: the event may also prove the address of earlier
-        attempts, and these proofs count when the new attempt is judged. ``direct``: the request did not come
-        through a proxy, so the event is not searched for a proxy's client.
+        attempts, and these proofs count when the new attempt is judged. ``direct``: the event is handled as
+        if its request did not come through a SIP proxy.
         """
         if event.readings:
             backed = self._ambiguous.backed(event.readings, now)
@@ -295,8 +296,8 @@ class Attribution:
     ) -> Sequence[Finding]:
         """Handle SIP requests of suspects that the kernel copied for the wire.
 
-        If a request contains a nonce that was sent only to its source address, that address is proven for the
-        sessions that the request names, because only the receiver of the nonce can have written the request.
+        If a request contains a nonce that was sent only to its source address, the receiver of the nonce has
+        written the request. So that address is proven for the sessions that the request names.
         """
         self._confirmation.sees_wire = True
         found: list[Finding] = []
@@ -314,10 +315,11 @@ class Attribution:
         self._nonces.record_loss(now)
 
     def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
-        """Do periodic work: finish unconfirmed reports, and count challenges that no event reports.
+        """Do periodic work; return findings about reports that have waited, and about hidden attempts.
 
-        ``wire`` is whether the wire sees every challenge now. ``listening`` returns since when AMI of an
-        Asterisk has been connected without interruption (monotonic seconds), or None.
+        A challenge that no event reports is a hidden attempt. ``wire`` is whether the wire sees every
+        challenge now. ``listening`` returns since when the AMI of an Asterisk has been connected without
+        interruption (monotonic seconds); None if it is not connected.
         """
         self._senders.expire(now)
         self._confirmation.tick(listening, wire=wire)
@@ -341,9 +343,9 @@ class Attribution:
         return _suspected(self.observe(_hidden_event(challenge, sender, source, wall), now))
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
-        """Yield the findings about earlier lines that wait and name the same address and port.
+        """Yield the findings about waiting lines that name the address and port ``remote``.
 
-        The kernel lists their TCP connection only now.
+        These lines arrived before the kernel listed the TCP connection that now confirms them.
         """
         while (report := self._waiting.oldest_of(remote)) is not None:
             confirmed = self._confirmation.confirmed(report.attempt, report.event, now)
@@ -421,7 +423,7 @@ class Attribution:
         return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the address in the log line of a login is confirmed, or only logs report its Asterisk."""
+        """Whether to believe the address in the log line of a login (:meth:`Confirmation.confirms_login`)."""
         return self._confirmation.confirms_login(event, now)
 
 

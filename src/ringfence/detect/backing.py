@@ -2,13 +2,14 @@
 
 A sender can make Asterisk write a line with any address and port, but only a host at that address can
 complete a handshake. However, a sender that forges lines can guess ports, and a victim may have many
-connections. So each address has a count of lines with and without a connection. A line with a connection is
-confirmed only if at most ``UNBACKED`` times as many lines had none. A forger must try some 28 000 ports for
-one match. A sender could also forge lines about its own address, so that its lines are no longer confirmed.
-But it needs ten forged lines for each hidden guess, and an alarm names it.
+connections. So the lines of each address with and without a connection are counted. A line with a connection
+is confirmed only if at most ``UNBACKED`` times as many lines had none. A forger fails this test, because it
+must try some 28 000 ports for one match. A sender could also forge lines about its own address, to keep its
+true lines unconfirmed. But it needs ten forged lines for each hidden guess, and an alarm names it.
 
 A line without a connection is counted as soon as it arrives. The count is reduced again if another source
-confirms the line. If it were counted later, a forger could try a thousand ports before its first line counts.
+confirms the line. If lines were counted later, a forger could try a thousand ports before the first one
+counts.
 
 The counts are part of the sender (``sender.py``), and so are their bounds. Times are monotonic seconds.
 """
@@ -71,10 +72,11 @@ class Backing:
         self._senders = senders
 
     def confirms(self, remote: Endpoint, service: Service, now: float) -> bool:
-        """Whether a TCP connection of ``remote`` confirms a line of ``service``; count the line if it does.
+        """Whether a TCP connection of ``remote`` confirms a line of ``service``.
 
-        Return False by UDP, without a port, or if too many lines of this address had no connection. Call this
-        after all other checks: it is slow, and other sources confirm nearly all lines.
+        Return False for UDP, without a port, or if too many lines of this address had no connection. If there
+        is a connection, the line is counted. Call this after all other checks: it is slow, and other sources
+        confirm nearly all lines.
         """
         if not remote.port or remote.transport is Transport.UDP:
             return False

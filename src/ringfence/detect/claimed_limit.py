@@ -6,10 +6,10 @@ with an earlier claimed ban, and those that continue. A subject continues if it 
 least ``PERSISTS`` seconds ago and has made ``INSISTS`` times as many attempts as the rule needs. Without this
 exception a forger could use up the bans of each minute, and real guessers could continue for ever. With it, a
 forger needs ``INSISTS`` times as many packets for each ban beyond the limit, and the number of these bans a
-minute is a tenth of the limit (``SHARE``).
+minute is at most a tenth of the limit (``SHARE``).
 
-Bounds: ``MOST`` subjects with a ban or a refusal, the oldest are discarded first and start again. Times are
-monotonic seconds.
+Bounds: ``MOST`` subjects with a ban, and as many with a refusal. The oldest are discarded first, and are then
+treated as new. Times are monotonic seconds.
 """
 
 from collections import OrderedDict, deque
@@ -46,7 +46,7 @@ class ClaimedLimit:
         self._refused_since: OrderedDict[Key, float] = OrderedDict()
 
     def allows(self, key: Key, now: float, times: float = 1.0) -> bool:
-        """Whether this subject may get a claimed ban now.
+        """Whether the subject with ``key`` may get a claimed ban now.
 
         ``times`` is the number of its attempts, divided by the number that the rule needs.
         """
@@ -63,9 +63,9 @@ class ClaimedLimit:
             self._refused_since.popitem(last=False)
 
     def alarms(self, now: float) -> Sequence[AlarmChange]:
-        """Return the alarm that bans were refused, if any was refused since the last call.
+        """Return the alarm that bans were refused, or () if none was refused since the last call.
 
-        Return it at most once in ``ALARM_EVERY`` seconds.
+        Within ``ALARM_EVERY`` seconds after an alarm, return () too.
         """
         refused, self.refused = self.refused, False
         if not refused or now - self._alarm_at < ALARM_EVERY:
@@ -74,7 +74,7 @@ class ClaimedLimit:
         return (spoofing(self.terms.per_minute),)
 
     def begin_ban(self, key: Key, now: float) -> float:
-        """Return the duration of a new ban of this subject (seconds), and count the ban."""
+        """Count a new claimed ban of the subject with ``key``; return its duration (seconds)."""
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0

@@ -24,14 +24,14 @@ _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 @frozen
 class KnownSources:
-    """The sources of each Asterisk, as far as the attribution must know them.
+    """Facts about the sources of each Asterisk that the attribution needs.
 
     ``several`` names the Asterisks that have several sources, so that several reports may be one attempt. At
     other Asterisks each report is an attempt at once. ``corroborated`` names the Asterisks that have AMI or
     the wire as a source (None: the same as ``several``); there a log line counts only if something confirms
-    it. A replay of logs has no wire, so attempts that only the wire could prove get the proof ``assumed``.
-    ``proxies`` are the addresses of SIP proxies on this host; Asterisk's events name them instead of their
-    clients.
+    it. ``assumed`` is the proof that a claimed attempt gets in a replay of logs, which has no wire to prove
+    it; outside of replays it is CLAIMED, which changes nothing. ``proxies`` are the addresses of SIP proxies
+    on this host; Asterisk's events name them instead of their clients.
     """
 
     several: frozenset[str] = frozenset()
@@ -73,8 +73,8 @@ class Confirmation:
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
         """Whether a report needs confirmation: it is a log line, and another source could confirm it.
 
-        A line by TCP always needs it, because the kernel knows the connections (except in a replay). A line
-        by UDP needs it while AMI or the wire reports its Asterisk.
+        A line about a request by TCP or TLS always needs it, because the kernel knows the connections (except
+        in a replay). Any other line needs it while AMI or the wire reports its Asterisk.
         """
         stream = attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
         return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
@@ -87,7 +87,10 @@ class Confirmation:
         return self.wire_sees_all or self._listening is None or self._listening(asterisk) is not None
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the address in the log line of a login is confirmed, or only logs report its Asterisk."""
+        """Whether to believe the address in the log line of a login.
+
+        It must be confirmed, unless only logs report this Asterisk now.
+        """
         if not self._is_corroborated(event.source.asterisk):
             return True
         seen = self.sees_wire and bool(event.session) and self._wire.confirms(event, now)
@@ -122,9 +125,11 @@ class Confirmation:
         return self._nonces.settled(claim, event.challenge, now)
 
     def would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the wire or the kernel would have seen a true attempt.
+        """Whether a log line that nothing confirms must be forged.
 
-        If so, an unconfirmed log line is a forgery.
+        A line about UDP must be, because the wire would have seen the challenge of a true attempt. Any other
+        line must be if the kernel knows that the address had no connection. Return False while the wire may
+        miss challenges.
         """
         if not self.sees_wire or not self.wire_sees_all or now < self._wire.blind_until:
             return False
@@ -133,8 +138,8 @@ class Confirmation:
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt, whose address is reliable, with the best proof of this address.
 
-        A claimed ban affects only UDP, so it would not stop attempts by TCP. Therefore a claimed attempt by
-        TCP is only listed (not ``trusted``) if the kernel does not confirm its connection. (A replay has no
+        A claimed ban blocks only UDP here, so it would not stop attempts by TCP. Therefore a claimed attempt
+        by TCP is only listed (not ``trusted``) unless the kernel confirms its connection. (A replay has no
         kernel to ask, so this does not apply there.)
         """
         if self.sees_wire:

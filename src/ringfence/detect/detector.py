@@ -7,8 +7,9 @@ by :meth:`Detector.record_ban` and :meth:`Detector.record_unban`. While a subjec
 late, and attempts that prove the address still count.
 
 ``attribution`` decides which events are attempts, and of which address. ``judge`` decides which ban follows,
-and ``phones`` which phones fail. A method that handles an input returns its effects in order: attempts with
-the bans that follow, alarms for the administrator, and logins that make a friend.
+and ``phones`` which phones fail. A method that handles an input returns its effects, and the caller carries
+them out in this order. An effect is a judged attempt with the ban that follows, an alarm for the
+administrator, or a login that makes a friend.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -106,12 +107,12 @@ class Detector:
         sources: KnownSources | None = None,
         bounds: Bounds | None = None,
     ) -> None:
-        """Create a detector; ``connections`` are the TCP connections to this host."""
+        """Create a detector; ``connections`` are the TCP connections to this host, None if unknown."""
         bounds = bounds if bounds is not None else Bounds()
         sources = sources if sources is not None else KnownSources()
         self.counts = Counts()
         self.banned: Callable[[Network, Scope], bool] = lambda _, __: False
-        """A function that returns whether a network is banned now with a scope."""
+        """Whether a network is banned now with a scope. A caller with a firewall sets this function."""
         self.friends = friends if friends is not None else Friends()
         self.rules = rules
         self._claims = ClaimedLimit(claimed if claimed is not None else Claimed())
@@ -162,7 +163,7 @@ class Detector:
         return self._attribution.waiting
 
     def set_proxy_sockets(self, sockets: frozenset[Endpoint]) -> None:
-        """Use ``sockets`` as those on which the SIP proxies of this host listen."""
+        """Set the sockets on which the SIP proxies of this host listen."""
         self._attribution.proxies.set_sockets(sockets)
 
     # -- input of the sources ---------------------------------------------------------------------------
@@ -281,18 +282,18 @@ class Detector:
     # -- judging attempts -------------------------------------------------------------------------------
 
     def _on_attempt(self, found: AttributedAttempt) -> Sequence[Effect]:
-        """Judge an attempt of the attribution, unless it is forged."""
+        """Judge an attempt that the attribution found. A forged one is only counted as forged."""
         attempt = found.attempt
         if found.verdict is not _ATTEMPT:
             subject = self._subjects.of(attempt.address)
-            # A banned address gets no challenge, so its line without one is not a forgery.
+            # A banned address gets no challenge. So a missing one does not show that the line is forged.
             if found.verdict is Verdict.FORGED_HEADER or not self._is_banned(subject, Scope.FULL, found.at):
                 self.counts.forged += 1
                 return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
             if attempt.transport is not Transport.UDP and self._subjects.of(attempt.address).friend:
-                # A message that Asterisk sends to a phone by TCP may contain a text of another sender.
+                # The challenge may be text of another sender, in a message that Asterisk sent to this phone.
                 attempt = evolve(attempt, trusted=False)
         judged = self.judge(attempt, found.at, found.claimed)
         return [evolve(judged[0], suspect=True), *judged[1:]] if found.suspect else judged
@@ -331,7 +332,7 @@ class Detector:
         decision = None
         alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # more claims do not lengthen a claimed ban
-            # Claims lead to no ban of a friend.
+            # ``narrowed`` also excludes claimed bans, which a friend never gets.
             decision = self._judge.decide(
                 subject, kept, attempt, now, narrowed=narrowed or subject.friend, claimed=claimed
             )
@@ -405,7 +406,7 @@ class Detector:
     def _counts(self, subject: Subject, now: float) -> list[Count]:
         """Return how near each rule is to a ban of a subject.
 
-        For a proven friend, the limits for friends apply.
+        For a proven friend that is not exempt, the limits for friends apply.
         """
         counts = self._judge.counts(subject, now)
         if not subject.proven or subject.exempt:

@@ -39,8 +39,8 @@ class Role(enum.Enum):
     NONE = enum.auto()  # the event belongs to no attempt
 
 
-# The key is the service, the kind of event and, for FailedACL, the name of the ACL. Other events belong to no
-# attempt: limits, bad formats, and the registrar's events about an authenticated phone (`registrar_*`).
+# The key is the service, the kind of event and, for FailedACL, the name of the ACL. Events without a row here
+# belong to no attempt: limits, bad formats, and events about an authenticated phone (`registrar_*`).
 _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.OPENER,
     (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.OPENER,
@@ -78,7 +78,7 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
 }
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED_ACL, _SIP, _NONE = EventKind.FAILED_ACL, Service.SIP, Role.NONE
-_NAMING = (Service.PJSIP, Service.SIP)  # their lines name the account of the caller
+_NAMING = (Service.PJSIP, Service.SIP)  # services whose log lines name the account of the caller
 _STRANGER = "anonymous"
 
 
@@ -160,9 +160,9 @@ def session_id(event: SecurityEvent) -> bytes:
 def shared_session_id(event: SecurityEvent) -> bytes:
     """Return a session id that is the same in all sources' reports of one attempt.
 
-    PJSIP's sources all name the Call-ID. chan_sip's log names no session, and elsewhere the sources name
-    different ones. So there all failures of one kind share one id. At chan_sip a refusal by an ACL is of the
-    same kind as a guess.
+    PJSIP's sources all name the Call-ID. For the other services, a log names no session, or the sources name
+    different ones. So all failures of one kind share one id. For chan_sip, a refusal by an ACL is of the same
+    kind as a guess.
     """
     if event.service is Service.PJSIP:
         return session_key(event.session)
@@ -176,7 +176,7 @@ def shared_session_id(event: SecurityEvent) -> bytes:
 def attempt_from(event: SecurityEvent, kind: AttemptKind) -> Attempt:
     """Return the attempt that an event reports, with the facts that this event alone shows."""
     remote, service, source = event.remote, event.service, event.source
-    return Attempt(  # positional, because keywords take a tenth of the time of an event
+    return Attempt(  # positional: keyword arguments would take a tenth of the time that an event takes
         source.asterisk,
         remote.address,
         kind,

@@ -14,8 +14,8 @@ class Verdict(enum.Enum):
     """The verdict of all sources together on an attempt."""
 
     ATTEMPT = enum.auto()  # an attempt, confirmed or not
-    FORGED_LINE = enum.auto()  # a log line; the wire would have seen the challenge, but saw none
-    FORGED_HEADER = enum.auto()  # an event of chan_sip; a NOTICE line names another address for it
+    FORGED_LINE = enum.auto()  # a forged log line: the wire saw no challenge, but would have seen a true one
+    FORGED_HEADER = enum.auto()  # a forged Via: chan_sip's event and its NOTICE line name different addresses
 
 
 @event_values.frozen
@@ -24,7 +24,8 @@ class AttributedAttempt:
 
     ``suspect``: only the wire reported the attempt, and its address is unproven. So the kernel should copy
     the requests of this address, because one of them may contain a proof. ``claimed`` is the scope of the ban
-    if this attempt leads to a claimed ban: TCP if it came through a SIP proxy by TCP, otherwise UDP.
+    if this attempt leads to a claimed ban: SIP_TCP if the attempt came through a SIP proxy by TCP or TLS,
+    otherwise SIP_UDP.
     """
 
     attempt: Attempt
@@ -38,8 +39,8 @@ class AttributedAttempt:
 class DuplicateReport:
     """A report by ``source`` of an attempt that another source has already reported.
 
-    ``address``, ``session`` and ``service`` identify the attempt. ``forged_address`` is the wrong address
-    that the request names; None if it names the true one.
+    ``address``, ``session`` (a number, 0 if unknown) and ``service`` identify the attempt. ``forged_address``
+    is the wrong address that the request names; None if it names the true one.
     """
 
     address: Address
@@ -51,7 +52,7 @@ class DuplicateReport:
 
 @event_values.frozen
 class NewProof:
-    """A proof that ``address`` made all attempts in ``session`` at ``asterisk`` that name it."""
+    """A proof of ``address``: all attempts in ``session`` at ``asterisk`` that name it came from there."""
 
     asterisk: str
     address: Address
@@ -63,7 +64,7 @@ class NewProof:
 class UnprovableGuess:
     """A guess of ``address`` that nothing can prove.
 
-    Only this address requested its nonce, but the nonce was also sent to another address.
+    Only this address requested the nonce of the guess, but the nonce was also sent to another address.
     """
 
     address: Address
@@ -82,9 +83,9 @@ Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | Cli
 def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
     """Return the finding that ``event`` is another report of an attempt, and the proof that it adds, if any.
 
-    ``tag`` is the number of the attempt, 0 if it has none. Without a number, no proof is added, because it
-    could not be assigned. A claimed report adds no proof either. Nor does a report of PJSIP, because PJSIP's
-    attempts are proven by session (``proofs``).
+    ``tag`` is the number of the attempt, 0 if it has none. No proof is added in three cases: the attempt has
+    no number by which it could be found, the report is a claim, or it is about PJSIP, whose attempts are
+    proven by session (``proofs``).
     """
     report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.forged_address)
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:

@@ -47,7 +47,7 @@ UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
 
 PROVEN_WITHIN = 2.0
-"""A guess that is not proven after this time (seconds) is taken for unproven."""
+"""A guess that is not proven within this time (seconds) is treated as unproven."""
 
 MOST = 1_024
 _MOST_ACCOUNTS = 256
@@ -56,15 +56,15 @@ CHECKED = frozenset({EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASS
 """Kinds of events after which Asterisk has, or may have, checked a password."""
 
 Consequence = tuple[Decision | None, Sequence[AlarmChange]]
-"""The ban that follows from an attempt, and the alarms."""
+"""The ban that follows from an attempt, or None, and the alarms."""
 
 
 @define
 class _Failures:
     """The failures of a friend.
 
-    ``times`` has the times of the latest failures for each limit; its key is the name of a rule and the
-    number of attempts of one of its limits. ``accounts`` has the time of the latest failure on each account.
+    ``times`` has the times of the latest failures for each limit. A limit is identified by the name of its
+    rule and its number of attempts. ``accounts`` has the time of the latest failure on each account.
     """
 
     times: dict[tuple[str, int], deque[float]] = Factory(dict)
@@ -74,8 +74,8 @@ class _Failures:
 class FriendAttempts:
     """Decides what follows from the attempts, logins and contacts of friends.
 
-    ``sees_wire``: the wire can prove an address. Without the wire, an attempt by UDP has no better proof than
-    a claim. So a claim counts as certain then.
+    ``sees_wire``: the wire can prove an address. Without the wire, nothing proves the address of an attempt
+    by UDP. So a claimed attempt is then treated as really coming from its address.
     """
 
     def __init__(self, subjects: Subjects, history: History, counts: Counts) -> None:
@@ -113,7 +113,7 @@ class FriendAttempts:
         return None, ()
 
     def on_certain(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return what follows from an attempt that certainly came from a friend's address.
+        """Return what follows from an attempt that is treated as really coming from a friend's address.
 
         Either the phone is broken, or there is an attacker at that address.
         """
@@ -139,7 +139,7 @@ class FriendAttempts:
             if rule.of is Of.UNKNOWN_ACCOUNTS:
                 full = not works and self._tries_many_accounts(subject, rule, attempt, now)
             elif attempt.event is EventKind.INVALID_ACCOUNT_ID:
-                continue  # guesses no password, and all phones do it if a database is down
+                continue  # such an attempt guesses no password, and all phones make it if a database is down
             elif works and attempt.kind is AttemptKind.GUESS:
                 continue  # a broken phone
             else:

@@ -39,16 +39,16 @@ Key = tuple[str, Address, str, FriendReason]
 
 
 def key_of(friend: Friend) -> Key:
-    """Return the identity of a reason: a renewal has the same one."""
+    """Return the identity of a reason. A renewed reason has the same identity as before."""
     return friend.asterisk, friend.address, friend.account, friend.reason
 
 
 def friend_from(event: SecurityEvent) -> Friend | None:
     """Return the friend that a login at PJSIP creates; None for any other event.
 
-    Return None also for a login that verified no password, or that may name a wrong address. PJSIP's nonce is
-    bound to the address that answers it. chan_sip believes a Via ``maddr``, so its success proves no address
-    (``channels/chan_sip.c:check_via``). A login at the manager interface is not a phone.
+    Return None also for a login that verified no password, or whose event may be forged. PJSIP's nonce is
+    bound to the address that answers it. chan_sip believes a Via ``maddr``, so a success there proves no
+    address (``channels/chan_sip.c:check_via``). A login at the manager interface comes from no phone.
     """
     right = event.kind is EventKind.SUCCESSFUL_AUTH and event.service is Service.PJSIP
     if not right or not event.password or event.tampered or event.forgeable:
@@ -66,12 +66,12 @@ def friend_from(event: SecurityEvent) -> Friend | None:
 
 
 class _Table(Generic[_K]):
-    """Reasons of friends, each under a key, the latest last. They are found by address, account, network."""
+    """Reasons of friends, each under a key, the latest last. Found also by address, account and network."""
 
     def __init__(self) -> None:
         self.entries: OrderedDict[_K, Friend] = OrderedDict()
         self.at: dict[Address, dict[_K, Friend]] = {}
-        self.accounts: dict[str, Counter[Address]] = {}  # the number of entries at each address
+        self.accounts: dict[str, Counter[Address]] = {}  # for each account, its entries by address
         self._networks: Counter[Network] = Counter()
 
     def put(self, key: _K, friend: Friend) -> None:
@@ -141,7 +141,10 @@ class Friends:
         self._change(None)
 
     def add(self, friend: Friend) -> bool:
-        """Add or renew a reason; return whether it is new. A renewal keeps the first ``since``."""
+        """Add or renew a reason; return whether it is new.
+
+        A renewed reason keeps its first ``since``, and the later one of both ``until``.
+        """
         key = key_of(friend)
         known = self._current.entries.get(key)
         if known is not None:
@@ -178,7 +181,7 @@ class Friends:
     def remember(self, friend: Friend) -> None:
         """Add a former reason, which ended at its ``until``.
 
-        It is left out if its address is new and the account already has ``MOST_FORMER`` former addresses.
+        It is ignored if the account already has ``MOST_FORMER`` former addresses, and this is another one.
         """
         key, former = (friend.address, friend.account), self._former
         if key not in former.entries and len(former.accounts.get(friend.account, ())) >= MOST_FORMER:

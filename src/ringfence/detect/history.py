@@ -38,7 +38,7 @@ LATEST = 24
 ASIDE = 16
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
-_SHARE = 8  # up to an eighth of the room, subjects with one claimed attempt are kept: each new one begins so
+_SHARE = 8  # an eighth of the room is reserved for subjects with one claimed attempt: each new one begins so
 _JOIN_WITHIN = 12.0  # seconds within which two sources report one attempt, with a margin
 _MOST_NAMES = 16
 _SUBJECT_LENGTH = {4: 32, 6: 64}
@@ -64,12 +64,12 @@ _CLAIMED = Proof.CLAIMED
 _SERVICE_BITS, _EVENT_BITS, _HAS_ADDRESS = 0x70, 0x7F, 0x80
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
-# The packed fields: the time (monotonic), the milliseconds by which the source's own time is ahead of it, the
-# session, flags, service and transport, the event, the sources, the Asterisk. Then follow the account, the
-# address if it is IPv6, and the forged address if there is one.
+# The packed fields: the monotonic time, the milliseconds by which the source's own time (converted from the
+# wall clock) is ahead of it, the session, flags, service and transport, the event, the sources (a bit each),
+# the Asterisk. Then follow the account, the address if it is IPv6, and the forged address if there is one.
 _PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
 _PACK_SIZE = _PACK.size
-_FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # their offsets
+_FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # the offsets of the flags, the event and the sources (bytes)
 _KIND_BITS = 3
 _PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 12, 16, 32, 64, 128
 _COUNTS = _TRUSTED | _CONSUMED
@@ -78,7 +78,7 @@ _ORDINARY = frozenset(
     for flags in range(256)
     if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
 )
-"""The flags of attempts that are not discarded before others. Nearly all attempts have them."""
+"""The flags of nearly all attempts: confirmed, not consumed, no flood. Other attempts are discarded first."""
 _FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # bytes of the forged address at the end
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 _MILLI = 1000.0
@@ -107,9 +107,9 @@ def network_of(key: Key) -> Network:
 class Fact:
     """An attempt as the rules see it; ``at`` is its time (monotonic seconds).
 
-    ``event`` is the kind of the event that reported it; ``unknown``: the account does not exist.
-    ``consumed``: the attempt has led to a ban. ``claim_consumed``: it has led to a ban from unproven
-    evidence.
+    ``trusted``: its address is confirmed. ``event`` is the kind of the event that reported it. ``unknown``:
+    the account does not exist. ``consumed``: it counts for no further ban. ``claim_consumed``: it has led to
+    a claimed ban, and counts again only for full bans and for rules with ``insists``.
     """
 
     at: float
@@ -137,7 +137,7 @@ class _Generation:
 
 @define
 class _Names:
-    """Numbers for the names of sources or Asterisks. The last one stands for all names without room."""
+    """Numbers for the names of sources or Asterisks. Names beyond ``_MOST_NAMES`` share the last number."""
 
     names: list[str] = Factory(list)
 
@@ -231,7 +231,7 @@ class History:
                 return
 
     def consume(self, key: Key, *, claimed: bool = False) -> None:
-        """Mark all attempts of a subject as consumed by a ban (``claimed``: by a claimed ban only)."""
+        """Mark all attempts of a subject as consumed (``claimed``: they may still lead to a full ban)."""
         bit = _CLAIM_CONSUMED if claimed else _CONSUMED
         kept = [
             packed[:_FLAGS] + bytes((packed[_FLAGS] | bit,)) + packed[_FLAGS + 1 :] for packed in self.of(key)
@@ -297,7 +297,7 @@ class History:
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
         """Yield up to ``most`` subjects with several attempts or a proven one, the latest first.
 
-        Then yield up to ``most`` subjects with a single claimed attempt. With each come its packed attempts.
+        Then yield up to ``most`` subjects with a single claimed attempt. Each comes with its packed attempts.
         """
         several = (
             item for generation in reversed(self._generations) for item in _backwards(generation.others)
@@ -411,9 +411,9 @@ def time_of(packed: bytes) -> float:
 def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int, int]:
     """Return four numbers about packed attempts, without unpacking them.
 
-    The first is the number of attempts that count: trusted ones that are not consumed. The others are the
-    numbers of those among them that are proven, that no claimed ban has consumed, and whose account does not
-    exist. These numbers nearly always show that no rule is full, in a tenth of the time that facts take. With
+    The first is the number of attempts that count: trusted ones that are not consumed. Among these, the
+    others count the proven ones, those that no claimed ban has consumed, and those on unknown accounts. The
+    four numbers nearly always show that no rule's limit is reached, ten times as fast as facts would. With
     ``account``, only attempts on accounts that begin with it count.
     """
     number = proven = fresh = unknown = 0

@@ -1,9 +1,10 @@
 """The judge: applies the rules to the history of a subject, and decides which ban follows.
 
 A *full* ban rests on proven attempts, a *claimed* ban on unproven ones (``rules``). A full ban takes
-precedence over a claimed one. Among equal bans, the first rule in the table decides. The attempts behind a
-decision are consumed: they lead to no second ban. Friends have their own limits (``friend_attempts``), and
-claimed evidence never bans a friend.
+precedence over a claimed one. Among equal bans, the first rule in the table decides. A decision consumes all
+attempts of the subject: they lead to no second ban. (After a claimed ban by a rule without ``insists``, they
+can still lead to a full ban.) Friends have their own limits (``friend_attempts``), and claimed evidence never
+bans a friend.
 """
 
 from collections.abc import Iterable, Sequence
@@ -71,10 +72,10 @@ class Judge:
         narrowed: bool = False,
         claimed: Scope = Scope.SIP_UDP,
     ) -> Decision | None:
-        """Return the ban that follows from the packed attempts ``kept`` of a stranger, or None.
+        """Return the ban that follows from the packed attempts ``kept`` of a subject, or None.
 
-        ``attempt`` is the latest of them. ``narrowed``: the stranger has a claimed ban already. ``claimed``
-        is the scope of a claimed ban.
+        ``attempt`` is the latest of them. ``narrowed``: only a full ban may follow, because the subject has a
+        claimed ban already, or is a friend. ``claimed`` is the scope of a claimed ban.
         """
         kind = attempt.kind
         decoy = attempt.account in self._decoys
@@ -147,7 +148,11 @@ class Judge:
         return found
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
-        """Return the attempts that a rule counts: trusted, not consumed, of its kinds, within its window."""
+        """Return the attempts that a rule counts: trusted, not consumed, of its kinds, within its window.
+
+        If the rule names accounts, return only attempts on these. If it counts unknown accounts, return one
+        attempt for each.
+        """
         latest = facts[-1].at
         found = [
             fact
@@ -161,7 +166,7 @@ class Judge:
             wanted = {account.encode() for account in rule.accounts}
             found = [fact for fact in found if fact.account in wanted]
         if rule.of is Of.UNKNOWN_ACCOUNTS:
-            # For each account, the attempt with the best proof counts.
+            # For each account, a proven attempt counts rather than a claimed one.
             each: dict[bytes, Fact] = {}
             for fact in found:
                 if (

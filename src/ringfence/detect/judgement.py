@@ -38,9 +38,10 @@ class Decision:
 
 @frozen
 class Count:
-    """How near a rule is to a ban: ``have`` of ``number`` attempts, of which ``proven`` are proven.
+    """How near a rule is to a ban.
 
-    ``ends`` is the time when the oldest of them leaves the window (monotonic seconds), None without attempts.
+    The rule needs ``number`` attempts. At present ``have`` count for it, of which ``proven`` are proven.
+    ``ends`` is the time when the oldest attempt leaves the window (monotonic seconds), None without attempts.
     ``within`` is the window in seconds. (A rule may have two limits for friends, each with its own window.)
     """
 
@@ -61,7 +62,7 @@ class Disposition(enum.StrEnum):
     UNCONFIRMED = "unconfirmed"  # its address may be forged: listed, bans nothing
     FORGED = "forged"  # its address sent nothing: not even listed
     LATE = "late"  # its sender is banned already
-    NO_RULE = "no rule"
+    NO_RULE = "no rule"  # no enabled rule counts its kind
     PROVEN = "proven"  # not a new attempt: the address of an earlier one is proven now
 
 
@@ -76,7 +77,7 @@ class Judgement:
     suspect: bool = False
     """Whether the kernel should copy the requests of this address, because one of them may contain a proof.
 
-    So it is if only the wire reported the attempt, and its address is unproven.
+    True if only the wire reported the attempt, and its address is unproven.
     """
 
 
@@ -95,8 +96,8 @@ Effect = Judgement | AlarmChange | Login
 class Watched:
     """A subject with attempts that have not led to a ban.
 
-    ``rule`` is the name of the rule that is nearest to a ban of it, "" if no rule counts its attempts. The
-    rule needs ``of`` attempts, and ``have`` are within its window.
+    ``rule`` is the name of the rule that is nearest to a ban of the subject. This rule needs ``of`` attempts,
+    and ``have`` are within its window. If no rule counts the attempts, ``rule`` is "".
     """
 
     subject: Network
@@ -111,8 +112,8 @@ class Watched:
 class AddressSummary:
     """All that is known about an address: its subject, its attempts, and how near each rule is to a ban.
 
-    ``attempts`` are those in memory, oldest first. ``friends`` are the reasons why it is a friend, ``former``
-    those why it was one.
+    ``attempts`` are those in memory, oldest first. ``friends`` are the reasons why the address is a friend
+    now, ``former`` the reasons why it was a friend.
     """
 
     address: Address
@@ -130,7 +131,7 @@ class Counts:
     """The number of attempts, and the number of those with each outcome.
 
     ``by_kind`` has for each kind the number of attempts by proof (the index is a :class:`Proof`), as they
-    were when they were judged. ``proven_later`` are those of them that were claimed, and proven afterwards.
+    were when they were judged. ``proven_later`` counts the claimed ones of them that were proven afterwards.
     ``unconfirmed``: attempts that a rule would count if they were confirmed. ``hidden``: attempts that only
     the wire reported. ``forged``: reports that name an address which sent nothing; they are not attempts.
     ``uncounted``: attempts of friends that can lead to no ban, because they are only claimed, or because

@@ -6,21 +6,22 @@ the nonce, or knows a receiver. The wire sees the destination of each nonce. So 
 response is *proven* if its nonce went there.
 
 chan_sip believes a Via ``maddr``: its events name the address that the sender writes there. Without an
-``rport`` the 401 goes there too (tried on 16.28 with its default settings). But its nonce, 31 random bits for
-each challenge, shows the true sender in two ways:
+``rport`` the 401 goes there too (tried on 16.28 with its default settings). But chan_sip's nonce, 31 random
+bits for each challenge, shows the true sender in two ways:
 
-- ``InvalidPassword`` carries the nonce that *came back* in the guess. Its sender is proven if it asked for
-  the nonce itself and the wire saw each destination of the nonce.
-- Its other events carry the nonce that Asterisk has just sent. The destination of that nonce does not show
-  the sender, but the challenge itself names it (``parse/challenge.py``).
+- ``InvalidPassword`` carries the nonce that *came back* in the guess. The address to which the nonce was sent
+  is proven as the sender of the guess, if this address also asked for the nonce and the wire saw each
+  destination of the nonce.
+- The other events of chan_sip carry the nonce that Asterisk has just sent. The destination of that nonce does
+  not show the sender, but the challenge itself names the sender (``parse/challenge.py``).
 
-PJSIP's events name the source address of the packet, but its 401 goes to the ``maddr``. Its nonce depends on
-the source's address and the second alone, not on port or transport
+PJSIP's events name the source address of the packet, but its 401 goes to the ``maddr``. PJSIP's nonce depends
+on the source address and the second alone, not on port or transport
 (``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). So a sender with a forged source can
-direct the nonce of that source to itself. A sender that also gets its nonce by TLS, which the wire cannot
-read, can direct the same nonce by UDP to a stranger. A nonce that went only to the named address confirms
-that address, because a TLS client cannot forge its address. Any other nonce makes the attempt a claim, for
-the named address and for the receiver.
+direct the nonce of that source to itself. And a sender can get its own nonce by TLS, which the wire cannot
+read, and direct the same nonce by UDP to a stranger. If a nonce went only to the address that the event
+names, it confirms that address, because a TLS client cannot forge its address. Any other nonce makes the
+attempt a claim, for the named address and for the receiver.
 
 Under chan_sip, an attempt whose nonce has several receivers or senders is attributed to none of them, because
 a sender with a forged source may have caused it. A challenge with more than one Via is forwarded by its
@@ -30,8 +31,8 @@ If the wire loses packets, a nonce with one known receiver may have had another 
 nonces of ``AROUND`` seconds before and after the loss prove no address.
 
 Over TCP the challenge uses the connection of its request, so the receiver is the sender of the request, and
-the kernel has completed a handshake with it. Bounds: 65 536 nonces, the oldest are discarded first, which
-only loses proof.
+the kernel has completed a handshake with it. Bounds: 65 536 nonces of each of chan_sip and PJSIP. The oldest
+are discarded first; then they prove nothing.
 """
 
 from collections import OrderedDict
@@ -50,12 +51,12 @@ chan_sip accepts it as long as the guesser keeps the dialogue open.
 PJSIP_LIFE = 48.0
 """How long a nonce of PJSIP is remembered (seconds). PJSIP accepts it for 32 s.
 
-A short time keeps the table small under a million senders an hour. It is shorter than the time for which a
-closed connection is remembered. So a nonce that was sent by TLS is not attributed to a wrong address.
+A short time keeps the table small under a million senders an hour. This time is also shorter than that for
+which a closed connection is remembered. So a nonce that was sent by TLS is not attributed to a wrong address.
 """
 
 AROUND = 2.0
-"""A nonce sent this close to a loss (seconds) proves no address. PJSIP's nonce is the same for one second."""
+"""A nonce of PJSIP sent this close to a loss (seconds) proves no address: it is the same for one second."""
 
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
@@ -134,9 +135,9 @@ class Nonces:
             self._expire(now)
 
     def record_copy(self, nonce: bytes, receiver: Address) -> None:
-        """Record that a proxy forwarded a copy of a nonce to ``receiver``, although Asterisk did not send it.
+        """Record that a proxy sent ``nonce`` to ``receiver`` in a 401 that is not the first leg of a hop.
 
-        If Asterisk did not send the nonce to this address too, the nonce proves no address from now on.
+        If ``receiver`` is no known receiver of the nonce, the nonce proves no address from now on.
         """
         for table in (self._of_pjsip, self._sent):
             sent = table.get(nonce)
@@ -183,8 +184,9 @@ class Nonces:
     def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
         """Return ``attempt`` with the facts that the wire adds; an event with ``nonce`` reported it.
 
-        The facts are the proof, and under chan_sip the true address. ``came_back``: under chan_sip the nonce
-        is the one in the guess, not the one that Asterisk sent next.
+        The facts are the proof, and under chan_sip the true address. If the wire adds none, the result is the
+        object ``attempt`` itself. ``came_back``: under chan_sip the nonce is the one in the guess, not the
+        one that Asterisk sent next.
         """
         if attempt.service is Service.PJSIP:
             proven = attempt.proof is Proof.CLAIMED and self.proves(nonce, attempt.address, now)

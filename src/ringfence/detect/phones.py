@@ -1,24 +1,27 @@
 """Phone health: detects broken phones, an outage of all phones, and passwords that may be known to others.
 
-A friend that fails on an account that works at its address is a *broken phone*: it has a wrong password. It
-raises one alarm and leads to no ban. If an outage is possible (``AT_LEAST`` accounts are known), the alarm
-waits until Asterisk accepts a password, or for ``WITHIN``: then there is no outage. An account that never
-worked there raises an alarm after ``GOES_ON`` failures within a day.
+If a friend fails on an account that worked at its address, it is a *broken phone*: it has a wrong password,
+or Asterisk no longer knows its account. It raises one alarm and leads to no ban. If an outage is possible
+(``AT_LEAST`` accounts are known), the alarm waits until Asterisk accepts a password, or for ``WITHIN``: then
+there is no outage. An account that never worked there raises an alarm after ``GOES_ON`` failures within a
+day.
 
 When all phones fail at once, Asterisk is broken: PJSIP reports endpoints as unknown if its database does not
-answer, or if a reload dropped them. *Outage mode* begins if ``AT_LEAST`` accounts, and half of all known
-ones, fail within ``WITHIN`` where they work, and none has succeeded for ``QUIET``. Then former friends count
-as friends, and no address is banned for an account that worked there. (Accounts are counted and not
-addresses, because the owner of one account may have a whole IPv6 network. Failures on other accounts still
-count against a friend.) It also begins if ``LOST_AT_LEAST`` addresses, and half of all friends, fail on
-accounts that Asterisk does not know, because account names in phones and in Asterisk may differ. It ends when
-fewer fail, or at most a quarter of the highest number.
+answer, or if a reload dropped them. *Outage mode* begins if at least ``AT_LEAST`` accounts, and at least half
+of all accounts that work, fail within ``WITHIN`` where they worked, and none has succeeded for ``QUIET``.
+Then former friends count as friends. No address is banned for an account that worked there, and no friend for
+an account that Asterisk does not know. (Accounts are counted and not addresses, because the owner of one
+account may have a whole IPv6 network. Failures on other accounts still count against a friend.) Account names
+in phones and in Asterisk may differ. So outage mode also begins if at least ``LOST_AT_LEAST`` addresses, and
+at least half of all friends, fail on accounts that Asterisk does not know, and none has succeeded for
+``QUIET``. It ends when fewer than these numbers fail, or at most a quarter of the highest number of the
+outage.
 
 A success after ``FAILURES`` failures of the same address within an hour may be a guess that was right. One or
 two failures are typing errors. A success at an address where the account never worked may be a guess too, if
 the account works at another address.
 
-Bounds: ``MOST`` phones, those that failed longest ago are discarded first. Times are monotonic seconds.
+Bounds: ``MOST`` phones; those that failed longest ago are discarded first. Times are monotonic seconds.
 """
 
 from collections import Counter, OrderedDict
@@ -52,7 +55,7 @@ class Phones:
         self._failed: OrderedDict[_Phone, float] = OrderedDict()
         self._alarmed: OrderedDict[_Phone, float] = OrderedDict()
         self._waiting: OrderedDict[_Phone, tuple[float, AlarmChange]] = OrderedDict()
-        self._accounts: Counter[str] = Counter()  # the phones in ``_failed``, by account
+        self._accounts: Counter[str] = Counter()  # the number of phones in ``_failed``, by account
         self._elsewhere: OrderedDict[_Phone, tuple[int, float]] = OrderedDict()
         self._unknown_at: OrderedDict[Address, float] = OrderedDict()
         self._succeeded_at: dict[str, float] = {}
@@ -70,7 +73,7 @@ class Phones:
             self._clear_failure(next(iter(self._failed)))
         self._most_failed = max(self._most_failed, self._failing)
         if self._friends.outage_mode:
-            return  # the alarm for all phones is active already
+            return  # the alarm about all phones is active already
         if phone in self._alarmed or not self._friends.knows(AT_LEAST):
             yield self._raised(phone, _broken(attempt), now)
         else:
@@ -101,7 +104,10 @@ class Phones:
         return max(len(self._accounts), len(self._unknown_at))
 
     def on_failure_elsewhere(self, attempt: Attempt, now: float) -> Iterator[AlarmChange]:
-        """Record that a friend fails on an account that never worked there; yield an alarm if it goes on."""
+        """Record that a friend fails on an account that never worked at its address.
+
+        Yield an alarm if outage mode begins, and one if the account failed ``GOES_ON`` times within a day.
+        """
         phone = attempt.asterisk, attempt.address, attempt.account
         number, began = self._elsewhere.get(phone, (0, now))
         if now - began >= BROKEN_FOR:
@@ -130,7 +136,7 @@ class Phones:
         return len(self._accounts) >= AT_LEAST and 2 * len(self._accounts) >= self._friends.accounts
 
     def _many_unknown(self, asterisk: str, now: float) -> bool:
-        """Whether half of all friends fail on accounts that Asterisk does not know."""
+        """Whether at least half of all friends fail on accounts that Asterisk does not know."""
         if len(self._unknown_at) < LOST_AT_LEAST or not self._is_quiet(asterisk, now):
             return False
         self._forget(now)
@@ -171,7 +177,7 @@ class Phones:
             )
 
     def on_contact(self, contact: Contact, failures: int) -> Iterator[AlarmChange]:
-        """Record a new contact; yield an alarm if its password may have been guessed.
+        """Handle a new contact; yield an alarm if its password may have been guessed.
 
         ``failures`` is the number of wrong passwords from its address in the last hour.
         """

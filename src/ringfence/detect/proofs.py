@@ -1,4 +1,4 @@
-"""Proofs: which responses to challenges prove their sender, and which show that a report names a wrong one.
+"""Proofs: which responses to challenges prove their sender, and which show that an event names another one.
 
 ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.session.Session`), for
 its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a response is
@@ -64,10 +64,10 @@ class Proofs:
         """Count a guess as a claimed attempt of ``receiver``, the only address to which its nonce was sent.
 
         The event names another address, which may be forged: a sender with a forged source can direct the
-        challenge to itself. But the named address may also be the true one. Its nonce depends only on its
-        address and the second. So it can get its nonce by TLS, which the wire cannot read, and direct the
-        same nonce by UDP to a stranger (by ``maddr`` in the Via header). So the receiver is blamed only if
-        the kernel knows that the named address had no connection.
+        challenge to itself. But the named address may also be the true one. PJSIP's nonce depends only on the
+        address of the sender and on the second. So the host at the named address can get its nonce by TLS,
+        which the wire cannot read, and direct the same nonce by UDP to a stranger (by ``maddr`` in the Via
+        header). So the receiver is blamed only if the kernel knows that the named address had no connection.
         """
         named = event.remote.address
         if event.source.text or not self._backing.excludes(named):
@@ -79,7 +79,10 @@ class Proofs:
         return (AttributedAttempt(blamed, now),)
 
     def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
-        """Record that ``address`` is proven for all its attempts in a session; return the proof if new."""
+        """Record that ``address`` is proven for all its attempts in a session.
+
+        Return the proof; () if the session was proven lately, or has no Call-ID.
+        """
         if not call_id:
             return ()
         session = self._senders.session(address, session_key(call_id), now)

@@ -3,23 +3,23 @@
 Asterisk sees every client of a proxy under the proxy's address. But the wire (the source that reads the
 challenges, as the kernel copies them) shows each challenge twice: on the *hop* from Asterisk to the proxy,
 and on the *leg* from the proxy to the client. A proxy that keeps transactions sends the leg to the source of
-the request (Kamailio, ``tm/t_lookup.c:init_rb``). So the first leg of a hop names the client, and no text
-does. A leg belongs to a hop if it leaves from a socket of the proxy within ``RELAYED`` with the same Call-ID,
-nonce and opaque. PJSIP chooses the opaque at random for each challenge, and chan_sip the nonce. So a sender
-can copy them only from a leg, and its copy is not the first.
+the request (Kamailio, ``tm/t_lookup.c:init_rb``). So the destination of the first leg of a hop is the client;
+no text of a sender is needed. A leg belongs to a hop if it leaves from a socket of the proxy within
+``RELAYED`` with the same Call-ID, nonce and opaque. PJSIP chooses the opaque at random for each challenge,
+and chan_sip the nonce. So a sender can copy them only from a leg, and its copy is not the first.
 
 Any other 401 that leaves from a socket of the proxy names no client: anyone can send a 401 to a proxy, which
-forwards it to the address in the second Via (RFC 3261 §16.7). If chan_sip repeats a nonce, its first leg
-counts, because a sender can keep the second one from leaving: it answers its own request before Asterisk.
-(A proxy without transactions sends the leg to an address in the client's Via, which the client chooses. The
-wire does not show this, so the documentation excludes such proxies.)
+forwards it to the address in the second Via (RFC 3261 §16.7). If chan_sip sends a nonce twice, only the first
+leg with it counts. A sender can prevent the second leg: it answers its own request before Asterisk does. (A
+proxy without transactions sends the leg to an address in the client's Via, which the client chooses. The wire
+does not show this, so the documentation excludes such proxies.)
 
-**What a client proves.** The wire cannot read a leg by TLS, and may miss one by TCP. Its receiver can then
-have the proxy forward a copy to another address, and that copy is the first leg on the wire. So all attempts
-are claims. The exception is a proxy that listens on no TCP port, because the wire sees all its legs. Then an
-answer with a nonce that was sent to one client alone proves this client (``nonces.py``), in any session. A
-nonce proves nothing if a copy of it left to another address. If the wire shows no leg, as by TLS, an attempt
-is unconfirmed.
+**What a client proves.** The wire cannot read a leg by TLS, and may miss one by TCP. The receiver of such a
+leg can have the proxy forward a copy to another address, and that copy is the first leg on the wire. So all
+attempts through a proxy are claims. The exception is a proxy that listens on no TCP port, because the wire
+sees all its legs. Then an answer with a nonce that was sent to one client alone proves this client
+(``nonces.py``), in any session. A nonce proves nothing if a copy of it left to another address. If the wire
+shows no leg, as by TLS, an attempt is unconfirmed.
 
 The Via, to which the proxy adds the source of each request, proves nothing: Kamailio does not add it if the
 text before the port begins with the source (``msg_translator.c``), and PJSIP unescapes names of parameters,
@@ -31,19 +31,19 @@ TCP, the kernel copies answers only from the SIP ports. So the wire does not see
 that the proxy opened.)
 
 **Events.** An event of PJSIP belongs to the client to which its Call-ID and its nonce left, else to the only
-receiver of its nonce, else to the latest client of its Call-ID. An event of chan_sip names no Call-ID and
-believes a Via ``maddr``, so only a nonce of a hop shows that it came through a proxy. All others are handled
-as if there were no proxy. Log lines that name a proxy are left out, because they repeat what AMI reports. An
-event waits ``PATIENCE`` for its leg.
+receiver of its nonce, else to the latest client of its Call-ID. chan_sip's events name no Call-ID, and their
+address may be that of a Via ``maddr``. So only the nonce of a hop shows that an event of chan_sip came
+through a proxy. chan_sip's other events are handled as if there were no proxy. Log lines that name a proxy
+are left out, because they repeat what AMI reports. An event waits ``PATIENCE`` for its leg.
 
 A sender that forges the source of a client can cause a claimed ban of that client, as without a proxy. So can
 a sender that knows the client's Call-ID, a sender whose own legs the wire does not see, and a sender that
 predicts the opaque (PJSIP takes it from ``rand``) and wins a race. Such a ban is short, blocks the transport
 of the leg on the SIP ports only, and never affects a friend.
 
-Bounds: ``MOST`` hops, marks (of hops whose leg has left) and clients, of which the oldest are discarded
-first, and ``MOST_WAITING`` events, of which the oldest ends its wait early. ``evicted`` counts both. Times
-are monotonic seconds.
+Bounds: ``MOST`` of each of hops, marks (of hops whose leg has left) and clients; the oldest are discarded
+first. At most ``MOST_WAITING`` events wait; beyond that, the wait of the oldest ends early. ``evicted``
+counts both. Times are monotonic seconds.
 """
 
 import enum
@@ -79,7 +79,7 @@ _MOST_AWAITED = 64  # answers with one nonce
 _Mark = tuple[Service, bytes, bytes, bytes]
 """The values that a hop and its leg have in common: the service, the Call-ID, the nonce and the opaque."""
 _Session = tuple[Service, bytes]
-"""A Call-ID of PJSIP, or a nonce of chan_sip."""
+"""The service, and the key of what its events are grouped by: PJSIP's Call-ID, or chan_sip's nonce."""
 _ProvenSession = tuple[str, Address, bytes]
 """The name of an Asterisk, a client and a Call-ID."""
 _UDP, _PJSIP, _SIP = Transport.UDP, Service.PJSIP, Service.SIP
@@ -109,7 +109,10 @@ class _Hop(_Dated):
 
 @frozen
 class _Client(_Dated):
-    """The receiver of a leg, and the time since when only it has received legs of its session."""
+    """The receiver of the latest leg of a session.
+
+    Since ``alone_since``, legs of this session have gone to no other address.
+    """
 
     remote: Endpoint
     alone_since: float
@@ -130,8 +133,9 @@ class _Waiting:
 class ProxyEvent:
     """An event whose request may have come through a proxy; it arrived at ``at`` (monotonic seconds).
 
-    If ``known``, the event has the address of the client, otherwise that of the proxy. ``proven``: its nonce
-    was sent to this client alone. ``alone``: no other address has used its session for ten minutes.
+    If ``known``, the event has the address of the client, otherwise that of the proxy. ``proven``: the nonce
+    of the event was sent to this client alone. ``alone``: in the last ten minutes, no other address was
+    found to be the client of the event's session.
     """
 
     event: SecurityEvent
@@ -162,20 +166,20 @@ class Proxies:
         self.evicted = 0
         self._nonces = nonces
         self._sockets: frozenset[tuple[Address | None, int]] = frozenset()
-        self._streams = True  # as long as the sockets are unknown
+        self._streams = True  # whether a proxy may listen on TCP; True while the sockets are unknown
         self._stream_at = -LIFE
         self._hops: OrderedDict[_Mark, _Hop] = OrderedDict()
-        self._open: Counter[bytes] = Counter()
-        self._awaited: dict[bytes, list[_ProvenSession]] = {}
+        self._open: Counter[bytes] = Counter()  # the number of open hops, by nonce
+        self._awaited: dict[bytes, list[_ProvenSession]] = {}  # the sessions whose proof waits, by nonce
         self._marks: OrderedDict[_Mark, _Hop] = OrderedDict()  # those whose leg has left
         self._clients: OrderedDict[tuple[_Session, bytes], _Client] = OrderedDict()
         self._queue: deque[_Waiting] = deque()
         self._waiting: dict[_Session, list[_Waiting]] = {}
 
     def set_sockets(self, sockets: frozenset[Endpoint]) -> None:
-        """Use ``sockets`` as those on which the proxies listen.
+        """Set the sockets on which the proxies listen.
 
-        An unspecified address stands for all addresses of this host.
+        A socket with an unspecified address listens on all addresses of this host.
         """
         self._sockets = frozenset(
             (None if one.address.is_unspecified else one.address, one.port) for one in sockets
@@ -187,7 +191,8 @@ class Proxies:
     def passage(self, challenge: Challenge) -> Passage:
         """Return the way of a challenge; LEG while the sockets of the proxies are unknown.
 
-        A sender can direct its own challenge to the proxy by a Via ``maddr``; that is no hop.
+        A sender can direct its own challenge to the proxy by a Via ``maddr``. Such a challenge is no hop, but
+        DIRECT.
         """
         address, port = challenge.local_address, challenge.local_port
         if not self._sockets or (address, port) in self._sockets or (None, port) in self._sockets:
@@ -295,7 +300,7 @@ class Proxies:
     def _sees_all_legs(self, now: float) -> bool:
         """Whether the wire sees each leg.
 
-        It does if no proxy listens on TCP, and if no request has come through one by TCP or TLS lately.
+        It does if no proxy listens on TCP, and if for ``LIFE`` no request has come through one by TCP or TLS.
         """
         return not self._streams and now - self._stream_at >= LIFE
 
@@ -337,7 +342,10 @@ class Proxies:
             yield from self._give_up(now)
 
     def release(self, challenge: Challenge) -> list[SecurityEvent]:
-        """Return the events of chan_sip that waited for a challenge that did not go through a proxy."""
+        """End the wait of chan_sip's events with the nonce of ``challenge``, and return these events.
+
+        The challenge did not go through a proxy, so no leg will follow.
+        """
         if challenge.service is not _SIP or not self._waiting:
             return []
         waited = self._waiting.pop(_session(_SIP, b"", challenge.nonce), [])
@@ -346,7 +354,7 @@ class Proxies:
         return [one.event for one in waited]
 
     def _give_up(self, now: float) -> Iterator[ProxyEvent]:
-        """End the wait of the oldest event."""
+        """End the wait of the oldest event; yield it, unless it was yielded or released before."""
         oldest = self._queue.popleft()
         if oldest.done:
             return
@@ -367,10 +375,10 @@ class Proxies:
         return found if found is not None and now - found.at < LIFE else None
 
     def _only_receiver(self, event: SecurityEvent, now: float) -> _Client | None:
-        """Return the only client to which the nonce of an answer was sent, or None.
+        """Return the client of an event of PJSIP whose nonce proves this client, or None.
 
-        This finds the client if no leg with its Call-ID left: a sender can prevent that leg by a faster
-        answer to its own request.
+        This finds the client even if no leg with its Call-ID left. (A sender can prevent that leg: it answers
+        its own request before Asterisk does.)
         """
         receivers = self._nonces.receivers(event.challenge, now) if event.service is _PJSIP else ()
         if len(receivers) != 1 or event.challenge in self._open:
@@ -391,7 +399,7 @@ class Proxies:
         """Whether an event, which names a client, is an answer with a nonce sent to this client alone.
 
         Of chan_sip's events only InvalidPassword names the nonce that came back. If another leg with the
-        nonce may follow, the proof waits for it.
+        nonce may follow, return False; a proof of PJSIP then waits for that leg.
         """
         if role_of(event) is not Role.FAILED or not event.response or event.forgeable or event.tampered:
             return False

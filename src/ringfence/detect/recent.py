@@ -8,7 +8,7 @@ _V = TypeVar("_V")
 
 
 def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
-    """Store ``value`` under ``key`` as the latest entry. Of more than ``most``, the oldest is discarded."""
+    """Store ``value`` under ``key`` as the latest entry. Discard the oldest entry if ``most`` is exceeded."""
     table[key] = value
     table.move_to_end(key)
     if len(table) > most:

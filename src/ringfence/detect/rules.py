@@ -4,7 +4,7 @@ A new rule is one more row in ``RULES``, a scenario and an example; the configur
 its name automatically. ``judge`` applies the rows.
 
 A rule counts an attempt whether or not its address is proven. The proofs decide which ban follows. A ban is
-*full* if all but one of the attempts that a rule needs are proven. (The challenge of the latest attempt may
+*full* if all attempts that a rule needs are proven, or all but one. (The challenge of the latest attempt may
 not be answered yet. If that attempt is forged, the ban still hits only the sender of the others.) Otherwise
 the ban is *claimed*, and ``Claimed`` limits it. A single datagram never leads to a ban.
 """
@@ -49,9 +49,9 @@ class Rule:
     ``friends`` replaces ``attempts`` for friends of this PBX (0: the rule does not apply). ``burst`` is a
     second limit for friends, with its own window (seconds). A phone that retries by itself stays below both.
     ``addresses`` is the number of subjects of a prefix that must take part. ``accounts``: only attempts on
-    these accounts count (None: on all accounts). ``strangers`` is the number of failures of a stranger on an
-    account under a distributed attack that lead to a ban. ``insists``: attempts that already led to a claimed
-    ban count again, and a claimed ban lasts as long as the first full ban.
+    these accounts count (None: on all accounts). ``strangers``: while an account is under a distributed
+    attack, so many failures of one stranger on it lead to a ban. ``insists``: attempts that already led to a
+    claimed ban count again, and a claimed ban lasts as long as the first full ban.
     """
 
     name: str
@@ -93,10 +93,11 @@ class Rule:
 
 @frozen
 class Claimed:
-    """The limits of bans on unproven evidence, because the source of a datagram is easily forged.
+    """The limits of claimed bans: their evidence is unproven, and the source of a datagram is easily forged.
 
-    ``ban`` holds the durations in seconds, of the first ban and of the next ones within a day; ``per_minute``
-    is the maximum number of new bans a minute.
+    ``ban`` holds the durations of the first ban and of the next ones (seconds). A ban is a next one if the
+    previous one began less than ``returns_within`` seconds ago. ``per_minute`` is the number of new bans a
+    minute beyond which bans are refused, with exceptions (``claimed_limit``).
     """
 
     ban: tuple[float, ...] = (10 * MINUTE, 30 * MINUTE, 2 * HOUR)
@@ -189,8 +190,8 @@ RULES: tuple[Rule, ...] = (
         by=By.ACCOUNT,
         strangers=2,
     ),
-    # Ten seconds with more packets than the kernel's limit allows. The ban covers only the SIP ports, for ten
-    # minutes, because the address of a datagram may be forged.
+    # An attempt is a second with more packets than the kernel's limit allows. The ban covers only the SIP
+    # ports, for ten minutes, because the address of a datagram may be forged.
     Rule(
         name="flood",
         meaning="somebody floods the SIP ports",

@@ -7,12 +7,13 @@ first address of its /64 (:func:`host_of`).
 The counts of the rules belong to the *subject* of an address, for up to a day: its attempts (``history``),
 its claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
 
-Bounds: 65 536 sessions, an eighth of them of one sender, and 65 536 senders. A forged datagram creates a
-sender at no cost. So senders of which nothing is proven are discarded first, with their sessions: those used
-longest ago. If there is none, the oldest session is discarded. Both are counted in ``evicted``. If a session
-is discarded early, too many attempts may be counted, and evidence against its sender may be lost. If a sender
-is discarded early, a second retransmission could be forgiven, and too few attempts would be counted. So none
-is forgiven for ten minutes after that.
+Bounds: 65 536 sessions, at most an eighth of them of one sender; 65 536 senders of which nothing is proven,
+and a quarter as many others. A forged datagram creates a sender at no cost. So senders of which nothing is
+proven are discarded first, with their sessions: those used longest ago. If there is none, the oldest session
+is discarded. Both are counted in ``evicted``. If a session is discarded early, too many attempts may be
+counted, and evidence against its sender may be lost. If a sender is discarded early, a second retransmission
+could be forgiven, and too few attempts would be counted. So for ten minutes after that, no retransmission of
+any sender is forgiven.
 
 Expiry: a session is discarded when it was not used for ``SESSION_LIFE``, a sender when it has no session and
 no fact that is still needed (``until``). Times are monotonic seconds.
@@ -48,13 +49,13 @@ from ringfence.networks import is_one_host, sender_key
 
 MAX_SESSIONS = 65_536
 _SENDER_SHARE = 8  # one sender has at most an eighth of all sessions
-_PROVEN_SHARE = 4  # a quarter as many proven senders as sessions
+_PROVEN_SHARE = 4  # at most a quarter as many proven senders as sessions
 
 SESSION_LIFE = 64.0
 """Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
 
 FORGIVE_AGAIN = 600.0
-"""Seconds after a forgiven retransmission in which the next one of the same host counts."""
+"""Seconds after a forgiven retransmission in which no other one of the same host is forgiven."""
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _CHALLENGE, _FAILED, _NONE = Role.CHALLENGE, Role.FAILED, Role.NONE
@@ -65,9 +66,9 @@ _PROBE, _SUCCESS, _PJSIP, _AMI = Role.PROBE, Role.SUCCESS, Service.PJSIP, Servic
 class Streak:
     """The challenges to a host since ``began``, after which no success followed.
 
-    ``count`` is their number, ``latest`` the last one, at ``last``. Only challenges beyond ``returned`` count
-    as hidden attempts: it begins at ``wire.MANY``, and is set to ``count`` when ``Wire.abandoned`` returns
-    them.
+    ``count`` is their number, ``latest`` the last one, at ``last``. ``asterisk`` sent the first one. Only
+    challenges beyond the number ``returned`` count as hidden attempts. ``returned`` begins at ``wire.MANY``,
+    and is set to ``count`` when ``Wire.abandoned`` returns these attempts.
     """
 
     began: float
@@ -122,7 +123,7 @@ class Sender:
         self.until = max(self.until, until)
 
     def is_needed(self, now: float) -> bool:
-        """Whether the sender has a session or a fact that is needed, or was used a short time ago."""
+        """Whether the sender has a session or a needed fact, or was used within ``SESSION_LIFE``."""
         return bool(self.sessions) or self.until > now or now - self.used < SESSION_LIFE
 
 
@@ -232,8 +233,8 @@ class Senders:
         sender = self.find(address)
         session = sender.sessions.get(name) if sender is not None else None
         reports = session.reports.get(key) if session is not None else None
-        # A challenge that belongs to no failed request needs no memory: each successful registration has one.
-        # With chan_sip it still shows that the caller has an account.
+        # A challenge that belongs to no failed request is not remembered: each successful registration has
+        # one. chan_sip's are remembered, because they show that the caller has an account.
         if role is _SUCCESS or (role is _CHALLENGE and reports is None and event.service is _PJSIP):
             if role is _SUCCESS and session is not None:
                 session.reports.pop(key, None)
@@ -259,9 +260,9 @@ class Senders:
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
         """Whether to ignore a repeated failure, which may be a retransmission.
 
-        In ten minutes one failure is ignored for each host and source, by UDP only. It is only one, because
-        an event does not prove a retransmission: of two Authorization headers it shows the first, and
-        Asterisk checks the second.
+        For each host and source, only one failure in ten minutes is ignored, and only by UDP. More would be
+        wrong, because equal events may be different guesses: of two Authorization headers an event shows the
+        first, and Asterisk checks the second.
         """
         if event.remote.transport is not Transport.UDP or now - self._evicted_at < FORGIVE_AGAIN:
             return False

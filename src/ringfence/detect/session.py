@@ -26,6 +26,9 @@ grows, this source reports one more attempt. So there are four states, and ``+``
 *Open* reports at once, because an attacker may never answer. So what completes the open request reports
 nothing: a challenge, its wrong answer, or the opener of the same request with credentials.
 
+(An event that comes twice for each request is counted apart from this table: two of them are one attempt, and
+the first one reports it. See ``Role.HALF``.)
+
 A challenge alone is never an attempt, because each successful registration begins with one. But if a guess
 carries an unknown nonce, chan_sip reports only another challenge. It still checks the password, and answers a
 right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So a challenge with a new
@@ -69,7 +72,8 @@ REPORTED = 1.5
 MOST_ATTEMPTS = 1_024
 """The maximum number of open attempts of a session. The oldest are discarded first."""
 
-# Seconds from a wrong answer to its retransmission. RFC 3261: T1 (0.5 s, less in some phones) to 64 T1.
+# The least and the greatest time (seconds) from a wrong answer to its retransmission. By RFC 3261 these are
+# T1 (0.5 s, but less in some phones) and 64 * T1.
 _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0
 
 LocalPort = tuple[Address, int]
@@ -81,12 +85,13 @@ _OPENER, _CHALLENGE, _FAILED, _HALF, _SIP = Role.OPENER, Role.CHALLENGE, Role.FA
 
 @define
 class Reports:
-    """The numbers of one source of one service; the head of this file explains ``half``, ``owed`` and ``n``.
+    """The numbers of one source of one service in a session.
 
-    ``seen`` is the source's own time of its latest event. ``halves`` counts events that come twice for a
-    request. ``challenged``: a challenge was reported, so the sender has an account. ``answer`` is the hash of
-    the latest wrong answer, at ``answered_at``. ``nonce`` is the hash of the nonce in chan_sip's latest
-    challenge, 0 if the challenge was answered.
+    The head of this file explains ``half``, ``owed``, ``n`` and ``reported``. ``seen`` is the source's own
+    time of its latest event. ``halves`` counts events that come twice for a request. ``challenged``: a
+    challenge was reported, so the sender has an account. ``answer`` is the hash of the latest wrong answer,
+    at ``answered_at``. ``nonce`` is the hash of the nonce in chan_sip's latest challenge, 0 if the challenge
+    was answered.
     """
 
     seen: float
@@ -153,9 +158,10 @@ class Reports:
 class Attempts:
     """The open attempts of one service: those younger than the horizon.
 
-    ``open`` holds the time of each first report, and the tag of the attempt. The oldest of them has the
-    number ``first``. It is a list, because there are many sessions with one attempt, and an empty deque has
-    760 bytes. ``reported`` holds the number of attempts that each source has reported.
+    ``open`` holds for each attempt the time of its first report, and its tag (the caller's number for it),
+    oldest first. Attempts are numbered in this order, and ``first`` is the number of the oldest open one.
+    ``reported`` holds for each source the number of the next attempt that it has not reported. (``open`` is a
+    list, because there are many sessions with one attempt, and an empty deque takes 760 bytes.)
     """
 
     open: list[tuple[float, int]] = Factory(list)
@@ -201,8 +207,9 @@ class Challenges:
 
     ``reported`` is the number that AMI has reported. ``last`` is the time of the last challenge, ``used``
     that of the last challenge or event. (Either may come first, so both continue the same count.)
-    ``local_port`` is None until a challenge is seen. ``sent_by`` is the Asterisk that has reported a
-    challenge before it was seen. ``discarded``: the session was discarded before AMI can have reported them.
+    ``local_port`` is None until the wire sees a challenge. ``sent_by`` is the name of the Asterisk that
+    reported a challenge before the wire saw it. ``discarded``: the session was discarded so early that AMI
+    may still report challenges of it.
     """
 
     used: float
@@ -216,7 +223,7 @@ class Challenges:
 
 @define(eq=False)
 class Naming:
-    """A report of chan_sip at ``at`` that names ``address``; ``agrees``: another one names it too."""
+    """A report of chan_sip at ``at`` that names ``address``; ``agrees``: another report names it too."""
 
     at: float
     address: Address
@@ -244,9 +251,10 @@ class Session:
     ``reports`` are by Asterisk, source and service, ``attempts`` by Asterisk, service, and whether they are
     unconfirmed and only listed. ``datagrams`` are the challenges by UDP, ``streams`` those by TCP.
     ``answers`` are the times of answers, by nonce or digest. ``unconfirmed`` are reports that wait,
-    ``unforgeable`` those of them that cannot be forged. ``begun`` is the time of a challenge or request that
-    no 403 has answered yet, ``challenged`` that of chan_sip's challenge alone, ``proven`` the time when a
-    nonce proved the sender. Most sessions need few of these, so tables are created when they are needed.
+    ``unforgeable`` those of them that cannot be forged. ``begun`` is the time of the last challenge or copied
+    request, and ``challenged`` that of chan_sip's last challenge; a 403 resets both. ``proven`` is the time
+    when a nonce proved the sender. Most sessions need few of these, so tables are created when they are
+    needed.
     """
 
     name: bytes
@@ -281,7 +289,7 @@ class Session:
         """Mark the challenges as discarded if the last one is so young that AMI may still report it.
 
         This session ends, so AMI's events about these challenges will be counted in a new session. Without
-        the mark, the challenges would be taken for unreported ones.
+        the mark, the challenges would be treated as challenges that AMI never reported.
         """
         for challenges in (self.datagrams, self.streams):
             if challenges is not None:

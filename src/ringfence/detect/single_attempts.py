@@ -13,7 +13,7 @@ from collections.abc import Iterator
 _BUCKETS = 1 << 15
 _LENGTH = 1
 MAX_RECORD = 255
-"""The greatest length of a record in bytes: the length is one byte."""
+"""The greatest length of a record in bytes, because its length is stored in one byte."""
 
 
 class SingleAttempts:
@@ -30,7 +30,10 @@ class SingleAttempts:
         return self._size
 
     def put(self, key: bytes, record: bytes) -> None:
-        """Store a record under a new key. Raise ValueError if it is too long."""
+        """Store a record under a new key.
+
+        Raise ValueError if the record, with its key and its length byte, exceeds ``MAX_RECORD``.
+        """
         whole = bytes((_LENGTH + len(key) + len(record),)) + key + record
         if not self._buckets:
             self._buckets = [None] * _BUCKETS
@@ -76,7 +79,7 @@ class SingleAttempts:
         return wanted
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all keys with their records, in no order."""
+        """Yield all keys with their records, in no particular order."""
         behind_key = _LENGTH + self._key_size
         for bucket in self._buckets:
             start = 0
@@ -90,7 +93,7 @@ class SingleAttempts:
 
     def _find(self, key: bytes) -> tuple[bytearray, int] | None:
         bucket = self._buckets[hash(key) % _BUCKETS] if self._size else None
-        if not bucket or key not in bucket:  # nearly always
+        if not bucket or key not in bucket:  # true for nearly all look-ups
             return None
         start = 0
         while start < len(bucket):

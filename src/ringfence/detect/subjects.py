@@ -1,9 +1,9 @@
 """Subjects: the network that is counted and banned for an address, and its exemption and friend status.
 
 The subject is the address for IPv4 and the /64 for IPv6, because a host owns its /64 (``networks.py`` has the
-exception of NAT64). A friend in a /64 is a subject of its own, and the rest of that /64 is counted and banned
-as one: the kernel exempts the friend. If an exempt network (such as the PBX's own) lies in the /64, each
-address of it is a subject. The prefix is the /24 or /48 around the address.
+exception of NAT64). A friend in a /64 is a subject of its own. The rest of that /64 is one subject. A ban of
+it names the whole /64, and the kernel exempts the friend. If an exempt network (such as the PBX's own) lies
+in a /64, each address of this /64 is a subject of its own. The prefix is the /24 or /48 around the address.
 
 An attacker sends many attempts, and this lookup takes a fifth of the time of each. So the results are cached
 until the friends or the exempt networks change.

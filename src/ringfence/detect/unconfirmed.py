@@ -1,7 +1,7 @@
 """Unconfirmed attempts: reports that wait for a confirmation, because their address may be forged.
 
 :mod:`ringfence.detect.attribution` decides what confirms an address. Bound: 10 000 reports. The oldest are
-discarded first, without a judgement, and are then missing in lists.
+discarded first; a discarded report is not judged, and not listed.
 """
 
 from collections import deque
@@ -16,6 +16,7 @@ PATIENCE = 1.0
 """How long a report waits (seconds) for a reliable source to confirm it."""
 
 _MAX_REPORTS = 10_000
+# Services about which only log lines report, with the name to show.
 _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
 
 
@@ -65,7 +66,10 @@ class UnconfirmedReports:
         return found
 
     def oldest_of(self, remote: Endpoint) -> UnconfirmedReport | None:
-        """Return, without settling it, the oldest report that names the address and port of ``remote``."""
+        """Return the oldest report that waits and names the address and port of ``remote``, or None.
+
+        The report goes on waiting.
+        """
         sender = self._senders.find(remote.address) if self._queue else None
         waiting = sender.waiting.get(remote.port) if sender is not None and sender.waiting else None
         while waiting and waiting[0].settled:

@@ -19,16 +19,16 @@ Challenges by TLS are invisible and not counted. An event of AMI may be read bef
 This conclusion rests on missing events, and a wrong one would affect each phone. So AMI must have reported a
 ChallengeSent for the same local address and port within ``VOUCHED``. (So nothing is found this way if
 ChallengeSent is switched off, or at another PJSIP on this host.) AMI must have been connected all the time,
-and its events must not be late, as they may be during a flood. (So a discarded session loses only its latest
-challenges: AMI had reported the others before, or is late. PJSIP answers a retransmitted request again, and
-AMI reports it again, so both counts stay equal.)
+and its events must not be late, as they may be during a flood. (If a session is discarded early, only its
+latest challenges are lost for the comparison: AMI had reported the others before, or is late. PJSIP answers a
+retransmitted request again, and AMI reports it again, so the counts of challenges and events stay equal.)
 
 **Abandoned challenges.** A phone answers its challenge, and Asterisk reports the success. An attacker never
 succeeds. So the challenges to a host are counted until a success follows. More than ``MANY`` within
 ``WITHIN`` are far more than a failing phone causes. This also finds guesses that an unknown method hides from
 all other sources, because no text of the sender affects ``Challenge.sender``.
 
-Earlier challenges also confirm a log line of a guess without a challenge. PJSIP sends nothing if a Via names
+Earlier challenges also confirm a log line about a guess without an answer. PJSIP sends nothing if a Via names
 an unroutable address, or if the answer would be longer than a datagram. It still checks the password, and a
 right one registers the attacker (tried on 22.10.1). Such a guess needs a nonce that is at most 32 s old and
 was sent to the same address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is confirmed only
@@ -55,7 +55,10 @@ from ringfence.detect.session import Challenges, LocalPort
 from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 Listening = Callable[[str], float | None]
-"""A function that returns since when AMI of an Asterisk has been connected without interruption, or None."""
+"""A function that gets the name of an Asterisk, and returns since when its AMI has been connected.
+
+The time is that of the last interruption's end (monotonic seconds). None: AMI is not connected now.
+"""
 
 LIFE = 10.0
 """How long a challenge confirms reports (seconds). Log lines up to 3 s late were observed."""
@@ -93,7 +96,8 @@ SURE_AFTER = 7_200.0
 _MAX_WAITING = 65_536
 _MAX_PORTS = 256
 
-_SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}  # whether a challenge is a datagram
+# The transports of the challenges that the wire sees; True: they are datagrams.
+_SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}
 
 
 def not_connected(_: str) -> None:
@@ -117,7 +121,7 @@ class Wire:
         self._vouched: dict[LocalPort, tuple[float, str]] = {}
         self._late = -WAIT
         self._over: dict[Sender, None] = {}  # hosts that may have too many challenges
-        self._heard: dict[str, float] = {}  # the last success that AMI of an Asterisk reported
+        self._heard: dict[str, float] = {}  # by Asterisk, when its AMI reported a success last
 
     # -- input ------------------------------------------------------------------------------------------
 
@@ -178,13 +182,16 @@ class Wire:
         host.keep(now + TRUSTED)
 
     def record_reported(self, address: Address) -> None:
-        """Record that another source reports an attempt of ``address``, so that it is not a hidden one."""
+        """Record that a source other than the wire reports an attempt of ``address``.
+
+        So its attempts are not hidden: the challenges to its host are counted from zero again.
+        """
         host = self._senders.find(host_of(address))
         if host is not None and host.streak is not None:
             host.streak.count, host.streak.returned = 0, MANY
 
     def tick(self, now: float, wall: float, listening: Listening) -> None:
-        """Record the clocks, and the function that returns which Asterisks deliver events."""
+        """Record both clocks, and the function that returns since when each AMI has been connected."""
         self._ahead = wall - now
         self.listening = listening
 
@@ -193,14 +200,18 @@ class Wire:
     def confirms(self, event: SecurityEvent, now: float) -> bool:
         """Whether a challenge confirms the address of ``event``.
 
-        Such a challenge left lately by UDP to this address, with the same Call-ID.
+        Such a challenge left by UDP within ``LIFE``, and answered a request of this address with the Call-ID
+        of the event.
         """
         session = self._senders.find_session(event.remote.address, session_key(event.session))
         challenges = session.datagrams if session is not None else None
         return challenges is not None and now - challenges.last < LIFE
 
     def could_have_guessed(self, address: Address, at: float) -> bool:
-        """Whether ``address`` had a nonce for a guess at ``at``: challenged lately, and no success since."""
+        """Whether ``address`` had a nonce for a guess at ``at``: challenged lately, and no success since.
+
+        Return False for the first ``ANSWERED`` seconds, and if AMI may have missed a success.
+        """
         host = self._senders.find(host_of(address))
         streak = host.streak if host is not None else None
         if streak is None or not (at - streak.last < ASKED and at - streak.began >= ANSWERED):
@@ -238,9 +249,9 @@ class Wire:
     def abandoned(self, now: float, listening: Listening) -> list[tuple[Challenge, str, int]]:
         """Return the hosts with too many challenges after which no success followed.
 
-        Each is returned as its latest challenge, the Asterisk of that challenge, and the number of challenges
-        beyond ``MANY`` that no earlier call has returned. A host is left out if AMI may have missed its
-        success.
+        Each is returned as its latest challenge, the name of the Asterisk that sent the first one, and the
+        number of challenges beyond ``MANY`` that no earlier call has returned. A host is left out if AMI may
+        have missed its success.
         """
         found = []
         for host in list(self._over):
