@@ -60,4 +60,4 @@ def holds_anything(name: str) -> bool:
                 return any(read_header(kernel, own) is not None for own in all_set_names())
             return read_state(kernel) is not None
         except FirewallError:
-            return False  # this kernel does not support the backend
+            return False  # probably, this kernel does not support the backend

@@ -114,8 +114,8 @@ def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification
     """Test a ban of each guarded IP version. Needs ``backend.open``; ``families`` is its ``Opened.families``.
 
     Raises ProbeError if a packet passes although it is banned; the error names the direction and the IP
-    version. A direction also counts as not tested if the test ban is refused or a datagram cannot be sent;
-    its note is the reason. Raises FirewallError if the backend does not answer.
+    version. A direction counts as not tested if the test ban is refused or a datagram cannot be sent; its
+    note is the reason. Raises FirewallError if the backend does not answer.
     """
     checks: list[Check] = []
     for version, reason in families.items():
@@ -283,7 +283,7 @@ class _Probe:
 
 
 def _send(sender: socket.socket, receiver: socket.socket) -> _Sent:
-    """Send a datagram from ``sender`` to ``receiver``, and wait a moment until it arrives.
+    """Send a datagram from ``sender`` to ``receiver``, and wait at most 0.1 s for it.
 
     It has random contents, so no other datagram can be mistaken for it.
     """

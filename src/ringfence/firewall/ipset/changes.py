@@ -101,7 +101,7 @@ class SetChanges:
 def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[int]]:
     """Group the changes of a batch by set: for each set, the positions of its changes in the batch.
 
-    The IP version, the scope, and whether friends are exempt stand for a set.
+    A set is given by its IP version, its scope, and whether friends are exempt.
     """
     indexes: defaultdict[tuple[int, Scope, bool], list[int]] = defaultdict(list)
     for index, change in enumerate(batch):

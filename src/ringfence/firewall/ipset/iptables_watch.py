@@ -101,7 +101,7 @@ class LegacyWatch:
         self._last: Mapping[str, xtables.Size | None] = {}
 
     def record(self, tables: Collection[str]) -> None:
-        """Record the present sizes of ``tables``. They stand for the wanted rules."""
+        """Record the present sizes of ``tables`` as those of the wanted rules."""
         self._recorded = self._last = self._sizes(tables)
 
     def check(self) -> tuple[str | None, bool]:
