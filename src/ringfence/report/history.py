@@ -1,7 +1,7 @@
-"""What happened over time as text: a line with a chart for each kind of count.
+"""The history in a report as text: a line with a chart for each kind of count, such as unbans.
 
-A *slot* is a part of the period (such as an hour) for which the daemon has its own counts. A column of a
-chart shows the sum of one or more slots. This module performs no I/O.
+The daemon counts by *slots*: a slot is a minute, an hour or a day of the period. A column of a chart shows
+the sum of one or more slots. This module performs no I/O.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from ringfence.report.layout import TextForm
 from ringfence.report.sparkline import sparkline
 
 _COLUMNS = 48
-"""The maximum number of columns of a chart; a line then has 80 columns."""
-_ZERO = {True: "·", False: "."}  # with and without UTF-8
+"""The maximum number of columns of a chart. With so many, a whole line has 80 columns."""
+_ZERO = {True: "·", False: "."}  # the character for 0 in a chart, with and without UTF-8
 
 Slots = Sequence[Mapping[str, Any]]
 
@@ -22,7 +22,8 @@ Slots = Sequence[Mapping[str, Any]]
 def history_lines(found: Mapping[str, Any], form: TextForm) -> Iterator[str]:
     """Yield a line for each kind of count, with its total and its chart."""
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
-    length = column_length(end - begin - found["step"], _COLUMNS)  # the first slot may begin earlier
+    # Without one step, because the first slot may begin before the period.
+    length = column_length(end - begin - found["step"], _COLUMNS)
     columns = _columns(found["slots"], begin, end, length)
     span = f"{form.moment(found['since'])} to {form.moment(found['until'])} {form.zone}"
     yield f"{span}, {format_duration(length)} a column"
@@ -39,9 +40,10 @@ def history_lines(found: Mapping[str, Any], form: TextForm) -> Iterator[str]:
 
 
 def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tuple[str, ...]]]:
-    """Yield for each count its label, its total, and how many of it are proven (None if not counted).
+    """Yield four values for each kind of count: its label, its total, how many are proven, and its path.
 
-    The fourth value is the path: the keys under which a slot has this count.
+    The third is None for counts that have no number of proven ones. The path has the keys, from the outer to
+    the inner one, under which a slot has this count.
     """
     for kind, parts in totals["attempts"].items():
         yield f"attempts {kind}", parts["total"], parts["proven"], ("attempts", kind, "total")
@@ -52,9 +54,9 @@ def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tup
 
 
 def _columns(slots: Slots, begin: float, end: float, length: int) -> list[Slots]:
-    """Return the slots of each column, for the latest ``_COLUMNS`` columns of ``length`` seconds.
+    """Return for each column of the charts its slots. A column is ``length`` seconds long.
 
-    ``begin`` and ``end`` are those of the period, in seconds since the epoch.
+    The period is from ``begin`` to ``end`` (seconds since the epoch). Return the latest ``_COLUMNS`` columns.
     """
     columns: list[list[Mapping[str, Any]]] = [[] for _ in range(-int((begin - end) // length))]
     for slot in slots:
@@ -75,9 +77,9 @@ def _sum_of(slots: Slots, path: tuple[str, ...]) -> int:
 
 
 def _chart(numbers: Sequence[int], columns: Sequence[Slots], *, utf8: bool) -> str:
-    """Return a character for each number, by its share of the greatest one.
+    """Return a character for each number, by its share of the greatest number.
 
-    It is blank if the column has no slot, because ringfence did not run then.
+    If the number's column has no slots, the character is a blank, because ringfence did not run then.
     """
     marks = sparkline(numbers, blocks=utf8, zero=_ZERO[utf8])
     return "".join(mark if slots else " " for mark, slots in zip(marks, columns, strict=True))

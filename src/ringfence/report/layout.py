@@ -6,15 +6,15 @@ from unicodedata import combining, east_asian_width
 from attrs import frozen
 
 MAX_CELL = 48
-"""Columns of a text in a table; a longer one is cut."""
-_MIN_CELL = 12
-_GAP = 2
+"""The maximum width of a text in a table (columns of the terminal). A longer text is cut."""
+_MIN_CELL = 12  # a text is not cut below this width
+_GAP = 2  # blanks between two columns of a table
 _NUMBERS = frozenset({"ATTEMPTS", "ADDRESSES", "BANS"})
-"""The heads of columns with numbers."""
+"""The heads of the table columns that have numbers. They are aligned to the right."""
 
 
 def utc_time(moment: str) -> str:
-    """Return a time of the daemon's JSON to the minute, in UTC."""
+    """Return a time of the daemon's JSON as text in UTC, such as ``2026-11-20 06:05``."""
     return moment.replace("T", " ").removesuffix("Z")[:16]
 
 
@@ -22,8 +22,8 @@ def utc_time(moment: str) -> str:
 class TextForm:
     """How a report is written as text.
 
-    ``utf8``: charts have block characters, otherwise digits. ``width`` is the number of columns. ``moment``
-    converts a time of the daemon's JSON to the text of the time zone ``zone``.
+    ``utf8``: charts have block characters, otherwise digits. ``width`` is the number of columns of the
+    terminal or mail. ``moment`` converts a time of the daemon's JSON (UTC) to text in the time zone ``zone``.
     """
 
     utf8: bool = True
@@ -34,7 +34,10 @@ class TextForm:
 
 @frozen
 class Line:
-    """A line of text. ``is_head``: it is a title. ``indent`` is that of its continuation if it is wrapped."""
+    """A line of text that the caller may wrap. ``is_head``: it is a title, or the head of a table.
+
+    If the caller wraps the line, each further line begins with ``indent`` blanks.
+    """
 
     text: str = ""
     is_head: bool = False
@@ -53,7 +56,7 @@ def _columns_of_one(character: str) -> int:
 
 
 def cut(text: str, most: int) -> str:
-    """Return a text of at most ``most`` columns; an ellipsis shows that it was longer."""
+    """Return ``text`` cut to at most ``most`` columns. If it was longer, it ends with an ellipsis (``…``)."""
     if columns_of(text) <= most:
         return text
     kept, columns = "", 0
@@ -66,7 +69,11 @@ def cut(text: str, most: int) -> str:
 
 
 def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Line]:
-    """Return the lines of a table: its head and its rows. Texts are cut so that it fits ``width`` columns."""
+    """Return the lines of a table: its head with ``names``, and its rows.
+
+    To fit into ``width`` columns, long texts are cut, but not numbers, and no text below ``_MIN_CELL``
+    columns.
+    """
     widths = [max(columns_of(row[at]) for row in (names, *rows)) for at in range(len(names))]
     texts = [at for at, name in enumerate(names) if name not in _NUMBERS]
     for at in texts:

@@ -9,9 +9,10 @@ from typing import Any
 def locations_by_name(
     databases: Sequence[Path], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Mapping[str, str]]:
-    """Return what the databases know about the address of each row, by the row's ``name`` (address or /64).
+    """Return what the databases know about the address of each row: the country and the network's operator.
 
-    The result is empty without databases.
+    The keys of the result are the rows' names (``name`` is an address or an IPv6 /64). Without databases it
+    is empty.
     """
     if not databases:
         return {}

@@ -7,9 +7,9 @@ _TIME = time(6)
 
 
 def next_report(after: float, zone: tzinfo | None = None) -> float:
-    """Return the time of the first Monday at 06:00 after ``after``, both in seconds since the epoch.
+    """Return the first Monday at 06:00 that is later than ``after``. Times are seconds since the epoch.
 
-    ``zone`` is the time zone, None for that of this host.
+    ``zone`` is the time zone of 06:00; None means the time zone of this host.
     """
     day = datetime.fromtimestamp(after, zone).date()
     monday = day - timedelta(days=day.weekday())
@@ -20,11 +20,14 @@ def next_report(after: float, zone: tzinfo | None = None) -> float:
 
 
 class WeeklySchedule:
-    """The times of the reports of one channel. ``last`` is the time of the last one, or of the first start.
+    """Decides when the reports of one channel are due. Times are seconds since the epoch.
 
-    If the clock is set back, no report is repeated. If it is set back by more than a week, ``last`` was a
-    wrong time: then the reports begin again, for as long as the clock remains so. Some hosts start with a
-    clock that is years behind, until a time server corrects it.
+    ``last`` is the time of the last report. Before the first report, it is the time when the channel was new.
+    A report is due at the first Monday, 06:00, after ``last``. So a clock that is set back repeats no report.
+
+    If ``last`` is more than a week in the future, either ``last`` or the present clock is wrong. Then the
+    weeks are counted from now, until the clock is right again: some hosts start with a clock that is years
+    behind, until a time server corrects it. This is why ``last`` is kept meanwhile.
     """
 
     def __init__(self, last: float, zone: tzinfo | None = None) -> None:
@@ -33,7 +36,7 @@ class WeeklySchedule:
         self._begun_again: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """Whether a report is due."""
+        """Whether a report is due at ``now``."""
         if self.last <= now + WEEK:
             self._begun_again = None
         elif self._begun_again is None or self._begun_again > now + WEEK:
@@ -42,5 +45,5 @@ class WeeklySchedule:
         return next_report(since, self._zone) <= now
 
     def done(self, now: float) -> None:
-        """Record that a report was sent, or was dropped after several failures."""
+        """Record that a report was sent at ``now``, or was dropped after several failures."""
         self.last, self._begun_again = now, None

@@ -11,9 +11,9 @@ def has_blocks(encoding: str | None) -> bool:
 
 
 def sparkline(numbers: Sequence[int], *, blocks: bool, zero: str = " ") -> str:
-    """Return a character for each number, by its share of the greatest one; ``zero`` for 0.
+    """Return a character for each number, by its share of the greatest number; ``zero`` for the number 0.
 
-    The characters are eight block characters of different heights, or without ``blocks`` the digits 1 to 8.
+    With ``blocks`` the characters are blocks of eight heights, otherwise the digits 1 to 8.
     """
     levels, most = _LEVELS[blocks], max(numbers, default=0)
     return "".join(levels[(number * len(levels) - 1) // most] if number else zero for number in numbers)

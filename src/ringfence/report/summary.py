@@ -1,7 +1,7 @@
-"""The report of a period as values that JSON can represent, computed from the daemon's answers.
+"""Computes the report of a period from the daemon's answers, as values that JSON can represent.
 
-It has no side effects. The keys are an interface for scripts: keys may be added, but not changed or removed.
-Text from outside needs no escaping here, because the daemon's answers are already escaped.
+This has no side effects. The keys are an interface for scripts: keys may be added, but not changed or
+removed. Text from outside needs no escaping here, because the daemon's answers are already escaped.
 """
 
 from bisect import bisect_left
@@ -23,7 +23,7 @@ MOST_ROWS = 20
 MOST_PHONES = 200
 """The maximum number of alarms about phones. The latest ones are kept."""
 _WIDER = {4: 24, 6: 48}
-"""By IP version: the prefix length of the networks into which addresses are grouped."""
+"""The prefix length of the networks into which addresses are grouped, by IP version."""
 _LENGTHS = {
     "up to 10 minutes": 600.0,
     "up to an hour": 3_600.0,
@@ -31,8 +31,9 @@ _LENGTHS = {
     "up to a week": 7 * 86_400.0,
     "longer": inf,
 }
+"""The classes into which bans are sorted by their length: the name, and the longest ban of it (seconds)."""
 _PHONES = ("phone.", "phones.", "password.")
-"""The beginnings of the codes of all alarms about phones."""
+"""The code of each alarm about phones begins with one of these texts."""
 
 Row = Mapping[str, Any]
 
@@ -43,9 +44,11 @@ class ReportAnswers:
 
     ``history`` has the counts over time, and ``ended`` the bans that ended in the period. ``addresses`` and
     ``accounts`` are those with the most attempts, the most first. ``alarms`` are the active and the cleared
-    alarms. ``status`` is the daemon's status; None if no daemon runs. ``locations`` has, by the name of an
-    address, its country and the number (``asn``) and operator (``organisation``) of its network, as far as
-    the configured databases contain them.
+    alarms. ``status`` is the daemon's status; None if no daemon runs.
+
+    The keys of ``locations`` are the names of addresses. A value has the address's ``country``, and the
+    number (``asn``) and operator (``organisation``) of its network. What the configured databases do not
+    contain is missing.
     """
 
     history: Row
@@ -58,7 +61,7 @@ class ReportAnswers:
 
 
 def summary_of(answers: ReportAnswers) -> dict[str, Any]:
-    """Return the report, with its tables and totals by name."""
+    """Return the report: its tables and its totals. The keys are their names."""
     history, since = answers.history, answers.history["since"]
     located = [{**row, **answers.locations.get(row["name"], {})} for row in answers.addresses]
     alarms = [row for row in answers.alarms if not row.get("cleared") or row["cleared"] >= since]
@@ -82,9 +85,10 @@ def summary_of(answers: ReportAnswers) -> dict[str, Any]:
 
 
 def _groups(rows: Sequence[Row], key: Callable[[Row], str]) -> list[dict[str, Any]]:
-    """Group addresses; return the number of attempts and of addresses of each group, the most attempts first.
+    """Group the addresses in ``rows``. Return for each group its numbers of attempts and of addresses.
 
-    ``key`` returns the name of an address's group; "" if it is unknown, and then the address is left out.
+    ``key`` returns the name of an address's group. If it returns "" (unknown), the address is left out. The
+    group with the most attempts is first; at most MOST_ROWS groups are returned.
     """
     attempts, addresses = Counter[str](), Counter[str]()
     for row in rows:
@@ -109,7 +113,8 @@ def _operator(row: Row) -> str:
 def _held(ended: Sequence[Row]) -> dict[str, Any]:
     """Return how long the ended bans lasted, how they ended, and how many of them were repeat bans.
 
-    ``median`` is in seconds; None if no ban ended. ``more``: only the latest bans are counted.
+    ``median`` is the median of their lengths in seconds; None if no ban ended. ``more``: there are as many
+    bans as an answer may have, so earlier bans of the period may be missing.
     """
     lengths = [_seconds(row["ended"]) - _seconds(row["since"]) for row in ended]
     counts = Counter(bisect_left([*_LENGTHS.values()], length) for length in lengths)
@@ -126,7 +131,7 @@ def _held(ended: Sequence[Row]) -> dict[str, Any]:
 def _dropped(status: Row | None) -> dict[str, Any] | None:
     """Return the numbers of packets that the kernel dropped since ringfence made its firewall rules.
 
-    Return None without the daemon's status, which contains these numbers.
+    They are in the daemon's ``status``. Return None if that is None.
     """
     if status is None:
         return None
