@@ -1,10 +1,12 @@
 """The facts about one account, collected in a running daemon, and the daemon's memory of failures.
 
-``FailureMemory`` remembers failed attempts by account and address, whether or not they count for a rule. The
-accounts that work on this PBX have a table of their own, so an attacker who tries many names displaces none
-of them. Each table is bounded (``MOST_KNOWN``, ``MOST_UNKNOWN`` pairs of account and address): the accounts
-that failed longest ago are discarded first. Each account has at most ``MOST_ADDRESSES``: those that failed
-longest ago are discarded first. Addresses where the account works are kept until no others can be discarded.
+``FailureMemory`` remembers failed attempts by account and address, whether or not they count for a rule. It
+has two tables: one for the accounts that work on this PBX, one for all other names. So an attacker who tries
+many names displaces no account that works.
+
+A table has at most ``MOST_KNOWN`` or ``MOST_UNKNOWN`` pairs of account and address. The accounts that failed
+longest ago are discarded first. An account has at most ``MOST_ADDRESSES`` addresses. The addresses where it
+failed longest ago are discarded first, and those where it works only if there are no others.
 """
 
 import asyncio
@@ -42,10 +44,9 @@ _Here = OrderedDict[Address, Failures]
 
 @define(eq=False)
 class _Table:
-    """Accounts with their failures by address.
+    """Accounts with their failures by address. The account that failed longest ago is first.
 
-    ``most`` is the maximum number of failures in total. The accounts that failed longest ago are discarded
-    first.
+    ``size`` is the number of pairs of account and address, ``most`` its maximum.
     """
 
     most: int
@@ -53,13 +54,13 @@ class _Table:
     size: int = 0
 
     def pop(self, account: str) -> _Here:
-        """Remove an account, and return its failures; they are empty if the table lacks it."""
+        """Remove an account and return its failures by address; empty if the table lacks the account."""
         here = self.accounts.pop(account, None) or OrderedDict()
         self.size -= len(here)
         return here
 
     def add(self, account: str, here: _Here) -> None:
-        """Add an account as the one that failed last; discard others if the table is too large."""
+        """Add an account as the latest one. While the table is too large, discard the first account."""
         self.accounts[account] = here
         self.size += len(here)
         while self.size > self.most:
@@ -76,7 +77,10 @@ class FailureMemory:
         self._unknown = _Table(MOST_UNKNOWN)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Record an attempt on an account; ignore forged reports, and proofs of earlier attempts."""
+        """Record an attempt on an account.
+
+        Ignored are attempts without an account, forged reports, and proofs of earlier attempts.
+        """
         attempt, disposition = judgement.attempt, judgement.disposition
         account = attempt.account
         if not account or disposition in (Disposition.PROVEN, Disposition.FORGED):
@@ -84,7 +88,7 @@ class FailureMemory:
         table, other = self._unknown, self._known
         if self._friends.knows_account(account):
             table, other = other, table
-        # The other table has the account if it has become known or unknown since its last failure.
+        # The account is in the other table if it began or ceased to work since its last failure.
         earlier = other.pop(account)
         here = table.pop(account) or earlier
         before = here.pop(attempt.address, None)
@@ -96,7 +100,7 @@ class FailureMemory:
         table.add(account, here)
 
     def of(self, account: str) -> list[Failures]:
-        """Return the failures of ``account``, one for each address; the latest one is last."""
+        """Return one entry for each address at which ``account`` failed; the latest one is last."""
         here = self._known.accounts.get(account) or self._unknown.accounts.get(account)
         return list(here.values()) if here else []
 
@@ -116,7 +120,7 @@ class AccountFactsReader:
         return account_document(await self.known(account))
 
     async def known(self, account: str) -> AccountFacts:
-        """Collect the facts about ``account``. Their ``problems`` name the facts that cannot be read."""
+        """Return the facts about ``account``. The field ``problems`` names facts that cannot be read."""
         side, now = self._side, self._side.clock.wall()
         problems: list[str] = []
         recorded: list[Failures] = []

@@ -1,7 +1,7 @@
 """The facts about one address, collected in a running daemon.
 
-Facts in memory are read in the event loop, in some microseconds each. The kernel's bans, the past bans and
-the lists are read in threads, so that a query delays no ban.
+Facts in memory are read in the event loop, which takes some microseconds each. The bans in the kernel, the
+past bans and the lists are read in threads, so that a request delays no ban.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class AddressFacts:
         return document(await self.known(network))
 
     async def known(self, network: Network) -> NetworkFacts:
-        """Collect the facts about ``network``. Their ``problems`` name the facts that cannot be read."""
+        """Return the facts about ``network``. The field ``problems`` names facts that cannot be read."""
         side, detector, wall = self._side, self._side.detector, self._side.clock.wall()
         problems: list[str] = []
         subject = detector.subject_of(network.network_address) if _is_sender(network) else network
@@ -75,7 +75,10 @@ class AddressFacts:
             return []
 
     def _running(self, network: Network, found: BanRecords, now: float) -> tuple[ActiveBan, ...]:
-        """Return the bans that cover ``network``: those in the kernel, and those that are missing there."""
+        """Return the active bans that cover ``network``, from the kernel and from the ledger.
+
+        A ban of the ledger that is missing in the kernel is returned, too.
+        """
         bans = self._side.known_bans
         keys = [key for scope in Scope for key in bans.ledger.covering(network, scope, now)]
         return running_of(found, {network_of(key): bans.get(key) for key in keys}, now)
@@ -86,9 +89,9 @@ def _is_single(network: Network) -> bool:
 
 
 def _is_sender(network: Network) -> bool:
-    """Whether ``network`` belongs to one sender: it is one address, a sender's IPv6 /64, or a part of it.
+    """Whether ``network`` belongs to one sender: one address, or an IPv6 /64 or a part of a /64.
 
-    In a network of NAT64, each IPv6 address is a sender of its own. There only a single address is one.
+    NAT64 gives each IPv4 sender one IPv6 address, so in its networks only a single address is one sender.
     """
     if _is_single(network):
         return True

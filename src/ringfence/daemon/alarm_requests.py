@@ -1,9 +1,11 @@
 """The alarms of a daemon: saved for a restart, and acknowledged or dismissed by commands.
 
 The request ``{"do": "alarms"}`` returns the active alarms. With ``"past": true`` it returns the alarms that
-cleared in the last ``seconds``. The requests ``alarms_acknowledge`` and ``alarms_dismiss`` have ``numbers``
-(or ``"all": true``), and ``by``, the name of the person. The daemon adds the name of the user who sent the
-request, as the kernel reports it.
+cleared in the last ``seconds``.
+
+The requests ``alarms_acknowledge`` and ``alarms_dismiss`` have the arguments ``numbers`` (or ``"all": true``)
+and ``by``, the name of the person. The kernel reports which user sent a request. The daemon records this
+user's name, too.
 """
 
 import asyncio
@@ -34,12 +36,12 @@ class KeptAlarms:
         self._store = store
 
     def restore(self) -> None:
-        """Restore the alarms that were active when the last daemon ended, if they can be read."""
+        """Restore the alarms that were active when the last daemon ended; none if they cannot be read."""
         table, read = self._store.alarms, self._store.best_effort.read
         self._alarms.restore(read(table.active, []), read(table.next_number, None))
 
     def save(self) -> None:
-        """Queue the changed alarms for the database."""
+        """Queue the alarms that changed since the last call, to be written to the database."""
         changed = self._alarms.take_changes()
         if changed:
             self._store.best_effort.write(partial(self._store.alarms.record, changed))
@@ -72,11 +74,12 @@ class AlarmRequests:
     async def _mark(
         self, mark: Callable[[int, str], AlarmRecord | None], request: Mapping[str, Any]
     ) -> object:
-        """Acknowledge or dismiss alarms with the function ``mark``.
+        """Acknowledge or dismiss alarms: call ``mark`` with the number of each, and the person's name.
 
-        Return the changed alarms, and the requested numbers that no active alarm has.
+        Return the changed alarms, and the requested numbers that no active alarm has. Raise ControlError if
+        the request is invalid.
         """
-        by = await asyncio.to_thread(_person, request)  # a server (LDAP) may have the names of users
+        by = await asyncio.to_thread(_person, request)  # users' names may be on a slow server (LDAP)
         numbers = request.get("numbers")
         if request.get("all") is True:
             numbers = [record.number for record in self._alarms.records() if record.dismissed is None]
@@ -101,8 +104,8 @@ def _encoded(records: Iterable[AlarmRecord]) -> Encoded:
 def _person(request: Mapping[str, Any]) -> str:
     """Return who sent a request, as text such as ``Ann (as root)``.
 
-    It has the name in the request, and the name of the user who sent it. If one of them is missing, or both
-    are equal, it is one name. Without both, return "unknown".
+    ``Ann`` is the name in the request, ``root`` the user who sent the request. If one of them is missing, or
+    both are equal, return one name alone. If both are missing, return "unknown".
     """
     user, by = USER.get(), request.get("by", "")
     if not isinstance(by, str):

@@ -1,4 +1,4 @@
-"""The alarm for bans that have no effect: attempts of a banned address keep arriving."""
+"""The alarm about a ban that has no effect: attempts keep arriving from the banned address."""
 
 import asyncio
 
@@ -16,11 +16,14 @@ from ringfence.host.diagnosis import Diagnosis, Observations
 from ringfence.model import Address, Attempt, Scope
 
 MOST_WAITING = 100
-"""The maximum number of addresses that wait for a diagnosis. Further addresses get no alarm."""
+"""The maximum number of addresses that wait for a diagnosis. While so many wait, attempts do not count."""
 
 
 class BanEffectiveness:
-    """Activates the alarm, with the likely causes. For this, :meth:`run` must be running."""
+    """Detects bans without effect, looks for the likely causes, and activates the alarm.
+
+    :meth:`on_judgement` counts the attempts. :meth:`run` looks for causes and activates the alarms.
+    """
 
     def __init__(
         self,
@@ -44,14 +47,14 @@ class BanEffectiveness:
         self._arrivals: asyncio.Queue[Address] = asyncio.Queue(maxsize=MOST_WAITING)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Record an attempt of a banned or exempt address; ignore other attempts."""
+        """Count an attempt from a banned address, or from an address of this host; ignore others."""
         if judgement.disposition is Disposition.LATE:
             self._on_late(judgement.attempt)
         elif judgement.disposition is Disposition.EXEMPT:
             self._on_exempt(judgement.attempt)
 
     def _on_late(self, attempt: Attempt) -> None:
-        """Record an attempt of a banned address. Several attempts after the ban activate the alarm."""
+        """Count an attempt from a banned address. Several attempts after the ban cause the alarm."""
         subject = self._detector.subject_of(attempt.address)
         now = self._clock.wall()
         keys = [key for scope in Scope for key in self._ledger.covering(subject, scope, now)]
@@ -60,21 +63,22 @@ class BanEffectiveness:
             self._record(attempt, max(placed))
 
     def _on_exempt(self, attempt: Attempt) -> None:
-        """Record an attempt that arrives from this host's own address.
+        """Count an attempt from an exempt address, if it is an address of this host.
 
-        A proxy on this host may have put it in place of the attacker's address, which then is never banned.
+        A proxy on this host may hide attackers: Asterisk then sees the host's own address instead of theirs.
+        That address is never banned, so the attempts go on. Several of them cause the alarm.
         """
         if self._protected.is_own(attempt.address):
             self._record(attempt, 0.0)
 
     def _record(self, attempt: Attempt, since: float) -> None:
         if self._arrivals.full():
-            return  # a later attempt of the address counts
+            return  # if the attempts go on, a later one counts
         if self._ineffective.observe(attempt.address, since, attempt.time):
             self._arrivals.put_nowait(attempt.address)
 
     async def run(self) -> None:
-        """Look for the causes of each ineffective ban, and activate its alarm, until cancelled."""
+        """Look for the likely causes of each ban without effect, and activate its alarm, until cancelled."""
         while True:
             address = await self._arrivals.get()
             damage = self._reconciler.last_damage

@@ -1,8 +1,9 @@
-"""Settings of the garbage collector for the daemon, and the return of freed memory to the kernel.
+"""Settings of Python's garbage collector for the daemon, and the return of freed memory to the kernel.
 
-Python searches for reference cycles whenever 700 more objects have been created than freed. With 100,000 bans
-in memory, such a search would delay bans. It finds nothing, because bans and attempts form no cycles. So the
-objects that exist after the start are excluded from the search, and new objects are searched rarely.
+By default the collector searches for reference cycles whenever 700 more objects have been created than freed.
+With 100,000 bans in memory, such a search would delay new bans. It would find nothing, because bans and
+attempts form no cycles. So the objects that exist after the start are excluded from the search, and new
+objects are searched rarely.
 
 The C library keeps freed memory for later requests: 0.7 MB after the start. malloc_trim(3) of glibc returns
 this memory to the kernel.
@@ -14,11 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 THRESHOLDS = 20_000, 20, 20
-"""The arguments of ``gc.set_threshold``: a number of new objects, and two numbers of searches."""
+"""The arguments of ``gc.set_threshold``.
+
+The new objects are searched when there are 20,000 of them. About each 20th search includes older objects, and
+about each 20th of these searches includes the oldest.
+"""
 
 
 def tune_collector() -> None:
-    """Enable the collector with high thresholds, and exclude all present objects. May be called again."""
+    """Enable the collector with high thresholds, and exclude all objects that exist now from its search."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
@@ -34,7 +39,7 @@ def release_freed_memory() -> None:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Disable the collector for the block, which creates very many objects without reference cycles."""
+    """Disable the collector for a block that creates very many objects without reference cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,9 +1,12 @@
 """The daemon: builds and connects all parts, supervises them, and starts them without a gap in protection.
 
-Start: lock the store and the sets, put the firewall in place, verify it with a test packet, and take over the
-existing bans. Then start the sources, and only then send READY to systemd. Stop: everything ends except the
-bans. All tasks are in one TaskGroup: a defect in one ends the daemon, and systemd starts it again while the
-kernel continues to drop packets.
+Start: lock the database and the kernel's sets, put the firewall in place, verify it with a test packet, and
+take over the existing bans. Then start the sources, and only then send READY to systemd.
+
+Stop: everything ends except the bans, which stay in the kernel.
+
+All tasks are in one TaskGroup, so a defect in one task ends the daemon. Then systemd starts it again. In the
+meantime the kernel continues to drop packets of banned senders.
 """
 
 import asyncio
@@ -69,7 +72,7 @@ class Recorders:
     """The parts that record numbers over time.
 
     ``timeline`` records the numbers of attempts and bans, ``tops`` the accounts and addresses with the most
-    attempts. ``metrics`` is None if no metrics are served.
+    attempts. ``metrics`` serves the metrics; None if the configuration does not ask for them.
     """
 
     timeline: TimelineRecorder
@@ -187,14 +190,17 @@ class Daemon:
         return WebLimit(handlers).handlers()
 
     async def _read_counters(self) -> None:
-        """Read the counters of the firewall's rules periodically, which updates the alarms about them."""
+        """Read the counters of the firewall's rules periodically. Each reading updates alarms about them."""
         while True:
             await asyncio.sleep(COUNTERS_EVERY)
             await self._side.limiter.counters()
 
 
 async def _feed_watchdog() -> None:
-    """Report to systemd that the event loop runs; systemd kills and restarts a daemon that hangs."""
+    """Report to systemd periodically that the event loop runs. Return at once if systemd has no watchdog.
+
+    If the reports stop because the daemon hangs, systemd kills the daemon and starts it again.
+    """
     interval = systemd.watchdog_interval()
     while interval is not None:
         systemd.feed_watchdog()
@@ -209,7 +215,7 @@ def build_daemon(
     writer: Writer,
     clock: Clock,
 ) -> Daemon:
-    """Build the daemon around ``side``. ``settings`` are the configuration, which was read from ``path``."""
+    """Build the daemon around ``side``. ``settings`` are the configuration that was read from ``path``."""
     failures = FailureMemory(side.friends.friends)
     tops = TopCounts(side.store.tops, side.store.best_effort, clock.wall)
     effects = EffectHandler(
@@ -242,14 +248,14 @@ def build_daemon(
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
     """Run the daemon until SIGTERM or SIGINT. Raise RingfenceError if the firewall cannot be put in place.
 
-    After ``trial_for`` seconds the daemon removes all rules and bans, unless an administrator has confirmed
-    the trial. 0 means no trial.
+    ``trial_for`` is the length of a trial in seconds, 0 for no trial. When the trial ends, the daemon removes
+    all rules and bans, unless an administrator has confirmed the trial.
     """
     clock, connections = Clock(), ConnectionTable()
     with ExitStack() as stack:
         writer = Writer()
         store = stack.enter_context(Store.open_or_memory(settings.store.path, writer))
-        stack.enter_context(writer)  # so the queued writes are done before the store is closed
+        stack.enter_context(writer)  # it ends before the store closes, so queued writes are done
         log_group = _log_group(settings)
         chosen = choose(settings, log_group)
         stack.callback(chosen.backend.close)
@@ -269,15 +275,15 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         end = side.trial.until
         if end is not None:
             trial.start_standby(path, end)
-            stack.callback(side.trial.end)  # a stop also ends the trial
+            stack.callback(side.trial.end)  # a trial ends when the daemon stops, too
         gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
         tune_collector()
-        # A database thread that holds Python's lock (GIL) yields to the event loop after 0.5 ms, not 5 ms.
+        # The event loop then waits at most 0.5 ms, not 5 ms, for a thread that holds Python's lock (GIL).
         sys.setswitchinterval(0.0005)
         with asyncio.Runner(loop_factory=_moderated_loop) as runner:
             runner.run(daemon.serve())
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a signal must not interrupt the last writes
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process before the last writes
 
 
 def _log_group(settings: Settings) -> int | None:

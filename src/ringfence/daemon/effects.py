@@ -1,8 +1,10 @@
-"""Carries out the effects of evidence: bans, alarms, new friends, and the observation of suspects.
+"""Carries out what the detector concludes: bans, alarms, new friends, and the observation of suspects.
 
-To observe a suspect, the kernel copies its SIP requests for the wire source. At the start, decisions of rules
-are kept until the friends of this PBX are known (:meth:`EffectHandler.hold`). Otherwise a rule could ban a
-phone that registered before the daemon started and now fails.
+A suspect is a sender whose attempts only the wire source reported, and whose address is not proven. To
+observe it, the kernel copies its SIP requests to the wire source.
+
+At the start, decisions to ban are kept until the friends of this PBX are known (:meth:`EffectHandler.hold`).
+Otherwise a rule could ban a phone that registered before the daemon started and now fails.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,19 +28,24 @@ from ringfence.model import (
 )
 
 MOST_WAITING = 1_000
-"""The maximum number of subjects whose decisions are kept at the start."""
+"""The maximum number of decisions that are kept at the start, one for each subject and scope."""
 
 
 class EffectHandler:
     """Carries out the effects that the detector returns.
 
-    ``ban`` is called with each decision of a rule. ``alarms`` are updated. ``unaffected`` is called with each
-    judgement on a banned or exempt address, except floods. ``observe`` is called with the addresses of
-    suspects. The functions in ``watch`` are called with every judgement, after its ban. ``learn`` is called
-    with each login that makes its sender a friend. ``unshield`` is called when a friend may have lost its
-    exemption from the limiter, because guesses that name its address cannot be proven.
+    It updates ``alarms``. ``friends`` are needed when the kept decisions are carried out. The others are
+    functions that are called:
 
-    It has eight parameters because each kind of effect has a receiver of its own.
+    - ``ban`` with each decision to ban.
+    - ``unaffected`` with each attempt of a banned or exempt address, except floods.
+    - ``observe`` with the addresses of suspects.
+    - ``learn`` with each login that makes its sender a friend.
+    - ``unshield`` when a friend may have lost its exemption from the limiter. It loses the exemption for a
+      while if guesses name its address and cannot be proven.
+    - Each function in ``watch`` with every judgement, after the ban that follows from it.
+
+    There are eight parameters because each kind of effect has a receiver of its own.
     """
 
     def __init__(
@@ -64,11 +71,11 @@ class EffectHandler:
         self._held: dict[tuple[Network, Scope], Decision] | None = None
 
     def hold(self) -> None:
-        """Keep decisions instead of carrying them out, until :meth:`release`."""
+        """Keep decisions to ban instead of carrying them out, until :meth:`release`."""
         self._held = {}
 
     def release(self) -> None:
-        """Carry out the decisions that were kept, except those on a network that contains a friend."""
+        """Carry out the kept decisions. Drop those that would ban a network with a friend in it."""
         held, self._held = self._held or {}, None
         for decision in held.values():
             if not self._friends.any_in(decision.subject):
@@ -100,14 +107,15 @@ class EffectHandler:
             self._alarms.activate(AlarmCode.EVIDENCE_FORGEABLE, str(event.source), _FORGEABLE)
 
     def _apply(self, judgement: Judgement) -> None:
-        """Carry out the judgement's decision, and then everything else that follows from the judgement."""
+        """Carry out the judgement's decision, if it has one, and then its other effects."""
         if judgement.decision is not None:
             self._decide(judgement.decision)
         for watch in self._watch:
             watch(judgement)
         attempt = judgement.attempt
         if judgement.disposition in (Disposition.LATE, Disposition.EXEMPT):
-            # If bans reject instead of drop, the limiter still counts the packets of a banned sender.
+            # A flood does not show that a ban has no effect: if bans reject packets instead of dropping them,
+            # the limiter still counts the packets of banned senders.
             if attempt.kind is not AttemptKind.FLOOD:
                 self._unaffected(judgement)
         elif judgement.suspect:
@@ -117,7 +125,7 @@ class EffectHandler:
     def _decide(self, decision: Decision) -> None:
         if self._held is None:
             self._ban(decision)
-        elif len(self._held) < MOST_WAITING:  # else dropped: the detector decides again if attempts continue
+        elif len(self._held) < MOST_WAITING:  # else drop it: if attempts go on, the detector decides again
             self._held[decision.subject, decision.scope] = decision
 
     def _change_alarm(self, change: AlarmChange) -> None:

@@ -1,4 +1,8 @@
-"""Keeps exemptions from bans, lists and friends up to date with this host's addresses and the DNS."""
+"""Follows this host's networks and the DNS, and updates the lists, the friends and the exempt networks.
+
+The *protected networks* are those that this host needs: its own addresses, gateways and resolvers, for
+example. They are exempt from bans.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -26,7 +30,7 @@ class ExemptionTracker:
         self._enforcer = enforcer
 
     def apply(self, *, restored: bool = False) -> None:
-        """Exempt the present networks, and remove the bans of those that were not exempt before.
+        """Exempt the networks that are allowed or protected now, and remove the bans of newly exempt ones.
 
         ``restored``: bans were just restored from the database, so remove the bans of all exempt networks.
         """
@@ -34,13 +38,13 @@ class ExemptionTracker:
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **self._protected.reasons}), restored=restored)
 
     def set_most(self, most: int) -> None:
-        """Set the maximum number of networks of each list in the kernel."""
+        """Set the maximum number of networks of each list in the kernel; write the lists if it changed."""
         before, self._kernel_lists.most = self._kernel_lists.most, most
         if most != before and self._enforcer.enforcing:
             self._enforcer.fill(NetworkList.ALLOW, NetworkList.DENY)
 
     def on_lists_changed(self, networks: ListNetworks) -> None:
-        """Apply the networks of changed lists to the exemptions and to the kernel."""
+        """Use the networks of changed lists: exempt the allowed ones, and write both lists to the kernel."""
         self._kernel_lists.networks = networks
         self.apply()
         if self._enforcer.enforcing and networks.deny != self._kernel_lists.written_deny:
@@ -48,7 +52,10 @@ class ExemptionTracker:
 
 
 class NetworkFollower:
-    """Passes this host's networks and the addresses of host names on to the lists, friends and exemptions."""
+    """Passes the protected networks and the addresses of host names on to those who need them.
+
+    These are the lists, the friends and the exemptions. Lists and friends may contain host names.
+    """
 
     def __init__(
         self,
@@ -67,7 +74,10 @@ class NetworkFollower:
         self._store = store
 
     def read(self) -> None:
-        """Read this host's networks, the lists and the friends. Do not call this while an event loop runs."""
+        """Read the protected networks, the lists and the friends, at the start.
+
+        Do not call this while an event loop runs, because a library that it uses starts one.
+        """
         self._protected.read()
         self._lists.protect(self._protected.reasons)
         self._lists.on_resolved(self._names.answers)
@@ -76,18 +86,18 @@ class NetworkFollower:
         self._store.best_effort.read(self._friends.load, None)
 
     async def run(self) -> None:
-        """Follow changes of this host's networks and of host names until cancelled."""
+        """Follow changes of the protected networks and of host names until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._protected.run(self.on_protected))
             group.create_task(self._names.run(self.on_resolved))
 
     def on_protected(self) -> None:
-        """Pass changed networks of this host on to the lists and the exemptions."""
+        """Pass changed protected networks on to the lists and the exemptions."""
         self._lists.protect(self._protected.reasons)
         self._exemptions.apply()
 
     def on_resolved(self, answers: Mapping[str, frozenset[Network]]) -> None:
-        """Apply and record new addresses of host names; ``answers`` has the networks of each name."""
+        """Pass new addresses of host names on, and record them. ``answers`` has the networks of each name."""
         self._lists.on_resolved(answers)
         self._friends.on_resolved(answers)
         self._store.names.save(answers)

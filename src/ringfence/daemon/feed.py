@@ -1,10 +1,13 @@
 """The live feed: a line for each event, attempt, ban and alarm, for the commands that follow it.
 
-Each such command is a *follower*. Nothing is encoded unless a follower reads it, and then once for all of
-them. Each follower has a queue of at most ``MOST_WAITING`` entries. If it reads too slowly, new entries are
-dropped, and a line in their place has their number. A follower gets at most ``BATCH`` lines every ``PACE``
-seconds, so that no flood of attempts costs the daemon more than that. At most ``MOST_FOLLOWERS`` may follow.
-The latest ``MOST_LATEST`` attempts, bans and alarms (of each) are kept for new followers.
+Each such command is a *follower*; there are at most ``MOST_FOLLOWERS``. An entry is encoded when the first
+follower reads it, and only once for all followers.
+
+Each follower has a queue of at most ``MOST_WAITING`` entries. If a follower reads too slowly, new entries are
+dropped, and one line in their place has their number. To limit the daemon's work in a flood of attempts, a
+follower gets at most ``BATCH`` lines every ``PACE`` seconds.
+
+A new follower first gets the latest entries: ``MOST_LATEST`` attempts, as many bans, and as many alarms.
 """
 
 import asyncio
@@ -35,9 +38,10 @@ PACE = 0.05  # seconds
 
 @define(eq=False)
 class _Entry:
-    """Something that happened. ``number`` orders the kept entries of all kinds; it is 0 for other entries.
+    """Something that happened. ``kind`` is ``event``, ``attempt``, ``ban``, ``alarm`` or ``lost``.
 
-    ``fields`` returns the other fields of the line.
+    Attempts, bans and alarms have an ascending ``number``, by which they are sorted; other entries have 0.
+    ``fields`` returns the values of the line, without the kind.
     """
 
     number: int
@@ -50,7 +54,7 @@ class _Entry:
         return {"what": self.kind, **self.fields()}
 
     def line(self) -> bytes:
-        """Return the entry as a line of JSON, which is encoded at the first call."""
+        """Return the entry as a line of JSON. Encode it at the first call, and keep it for the next ones."""
         if not self._line:
             self._line = json.dumps(self.row()).encode() + b"\n"
         return self._line
@@ -58,10 +62,11 @@ class _Entry:
 
 @define(eq=False)
 class _Follower:
-    """The queue of one follower, which wants entries of these ``kinds``.
+    """The queue of one follower. ``kinds`` are the kinds of entries that the follower wants.
 
-    ``arrived`` is set while entries wait. ``wall`` returns wall-clock seconds. ``lost`` is the number of
-    entries that were dropped since the queue became full.
+    ``waiting`` are the entries that it has not read yet; ``arrived`` is set while there are any. ``wall``
+    returns wall-clock seconds. ``lost`` is the number of entries that were dropped since the queue became
+    full.
     """
 
     kinds: Collection[str]
@@ -80,7 +85,7 @@ class _Follower:
         self.arrived.set()
 
     def report_lost(self) -> None:
-        """Add an entry with the number of the lost ones, if there are any."""
+        """If entries were lost, add an entry with their number."""
         if self.lost:
             row = {"time": rfc3339(self.wall()), "number": self.lost}
             self.waiting.append(_Entry(0, "lost", lambda: row))
@@ -101,7 +106,7 @@ class Feed:
     # -- what happens
 
     def on_events(self, events: Sequence[SecurityEvent]) -> None:
-        """Pass on the events of a source. Without a follower this costs nothing."""
+        """Pass on the events of a source, if a follower wants events. They are not kept."""
         wanted = [follower for follower in self._followers if "event" in follower.kinds]
         for event in events if wanted else ():
             entry = _Entry(0, "event", partial(_event, event))
@@ -138,7 +143,7 @@ class Feed:
     # -- for commands
 
     def latest(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[dict[str, object]]:
-        """Return the latest entries, at most ``most`` of each of these kinds, oldest first."""
+        """Return the latest entries of these kinds as JSON values, oldest first; at most ``most`` of each."""
         return [entry.row() for entry in self._latest_of(kinds, most)]
 
     def _latest_of(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[_Entry]:
@@ -153,17 +158,18 @@ class Feed:
         }
 
     def follow(self, kinds: Collection[str]) -> AsyncIterator[bytes]:
-        """Return an iterator over the latest lines, and then over new lines as they arrive.
+        """Return an endless iterator: first over the latest lines, and then over new lines as they arrive.
 
-        Raise ControlError if MOST_FOLLOWERS follow already.
+        Each item has up to ``BATCH`` lines. Raise ControlError if MOST_FOLLOWERS follow already.
         """
         if len(self._followers) >= MOST_FOLLOWERS:
             raise ControlError(f"{MOST_FOLLOWERS} commands follow already; end one of them")
         return self._lines(kinds)
 
     async def _lines(self, kinds: Collection[str]) -> AsyncIterator[bytes]:
-        # Registered here and not in follow(): if a generator is never started, its ``finally`` does not run.
-        # No entry is missed in between, because the queue begins with the latest entries.
+        # The follower is registered here and not in follow(). If a generator is never started, its
+        # ``finally`` does not run, and the follower would stay registered. Entries that arrive before the
+        # generator starts are not missed, because the queue begins with the latest entries.
         follower = _Follower(kinds, deque(self._latest_of(kinds)), asyncio.Event(), self._wall)
         follower.arrived.set()
         self._followers.append(follower)

@@ -18,14 +18,17 @@ from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
 from ringfence.firewall.contract import Backend
 
-LOOK_EVERY = 1.0  # seconds
-RULES_EVERY = 0.2  # seconds
+LOOK_EVERY = 1.0  # seconds between two checks of rules and sets
+RULES_EVERY = 0.2  # seconds between two checks of the rules alone
 SETTLED = 2.0
-"""If other programs change nothing for this many seconds, the next change is checked at once."""
+"""A change is checked at once if other programs changed nothing in this many seconds before it."""
 
 
 class FirewallManager:
-    """Puts the firewall in place and switches it on. ``folder`` is the folder of the control socket."""
+    """Puts the firewall in place and switches it on.
+
+    ``folder`` is the folder of the control socket, which a dry run needs for the lock.
+    """
 
     def __init__(
         self,
@@ -45,12 +48,12 @@ class FirewallManager:
         self._log = structlog.get_logger()
 
     def start(self, *, verified: bool = True) -> None:
-        """Put the rules and every ban that has time left in place.
+        """Put the rules in place, and every ban that has not ended yet.
 
-        ``verified`` and the errors that are raised are those of :meth:`Enforcer.start`.
+        ``verified`` is the argument of :meth:`Enforcer.start`, which also raises the errors.
         """
         self._enforcer.start(verified=verified)
-        # The wanted rules are in place. An earlier run of the daemon may have activated these alarms.
+        # The wanted rules are in place, so clear the alarms that an earlier run of the daemon activated.
         self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
         self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
         self._exemptions.apply(restored=True)
@@ -65,7 +68,10 @@ class FirewallManager:
         self._flush_other_backends()
 
     def retry_switch_on(self) -> None:
-        """Put rules and bans in place if an earlier attempt failed, unless enforcement was switched off."""
+        """Put rules and bans in place if they are not, because switching on failed. A failure is an alarm.
+
+        Do nothing if an administrator has switched enforcement off.
+        """
         if self._enforcer.enforcing or self._enforcer.records.switched_off:
             return
         try:
@@ -74,10 +80,14 @@ class FirewallManager:
             self._alarms.activate(AlarmCode.FIREWALL_NOT_ENFORCED, "", f"nothing is enforced: {error}")
 
     def _flush_other_backends(self) -> None:
-        """Remove the sets and rules of another backend from the kernel, after this one is in place."""
+        """Remove the sets and rules of other backends from the kernel, after those of this one are in place.
+
+        They are there if the configuration named another backend before. A failure activates an alarm.
+        """
         if not self._enforcer.enforcing:
             return
-        # A dry run has no lock. It must not remove the rules of another daemon, so it locks the sets here.
+        # A daemon that enforces has the lock already. A dry run has none, so it takes the lock here: it must
+        # not remove the rules of another daemon.
         claim = nullcontext() if self._backend.enforces else claim_sets(self._folder)
         try:
             with claim:
@@ -94,11 +104,12 @@ class FirewallManager:
 
 
 class ChangeWatch:
-    """Checks rules and sets each second, and at once after the first change that the kernel reports.
+    """Checks whether other programs have damaged ringfence's rules and sets; the checks repair the damage.
 
-    Further changes wait for the next second, because there may be many: a program that changes its own table
-    five times a second would multiply the checks. With backends whose changes the kernel does not report, the
-    rules alone are checked five times a second.
+    Rules and sets are checked each second. With a backend whose changes the kernel reports, they are also
+    checked at once after a change. If another change follows within two seconds (``SETTLED``), it waits for
+    the next check: a program that changes its own table five times a second would multiply the checks. With
+    other backends, the rules alone are also checked five times a second.
 
     A check that repairs damage starts processes and blocks the event loop. The pause after it is twice as
     long as the check. So checks take at most a third of the time, even if another program always removes the
@@ -111,7 +122,7 @@ class ChangeWatch:
         self._reconciler = reconciler
 
     async def run(self) -> None:
-        """Make these checks until cancelled."""
+        """Check and repair until cancelled."""
         now = asyncio.get_running_loop().time
         full, pause, reported_at = now() + LOOK_EVERY, RULES_EVERY, -inf
         while True:
@@ -132,9 +143,10 @@ class ChangeWatch:
     async def _is_reported(self, seconds: float) -> bool:
         """Wait until the kernel reports a change by another program; return whether it did.
 
-        Return False after ``seconds`` without a change, or at once if the backend has no such reports. The
-        descriptor is requested for each wait, because it may change.
+        Return False after ``seconds`` without a change. Return False at once if nothing is enforced, or if
+        the kernel does not report changes of this backend.
         """
+        # Requested for each wait, because the backend may have opened another one.
         descriptor = self._backend.watch_fd() if self._enforcer.enforcing else None
         if descriptor is None:
             return False

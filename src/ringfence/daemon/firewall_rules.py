@@ -19,11 +19,11 @@ from ringfence.friends.readiness import StartupGate
 from ringfence.host.listening import ASSIGNED, ListeningPorts, find_ports, find_proxy_sockets
 from ringfence.model import Endpoint, Transport
 
-LOOK_EVERY = 1.0  # seconds
-RETRY_EVERY = 30.0  # seconds
-PORTS_EVERY = 60.0  # seconds
+LOOK_EVERY = 1.0  # seconds between two checks whether the limiter may drop packets
+RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
+PORTS_EVERY = 60.0  # seconds between two look-ups of the SIP ports
 PROXY_EVERY = 5.0
-"""Seconds between two look-ups of sockets while no configured SIP proxy listens."""
+"""Seconds between two such look-ups while a SIP proxy is configured, but none listens."""
 
 
 class SipSockets(NamedTuple):
@@ -39,13 +39,14 @@ class SipSockets(NamedTuple):
 def find_sip_sockets(settings: Settings) -> SipSockets:
     """Look up the SIP ports of Asterisk and of its proxies, and the proxies' sockets.
 
-    If a proxy is found and Asterisk's ports are not, Asterisk's default ports are used.
+    If a proxy is found, but Asterisk is not, Asterisk's default ports are used.
     """
     found = find_ports(next(iter(settings.manager_ports()), None))
     proxies = find_proxy_sockets() if settings.proxies() else frozenset()
     if found is None and not proxies:
         return SipSockets(None, proxies)
-    # Not the UDP ports that the kernel assigned: from these a proxy sends requests to other services.
+    # Leave out UDP ports that the kernel assigned: a proxy does not serve SIP there, but uses them to send
+    # requests to other services.
     udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
     tcp = {one.port for one in proxies if one.transport is Transport.TCP}
     asterisk = found if found is not None else ListeningPorts((), ())
@@ -57,10 +58,10 @@ def find_sip_sockets(settings: Settings) -> SipSockets:
 
 
 class WantedRules:
-    """The rules that are wanted now, which depend on the configuration, the SIP ports and the friends.
+    """The rules that are wanted now. They depend on the configuration, the SIP ports and the friends.
 
-    ``startup`` decides whether the friends are known. ``log_group`` is the NFLOG group of the wire source,
-    None without it.
+    ``startup`` decides whether the friends are known. ``log_group`` is the number of the NFLOG group that the
+    wire source reads; None without the wire source.
     """
 
     def __init__(self, settings: Settings, startup: StartupGate, log_group: int | None) -> None:
@@ -72,7 +73,7 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now. Before the friends are known, the limiter drops nothing."""
+        """The rules that are wanted now. Until the friends are known, the limiter in it drops nothing."""
         plan = self.settings.plan(self.ports, self._log_group)
         return evolve(plan, limit=evolve(plan.limit, mode=LimitMode.OBSERVE)) if self.limiter_waits else plan
 
@@ -91,8 +92,8 @@ class WantedRules:
 class RuleUpdates:
     """Puts the wanted rules in place whenever they change.
 
-    The backend stays the one that was chosen at the start, even if a reload names another. ``on_proxies`` is
-    called with the sockets on which the SIP proxies listen, whenever they are found.
+    The backend stays the one that was chosen at the start, even if a reloaded configuration names another.
+    Whenever listening SIP proxies are found, ``on_proxies`` is called with their sockets.
     """
 
     def __init__(
@@ -112,9 +113,10 @@ class RuleUpdates:
         self._log = structlog.get_logger()
 
     def update(self) -> None:
-        """Put the wanted rules in place if they have changed, or if the last attempt failed.
+        """Put the wanted rules in place if they have changed, or if the last call failed.
 
-        A failure activates an alarm, and :meth:`run` tries again.
+        A failure activates an alarm, and :meth:`run` tries again. If enforcement is off, only the backend's
+        plan changes.
         """
         before, plan = self._backend.plan, self._wanted.plan
         if plan == before and not self._failed:
@@ -140,20 +142,23 @@ class RuleUpdates:
             group.create_task(self._follow_ports())
 
     def _look(self) -> None:
-        """Let the limiter enforce as soon as the friends are known."""
+        """Update the rules if the limiter may drop packets now, because the friends have become known."""
         if self._backend.plan.limit.mode is not self._wanted.plan.limit.mode:
             self.update()
 
     async def _follow_ports(self) -> None:
-        """Look up the SIP ports periodically: more often after the start, and while a proxy is missing."""
+        """Look up the SIP ports periodically, and more often at the start or while a proxy is missing."""
         for pause in chain((1.0, 4.0, 10.0), repeat(PORTS_EVERY)):
             found = await asyncio.to_thread(find_sip_sockets, self._wanted.settings)
             self.use(found)
             await asyncio.sleep(min(pause, PROXY_EVERY) if self._misses_proxy(found) else pause)
 
     def use(self, found: SipSockets) -> None:
-        """Use these ports for the rules, and the proxies' sockets to recognise the proxies' challenges."""
-        if found.proxies:  # else the last ones stay: a proxy that starts again has the same sockets
+        """Use these ports for the rules. Pass on the proxies' sockets, to recognise the proxies' challenges.
+
+        Activate an alarm if a SIP proxy is configured, but none was found.
+        """
+        if found.proxies:  # else keep the last ones: a proxy that starts again has the same sockets
             self._on_proxies(found.proxies)
         if self._misses_proxy(found):
             self._alarms.activate(AlarmCode.PROXY_MISSING, "", "no Kamailio or OpenSIPS listens here")

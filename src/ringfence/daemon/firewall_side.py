@@ -1,6 +1,6 @@
 """The firewall's side of the daemon: the firewall, its bans, and the parts that they depend on.
 
-The sources, which deliver the evidence, are the daemon's other side.
+The daemon's other side are the sources, which report attempts.
 """
 
 from collections.abc import Sequence
@@ -45,9 +45,10 @@ from ringfence.store.database import Store
 
 @frozen
 class FirewallSide:
-    """All parts of the firewall's side, completely constructed.
+    """All parts of the firewall's side, connected with each other.
 
-    They change nothing in the kernel before :meth:`start`. ``why`` is the reason for choosing ``backend``.
+    They change nothing in the kernel before :meth:`start`. ``why`` is the reason why ``backend`` was chosen,
+    as text for people.
     """
 
     clock: Clock
@@ -79,9 +80,9 @@ class FirewallSide:
     store_watch: StoreWatch
 
     def start(self, *, verified: bool = True) -> None:
-        """Restore the alarms, and put the firewall and every ban that has time left in place.
+        """Restore the alarms. Put the firewall in place, and every ban that has not ended yet.
 
-        ``verified`` and the errors that are raised are those of :meth:`Enforcer.start`.
+        ``verified`` is the argument of :meth:`Enforcer.start`, which also raises the errors.
         """
         self.kept_alarms.restore()
         self.networks.read()
@@ -92,7 +93,7 @@ class FirewallSide:
 
     @property
     def present_alarms(self) -> list[Alarm]:
-        """The alarms about the present state of these parts. Each lasts as long as its state."""
+        """The alarms about the present state of these parts. An alarm ends when it is missing here."""
         return [
             *firewall_alarms(self.enforcer),
             *missing_interfaces(self.wanted_rules.settings.firewall.interfaces),
@@ -105,7 +106,7 @@ class FirewallSide:
         ]
 
     def configure(self, settings: Settings) -> None:
-        """Apply a new configuration. Rules take effect at once, and lists as soon as they are composed again.
+        """Apply a new configuration. Changed rules take effect at once, changed lists some time later.
 
         The backend stays the one that was chosen at the start.
         """
@@ -128,9 +129,9 @@ class ChosenBackend:
 
 
 def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
-    """Return the backend that the configuration names, or for ``auto`` one that works on this host.
+    """Return the backend that the configuration names. For ``auto``, return one that works here.
 
-    ``log_group`` is the NFLOG group of the wire source, None without it.
+    ``log_group`` is the number of the NFLOG group that the wire source reads; None without the wire source.
     """
     plan = settings.plan(None, log_group)
     if settings.firewall.backend == "auto":
@@ -148,8 +149,8 @@ class Watchers:
     def on_bans(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
         """Pass on bans that the kernel acknowledged.
 
-        ``announce`` is false if an unban has split the ban of a wider network, and ``bans`` are its parts. No
-        notification is sent about them, because the ban of the whole network was announced.
+        With ``announce`` false, no notification is sent. This is for an unban of only a part of a banned
+        network: ``bans`` are those of the other parts, and the ban of the whole was announced before.
         """
         self.feed.on_bans(bans)
         if announce:

@@ -1,4 +1,4 @@
-"""Judges the sources that exceed the kernel's packet limit, by UDP and by TCP."""
+"""Judges the sources of packets that exceed the limiter's rate, over UDP or over TCP."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
@@ -27,11 +27,11 @@ from ringfence.model import (
 
 
 class FloodJudge:
-    """Judges the sources that sent more packets than the kernel's limit allows.
+    """Judges the sources that sent more packets than the limiter allows.
 
-    :meth:`look` is called once a second. Each second over the limit counts as one attempt of the source. A
-    second over the limit by TCP counts only if the address has, or recently had, a connection.
-    ``had_connection`` returns whether that is so; None if unknown.
+    :meth:`look` is called once a second. Each second over the limit counts as one attempt of the source. Over
+    TCP, it counts only if the address has, or recently had, a TCP connection. ``had_connection`` returns
+    whether an address has or had one; None if that is unknown.
     """
 
     def __init__(
@@ -54,14 +54,17 @@ class FloodJudge:
         self._effects.carry_out(self.judge(self._limiter.new_flooders(), self._clock.mono()))
 
     def judge(self, flooders: Sequence[Flooder], now: float) -> Iterator[Effect]:
-        """Yield the effects of a second at ``now`` (monotonic) in which these sources exceeded the limit."""
+        """Yield the effects of one second in which these sources exceeded the limit.
+
+        ``now`` is the end of this second (monotonic seconds).
+        """
         yield from self._by_udp([one.network for one in flooders if not one.tcp], now)
         yield from self._by_tcp([one.network for one in flooders if one.tcp], now)
 
     def _by_udp(self, networks: Iterable[Network], now: float) -> Iterator[Effect]:
         for network in networks:
             address = network.network_address
-            # A /64 that contains an exempt address is no subject, and is not judged.
+            # A /64 that contains an exempt address is no subject. Such a /64 is not judged.
             if self._detector.subject_of(address) == network:
                 attempt = evolve(_OVER_THE_LIMIT, address=address, time=self._clock.wall())
                 yield from self._detector.judge(attempt, now)
@@ -69,8 +72,9 @@ class FloodJudge:
     def _by_tcp(self, networks: Iterable[Network], now: float) -> Iterator[Effect]:
         """Count one second over the limit for each source whose address has, or recently had, a connection.
 
-        TCP segments can be forged like datagrams. A connection proves that the address belongs to a sender,
-        so only such an address is banned. If it is unknown which connections exist, none is counted.
+        The source addresses of single TCP packets can be forged. A connection proves that a sender has the
+        address, so only addresses with a connection are banned. Nothing is counted for an address if its
+        connections are unknown, if it is exempt or a friend, or if it is banned already.
         """
         rules = (rule for rule in self._detector.rules if rule.enabled and AttemptKind.FLOOD in rule.counts)
         rule = next(rules, None)

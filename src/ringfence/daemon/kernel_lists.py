@@ -1,6 +1,6 @@
-"""The three network lists in the kernel (allowed, denied, friends): their wanted contents, and updates.
+"""The three lists of networks in the kernel (allowed, denied, friends): what they must contain.
 
-Here is the update of the friends. ``bans/filling.py`` writes the lists into the kernel.
+This module also updates the list of friends. ``bans/filling.py`` writes all lists into the kernel.
 """
 
 import asyncio
@@ -21,18 +21,19 @@ from ringfence.lists.compose import ListNetworks
 from ringfence.model import Address, Network, Scope
 
 WRITE_EVERY = 0.1
-"""Minimum seconds between two updates of the kernel's friends."""
+"""Minimum seconds between two updates of the list of friends in the kernel."""
 
 LOOK_EVERY = 1.0
-"""Seconds between two checks for friends that lose or regain the limiter's exemption."""
+"""Seconds between two checks for friends that lose or regain their exemption from the limiter."""
 
 
 class KernelLists:
     """The wanted contents of the kernel's three lists: allowed networks, denied networks, and friends.
 
     ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each are used.
-    It also has the networks that this host needs. They are allowed too, except those that a forced ban
-    (``ringfence ban --force``) covers. ``passing`` has the list of friends.
+    ``networks.guarded`` are the networks that this host needs. They go to the list of allowed networks, too,
+    except those that an administrator has banned by force (``ringfence ban --force``). ``passing`` has the
+    friends.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
@@ -45,7 +46,7 @@ class KernelLists:
         self._clock = clock
 
     def contents(self, target: NetworkList) -> Iterable[Network]:
-        """Return the wanted networks of the list ``target``. Another thread may iterate over them."""
+        """Return the networks that the list ``target`` must contain. Another thread may iterate over them."""
         if target is NetworkList.DENY:
             self.written_deny = self.networks.deny
             return islice(self.networks.deny, self.most)
@@ -64,9 +65,10 @@ class KernelLists:
 
 
 class KernelFriends:
-    """Writes the friends into the kernel after each change, and removes bans of new friends.
+    """Writes the friends into the kernel after each change, and removes bans that affect new friends.
 
-    There may be many friends, which change often. So :meth:`run` uses at most a twentieth of the time.
+    There may be many friends, and they may change often. So :meth:`run` pauses after each update for 20 times
+    as long as the update took.
     """
 
     def __init__(
@@ -84,18 +86,21 @@ class KernelFriends:
         self._enforcer = enforcer
         self._detector = detector
         self._clock = clock
-        self._freed: Collection[Address] = ()  # friends whose earlier bans were removed
+        self._freed: Collection[Address] = ()  # the friends that are no longer new: their bans were removed
 
     def select(self) -> bool:
-        """Select the friends whose packets the kernel's limiter must pass; return whether they changed."""
+        """Select at most ``most`` friends for the kernel's list; return whether the selection changed.
+
+        A friend is left out while it must not have the exemption from the limiter.
+        """
         return self._passing.look(self._lists.most, self._unshielded())
 
     def renew(self) -> None:
-        """Treat all friends as new at the next change, so that restored bans of friends are removed."""
+        """Treat all friends as new at the next update, so that restored bans of friends are removed."""
         self._freed = ()
 
     async def run(self) -> None:
-        """Write changed friends into the kernel, and unban new ones, until cancelled."""
+        """Write changed friends into the kernel, and remove bans that affect new ones, until cancelled."""
         while True:
             await self._changed()
             began = self._clock.mono()
@@ -106,7 +111,7 @@ class KernelFriends:
             await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))
 
     async def _changed(self) -> None:
-        """Wait until a friend is added or removed, or loses or regains the exemption from the limiter."""
+        """Wait until a friend is added or removed, or loses or regains its exemption from the limiter."""
         while not self._registry.changed.is_set() and not self._passing.is_stale(self._unshielded()):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):

@@ -1,4 +1,4 @@
-"""Reads from the kernel which sources exceed the limiter's rate, and the counters of all rules."""
+"""Reads from the kernel which sources send more than the limiter allows, and the counters of all rules."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class LimiterWatch:
-    """Reads the limiter's sources and the counters.
+    """Reads the sources that exceed the limit, and the counters of the firewall's rules.
 
-    It activates alarms if it cannot read them, or if the limiter had no room for new sources.
+    An alarm is activated if either cannot be read, or if the limiter had no room for new sources.
     """
 
     def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
@@ -33,9 +33,9 @@ class LimiterWatch:
     def new_flooders(self) -> Sequence[Flooder]:
         """Return the sources that exceeded the limit since the last call.
 
-        Return none if the limiter does not drop packets (it is off or only observes), or if the sources
-        cannot be read. The second failure in a row activates an alarm, but not the first: it may come from
-        damage that is repaired at once.
+        Return [] if nothing is enforced, if the limiter is off or only observes, or if the sources cannot be
+        read. The second failure in a row activates an alarm. A first failure does not, because it may come
+        from damage that is repaired at once.
         """
         if not self._enforcer.enforcing or self._backend.plan.limit.mode is not LimitMode.ENFORCE:
             return []
@@ -53,10 +53,10 @@ class LimiterWatch:
         return [one for one in found if one.packets != before.get((one.network, one.tcp), 0)]
 
     async def counters(self) -> Counters:
-        """Return the counters of the firewall's rules, which a thread reads.
+        """Return the counters of the firewall's rules. A thread reads them.
 
-        Return empty counters if nothing is enforced, or if they cannot be read, which activates an alarm.
-        Another alarm is activated if since the last call the limiter had no room for new sources.
+        Return empty counters if nothing is enforced, or if reading fails. A failure activates an alarm.
+        Another alarm is activated if the limiter had no room for new sources since the last call.
         """
         self.latest = await self._read()
         return self.latest if self.latest is not None else Counters()

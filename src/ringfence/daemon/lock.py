@@ -1,10 +1,12 @@
-"""The lock that allows one ringfence per network namespace.
+"""The lock that allows only one ringfence in each network namespace.
 
 The kernel's sets have fixed names, so two daemons would undo each other's work. The lock (``flock``) is on a
-file that only root and the service user can open, with the inode of the network namespace in its name. The
-kernel releases it when the process ends for any reason. The file is in the runtime folder, and also in the
-folder of the control socket if that is another one. So two daemons with different configurations cannot run
-at once. A process that cannot write to /run uses the other folder.
+file that only root and the service user can open. The file's name contains the inode number of the network
+namespace. The kernel releases the lock when the process ends for any reason.
+
+There is a lock in the runtime folder (``/run/ringfence``), so that two daemons with different configurations
+exclude each other. If the control socket is in another folder, there is a second lock. It is enough for a
+process that cannot write to /run.
 """
 
 import fcntl
@@ -26,8 +28,8 @@ _TRIES = 20
 def claim_sets(folder: Path) -> Iterator[None]:
     """Hold the lock for the sets of this network namespace until the block ends.
 
-    ``folder`` is the folder of the control socket. Raise FirewallBusyError if another process owns the sets,
-    FirewallError if no folder can hold the lock.
+    ``folder`` is the folder of the control socket. Raise FirewallBusyError if another process has the lock,
+    FirewallError if the lock can be put into neither folder.
     """
     folders = dict.fromkeys((RUNTIME_FOLDER, folder))
     refused = []
@@ -50,7 +52,8 @@ def claim_sets(folder: Path) -> Iterator[None]:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock in ``folder`` until the block ends.
 
-    Raise OSError if the folder is unsuitable, FirewallBusyError if another process has the lock.
+    Raise OSError if the folder cannot be used, or if other users may write there. Raise FirewallBusyError if
+    another process has the lock.
     """
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -61,8 +64,8 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # The file is removed while the lock is held. A process that has opened it notices the removal,
-            # and tries again.
+            # The file is removed while this process holds the lock. Another process that has opened the file
+            # notices the removal, and tries again.
             with suppress(OSError):
                 if _is_at(descriptor, directory, name):
                     os.unlink(name, dir_fd=directory)
@@ -103,7 +106,8 @@ def _open(directory: int, name: str) -> int | None:
     except FileNotFoundError:
         pass
     except PermissionError:
-        # A process of root was killed before it changed the owner. No process holds the lock of such a file.
+        # The file belongs to root, because a process was killed before it changed the owner. The process had
+        # no lock on it yet, so the file can be removed.
         os.unlink(name, dir_fd=directory)
         return None
     try:
@@ -117,7 +121,7 @@ def _open(directory: int, name: str) -> int | None:
 
 
 def _is_at(descriptor: int, directory: int, name: str) -> bool:
-    """Whether the open file still has the name ``name`` in the folder."""
+    """Whether the file ``name`` in the folder is still the open file, not a newer one."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
     except FileNotFoundError:

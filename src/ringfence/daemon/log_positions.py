@@ -7,7 +7,7 @@ from ringfence.store.state import SavedState
 
 
 class LogPositions:
-    """Reads and records the positions of logs. Positions that wait to be written are read, too.
+    """Reads and records the positions of logs. A position can be read before it is in the database.
 
     A log's key is a text that identifies the log: the name of its source, and its path or ``journal``.
     """
@@ -22,6 +22,6 @@ class LogPositions:
         return {**self._best_effort.read(self._state.positions, {}), **self._latest}
 
     def record(self, key: str, position: str) -> None:
-        """Queue the record of the position in the log with this key."""
+        """Queue the position in the log with this key, to be written to the database."""
         self._latest[key] = position
         self._best_effort.write(lambda: self._state.set_positions({key: position}))

@@ -1,7 +1,8 @@
 """The daemon's own log: one line per event on standard error, which systemd adds to the journal.
 
-An event has a stable dotted name and its data as fields. This module escapes every text, so that text of a
-remote party stays within its line, and cuts it after ``LONGEST`` characters. A secret is never logged.
+An event has a stable name with dots, such as ``ban.placed``, and its data as fields. This module escapes
+every text, so that a remote party's text cannot begin a new line, and cuts it after ``LONGEST`` characters. A
+secret is never logged.
 """
 
 import logging
@@ -19,7 +20,7 @@ _TRACEBACK = "exception"
 
 
 def _escape_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape every text, and write lists without brackets (``100,101``), which is easier to grep."""
+    """Escape every text. Write lists without brackets (``100,101``), which are easier to search."""
     for key, value in event.items():
         text = ",".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else value
         if text is None or isinstance(text, bool | int | float):
@@ -38,7 +39,7 @@ def _escaped_lines(text: str) -> str:
 
 
 class _Escaped(logging.Formatter):
-    """A formatter that escapes the log records of libraries, as this module does for ringfence's own."""
+    """A formatter for the log records of libraries, which this module must escape, too."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as escaped text."""
@@ -46,9 +47,9 @@ class _Escaped(logging.Formatter):
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Set up logging for this process: readable on a terminal, as ``key=value`` elsewhere.
+    """Set up logging for this process: formatted for people on a terminal, as ``key=value`` elsewhere.
 
-    Commands that print their result use ``logging.CRITICAL``.
+    Lower levels than ``level`` are not logged. Commands that print their result use ``logging.CRITICAL``.
     """
     terminal = sys.stderr.isatty()
     structlog.configure(
@@ -65,7 +66,8 @@ def configure(level: int = logging.INFO) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # Records of asyncio and panoramisk: only errors, and never the text of an AMI action.
+    # Libraries (asyncio, panoramisk) log only errors here. Errors of panoramisk could contain the text of an
+    # AMI action, so they are left out, too.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Escaped("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.ERROR, handlers=[handler])

@@ -1,7 +1,8 @@
-"""The metrics of a running daemon, as Prometheus reads them.
+"""The metrics of a running daemon, in the format of Prometheus.
 
-Nothing is counted here: :class:`DaemonMetrics` reads the counters of the parts when a scraper asks. Reading
-takes the same time for any number of bans. No label has a value that a remote party chooses.
+Nothing is counted here: :class:`DaemonMetrics` reads the counters of the daemon's parts when a scraper (a
+Prometheus server) sends a request. Reading takes the same time for any number of bans. No label has a value
+that a remote party chooses.
 """
 
 import os
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
     from ringfence.sources.wire import WireSource
 
 FRESH = 1.0
-"""Seconds for which a page is kept and served again, so that many scrapers cost no more than one."""
+"""Seconds for which a page is served again, so that many scrapers cause no more work than one."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_NOTICES = "#notice"  # this suffix marks the notices of a log, which are counted as events of the log
+_NOTICES = "#notice"  # a source with this suffix is a log's NOTICE lines; they count as events of the log
 
 Labelled = Iterable[tuple[Sequence[str], float]]
-"""The label values of each sample, and its value."""
+"""The samples of a metric: for each sample the values of its labels, and its number."""
 
 
 class DaemonMetrics(Collector):
-    """Reads the state of all parts.
+    """Reads the metrics from all parts of the daemon.
 
     ``wire`` is the source that reads outgoing SIP challenges; None if they are not read.
     """
@@ -74,7 +75,7 @@ class DaemonMetrics(Collector):
         return self._page
 
     def describe(self) -> Iterable[Metric]:
-        """Return no descriptions. The registry compares them between collectors, and this is its only one."""
+        """Return no descriptions. The registry needs them only to compare several collectors; it has one."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -91,7 +92,7 @@ class DaemonMetrics(Collector):
         yield from self._process_metrics()
 
     def _source_metrics(self) -> Iterator[Metric]:
-        """Yield the numbers of events of each source, and whether the source is listening."""
+        """Yield the metrics of each source: its events, whether it is listening, and what it lost."""
         now = self._clock.mono()
         up: dict[tuple[str, ...], float] = {}
         silent: dict[tuple[str, ...], float] = {}
@@ -130,7 +131,7 @@ class DaemonMetrics(Collector):
         return found.items()
 
     def _attempt_metrics(self) -> Iterator[Metric]:
-        """Yield the numbers of attempts, by kind and by how the detector treated them."""
+        """Yield the numbers of attempts by kind, and by how the detector treated them."""
         counts = self._side.detector.counts
         numbers = {
             (str(kind), proof.name.lower()): by_proof[proof]
@@ -184,7 +185,10 @@ class DaemonMetrics(Collector):
         )
 
     def _firewall_metrics(self) -> Iterator[Metric]:
-        """Yield what the firewall dropped, from the counters that the daemon reads every 30 seconds."""
+        """Yield whether the firewall drops packets, and how many it dropped.
+
+        The daemon reads these numbers every 30 seconds. They are missing if they are unknown.
+        """
         enforcer = self._side.enforcer
         enforcing = enforcer.enforcing and enforcer.backend.enforces
         yield _gauge("enforcing", "Whether the firewall drops packets.", value=enforcing)
@@ -215,7 +219,7 @@ class DaemonMetrics(Collector):
         yield _gauge("database_bytes", "Size of the database's files.", value=self._side.store.size())
 
     def _process_metrics(self) -> Iterator[Metric]:
-        """Yield metrics of the process, with the names that all client libraries of Prometheus use."""
+        """Yield metrics of the process, with the usual names of Prometheus' client libraries."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         seconds = usage.ru_utime + usage.ru_stime
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
@@ -230,7 +234,7 @@ class DaemonMetrics(Collector):
 def _counter(
     name: str, text: str, labels: list[str] | None = None, values: Labelled | None = None, *, value: float = 0
 ) -> Metric:
-    """Return a counter with ``values``; without labels it has the single value ``value``."""
+    """Return a counter with the samples ``values``; without them, with the single number ``value``."""
     family = CounterMetricFamily(f"ringfence_{name}", text, labels=labels or [])
     return _filled(family, values if values is not None else [((), value)])
 
@@ -238,7 +242,7 @@ def _counter(
 def _gauge(
     name: str, text: str, labels: list[str] | None = None, values: Labelled | None = None, *, value: float = 0
 ) -> Metric:
-    """Return a gauge with ``values``; without labels it has the single value ``value``."""
+    """Return a gauge with the samples ``values``; without them, with the single number ``value``."""
     family = GaugeMetricFamily(f"ringfence_{name}", text, labels=labels or [])
     return _filled(family, values if values is not None else [((), value)])
 

@@ -1,8 +1,9 @@
 """A small HTTP/1.1 server for one page, ``/metrics``, in the daemon's event loop.
 
-Everything about a request is bounded: its head (``MOST_HEAD`` bytes), the time of the whole exchange
-(``EXCHANGE_WITHIN``), and the number of connections (``MOST_CONNECTIONS``). Each connection has one request.
-If the server cannot listen, it activates an alarm and tries again. It never ends the daemon.
+A client cannot use much memory or time: a request's head has at most ``MOST_HEAD`` bytes, request and answer
+together take at most ``EXCHANGE_WITHIN`` seconds, and there are at most ``MOST_CONNECTIONS`` connections with
+one request each. If the server cannot listen, there is an alarm, and it tries again. The daemon keeps
+running.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ EXCHANGE_WITHIN = 5.0  # seconds
 RETRY_EVERY = 30.0  # seconds
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# RFC 9112 section 3: method, target and version, with one blank between.
+# RFC 9112 section 3: method, target and version, separated by one blank each.
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1000}) HTTP/1\.[01]")
 
 
@@ -36,7 +37,7 @@ class MetricsServer:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarm about metrics that cannot be served; [] if they are served."""
+        """The alarm that the metrics cannot be served; [] if there is no such error."""
         return [Alarm(AlarmCode.METRICS_UNAVAILABLE, str(self._where), self._error)] if self._error else []
 
     async def run(self) -> None:
@@ -82,7 +83,7 @@ class MetricsServer:
             writer.transport.abort()
 
     def _answer(self, head: bytes | None) -> bytes:
-        """Return the response to a request. ``head`` is its head, None if that is too long."""
+        """Return the response to a request. ``head`` is the request's head; None if it is too long."""
         if head is None:
             return _response("431 Request Header Fields Too Large")
         request = _REQUEST.fullmatch(head.partition(b"\r\n")[0])
@@ -101,7 +102,10 @@ class MetricsServer:
 
 
 async def _head_of(reader: asyncio.StreamReader) -> bytes | None:
-    """Read a request's head; return None if it is too long. Raise ConnectionError if it is incomplete."""
+    """Read and return a request's head; None if it is too long.
+
+    Raise ConnectionError if the client disconnects before the end of the head.
+    """
     try:
         return await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:

@@ -1,12 +1,12 @@
 """A selector that moderates wake-ups, as network drivers moderate interrupts.
 
-One guess causes some six packets and lines of logs. Each would wake the event loop, and these wake-ups cost
-more time than decoding and judging the guess. So the loop handles the first events after a pause at once, but
-under sustained load it wakes up at most once in ``PERIOD`` seconds. It then handles everything that has
-arrived.
+One guess causes some six packets and lines of logs. Each of these would wake up the event loop, and the
+wake-ups would cost more time than decoding and judging the guess. So under sustained load the loop wakes up
+at most once in ``PERIOD`` seconds, and handles everything that has arrived. After a pause, it handles the
+first events at once.
 
-A ban may come ``PERIOD`` seconds later than without moderation, but only if the load has already lasted for
-``ONSET`` seconds.
+So a ban may come ``PERIOD`` seconds later than without moderation, but only if the load has already lasted
+for ``ONSET`` seconds.
 """
 
 import math
@@ -18,17 +18,18 @@ PERIOD = 0.001
 """The minimum time between two wake-ups under sustained load (seconds)."""
 
 QUIET = 0.005
-"""The load ends when nothing has arrived for this time (seconds)."""
+"""The load counts as over when nothing has arrived for this time (seconds)."""
 
 ONSET = 0.05
 """The load counts as sustained after this time (seconds).
 
-Five guesses at full speed take some 5 ms. With an onset of 5 ms, and a log as the only source, 6 guesses
-passed before the ban (median of 20 measurements)."""
+It must be longer than a few quick guesses, or else the ban comes too late for the last one. Five guesses at
+full speed take some 5 ms. With an onset of 5 ms, and a log as the only source, a sender made 6 guesses before
+it was banned (median of 20 measurements)."""
 
 
 class ModeratedSelector(selectors.EpollSelector):
-    """An epoll selector that under sustained load asks the kernel at most once in ``PERIOD`` seconds.
+    """An epoll selector that calls epoll at most once in ``PERIOD`` seconds under sustained load.
 
     ``clock`` returns monotonic seconds; ``sleep`` waits for a number of seconds.
     """
@@ -44,9 +45,9 @@ class ModeratedSelector(selectors.EpollSelector):
         self._began = self._latest = -math.inf
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return the ready descriptors; wait for at most ``timeout`` seconds, or without limit if it is None.
+        """Return the ready descriptors. Wait for at most ``timeout`` seconds; None means without limit.
 
-        A call with a ``timeout`` of 0 never waits: the loop has other work to do.
+        With a ``timeout`` of 0, return at once even under load, because the loop has other work to do.
         """
         if timeout is None or timeout > 0:
             rest = self._rest(self._clock())
@@ -62,7 +63,7 @@ class ModeratedSelector(selectors.EpollSelector):
         return ready
 
     def _rest(self, now: float) -> float:
-        """Return the time (seconds) to wait before the next call of epoll."""
+        """Return the seconds to wait before the next call of epoll; 0 or less if it may be called now."""
         if now - self._latest >= QUIET or self._latest - self._began < ONSET:
             return 0.0
         return self._latest + PERIOD - now

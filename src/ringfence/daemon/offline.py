@@ -1,7 +1,7 @@
 """Unbanning without the daemon: a command that runs as root changes the kernel and the database directly.
 
-While a daemon runs, these functions raise an error, because the daemon owns the database and the sets, and
-would restore the bans.
+While a daemon runs, these functions raise an error: the daemon has locked the database and the kernel's sets,
+and it would restore the bans.
 """
 
 import asyncio
@@ -48,7 +48,8 @@ def unban_everything(settings: Settings) -> int:
 def _enforcer(settings: Settings) -> Iterator[Enforcer]:
     """Yield an enforcer that knows every active ban.
 
-    Raise StoreError at the end if the database could not record the changes.
+    Raise RingfenceError at the start if the process is not root, or if a daemon runs. Raise StoreError at the
+    end if bans were removed from the kernel, but the database could not record it.
     """
     configure_logging(logging.CRITICAL)  # the command prints the result
     _require_root()
@@ -76,22 +77,22 @@ def _require_root() -> None:
 
 
 def _backend(settings: Settings) -> Backend:
-    """Return the backend whose sets or rules are in the kernel; if several have some, the configured one.
+    """Return the backend whose sets or rules are in the kernel.
 
-    If there are none (after a reboot), or if a dry run is configured, return the memory backend. Then only
-    the database changes.
+    If several backends have some, prefer the configured one. If none has any (after a reboot), or if a dry
+    run is configured, return the memory backend. With it, only the database changes.
     """
     configured = settings.firewall.backend
     order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS
     name = next((one for one in order if configured != "memory" and holds_anything(one)), "memory")
     log_group = GROUP if settings.wire else None
-    # The rules need the ports: unbanning a part of a network bans the rest of it with other prefix lengths,
-    # for which the rules may be written again.
+    # If a part of a banned network is unbanned, the other parts are banned with new prefix lengths. For these
+    # the rules may be written again, and the rules contain the SIP ports.
     return make_backend(name, settings.plan(find_sip_sockets(settings).ports, log_group))
 
 
 def _load(enforcer: Enforcer) -> None:
-    """Load every active ban into ``enforcer``, without any change of the kernel's bans."""
+    """Load every active ban into ``enforcer``, without changing the bans in the kernel."""
     if not enforcer.backend.enforces:
         enforcer.start(verified=False)
         return

@@ -20,8 +20,8 @@ def past_bans(
 ) -> Iterator[dict[str, Any]]:
     """Yield the bans that ended from ``since`` to ``now``, the latest first, at most MOST_ENDED.
 
-    With ``networks``, yield only bans that overlap one of them. Callers run this in a thread, because reading
-    a full database takes a second. Raise StoreError if the database cannot be read.
+    If ``networks`` is not None, yield only bans that overlap one of these networks. Reading a full database
+    takes a second, so the daemon runs this in a thread. Raise StoreError if the database cannot be read.
     """
     found = (
         one
@@ -32,10 +32,10 @@ def past_bans(
 
 
 def since_from(request: Mapping[str, Any], now: float) -> float:
-    """Return the begin of the period that a request asks for (seconds since the epoch).
+    """Return the start of the period that a request asks for. Times are seconds since the epoch.
 
-    The period ends ``now``. It is as long as ``seconds`` in the request, at most KEEP; without ``seconds`` it
-    is KEEP. Raise ControlError if ``seconds`` is invalid.
+    The period ends ``now``. The request has its length as ``seconds``; a longer or missing length means KEEP,
+    the time for which the database keeps bans. Raise ControlError if ``seconds`` is invalid.
     """
     return now - min(period_from(request, KEEP), KEEP)
 

@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 USER = "ringfence"
-"""The user as which the systemd unit runs."""
+"""The name of the user that the systemd unit runs as."""
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder that systemd normally creates for the unit, if it is missing.
+    """Create ``folder`` if it is missing. Normally systemd creates it for the unit.
 
-    It gets the unit's user as its owner, if there is such a user. A failure is not reported here, because the
+    The unit's user becomes its owner, if there is such a user. A failure is not reported here, because the
     code that writes into the folder reports it.
     """
     with suppress(OSError):
@@ -28,7 +28,7 @@ def make_folder(folder: Path) -> None:
 
 
 def may_read(file: Path) -> bool:
-    """Whether the unit's user may read a file, by owners and modes; true if that cannot be determined."""
+    """Whether owners and modes permit the unit's user to read a file; true if that cannot be determined."""
     try:
         user = pwd.getpwnam(USER)
         groups = {user.pw_gid, *os.getgrouplist(USER, user.pw_gid)}

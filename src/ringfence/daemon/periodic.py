@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 async def every(seconds: float, action: Callable[[], object]) -> None:
-    """Call ``action`` every ``seconds``, for the first time after that time, until cancelled."""
+    """Wait for ``seconds`` and call ``action``, again and again until cancelled."""
     while True:
         await asyncio.sleep(seconds)
         action()

@@ -8,9 +8,9 @@ from ringfence.errors import ControlError
 
 
 def period_from(request: Mapping[str, Any], default: float) -> float:
-    """Return the ``seconds`` of a request, or ``default`` without them.
+    """Return the argument ``seconds`` of a request, or ``default`` if it is missing.
 
-    Raise ControlError if they are invalid.
+    Raise ControlError if it is invalid.
     """
     seconds = request.get("seconds", default)
     if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION:

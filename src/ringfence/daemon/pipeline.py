@@ -1,6 +1,6 @@
 """Passes the reports of all sources to the detector, and carries out the effects that it returns.
 
-Nothing here awaits.
+No function here is async, so reports are handled completely, one after the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,15 +27,15 @@ _SIP, _ENCRYPTED = Service.SIP, (Transport.TLS, Transport.WSS)
 
 
 def known_sources(settings: Settings) -> KnownSources:
-    """Return which sources each PBX has in the configuration, and the SIP proxies in front of the PBXs."""
+    """Return what the detector must know about sources: which PBX has which ones, and the SIP proxies."""
     return KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
 
 
 class Pipeline:
-    """Passes the reports of the sources to ``detector``, and the effects that it returns to ``effects``.
+    """Passes the reports of the sources to ``detector``, and its results to ``effects``.
 
-    The wire source reads challenges of one Asterisk, whose name is ``wire_asterisk``. ``watch`` is called
-    with the events of a source, before they are judged.
+    The packets of the wire source count for the Asterisk with the name ``wire_asterisk``. ``watch`` is called
+    with the events of every other source, before they are judged.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Pipeline:
         self._effects.carry_out(self._detector.configure(new.rule_table(), known_sources(new), new.claims()))
 
     def on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Judge the events of a source, which count at ``now`` (monotonic seconds)."""
+        """Judge the events of AMI or a log. They count as having arrived at ``now`` (monotonic seconds)."""
         self._watch(events)
         for event in events:
             kinds = self.events.get(event.source)
@@ -76,9 +76,10 @@ class Pipeline:
                 self._effects.warn_of(event)
 
     def on_challenges(self, seen: Sequence[Challenge | ObservedRequest], now: float) -> None:
-        """Judge challenges and observed requests of the wire, in order, at ``now`` (monotonic seconds).
+        """Judge what the wire source has read, in order, at ``now`` (monotonic seconds).
 
-        A call without any still shows the detector that the wire is read.
+        These are challenges, and requests of senders that the kernel observes. A call with neither shows the
+        detector that the wire is read.
         """
         for requests, group in groupby(seen, lambda one: isinstance(one, ObservedRequest)):
             if requests:
@@ -99,7 +100,11 @@ class Pipeline:
         self._effects.carry_out(self._detector.observe_contact(contact, now))
 
     def tick(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:
-        """Judge attempts that have waited long enough; the arguments are those of :meth:`Detector.tick`."""
+        """Judge the attempts that have waited long enough for a report of another source.
+
+        ``wire``: the wire source sees every challenge now. ``listening`` returns the time since which the AMI
+        of an Asterisk delivers events (monotonic seconds); None if it does not.
+        """
         now = self._clock.mono()
         effects = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)
         self._effects.carry_out(effects)

@@ -1,4 +1,4 @@
-"""Alarms about the present state of the firewall, each of which lasts as long as its state."""
+"""Alarms about the present state of the firewall. Each alarm lasts as long as the state does."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,10 @@ from ringfence.bans.enforcer import Enforcer
 
 
 def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
-    """Yield the present alarms about the firewall, except those of its rules for the wire."""
+    """Yield the alarms that follow from the firewall's present state.
+
+    Missing rules for the wire source are not here, but in :attr:`WireReader.alarms`.
+    """
     backend, opened = enforcer.backend, enforcer.opened
     if not enforcer.enforcing:
         yield Alarm(AlarmCode.FIREWALL_OFF, "", "no address is banned; switch it on with: ringfence on")

@@ -18,7 +18,7 @@ _PROXY = "a SIP proxy ([asterisk] proxies)"
 
 
 class ProtectedNetworks:
-    """The protected networks. :meth:`read` reads them at the start, :meth:`run` follows their changes."""
+    """The networks that this host needs. :meth:`read` reads them, :meth:`run` follows their changes."""
 
     def __init__(self, proxies: NetworkSet) -> None:
         self.proxies = proxies
@@ -31,13 +31,13 @@ class ProtectedNetworks:
 
     @property
     def reasons(self) -> dict[Network, str]:
-        """The protected networks, each with its role as text for people."""
+        """The protected networks, each with what it is, such as ``an address of this host``."""
         proxies = dict.fromkeys(self.proxies.networks, _PROXY)
         return {**proxies, **dict.fromkeys(self._own, _OWN), **self._others}
 
     @property
     def alarms(self) -> list[Alarm]:
-        """An alarm for each kind of protected networks that could not be read."""
+        """An alarm if this host's addresses could not be read, and one if another part could not be read."""
         return [Alarm(AlarmCode.HOST_UNREADABLE, what, error) for what, error in self._errors.items()]
 
     def is_own(self, address: Address) -> bool:
@@ -45,7 +45,10 @@ class ProtectedNetworks:
         return address in self._own_addresses
 
     def read(self) -> None:
-        """Read the networks now; an error becomes an alarm. Do not call this while an event loop runs."""
+        """Read the networks now; an error becomes an alarm.
+
+        Do not call this while an event loop runs, because a library that it uses starts one.
+        """
         try:
             self.set_own(read_addresses())
         except HostError as error:  # run() tries again
@@ -53,7 +56,7 @@ class ProtectedNetworks:
         self.set_others(read_protected(partial(self._failed, "protected")))
 
     async def run(self, changed: Callable[[], object]) -> None:
-        """Follow the networks, and call ``changed`` after each change, until cancelled."""
+        """Follow changes of the networks, and call ``changed`` after each one, until cancelled."""
 
         def on_addresses(own: frozenset[Network]) -> None:
             if self.set_own(own):
@@ -79,7 +82,7 @@ class ProtectedNetworks:
         return own != before
 
     def set_others(self, others: Mapping[Network, str]) -> bool:
-        """Set the other protected networks, each with its role; return whether they changed."""
+        """Set the other protected networks, each with what it is; return whether they changed."""
         before, self._others = self._others, others
         return others != before
 

@@ -1,4 +1,4 @@
-"""The configuration of a running daemon, loaded again on request."""
+"""Loads the configuration of a running daemon again, on request."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from ringfence.errors import ConfigError
 
 
 class Reloader:
-    """Loads the file at ``path`` again and applies it; ``settings`` are those in force."""
+    """Loads the configuration file ``path`` again, and applies it. ``settings`` are in force now."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class Reloader:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarms about the latest load, and decoys that are real accounts."""
+        """The alarms about the latest load, and about decoys that are real accounts."""
         return [*self._latest, *self._decoys()]
 
     def reload(self) -> Reloaded:
-        """Load the configuration again and apply it; if it is invalid, keep the old one.
+        """Load the configuration again and apply it; if it is invalid, keep the old one. Return the result.
 
-        Return the result.
+        Some settings take effect only after a restart. The result and alarms name those that changed.
         """
         try:
             new = loader.load(self._path)
@@ -82,5 +82,5 @@ class Reloader:
 
 
 _FIXED = ("store", "control", "metrics")
-"""Tables of the configuration that are read at the start only."""
+"""Tables of the configuration that take effect only at the start of the daemon."""
 _CHANGED = "changed: restart ringfence"

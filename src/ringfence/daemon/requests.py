@@ -32,8 +32,8 @@ from ringfence.networks import overlap
 class RequestHandlers:
     """Handles the requests that concern the firewall's side of the daemon.
 
-    ``seen`` returns the data for the status, from the counters of the rules. ``failures`` remembers the
-    failures of accounts. ``tops`` handles the requests of ``ringfence top``.
+    ``seen`` returns the data for the status; its argument are the counters of the firewall's rules.
+    ``failures`` remembers failed attempts by account. ``tops`` handles the requests of ``ringfence top``.
     """
 
     def __init__(
@@ -83,9 +83,10 @@ class RequestHandlers:
         return await AddressFacts(self._side).answer(request)
 
     async def _bans(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of the kernel's bans. A thread reads and encodes it, so that it delays no ban.
+        """Return the list of the kernel's bans. A thread reads and encodes it, so that no new ban waits.
 
-        With ``most``, the answer has only as many bans: those that end last.
+        If the request has ``networks``, return only the bans that overlap one of them. If it has ``most``,
+        return at most so many bans: those that end last.
         """
         wanted, most = _networks(request) if "networks" in request else None, request.get("most")
         if most is not None and (not isinstance(most, int) or most < 1):
@@ -105,7 +106,7 @@ class RequestHandlers:
         return Encoded(bans_report(found, self._side.known_bans.ledger, self._clock.wall()))
 
     async def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of ended bans. A thread reads and encodes it, because there may be thousands."""
+        """Return the list of ended bans. A thread reads and encodes it, because it may be long."""
         wanted, now = _networks(request) if "networks" in request else None, self._clock.wall()
         since, bans = since_from(request, now), self._store.bans
         return await asyncio.to_thread(lambda: encoded_rows(past_bans(bans, since, now, wanted)))
@@ -122,7 +123,7 @@ class RequestHandlers:
         }
 
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of friends. A thread encodes it, because there may be tens of thousands."""
+        """Return the list of friends, as parts that a thread encodes: there may be tens of thousands."""
         wanted = _networks(request) if "networks" in request else None
         return Encoded(await asyncio.to_thread(list, self._friend_requests.listed(wanted)))
 
@@ -134,7 +135,9 @@ class RequestHandlers:
             raise ControlError("the reason must be a text")
         force = request.get("force") is True
         problems = self._enforcer.ban(_networks(request), seconds, reason, force=force)
-        if force:  # the kernel's allow list may have the banned network, because this host needs it
+        # The kernel's allow list may contain the network, because this host needs it. Written again, it does
+        # not contain networks that are banned by force.
+        if force:
             self._enforcer.fill(NetworkList.ALLOW)
         return problems
 
@@ -145,7 +148,8 @@ class RequestHandlers:
             return number
         networks = _networks(request)
         result = await unban(self._enforcer, networks)
-        # If the command has allowed the networks before (``allowed``), their bans may have ended already.
+        # A command may add the networks to the allow list first, and then send this request with ``allowed``.
+        # Their bans may have ended by that, so the notification is sent even if none ends here.
         ended = len(result.problems) + len(result.not_banned) < len(networks)
         if ended or request.get("allowed") is True:
             names = [format_network(network) for network in networks]

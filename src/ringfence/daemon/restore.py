@@ -1,7 +1,7 @@
-"""Restore at boot, before the network is up: every ban that has time left is added to the kernel again.
+"""The restore at boot, before the network is up: bans that have not ended are added to the kernel again.
 
-The daemon starts later and takes these bans over. So a banned sender never gets an answer, however long the
-daemon takes to start.
+The daemon starts later and takes these bans over. So a banned sender gets no answer in between, however long
+the daemon takes to start.
 """
 
 from contextlib import ExitStack
@@ -17,9 +17,10 @@ from ringfence.store.database import Store
 
 
 def restore_bans(settings: Settings) -> str:
-    """Restore rules, lists and bans in the kernel, and return a summary. Raise RingfenceError if that fails.
+    """Restore rules, lists and bans in the kernel. Return a summary as text for people.
 
-    No test packet is sent, because the loopback interface may not be up yet.
+    Do nothing if ringfence is switched off, or after a trial without confirmation. No test packet is sent,
+    because the loopback interface may not be up yet. Raise RingfenceError if the restore fails.
     """
     with ExitStack() as stack:
         store = stack.enter_context(Store.open_or_memory(settings.store.path))

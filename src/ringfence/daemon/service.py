@@ -1,18 +1,20 @@
 """The daemon's process: ``ringfence run`` becomes ``python -m ringfence.daemon.service FILE LEVEL``.
 
-A third argument is the length of a trial in seconds.
+``FILE`` is the configuration, ``LEVEL`` the number of a log level. An optional third argument is the length
+of a trial in seconds.
 
 The command line's libraries take a quarter of a process's memory (15 of 54 MiB when measured), and the daemon
-needs none of them. So the command replaces itself with this module and keeps its process id. The daemon does
-not need rich and greenlet either, which structlog imports if they are installed: rich takes a tenth of the
-time until READY, and greenlet 1 MB of memory.
+needs none of them. So the command replaces itself with this module and keeps its process id.
+
+structlog imports rich and greenlet if they are installed. The daemon does without them: importing rich would
+take a tenth of the time until READY, and greenlet 1 MB of memory.
 """
 
 import signal
 import sys
 from pathlib import Path
 
-# Importing one of these then fails, as if it were not installed.
+# An import of one of these then fails as if it were not installed.
 for _name in ("rich", "greenlet"):
     sys.modules[_name] = None  # type: ignore[assignment]
 

@@ -74,7 +74,10 @@ class SourceManager:
         self._changed = asyncio.Event()
 
     def configure(self, wanted: Sequence[AsteriskSettings]) -> None:
-        """Replace the sources of the PBXs whose settings changed; :meth:`run` stops and starts them."""
+        """Replace the sources of the PBXs whose settings changed.
+
+        :meth:`run` then stops the old ones and starts the new ones.
+        """
         kept = {name: pbx for name, pbx in self._pbxs.items() if pbx.settings in wanted}
         self._pbxs = {pbx.name: kept.get(pbx.name) or self._sources_of(pbx) for pbx in wanted}
         self._changed.set()
@@ -99,14 +102,14 @@ class SourceManager:
 
     @property
     def active(self) -> "list[AmiSource | LogSource]":
-        """The sources that are active now, without the wire."""
+        """The sources of all PBXs that are active now, without the wire."""
         return [source for pbx in self._pbxs.values() for source in pbx.active]
 
     def readiness(self) -> list[SourceReadiness]:
-        """Return the readiness of each manager interface (AMI).
+        """Return for each manager interface (AMI) whether it is ready. The wait at the start needs this.
 
-        It has the time since which AMI delivers events (None if it does not), and whether the list of phones
-        (roster) has arrived.
+        ``since`` is the time since which it delivers events (monotonic seconds); None if it delivers none
+        now. ``roster_ready``: the list of this Asterisk's phones (roster) has arrived.
         """
         amis = [pbx.ami for pbx in self._pbxs.values() if pbx.ami is not None]
         return [
@@ -114,7 +117,7 @@ class SourceManager:
         ]
 
     def look(self) -> None:
-        """Judge the attempts that have waited long enough for another source, and check all sources."""
+        """Judge the attempts that have waited long enough for another source's report; check all sources."""
         sees_all = self._wire is not None and self._wire.sees_all
         self._pipeline.tick(wire=sees_all, listening=self._listening_since)
         sources = self.active
@@ -128,7 +131,7 @@ class SourceManager:
                 self._watchdog.on_log_alarms(str(source.id), counts)
 
     def coverage_gaps(self) -> list[str]:
-        """Return a line for each kind of attempt that the active sources of a PBX cannot report."""
+        """Return a line for each PBX and each kind of attempt that its present sources cannot report."""
         wire = self._wire is not None and self._wire.is_listening
         found = []
         for name, pbx in self._pbxs.items():
@@ -164,15 +167,16 @@ class SourceManager:
         return PbxSources(pbx, ami, logs)
 
     def _on_contact(self, contact: Contact) -> None:
-        """Handle the change of a phone's contact: first its failures, then its status as a friend."""
+        """Handle the change of a phone's contact: first for the detector, then for the list of friends."""
         self._pipeline.on_contact(contact, self._clock.mono())
         self._friends.on_contact(contact)
 
     def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
         """Judge events of AMI or a log, after the challenges that Asterisk sent before them.
 
-        These challenges are first read from the wire source. The order matters: a nonce proves an address
-        only if no other address has received it, and the challenges show which addresses received it.
+        So the wire source is read first. The order matters, because a challenge contains a nonce, and the
+        sender's answer repeats it. This proves the sender's address only if the nonce was sent to no other
+        address, and the challenges show to which addresses it was sent.
         """
         if self._wire is not None:
             self._wire.drain()

@@ -1,8 +1,8 @@
-"""Alarms for sources that have stopped, and for logs that are incomplete according to Asterisk.
+"""Alarms about sources that have stopped, and about logs with faults, such as missing lines.
 
-Attempts that only one source reports are missed while that source is down. A source that has not been
-listening for ``PATIENCE`` is reported as silent, with the reason, until it listens again. A log that has
-never existed causes no alarm.
+While a source is down, attempts that only this source reports are missed. A source that has not been
+listening for ``PATIENCE`` has an alarm, with the reason, until it listens again. A log causes no such alarm
+if it was missing at the daemon's start and has not appeared since.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,10 +14,10 @@ from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.state import Condition, State
 
 PATIENCE = 5.0
-"""Seconds that a source may take to start or to come back."""
+"""Seconds that a source may take to start, or to listen again, before there is an alarm."""
 
 DAY = 86_400.0
-"""Seconds that an alarm about a log lasts."""
+"""Seconds that an alarm about a fault of a log lasts."""
 
 
 class SourceWatchdog:
@@ -30,7 +30,11 @@ class SourceWatchdog:
         self._lost: dict[tuple[str, LogAlarm], int] = {}
 
     def check(self, conditions: Mapping[str, Condition], now: float) -> None:
-        """Activate or clear the alarm of each source by its condition at ``now`` (monotonic seconds)."""
+        """Activate or clear the alarm of each source, by its condition at ``now`` (monotonic seconds).
+
+        ``conditions`` has the condition of each source by its name. The alarm of a source that is no longer
+        there is cleared.
+        """
         for name, condition in conditions.items():
             if condition.state is State.LISTENING:
                 self._listened.add(name)
@@ -49,7 +53,10 @@ class SourceWatchdog:
         return condition.state is State.WAITING and name not in self._listened
 
     def on_log_alarms(self, name: str, counts: Iterable[tuple[LogAlarm, int]]) -> None:
-        """Activate an alarm for each fault of the log ``name`` whose count has grown since the last call."""
+        """Activate an alarm for each fault of the log ``name`` that has occurred again since the last call.
+
+        ``counts`` has each fault with the number of its occurrences so far.
+        """
         for fault, count in counts:
             if count > self._lost.get((name, fault), 0):
                 self._lost[name, fault] = count

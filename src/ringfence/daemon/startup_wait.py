@@ -10,11 +10,11 @@ from ringfence.daemon.reload import Reloader
 from ringfence.daemon.source_manager import SourceManager
 from ringfence.friends.registry import FriendRegistry
 
-LOOK_EVERY = 0.05
+LOOK_EVERY = 0.05  # seconds
 
 
 class StartupWait:
-    """Holds the decisions of rules until the registered phones are known."""
+    """Delays bans until the registered phones are known: before that, a rule could ban one of them."""
 
     def __init__(
         self,
@@ -32,11 +32,14 @@ class StartupWait:
         self._log = structlog.get_logger()
 
     def begin(self) -> None:
-        """Hold decisions from now on; :meth:`run` releases them."""
+        """Keep decisions to ban from now on; :meth:`run` carries them out."""
         self._effects.hold()
 
     async def run(self) -> None:
-        """Release the decisions when the phones are known; return when the limiter may also drop packets."""
+        """Carry the kept decisions out when the phones are known.
+
+        Return when the limiter may drop packets, too.
+        """
         startup, waits = self._friends.startup, True
         while waits or not startup.for_limiter:
             startup.update(self._sources.readiness(), self._clock.mono())

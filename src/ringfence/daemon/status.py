@@ -32,22 +32,24 @@ _ROWS = 500  # the number of bans in one part of the list, some 120 kB
 WITHOUT_WIRE = (
     "a sender that hides from Asterisk's own events is only listed, and so is a guesser at chan_sip"
 )
-"""The attempts that lead to no ban while outgoing challenges cannot be read."""
+"""Which attempts lead to no ban while outgoing challenges cannot be read, as text for people."""
 
 
 def bans_report(elements: Iterable[Element], ledger: Ledger, now: float) -> Iterator[bytes]:
-    """Return the kernel's bans as a JSON list in parts, one object for each ban, the newest first.
+    """Return the kernel's bans as a JSON list, one object for each ban, the newest first.
 
-    The key ``timeout`` is the time left in the kernel, in seconds from ``now``. ``ledger`` has the daemon's
-    records of the bans; without a record, the keys that the kernel does not report are null. ``expires`` and
-    ``timeout`` are null if another program added the element without an end. The list comes in parts, because
-    100,000 objects would take 150 MB. All elements are read before the first part is returned.
+    ``timeout`` in an object is the time left in the kernel (seconds). If ``ledger`` has no record of a ban,
+    the values that only a record has are null. If another program added the ban without an end, ``expires``
+    and ``timeout`` are null.
+
+    All elements are read at once. The text of the list comes in parts, because 100,000 objects would take
+    150 MB.
     """
     found = []
     for element in elements:
         record = ledger.get(key_of(element.network, element.scope))
         since = -record.since if record else 0.0
-        # The text is stored, because it has a tenth of the size of the network object.
+        # The network is kept as text, which takes a tenth of the memory of the network object.
         found.append(
             (
                 since,
@@ -78,7 +80,7 @@ def _bans_in_parts(found: Sequence[_Row], now: float) -> Iterator[bytes]:
 def _ban_row(row: _Row, now: float) -> str:
     """Encode one ban as JSON by hand, which is faster for 100,000 bans."""
     _, address, scope, timeout, packets, octets, record = row
-    # A ban may outlast the longest timeout of the kernel.
+    # A ban may be longer than the longest timeout of the kernel. Then the record has the later, true end.
     expires = max(now + timeout, record.expires if record else 0.0)
     since = f'"{rfc3339(record.since)}"' if record else "null"
     until = f'"{rfc3339(expires)}"' if isfinite(expires) else "null"
@@ -97,7 +99,7 @@ def _ban_row(row: _Row, now: float) -> str:
 
 @lru_cache(maxsize=64)
 def _quoted(text: str) -> str:
-    """Encode a text as JSON (cached, because the same few texts recur)."""
+    """Encode a text as JSON. The result is cached, because most bans have one of a few texts."""
     return _encoded(text)
 
 
@@ -109,10 +111,11 @@ def _encoded(text: str) -> str:
 class StatusData:
     """The data of a status report that the enforcer does not have, at ``now`` (monotonic seconds).
 
-    ``sources`` are all sources except ``wire``, which is None if the wire is not read. ``usage`` are the
-    counters of the firewall's rules. ``why`` is the reason for the choice of the firewall backend. ``unseen``
-    has a line for each kind of attempt that the present sources cannot report. ``rules`` are the rules of the
-    configuration, including those that are off. ``proxies`` are the SIP proxies of the configuration.
+    ``sources`` are all sources except the wire. ``wire`` is the wire source; None if it is not configured.
+    ``usage`` are the counters of the firewall's rules. ``why`` is the reason why the firewall backend was
+    chosen. ``unseen`` has a line for each kind of attempt that the present sources cannot report. ``rules``
+    are the rules of the configuration, including those that are off. ``proxies`` are the SIP proxies of the
+    configuration.
     """
 
     now: float
@@ -132,8 +135,8 @@ class StatusData:
 class Reloaded:
     """The result of reloading the configuration file ``where``.
 
-    ``refused`` are the errors in the file; if there are any, the old configuration stays in force. ``notes``
-    are remarks on the new configuration.
+    ``refused`` are the errors in the file. If there are any, the old configuration stays in force, and there
+    are no ``notes``. Notes are remarks on the new configuration.
     """
 
     where: str
@@ -144,8 +147,8 @@ class Reloaded:
 def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Alarm]:
     """Return an alarm for each decoy that is a real account.
 
-    A decoy is an account of a rule such as ``decoy``: one attempt on it causes a ban, so no phone may use it.
-    ``knew`` returns whether an account has ever authenticated.
+    A decoy is an account in the list of a rule such as ``decoy``. One attempt on it causes a ban, so no phone
+    may use it. ``knew`` returns whether an account is real: whether it has ever authenticated.
     """
     named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}
     text = (
@@ -159,7 +162,7 @@ def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Ala
 
 
 def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
-    """Return the status as JSON values."""
+    """Return the status that ``ringfence status`` shows, as values that JSON can represent."""
     counts = [source.counts for source in seen.sources]
     detector = seen.detector
     return {
@@ -201,10 +204,10 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
 
 
 def _source(source: "AmiSource | LogSource") -> dict[str, object]:
-    """Return the state of a source.
+    """Return the state of a source other than the wire.
 
-    For a log, ``standing_by`` is whether its SECURITY lines are skipped, because AMI delivers their events.
-    ``skipped`` is the number of skipped lines.
+    Logs have two more values. ``standing_by``: the log's SECURITY lines are skipped now, because AMI delivers
+    the same events. ``skipped`` is the number of skipped lines.
     """
     counts = source.counts
     standby = {}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class StatusCollector:
     """Collects the state of all parts.
 
-    ``wire`` is None if the wire is not read, ``metrics`` if no metrics are served. It has eight parameters
-    because each part of the daemon knows its own state.
+    ``wire`` and ``metrics`` are None if they are not configured. There are eight parameters because each part
+    of the daemon knows its own state.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class StatusCollector:
         self._metrics = metrics
 
     def collect(self, counters: Counters) -> StatusData:
-        """Return the present state; ``counters`` are those of the firewall's rules."""
+        """Update the alarms, and return the present state. ``counters`` are those of the firewall's rules."""
         side = self._side
         self.update_alarms()
         return StatusData(
@@ -64,13 +64,13 @@ class StatusCollector:
         )
 
     def update_alarms(self) -> None:
-        """Activate the alarms that follow from the present state of all parts, and clear those that are over.
+        """Activate the alarms that follow from the present state of all parts.
 
-        An alarm is over if it no longer follows from the state, or if the time that it lasts has ended.
+        Clear those that no longer follow from it, and all alarms whose time has ended.
         """
         alarms = self._side.alarms
         alarms.expire()
-        if not self._connections.error:  # known since the start: an alarm of an earlier run is over
+        if not self._connections.error:  # an earlier run of the daemon may have activated this alarm
             alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")
         alarms.hold(
             [

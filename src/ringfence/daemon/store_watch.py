@@ -27,5 +27,5 @@ class StoreWatch:
         return [Alarm(code, "", text) for code, text in texts.items() if text]
 
     def purge(self) -> None:
-        """Queue the removal of old rows from all tables."""
+        """Queue the removal of old rows from the database."""
         self._store.best_effort.write(partial(self._store.purge, self._clock.wall()))

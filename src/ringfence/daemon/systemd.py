@@ -1,7 +1,7 @@
 """Notifications to systemd: sd_notify(3) and the watchdog, without a library.
 
-The protocol is one datagram of ``NAME=value`` lines to the socket in ``NOTIFY_SOCKET``. If that is not set
-(in a shell or a container), nothing is sent.
+A notification is one datagram with lines ``NAME=value``, sent to the socket that the environment variable
+``NOTIFY_SOCKET`` names. If the variable is not set (in a shell or a container), nothing is sent.
 """
 
 import os
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Send one state such as ``READY=1``; raise OSError if the socket is set and sending fails."""
+    """Send one state such as ``READY=1``. Raise OSError if sending fails."""
     _send(state, environ)
 
 
@@ -26,22 +26,22 @@ def _send(state: str, environ: Mapping[str, str], flags: int = 0) -> None:
 
 
 def stopping(environ: Mapping[str, str] = os.environ) -> None:
-    """Report that the daemon stops; errors are ignored."""
+    """Report that the daemon is stopping; errors are ignored."""
     with suppress(OSError):
         _send("STOPPING=1", environ, socket.MSG_DONTWAIT)
 
 
 def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
-    """Report that the daemon is alive, without waiting.
+    """Report that the daemon is alive, without waiting. Errors are ignored.
 
-    If the socket's buffer is full, it has enough reports.
+    Sending fails if the socket's buffer is full, but then enough of these reports are in it.
     """
     with suppress(OSError):
         _send("WATCHDOG=1", environ, socket.MSG_DONTWAIT)
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Return the seconds between two calls of :func:`feed_watchdog`: half of the time that systemd allows.
+    """Return how many seconds to wait between calls of :func:`feed_watchdog`: half of what systemd allows.
 
     Return None if systemd has set no watchdog for this process.
     """

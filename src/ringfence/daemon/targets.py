@@ -1,6 +1,6 @@
-"""The parameters of the sources, from the configuration.
+"""The parameters of the sources (addresses, logins, paths of logs), from the configuration.
 
-The daemon and ``ringfence check`` both use them, so that they connect in the same way.
+The daemon and ``ringfence check`` both use this module, so that both connect in the same way.
 """
 
 import ssl
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def target_of(pbx: AsteriskSettings) -> AmiTarget:
-    """Return the address and the login of the manager interface of ``pbx``.
+    """Return the address of the manager interface (AMI) of ``pbx``, with the login and the TLS settings.
 
     Raise SourceError if the configuration was loaded without its secrets.
     """
@@ -35,7 +35,7 @@ def target_of(pbx: AsteriskSettings) -> AmiTarget:
 
 
 def logs_of(pbx: AsteriskSettings) -> LogPlan:
-    """Return which logs of ``pbx`` are read, their time zone, and the administrator's patterns of lines."""
+    """Return which logs of ``pbx`` are read, their time zone, and the administrator's own line patterns."""
     logs = pbx.logs
     return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, tuple(_customs(logs.custom)))
 

@@ -1,7 +1,8 @@
-"""TCP floods of the SIP ports: seconds in which a subject exceeded the kernel's limit of packets.
+"""TCP floods of the SIP ports: seconds in which a subject sent more TCP packets than the limiter allows.
 
-They are counted separately from UDP floods. Datagrams are easily forged, and seconds with forged datagrams
-must not count against a sender with a TCP connection.
+They are counted separately from UDP floods, because the source addresses of UDP packets are easily forged. An
+attacker could send such packets with the address of a sender that has a TCP connection. They must not count
+against this sender.
 """
 
 from collections import OrderedDict, deque
@@ -13,19 +14,19 @@ _MOST = 4_096
 
 
 class TcpFloods:
-    """The latest seconds over the limit, of at most 4,096 subjects.
+    """Remembers the latest seconds over the limit, for at most 4,096 subjects.
 
-    The subject whose latest second is oldest is discarded first.
+    If there are more, the subject that has been within the limit for the longest time is discarded.
     """
 
     def __init__(self) -> None:
         self._seconds: OrderedDict[Network, deque[tuple[float, Attempt]]] = OrderedDict()
 
     def add(self, subject: Network, attempt: Attempt, rule: Rule, now: float) -> tuple[Attempt, ...]:
-        """Record one second over the limit of ``subject``, at ``now`` (monotonic), as ``attempt``.
+        """Record that ``subject`` was over the limit for one second at ``now`` (monotonic), as ``attempt``.
 
-        If ``rule`` now has enough attempts of ``subject`` within its window, return and forget them;
-        otherwise return ().
+        If the subject now has enough attempts for a ban by ``rule``, return and forget them. Otherwise return
+        ().
         """
         seconds = self._seconds.setdefault(subject, deque())
         self._seconds.move_to_end(subject)

@@ -1,6 +1,7 @@
-"""What happened over time, as JSON: attempts, bans, unbans, and the seconds in which the daemon ran.
+"""The history of a period, as JSON: the numbers of attempts, bans and unbans over time.
 
-A *slot* is a minute, an hour or a day, with the counts of that time (``store/timeline.py``).
+A *slot* is a minute, an hour or a day, with the counts of that time (``store/timeline.py``). ``watched`` is
+the number of seconds of it in which the daemon ran.
 
 The keys are an interface for scripts: keys may be added, but not changed or removed.
 """
@@ -23,10 +24,10 @@ An attempt counts as proven in the minute of its proof. This may be later than t
 def read_history(
     timeline: Timeline, seconds: float, now: float, newest: Slot | None = None
 ) -> dict[str, Any]:
-    """Return what happened in the ``seconds`` before ``now``.
+    """Return the totals and the slots of the ``seconds`` before ``now`` (seconds since the epoch).
 
-    The counts are by the shortest slots that the database keeps for so long. ``newest`` has the counts that
-    are not recorded yet; None if all are. Raise StoreError if the database cannot be read.
+    The slots are the shortest ones that the database keeps for so long. ``newest`` has counts that are not in
+    the database yet; None if all are. Raise StoreError if the database cannot be read.
     """
     length = slot_length(seconds)
     since = int((now - seconds) // length) * length
@@ -57,7 +58,7 @@ def _sum(slots: Iterable[Slot], start: int) -> Slot:
 
 
 def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Return counts as nested objects: attempts by kind, bans by rule, unbans, and unconfirmed attempts."""
+    """Return nested objects, made from counts with names such as ``attempts.guess.proven``."""
     bans = {name.partition(".")[2]: number for name, number in counts.items() if name.startswith(f"{BANS}.")}
     return {
         ATTEMPTS: {

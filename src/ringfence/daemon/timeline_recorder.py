@@ -21,26 +21,23 @@ from ringfence.store.timeline import DAY, MINUTE, Slot
 OTHER_RULE = "other"
 """The name under which a new ban is counted if this version of ringfence does not have its rule.
 
-An earlier version may have made a ban by such a rule. If an unban splits that ban, the new bans of its parts
-inherit the rule.
+This happens if an earlier version banned a network by such a rule, and now a part of the network is unbanned:
+the other parts get new bans by the same rule.
 """
 BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
 """The names under which new bans are counted, besides ``OTHER_RULE``.
 
-They are those of the rules, and the origin of administrators' bans.
+These are the names of the rules, and one name for the bans by administrators.
 """
 
 
 def counted_rule(rule: str) -> str:
-    """Return the name under which the bans of a rule or origin are counted."""
+    """Return the name under which the bans of ``rule`` are counted."""
     return rule if rule in BANNED_BY else OTHER_RULE
 
 
 class TimelineRecorder:
-    """Records how much the counters of the detector and the enforcer have grown since the last record.
-
-    It only reads these counters.
-    """
+    """Records how much the counters of the detector and the enforcer have grown since the last record."""
 
     def __init__(self, detector: Detector, enforcer: Enforcer, store: Store, clock: Clock) -> None:
         self._detector = detector
@@ -61,7 +58,7 @@ class TimelineRecorder:
             self.record()
 
     def record(self) -> None:
-        """Add to the database what is not recorded yet."""
+        """Queue the counts since the last record, to be added to the database."""
         new = self.unrecorded()
         self._records += 1
         self._recorded.update(new.counts)
@@ -69,7 +66,10 @@ class TimelineRecorder:
         self._store.best_effort.write(partial(self._store.timeline.add, new.start, new.watched, new.counts))
 
     def unrecorded(self) -> Slot:
-        """Return the counts since the last record, as one slot: the minute in the middle of this time."""
+        """Return the counts since the last record as one slot.
+
+        All of them count for one minute: the one in the middle of the time since the last record.
+        """
         watched = max(0.0, self._clock.mono() - self._until)
         gained = self._counts()
         gained.subtract(self._recorded)
@@ -77,12 +77,15 @@ class TimelineRecorder:
         return Slot(start, watched, {name: number for name, number in gained.items() if number})
 
     async def answer(self, request: Mapping[str, Any]) -> Encoded:
-        """Handle ``{"do": "history", "seconds": 86400}``. A thread reads the database and encodes."""
+        """Handle the request ``{"do": "history", "seconds": 86400}``.
+
+        A thread reads the database and encodes the answer.
+        """
         seconds = period_from(request, DAY)
         while True:
             before = self._records
             encoded = await asyncio.to_thread(self._encoded, seconds, self.unrecorded())
-            if before == self._records:  # else these counts were recorded meanwhile, and may be there twice
+            if before == self._records:  # else they were recorded meanwhile, and may be in the answer twice
                 return encoded
 
     def _encoded(self, seconds: float, new: Slot) -> Encoded:
@@ -90,7 +93,7 @@ class TimelineRecorder:
         return Encoded((json.dumps(found).encode(),))
 
     def _counts(self) -> Counter[str]:
-        """Return the present counters by their names in the database."""
+        """Return the present values of the counters, by their names in the database."""
         counts, bans = self._detector.counts, self._enforcer.bans.counts
         found = Counter({UNBANS: bans.unbanned, UNCONFIRMED: counts.unconfirmed})
         for kind, by_proof in counts.by_kind.items():

@@ -1,8 +1,10 @@
 """The accounts and addresses with the most attempts, and the data of ``ringfence top``.
 
-IPv6 addresses are counted by /64, as the rules count them. Attempts are counted in memory and added to the
-database every few minutes. If there are more than ``MOST`` names in memory, the half with the fewest attempts
-is dropped, because only names with many attempts are shown.
+An account or address is called a *name* here. IPv6 addresses are counted by /64, as the rules count them.
+
+Attempts are counted in memory and added to the database every few minutes. If there are more than ``MOST``
+accounts or addresses in memory, the half with the fewest attempts is dropped, because only those with many
+attempts are shown.
 """
 
 import asyncio
@@ -25,10 +27,10 @@ from ringfence.store.tops import HOUR, KEEP_HOURS, TopTable
 
 LISTS = ("accounts", "addresses")
 MOST = 4_096
-MOST_SAVED = 200
-MOST_LISTED = 200
-MOST_BANS = 200
-MOST_ATTEMPTS = 50
+MOST_SAVED = 200  # names of each list that are saved at once
+MOST_LISTED = 200  # names in an answer
+MOST_BANS = 200  # bans in an answer
+MOST_ATTEMPTS = 50  # attempts in an answer, and alarms
 MINUTES = 60
 MAX_NAME = 48  # bytes of an account
 _WAIT = 1.0  # seconds
@@ -46,7 +48,7 @@ class TopCounts:
         self._wall = wall
         self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in LISTS}
         self._hour = 0
-        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # a minute, and its number of attempts
+        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # minutes with their attempts
 
     def on_judgement(self, judgement: Judgement) -> None:
         """Count an attempt; ignore forged reports, and proofs of earlier attempts."""
@@ -81,7 +83,10 @@ class TopCounts:
         return [counts.get(minute, 0) for minute in range(now - MINUTES + 1, now + 1)]
 
     def save(self) -> list[object]:
-        """Queue the counts for the database, and count from zero again; return what the queue returned."""
+        """Queue the counts for the database, and count from zero again.
+
+        Return what the queue returns for each write: a Future in the daemon.
+        """
         queued = [
             self._best_effort.write(
                 partial(self._table.add, kind, self._hour, counts.most_common(MOST_SAVED))
@@ -93,17 +98,17 @@ class TopCounts:
         return queued
 
     async def save_and_wait(self) -> None:
-        """Save the counts, and wait for the disk for at most a second."""
+        """Save the counts, and wait until they are in the database, for at most a second."""
         waiting = [asyncio.wrap_future(one) for one in self.save() if isinstance(one, Future)]
         if waiting:
             await asyncio.wait(waiting, timeout=_WAIT)
 
 
 def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
-    """Return the rows of a list from the database alone, for commands without a daemon.
+    """Return the names with the most attempts from the database alone, for commands if no daemon runs.
 
-    ``kind`` is ``accounts`` or ``addresses``. Only a daemon knows the friends and the bans, so the keys
-    ``known`` and ``banned`` are false.
+    ``kind`` is ``accounts`` or ``addresses``. Attempts since ``since`` (seconds since the epoch) count. Only
+    a daemon knows the friends and the bans, so ``known`` and ``banned`` are false.
     """
     return [
         {
@@ -129,7 +134,11 @@ class TopRequests:
         return {"top": self._overview, "tops": self._list}
 
     async def _list(self, request: Mapping[str, Any]) -> object:
-        """Return the accounts or addresses with the most attempts of the last ``seconds``."""
+        """Return the accounts or addresses with the most attempts in the last ``seconds``.
+
+        ``known``: the account works here, or a friend has the address. Raise ControlError if the request is
+        invalid.
+        """
         kind, seconds = request.get("kind"), period_from(request, 86_400.0)
         if kind not in LISTS:
             raise ControlError(f"the lists are: {', '.join(LISTS)}")
@@ -160,7 +169,7 @@ class TopRequests:
         return any(self._side.known_bans.ledger.covering(network, scope, now) for scope in Scope)
 
     def _overview(self, _: Mapping[str, Any]) -> object:
-        """Return the data of the live display. Nothing is read from the kernel or from the disk."""
+        """Return the data of the live display (``ringfence top``), from memory alone."""
         side, now = self._side, self._side.clock.wall()
         latest = side.known_bans.ledger.latest(MOST_BANS)
         return {

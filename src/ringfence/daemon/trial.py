@@ -1,11 +1,14 @@
-"""A trial: every rule is removed again, unless an administrator confirms it in time.
+"""A trial: all rules and bans are removed again, unless an administrator confirms the trial in time.
 
-It is for administrators who try a firewall remotely and could lock themselves out. The trial is stored in the
-database, so a daemon that restarts continues it. Normally the daemon itself ends the trial.
-:func:`start_standby` starts a separate process that outlives the daemon. If the daemon has not ended the
-trial (because it was killed, for example), that process ends it ``GRACE`` seconds later.
+It is for administrators who try a firewall remotely and could lock themselves out. The trial is recorded in
+the database, so a daemon that restarts continues it.
 
-The end of a trial does the same as ``ringfence off``: enforcement stays off until ``ringfence on``.
+Normally the daemon itself ends the trial. If it does not (because it was killed, for example), the standby
+process ends the trial ``GRACE`` seconds later. :func:`start_standby` starts this separate process, which goes
+on if the daemon ends.
+
+The end of an unconfirmed trial does the same as ``ringfence off``: enforcement stays off until ``ringfence
+on``. The command of the standby process is:
 
     python -m ringfence.daemon.trial FILE UNTIL
 """
@@ -22,17 +25,17 @@ from ringfence.store.rows import LAST
 from ringfence.store.state import SavedState
 
 GRACE = 3.0
-"""Seconds that the standby process waits after the end, so that the daemon acts first."""
+"""Seconds that the standby process waits after the end of the trial, so that the daemon acts first."""
 _FACT = "trial"
 
 
 def begin(state: SavedState, until: float) -> None:
-    """Record that the trial ends at ``until`` (wall clock) unless it is confirmed."""
+    """Record a trial that ends at ``until`` (wall-clock seconds) unless it is confirmed before."""
     state.set_fact(_FACT, repr(until))
 
 
 def until(state: SavedState) -> float | None:
-    """Return the end of the trial; None if there is no trial or the record is unreadable."""
+    """Return the end of the trial (wall-clock seconds); None without a trial, or if its record is invalid."""
     value = state.fact(_FACT)
     try:
         end = float(value) if value is not None else None
@@ -50,7 +53,10 @@ def confirm(state: SavedState) -> bool:
 
 
 def start_standby(config: Path, end: float) -> None:
-    """Start the process that ends the trial of this configuration if the daemon does not."""
+    """Start the standby process, which ends the trial if the daemon does not.
+
+    ``config`` is the configuration file, ``end`` the end of the trial (wall-clock seconds).
+    """
     ourselves = [sys.executable, "-P", "-m", "ringfence.daemon.trial", str(config), repr(end)]
     # --fork: it is a child of init at once, so it does not become a zombie of this process.
     command = ["setsid", "--fork", *ourselves]
@@ -58,9 +64,9 @@ def start_standby(config: Path, end: float) -> None:
 
 
 def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Wait until the trial ends, and then remove everything; return the exit code.
+    """Run the standby process: wait until the trial ends, and then remove everything. Return the exit code.
 
-    Do nothing if the trial was confirmed or has ended, or if another one was begun.
+    Do nothing if the trial was confirmed, if the daemon has ended it, or if another trial has begun.
     """
     from ringfence.config.loader import load_what_is_right  # noqa: PLC0415 - loaded when the time has come
 
@@ -81,14 +87,14 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
 
 
 def remove_everything(socket: Path, state: SavedState) -> None:
-    """Do what ``ringfence off`` does: through the daemon, or without it if none answers."""
+    """Do what ``ringfence off`` does: through the daemon, or without it if the daemon cannot do it."""
     from ringfence import control  # noqa: PLC0415 - loaded when the time has come
     from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - loaded when the time has come
 
     try:
         control.ask(socket, "off")
     except (DaemonUnreachableError, ControlError):
-        # Recorded first, so that a daemon that does not answer does not put the rules in place again.
+        # This is recorded first. Otherwise a daemon that hangs now would put the rules in place again later.
         state.set_switched_off(True)
         flush_everything()
 

@@ -1,4 +1,4 @@
-"""The trial in the running daemon. It ends at its time, and when the daemon stops."""
+"""The trial in the running daemon. An unconfirmed trial ends at its time, or when the daemon stops."""
 
 import structlog
 
@@ -24,12 +24,12 @@ class TrialWatch:
 
     @property
     def until(self) -> float | None:
-        """The end of the trial (wall clock), None without a trial."""
+        """The end of the trial (wall-clock seconds); None without a trial."""
         return self._store.best_effort.read(lambda: trial.until(self._store.state), None)
 
     @property
     def running(self) -> list[Alarm]:
-        """The alarm about the trial, if there is one."""
+        """The alarm about the trial that is running; [] without a trial."""
         end = self.until
         if end is None:
             return []
@@ -43,7 +43,7 @@ class TrialWatch:
             self.end()
 
     def end(self) -> None:
-        """Remove all rules and bans if there is an unconfirmed trial."""
+        """Remove all rules and bans if there is an unconfirmed trial. A failure activates an alarm."""
         if self.until is None:
             return
         self._log.warning("trial.ended", fix="ringfence on")

@@ -1,8 +1,9 @@
-"""The requests that the user of the live page may send. All its other requests are refused.
+"""The requests that the live page may send. The daemon refuses its other requests.
 
-The live page is a process that browsers reach. Its user may use the control socket, because it is in the
-daemon's group. If somebody takes the process over, this limits what they can do: they cannot switch ringfence
-off, end all bans at once, use ``--force``, make friends, or send requests about thousands of networks.
+The live page is a web server, a process of its own with the user ``ringfence-web``. This user is in the
+daemon's group, so it may use the control socket. If an attacker takes the process over, this module limits
+what it can do: it cannot switch ringfence off, end all bans at once, use ``--force``, make friends, or send
+requests about thousands of networks.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from ringfence import control
 from ringfence.errors import ControlError
 
 WEB_USER = "ringfence-web"
-"""The user of ``ringfence-web.service``."""
+"""The user of the live page's systemd unit, ``ringfence-web.service``."""
 MOST_TEXT = 400  # characters of an argument
 
 _ARGUMENTS: Mapping[str, frozenset[str]] = {
@@ -40,13 +41,16 @@ _ARGUMENTS: Mapping[str, frozenset[str]] = {
     "why": frozenset({"network"}),
     "why_account": frozenset({"account"}),
 }
-"""The arguments of each request that the live page sends."""
+"""The requests that the live page may send, each with the arguments that it may have."""
 _ONE = frozenset({"networks", "what", "numbers"})
-"""The arguments that are lists, and have one element in the requests of the live page."""
+"""Arguments that are lists. The live page may send only lists with one element."""
 
 
 def web_refusal(do: str, request: Mapping[str, Any]) -> str | None:
-    """Return why the live page may not send a request; None if it may."""
+    """Return why the live page may not send the request ``do``; None if it may.
+
+    ``request`` has the arguments.
+    """
     if do not in _ARGUMENTS:
         return f"the live page may not send the request {do}; use the command line"
     for name, value in request.items():
@@ -63,7 +67,7 @@ def web_refusal(do: str, request: Mapping[str, Any]) -> str | None:
 class WebLimit:
     """Handlers of requests that refuse what the user of the live page may not send.
 
-    ``handlers`` are the handlers for all users.
+    They pass all other requests to ``handlers``. The requests of other users are not limited.
     """
 
     def __init__(self, handlers: Mapping[str, control.Handler]) -> None:
@@ -71,7 +75,7 @@ class WebLimit:
         self._is_web: dict[int, bool] = {}
 
     def handlers(self) -> Mapping[str, control.Handler]:
-        """Return the limited handler of each request."""
+        """Return a limited handler for each request."""
         return {do: self._limited(do, handler) for do, handler in self._handlers.items()}
 
     def _limited(self, do: str, handler: control.Handler) -> control.Handler:
@@ -88,7 +92,7 @@ class WebLimit:
         user = control.USER.get()
         if not user:  # root
             return False
-        if user not in self._is_web:  # looked up in a thread: the name may come from a server
+        if user not in self._is_web:  # looked up in a thread, because names may be on a slow server (LDAP)
             self._is_web[user] = await asyncio.to_thread(_is_web_user, user)
         return self._is_web[user]
 

@@ -1,7 +1,8 @@
 """The weekly report by mail. It is made each Monday, and passed to each channel that sends mail.
 
-It covers the last seven days, and is made from the same answers as ``ringfence report``. The time of a
-channel's last report is recorded when the report was delivered, or dropped after several failures.
+The report covers the last seven days. It is made from the same answers of the daemon as the output of
+``ringfence report``. When a report was delivered by a channel, or dropped after several failures, the time is
+recorded as that of the channel's last report.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from ringfence.store.database import Store
 
 LOOK_EVERY = 5.0
 RETRY_AFTER = 3_600.0
-"""Seconds after which a report that could not be made is tried again."""
+"""Seconds to wait before making a report is tried again after a failure."""
 
 Document = dict[str, Any]
 
@@ -38,8 +39,8 @@ Document = dict[str, Any]
 class ReportCollector:
     """Makes the report of the last seven days.
 
-    It is made from the answers of ``handlers``: the handlers of the requests that commands send.
-    ``databases`` returns the paths of the databases of ``[geo]``.
+    It is made from the answers of ``handlers``, which also handle the requests of commands. ``databases``
+    returns the paths of the databases in ``[geo]`` of the configuration.
     """
 
     def __init__(
@@ -53,7 +54,10 @@ class ReportCollector:
         self._databases = databases
 
     async def collect(self) -> Document:
-        """Return the report; raise RingfenceError. Threads read the database and compute the report."""
+        """Return the report; raise RingfenceError if its data cannot be read.
+
+        Threads read the database and compute the report, so that it delays no ban.
+        """
         addresses = await self._answer("tops", kind="addresses", seconds=WEEK)
         accounts = await self._answer("tops", kind="accounts", seconds=WEEK)
         history = await self._answer("history", seconds=WEEK)
@@ -97,12 +101,15 @@ class ReportCollector:
 
 
 def _shortened(row: Document) -> Document:
-    """Return an alarm with its texts shortened as in other messages, because an account may have 64 KB."""
+    """Return an alarm with shortened texts, as in other notifications: an account in it may have 64 KB."""
     return row | {key: shown(row[key], MAX_TEXT) for key in ("subject", "text")}
 
 
 class WeeklyReports:
-    """Makes the report (by ``collect``) when it is due for a channel, and passes it to the notifier."""
+    """Makes the report when it is due for a channel, and passes it to the notifier.
+
+    ``collect`` returns the report.
+    """
 
     def __init__(
         self,
@@ -120,13 +127,16 @@ class WeeklyReports:
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        """Look regularly whether a report is due, until cancelled."""
+        """Check every few seconds whether a report is due, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             await self.look()
 
     async def look(self) -> None:
-        """Make the report and pass it on, if it is due for a channel."""
+        """If a report is due for a channel, make it and pass it on.
+
+        If it cannot be made, the next try is ``RETRY_AFTER`` later.
+        """
         names, now = self._notifier.report_channels, self._clock.wall()
         self._follow(names, now)
         due = [
@@ -139,7 +149,10 @@ class WeeklyReports:
                 self._notifier.on_report(name, report, partial(self._ended, name))
 
     async def _require_writes(self) -> None:
-        """Raise StoreError if the database takes no writes: then each restart would send the report again."""
+        """Raise StoreError if the database takes no writes.
+
+        The time of the report could then not be recorded, and each restart would send the report again.
+        """
         written = self._save()
         if isinstance(written, Future):
             await asyncio.wrap_future(written)
@@ -147,7 +160,7 @@ class WeeklyReports:
             raise StoreError("the time of a report cannot be recorded, so no report is sent")
 
     async def _collected(self) -> Document | None:
-        """Return the report; None if it cannot be made now, which is logged."""
+        """Return the report. If it cannot be made now, log the error and return None."""
         try:
             await self._require_writes()
             return await self._collect()
@@ -161,9 +174,9 @@ class WeeklyReports:
         return None
 
     def _follow(self, names: Sequence[str], now: float) -> None:
-        """Begin a schedule for each new channel, and forget the schedules of removed ones.
+        """Begin a schedule for each new channel in ``names``, and forget the schedules of removed channels.
 
-        The first report of a new channel is due at the next time for reports: Monday, 06:00.
+        The first report of a new channel is due at the next Monday, 06:00.
         """
         if self._schedules.keys() != set(names):
             self._schedules = {name: self._schedules.get(name) or WeeklySchedule(now) for name in names}

@@ -1,4 +1,4 @@
-"""The wire source in a running daemon: it reads the SIP challenges that leave this host or its containers."""
+"""The wire source in a running daemon: it reads the SIP challenges that this host or its containers send."""
 
 import asyncio
 
@@ -30,14 +30,14 @@ class WireReader:
 
     async def run(self) -> None:
         """Read challenges, and follow the networks of containers, until cancelled."""
-        # This shows the detector that the wire is read. AMI's first event may precede the first challenge.
+        # Shows the detector that the wire is read, because AMI's first event may come before any challenge.
         self._pipeline.on_challenges((), self._clock.mono())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.source.run(), name="wire")
             group.create_task(follow_containers(self.set_containers, self._failed))
 
     def drain(self) -> None:
-        """Read the packets that have arrived, so that they count before later events of another source."""
+        """Read the packets that have arrived, so that they count before the next events of other sources."""
         self.source.drain()
 
     @property
@@ -47,12 +47,16 @@ class WireReader:
 
     @property
     def is_listening(self) -> bool:
-        """Whether challenges are read now."""
+        """Whether the wire source reads challenges now."""
         return self.condition.state is State.LISTENING
 
     @property
     def sees_all(self) -> bool:
-        """Whether the wire reads every challenge over UDP now."""
+        """Whether the wire source reads every challenge over UDP now.
+
+        This needs a wire source that is listening, a firewall with the rules for it that guards both IP
+        versions, and the list of the containers' networks.
+        """
         opened = self._enforcer.opened
         return (
             self.is_listening
@@ -64,7 +68,7 @@ class WireReader:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarms about the wire, and about the networks of containers."""
+        """The alarms about the wire source, and about the networks of containers."""
         found = [Alarm(AlarmCode.HOST_UNREADABLE, "containers", self._error)] if self._error else []
         opened = self._enforcer.opened
         if opened is not None and opened.wire:
@@ -76,7 +80,7 @@ class WireReader:
         return found
 
     def set_containers(self, networks: frozenset[Network]) -> None:
-        """Set the networks of containers."""
+        """Use ``networks`` as the networks of containers from now on."""
         self._error = ""
         if networks != frozenset(self.source.containers):
             self.source.set_containers(networks)
