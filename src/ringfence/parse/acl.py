@@ -1,10 +1,9 @@
 """NOTICE lines of ``main/acl.c``: ``%sRejecting '%s' due to a failure to pass ACL '%s'``.
 
 The words before ``Rejecting`` name the part of Asterisk that checked the address against the ACL. Except for
-HTTP, another line of the same log reports the same attempt. So the event gets an ACL name that the detector
-does not count: ``acl:`` and the name of the list. chan_iax2 tries the list of every user, so its line does
-not always mean a refusal. ``SIP Contact ACL`` prints the address of the Contact header, which is the sender's
-text.
+HTTP, another line of the same log reports the same attempt, so counting this line too would count the attempt
+twice. So the event gets an ACL name that the detector does not count: ``acl:`` and the name of the list.
+chan_iax2 checks the address against the list of every user, so its line does not always mean a refusal.
 """
 
 import re
@@ -27,7 +26,11 @@ _SERVICES = {
 
 
 def parse(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a message that Asterisk's acl.c logged. A ``SIP Contact ACL`` gives no event."""
+    """Parse a message that Asterisk's acl.c logged.
+
+    A message of ``SIP Contact ACL`` gives no event, because it prints the address of the Contact header,
+    which the sender wrote.
+    """
     found = _REJECTING.match(text)
     if found is None:
         return Reason.NOT_EVIDENCE

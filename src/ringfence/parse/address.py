@@ -44,9 +44,11 @@ def parse_source(
 ) -> Endpoint | None:
     """Parse ``192.0.2.1``, ``192.0.2.1:5060``, ``2001:db8::1`` or ``[2001:db8::1]:5060``; None for any other.
 
-    Some releases of res_pjsip_session write brackets around IPv4 too: ``[192.0.2.1]:5060``. ``has_port`` is
-    for messages that print ``%s:%d``: the text after the last colon is the port, also after an IPv6 address
-    without brackets. A missing port becomes 0. A host name gives None, because nothing is resolved.
+    Some releases of res_pjsip_session write brackets around IPv4 too: ``[192.0.2.1]:5060``. A missing port
+    becomes 0. A host name gives None, because nothing is resolved.
+
+    ``has_port`` is for messages that always print a port (``%s:%d``), also after an IPv6 address without
+    brackets. Then the text after the last colon is the port, and a missing port gives None.
     """
     return _parse_source(text, transport, has_port) if len(text) <= _LONGEST else None
 

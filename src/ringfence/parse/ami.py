@@ -17,9 +17,9 @@ packets fit into it. :mod:`ringfence.parse.ami_http` handles such packets. Over 
 hold CR LF.
 
 Replies to ringfence's own actions carry a ``token`` that no SIP sender can know, so they are trusted at any
-position. A few events about phones are returned although no action requested them. They are of the class
-``system``. An event of that class within a security event is one of its fragments, as above. ``AuthDetail``
-holds passwords, so it is dropped as soon as its first line is known.
+position. A few events about phones, of the class ``system``, are returned although no action requested them.
+Between the head and the tail of a security event, such an event may be forged, so it counts as a fragment.
+``AuthDetail`` holds passwords, so it is never parsed.
 
 Limits and their reasons: 256 bytes of account hold at most 21 empty lines (12 bytes each, percent-encoded),
 so 64 fragments are more than can occur. A packet that is too long is skipped and counted. Nothing here raises
@@ -94,7 +94,7 @@ class AmiDecoder:
         self._packets = PacketSplitter()
         self._fragments: list[bytes] = []
         self._fragments_size = 0
-        # An event of Service SIP, and the packets that came after it.
+        # An event whose true tail may still come (see the module's head), and the packets that came after it.
         self._held: list[bytes] = []
         self._held_size = 0
 
@@ -132,8 +132,8 @@ class AmiDecoder:
     def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
         """Count skipped bytes of a packet that is too long.
 
-        At the first of them, drop a security event whose tail is missing, because this packet could be its
-        rest. If the packet begins an event of service AMI, mark that.
+        At its first bytes, drop an unfinished security event, because this packet may contain its tail. If
+        this packet begins an event of service AMI, mark that.
         """
         self.counts.dropped_bytes += skipped.size
         if skipped.head:
@@ -147,7 +147,7 @@ class AmiDecoder:
         self.http.active = True
 
     def _drop_fragments(self) -> None:
-        """Drop a security event whose end does not come."""
+        """Count one unreadable packet, and drop the unfinished security event, if there is one."""
         self.counts.dropped_bytes += self._fragments_size
         self.counts.garbled += 1
         self._fragments.clear()
@@ -184,7 +184,7 @@ class AmiDecoder:
             self._other(packet, items)
 
     def _fragment(self, packet: bytes, now: float, items: _Items) -> None:
-        """Add a packet to a security event without a tail; finish the event if the packet has the tail."""
+        """Add a packet to the unfinished security event; finish the event if the packet has a tail."""
         self._fragments.append(packet)
         self._fragments_size += len(packet)
         # A fragment may begin with the tail itself, right after the empty line that split the packet.
@@ -193,7 +193,8 @@ class AmiDecoder:
             self._fragments.clear()
             self._fragments_size = 0
             event = parse_tampered(whole, self._source)
-            # A tail without a valid address is the sender's text; then the true tail has not come yet.
+            # A tail without a valid address is the sender's text. Under other services than PJSIP, a sender
+            # can forge a whole tail. In both cases the true tail may still come.
             if event is None or event.service is not Service.PJSIP:
                 self._hold([whole], now)
             else:

@@ -11,9 +11,10 @@ Two facts distinguish forged packets from Asterisk's own:
 - A reply with an ActionID that only ringfence knows is Asterisk's own. Asterisk writes the events and replies
   of a connection one after the other, so the client's text ends before the reply.
 
-Therefore ringfence asks ``CoreSettings`` at each event of service AMI. The field ``CoreHTTPenabled`` of the
-reply reports whether AMI over HTTP is on (``main/manager.c:action_coresettings``). An earlier reply alone
-does not suffice, because no event reports the command ``manager reload``.
+Therefore ringfence sends a *question*, the action ``CoreSettings``, at each event of service AMI. The field
+``CoreHTTPenabled`` of the reply reports whether AMI over HTTP is on
+(``main/manager.c:action_coresettings``). An earlier reply alone does not suffice: an administrator can switch
+AMI over HTTP on by ``manager reload``, and no event reports that.
 
 - If the last ``ENOUGH`` replies were No, the event and all items after it are held until the next reply (0.1
   ms on an idle machine). If this reply is No too, everything held is passed on unchanged.
@@ -71,7 +72,7 @@ class HttpCheck:
         self._size = 0
 
     def ask(self) -> str:
-        """Return the ActionID for a question, which the caller sends now."""
+        """Return the ActionID of a new question. The caller must send the question now."""
         self.wanted, self._waiting = False, True
         self._asked += 1
         return f"{self._id}{self._asked}"
@@ -83,9 +84,10 @@ class HttpCheck:
     def pass_on(self, items: Iterable[AmiItem | ManagerEvent], size: int, now: float) -> list[AmiItem]:
         """Return the items that can be passed on now. ``items`` were read from ``size`` bytes.
 
-        A ManagerEvent marks where items may begin to be forged, and is itself not returned. From there until
-        the reply to the question, the items are held, if AMI over HTTP counts as off. Otherwise they are
-        returned as :func:`_as_forgeable` changes them. Trusted items are always returned at once.
+        The items from a ManagerEvent to the reply to the question may be forged. If AMI over HTTP counts as
+        off, they are held until that reply. Otherwise they are returned at once, as :func:`_as_forgeable`
+        changes them. All other items, and trusted ones, are returned at once and unchanged. The ManagerEvent
+        itself is never returned.
         """
         passed: list[AmiItem] = []
         for item in items:
@@ -116,7 +118,7 @@ class HttpCheck:
             self.deadline = now + HOLD_WITHIN
             self._size = 0
         self._suspect = True
-        # If a question was sent already, its answer ends the text of this event too.
+        # If an answer is still to come, it comes after this event's text, so no new question is needed.
         self.wanted = not self._waiting
 
     def _end(self, answer: Reply) -> list[AmiItem]:

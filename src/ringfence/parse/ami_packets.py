@@ -15,9 +15,9 @@ END = b"\r\n\r\n"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MOST_HEAD = 1024
-"""The number of bytes that are kept of a packet that is too long.
+"""The number of bytes that are kept of a packet that is too long, to see which event it begins.
 
-The part of an event before its account, which Asterisk itself writes, is always shorter.
+The headers of an event before its account, which Asterisk itself writes, are always shorter.
 """
 
 
@@ -57,7 +57,10 @@ class PacketSplitter:
         return pieces
 
     def _greet(self, pieces: list[Piece]) -> int:
-        """Handle the first line; return where the first packet begins, 0 if the line is incomplete."""
+        """Handle the first line, and return where the first packet begins.
+
+        Return 0 if the line is still incomplete, or if it is too long for a banner.
+        """
         end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
         if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
             return 0
@@ -87,7 +90,8 @@ class PacketSplitter:
     def _bound(self, pieces: list[Piece]) -> None:
         """Skip the incomplete packet if it is longer than a real packet, or is being skipped already.
 
-        All but its last bytes, with which its end may begin, are discarded. ``pieces`` gets a SkippedBytes.
+        Its last few bytes are kept, because the end of the packet (CR LF CR LF) may begin in them. All others
+        are discarded, and ``pieces`` gets a SkippedBytes.
         """
         # A packet of the greatest length may still lack the last byte of its end.
         if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):

@@ -1,31 +1,37 @@
-r"""SIP answers 401, 403, 404 and 407 in IP packets that leave this host, by UDP, TCP or WebSocket.
+r"""Parser of SIP answers 401, 403, 404 and 407 in IP packets that leave this host (UDP, TCP, WebSocket).
+
+:class:`ringfence.model.Challenge` stands for any of these answers.
 
 This host wrote the packet, but much of it is the sender's own text: Asterisk copies Via, From, To, Call-ID
 and CSeq from the request, and PJSIP copies Record-Route. Tested on Asterisk 22.10.1 and 16.28 (PJSIP and
 chan_sip) with CR, LF, CR LF and folded lines in each of them:
 
 - LF, and with it CR LF, never comes back. PJSIP refuses the request or ends the value there. chan_sip ends
-  the line there and parses the rest as a header of the *request*, so such a Call-ID is the request's in the
-  events too.
+  the line there and parses the rest as another header of the request. If that is a Call-ID, Asterisk's events
+  have the same Call-ID.
 - A folded line is refused or comes back unfolded.
 - A bare CR comes back from PJSIP within a quoted string (``To: "a\rCall-ID: forged" <sip:...>``); chan_sip
   leaves it out. So a line ends with CR LF and with nothing else, and no header can be forged.
 - NUL, ESC and bytes that are not UTF-8 come back unchanged.
 
 PJSIP copies Vias of 60 kB before the Call-ID. If packets were cut at 2 kB, the sender could hide the Call-ID.
-So packets are read whole, and every step local is linear and done by searches that run in C.
+So packets are read whole. Every step of the parser takes linear time, in searches that run in C.
 
-PJSIP's challenges are recognised by their nonce, which Asterisk makes: the time, a slash and 32 hexadecimal
+PJSIP's 401 and 407 are recognised by their nonce, which Asterisk makes: the time, a slash and 32 hexadecimal
 digits (``res/res_pjsip_authenticator_digest.c``). A 403 or 404 has no nonce. There the order of the lines
 decides: PJSIP writes Call-ID before From (``pjsip/src/pjsip/sip_util.c:pjsip_endpt_create_response``), and
 chan_sip writes From before Call-ID (``channels/chan_sip.c:respprep``). No sender can add or move a line. The
-topmost Via alone is not enough: chan_sip copies what follows the first comma, so a sender can end it as PJSIP
-does.
+form of the topmost Via would prove nothing: chan_sip copies the sender's text after the first comma, so a
+sender can make this Via end like one of PJSIP.
 
-A request is hidden from Asterisk's events by things that no phone sends: a Call-ID that is not UTF-8 (no
-security event is raised), control characters, above all ESC (the log leaves text out), the words that stand
-before the address of a notice (the address becomes ambiguous), and a Call-ID so long that the log cuts the
-notice. A display name in the encoding of another alphabet hides nothing, and old phones send it.
+These things in a request hide it from Asterisk's events, and no phone sends them:
+
+- a Call-ID that is not UTF-8: Asterisk raises no security event
+- control characters, above all ESC: the log leaves text out
+- the words ``' failed for '``, which stand before the address of a notice: the address becomes ambiguous
+- a Call-ID so long that the log cuts the notice
+
+A display name in the encoding of another alphabet hides nothing, and old phones send it.
 """
 
 import re
@@ -42,7 +48,7 @@ _EOL = b"\r\n"
 _WHITE = (b" ", b"\t")
 # Repetitions of characters are possessive, so that hostile text cannot make a search slow.
 _CALL_ID = re.compile(rb"\r\n(?:call-id|i)[ \t]*+:", re.IGNORECASE)
-# By the first bytes of an answer: its status, and the header with its nonce.
+# For the first bytes of an answer: its status, and the header with its nonce (None: it has no nonce).
 _STATUSES: dict[bytes, tuple[int, re.Pattern[bytes] | None]] = {
     b"SIP/2.0 401 ": (401, re.compile(rb"\r\nwww-authenticate[ \t]*+:", re.IGNORECASE)),
     b"SIP/2.0 403 ": (403, None),
@@ -181,7 +187,10 @@ def _is_pjsips(head: bytes, status: int, nonce: bytes) -> bool:
 
 
 def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str, bool]:
-    """Return the request's sender and account, and whether the request hides from Asterisk's events."""
+    """Return the request's sender and account, and whether the request hides from Asterisk's events.
+
+    The sender is None if it is unknown. Nothing is known if the head is cut off before its From.
+    """
     via, asked_for = _VIA.search(head), _FROM.search(head)
     if via is None or asked_for is None:  # cut off
         return None, "", False
@@ -227,10 +236,10 @@ def _read_head(head: bytes, authenticate: re.Pattern[bytes] | None) -> tuple[byt
 
 
 def _opaque_of_pjsip(head: bytes, nonce: bytes) -> bytes:
-    """Return the opaque after PJSIP's own nonce, which is the last one in the head; empty if there is none.
+    """Return the value of ``opaque`` that follows PJSIP's own nonce; empty if there is none.
 
-    PJSIP writes nonce and opaque into one header. Only Server and Content-Length follow it, and neither
-    contains text of the sender.
+    PJSIP writes nonce and opaque into one header. Only Server and Content-Length follow it, without text of
+    the sender. So PJSIP's own nonce is at the last place where ``nonce`` occurs in the head.
     """
     found = _OPAQUE.match(head, head.rfind(nonce) + len(nonce)) if nonce else None
     return found[1] if found is not None else b""

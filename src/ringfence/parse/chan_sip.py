@@ -13,8 +13,8 @@ feeds; before 1.8.1 the line names no address. The account is the name of the pe
 
 ``hacking attempt detected '%s'``: chan_sip of 16.28 has no such message, so a patched chan_sip writes it. In
 fail2ban's example it stands right before ``Sending fake auth rejection for device …`` and names the address
-of the packet. So it is a refused call without an account: a probe. If it were a guess, it would count twice
-where AMI reports the same request as InvalidAccountID.
+of the packet. So it is a refused call without an account, and counts as a probe, not as a guess. If it
+counted as a guess, one request would count twice where AMI reports it too, as InvalidAccountID.
 
 ``Failed to authenticate …``, ``Sending fake auth rejection …``, ``username mismatch …`` and ``Peer … is
 trying to register …`` name no source: an address in them is the sender's text.

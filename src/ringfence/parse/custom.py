@@ -1,4 +1,4 @@
-"""Patterns of the administrator: a level, a file, and a text with one ``{address}`` and several ``{any}``.
+"""Patterns of the administrator: a level, a file, and a text with one ``{address}`` and perhaps ``{any}``.
 
 A pattern describes the whole message. ``{address}`` is an address, perhaps with a port. ``{any}`` is any
 text, also an empty one. Everything else is literal: patterns are no regular expressions. The parts before the
@@ -7,8 +7,9 @@ whatever it holds. If more than one address fits, a sender may have written one 
 returned.
 
 The file is the one that Asterisk prints in the line: ``app_verbose.c``, or ``Ext. s`` for ``Log()`` in a
-dialplan. ``Ext.`` means any extension. Callers choose the extension, and it may contain the ``: `` that ends
-it. So every position after a ``: `` is tried as the beginning of the message.
+dialplan. ``Ext.`` means any extension. A ``: `` ends the extension. But callers choose the extension, so it
+may contain a ``: `` itself. So each of the first ``_MOST_STARTS`` positions after a ``: `` is tried as the
+beginning of the message.
 """
 
 import re
@@ -32,8 +33,8 @@ class Custom:
     """One pattern, made by :meth:`compile`. ``name`` becomes the event's ACL name.
 
     ``before`` and ``after`` are the literal texts on both sides of ``{address}``, split at each ``{any}``. An
-    empty ``level`` or ``file`` matches every one. Use that only to try a pattern, and not for bans: a line of
-    another part of Asterisk may contain the same words as a sender's text.
+    empty ``level`` matches every level, and an empty ``file`` every file. Use that only to try a pattern, and
+    not for bans: a sender may write the same words into a line of another part of Asterisk.
     """
 
     name: str
@@ -145,8 +146,8 @@ class Custom:
 def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
     """Return the earliest position at which the last of ``parts`` may begin.
 
-    The first of them begins the message, and the others follow in order. Return None if they do not. Whether
-    the last one really stands there is not checked.
+    The first part must begin the message, and the others must follow in order. Return None if they do not.
+    Of several parts, the last one is not searched: the caller does that, from the returned position on.
     """
     if not message.startswith(parts[0]):
         return None
@@ -162,8 +163,8 @@ def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
 def _from_right(message: bytes, parts: tuple[bytes, ...]) -> int | None:
     """Return the latest position at which the first of ``parts`` may end.
 
-    The others follow it in order, and the last of them ends the message. Return None if they do not. Whether
-    the first one really stands there is not checked.
+    The last part must end the message, and the others must stand before it in order. Return None if they do
+    not. Of several parts, the first one is not searched: the caller does that.
     """
     if not message.endswith(parts[-1]):
         return None

@@ -19,7 +19,7 @@ _AHEAD = 86_400.0  # seconds: clocks and time zones differ by less
 _YEARS_BACK = 8  # finds the latest 29th of February
 _REMEMBERED = 512
 _LONGEST = 48
-_STALE = 3_600.0  # seconds for which a parsed date without a year stays valid
+_STALE = 3_600.0  # seconds for which parsed dates stay cached: a date without a year depends on now
 _NOON = 12
 
 _MONTHS = {

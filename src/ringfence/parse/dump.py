@@ -16,10 +16,10 @@ END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
 
 
 def begins_dump(line: bytes, first: Prefix) -> bool:
-    """Whether ``line`` begins a packet that the same thread and source file logged as the one before it.
+    """Whether ``line`` begins another packet, logged by the same thread and source file as the previous one.
 
-    ``first`` is the prefix of the packet before it. A sender cannot forge such a line, because the sender
-    does not know the number of the thread.
+    ``first`` is the prefix of the previous packet's first line. A sender cannot forge such a line, because
+    the sender does not know the number of the thread.
     """
     prefix = parse_prefix(line)
     same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)

@@ -71,11 +71,11 @@ class LogAlarm(enum.StrEnum):
 
 @define
 class LineResult:
-    """The result of the line with this number; ``line`` counts from 1.
+    """The result of one line. ``line`` is its number in the log, from 1.
 
     ``reason`` is None if there is an event, or if the line is only an alarm. ``level`` is that of the
-    message; "" if it is unknown. ``alarm`` is the fault of the log that the line shows. ``ambiguous`` is the
-    event of an ambiguous line; its ``readings`` are one for each address that the line names.
+    message; "" if it is unknown. ``alarm`` is the fault of the log that the line shows. ``ambiguous`` is an
+    event whose address is uncertain; its ``readings`` has one event for each address that the line names.
     """
 
     line: int
@@ -126,7 +126,7 @@ def result_of(
 ) -> LineResult:
     """Return the result of the line ``number``.
 
-    ``standby``: AMI delivers the same events as SECURITY messages, so the events of these are left out.
+    ``standby``: AMI delivers the events of SECURITY messages, so the result of such a message has no event.
     """
     name = LEVELS.get(level) or level.decode("ascii", "replace")
     if isinstance(parsed, SecurityEvent):

@@ -6,8 +6,8 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 - A message whose end is missing (an account, an extension, a name with LF) includes the lines that follow, up
   to a line without a prefix that has the end. Everything in between is the sender's text.
 - A line without a prefix after a complete message shows that this message was inside another one. Its event
-  is revoked. If the line may be its end (the address stands after the sender's text), it is parsed again. If
-  the line may be the end of an earlier message, that message's event is revoked too.
+  is revoked. If the line may be its true end (the address stands after the sender's text), the message is
+  parsed again. If it may be the end of an earlier message, that message's event is revoked too.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
   and its own end mark. The last end mark within the maximum length is the true end, unless another packet of
   the thread begins before.
@@ -68,9 +68,9 @@ _LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was skipped
 class LogReader:
     """The reader of one log file: feed it bytes as they come, with the wall-clock time.
 
-    ``timezone`` is the log's, None for this host's. ``deadline`` is the time to call ``feed`` again, even
-    without data, because lines wait; None if none wait. ``skips_security``: SECURITY messages are skipped,
-    because AMI delivers the same events. Set it between feeds. ``sample`` is one that the last feed skipped.
+    ``timezone`` is the log's, None for this host's. ``deadline`` is when to call ``feed`` even without data,
+    because lines wait; None if none wait. ``skips_security``: SECURITY messages are skipped, because AMI
+    delivers their events. Set it between feeds. ``sample`` is a message that the last feed skipped, or None.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class LogReader:
         self.since_security = security_log.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Return the results of the lines that ``data`` completes; without data, of those that are due."""
+        """Return the results of the lines that need no later line; without data, of those that are due."""
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
@@ -205,7 +205,7 @@ class LogReader:
         return now if time is None else time
 
     def _check_unknown(self, parsed: Reason, level: bytes, text: bytes, *, known: bool) -> Reason:
-        """Return UNKNOWN_WORDING if a message of no known wording looks like evidence."""
+        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``."""
         if level not in LEVELS:
             return parsed
         text = text[:_EXAMINED]
@@ -242,7 +242,7 @@ class _Batch:
     def run(self, *, held_back: bool) -> int:
         """Parse the lines; return the index of the first one that has to wait.
 
-        ``held_back``: part of another line has come. Lines to which it may belong wait until it is complete.
+        ``held_back``: one more line has begun. Lines to which it may belong wait until it is complete.
         """
         lines, at = self._lines, 0
         wait = self._within_reach() if held_back else 0
@@ -370,7 +370,7 @@ class _Batch:
     def _split_cut_line(self, at: int, line: bytes, prefix: Prefix) -> int:
         """Split a line that was cut and lost its LF. Return the position of the cut, or 0 if it is uncertain.
 
-        New releases cut the line, older ones the message. The next message begins at the cut.
+        New releases cut the line with its prefix, older ones the message. The next message begins at the cut.
         """
         cuts = [cut for cut in (LOG_CUT, prefix.end + LOG_CUT) if parse_prefix(line[cut : cut + 512])]
         if len(cuts) != 1:
@@ -428,9 +428,9 @@ class _Batch:
         return True
 
     def first_security(self, at: int) -> tuple[int, int]:
-        """Return the earliest SECURITY line whose account may contain the line at ``at``, and its distance.
+        """Return the index of the first SECURITY line whose account may reach ``at``, and the bytes between.
 
-        The index is -1 if it came in an earlier feed. Without one, the distance exceeds ``MAX_ACCOUNT``.
+        The index is -1 if that line came in an earlier feed. If there is none, the bytes exceed MAX_ACCOUNT.
         """
         first, size = (-1, security_log.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):

@@ -1,4 +1,4 @@
-r"""Nonces and Call-IDs in SIP requests of suspects by UDP, which the kernel copied; nothing else is read.
+r"""Parser of the nonces and Call-IDs in SIP requests of suspects, which the kernel copied from UDP.
 
 Suspects are addresses that ringfence has asked the kernel to observe for some time. The sender wrote the
 whole request. If a nonce occurs anywhere in it, the sender knows that nonce. So the whole request is searched

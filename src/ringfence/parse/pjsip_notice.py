@@ -10,9 +10,9 @@ request, except ChallengeSent. The form depends on the release:
 The sender writes the method and the From before the address, and the Call-ID after it. So each address
 between ``' failed for '`` and ``' (callid: `` may be the true one. A message with several addresses, or with
 an ESC, gives an event with ``readings``: one event for each address, at most ``_MOST_CLAIMS``. The reason is
-the text after the last ``) - ``. A message with one address and no ESC can be forged too: an ESC in the
-display name removes everything up to an ``m`` in the Call-ID from the log. So these events are marked
-``forgeable``.
+the text after the last ``) - ``. A message with one address and no ESC can be forged too. The log leaves out
+an ESC in the display name and everything after it up to the next ``m``, which may be in the Call-ID. So
+nothing shows that text is missing, and these events are marked ``forgeable``.
 
 ``res/res_pjsip_session.c``: the address stands before the extension, which is the sender's text and may hold
 line feeds. ``res/res_pjsip_registrar.c`` reports faults in the configuration of phones that have sent the
@@ -46,8 +46,8 @@ _ESC = b"\x1b"
 _MOST_CLAIMS = 8
 """The maximum number of addresses in a line. A line with more gives no event.
 
-Otherwise a sender could name a victim's address with many ports, and one of them could be the port of a
-connection that the victim has.
+Of several addresses, those with a TCP connection from the named port count. With more of them, a sender could
+try many ports of a victim in one line, and one of them could be the port of a connection that the victim has.
 """
 
 

@@ -66,7 +66,7 @@ DIALPLAN = b"Ext."
 
 
 def parse_prefix(line: bytes) -> Prefix | None:
-    """Parse a line's prefix; None if it has none, and so is not the first line of a message."""
+    """Parse a line's prefix. Return None if it has none: then the line does not begin a message."""
     found, stamp = PLAIN.match(line), None
     if found is None:
         start = 0

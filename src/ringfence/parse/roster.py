@@ -86,7 +86,7 @@ def parse_roster_event(packet: bytes) -> RosterEvent | None:
 
 
 def _of_tree(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-    """Parse a contact of Asterisk's own database, where PJSIP keeps them (``res_sorcery_astdb.c``)."""
+    """Parse a contact from Asterisk's own database, where PJSIP keeps contacts (``res_sorcery_astdb.c``)."""
     try:
         found = json.loads(headers.get("Val", ""))
     except (ValueError, RecursionError):
@@ -142,9 +142,9 @@ def _seconds(text: str) -> float | None:
 def _of_peer(service: Service) -> EntryParser:
     """Return the parser of a peer of chan_sip or IAX2.
 
-    Asterisk sends to the address of the peer. With chan_sip this address is only the phone's claim until the
-    phone answers there. With IAX2 a registered phone has answered a challenge there, which no security event
-    reports.
+    Asterisk sends requests to the address of the peer. With chan_sip this address is only the phone's claim,
+    until the phone answers there (status OK). With IAX2 a registered phone has already answered a challenge
+    there, so it counts as reachable. No security event reports that answer.
     """
 
     def parse(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
@@ -218,9 +218,10 @@ _ALWAYS = "corestatus"
 
 @frozen
 class RosterPlan:
-    """The questions that can be asked. ``refused``: there are none, because the manager user lacks the right.
+    """The questions that one manager user may ask: for lists of contacts, and for lists of trunks.
 
-    ``unlisted``: PJSIP is loaded, but this Asterisk has no action that lists PJSIP's contacts.
+    ``refused``: there are none, because the user lacks the right. ``unlisted``: PJSIP is loaded, but no
+    action that lists PJSIP's contacts is allowed or exists.
     """
 
     contacts: tuple[Question, ...]

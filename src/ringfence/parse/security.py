@@ -106,7 +106,8 @@ def starts_security_event(packet: bytes) -> bool:
 
     The head alone is not enough. A sender can end an event early by a forged tail, and begin another one by a
     forged head: both fit into the 255 bytes of a chan_sip header. They do not fit if ``AccountID`` must
-    follow the head. RequestBadFormat may lack ``AccountID``, but its longer head does not fit with a tail.
+    follow the head. RequestBadFormat may lack ``AccountID``, but its name makes the head longer, so a forged
+    head of this kind and a forged tail do not fit either.
     """
     head = _HEAD.match(packet)
     if head is None:
@@ -190,8 +191,8 @@ def parse_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
     """
     head = _HEAD.match(packet)
     tail = _last_tail(packet)
-    # AMI over HTTP allows 55 bytes with CR LF in RequestType, after the tail. A forged tail with an address
-    # needs 60.
+    # Over HTTP, a client can write 55 bytes with CR LF into RequestType, which follows the true tail. A
+    # forged tail with a valid address needs 60. So only tails without a valid address are skipped.
     while tail is not None and parse_endpoint(tail["remote"]) is None:
         tail = _last_tail(packet, tail.start())
     if head is None or tail is None:
@@ -232,8 +233,8 @@ def _last_tail(packet: bytes, end: int | None = None) -> re.Match[bytes] | None:
 def details_of(fields: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
     """Return the ACL's name, and the challenge and response that the client sent.
 
-    chan_sip calls its own value ``Challenge`` and the client's value ``ReceivedChallenge``, which may be
-    empty.
+    chan_sip calls its own value ``Challenge`` and the client's value ``ReceivedChallenge``. If
+    ``ReceivedChallenge`` is present, it is returned, even if it is empty.
     """
     return (
         fields.get("ACLName", b""),

@@ -13,7 +13,8 @@ second address, or a session without an end.
 
 A message is cut at 8191 bytes, without a line feed: the address is missing if it stands after the cut, and
 another message may follow on the same line. If a message holds a second head, the last address belongs to the
-last head, whether Asterisk or the sender wrote it: the event is parsed from there, and marked as tampered.
+last head, whether Asterisk or the sender wrote that head. The event is parsed from the last head on, and
+marked as tampered.
 """
 
 import re
@@ -155,8 +156,8 @@ def is_whole(line: bytes) -> bool:
 def time_of(line: bytes) -> float | None:
     """Return the time of the SIP event in a line that :func:`is_whole` accepts; None for other events.
 
-    Callers compare this time with the events that AMI has delivered. AMI may leave out failed manager logins
-    (``eventfilter``), so the times of these would not show how far AMI is.
+    Callers compare this time with the last event from AMI, to see whether AMI has delivered the line's event.
+    AMI may leave out failed manager logins (``eventfilter``), so their times are not used.
     """
     head = _TIMED_HEAD.match(line, max(0, line.find(_START_OF_HEAD)))
     return event_seconds(head[1]) if head is not None else None
@@ -214,8 +215,8 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
         return Reason.UNKNOWN_WORDING
     remote, quote, rest = text[last + len(_ADDRESS) :].partition(b'"')
     if last < head.end() or not quote or b"\n" in rest:
-        # Under PJSIP an account has no room for a complete message, so a message inside means that these are
-        # two messages.
+        # Under PJSIP an account has no room for a complete message. So a message that comes before the end is
+        # not the sender's text, and the open message must not span it.
         return OpenMessage(Reason.CUT, END, may_span=head["service"] == b"SIP")
     return _event_of(text[head.end() : last], head, kind, remote, rest, source)
 

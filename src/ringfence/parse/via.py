@@ -11,9 +11,9 @@ parsed from its end, parameter by parameter, and the first ``received`` is PJSIP
 22.10.1 with 60 000 Vias.
 
 chan_sip writes ``…;received=ADDRESS``, sometimes with ``;rport=PORT``, at the end of the text before the
-first comma, quoted or not, and cuts the whole at 511 bytes (``channels/chan_sip.c:copy_via_headers``). Tested
-with 8 900 Vias. A Via that may have been cut yields no address, because its answer may have gone to another
-host.
+first comma (even a comma within quotes), and cuts the whole at 511 bytes
+(``channels/chan_sip.c:copy_via_headers``). Tested with 8 900 Vias. A Via that may have been cut yields no
+address, because its answer may have gone to another host.
 
 An answer with more than one Via continues to another host if its receiver is a proxy (RFC 3261 §16.7).
 Proxies differ in what they accept as a second Via. So an answer counts as relayed unless every reading of it
@@ -43,7 +43,10 @@ _QUOTE = b'"'
 
 
 def received_by_pjsip(via: bytes) -> Address | None:
-    """Return PJSIP's ``received`` address: the last parameter of that name in the Via."""
+    """Return PJSIP's ``received`` address: the last parameter of that name in the Via, outside quotes.
+
+    Return None if there is none, or if its value is not an address.
+    """
     end = len(via)
     while end > 0:
         start = end
