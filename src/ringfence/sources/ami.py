@@ -7,7 +7,7 @@ of replies. Three parts of it are replaced, because of faults in version 1.4:
   keeps an unbounded queue and trusts any header. Ours passes the bytes to
   :class:`ringfence.parse.ami.AmiDecoder`.
 - Ping: its ping ignores the reply. Ours closes the connection if for 5 s no reply and no event comes.
-- Reconnection: its own is fixed at 2 s, cannot be cancelled, and logs whole actions with the login's secret.
+- Reconnection: its own always waits 2 s, cannot be cancelled, and logs whole actions with the login's secret.
   Ours is in :meth:`AmiSource.run`, and the protocol logs nothing.
 
 The login answers an MD5 challenge, also under TLS, so the secret itself is never sent to an unknown program
@@ -99,7 +99,10 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         return future
 
     def answer(self, text: str) -> None:
-        """Pass a reply to the action that waits for it. If none waits, the reply is dropped."""
+        """Pass a reply to the action that waits for it. If none waits, the reply is dropped.
+
+        Raise EndError if the reply is garbled.
+        """
         try:
             message = Message.from_line(text)
             action = self.responses.pop(message.id, None) if message is not None else None
@@ -119,8 +122,8 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
     def _guarded(self, read: Callable[[float], list[AmiItem]]) -> None:
         """Call ``read`` with the present time, and pass on the items that it returns.
 
-        An exception ends this connection, and is raised where :attr:`ended` is awaited. If the decoder holds
-        items, a timer calls the decoder's ``tick`` at its deadline.
+        An exception ends this connection, and is raised again where :attr:`ended` is awaited. If the decoder
+        then has a deadline, because it holds items, a timer calls the decoder's ``tick`` at that time.
         """
         now = self._loop.time()
         try:
@@ -177,14 +180,15 @@ class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
 class AmiSource(SupervisedSource):
     """A source that listens to one Asterisk, in one connection after the other.
 
-    ``sink`` is called with the security events of each read and their monotonic arrival time. It is called
-    directly in the callback of the connection, so that a ban is not delayed.
+    The argument ``sink`` is called with the security events of each read and their monotonic arrival time. It
+    is called directly in the callback of the connection, so that a ban is not delayed. ``roster`` is called
+    with all phones and trunks of this Asterisk, at the login and every minute, and ``contact`` with each
+    change of a phone in between. ``coverage`` records in which period AMI delivers events without
+    interruption.
 
-    ``roster`` is called with all phones and trunks of this Asterisk, at the login and every minute, and
-    ``contact`` with each change of a phone in between. ``roster_ready`` is set once this connection's first
-    roster was passed on, or if there will be none. ``refused`` lists the missing parts of the roster with the
-    reasons. ``http_checked`` is set once ringfence has asked whether AMI is served over HTTP, so that
-    ``weaknesses`` is complete. ``coverage`` records in which period AMI delivers events without interruption.
+    The attribute ``roster_ready`` is set once this connection's first roster was passed on. ``http_checked``
+    is set once Asterisk has replied to the question whether AMI is served over HTTP: then ``weaknesses`` is
+    complete. If the connection ends before, both are set too, so that nothing waits for them in vain.
     """
 
     def __init__(
@@ -224,7 +228,7 @@ class AmiSource(SupervisedSource):
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """The parts of the roster that Asterisk refused, each with the fix."""
+        """A line for each part of the roster that could not be read, with the reason or the fix."""
         return self._queries.refused
 
     @property
@@ -363,7 +367,7 @@ class AmiSource(SupervisedSource):
         return protocol.send(Action(asked))
 
     async def _ping(self, protocol: _Protocol) -> None:
-        """Check that the peer replies, or continues to send events.
+        """Check that the peer replies, or continues to send events. Raise EndError if it does neither.
 
         The reply comes after all events that Asterisk wrote before it. During a flood these may be too many
         to read within the time limit, and closing the connection would lose them all. So events count as a
@@ -424,7 +428,7 @@ class AmiSource(SupervisedSource):
         events = [item for item in items if isinstance(item, SecurityEvent)]
         if events:
             self._proven.set()
-            # Forgeable events are left out: a client of AMI over HTTP can write any time.
+            # Forgeable events are left out: a client of AMI over HTTP may have chosen their times.
             if times := [event.time for event in events if not event.forgeable]:
                 self.coverage.deliver(times[0], times[-1], now)
         if others := [event for event in events if not self._is_own(event)]:
@@ -441,7 +445,7 @@ class AmiSource(SupervisedSource):
                 self._greeted.set()
 
     def _is_own(self, event: SecurityEvent) -> bool:
-        """Whether this connection itself caused the event, by its login or its actions."""
+        """Whether ringfence itself caused the event, by a login or an action in this connection."""
         remote = event.remote
         return event.service is Service.AMI and (remote.address, remote.port) == self._own_endpoint
 

@@ -4,8 +4,8 @@ AMI and the SECURITY lines of a log carry the same events with the same time (``
 An event is recognised by its kind, service, remote endpoint and time. Its session is not compared, because a
 log may show only a part of it: Asterisk leaves out the text between an ESC and the next ``m``.
 
-Several events may agree in all that is compared. So the deliveries of each source are counted: an event is
-new if its source has now delivered it more often than any other source.
+Different events may agree in all that is compared. So the deliveries of each source are counted. An event is
+new if its source has now delivered such events more often than any other source.
 """
 
 from collections import deque

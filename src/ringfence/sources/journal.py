@@ -2,9 +2,9 @@
 
 journalctl handles the journal's files, their rotation and its cursors (positions as text). Without it, a C
 library would be needed. journalctl runs as a child process, and ends when this source ends. If it ends
-earlier, it is started again after the last cursor that was handled. (If ringfence is killed, systemd ends
-journalctl too, because it belongs to the same unit. Without systemd, journalctl ends at the next line that it
-writes.) One entry is one line of JSON, in which line ends of a message are escaped.
+earlier, it is started again, and continues after the last entry that was handled. (If ringfence is killed,
+systemd ends journalctl too, because it belongs to the same unit. Without systemd, journalctl ends at the next
+line that it writes.) One entry is one line of JSON, in which line ends of a message are escaped.
 :mod:`ringfence.parse.jsonline` parses it.
 
 Only lines of Asterisk's *units* are read, because the journal itself records the unit of each line. The name
@@ -62,8 +62,8 @@ class JournalSource(FollowedLog):
     """A source that follows the journal. Each session runs one journalctl.
 
     ``ingest`` parses the lines and passes on their events. ``position`` is the cursor that an earlier process
-    passed to ``remember`` under position_key(), None at the very first start. ``program`` is the command of
-    journalctl.
+    passed to ``remember`` under position_key(), None at the very first start. A text that is not a cursor
+    counts as None. ``program`` is the command of journalctl.
     """
 
     good_after = WELL_AFTER
@@ -170,9 +170,10 @@ class JournalSource(FollowedLog):
             wait = REMEMBER_EVERY if due_in is None else min(REMEMBER_EVERY, due_in)
 
     def _pass_on(self, entries: list[bytes]) -> None:
-        """Pass on entries, old and live ones separately.
+        """Pass on entries, in groups of old and of live ones.
 
-        The cursor moves to the last of them first. So if an exception is raised, none of them is read again.
+        Before that, the cursor moves to the last entry. So if an entry causes an exception, the entries are
+        not read again, and the same exception does not repeat.
         """
         for entry in reversed(entries):
             if found := _CURSOR.search(entry):

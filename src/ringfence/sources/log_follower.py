@@ -49,8 +49,8 @@ class LogFollower:
 
     :meth:`run` may run again after it ended; :meth:`close` ends the work for good. ``remember`` is called
     with the position as text, at most once a second, and at the end. ``position`` is the text that an earlier
-    process passed to ``remember``, None at the very first start. Invalid text counts as a position that fits
-    no file. ``on_condition`` is called when the condition changes.
+    process passed to ``remember``, None at the very first start. If that text is invalid, the file is read
+    from its start. ``on_condition`` is called when the condition changes.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LogFollower:
     # -- reading ----------------------------------------------------------------------------------------
 
     async def _catch_up(self) -> None:
-        """Read all present lines. Other tasks run after each piece."""
+        """Read all lines that are there now. Other tasks run after each piece."""
         while True:
             while self.log.step():
                 self._save_position()
@@ -150,16 +150,16 @@ class LogFollower:
             self._watch_folders()
 
     def _watch_folders(self) -> None:
-        """Watch the folder of the path and, if the path is a link, the folder of the linked file."""
+        """Watch the log's folder for new names. If the log is a link, also watch the linked file's folder."""
         self._watch("names", self._path.parent, _NAMES)
         target = Path(os.path.realpath(self._path)).parent
         if target != self._path.parent:
             self._watch("target", target, _NAMES)
 
     def _watch_files(self) -> bool:
-        """Watch the file that is read (even if it was renamed), and the one that is now at the path.
+        """Watch two files for writes: the one that is read (even if renamed), and the one now at the path.
 
-        Return whether these files have changed since the last call.
+        Return whether one of them is another file than at the last call.
         """
         present, newest = self.log.present, self.log.newest
         seen = (present and present.key, newest)

@@ -99,14 +99,14 @@ class LogIngest:
         self._pass_on(self._log.feed(data, wall, mono, live=live), wall)
 
     def cut(self) -> None:
-        """Parse the lines that wait for later lines, because the next lines do not continue them."""
+        """Parse the waiting lines now, because the lines that come next do not continue them."""
         wall, mono = time.time(), _monotonic()
         self._pass_on(self._log.end(wall, mono, live=self._live), wall)
 
     def close(self) -> None:
-        """Pass on everything that waits, because no more of this log is read.
+        """Pass on everything that waits, because this log is read no further.
 
-        This includes events of SECURITY lines that AMI may still deliver.
+        SECURITY lines whose events AMI has not delivered yet are parsed too.
         """
         wall, mono = time.time(), _monotonic()
         self._pass_on(self._log.release(wall, mono), wall)
@@ -119,7 +119,7 @@ class LogIngest:
         return min((wait for wait in (due, self._log.due_in) if wait is not None), default=None)
 
     def tick(self) -> None:
-        """Pass on lines that have waited long enough for later lines, or for AMI."""
+        """Pass on lines that have waited long enough: for later lines, or for AMI to deliver their events."""
         deadline, wall, mono = self._log.deadline, time.time(), _monotonic()
         if deadline is not None and self._due is not None and mono >= self._due:
             wall = max(wall, deadline)  # somebody may have set the wall clock back

@@ -83,7 +83,7 @@ class RotatingLog:
 
     @property
     def position(self) -> Position | None:
-        """The position to continue at after a restart; None if there is nothing to store, as for a FIFO."""
+        """Where the next process should continue; None if there is nothing to store, as for a FIFO."""
         if self.present is None:
             return self._from
         position = self.present.position
@@ -94,8 +94,8 @@ class RotatingLog:
         present = self.present if self.present is not None else self._begin()
         if present is None:
             return False
-        # Looked up before the read. Once a next file has content, no program writes to the present one. So if
-        # this read then returns nothing, the present file is finished.
+        # The next file was found in an earlier step, before this read. Once a next file has content, no
+        # program writes to the present one. So if this read returns nothing, the present file is finished.
         following = self._next
         try:
             data = present.read()
@@ -147,9 +147,10 @@ class RotatingLog:
         return self.present
 
     def _find_position(self, position: Position) -> Tail | None:
-        """Open the file of ``position``, go to that position in it, and return it.
+        """Open the file of ``position``, go to that position in it, and return the file.
 
-        It is the same file under any name, or else a copy of it. Return None if neither exists.
+        The file may have another name by now. If it no longer exists, a copy of it is opened. Return None if
+        there is no copy either.
         """
         candidates = [self.path, *reversed(rotated_files(self.path))]
         for same in (True, False):
@@ -178,8 +179,8 @@ class RotatingLog:
         """Look for the file to read after the present one, and open it as ``_next`` if it has content.
 
         Return False if no file follows, or if that file is still empty. Otherwise return True: the caller
-        should continue at once. If no file is open then, the log is being rotated, and the search must be
-        repeated.
+        should call :meth:`step` again at once. True without a ``_next`` means that the log is being rotated
+        at this moment. Then the next step searches again.
         """
         self.newest = self._key()
         if self.newest is None or self.newest == present.key:

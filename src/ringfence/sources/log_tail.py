@@ -2,9 +2,9 @@
 
 A :class:`Tail` reads a regular file with pread. Each read begins with the last bytes of the read before. If
 these have changed, the file was truncated or rewritten. This check needs no system call of its own. It also
-detects a file that has grown beyond the old position before the next check (``copytruncate`` under load).
-Only whole lines are returned; an unfinished line is read again later. So a position is always after a line,
-and its offset alone describes everything that was read.
+detects a truncated file that is already longer again than what was read (``copytruncate`` under load). Only
+whole lines are returned; an unfinished line is read again later. So a position is always after a line, and
+its offset alone describes everything that was read.
 
 A :class:`Position` identifies that position for a later process: device, inode and offset. These are not
 enough, because inodes are reused, and a copy of the file has another inode. So a position also contains a
@@ -118,7 +118,7 @@ class Tail:
         return self._consume(data[:end])
 
     def rest(self) -> bytes:
-        """Return the last line if it has no line end; call this when nothing more will be written.
+        """Return the unfinished last line; call this when nothing more will be written to the file.
 
         Return b"" if there is no such line, or if the file was truncated or rewritten.
         """
@@ -204,7 +204,7 @@ class Fifo:
     """
 
     position = None
-    size = 1  # always worth reading
+    size = 1  # more than 0, so that it never counts as empty
 
     def __init__(self, descriptor: int) -> None:
         status = os.fstat(descriptor)

@@ -114,10 +114,11 @@ def choose(there: Collection[Path], candidates: Sequence[Path] = LOG_PATHS) -> t
 class Logs:
     """The logs of one Asterisk, each a source of its own.
 
-    If there is a log to read, :meth:`run` runs until it is cancelled. ``positions`` returns the positions
-    that were passed to ``remember``, by this process or an earlier one. ``sink`` is that of
-    :class:`ringfence.sources.log_ingest.LogIngest`. ``standby`` decides which SECURITY lines count; by
-    default there is no AMI, and all of them do.
+    If ``plan`` has no log (``paths`` is empty, and ``journal`` is off), :meth:`run` returns at once.
+    Otherwise it runs until it is cancelled. ``remember`` stores the position in a log under a key, and
+    ``positions`` returns all stored positions by key. ``sink`` is that of
+    :class:`ringfence.sources.log_ingest.LogIngest`. ``standby`` decides which SECURITY lines count. Its
+    default is for an Asterisk without AMI: all of them count.
 
     As long as no log is found, this object is itself a source, so that ``status`` can show it.
     """
@@ -169,7 +170,7 @@ class Logs:
     def _find(self, group: asyncio.TaskGroup) -> None:
         """Check which files exist now, start those that are to be read, and stop the others."""
         check = check_paths(self._plan.candidates)
-        there = {**self._keys, **check.readable}  # a file that is read is kept, also during its rotation
+        there = {**self._keys, **check.readable}  # a file that is read now is kept, also during its rotation
         names = {key: path for path, key in reversed(there.items())}
         wanted = choose([path for path, key in there.items() if names[key] == path], self._plan.candidates)
         for path in [path for path in self._files if path not in wanted]:

@@ -33,10 +33,10 @@ EVERY = 60.0
 STORM = 50
 LOOK_AGAIN = 1.0
 PATIENCE = 120
-"""The maximum number of times that a round is put off.
+"""The maximum number of times that a round is put off, each time by ``LOOK_AGAIN`` seconds.
 
-A round takes some 25 µs for each phone, and delays events that come meanwhile. So a round is put off by
-``LOOK_AGAIN`` seconds as long as ``STORM`` or more events come in that time.
+A round takes some 25 µs for each phone, and delays events that come meanwhile. So it is put off if ``STORM``
+or more events came in the last ``LOOK_AGAIN`` seconds.
 """
 
 RosterSink = Callable[[Roster], None]
@@ -157,7 +157,7 @@ class RosterQueries:
     async def _plan(self, send: Send, refused: list[str]) -> RosterPlan | None:
         """Ask which lists may be requested; return None if there is no reply.
 
-        A line for what cannot be listed, with the fix, is added to ``refused``.
+        If lists are missing, a line with the reason or the fix is added to ``refused``.
         """
         try:
             commands = await self._ask(send, "ListCommands")

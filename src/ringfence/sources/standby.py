@@ -44,9 +44,10 @@ Sink = Callable[[Sequence[SecurityEvent], float], None]
 class SkippingReader(Protocol):
     """A reader that can skip SECURITY messages: :class:`ringfence.parse.log.LogReader`.
 
-    ``skips_security``: it skips them now. ``sample`` is a skipped message of the last :meth:`feed`, or None.
-    A line may wait for later lines that belong to its message. ``deadline`` is when to parse the waiting
-    lines even if no more data comes, None if no line waits. Times are seconds since the epoch.
+    ``skips_security``: SECURITY messages are skipped now. ``sample`` is a message that the last :meth:`feed`
+    skipped, or None. A line may wait for later lines that belong to its message. ``deadline`` is when to
+    parse the waiting lines even if no more data comes, None if no line waits. Times are seconds since the
+    epoch.
     """
 
     skips_security: bool
@@ -135,8 +136,8 @@ class Standby:
     def on_ami_events(self, events: Sequence[SecurityEvent], now: float) -> None:
         """Handle the events that AMI delivered at ``now`` (monotonic seconds).
 
-        If a log has delivered events lately, those that are not new go to ``confirm``. All others are passed
-        on.
+        If a log has delivered events in the last ``REMEMBERED`` seconds, AMI's events are compared with them.
+        An event that is not new goes to ``confirm``, and any other to ``sink``.
         """
         if now < self._merges_until:
             new = [event for event in events if self._deliveries.is_new(event, now)]
@@ -183,8 +184,9 @@ class _Held:
     def is_confirmed(self, latest: float, now: float) -> bool:
         """Whether AMI has delivered all events of these bytes.
 
-        ``latest`` is the time of AMI's last event, ``now`` is monotonic. Without a time to compare, bytes
-        count as confirmed after ``REMEMBERED`` seconds.
+        ``latest`` is the time of AMI's last event, ``now`` is monotonic. AMI must be ``OVERLAP`` seconds
+        ahead of the bytes. After ``REMEMBERED`` seconds it need not be ahead, and bytes without a time count
+        as confirmed.
         """
         old = now - self.at > REMEMBERED
         if self.last is None:
@@ -286,7 +288,7 @@ class StandbyLog:
     def resume(self, now: float) -> None:
         """Stand by again if AMI has been back for ``CAUGHT_UP`` seconds.
 
-        The caller has just read the log to its end, so all lines from before AMI came back have been read.
+        Call this only after the log was read to its end. Then no line from before AMI came back is unread.
         """
         period = self._standby.coverage.period
         if self._period is None and period is not None and now - period.since >= CAUGHT_UP:
@@ -320,7 +322,7 @@ class StandbyLog:
         return parts
 
     def _compare(self, results: list[LineResult]) -> None:
-        """Stand by again if AMI has certainly delivered the last event of these lines."""
+        """Stand by again if AMI has certainly delivered the last SECURITY event of these results."""
         period = self._standby.coverage.period
         if period is None:
             return
@@ -331,15 +333,15 @@ class StandbyLog:
                 return
 
     def _stand_by(self, period: Period) -> None:
-        if not self._reader.waiting:  # waiting lines were read before the standby, and count
+        if not self._reader.waiting:  # lines that wait must be parsed first, because they still count
             self._period = period
             self._reader.skips_security = True
 
     def _hold(self, data: bytes, now: float, *, live: bool, skipped: bool) -> None:
         """Hold ``data`` until AMI has delivered its events.
 
-        It is held if SECURITY messages in it were skipped, or if its last message may continue in the next
-        data. That data is then added to it.
+        ``data`` is held if SECURITY messages in it were skipped, or if its last message may continue in the
+        next data. In the second case, the next data is added to the same held bytes.
         """
         sample = self._reader.sample if skipped else None
         last = time_of(sample) if sample is not None else None

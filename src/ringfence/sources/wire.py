@@ -1,8 +1,9 @@
 """The wire as a source: the answers 401, 403, 404 and 407 that leave this host, from the kernel's packet log.
 
-The firewall's log rules (``firewall/ipset/iptables_rules.py``) copy these packets to NFLOG group ``GROUP``.
-They also copy the answers of this host that a ban drops. No text of a sender can suppress this source: it
-reports packets as the kernel saw them. A host has one wire for all its Asterisks.
+These answers are also called challenges here. The firewall's log rules
+(``firewall/ipset/iptables_rules.py``) copy them to NFLOG group ``GROUP``, also those of this host that a ban
+drops. No text of a sender can suppress this source: it reports packets as the kernel saw them. A host has one
+wire for all its Asterisks.
 
 The same group carries incoming UDP packets from suspects (addresses that ringfence has asked the kernel to
 observe). Their log rule marks each copy with the prefix ``observed``. A packet with this prefix is parsed as
@@ -11,18 +12,18 @@ sent or forwarded it.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
-memory. A loss shows as ENOBUFS or as a missing sequence number. A loss is a *gap*: soon after a gap, a
-missing challenge proves nothing. When a socket is bound to the group, that is a gap too, because earlier
-packets were not read.
+memory. If packets are lost, the socket reports ENOBUFS, or a sequence number is missing. Each loss is a
+*gap*: soon after a gap, a missing challenge proves nothing. The beginning and the end of a session are gaps
+too, because packets before and after it are not read.
 
 Answers of this host itself count. Answers that are forwarded, as those of bridged containers, may be written
 by other hosts, but only under their own addresses (the log rule checks that). They count only if they come
 from a network of ``containers``. These networks change. A new network is a gap too, because its earlier
 answers were not counted.
 
-The destination of an observed request is not checked. Its nonces alone prove its source address, because
-this host sent each nonce to one address only. The rule comes before destination NAT, so the address of a
-target container is still unknown there.
+The destination of an observed request is not checked. The rule copies the request before destination NAT, so
+the address of a target container is still unknown then. The check is not needed either: the request's nonces
+prove its source address, because this host sent each nonce to one address only.
 
 TCP transmits a segment again if its acknowledgement is late, and the kernel logs it again (this happens even
 without packet loss). So the positions of the last ``MOST_POSITIONS`` TCP answers are kept, to count each
@@ -155,7 +156,7 @@ class WireSource(SupervisedSource):
             self._gap(time.monotonic())
 
     async def _session(self) -> None:
-        """Run one binding until it fails; raise EndError with the reason."""
+        """Read packets from one bound socket until that fails; raise EndError with the reason."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         with _open(self._buffer) as connection:
@@ -178,9 +179,9 @@ class WireSource(SupervisedSource):
                 return
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
-        """Read and pass on one turn of packets; return whether more may wait.
+        """Read and pass on packets, limited by ``TURN`` and ``TURN_BYTES``; return whether more may wait.
 
-        An error ends the session, and is raised where the session waits for its end.
+        An error sets ``ended``, and so ends the session.
         """
         try:
             return self._read_turn(connection)
@@ -269,7 +270,7 @@ class WireSource(SupervisedSource):
 
 
 def _nothing() -> None:
-    """Do nothing, because there is no binding."""
+    """Do nothing: this stands in for :meth:`WireSource._drain` while no socket is bound."""
 
 
 def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
