@@ -103,7 +103,7 @@ def open_file(path: Path) -> Iterator[OpenFile]:
     with ExitStack() as stack:
         try:
             raw = stack.enter_context(path.open("rb"))
-            start = raw.peek(len(_XZ))[: len(_XZ)]  # a pipe cannot be read again
+            start = raw.peek(len(_XZ))[: len(_XZ)]  # not read: bytes read from a pipe cannot be read again
         except OSError as error:
             raise _unreadable(path, error) from None
         unpacked: _Unpacked = raw
@@ -141,7 +141,7 @@ def inspect(path: Path, timezone: tzinfo | None) -> File:
 def original(path: Path) -> tuple[Path, int]:
     """Return the path of the log that was rotated to this file, and the number that the rotation added.
 
-    The number is 0 if the name has none (``messages.2.gz``: ``messages`` and 2).
+    For ``messages.2.gz`` these are ``messages`` and 2. The number is 0 if the name has none, or only a date.
     """
     name = path.name.removesuffix(".gz").removesuffix(".xz")
     rotated = _ROTATED.fullmatch(name)
@@ -151,10 +151,10 @@ def original(path: Path) -> tuple[Path, int]:
 
 
 def in_order(files: Iterable[File]) -> list[tuple[File, ...]]:
-    """Group the rotated files of each log, the oldest first.
+    """Return one group for each log: its files, the oldest first.
 
-    They are ordered by the first times in them. If one of them contains no time, they are ordered by their
-    numbers: a higher number is older.
+    The files are ordered by the first times in them. If one of them contains no time, they are ordered by the
+    numbers in their names: a higher number is older.
     """
     groups: dict[Path, dict[Path, File]] = {}
     for file in files:
@@ -164,10 +164,10 @@ def in_order(files: Iterable[File]) -> list[tuple[File, ...]]:
 
 
 def _age(files: Iterable[File]) -> Callable[[File], float]:
-    """Return the sort key of the files of a log.
+    """Return the function by whose results the files of a log are sorted.
 
-    It is the first time in a file if all files have one (apart from empty files). Otherwise it is the number
-    in the file's name, the highest first.
+    It returns the first time in a file if all files have one (apart from empty files). Otherwise it returns
+    the negative of the number in the file's name, so that the highest number comes first.
     """
     if all(file.first is not None for file in files if file.size):
         return lambda file: file.first or 0.0

@@ -48,7 +48,8 @@ class AddressOutcome:
     def ban(self, decision: Decision, now: float) -> float:
         """Record a ban that begins ``now``; return its length in seconds, which grows with each repeat ban.
 
-        A ban from claimed evidence has a fixed length. It is not counted if another ban came before it.
+        A claimed ban (its attempts do not prove the sender's address) has the fixed length
+        ``decision.seconds``. It is not recorded if the subject was banned before.
         """
         if decision.seconds is not None and self.banned_at_attempt is not None:
             return decision.seconds
@@ -68,8 +69,8 @@ class AddressOutcome:
 class Outcomes:
     """The outcomes by subject. At most ``most`` are kept; ``evicted`` counts the discarded ones.
 
-    If the outcome of a banned subject is discarded, ``released`` is called with the subject, so that the
-    detector ends its ban too.
+    ``released`` is called with a banned subject whose outcome is discarded. The caller then ends the ban in
+    the detector too.
     """
 
     def __init__(self, most: int = MAX_OUTCOMES, released: Callable[[Network], object] = id) -> None:
@@ -87,7 +88,10 @@ class Outcomes:
         yield from self._rows.values()
 
     def of(self, subject: Network, address: Address) -> AddressOutcome:
-        """Return the outcome of a subject, of which ``address`` was seen now. If there is none, create it."""
+        """Return the outcome of ``subject``; create it if there is none.
+
+        ``address`` is the address of the subject that was seen now.
+        """
         key = _key(subject, address)
         row = self._banned.get(key) or self._rows.get(key)
         if row is None:

@@ -1,7 +1,7 @@
 """Replay: all sources judged in the order of their times.
 
 The daemon's own detector judges the events. A ban lasts as long as in the daemon, longer on each repeat. In
-reality the kernel drops packets of banned senders, so most events after a ban would be missing. Here they
+reality the kernel drops packets of banned senders, so events during a ban would mostly be missing. Here they
 count as attempts of the sender, and cause no further ban while the ban lasts. The daemon also sees the SIP
 challenges that leave the host, and they prove the addresses of senders. Files do not contain these
 challenges. So every address is assumed to be proven. A sender that logged in is a friend from then on, as in
@@ -29,14 +29,17 @@ from ringfence.replay.source_reader import Batch, ReplayInput, read_batches
 MAX_REMEMBERED = 8_192
 """The maximum number of sessions, and of friends. Four times as many attempts are kept.
 
-These are less than in the daemon, because a log may contain a million senders.
+These limits are lower than the daemon's, because a log may contain a million senders.
 """
 
 TICK_INTERVAL = 1.0
 """Seconds of log time between two calls of the detector's periodic work."""
 
 MAX_STEP_BACK = 60.0
-"""Seconds: if times go back further, a clock was set back, or daylight saving time ended."""
+"""Seconds. If an event is earlier than the detector's time by more, a clock was set back.
+
+The end of daylight saving time has the same effect.
+"""
 
 _time = attrgetter("time")
 _address = attrgetter("remote.address")
@@ -50,7 +53,7 @@ def replay(
 ) -> "Replay":
     """Judge the events of all inputs; return the results. Raise SourceError if an input cannot be read.
 
-    ``exempt`` addresses are never banned. ``progress`` is called with the number of bytes read.
+    ``exempt`` addresses are never banned. ``progress`` is called with the number of bytes read so far.
     """
     collecting = gc.isenabled()
     gc.disable()  # there are no reference cycles, and searching for them takes a tenth of the time
@@ -66,9 +69,9 @@ def replay(
 class Replay:
     """One replay and its results.
 
-    ``lines``, ``events`` and ``read`` (bytes) are what was read. ``tampered`` is the number of messages that
-    break Asterisk's grammar. ``first`` and ``last`` are the times of the first and last event (seconds since
-    the epoch); without an event they are infinite.
+    ``lines``, ``events`` and ``read`` (bytes) count what was read. ``tampered`` is the number of messages
+    that break Asterisk's grammar. ``first`` and ``last`` are the earliest and the latest time of an event
+    (seconds since the epoch); without an event they are infinite.
     """
 
     def __init__(

@@ -59,12 +59,15 @@ class Batch:
 
 
 def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
-    """Read a source. Raise SourceError if a file cannot be read to its end."""
+    """Yield the batches of a source, from its first file to its last.
+
+    Raise SourceError if a file cannot be read. A compressed file that is cut off only gives a warning.
+    """
     log = _Log(replay_input)
     for file in replay_input.files:
         reader = _Recording(replay_input.source) if file.is_ami else log
         tampered, position = reader.tampered, 0
-        begun = False  # whether a line was cut at the end of a block
+        begun = False  # whether the last block ended within a line
         apart: bool | None = None
         with open_file(file.path) as opened:
             more = True
@@ -89,9 +92,9 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
 
 
 def _are_apart(events: Sequence[SecurityEvent]) -> bool | None:
-    """Whether the times of two kinds of lines in a log never agree; None if that is uncertain.
+    """Whether the times of security events and of notices in a log always differ by more than ``FAR``.
 
-    One kind has times with a time zone, the other has the log's local times.
+    Then the time zone given for the log is wrong. Return None if there are too few lines to decide.
     """
     steps = [abs(one.time - other.time) for one, other in pairwise(events) if one.source is not other.source]
     return min(steps) > FAR if len(steps) >= _ENOUGH else None
@@ -119,8 +122,9 @@ class _Log:
 class _Recording:
     """A recorded AMI connection with the interface of :class:`_Log`.
 
-    The decoder holds the latest event for a moment, because its message may continue. A recording does not
-    show when bytes arrived, so here the decoder holds it until the next packet or the end.
+    The decoder holds some events for a moment, because their text may continue in the next packet. A
+    recording does not show when bytes arrived. So here such an event is held until the next security event,
+    or the end.
     """
 
     def __init__(self, source: SourceId) -> None:
