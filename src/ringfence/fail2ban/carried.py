@@ -1,8 +1,9 @@
 """Conversion of fail2ban's asterisk jails to settings of ringfence, and notes on what cannot be converted.
 
 Nothing is read here: the caller passes a function that lists files. ringfence has one allow list and one rule
-for guesses. So if several jails guard Asterisk, the addresses that any of them ignores are allowed, and the
-logs that any of them reads are read, but only the numbers of the first jail are used.
+for guesses. If several jails guard Asterisk, the addresses that any of them ignores are allowed, and the logs
+that any of them reads are read. But only the first jail's numbers (``maxretry``, ``findtime``, ``bantime``)
+are used.
 """
 
 import re
@@ -97,9 +98,9 @@ class ConvertedSettings:
 def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> ConvertedSettings:
     """Convert one or more jails.
 
-    ``own_log`` is the path of ringfence's own log channel; "" if it does not exist. ringfence finds this
-    channel automatically. The settings ``paths`` and ``journal`` would replace the channel, or repeat its
-    lines, so they are left out if it exists.
+    ``own_log`` is the path of ringfence's own log channel in Asterisk; "" if it does not exist. ringfence
+    finds this channel by itself. If it exists, the settings ``paths`` and ``journal`` are left out, because
+    they would replace the channel or repeat its lines.
     """
     notes = Notes()
     first, *others = jails
@@ -254,7 +255,7 @@ def _window(jail: Jail, notes: Notes) -> float | None:
 
 
 def _differences(first: Jail, other: Jail, notes: Notes) -> None:
-    """Add a note on the numbers of jail ``other`` that are not used, because those of jail ``first`` are."""
+    """Add a note: the numbers of jail ``other`` that differ from those of jail ``first`` are not used."""
     lost = [
         f"{option} = {_shown(other.options[option])}"
         for option in ("maxretry", "findtime", "bantime")

@@ -2,8 +2,8 @@
 
 Since release 0.11, table ``bips`` has the last ban of each address in each jail, and fail2ban itself restores
 bans from it. Table ``bans`` has the history. Older releases have only ``bans``, without the lengths of bans.
-Then the length is the jail's ``bantime``. The same is true for rows with length -2, which an upgrade of
-fail2ban writes. A length of -1 means a permanent ban.
+Then the jail's ``bantime`` is used as the length. It is also used for rows with the length -2, which an
+upgrade of fail2ban writes. A length of -1 means a permanent ban.
 
 Of a damaged database, the readable part is used: rows are read in the order of the file, without indexes. If
 ``bips`` is damaged, ``bans`` is read as well.
@@ -55,9 +55,9 @@ class Fail2banBans:
 def read_bans(path: Path, bantimes: Mapping[str, float], now: float) -> Fail2banBans:
     """Read the bans that are active at ``now`` (seconds since the epoch).
 
-    Only the jails in ``bantimes`` count. For each, it has the length of bans in seconds, which is used if the
-    database does not have the length (below 0: permanent). Raise StoreError if there is no database, or if
-    nothing in it can be read.
+    ``bantimes`` has a length of bans in seconds for each jail (below 0: permanent). It is used for bans whose
+    length the database does not have. Bans of other jails are left out. Raise StoreError if there is no
+    database, or if nothing in it can be read.
     """
     gathered = _Gathered(bantimes, now)
     broken = []

@@ -75,9 +75,10 @@ class Configuration:
     problems: tuple[str, ...]
 
     def chosen(self, names: Sequence[str]) -> tuple[Jail, ...]:
-        """Return the jails ``names``; without names, all enabled jails that guard Asterisk.
+        """Return the jails with these names; without names, all enabled jails that guard Asterisk.
 
-        Raise ConfigError, with a list of the existing jails, if a name is unknown, or if no such jail exists.
+        Raise ConfigError if a name is unknown, or if no enabled jail guards Asterisk. The error lists the
+        existing jails.
         """
         by_name = {jail.name: jail for jail in self.jails}
         if unknown := [name for name in names if name not in by_name]:
@@ -106,8 +107,8 @@ class Configuration:
 def read_configuration(where: Path) -> Configuration:
     """Read fail2ban's folder, or one file with jails.
 
-    Raise ConfigError if ``where`` cannot be read, or if it has no jails. An error in one file is reported as
-    a problem.
+    Raise ConfigError if ``where`` does not exist or may not be accessed, or if it has no jails although all
+    of it was read. Errors in single files are returned as problems.
     """
     try:
         whole = stat.S_ISDIR(where.stat().st_mode)
@@ -136,7 +137,8 @@ def read_configuration(where: Path) -> Configuration:
 class _Merged:
     """The merged content of files. References are not resolved yet.
 
-    ``known`` has the values that a later file has overridden, for references ``%(known/option)s``.
+    ``known`` has, by section, the values that a later file has overridden. References ``%(known/option)s``
+    use them.
     """
 
     defaults: dict[str, str] = field(factory=dict)

@@ -85,7 +85,7 @@ def _steps(first: float, jail: Jail, note: Note) -> tuple[float, ...]:
 
 
 def _growth(jail: Jail) -> tuple[Growth, int]:
-    """Return how a jail's bans grow, and the number of earlier bans after which they stop growing.
+    """Return the growth of a jail's bans, and the number of earlier bans after which they stop growing.
 
     Raise ValueError if a value is invalid, or if the formula is not one of fail2ban's own.
     """
