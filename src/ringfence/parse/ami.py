@@ -119,7 +119,7 @@ class AmiDecoder:
 
     @property
     def deadline(self) -> float | None:
-        """The time at which :meth:`tick` has something to return, or None."""
+        """The monotonic time at which :meth:`tick` may have items to return; None if no item is held."""
         if self.http.deadline is None or self._until is None:
             return self._until if self.http.deadline is None else self.http.deadline
         return min(self._until, self.http.deadline)

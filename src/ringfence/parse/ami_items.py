@@ -12,7 +12,7 @@ from ringfence.parse.roster import RosterEvent
 class Banner:
     """The first line of a connection.
 
-    ``version`` is AMI's, such as ``11.0.0`` on Asterisk 22; "" if the line is not AMI's.
+    ``version`` is that of the AMI protocol, such as ``11.0.0`` on Asterisk 22; "" if the line is not AMI's.
     """
 
     version: str

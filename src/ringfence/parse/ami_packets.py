@@ -23,7 +23,7 @@ The headers of an event before its account, which Asterisk itself writes, are al
 
 @frozen
 class SkippedBytes:
-    """A skipped part of a packet, which is too long to keep. ``size`` is the number of skipped bytes.
+    """A skipped part of a packet that is too long to keep. ``size`` is the number of skipped bytes.
 
     ``head`` has the packet's first bytes if this is its first part; otherwise it is empty.
     """

@@ -176,7 +176,7 @@ def _parse_message(
 
 
 def _is_pjsips(head: bytes, status: int, nonce: bytes) -> bool:
-    """Whether PJSIP wrote an answer.
+    """Whether PJSIP wrote the answer, and not chan_sip or another server.
 
     The nonce of a 401 or 407 shows it. A 403 or 404 has no nonce, so there the order of the lines shows it.
     """

@@ -120,7 +120,7 @@ class Custom:
             yield _unquoted(text[at:])
 
     def _ends(self, message: bytes) -> Iterator[Endpoint]:
-        """Yield every address for which the whole message matches the pattern."""
+        """Yield each address in the message with which the whole message matches the pattern."""
         first, last = _from_left(message, self.before), _from_right(message, self.after)
         if first is None or last is None:
             return

@@ -15,8 +15,8 @@ Bounds: a date has at most 48 bytes, and at most 512 parsed dates are cached.
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
-_AHEAD = 86_400.0  # seconds: clocks and time zones differ by less
-_YEARS_BACK = 8  # finds the latest 29th of February
+_AHEAD = 86_400.0  # seconds that a date may be ahead of now, because clocks and time zones differ
+_YEARS_BACK = 8  # two leap years may be eight years apart (29th of February)
 _REMEMBERED = 512
 _LONGEST = 48
 _STALE = 3_600.0  # seconds for which parsed dates stay cached: a date without a year depends on now
@@ -45,7 +45,7 @@ _FORMS = (
     re.compile(rb"[A-Z][a-z]{2} (?P<B>[A-Z][a-z]{2}) {1,2}(?P<D>\d{1,2}) " + _TIME + rb" (?P<Y>\d{4})"),
     re.compile(_TIME),
 )
-_SLASHED = 1  # the index of the notation with an ambiguous order
+_SLASHED = 1  # the index of month/day/year in _FORMS; it is also read as day/month/year
 _EPOCH = re.compile(rb"\d{9,11}(?:\.\d{1,9})?")
 
 
@@ -62,7 +62,8 @@ class DateReader:
         if abs(now - self._as_of) > _STALE or len(self._known) > _REMEMBERED:
             self._known.clear()
             self._as_of = now
-        # In ISO and in the default only the seconds change from line to line, so the minute is cached.
+        # In ISO dates and in Asterisk's default format, often only the seconds differ from line to line. So
+        # the date with the seconds 00 is cached.
         cut = 17 if text[4:5] == b"-" else 13
         whole, _, fraction = text[cut:].partition(b".")
         simple = len(whole) == 2 and whole.isdigit() and text[cut - 1 : cut] == b":"  # noqa: PLR2004

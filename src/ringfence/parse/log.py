@@ -50,7 +50,7 @@ from ringfence.parse.manager import LoginDeduplicator
 from ringfence.parse.prefix import PLAIN, Prefix, parse_prefix
 
 MAX_LINE = 256 * 1024
-"""Bytes. A container's log may write one byte of an 8 KiB message as six bytes. Longer lines are skipped."""
+"""Bytes; longer lines are skipped. In a container's log an 8 KiB message may have six times as many bytes."""
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
 HOLD = 0.05  # seconds
@@ -231,7 +231,7 @@ class _Batch:
         self._lines_of: list[int] = []  # the index of the first line of each result
         # The index of the result of the last message; -1 if there was none, or if it was skipped.
         self._entry = -1
-        # For each form of a message's end: the index of the result of the last message with that form.
+        # For each pattern of a message's end: the index of the result of the last message with such an end.
         self._tailed: dict[re.Pattern[bytes], int] = {}
         self._security_at: set[int] = set()  # the lines that begin a message of res_security_log.c
 
@@ -413,7 +413,7 @@ class _Batch:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
 
         The message begins at the first SECURITY line within ``MAX_ACCOUNT`` bytes, because the sender may
-        have written later ones. The event of the line ``again`` is kept: it was just parsed up to this end.
+        have written later ones. The event of line ``again`` is kept: it was just parsed up to ``at``.
         """
         if not security_log.ends_message(line):
             return False
@@ -480,7 +480,7 @@ class _Batch:
         self._lines_of.append(at)
 
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
-        """Remember that the next result is that of a message, whose end ``tail`` may find in a later line."""
+        """Record that the next result is a message's; ``tail`` matches its end, maybe in a later line."""
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry

@@ -27,7 +27,10 @@ _PARTS: tuple[bytes, ...] = (
     rb")?:[ \t]*+)",
 )
 PLAIN = re.compile(b"".join(_PARTS))
-"""A prefix without added text or colours: date, level, thread, ``Ext.`` or the file."""
+"""Matches a prefix without added text or colours.
+
+Its groups are the date, the level, the thread, ``Ext.`` and the file. One of the last two is None.
+"""
 _COLOURED = re.compile(_COLOUR + _COLOUR.join(_PARTS))
 
 _STAMP = (
@@ -51,8 +54,8 @@ _OUTER = re.compile(
 class Prefix:
     """The text of a line before its message.
 
-    ``end`` is the position of the message. A dialplan has ``Ext.`` as ``file``. ``date`` is None if the line
-    has none.
+    ``end`` is the position at which the message begins. A dialplan's line has ``Ext.`` as ``file``. ``date``
+    is None if the line has none.
     """
 
     date: bytes | None

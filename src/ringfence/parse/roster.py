@@ -39,7 +39,8 @@ class RosterEvent:
 class ListedContact:
     """A contact of a list, with the URI that distinguishes it from other contacts of its account.
 
-    ``has_status``: whether the list shows if the contact can be reached.
+    ``uri`` is "" for chan_sip and IAX2, where an account has one contact. ``has_status``: the list shows
+    whether the contact can be reached.
     """
 
     contact: Contact
@@ -53,7 +54,7 @@ EntryParser = Callable[[Mapping[str, str], str], tuple[Entry, ...]]
 
 @frozen
 class Question:
-    """An action that is answered by a list, and the parser of that list's entries.
+    """An action to which Asterisk replies with a list, and the parser of the list's entries.
 
     ``entry`` is the name of the event that carries one entry. ``headers`` are sent with the action. ``empty``
     is the error message that Asterisk sends in place of an empty list.
@@ -191,8 +192,8 @@ def _of_registry(service: Service) -> EntryParser:
 
 
 _PJSIP_CONTACTS = (
-    # This action also lists whether contacts can be reached, and finds contacts in an external database. It
-    # requires the write class `system`.
+    # Only the first action that is allowed is sent. PJSIPShowContacts requires the write class `system`. It
+    # also lists whether contacts can be reached, and finds contacts in an external database.
     Question("PJSIPShowContacts", "ContactList", Service.PJSIP, _of_contact_list, empty="No Contacts found"),
     Question(
         "DBGetTree",

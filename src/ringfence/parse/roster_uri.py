@@ -24,7 +24,7 @@ _SCHEMES = {"sip": Transport.UDP, "sips": Transport.TLS}
 
 @frozen
 class SipTarget:
-    """A host name or address, a port if one is named, and a transport."""
+    """Where Asterisk sends requests: a host name or address, a port (None if none is named), a transport."""
 
     host: str
     port: int | None

@@ -149,9 +149,10 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
 
 
 def with_password(used: bytes | None, event: SecurityEvent | None) -> SecurityEvent | None:
-    """Return the event of a success, with ``password`` set if ``used`` shows that a password was verified.
+    """Return the event of a success, with ``password`` set if a password was verified.
 
-    This is a separate step because few logins succeed, and copying an event takes time.
+    ``used`` is the value of ``UsingPassword``. This is a separate step because few logins succeed, and
+    copying an event takes time.
     """
     return evolve(event, password=True) if event is not None and used == USED else event
 
@@ -172,7 +173,10 @@ def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | N
 
 
 def _is_of_manager(session: bytes, local: bytes, remote: bytes) -> bool:
-    """Whether ``main/manager.c`` wrote a tail: its session is a pointer, both addresses have TCP or TLS."""
+    """Whether these values of a tail have the form that ``main/manager.c`` writes.
+
+    The session is a pointer, and both addresses have TCP or TLS.
+    """
     return all(
         form.fullmatch(value) for form, value in ((_POINTER, session), (_BY_TCP, local), (_BY_TCP, remote))
     )
@@ -277,7 +281,7 @@ def build_event(
 _EPOCH_DIGITS, _MICRO_DIGITS = 10, 6
 
 
-# During an attack several events share a millisecond.
+# Cached, because during an attack several events have the same millisecond.
 @lru_cache(maxsize=256)
 def event_seconds(text: bytes) -> float | None:
     """Parse an ``EventTV`` to seconds since the epoch; None if it is invalid.

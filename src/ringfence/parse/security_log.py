@@ -121,7 +121,10 @@ def _shape(names: list[str]) -> _Shape:
 
 
 def _shapes() -> dict[tuple[bytes, ...], _Shape]:
-    """Return every sequence of names that Asterisk writes, as the names stand between the quotes."""
+    """Return the shape of each sequence of names that Asterisk writes.
+
+    The keys are these sequences, each name as it stands between the quotes of two values.
+    """
     shapes: dict[tuple[bytes, ...], _Shape] = {}
     for required, optional in _ROWS:
         for present in product((False, True), repeat=len(optional.split())):
