@@ -204,7 +204,7 @@ class AmiSource(SupervisedSource):
         self.id = SourceId(target.asterisk, AMI)
         super().__init__(structlog.get_logger().bind(source=str(self.id)), backoff)
         self.coverage = coverage if coverage is not None else Coverage()
-        self.listening_since: float | None = None  # monotonic seconds
+        self.listening_since: float | None = None  # monotonic seconds; None while not listening
         self.last_sign: float | None = None
         """The monotonic time of the last packet of Asterisk that could be parsed; None before the first."""
         self.roster_ready = asyncio.Event()

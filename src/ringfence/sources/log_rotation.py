@@ -122,7 +122,7 @@ class RotatingLog:
     # -- where to begin ---------------------------------------------------------------------------------
 
     def _begin(self) -> Tail | Fifo | None:
-        """Open the file to begin with, and return it; None if there is no file yet."""
+        """Open the file that is read first, and return it; None if there is no file yet."""
         first = self._from is None
         tail = self._find_position(self._from) if self._from is not None and self._from != NOWHERE else None
         if tail is not None:

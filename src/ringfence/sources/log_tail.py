@@ -138,7 +138,7 @@ class Tail:
 
     @property
     def name(self) -> str:
-        """A digest of the file's first bytes, as far as they were read. A copy has the same digest."""
+        """A digest of the first ``HEAD`` bytes, as far as they were read. A copy has the same digest."""
         return _digest(self._head)
 
     @property
@@ -147,7 +147,7 @@ class Tail:
         return Position(*self.key, self.offset, _digest(self._before))
 
     def fits(self, position: Position) -> bool:
-        """Whether ``position`` is in this file: the bytes before it have its digest.
+        """Whether ``position`` is in this file: the bytes before its offset have the digest ``mark``.
 
         A position at the start has no bytes before it. It fits only the file with its device and inode.
         """
@@ -175,7 +175,7 @@ class Tail:
         self.go_to(offset + os.pread(self.fd, CHUNK, offset).find(b"\n") + 1)
 
     def whole_name(self) -> str:
-        """Return a digest of the file's first bytes, whether they were read or not."""
+        """Return a digest of the file's first ``HEAD`` bytes, whether they were read or not."""
         return _digest(os.pread(self.fd, HEAD, 0))
 
     def close(self) -> None:

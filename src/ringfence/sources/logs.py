@@ -102,7 +102,10 @@ def check_paths(candidates: Iterable[Path]) -> PathCheck:
 
 
 def choose(there: Collection[Path], candidates: Sequence[Path] = LOG_PATHS) -> tuple[Path, ...]:
-    """Choose which of the existing files to read. ``candidates`` is in the order of LOG_PATHS."""
+    """Return which of the existing files to read, by the rules in the module's head.
+
+    ``candidates`` is in the order of LOG_PATHS.
+    """
     *own, security, messages, newer, full = candidates
     chosen = [path for path in own if path in there]
     if not chosen:
@@ -168,7 +171,7 @@ class Logs:
                 await asyncio.sleep(LOOK_EVERY)
 
     def _find(self, group: asyncio.TaskGroup) -> None:
-        """Check which files exist now, start those that are to be read, and stop the others."""
+        """Check which files exist now. Begin to read those that are wanted, and stop reading the others."""
         check = check_paths(self._plan.candidates)
         there = {**self._keys, **check.readable}  # a file that is read now is kept, also during its rotation
         names = {key: path for path, key in reversed(there.items())}

@@ -127,7 +127,7 @@ class RosterQueries:
                 self._contact(change)
 
     async def run_round(self, send: Send) -> None:
-        """Request all lists through ``send``, and pass the roster on."""
+        """Request all lists through ``send``, and pass the resulting roster to the sink."""
         refused: list[str] = []
         plan = await self._plan(send, refused)
         # Read before the lists are requested: a list that was requested before the start was complete may

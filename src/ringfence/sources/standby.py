@@ -30,13 +30,16 @@ from ringfence.parse.security_log import time_of
 from ringfence.sources.deliveries import MOST, REMEMBERED, Deliveries
 
 OVERLAP = 1.0
-"""Seconds within which the order of events may differ between log and AMI, because Asterisk has threads."""
+"""Seconds within which the order of events may differ between log and AMI.
+
+It may differ because several threads of Asterisk report events.
+"""
 STALLED = 3.0
 CAUGHT_UP = 10.0
-"""Seconds after AMI came back. If a log is then read to its end, it has no more lines from before."""
+"""Seconds. A log that is read to its end so long after AMI came back has no more lines from before that."""
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
-"""Seconds from one check whether AMI still delivers to the next, while a log holds unconfirmed lines."""
+"""Seconds between two checks whether AMI still delivers, while AMI has not confirmed all held lines."""
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
 
@@ -402,7 +405,7 @@ def _is_security(result: LineResult) -> bool:
 
 
 def _is_covered(event: SecurityEvent, period: Period) -> bool:
-    """Whether AMI has certainly delivered an event of this time in ``period``."""
+    """Whether AMI has certainly delivered the event: its time is ``OVERLAP`` or more inside ``period``."""
     return period.first + OVERLAP <= event.time <= period.last - OVERLAP
 
 

@@ -88,7 +88,7 @@ class WireCounts:
 
     - ``challenges``: answers 401, 403, 404 and 407 of this host or its containers.
     - ``observed``: requests of suspects.
-    - ``gaps``: losses of packets.
+    - ``gaps``: how often packets were lost.
     - ``lost``: lost packets, as far as sequence numbers show them.
     - ``unreadable``: messages of the packet log that could not be parsed.
     - ``passing``: answers of other hosts, which do not count.
@@ -108,9 +108,10 @@ class WireSource(SupervisedSource):
     """The source that reads this network namespace's wire. A session is one binding of a socket.
 
     ``sink`` is called with the challenges and observed requests of each read, in the kernel's order, and
-    their monotonic arrival time. ``gap`` is called with the monotonic time of a loss, before later packets
-    are passed on. ``containers`` are the networks whose forwarded answers count; :meth:`set_containers`
-    changes them. ``buffer`` is the size of the socket's receive buffer in bytes, which the kernel doubles.
+    their monotonic arrival time. ``gap`` is called with the monotonic time of each gap (see the module's
+    head), before later packets are passed on. ``containers`` are the networks whose forwarded answers count;
+    :meth:`set_containers` changes them. ``buffer`` is the size of the socket's receive buffer in bytes, which
+    the kernel doubles.
     """
 
     def __init__(
