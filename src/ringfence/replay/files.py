@@ -40,7 +40,7 @@ _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 _AMI = (BANNER, b"Event: ", b"Response: ")
 _ROTATED = re.compile(r"(.+?)(?:\.(\d{1,14})|-\d{8,14}(?:[-_.]\d{2,10})?)(\.log|\.ami)?")
 _CONTROLS = bytes({*range(1, 32)} - {*b"\t\n\v\f\r\x1b"})
-_MAX_CONTROLS = 0.02  # of all bytes; random bytes have a tenth
+_MAX_CONTROLS = 0.02  # the maximum share of control characters in text; in random bytes it is 0.1
 _NO_SOURCE = SourceId("", "")
 
 

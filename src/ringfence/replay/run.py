@@ -154,7 +154,7 @@ class Replay:
             if not self._now - MAX_STEP_BACK <= now < self._due:
                 now = self._advance(now)
             address = event.remote.address
-            if event.kind is success and not event.tampered:  # before the sender becomes a friend
+            if event.kind is success and not event.tampered:  # recorded before observe() makes a friend
                 self.outcomes.of(self._detector.subject_of(address), address).succeed(event.time)
             for effect in observe(event, now):
                 self._carry_out(effect)

@@ -19,7 +19,7 @@ If adjacent lines of different kinds always differ by more than this, the time z
 wrong.
 """
 
-_ENOUGH = 10  # pairs of adjacent lines
+_ENOUGH = 10  # the minimum number of pairs of adjacent lines of different kinds
 _APART = "the times of lines and of events in them differ by hours; fix: give the time zone with --timezone"
 _LONG_AGO, _LATER = 0.0, 1.0
 
