@@ -99,8 +99,8 @@ def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> Converted
     """Convert one or more jails.
 
     ``own_log`` is the path of ringfence's own log channel in Asterisk; "" if it does not exist. ringfence
-    finds this channel by itself. If it exists, the settings ``paths`` and ``journal`` are left out, because
-    they would replace the channel or repeat its lines.
+    finds this channel automatically. If it exists, the settings ``paths`` and ``journal`` are left out,
+    because they would replace the channel or repeat its lines.
     """
     notes = Notes()
     first, *others = jails

@@ -25,7 +25,7 @@ from ringfence.errors import StoreError
 from ringfence.model import Network, parse_network, printable
 
 LOCK_TIMEOUT = 5.0
-"""Seconds that fail2ban may hold its lock on the database."""
+"""Seconds to wait while fail2ban has locked the database. After that, reading fails."""
 
 _UNKNOWN = -2
 _SELECT = "SELECT jail, ip, timeofban, {length} FROM {table} NOT INDEXED"

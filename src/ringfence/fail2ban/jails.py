@@ -119,7 +119,7 @@ def read_configuration(where: Path) -> Configuration:
     folder = where if whole else where.parent
     reader = _Reader()
     jails = reader.read(reader.layers(folder, "jail") if whole else [where])
-    jails.defaults |= {"fail2ban_confpath": str(folder), "fail2ban_version": ""}  # as fail2ban adds them
+    jails.defaults |= {"fail2ban_confpath": str(folder), "fail2ban_version": ""}  # fail2ban adds both too
     if not jails.sections and not reader.problems:
         raise ConfigError(
             str(where), ["contains no jail: neither jail.conf nor jail.local, nor one in jail.d"]
