@@ -5,8 +5,8 @@ log file: ``formats`` is the table of known messages, and ``prefix``, ``dates`` 
 surrounds a message. ``challenge`` and ``observed`` parse packets that the kernel copied. ``roster`` parses
 Asterisk's lists of phones and trunks. ``address`` parses the addresses in all of them.
 
-For any bytes, a parser returns an event, the reason why there is none, or nothing. If a sender's text broke
-the format, the event is marked as tampered. A parser never raises for bytes, and its memory is bounded.
+For any bytes, a parser returns events, or a reason for giving no event, or None. If a sender's text broke the
+format, the event is marked as tampered. No bytes make a parser raise an exception. Its memory is bounded.
 
 Patterns are anchored. A repetition of single characters is possessive (``*+``): it never gives characters
 back, so matching takes linear time. Python 3.11.2, which Debian 12 has, may lose the position in the text if

@@ -1,9 +1,9 @@
 """NOTICE lines of ``main/acl.c``: ``%sRejecting '%s' due to a failure to pass ACL '%s'``.
 
 The words before ``Rejecting`` name the part of Asterisk that checked the address against the ACL. Except for
-HTTP, another line of the same log reports the same attempt, so counting this line too would count the attempt
-twice. So the event gets an ACL name that the detector does not count: ``acl:`` and the name of the list.
-chan_iax2 checks the address against the list of every user, so its line does not always mean a refusal.
+HTTP, another line of the same log reports the same attempt, which must not count twice. So the event gets an
+ACL name that the detector does not count: ``acl:`` and the name of the list. chan_iax2 checks the address
+against the list of every user, so its line does not always mean a refusal.
 """
 
 import re
