@@ -36,6 +36,7 @@ ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.SIP, EventKind.FAILED_ACL, "peer_not_dynamic"): Role.FAILED,
     (Service.SIP, EventKind.FAILED_ACL, "device_must_match_acl"): Role.HALF,
     (Service.SIP, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.SIP, EventKind.FAILED_ACL, "hacking_attempt"): Role.PROBE,
     (Service.SIP, EventKind.HIDDEN, ""): Role.FAILED,
     (Service.AMI, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
     (Service.AMI, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
@@ -54,6 +55,7 @@ ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.IAX2, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
     (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_sip_connection"): Role.PROBE,
     (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_peer"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "hacking_attempt"): Role.PROBE,
 }
 """The role of each kind of event, by its service, its kind and the name of its ACL."""
 

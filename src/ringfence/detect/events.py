@@ -75,6 +75,7 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.IAX2, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
     (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_sip_connection"): Role.PROBE,
     (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_peer"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "hacking_attempt"): Role.PROBE,
 }
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED_ACL, _SIP, _NONE = EventKind.FAILED_ACL, Service.SIP, Role.NONE
