@@ -11,8 +11,9 @@ The packages, and the direction in which the evidence flows::
                                                                        store/
 
 ``model`` and ``errors`` hold the values and exceptions that all packages share. ``parse`` and ``detect`` are
-pure: bytes and the time are arguments, values are results. ``daemon`` builds and connects all parts, ``cli``
-talks to it over the control socket. import-linter (in pyproject.toml) enforces the directions.
+pure: bytes and the time are arguments, values are results. ``daemon`` builds and connects all parts. ``cli``
+has the commands, which talk to the daemon over the control socket. import-linter (in pyproject.toml) enforces
+these directions.
 """
 
 __all__ = ["__version__"]
@@ -28,7 +29,10 @@ SERVICE = ("-P", "-X", "no_debug_ranges", "-m", "ringfence.daemon.service")
 
 
 def __getattr__(name: str) -> str:
-    """Read the version only when it is used, because that takes as long as a small command."""
+    """Return ``__version__``; raise AttributeError for any other name.
+
+    The version is read only when it is used, because reading it takes as long as a small command.
+    """
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - its import is slow
 

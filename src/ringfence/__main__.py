@@ -1,4 +1,4 @@
-"""``python -m ringfence`` is ``ringfence``."""
+"""Lets ``python -m ringfence`` run the command ``ringfence``."""
 
 from ringfence.cli.entry import main
 

@@ -1,4 +1,4 @@
-"""The codes of all alarms, each with its meaning and what to do, and the class of a reported alarm.
+"""The codes of all alarms, each with its meaning and what to do, and the class of reported alarms.
 
 A code is a dotted name. Commands and scripts decide by codes, never by texts. The table in docs/operating.md
 contains the same sentences; a test compares them.
@@ -10,13 +10,13 @@ from typing import Self
 from attrs import frozen
 
 _EVENTS = frozenset({"attack", "evidence", "password", "phone", "phones", "source"})
-"""The areas (first parts of codes) of alarms about phones, passwords, attackers and silent sources."""
+"""The areas (first parts of codes) of alarms about events: about phones, passwords, attackers, sources."""
 
 
 def is_about_setup(code: str) -> bool:
     """Whether an alarm with this code is about the setup of this host, so that ``check`` reports it.
 
-    Alarms about silent sources are left out: ``ringfence check`` tests the sources itself.
+    Return False for alarms about silent sources, because ``ringfence check`` tests the sources itself.
     """
     return code.partition(".")[0] not in _EVENTS
 
@@ -368,5 +368,5 @@ class Alarm:
     text: str
 
     def as_json(self) -> dict[str, str]:
-        """Return the alarm as a JSON object for commands (``ringfence status`` and others)."""
+        """Return the alarm as a JSON object, for ``ringfence status`` and other commands."""
         return {"code": str(self.code), "subject": self.subject, "text": self.text}

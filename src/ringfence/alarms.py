@@ -4,11 +4,11 @@ An alarm has a code, a subject (an address, an account, or a part of ringfence; 
 text and a time. The same code and subject are one alarm: repeats are counted, and a new text is logged again.
 An alarm clears when the part that raised it clears it, or when it was not activated again within its
 ``lasts`` seconds. At most ``MOST`` alarms of one code are kept; further ones count as repeats of the latest.
-Of each code, the ``SHOWN`` alarms that were activated last are shown. At most ``MOST_LOGGED`` new alarms of
-one code are logged per minute.
+Of each code, the ``SHOWN`` alarms that were activated last are shown. At most ``MOST_LOGGED`` lines about new
+alarms and new texts of one code are logged per minute.
 
-An alarm about the state of a part is *held*: it lasts as long as the part reports it, counts no repeats, and
-only its begin and its end are logged, the begin as a warning.
+An alarm about the state of a part is *held*: it lasts as long as the part reports it. Its repeats are not
+counted, and only its begin (as a warning) and its end are logged. A held alarm beyond ``MOST`` is left out.
 
 An administrator may *acknowledge* an alarm: it is still shown, with the administrator's name. A *dismissed*
 alarm is not shown until it happens again: until it is activated again, or until a held one ends and begins
@@ -26,13 +26,13 @@ from attrs import define, evolve, field, frozen
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.model import printable, rfc3339
 
-LASTS = 600.0  # seconds
+LASTS = 600.0  # seconds after which an alarm clears, unless activate() gets another time
 MOST = 1_000
 SHOWN = 20
 MOST_LOGGED = 30
 MINUTE = 60.0
 RESTORED_FOR = 600.0
-"""Seconds for which a restored alarm without an end stays, unless its part reports the problem again."""
+"""Seconds after a restart in which a part can report a restored alarm again, before the alarm clears."""
 KNOWN_LATE = frozenset(
     {
         AlarmCode.HOST_UNREADABLE,
@@ -44,7 +44,7 @@ KNOWN_LATE = frozenset(
 )
 """Codes of held alarms whose state is known only some time after a restart.
 
-Such a restored alarm stays for ``RESTORED_FOR``, or as long as its part reports it.
+So such a restored alarm stays for at least ``RESTORED_FOR``, even if its part does not report it yet.
 """
 ENDED_BY_RESTART = frozenset({AlarmCode.PHONES_ALL_FAILING})
 """Codes of alarms about a state that ends with the daemon, because it is only in memory."""
@@ -65,10 +65,11 @@ _Key = tuple[AlarmCode, str]
 
 @frozen
 class AlarmRecord:
-    """An alarm as the database keeps it. Times are wall-clock seconds, None if it has not happened.
+    """An alarm as the database keeps it. Times are wall-clock seconds.
 
     ``since`` and ``last`` are the times of the first and the latest activation. ``until`` is when the alarm
     clears by itself, None for a held alarm and for one without an end. ``times`` counts the activations.
+    ``cleared``, ``acknowledged`` and ``dismissed`` are None if this has not happened.
     """
 
     number: int
@@ -87,7 +88,7 @@ class AlarmRecord:
     dismissed_by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the alarm as a JSON object for ``ringfence alarms`` and others; hostile text is escaped."""
+        """Return the alarm as a JSON object, for commands and the live page; hostile text is escaped."""
         return {
             **_as_json(self),
             "cleared": _moment(self.cleared),
@@ -114,12 +115,12 @@ class ActiveAlarm:
     acknowledged_by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the alarm as a JSON object for ``ringfence alarms`` and others; hostile text is escaped."""
+        """Return the alarm as a JSON object, for commands and the live page; hostile text is escaped."""
         return _as_json(self)
 
 
 def _as_json(alarm: AlarmRecord | ActiveAlarm) -> dict[str, object]:
-    """Return what a recorded alarm and an active one have in common."""
+    """Return the JSON keys that a recorded alarm and an active one have in common."""
     return {
         "code": str(alarm.code),
         "subject": printable(alarm.subject),
@@ -144,7 +145,7 @@ class AlarmEvent:
     by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the change as a JSON object for ``ringfence alarms`` and others; hostile text is escaped."""
+        """Return the change as a JSON object, for commands and the live page; hostile text is escaped."""
         return {
             "time": rfc3339(self.time),
             "change": self.change,
@@ -176,7 +177,7 @@ class Alarms:
         self._clock = clock
         self._watch = watch
         self._up: dict[AlarmCode, dict[str, _State]] = {}
-        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the minute, and its number of lines
+        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the minute, and its number of log lines
         self._held: set[_Key] = set()
         self._unconfirmed: set[_Key] = set()  # restored, held, and not reported again yet
         self._unconfirmed_until = -inf
@@ -193,10 +194,10 @@ class Alarms:
             self._log.error(f"alarm.{code}", subject=subject, text=text)
 
     def _record(self, code: AlarmCode, subject: str, text: str, lasts: float, *, held: bool = False) -> bool:
-        """Activate or repeat an alarm.
+        """Activate or repeat an alarm; return whether it should be logged.
 
-        Return whether it is worth a line in the log: it is new, was dismissed, or has a new text. An alarm
-        for which there is no room (``MOST``) is not.
+        It should be logged if it is new, was dismissed, or has a new text, but not if there is no room for it
+        (``MOST``).
         """
         now = self._clock()
         of_code = self._up.setdefault(code, {})
@@ -238,7 +239,7 @@ class Alarms:
         return state
 
     def _may_log(self, code: AlarmCode, now: float) -> bool:
-        """Count a line about this code; return whether this minute still has room for it."""
+        """Count a log line about this code; return whether the limit of this minute allows the line."""
         minute, number = self._logged.get(code, (0, 0))
         if int(now / MINUTE) != minute:
             minute, number = int(now / MINUTE), 0
@@ -259,7 +260,7 @@ class Alarms:
         self._change(state, CLEARED, now)
 
     def hold(self, alarms: Iterable[Alarm]) -> None:
-        """Hold exactly these alarms: begin the new ones, clear those of the last call that are missing now.
+        """Hold exactly these alarms: begin the new ones, and clear the held ones that are not among them.
 
         A restored alarm of ``KNOWN_LATE`` that is missing is not cleared before ``RESTORED_FOR`` is over.
         """
@@ -387,10 +388,10 @@ class Alarms:
 
 
 def _end_of(record: AlarmRecord, now: float) -> float:
-    """Return when a restored alarm clears by itself; inf for a held alarm.
+    """Return when a restored alarm clears by itself (wall-clock seconds); inf for a held alarm.
 
-    Recorded times may be in the future, because the clock may have been wrong. So the alarm stays at most as
-    long as its record says, counted from now.
+    Recorded times may be in the future, because the clock may have been wrong. So the alarm stays, counted
+    from now, at most as long as its record says.
     """
     if record.held:
         return inf

@@ -16,7 +16,7 @@ _COLUMN_LENGTHS = (
 class Clock:
     """The two clocks, in seconds: ``wall`` for people and the database, ``mono`` for differences of times.
 
-    ``mono`` is the monotonic clock, which is never set.
+    ``mono`` is the monotonic clock. It does not jump when the time of the host is set.
     """
 
     wall: Callable[[], float] = time.time
@@ -26,10 +26,10 @@ class Clock:
 class Backoff:
     """Pauses in seconds between attempts of an operation that fails again and again.
 
-    The first pause is ``shortest``, and each next one is twice as long as the one before, but at most
-    ``longest``. With ``choose`` (``random.uniform``) the pauses are random: ``choose`` gets ``shortest`` and
-    three times the previous pause, and returns a number between them. So several daemons do not connect at
-    the same time after a restart of their server.
+    Without ``choose``, the first pause is ``shortest``, and each next one is twice as long as the one before.
+    With ``choose`` (``random.uniform``) each pause is random: ``choose`` gets ``shortest`` and three times
+    the previous pause, and returns a number between them. So several daemons do not connect at the same time
+    after a restart of their server. No pause is longer than ``longest``.
     """
 
     def __init__(

@@ -2,10 +2,13 @@
 
 A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or ``{"error":
 TEXT}``. A connection may carry many requests. An answer may be a stream of lines without an end
-(:class:`Stream`): it is the last answer of its connection. The socket is a unix socket of mode 0660 in the
-daemon's runtime folder. Its permissions are the only access control: there is no login. A request is at most
-1 MiB. The daemon closes a connection after a minute without a request, or if the client does not read its
-answer for a minute, because an answer with 100,000 bans takes 18 MB of memory until it is read.
+(:class:`Stream`); a stream is the last answer of its connection. The socket is a unix socket of mode 0660 in
+the daemon's runtime folder. Its permissions are the only access control: there is no login. A request is at
+most 1 MiB.
+
+The daemon closes a connection after a minute without a request. It also closes a connection if the client
+does not read its answer for a minute, because an answer with 100,000 bans takes 18 MB of memory until it is
+read. A stream has no such limit.
 """
 
 import asyncio
@@ -42,7 +45,7 @@ ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer
 class Encoded:
     """A result that is already encoded as JSON, in parts.
 
-    So a list of 100,000 bans can be sent without an object for each ban.
+    With it, the daemon can send a list of 100,000 bans without a Python object for each ban.
     """
 
     parts: Iterable[bytes]
@@ -51,8 +54,8 @@ class Encoded:
 def encoded_rows(rows: Iterable[object]) -> Encoded:
     """Encode a list as JSON; callers run this in a thread.
 
-    Each row is encoded by a call of its own, because the event loop's thread cannot run while ``dumps``
-    encodes, but can run between two calls.
+    Each row is encoded by a call of ``dumps`` of its own. During a call the thread of the event loop must
+    wait (Python runs one thread at a time), but it can run between two calls.
     """
     return Encoded((b"[", b", ".join(json.dumps(row).encode() for row in rows), b"]"))
 
@@ -72,9 +75,9 @@ Handler = Callable[[Mapping[str, Any]], object]
 async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
     """Serve requests on the socket ``path`` while the block runs. The socket of a dead daemon is replaced.
 
-    ``handlers`` has a handler for each value of ``do``. It returns a value that JSON can represent. If it
-    raises a RingfenceError, the client gets its text. Raise ControlError if the socket cannot be created, or
-    if another daemon answers there.
+    ``handlers`` has a handler for each value of ``do``. A handler returns a value that JSON can represent, an
+    :class:`Encoded` or a :class:`Stream`. If it raises a RingfenceError, the client gets the text of the
+    error. Raise ControlError if the socket cannot be created, or if another daemon answers there.
     """
     _remove_stale(path)
     connections = _Connections(handlers)
@@ -100,14 +103,14 @@ def ask(path: Path, do: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: ob
     """Send a request to the daemon at the socket ``path``, and return its result.
 
     Wait at most ``timeout`` seconds for each part of the answer. Raise DaemonUnreachableError if no daemon
-    answers, and ControlError if it refuses the request. NoAnswerError is a DaemonUnreachableError: the daemon
-    may have carried out the request.
+    answers, and ControlError if it refuses the request. After a NoAnswerError, which is a
+    DaemonUnreachableError, the daemon may have carried out the request.
     """
     return _result(_exchange(path, do, arguments, timeout), path)
 
 
 def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
-    """Send a request, and return the result as encoded JSON. It raises the same errors as :func:`ask`."""
+    """Send a request, and return the result as encoded JSON. Raise the same errors as :func:`ask`."""
     line = _exchange(path, do, arguments)
     if line.startswith(_OK) and line.endswith(_END):
         return line[len(_OK) : -len(_END)]
@@ -270,7 +273,7 @@ class _Connections:
                     writer.write(part)
                     async with asyncio.timeout(IDLE_TIMEOUT):
                         await writer.drain()
-                    await asyncio.sleep(0)  # lets other tasks run: drain() returns at once for a fast client
+                    await asyncio.sleep(0)  # lets other tasks run: drain() does not, if the client is fast
         except (ConnectionError, TimeoutError):
             writer.transport.abort()  # the client has disconnected, is idle, or does not read
         finally:

@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 
 
 class RingfenceError(Exception):
-    """The base class. An exception of any other class that ends a program shows a defect of ringfence."""
+    """The base class of all these exceptions.
+
+    If an exception of any other class ends a program, ringfence has a defect.
+    """
 
 
 class ConfigError(RingfenceError):
     """The configuration cannot be used.
 
-    ``where`` is its path. ``problems`` has one line for each problem, which begins with a key path if the
-    problem concerns a key.
+    ``where`` is the path of the configuration. ``problems`` has one line for each problem. A line about a key
+    begins with the path of the key, or with the environment variable that sets the key.
     """
 
     def __init__(self, where: str, problems: list[str]) -> None:
@@ -66,7 +69,7 @@ class HostError(RingfenceError):
 
 
 class ListError(RingfenceError):
-    """A list of networks, or a database of addresses, cannot be used."""
+    """A list of networks, or a database of countries and networks, cannot be read, written or used."""
 
 
 class SetupError(RingfenceError):

@@ -46,7 +46,7 @@ def format_network(network: Network) -> str:
 
 
 class _Name(enum.StrEnum):
-    """An enum whose members are dictionary keys. It has the hash of str, because Enum's own hash is slow."""
+    """An enum for dictionary keys. Its members have the hash of str, because Enum's own hash is slow."""
 
     __hash__ = str.__hash__
 
@@ -152,10 +152,10 @@ class SecurityEvent:
     is the event's own time (``EventTV``), in seconds since the epoch. ``tampered`` means that the message
     violates Asterisk's grammar: the event counts, raises an alarm, and is never accepted as a success.
 
-    ``forgeable`` means that text of the sender may have chosen the address that the event names: an ESC in a
-    header can make a well-formed log line name another address, and the line does not show it, because
-    ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``. ``readings``: an ambiguous
-    log line may name several addresses. It has one event for each; the first one is a copy of this event.
+    ``forgeable`` means that text of the sender may have chosen the address that the event names. An ESC in a
+    header can make a well-formed log line name another address. The line does not show the ESC, because
+    ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``. ``readings``: if a log line
+    is ambiguous, one event for each address that it may name; the first one is a copy of this event.
     ``password``: Asterisk verified a password (successes only).
     """
 
@@ -177,7 +177,7 @@ class SecurityEvent:
 
 @event_values.frozen
 class Challenge:
-    """A SIP 401, 403, 404 or 407 that left this host, or a container of it, as the kernel saw it.
+    """A SIP answer 401, 403, 404 or 407 that left this host or one of its containers, seen by the kernel.
 
     ``address`` and ``port`` are its destination, ``local_address`` and ``local_port`` its origin. For a
     container the origin is the address inside the container. ``call_id`` and ``nonce`` are raw bytes, used
@@ -190,11 +190,11 @@ class Challenge:
 
     ``transport`` is ``UDP``, or ``TCP`` for TCP and WebSocket; for these the kernel completed the handshake
     with the destination. ``relayed`` means that the answer has more than one Via, so its destination may
-    forward it (RFC 3261 §16.7). ``opaque`` is the parameter of that name, which PJSIP chooses at random for
-    each challenge.
+    forward it (RFC 3261 §16.7). ``opaque`` is the parameter ``opaque`` of the challenge, which PJSIP chooses
+    at random each time.
 
-    ``evasive`` means that the request contained bytes that suppress or forge Asterisk's own events, and that
-    no phone sends. ``account`` is the sender's own text, for display. ``service`` is the part of Asterisk
+    ``evasive`` means that the request contained bytes that suppress or forge Asterisk's own events. No phone
+    sends such bytes. ``account`` is the sender's own text, for display. ``service`` is the part of Asterisk
     that answered: PJSIP or chan_sip.
     """
 
@@ -233,10 +233,10 @@ class ObservedRequest:
 class Proof(enum.IntEnum):
     """How well an attempt's source address is verified; a greater value is a better proof.
 
-    ``CLAIMED``: not verified, such as a single datagram, or chan_sip, for which a Via ``maddr`` changes the
-    address on any transport. ``NONCE``: the sender answered a challenge that was sent to that address, as the
-    wire saw. ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP, TLS, WS or WSS under
-    PJSIP, or AMI).
+    ``CLAIMED``: not verified. Examples are a single datagram, and chan_sip on any transport, because a Via
+    ``maddr`` changes the address that it reports. ``NONCE``: the sender answered a challenge that was sent to
+    that address, as the wire saw. ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP,
+    TLS, WS or WSS under PJSIP, or AMI).
     """
 
     CLAIMED = 0
@@ -289,7 +289,7 @@ class Origin(enum.StrEnum):
 
 
 class Scope(_Name):
-    """The traffic that a ban drops: all, that of Asterisk's ports, or that of these ports by UDP or TCP."""
+    """The traffic that a ban drops: all of it, that of the SIP ports, or only the UDP or TCP part of that."""
 
     FULL = "full"
     SIP = "sip"  # to and from all ports of Asterisk (here called the SIP ports), by any transport
@@ -404,7 +404,7 @@ class Roster:
 class AlarmChange:
     """A change of an alarm that detection requests: the alarm's code, its subject and its text.
 
-    ``cleared`` clears the alarm. Otherwise it stays active for ``lasts`` seconds after the latest change.
+    With ``cleared``, clear the alarm. Otherwise the alarm stays active for ``lasts`` seconds from now.
     """
 
     code: AlarmCode
@@ -426,9 +426,9 @@ class ListEntry:
     """One entry of the administrator's lists, as it was written.
 
     ``value`` is a network, a host name, a country (``country DE``) or an autonomous system (``AS64496``).
-    ``origin`` is ``command``, ``configuration``, or the name of the imported file. ``until`` is its end
-    (seconds since the epoch), None for never. ``forced`` means that the entry may deny an address that is
-    otherwise protected.
+    ``origin`` is ``command``, ``configuration``, or the name of the imported file. ``until`` is when the
+    entry ends (seconds since the epoch), None for never. ``forced`` means that the entry may deny an address
+    that is otherwise protected.
     """
 
     kind: ListKind

@@ -3,14 +3,15 @@
 The network of an IPv4 sender is its address. The network of an IPv6 sender is its /64, because a host usually
 has all addresses of a /64. The exceptions are IPv6 addresses into which NAT64 translates IPv4 addresses (RFC
 6052, RFC 8215): ``64:ff9b::/96`` and, for local use, ``64:ff9b:1::/48``. There each address is one IPv4 host,
-and a single /64 may contain the whole IPv4 Internet. So the network of a sender is the single address.
+and a single /64 may contain the whole IPv4 Internet. So the network of such a sender is its single address.
 
-Rules also count the *prefix* around a sender: the /24 for IPv4, the /48 for IPv6. For an address of NAT64 it
-is the /120. If the last 32 bits are the IPv4 address, this is the IPv4 /24. In the /48 an administrator may
-choose another layout, with the IPv4 address further to the left. Then a /120 contains only one host, so rules
-never ban a prefix there. A wider prefix could ban unrelated hosts instead.
+Rules also count the *prefix* around a sender: the /24 for IPv4, the /48 for IPv6, and the /120 for an address
+of NAT64. If the last 32 bits of such an address are the IPv4 address, the /120 is the IPv4 /24. In
+``64:ff9b:1::/48`` an administrator may choose another layout, with the IPv4 address further to the left. Then
+a /120 contains only one host, so rules never ban a prefix there. With a wider prefix, rules could ban
+unrelated hosts.
 
-The kernel's limiter has no such exception: it counts and limits a /64 of translated addresses as one source.
+The packet limiter in the kernel makes no exception for NAT64: it counts and limits a /64 as one source.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,10 +33,10 @@ BITS: Mapping[int, int] = {4: 32, 6: 128}
 """The length of an address in bits, by IP version."""
 
 IPV6_SENDER = 64
-"""The prefix length of an IPv6 sender's network, apart from NAT64."""
+"""The prefix length of an IPv6 sender's network, except for addresses of NAT64."""
 
 SENDER_LENGTHS: Mapping[int, int] = {4: 32, 6: IPV6_SENDER}
-"""The prefix length of a sender's network by IP version, apart from NAT64."""
+"""The prefix length of a sender's network by IP version, except for addresses of NAT64."""
 
 _IPV4_PREFIX, _IPV6_PREFIX, _TRANSLATED_PREFIX = 24, 48, 120
 _HOST_BITS = BITS[6] - IPV6_SENDER
@@ -60,7 +61,10 @@ def is_loopback(host: str) -> bool:
 
 
 def sender_of(address: Address) -> Network:
-    """Return the network of the sender that has ``address``: the address itself, or its /64 for IPv6."""
+    """Return the network of the sender that has ``address``.
+
+    It is the address itself for IPv4 and for NAT64, otherwise the /64 around it.
+    """
     if isinstance(address, IPv4Address):
         return IPv4Network(int(address))
     if is_one_host(address):
@@ -96,7 +100,7 @@ def contains(wide: Network, narrow: Network) -> bool:
 
 
 def without(network: Network, part: Network) -> tuple[Network, ...]:
-    """Return networks that cover ``network`` without its part ``part``.
+    """Return networks that together cover ``network`` except ``part``.
 
     Return () if ``part`` is not inside ``network``, or is all of it.
     """
@@ -123,8 +127,8 @@ class NetworkSet:
     """An immutable set of networks of both IP versions. Look-ups take constant time.
 
     It has one set of integers for each prefix length in use, and a look-up checks each of these sets. There
-    are usually few different lengths. For each length with which :meth:`contains_part_of` was called, it also
-    keeps a set of all networks, cut to this length.
+    are usually few different lengths. For each prefix length with which :meth:`contains_part_of` was called,
+    it also keeps the first bits of all its networks, as many as this length.
     """
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
