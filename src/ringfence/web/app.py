@@ -22,7 +22,10 @@ from ringfence.web.rendering import NONCE, Renderer
 from ringfence.web.sessions import WebSessions
 
 _NO_HOST = frozenset("@/?#\\")
-"""Characters that a Host header cannot have. With them, a URL would have another host than it seems."""
+"""Characters that no valid Host header has.
+
+With one of them, the host that ``urlsplit`` finds could be another one than the header seems to name.
+"""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -53,9 +56,9 @@ class Site:
     def is_host(self, host: str) -> bool:
         """Whether ``host``, the Host header of a request, names this site or a loopback address.
 
-        Without this check, another site could let its own name point to this server, and its scripts could
+        Without this check, another site could make its own name resolve to this server. Its scripts could
         then read the pages (DNS rebinding). The port is not checked: a browser that uses an SSH tunnel sends
-        the tunnel's port.
+        the port of the tunnel.
         """
         if not _NO_HOST.isdisjoint(host):
             return False
@@ -140,7 +143,7 @@ def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Call
 
 
 def _failing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that shows a RingfenceError, such as a request that the daemon refused."""
+    """Return a handler that shows a RingfenceError as a page, such as a request that the daemon refused."""
 
     async def answer(request: Request, error: Exception) -> Response:
         status, heading = HTTPStatus.BAD_REQUEST, "Not done"
@@ -154,7 +157,7 @@ def _failing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Res
 
 
 def _refusing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that shows an HTTP error, such as an unknown URL."""
+    """Return a handler that shows an HTTP error as a page, such as an unknown URL."""
 
     async def answer(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
@@ -164,7 +167,10 @@ def _refusing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Re
 
 
 async def _disconnected(_: Request, __: Exception) -> Response:
-    """Return an answer that no client reads: it has disconnected before the end of its request."""
+    """Return an empty answer.
+
+    No client reads it, because the client has disconnected before the end of its request.
+    """
     return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 

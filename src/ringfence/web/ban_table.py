@@ -31,9 +31,9 @@ class Query:
 
 @frozen
 class BanPage:
-    """Page ``number`` of the ``pages`` pages of the table, which ``query`` asked for.
+    """One page of the table, for a ``query``: page ``number`` of ``pages``.
 
-    ``rows`` are the bans on this page. Of all ``total`` bans, ``found`` match the search.
+    ``rows`` are the bans on this page. There are ``total`` bans in all, of which ``found`` match the search.
     """
 
     rows: Sequence[Row]
@@ -45,7 +45,10 @@ class BanPage:
 
 
 def query_from(parameters: Mapping[str, str]) -> Query:
-    """Parse the query parameters of a URL. The default replaces each parameter that is missing or invalid."""
+    """Parse the query parameters of a URL.
+
+    A parameter that is missing or invalid gets its default.
+    """
     sort = parameters.get("sort", "")
     page = parameters.get("page", "")
     return Query(
@@ -65,10 +68,10 @@ def page_of(rows: Sequence[Row], query: Query) -> BanPage:
 
 
 def _matching(rows: Sequence[Row], search: str) -> Sequence[Row]:
-    """Return the rows that match ``search``.
+    """Return the rows that match ``search``; all rows if it is empty.
 
-    If it is an address or network, these are the bans of networks that overlap it. Otherwise they are the
-    rows that contain it as a text.
+    An address or network matches the bans of all networks that overlap it. Any other text matches the rows
+    that contain it in one of the columns ``_SEARCHED``; upper and lower case do not matter.
     """
     if not search:
         return rows
@@ -82,9 +85,9 @@ def _matching(rows: Sequence[Row], search: str) -> Sequence[Row]:
 
 
 def _overlap_with(network: Network) -> Callable[[str], bool]:
-    """Return a function that returns whether the address or network of a ban overlaps ``network``.
+    """Return a function of a ban's address or network, as text: whether it overlaps ``network``.
 
-    It compares numbers and parses no network, because that would take 0.1 s for 10,000 rows.
+    The function compares numbers. Parsing the networks of 10,000 rows would take 0.1 s.
     """
     is_ipv6 = network.version == _IPV6
     family = AF_INET6 if is_ipv6 else AF_INET
@@ -108,9 +111,9 @@ _SEARCHED = ("address", "rule", "account", "reason", "scope")
 
 
 def _address(row: Row) -> tuple[int, bytes, int]:
-    """Return a sort key that sorts networks by version, address and prefix length.
+    """Return the sort key of a row: the IP version, address and prefix length of its network.
 
-    It does not parse the network, because that would take 0.1 s for 10,000 rows.
+    The network is not parsed, because that would take 0.1 s for 10,000 rows.
     """
     address, _, prefix = row["address"].partition("/")
     family = AF_INET6 if ":" in address else AF_INET

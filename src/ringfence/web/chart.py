@@ -13,12 +13,15 @@ from attrs import evolve, frozen
 
 HEIGHT = 100
 """The height of a chart in units of its viewBox. A column is one unit wide; the page stretches the chart."""
-_BAR = 0.8  # of the width of a column
+_BAR = 0.8  # the width of a bar; a column is 1 wide
 
 
 @frozen
 class ChartPeriod:
-    """A period that the overview page offers. It has ``seconds``; each column of the chart has ``column``."""
+    """A period that the overview page offers.
+
+    ``seconds`` is its length, and ``column`` the length of each column of its charts (seconds).
+    """
 
     name: str
     seconds: int
@@ -41,8 +44,8 @@ PERIODS = {
 class Column:
     """The counts of one column of a chart, which begins at ``start`` (seconds since the epoch).
 
-    ``attempts`` contains the ``proven`` ones. ``watched``: ringfence ran during at least a part of the
-    column.
+    ``proven`` is the number of those ``attempts`` whose source address is verified. ``watched``: ringfence
+    ran during at least a part of the column.
     """
 
     start: float
@@ -55,8 +58,8 @@ class Column:
 def columns_of(found: Mapping[str, Any], length: int, kind: str | None = None) -> list[Column]:
     """Return the columns of a chart, oldest first, including those in which nothing happened.
 
-    ``found`` is the daemon's answer to ``history``, and ``length`` the seconds of a column. With a ``kind``
-    only attempts of that kind are counted.
+    ``found`` is the daemon's answer to ``history``, and ``length`` the seconds of a column. With a ``kind``,
+    attempts of other kinds are not counted; bans are always counted.
     """
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
     columns = [Column(begin + number * length) for number in range(max(1, -int((begin - end) // length)))]
@@ -81,8 +84,8 @@ def _with_slot(column: Column, slot: Mapping[str, Any], kind: str | None) -> Col
 def drawing(columns: Sequence[Column], series: Mapping[str, Sequence[int]]) -> str:
     """Return a bar chart as SVG.
 
-    ``series`` has for each CSS class the numbers of all columns. Each later class is drawn over the earlier
-    ones. Columns in which ringfence did not run are filled in the class ``gap``.
+    ``series`` maps each CSS class to its numbers, one for each column. The bars of a later class are drawn
+    over those of the earlier ones. Columns in which ringfence did not run are filled in the class ``gap``.
     """
     most = max((number for numbers in series.values() for number in numbers), default=0) or 1
     gaps = "".join(_bar(at, HEIGHT, length) for at, length in _gaps(columns))
@@ -97,7 +100,7 @@ def drawing(columns: Sequence[Column], series: Mapping[str, Sequence[int]]) -> s
 
 
 def _gaps(columns: Iterable[Column]) -> list[tuple[int, int]]:
-    """Return the parts of a chart in which ringfence did not run: each as its first column and its length."""
+    """Return the periods in which ringfence did not run: for each, its first column and number of columns."""
     runs = groupby(enumerate(columns), key=lambda pair: pair[1].watched)
     found = [[at for at, _ in run] for watched, run in runs if not watched]
     return [(run[0], len(run)) for run in found]

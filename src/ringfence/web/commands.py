@@ -46,7 +46,10 @@ class Order:
 
     @property
     def signed(self) -> str:
-        """The reason in one line, followed by the name of the user, which is never cut."""
+        """The reason and the name of the user, in one line.
+
+        If the line would be too long, the reason is cut, never the name.
+        """
         signature = f"(web: {self.person})"
         note = " ".join(printable(self.note).split())[: _MOST_NOTE - len(signature) - 1].rstrip()
         return f"{note} {signature}" if note else signature
@@ -54,7 +57,10 @@ class Order:
 
 @frozen
 class CommandResult:
-    """The result of a command: a line for each thing that failed, and lines that are not failures."""
+    """The result of a command, as lines for the user.
+
+    ``problems`` has a line for each thing that failed, and ``notes`` has the other lines.
+    """
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -81,8 +87,9 @@ class WebCommand:
 async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> list[str]:
     """Return the warnings about a command that concerns ``what``.
 
-    There is one for a large network, one for each of the first friends that the command would block, and one
-    for the others. A friend is a known phone or trunk of this PBX.
+    A large network has a warning. If the command blocks addresses (``warns``), there is also a warning about
+    each of the first friends (known phones and trunks of this PBX) among them, and one about the number of
+    the others. For a country or a host name, there is only a warning that friends were not looked up.
     """
     try:
         network = parse_network(what)
@@ -148,8 +155,8 @@ async def _unban(client: DaemonClient, order: Order) -> CommandResult:
 async def _unban_and_allow(client: DaemonClient, order: Order) -> CommandResult:
     """Allow an address, and end its ban.
 
-    It is allowed first, so that it cannot be banned again in between. If it is not banned, or if its ban does
-    not end, it is allowed all the same.
+    The address is allowed first, so that it cannot be banned again in between. It is also allowed if it is
+    not banned, or if its ban does not end.
     """
     allowed = await client.command("allow_add", what=[order.what], note=order.signed)
     try:

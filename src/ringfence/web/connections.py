@@ -1,7 +1,8 @@
 """The HTTP connections of the live page, with a limit of their number and of the time for a request.
 
-uvicorn accepts any number of connections, and waits for the requests of each without a limit of time. So any
-process of this host could use up the file descriptors of the page, or all the connections that it allows.
+uvicorn itself accepts any number of connections, and waits without a time limit for the requests of each. So
+any process of this host could use up the file descriptors of the page, or occupy all connections that uvicorn
+serves at a time.
 """
 
 import asyncio
@@ -14,21 +15,25 @@ MOST_CONNECTIONS = 256
 BACKLOG = 100
 """The maximum number of connections that asyncio accepts in one round of the event loop.
 
-An aborted connection is closed some rounds later. Until then it has a file descriptor, too.
+An aborted connection is closed only some rounds later. Until then it has a file descriptor, too, so this
+number must not be large.
 """
 REQUEST_TIME = 10.0
-"""Seconds within which a client must send its whole request, and continue to read an answer."""
+"""Seconds that a connection waits for its client, before it is aborted.
+
+It waits for a whole request, or for the client to continue reading an answer.
+"""
 
 
 class LimitedConnection(H11Protocol):
     """A connection that is aborted if its client is too slow, or if there are too many connections.
 
     A connection waits for its client until the request is complete, and while the client does not read the
-    answer. If there are more than MOST_CONNECTIONS, the one that has waited for its client for the longest
-    time is aborted. So new clients are served, however many connections others keep open.
+    answer. If there are more than MOST_CONNECTIONS, the one that has waited longest for its client is
+    aborted. So new clients are served, however many connections others keep open.
 
-    ``waits_since``: the time of the event loop since which the connection waits for its client, or None.
-    ``is_aborted``: the page has aborted the connection.
+    ``waits_since`` is the time of the event loop when the connection began to wait for its client, None if it
+    does not wait. ``is_aborted``: the page has aborted the connection.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of uvicorn

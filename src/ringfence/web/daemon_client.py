@@ -1,8 +1,8 @@
 """Sends the pages' requests to the daemon, in threads, because an answer may take seconds.
 
 An answer that many pages need is kept for a few seconds, and all open pages share it. An answer that took
-long, such as a list of 100,000 bans, is kept for longer. So the pages need at most a small part of the
-daemon's time.
+long, such as a list of 100,000 bans, is kept for longer. So the pages use only a small part of the daemon's
+time.
 """
 
 import asyncio
@@ -18,16 +18,19 @@ from ringfence.errors import DaemonUnreachableError, NoAnswerError
 PATIENCE = 10.0
 """Seconds that a page waits for the daemon's answer. A command waits longer."""
 MOST_COSTLY = 2
-"""The maximum number of costly requests at the same time."""
+"""The maximum number of requests of :meth:`DaemonClient.ask_costly` at the same time."""
 MOST_SHARE = 0.02
-"""The largest part of its time that the daemon spends on one request that pages repeat.
+"""The largest part of the daemon's time for one request that pages repeat.
 
-After an answer that took a second, the same request is sent again only after 50 seconds.
+If the answer to a request took a second, the same request is sent again only after 50 seconds.
 """
 LONGEST_KEPT = 60.0
 """The longest time (seconds) that an answer is kept because it took long."""
 LATELY = 20.0
-"""Seconds after its arrival in which an answer may be shown while a newer one is requested."""
+"""Seconds after the arrival of an answer in which a page may show it although it is no longer shared.
+
+A newer answer is requested then.
+"""
 
 _Key = tuple[object, ...]
 
@@ -59,16 +62,16 @@ class DaemonClient:
     async def command(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
         """Send a request that changes something, and wait as long as a command on the terminal waits.
 
-        If it raises NoAnswerError, the daemon may have carried it out.
+        After a NoAnswerError the daemon may have carried out the request.
         """
         patience = control.ANSWER_TIMEOUT
         return await asyncio.to_thread(lambda: control.ask(self._socket, do, timeout=patience, **arguments))
 
     async def ask_costly(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-        """Send a request whose answer is not shared, after the others of this kind but MOST_COSTLY.
+        """Send a request whose answer is not shared. At most MOST_COSTLY of them are sent at the same time.
 
-        So a user who sends many of them delays only the others who do so, and not the daemon. Raise
-        DaemonUnreachableError if its turn does not come within PATIENCE seconds.
+        The others wait for their turn. So a user who sends many of them delays only such requests, and not
+        the daemon. Raise DaemonUnreachableError if the turn does not come within PATIENCE seconds.
         """
         try:
             async with asyncio.timeout(PATIENCE):
@@ -83,10 +86,10 @@ class DaemonClient:
     async def recent(self, kept_for: float, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
         """Return the answer to a request; a kept one if it is at most ``kept_for`` seconds old.
 
-        Pages that ask at the same time share one request, and its failure. If the answer took long, it is
-        kept for longer: so long that the daemon spends at most MOST_SHARE of its time on this request, but at
-        most LONGEST_KEPT seconds. Use this only for requests with few possible arguments, because one answer
-        is kept for each of them.
+        Pages that ask at the same time share one request: they get the same answer or the same error. An
+        answer that took long is kept for longer than ``kept_for``, at most LONGEST_KEPT seconds, so that the
+        daemon spends at most MOST_SHARE of its time on this request. Use this only for requests with few
+        possible arguments, because one answer is kept for each of them.
         """
         key, now = (do, *sorted(arguments.items())), self._mono()
         kept = self._kept.get(key)
@@ -100,7 +103,7 @@ class DaemonClient:
         except BaseException as error:
             stopped = NoAnswerError("the request was stopped")
             asked.set_exception(error if isinstance(error, Exception) else stopped)
-            asked.exception()  # if no other page waits, asyncio would log it
+            asked.exception()  # without this call, asyncio logs the error if no other page waits
             raise
         else:
             asked.set_result(answer)
@@ -115,17 +118,17 @@ class DaemonClient:
         """Send a request, and keep and return its answer."""
         changes = self._changes
         answer = await self.ask(do, **arguments)
-        if changes == self._changes:  # otherwise the answer may be older than a command's change
+        if changes == self._changes:  # else a command ran meanwhile, and the answer may be older
             came = self._mono()
             kept_for = max(kept_for, min(LONGEST_KEPT, (came - now) / MOST_SHARE))
             self._kept[key] = _Kept(answer, came, now + kept_for)
         return answer
 
     async def latest(self, kept_for: float, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-        """Return the kept answer at once if it came within the last LATELY seconds.
+        """Return the kept answer at once if it came within the last LATELY seconds, else :meth:`recent`'s.
 
-        So an update of a page does not wait for a long list. Otherwise return what :meth:`recent` returns.
-        After this, call :meth:`recent`, so that the next update has a newer answer.
+        So an update of a page does not wait for a long list. The kept answer may be outdated. Therefore the
+        caller must call :meth:`recent` afterwards, so that the next update has a newer answer.
         """
         kept = self._kept.get((do, *sorted(arguments.items())))
         if kept is not None and self._mono() < kept.came + LATELY:

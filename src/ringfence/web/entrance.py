@@ -1,6 +1,6 @@
 """Login, logout, and the check of all other requests: their session, and the token of forms.
 
-That the user may change something, and not only read, is checked by the handlers: see :func:`require_change`.
+The handlers themselves check whether the user may only read: see :func:`require_change`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,22 +34,22 @@ Answer = Awaitable[Response]
 class Cookie:
     """The cookie that identifies a session. ``secure``: browsers send it only by HTTPS.
 
-    Then its name begins with ``__Host-``. Browsers accept a cookie with such a name only from this host
-    itself, so no other host of the domain can replace it.
+    The name of a secure cookie begins with ``__Host-``. Browsers accept a cookie with such a name only from
+    this host itself, so no other host of the domain can replace it.
     """
 
     secure: bool
 
     @property
     def name(self) -> str:
-        """The name of the cookie. Browsers accept ``__Host-`` only if the cookie is secure."""
+        """The name of the cookie. Browsers accept the prefix ``__Host-`` only for a secure cookie."""
         return "__Host-ringfence" if self.secure else "ringfence"
 
 
 class Entrance:
     """Handles logins and logouts, and checks that every other request belongs to a session.
 
-    ``url`` is that of the site in browsers. ``mono`` returns monotonic seconds.
+    ``url`` is the URL of the site as browsers use it. ``mono`` returns monotonic seconds.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Entrance:
         if begun is None:
             return self._refused_login(request, client, limited=limited, now=now)
         cookie, session = begun
-        self._sessions.log_out(request.cookies.get(self._cookie.name, ""))  # the browser forgets its cookie
+        self._sessions.log_out(request.cookies.get(self._cookie.name, ""))  # ends the browser's old session
         self._log.info("web.login", user=session.person.name, read_only=session.person.read_only)
         response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
         response.set_cookie(
@@ -163,8 +163,9 @@ class Entrance:
     def _is_own(self, request: Request) -> bool:
         """Whether a page of this site, or the user directly, made the request.
 
-        The browser reports this in the headers Sec-Fetch-Site and Origin. Old browsers, and all with plain
-        HTTP to another host than loopback, send Origin only. Without both headers the answer is true.
+        The browser reports this in the headers Sec-Fetch-Site and Origin. Old browsers send only Origin. So
+        does every browser if it uses plain HTTP and a host that is not loopback. Without both headers, return
+        True.
         """
         site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
         if site not in {None, "same-origin", "none"}:

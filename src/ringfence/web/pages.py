@@ -67,8 +67,8 @@ class Pages:
     async def bans(self, request: Request, _: WebSession) -> Response:
         """Show one page of the table of current bans.
 
-        The answer may be some seconds old. A newer one is requested after the page is sent, for its next
-        update.
+        The list of bans may be some seconds old. After the page is sent, a newer list is requested for the
+        page's next update.
         """
         rows = await self._client.latest(_BANS_FOR, "bans", most=MOST_BANS)
         # In a thread: sorting so many rows takes some 20 ms, in which no other page would be served.
@@ -154,7 +154,7 @@ class Pages:
     async def run(self, request: Request, session: WebSession, form: Form) -> Response:
         """Run a command that the user has confirmed, and show its result.
 
-        The log has a line before the daemon gets the command, and one about its result.
+        A line is logged before the daemon gets the command, and another one about its result.
         """
         person = session.person.name
         command = COMMANDS.get(form.get("do", ""))
@@ -188,7 +188,7 @@ class Pages:
 
 
 def _details(command: WebCommand, order: Order) -> dict[str, str]:
-    """Return the length and the reason of a command, as far as it has them, for the log."""
+    """Return, for the log, the length and the reason of a command, if it has them."""
     details = {"length": order.length} if command.has_length else {}
     return details | ({"reason": order.signed} if command.has_note else {})
 

@@ -30,7 +30,10 @@ _Value = TypeVar("_Value")
 
 @frozen
 class Person:
-    """The user of a session, by the name given for the login link. ``read_only``: no commands are allowed."""
+    """The user of a session. ``name`` was given when the login link was made.
+
+    ``read_only``: the user may not run commands.
+    """
 
     name: str
     read_only: bool = False
@@ -40,8 +43,8 @@ class Person:
 class WebSession:
     """A session of one user. It began at ``began`` and was last used at ``used`` (monotonic seconds).
 
-    ``csrf`` is a secret that each of its forms contains, so that another site cannot send a form for the
-    user.
+    ``csrf`` is a secret that each form on the pages of the session contains. Another site does not know it,
+    and so cannot send a form in the name of the user.
     """
 
     person: Person
@@ -75,16 +78,19 @@ class WebSessions:
         return token
 
     def is_limited(self, client: str, now: float) -> bool:
-        """Whether a client (an address) has failed too often. Its further failures are not logged."""
+        """Whether logins of a client (an address) have failed too often.
+
+        Further failures of this client are not logged.
+        """
         recent = [moment for moment in self._failures.get(client, ()) if now - moment < FAILURES_WITHIN]
         return len(recent) >= MOST_FAILURES
 
     def log_in(self, token: str, client: str, now: float) -> tuple[str, WebSession] | None:
-        """Begin a session with the token of a login link. Return its cookie and the session.
+        """Begin a session with the token of a login link. Return the cookie of the session, and the session.
 
         The token cannot be used again. Return None if it is invalid or too old; this counts as a failure of
-        ``client``. A limited client can still log in with a valid token, because a token cannot be guessed.
-        Otherwise one client could lock out all users behind the same proxy.
+        ``client``. A limited client can still log in with a valid token. Otherwise one client could lock out
+        all users behind the same proxy. This is safe, because a token cannot be guessed.
         """
         link = self._links.pop(_hash(token), None)
         if link is None or link.expires <= now:
