@@ -95,12 +95,12 @@ class NotifySettings:
 
     @property
     def channels(self) -> tuple[ChannelSettings, ...]:
-        """All channels, in the order of their kinds."""
+        """All channels: those by mail, then those by Apprise, then the commands."""
         return (*self.mail, *self.apprise, *self.hook)
 
 
 def channel_problems(notify: NotifySettings) -> list[str]:
-    """Return the problems that involve several keys, each with its key path."""
+    """Return the problems that the check of a single value cannot find, each with its key path."""
     return [
         *_taken_names(notify),
         *(f"notify.mail[{at}].{problem}" for at, mail in enumerate(notify.mail) for problem in _mail(mail)),
@@ -113,7 +113,10 @@ def channel_problems(notify: NotifySettings) -> list[str]:
 
 
 def with_passwords(notify: NotifySettings) -> tuple[NotifySettings, list[str]]:
-    """Return the channels with the passwords of their files, and the problems of these files."""
+    """Return the settings with the passwords from the channels' password files.
+
+    Return also a line for each file that cannot be used.
+    """
     problems: list[str] = []
     mails: list[MailSettings] = []
     for at, mail in enumerate(notify.mail):

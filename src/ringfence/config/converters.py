@@ -1,7 +1,7 @@
 """Converters of configuration values: they check a value while it is read.
 
 A *hook* is a function that converts a TOML value. If the value is invalid, it raises ValueError with a text
-such as "must be true or false". Its second argument is the wanted type, because cattrs passes it.
+such as "must be true or false". cattrs passes the wanted type as the second argument.
 """
 
 import re
@@ -102,7 +102,7 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The position in this order. A greater one is more urgent."""
+        """The position in the order of severities. The greatest one is the most urgent."""
         return _RANKS[self]
 
 
@@ -119,13 +119,16 @@ class MailSecurity(StrEnum):
 
 @frozen
 class QuietHours:
-    """A time of every day, in minutes since midnight of the host's time zone. It may span midnight."""
+    """A time of every day: its start and end in minutes since midnight, in the host's time zone.
+
+    It may span midnight.
+    """
 
     start: int
     end: int
 
     def has(self, minute: int) -> bool:
-        """Whether a minute, counted from midnight, is in this time."""
+        """Whether a minute of the day, counted from midnight, is in the quiet hours."""
         if self.start < self.end:
             return self.start <= minute < self.end
         return minute >= self.start or minute < self.end
@@ -166,7 +169,10 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def text_from(value: object, _: object = None) -> str:
-    """Return ``value`` if it is a text that may be part of a protocol's line; otherwise raise ValueError."""
+    """Return ``value`` if it is a text, not empty, without control characters; else raise ValueError.
+
+    Such a text can be part of a line of a protocol.
+    """
     if not isinstance(value, str) or not value or _CONTROL.search(value):
         raise ValueError("must be a text, not empty, without control characters")
     return value
@@ -301,7 +307,11 @@ _HTTP_BASE = re.compile(rf"(https?)://({_HTTP_HOST})(?::([0-9]{{1,5}}))?(?:/[A-Z
 
 
 def _rdap_server(value: object, _: object) -> RdapServer:
-    """Parse the base address of an RDAP server. Without https anyone on the way could write its answers."""
+    """Parse the base address of an RDAP server.
+
+    It must have https, unless the server is on this host: otherwise anyone on the network path could forge
+    the answers.
+    """
     match = _HTTP_BASE.fullmatch(value) if isinstance(value, str) else None
     if (
         match is None

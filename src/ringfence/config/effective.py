@@ -32,9 +32,9 @@ class ValueOrigin(StrEnum):
 class Value:
     """One key with its effective value.
 
-    ``value`` is as it would be written in the file, with secrets masked; None if it is not set. ``line`` is
-    the line of the file, if the value comes from the file. ``variable`` is the name of the environment
-    variable, if it comes from there.
+    ``value`` has the form that it has in the file, with secrets masked; None if it is not set. ``line`` is
+    the number of the line, if the value comes from the file. ``variable`` is the name of the environment
+    variable, if the value comes from one.
     """
 
     path: KeyPath
@@ -79,7 +79,7 @@ def _value(key: Key, value: object, lines: Mapping[KeyPath, int], variables: Map
 
 
 def _written(value: object) -> bool | int | str | list[str] | None:
-    """Return a value as it would be written in the file."""
+    """Return a value in the form that it has in the file."""
     if isinstance(value, tuple):
         return [_text(one) for one in value]
     return value if value is None or isinstance(value, int) else _text(value)

@@ -35,7 +35,10 @@ _EITHER = {
     "password": "password_file",
     "password_file": "password",
 }
-"""Keys of one table that exclude each other: a variable for one replaces both in the file."""
+"""Keys of one table that exclude each other.
+
+If a variable sets one of them, the other one is removed from the TOML document.
+"""
 
 
 @frozen
@@ -51,9 +54,9 @@ class Overridden:
     problems: tuple[str, ...]
 
     def named(self, problem: str) -> str:
-        """Return a line about a problem, which begins with the path of a key.
+        """Return ``problem``, a line that begins with the path of a key.
 
-        If a variable has set this key, the variable's name replaces the path.
+        If a variable has set this key, the name of the variable replaces the path.
         """
         for path, name in self.variables.items():
             key = text_of_key(path)
@@ -113,7 +116,10 @@ def variable_of(path: KeyPath) -> str:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for other programs: without the variables that set a password."""
+    """Return ``environ`` without the variables that set a password.
+
+    The result is the environment for a program that must not get them.
+    """
     return {name: value for name, value in environ.items() if not _is_secret(name)}
 
 
@@ -137,8 +143,8 @@ def _fix(name: str) -> str:
 def _value(text: str, key: Key) -> object:
     """Return the TOML value for the text of a variable.
 
-    A text without the form of the key's type stays a text, and the key's hook refuses it later. Raise
-    ValueError for an invalid list.
+    A text that does not fit the type of the key is returned unchanged. The hook of the key refuses it later.
+    Raise ValueError for an invalid list.
     """
     kind = key.plain_kind
     if kind is bool:
@@ -160,9 +166,11 @@ def _list(text: str) -> object:
 
 
 def _set(tree: dict[str, Any], path: KeyPath, value: object) -> None:
-    """Set a key in a TOML document. Raise ValueError if an entry of a repeated table would follow a gap.
+    """Set a key in a TOML document.
 
-    If the file has another value in place of a table, nothing is set, and the loader reports that value.
+    Raise ValueError if the number of an entry of a repeated table is greater than the number of entries
+    before it. If the document has another value in place of a table, do nothing: the loader reports that
+    value.
     """
     node: Any = tree
     for part, inner in pairwise(path):

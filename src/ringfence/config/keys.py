@@ -36,7 +36,7 @@ class Key:
 
     @property
     def plain_kind(self) -> Any:  # noqa: ANN401 - a type
-        """The Python type of the value: without None, and ``int`` for a type such as ``Port``."""
+        """The Python type of the value: without None, and for example ``int`` for a type such as ``Port``."""
         kind = self.kind
         if get_origin(kind) in {Union, UnionType}:
             kind = next(one for one in get_args(kind) if one is not NoneType)
@@ -46,11 +46,14 @@ class Key:
 
 
 ROOT = Key((), Settings)
-"""The table that contains everything."""
+"""The whole configuration, as a table that contains all others."""
 
 
 def children_of(key: Key, entries: int = 1) -> Iterator[Key]:
-    """Yield the keys and tables directly in a table. ``entries`` is the length of a repeated table."""
+    """Yield the keys and tables directly in a table.
+
+    The children of a repeated table are its entries; ``entries`` is their number.
+    """
     if (inner := key.entries) is not None:
         yield from (Key((*key.path, number), inner) for number in range(entries))
     elif get_origin(key.kind) is Mapping:  # [rules]

@@ -143,7 +143,7 @@ _TWICE = re.compile(r"Cannot declare \((.{1,200}),?\) twice(.{0,80})")
 
 
 def _in_words(error: str) -> str:
-    """Rewrite a TOML error for the administrator: for a duplicate table Python prints a tuple."""
+    """Rewrite a TOML error for the administrator: Python's error about a duplicate table has a tuple."""
     twice = _TWICE.fullmatch(error)
     if twice is None:
         return error
@@ -235,7 +235,7 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     hooks = {**HOOKS, Mapping[str, RuleSettings]: _rules(converter)}
     for kind, hook in hooks.items():
-        # A type is registered as such: cattrs' own hooks for bool and Path precede hooks with a predicate.
+        # Register a class as such: cattrs' own hooks for bool and Path precede hooks with a predicate.
         if isinstance(kind, type):
             converter.register_structure_hook(kind, hook)
         else:
@@ -297,7 +297,7 @@ def _problems(error: Exception, path: str = "") -> list[str]:
 def _perhaps(key: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
 
-    # A key in ``known`` is one that only other rules have. So it is spelled right, and nothing is suggested.
+    # An unknown key in ``known`` is a key of other rules only. It is spelled right, so nothing is suggested.
     near = get_close_matches(key, known, n=1) if key not in known else []
     return f"; is {near[0]} meant?" if near else ""
 
@@ -335,7 +335,7 @@ def _entries(tree: Mapping[str, object]) -> list[_Entry]:
 
 
 def _right(table: Mapping[str, object], kind: type[AttrsInstance]) -> dict[str, Any]:
-    """Return the valid values of a table. Each value is checked separately."""
+    """Return the valid values of a table by key. Each value is checked separately."""
     found = {}
     for attribute in fields(kind):
         if attribute.name in table:
@@ -406,7 +406,7 @@ def _shared_logs(asterisks: Sequence[AsteriskSettings]) -> list[str]:
 def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret | None], list[str]]:
     """Read every required secret; return the secrets and the problems.
 
-    There is a secret for each entry, unless the file has problems. It is None for an Asterisk without AMI.
+    Without problems in the file, there is one secret for each entry: None for an Asterisk without AMI.
     """
     found: list[Secret | None] = []
     problems: list[str] = []

@@ -7,7 +7,7 @@ from typing import Any
 from ringfence.config.keys import KeyPath
 
 _ENDS = ("]", '"""', "'''")
-"""The last line of a value of several lines contains one of these (an array or a multi-line string)."""
+"""The last line of an array, or of a multi-line string, contains one of these texts."""
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:
@@ -25,7 +25,11 @@ def lines_of(text: str) -> dict[KeyPath, int]:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each statement with the number of its first line. Each is valid TOML without the others."""
+    """Yield each statement with the number of its first line.
+
+    Each statement alone is valid TOML: a key with its value, the head of a table, a comment, or an empty
+    line.
+    """
     begun = 0
     rows = text.replace("\r\n", "\n").split("\n")
     for number, row in enumerate(rows):
@@ -41,7 +45,10 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _table_of(parsed: dict[str, Any], entries: dict[KeyPath, int]) -> KeyPath:
-    """Return the path of the table whose head was parsed; count it if it is a repeated one."""
+    """Return the path of the table whose head was parsed.
+
+    If it is an entry of a repeated table, count it in ``entries``.
+    """
     path: KeyPath = ()
     node: Any = parsed
     while node:

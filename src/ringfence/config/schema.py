@@ -312,14 +312,14 @@ class Settings:
         return tuple(self.rules[rule.name].rule(rule) for rule in RULES)
 
     def claims(self) -> Claimed:
-        """Return the limits for bans on evidence whose address is only claimed."""
+        """Return the settings for bans on evidence whose address is only claimed."""
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None, log_group: int | None) -> FirewallPlan:
         """Return the plan for the firewall's rules.
 
-        ``found_ports`` are the ports that Asterisk uses; None if they are unknown. They apply unless
-        ``sip_ports`` is set. ``log_group`` is the NFLOG group of the wire; None if the wire is not read.
+        ``found_ports`` are the ports that Asterisk uses, None if they are unknown; the setting ``sip_ports``
+        replaces them. ``log_group`` is the NFLOG group of the wire; None if the wire is not read.
         """
         mine = self.firewall
         ports = found_ports if found_ports is not None else Ports()
@@ -342,8 +342,8 @@ class Settings:
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.
 
-        It has their entries, the paths of the databases for countries, and the maximum number of networks in
-        a set of the kernel.
+        It has the entries of both lists, the paths of the databases with the networks of countries, and the
+        maximum number of networks in a set of the kernel.
         """
         said = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
@@ -376,10 +376,10 @@ class Settings:
         return [ami.port for ami in amis if ami.host in {"127.0.0.1", "::1", "localhost"}]
 
     def asterisk_with_logs(self) -> tuple[AsteriskSettings, ...]:
-        """Return each PBX with the logs to read.
+        """Return each PBX, with the logs to read in its settings.
 
-        If there are several PBXs, logs are not found automatically, because each PBX would find the same
-        files.
+        With several PBXs, ringfence does not look for logs that are not configured, because it would find the
+        same files for each PBX.
         """
         if len(self.asterisk) == 1:
             return self.asterisk
@@ -391,13 +391,13 @@ class Settings:
     def several_sources(self) -> frozenset[str]:
         """Return the names of the Asterisks that have a log or the wire as a source.
 
-        Reports of different sources of such an Asterisk may concern one attempt.
+        Such an Asterisk may have several sources, and their reports may concern the same attempt.
         """
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.logs.wanted or self.wire)
 
     def corroborated(self) -> frozenset[str]:
         """Return the names of the Asterisks that have AMI or the wire as a source.
 
-        These sources can confirm the log lines of these Asterisks.
+        For such an Asterisk, these sources can confirm what a log line reports.
         """
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.ami.enabled or self.wire)

@@ -9,7 +9,7 @@ MAX_SECRET_BYTES = 1024
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file, as far as this user can see."""
+    """Whether the file exists. Return False if this user is not allowed to know it."""
     try:
         return path.exists()
     except OSError:  # the credentials belong to another user
