@@ -50,6 +50,9 @@ def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, st
 
 
 def _encoded(text: str) -> str:
-    """Percent-encode a text, and also a ``-`` at its begin, which would make it an option."""
+    """Percent-encode a text.
+
+    A ``-`` at its begin is encoded, too: a program would read the text as an option.
+    """
     encoded = quote(text, safe=_SAFE)
     return f"%2D{encoded[1:]}" if encoded.startswith("-") else encoded

@@ -80,7 +80,7 @@ def _by_smtp(channel: Mapping[str, Any], mail: EmailMessage) -> str:
         if channel["username"] is not None:
             server.login(channel["username"], channel["password"])
         refused = server.send_message(mail, to_addrs=channel["to"])
-        with suppress(OSError):  # the server has the message; an error now must not send it twice
+        with suppress(OSError):  # the server has the message: an error here is no reason to send it again
             if server.sock is not None:
                 server.sock.settimeout(GOODBYE)
             server.quit()

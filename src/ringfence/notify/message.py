@@ -56,7 +56,7 @@ def compose(content: Mapping[str, Any], host: str, escape: Escape = str) -> Mess
 
 
 def dropped_lines(content: Mapping[str, Any]) -> list[str]:
-    """Return the lines about earlier messages that were dropped."""
+    """Return the lines about earlier messages that were dropped, [] if no message was dropped."""
     dropped = content.get("dropped", {})
     if not dropped.get("messages"):
         return []
@@ -99,7 +99,7 @@ def _line(event: Event, escape: Escape) -> str:
 def _ban_line(event: Event, escape: Escape) -> str:
     accounts = ", ".join(map(escape, event.get("accounts", ())))
     place = " ".join(escape(str(event[key])) for key in ("country", "asn", "organisation") if event.get(key))
-    # In a chat an @ calls a member, and its escape sequence \x40 is hard to read.
+    # Write "at" where the channel escapes "@": in a chat an @ calls a member, and \x40 is hard to read.
     at = "@" if escape("@") == "@" else " at "
     abuse = at.join(map(escape, event.get("abuse", "").split("@")))
     ports = "" if event["scope"] == "full" else f"{event['scope']}, "

@@ -62,7 +62,10 @@ class Notification:
     ban: Ban | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the notification for a message's content; text from outside is escaped and shortened."""
+        """Return the notification as JSON, for the content of a message.
+
+        Text from outside is shortened and escaped.
+        """
         found: dict[str, object] = {
             "event": str(self.topic),
             "severity": str(self.severity),

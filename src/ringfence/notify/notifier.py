@@ -30,7 +30,10 @@ STOP_PATIENCE = 5.0
 """Seconds that the daemon's stop waits for the last messages."""
 
 LAST_PATIENCE = 1.0
-"""The least number of seconds for the message about the daemon's stop, even if ``STOP_PATIENCE`` is over."""
+"""The least number of seconds for sending the message about the daemon's stop.
+
+It applies even if ``STOP_PATIENCE`` is over.
+"""
 
 MAX_NAMED = 10
 """The maximum number of networks that the notification of an unban names."""
@@ -67,7 +70,8 @@ class Notifier:
     def configure(self, settings: NotifySettings, databases: Sequence[Path]) -> None:
         """Apply a new configuration.
 
-        A channel whose name stays keeps its events. The events of a removed channel are dropped and logged.
+        A channel that keeps its name keeps its waiting events. The events of a removed channel are dropped
+        and logged.
         """
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
         self._databases = tuple(databases)
@@ -142,7 +146,7 @@ class Notifier:
     async def run(self) -> None:
         """Send messages that are due, until cancelled.
 
-        Then wait at most ``STOP_PATIENCE`` seconds for the messages that are being sent.
+        When cancelled, wait at most ``STOP_PATIENCE`` seconds for the messages that are being sent.
         """
         sending: set[asyncio.Task[bool]] = set()
         async with asyncio.TaskGroup() as group:
@@ -166,10 +170,10 @@ class Notifier:
                 yield outbox, content
 
     async def finish(self) -> None:
-        """Record the daemon's stop, and send all events that wait.
+        """Record the daemon's stop, and send all waiting events.
 
-        Give up ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but try for at least
-        ``LAST_PATIENCE`` seconds. Then log how many events are dropped.
+        Stop trying ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but try for at least
+        ``LAST_PATIENCE`` seconds. Then log how many events are lost.
         """
         self._rdap = None  # no queries for abuse contacts: there is no time for them
         text = "bans stay in place"
@@ -182,9 +186,9 @@ class Notifier:
         self._log_dropped(self._outboxes)
 
     def _log_dropped(self, outboxes: Iterable[Outbox]) -> None:
-        """Log for each outbox the number of its events, which will not be sent.
+        """Log, for each outbox, how many waiting events will not be sent.
 
-        A report is not lost: the next start makes it again.
+        A report is not counted: it is not lost, because the next start makes it again.
         """
         for outbox in outboxes:
             if dropped := outbox.waiting - outbox.has_report:

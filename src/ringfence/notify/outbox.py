@@ -26,8 +26,8 @@ from ringfence.config.converters import Severity, Topic
 from ringfence.model import printable, rfc3339
 from ringfence.notify.notifications import Notification
 
-KEPT = 50  # events
-PROMPT = 5.0  # seconds
+KEPT = 50  # events of each topic
+PROMPT = 5.0  # seconds that an event other than a ban waits at most
 TRIES = 8
 FIRST_PAUSE = 10.0  # seconds
 LONGEST_PAUSE = 600.0  # seconds
@@ -80,8 +80,8 @@ class Digest:
 class Waiting:
     """A message that is being sent or tried again: its content, and its number of events.
 
-    A report has ``ended``, which is called when it is delivered or dropped. If it ``is_cancelled``, it is not
-    tried again.
+    A report has ``ended``, a function to call when the report is delivered or dropped. A report that
+    ``is_cancelled`` is not tried again.
     """
 
     content: Mapping[str, object]
@@ -97,9 +97,9 @@ class Waiting:
 
 @define
 class Tries:
-    """The failed attempts to send a message: their number, the last error, and the time of the next one.
+    """The failed attempts to send a message: their number, and the last error.
 
-    ``next_at`` is in monotonic seconds.
+    ``next_at`` is the time of the next attempt (monotonic seconds).
     """
 
     failures: int = 0
@@ -113,7 +113,7 @@ class Tries:
         self.error, self.next_at = error, now + self._backoff.next()
 
     def hurry(self) -> None:
-        """Let the next attempt be at once, and pauses be short again."""
+        """Make the next attempt due now. If it fails, pauses begin with the shortest one again."""
         self.next_at = -inf
         self._backoff.reset()
 
@@ -135,7 +135,11 @@ class Outbox:
         self._tries, self._report_tries = Tries(), Tries()
 
     def configure(self, settings: ChannelSettings, now: float) -> None:
-        """Apply changed settings, also to waiting events. A message that failed is tried again at once."""
+        """Apply changed settings.
+
+        Waiting events stay, and wait at most as long as the new ``digest``. A message that failed is tried
+        again at once.
+        """
         if settings == self.settings:
             return
         self.settings = settings
@@ -164,7 +168,7 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """The number of events that are not delivered yet."""
+        """The number of events that are not delivered yet. A report counts as one event."""
         messages = (self._message, self._report)
         return self._digest.total + sum(message.total for message in messages if message is not None)
 
@@ -187,8 +191,8 @@ class Outbox:
         """Return the content of the message to send now; None if none is due, or one is being sent.
 
         After the attempt the caller must call :meth:`succeeded`, :meth:`failed_with` or :meth:`interrupted`.
-        ``minute`` is the minute of the local day, for the quiet hours. With ``last``, all waiting events are
-        due now.
+        ``minute`` is the local time in minutes since midnight, for the quiet hours. With ``last``, everything
+        that waits is due now.
         """
         if self._is_sending:
             return None
@@ -200,7 +204,10 @@ class Outbox:
         return self._message.content if self._message is not None else None
 
     def _next(self, now: float, minute: int, *, last: bool) -> Waiting | None:
-        """Return a new message if one is due, else None. A report that failed delays no other message."""
+        """Return a new message if one is due, else None.
+
+        A report that failed waits for its next attempt here, and delays no other message.
+        """
         if self._digest.total and (last or self._is_due(now, minute)):
             self._next_message = now + self.settings.digest
             return self._close_digest()
@@ -242,7 +249,7 @@ class Outbox:
     def failed_with(self, error: str, now: float) -> int:
         """Record that an attempt to send failed because of ``error``.
 
-        After ``TRIES`` failures drop the message. Return the number of events that are dropped.
+        After ``TRIES`` failures of a message, drop it and return its number of events. Otherwise return 0.
         """
         self.failed += 1
         self._is_sending = False

@@ -31,7 +31,10 @@ IN_ALL = 8.0
 MAX_ANSWER = 256 * 1024
 MAX_REDIRECTS = 5
 MAX_REASON = 100
-"""The maximum number of characters of the reason for a failed query. It may have text of a server."""
+"""The maximum number of characters of the reason for a failed query.
+
+The reason may contain text of a server.
+"""
 
 _LATE = "no answer in time"
 _CHUNK = 16 * 1024
@@ -42,11 +45,11 @@ _DOCUMENTATION = IPv6Network("3fff::/20")  # RFC 9637; Python 3.11 does not know
 
 
 def add_registrations(content: Mapping[str, Any], server: str, timeout: float) -> str:
-    """Add the abuse contact to bans, and country and organisation if no database has them.
+    """Add the abuse contact to the bans in ``content``; also country and organisation if a ban has none.
 
     Bans of one network share a query. There are at most MAX_ADDRESSES queries, so later bans may get nothing.
-    ``timeout`` is that of the channel; at most half of it is used. Return why the server gave no answer; ""
-    if it answered each query. Raises only what a signal handler raises.
+    ``timeout`` is the channel's time limit in seconds; the queries take at most half of it. Return a text
+    about the failed queries, "" if none failed. Raise no exception, except one that a signal handler raises.
     """
     deadline = time.monotonic() + min(IN_ALL, timeout / 2)
     known: dict[Address, Registration] = {}
@@ -79,7 +82,10 @@ def _add(event: dict[str, Any], found: Registration) -> None:
 
 
 def is_public(address: Address) -> bool:
-    """Whether a registry assigns the address to someone on the Internet. There is no query for any other."""
+    """Whether a registry assigns the address to someone on the Internet.
+
+    Other addresses are not queried.
+    """
     if isinstance(address, IPv6Address):
         public = address in _GLOBAL_IPV6 and address not in _DOCUMENTATION and address.sixtofour is None
         return public and address.is_global
@@ -87,7 +93,10 @@ def is_public(address: Address) -> bool:
 
 
 def ask(server: str, address: Address, seconds: float) -> Registration | str:
-    """Return the registration of the network of ``address``, or as text why there is none."""
+    """Return the registration of the network of ``address``, or the reason for the failure as text.
+
+    The query, with its redirects, stops after ``seconds`` if possible. :func:`_within` enforces a limit.
+    """
     deadline = time.monotonic() + seconds
     url = f"{server.rstrip('/')}/ip/{address}"
     try:
@@ -128,7 +137,7 @@ def _registration(response: HTTPResponse, deadline: float) -> Registration | str
 
 
 def _opener(url: str) -> OpenerDirector:
-    """Return an opener that follows no redirect by itself.
+    """Return an object for HTTP requests (urllib's opener) that does not follow redirects.
 
     urllib's own handler of redirects would first read the whole text of the redirect.
     """
@@ -140,10 +149,11 @@ def _opener(url: str) -> OpenerDirector:
 
 
 def _is_allowed(url: str, server: str) -> bool:
-    """Whether a query may go to ``url``: on the server itself, or by https to the name of another one.
+    """Whether a query may go to ``url``, the address of ``server`` or of a redirect.
 
-    A redirect must not reach services of this network. An address, another port and the name of this host
-    are refused. A name may still have a private address; then the certificate must be valid for the name.
+    It may if it stays on ``server`` itself, or if it has https and the name of another host. A redirect must
+    not reach services of this network. So an address, another port and the names of this host are refused. A
+    name may still have a private address; then the server must have a valid certificate for the name.
     """
     parts, own = urlsplit(url), urlsplit(server)
     if (parts.scheme, parts.netloc) == (own.scheme, own.netloc):
@@ -158,7 +168,7 @@ def _is_local(url: str) -> bool:
 
 
 def _within(seconds: float, call: Callable[[], Registration | str]) -> Registration | str:
-    """Return the result of ``call``, or as text why there is none within ``seconds``."""
+    """Return the result of ``call``, or a text if there is no result within ``seconds``."""
     results: list[Registration | str] = []
 
     def run() -> None:
@@ -170,7 +180,7 @@ def _within(seconds: float, call: Callable[[], Registration | str]) -> Registrat
     thread = Thread(target=run, daemon=True)
     try:
         thread.start()
-    except RuntimeError as error:  # the unit limits the number of threads
+    except RuntimeError as error:  # ringfence's systemd unit limits the number of threads
         return str(error)
     thread.join(seconds)
     return results[0] if results else _LATE

@@ -18,16 +18,23 @@ MAX_ENTITIES = 200
 """The maximum number of contacts (entities) of an answer that are read. Real answers have fewer than 20."""
 
 MAX_CONTACT = 100
-"""The maximum length of an abuse contact. A longer one is not cut: a part would be someone else's address."""
+"""The maximum length of an abuse contact.
+
+A longer one is left out. It is not cut, because a part of it could be the address of someone else.
+"""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._&'+/-]{0,63}")
-"""The form of a network's name. Other text could imitate the contact, which stands behind it in a message."""
+"""The form of a network's name.
+
+In a message the contact follows the name. A name of another form could look like a contact, so it is left
+out.
+"""
 
 _SHARED_BITS = {4: 8, 6: 16}
-"""The shortest prefix of a network whose first and last address are used, by IP version.
+"""The shortest prefix length of a network whose addresses share one answer, by IP version.
 
-A wider network is a block of the registry itself. The answer about one address in it does not hold for
-another one, so its first and last address are left unknown.
+A wider network is a block of the registry itself. The answer about one of its addresses does not hold for the
+others, so the ends of such a network are left unknown.
 """
 
 _LOCAL = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}"
@@ -40,7 +47,8 @@ _COUNTRY = re.compile(r"[A-Za-z]{2}")
 class Registration:
     """What a registry has about the network of an address. "" means unknown.
 
-    ``first`` and ``last`` are the ends of the network; None if they are unknown or the network is too wide.
+    ``first`` and ``last`` are the first and the last address of the network. They are None if they are
+    unknown, or if the network is too wide (``_SHARED_BITS``).
     """
 
     abuse: str = ""
@@ -50,7 +58,7 @@ class Registration:
     last: Address | None = None
 
     def covers(self, address: Address) -> bool:
-        """Whether the registration is that of the network of ``address``."""
+        """Whether the network contains ``address``; False if its ends are unknown."""
         if self.first is None or self.last is None or self.first.version != address.version:
             return False
         return int(self.first) <= int(address) <= int(self.last)
@@ -76,7 +84,7 @@ def parse_answer(body: bytes) -> Registration | None:
 
 
 def _name(value: object) -> str:
-    """Return the name of a network; "" if it has not the form of one."""
+    """Return the name of a network; "" if ``value`` does not have the form of a name."""
     text = value.strip(" ") if isinstance(value, str) else ""
     return text if _NAME.fullmatch(text) else ""
 
@@ -97,7 +105,10 @@ def _address(value: object) -> Address | None:
 
 
 def _abuse_contact(document: Mapping[str, object]) -> str:
-    """Return the first mail address of the entities with the role ``abuse``; outer entities go first."""
+    """Return the first mail address of the entities with the role ``abuse``; "" without such an address.
+
+    Entities are searched before the entities within them.
+    """
     waiting = deque(_listed(document.get("entities")))
     for _ in range(MAX_ENTITIES):
         if not waiting:

@@ -22,9 +22,15 @@ CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Content, str], str]] = {
     "apprise": apprise.send,
     "hook": hook.send,
 }
-"""The function of each kind of channel: it returns the answer, and raises OSError or ValueError."""
+"""The function that sends a message, for each kind of channel.
+
+It returns a text about the result, and raises OSError or ValueError if the message cannot be sent.
+"""
 MAX_TEXT = 1_000
-"""The maximum number of characters of the result's text. Servers and programs write parts of it."""
+"""The maximum number of characters of the result's text.
+
+The text may contain what servers and programs answered.
+"""
 
 
 def main() -> None:
@@ -62,7 +68,10 @@ def add_locations(content: Content, databases: list[Path]) -> None:
 
 
 def add_contacts(content: Content, server: str | None, timeout: float) -> str:
-    """Add abuse contacts to the bans, if there is an RDAP server; return why it gave no answer, or ""."""
+    """Add abuse contacts to the bans, if there is an RDAP server.
+
+    Return a text about failed queries, "" if no query failed.
+    """
     if server is None or all(event["event"] != "ban" for event in content["events"]):
         return ""
     from ringfence.notify.rdap import add_registrations  # noqa: PLC0415 - loaded if there is a server
@@ -71,7 +80,10 @@ def add_contacts(content: Content, server: str | None, timeout: float) -> str:
 
 
 def _become_ordinary() -> None:
-    """Undo two settings that the child inherits: protection from the kernel's OOM killer, and priority."""
+    """Undo two settings of the daemon: its priority, and its protection from the kernel's OOM killer.
+
+    The child process has inherited both.
+    """
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("0", "ascii")
     with suppress(OSError):  # the filter of system calls of ringfence's systemd unit forbids it

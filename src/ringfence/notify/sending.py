@@ -60,8 +60,8 @@ async def send(
     """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
 
     ``host`` is the name of this host. ``databases`` are the country databases of the configuration. ``rdap``
-    is the address of an RDAP server, which is asked for abuse contacts; None: no server is asked. ``command``
-    starts the child.
+    is the URL of the RDAP server to ask for abuse contacts; with None, no server is asked. ``command`` starts
+    the child.
     """
     request = {
         "channel": channel_as_json(channel),

@@ -1,8 +1,8 @@
 """The first program of the child process: it drops the daemon's ambient capabilities, and becomes the sender.
 
 Ambient capabilities pass to every program that a process executes. They are cleared by prctl(2), and are gone
-at the next execve(2). setpriv of util-linux cannot do it: it also calls capset(2), which the unit's filter of
-system calls forbids.
+at the next execve(2). The program setpriv of util-linux cannot be used for this, because it also calls
+capset(2), and the filter of system calls of ringfence's systemd unit forbids that call.
 """
 
 import ctypes
