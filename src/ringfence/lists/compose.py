@@ -21,7 +21,7 @@ RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
 
 
 ListAlarm = tuple[ListKind, Alarm]
-"""An alarm, and the list that it is about."""
+"""The list that an alarm is about, and the alarm."""
 
 
 @frozen
@@ -29,8 +29,8 @@ class ListNetworks:
     """The networks that are never dropped (``allow``) and those that are denied (``deny``), stored compactly.
 
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
-    except those denied by force. The kernel's allow list must contain them too, because an administrator may
-    deny a network that contains one of them by accident.
+    except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
+    who denies a larger network could cut them off by accident.
     """
 
     allow: Prefixes = Factory(Prefixes)
@@ -58,7 +58,7 @@ class ComposedLists:
 
 @define
 class _Found:
-    """The networks, names and regions of one list so far."""
+    """The networks, host names and regions that were found for one list so far."""
 
     networks: Gatherer = Factory(Gatherer)
     hosts: set[str] = Factory(set)
@@ -113,11 +113,14 @@ def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozense
 
 
 def _take(entry: ListEntry, found: _Found) -> Network | None:
-    """Add an entry to ``found``. Return its network; None for a name, a region or an imported entry."""
+    """Add an entry to ``found``; raise ValueError if it is invalid.
+
+    Return its network, or None for a host name, a region or an imported entry.
+    """
     if entry.origin not in {
         COMMAND,
         CONFIGURATION,
-    }:  # this is fast, because an imported list may have hundreds of thousands of networks
+    }:  # a fast way: an imported list may have hundreds of thousands of networks
         found.networks.add_code(*coded(entry.value))
         return None
     value = parse_entry(entry.value)
@@ -133,9 +136,9 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
 def _add_resolved(
     found: Mapping[ListKind, _Found], answers: Answers, regions: RegionLookup, alarms: list[ListAlarm]
 ) -> Mapping[str, int]:
-    """Add the networks of names and regions; return the number of networks of each region.
+    """Add the networks of host names and regions; return the number of networks of each region.
 
-    A region without a network adds an alarm to ``alarms``. Only the allow list may contain names.
+    A region without a network adds an alarm to ``alarms``. Only the allow list may contain host names.
     """
     for host in found[ListKind.ALLOW].hosts:
         for network in answers.get(host, ()):

@@ -1,8 +1,8 @@
 """The entries of the lists, and which of them are refused.
 
 An entry is a network, a host name, a country or an autonomous system. A name must have a dot, so ``DE`` is
-always a country. Only the allow list accepts names: the owner of a name decides its addresses, and with a
-name on the deny list could have any address denied.
+always a country. Only the allow list accepts names, because the owner of a name decides its addresses. If the
+deny list had a name, its owner could have any address denied.
 """
 
 import enum
@@ -33,7 +33,10 @@ class EntryKind(enum.StrEnum):
 
 @frozen
 class EntryValue:
-    """The value of an entry: its kind, its text in canonical form, and its network if it is one."""
+    """The value of an entry: its kind, and its text in canonical form.
+
+    ``network`` is set if the entry is a network.
+    """
 
     kind: EntryKind
     text: str
@@ -108,7 +111,7 @@ def _other(text: str, why_no_network: ValueError) -> EntryValue:
 
 
 def protection_refusal(network: Network, protected: Mapping[Network, str]) -> str | None:
-    """Return why ``network`` must not be denied or banned, None if it may be.
+    """Return why ``network`` must not be denied or banned; None if it may be.
 
     ``protected`` maps networks that must stay reachable to their role, such as ``the default gateway``.
     """
@@ -122,7 +125,8 @@ def protection_refusal(network: Network, protected: Mapping[Network, str]) -> st
 def entry_refusal(kind: ListKind, value: EntryValue, protected: Mapping[Network, str]) -> str | None:
     """Return why a list refuses an entry; None if it accepts it.
 
-    Only the deny list refuses entries. With ``--force`` it accepts a network nevertheless, but never a name.
+    Only the deny list refuses entries. With ``--force``, the caller adds a refused network nevertheless, but
+    never a host name.
     """
     if kind is ListKind.ALLOW:
         return None

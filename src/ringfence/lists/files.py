@@ -34,7 +34,7 @@ MAX_NETWORKS = 2_000_000
 """The maximum number of networks in one file. Each takes some 100 bytes while the file is read."""
 
 NAMED = 20
-"""The number of bad lines that are shown; others are only counted."""
+"""The maximum number of bad lines that are shown. The others are only counted."""
 
 SHOWN = 60
 _BOM = b"\xef\xbb\xbf"
@@ -137,7 +137,7 @@ def _check_room(number: int, room: int) -> None:
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines.
 
-    A line beyond the limit is cut, but stays longer than the limit, so that it is refused.
+    A line beyond the limit is cut one byte after it, so that the caller sees that it is too long.
     """
     while line := file.readline(MAX_LINE + 1):
         yield line
@@ -146,7 +146,10 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _field(line: bytes) -> str:
-    """Return the entry of a line without its comment, "" if it has none; ValueError if it is invalid."""
+    """Return the entry of a line without its comment, "" if it has none.
+
+    Raise ValueError if the line is too long, is not ASCII, or has two addresses.
+    """
     if len(line) > MAX_LINE:
         raise ValueError(f"is longer than {MAX_LINE} bytes")
     for mark in (b"#", b";"):
@@ -177,7 +180,10 @@ def _is_address(text: str) -> bool:
 
 
 def _codes(text: str) -> "list[Coded]":
-    """Parse an address, a network, or a range of addresses; return the networks as codes."""
+    """Parse an address, a network, or a range of addresses; return codes (see ``prefixes``) of networks.
+
+    Raise ValueError for any other text, and for the whole internet.
+    """
     if "-" not in text:
         one = coded(text)
         if not one[1] & 0xFF:

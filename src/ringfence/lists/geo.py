@@ -33,8 +33,8 @@ _V4_DEPTH = V6_BITS - V4_BITS
 class GeoDatabases:
     """The networks of regions (countries and autonomous systems), read from the database files ``paths``.
 
-    A file is read again if it has changed, or if regions are requested that were not read. ``alarms`` names
-    the files that could not be read in the last call of :meth:`networks`.
+    A file is read again if it has changed, or if regions are requested that were not read. ``alarms`` are
+    about the files that could not be read in the last call of :meth:`networks`.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -47,8 +47,8 @@ class GeoDatabases:
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         """Return the networks of each of ``regions`` (``country DE``, ``AS64496``).
 
-        If a region is in no file, its result is empty. A file that cannot be read adds to ``alarms``. What
-        was read from it earlier still counts.
+        A region that is in no file has an empty result. For a file that cannot be read there is an alarm in
+        ``alarms``, and the networks that were read from it earlier are used.
         """
         self.alarms = []
         found: dict[str, Gatherer] = {region: Gatherer() for region in regions}
@@ -61,7 +61,8 @@ class GeoDatabases:
     def around(self, region: str, network: Network) -> Network | None:
         """Return the network of ``region`` that contains the whole of ``network``, or None.
 
-        Only what :meth:`networks` has read is searched, so the region must have been requested there.
+        Only networks that were already read are searched. So :meth:`networks` must have been called with the
+        region.
         """
         read = (networks.get(region) for _, networks in self._read.values())
         found = (prefixes.containing(network) for prefixes in read if prefixes is not None)
@@ -113,8 +114,8 @@ def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
 def locations_of(paths: Sequence[Path], addresses: Sequence[Address]) -> list[dict[str, str]]:
     """Return ``country``, ``asn`` and ``organisation`` of each address, as far as a database has them.
 
-    A database that cannot be read is left out. A TimeoutError is not caught, because a caller may limit the
-    time by a signal.
+    A database that cannot be read is left out. A TimeoutError is not caught: a caller may limit the time by a
+    signal whose handler raises it.
     """
     import maxminddb  # noqa: PLC0415 - loaded if there is a database
 
@@ -171,7 +172,10 @@ def _walk(reader: Any, tree: mmap.mmap, regions: frozenset[str]) -> dict[str, Ga
 
 
 def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  # noqa: ANN401 - it has no public type
-    """Yield the position of each record, with the first address and the prefix length of its network."""
+    """Yield each network of the tree: the position of its record, its first address, its prefix length.
+
+    The position can be compared only with other positions. The address is a number.
+    """
     count = metadata.node_count
     bits = V4_BITS if metadata.ip_version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
     node = _NODES[metadata.record_size]
@@ -184,7 +188,7 @@ def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  
         at, number, depth = waiting.pop()
         if at > count:
             yield at, number << (bits - depth), depth
-        elif at < count and not (number and at == v4_start):  # else: empty, or the IPv4 tree repeated
+        elif at < count and not (number and at == v4_start):  # else: no record, or the IPv4 tree again
             left -= 1
             if left < 0 or depth >= bits:
                 raise ValueError("its tree has a cycle")
@@ -215,7 +219,10 @@ _NODES: Mapping[int, Callable[[mmap.mmap, int], tuple[int, int]]] = {
 
 
 def _regions(record: object) -> frozenset[str]:
-    """Return the regions of a record: nested as MaxMind and DB-IP write them, or flat as IPinfo does."""
+    """Return the regions of a record.
+
+    Its values are nested as MaxMind and DB-IP write them, or flat as IPinfo writes them.
+    """
     if not isinstance(record, Mapping):
         return frozenset()
     regions = set()

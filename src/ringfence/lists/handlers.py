@@ -75,14 +75,20 @@ class ListRequests:
         return answer.as_json()
 
     async def remove(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Remove entries from a list, by value or by imported file."""
+        """Remove entries from a list, by value or by imported file.
+
+        Return the removed ones, and problems about the others.
+        """
         answer = await self._lists.in_thread(self._remove, kind, request)
         if answer.done:
             await self._lists.refresh()
         return answer.as_json()
 
     async def report(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the entries of a list. An imported file is one row."""
+        """Return the entries of a list. All entries of an imported file are one row.
+
+        Raise ControlError if there is no such list.
+        """
         try:
             kind = ListKind(request.get("side", ""))
         except ValueError:
@@ -96,8 +102,8 @@ class ListRequests:
     async def reload(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Compose the lists again, because another process has written an import into the store.
 
-        Return the number of networks of each list, and the alarms about the deny list. Only the deny list is
-        imported.
+        Return the number of networks of each list, and the alarms about the deny list. Those about the allow
+        list are left out, because an import changes only the deny list.
         """
         await self._lists.refresh()
         networks = self._lists.networks
@@ -146,7 +152,10 @@ def _refusal(lists: PresentLists, kind: ListKind, value: EntryValue) -> str | No
 
 
 def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) -> Iterator[str]:
-    """Yield a note on each new entry without effect, because this may surprise the administrator."""
+    """Yield a note on each new entry that has no effect.
+
+    An example is a denied network that the allow list contains.
+    """
     for value in values:
         around = (
             lists.composed.networks.allow.containing(value.network) if value.network is not None else None

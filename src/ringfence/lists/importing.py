@@ -1,8 +1,8 @@
 """The storage of entries, and the import of lists.
 
-An import may have a million networks, and the daemon must be able to write bans meanwhile. So it is written
-in parts of ten thousand. New networks are added before old ones are removed. So a network that is in both the
-old and the new version of a file is never missing.
+An import may have a million networks, and the daemon must be able to write bans meanwhile. So an import is
+written in parts of ten thousand. New networks are added before old ones are removed. So a network that is in
+both the old and the new version of a file is never missing.
 """
 
 import time
@@ -19,9 +19,9 @@ from ringfence.store.entries import EntryTable
 T = TypeVar("T")
 
 AT_ONCE = 10_000
-"""The number of entries that are written at once. This takes some 50 ms, and the daemon's writes wait."""
+"""The number of entries that are written at once. The daemon's writes wait for this, some 50 ms."""
 
-PAUSE = 0.01  # seconds between parts, in which the daemon can write: SQLite has no queue of writers
+PAUSE = 0.01  # seconds between parts, for the daemon's writes: SQLite has no queue of writers
 
 
 def replace_imported(
@@ -31,8 +31,9 @@ def replace_imported(
 
     Raise ListError before anything is written if the list would then have more than ``most`` networks.
 
-    Entries of other origins stay: an import removes no entry that a person added. Networks that the file
-    already had are not written again, unless ``note`` differs from theirs.
+    Entries of other origins stay: an import removes no entry that a person added. A network that has such an
+    entry is not added. Networks that the file already had are not written again, unless ``note`` differs from
+    theirs.
     """
     before, same_note, others = Gatherer(), Gatherer(), Gatherer()
     for entry in entries.current(kind, now):

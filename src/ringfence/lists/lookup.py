@@ -1,8 +1,8 @@
 """The entries of the lists that contain an address, found quickly also in long lists.
 
-An imported list may have 100,000 lines, so the list is not read. At most 32 networks contain an IPv4 address
-(128 for IPv6) if the whole internet (/0), which no list has, is not counted. The database is searched for
-the texts of these networks.
+An imported list may have 100,000 lines, so its entries are not read one by one. Only 32 networks contain an
+IPv4 address, from /1 to /32 (128 for IPv6; no list has a /0). The database is searched for the texts of these
+networks.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,15 +16,18 @@ from ringfence.model import ListEntry, Network, parse_network
 from ringfence.networks import contains
 
 Around = Callable[[str, Network], Network | None]
-"""A function of a region's name and a network: it returns the region's network around it, or None."""
+"""A function that takes the name of a region and a network.
+
+It returns the network of the region that contains this network, or None.
+"""
 
 
 @frozen
 class Holder:
     """An entry that contains the network that was looked up.
 
-    ``network`` is the part of the entry that contains it: the entry's own network, an address of its host
-    name, or a network of its country or autonomous system.
+    ``network`` is the part of the entry that contains the other network: the entry's own network, an address
+    of its host name, or a network of its country or autonomous system.
     """
 
     entry: ListEntry

@@ -1,7 +1,7 @@
 """The lists of a running daemon, and their updates.
 
-They change with the configuration, by commands, with the addresses of host names, and with the networks that
-this host needs.
+The lists change with the configuration, by commands, with the addresses of host names, and with the networks
+that this host needs.
 
 All networks are composed again after each change. With 100,000 imported networks that takes a second, so it
 runs in a thread, and bans continue. Only the resulting networks are kept in memory, eight bytes each; the
@@ -59,10 +59,10 @@ class PresentLists:
 class Lists:
     """The allow list and the deny list of a running daemon.
 
-    ``changed`` is called with the networks, in the event loop, when they have changed. ``follow`` is called
-    with the names whose addresses are needed; pass the addresses to :meth:`on_resolved`. ``now`` returns
-    wall-clock seconds. Call :meth:`load` at the start, before there is an event loop; then :meth:`run` is a
-    task of the daemon.
+    ``changed`` is called in the event loop when the networks have changed, and gets the new ones. ``follow``
+    is called with the host names whose addresses are needed; pass the addresses to :meth:`on_resolved`.
+    ``now`` returns wall-clock seconds. Call :meth:`load` at the start, before there is an event loop. After
+    that, :meth:`run` is a task of the daemon.
     """
 
     def __init__(
@@ -121,16 +121,19 @@ class Lists:
         return [*self._databases.alarms, *error, *self._alarms_of(ListKind.DENY, len(self.networks.deny))]
 
     def _alarms_of(self, kind: ListKind, number: int) -> Iterator[Alarm]:
-        """Yield the alarms about the entries of a list with ``number`` networks, and about its size."""
+        """Yield the alarms about the entries and about the size of a list.
+
+        ``number`` is its number of networks.
+        """
         yield from (alarm for about, alarm in self._composed.alarms if about is kind)
         if number > self._configured.most:
             force = f"of which the first {self._configured.most} are in force: raise [firewall] max_bans"
             yield Alarm(AlarmCode.LIST_FULL, f"{kind} list", f"{number} networks, {force}")
 
     def load(self) -> ListNetworks:
-        """Compose now, in this thread, and return the networks; ``changed`` is not called.
+        """Compose the lists now, in this thread, and return the networks; ``changed`` is not called.
 
-        If the store cannot be read, the configured entries are in force, and :meth:`run` tries again.
+        If the store cannot be read, only the configured entries are in force, and :meth:`run` tries again.
         """
         try:
             self._composed = self._compose()
@@ -150,12 +153,18 @@ class Lists:
         self._stale.set()
 
     def on_resolved(self, answers: Answers) -> None:
-        """Set the present addresses of names. Before :meth:`load`, those of the last run may be set."""
+        """Set the present addresses of the host names.
+
+        Before :meth:`load`, this may be called with the addresses that the last run of the daemon knew.
+        """
         self._answers = dict(answers)
         self._stale.set()
 
     def protect(self, protected: Mapping[Network, str]) -> None:
-        """Set the networks that must stay reachable, each with its role; effective when this returns."""
+        """Set the networks that must stay reachable, each with its role.
+
+        If :meth:`load` was called, they are in force when this returns.
+        """
         if protected == self._protected:
             return
         self._protected = dict(protected)
@@ -166,10 +175,10 @@ class Lists:
             self._apply(evolve(self._composed, networks=rolls))
 
     async def run(self) -> None:
-        """Compose again after each change, until cancelled.
+        """Compose the lists again after each change, until cancelled.
 
-        Changes are a new configuration, new addresses of names, new protected networks, the end of an entry,
-        and a changed file of a database.
+        Changes are a new configuration, new addresses of host names, new protected networks, the end of an
+        entry, and a changed file of a database. If the store could not be read, try again.
         """
         while True:
             try:
@@ -183,7 +192,10 @@ class Lists:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Compose again and apply the changes. If the store cannot be read, the lists stay as they are."""
+        """Compose the lists again and apply the changes.
+
+        If the store cannot be read, the lists stay as they are.
+        """
         async with self._turn:
             self._stale.clear()
             try:
@@ -197,7 +209,10 @@ class Lists:
             self._apply(evolve(composed, networks=rolls))
 
     async def in_thread(self, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Run ``action`` in the lists' own thread; several threads would use more memory."""
+        """Run ``action`` in the one thread of the lists, and return its result.
+
+        Several threads would use more memory.
+        """
         call = partial(action, *arguments, **named)
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 

@@ -70,7 +70,10 @@ class Addition:
 
 
 def texts_of(request: Mapping[str, Any], key: str) -> list[str]:
-    """Return the texts under ``key``; raise ControlError if they are invalid."""
+    """Return the list of texts that the request has under ``key``.
+
+    Raise ControlError if it is missing, empty or too long, or if one of its texts is.
+    """
     texts = request.get(key)
     if (
         not isinstance(texts, list)
@@ -86,8 +89,8 @@ class ListRow:
     """A row of a listing: an entry, or a whole imported file if ``file`` is set.
 
     ``source`` is the origin. ``added`` and ``ends`` are seconds since the epoch. ``added`` is None if
-    unknown, and ``ends`` is None if the entry does not end. ``networks`` is the number of networks that the
-    kernel gets for it (None: unknown). ``leads_to`` are the addresses of a name.
+    unknown, and ``ends`` is None if the entry does not end. ``networks`` is the number of networks in the
+    kernel for this row (None: unknown). ``leads_to`` are the addresses of a host name.
     """
 
     entry: str
@@ -110,7 +113,7 @@ def _moment(seconds: float | None) -> str | None:
 
 
 def addresses(networks: frozenset[Network]) -> list[str]:
-    """Return the networks of a name as sorted texts."""
+    """Return the addresses of a host name as sorted texts."""
     return [network_text(n) for n in sorted(networks, key=lambda n: (n.version, int(n.network_address)))]
 
 

@@ -67,7 +67,7 @@ def text_of(version: int, code: int) -> str:
 def summarized(first: int, last: int, bits: int) -> Iterator[int]:
     """Yield the codes of the fewest networks that contain the addresses from ``first`` to ``last``.
 
-    An address has ``bits`` bits.
+    ``bits`` is the length of an address in bits.
     """
     while first <= last:
         alignment = (first & -first).bit_length() - 1 if first else bits
@@ -77,7 +77,10 @@ def summarized(first: int, last: int, bits: int) -> Iterator[int]:
 
 
 def merged(codes: Iterable[int], bits: int) -> list[int]:
-    """Return the fewest codes that cover the same addresses, sorted. An address has ``bits`` bits."""
+    """Return the fewest codes that cover the same addresses, sorted.
+
+    ``bits`` is the length of an address in bits.
+    """
     found: list[int] = []
     end = -1  # the last covered address
     for code in sorted(codes):
@@ -85,7 +88,7 @@ def merged(codes: Iterable[int], bits: int) -> list[int]:
         if number <= end:
             continue
         end = number | ((1 << (bits - length)) - 1)
-        while length > 1 and found:  # the whole range stays two halves, because no set accepts a /0
+        while length > 1 and found:  # two /1 are not merged, because no set accepts a /0
             half = 1 << (bits - length)
             if not number & half or found[-1] != (number ^ half) << 8 | length:
                 break
@@ -133,13 +136,14 @@ class Gatherer:
     def unmerged(self) -> "Prefixes":
         """Return all collected networks without merging.
 
-        Only :meth:`Prefixes.has_code` is valid for the result.
+        Use only :meth:`Prefixes.has_code` and :meth:`Prefixes.coded` of the result. The other methods need
+        merged networks.
         """
         return Prefixes(sorted(self._v4), sorted(self._v6))
 
 
 class Prefixes:
-    """Sorted networks of both IP versions, none within another: a compact collection of ``Network``.
+    """Sorted networks of both IP versions, none within another, stored compactly.
 
     ``v4`` and ``v6`` are codes as :func:`merged` returns them. Iteration creates the networks one by one.
     """
@@ -184,7 +188,7 @@ class Prefixes:
             yield 6, int.from_bytes(self._v6[index : index + _V6_BYTES], "big")
 
     def has_code(self, version: int, code: int) -> bool:
-        """Whether exactly this network is one of them."""
+        """Whether the collection has exactly the network with this code, and not only a larger one."""
         return self._last_at_or_before(version, code) == code
 
     def containing(self, network: Network) -> Network | None:
