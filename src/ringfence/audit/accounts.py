@@ -1,7 +1,7 @@
 """Accounts in Asterisk's files, and what each permits: chan_sip, IAX2, PJSIP and its wizard.
 
-A password is checked while the file is read. Only the result is kept, not the password. Accounts in a
-database are not checked, because these files do not contain them.
+A password is checked while the file is read. Only the result is kept, not the password. Accounts that
+Asterisk reads from a database are not checked, because the files do not contain them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -89,8 +89,8 @@ _OWN = frozenset({"general", "authentication", "callnumberlimits"})
 def read_accounts(folder: Path, *, chan_sip: bool, iax2: bool, pjsip: bool) -> AsteriskAccounts:
     """Read the accounts from the files in ``folder``.
 
-    Each of the other arguments is whether Asterisk has loaded this channel driver. Files of other drivers are
-    not read.
+    ``chan_sip``, ``iax2`` and ``pjsip`` are whether Asterisk has loaded this channel driver. The files of a
+    driver that is not loaded are not read.
     """
     read = {
         name: read_conf(folder / name, _wanted, _is_secret) if loaded else None
@@ -200,7 +200,7 @@ def _iax(conf: Conf) -> Iterator[Account]:
             and is_weak(secret, (section.name, *section.values("username"))),
             registers=dynamic and section.last("host") == "dynamic",
             restricted=_is_bounded(section),
-            limited=True,  # IAX2 has no limit that could be set
+            limited=True,  # IAX2 has no limit of calls that could be set
         )
 
 
@@ -269,7 +269,7 @@ def _wizard(conf: Conf) -> Iterator[Account]:
 def _broken_tls(sip: Conf | None, pjsip: Conf | None) -> Iterator[str]:
     """Yield the options that select a broken SSL or TLS version.
 
-    Without such an option the TLS library chooses the version, and does not choose a broken one.
+    Without such an option the TLS library chooses the version. It never chooses a broken one.
     """
     if sip is not None and sip.section("general").last("tlsclientmethod").lower() in _BROKEN_TLS:
         yield "tlsclientmethod in sip.conf [general]"
@@ -283,9 +283,9 @@ def _of_kind(conf: Conf, kind: str) -> list[Section]:
 
 
 def _named(conf: Conf) -> Iterator[Section]:
-    """Yield one section for each name except ``general`` and other sections that are no accounts.
+    """Yield one section for each account, with all options of the sections of its name.
 
-    Sections with the same name are merged.
+    Sections that are no accounts, such as ``general``, are left out.
     """
     groups: dict[str, list[Section]] = {}
     for section in conf.sections:

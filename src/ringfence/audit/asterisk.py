@@ -27,10 +27,10 @@ _NO_FILES = ("console", "syslog")
 class Gate:
     """PJSIP's limit for reports about unknown callers.
 
-    It is in force if ``endpoint_identifier_order`` contains auth_username. Asterisk reports an unknown caller
-    only after ``count`` requests within ``period`` seconds. After that time it reports nothing until it
-    forgets the caller. Every ``prune`` seconds it forgets the callers that it has known for more than four
-    periods.
+    It is in force if ``endpoint_identifier_order`` contains auth_username. Within ``period`` seconds after
+    the first request of an unknown caller, Asterisk reports the request number ``count`` and the later ones.
+    After that time it reports nothing about this caller until it forgets the caller. Every ``prune`` seconds
+    it forgets the callers that it has known for more than four periods.
     """
 
     count: int = 5
@@ -39,13 +39,13 @@ class Gate:
 
     @property
     def mute(self) -> int:
-        """The longest time without reports about a caller, in seconds."""
+        """The longest time (seconds) in which Asterisk reports nothing about a caller."""
         return 4 * self.period + self.prune
 
 
 @frozen
 class Asterisk:
-    """Settings about logging from Asterisk's files.
+    """Settings about logging, as Asterisk's files configure them.
 
     ``channels``: each log file with its levels. ``security``: the module that logs security events is loaded.
     ``iax_silent``: failed IAX2 logins are not logged. ``gate``: PJSIP's limit for reports about unknown
@@ -92,7 +92,10 @@ def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
 
 
 def read_modules(folder: Path) -> Conf | None:
-    """Read the options of modules.conf that decide which modules are loaded; None without the file."""
+    """Read the options of modules.conf that decide which modules are loaded.
+
+    Return None if there is no such file.
+    """
     return read_conf(folder / "modules.conf", _options("autoload", "noload", *_LOADING))
 
 
@@ -121,7 +124,10 @@ def is_loaded(modules: Conf | None, module: str) -> bool:
 
 
 def _channels(logger: Conf | None, logs: str) -> dict[Path, frozenset[str]]:
-    """Return the log files, with the levels of each; ``logs`` is the folder of relative names."""
+    """Return the log files, with the levels of each.
+
+    ``logs`` is the folder of the files whose names are relative.
+    """
     if logger is None:
         return {}
     named = is_true(logger.section("general").last("appendhostname"))

@@ -19,8 +19,8 @@ ELSEWHERE = (
 def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -> Iterator[Finding]:
     """Yield the settings that hide attempts from every source; one good finding if there are none.
 
-    ``asterisk`` is None if its files cannot be read here. Then, and for files that cannot be read, yield
-    commands by which the administrator can find such settings.
+    ``asterisk`` is None if its files cannot be read here. In this case, and if a part of them cannot be read,
+    yield the commands by which the administrator can find such settings.
     """
     what = "asterisk's settings"
     if asterisk is None:
@@ -54,10 +54,10 @@ def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -
 
 
 def _chan_sip_tls(asterisk: "Asterisk", console: "AsteriskConsole") -> bool:
-    """Whether chan_sip serves TLS: the console's answer, else what sip.conf configures.
+    """Whether chan_sip serves TLS: the console's answer, or else what sip.conf configures.
 
-    The file counts only if the console cannot be used. A new Asterisk has no chan_sip, but often still a
-    sip.conf; then the console answers that it does not know the command.
+    The file decides only if the console cannot be used. A new Asterisk has no chan_sip, but often still a
+    sip.conf. Its console does not know the command; then the result is False.
     """
     from ringfence.audit.shown import settings_from  # noqa: PLC0415 - loaded when the command runs
 

@@ -29,7 +29,10 @@ class Console(Protocol):
     """An object that answers commands of Asterisk's console."""
 
     def show(self, what: str) -> str | None:
-        """Return the output of the command ``what``; None if it is unknown or Asterisk does not answer."""
+        """Return the output of the command ``what``.
+
+        Return None if Asterisk does not know the command or does not answer.
+        """
 
 
 class AsteriskConsole:
@@ -63,7 +66,7 @@ class AsteriskConsole:
             self.problem = f"no answer within {self._timeout:.0f} s, or one of more than {MAX_BYTES} bytes"
         elif code and not (
             text.startswith(_NO_COMMAND) or _FAILED in text
-        ):  # Asterisk itself wrote these messages; 16 and 22 then exit with 0
+        ):  # such an answer is Asterisk's own (Asterisk 16 and 22 then exit with 0)
             self.problem = "asterisk -rx got no access (fix: run this as root), or Asterisk is not running"
         elif not text.startswith(_NO_COMMAND):
             return text
@@ -95,6 +98,9 @@ def _answer(program: Sequence[str], command: str, timeout: float) -> tuple[str, 
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the program and its children: a child of a script would keep the pipe open."""
+    """Kill the program and its children.
+
+    If the program is a script, a child that lives on would keep the pipe open.
+    """
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

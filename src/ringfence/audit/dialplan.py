@@ -22,9 +22,12 @@ from ringfence.audit.console import Console
 from ringfence.audit.shown import Context, context_from, globals_from
 
 MAX_CONTEXTS = 100
-"""The maximum number of contexts that are examined for one call of :meth:`Dialplan.reach`."""
+"""The maximum number of visits (contexts, and ways to reach them) for one call of :meth:`Dialplan.reach`."""
 LONG = 7
-"""A number of digits. A pattern for more digits, or for any number of them, may match an outside number."""
+"""A number of digits. A pattern for at least so many digits may match an outside number.
+
+A pattern that ends with a wildcard for any number of digits may match one, too.
+"""
 
 _CALLED = "\x01"
 """A placeholder for the number that the caller dialled."""
@@ -38,7 +41,7 @@ _SET = re.compile(r"\[[^\]]{0,80}\]")
 _MAX_DEPTH = 5
 _JUMPS = frozenset({"goto", "gosub"})
 _LENGTHS = (2, 3)
-"""A jump has two or three parts: extension and priority, and usually a context before them."""
+"""The numbers of parts of a jump's target: extension and priority, and usually a context before them."""
 _SCRIPTS = frozenset({"agi", "eagi", "fastagi", "deadagi", "externalivr", "stasis"})
 
 
@@ -59,9 +62,9 @@ class Reach:
 class _Visit:
     """A context to examine, and how a call reaches it.
 
-    If ``extension`` is "", the call has the number that the caller dialled. Otherwise it is at this
-    extension, with ``arguments``. ``origin`` is the pattern that the caller dialled, as shown to people; ""
-    until a pattern is known.
+    If ``extension`` is "", the extension is the number that the caller dialled. Otherwise the call is at the
+    fixed ``extension``, with ``arguments``. ``origin`` is the pattern that the caller dialled, as shown to
+    people; "" until a pattern is known.
     """
 
     context: str
@@ -72,14 +75,14 @@ class _Visit:
 
 @define
 class Dialplan:
-    """The dialplan in force, from the console, which is asked for each context only once."""
+    """The dialplan in force, from the console. The console is asked only once for each context."""
 
     _console: Console
     _contexts: dict[str, Context | None] = field(factory=dict)
     _globals: dict[str, str] | None = None
 
     def reach(self, context: str) -> Reach:
-        """Find out whether a call into ``context`` can dial out, and through which patterns."""
+        """Return whether a call into ``context`` can dial out, and through which patterns."""
         first = self._context(context)
         if first is None:
             return Reach(known=False)
@@ -116,10 +119,10 @@ class Dialplan:
         return self._contexts[name]
 
     def _applications(self, context: Context, visit: _Visit) -> Iterator[tuple[str, str, str]]:
-        """Yield the applications that run on this visit: extension, name, and arguments.
+        """Yield the applications that may run on this visit: extension, name, and arguments.
 
         If the visit has no fixed extension, these are the applications of patterns that match long numbers.
-        In the arguments, values or placeholders have replaced the variables.
+        In the arguments, variables are replaced by their values or by placeholders.
         """
         begun = {
             step.extension for step in context.steps if step.priority == 1
@@ -142,8 +145,8 @@ class Dialplan:
     def _value(self, name: str, visit: _Visit, depth: int) -> str:
         """Return the value of ``name``, the text within ``${}``: a variable, or a function.
 
-        The value is _CALLED if it has the dialled number, and _UNKNOWN if it is known only during a call.
-        ``depth`` is the depth of nesting.
+        Return _CALLED if the value contains the dialled number, and _UNKNOWN if it is known only during a
+        call. ``depth`` is the depth of nested ``${}``.
         """
         if "${" in name and depth < _MAX_DEPTH:  # ${FILTER(0-9,${EXTEN})}, ${GLOBAL(TRUNK)}
             inner = "".join(
@@ -166,7 +169,10 @@ class Dialplan:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Split a text into variables, which are ``${...}`` with all that is in them, and the text between."""
+    """Split a text into its variables and the texts between them.
+
+    A variable is ``${...}`` with all that is in it, even other variables.
+    """
     start = position = 0
     while (position := text.find("${", start)) >= 0:
         yield text[start:position]
@@ -185,7 +191,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _is_wide(extension: str) -> bool:
-    """Whether an extension is a pattern that long numbers match."""
+    """Whether an extension is a pattern that matches long numbers."""
     pattern = _SET.sub("X", extension)
     return pattern[:1] == "_" and (pattern[-1] in ".!" or len(pattern) > LONG)
 
@@ -224,13 +230,13 @@ def _dialled(arguments: str) -> bool | None:
 def _target(arguments: str) -> list[str]:
     """Return the parts of a jump's target: context, extension and priority.
 
-    The context may be missing, or the context and the extension.
+    There are two parts without a context, and one if only the priority is given.
     """
     return [part.strip() for part in arguments.partition("(")[0].split(",")]
 
 
 def _jumps(name: str, arguments: str, here: str) -> list[_Visit]:
-    """Return the contexts that a call reaches next.
+    """Return where the application ``name`` sends a call next.
 
     The call arrives there with the number that the caller dialled, or at a fixed extension. ``here`` is the
     context of the application.

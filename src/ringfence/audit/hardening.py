@@ -2,8 +2,8 @@
 
 A finding is marked as wrong (``NO``) if it gives a stranger access: a password that can be guessed at once,
 outside calls without a password, or an interface where guessers are not banned. A setting that may be
-intended is marked ``--``. Administrators show these lines to others. So no line contains a password, or how
-exactly the password of an account is weak.
+intended is marked ``--``. Administrators show these lines to others. So no line contains a password, or the
+exact reason why a password is weak.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from ringfence.audit.services import Services
 
 FEW, MANY = 5, 60
-"""The maximum number of names in one line: FEW in a summary, MANY in a list of things to fix one by one."""
+"""The maximum number of names in one line.
+
+``FEW`` is for summaries, ``MANY`` for lists of things that must be fixed one by one.
+"""
 
 _PASSWORD_FIXES = {
     "pjsip.conf": "an auth for it; or identify_by = ip, where an identify names its addresses",
@@ -80,7 +83,7 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
 def _in_force(accounts: "AsteriskAccounts", console: "AsteriskConsole") -> "AsteriskAccounts":
     """Return ``accounts`` with the settings of chan_sip that are in force, if the console shows them.
 
-    Asterisk may not have reloaded the file since it was changed.
+    They may differ from the file: it may have changed since Asterisk read it.
     """
     from ringfence.audit.shown import settings_from  # noqa: PLC0415 - loaded when the command runs
 
@@ -103,9 +106,10 @@ _DRIVERS = {"chan_sip": "chan_sip", "iax2": "chan_iax2", "pjsip": "res_pjsip"}
 
 
 def _is_loaded(folder: Path, console: "AsteriskConsole", module: str) -> bool:
-    """Whether Asterisk has loaded ``module``: the console's answer, else what modules.conf configures.
+    """Whether Asterisk has loaded ``module``.
 
-    If a part of modules.conf cannot be read, the module counts as loaded.
+    The console decides, or modules.conf if the console does not answer. If a part of modules.conf cannot be
+    read, the module counts as loaded.
     """
     from ringfence.audit.asterisk import is_loaded, read_modules  # noqa: PLC0415 - loaded when the command runs
 
@@ -149,7 +153,7 @@ def _not_checked(
 def _unauthenticated(accounts: "AsteriskAccounts", dialplan: "Dialplan") -> Iterator[Finding]:
     """Yield a finding for each way to call without a password, with the context that such calls reach.
 
-    Yield also the settings of chan_sip that help guessers.
+    Before these, yield findings about settings of chan_sip that help guessers.
     """
     from ringfence.audit.accounts import ANONYMOUS  # noqa: PLC0415 - loaded when the command runs
 
@@ -186,8 +190,8 @@ def _unauthenticated(accounts: "AsteriskAccounts", dialplan: "Dialplan") -> Iter
 def _reach_finding(dialplan: "Dialplan", what: str, caller: str, context: str, fix: str) -> Finding:
     """Return the finding about calls without a password that reach ``context``.
 
-    It is marked as wrong if the context is known to dial out; otherwise such calls may be intended.
-    ``caller`` is a text about who can make them.
+    The finding is marked as wrong if the context is known to dial out; otherwise such calls may be intended.
+    ``caller`` is a text about who can make such calls.
     """
     reach = dialplan.reach(context)
     into = f"{caller}, into context {printable(context)}"
@@ -290,8 +294,8 @@ def _web(services: "Services") -> Iterator[Finding]:
 def _summaries(accounts: "AsteriskAccounts") -> Iterator[Finding]:
     """Yield one line for each common setting that makes the abuse of a stolen password easy.
 
-    A line names accounts that may register from anywhere, or have no limit of calls, or it names a broken TLS
-    version.
+    The lines are about phones that may register from anywhere, phones without a limit of calls, and broken
+    TLS versions.
     """
     phones = [account for account in accounts.accounts if account.registers]
     anywhere = [phone.name for phone in phones if not phone.restricted]

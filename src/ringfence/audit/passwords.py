@@ -1,8 +1,8 @@
 """Passwords that can be guessed at once. A password is checked here, and only the result is returned.
 
 Attackers of a PBX try the account's name, then some hundred words and digit sequences. Each address has five
-guesses until it is banned, and attackers with many addresses have more. So a password must resist ten
-thousand guesses; its strength beyond that is not checked.
+guesses until it is banned, so an attacker with many addresses has thousands. A password must therefore resist
+ten thousand guesses; its strength beyond that is not checked.
 """
 
 from collections.abc import Iterable
@@ -33,8 +33,8 @@ _ROWS = ("0123456789" * 3, "9876543210" * 3, "abcdefghijklmnopqrstuvwxyz", "qwer
 def is_weak(password: Secret, names: Iterable[str]) -> bool:
     """Whether a password can be guessed easily.
 
-    It can if it is short, well known, a sequence of the alphabet, of digits or of the keyboard, has few
-    different characters, or is little more than one of the account's ``names``.
+    This is so if it is short, well known, or a sequence of the alphabet, of digits or of the keyboard. It is
+    also so if it has few different characters, or is little more than the account's ``names``.
     """
     clear = password.reveal().strip().lower()
     return (
@@ -48,7 +48,10 @@ def is_weak(password: Secret, names: Iterable[str]) -> bool:
 
 
 def _is_named(clear: str, names: Iterable[str]) -> bool:
-    """Whether a password consists of the names, forwards or backwards, and at most a few other characters."""
+    """Whether a password consists of the names, and of at most ``_MAX_REST`` other characters.
+
+    The names may be written forwards or backwards.
+    """
     rest = clear
     for name in sorted({name.strip().lower() for name in names} - {""}, key=len, reverse=True):
         rest = rest.replace(name, "").replace(name[::-1], "")

@@ -37,8 +37,8 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 class Manager:
     """A user of the manager interface.
 
-    ``read`` and ``write`` are its classes, which are its rights. ``restricted``: an ACL limits its addresses.
-    ``weak``: its password can be guessed easily.
+    ``read`` and ``write`` are the user's rights, which Asterisk calls classes. ``restricted``: an ACL limits
+    the addresses from which the user may log in. ``weak``: the user's password can be guessed easily.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Manager:
 
     @property
     def powers(self) -> tuple[str, ...]:
-        """The dangerous write classes of this user."""
+        """The write classes of this user that are in ``POWERS``."""
         return tuple(power for power in POWERS if power in self.write)
 
     def may(self, side: str, name: str) -> bool:
@@ -61,8 +61,8 @@ class Manager:
 class Listener:
     """A configured listening port.
 
-    ``what`` is its service (AMI or HTTP), ``addresses`` are those on which it listens, and ``setting`` is the
-    option that restricts it to this host.
+    ``what`` is its service (AMI or HTTP). ``addresses`` are the local addresses on which it listens.
+    ``setting`` is the option that makes it reachable from this host only.
     """
 
     what: str
@@ -72,7 +72,7 @@ class Listener:
 
     @property
     def is_public(self) -> bool:
-        """Whether other hosts may reach it: it listens on more than loopback addresses."""
+        """Whether other hosts may reach the port: it listens on more than loopback addresses."""
         return any(not address.is_loopback for address in self.addresses)
 
 
@@ -106,7 +106,10 @@ AMI, HTTP = "AMI", "HTTP"
 
 
 def read_services(folder: Path) -> Services:
-    """Read the files in ``folder``, and the listening addresses from the kernel if it knows them."""
+    """Return the services that the files in ``folder`` configure.
+
+    The kernel is asked on which addresses they listen. The addresses in the files count if it knows none.
+    """
     read = {
         name: read_conf(
             folder / name, lambda _, option: option in _WANTED, lambda _, option: option in _SECRET
@@ -176,9 +179,9 @@ def _listeners(
 def _listener(what: str, port: int, place: str, setting: str) -> Listener:
     """Return a listener on ``port``; ``place`` is the address from the file, which may contain another port.
 
-    Its addresses are those of the kernel's sockets at this port. If there is no such socket, it is the
-    address from the file, or all addresses (``::``) if the file names none. A host name in the file is not
-    resolved, and gives no address.
+    The listener's addresses are those of the kernel's sockets at this port. If there is no such socket, it
+    has the address from the file, or all addresses (``::``) if the file names none. A host name in the file
+    is not resolved, and gives no address.
     """
     written = _ADDRESS.fullmatch(place)
     if written and written[4]:
@@ -193,7 +196,7 @@ def _listener(what: str, port: int, place: str, setting: str) -> Listener:
 def listening_at(port: int) -> set[Address]:
     """Return the local addresses on which a program listens at a TCP port in this network namespace.
 
-    Return none if the kernel cannot list its sockets.
+    Return an empty set if the kernel cannot list its sockets.
     """
     try:
         return {

@@ -26,7 +26,7 @@ _GLOBAL = re.compile(r" {1,4}([^= ]{1,80})=(.*)")
 
 @frozen
 class Trunk:
-    """A remote party that Asterisk identifies by address alone: its network, and Asterisk's name for it."""
+    """A remote party that Asterisk identifies by address alone: Asterisk's name for it, and its network."""
 
     name: str
     network: Network
@@ -100,7 +100,7 @@ def settings_from(text: str) -> dict[str, str]:
 
 
 def context_from(text: str) -> Context | None:
-    """Parse ``dialplan show CONTEXT``; return None if the output contains no such context."""
+    """Parse ``dialplan show CONTEXT``: return the context; None if the output contains none."""
     steps: list[Step] = []
     includes: list[str] = []
     switches: list[str] = []
