@@ -14,6 +14,7 @@ from tests.support.captures import Capture, captures
 
 from ringfence.detect.events import Role
 from ringfence.detect.sender import Senders
+from ringfence.detect.session import HORIZON, MOST_ATTEMPTS
 from ringfence.model import (
     Address,
     Attempt,
@@ -257,6 +258,22 @@ def test_forgetting_early_counts_too_much_and_never_too_little(
         assert len(small) <= sessions
         assert counted[address] >= 0
     assert large.evicted == 0
+
+
+def test_only_a_discarded_attempt_is_evicted() -> None:
+    """A report that matches an open attempt evicts nothing, nor does one after all attempts have expired."""
+    senders, by_ami = Senders(), event(EventKind.CHALLENGE_RESPONSE_FAILED)
+    by_log = evolve(by_ami, source=evolve(by_ami.source, name="log:messages#security"))
+    for one in (by_ami, by_log):
+        for tag in range(MOST_ATTEMPTS):
+            senders.record_report(one, one.remote.address, 0.0, tag)
+    assert senders.evicted == 0
+
+    senders.record_report(by_ami, by_ami.remote.address, 0.0)
+    assert senders.evicted == 1
+
+    senders.record_report(by_ami, by_ami.remote.address, HORIZON)
+    assert senders.evicted == 1
 
 
 def opened(senders: Senders, address: str = SENDER, session: bytes = b"call-1", now: float = 0.0) -> None:

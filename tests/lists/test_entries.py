@@ -77,7 +77,11 @@ def test_the_configuration_has_keys_of_its_own() -> None:
         parse_region("a.example")
 
 
-PROTECTED = {ip_network("192.0.2.1"): "the default gateway", ip_network("2001:db8::53"): "a resolver"}
+PROTECTED = {
+    ip_network("192.0.2.1"): "the default gateway",
+    ip_network("2001:db8::53"): "a resolver",
+    ip_network("127.0.0.0/8"): "loopback",
+}
 
 
 @pytest.mark.parametrize(
@@ -86,12 +90,13 @@ PROTECTED = {ip_network("192.0.2.1"): "the default gateway", ip_network("2001:db
         ("192.0.2.1/32", "192.0.2.1 is the default gateway"),
         ("192.0.2.0/24", "192.0.2.0/24 contains 192.0.2.1, the default gateway"),
         ("2001:db8::/32", "2001:db8::/32 contains 2001:db8::53, a resolver"),
+        ("127.0.0.5/32", "127.0.0.5 is in 127.0.0.0/8, loopback"),
         ("192.0.2.2/32", None),
         ("::/64", None),
     ],
 )
 def test_a_protected_network_is_refused(network: str, reason: str | None) -> None:
-    """A network that contains an address the host needs is refused with the reason."""
+    """A network that overlaps one that the host needs is refused with the reason."""
     assert protection_refusal(ip_network(network), PROTECTED) == reason
 
 

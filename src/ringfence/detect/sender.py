@@ -34,7 +34,7 @@ from ringfence.detect.events import (
     session_id,
     shared_session_id,
 )
-from ringfence.detect.session import FORGET, MOST_ATTEMPTS, Attempts, Reports, Session, UnconfirmedReport
+from ringfence.detect.session import FORGET, Attempts, Reports, Session, UnconfirmedReport
 from ringfence.model import (
     Address,
     Attempt,
@@ -310,8 +310,10 @@ class Senders:
         attempts = session.attempts.get(key)
         if attempts is None:
             attempts = session.attempts[key] = Attempts()
-        self.evicted += len(attempts.open) == MOST_ATTEMPTS
-        return attempts.record(event.source.name, now, tag)
+        known = attempts.match(event.source.name, now)
+        if known is None:
+            self.evicted += attempts.add(event.source.name, now, tag)
+        return known
 
     # -- bounds -----------------------------------------------------------------------------------------
 

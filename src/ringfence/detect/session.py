@@ -190,11 +190,17 @@ class Attempts:
         """
         known = self.match(source, now)
         if known is None:
-            if len(self.open) >= MOST_ATTEMPTS:
-                self._drop_oldest(1)
-            self.open.append((now, tag))
-            self.reported[source] = self.first + len(self.open)
+            self.add(source, now, tag)
         return known
+
+    def add(self, source: str, now: float, tag: int) -> bool:
+        """Add a new attempt that ``source`` reports. Return whether an open one was discarded for it."""
+        is_full = len(self.open) >= MOST_ATTEMPTS
+        if is_full:
+            self._drop_oldest(1)
+        self.open.append((now, tag))
+        self.reported[source] = self.first + len(self.open)
+        return is_full
 
     def _drop_oldest(self, number: int) -> None:
         del self.open[:number]

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
-from ringfence.networks import SHORTEST
+from ringfence.networks import SHORTEST, contains
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
@@ -117,8 +117,11 @@ def protection_refusal(network: Network, protected: Mapping[Network, str]) -> st
     """
     for own, role in protected.items():
         if own.overlaps(network):
-            where = "is" if own == network else f"contains {text_of(*code_of(own))},"
-            return f"{text_of(*code_of(network))} {where} {role}"
+            if own == network:
+                relation = "is"
+            else:
+                relation = f"{'contains' if contains(network, own) else 'is in'} {text_of(*code_of(own))},"
+            return f"{text_of(*code_of(network))} {relation} {role}"
     return None
 
 
