@@ -111,9 +111,10 @@ async def unban_all(enforcer: Enforcer) -> int:
 
 
 async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outcome]:
-    """Remove bans, and return the changes that the kernel refused.
+    """Record the end of bans in the store, then remove them; return the changes that the kernel refused.
 
-    This call waits for the disk, and the event loop continues meanwhile. A ban that begins meanwhile stays.
+    This call waits for the store, and the event loop continues meanwhile. A ban that begins meanwhile stays.
+    If enforcement is switched off meanwhile, the kernel has no bans any more, and nothing is removed.
     """
     when = enforcer.clock.wall()
     await enforcer.records.end_and_wait([network_of(key) for key in keys], when)

@@ -134,8 +134,9 @@ def _proof(service: Service, transport: Transport) -> Proof:
 def is_trusted(event: SecurityEvent) -> bool:
     """Whether the address in this event is independent of the sender's text, as far as the event shows.
 
-    chan_sip's security events name the address in a Via ``maddr``. For reports of the wire, Asterisk's own
-    answer names the true source.
+    It is not if the event is forgeable. Nor is it in a security event of chan_sip, which names the address
+    that the sender wrote into a Via ``maddr``. chan_sip's NOTICE lines name the true source, and so do
+    reports of the wire, which come from Asterisk's own answer.
     """
     if event.forgeable:
         return False

@@ -237,7 +237,11 @@ class FriendAttempts:
         return [*self._unshielded]
 
     def tick(self, now: float) -> Sequence[AlarmChange]:
-        """Return the alarms about phones, and those about friends whose guesses stayed unproven."""
+        """Return the changes of alarms that are due at ``now`` (monotonic seconds).
+
+        These are the alarms about phones, and those about friends whose guesses stayed unproven for
+        ``PROVEN_WITHIN``.
+        """
         alarms = [*self._phones.tick(now)]
         due = [address for address, since in self._unproven.items() if now - since >= PROVEN_WITHIN]
         for address in due:

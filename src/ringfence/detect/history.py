@@ -211,9 +211,9 @@ class History:
         return raised
 
     def add_source(self, key: Key, session: int, service: Service, source: str, now: float) -> None:
-        """Record that ``source`` has also reported an attempt of this session and service.
+        """Record that ``source`` has also reported an attempt of this session (0: any) and service.
 
-        That is the oldest recent attempt which this source has not reported yet.
+        That is the oldest one of ``_JOIN_WITHIN`` which this source has not reported; there may be none.
         """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]

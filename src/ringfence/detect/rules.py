@@ -40,7 +40,10 @@ class Of(enum.Enum):
 
 @frozen
 class Rule:
-    """``attempts`` attempts of the kinds ``counts`` by one subject within ``window`` seconds lead to a ban.
+    """``attempts`` attempts of the kinds ``counts`` within ``window`` seconds lead to a ban.
+
+    ``by`` says whose attempts are counted together, and ``of`` what is counted: attempts, or accounts that do
+    not exist.
 
     ``ban`` holds the durations in seconds: of the first ban, of the next one, and so on; the last one
     repeats. ``scope`` is the scope of a full ban; with ``SIP_UDP`` every ban is a claimed one. ``meaning`` is
@@ -51,7 +54,7 @@ class Rule:
     ``addresses`` is the number of subjects of a prefix that must take part. ``accounts``: only attempts on
     these accounts count (None: on all accounts). ``strangers``: while an account is under a distributed
     attack, so many failures of one stranger on it lead to a ban. ``insists``: attempts that already led to a
-    claimed ban count again, and a claimed ban lasts as long as the first full ban.
+    claimed ban by a rule without it count again, and a claimed ban lasts as long as the first full ban.
     """
 
     name: str

@@ -251,7 +251,7 @@ class Senders:
         reports.seen = event.time
         if role is _FAILED and reports.repeats(event) and self._forgive(event, now):
             return None
-        misdialled = role is _PROBE and reports.challenged  # the caller has an account
+        misdialled = role is _PROBE and reports.challenged  # a challenge shows an account
         if misdialled or not reports.advance(role, event):
             return None
         probe = AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS

@@ -91,7 +91,7 @@ class UnconfirmedReports:
         return bool(others)
 
     def due(self, now: float) -> Iterator[UnconfirmedReport]:
-        """Remove and yield the unsettled reports that have waited long enough."""
+        """Remove the reports that are ``PATIENCE`` seconds old; yield those that still wait."""
         while self._queue and now - self._queue[0][0].at >= PATIENCE:
             report = self._remove_oldest()
             if not report.settled:

@@ -35,9 +35,10 @@ EVERY = 60.0
 
 @frozen
 class Observations:
-    """Recent observations of ringfence.
+    """What the daemon observed about a ban that has no effect.
 
-    ``attempts`` is the number of attempts of the banned address, ``others`` that of all other addresses.
+    ``attempts`` is the number of attempts of the banned address after its ban, ``others`` the number of all
+    other attempts.
     ``ports`` are some of Asterisk's ports on this host, such as that of its manager interface; none if
     Asterisk is known to be elsewhere.
     """

@@ -1,8 +1,10 @@
 """The control socket's requests about lists, and the rows of their answers.
 
 The answer to ``{"do": "deny_add", "what": ["203.0.113.9"], "note": "", "seconds": null, "force": false}`` is
-an :class:`Answer` as JSON. ``deny_remove`` has ``what`` or ``origin``. ``lists`` has ``side`` and returns
-rows. ``lists_reload`` reads the database again after an import has written it.
+an :class:`Answer` as JSON. ``seconds`` is how long the entries last (null: without end). ``deny_remove`` has
+``what``, the entries, or ``origin``, the imported file whose entries are removed. ``lists`` has ``side``, the
+list ("allow" or "deny"), and returns rows. ``lists_reload`` makes the daemon read the database again after an
+import has written it.
 """
 
 from collections.abc import Mapping

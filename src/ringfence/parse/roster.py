@@ -172,10 +172,10 @@ def _of_registration(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, 
 
 
 def _of_registry(service: Service) -> EntryParser:
-    """Return the parser of a registration of chan_sip or IAX2.
+    """Return the parser of a registration of chan_sip or IAX2: one of this PBX at a trunk.
 
-    Asterisk always prints a port, also if none was configured and SRV records decide. So a default port
-    counts as unknown.
+    Asterisk always prints a port, also if none was configured and SRV records name the real one. So a
+    default port counts as unknown.
     """
 
     def parse(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:

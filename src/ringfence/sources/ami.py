@@ -388,7 +388,10 @@ class AmiSource(SupervisedSource):
         return counts.events + counts.other
 
     async def _log_in(self, protocol: _Protocol) -> None:
-        """Log in by the MD5 challenge: the secret itself is never sent, also under TLS."""
+        """Log in by the MD5 challenge, also under TLS, so that the secret itself is never sent.
+
+        Raise EndError if Asterisk gives no challenge or refuses the login.
+        """
         target = self._target
         asked = Action({"Action": "Challenge", "AuthType": "MD5"})
         answer = await self._ask(protocol, asked, LOGIN_WITHIN)

@@ -133,7 +133,7 @@ class Tail:
 
     @property
     def changed(self) -> int:
-        """The time of the last write, in the file system's nanoseconds."""
+        """The time of the last write, as the file system recorded it (nanoseconds since the epoch)."""
         return os.fstat(self.fd).st_mtime_ns
 
     @property

@@ -1,4 +1,4 @@
-"""The table of list entries that commands and imports added."""
+"""The table of the entries that commands and imports added to the allow list and the deny list."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,8 @@
-"""Counts of events for each minute of the last day, hour of the last month, and day of the last year.
+"""Counts of attempts and bans: for each minute of a day, each hour of a month, and each day of a year.
 
-A *slot* is one such minute, hour or day of UTC. It has a count for each name, and the seconds in which the
-daemon ran (*watched*). So a quiet hour differs from an hour without a daemon.
+A *slot* is one such minute, hour or day of UTC. It has a number for each counter of the daemon, which has a
+*name*, and the seconds in which the daemon ran (*watched*). So a quiet hour differs from an hour without a
+daemon.
 
 The size is bounded by the number of slots (``KEPT``) and of names: 3 MB with 21 names. The slots that were
 written longest ago are removed first. This does not depend on the clock, so a wrong clock removes nothing.

@@ -251,9 +251,9 @@ class IpsetBackend:
         """Return None: ipset and iptables-legacy report no changes, so only periodic checks find them."""
 
     def counters(self) -> Counters:
-        """Return the counters of rules and sets, by iptables-save. Needs ``open``; changes nothing.
+        """Return the counters of rules (by iptables-save), and the size of each set. Needs ``open``.
 
-        Uses its own socket, as ``list`` does.
+        Changes nothing. Uses its own socket, as ``list`` does, so that another thread can place bans.
         """
         self._require_open()
         sums: dict[str, tuple[int, int]] = {}
