@@ -283,7 +283,7 @@ def test_challenges_that_a_ban_drops_are_copied(
     plan(backend, PLAN)
     ban(backend, cable, scope)
     with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
-        with suppress(PermissionError):  # the drop
+        with suppress(PermissionError):  # iptables reports the drop to the sender
             here.sendto(COPIED[0], there.getsockname())
         backend.apply([Remove(ip_network(cable.network), scope)])
         here.sendto(LAST, there.getsockname())

@@ -490,12 +490,17 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     found = Findings()
-    parts = list(batched(mixed(cases), _PART))
+    parts = _parts(cases)
     for part in parts if options.part is None else [parts[options.part]]:
         with pbx_of(options.release) as lab, tempfile.TemporaryDirectory() as folder:
             found.add(run(lab, part, terms, Path(folder)))
     print(json.dumps(asdict(found)))
     return 1 if found.framed or found.uncounted else 0
+
+
+def _parts(cases: Iterable[Case]) -> list[Sequence[Case]]:
+    """Return the cases in the parts that one Asterisk serves each."""
+    return list(batched(mixed(cases), _PART))
 
 
 def findings(releases: Iterable[str]) -> list[Findings]:
@@ -507,7 +512,7 @@ def findings(releases: Iterable[str]) -> list[Findings]:
     running = [
         subprocess.Popen([*command, release, "--part", str(part)], stdout=subprocess.PIPE)
         for release in releases
-        for part in range(-(-sum(1 for _ in cases_for(release, 0, SEED)) // _PART))
+        for part, _ in enumerate(_parts(cases_for(release, 0, SEED)))
     ]
     outputs = [process.communicate()[0] for process in running]
     return [Findings(**json.loads(text)) for text in outputs]

@@ -183,16 +183,6 @@ class Attempts:
         self.reported[source] = number + 1
         return self.open[number - self.first][1]
 
-    def record(self, source: str, now: float, tag: int) -> int | None:
-        """Record a report of ``source``; return the tag of the known attempt that it reports.
-
-        If it reports none, add a new attempt with the tag ``tag``, the caller's number of it; return None.
-        """
-        known = self.match(source, now)
-        if known is None:
-            self.add(source, now, tag)
-        return known
-
     def add(self, source: str, now: float, tag: int) -> bool:
         """Add a new attempt that ``source`` reports. Return whether an open one was discarded for it."""
         is_full = len(self.open) >= MOST_ATTEMPTS

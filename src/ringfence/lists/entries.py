@@ -117,10 +117,13 @@ def protection_refusal(network: Network, protected: Mapping[Network, str]) -> st
     """
     for own, role in protected.items():
         if own.overlaps(network):
+            name = text_of(*code_of(own))
             if own == network:
                 relation = "is"
+            elif contains(network, own):
+                relation = f"contains {name},"
             else:
-                relation = f"{'contains' if contains(network, own) else 'is in'} {text_of(*code_of(own))},"
+                relation = f"is in {name},"
             return f"{text_of(*code_of(network))} {relation} {role}"
     return None
 
