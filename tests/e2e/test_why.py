@@ -38,7 +38,7 @@ def test_a_stranger_from_its_first_guesses_to_its_ban(asterisk22: Lab, tmp_path:
 
         # A narrow ban may come first; the attacker goes on, so that the full ban drops packets as well.
         asterisk22.attack("guess", "--number", MANY, "--sources", source, "--silences", "10")
-        until(lambda: [ban["packets"] for ban in why(guard, source)["bans"]] > [0], "dropped packets")
+        until(lambda: _drops_packets(why(guard, source)), "the full ban to drop packets")
         answer = why(guard, source)
 
         [ban] = answer["bans"]
@@ -50,7 +50,9 @@ def test_a_stranger_from_its_first_guesses_to_its_ban(asterisk22: Lab, tmp_path:
         )
         assert ban["proven"] >= 4
         assert ban["packets"] > 0
-        assert sum(attempt["ban"] is not None for attempt in answer["attempts"]) == 5
+        # A narrow ban of the same second may rest in part on other attempts.
+        named = sum(attempt["ban"] is not None for attempt in answer["attempts"])
+        assert 5 <= named <= 5 * (1 + len(answer["past"]))
         assert any(f"ringfence unban {source}" in sentence for sentence in answer["forecast"])
 
 
@@ -82,6 +84,10 @@ def test_why_explains_an_unconfirmed_attempt(asterisk22: Lab, tmp_path: Path) ->
         assert not any(attempt["trusted"] for attempt in answer["attempts"])
         assert not any(rule["have"] for rule in answer["rules"])
         assert "evidence  no attempt counts: only the log" in guard.must("why", source)
+
+
+def _drops_packets(answer: dict[str, Any]) -> bool:
+    return any(ban["scope"] == "full" and ban["packets"] > 0 for ban in answer["bans"])
 
 
 def _has_all_sources(answer: dict[str, Any]) -> bool:
