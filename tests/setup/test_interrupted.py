@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.pbx_machine import differing
 
 from ringfence.cli import setup_run
 from ringfence.cli.setup_run import SetupRun
-from ringfence.errors import SetupError
+from ringfence.errors import FirewallError, SetupError
 from ringfence.setup import session
 
 pytestmark = pytest.mark.kernel  # changes owners of files, which needs root
@@ -69,13 +70,11 @@ def run_with(host: Host, act: Callable[[int], None], *, undo: bool = False) -> t
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        count = 0
+        numbers = count(1)
 
         def hook() -> None:
-            nonlocal count
-            count += 1
             os.write(writing, b".")
-            act(count)
+            act(next(numbers))
 
         status = 1
         try:
@@ -95,7 +94,7 @@ def run_with(host: Host, act: Callable[[int], None], *, undo: bool = False) -> t
 
 def kill_at(number: int) -> Callable[[int], None]:
     """Return an action that kills the process before this write."""
-    return lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == number else None
+    return lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == number else None
 
 
 def test_after_a_kill_at_any_write_undo_restores_and_a_second_run_completes(host: Host) -> None:
@@ -105,7 +104,7 @@ def test_after_a_kill_at_any_write_undo_restores_and_a_second_run_completes(host
     complete = host.digest()
     assert run(host, undo=True)
     assert differing(clean, host.digest()) == []
-    status, writes = run_with(host, lambda _count: None)
+    status, writes = run_with(host, lambda _at: None)
     assert (status, writes > 20) == (0, True)
     assert run(host, undo=True)
 
@@ -125,7 +124,7 @@ def test_an_undo_that_is_killed_at_any_write_can_be_repeated(host: Host) -> None
     """After a kill of the undo at each write, a second undo leaves no different file."""
     clean = host.digest()
     assert run(host)
-    _, writes = run_with(host, lambda _count: None, undo=True)
+    _, writes = run_with(host, lambda _at: None, undo=True)
     assert writes > 5
 
     for number in range(1, writes + 1):
@@ -138,7 +137,7 @@ def test_an_undo_that_is_killed_at_any_write_can_be_repeated(host: Host) -> None
 def test_a_disk_that_is_full_for_a_moment_at_any_write_changes_nothing(host: Host) -> None:
     """If a write fails, setup restores everything by itself, and reports it."""
     clean = host.digest()
-    _, writes = run_with(host, lambda _count: None)
+    _, writes = run_with(host, lambda _at: None)
     assert run(host, undo=True)
 
     for number in range(1, writes + 1):
@@ -153,8 +152,8 @@ def test_a_disk_that_is_full_for_a_moment_at_any_write_changes_nothing(host: Hos
 def fail_from(number: int, *, once: bool) -> Callable[[int], None]:
     """Return an action by which this write, or each one from it on, fails because of a full disk."""
 
-    def act(count: int) -> None:
-        if count == number or (count > number and not once):
+    def act(at: int) -> None:
+        if at == number or (at > number and not once):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     return act
@@ -163,7 +162,7 @@ def fail_from(number: int, *, once: bool) -> Callable[[int], None]:
 def test_a_disk_that_stays_full_is_undone_later(host: Host) -> None:
     """If restoring fails too, the journal stays, and an undo restores everything when there is room again."""
     clean = host.digest()
-    _, writes = run_with(host, lambda _count: None)
+    _, writes = run_with(host, lambda _at: None)
     assert run(host, undo=True)
 
     for number in range(1, writes + 1, 3):
@@ -175,7 +174,7 @@ def test_a_disk_that_stays_full_is_undone_later(host: Host) -> None:
 def test_an_interrupt_at_any_write_restores_everything(host: Host) -> None:
     """After Ctrl-C everything is as before, without another command."""
     clean = host.digest()
-    _, writes = run_with(host, lambda _count: None)
+    _, writes = run_with(host, lambda _at: None)
     assert run(host, undo=True)
 
     for number in range(1, writes + 1, 2):
@@ -186,8 +185,30 @@ def test_an_interrupt_at_any_write_restores_everything(host: Host) -> None:
         assert (number, differing(clean, host.digest())) == (number, [])
 
 
+def test_an_incomplete_restore_after_an_interrupt_is_no_success(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the rules stay in the kernel, the error does not say that everything is as before."""
+
+    def refuse() -> None:
+        raise FirewallError("permission denied")
+
+    monkeypatch.setattr(session, "flush_everything", refuse)
+    interrupt, numbers = _interrupt_at(20), count(1)
+    _hook.append(lambda: interrupt(next(numbers)))
+    try:
+        with pytest.raises(SetupError, match="interrupted: all but the lines above is as before"):
+            run(host)
+    finally:
+        _hook.clear()
+    assert (
+        "the rules of ringfence stay in the kernel until a reboot: permission denied"
+        in capsys.readouterr().err
+    )
+
+
 def _interrupt_at(number: int) -> Callable[[int], None]:
-    return lambda count: os.kill(os.getpid(), signal.SIGINT) if count == number else None
+    return lambda at: os.kill(os.getpid(), signal.SIGINT) if at == number else None
 
 
 def _apart_from_journal(names: list[str]) -> list[str]:

@@ -232,7 +232,8 @@ def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
                     problems = [f"{second}; fix this, then run: ringfence setup --undo"]
                 echo_stderr(*problems)
             if isinstance(error, KeyboardInterrupt):
-                raise SetupError("interrupted: everything is as before") from None
+                kept = "all but the lines above" if problems else "everything"
+                raise SetupError(f"interrupted: {kept} is as before") from None
             raise
 
 
