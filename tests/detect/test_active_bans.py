@@ -87,3 +87,16 @@ def test_so_many_are_held() -> None:
 
     assert kept.subjects == {ip_network(f"192.0.2.{last}") for last in (1, 3, 5)}
     assert len(kept) == 3
+
+
+def test_beyond_the_bound_a_renewed_ban_has_its_new_end() -> None:
+    """The old end of a renewed ban, and the end of a removed one, drop nothing."""
+    kept = ActiveBans(most=2)
+    kept.add(ONE, 10.0, Scope.FULL)
+    kept.add(ONE, 100.0, Scope.FULL)
+    kept.add(TWO, 20.0, Scope.FULL)
+    kept.remove(TWO)
+    for network, until in ((TWO, 50.0), (THREE, 60.0)):
+        kept.add(network, until, Scope.FULL)
+
+    assert kept.subjects == {ONE, THREE}

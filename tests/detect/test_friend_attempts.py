@@ -84,6 +84,16 @@ def test_only_proven_attempts_count_while_the_wire_can_prove() -> None:
         assert (office.attempts.nearest(BY_NAME["guess"], subject, 4.0).have > 0) is (have > 0)
 
 
+@pytest.mark.parametrize("sees_wire", [True, False])
+@pytest.mark.parametrize("one", [GUESS, PROVEN], ids=["claimed", "proven"])
+def test_an_attempt_is_uncounted_once(one: Attempt, *, sees_wire: bool) -> None:
+    """In outage mode, an attempt on an account of its own address counts once as uncounted, proven or not."""
+    office = Office(sees_wire=sees_wire)
+    office.subjects.friends.set_outage_mode(on=True)
+    office.fails(evolve(one, account="204"), 0.0)
+    assert (office.counts.friends, office.counts.uncounted) == (1, 1)
+
+
 def test_thirty_proven_guesses_in_fifteen_seconds_are_a_ban_except_for_a_trunk() -> None:
     """The thirtieth fast guess at foreign accounts is a ban, and counting starts again; a trunk has none."""
     office = Office()

@@ -142,6 +142,19 @@ def test_a_few_that_stay_broken_do_not_prolong_outage_mode() -> None:
     assert names(list(phones.tick(WITHIN))) == [f"{ALL_FAILING} over"]
 
 
+def test_an_outage_of_unknown_accounts_ends_at_a_quarter_of_its_highest_number() -> None:
+    """Of 20 addresses that failed on unknown accounts, 5 that still fail do not prolong outage mode."""
+    friends, phones = with_friends(20)
+    failures = [attempt(f"198.51.100.{last}", account="900") for last in range(20)]
+    for one in failures:
+        list(phones.on_failure_elsewhere(evolve(one, event=EventKind.INVALID_ACCOUNT_ID), 0.0))
+    assert friends.outage_mode
+    for one in failures[:5]:
+        list(phones.on_failure_elsewhere(evolve(one, event=EventKind.INVALID_ACCOUNT_ID), WITHIN - 1))
+    assert list(phones.tick(WITHIN - 1)) == []
+    assert names(list(phones.tick(WITHIN))) == [f"{ALL_FAILING} over"]
+
+
 def test_a_few_phones_that_fail_are_no_outage() -> None:
     """A few failing phones are no outage, even if they are all phones."""
     friends, phones = with_friends(AT_LEAST - 1)

@@ -49,8 +49,9 @@ class ActiveBans:
         self._until[key] = until
         heappush(self._ends, (until, id(key), key))
         while len(self._until) > self._most:
-            _, _, first = heappop(self._ends)
-            self._discard(first)
+            end, _, first = heappop(self._ends)
+            if self._until.get(first) == end:  # otherwise the ban was renewed or removed
+                self._discard(first)
         if len(self._ends) > 2 * len(self._until) + _MOST_OUTDATED:  # most entries are outdated
             self._ends = [(end, id(key), key) for key, end in self._until.items()]
             heapify(self._ends)

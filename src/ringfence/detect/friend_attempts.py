@@ -104,13 +104,14 @@ class FriendAttempts:
         :meth:`tick` may return an alarm.
         """
         proven = is_proven(attempt.proof)
-        self._counts.friends += 1
-        self._counts.uncounted += not proven
+        result: Consequence = None, ()
         if proven or not self.sees_wire:
-            return self.on_certain(subject, attempt, now)
-        if attempt.event in CHECKED and attempt.transport is Transport.UDP:
+            result = self.on_certain(subject, attempt, now)
+        elif attempt.event in CHECKED and attempt.transport is Transport.UDP:
             remember(self._unproven, attempt.address, self._unproven.get(attempt.address, now), MOST)
-        return None, ()
+        self._counts.friends += 1
+        self._counts.uncounted += not proven or self._is_forgiven(subject, attempt)
+        return result
 
     def on_certain(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
         """Return what follows from an attempt that is treated as really coming from a friend's address.
@@ -122,11 +123,16 @@ class FriendAttempts:
         if attempt.kind is AttemptKind.GUESS:
             failed = self._phones.on_failure if works else self._phones.on_failure_elsewhere
             alarms += failed(attempt, now)
-        forgotten = works or attempt.event is EventKind.INVALID_ACCOUNT_ID
-        if self._friends.outage_mode and forgotten:  # guesses at other accounts still count
-            self._counts.uncounted += 1
+        if self._is_forgiven(subject, attempt):
             return None, alarms
         return self._decide(subject, attempt, now, works=works), alarms
+
+    def _is_forgiven(self, subject: Subject, attempt: Attempt) -> bool:
+        """Whether outage mode excuses an attempt. Guesses at accounts of other addresses still count."""
+        if not self._friends.outage_mode:
+            return False
+        unknown = attempt.event is EventKind.INVALID_ACCOUNT_ID
+        return unknown or self._friends.worked_at(attempt.account, subject.address)
 
     def _decide(self, subject: Subject, attempt: Attempt, now: float, *, works: bool) -> Decision | None:
         """Return the ban that follows; ``works``: the account works at that address.

@@ -115,6 +115,7 @@ class Phones:
         remember(self._elsewhere, phone, (number + 1, began), MOST_ELSEWHERE)
         if attempt.event is EventKind.INVALID_ACCOUNT_ID:
             remember(self._unknown_at, attempt.address, now, MOST_ELSEWHERE)
+            self._most_failed = max(self._most_failed, self._failing)
             if not self._friends.outage_mode and self._many_unknown(attempt.asterisk, now):
                 yield self._enter_outage_mode(attempt, f"phones of {len(self._unknown_at)} addresses")
         if number + 1 >= GOES_ON:
