@@ -49,7 +49,11 @@ BACKENDS: Mapping[str, Callable[[FirewallPlan], Backend]] = {
 
 
 def make_backend(name: str, plan: FirewallPlan | None = None) -> Backend:
-    """Return a new backend: ``name`` is a key of ``BACKENDS``, ``plan`` the configuration of its rules."""
+    """Return a new backend.
+
+    ``name`` is a key of ``BACKENDS``. ``plan`` is the configuration of the backend's rules; None: the default
+    configuration.
+    """
     return BACKENDS[name](plan if plan is not None else FirewallPlan())
 
 
@@ -57,8 +61,11 @@ def choose_backend(plan: FirewallPlan | None = None) -> tuple[Backend, str]:
     """Return a backend that can be used on this host, and the reason for the choice as text for people.
 
     A backend whose bans are in the kernel already is preferred, so that bans stay in force during a restart.
-    Otherwise it is the first of ``KERNEL_BACKENDS`` that has everything it needs. If none can be used, raises
-    FirewallPermissionError without CAP_NET_ADMIN, else FirewallUnsupportedError with the problems of each.
+    Otherwise it is the first of ``KERNEL_BACKENDS`` that has everything it needs. ``plan`` is the
+    configuration of its rules; None: the default configuration.
+
+    If no backend can be used and this process lacks CAP_NET_ADMIN, raises FirewallPermissionError. If none
+    can be used for other reasons, raises FirewallUnsupportedError, which names the problems of each backend.
     """
     usable: list[Backend] = []
     unusable: list[str] = []
@@ -73,7 +80,7 @@ def choose_backend(plan: FirewallPlan | None = None) -> tuple[Backend, str]:
         else:
             usable.append(backend)
     if not usable:
-        require_capabilities(_PROC, "CAP_NET_ADMIN")  # every backend needs it, so name it only once
+        require_capabilities(_PROC, "CAP_NET_ADMIN")  # every backend needs it: one error for all
         raise FirewallUnsupportedError(" and ".join(unusable))
     with_bans = [backend for backend in usable if _has_bans(backend)]
     chosen = (with_bans or usable)[0]

@@ -29,9 +29,9 @@ def flush_everything() -> None:
 def flush_other_backends(kept: str) -> list[str]:
     """Remove the sets and rules of the kernel backends other than ``kept``.
 
-    Return the names of the backends that had any. This is for a change of the configured backend. Usually
-    the other backends have no sets in the kernel; then no process is started, and the returned list is empty.
-    Raises FirewallError.
+    Return the names of the backends that had any. If the administrator configures another backend, the bans
+    of the earlier one are still in the kernel; this function removes them. Usually there are none; then no
+    process is started, and the returned list is empty. Raises FirewallError if a removal fails.
     """
     found = [name for name in KERNEL_BACKENDS if name != kept and holds_anything(name)]
     for name in found:

@@ -43,9 +43,9 @@ from ringfence.model import Address, Network, Scope
 from ringfence.networks import IPV6_SENDER
 
 PROBE_PORT = 21_063
-"""The UDP port on which ``probe.py`` tests bans if a full ban covers the SIP ports only.
+"""The UDP port on which ``probe.py`` tests bans if ``FirewallPlan.every_port`` is false.
 
-Such a ban covers this port too, and nothing else listens there. In ASCII its two bytes are "RG".
+A full ban then covers the SIP ports and, for the test, this port. In ASCII its two bytes are "RG".
 """
 
 OBSERVE_SECONDS = 60
@@ -55,10 +55,11 @@ OBSERVE_MOST = 4_096
 OBSERVE_RATE = 100
 """The maximum number of requests that are copied in a second, for all observed addresses together.
 
-As many may be copied at once. Requests that a ban drops do not count: their copies have a limit of their own.
+After a pause, the same number may be copied at once. Requests that a ban drops do not count: their copies
+have a limit of their own.
 """
 OBSERVE_PREFIX = "observed"
-"""The prefix: a text that NFLOG adds to each copied request, and not to copied answers of Asterisk."""
+"""The text by which the reader of the NFLOG group recognizes a copied request. Copied answers lack it."""
 
 
 MIN_TIMEOUT, MAX_TIMEOUT = 1, 2_147_483
@@ -69,7 +70,7 @@ milliseconds is shortened to that without an error.
 """
 
 EVERY_ADDRESS = FirewallError("a /0 is every address: the kernel bans none")
-"""The error in the outcome of a ban of a /0, which no backend carries out."""
+"""The error for a ban of a /0. No backend carries out such a ban."""
 SET_FULL = "is full; fix: raise max_bans in [firewall], then `ringfence off` and `ringfence on`"
 """The end of the error message for a full set; the message begins with the name of the set."""
 
@@ -93,9 +94,9 @@ class LimitMode(enum.StrEnum):
 
 @frozen
 class Limit:
-    """The settings of the limiter. It applies to each source that is neither a friend nor allowed.
+    """The settings of the limiter. It applies to each source that is neither a friend nor on the allow list.
 
-    A source may send ``rate`` packets a second, and after a pause ``burst`` more at once.
+    A source may send ``rate`` packets a second. After a pause, it may send ``burst`` packets at once.
     """
 
     mode: LimitMode = LimitMode.OFF
@@ -119,12 +120,13 @@ class FirewallPlan:
     """The configuration of the rules.
 
     ``maxelem``: how many bans a new set has room for. ``log_group``: the NFLOG group to which the kernel
-    copies outgoing SIP answers (401, 403 and 407 over UDP, TCP and WebSocket, and 404 over UDP); None: it
-    copies none. ``every_port``: a full ban covers all ports, otherwise only ``sip_ports``. The limiter, and
-    bans of the scopes ``SIP``, ``SIP_UDP`` and ``SIP_TCP``, always cover ``sip_ports`` only. Over TCP only
-    answers from these ports are copied. ``interfaces``: the network interfaces on which packets are dropped;
-    an empty tuple means all. ``log``: the kernel logs a few dropped packets a second, with the prefix
-    ``ringfence: ``.
+    copies outgoing SIP answers; None: it copies none. Over UDP it copies 401, 403, 404 and 407, from any
+    port. Over TCP and WebSocket it copies 401, 403 and 407, only from ``sip_ports``.
+
+    ``every_port``: a full ban covers all ports, otherwise only ``sip_ports``. The limiter, and bans of the
+    scopes ``SIP``, ``SIP_UDP`` and ``SIP_TCP``, always cover ``sip_ports`` only. ``interfaces``: the network
+    interfaces on which packets are dropped; an empty tuple means all. ``log``: the kernel logs a few dropped
+    packets a second, with the prefix ``ringfence: ``.
     """
 
     maxelem: int = 262_144
@@ -152,7 +154,7 @@ class FirewallPlan:
 
 
 class NetworkList(enum.StrEnum):
-    """A list of networks in the kernel, in sets other than those of the bans.
+    """A list of networks in the kernel. Its sets hold no bans.
 
     No rule of ringfence drops packets of networks on ``ALLOW``. Packets of other networks on ``DENY`` are
     dropped as by a full ban. The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply
@@ -165,12 +167,13 @@ class NetworkList(enum.StrEnum):
 
 
 def exempts_friends(network: Network) -> bool:
-    """Whether a ban of ``network`` does not apply to the friends in it, in any scope.
+    """Whether a ban of ``network`` exempts the friends in it: it then drops none of their packets.
 
-    An IPv6 sender has a whole /64, so the /64 is counted and banned. A phone may share that /64 with an
-    attacker. Therefore a ban of a /64, or of a part of it, drops no packet from or to an address on
-    ``FRIENDS``. Three kinds of bans do drop a friend's packets: a ban of exactly its IPv6 address, a ban of
-    an IPv6 network wider than a /64, and every IPv4 ban.
+    The answer is true for an IPv6 /64, and for a part of a /64 that is more than one address. An IPv6 sender
+    has a whole /64, so the /64 is counted and banned. But a phone may share that /64 with an attacker.
+
+    Three kinds of bans do drop a friend's packets: a ban of exactly its IPv6 address, a ban of an IPv6
+    network wider than a /64, and every IPv4 ban. The scope of the ban makes no difference.
     """
     return network.version == 6 and IPV6_SENDER <= network.prefixlen < network.max_prefixlen  # noqa: PLR2004 - IPv6
 
@@ -233,10 +236,10 @@ class Opened:
     """The result of ``open``.
 
     ``families`` maps each IP version (4 and 6) to None if it is guarded (its bans work), else to the reason
-    why not. ``adopted`` is the number of bans that were found in the kernel. ``wire`` is the reason why a
-    guarded version lacks the log rules; None if none lacks them, or if they are not configured. ``limiter``
-    is the same for the limiter. Neither affects the bans. ``repaired``: another program had removed or
-    changed sets or rules of ringfence.
+    why not. ``adopted`` is the number of bans that were found in the kernel. ``wire``: why the log rules are
+    missing for a guarded version; None if they are not missing, or not configured. ``limiter``: the same for
+    the limiter. Bans work without log rules and without the limiter. ``repaired``: another program had
+    removed or changed sets or rules of ringfence.
     """
 
     families: Mapping[int, str | None]
@@ -307,7 +310,7 @@ class Requirement:
     """One thing that a backend needs.
 
     ``problem`` is why it is missing, with the fix; None if it is not missing. ``note`` is a remark for
-    people. ``optional``: without it ``open`` succeeds, and reports that a feature is missing.
+    people. ``optional``: if it is missing, ``open`` succeeds, and its result names the missing feature.
     """
 
     name: str
@@ -363,13 +366,13 @@ class Backend(Protocol):
         """
 
     def observe(self, addresses: Iterable[Address]) -> None:
-        """Copy the UDP datagrams from ``addresses`` to the SIP ports for the next ``OBSERVE_SECONDS``.
+        """Start to copy the UDP datagrams that ``addresses`` send to the SIP ports.
 
-        The kernel copies them to ``FirewallPlan.log_group``, at most ``OBSERVE_RATE`` a second, with the
-        prefix ``OBSERVE_PREFIX``. Without a group it copies nothing. Datagrams that a ban with the scope
-        ``SIP_UDP`` drops are copied too, with a limit of their own. Datagrams that another ban or the limiter
-        drops may be left out. Needs ``open``; starts no process. For an address that is observed already, the
-        time begins again.
+        For the next ``OBSERVE_SECONDS`` the kernel copies them to the NFLOG group ``FirewallPlan.log_group``,
+        at most ``OBSERVE_RATE`` a second, with the prefix ``OBSERVE_PREFIX``. Without a group it copies
+        nothing. Datagrams that a ban with the scope ``SIP_UDP`` drops are copied too, with a limit of their
+        own. Datagrams that another ban or the limiter drops may be left out. Needs ``open``; starts no
+        process. For an address that is observed already, the time begins again.
 
         Never raises, because observing is optional. If the set is full (``OBSERVE_MOST``), new addresses are
         left out. If the set is gone or the kernel does not answer, :meth:`health` and :meth:`apply` report
@@ -395,10 +398,11 @@ class Backend(Protocol):
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Yield every ban in the kernel, in no particular order. Changes nothing.
 
-        The kernel's list may lack some bans if its sets change meanwhile. ``known`` helps to find them: a
-        lazy iterable of the bans that the caller expects and has not received yet. The backend may read it,
-        in the same thread, after it has yielded the kernel's list, and looks up each of these bans. None: the
-        caller expects no bans. Raises FirewallIncompleteError after the last ban if others may be missing.
+        If the sets change during the call, the kernel's list may lack some bans. ``known`` helps to find
+        them. It yields bans that the caller expects in the kernel; None: the caller expects none. The backend
+        may iterate over it at the end, in the same thread, and looks up each of its bans. So ``known`` can
+        leave out the bans that the caller has received already. Raises FirewallIncompleteError after the last
+        ban if others may be missing.
 
         Works without ``open``. Yields nothing if no set of ringfence exists. 100 000 bans take half a second.
         May be called, and iterated, in another thread while other methods run. Apart from this method, only

@@ -94,8 +94,9 @@ class Verification:
 class _Plan:
     """The addresses for the probe of one IP version.
 
-    ``here`` is an address of this host. ``spare`` is the banned address, with ``{}`` in place of a number.
-    ``local``: the banned address belongs to this host too.
+    ``here`` is an address of this host. ``spare`` is the pattern of the banned address: ``{}`` stands for a
+    number, chosen so that the address is not banned already. ``local``: the banned address belongs to this
+    host too.
     """
 
     family: socket.AddressFamily
@@ -226,7 +227,10 @@ class _Probe:
         return self._dropped_first(Direction.FROM)
 
     def _try_to(self, *, passed: bool) -> Check:
-        """Test outgoing packets to a local address: the kernel must refuse to send the datagram (EPERM)."""
+        """Test outgoing packets to a local address: the kernel must refuse to send the datagram (EPERM).
+
+        ``passed``: such a datagram arrived before the ban.
+        """
         for _ in range(_TRIES if passed else 1):
             seen = self._packets()
             sent = _send(self.here, self.there)
