@@ -8,10 +8,10 @@ elements, so a restart has no moment without protection. An adopted set keeps it
 
 Bans use netlink only, and start no process (``changes.py``).
 
-The health check finds a missing set, a set that too few rules name, and a network list with another number of
-elements than were written. In a network list with more than 4 096 elements, it only looks up one element. For
-each set of bans it also looks up one sample ban (``watch.py``). It does not compare the number of bans: its
-caller does.
+The health check finds a missing set, missing rules that should name a set, and a network list whose number of
+elements has changed. In a network list with more than 4 096 elements, it only looks up one element. For each
+set of bans it also looks up one sample ban (``watch.py``). It returns the number of bans, and the caller
+compares that number.
 """
 
 import itertools
@@ -101,7 +101,7 @@ class IpsetBackend:
             ),
         ]
         if any(one.problem is not None for one in found[:2]):
-            return found  # the rest cannot be checked
+            return found  # without capabilities or ipset, the features below cannot be checked
         one_guarded = any(
             part.problem is None for part in found[2:]
         )  # one IP version can be guarded without the other
@@ -134,8 +134,8 @@ class IpsetBackend:
         self._families = families
         self._changes.samples.discard_missing(self._kernel)
         for family in self._rules.values():
-            # With iptables-nft, installing the rules of one IP version changed a number (the generation) that
-            # the check of the other version compares. Each check now stores the present number.
+            # With iptables-nft, each write of rules increments the generation of the kernel, also for the
+            # other IP version. So each check stores the present generation now.
             family.check()
         return Opened(
             families,
@@ -182,7 +182,7 @@ class IpsetBackend:
         return [version for version, reason in self._families.items() if reason is None]
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Carry out every change, in order within each set. Idempotent; needs ``open``."""
+        """Carry out every change. Changes of one set keep their order. Idempotent; needs ``open``."""
         self._require_open()
         return self._changes.apply(batch, self._families)
 

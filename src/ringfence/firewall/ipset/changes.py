@@ -35,14 +35,14 @@ _PATIENCE = 3
 
 
 class SetChanges:
-    """Carries out changes over ``kernel``. ``samples`` remembers one acknowledged ban of each set."""
+    """Carries out changes over the connection ``kernel``. ``samples`` remembers one ban of each set."""
 
     def __init__(self, kernel: NetlinkConnection) -> None:
         self.samples = SampleBans()
         self._kernel = kernel
 
     def apply(self, batch: Sequence[Change], families: Mapping[int, str | None]) -> list[Outcome]:
-        """Carry out every change, in order within each set.
+        """Carry out every change. Changes of one set keep their order.
 
         ``families`` has for each IP version the reason why it has no sets; None if it has sets.
         """
@@ -58,8 +58,8 @@ class SetChanges:
                 elif lost is not None:  # another request would only time out again
                     done = _failed(changes, lost)
                 else:
-                    # Another program may have added this ban to the set of bans that do not exempt friends.
-                    # So it is removed there too.
+                    # Another program may have added such a ban to the set for bans without exemption of
+                    # friends. So a Remove is carried out in both sets.
                     if friends_exempt and isinstance(changes[0], Remove):
                         self._send(ban_set_name(version, scope), changes)
                     done, lost = self._send(name, changes)
@@ -111,7 +111,10 @@ def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[in
 
 
 def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]]:
-    """Divide positions in a batch into runs of only Adds or only Removes that fit into one message each."""
+    """Divide positions in a batch into runs.
+
+    The changes of a run are all Adds or all Removes, and fit into one message.
+    """
     parts: list[Sequence[int]] = []
     for _verb, group in itertools.groupby(indexes, key=lambda index: type(batch[index])):
         run = tuple(group)
@@ -122,7 +125,8 @@ def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]
 def _message(name: str, changes: Sequence[Change], seconds: Sequence[int]) -> bytes:
     """Build the request for ``changes``, all Add or all Remove.
 
-    ``seconds`` begins with their timeouts; more may follow.
+    ``seconds`` has the timeout of each change, in the same order. It may be longer than ``changes``; the rest
+    is ignored.
     """
     networks = [change.network for change in changes]
     if isinstance(changes[0], Add):

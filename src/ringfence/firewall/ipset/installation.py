@@ -17,8 +17,9 @@ class InstalledSets:
     """The result of :func:`make_sets`.
 
     ``adopted`` is the number of bans that existing sets had. ``damaged``: a set was missing or changed.
-    ``lists`` maps the name of a network list's set to its present number of elements. It has the sets to
-    which nothing was written yet, and those with another number of elements than was written.
+    ``lists`` has the network lists whose contents are unknown: ringfence has written nothing to the set yet,
+    or its number of elements has changed since. It maps the name of the set to its present number of
+    elements.
     """
 
     adopted: int
@@ -36,9 +37,12 @@ def make_sets(
 ) -> InstalledSets:
     """Make the missing sets of these IP versions.
 
-    ``known`` has what was written to the sets of network lists. ``first``: the firewall was not open before.
-    Then a set with one of our names, but with another type or without our options, belongs to another
-    program, and FirewallError is raised.
+    ``maxelem`` is the number of bans for which a new set has room. ``known`` has what was written to the sets
+    of network lists, by the name of the set. ``first``: the firewall was not open before.
+
+    If a set has one of our names, but another type or IP version, it belongs to another program, and
+    FirewallError is raised. If it only lacks our options (timeouts, counters), it is replaced, or
+    FirewallError is raised if ``first`` is true.
     """
     wanted = [spec for version in versions for spec in set_specs(version)]
     heads = {spec: read_header(kernel, spec.name) for spec in wanted}
@@ -67,9 +71,9 @@ def _replace_foreign(
 ) -> bool:
     """Replace sets that have our names but were made by another program; return whether there were any.
 
-    While the firewall is open, such a set means that another program swapped a set of ours. Raise
-    FirewallError if the firewall was not open before (``first``), or if the set has another type or IP
-    version: then another program uses the name for a set of its own.
+    ``heads`` has the header of each wanted set, None for a missing one; the headers of replaced sets are
+    updated. ``maxelem`` and ``first`` are those of :func:`make_sets`, which also describes when FirewallError
+    is raised.
     """
     foreign = []
     for spec, head in heads.items():

@@ -61,7 +61,7 @@ class Tools:
 class Printed:
     """The output of iptables-save for the rules that ringfence wrote.
 
-    ``known`` maps the rules of a chain as written to the same rules as printed.
+    ``known`` maps the rules of a chain, as ringfence wrote them, to their text in the output.
     """
 
     known: dict[tuple[str, ...], tuple[str, ...]] = Factory(dict)
@@ -122,8 +122,8 @@ def changes(
         return [raw, rest]
     if not old:
         return [rest, raw]
-    # Both plans drop packets, and the tables change one after the other. In between, filter has the old and
-    # the new rules, so that drops never stop.
+    # Both raw and filter have drop rules to change, and only one table can change at a time. So filter gets
+    # the old and the new rules first, and loses the old ones last: drops never stop.
     both = {name: [*inner.get(name, ()), *old.get(name, ())] for name in {**inner, **old}}
     return [
         _table(state, "filter", both, printed, new_tables),
@@ -210,10 +210,11 @@ def parse_counters(line: str) -> tuple[int, int]:
 
 
 def own_rules(state: SavedRules) -> dict[str, dict[str, Sequence[str]]]:
-    """Return by table the rules of our chains in ``state``, and the positions of our jumps in builtin chains.
+    """Return, by table, the rules of our chains and the positions of our jumps.
 
-    A table maps the name of each chain of ours to its rules, and the name of a builtin chain to positions as
-    texts.
+    The value for a table maps the name of each chain of ours to its rules. It also maps the name of each
+    builtin chain with a jump of ours to the positions of these jumps, as texts. ``state`` has all rules of
+    the tables.
     """
     ours: dict[str, dict[str, Sequence[str]]] = {}
     for table, chains in CHAINS.items():
@@ -258,11 +259,11 @@ def save(tools: Tools, *, table: str | None = None, counters: bool = False) -> s
 
 
 def save_all(tools: Tools, wanted: Collection[str]) -> str:
-    """Return the output of iptables-save for all existing tables, including those ``wanted``.
+    """Return the output of iptables-save for all existing tables.
 
     iptables-legacy-save reads the list of tables from a file below /proc/net. Only root can read it, and
-    ringfence's systemd unit hides it. Without the list, iptables-legacy-save prints nothing. Then each table
-    of ``wanted`` is saved by its name.
+    ringfence's systemd unit hides it. Without the list, iptables-legacy-save prints nothing. Therefore each
+    table of ``wanted`` that is missing in its output is saved by name.
     """
     saved = save(tools)
     if not tools.is_legacy():

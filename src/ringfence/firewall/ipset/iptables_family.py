@@ -159,10 +159,11 @@ class Family:
     def counters(self) -> FamilyCounters:
         """Return the counters of the rules since they were installed.
 
-        No rule counts the packets that the limiter drops for lack of room. So their number is computed: they
-        entered the limiter, and were neither over nor within the limit. The counters are read twice, because
-        packets arrive meanwhile. A packet that is in the limiter at the first reading has left it at the
-        second, so it is not mistaken for a dropped one.
+        No rule counts the packets that the limiter drops for lack of room. So their number is computed: the
+        packets that entered the limiter, minus those that were over or within the limit. The counters are
+        read twice, because packets arrive meanwhile: the packets that entered are from the first reading,
+        those that left from the second. So a packet that was still in the limiter at the first reading is not
+        mistaken for a dropped one.
         """
         first = self._counters()
         second = self._counters() if AT_LIMITER in first else first
@@ -201,11 +202,11 @@ class Family:
 
 
 def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:
-    """Return why a feature is missing, with the fix.
+    """Return why a feature (the log rules or the limiter) is missing, with the fix.
 
-    ``refused`` has the error of each attempt. An attempt is named by two values: whether it has the log
-    rules, and whether it has the limiter. ``alone`` is the attempt with this feature and without the other.
-    If there was none, the error is that of the attempt with both.
+    ``refused`` maps each refused attempt to its error. An attempt is a pair: whether it has the log rules,
+    and whether it has the limiter. ``alone`` is the attempt that has only the missing feature. The reason is
+    its error, or, if there was no such attempt, the error of the attempt with both features.
     """
     return f"{refused.get(alone) or refused[True, True]}; {fix}"
 

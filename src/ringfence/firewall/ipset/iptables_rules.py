@@ -126,8 +126,8 @@ _EXPIRY = 10  # seconds
 _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 _RST = "-p tcp -m tcp ! --tcp-flags RST RST "
-# By IP version and action: the kernel's name of the rejection, and two matches, which together match all
-# outgoing packets except the ICMP error or RST of such a rejection.
+# By IP version and action: iptables' name of the rejection, and two matches. An outgoing packet meets one of
+# the two, unless it is the ICMP error or RST of such a rejection.
 _REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
     (4, BanAction.PORT_UNREACHABLE): (
         "icmp-port-unreachable",
@@ -339,10 +339,10 @@ class _Plan:
 
 
 def _port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
-    """Return the matches for ``ports`` of this host, at most 15 ports in each.
+    """Return the matches for packets to or from ``ports`` of this host, at most 15 ports in each.
 
-    ``side`` is "src" for packets to this host (the ports are their targets), "dst" for packets from this host
-    (the ports are their sources).
+    ``side`` is where the remote address of a packet is. "src" is for packets to this host, whose target ports
+    are compared. "dst" is for packets from this host, whose source ports are compared.
     """
     option = "--dports" if side == "src" else "--sports"
     parts = [ports[at : at + _PORTS_A_RULE] for at in range(0, len(ports), _PORTS_A_RULE)]
@@ -356,7 +356,11 @@ def _observed_rules(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[IptablesRule]:
-    """Return the log rules of a chain; ``passing`` is the match for packets that are to be forwarded."""
+    """Return the log rules of a chain.
+
+    ``passing`` is a match that each rule has in addition: in PREROUTING, the match for packets that are to be
+    forwarded; "" in OUTPUT.
+    """
     beginnings = _status_line_tests(version)
     matches = [("-p udp ", beginnings[:1])]
     matches += [(ports, beginnings[1:]) for ports in _port_matches("tcp", plan.sip_ports.tcp, "dst")]
@@ -386,8 +390,8 @@ def _status_line_tests(version: int) -> list[str]:
 def _status_line(way: str, position: int, codes: str = _CODES) -> str:
     """Return u32's test for "SIP/2.0" and one of ``codes``.
 
-    ``way`` is u32's expression that leads to the last header, and ``position`` the offset of the text from
-    there.
+    ``way`` is the part of u32's expression that skips headers of variable length; "" if it skips none.
+    ``position`` is the offset of the text after that.
     """
     return f"{way}{position:#x}=0x5349502f&&{way}{position + 4:#x}=0x322e3020&&{way}{position + 7:#x}={codes}"
 
@@ -411,10 +415,11 @@ def _limit(limit: Limit, version: int) -> list[IptablesRule]:
 def byte_budget(limit: Limit) -> tuple[int, int]:
     """Return the limit for the bytes of a source: kilobytes a second, and a number of refills.
 
-    The refills are what a source may send in addition after a pause. One refill is the budget of one second,
-    because hashlimit has no smaller unit. There is at least one refill. The initial budget and the refills
-    together do not exceed the burst, unless the budget would be less than an Ethernet frame. Then it is one
-    frame: otherwise no full frame would ever pass, and TCP would repeat it without end.
+    A source may send this budget each second. After a pause it may also send the refills, at least one. Each
+    refill is as large as the budget of one second, because hashlimit has no smaller unit.
+
+    The budget and its refills are together at most ``limit.burst`` guesses of 300 bytes. But the budget is at
+    least one Ethernet frame: otherwise no full frame would ever pass, and TCP would repeat it without end.
     """
     whole = limit.burst * _GUESS // _KIBI
     second = max(limit.rate * _GUESS // _KIBI, _FRAME)
@@ -423,10 +428,10 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
 
 
 def _total_limit(limit: Limit) -> str:
-    """Build the rule that ends the limiter's check if all sources together send too many packets a second.
+    """Build the rule by which a packet skips the limiter if all sources together send too much.
 
-    The packet then passes. At the permitted rate, even packets that all come from new sources fill only 60 %
-    of the limiter's tables. A full table would drop packets, and a limiter that only observes must drop none.
+    It is only for the mode observe, which must drop no packet: a full table of the limiter would drop
+    packets. At the permitted rate, a table becomes at most 60 % full, even if each packet has a new source.
     """
     most = _SOURCES * 6 // 10 // (_expiry(limit) + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)

@@ -107,7 +107,7 @@ class LegacyWatch:
     def check(self) -> tuple[str | None, bool]:
         """Check the sizes of the tables, and return two values.
 
-        The first is a message about a table whose size is not the recorded one, None if all sizes are. The
+        The first is a message about a table that no longer has its recorded size; None if there is none. The
         second is whether any size changed since the last check.
         """
         now = self._sizes(self._recorded)

@@ -81,7 +81,7 @@ def list_elements(kernel: NetlinkConnection, name: str, scope: Scope = Scope.FUL
     except NetlinkError as error:
         if error.code == errno.ENOENT:
             return
-        require_ipset(kernel)  # if ipset is missing, its error explains more
+        require_ipset(kernel)  # raises a better error if ipset is missing
         raise
     for answer in answers:
         yield from messages.parse_elements(answer, scope)

@@ -126,9 +126,9 @@ class _Data(enum.IntEnum):
 class IpsetHeader:
     """The properties of a set.
 
-    ``version`` is the IP version (0 if the set has none). ``timeout`` and ``counters``: the set has timeouts,
-    or counters. ``elements`` is the number of elements with time left. ``references`` is the number of rules
-    that use the set.
+    ``version`` is the IP version (0 if the set has none). ``timeout``: the elements have timeouts.
+    ``counters``: the elements have counters. ``maxelem`` is the maximum number of elements. ``elements`` is
+    the number of elements with time left. ``references`` is the number of rules that use the set.
     """
 
     name: str
@@ -162,7 +162,11 @@ def type_query(version: int, name: str = SET_TYPE) -> bytes:
 
 
 def version_of(answer: bytes, asked: Command) -> int:
-    """Return the newest protocol (``PROTOCOL``) or revision of a set type (``TYPE``) that the kernel has."""
+    """Return the newest version that the kernel has, from its answer to a query.
+
+    ``asked`` is the command of the query. For ``PROTOCOL`` it is the version of the protocol, for ``TYPE``
+    the revision of a set type.
+    """
     return integer(parse(answer, _kind(asked)), _NEWEST[asked])
 
 
@@ -174,15 +178,16 @@ def create(
 ) -> bytes:
     """Build the request that makes a set of networks (``hash:net``) of IP ``version``.
 
-    The error is EEXIST if the set exists. The kernel rounds ``hashsize`` up to a power of two, and enlarges
-    it as needed. ``timed``: the set has timeouts and counters.
+    The error is EEXIST if the set exists. ``maxelem`` is the maximum number of elements. ``hashsize`` is the
+    number of hash buckets at first: the kernel rounds it up to a power of two, and enlarges it as needed.
+    ``timed``: the set has timeouts and counters.
     """
     size = number(_Data.HASHSIZE, hashsize) + number(_Data.MAXELEM, maxelem)
     return _create(name, SET_TYPE, revision, version, _TIMED + size if timed else size)
 
 
 def create_addresses(name: str, version: int, *, maxelem: int, prefix: int) -> bytes:
-    """Build the request that makes a set of addresses.
+    """Build the request that makes a set of at most ``maxelem`` addresses.
 
     The kernel reduces each address to its first ``prefix`` bits.
     """
@@ -271,8 +276,8 @@ class _Entry:
     """An encoder of elements with timeouts. The kernel ignores a timeout in a DEL.
 
     Only address, prefix length, timeout and line number differ between two elements of one IP version, so one
-    ``struct.pack`` encodes an element. ``kind`` is the attribute of the address, and ``size`` its length in
-    bytes.
+    ``struct.pack`` encodes an element. ``kind`` is the attribute number of the address (1 for IPv4, 2 for
+    IPv6), and ``size`` is the length of the address in bytes.
     """
 
     def __init__(self, kind: int, size: int) -> None:
@@ -383,7 +388,11 @@ def _regular(
     fixed: tuple[bytes, ...],
     network: type[IPv4Network | IPv6Network],
 ) -> tuple[Element, ...] | None:
-    """Parse the elements if all of them have this layout, else return None. ``fixed`` are its headers."""
+    """Parse the elements in ``adt`` if each of them has this layout, else return None.
+
+    ``layout`` unpacks one element: by turns an attribute header and its value. ``fixed`` are the headers that
+    each element must have. ``network`` is the type of its address.
+    """
     if len(adt) % layout.size:
         return None
     elements = []
@@ -395,7 +404,7 @@ def _regular(
 
 
 def _irregular(adt: memoryview, scope: Scope) -> Iterator[Element]:
-    """Parse the elements attribute by attribute, with any other attributes (comments, marks)."""
+    """Parse elements that may have other attributes too (comments, marks): slower, one by one."""
     for kind, entry in attributes(adt):
         if kind != _Attr.DATA:
             raise NetlinkMessageError(f"an ipset element list holds attribute {kind}")
@@ -429,7 +438,7 @@ def _element(
 def refused_index(request: bytes) -> int | None:
     """Return the index of the refused element; None if the error concerns no element.
 
-    ``request`` is the request as the error repeats it.
+    ``request`` is the copy of the request that the kernel's error message contains.
     """
     if len(request) < HEADER.size:
         return None

@@ -39,8 +39,8 @@ FLOOD: Mapping[tuple[int, bool], str] = {
 OBSERVE: Mapping[int, str] = {4: "ringfence-observe4", 6: "ringfence-observe6"}
 # Seconds that a source stays in the flood set after its first packet over the limit.
 FLOOD_SECONDS = 10
-# The thread that bans reads each flood set every second: 4 096 elements take some 30 ms of CPU, 16 384 took
-# 150 ms. A source without room in the set is still limited, and is reported when others have stopped.
+# The event loop reads each flood set every second: 4 096 elements take some 30 ms of CPU, 16 384 took 150 ms.
+# A source without room in the set is still limited. It is reported as soon as the set has room for it.
 _FLOOD_SIZE = 4_096
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.

@@ -91,8 +91,9 @@ class FloodCounts:
     """
 
     def __init__(self) -> None:
-        # By network and whether it is TCP: the packets of the source's earlier elements, those of its present
-        # element, and when the source was listed last (monotonic seconds).
+        # The keys are a network and whether its count is for TCP. The values are the packets of the source's
+        # earlier elements, those of its present element, and when the source was last in a flood set
+        # (monotonic seconds).
         self._seen: dict[tuple[Network, bool], tuple[int, int, float]] = {}
 
     def read(self, kernel: NetlinkConnection, versions: Iterable[int]) -> Sequence[Flooder]:

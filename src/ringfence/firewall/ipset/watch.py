@@ -19,7 +19,7 @@ from ringfence.netlink.connection import NetlinkConnection
 
 # Seconds by which the kernel's end of a ban and ours may differ.
 _MARGIN = 2.0
-# The most changes that are searched for the sample. If there are more, the last ban becomes the new sample.
+# The most changes that are searched for the sample. If there are more, the sample is discarded.
 _FEW = 64
 # Network lists with more elements are not counted each second.
 _LONG = 4096
@@ -43,9 +43,9 @@ class SampleBans:
     def record(self, name: str, changes: Sequence[Change]) -> None:
         """Update the sample of the set ``name`` after acknowledged changes, all Add or all Remove.
 
-        First the present sample is discarded if one of the changes concerns it. If there are more than
-        ``_FEW`` changes, it is discarded without a search. Then, if the last change is an Add, it becomes the
-        sample, unless the present sample ends later.
+        The present sample is discarded if one of the changes concerns it, or if there are more than ``_FEW``
+        changes: a search would take too long. If the last change is an Add, it becomes the sample, unless a
+        sample that ends later is left.
         """
         if not changes:
             return
@@ -98,12 +98,14 @@ class WrittenList:
 def check_set(
     kernel: NetlinkConnection, spec: SetSpec, references: int, filled: WrittenList | None
 ) -> tuple[str | None, int]:
-    """Return a message about damage to a set (None if it has none), and its number of bans.
+    """Return a message about damage to a set (None without damage), and its number of bans.
 
-    The number is 0 if the set does not hold bans. ``references`` is how often our rules name the set.
-    ``filled`` is what was written to the set if it is a network list. For a long list the kernel takes long
-    to return the header (40 ms for a million elements), so only its sample is looked up. The check of the
-    rules already shows that rules name the set.
+    The number is 0 if the set does not hold bans. ``references`` is how often our rules name the set; if the
+    kernel counts fewer references, rules are missing. ``filled`` is what was written to the set if it is a
+    network list, else None.
+
+    Of a long network list, only the sample is looked up, because the kernel takes long to return the header
+    (40 ms for a million elements).
     """
     if filled is not None and filled.elements > _LONG:
         lost = filled.sample is not None and not contains(kernel, spec.name, filled.sample)

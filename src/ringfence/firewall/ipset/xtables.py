@@ -63,7 +63,7 @@ def has_extension(kernel: NetlinkConnection, version: int, name: str, *, target:
     try:
         kernel.request(request)
     except NetlinkError as error:
-        if error.code != errno.EINVAL:  # no such subsystem: a kernel without nft_compat
+        if error.code != errno.EINVAL:  # EINVAL: the kernel has no nft_compat, so it cannot answer
             return error.code != errno.ENOENT
     else:
         return True
