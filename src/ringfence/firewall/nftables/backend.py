@@ -113,7 +113,7 @@ class NftablesBackend:
         return number
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Carry out every change, in order within each set. Idempotent; needs ``open``."""
+        """Carry out every change. Changes of one set keep their order. Idempotent; needs ``open``."""
         self._installation.require()
         outcomes = [UNKNOWN_OUTCOME] * len(batch)
         possible: dict[BanSet, list[int]] = {}
@@ -237,9 +237,10 @@ def _by_set(batch: Sequence[Change]) -> Mapping[BanSet, list[int]]:
 def _set_outcomes(
     batch: Sequence[Change], outcomes: list[Outcome], numbers: Iterable[int], error: FirewallError | None
 ) -> None:
-    """Store the outcomes of changes to a missing set: ``error`` for each Add, success for each Remove.
+    """Store the outcomes of changes to a missing set, which cannot be carried out.
 
-    ``numbers`` are the positions of these changes in the batch.
+    ``numbers`` are the positions of these changes in the batch. An Add gets ``error``. A Remove succeeds,
+    because its network is not banned.
     """
     for number in numbers:
         change = batch[number]

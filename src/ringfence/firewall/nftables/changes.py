@@ -52,7 +52,8 @@ _PATIENCE = 3
 # The first kernel that sets a new timeout if an element is added again.
 _RENEWING = (6, 12)
 _OBSERVED = 256  # the most addresses in a transaction
-# Seconds. A ban whose remaining time differs less from the wanted timeout has just been added or renewed.
+# Seconds. If the answer of the kernel was lost, an Add counts as carried out if the remaining time of the ban
+# differs from the wanted timeout by at most this much.
 _TOLERANCE = 5.0
 # The most messages in a transaction, so that any receive buffer has room if all of them are refused.
 _MESSAGES = 64
@@ -95,7 +96,7 @@ class Changes:
         """How many transactions the kernel has carried out."""
 
     def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
-        """Carry out changes, in order within each set.
+        """Carry out changes. Changes of one set keep their order.
 
         ``by_set`` has for each set the positions of its changes in the batch. The sets must exist.
         """
@@ -126,9 +127,9 @@ class Changes:
             yield groups
 
     def _runs(self, numbers: Sequence[int]) -> Iterator[tuple[bool, Sequence[int]]]:
-        """Divide positions in the batch into runs of only Adds or only Removes, in order.
+        """Divide positions in the batch into runs, in order: each has only Adds or only Removes.
 
-        Each item is whether the run has Adds, and the run. A change with a timeout is an Add.
+        Yield each run with a bool: True if it has Adds. A change with a timeout is an Add.
         """
         seconds = self._seconds
         if all(map(seconds.__getitem__, numbers)):  # most long batches have Adds only
@@ -164,9 +165,10 @@ class Changes:
         return self._send_halves(groups, _explain(groups[0].ban, refusals[0]))
 
     def _send_halves(self, groups: list[ChangeGroup], why: FirewallError) -> FirewallError | None:
-        """Send each half of the changes separately; a single change is refused with the error ``why``.
+        """Send each half of the changes separately.
 
-        Return the error if the connection broke, else None.
+        A single change has no halves: it is not sent again, and fails with the error ``why``. Return the
+        error if the connection broke, else None.
         """
         if len(groups) == 1 and len(groups[0].numbers) == 1:
             self._refuse(groups[0].numbers, why)
@@ -337,8 +339,8 @@ def _explain(ban: BanSet, refusal: Refusal) -> FirewallError:
 def observe(kernel: NetlinkConnection, addresses: Iterable[Address], *, modern: bool) -> None:
     """Add addresses to the sets of observed addresses, for OBSERVE_SECONDS.
 
-    If a transaction is refused, each of its addresses is sent separately. A full set refuses only new
-    addresses, so the time of the others begins again.
+    If a transaction is refused, each of its addresses is sent separately. If the set is full, the kernel then
+    refuses the new addresses only. For those already in the set, the time begins again.
     """
     unique = list(dict.fromkeys(itertools.islice(addresses, OBSERVE_MOST)))
     with suppress(FirewallError):  # best effort: health() reports a missing set

@@ -63,8 +63,8 @@ _NO_TIMEOUT = float("inf")
 class ElementLayout:
     """The layout of the elements of one message, which all have the same size.
 
-    ``timeout``: an element has a timeout. ``renewing``: it has its remaining time too. ``end``: it is the end
-    of an interval of addresses.
+    ``timeout``: each element has a timeout. ``renewing``: each element has its remaining time too. ``end``:
+    each element is the end of an interval of addresses.
     """
 
     version: int
@@ -105,7 +105,7 @@ class _Writer:
         self._number = layout.version == 4  # noqa: PLR2004 - IPv4, whose key is faster as a number
         pieces: list[bytes] = []
         form, start = ">", 0
-        for _ in range(self._times):  # split the bytes at each time: a value of 8 bytes after its header
+        for _ in range(self._times):  # cut out each time (8 bytes): the bytes around it are constant
             at = start + ATTRIBUTE.size * (1 if pieces else 2)
             pieces.append(fixed[start:at])
             form += f"{at - start}sQ"
@@ -286,8 +286,8 @@ def bans_of(answer: bytes, version: int, length: int, scope: Scope) -> Iterator[
 class _Reader:
     """A fast parser for elements in the kernel's usual layout: key, counter, timeout, time left.
 
-    It takes a third of the time that parsing attribute by attribute takes. Its headers lack the flag NESTED,
-    because the kernel does not set it in these answers.
+    It takes a third of the time that parsing attribute by attribute takes. The attribute headers that it
+    expects lack the flag NESTED, because the kernel does not set it in these answers.
     """
 
     def __init__(self, version: int) -> None:

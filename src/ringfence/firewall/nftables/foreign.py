@@ -78,9 +78,9 @@ class ForeignChanges:
     def take_changed(self, *, counted: bool) -> bool:
         """Return whether another program has changed our table since the last call, and forget it.
 
-        If another program made a transaction while ringfence did not listen, it is unknown whether it changed
-        our table. Such a transaction counts as a change only if ``counted`` is false: the kernel does not
-        count the elements of sets. If it does, their number shows the change.
+        ``counted``: the kernel counts the elements of sets. If another program made a transaction while
+        ringfence did not listen, it is unknown whether this changed our table. Without ``counted``, it counts
+        as a change. With ``counted``, it does not: the caller sees a change by the number of elements.
         """
         changed = self._changed or (self._assumed and not counted)
         self._changed = self._assumed = False

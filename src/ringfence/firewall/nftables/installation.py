@@ -214,9 +214,11 @@ def _was_damaged(installed: TableState | None, before: TableState | None, now: T
     """Whether another program had changed the table that ringfence installed before.
 
     ``installed`` is the state after our last installation, None after a restart. ``before`` is the state that
-    was found, None if there was no table, and ``now`` the state after the new installation. After a restart,
-    the last installation is unknown. Then ``before`` is compared with ``now``, but only if both have the same
-    mark (the same ruleset), or if ``before`` has none. Otherwise the answer is False.
+    was found, None if there was no table. ``now`` is the state after the new installation.
+
+    After a restart, the last installation is unknown. Then ``before`` is compared with ``now``, if both have
+    the same mark: they should be the same ruleset. They are also compared if ``before`` has no mark: its
+    first rule is gone. With another mark, the plan or the release was another one, and the answer is False.
     """
     if installed is not None:
         return before is None or before.shape != installed.shape

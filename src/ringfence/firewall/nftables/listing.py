@@ -6,12 +6,13 @@ that never changed: 20 to 43 of 50 000 at 100 transactions a second. The kernel 
 (NLM_F_DUMP_INTR). It does not mark the list if the change came during the last part, so the generation (the
 number of the last transaction) is compared too. Nor does it mark a list during which elements expired.
 
-Therefore a list is repeated if anything changed meanwhile, in any table, and the results are combined. If the
-caller names the known bans, those that the list lacks are looked up one by one. How many it lacks shows the
-set's number of elements, which the kernel reports since 6.16. So the list is repeated only if it lacks more
-than ``_FEW``, or if the kernel does not report this number. The lookups replace
-repetitions, because a program that often changes its own table would interrupt each of them, and each takes
-0.5 s of CPU for 50 000 bans.
+Therefore a list is repeated if anything changed meanwhile, in any table, and the results are combined. Each
+repetition takes 0.5 s of CPU for 50 000 bans, and a program that often changes its own table would interrupt
+every one.
+
+Lookups avoid repetitions: if the caller names the known bans, those that the list lacks are looked up one by
+one. Since 6.16 the kernel reports a set's number of elements. So the number of missing ones is known: if it
+is at most ``_FEW``, the list is not repeated.
 """
 
 import errno

@@ -103,9 +103,9 @@ COUNTERS: Mapping[str, str] = {
     "no_room": "without room in the limiter",
 }
 RATE_SIZE = 1_000_000
-# A flood set holds sources over the limit. The thread that bans reads it every second: 4 096 elements take
-# some 30 ms of CPU, 65 536 took 600 ms. A source without room in the set is still limited, and is reported
-# when others have stopped.
+# A flood set holds sources over the limit. The event loop reads it every second: 4 096 elements take some
+# 30 ms of CPU, 65 536 took 600 ms. A source without room in the set is still limited. It is reported as soon
+# as the set has room for it.
 FLOOD_SIZE = 4_096
 LIMIT_SECONDS = 10
 GUESS = 300  # bytes; no guess is shorter, with its headers
@@ -193,17 +193,14 @@ class Ruleset:
 
 
 def alternate_name(name: str) -> str:
-    """Return the other of the two names that the set of a network list has in turn.
-
-    It is ``deny4_2`` for ``deny4``, and ``deny4`` for ``deny4_2``.
-    """
+    """Return the other name of a network list's set: ``deny4_2`` for ``deny4``, and the reverse."""
     return name.removesuffix(_SECOND) if name.endswith(_SECOND) else f"{name}{_SECOND}"
 
 
 def base_name(name: str) -> str | None:
-    """Return the first of the two names that the set of a network list has in turn.
+    """Return the base name of a network list's set: ``deny4`` for ``deny4`` and for ``deny4_2``.
 
-    It is ``deny4`` for ``deny4`` and ``deny4_2``. None if ``name`` is not the name of such a set.
+    None if ``name`` is not the name of such a set.
     """
     first = name.removesuffix(_SECOND)
     return first if first in _LIST_SETS else None
@@ -242,7 +239,11 @@ def ruleset(
 def ruleset_text(
     rules: Ruleset, *, stale: Iterable[str] = (), unused: Iterable[str] = (), table: str = TABLE
 ) -> str:
-    """Return ``rules`` for ``nft -f -``. It first deletes the chains ``stale`` and the sets ``unused``."""
+    """Return ``rules`` as text for ``nft -f -``.
+
+    The text first deletes the chains ``stale``, and those sets of ``unused`` that ``rules`` does not have.
+    ``table`` is the name of the table.
+    """
     lines = [f"add table inet {table}", f"flush table inet {table}"]
     lines += [f"delete chain inet {table} {name}" for name in stale]
     lines += [f"delete set inet {table} {name}" for name in unused if name not in rules.sets]
@@ -352,8 +353,8 @@ def _lookup_chains(
 def _copies_dropped(plan: FirewallPlan) -> bool:
     """Whether a narrow ban (of SIP over UDP only) itself copies packets to the wire before it drops them.
 
-    It does not with a reject action: input or forward reject the packets, and prerouting has already copied
-    them.
+    The answer is False if no copies are configured, and also with a reject action: prerouting then copies the
+    packets first, and input or forward rejects them afterwards.
     """
     return plan.log_group is not None and plan.action not in _REJECTS
 

@@ -159,9 +159,10 @@ class Difference:
         return change
 
     def contents_after(self, last: bytes) -> Ranges:
-        """Return the contents of the set after the last change that was returned.
+        """Return what the set contains after the changes so far.
 
-        ``last`` is the last address of that change.
+        These are all changes that :meth:`next_change` returned. ``last`` is the last address of the latest
+        change.
         """
         if not len(self):
             return self.wanted

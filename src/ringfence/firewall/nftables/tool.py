@@ -1,4 +1,7 @@
-"""Runs the program ``nft``, which writes the rules, one transaction per run. Bans never start it."""
+"""Runs the program ``nft``, which writes the rules, one transaction per run.
+
+A ban starts it only if it is the first one of a prefix length that has no set yet.
+"""
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.programs import find_program, run_program

@@ -63,7 +63,7 @@ class ChangeMonitor:
         )
         self._ignored: int | None = None
         try:
-            with suppress(OSError):  # too small a buffer loses notifications: that only causes comparisons
+            with suppress(OSError):  # a small buffer loses notifications; then all rules are compared
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             _attach(self._socket, None)
             self._socket.bind((0, 0))
