@@ -20,7 +20,10 @@ from ringfence.netlink.connection import NetlinkConnection
 
 
 class ForeignChanges:
-    """Records that other programs changed nftables. Transactions over ``kernel`` are ringfence's own."""
+    """Records that other programs changed nftables.
+
+    ``kernel`` is the connection over which ringfence itself makes transactions; these are not recorded.
+    """
 
     def __init__(self, kernel: NetlinkConnection) -> None:
         self.epoch = 0
@@ -91,7 +94,7 @@ class ForeignChanges:
         """Stop listening while the caller changes ``size`` elements, if these are more than CHUNK.
 
         ``commits`` returns how many transactions the caller has made. If the kernel has counted another
-        number, another program may have changed our table.
+        number, another program may have changed our table, and this is recorded.
         """
         if self._monitor is None or size <= CHUNK:
             yield

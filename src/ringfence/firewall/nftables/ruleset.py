@@ -30,39 +30,41 @@ administrator's own rules still see them.
   ports only. Sets such as ``tcp4_32`` hold bans of TCP from and to the SIP ports. With ``every_port`` false,
   full bans and the deny list apply to the SIP ports only, and to ``PROBE_PORT``, on which the probe tests
   bans.
-* **Interfaces** limit where packets are dropped. They always include the loopback interface: no banned
-  address lives there, and the probe tests bans there. Prerouting does not know the output interface of a
-  packet. Therefore, if interfaces are named, packets routed to banned addresses are dropped in forward.
+* **Interfaces** limit where packets are dropped. The loopback interface is always included, because the probe
+  tests bans there. Prerouting does not know the output interface of a packet. Therefore, if interfaces are
+  named, packets routed to banned addresses are dropped in forward.
 * **Reject actions.** Not every kernel permits a reject in raw. So packets from banned addresses are rejected
-  in input and forward, before the administrator's filter, and not dropped in raw. Behind DNAT the ports are
-  then those of the container. In output, packets to banned addresses are dropped, except for the ICMP error
-  or RST of the reject. Any other RST or ICMP error of this host is excepted too, because it is no answer to a
+  in input and forward, before the administrator's filter, and not dropped in raw. (After DNAT, input and
+  forward see the ports of the container.) Packets to banned addresses are dropped in output, except for the
+  packets that a reject sends: ICMP errors (destination unreachable) or RSTs. Such a packet never answers a
   guess.
-* **The limiter** inspects packets to an address of this host from sources that are not friends. It does not
-  apply to a container's own calls. It limits packets, and for TCP also bytes: its limits of rate and burst
-  permit 300 bytes for each packet. One TCP segment may carry many guesses, and a packet of 64 kB that was
-  combined from several segments (GRO) more than a hundred. No guess is shorter than 300 bytes. The limiter's
-  tables hold a million sources for ten seconds. If a table is full (forged sources can fill it), packets of
-  new sources pass without a limit, and are counted (``no_room``).
-* **The log rules** copy packets whose payload begins with "SIP/2.0 401", 403 or 407: datagrams, and TCP
-  segments from the SIP ports. Of datagrams they also copy 404, which answers a call to an unknown extension;
-  a TCP connection proves its sender without it. In a TCP segment the status line may also begin a WebSocket
-  text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
-  mask). Several answers in one segment are one packet, and only the first is inspected. ``@ih`` is the data
-  after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or ``nft`` refuses it, only
-  segments with headers of 20 and of 32 bytes (with timestamps) are inspected. Prerouting sees the answers of
-  bridged containers, and any packets from outside. There a packet is copied under two conditions. It is to be
-  forwarded, so a provider's 401 to this host is not copied. And it arrived by the interface that leads back
-  to its source address, so a packet that a stranger sends with a container's address is not copied. The log
-  rules are never limited to interfaces.
+* **The limiter** inspects packets to the SIP ports of this host, except those of friends and of allowed
+  networks. It does not apply to a container's own calls. It limits the packets of a source, and for TCP also
+  the bytes: 300 for each packet that the limit permits. This is because one TCP segment may carry many
+  guesses, and a packet of 64 kB that was combined from several segments (GRO) more than a hundred. No guess
+  is shorter than 300 bytes. The limiter's tables hold a million sources for ten seconds. If a table is full
+  (forged sources can fill it), packets of new sources pass without a limit, and are counted (``no_room``).
+* **The log rules** copy SIP answers: packets whose payload begins with "SIP/2.0 401", 403 or 407. These are
+  datagrams, and TCP segments from the SIP ports. Datagrams with a 404 are copied too: it answers a call to an
+  unknown extension. (Over TCP it is not needed, because the connection proves the sender.) In a TCP segment
+  the status line may also begin a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a
+  length of 16 bits; a server does not mask). If a segment contains several answers, only the first is
+  compared.
+* **``@ih``** is the data after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or
+  ``nft`` refuses it, the log rules inspect only segments with headers of 20 and of 32 bytes (with
+  timestamps).
+* **Forwarded answers.** Prerouting sees the answers of bridged containers, and any packets from outside.
+  There the log rules copy a packet under two conditions. It is to be forwarded, so a provider's 401 to this
+  host is not copied. And it arrived by the interface that leads back to its source address, so a packet that
+  a stranger sends with a container's address is not copied. The log rules are never limited to interfaces.
 * **Observed addresses** (``observe4``, ``observe6``): their datagrams to the SIP ports are copied to the same
   group with a prefix. One chain does this, so that both IP versions share its limit. A sender has often
   answered its last challenge when a ban takes effect. So a narrow ban copies the datagrams of observed
   addresses that it drops (``from_narrow``): the nonce in one proves the address, and the ban becomes a full
   one. These copies have a limit of their own, so that a banned flood does not use up the limit of the others.
 
-Counters are named, so that they outlive the rules. Names of interfaces are the only text from outside. A name
-with a quote or another special character is refused.
+Counters are named, so that they outlive the rules. The names of interfaces are the only text that the
+administrator writes into the ruleset. A name with a quote or another special character is refused.
 """
 
 import hashlib
