@@ -146,10 +146,10 @@ class IpsetBackend:
         )
 
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
-        """Return why each IP version cannot be guarded (None if it can), and the tools of those that can.
+        """Check the requirements; return why IP versions cannot be guarded, and the tools of the others.
 
-        Changes nothing. Raise FirewallError if neither version can be guarded, or if a capability or ipset is
-        missing.
+        The first mapping has for each IP version the reason, None if it can be guarded. Changes nothing.
+        Raise FirewallError if neither version can be guarded, or if a capability or ipset is missing.
         """
         self._require_capabilities()
         require_ipset(self._kernel)
@@ -253,7 +253,7 @@ class IpsetBackend:
     def counters(self) -> Counters:
         """Return the counters of rules (by iptables-save), and the size of each set. Needs ``open``.
 
-        Changes nothing. Uses its own socket, as ``list`` does, so that another thread can place bans.
+        Changes nothing. Uses its own socket, as ``list`` does, so that another thread can ban meanwhile.
         """
         self._require_open()
         sums: dict[str, tuple[int, int]] = {}

@@ -283,7 +283,7 @@ def restore(tools: Tools, text: str) -> None:
 def remove(tools: Tools) -> list[str]:
     """Remove our rules of one IP version; return the tables that iptables-nft made for them.
 
-    Such a table may be deleted. Idempotent.
+    The caller may delete these tables if they are empty. Idempotent.
     """
     saved = save_all(tools, HOOKS)
     for left in range(_REMOVAL_RETRIES, -1, -1):

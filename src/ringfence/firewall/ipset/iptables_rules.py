@@ -14,51 +14,59 @@
     filter FORWARD     -> ringfence-fwd     } interfaces are named, for packets routed out through them
 
 Table raw is before connection tracking. So a ban also stops established connections, and protects a container
-behind DNAT. ``contract.py`` explains the wire. Packets to the banned address are dropped too: Asterisk still
-checks the guesses that already wait in its socket, but its answers never leave. Of 2 000 guesses sent before
-the ban, 180 to 1 126 were answered if only incoming packets were dropped, and 3 to 849 if both directions
-were.
+behind DNAT. ``contract.py`` explains the wire.
+
+Packets to a banned address are dropped too. Asterisk still checks the guesses that already wait in its
+socket, and these rules drop its answers. In a test with 2 000 guesses sent before the ban, 180 to 1 126 were
+answered if only incoming packets were dropped, and 3 to 849 if packets in both directions were dropped.
 
 A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
 packets only. No rule accepts packets of allowed networks, or returns for them, because later rules still
 apply to them. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
 same way.
 
-A reject cannot stand in raw. So if the plan's action is a reject, table filter rejects incoming packets, and
-raw still drops outgoing ones, except for the ICMP error or RST with which the kernel rejects. (A banned
-sender on the same IPv6 link soon gets no answer: the neighbour solicitation for its hardware address is
-dropped too.) PREROUTING does not know the output interface of a packet. So if interfaces are named, packets
-routed to a banned address are dropped in FORWARD. The log rules have copied them before, as in OUTPUT
-(``contract.py`` has the reason).
+The kernel permits no reject in table raw. So if the plan's action is a reject, table filter rejects the
+packets from banned addresses. Raw still drops the packets to them, except for the ICMP errors or RSTs of the
+reject. (A banned sender on the same IPv6 link soon gets no ICMP errors or RSTs either: raw also drops the
+neighbour solicitation for its hardware address.)
+
+PREROUTING does not know the output interface of a packet. So if interfaces are named, packets that are routed
+to a banned address are dropped in FORWARD. Before that, the log rules in PREROUTING have copied them: the
+wire needs the challenges that a ban drops (``contract.py`` has the reason).
 
 A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies the packets
 of observed addresses that it drops: the nonce in one proves the address, and the ban becomes a full one.
 These copies have a limit of their own, so that a banned flood does not use up the limit of the others.
 
-The limiter is hashlimit, with a count for each source. It limits UDP by packets, and TCP by packets and by
-bytes, because one segment carries many guesses (a SIP guess never has less than 300 bytes). In bytes,
-hashlimit's burst is a number of refills of one second's budget. It counts a packet that is larger than this
-budget as one budget only. Therefore a separate rule treats such packets as over the limit. Such a packet was
-combined from smaller ones on arrival, and TCP sends its contents again in smaller ones. A hashlimit table
-keeps its original numbers as long as a rule names it. Therefore the numbers are in its name.
+The limiter is the match hashlimit, which counts each source separately. It limits UDP by packets. It limits
+TCP by packets and by bytes, because one segment may carry many guesses (a SIP guess has at least 300 bytes).
+hashlimit's byte limit has a budget for each second. Its burst is a number of additional budgets, the refills.
+A packet that is larger than the budget costs only one budget. Therefore a separate rule treats such packets
+as over the limit. Such a packet was combined from smaller ones on arrival, and TCP sends its contents again
+in smaller ones. A hashlimit table keeps the limits with which it was made, as long as a rule names it.
+Therefore its name contains the limits.
 
-A full hashlimit table drops packets of every source that is not in it, without any rule's counter: the match
-itself drops them. Only forged senders can fill a table: it takes a million within ten seconds, in 120 MB for
-each table. In mode enforce, the number of these packets is computed: they entered the limiter, and were
-neither over nor within the limit (``Counters.limiter_full``). Mode observe must drop no packet. So it
-inspects only a limited number of packets a second from all sources together, too few to fill the table. The
-others pass, and are counted as without room.
+If a hashlimit table is full, the match itself drops the packets of every source that is not in it, and no
+rule counts them. Only a sender with forged addresses can fill a table: it needs a million addresses within
+ten seconds, and the table then takes 120 MB. In mode enforce, the number of packets dropped in this way is
+computed: they entered the limiter, and were neither over nor within the limit (``Counters.limiter_full``).
+Mode observe must drop no packet. So in this mode the limiter inspects only a limited number of packets a
+second from all sources together, too few to fill the table. The other packets pass, and
+``Counters.limiter_full`` counts them too.
 
-The log rules send a SIP 401, 403 or 407, and over UDP a 404 too, to an NFLOG group. ``sources/wire.py`` reads
-the group; the kernel sends nothing to a group without a reader. Over TCP a 404 is not needed, because the
-connection proves the sender. u32 reads the first bytes of a datagram, such as "SIP/2.0 401". In a TCP segment
-from a SIP port it uses the header's length to find the payload. There the status line stands first, or first
-in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server
-does not mask). Several answers in one segment are one packet, and only the first is inspected. PREROUTING
-sees the answers of bridged containers, and any packets from outside. There a packet is copied under two
-conditions. It is to be forwarded, so a provider's 401 to this host is not copied. And it arrived by the
-interface that leads back to its source address, so a packet that a stranger sends with a container's address
-is not copied.
+The log rules copy SIP answers to an NFLOG group: 401, 403 and 407, and over UDP also 404. (Over TCP a 404 is
+not needed, because the connection proves the sender.) ``sources/wire.py`` reads the group; the kernel sends
+nothing to a group without a reader.
+
+The match u32 compares the first bytes of a datagram, such as "SIP/2.0 401". In a TCP segment from a SIP port
+it uses the header's length to find the payload. There the status line stands first, or first in a WebSocket
+text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not mask).
+If a segment contains several answers, only the first is compared.
+
+PREROUTING sees the answers of bridged containers, and any packets from outside. There a packet is copied
+under two conditions. It is to be forwarded, so a provider's 401 to this host is not copied. And it arrived by
+the interface that leads back to its source address, so a packet that a stranger sends with a container's
+address is not copied.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
