@@ -23,10 +23,9 @@ The rules stand in this order:
 4. One rule copies the SIP requests of observed addresses to the wire (:meth:`Backend.observe`).
 5. The log rules copy outgoing challenges to the wire.
 
-For outgoing packets, rule 5 comes first. So the wire also sees challenges to a banned address, although the
-ban then drops them. It needs them to know to which address each nonce was sent: within a second, PJSIP sends
-the same nonce to all clients of a proxy. A dropped challenge can prove no other address, because nobody
-receives its nonce.
+For packets of this host, rule 5 comes first. So the wire also sees the challenges that a ban drops. Without
+them, it would not know all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients
+of a proxy. Nobody receives the nonce of a dropped challenge, so this nonce cannot prove a wrong address.
 """
 
 import enum
@@ -65,8 +64,8 @@ OBSERVE_PREFIX = "observed"
 MIN_TIMEOUT, MAX_TIMEOUT = 1, 2_147_483
 """The shortest and the longest timeout of a ban in seconds.
 
-These are the limits of ipset. There 0 means no timeout, and a timeout of more than (UINT_MAX >> 1)
-milliseconds is shortened to that without an error.
+These are the limits of ipset. There 0 means no timeout, and a timeout above the maximum is shortened to
+(UINT_MAX >> 1) milliseconds without an error.
 """
 
 EVERY_ADDRESS = FirewallError("a /0 is every address: the kernel bans none")
@@ -351,8 +350,8 @@ class Backend(Protocol):
     def open(self) -> Opened:
         """Make the sets and rules of ``plan`` that are missing. Existing sets keep all their elements.
 
-        Idempotent: a later call repairs missing and changed sets and rules. If ``plan`` is another than
-        before, it replaces the rules; all bans stay in force meanwhile. Raises FirewallUnsupportedError or
+        Idempotent: a later call repairs missing and changed sets and rules. If ``plan`` has changed, it
+        replaces the rules; all bans stay in force meanwhile. Raises FirewallUnsupportedError or
         FirewallPermissionError, before it changes anything, if the host or the process lacks a requirement.
         If the host has only one of the two IP versions, ``Opened.families`` has the reason for the other;
         that is no error. A host with neither is unsupported.

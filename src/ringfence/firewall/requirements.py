@@ -30,7 +30,7 @@ def require_capabilities(proc: Path, *names: str) -> None:
 
 
 def why_no_ipv6(proc: Path) -> str | None:
-    """Return why bans of IPv6 addresses are not needed on this host; None if they are."""
+    """Return why bans of IPv6 addresses are not needed on this host; None if they are needed."""
     return None if (proc / "self/net/if_inet6").exists() else "this host has no IPv6"
 
 
