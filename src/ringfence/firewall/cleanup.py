@@ -46,8 +46,8 @@ def flush_other_backends(kept: str) -> list[str]:
 def holds_anything(name: str) -> bool:
     """Whether the kernel has any set or rule of the backend ``name``.
 
-    For ipset it looks for sets only: the kernel keeps a set as long as an iptables rule names it, so without
-    sets there are no rules of ringfence. False also if the kernel does not support the backend, or if its
+    For ipset it looks for sets only, because no rule of ringfence can exist without them: the kernel keeps a
+    set as long as an iptables rule names it. False also if the kernel does not support the backend, or if its
     answer is an error.
     """
     from ringfence.firewall.ipset.kernel import read_header  # noqa: PLC0415 - loaded only when needed

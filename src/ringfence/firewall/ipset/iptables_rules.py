@@ -35,8 +35,9 @@ to a banned address are dropped in FORWARD. Before that, the log rules in PREROU
 wire needs the challenges that a ban drops (``contract.py`` has the reason).
 
 A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies the packets
-of observed addresses that it drops: the nonce in one proves the address, and the ban becomes a full one.
-These copies have a limit of their own, so that a banned flood does not use up the limit of the others.
+of observed addresses before it drops them. The nonce in such a packet proves the address, and the ban becomes
+a full one. These copies have a limit of their own, so that a banned flood does not use up the limit of the
+others.
 
 The limiter is the match hashlimit, which counts each source separately. It limits UDP by packets. It limits
 TCP by packets and by bytes, because one segment may carry many guesses (a SIP guess has at least 300 bytes).

@@ -139,10 +139,10 @@ def create_list_set(name: str, version: int, size: int) -> bytes:
 
 
 def mismatch(head: IpsetHeader, spec: SetSpec) -> str | None:
-    """Return why the set ``head``, which has one of our names, cannot be used, with the fix.
+    """Return why a set with one of our names cannot be used, with the fix; None if it can be used.
 
-    None if it can be used: it has the type and the IP version of ``spec``, and timeouts and counters unless
-    it is for a network list.
+    ``head`` is the header of the set in the kernel. It must have the type and the IP version of ``spec``. It
+    must also have timeouts and counters, unless the set is for a network list.
     """
     lacks = []
     if head.type_name != spec.type_name or head.version != spec.version:

@@ -32,8 +32,8 @@ _NO_INNER = (
 def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, bool]]:
     """Yield the plans to try until the kernel accepts one: the whole plan, then plans with fewer features.
 
-    Each item is a plan, whether its log rules use ``@ih`` (``ruleset.py``), whether the log rules were left
-    out of it, and whether the limiter was left out.
+    Each item has four values: the plan; whether its log rules use ``@ih`` (``ruleset.py``); whether the log
+    rules were left out; and whether the limiter was left out.
     """
     logging, limiting = plan.log_group is not None, plan.limit.mode is not LimitMode.OFF
     yield plan, True, False, False

@@ -60,8 +60,9 @@ administrator's own rules still see them.
 * **Observed addresses** (``observe4``, ``observe6``): their datagrams to the SIP ports are copied to the same
   group with a prefix. One chain does this, so that both IP versions share its limit. A sender has often
   answered its last challenge when a ban takes effect. So a narrow ban copies the datagrams of observed
-  addresses that it drops (``from_narrow``): the nonce in one proves the address, and the ban becomes a full
-  one. These copies have a limit of their own, so that a banned flood does not use up the limit of the others.
+  addresses before it drops them (``from_narrow``). The nonce in such a datagram proves the address, and the
+  ban becomes a full one. These copies have a limit of their own, so that a banned flood does not use up the
+  limit of the others.
 
 Counters are named, so that they outlive the rules. The names of interfaces are the only text that the
 administrator writes into the ruleset. A name with a quote or another special character is refused.
