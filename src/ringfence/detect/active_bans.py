@@ -26,7 +26,7 @@ class ActiveBans:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._until: dict[_BanKey, float] = {}
-        # A heap of the ends of bans. An end that was replaced, or whose ban was removed, stays for a while.
+        # A heap of the ends of bans. A ban that was renewed or removed leaves its old end in it.
         self._ends: list[tuple[float, int, _BanKey]] = []
         self._wide = 0  # the number of banned prefixes
 
@@ -43,7 +43,7 @@ class ActiveBans:
         return bool(self._wide) and self._until.get((key_of(prefix_of(subject.address)), scope), now) > now
 
     def add(self, subject: Network, until: float, scope: Scope) -> None:
-        """Ban a subject or prefix until ``until``. If it is banned with this scope, only the end changes."""
+        """Ban a subject or prefix until ``until``. Replace the end of a ban with the same scope."""
         key = key_of(subject), scope
         self._wide += key not in self._until and _is_wide(key)
         self._until[key] = until

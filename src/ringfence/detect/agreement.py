@@ -6,8 +6,8 @@ source (answers that leave this host, copied by the kernel), an event and a NOTI
 they report the same failure of the same account from the same address. Each report confirms only one other
 report. Otherwise the NOTICE line of one guess would confirm any number of events that name its sender.
 
-An event without such a NOTICE line is forged if a NOTICE line of the same failure and account names another
-address, and no event agrees with that line.
+An event that no NOTICE line confirms is forged in one case: the latest NOTICE line of the same failure and
+account names another address, and confirms no event.
 
 Bound: ``MOST`` reports of the last ``HORIZON`` seconds; the oldest are discarded first.
 """
@@ -24,23 +24,24 @@ _Failure = tuple[str, EventKind, str, str]
 
 
 class Agreement:
-    """The latest reports of chan_sip, and those of them with which no other report agrees yet."""
+    """Pairs of an event and a NOTICE line that name the same failure, account and address."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._all: deque[tuple[_Failure, bool, Naming]] = deque()
         self._single: dict[tuple[_Failure, bool, Address], deque[Naming]] = {}
-        self._notices: dict[_Failure, Naming] = {}  # the latest of each failure
+        self._notices: dict[_Failure, Naming] = {}  # the latest NOTICE line of each failure
 
     def __len__(self) -> int:
         """Return the number of reports."""
         return len(self._all)
 
     def record(self, event: SecurityEvent, now: float) -> Naming:
-        """Record a report of chan_sip. Return its :class:`Naming`, which shows whether another report agrees.
+        """Record a report of chan_sip; return its :class:`Naming`, whose ``agrees`` may become True later.
 
-        A report of the other kind (event or NOTICE line) agrees if it names the same failure, account and
-        address. It may come later. Each report agrees with only one other: the oldest one that is still free.
+        An event and a NOTICE line agree if they name the same failure, account and address. The later one
+        sets ``agrees`` of both. Each report agrees with only one other: the oldest one that agrees with none
+        yet.
         """
         while self._all and (len(self._all) >= self._most or now - self._all[0][-1].at >= HORIZON):
             self._discard_oldest()
@@ -59,7 +60,7 @@ class Agreement:
         return naming
 
     def otherwise_named(self, event: SecurityEvent, at: float) -> Address | None:
-        """Return the other address that the latest NOTICE line names for the failure in ``event``.
+        """Return the address in the latest NOTICE line about the failure in ``event``, if it differs.
 
         ``event`` arrived at ``at``. Return None if there is no such line within ``HORIZON``, if the line
         names the address of ``event``, or if some event agrees with the line.
@@ -81,5 +82,5 @@ class Agreement:
 
 
 def _failure(event: SecurityEvent) -> _Failure:
-    """Return the key that an event and a NOTICE line of one attempt share; it contains no address."""
+    """Return what all reports of one attempt share: the Asterisk, the kind of failure and the account."""
     return event.source.asterisk, event.kind, event.acl_name, event.account

@@ -36,7 +36,10 @@ def forged_by(address: Address, at: Address) -> AlarmChange:
 
 
 def unprovable(address: Address, *, friend: bool) -> AlarmChange:
-    """Return the alarm that nothing can prove some guesses of ``address``; ``friend``: it is a friend."""
+    """Return the alarm about guesses of ``address`` that nothing can prove.
+
+    ``friend`` is whether the address is a friend, which is not banned for these guesses.
+    """
     text = (
         "its guesses carry nonces that were also sent elsewhere, or that this host never sent by UDP, so "
         "nothing proves that they came from this address"

@@ -3,8 +3,9 @@
 A *reading* of such a line is the event that it reports with one of its addresses. A reading counts only if
 the kernel has a TCP connection from the address and port that it names. The true sender's connection is
 always there. So a sender cannot hide a guess by TLS with other addresses in its Call-ID. An attacker can also
-name the connection of a victim, but only if it knows the port. If it names a wrong port of an address that
-has connections, the line is counted as a line of this address without a connection (``backing``).
+name the connection of a victim, but must know its port. Each wrong port of a victim that has connections
+counts as a line of the victim without a connection. If there are too many such lines, no line of the victim
+is confirmed (``backing``).
 
 A connection that the remote end has just reset appears only some milliseconds later
 (``host/connections.py``). So readings without a connection wait ``PATIENCE`` seconds and are checked once
@@ -25,9 +26,9 @@ MOST = 256
 
 @frozen
 class _Waiting:
-    """The readings of one line that had no connection at ``since``.
+    """The readings of one line for which no connection was found at ``since``.
 
-    ``backed`` are the addresses of the line's readings with a connection.
+    ``backed`` has the addresses of the other readings of the line, for which a connection was found.
     """
 
     since: float
@@ -62,8 +63,8 @@ class AmbiguousLines:
     def _again(self, now: float) -> Iterator[SecurityEvent]:
         """Check the oldest waiting line again; yield its readings that a connection confirms by now.
 
-        For each address without a confirmed reading, count a line without a connection. The exception is an
-        address of which the kernel knows that it had no connection at all.
+        Then count a line without a connection for each address that no reading of the line confirms. An
+        address is left out if the kernel knows that it had no connection within a minute.
         """
         line = self._waiting.popleft()
         found, others = self._split(line.readings)

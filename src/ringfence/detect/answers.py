@@ -4,8 +4,8 @@ The *wire* is the source that reads the answers (401, 403, 404, 407) that leave 
 kernel. chan_sip raises no security event for MESSAGE, SUBSCRIBE and PUBLISH, although it checks their
 passwords: it answers a wrong one with 403 (``channels/chan_sip.c``, tried on 16.28). It also answers 403 to a
 call that the dialplan forbids. So a 403 is a guess only if a challenge, or a request that the kernel copied,
-came before it in the same session, and if the address has not just logged in. Each challenge or request
-stands for one 403. Asterisk's own answer names the sender of the request (``parse/challenge.py``).
+came before it in the same session, and if the address has not just logged in. Each such challenge or request
+makes only one 403 a guess. Asterisk's own answer names the sender of the request (``parse/challenge.py``).
 
 If a guess carries a nonce that chan_sip never sent, chan_sip still checks the password, but answers with a
 new challenge instead of the 403 (see ``session``). A From header that is not UTF-8 suppresses the events of
@@ -21,9 +21,10 @@ their answer is a 404. Only answers by UDP confirm: a TCP segment may begin with
 wrote, and for TCP the kernel knows the connection.
 
 Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1), byte for byte. A
-repeat confirms no further line. The nonce or the digest of an answer identifies it; the Call-ID does not,
-because many guesses may share one. However, a 403 with a known digest still shows a guess: guesses that
-differ only in their password get the same 403, but each gets its own 401 before.
+repeat confirms no further line. An answer is identified by its nonce, or by its digest if it has no nonce.
+The Call-ID does not identify it, because many guesses may share one. A 403 that looks like a repeat can still
+show a new guess: guesses that differ only in their password get the same 403, but each gets its own 401
+before.
 
 Bounds: those of the senders and sessions (``sender.py``), and the nonces and digests of ``MOST`` answers, of
 which the oldest are discarded first. Times are monotonic seconds.
@@ -47,7 +48,7 @@ LOGGED_IN = 60.0
 MOST = 16_384
 """The number of answers whose repeats are recognised, of all sessions together."""
 
-_MOST_ANSWERS = 64  # the latest of one address and kind
+_MOST_ANSWERS = 64  # the number of answers that are kept for each address, service and kind (404 or other)
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
 
@@ -56,13 +57,15 @@ class Answers:
 
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
-        self._known: deque[tuple[dict[bytes, float], bytes]] = deque()  # the oldest answer first
+        # For each answer, the table of its session and its key in that table. The oldest answer comes first.
+        self._known: deque[tuple[dict[bytes, float], bytes]] = deque()
 
     def record(self, answer: Challenge, sender: Address, now: float, since: float | None = -inf) -> bool:
         """Record an answer to a request of ``sender``; return whether it shows a guess.
 
-        chan_sip's events may lack such a guess. ``since`` is the time since when AMI has been connected
-        without interruption; None if it is not connected now.
+        chan_sip may raise no event for such a guess. ``since`` is the time since when AMI has been connected
+        without interruption; None if it is not connected. Without AMI the result is False, because only AMI
+        reports which senders logged in.
         """
         session = self._senders.session(sender, session_key(answer.call_id), now)
         is_new = self._is_new(session, answer, now)
@@ -80,7 +83,7 @@ class Answers:
         return since is not None and now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
 
     def _challenges_again(self, session: Session, sender: Address, now: float, since: float | None) -> bool:
-        """Record a challenge with a new nonce; return whether it rejects a guess with an unknown nonce."""
+        """Record a challenge with a new nonce; return whether it answers a guess with a nonce never sent."""
         before, session.begun, session.challenged = session.challenged, now, now
         if since is None or before < since or now - before >= SESSION_LIFE:
             return False

@@ -6,9 +6,10 @@ name the address in the Via header. Such a report counts only if its address is 
 
 - Another source, whose address is reliable, reports the same attempt.
 - The wire (the answers that leave this host, copied by the kernel) shows an answer to a request of exactly
-  that address: for PJSIP with the same Call-ID, for chan_sip with the same nonce, otherwise one answer for
-  each line (``answers``). Or the wire shows that the address was challenged lately, and AMI reported no
-  success of it (``wire``).
+  that address. For PJSIP the answer must have the same Call-ID, for chan_sip the same nonce. If the report
+  names neither, each answer confirms one report (``answers``).
+- For PJSIP: the wire shows that the address was challenged lately, and AMI reported no success of it
+  (``wire``).
 - The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender that
   forges lines can guess ports. So the connections of an address no longer count if most lines with this
   address have none (``backing``).
@@ -64,11 +65,11 @@ from ringfence.model import (
     Transport,
 )
 
-_MOST_AT_ONCE = 100  # one tick turns at most so many abandoned challenges of a sender into attempts
+_MOST_AT_ONCE = 100  # the most abandoned challenges of one sender that one tick turns into attempts
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
 BLIND = 10.0
-"""Seconds after a loss of packets in which a missing challenge is no sign of a forgery."""
+"""For this time after the wire lost packets (seconds), a missing challenge is no sign of a forgery."""
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN
@@ -153,10 +154,10 @@ class Attribution:
     def _of_proxy(self, reported: ProxyEvent, now: float) -> Sequence[Finding]:
         """Handle an event whose request came, or may have come, through a SIP proxy.
 
-        If the client is known, the challenge from the proxy to the client confirms the client's address, but
-        its proof is at most a nonce. If the client is unknown, an event of chan_sip is handled as if there
-        were no proxy. An event of PJSIP about a failure is then an unconfirmed attempt of the proxy's
-        address, and any other one is ignored.
+        If the client is known, the challenge from the proxy to the client confirms the client's address, and
+        its nonce may prove it. If the client is unknown, an event of chan_sip is handled as if there were no
+        proxy. A failure at PJSIP becomes an unconfirmed attempt of the proxy's address, and PJSIP's other
+        events are ignored.
         """
         event = reported.event
         if not reported.known:
@@ -185,7 +186,7 @@ class Attribution:
         return (*proven, *found)
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report of an attempt; return nothing yet if the report waits for confirmation."""
+        """Handle a report of an attempt; return the findings, or () if the report waits for confirmation."""
         source = event.source
         named = event.service is _SIP and event.kind is not _HIDDEN and not event.forgeable
         naming = self._agreement.record(event, now) if named else None
@@ -206,14 +207,14 @@ class Attribution:
         return ()
 
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report whose address is reliable."""
+        """Handle a report whose address is reliable; return the new attempt, or that it is a duplicate."""
         if self._confirmation.sees_wire and event.kind is not _HIDDEN:
             self._wire.record_reported(attempt.address)
         if event.source.asterisk not in self._several:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
             return self._if_first(self._confirmation.with_proof(attempt, event, now), event, now)
-        # The wire is queried only for the first report of an attempt, because most reports are repeats.
+        # Most reports of PJSIP are duplicates. These need no proof, so it is looked up only for the others.
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
@@ -363,7 +364,7 @@ class Attribution:
         Otherwise return the finding that it is a duplicate report.
         """
         if event.service is _SIP and event.kind is not _HIDDEN:
-            # chan_sip's lines name no session: a later proof finds the attempt by this number.
+            # chan_sip's lines name no session, so a later proof finds the attempt by this number.
             attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
@@ -371,7 +372,7 @@ class Attribution:
         return self._attributed(self._confirmation.in_session(attempt, event, now), event, now)
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Return a new attempt, and the proof of its session if the attempt proves it."""
+        """Return a new attempt. If its nonce also proves its session, return this proof first."""
         new = AttributedAttempt(attempt, now)
         if not self._confirmation.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
             return (new,)
@@ -412,14 +413,17 @@ class Attribution:
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _agrees(self, report: UnconfirmedReport) -> bool:
-        """Whether an event and a NOTICE line of chan_sip agree.
+        """Whether another report of chan_sip agrees with ``report`` and so confirms it.
 
         Return False if the wire sees every challenge, because then only the wire decides.
         """
         return report.naming is not None and report.naming.agrees and not self._confirmation.wire_sees_all
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:
-        """Whether the report counts as a claim now: AMI and the wire have stopped since it arrived."""
+        """Whether a log line that waits needs no confirmation any more, and counts as a claim.
+
+        This is so if neither AMI nor the wire reports its Asterisk now, and its request came by UDP.
+        """
         return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
@@ -447,7 +451,7 @@ def _claimed_by_tcp(found: Iterable[Finding]) -> list[Finding]:
 
 
 def _suspected(found: Iterable[Finding]) -> list[Finding]:
-    """Return the findings, with each claimed attempt marked: its sender is a suspect."""
+    """Return the findings, changed so that the sender of each claimed attempt becomes a suspect."""
     return [
         evolve(one, suspect=True) if isinstance(one, AttributedAttempt) and _is_claim(one) else one
         for one in found

@@ -26,10 +26,10 @@ UNBACKED = 10
 """The number of lines without a connection that are allowed for each line with one."""
 
 GUESS = 250
-"""The bytes that a SIP connection must have sent for a guess; real guesses have 300 or more."""
+"""The least number of bytes of a guess by a SIP connection; real guesses have 300 or more."""
 
 LOGIN = 14
-"""The bytes that a manager connection must have sent for a login: ``Action:Login`` and two line feeds."""
+"""The least number of bytes of a login by a manager connection: ``Action:Login`` and two line feeds."""
 
 
 class Connections(Protocol):
@@ -39,9 +39,10 @@ class Connections(Protocol):
         """Whether the kernel has, or had within a minute, a connection from that address and port."""
 
     def backs(self, remote: Endpoint, length: int) -> bool:
-        """Whether ``remote`` has or had a connection that sent enough for one more line: ``length`` bytes.
+        """Whether a connection of ``remote`` confirms a line about a request of at least ``length`` bytes.
 
-        Each byte counts for one line only.
+        The remote end must have sent this number of bytes that have confirmed no other line. The call uses
+        them up.
         """
 
     def had_any(self, address: Address) -> bool | None:
@@ -75,8 +76,8 @@ class Backing:
         """Whether a TCP connection of ``remote`` confirms a line of ``service``.
 
         Return False for UDP, without a port, or if too many lines of this address had no connection. If there
-        is a connection, the line is counted. Call this after all other checks: it is slow, and other sources
-        confirm nearly all lines.
+        is a connection, count the line as one with a connection. Call this after all other checks: it is
+        slow, and other sources confirm nearly all lines.
         """
         if not remote.port or remote.transport is Transport.UDP:
             return False

@@ -26,12 +26,12 @@ _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 class KnownSources:
     """Facts about the sources of each Asterisk that the attribution needs.
 
-    ``several`` names the Asterisks that have several sources, so that several reports may be one attempt. At
-    other Asterisks each report is an attempt at once. ``corroborated`` names the Asterisks that have AMI or
-    the wire as a source (None: the same as ``several``); there a log line counts only if something confirms
-    it. ``assumed`` is the proof that a claimed attempt gets in a replay of logs, which has no wire to prove
-    it; outside of replays it is CLAIMED, which changes nothing. ``proxies`` are the addresses of SIP proxies
-    on this host; Asterisk's events name them instead of their clients.
+    ``several`` names the Asterisks that have several sources: their reports may be duplicates. At any other
+    Asterisk, each report is a new attempt. ``corroborated`` names the Asterisks that have AMI or the wire as
+    a source: their log lines need confirmation. None means the same Asterisks as ``several``. ``assumed`` is
+    for a replay of logs, which has no wire to prove addresses: each claimed attempt gets this proof instead.
+    Outside of replays it is CLAIMED. ``proxies`` are the addresses of SIP proxies on this host; Asterisk's
+    events name them instead of their clients.
     """
 
     several: frozenset[str] = frozenset()
@@ -125,11 +125,11 @@ class Confirmation:
         return self._nonces.settled(claim, event.challenge, now)
 
     def would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a log line that nothing confirms must be forged.
+        """Whether a log line that nothing confirms is certainly forged.
 
-        A line about UDP must be, because the wire would have seen the challenge of a true attempt. Any other
-        line must be if the kernel knows that the address had no connection. Return False while the wire may
-        miss challenges.
+        A line about a request by UDP is forged, because the wire would have seen the challenge of a true
+        attempt. Any other line is forged if the kernel knows that the address had no connection. Return False
+        while the wire may miss challenges.
         """
         if not self.sees_wire or not self.wire_sees_all or now < self._wire.blind_until:
             return False
@@ -138,9 +138,9 @@ class Confirmation:
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt, whose address is reliable, with the best proof of this address.
 
-        A claimed ban blocks only UDP here, so it would not stop attempts by TCP. Therefore a claimed attempt
-        by TCP is only listed (not ``trusted``) unless the kernel confirms its connection. (A replay has no
-        kernel to ask, so this does not apply there.)
+        A claimed attempt by TCP could only lead to a ban of UDP, which would not stop it. So it becomes
+        unconfirmed (not ``trusted``) unless the kernel confirms its connection. This does not apply to a
+        replay, which has no kernel to ask.
         """
         if self.sees_wire:
             attempt = self._nonces.settled(attempt, event.challenge, now)
@@ -154,7 +154,7 @@ class Confirmation:
         return self.in_session(attempt, event, now)
 
     def in_session(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
-        """Return an attempt with the proof of its session: an answered challenge proves the whole session.
+        """Return an attempt; it is proven if an answered challenge has proven its session.
 
         Only the sender knows the Call-ID of a session, so no other sender can add attempts to it. In a
         replay, a claimed attempt gets the proof ``assumed`` of :class:`KnownSources` instead.
@@ -169,5 +169,5 @@ class Confirmation:
 
 
 def has_session(attempt: Attempt) -> bool:
-    """Whether a proof of the session applies to an attempt: it is by UDP, and of PJSIP or hidden."""
+    """Whether a proof of its session also proves an attempt: one by UDP that is of PJSIP or hidden."""
     return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event is _HIDDEN)

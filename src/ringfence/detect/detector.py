@@ -2,9 +2,9 @@
 
 It uses no clock, no socket and no firewall. Its caller passes the time of each event, carries out the
 decisions, and makes the active bans known to it: by :attr:`Detector.banned` if there is a firewall, otherwise
-by :meth:`Detector.record_ban` and :meth:`Detector.record_unban`. While a subject is banned, its attempts are
-*late*: they were sent before the ban took effect. A ban of the SIP ports by UDP makes only attempts by UDP
-late, and attempts that prove the address still count.
+by :meth:`Detector.record_ban` and :meth:`Detector.record_unban`. An attempt of a banned subject is *late*: it
+was sent before the ban took effect, and leads to no further ban. A claimed ban usually blocks only the SIP
+ports by UDP. So it makes only attempts by UDP late, and a proven one can still lead to a full ban.
 
 ``attribution`` decides which events are attempts, and of which address. ``judge`` decides which ban follows,
 and ``phones`` which phones fail. A method that handles an input returns its effects, and the caller carries
@@ -181,7 +181,7 @@ class Detector:
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
     ) -> Sequence[Effect]:
-        """Handle challenges that the wire saw leave (:meth:`Attribution.observe_challenges`)."""
+        """Handle challenges that the wire source read (:meth:`Attribution.observe_challenges`)."""
         self._friend_attempts.sees_wire = True
         return self._on_findings(self._attribution.observe_challenges(challenges, now, wall, asterisk), now)
 
@@ -268,10 +268,11 @@ class Detector:
         return () if contact.gone else self._friend_attempts.on_contact(contact, now)
 
     def unshielded(self, now: float) -> frozenset[Address]:
-        """Return the friends that the limiter must not exempt now, after guesses that nothing can prove.
+        """Return the friends that the limiter must not exempt now, because they made unprovable guesses.
 
-        One list in the kernel exempts friends both from the limiter and from bans of their /64. So a friend
-        in a banned /64 is not returned: it must stay on that list, otherwise the ban would drop its packets.
+        The limiter is the kernel's limit of packets for each source address. One list in the kernel exempts
+        friends from it, and also from bans of their /64. So a friend in a banned /64 is not returned: without
+        the list, the ban would drop its packets.
         """
         return frozenset(
             address
@@ -293,7 +294,8 @@ class Detector:
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
             if attempt.transport is not Transport.UDP and self._subjects.of(attempt.address).friend:
-                # The challenge may be text of another sender, in a message that Asterisk sent to this phone.
+                # By TCP, the wire may mistake another sender's text, in a message to this phone, for a
+                # challenge.
                 attempt = evolve(attempt, trusted=False)
         judged = self.judge(attempt, found.at, found.claimed)
         return [evolve(judged[0], suspect=True), *judged[1:]] if found.suspect else judged
@@ -332,7 +334,7 @@ class Detector:
         decision = None
         alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # more claims do not lengthen a claimed ban
-            # ``narrowed`` also excludes claimed bans, which a friend never gets.
+            # A friend gets no claimed ban: as for a narrowed subject, only a full ban may follow.
             decision = self._judge.decide(
                 subject, kept, attempt, now, narrowed=narrowed or subject.friend, claimed=claimed
             )
@@ -352,7 +354,7 @@ class Detector:
     def _is_banned(self, subject: Subject, scope: Scope, now: float) -> bool:
         """Whether ``subject`` is banned with ``scope``.
 
-        For FULL, a ban of all SIP ports counts too, because it also stops all attempts.
+        A ban with SIP counts as a ban with FULL too, because SIP includes all ports of Asterisk.
         """
         if self._bans.has(subject, scope, now) or self.banned(subject.network, scope):
             return True
@@ -446,7 +448,7 @@ def _watched(
     subject: Subject, network: Network, attempts: tuple[Attempt, ...], counts: list[Count]
 ) -> Watched:
     nearest = max(counts, key=lambda count: count.have / count.number, default=None)
-    if nearest is None:  # no rule counts unconfirmed attempts
+    if nearest is None:  # all attempts are unconfirmed, and no rule counts these
         return Watched(network, "", 0, 1, Disposition.UNCONFIRMED, attempts)
     disposition = Disposition.FRIEND if subject.friend else Disposition.COUNTED
     return Watched(network, nearest.rule.name, nearest.have, nearest.number, disposition, attempts)

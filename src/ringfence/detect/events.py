@@ -33,7 +33,7 @@ class Role(enum.Enum):
     OPENER = enum.auto()  # the first event of a request that cannot succeed
     CHALLENGE = enum.auto()  # Asterisk sent a challenge
     FAILED = enum.auto()  # a guess failed
-    HALF = enum.auto()  # comes twice for each request: chan_sip's ACL of a peer, IAX2's unknown peer
+    HALF = enum.auto()  # one of two equal events of a request, such as those of IAX2 about an unknown peer
     PROBE = enum.auto()  # such as a call of an extension that does not exist
     SUCCESS = enum.auto()
     NONE = enum.auto()  # the event belongs to no attempt
@@ -86,9 +86,10 @@ _STRANGER = "anonymous"
 def role_of(event: SecurityEvent) -> Role:
     """Return the role of ``event`` in its session. A tampered packet is never a success.
 
-    A dialplan line with an unknown ACL name comes from a pattern of the administrator (``parse/custom.py``):
-    it is a failure. A log line about a caller that has an account and dials an unknown number has no role,
-    because the caller has only misdialled.
+    An administrator can add patterns for log lines (``parse/custom.py``). Their events are of the service
+    DIALPLAN, with an ACL name that is not in ``_ROLES``. Such an event has the role FAILED. If a log line
+    names a caller that has an account and dials an unknown number, the role is NONE: the caller has only
+    misdialled.
     """
     if event.kind is not _FAILED_ACL:  # nearly all events
         role = _ROLES.get((event.service, event.kind, ""), _NONE)
@@ -132,11 +133,11 @@ def _proof(service: Service, transport: Transport) -> Proof:
 
 
 def is_trusted(event: SecurityEvent) -> bool:
-    """Whether the address in this event is independent of the sender's text, as far as the event shows.
+    """Whether the address in an event does not come from text of the sender, as far as the event shows.
 
-    It is not if the event is forgeable. Nor is it in a security event of chan_sip, which names the address
-    that the sender wrote into a Via ``maddr``. chan_sip's NOTICE lines name the true source, and so do
-    reports of the wire, which come from Asterisk's own answer.
+    Return False for a forgeable event, and for a security event of chan_sip: the sender may have written its
+    address into a Via ``maddr``. chan_sip's NOTICE lines name the true source. So do reports of the wire,
+    which come from Asterisk's own answer.
     """
     if event.forgeable:
         return False
@@ -169,16 +170,16 @@ def shared_session_id(event: SecurityEvent) -> bytes:
     if event.service is Service.PJSIP:
         return session_key(event.session)
     if event.service is Service.AMI:
-        return b""  # no kind: one failure has two texts in the log, and three kinds of events
+        return b""  # one id for all kinds: the sources name different kinds for one failure
     if event.service is _SIP and event.acl_name != "no_extension_match":
-        return b"guess"  # an ACL's refusal too: with alwaysauthreject the wire sees a 401 and a 403 for both
+        return b"guess"  # also for an ACL's refusal: with alwaysauthreject, the wire sees the same answers
     return f"{event.kind}/{event.acl_name}".encode()
 
 
 def attempt_from(event: SecurityEvent, kind: AttemptKind) -> Attempt:
     """Return the attempt that an event reports, with the facts that this event alone shows."""
     remote, service, source = event.remote, event.service, event.source
-    return Attempt(  # positional: keyword arguments would take a tenth of the time that an event takes
+    return Attempt(  # keyword arguments would make each event a tenth slower
         source.asterisk,
         remote.address,
         kind,

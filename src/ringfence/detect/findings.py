@@ -52,7 +52,7 @@ class DuplicateReport:
 
 @event_values.frozen
 class NewProof:
-    """A proof of ``address``: all attempts in ``session`` at ``asterisk`` that name it came from there."""
+    """A proof that ``address`` really sent all attempts in ``session`` at ``asterisk`` that name it."""
 
     asterisk: str
     address: Address
@@ -81,11 +81,11 @@ Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | Cli
 
 
 def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
-    """Return the finding that ``event`` is another report of an attempt, and the proof that it adds, if any.
+    """Return the finding that ``event`` is a duplicate report of an attempt, and the proof that it adds.
 
-    ``tag`` is the number of the attempt, 0 if it has none. No proof is added in three cases: the attempt has
-    no number by which it could be found, the report is a claim, or it is about PJSIP, whose attempts are
-    proven by session (``proofs``).
+    ``tag`` is the number of the attempt. If it is 0, no proof is added, because the attempt could not be
+    found by its number. A claimed report adds no proof. A report about PJSIP adds none either: ``proofs``
+    proves PJSIP's attempts by their session.
     """
     report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.forged_address)
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:

@@ -8,8 +8,8 @@ proven attempt leads to a ban. A failure on an account that works at the address
 Asterisk checks the password of a request even if the request contains a nonce that Asterisk never sent, and
 answers ``stale`` if the password is right. Nothing can prove such a guess. A phone that answers with an old
 nonce makes one such failure. ``UNPROVEN`` of them in an hour indicate an attacker that uses the friend's
-address, or forges it. This raises an alarm, and the limiter does not exempt the friend for
-``UNSHIELDED_FOR``.
+address, or forges it. This raises an alarm. Also, the limiter (the kernel's limit of packets for each
+address) does not exempt the friend for ``UNSHIELDED_FOR``.
 
 Bounds: ``MOST`` friends in each table, the oldest are discarded first. Times are monotonic seconds.
 """
@@ -41,7 +41,7 @@ from ringfence.model import (
 HOUR = 3_600.0
 
 UNSHIELDED_FOR = 600.0
-"""Seconds after an unprovable guess for which the limiter does not exempt a friend."""
+"""For this time after an unprovable guess of a friend (seconds), the limiter does not exempt the friend."""
 
 UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
@@ -128,7 +128,7 @@ class FriendAttempts:
         return self._decide(subject, attempt, now, works=works), alarms
 
     def _is_forgiven(self, subject: Subject, attempt: Attempt) -> bool:
-        """Whether outage mode excuses an attempt. Guesses at accounts of other addresses still count."""
+        """Whether outage mode excuses an attempt. Guesses on accounts of other addresses still count."""
         if not self._friends.outage_mode:
             return False
         unknown = attempt.event is EventKind.INVALID_ACCOUNT_ID
@@ -203,13 +203,13 @@ class FriendAttempts:
     # -- logins and contacts ----------------------------------------------------------------------------
 
     def on_success(self, event: SecurityEvent, now: float) -> Sequence[AlarmChange]:
-        """Return the alarms about a login: the password may have been guessed."""
+        """Return the alarms that a login raises or clears, such as the alarm about a guessed password."""
         return [*self._phones.on_success(event, self._failed_guesses(event.remote.address, now), now)]
 
     def on_contact(self, contact: Contact, now: float) -> Sequence[AlarmChange]:
         """Return the alarm about a contact if guesses failed at its address.
 
-        A later guess may have been right, and the login may be hidden from the events.
+        The contact may come from a right guess after the failed ones, whose login the events do not show.
         """
         return [*self._phones.on_contact(contact, self._failed_guesses(contact.address, now))]
 

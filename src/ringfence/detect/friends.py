@@ -71,7 +71,7 @@ class _Table(Generic[_K]):
     def __init__(self) -> None:
         self.entries: OrderedDict[_K, Friend] = OrderedDict()
         self.at: dict[Address, dict[_K, Friend]] = {}
-        self.accounts: dict[str, Counter[Address]] = {}  # for each account, its entries by address
+        self.accounts: dict[str, Counter[Address]] = {}  # by account, the number of entries for each address
         self._networks: Counter[Network] = Counter()
 
     def put(self, key: _K, friend: Friend) -> None:
@@ -85,7 +85,7 @@ class _Table(Generic[_K]):
             self.accounts.setdefault(friend.account, Counter())[friend.address] += 1
 
     def drop(self, key: _K) -> Friend:
-        """Remove and return the friend under a key."""
+        """Remove and return the friend under ``key``; raise KeyError if there is none."""
         friend = self.entries.pop(key)
         address, account = friend.address, friend.account
         del self.at[address][key]
@@ -143,7 +143,7 @@ class Friends:
     def add(self, friend: Friend) -> bool:
         """Add or renew a reason; return whether it is new.
 
-        A renewed reason keeps its first ``since``, and the later one of both ``until``.
+        A renewed reason keeps its first ``since``. Its ``until`` is never set to an earlier time.
         """
         key = key_of(friend)
         known = self._current.entries.get(key)
@@ -181,7 +181,7 @@ class Friends:
     def remember(self, friend: Friend) -> None:
         """Add a former reason, which ended at its ``until``.
 
-        It is ignored if the account already has ``MOST_FORMER`` former addresses, and this is another one.
+        Ignore the reason if its address is new and the account already has ``MOST_FORMER`` former addresses.
         """
         key, former = (friend.address, friend.account), self._former
         if key not in former.entries and len(former.accounts.get(friend.account, ())) >= MOST_FORMER:
@@ -217,7 +217,7 @@ class Friends:
         return tuple(self._current.at.get(address, {}).values())
 
     def of_account(self, account: str) -> tuple[tuple[Friend, ...], tuple[Friend, ...]]:
-        """Return the reasons of addresses where ``account`` works, and those of its former addresses."""
+        """Return the current reasons with ``account``, and the former ones, whatever their address."""
         return self._current.of_account(account), self._former.of_account(account)
 
     def knows(self, number: int) -> bool:

@@ -11,10 +11,15 @@ and expires as a whole.
 Bounds: ``max_attempts`` attempts of all subjects. Beyond it, subjects with a single claimed attempt are
 discarded first, the oldest first, because a forged datagram creates one at no cost. If there are few of
 these, the subject with the oldest last attempt is discarded. Both are counted in ``evicted``. ``MOST``
-attempts of one subject are kept. Attempts already consumed by a ban are discarded first, then unconfirmed
-ones and floods (of each, the newest ``ASIDE`` stay). Then follows, among the attempts before the newest
-``LATEST``, one whose account occurs again later. So different accounts can still be counted if one account
-repeats.
+attempts of one subject are kept. Beyond that, the oldest attempt of the first of these groups is discarded:
+
+- attempts that a full ban has consumed;
+- unconfirmed attempts, if there are more than ``ASIDE``;
+- floods, if there are more than ``ASIDE``;
+- attempts whose account occurs again in a later attempt, except the newest ``LATEST`` attempts;
+- all attempts.
+
+So different accounts can still be counted if one account repeats.
 
 An account is cut to ``MAX_ACCOUNT`` bytes, so that senders cannot choose how much memory an attempt takes.
 """
@@ -38,7 +43,7 @@ LATEST = 24
 ASIDE = 16
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
-_SHARE = 8  # an eighth of the room is reserved for subjects with one claimed attempt: each new one begins so
+_SHARE = 8  # single claimed attempts are discarded first only if they fill at least an eighth of the room
 _JOIN_WITHIN = 12.0  # seconds within which two sources report one attempt, with a margin
 _MOST_NAMES = 16
 _SUBJECT_LENGTH = {4: 32, 6: 64}
@@ -64,9 +69,9 @@ _CLAIMED = Proof.CLAIMED
 _SERVICE_BITS, _EVENT_BITS, _HAS_ADDRESS = 0x70, 0x7F, 0x80
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
-# The packed fields: the monotonic time, the milliseconds by which the source's own time (converted from the
-# wall clock) is ahead of it, the session, flags, service and transport, the event, the sources (a bit each),
-# the Asterisk. Then follow the account, the address if it is IPv6, and the forged address if there is one.
+# The packed fields: the monotonic time; how much later the source's own time is (milliseconds); the session;
+# the flags; the service and transport; the event; the sources (a bit each); the Asterisk. After these fields
+# come the account, the address if it is IPv6, and the forged address if there is one.
 _PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
 _PACK_SIZE = _PACK.size
 _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # the offsets of the flags, the event and the sources (bytes)
@@ -79,7 +84,7 @@ _ORDINARY = frozenset(
     if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
 )
 """The flags of nearly all attempts: confirmed, not consumed, no flood. Other attempts are discarded first."""
-_FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # bytes of the forged address at the end
+_FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # the length of the forged address (none, IPv4, IPv6), by its code
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 _MILLI = 1000.0
 _INT32 = (1 << 31) - 1
@@ -109,7 +114,7 @@ class Fact:
 
     ``trusted``: its address is confirmed. ``event`` is the kind of the event that reported it. ``unknown``:
     the account does not exist. ``consumed``: it counts for no further ban. ``claim_consumed``: it has led to
-    a claimed ban, and counts again only for full bans and for rules with ``insists``.
+    a claimed ban. It still counts for full bans, and for claimed bans by the rules with ``insists``.
     """
 
     at: float
@@ -211,9 +216,11 @@ class History:
         return raised
 
     def add_source(self, key: Key, session: int, service: Service, source: str, now: float) -> None:
-        """Record that ``source`` has also reported an attempt of this session (0: any) and service.
+        """Record that ``source`` has also reported an attempt.
 
-        That is the oldest one of ``_JOIN_WITHIN`` which this source has not reported; there may be none.
+        The attempt is the oldest one of the last ``_JOIN_WITHIN`` seconds with this service and session that
+        ``source`` has not reported. A session of 0 matches any session. If there is no such attempt, do
+        nothing.
         """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
@@ -245,7 +252,7 @@ class History:
             kept = generation.others.get(key)
             if kept is not None:
                 return [kept] if isinstance(kept, bytes) else list(kept)
-            singles = generation.claimed.get(len(key))  # IPv4 prefixes have no table
+            singles = generation.claimed.get(len(key))  # None for IPv4 prefixes, which have no attempts
             single = singles.get(key) if singles is not None else None
             if single is not None:
                 return [single]
@@ -409,12 +416,11 @@ def time_of(packed: bytes) -> float:
 
 
 def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int, int]:
-    """Return four numbers about packed attempts, without unpacking them.
+    """Return the numbers of packed attempts that count: all, proven, fresh, and on unknown accounts.
 
-    The first is the number of attempts that count: trusted ones that are not consumed. Among these, the
-    others count the proven ones, those that no claimed ban has consumed, and those on unknown accounts. The
-    four numbers nearly always show that no rule's limit is reached, ten times as fast as facts would. With
-    ``account``, only attempts on accounts that begin with it count.
+    An attempt counts if it is trusted and not consumed. It is fresh if no claimed ban has consumed it. With
+    ``account``, only attempts on accounts that begin with it count. The attempts are not unpacked: the four
+    numbers nearly always show that no rule's limit is reached, ten times as fast as facts would.
     """
     number = proven = fresh = unknown = 0
     for packed in kept:
@@ -464,7 +470,10 @@ def fact_of(packed: bytes) -> Fact:
 
 
 def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
-    """Return the position where the account ends, and the length of the forged address at the end."""
+    """Return where the account in ``packed`` ends, and the length of the forged address (0 if none).
+
+    ``how`` and ``event`` are fields of ``packed``: they show which addresses follow the account.
+    """
     forged = _FORGED_BYTES[how >> 3 & 1 | (how >> 7 & 1) << 1]
     return len(packed) - forged - (_IPV6_BYTES if event & _HAS_ADDRESS else 0), forged
 

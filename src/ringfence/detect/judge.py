@@ -126,7 +126,7 @@ class Judge:
         number, proven, fresh, unknown = summary(kept)
         if number < self._least[kind] and not decoy:
             return []
-        if subject.friend:  # claimed evidence never bans a friend
+        if subject.friend:  # claimed evidence never bans a friend: only proven attempts count
             number, fresh = proven, 0
         latest, most = time_of(kept[-1]), len(kept)
         found = [
@@ -201,7 +201,7 @@ class Judge:
             (packed, fact.proven) for packed, fact in zip(kept, facts, strict=True) if id(fact) in counted
         ]
         number = rule.strangers if rule.by is By.ACCOUNT else rule.attempts
-        # Proven attempts decide on a full ban, so they are shown before claims.
+        # Proven attempts decide on a full ban, so claims are the first to be left out of the evidence.
         spare = len(chosen) - number
         shown = []
         for packed, proven in chosen:

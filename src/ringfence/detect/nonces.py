@@ -3,7 +3,7 @@
 The *wire* is the source that reads the challenges (401, 407) that leave this host, copied by the kernel. A
 challenge carries a nonce, and the response contains a digest of it. So the sender of the response received
 the nonce, or knows a receiver. The wire sees the destination of each nonce. So the address of a failed
-response is *proven* if its nonce went there.
+response is *proven* if its nonce was sent to this address only.
 
 chan_sip believes a Via ``maddr``: its events name the address that the sender writes there. Without an
 ``rport`` the 401 goes there too (tried on 16.28 with its default settings). But chan_sip's nonce, 31 random
@@ -17,11 +17,11 @@ bits for each challenge, shows the true sender in two ways:
 
 PJSIP's events name the source address of the packet, but its 401 goes to the ``maddr``. PJSIP's nonce depends
 on the source address and the second alone, not on port or transport
-(``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). So a sender with a forged source can
-direct the nonce of that source to itself. And a sender can get its own nonce by TLS, which the wire cannot
-read, and direct the same nonce by UDP to a stranger. If a nonce went only to the address that the event
-names, it confirms that address, because a TLS client cannot forge its address. Any other nonce makes the
-attempt a claim, for the named address and for the receiver.
+(``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). This allows two attacks. A sender that
+forges a source address can have the nonce for that address sent to itself. And a sender can get its own nonce
+by TLS, which the wire cannot read, and have the same nonce sent by UDP to a stranger. So a nonce proves the
+address in an event only if it was sent to this address alone. With any other nonce, the attempt remains a
+claim: neither the named address nor the receiver is proven.
 
 Under chan_sip, an attempt whose nonce has several receivers or senders is attributed to none of them, because
 a sender with a forged source may have caused it. A challenge with more than one Via is forwarded by its
@@ -51,12 +51,16 @@ chan_sip accepts it as long as the guesser keeps the dialogue open.
 PJSIP_LIFE = 48.0
 """How long a nonce of PJSIP is remembered (seconds). PJSIP accepts it for 32 s.
 
-A short time keeps the table small under a million senders an hour. This time is also shorter than that for
-which a closed connection is remembered. So a nonce that was sent by TLS is not attributed to a wrong address.
+A short time keeps the table small if there are a million senders an hour. It is also shorter than the minute
+for which closed connections are remembered. So while a nonce is known, a TLS connection that received it is
+known too, and its guess is not attributed to another address.
 """
 
 AROUND = 2.0
-"""A nonce of PJSIP sent this close to a loss (seconds) proves no address: it is the same for one second."""
+"""A nonce of PJSIP proves no address if it was sent less than this time (seconds) before or after a loss.
+
+PJSIP sends the same nonce for up to one second, so the lost packets may also have contained it.
+"""
 
 _MAX_NONCES = 65_536
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
@@ -135,9 +139,9 @@ class Nonces:
             self._expire(now)
 
     def record_copy(self, nonce: bytes, receiver: Address) -> None:
-        """Record that a proxy sent ``nonce`` to ``receiver`` in a 401 that is not the first leg of a hop.
+        """Record that a proxy sent a further copy of a challenge with ``nonce``, to ``receiver``.
 
-        If ``receiver`` is no known receiver of the nonce, the nonce proves no address from now on.
+        If ``receiver`` is a new receiver of the nonce, the nonce proves no address from now on.
         """
         for table in (self._of_pjsip, self._sent):
             sent = table.get(nonce)
@@ -152,8 +156,8 @@ class Nonces:
     def record_loss(self, now: float) -> None:
         """Record that the wire lost packets at ``now``: PJSIP's nonces of that time prove no address.
 
-        The capture also reports a loss when it starts. A loss before the first nonce is ignored: to profit
-        from it, an attacker would have to know the second in which the daemon starts.
+        The wire source also reports a loss when it starts. A loss is ignored while no nonce is known. An
+        attacker could exploit this only by guessing the second in which the daemon starts.
         """
         if not self._of_pjsip:
             return
@@ -170,8 +174,8 @@ class Nonces:
     def proves(self, nonce: bytes, address: Address, now: float) -> bool:
         """Whether ``nonce`` was sent to ``address`` only, so that its use proves that address.
 
-        No other sender may have asked for it, because that sender may also have received it by TLS. It must
-        have been sent by UDP, because a TCP segment may begin within a text of another sender.
+        No other sender may have requested it, because that sender may also have received it by TLS. It must
+        have been sent by UDP: by TCP, the wire may mistake text of another sender for a challenge.
         """
         sent = self._known(nonce, now)
         return sent.receivers == sent.senders == (address,) and sent.is_whole
@@ -182,11 +186,11 @@ class Nonces:
         return senders[0] if len(senders) == 1 else None
 
     def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
-        """Return ``attempt`` with the facts that the wire adds; an event with ``nonce`` reported it.
+        """Return ``attempt`` with what the wire shows about ``nonce``, which the event of the attempt named.
 
-        The facts are the proof, and under chan_sip the true address. If the wire adds none, the result is the
-        object ``attempt`` itself. ``came_back``: under chan_sip the nonce is the one in the guess, not the
-        one that Asterisk sent next.
+        The wire may add a proof and, for chan_sip, the true address. If it adds nothing, return the same
+        object. ``came_back`` matters only for chan_sip: it means that the guess contained the nonce.
+        Otherwise Asterisk sent the nonce in its answer to the guess.
         """
         if attempt.service is Service.PJSIP:
             proven = attempt.proof is Proof.CLAIMED and self.proves(nonce, attempt.address, now)
@@ -194,7 +198,7 @@ class Nonces:
         if attempt.service is not Service.SIP:
             return attempt
         known = self._known(nonce, now)
-        # chan_sip truncates a long Via, and then the sender is unknown.
+        # The sender is unknown (None) if chan_sip truncated a long Via.
         proves = came_back and known.is_whole and known.senders in (known.receivers, (None,))
         whose = known.receivers if known.stream or proves else known.senders
         address = whose[0] if len(whose) == 1 else None

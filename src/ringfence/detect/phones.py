@@ -1,21 +1,25 @@
 """Phone health: detects broken phones, an outage of all phones, and passwords that may be known to others.
 
 If a friend fails on an account that worked at its address, it is a *broken phone*: it has a wrong password,
-or Asterisk no longer knows its account. It raises one alarm and leads to no ban. If an outage is possible
-(``AT_LEAST`` accounts are known), the alarm waits until Asterisk accepts a password, or for ``WITHIN``: then
-there is no outage. An account that never worked there raises an alarm after ``GOES_ON`` failures within a
-day.
+or Asterisk no longer knows its account. It raises one alarm and leads to no ban. If fewer than ``AT_LEAST``
+accounts are known, the alarm is raised at once. Otherwise all phones may be about to fail. So the alarm waits
+until Asterisk accepts a password, at most for ``WITHIN``, and is dropped if outage mode begins. An account
+that never worked there raises an alarm after ``GOES_ON`` failures within a day.
 
 When all phones fail at once, Asterisk is broken: PJSIP reports endpoints as unknown if its database does not
-answer, or if a reload dropped them. *Outage mode* begins if at least ``AT_LEAST`` accounts, and at least half
-of all accounts that work, fail within ``WITHIN`` where they worked, and none has succeeded for ``QUIET``.
-Then former friends count as friends. No address is banned for an account that worked there, and no friend for
-an account that Asterisk does not know. (Accounts are counted and not addresses, because the owner of one
-account may have a whole IPv6 network. Failures on other accounts still count against a friend.) Account names
-in phones and in Asterisk may differ. So outage mode also begins if at least ``LOST_AT_LEAST`` addresses, and
-at least half of all friends, fail on accounts that Asterisk does not know, and none has succeeded for
-``QUIET``. It ends when fewer than these numbers fail, or at most a quarter of the highest number of the
-outage.
+answer, or if a reload dropped them. *Outage mode* begins if Asterisk has accepted no password for ``QUIET``,
+and one of these happened within ``WITHIN``:
+
+- At least ``AT_LEAST`` accounts, and at least half of all accounts that work, failed where they worked.
+  Accounts are counted and not addresses, because the owner of one account may have a whole IPv6 network.
+- At least ``LOST_AT_LEAST`` addresses, and at least half as many as there are friends, failed on accounts
+  that Asterisk does not know. This also finds an outage if the account names in phones and in Asterisk
+  differ.
+
+In outage mode, former friends count as friends. No address is banned for an account that worked there, and no
+friend for an account that Asterisk does not know. Failures on other accounts still count against a friend.
+Outage mode ends when fewer than ``AT_LEAST`` accounts and fewer than ``LOST_AT_LEAST`` addresses fail. It
+also ends when the number that fails is at most a quarter of its highest value.
 
 A success after ``FAILURES`` failures of the same address within an hour may be a guess that was right. One or
 two failures are typing errors. A success at an address where the account never worked may be a guess too, if

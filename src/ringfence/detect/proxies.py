@@ -10,38 +10,40 @@ and chan_sip the nonce. So a sender can copy them only from a leg, and its copy 
 
 Any other 401 that leaves from a socket of the proxy names no client: anyone can send a 401 to a proxy, which
 forwards it to the address in the second Via (RFC 3261 §16.7). If chan_sip sends a nonce twice, only the first
-leg with it counts. A sender can prevent the second leg: it answers its own request before Asterisk does. (A
-proxy without transactions sends the leg to an address in the client's Via, which the client chooses. The wire
-does not show this, so the documentation excludes such proxies.)
+leg with it counts. Otherwise a sender could prevent the second leg, by answering its own request before
+Asterisk does, and send a copy of the first leg instead. (A proxy without transactions sends the leg to an
+address in the client's Via, which the client chooses. The wire does not show this, so the documentation
+excludes such proxies.)
 
 **What a client proves.** The wire cannot read a leg by TLS, and may miss one by TCP. The receiver of such a
-leg can have the proxy forward a copy to another address, and that copy is the first leg on the wire. So all
-attempts through a proxy are claims. The exception is a proxy that listens on no TCP port, because the wire
-sees all its legs. Then an answer with a nonce that was sent to one client alone proves this client
-(``nonces.py``), in any session. A nonce proves nothing if a copy of it left to another address. If the wire
-shows no leg, as by TLS, an attempt is unconfirmed.
+leg can make the proxy forward a copy of it to another address. The wire then takes the copy for the first
+leg. So all attempts through a proxy are claims, unless no proxy listens on TCP: then the wire sees all legs.
+In this case, an answer with a nonce that was sent to one client alone proves this client (``nonces.py``), in
+any session. If the wire shows no leg for an attempt, as by TLS, the attempt is unconfirmed.
 
-The Via, to which the proxy adds the source of each request, proves nothing: Kamailio does not add it if the
-text before the port begins with the source (``msg_translator.c``), and PJSIP unescapes names of parameters,
-so a sender can hide a second ``received`` from Kamailio.
+The proxy adds the source of each request to its Via, as the parameter ``received``, but this proves nothing.
+Kamailio does not add it if the text before the port begins with the source (``msg_translator.c``). And PJSIP
+unescapes the names of parameters. So a sender can write a ``received`` that PJSIP reads and Kamailio does not
+recognise.
 
-**Other answers.** The proxy sends a 401 of anyone to anyone. So with a proxy, an answer counts as Asterisk's
-only if it does not leave from a socket of a proxy. While these sockets are unknown, no answer counts. (By
-TCP, the kernel copies answers only from the SIP ports. So the wire does not see an answer by a connection
-that the proxy opened.)
+**Other answers.** A proxy forwards a 401 of any sender to any address. So with a proxy, an answer counts as
+Asterisk's only if it does not leave from a socket of a proxy. While these sockets are unknown, no answer
+counts. (By TCP, the kernel copies answers only from the SIP ports. So the wire does not see an answer by a
+connection that the proxy opened.)
 
-**Events.** An event of PJSIP belongs to the client to which its Call-ID and its nonce left, else to the only
-receiver of its nonce, else to the latest client of its Call-ID. chan_sip's events name no Call-ID, and their
-address may be that of a Via ``maddr``. So only the nonce of a hop shows that an event of chan_sip came
-through a proxy. chan_sip's other events are handled as if there were no proxy. Log lines that name a proxy
-are left out, because they repeat what AMI reports. An event waits ``PATIENCE`` for its leg.
+**Events.** The client of an event of PJSIP is the receiver of the leg with its Call-ID and nonce. Without
+such a leg, it is the only receiver of its nonce, or else the latest client of its Call-ID. chan_sip's events
+name no Call-ID, and their address may be that of a Via ``maddr``. So only the nonce of a hop shows that an
+event of chan_sip came through a proxy. chan_sip's other events are handled as if there were no proxy. Log
+lines that name a proxy are left out, because they repeat what AMI reports. An event waits ``PATIENCE`` for
+its leg.
 
 A sender that forges the source of a client can cause a claimed ban of that client, as without a proxy. So can
 a sender that knows the client's Call-ID, a sender whose own legs the wire does not see, and a sender that
 predicts the opaque (PJSIP takes it from ``rand``) and wins a race. Such a ban is short, blocks the transport
 of the leg on the SIP ports only, and never affects a friend.
 
-Bounds: ``MOST`` of each of hops, marks (of hops whose leg has left) and clients; the oldest are discarded
+Bounds: ``MOST`` hops, as many marks of hops whose leg has left, and as many clients; the oldest are discarded
 first. At most ``MOST_WAITING`` events wait; beyond that, the wait of the oldest ends early. ``evicted``
 counts both. Times are monotonic seconds.
 """
@@ -73,13 +75,13 @@ MOST = 16_384
 MOST_WAITING = 4_096
 
 _MAX_NONCE = 256  # bytes
-_MAX_CALL_ID = 512  # bytes; a leg with a longer one is evasive (see Challenge), so it alone shows the attempt
+_MAX_CALL_ID = 512  # bytes; an event with a longer one does not wait: its evasive leg shows the attempt
 _MOST_AWAITED = 64  # answers with one nonce
 
 _Mark = tuple[Service, bytes, bytes, bytes]
 """The values that a hop and its leg have in common: the service, the Call-ID, the nonce and the opaque."""
 _Session = tuple[Service, bytes]
-"""The service, and the key of what its events are grouped by: PJSIP's Call-ID, or chan_sip's nonce."""
+"""The service, and what identifies a session there: PJSIP's Call-ID, or chan_sip's nonce."""
 _ProvenSession = tuple[str, Address, bytes]
 """The name of an Asterisk, a client and a Call-ID."""
 _UDP, _PJSIP, _SIP = Transport.UDP, Service.PJSIP, Service.SIP
@@ -111,7 +113,8 @@ class _Hop(_Dated):
 class _Client(_Dated):
     """The receiver of the latest leg of a session.
 
-    Since ``alone_since``, legs of this session have gone to no other address.
+    All legs of the session since ``alone_since`` (monotonic seconds) went to this address. The value is -inf
+    if all legs of the session did.
     """
 
     remote: Endpoint
@@ -133,9 +136,9 @@ class _Waiting:
 class ProxyEvent:
     """An event whose request may have come through a proxy; it arrived at ``at`` (monotonic seconds).
 
-    If ``known``, the event has the address of the client, otherwise that of the proxy. ``proven``: the nonce
-    of the event was sent to this client alone. ``alone``: in the last ten minutes, no other address was
-    found to be the client of the event's session.
+    If ``known``, the event has the address of the client, otherwise that of the proxy. ``proven``: the event
+    reports an answer with a nonce that was sent to this client alone. ``alone``: this session has had no
+    other client for ten minutes.
     """
 
     event: SecurityEvent
@@ -171,7 +174,7 @@ class Proxies:
         self._hops: OrderedDict[_Mark, _Hop] = OrderedDict()
         self._open: Counter[bytes] = Counter()  # the number of open hops, by nonce
         self._awaited: dict[bytes, list[_ProvenSession]] = {}  # the sessions whose proof waits, by nonce
-        self._marks: OrderedDict[_Mark, _Hop] = OrderedDict()  # those whose leg has left
+        self._marks: OrderedDict[_Mark, _Hop] = OrderedDict()  # the hops whose leg has left
         self._clients: OrderedDict[tuple[_Session, bytes], _Client] = OrderedDict()
         self._queue: deque[_Waiting] = deque()
         self._waiting: dict[_Session, list[_Waiting]] = {}
@@ -189,10 +192,10 @@ class Proxies:
     # -- challenges -------------------------------------------------------------------------------------
 
     def passage(self, challenge: Challenge) -> Passage:
-        """Return the way of a challenge; LEG while the sockets of the proxies are unknown.
+        """Return the way of a challenge. While the sockets of the proxies are unknown, it is LEG for all.
 
-        A sender can direct its own challenge to the proxy by a Via ``maddr``. Such a challenge is no hop, but
-        DIRECT.
+        A sender can direct its own challenge to the proxy by a Via ``maddr``. Such a challenge is DIRECT,
+        because the proxy did not send the request.
         """
         address, port = challenge.local_address, challenge.local_port
         if not self._sockets or (address, port) in self._sockets or (None, port) in self._sockets:
@@ -207,7 +210,7 @@ class Proxies:
         self._expire(now)
         nonce, mark = challenge.nonce, _mark_of(challenge)
         if not 0 < len(nonce) <= _MAX_NONCE or not challenge.relayed:
-            return  # an answer with one Via is for the proxy itself, which sends OPTIONS to Asterisk
+            return  # one Via: the proxy itself sent the request, such as OPTIONS
         if mark in self._hops or mark in self._marks:  # Asterisk sends its answer again
             return
         self._hops[mark] = _Hop(
@@ -264,7 +267,8 @@ class Proxies:
     def _close(self, hop: _Hop) -> list[_ProvenSession]:
         """Record that a hop is over: its leg has left, or it expired.
 
-        Return the sessions whose proof waited for its nonce, if no other open hop has this nonce.
+        Return the sessions whose proof waited for the legs with its nonce. Return [] while another hop with
+        this nonce is open, because its leg may go to another client.
         """
         self._open[hop.nonce] -= 1
         if self._open[hop.nonce]:
@@ -300,7 +304,8 @@ class Proxies:
     def _sees_all_legs(self, now: float) -> bool:
         """Whether the wire sees each leg.
 
-        It does if no proxy listens on TCP, and if for ``LIFE`` no request has come through one by TCP or TLS.
+        It does if no proxy listens on TCP, and no request has come through a proxy by TCP or TLS for ten
+        minutes (``LIFE``).
         """
         return not self._streams and now - self._stream_at >= LIFE
 
@@ -396,17 +401,18 @@ class Proxies:
         return ProxyEvent(event, at, known=True, proven=self._is_proof(event, now), alone=alone)
 
     def _is_proof(self, event: SecurityEvent, now: float) -> bool:
-        """Whether an event, which names a client, is an answer with a nonce sent to this client alone.
+        """Whether an event proves the client that it names: it reports an answer with this client's nonce.
 
-        Of chan_sip's events only InvalidPassword names the nonce that came back. If another leg with the
-        nonce may follow, return False; a proof of PJSIP then waits for that leg.
+        The nonce must have been sent to this client alone. Of chan_sip's events, only InvalidPassword names
+        the nonce of the answer. If another leg with the nonce may follow, return False. For PJSIP, the proof
+        then waits for this leg.
         """
         if role_of(event) is not Role.FAILED or not event.response or event.forgeable or event.tampered:
             return False
         if event.service is _SIP and event.kind is not EventKind.INVALID_PASSWORD:
             return False
         nonce, client = event.challenge, event.remote.address
-        if nonce in self._open:  # another client may receive it
+        if nonce in self._open:  # a leg will follow, and may take the nonce to another client
             if event.service is _PJSIP:
                 awaited = self._awaited.setdefault(nonce, [])
                 if len(awaited) < _MOST_AWAITED:

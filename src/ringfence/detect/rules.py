@@ -53,8 +53,9 @@ class Rule:
     second limit for friends, with its own window (seconds). A phone that retries by itself stays below both.
     ``addresses`` is the number of subjects of a prefix that must take part. ``accounts``: only attempts on
     these accounts count (None: on all accounts). ``strangers``: while an account is under a distributed
-    attack, so many failures of one stranger on it lead to a ban. ``insists``: attempts that already led to a
-    claimed ban by a rule without it count again, and a claimed ban lasts as long as the first full ban.
+    attack, this number of failures of one stranger on it leads to a ban. ``insists``: the rule also counts
+    attempts that have already led to a claimed ban by a rule without ``insists``. Its claimed bans last as
+    long as its first full ban.
     """
 
     name: str
@@ -112,10 +113,10 @@ GUESSES = frozenset({AttemptKind.GUESS})
 _LADDER = (HOUR, 6 * HOUR, DAY, 7 * DAY)
 
 RULES: tuple[Rule, ...] = (
-    # For a friend, only attempts on accounts that never worked at its address count. Its limits are two
-    # guesses a second (for 15 s), or one every three seconds (for ten minutes). A new phone with a wrong
-    # password retries more slowly, every few seconds. A phone may dial a wrong number every twelve seconds. A
-    # program in an office with a wrong password for the manager interface also retries every few seconds.
+    # For a friend, only attempts on accounts that never worked at its address count. A phone or program with
+    # a wrong password retries every few seconds, so friends have higher limits. Here these are two guesses a
+    # second (for 15 s), or one every three seconds (for ten minutes). ``probe`` allows a friend a wrong
+    # number every twelve seconds, ``manager`` a failed login every two seconds.
     Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
@@ -193,8 +194,8 @@ RULES: tuple[Rule, ...] = (
         by=By.ACCOUNT,
         strangers=2,
     ),
-    # An attempt is a second with more packets than the kernel's limit allows. The ban covers only the SIP
-    # ports, for ten minutes, because the address of a datagram may be forged.
+    # One attempt is one second in which a sender sends more packets than the kernel's limit allows. The ban
+    # covers only the SIP ports, for ten minutes, because the address of a datagram may be forged.
     Rule(
         name="flood",
         meaning="somebody floods the SIP ports",

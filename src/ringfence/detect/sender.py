@@ -1,8 +1,9 @@
 """Senders: the facts about each remote address, and the one table of senders and their sessions.
 
 A :class:`Sender` is one remote address with its sessions. An IPv6 host has a whole /64. So the facts about
-the host (its successes, its abandoned challenges, the retransmission that was forgiven) are kept with the
-first address of its /64 (:func:`host_of`).
+the host (its successes, its abandoned challenges, its forgiven retransmission) are kept with the first
+address of its /64 (:func:`host_of`). *Forgiven* means that a repeated failure counts as no attempt, because
+it may be a retransmission.
 
 The counts of the rules belong to the *subject* of an address, for up to a day: its attempts (``history``),
 its claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
@@ -11,9 +12,9 @@ Bounds: 65 536 sessions, at most an eighth of them of one sender; 65 536 senders
 and a quarter as many others. A forged datagram creates a sender at no cost. So senders of which nothing is
 proven are discarded first, with their sessions: those used longest ago. If there is none, the oldest session
 is discarded. Both are counted in ``evicted``. If a session is discarded early, too many attempts may be
-counted, and evidence against its sender may be lost. If a sender is discarded early, a second retransmission
-could be forgiven, and too few attempts would be counted. So for ten minutes after that, no retransmission of
-any sender is forgiven.
+counted, and evidence against its sender may be lost. If a sender is discarded early, it is unknown whether a
+retransmission of it was already forgiven. A second one could be forgiven, and too few attempts would be
+counted. So for ten minutes after that, no retransmission of any sender is forgiven.
 
 Expiry: a session is discarded when it was not used for ``SESSION_LIFE``, a sender when it has no session and
 no fact that is still needed (``until``). Times are monotonic seconds.
@@ -55,7 +56,7 @@ SESSION_LIFE = 64.0
 """Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
 
 FORGIVE_AGAIN = 600.0
-"""Seconds after a forgiven retransmission in which no other one of the same host is forgiven."""
+"""For this time after a forgiven retransmission (seconds), no other one of the same host is forgiven."""
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _CHALLENGE, _FAILED, _NONE = Role.CHALLENGE, Role.FAILED, Role.NONE
@@ -66,9 +67,9 @@ _PROBE, _SUCCESS, _PJSIP, _AMI = Role.PROBE, Role.SUCCESS, Service.PJSIP, Servic
 class Streak:
     """The challenges to a host since ``began``, after which no success followed.
 
-    ``count`` is their number, ``latest`` the last one, at ``last``. ``asterisk`` sent the first one. Only
-    challenges beyond the number ``returned`` count as hidden attempts. ``returned`` begins at ``wire.MANY``,
-    and is set to ``count`` when ``Wire.abandoned`` returns these attempts.
+    ``count`` is their number, ``latest`` the last one, at ``last``. ``asterisk`` sent the first one.
+    ``returned`` is the number of those that are no hidden attempts (at first ``wire.MANY``), or that
+    ``Wire.abandoned`` has already returned.
     """
 
     began: float
@@ -95,13 +96,17 @@ class LineCounts:
 class Sender:
     """One remote address.
 
-    ``proven``: something came from it that no other sender can forge. ``until`` is the time until which the
-    facts below are needed. ``forgiven`` is the time of the forgiven retransmission, by source, because each
-    source reports the same one. ``streak`` and ``succeeded`` are the host's abandoned challenges and its last
-    success, ``logged_in`` is chan_sip's last success of exactly this address. ``diverted`` is the time when a
-    challenge for it went to another address. ``lines`` counts log lines with and without a connection.
-    ``answers`` holds the times of answers that can confirm log lines, by service and by whether they are 404.
-    ``waiting`` are the reports that wait for a confirmation, by port.
+    ``proven``: something came from it that no other sender can forge. ``until``: the facts below are needed
+    until this time. All times are monotonic seconds.
+
+    - ``forgiven``: for each source, when a retransmission was forgiven. Each source reports the same one.
+    - ``streak``: the abandoned challenges of the host. ``succeeded``: the host's last success.
+    - ``logged_in``: the last success at chan_sip from exactly this address.
+    - ``diverted``: when a challenge for this address went to another address.
+    - ``lines``: the numbers of log lines with and without a connection.
+    - ``answers``: when answers were sent that can confirm log lines, by service and by whether they are a
+      404.
+    - ``waiting``: the reports that wait for a confirmation, by port.
     """
 
     key: AddressKey
@@ -205,7 +210,7 @@ class Senders:
         return session
 
     def _use_session(self, sender: Sender, session: Session, now: float) -> None:
-        """Make a session the one used last: those used longest ago are the first of each table."""
+        """Make a session the one used last. In each table, the sessions used longest ago come first."""
         session.used = now
         self._sessions.move_to_end(session)
         if len(sender.sessions) > 1:
@@ -233,8 +238,9 @@ class Senders:
         sender = self.find(address)
         session = sender.sessions.get(name) if sender is not None else None
         reports = session.reports.get(key) if session is not None else None
-        # A challenge that belongs to no failed request is not remembered: each successful registration has
-        # one. chan_sip's are remembered, because they show that the caller has an account.
+        # Each successful registration has a challenge. So a challenge of PJSIP is ignored if the session has
+        # no other reports. chan_sip's challenges are remembered, because they show that the caller has an
+        # account.
         if role is _SUCCESS or (role is _CHALLENGE and reports is None and event.service is _PJSIP):
             if role is _SUCCESS and session is not None:
                 session.reports.pop(key, None)
@@ -261,8 +267,8 @@ class Senders:
         """Whether to ignore a repeated failure, which may be a retransmission.
 
         For each host and source, only one failure in ten minutes is ignored, and only by UDP. More would be
-        wrong, because equal events may be different guesses: of two Authorization headers an event shows the
-        first, and Asterisk checks the second.
+        wrong, because equal events may report different guesses: if a request has two Authorization headers,
+        the event shows the first, but Asterisk checks the second.
         """
         if event.remote.transport is not Transport.UDP or now - self._evicted_at < FORGIVE_AGAIN:
             return False
@@ -276,11 +282,10 @@ class Senders:
         return True
 
     def record_report(self, event: SecurityEvent, address: Address, now: float, tag: int = 0) -> int | None:
-        """Record a report of an attempt of ``address``.
+        """Record a report of an attempt; return the tag of the attempt if another source has reported it.
 
-        A *tag* is a number by which an attempt is found again. Return None if it is the first report of an
-        attempt, which gets the tag ``tag``. Otherwise return the tag of the attempt that another source has
-        reported.
+        A *tag* is a number by which an attempt is found again. If this is the first report, the attempt gets
+        the tag ``tag``, and the result is None. ``address`` is the sender.
         """
         session = self.session(address, shared_session_id(event), now)
         return self._record(session, event, now, tag, listed=False)

@@ -23,8 +23,9 @@ grows, this source reports one more attempt. So there are four states, and ``+``
     no    1..   owing   both      owing      owing, or idle after the last answer
     yes   1..   both    both  +   owing  +   owing, or idle after the last answer
 
-*Open* reports at once, because an attacker may never answer. So what completes the open request reports
-nothing: a challenge, its wrong answer, or the opener of the same request with credentials.
+In the state *idle*, an opener reports at once, because an attacker may never answer the challenge. So the
+events that complete this request report nothing: the challenge, its wrong answer, or the opener of the same
+request with credentials.
 
 (An event that comes twice for each request is counted apart from this table: two of them are one attempt, and
 the first one reports it. See ``Role.HALF``.)
@@ -45,9 +46,10 @@ counts at once. So the number of attempts is the highest number that any one sou
 horizon: no attempt counts twice, and one source can report what another misses. Sources that do not name the
 same session share a session by the kind of failure (``events.shared_session_id``).
 
-The horizon is short. Otherwise the additional reports of one source would cancel later reports of another for
-ever. 10 s is more than three times the longest observed delay of a log line. Each source reports the oldest
-attempt first, so its reports always cover the beginning of the open attempts.
+The horizon is short, because one source may report attempts that another misses. With a long horizon, later
+reports of the other source would match these old attempts, instead of counting as new ones. 10 s is more than
+three times the longest observed delay of a log line. A report matches the oldest attempt first, so one number
+for each source shows which open attempts it has reported.
 """
 
 from math import inf
@@ -88,10 +90,10 @@ class Reports:
     """The numbers of one source of one service in a session.
 
     The head of this file explains ``half``, ``owed``, ``n`` and ``reported``. ``seen`` is the source's own
-    time of its latest event. ``halves`` counts events that come twice for a request. ``challenged``: a
-    challenge was reported, so the sender has an account. ``answer`` is the hash of the latest wrong answer,
-    at ``answered_at``. ``nonce`` is the hash of the nonce in chan_sip's latest challenge, 0 if the challenge
-    was answered.
+    time of its latest event. ``halves`` counts the events with the role HALF, of which two are one attempt.
+    ``challenged``: a challenge was reported, so the sender has an account. ``answer`` is a hash of the latest
+    wrong answer to a challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's
+    latest challenge, 0 if another event followed.
     """
 
     seen: float
@@ -199,13 +201,13 @@ class Attempts:
 
 @define
 class Challenges:
-    """The challenges of a session on the wire: AMI should have reported ``due`` of them by now.
+    """The numbers of challenges in a session that the wire saw, and that AMI reported.
 
-    ``reported`` is the number that AMI has reported. ``last`` is the time of the last challenge, ``used``
-    that of the last challenge or event. (Either may come first, so both continue the same count.)
-    ``local_port`` is None until the wire sees a challenge. ``sent_by`` is the name of the Asterisk that
-    reported a challenge before the wire saw it. ``discarded``: the session was discarded so early that AMI
-    may still report challenges of it.
+    ``due``: the number that AMI should have reported by now. ``reported``: the number that AMI has reported.
+    ``last`` is the time of the last challenge on the wire, ``used`` that of the last challenge or report,
+    whichever came later. ``local_port`` sent the last challenge; None if the wire has seen none. ``sent_by``
+    is the Asterisk whose AMI reported a challenge before the wire saw it, otherwise "". ``discarded``: the
+    session was discarded so early that AMI may still report challenges of it.
     """
 
     used: float
@@ -244,13 +246,17 @@ class UnconfirmedReport:
 class Session:
     """One session: its id as a key, and the time of its last use (monotonic seconds).
 
-    ``reports`` are by Asterisk, source and service, ``attempts`` by Asterisk, service, and whether they are
-    unconfirmed and only listed. ``datagrams`` are the challenges by UDP, ``streams`` those by TCP.
-    ``answers`` are the times of answers, by nonce or digest. ``unconfirmed`` are reports that wait,
-    ``unforgeable`` those of them that cannot be forged. ``begun`` is the time of the last challenge or copied
-    request, and ``challenged`` that of chan_sip's last challenge; a 403 resets both. ``proven`` is the time
-    when a nonce proved the sender. Most sessions need few of these, so tables are created when they are
-    needed.
+    - ``reports``: by Asterisk, source and service.
+    - ``attempts``: by Asterisk, by service, and by whether they are unconfirmed and so only listed.
+    - ``datagrams``: the challenges by UDP. ``streams``: those by TCP.
+    - ``answers``: the times of answers, by nonce or digest.
+    - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
+      forge.
+    - ``challenged``: the time of chan_sip's last challenge. ``begun``: the time of this challenge, or of a
+      later request that the kernel copied. A 403 resets both.
+    - ``proven``: when a nonce proved the sender.
+
+    Most sessions need few of these, so tables are created when they are needed.
     """
 
     name: bytes

@@ -55,7 +55,7 @@ class UnconfirmedReports:
         sender.waiting.setdefault(remote.port, deque()).append(report)
 
     def settle(self, address: Address, session: bytes) -> list[UnconfirmedReport]:
-        """End the wait of the reports of ``address`` under ``session``, and return them."""
+        """Return the waiting reports of ``address`` with this session id. They wait no longer."""
         known = self._senders.find_session(address, session_key(session)) if self._queue else None
         if known is None or known.unconfirmed is None:
             return []
@@ -77,9 +77,9 @@ class UnconfirmedReports:
         return waiting[0] if waiting else None
 
     def has_unforgeable(self, report: UnconfirmedReport) -> bool:
-        """Whether ``report`` can be forged, but an unforgeable report of the same session still waits.
+        """Whether ``report`` can be forged, while a report of the same session that cannot be still waits.
 
-        Then the attempt is listed for the other report, and need not be listed for this one.
+        The other report then lists the attempt, so ``report`` must not list it again.
         """
         event = report.event
         if not event.session or not event.forgeable:

@@ -16,25 +16,25 @@ first with a nonce that is not UTF-8, suppress the event and leave no trace in t
 UDP and by TCP are counted separately; otherwise events of one could stand for challenges of the other.
 Challenges by TLS are invisible and not counted. An event of AMI may be read before its challenge.
 
-This conclusion rests on missing events, and a wrong one would affect each phone. So AMI must have reported a
-ChallengeSent for the same local address and port within ``VOUCHED``. (So nothing is found this way if
-ChallengeSent is switched off, or at another PJSIP on this host.) AMI must have been connected all the time,
-and its events must not be late, as they may be during a flood. (If a session is discarded early, only its
-latest challenges are lost for the comparison: AMI had reported the others before, or is late. PJSIP answers a
-retransmitted request again, and AMI reports it again, so the counts of challenges and events stay equal.)
+This conclusion rests on missing events, and a wrong conclusion would affect each phone. So AMI must have
+reported a ChallengeSent for the same local address and port within ``VOUCHED``. (So nothing is found this way
+if ChallengeSent is switched off, or for a PJSIP on this host whose AMI is not read.) AMI must have been
+connected all the time. Its events must not be late, as they may be during a flood. If a session is discarded
+early, its latest challenges are not compared. A retransmitted request changes nothing: PJSIP answers it
+again, and AMI reports this again.
 
 **Abandoned challenges.** A phone answers its challenge, and Asterisk reports the success. An attacker never
 succeeds. So the challenges to a host are counted until a success follows. More than ``MANY`` within
 ``WITHIN`` are far more than a failing phone causes. This also finds guesses that an unknown method hides from
 all other sources, because no text of the sender affects ``Challenge.sender``.
 
-Earlier challenges also confirm a log line about a guess without an answer. PJSIP sends nothing if a Via names
-an unroutable address, or if the answer would be longer than a datagram. It still checks the password, and a
-right one registers the attacker (tried on 22.10.1). Such a guess needs a nonce that is at most 32 s old and
-was sent to the same address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line is confirmed only
-for an address that was challenged lately and has not succeeded. A phone that registers was challenged too,
-and an attacker may forge lines with its address. So a line is not confirmed in the first two seconds, in
-which a phone answers, nor for a day after a success.
+Earlier challenges also confirm a log line about a guess that PJSIP did not answer. PJSIP sends nothing if a
+Via names an unroutable address, or if the answer would be longer than a datagram. It still checks the
+password, and a right one registers the attacker (tried on 22.10.1). Such a guess needs a nonce that is at
+most 32 s old and was sent to the same address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line
+is confirmed only for an address that was challenged lately and has not succeeded. An attacker may also forge
+lines with the address of a phone, which is challenged when it registers. So a line is not confirmed in the
+first two seconds after the first challenge, in which a phone answers, nor for a day after a success.
 
 Phones too cause challenges that they do not answer: PJSIP challenges the OPTIONS that they send every few
 seconds to keep a NAT mapping open. So AMI must have been connected for two hours without interruption, within
@@ -70,7 +70,7 @@ LATE = 1.0
 """If AMI reports an event that is older than this (seconds), other events may be delayed too."""
 
 VOUCHED = 600.0
-"""Seconds after a ChallengeSent during which AMI counts as reporting the challenges of that local port."""
+"""For this time after a ChallengeSent (seconds), AMI is assumed to report all challenges of that port."""
 
 MANY = 100
 """The greatest number of challenges without a success that a phone may cause within ``WITHIN``."""
@@ -96,7 +96,7 @@ SURE_AFTER = 7_200.0
 _MAX_WAITING = 65_536
 _MAX_PORTS = 256
 
-# The transports of the challenges that the wire sees; True: they are datagrams.
+# The transports of the challenges that the wire sees, and whether these challenges are datagrams.
 _SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}
 
 
@@ -107,9 +107,9 @@ def not_connected(_: str) -> None:
 class Wire:
     """Compares the challenges on the wire with the events of AMI.
 
-    ``listening`` is the function of the last tick; while the wire does not see every challenge, it returns
-    None. Until ``blind_until`` (monotonic seconds) a missing challenge means nothing, because packets were
-    lost.
+    ``listening`` is the function that :meth:`tick` got last: it returns since when an AMI has been connected.
+    While the wire does not see every challenge, it returns None for each AMI. If the wire lost packets, a
+    missing challenge means nothing until ``blind_until`` (monotonic seconds).
     """
 
     def __init__(self, senders: Senders) -> None:
@@ -247,10 +247,10 @@ class Wire:
         return found
 
     def abandoned(self, now: float, listening: Listening) -> list[tuple[Challenge, str, int]]:
-        """Return the hosts with too many challenges after which no success followed.
+        """Return the hosts with more than ``MANY`` challenges after which no success followed.
 
-        Each is returned as its latest challenge, the name of the Asterisk that sent the first one, and the
-        number of challenges beyond ``MANY`` that no earlier call has returned. A host is left out if AMI may
+        For each host, return its latest challenge, the name of the Asterisk that sent the first one, and the
+        number of challenges beyond ``MANY`` that no earlier call has returned. Leave out a host if AMI may
         have missed its success.
         """
         found = []
@@ -263,7 +263,7 @@ class Wire:
                     found.append((streak.latest, streak.asterisk, streak.count - streak.returned))
                     streak.returned = streak.count
                 else:
-                    host.streak = None  # counting starts again when AMI is connected
+                    host.streak = None  # AMI may have missed a success, so counting starts again
             del self._over[host]
         return found
 
