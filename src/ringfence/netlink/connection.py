@@ -58,7 +58,7 @@ from ringfence.netlink.messages import (
 )
 
 _MAX_ERRNO = 4096
-# Bytes: an error repeats the whole request, and one attribute alone may have 64 kB.
+# The most bytes that recv() returns. An error repeats the whole request, and one attribute may have 64 kB.
 _RECEIVE = 1 << 18
 _SEQUENCE = struct.Struct("=I")
 _TIMEVAL = struct.Struct("@ll")
@@ -75,9 +75,9 @@ _T = TypeVar("_T")
 class NetlinkError(FirewallError):
     """A request that the kernel refused.
 
-    ``code`` is the positive error number, errno's or the subsystem's own. ``request`` is the request as the
-    kernel repeats it. It may differ from the request that was sent: ipset writes into it which element it
-    refused.
+    ``code`` is the error number: below 4096 a number of ``errno``, else one of netfilter's own. ``request``
+    is the request as the kernel repeats it. It may differ from the request that was sent: ipset writes into
+    it which element it refused.
     """
 
     def __init__(self, code: int, request: bytes) -> None:
@@ -282,7 +282,7 @@ class NetlinkConnection:
         return refusals
 
     def _exchange(self, messages: Sequence[bytes]) -> tuple[list[bytes], bool]:
-        """Send a request once. Return its answers, and whether the firewall changed while it was dumped."""
+        """Send a request once. Return its answers, and whether something changed during the dump."""
         connection = self._connected()
         self._next()
         sequence = _SEQUENCE.pack(self._sequence)
@@ -311,7 +311,7 @@ def _connect(timeout: float) -> socket.socket:
             "this kernel has no nfnetlink (CONFIG_NETFILTER_NETLINK), or the unit's RestrictAddressFamilies= "
             "lacks AF_NETLINK: bans need it"
         ) from error
-    # A socket option, because settimeout() costs one poll() per message.
+    # The time limits are socket options, because settimeout() costs one poll() per message.
     interval = _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1_000_000))
     try:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -326,10 +326,10 @@ def _connect(timeout: float) -> socket.socket:
 def _make_room(connection: socket.socket, size: int) -> None:
     """Enlarge the send buffer for a batch of ``size`` bytes, or raise NetlinkTooLongError.
 
-    The kernel accepts as much as fits into the send buffer, less 32 bytes (netlink_sendmsg; else EMSGSIZE).
-    It doubles the size that setsockopt requests. SO_SNDBUFFORCE needs CAP_NET_ADMIN in the initial user
-    namespace. Without it, as for the root user of a container, the buffer is at most twice
-    ``net.core.wmem_max``.
+    The buffer must have 32 bytes more than the batch, else sending fails with EMSGSIZE (netlink_sendmsg). A
+    process with CAP_NET_ADMIN in the initial user namespace can set any size (SO_SNDBUFFORCE). Any other
+    process, such as root in a container, gets at most twice ``net.core.wmem_max``: the kernel doubles the
+    requested size.
     """
     if size + _RESERVED <= connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF):
         return
@@ -380,17 +380,17 @@ def _refusal(index: int, code: int, datagram: bytes, frame: Frame) -> Refusal:
     try:
         found = dict(attributes(memoryview(datagram)[begin : frame.end]))
     except NetlinkMessageError:
-        return Refusal(index, code)  # the refusal itself is valid
+        return Refusal(index, code)  # without position and text, whose attributes are invalid
     offset = int.from_bytes(found[_OFFSET], sys.byteorder) if _OFFSET in found else None
     return Refusal(index, code, offset, decoded(found.get(_MESSAGE, b"")))
 
 
 def _collect_answers(datagram: bytes, sequence: int, answers: list[bytes]) -> tuple[bool, bool]:
-    """Append the answers in one datagram to ``answers``.
+    """Append the answers in one datagram to ``answers``. Skip answers to earlier, abandoned requests.
 
-    Return whether the request is finished, and whether a message is marked NLM_F_DUMP_INTR. The mark means
-    that something changed during the dump; the kernel may set it in the last message only. Answers to earlier
-    requests (of an abandoned dump) are skipped. Raise NetlinkError if the kernel refused the request.
+    Return two flags: whether the request is finished, and whether something changed during the dump. Then the
+    kernel sets NLM_F_DUMP_INTR in at least one message, perhaps only in the last one. Raise NetlinkError if
+    the kernel refused the request, FirewallPermissionError without CAP_NET_ADMIN.
     """
     interrupted = False
     for frame in _frames(datagram):

@@ -99,7 +99,10 @@ def attributes(buffer: _Buffer) -> Iterator[tuple[int, _Buffer]]:
 
 
 def parse(answer: bytes, kind: int) -> dict[int, memoryview]:
-    """Parse an nfnetlink message of type ``kind``: return its attributes by type."""
+    """Return the attributes of an nfnetlink message of type ``kind``, by attribute type.
+
+    Raise NetlinkMessageError if the message is invalid or has another type.
+    """
     return dict(attributes(memoryview(attributes_of(answer, kind))))
 
 
@@ -153,7 +156,7 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 
 def number(kind: int, value: int) -> bytes:
-    """Build an attribute with an integer of 32 bits, big-endian and marked as such."""
+    """Build an attribute with a big-endian integer of 32 bits, and with the flag for this byte order."""
     return attribute(kind | BIG_ENDIAN, value.to_bytes(4, "big"))
 
 

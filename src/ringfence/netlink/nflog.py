@@ -28,7 +28,7 @@ from ringfence.netlink.messages import (
     result_of,
 )
 
-WHOLE = 65_531  # the kernel's largest copy range: an attribute of 64 kB
+WHOLE = 65_531  # bytes: the most of a packet that the kernel copies (NFULNL_COPY_RANGE_MAX)
 _NUMBER = struct.Struct(">I")
 
 _PACKET, _CONFIG = 0x400, 0x401  # subsystem 4, NFULNL_MSG_PACKET and NFULNL_MSG_CONFIG
@@ -108,9 +108,9 @@ def _logged(received: bytes, frame: Frame) -> Logged | None:
 
 
 def missing(last: int | None, number: int) -> int:
-    """Return how many packets were lost before packet ``number`` of a group. Numbers wrap at 32 bits.
+    """Return how many packets of a group were lost between the packets ``last`` and ``number``.
 
-    ``last`` is the number of the packet that arrived before it; None if it is the first, whose number should
-    be 0.
+    ``last`` is the number of the latest packet before; None if no packet has arrived yet. Numbers begin with
+    0 and wrap at 32 bits.
     """
     return (number - (-1 if last is None else last) - 1) % _SEQUENCES

@@ -1,7 +1,7 @@
 """The TCP and UDP sockets of this network namespace, as the kernel lists them (NETLINK_SOCK_DIAG).
 
 No capability is needed. The list is read while guesses arrive, so parsing must be fast. Therefore addresses
-and ports stay bytes, and the received bytes are parsed only when the caller asks for them.
+and ports stay bytes. The number of received bytes is parsed only when the caller asks for it.
 """
 
 import socket
@@ -39,8 +39,8 @@ _DATAGRAM = 1 << 16
 ATTRIBUTES = 88
 """The offset of a message's attributes: nlmsghdr and inet_diag_msg have 16 and 72 bytes."""
 _INFO = 2  # INET_DIAG_INFO: a struct tcp_info
-_RECEIVED = 128  # tcpi_bytes_received
-_DELIVERED = 192  # tcpi_delivered
+_RECEIVED = 128  # offset of tcpi_bytes_received in tcp_info
+_DELIVERED = 192  # offset of tcpi_delivered in tcp_info
 _BYTES, _PACKETS = struct.Struct("=Q"), struct.Struct("=I")
 _IPV4 = 4
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -50,8 +50,8 @@ class Socket(NamedTuple):
     """A socket of the list.
 
     Ports and addresses are bytes in network byte order; an IPv4 address is the first four bytes. ``uid`` is
-    the user that owns the socket, and ``inode`` its number in ``/proc/PID/fd``. ``received`` is a function
-    that returns how many bytes the socket has received by TCP; None if unknown.
+    the user that owns the socket, and ``inode`` its number in ``/proc/PID/fd``. ``received`` is a function:
+    it returns how many bytes the socket has received by TCP, or None if that is unknown.
     """
 
     state: int
@@ -69,9 +69,9 @@ def sockets(
 ) -> Iterator[Socket]:
     """Yield the kernel's sockets of an IP version and a protocol; ``states`` has a bit for each wanted state.
 
-    If sockets change while the kernel sends the list (NLM_F_DUMP_INTR), it is requested again (at most three
-    requests in all). The third list is used even if sockets changed. ``Socket.received`` returns a number
-    only with ``info``. Raises OSError, also if the kernel has no list for this protocol.
+    With ``info``, ``Socket.received`` returns a number for TCP; otherwise it returns None. If sockets change
+    while the kernel sends the list, the list is requested again. The third list is used in any case. Raise
+    OSError if the list cannot be read, for example because the kernel has none for this protocol.
     """
     rows: list[tuple[bytes, Frame]] = []
     extensions = 1 << (_INFO - 1) if info else 0
