@@ -60,7 +60,10 @@ class _Table:
         return here
 
     def add(self, account: str, here: _Here) -> None:
-        """Add an account as the latest one. While the table is too large, discard the first account."""
+        """Add an account that the table lacks, with its failures by address, as the latest one.
+
+        While the table is too large, discard the first account.
+        """
         self.accounts[account] = here
         self.size += len(here)
         while self.size > self.most:
@@ -79,7 +82,8 @@ class FailureMemory:
     def on_judgement(self, judgement: Judgement) -> None:
         """Record an attempt on an account.
 
-        Ignored are attempts without an account, forged reports, and proofs of earlier attempts.
+        Ignore attempts without an account, forged reports, and judgements that only prove the address of an
+        earlier attempt.
         """
         attempt, disposition = judgement.attempt, judgement.disposition
         account = attempt.account
@@ -88,7 +92,7 @@ class FailureMemory:
         table, other = self._unknown, self._known
         if self._friends.knows_account(account):
             table, other = other, table
-        # The account is in the other table if it began or ceased to work since its last failure.
+        # If the account began or ceased to work since its last failure, the other table has its failures.
         earlier = other.pop(account)
         here = table.pop(account) or earlier
         before = here.pop(attempt.address, None)
@@ -113,7 +117,7 @@ class AccountFactsReader:
         self._failures = failures
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
-        """Handle a request; raise ControlError if its account is invalid."""
+        """Return the facts about the account in ``request``. Raise ControlError if the account is invalid."""
         account = request.get("account")
         if not isinstance(account, str) or not 0 < len(account) <= _MAX_NAME:
             raise ControlError(f"an account has 1 to {_MAX_NAME} characters")

@@ -28,7 +28,7 @@ class AddressFacts:
         self._side = side
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
-        """Handle a request; raise ControlError if its network is invalid."""
+        """Return the facts about the network in ``request``. Raise ControlError if the network is invalid."""
         try:
             network = parse_network(request["network"])
         except (KeyError, TypeError, ValueError) as error:
@@ -91,7 +91,8 @@ def _is_single(network: Network) -> bool:
 def _is_sender(network: Network) -> bool:
     """Whether ``network`` belongs to one sender: one address, or an IPv6 /64 or a part of a /64.
 
-    NAT64 gives each IPv4 sender one IPv6 address, so in its networks only a single address is one sender.
+    The networks of NAT64 are different: a /64 there has many senders, each with one address. So only a single
+    address there is one sender.
     """
     if _is_single(network):
         return True

@@ -16,7 +16,10 @@ from ringfence.host.diagnosis import Diagnosis, Observations
 from ringfence.model import Address, Attempt, Scope
 
 MOST_WAITING = 100
-"""The maximum number of addresses that wait for a diagnosis. While so many wait, attempts do not count."""
+"""The maximum number of addresses that wait for a diagnosis.
+
+While so many wait, :class:`BanEffectiveness` counts no attempts.
+"""
 
 
 class BanEffectiveness:

@@ -88,7 +88,7 @@ class Recorders:
 class Daemon:
     """The running daemon. The firewall is in place when :meth:`serve` begins.
 
-    It has ten parameters because :func:`build_daemon` constructs the parts, and this class only runs them.
+    There are ten parameters because :func:`build_daemon` constructs the parts and passes each of them.
     """
 
     def __init__(
@@ -215,7 +215,10 @@ def build_daemon(
     writer: Writer,
     clock: Clock,
 ) -> Daemon:
-    """Build the daemon around ``side``. ``settings`` are the configuration that was read from ``path``."""
+    """Build all other parts of the daemon, and connect them with ``side``.
+
+    ``settings`` is the configuration that was read from the file ``path``.
+    """
     failures = FailureMemory(side.friends.friends)
     tops = TopCounts(side.store.tops, side.store.best_effort, clock.wall)
     effects = EffectHandler(
@@ -255,7 +258,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
     with ExitStack() as stack:
         writer = Writer()
         store = stack.enter_context(Store.open_or_memory(settings.store.path, writer))
-        stack.enter_context(writer)  # it ends before the store closes, so queued writes are done
+        stack.enter_context(writer)  # ends before the store closes, so that the queued writes are done
         log_group = _log_group(settings)
         chosen = choose(settings, log_group)
         stack.callback(chosen.backend.close)

@@ -28,7 +28,10 @@ from ringfence.model import (
 )
 
 MOST_WAITING = 1_000
-"""The maximum number of decisions that are kept at the start, one for each subject and scope."""
+"""The maximum number of decisions to ban that are kept at the start.
+
+Only the latest decision is kept for each subject and scope. The scope is the traffic that a ban drops.
+"""
 
 
 class EffectHandler:
@@ -100,7 +103,11 @@ class EffectHandler:
         self._alarms.clear(AlarmCode.PHONE_BROKEN, f"{printable(event.account)} at {event.remote.address}")
 
     def warn_of(self, event: SecurityEvent) -> None:
-        """Activate the alarms about an event that was tampered with or that may be forged."""
+        """Activate an alarm if ``event`` was tampered with, or if AMI reported it and it is forgeable.
+
+        Tampered with: a request contained text that imitates AMI events. Forgeable: text of the sender may
+        have chosen the address that the event names.
+        """
         if event.tampered:
             self._alarms.activate(AlarmCode.EVIDENCE_TAMPERED, str(event.source), _TAMPERED)
         if event.forgeable and event.source.name == AMI:

@@ -97,7 +97,10 @@ class NetworkFollower:
         self._exemptions.apply()
 
     def on_resolved(self, answers: Mapping[str, frozenset[Network]]) -> None:
-        """Pass new addresses of host names on, and record them. ``answers`` has the networks of each name."""
+        """Pass new addresses of host names on to the lists and the friends, and queue them for the database.
+
+        ``answers`` has the networks of each host name.
+        """
         self._lists.on_resolved(answers)
         self._friends.on_resolved(answers)
         self._store.names.save(answers)

@@ -27,7 +27,8 @@ SETTLED = 2.0
 class FirewallManager:
     """Puts the firewall in place and switches it on.
 
-    ``folder`` is the folder of the control socket, which a dry run needs for the lock.
+    ``folder`` is the folder of the control socket. A dry run may need it for the lock that it holds
+    while it removes the rules of other backends.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class FirewallManager:
     def start(self, *, verified: bool = True) -> None:
         """Put the rules in place, and every ban that has not ended yet.
 
-        ``verified`` is the argument of :meth:`Enforcer.start`, which also raises the errors.
+        With ``verified``, a test packet checks that the rules drop packets of banned senders. If enforcement
+        is switched off, the kernel is not changed. Raise FirewallError; ProbeError if the packet passed.
         """
         self._enforcer.start(verified=verified)
         # The wanted rules are in place, so clear the alarms that an earlier run of the daemon activated.
@@ -68,9 +70,9 @@ class FirewallManager:
         self._flush_other_backends()
 
     def retry_switch_on(self) -> None:
-        """Put rules and bans in place if they are not, because switching on failed. A failure is an alarm.
+        """Put rules and bans in place again if an earlier try failed. A failure activates an alarm.
 
-        Do nothing if an administrator has switched enforcement off.
+        Do nothing if they are in place, or if an administrator has switched enforcement off.
         """
         if self._enforcer.enforcing or self._enforcer.records.switched_off:
             return
@@ -80,9 +82,10 @@ class FirewallManager:
             self._alarms.activate(AlarmCode.FIREWALL_NOT_ENFORCED, "", f"nothing is enforced: {error}")
 
     def _flush_other_backends(self) -> None:
-        """Remove the sets and rules of other backends from the kernel, after those of this one are in place.
+        """Remove the sets and rules of other backends from the kernel.
 
-        They are there if the configuration named another backend before. A failure activates an alarm.
+        The kernel has some if another backend was in use before. Call this when the rules of the present
+        backend are in place. A failure activates an alarm.
         """
         if not self._enforcer.enforcing:
             return
@@ -146,7 +149,7 @@ class ChangeWatch:
         Return False after ``seconds`` without a change. Return False at once if nothing is enforced, or if
         the kernel does not report changes of this backend.
         """
-        # Requested for each wait, because the backend may have opened another one.
+        # The backend may have opened another descriptor since the last call.
         descriptor = self._backend.watch_fd() if self._enforcer.enforcing else None
         if descriptor is None:
             return False

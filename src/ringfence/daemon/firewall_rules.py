@@ -23,7 +23,7 @@ LOOK_EVERY = 1.0  # seconds between two checks whether the limiter may drop pack
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
 PORTS_EVERY = 60.0  # seconds between two look-ups of the SIP ports
 PROXY_EVERY = 5.0
-"""Seconds between two such look-ups while a SIP proxy is configured, but none listens."""
+"""Seconds between two look-ups of the SIP ports while a SIP proxy is configured, but none listens."""
 
 
 class SipSockets(NamedTuple):
@@ -73,7 +73,7 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now. Until the friends are known, the limiter in it drops nothing."""
+        """The rules that are wanted now. Until the friends are known, their limiter drops nothing."""
         plan = self.settings.plan(self.ports, self._log_group)
         return evolve(plan, limit=evolve(plan.limit, mode=LimitMode.OBSERVE)) if self.limiter_waits else plan
 
@@ -115,8 +115,8 @@ class RuleUpdates:
     def update(self) -> None:
         """Put the wanted rules in place if they have changed, or if the last call failed.
 
-        A failure activates an alarm, and :meth:`run` tries again. If enforcement is off, only the backend's
-        plan changes.
+        A failure activates an alarm, and :meth:`run` tries again. If enforcement is off, the kernel is not
+        changed: the backend only keeps the wanted rules for later.
         """
         before, plan = self._backend.plan, self._wanted.plan
         if plan == before and not self._failed:
@@ -154,9 +154,9 @@ class RuleUpdates:
             await asyncio.sleep(min(pause, PROXY_EVERY) if self._misses_proxy(found) else pause)
 
     def use(self, found: SipSockets) -> None:
-        """Use these ports for the rules. Pass on the proxies' sockets, to recognise the proxies' challenges.
+        """Use the SIP ports in ``found`` for the rules, and pass the proxies' sockets to ``on_proxies``.
 
-        Activate an alarm if a SIP proxy is configured, but none was found.
+        Activate an alarm if a SIP proxy is configured, but none was found; otherwise clear it.
         """
         if found.proxies:  # else keep the last ones: a proxy that starts again has the same sockets
             self._on_proxies(found.proxies)

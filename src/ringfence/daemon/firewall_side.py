@@ -82,7 +82,8 @@ class FirewallSide:
     def start(self, *, verified: bool = True) -> None:
         """Restore the alarms. Put the firewall in place, and every ban that has not ended yet.
 
-        ``verified`` is the argument of :meth:`Enforcer.start`, which also raises the errors.
+        With ``verified``, a test packet checks that the rules drop packets of banned senders. If enforcement
+        is switched off, the kernel is not changed. Raise FirewallError; ProbeError if the packet passed.
         """
         self.kept_alarms.restore()
         self.networks.read()
@@ -149,8 +150,8 @@ class Watchers:
     def on_bans(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
         """Pass on bans that the kernel acknowledged.
 
-        With ``announce`` false, no notification is sent. This is for an unban of only a part of a banned
-        network: ``bans`` are those of the other parts, and the ban of the whole was announced before.
+        With ``announce`` false, no notification is sent. If only a part of a banned network is unbanned, the
+        other parts get new bans. These need no notification, because the first ban had one.
         """
         self.feed.on_bans(bans)
         if announce:

@@ -54,7 +54,7 @@ class FloodJudge:
         self._effects.carry_out(self.judge(self._limiter.new_flooders(), self._clock.mono()))
 
     def judge(self, flooders: Sequence[Flooder], now: float) -> Iterator[Effect]:
-        """Yield the effects of one second in which these sources exceeded the limit.
+        """Judge the sources that exceeded the limit for one second, and yield the effects.
 
         ``now`` is the end of this second (monotonic seconds).
         """

@@ -89,9 +89,10 @@ class KernelFriends:
         self._freed: Collection[Address] = ()  # the friends that are no longer new: their bans were removed
 
     def select(self) -> bool:
-        """Select at most ``most`` friends for the kernel's list; return whether the selection changed.
+        """Select the friends for the kernel's list; return whether the selection changed.
 
-        A friend is left out while it must not have the exemption from the limiter.
+        At most ``KernelLists.most`` friends are selected. The list exempts friends from the limiter. Left out
+        are the friends that the limiter must not exempt now (:meth:`Detector.unshielded`).
         """
         return self._passing.look(self._lists.most, self._unshielded())
 

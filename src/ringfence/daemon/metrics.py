@@ -35,7 +35,8 @@ FRESH = 1.0
 """Seconds for which a page is served again, so that many scrapers cause no more work than one."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_NOTICES = "#notice"  # a source with this suffix is a log's NOTICE lines; they count as events of the log
+# The NOTICE lines of a log are a source of their own, with this suffix. They count as events of the log.
+_NOTICES = "#notice"
 
 Labelled = Iterable[tuple[Sequence[str], float]]
 """The samples of a metric: for each sample the values of its labels, and its number."""
@@ -75,7 +76,7 @@ class DaemonMetrics(Collector):
         return self._page
 
     def describe(self) -> Iterable[Metric]:
-        """Return no descriptions. The registry needs them only to compare several collectors; it has one."""
+        """Return no descriptions: a registry needs them only for several collectors, and this one has one."""
         return ()
 
     def collect(self) -> Iterator[Metric]:

@@ -53,7 +53,7 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
     """
     configure_logging(logging.CRITICAL)  # the command prints the result
     _require_root()
-    make_folder(settings.store.path.parent)  # the unit may never have been started
+    make_folder(settings.store.path.parent)  # missing if systemd has never started the unit
     store = Store.open_or_memory(settings.store.path)
     claim = claim_sets(settings.control.socket.parent)
     with store, claim, closing(_backend(settings)) as backend:
@@ -86,8 +86,8 @@ def _backend(settings: Settings) -> Backend:
     order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS
     name = next((one for one in order if configured != "memory" and holds_anything(one)), "memory")
     log_group = GROUP if settings.wire else None
-    # If a part of a banned network is unbanned, the other parts are banned with new prefix lengths. For these
-    # the rules may be written again, and the rules contain the SIP ports.
+    # The SIP ports are needed because the rules, which contain them, may be written again: if a part of a
+    # banned network is unbanned, the other parts get bans of other prefix lengths, which may need new rules.
     return make_backend(name, settings.plan(find_sip_sockets(settings).ports, log_group))
 
 

@@ -32,10 +32,10 @@ def past_bans(
 
 
 def since_from(request: Mapping[str, Any], now: float) -> float:
-    """Return the start of the period that a request asks for. Times are seconds since the epoch.
+    """Return the start of the period that a request asks for: ``seconds`` before ``now``.
 
-    The period ends ``now``. The request has its length as ``seconds``; a longer or missing length means KEEP,
-    the time for which the database keeps bans. Raise ControlError if ``seconds`` is invalid.
+    Start and ``now`` are seconds since the epoch. If ``seconds`` is missing in the request or longer than
+    KEEP (for so long the database keeps bans), it counts as KEEP. Raise ControlError if it is invalid.
     """
     return now - min(period_from(request, KEEP), KEEP)
 

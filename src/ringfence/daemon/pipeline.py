@@ -27,7 +27,10 @@ _SIP, _ENCRYPTED = Service.SIP, (Transport.TLS, Transport.WSS)
 
 
 def known_sources(settings: Settings) -> KnownSources:
-    """Return what the detector must know about sources: which PBX has which ones, and the SIP proxies."""
+    """Return what the detector must know about the sources, and the addresses of the SIP proxies.
+
+    It must know which PBXs have several sources, and which have AMI or the wire as a source.
+    """
     return KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
 
 
@@ -78,8 +81,8 @@ class Pipeline:
     def on_challenges(self, seen: Sequence[Challenge | ObservedRequest], now: float) -> None:
         """Judge what the wire source has read, in order, at ``now`` (monotonic seconds).
 
-        These are challenges, and requests of senders that the kernel observes. A call with neither shows the
-        detector that the wire is read.
+        ``seen`` has challenges, and requests of senders that the kernel observes. An empty ``seen`` only
+        shows the detector that the wire is read.
         """
         for requests, group in groupby(seen, lambda one: isinstance(one, ObservedRequest)):
             if requests:

@@ -37,7 +37,7 @@ class ProtectedNetworks:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """An alarm if this host's addresses could not be read, and one if another part could not be read."""
+        """An alarm if this host's addresses are unreadable, and one if other protected networks are."""
         return [Alarm(AlarmCode.HOST_UNREADABLE, what, error) for what, error in self._errors.items()]
 
     def is_own(self, address: Address) -> bool:

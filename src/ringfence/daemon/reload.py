@@ -38,7 +38,10 @@ class Reloader:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarms about the latest load, and about decoys that are real accounts."""
+        """The alarms about the latest load, and about decoys that are real accounts.
+
+        A decoy is an account in the configuration on which one attempt causes a ban.
+        """
         return [*self._latest, *self._decoys()]
 
     def reload(self) -> Reloaded:
@@ -71,7 +74,10 @@ class Reloader:
         return Reloaded(where=error.where, refused=tuple(error.problems))
 
     def warn_of_decoys(self) -> Sequence[str]:
-        """Log a warning about each decoy that is a real account, and return the warnings."""
+        """Log a warning about each decoy that is a real account, and return the warnings.
+
+        One attempt on a decoy causes a ban, so no phone may use it.
+        """
         found = [f"decoy {alarm.subject} {alarm.text}" for alarm in self._decoys()]
         for text in found:
             self._log.warning("configuration.decoy", problem=text)

@@ -123,7 +123,7 @@ class RequestHandlers:
         }
 
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of friends, as parts that a thread encodes: there may be tens of thousands."""
+        """Return the list of friends. A thread encodes it, because there may be tens of thousands."""
         wanted = _networks(request) if "networks" in request else None
         return Encoded(await asyncio.to_thread(list, self._friend_requests.listed(wanted)))
 
@@ -135,8 +135,8 @@ class RequestHandlers:
             raise ControlError("the reason must be a text")
         force = request.get("force") is True
         problems = self._enforcer.ban(_networks(request), seconds, reason, force=force)
-        # The kernel's allow list may contain the network, because this host needs it. Written again, it does
-        # not contain networks that are banned by force.
+        # The kernel's allow list may contain the network, because this host needs it. So the list is written
+        # again, without the networks that are banned by force.
         if force:
             self._enforcer.fill(NetworkList.ALLOW)
         return problems
@@ -148,8 +148,8 @@ class RequestHandlers:
             return number
         networks = _networks(request)
         result = await unban(self._enforcer, networks)
-        # A command may add the networks to the allow list first, and then send this request with ``allowed``.
-        # Their bans may have ended by that, so the notification is sent even if none ends here.
+        # With ``allowed``, the command has added the networks to the allow list before, which ended their
+        # bans. So the notification is sent even if this request ends no ban.
         ended = len(result.problems) + len(result.not_banned) < len(networks)
         if ended or request.get("allowed") is True:
             names = [format_network(network) for network in networks]

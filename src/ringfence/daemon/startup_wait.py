@@ -36,9 +36,9 @@ class StartupWait:
         self._effects.hold()
 
     async def run(self) -> None:
-        """Carry the kept decisions out when the phones are known.
+        """Carry out the kept decisions when the phones are known.
 
-        Return when the limiter may drop packets, too.
+        Return as soon as this is done and the limiter may drop packets.
         """
         startup, waits = self._friends.startup, True
         while waits or not startup.for_limiter:

@@ -34,7 +34,7 @@ def stopping(environ: Mapping[str, str] = os.environ) -> None:
 def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
     """Report that the daemon is alive, without waiting. Errors are ignored.
 
-    Sending fails if the socket's buffer is full, but then enough of these reports are in it.
+    If the socket's buffer is full, this report is lost. The next call sends another one.
     """
     with suppress(OSError):
         _send("WATCHDOG=1", environ, socket.MSG_DONTWAIT)

@@ -15,7 +15,7 @@ from ringfence.store.timeline import Slot, Timeline, slot_length
 
 ATTEMPTS, BANS, UNBANS, UNCONFIRMED = "attempts", "bans", "unbans", "unconfirmed"
 TOTAL, PROVEN = "total", "proven"
-"""The parts of the names of counts, such as ``attempts.guess.proven``, ``bans.slow`` and ``unbans``.
+"""The constants above are parts of the names of counts: ``attempts.guess.proven`` or ``bans.slow``.
 
 An attempt counts as proven in the minute of its proof. This may be later than the minute of the attempt.
 """
@@ -26,8 +26,9 @@ def read_history(
 ) -> dict[str, Any]:
     """Return the totals and the slots of the ``seconds`` before ``now`` (seconds since the epoch).
 
-    The slots are the shortest ones that the database keeps for so long. ``newest`` has counts that are not in
-    the database yet; None if all are. Raise StoreError if the database cannot be read.
+    Minutes are kept for a shorter time than hours, and hours than days. The slots are the shortest ones that
+    are kept for the whole period. ``newest`` has counts that are not in the database yet; None if all are.
+    Raise StoreError if the database cannot be read.
     """
     length = slot_length(seconds)
     since = int((now - seconds) // length) * length
@@ -58,7 +59,10 @@ def _sum(slots: Iterable[Slot], start: int) -> Slot:
 
 
 def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Return nested objects, made from counts with names such as ``attempts.guess.proven``."""
+    """Return ``counts`` as nested objects.
+
+    The count ``attempts.guess.proven``, for example, has the keys ``attempts``, ``guess`` and ``proven``.
+    """
     bans = {name.partition(".")[2]: number for name, number in counts.items() if name.startswith(f"{BANS}.")}
     return {
         ATTEMPTS: {

@@ -21,8 +21,8 @@ from ringfence.store.timeline import DAY, MINUTE, Slot
 OTHER_RULE = "other"
 """The name under which a new ban is counted if this version of ringfence does not have its rule.
 
-This happens if an earlier version banned a network by such a rule, and now a part of the network is unbanned:
-the other parts get new bans by the same rule.
+Example: an earlier version banned a network by a rule that has been removed since. Now a part of the network
+is unbanned. The other parts then get new bans by the old rule.
 """
 BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
 """The names under which new bans are counted, besides ``OTHER_RULE``.

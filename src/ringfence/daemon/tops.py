@@ -48,10 +48,13 @@ class TopCounts:
         self._wall = wall
         self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in LISTS}
         self._hour = 0
-        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # minutes with their attempts
+        self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # a minute, and its number of attempts
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Count an attempt; ignore forged reports, and proofs of earlier attempts."""
+        """Count an attempt.
+
+        Ignore forged reports, and judgements that only prove the address of an earlier attempt.
+        """
         if judgement.disposition in (Disposition.PROVEN, Disposition.FORGED):
             return
         now = self._wall()
@@ -85,7 +88,7 @@ class TopCounts:
     def save(self) -> list[object]:
         """Queue the counts for the database, and count from zero again.
 
-        Return what the queue returns for each write: a Future in the daemon.
+        Return one object for each write: in the daemon a Future, or None if the queue is full.
         """
         queued = [
             self._best_effort.write(
@@ -105,10 +108,11 @@ class TopCounts:
 
 
 def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
-    """Return the names with the most attempts from the database alone, for commands if no daemon runs.
+    """Return the names with the most attempts, for commands that run without a daemon.
 
-    ``kind`` is ``accounts`` or ``addresses``. Attempts since ``since`` (seconds since the epoch) count. Only
-    a daemon knows the friends and the bans, so ``known`` and ``banned`` are false.
+    Only the database is read. ``kind`` is ``accounts`` or ``addresses``. Attempts since ``since`` (seconds
+    since the epoch) count. In each row the keys ``known`` and ``banned`` are false, because only a daemon
+    knows the friends and the bans. Raise StoreError if the database cannot be read.
     """
     return [
         {

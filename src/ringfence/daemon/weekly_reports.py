@@ -39,7 +39,7 @@ Document = dict[str, Any]
 class ReportCollector:
     """Makes the report of the last seven days.
 
-    It is made from the answers of ``handlers``, which also handle the requests of commands. ``databases``
+    ``handlers`` handle the requests of commands. The report is made from their answers, too. ``databases``
     returns the paths of the databases in ``[geo]`` of the configuration.
     """
 
@@ -101,7 +101,7 @@ class ReportCollector:
 
 
 def _shortened(row: Document) -> Document:
-    """Return an alarm with shortened texts, as in other notifications: an account in it may have 64 KB."""
+    """Return an alarm with shortened texts, because the name of an account in them may have 64 KB."""
     return row | {key: shown(row[key], MAX_TEXT) for key in ("subject", "text")}
 
 

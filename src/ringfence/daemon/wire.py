@@ -30,7 +30,7 @@ class WireReader:
 
     async def run(self) -> None:
         """Read challenges, and follow the networks of containers, until cancelled."""
-        # Shows the detector that the wire is read, because AMI's first event may come before any challenge.
+        # This shows the detector that the wire is read. AMI's first event may arrive before any challenge.
         self._pipeline.on_challenges((), self._clock.mono())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.source.run(), name="wire")
@@ -54,8 +54,8 @@ class WireReader:
     def sees_all(self) -> bool:
         """Whether the wire source reads every challenge over UDP now.
 
-        This needs a wire source that is listening, a firewall with the rules for it that guards both IP
-        versions, and the list of the containers' networks.
+        The wire source must be listening. The firewall must guard both IP versions, and have the rules that
+        copy challenges to the wire source. The list of the containers' networks must be readable.
         """
         opened = self._enforcer.opened
         return (
