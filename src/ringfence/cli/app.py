@@ -100,7 +100,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Define the options of ``ringfence`` itself, before any command."""
+    """Define the options of ``ringfence`` itself, such as ``--version``. They stand before the command."""
 
 
 _show_whole_help(app)
@@ -114,7 +114,7 @@ def main() -> None:
     """
     sys.excepthook = report_defect
     for stream in (sys.stdout, sys.stderr):
-        # An account may contain a character that the terminal cannot show.
+        # An account name may contain a character that the terminal's encoding lacks. It is printed escaped.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     for argument in sys.argv[1:]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ringfence.config.loader import Settings
     from ringfence.model import Network
 
-REFRESH = 1.0  # seconds
+REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
 _COLUMNS: "dict[str, Literal['left', 'right']]" = {
     "ADDRESS": "left",
@@ -59,7 +59,7 @@ _OPTIONAL_COLUMNS = ("SINCE", "BAN", "PACKETS", "PROVEN")
 _OTHER_LINES = 4
 """Lines of the live list that show no ban: two headers, the number of further bans, and the cursor's line."""
 _MAX_INDENTED = 1_000_000
-"""The size (bytes) from which JSON is printed in one line without indents. Only scripts read so much."""
+"""JSON of this size (bytes) or more is printed in one line, without indents: only scripts read so much."""
 _PLAIN_FROM = 1_000
 """The number of bans from which a list is printed without a table.
 
@@ -218,10 +218,11 @@ def _unban(settings: "Settings", networks: "Sequence[Network]", *, allowed: bool
 def _print_outcome(
     done: str, addresses: Sequence[str], networks: Sequence[str], problems: Sequence[str]
 ) -> None:
-    """Print the addresses that succeeded, as the user typed them, and the problems of the others.
+    """Print a line with the addresses that succeeded, and all problems.
 
-    ``done`` begins the line of the addresses that succeeded, such as "unbanned". This line is left out if
-    none succeeded, or if it is unknown which ones did. If there are problems, exit with the code for a
+    ``addresses`` are the addresses as the user typed them, and ``networks`` the same addresses as the daemon
+    names them in ``problems``. ``done`` begins the line, such as "unbanned". The line is left out if no
+    address succeeded, or if it is unknown which ones did. If there are problems, exit with the code for a
     problem.
     """
     failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
@@ -246,10 +247,10 @@ def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
 
 
 def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    """Return the list of bans as JSON, and a note; the note is "" if the daemon answered.
+    """Return the list of bans as JSON, and a note for the user; the note is "" if the daemon answered.
 
-    Without a daemon, the bans are read from the kernel. The note continues the sentence "The daemon is not
-    running".
+    Without a daemon, the bans are read from the kernel, and the note says so. The caller prints the note
+    after the words "The daemon is not running". ``wanted`` are the wanted networks; None for all bans.
     """
     try:
         asked = {"networks": wanted} if wanted is not None else {}

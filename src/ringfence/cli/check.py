@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
 _INDENT = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding
 AMI_TIMEOUT = 15.0
-"""Seconds within which Asterisk must answer, log in the daemon's manager user and grant security events."""
+"""Seconds that the check waits until it is logged in to the manager interface and gets security events."""
 UNPROVEN = (
     "guesses over UDP at PJSIP then prove no address, so their bans are short and block only SIP over UDP"
 )
-"""The consequence if ringfence does not capture outgoing challenges (the source "wire")."""
+"""A text for findings: what follows if outgoing challenges are not captured (the source "wire")."""
 
 HardeningOption = Annotated[
     bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
@@ -76,7 +76,7 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
     from ringfence.cli.check_fail2ban import fail2ban_findings  # noqa: PLC0415 - loaded when the command runs
     from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
 
-    configure_logging(logging.CRITICAL)  # findings contain these messages: do not log them too
+    configure_logging(logging.CRITICAL)  # errors are printed as findings: do not log them too
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
     report, daemon = _daemon_findings(settings)
@@ -120,7 +120,10 @@ def _firewall_findings(settings: "Settings", report: Mapping[str, Any] | None) -
 
 
 def _closed_connections() -> Finding:
-    """Check whether the kernel reports closed TCP connections, by opening the socket as the daemon does."""
+    """Check whether the kernel reports closed TCP connections to ringfence.
+
+    The check opens the same netlink socket as the daemon.
+    """
     from ringfence.host.closed import ClosedSockets  # noqa: PLC0415 - loaded when the command runs
 
     closed = ClosedSockets()
@@ -244,7 +247,10 @@ def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
 
 
 async def _open_wire() -> tuple[str, str]:
-    """Open the capture of outgoing challenges as the daemon does; return its state, and a text about it."""
+    """Try to open the capture of outgoing challenges as the daemon does. Return its state, and the details.
+
+    If it cannot be opened, the details are the error.
+    """
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded when the command runs

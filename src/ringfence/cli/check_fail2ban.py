@@ -55,7 +55,7 @@ def fail2ban_findings(
 
 
 def _fix(names: list[str]) -> str:
-    """Return a command that disables these jails permanently, so that a restart does not enable them."""
+    """Return a shell command that disables the jails ``names``, also after a restart of fail2ban."""
     text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in names)
     return f"printf '{text}' > {FAIL2BAN}/jail.d/zz-ringfence.local; fail2ban-client reload"
 

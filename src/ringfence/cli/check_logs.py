@@ -35,7 +35,8 @@ _CHANNEL = "contrib/asterisk/ringfence.logger.conf"
 class _Log:
     """A log that is read, and the levels of its messages.
 
-    ``sure``: the levels come from Asterisk's logger.conf, otherwise from lines of the log.
+    ``sure`` is True if the levels come from Asterisk's logger.conf, and False if they come from lines of the
+    log.
     """
 
     path: Path
@@ -87,11 +88,12 @@ def _files(
 ) -> Iterator[tuple[Path | None, str]]:
     """Yield each log that is or should be read, with its problem; "" if it has none.
 
-    If a log is needed and none is found, yield None as the log, and the reason as its problem.
+    If a log is needed and none is found, yield None as the log, and the reason as its problem. The parameters
+    are those of :func:`log_findings`.
     """
     from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
 
-    if report is not None:  # a log with a fault is left out: findings about the daemon report it
+    if report is not None:  # logs in other states appear in the findings about the daemon
         prefix = f"{pbx.name}/log:"
         sources = [source for source in report["sources"] if source["name"].startswith(prefix)]
         yield from ((Path(s["name"].removeprefix(prefix)), "") for s in sources if s["state"] == "listening")
@@ -196,9 +198,10 @@ def _levels_in(path: Path) -> frozenset[str]:
 
 
 def _one(name: str, log: _Log) -> Finding:
-    """Report the levels of a log that is read.
+    """Report that a log is read, and its levels. ``name`` is the name of the PBX.
 
-    A level whose lines contain unchanged text of callers is a weakness: callers can forge lines with it.
+    Some levels (DUMPING) are reported as a weakness. Their lines may contain text of callers unchanged, so
+    callers can forge lines.
     """
     from ringfence.audit.asterisk import DUMPING  # noqa: PLC0415 - loaded when the command runs
 

@@ -141,7 +141,7 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
 
 
 def _with_times(settings: "Settings") -> "Settings":
-    """Return the settings. From now on, this command shows times in UTC or local, as the settings choose."""
+    """Let this command show times as the settings choose, in UTC or local; return the settings."""
     times.configure(settings.display.times)
     return settings
 
@@ -238,7 +238,7 @@ def networks_from(texts: list[str]) -> "list[Network]":
         try:
             networks.append(parse_network(text))
         except ValueError as error:
-            # Python's message for a text that is not an address at all only repeats the text.
+            # Python's message "… does not appear to be an address" adds nothing to the text itself.
             wrong.append(repr(text) if "does not appear" in str(error) else str(error))
     if wrong:
         raise typer.BadParameter(f"not an address or network: {', '.join(wrong)}")

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ringfence.config.keys import KeyPath
 
 _WIDEST = 48
-"""The maximum width (columns) of a line ``key = value`` whose origin is aligned with those of other lines.
+"""The maximum width (columns) of a line ``key = value`` after which comments are aligned.
 
-After a longer line, the origin follows directly. The origin of a value is printed as a comment.
+Such a comment names the origin of the value. After a longer line, it follows directly.
 """
 
 FileArgument = Annotated[
@@ -83,7 +83,7 @@ def _as_json(value: "Value") -> dict[str, object]:
 
 
 def _lines(path: Path, values: "Sequence[Value]") -> "Iterator[str]":
-    """Yield the configuration in TOML, with the origin of each value as a comment."""
+    """Yield the lines of the configuration in TOML. After each value, a comment names its origin."""
     yield f"# The configuration of {path}. A line is a line of this file."
     for table, members in groupby(values, lambda value: value.path[:-1]):
         rows = [(_written(value), _origin(value)) for value in members]

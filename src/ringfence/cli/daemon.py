@@ -46,7 +46,7 @@ def run(
     level = logging.DEBUG if verbose else logging.INFO
     # The daemon replaces this process (exec), which frees the memory that the command line's libraries use.
     arguments = [*SERVICE, str(config), str(level), *([str(seconds)] if seconds else [])]
-    # The new process inherits this. Otherwise a reload (SIGHUP) during the start would end it.
+    # The daemon starts with SIGHUP ignored. Otherwise a reload (SIGHUP) during its start would end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
 

@@ -67,8 +67,8 @@ def _follow(path: Path, kinds: list[str], *, as_json: bool) -> None:
 def followed(path: Path, kinds: list[str]) -> "Iterator[Row]":
     """Yield the daemon's latest attempts, bans and alarms as rows, and then each new one as it happens.
 
-    ``kinds`` are the wanted kinds of rows, some of LINE_KINDS. Rows of the kind "event" are only new ones.
-    Raise DaemonUnreachableError when the daemon ends.
+    ``kinds`` are the wanted kinds of rows, some of LINE_KINDS. The daemon keeps no rows of the kind "event",
+    so only new ones are yielded. Raise DaemonUnreachableError when the daemon ends.
     """
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 

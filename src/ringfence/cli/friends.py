@@ -39,7 +39,7 @@ _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
 _PLAIN_FROM = 2_000  # rows; longer lists are printed without a table, because rich needs a second for it
 _TIMES = ((0, 1, 2), (1, 2), (2,))
-"""Choices of time columns (SINCE, SEEN and UNTIL, by number). The first that fits the screen is used."""
+"""Choices of time columns: 0 is SINCE, 1 is SEEN, 2 is UNTIL. The first choice that fits is used."""
 
 Rows = list[dict[str, Any]]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="File to write; - is standard output.")]
@@ -139,9 +139,9 @@ def friends_forget(
 
 
 def _rows(path: Path) -> tuple[Rows, str]:
-    """Return a row for each reason why an address is a friend, and a note; "" if the daemon answered.
+    """Return a row for each reason why an address is a friend, and a note for the user.
 
-    Without a daemon, the rows come from its database.
+    Without a daemon, the rows come from its database, and the note says so. Otherwise the note is "".
     """
     try:
         return cast("Rows", ask_daemon(path, "friends")), ""

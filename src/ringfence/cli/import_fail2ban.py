@@ -207,7 +207,7 @@ def _friends(settings: "Settings") -> "dict[Address, set[str]]":
 def _database(found: "Configuration", named: Path | None) -> Path:
     if named is not None:
         return named
-    if not found.database.startswith("/"):  # "None" or ":memory:":
+    if not found.database.startswith("/"):  # "None" or ":memory:": fail2ban writes no file
         raise StoreError(
             f"fail2ban keeps no database (dbfile = {found.database!r}): there are no bans to take over"
         )
@@ -233,8 +233,8 @@ def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
     from ringfence.config.converters import MAX_DURATION  # noqa: PLC0415 - loaded when the command runs
 
     banned_until = _banned_until(ask(settings, "bans"))
-    # A permanent ban becomes a ban of MAX_DURATION (ten years). When this command runs again, a little less
-    # of it is left. So a permanent ban is not taken over again if half of MAX_DURATION is left.
+    # A permanent ban of fail2ban becomes a ban of MAX_DURATION (ten years). A later run takes it over
+    # again only if that ban ends before ``far``. Without this limit, every run would take it over again.
     far = time.time() + MAX_DURATION / 2
     wanted = [ban for ban in bans if banned_until.get(ban.network, 0.0) + 1 < min(ban.expires, far)]
     taken = refused = 0

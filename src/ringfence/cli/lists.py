@@ -256,10 +256,10 @@ def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, f
 
 
 def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
-    """Print a warning for each new entry that is probably a mistake.
+    """Print a warning for each new entry that is probably a mistake. ``done`` are the new entries.
 
-    This is an entry of the deny list that denies a friend, or a host name for which the DNS returns no
-    address within _RESOLVE_TIMEOUT. ``done`` are the new entries.
+    A mistake is an entry of the deny list that contains a friend, or a host name for which the DNS returns no
+    address within _RESOLVE_TIMEOUT.
     """
     from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded when the command runs
 
@@ -394,7 +394,7 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
 
 
 def _table(columns: "Mapping[str, list[str]]") -> "Table":
-    """Return the table of a list.
+    """Return the table of a list. ``columns`` has the cells of each column, by its head.
 
     Only notes and columns with very long texts are wrapped, so that all other texts can be copied.
     """

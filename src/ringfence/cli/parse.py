@@ -147,7 +147,10 @@ class _Summary:
                 self._whys[reading.reason or reading.alarm or ""] += 1
 
     def lines(self, reader: "LogReader") -> list[str]:
-        """Return the totals as lines for people: kinds of events, then reasons, the most frequent first."""
+        """Return the totals as lines for people, the most frequent first.
+
+        The kinds of events come first, then the reasons why other lines were skipped.
+        """
         counts = reader.counts
         at_least = "at least " if len(self._addresses) == MAX_ADDRESSES else ""
         head = f"{counts.lines} lines, {counts.events} events of {at_least}{len(self._addresses)} addresses"
@@ -172,7 +175,7 @@ def _custom(pattern: str) -> "Custom":
 def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
     """Return the time zone that the configuration sets for ``log``; None for this host's time zone.
 
-    A PBX without configured log paths is the only PBX. Then ``log`` is taken for one of its logs.
+    If no log paths are configured for the only PBX, ``log`` is taken for one of its logs.
     """
     if not config.exists():
         return None
@@ -188,8 +191,9 @@ def _open_log(name: str) -> "Iterator[tuple[Callable[[int], bytes], float]]":
     """Open a log; yield a function that reads from it, and the time of its last change.
 
     The argument of the function is the maximum number of bytes. The time is in seconds since the epoch; for
-    standard input, it is the present time. Dates without a year get their year from it, because no line was
-    written later. After the block, raise SourceError if the file is compressed and its end is missing.
+    standard input, it is the present time. The parser derives the missing year of a date from it: no line is
+    later than the last change. After the block, raise SourceError if the file is compressed and its end is
+    missing.
     """
     if name == "-":
         yield sys.stdin.buffer.read1, time.time()  # type: ignore[union-attr]

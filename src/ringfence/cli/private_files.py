@@ -35,8 +35,8 @@ def write_private(file: Path, text: str) -> None:
 def _is_special(file: Path) -> bool:
     """Whether a path is a device, a pipe or a folder, so that it cannot be replaced by a file.
 
-    Everything directly in ``/dev`` or below ``/proc`` counts as such. So ``/dev/stdout`` does, which is a
-    link.
+    Everything directly in ``/dev`` or below ``/proc`` counts as special, even a symbolic link such as
+    ``/dev/stdout``.
     """
     folder = file.parent.resolve()
     if folder == _DEVICES[0] or folder.is_relative_to(_DEVICES[1]):

@@ -121,10 +121,9 @@ def _plan_of(
 ) -> "tuple[str, tzinfo | None, tuple[Custom, ...]]":
     """Return the name of the Asterisk that wrote the log ``path``, the log's time zone, and line patterns.
 
-    The time zone is ``zone`` if that is given, else the configured one; None means that of this host. The
-    patterns are the administrator's own, from the configuration. A log that the configuration does not name
-    is taken for a log of the first PBX. Without ``settings``, return a default name, ``zone``, and no
-    patterns.
+    The time zone is ``zone`` if that is given, otherwise the configured one. None is the time zone of this
+    host. The patterns are those that the administrator has configured. A log that the configuration does not
+    name is taken for a log of the first PBX. Without ``settings``, the name is a default.
     """
     if settings is None:
         return ASTERISK, zone, ()
@@ -195,7 +194,11 @@ def _order(row: "AddressOutcome") -> tuple[bool, bool, float, int]:
 
 
 def _print_json(past: "Replay", rows: "Sequence[AddressOutcome]", files: int, seconds: float) -> None:
-    """Print the results as one JSON object. Addresses are encoded one by one, which needs less memory."""
+    """Print the results as one JSON object: the totals, and the outcome of each address.
+
+    ``past`` has the totals, except ``files`` (the number of files) and ``seconds`` (the duration of the
+    replay). Addresses are encoded one by one, which needs less memory.
+    """
     totals = {
         "files": files,
         "lines": past.lines,
@@ -274,7 +277,7 @@ def _table(rows: "Sequence[AddressOutcome]") -> "Table":
 
 
 def _note(row: "AddressOutcome") -> str:
-    """Return further facts about an address, for the last column of the table."""
+    """Return the text of the column NOTE: facts such as a later login or several bans; "" if none applies."""
     notes = [
         "logged in later" if row.later_succeeded else "",
         f"{len(row.bans)} bans" if len(row.bans) > 1 else "",

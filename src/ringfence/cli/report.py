@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _TOP_DAYS = 31
-"""The number of days for which the attempts of each address and account are kept."""
+"""The number of days for which the daemon keeps the number of attempts of each address and account."""
 
 
 def register(app: typer.Typer) -> None:

@@ -51,7 +51,10 @@ class Screen(Console):
                 yield segment._replace(text="\n".join(map(printable, text.split("\n"))))
 
     def show(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
-        """Print one line. On a terminal it is :func:`wrapped`, with ``indent``; otherwise it stays whole."""
+        """Print one line.
+
+        On a terminal, a long line is :func:`wrapped`; its continuation lines begin with ``indent`` blanks.
+        """
         lines = wrapped(printable(text), width_of(self.file), indent).split("\n")
         self.print(words(*lines, style=style), soft_wrap=True)
 

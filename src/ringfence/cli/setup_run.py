@@ -191,8 +191,9 @@ class SetupRun:
 def _failed_login(found: Found) -> LoginTarget | None:
     """Cause a failed login at Asterisk by SIP, or by AMI if SIP is not answered.
 
-    Return the target that answered; None if none did. If Asterisk is in another network namespace, the
-    kernel chooses the source address: this host's address in that network.
+    Return the target that answered; None if none did. The login by SIP comes from a loopback address. If
+    Asterisk is in another network namespace (a container), such packets do not reach it. Then the kernel
+    chooses the source address.
     """
     asterisk = found.asterisk
     host = ami_host(found)
@@ -218,7 +219,7 @@ def _require_root() -> None:
 def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
     """If the block fails or is interrupted, restore the state before this run, and raise the error again.
 
-    An interrupt is raised as SetupError.
+    After a signal, a SetupError is raised instead of KeyboardInterrupt.
     """
     with _interruptible():
         try:

@@ -70,7 +70,8 @@ def _print(report: dict[str, Any]) -> None:
         condition = f"{source['state']}, {counted(source['events'], 'event')}"
         if source.get("standing_by"):
             condition += f", security lines in standby ({source['skipped']} skipped)"
-        redundant = good and source["name"].endswith(source["detail"])  # a log's detail is its path
+        # The name of a log ends with its path, which is also its detail. It is printed once.
+        redundant = good and source["name"].endswith(source["detail"])
         line = f"source    {source['name']}: {condition}" + ("" if redundant else f"  {source['detail']}")
         screen.show(line, style="" if good else "bold red", indent=_LABEL)
     if report["proxies"]:
@@ -111,10 +112,10 @@ def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
 
 
 def _untested(checks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for each reason why the probe could not test a ban.
+    """Yield lines about the parts of the firewall's test that were impossible, each with the reason.
 
-    At its start, the daemon tests the firewall with this probe: it bans a test address for a moment, and
-    checks that packets from and to this address are dropped. ``checks`` are the tests that were impossible.
+    In this test (the *probe*), the daemon bans an address for a moment at its start, and checks that packets
+    from and to it are dropped. ``checks`` are the impossible parts, by IP version and direction.
     """
     directions: dict[tuple[int, str], list[str]] = {}
     for check in checks:

@@ -58,14 +58,15 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _remove_leftovers(settings: "Settings") -> None:
-    """Remove rules of ringfence that another firewall backend than the daemon's has set, if there are any.
+    """Remove the rules of all firewall backends that the daemon does not use.
 
-    This command removes them itself, because the daemon may lack the rights that another backend needs.
+    Such rules may be left in the kernel after the configured backend was changed. This command removes them
+    itself, because the daemon may lack the rights that another backend needs.
     """
     from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - loaded when the command runs
 
     backend: str = ask(settings, "status")["firewall"]["backend"]
-    if backend != "memory":  # this backend is a dry run, which never changes the kernel
+    if backend != "memory":  # "memory" is a dry run: it must not change the kernel
         flush_other_backends(backend)
 
 

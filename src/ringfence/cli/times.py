@@ -14,7 +14,7 @@ LocalOption = Annotated[bool, typer.Option("--local", help="Show local times ins
 
 @define
 class _Choice:
-    """Whether this process shows local times: because of the option, or of the configuration."""
+    """Whether the option chooses local times, and whether the configuration does. One of them is enough."""
 
     option: bool = False
     configured: bool = False

@@ -155,7 +155,7 @@ def _draw_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys
 
 
 def _print_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys") -> None:
-    quietly = False  # errors of the configuration are printed once
+    quietly = False  # errors of the configuration are printed with the first frame only
     while True:
         if not state["paused"]:
             view, quietly = ask_daemon(path, "top", quietly=quietly), True
@@ -165,7 +165,10 @@ def _print_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Key
 
 
 def _handle(key: str, state: dict[str, str]) -> bool:
-    """Change ``state`` as the pressed key commands ("" if none); return whether the key ends the display."""
+    """Handle a pressed key ("" if none); return whether it ends the display.
+
+    ``p`` pauses or continues, and ``s`` changes the order of the bans. Both change ``state``.
+    """
     if key == "p":
         state["paused"] = "" if state["paused"] else "paused"
     if key == "s":
@@ -244,7 +247,7 @@ def frame(
 
 
 def _style(number: int, line: str) -> str:
-    """Return the style of a line of the display."""
+    """Return the style of line ``number`` of the display: alarms are red, and heads are bold."""
     if line.startswith("! "):
         return "bold red"
     return "bold" if number == 0 or line.startswith(("LATEST", "BANS")) else ""

@@ -44,7 +44,7 @@ _LEFT_OUT: "tuple[frozenset[str], ...]" = (
     frozenset({"date", "BY"}),
     frozenset({"date", "BY", "SOURCES"}),
 )
-"""Sets of columns that the table of attempts may leave out. The first set that makes it fit is used.
+"""Sets of columns to leave out of the table of attempts. The first set with which it fits the screen is used.
 
 ``date`` is not a column: it means that the column of times shows no dates.
 """
@@ -134,14 +134,14 @@ def _print_tables(screen: "Screen", found: Document) -> None:
 
 
 def _lines(found: Document) -> "Iterator[tuple[str, str]]":
-    """Yield the label and the text of each known fact, without attempts and rules, which have tables."""
+    """Yield the label and the text of each known fact. Attempts and rules are printed as tables instead."""
     if found["subject"] != found["address"]:
         yield "counted", f"as {found['subject']}"
     yield from (("ban", _ban(ban, found)) for ban in found["bans"])
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])
     yield from _friends(found)
-    out = found["verdict"] in {"banned", "denied"}  # its packets are dropped, limited or not
+    out = found["verdict"] in {"banned", "denied"}  # then it makes no difference that friends are not limited
     lists = [name for name, contains in found["kernel_lists"].items() if contains]
     effects = [_KERNEL_LISTS[name] for name in lists if not (out and name == "friends")]
     if effects:
