@@ -12,9 +12,9 @@ from ringfence.explain.reasons import reason_of
 from ringfence.model import Address, Attempt, Ban, EventKind, Friend, FriendReason, printable
 
 MOST_SHOWN = 16
-"""The maximum number of addresses in an answer at which the account works or worked.
+"""The maximum number of addresses in each of two lists of an answer.
 
-The same limit applies to the addresses at which it failed.
+One list has the addresses where the account works or worked, the other one those where it failed.
 """
 MOST_FRIENDS = 64
 """The maximum number of current friends of one account, and also of its former friends.
@@ -57,12 +57,14 @@ class AccountFacts:
 
     ``friends`` are the addresses that are friends because of this account, each with its reason; ``former``
     are those that no longer are. Both have only the latest MOST_FRIENDS. ``failures`` has one entry for each
-    address at which the account failed, the latest first. ``bans`` are the active bans of all these
-    addresses. ``denied`` are those addresses of friends and former friends that the deny list contains and
-    the allow list does not. ``alarms`` are the active alarms about the account. ``outage_mode``: all phones
-    fail at once, so bans of known phones are suspended. ``live``: the facts are from a daemon. Without one,
-    ``denied``, ``alarms`` and ``outage_mode`` are unknown and empty. ``problems`` has a line for each fact
-    that could not be read.
+    address at which the account failed, the latest first. ``bans`` has the active bans of each address in
+    these three. ``denied`` has the addresses in ``friends`` and ``former`` that are on the deny list, and not
+    on the allow list. ``alarms`` are the active alarms about the account. ``outage_mode``: all phones fail at
+    once, so bans of known phones are suspended.
+
+    ``live``: the facts are from a daemon. Without a daemon, ``denied`` and ``alarms`` are empty, and
+    ``outage_mode`` is False, because they are unknown. ``problems`` has a line for each fact that could not
+    be read.
     """
 
     account: str
@@ -98,10 +100,10 @@ class AccountFacts:
 
     @property
     def failing_at_home(self) -> Failures | None:
-        """The latest failures at an address where the account worked before; None without such failures.
+        """The latest failures at an address where the account worked before; None if there are none.
 
-        Failures at such an address count if the last of them is later than the last success there. They also
-        count if the address is no longer a friend because of the account.
+        Failures are ignored if the account worked there after them, and the address is still a friend because
+        of it.
         """
         homes = self.homes
         for one in self.failures:

@@ -32,7 +32,7 @@ class AddressVerdict(enum.StrEnum):
 class ActiveBan:
     """A ban that is in force and covers the whole queried network.
 
-    ``ban`` is its record, and ``element`` its entry in the kernel. One of them may be missing (None).
+    ``ban`` is its record, and ``element`` its entry in the kernel. Each is None if it is missing.
     """
 
     network: Network
@@ -45,8 +45,8 @@ class ActiveBan:
 class AttemptOutcome:
     """An attempt and its ban.
 
-    ``ban`` is the time at which the ban began to which the attempt led (seconds since the epoch); None if it
-    led to no ban.
+    ``ban`` is the start of the ban to which the attempt led (seconds since the epoch); None if it led to no
+    ban.
     """
 
     attempt: Attempt
@@ -57,20 +57,24 @@ class AttemptOutcome:
 class NetworkFacts:
     """All that is known about ``network``, for which the user asked, at ``now`` (seconds since the epoch).
 
-    ``subject`` is the network as which the rules count and ban the sender: an address, or for an IPv6 address
-    its /64. ``running`` are the bans of ``network`` that are in force, ``past`` those that have ended.
-    ``offences`` is the number of earlier bans; the next ban lasts longer if there were some. ``holders`` are
-    the entries of the allow and deny lists that contain ``network``. ``protected`` has all networks that this
-    host needs, each with the reason. ``friends`` are the present reasons why ``network`` is a friend, and
-    ``former`` those that have ended.
+    ``subject`` is what the rules count and ban: the address itself, or the /64 of an IPv6 address. Without a
+    daemon, and for a network of many senders, it is ``network``. ``running`` are the bans of ``network`` that
+    are in force, ``past`` those that have ended. ``offences`` is the number of earlier bans, on which the
+    length of the next ban depends. ``holders`` are the entries of the allow and deny lists that contain
+    ``network``. ``protected`` has all networks that this host needs, each with the reason. ``friends`` are
+    the present reasons why ``network`` is a friend, and ``former`` those that have ended.
 
     ``story`` is what the detector remembers about the sender. It is None without a daemon, and for a network
     of many senders. The detector's times are from the monotonic clock; add ``ahead`` (seconds) to get seconds
-    since the epoch. ``contains_exempt``: ``network`` contains a friend or an exempt address. With a story,
-    this is about the prefix of the address, the wider network that some rules count. ``claimed`` has the
-    limits for bans on unproven evidence. ``alarms`` are the active alarms about ``network``. ``enforcing``:
-    enforcement is not switched off. ``live``: the facts are from a daemon. ``problems`` has a line for each
-    fact that could not be read.
+    since the epoch.
+
+    ``contains_exempt``: a friend or an exempt address is in ``network``. With a story, the prefix of the
+    address is meant instead of ``network``, because some rules count and ban a whole prefix. Without a daemon
+    it is False.
+
+    ``claimed`` has the limits for bans on unproven evidence. ``alarms`` are the active alarms about
+    ``network``. ``enforcing``: enforcement is not switched off. ``live``: the facts are from a daemon.
+    ``problems`` has a line for each fact that could not be read.
     """
 
     network: Network
@@ -149,10 +153,10 @@ def sources_of(attempt: Attempt) -> tuple[str, ...]:
 
 
 def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[AttemptOutcome]:
-    """Yield each attempt of ``bans``, and each one that the detector remembers, once.
+    """Yield each attempt of ``bans``, and each one that the detector remembers (``remembered``), once.
 
-    If an attempt is in both, both copies are merged, because the detector's may have a later proof and more
-    sources.
+    If both have an attempt, its two copies are merged. The detector may have got a better proof and more
+    sources since the ban was recorded.
     """
     kept: dict[object, list[Attempt]] = {}
     for attempt in remembered:
@@ -163,7 +167,7 @@ def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[Atte
         for attempt in ban.attempts:
             key = _identity(attempt)
             here[key] += 1
-            if here[key] <= seen[key]:  # already yielded for another ban, usually one of its network
+            if here[key] <= seen[key]:  # already yielded for another ban, such as that of a wider network
                 continue
             same = kept.get(key)
             better = same.pop(0) if same else None

@@ -168,8 +168,8 @@ def _comes_next(known: NetworkFacts) -> Iterator[str]:
 def _can_be_full(count: Count) -> bool:
     """Whether the rule of ``count`` can lead to a ban of this sender.
 
-    It cannot if its number of attempts is 0 (it does not apply to the sender), or if it counts only attempts
-    on listed accounts and the list is empty.
+    It cannot if ``count.number`` is 0, because then the rule does not apply to the sender. It also cannot if
+    it counts only attempts on listed accounts, and the list is empty.
     """
     return bool(count.number) and count.rule.accounts != frozenset()
 
@@ -194,7 +194,10 @@ def _friend(counts: list[Count]) -> str:
 
 
 def _other(count: Count) -> str:
-    """Return a rule's second limit for friends as a text (``or 30 within 1d``); "" if it has none."""
+    """Return the rule's other limit for friends as text (``or 30 within 1d``); "" if it has only one.
+
+    ``count`` is about one of the limits.
+    """
     others = [one for one in count.rule.for_friends if one[1] != count.within]
     return "".join(f" or {number} within {format_duration(window)}" for number, window in others)
 
@@ -216,10 +219,10 @@ def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
 
 
 def _next(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:
-    """Yield a sentence: how many attempts lead to the next ban, after the present one has ended.
+    """Yield a sentence: how many attempts lead to another ban after the present one has ended.
 
-    The present ban blocks at least all SIP ports, so no attempt by SIP arrives while it lasts. After it, a
-    rule needs its whole number of attempts again.
+    The present ban blocks at least all SIP ports, so no attempt by SIP arrives while it lasts. After the ban,
+    a rule counts from 0 again. Yield nothing if no rule applies.
     """
     by = {one.ban.rule for one in known.running if one.ban is not None}
     mine = [
