@@ -23,10 +23,10 @@ MAX_OUTCOMES = 12_288
 class AddressOutcome:
     """The outcome of one subject. ``address`` is one of its addresses; ``single_address``: no other was seen.
 
-    ``bans`` has the start of each ban (seconds since the epoch), ``banned_at_attempt`` the number of attempts
-    at the first ban, and ``rule`` its rule. ``later_succeeded``: a login succeeded after the first ban.
-    ``unconfirmed`` is the number of ``attempts`` that ban nothing, because their sender may be forged.
-    ``exempt``: the address is never banned.
+    ``attempts`` is the number of attempts. ``unconfirmed`` is the number of those that ban nothing, because
+    their sender may be forged. ``bans`` has the start of each ban (seconds since the epoch). ``rule`` is the
+    name of the rule that led to the first ban, and ``banned_at_attempt`` the number of attempts at its start.
+    ``later_succeeded``: a login succeeded after the first ban. ``exempt``: the address is never banned.
     """
 
     address: Address
@@ -46,10 +46,11 @@ class AddressOutcome:
         return str(self.address if self.single_address else sender_of(self.address))
 
     def ban(self, decision: Decision, now: float) -> float:
-        """Record a ban that begins ``now``; return its length in seconds, which grows with each repeat ban.
+        """Record a ban that begins at ``now`` (seconds since the epoch); return its length in seconds.
 
-        A claimed ban (its attempts do not prove the sender's address) has the fixed length
-        ``decision.seconds``. It is not recorded if the subject was banned before.
+        The length grows with each repeat ban. But a claimed ban (its attempts do not prove the sender's
+        address) has the fixed length ``decision.seconds``. If the subject was banned before, a claimed ban is
+        not recorded, and only its length is returned.
         """
         if decision.seconds is not None and self.banned_at_attempt is not None:
             return decision.seconds

@@ -29,14 +29,15 @@ from ringfence.replay.source_reader import Batch, ReplayInput, read_batches
 MAX_REMEMBERED = 8_192
 """The maximum number of sessions, and of friends. Four times as many attempts are kept.
 
-These limits are lower than the daemon's, because a log may contain a million senders.
+A session is the requests of one sender with one Call-ID at one Asterisk. These limits are lower than the
+daemon's, because a log may contain a million senders.
 """
 
 TICK_INTERVAL = 1.0
 """Seconds of log time between two calls of the detector's periodic work."""
 
 MAX_STEP_BACK = 60.0
-"""Seconds. If an event is earlier than the detector's time by more, a clock was set back.
+"""Seconds. If an event is earlier than the detector's time by more than this, a clock was set back.
 
 The end of daylight saving time has the same effect.
 """
@@ -122,7 +123,7 @@ class Replay:
             yield from batch.events
 
     def _record_batch(self, batch: Batch) -> None:
-        """Record the counts of a batch, and count the events of each sender."""
+        """Add a batch to the totals, and add its events to the outcomes of their senders."""
         self.lines += batch.lines
         self.tampered += batch.tampered
         self.events += len(batch.events)
@@ -154,7 +155,7 @@ class Replay:
             if not self._now - MAX_STEP_BACK <= now < self._due:
                 now = self._advance(now)
             address = event.remote.address
-            if event.kind is success and not event.tampered:  # recorded before observe() makes a friend
+            if event.kind is success and not event.tampered:  # before observe(): only earlier bans count
                 self.outcomes.of(self._detector.subject_of(address), address).succeed(event.time)
             for effect in observe(event, now):
                 self._carry_out(effect)
