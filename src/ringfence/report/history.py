@@ -22,7 +22,7 @@ Slots = Sequence[Mapping[str, Any]]
 def history_lines(found: Mapping[str, Any], form: TextForm) -> Iterator[str]:
     """Yield a line for each kind of count, with its total and its chart."""
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
-    # Without one step, because the first slot may begin before the period.
+    # The first slot may begin up to one step before the period that was asked for.
     length = column_length(end - begin - found["step"], _COLUMNS)
     columns = _columns(found["slots"], begin, end, length)
     span = f"{form.moment(found['since'])} to {form.moment(found['until'])} {form.zone}"

@@ -26,8 +26,8 @@ class WeeklySchedule:
     A report is due at the first Monday, 06:00, after ``last``. So a clock that is set back repeats no report.
 
     If ``last`` is more than a week in the future, either ``last`` or the present clock is wrong. Then the
-    weeks are counted from now, until the clock is right again: some hosts start with a clock that is years
-    behind, until a time server corrects it. This is why ``last`` is kept meanwhile.
+    weeks are counted from now. ``last`` is not changed before the next report, because it may be right: some
+    hosts start with a clock that is years behind, until a time server corrects it.
     """
 
     def __init__(self, last: float, zone: tzinfo | None = None) -> None:

@@ -46,9 +46,9 @@ class ReportAnswers:
     ``accounts`` are those with the most attempts, the most first. ``alarms`` are the active and the cleared
     alarms. ``status`` is the daemon's status; None if no daemon runs.
 
-    The keys of ``locations`` are the names of addresses. A value has the address's ``country``, and the
-    number (``asn``) and operator (``organisation``) of its network. What the configured databases do not
-    contain is missing.
+    ``locations`` has what the configured databases know about each address, by the ``name`` of its row: the
+    ``country``, and the number (``asn``) and operator (``organisation``) of its network. Unknown parts are
+    missing.
     """
 
     history: Row
