@@ -1,9 +1,9 @@
 """NOTICE lines of ``main/acl.c``: ``%sRejecting '%s' due to a failure to pass ACL '%s'``.
 
-The words before ``Rejecting`` name the part of Asterisk that checked the address against the ACL. Except for
-HTTP, another line of the same log reports the same attempt, which must not count twice. So the event gets an
-ACL name that the detector does not count: ``acl:`` and the name of the list. chan_iax2 checks the address
-against the list of every user, so its line does not always mean a refusal.
+The words before ``Rejecting`` name the part of Asterisk that checked the address against the ACL. The
+detector must not count this line: except for HTTP, another line of the log reports the same attempt. So the
+event gets the ACL name ``acl:<name of the list>``, and the detector counts no event with such a name.
+chan_iax2 checks the address against the list of every user, so its line does not always mean a refusal.
 """
 
 import re

@@ -7,7 +7,7 @@ event may come in fragments:
 
 - A packet may have the head of a security event but not its tail. Then the packets that follow belong to it,
   up to the tail that Asterisk always writes. These fragments are the sender's text, whatever they look like.
-- Under Service SIP the account has room for a whole forged tail (97 bytes of 256). Then the packet looks
+- Under Service SIP the account (256 bytes) has room for a whole forged tail (97 bytes). Then the packet looks
   complete, and the true tail comes as a packet without a head. Such an event is held until the next security
   event begins or 50 ms have passed. Later packets are held with it, because a reply that comes before the
   true tail is forged by the sender. If a packet with a tail comes in that time, it is joined to the event.
@@ -132,8 +132,8 @@ class AmiDecoder:
     def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
         """Count skipped bytes of a packet that is too long.
 
-        At its first bytes, drop an unfinished security event, because this packet may contain its tail. If
-        this packet begins an event of service AMI, mark that.
+        At the first bytes of the packet, drop the unfinished security event, because the packet may contain
+        the tail of that event. If the packet begins an event of service AMI, add a ManagerEvent to ``items``.
         """
         self.counts.dropped_bytes += skipped.size
         if skipped.head:
@@ -142,7 +142,7 @@ class AmiDecoder:
             self._drop_fragments()
 
     def _mark_manager_event(self, items: _Items) -> None:
-        """Mark that an event of service AMI begins here: an HTTP client may have written what follows."""
+        """Add a ManagerEvent, because an HTTP client may have written the items that follow."""
         items.append(ManagerEvent())
         self.http.active = True
 
@@ -158,7 +158,8 @@ class AmiDecoder:
             if not self._is_reply(packet, items):
                 self._fragment(packet, now, items)
             return
-        packet = packet.removeprefix(EOL)  # the rest of an empty line, if the sender's text ended in CR LF
+        # If the sender's text ends in an empty line, the next packet begins with the CR LF after that text.
+        packet = packet.removeprefix(EOL)
         event = parse_strict(packet, self._source)
         if event is not None:
             self._release(items)

@@ -84,10 +84,10 @@ class HttpCheck:
     def pass_on(self, items: Iterable[AmiItem | ManagerEvent], size: int, now: float) -> list[AmiItem]:
         """Return the items that can be passed on now. ``items`` were read from ``size`` bytes.
 
-        The items from a ManagerEvent to the reply to the question may be forged. If AMI over HTTP counts as
-        off, they are held until that reply. Otherwise they are returned at once, as :func:`_as_forgeable`
-        changes them. All other items, and trusted ones, are returned at once and unchanged. The ManagerEvent
-        itself is never returned.
+        The items after a ManagerEvent, up to the next reply to a question, may be forged. If AMI over HTTP
+        counts as off, these items are held until that reply. Otherwise they are returned at once, as
+        :func:`_as_forgeable` changes them. All other items, and those that :meth:`_is_trusted` accepts, are
+        returned at once and unchanged. A ManagerEvent itself is never returned.
         """
         passed: list[AmiItem] = []
         for item in items:
@@ -118,7 +118,7 @@ class HttpCheck:
             self.deadline = now + HOLD_WITHIN
             self._size = 0
         self._suspect = True
-        # If an answer is still to come, it comes after this event's text, so no new question is needed.
+        # No new question is needed while an earlier one has no reply: that reply will come after this event.
         self.wanted = not self._waiting
 
     def _end(self, answer: Reply) -> list[AmiItem]:
@@ -136,10 +136,10 @@ class HttpCheck:
         return list(_as_forgeable(held))
 
     def _is_trusted(self, item: AmiItem) -> bool:
-        """Whether ``item`` answers an action of ringfence.
+        """Whether ``item`` is an answer to ringfence, or can do no harm if a client has forged it.
 
-        Every Reply is trusted here. A forged one has no ActionID of ringfence, so no action waits for it, and
-        it has no effect.
+        A RosterEvent must have ringfence's token, which no client knows. Every Reply is accepted: no action
+        waits for a forged one, because it lacks the token. So it has no effect.
         """
         if isinstance(item, RosterEvent):
             return bool(self._token) and item.action.startswith(self._token)
@@ -147,7 +147,7 @@ class HttpCheck:
 
 
 def _as_forgeable(items: Iterable[AmiItem]) -> Iterator[AmiItem]:
-    """Mark security events as forgeable. Drop all else: changes of phones, which the next list repeats."""
+    """Mark security events as forgeable, and drop changes of phones: the next roster will show them."""
     for item in items:
         if isinstance(item, SecurityEvent):
             yield evolve(item, forgeable=True)

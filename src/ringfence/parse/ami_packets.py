@@ -15,9 +15,10 @@ END = b"\r\n\r\n"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MOST_HEAD = 1024
-"""The number of bytes that are kept of a packet that is too long, to see which event it begins.
+"""The number of bytes that are kept from the start of a packet that is too long.
 
-The headers of an event before its account, which Asterisk itself writes, are always shorter.
+They show which event the packet begins: the headers before the account, which Asterisk itself writes, are
+always shorter.
 """
 
 
@@ -93,7 +94,7 @@ class PacketSplitter:
         Its last few bytes are kept, because the end of the packet (CR LF CR LF) may begin in them. All others
         are discarded, and ``pieces`` gets a SkippedBytes.
         """
-        # A packet of the greatest length may still lack the last byte of its end.
+        # Fewer bytes may still be a packet of at most MAX_PACKET bytes and a part of END.
         if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
             return
         excess = len(self._buffer) - len(END) + 1

@@ -16,7 +16,7 @@ OPENED = re.compile(
 )
 """The line that Asterisk writes when it opens a log, after the older contents (``main/logger.c``).
 
-The reader of the log ignores such a line. No message has such a line as its end, so no end is ignored.
+The reader of the log ignores such a line. This is safe, because such a line never ends a message.
 """
 
 

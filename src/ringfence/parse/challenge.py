@@ -31,7 +31,7 @@ These things in a request hide it from Asterisk's events, and no phone sends the
 - the words ``' failed for '``, which stand before the address of a notice: the address becomes ambiguous
 - a Call-ID so long that the log cuts the notice
 
-A display name in the encoding of another alphabet hides nothing, and old phones send it.
+A display name that is not UTF-8 hides nothing, and old phones send such names.
 """
 
 import re
@@ -56,7 +56,7 @@ _STATUSES: dict[bytes, tuple[int, re.Pattern[bytes] | None]] = {
     b"SIP/2.0 407 ": (407, re.compile(rb"\r\nproxy-authenticate[ \t]*+:", re.IGNORECASE)),
 }
 _STATUS = len(b"SIP/2.0 401 ")
-# The name of a scheme, or a parameter with its value.
+# One item of a header with a challenge: the name of a scheme, or a parameter with its value.
 _ITEM = re.compile(
     rb'[ \t,]*+([^ \t,="]++)(?:[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*)"|([^ \t,"]++)))?', re.DOTALL
 )
@@ -65,8 +65,9 @@ _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
 _OPAQUE = re.compile(rb'",opaque="([0-9a-f]{1,64}+)"')
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
 _FROM = re.compile(rb"\r\n(?:From|f): ")
-# Nearly every answer of PJSIP matches this, which saves most of the time: its headers in its order, one line
-# each, printable ASCII only, one Via with one ``received``, one user in the From. Others are parsed in steps.
+# The form of nearly every 401 of PJSIP: PJSIP's headers in PJSIP's order, one line each, printable ASCII, one
+# Via with one ``received``, one user in the From. One match of this pattern is much faster than the steps
+# that parse all other answers.
 _ORDINARY = re.compile(
     rb"SIP/2\.0 401 Unauthorized\r\n"
     rb"Via: SIP/2\.0/(?:UDP|TCP|WS) [!#-+\--:<-\[\]-~]{1,128}+(?:;rport=[0-9]{1,5}+)?"
@@ -187,9 +188,10 @@ def _is_pjsips(head: bytes, status: int, nonce: bytes) -> bool:
 
 
 def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str, bool]:
-    """Return the request's sender and account, and whether the request hides from Asterisk's events.
+    """Return the request's sender (None if unknown), its account, and whether the request is evasive.
 
-    The sender is None if it is unknown. Nothing is known if the head is cut off before its From.
+    ``head`` is that of PJSIP's answer. If it is cut off before its Via or From, return None, "" and False.
+    For the meaning of evasive, see :func:`_is_evasive`.
     """
     via, asked_for = _VIA.search(head), _FROM.search(head)
     if via is None or asked_for is None:  # cut off
@@ -201,8 +203,8 @@ def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str,
 def _sender_by_chan_sip(head: bytes, status: int) -> Address | None:
     """Return the sender of the request, from an answer of chan_sip or of another server; None if unknown.
 
-    If a 403 or 404 is cut off before its From, the sender is unknown. PJSIP may have written that answer, and
-    PJSIP's Via has another form.
+    Return None also for a 403 or 404 that is cut off before its From. It may be an answer of PJSIP, whose Via
+    has another form.
     """
     via = _VIA.search(head)
     if via is None or (status in _REFUSALS and _FROM.search(head) is None):
@@ -226,7 +228,10 @@ def _is_evasive(head: bytes, call_id: bytes) -> bool:
 
 
 def _read_head(head: bytes, authenticate: re.Pattern[bytes] | None) -> tuple[bytes, bytes]:
-    """Return the first Call-ID and the nonce of the first Digest, each empty if it is missing."""
+    """Return the first Call-ID, and the nonce of the first Digest challenge; each is b"" if it is missing.
+
+    ``authenticate`` matches the name of the header with the challenge; None for an answer without a nonce.
+    """
     found = _CALL_ID.search(head)
     call_id = _unfolded(head, found.end()) if found is not None else b""
     for header in authenticate.finditer(head) if authenticate is not None else ():

@@ -88,9 +88,12 @@ class Custom:
     def forgeable(self) -> bool:
         """Whether a sender could hide the true address and write another one before it.
 
-        A sender's ESC makes the log leave out everything up to the next ``m``. So this is possible if the
-        sender's text (an ``{any}`` or an extension) stands before the address, the pattern has no ``m``
-        between that text and the address, and an ``m`` or an ``{any}`` follows the address.
+        An ESC in the sender's text makes the log leave out everything up to the next ``m``. The true address
+        is left out if all of these hold:
+
+        - The sender's text (an ``{any}`` or an extension) stands before the address.
+        - The pattern has no ``m`` between that text and the address.
+        - An ``m`` or an ``{any}`` follows the address.
         """
         escaped = len(self.before) > 1 or self.file.startswith(DIALPLAN) or not self.file
         ended_before = b"m" in self.before[-1]
@@ -144,10 +147,10 @@ class Custom:
 
 
 def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
-    """Return the earliest position at which the last of ``parts`` may begin.
+    """Match all ``parts`` but the last; return the first position at which the last part may begin.
 
-    The first part must begin the message, and the others must follow in order. Return None if they do not.
-    Of several parts, the last one is not searched: the caller does that, from the returned position on.
+    The first part must be at the start of the message, and the others must follow in this order. Return None
+    if a part is missing. The caller searches for the last part. A single part must be at the start: return 0.
     """
     if not message.startswith(parts[0]):
         return None
@@ -161,10 +164,11 @@ def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
 
 
 def _from_right(message: bytes, parts: tuple[bytes, ...]) -> int | None:
-    """Return the latest position at which the first of ``parts`` may end.
+    """Match all ``parts`` but the first; return the last position at which the first part may end.
 
-    The last part must end the message, and the others must stand before it in order. Return None if they do
-    not. Of several parts, the first one is not searched: the caller does that.
+    The last part must be at the end of the message, and the others before it in this order. Return None if a
+    part is missing. The caller searches for the first part. A single part must be at the end: return the
+    length of the message.
     """
     if not message.endswith(parts[-1]):
         return None

@@ -23,7 +23,7 @@ class JsonMessage:
 
 
 def unwrap(line: bytes) -> JsonMessage | bytes | None:
-    """Parse a JSON object: return a message, or the line that it wraps.
+    """Parse a JSON object: return a JsonMessage of Asterisk, or the log line inside a wrapper.
 
     Return None for any other text, and for a journal entry of a program other than Asterisk.
     """

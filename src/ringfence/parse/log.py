@@ -5,9 +5,10 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 
 - A message whose end is missing (an account, an extension, a name with LF) includes the lines that follow, up
   to a line without a prefix that has the end. Everything in between is the sender's text.
-- A line without a prefix after a complete message shows that this message was inside another one. Its event
-  is revoked. If the line may be its true end (the address stands after the sender's text), the message is
-  parsed again. If it may be the end of an earlier message, that message's event is revoked too.
+- A line without a prefix may follow a message that looked complete. If the line can be the true end of this
+  message (its address stands after the sender's text), the message is parsed again up to this line.
+  Otherwise the message was a sender's text inside another message, and its event is revoked. If the line can
+  be the end of an earlier message, the event of the earlier message is revoked too.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
   and its own end mark. The last end mark within the maximum length is the true end, unless another packet of
   the thread begins before.
@@ -69,8 +70,8 @@ class LogReader:
     """The reader of one log file: feed it bytes as they come, with the wall-clock time.
 
     ``timezone`` is the log's, None for this host's. ``deadline`` is when to call ``feed`` even without data,
-    because lines wait; None if none wait. ``skips_security``: SECURITY messages are skipped, because AMI
-    delivers their events. Set it between feeds. ``sample`` is a message that the last feed skipped, or None.
+    because lines wait; None if no line waits. ``skips_security``: SECURITY messages are skipped, because AMI
+    delivers their events. Set it between feeds. If the last feed skipped messages, ``sample`` is one of them.
     """
 
     def __init__(
@@ -90,10 +91,14 @@ class LogReader:
         self._skipping = False
         self._waiting: list[_Line] = []
         self.number = 1  # the number of the first waiting line, or of the next line
-        self.since_security = security_log.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
+        # The bytes between line ``number`` and the first SECURITY line whose account may reach to it.
+        self.since_security = security_log.MAX_ACCOUNT + 1
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Return the results of the lines that need no later line; without data, of those that are due."""
+        """Return the results of the lines that need no later line.
+
+        Without data, return the results of the waiting lines, but only if :attr:`deadline` has passed.
+        """
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
@@ -205,7 +210,11 @@ class LogReader:
         return now if time is None else time
 
     def _check_unknown(self, parsed: Reason, level: bytes, text: bytes, *, known: bool) -> Reason:
-        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``."""
+        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``.
+
+        ``known``: a parser exists for the message's source file. The message of any other file looks like
+        evidence only if it contains an address.
+        """
         if level not in LEVELS:
             return parsed
         text = text[:_EXAMINED]
@@ -231,7 +240,8 @@ class _Batch:
         self._lines_of: list[int] = []  # the index of the first line of each result
         # The index of the result of the last message; -1 if there was none, or if it was skipped.
         self._entry = -1
-        # For each pattern of a message's end: the index of the result of the last message with such an end.
+        # For each pattern that matches a message's true end: the index of the result of the last message of
+        # a format with this pattern.
         self._tailed: dict[re.Pattern[bytes], int] = {}
         self._security_at: set[int] = set()  # the lines that begin a message of res_security_log.c
 
@@ -242,7 +252,8 @@ class _Batch:
     def run(self, *, held_back: bool) -> int:
         """Parse the lines; return the index of the first one that has to wait.
 
-        ``held_back``: one more line has begun. Lines to which it may belong wait until it is complete.
+        ``held_back``: the line after these has begun but is incomplete. It may belong to the message of some
+        of the last lines, so these wait for it.
         """
         lines, at = self._lines, 0
         wait = self._within_reach() if held_back else 0
@@ -302,7 +313,7 @@ class _Batch:
         if form is None or level not in form.levels or form.stateful:
             return False
         is_security = level == _SECURITY
-        # A NOTICE with a quote at its end may be the end of a SECURITY message.
+        # A line of another level may be the end of a SECURITY message if it ends with a quote.
         if self._skips if is_security else line.endswith(b'"'):
             return False
         parsed = self._reader.parse_as(form, level, line[found.end() :], date, self._now)
@@ -368,9 +379,11 @@ class _Batch:
         return b"\n".join(line for line in self._lines[at:end] if isinstance(line, bytes))
 
     def _split_cut_line(self, at: int, line: bytes, prefix: Prefix) -> int:
-        """Split a line that was cut and lost its LF. Return the position of the cut, or 0 if it is uncertain.
+        """Split a line that Asterisk cut, so that it lost its LF; return where in the line the cut is.
 
-        New releases cut the line with its prefix, older ones the message. The next message begins at the cut.
+        The next message begins at the cut. New releases of Asterisk cut after 8191 bytes of the whole line,
+        older ones after 8191 bytes of the message. Return 0, and split nothing, unless a message begins at
+        exactly one of these two positions.
         """
         cuts = [cut for cut in (LOG_CUT, prefix.end + LOG_CUT) if parse_prefix(line[cut : cut + 512])]
         if len(cuts) != 1:
@@ -412,8 +425,9 @@ class _Batch:
     def _ends_security(self, at: int, line: bytes, again: int = -1) -> bool:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
 
-        The message begins at the first SECURITY line within ``MAX_ACCOUNT`` bytes, because the sender may
-        have written later ones. The event of line ``again`` is kept: it was just parsed up to ``at``.
+        The message begins at the earliest of the SECURITY lines in the ``MAX_ACCOUNT`` bytes before ``at``:
+        the sender may have written the others. ``again`` is the index of a line whose message was just parsed
+        again up to ``at``, -1 if there is none. If this line is the earliest one, its event is kept.
         """
         if not security_log.ends_message(line):
             return False
@@ -428,9 +442,10 @@ class _Batch:
         return True
 
     def first_security(self, at: int) -> tuple[int, int]:
-        """Return the index of the first SECURITY line whose account may reach ``at``, and the bytes between.
+        """Return the index of the first SECURITY line whose account may reach to line ``at``.
 
-        The index is -1 if that line came in an earlier feed. If there is none, the bytes exceed MAX_ACCOUNT.
+        Return also the number of bytes between the two lines. The index is -1 if the SECURITY line came in an
+        earlier feed. If there is no such line, the number is more than ``MAX_ACCOUNT``.
         """
         first, size = (-1, security_log.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):
@@ -460,7 +475,10 @@ class _Batch:
         return True
 
     def _reaches(self, index: int, at: int) -> bool:
-        """Whether the message of the result at ``index`` is short enough to reach to the line at ``at``."""
+        """Whether the message of the result at ``index`` may continue up to the line at ``at``.
+
+        It may if the lines from its first one to the one before ``at`` have at most ``MAX_MESSAGE`` bytes.
+        """
         size = 0
         for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
             size += _size(line)
@@ -480,7 +498,11 @@ class _Batch:
         self._lines_of.append(at)
 
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
-        """Record that the next result is a message's; ``tail`` matches its end, maybe in a later line."""
+        """Record that the next result belongs to the first line of a message.
+
+        ``tail`` matches the true end of the message, which may be in a later line. It is None if the format
+        has no such pattern.
+        """
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry

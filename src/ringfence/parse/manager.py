@@ -38,9 +38,10 @@ def parse(text: bytes, source: SourceId, time: float) -> Parsed:
 
 
 class LoginDeduplicator:
-    """Recognises a ``failed to authenticate`` for a login that another message has already reported.
+    """Recognises ``failed to authenticate`` messages for logins that another message has already reported.
 
-    Both are for the same address and user, at most ``_WITHIN`` seconds apart. Otherwise both messages count.
+    The two messages must name the same address and user, and be at most ``_WITHIN`` seconds apart. Otherwise
+    both count.
     """
 
     _MOST = 256

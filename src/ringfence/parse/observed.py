@@ -44,7 +44,7 @@ _CALL_ID_OF_CHAN_SIP = re.compile(
 )
 _BLANK = bytes(range(1, 0x21))
 _WHITE = re.compile(rb"([ \t])[ \t]++")
-_MOST_SHORTENED = 1024  # bytes
+_MOST_SHORTENED = 1024  # bytes; the white space inside a longer Call-ID stays as it is
 
 
 def parse_observed(packet: bytes) -> ObservedRequest | None:

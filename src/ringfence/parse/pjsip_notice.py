@@ -46,8 +46,9 @@ _ESC = b"\x1b"
 _MOST_CLAIMS = 8
 """The maximum number of addresses in a line. A line with more gives no event.
 
-Of several addresses, those with a TCP connection from the named port count. With more of them, a sender could
-try many ports of a victim in one line, and one of them could be the port of a connection that the victim has.
+If a line names several addresses, an address counts if it has a TCP connection from the named port. Without
+this limit, a sender could write a victim's address with many ports into one line. One of these ports could be
+that of a true connection of the victim.
 """
 
 

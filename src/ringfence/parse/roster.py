@@ -95,8 +95,8 @@ def _of_tree(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
     if not isinstance(found, dict):
         return ()
     values = {name: value for name, value in found.items() if isinstance(value, str)}
-    # If the endpoint is missing, the AOR's name is used, which begins the key: most phones use one name for
-    # both.
+    # The key begins with the AOR's name. Most phones have one name for AOR and endpoint, so the AOR's name is
+    # used if the endpoint is missing.
     aor = headers.get("Key", "").removeprefix("/registrar/contact/").rpartition(";@")[0]
     account = values.get("endpoint") or aor
     return _pjsip(
@@ -134,7 +134,7 @@ def _pjsip(
 def _seconds(text: str) -> float | None:
     """Parse a time (seconds since the epoch).
 
-    Return None for any other text. Return None also for 0: a contact from the configuration has no end.
+    Return None for any other text, and for 0, which means that the contact never expires.
     """
     known = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
     return (float(text) or None) if known else None
@@ -161,7 +161,10 @@ def _of_peer(service: Service) -> EntryParser:
 
 
 def _of_registration(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-    """Parse a registration of PJSIP at another server: the server, and the proxy in front of it."""
+    """Parse a registration of this PBX at a trunk, by PJSIP.
+
+    Return the trunk's server, and the outbound proxy if there is one.
+    """
     name = headers.get("ObjectName", "")
     targets = [target_of(headers.get(header, "")) for header in ("ServerUri", "OutboundProxy")]
     return tuple(
@@ -172,9 +175,9 @@ def _of_registration(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, 
 
 
 def _of_registry(service: Service) -> EntryParser:
-    """Return the parser of a registration of chan_sip or IAX2: one of this PBX at a trunk.
+    """Return the parser of a registration of this PBX at a trunk, by chan_sip or IAX2.
 
-    Asterisk always prints a port, also if none was configured and SRV records name the real one. So a
+    If no port is configured, Asterisk prints the default port, even if SRV records name another one. So a
     default port counts as unknown.
     """
 
@@ -221,8 +224,8 @@ _ALWAYS = "corestatus"
 class RosterPlan:
     """The questions that one manager user may ask: for lists of contacts, and for lists of trunks.
 
-    ``refused``: there are none, because the user lacks the right. ``unlisted``: PJSIP is loaded, but no
-    action that lists PJSIP's contacts is allowed or exists.
+    ``refused``: the user lacks the right to ask any of them. ``unlisted``: PJSIP is loaded, but no action
+    that lists PJSIP's contacts is allowed or exists.
     """
 
     contacts: tuple[Question, ...]

@@ -2,8 +2,8 @@
 
 ``ContactStatus`` (PJSIP) names the contact's URI. ``PeerStatus`` (chan_sip, IAX2) names an address only when
 a phone registers. PJSIP's ``PeerStatus`` names none and is ignored. Asterisk reports the reachability of a
-contact only when it changes, and a list from its own database does not show it. So the last reported state
-stays valid.
+contact only when it changes, and the list from Asterisk's own database has no reachability. So the last
+reported reachability stays valid.
 
 Bounds: ``MOST`` contacts; the contact that was reported longest ago is dropped first.
 """
@@ -33,7 +33,7 @@ _Account = tuple[Service, str]
 
 @frozen
 class _KnownContact:
-    """A contact. ``from_event``: an event reported it, and no list since."""
+    """A contact. ``from_event``: an event reported it, and no list has named it since."""
 
     contact: Contact
     from_event: bool

@@ -3,8 +3,8 @@
 From ``main/security_events.c`` and ``main/manager.c:__manager_event_sessions_va``, the same from Asterisk 12
 to 23: a head that Asterisk writes, the account that the sender writes, a tail of three headers, then headers
 that depend on the kind. Values are not escaped and have no length limit. The account may hold anything, CR LF
-included (pjproject percent-decodes the user of a SIP URI). No value after it can contain CR LF, except the
-name of an action that came over HTTP, and that has no room for a tail. So the first head before the account
+included (pjproject percent-decodes the user of a SIP URI). Only one value after it can contain CR LF: the
+name of an action that came over HTTP, which has no room for a tail. So the first head before the account
 and the last tail after it are Asterisk's own.
 
 Strict and loose parsing are two functions: :func:`parse_strict` accepts only packets that follow the grammar
@@ -104,10 +104,10 @@ _WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
 def starts_security_event(packet: bytes) -> bool:
     """Whether ``packet`` begins as Asterisk begins a security event, up to its account.
 
-    The head alone is not enough. A sender can end an event early by a forged tail, and begin another one by a
-    forged head: both fit into the 255 bytes of a chan_sip header. They do not fit if ``AccountID`` must
-    follow the head. RequestBadFormat may lack ``AccountID``, but its name makes the head longer, so a forged
-    head of this kind and a forged tail do not fit either.
+    ``AccountID`` must follow the head. Otherwise a sender could end an event early by a forged tail, and
+    begin another event by a forged head: both fit into the 255 bytes of a chan_sip header. With ``AccountID``
+    they do not fit. Only RequestBadFormat may lack ``AccountID``. Its name is long, so a forged tail and a
+    forged head of this kind do not fit either.
     """
     head = _HEAD.match(packet)
     if head is None:
@@ -138,7 +138,7 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
     acl_name = challenge = response = b""
     if kind is EventKind.CHALLENGE_SENT:
         challenge = found["Challenge"]
-    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:  # this kind and the one above are nearly all events
+    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:  # nearly all events are of this kind or the one above
         challenge, response = found.group("Challenge", "Response")
     elif kind is EventKind.SUCCESSFUL_AUTH:
         event = build_event(source, kind, service, time, account, session, remote)
@@ -195,8 +195,8 @@ def parse_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
     """
     head = _HEAD.match(packet)
     tail = _last_tail(packet)
-    # Over HTTP, a client can write 55 bytes with CR LF into RequestType, which follows the true tail. A
-    # forged tail with a valid address needs 60. So only tails without a valid address are skipped.
+    # Skip tails without a valid address, because a client may have forged them. Over HTTP it can write 55
+    # bytes with CR LF into RequestType, after the true tail. A forged tail with a valid address needs 60.
     while tail is not None and parse_endpoint(tail["remote"]) is None:
         tail = _last_tail(packet, tail.start())
     if head is None or tail is None:
@@ -224,7 +224,7 @@ _TAIL_START = b"\r\nSessionID: "
 
 
 def _last_tail(packet: bytes, end: int | None = None) -> re.Match[bytes] | None:
-    """Return the last whole tail that begins before ``end``."""
+    """Return the last whole tail that begins before ``end``; None if there is none."""
     start = packet.rfind(_TAIL_START, 0, end)
     while start >= 0:
         tail = _TAIL_PATTERN.match(packet, start + len(EOL))

@@ -3,13 +3,13 @@
 The names and their order are those of ``main/security_events.c``, as in :mod:`ringfence.parse.security`.
 Values are not escaped. The account and the session (a Call-ID) are the sender's text and stand before the
 true address. They may hold quotes, whole forged fields and, in the account, line feeds. After the address
-every quote is escaped. So the true address follows the last ``oteAddress="``. Only this part of the name is
-always present, because the log leaves out everything from an ESC (at the end of a Call-ID) up to the next
-``m`` (``main/term.c:term_strip``).
+every quote is escaped. So the true address follows the last ``oteAddress="``. This is only the end of the
+name ``RemoteAddress``. The beginning may be missing: an ESC at the end of a Call-ID makes the log leave out
+everything up to the next ``m`` (``main/term.c:term_strip``).
 
-If no value of a line contains a quote, the line is split at the quotes around its values, and its names are
-one of the known sequences. Any other line is parsed from both ends. It is marked as tampered if it shows a
-second address, or a session without an end.
+A line is first split at its quotes. If its names are then one of the known sequences, no value contains a
+quote. Any other line is parsed from both ends. It is marked as tampered if it shows a second address, a line
+feed, or a session without an end.
 
 A message is cut at 8191 bytes, without a line feed: the address is missing if it stands after the cut, and
 another message may follow on the same line. If a message holds a second head, the last address belongs to the
@@ -123,7 +123,7 @@ def _shape(names: list[str]) -> _Shape:
 def _shapes() -> dict[tuple[bytes, ...], _Shape]:
     """Return the shape of each sequence of names that Asterisk writes.
 
-    The keys are these sequences, each name as it stands between the quotes of two values.
+    The keys are these sequences, with each name as the line has it between two values: ``,SessionID=``.
     """
     shapes: dict[tuple[bytes, ...], _Shape] = {}
     for required, optional in _ROWS:
@@ -227,7 +227,11 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
 def _event_of(
     between: bytes, head: re.Match[bytes], kind: EventKind, remote: bytes, rest: bytes, source: SourceId
 ) -> SecurityEvent | Reason:
-    """Build the event from Asterisk's own text; ``between`` has the sender's account and session."""
+    """Build the event of a line that was split at its head and at its last address ``remote``.
+
+    ``between`` is the text between the two, with the sender's account and session. ``rest`` is the text after
+    the address.
+    """
     account, known, session = between.partition(b'",SessionID="')
     if not known:
         account, session = b"", between.removeprefix(b'SessionID="')
