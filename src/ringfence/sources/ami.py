@@ -108,8 +108,8 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
             action = self.responses.pop(message.id, None) if message is not None else None
         except TypeError:  # a repeated header is a list in panoramisk
             raise EndError(State.NOT_AMI, "an answer is garbled") from None
-        # Only one reply for each action: panoramisk would collect replies without limit if the peer announces
-        # a list.
+        # Only the first reply to an action counts. If the peer announced a list, panoramisk would collect
+        # replies without limit.
         if action is not None and not action.future.done():
             action.future.set_result(message)
 
@@ -262,8 +262,8 @@ class AmiSource(SupervisedSource):
                 group.create_task(self._log_in_and_ping(protocol))
                 group.create_task(self._keep_roster(protocol))
                 group.create_task(self._watch_http(protocol))
-                # This waits inside the group. Waiting at the end of the group would leave the task marked as
-                # cancelled.
+                # If a task of the group fails, asyncio cancels this task. Python 3.11 undoes that only if
+                # this task waits inside the group. Otherwise :meth:`run` would see a cancellation.
                 await protocol.ended
         except ExceptionGroup as ends:
             # A refusal and the following end of the connection may come together. The refusal is the better

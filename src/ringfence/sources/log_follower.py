@@ -38,7 +38,7 @@ class TimedReader(LineConsumer, Protocol):
 
     @property
     def due_in(self) -> float | None:
-        """The seconds until :meth:`tick` has something to do, or None."""
+        """The seconds until :meth:`tick` has something to do; None if nothing waits."""
 
     def tick(self) -> None:
         """Pass on the lines that have waited long enough."""

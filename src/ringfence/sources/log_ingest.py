@@ -33,7 +33,7 @@ ANCIENT = 400 * 86_400.0
 """The age (seconds) of events without a plausible age: older than the time of any rule."""
 
 SHORTEST_WAIT = 0.005
-"""The shortest time (seconds) after which waiting lines are parsed, even if they are overdue."""
+"""The minimum time (seconds) for which lines wait, even if their deadline has already passed."""
 
 Remember = Callable[[str, str], None]
 """A function that stores how far a log was read.

@@ -50,7 +50,7 @@ Key = tuple[int, int]
 
 
 LogSource: TypeAlias = "FollowedLog | Logs"
-"""A log as a source: a file or the journal. While none is found: the object that searches for logs."""
+"""A log as a source: a file or the journal, or the searching :class:`Logs` while no log is found."""
 
 
 @frozen

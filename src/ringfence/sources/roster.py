@@ -130,8 +130,8 @@ class RosterQueries:
         """Request all lists through ``send``, and pass the resulting roster to the sink."""
         refused: list[str] = []
         plan = await self._plan(send, refused)
-        # Read before the lists are requested: a list that was requested before the start was complete may
-        # lack phones of modules that load later.
+        # Asterisk may finish its start while the lists are requested. Then the first lists may lack phones.
+        # So only the state before the requests counts.
         booted = self._booted
         self.due.clear()
         self._rounds += 1

@@ -36,7 +36,10 @@ It may differ because several threads of Asterisk report events.
 """
 STALLED = 3.0
 CAUGHT_UP = 10.0
-"""Seconds. A log that is read to its end so long after AMI came back has no more lines from before that."""
+"""Seconds that AMI must be back before a log, once read to its end, stands by again.
+
+By then the log has no unread line from before AMI came back.
+"""
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
 """Seconds between two checks whether AMI still delivers, while AMI has not confirmed all held lines."""
@@ -47,10 +50,10 @@ Sink = Callable[[Sequence[SecurityEvent], float], None]
 class SkippingReader(Protocol):
     """A reader that can skip SECURITY messages: :class:`ringfence.parse.log.LogReader`.
 
-    ``skips_security``: SECURITY messages are skipped now. ``sample`` is a message that the last :meth:`feed`
-    skipped, or None. A line may wait for later lines that belong to its message. ``deadline`` is when to
-    parse the waiting lines even if no more data comes, None if no line waits. Times are seconds since the
-    epoch.
+    ``skips_security``: SECURITY messages are skipped now. If the last :meth:`feed` skipped messages,
+    ``sample`` is one of them. A line may wait for later lines that belong to its message. ``deadline`` is
+    when to parse the waiting lines even if no more data comes, None if no line waits. Times are seconds since
+    the epoch.
     """
 
     skips_security: bool
@@ -66,7 +69,7 @@ class SkippingReader(Protocol):
         """Return a reader for the same log that has read nothing."""
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Parse the next bytes of the log, or without bytes the waiting lines, if their deadline is over."""
+        """Parse the next bytes of the log; without bytes, the waiting lines if their deadline has passed."""
 
     def end(self, now: float) -> list[LineResult]:
         """Parse the waiting lines, because no more lines follow."""
@@ -187,9 +190,10 @@ class _Held:
     def is_confirmed(self, latest: float, now: float) -> bool:
         """Whether AMI has delivered all events of these bytes.
 
-        ``latest`` is the time of AMI's last event, ``now`` is monotonic. AMI must be ``OVERLAP`` seconds
-        ahead of the bytes. After ``REMEMBERED`` seconds it need not be ahead, and bytes without a time count
-        as confirmed.
+        ``latest`` is the time of AMI's last event, ``now`` is monotonic. The bytes are confirmed if
+        ``latest`` is at least ``OVERLAP`` seconds after ``last``. If the bytes were read more than
+        ``REMEMBERED`` seconds ago, it is enough that ``latest`` is not before ``last``, and bytes without a
+        time are confirmed too.
         """
         old = now - self.at > REMEMBERED
         if self.last is None:
@@ -241,14 +245,14 @@ class StandbyLog:
 
     @property
     def due_in(self) -> float | None:
-        """The seconds until :meth:`look` has something to do, or None."""
+        """The seconds until :meth:`look` should be called; None if no held bytes wait for AMI."""
         if self._period is None or not self._held:
             return None
         last = self._held[-1].last
         return LOOK_EVERY if last is None or last > self._period.last else None
 
     def feed(self, data: bytes, wall: float, now: float, *, live: bool) -> list[LogPart]:
-        """Parse ``data``; without data, parse the waiting lines if their :attr:`deadline` is over.
+        """Parse ``data``; without data, parse the waiting lines if their :attr:`deadline` has passed.
 
         Return the results. If the standby has just ended, the results of the held bytes come before them.
         ``now`` is monotonic, ``wall`` in seconds since the epoch. ``live``: the data was written while

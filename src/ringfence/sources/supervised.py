@@ -9,7 +9,7 @@ from ringfence.clock import Backoff
 from ringfence.sources.state import Condition, EndError, State
 
 GOOD_AFTER = 30.0
-"""If a session lasted at least this long (seconds), the pause after it is a short one again."""
+"""If a session lasted at least this long (seconds), the next pause is short again."""
 
 
 class SupervisedSource:
@@ -44,8 +44,8 @@ class SupervisedSource:
                     self._log.exception("source.defect")
                 self._set_condition(defect)
             if task is not None and task.cancelling():
-                # The task was cancelled while the session ended, and the session's TaskGroup raised only
-                # the session's end.
+                # The task was cancelled while the session ended. The session's TaskGroup then raises the
+                # session's own error in place of CancelledError.
                 raise asyncio.CancelledError
             if loop.time() - began >= self.good_after:
                 self._backoff.reset()

@@ -75,7 +75,7 @@ TURN_BYTES = 1 << 20
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 _BUFFER = 16 << 20  # the kernel doubles it
 _MOST_KNOWN = 4096  # addresses
-_DATAGRAM = 1 << 17  # the longest that the kernel makes: one packet, or one message buffer
+_DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, or one buffer of messages)
 
 WireItem = Challenge | ObservedRequest
 Sink = Callable[[Sequence[WireItem], float], None]
