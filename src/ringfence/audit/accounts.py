@@ -23,7 +23,7 @@ class Account:
 
     ``file``: the file that configures it. ``context``: the dialplan context in which its calls begin.
     ``passwordless``: anyone who knows its name can call without a password, and no ACL limits the addresses.
-    ``weak``: its password can be guessed with a few tries. ``hashed``: the password is stored as a hash, and
+    ``weak``: its password can be guessed easily. ``hashed``: the password is stored as a hash, and
     cannot be checked. ``registers``: it is a phone, whose address is known only when it registers.
     ``restricted``: an ACL limits its addresses. ``limited``: its simultaneous calls are limited.
     """
@@ -47,8 +47,8 @@ class AsteriskAccounts:
     ``reveals_accounts``: chan_sip's answers reveal which accounts exist (``alwaysauthreject = no``).
     ``autocreates``: chan_sip creates an account for any phone that registers (``autocreatepeer``).
     ``broken_tls``: options that select a broken TLS version. ``in_database``: tables of accounts that
-    extconfig.conf maps to a database, where they are not checked. ``unread``: files of which a part could not
-    be read.
+    extconfig.conf maps to a database; these accounts are not checked. ``unread``: files of which a part could
+    not be read.
     """
 
     accounts: tuple[Account, ...] = ()
@@ -89,8 +89,8 @@ _OWN = frozenset({"general", "authentication", "callnumberlimits"})
 def read_accounts(folder: Path, *, chan_sip: bool, iax2: bool, pjsip: bool) -> AsteriskAccounts:
     """Read the accounts from the files in ``folder``.
 
-    ``chan_sip``, ``iax2`` and ``pjsip`` are whether Asterisk has loaded this channel driver. The files of a
-    driver that is not loaded are not read.
+    Each of ``chan_sip``, ``iax2`` and ``pjsip`` is True if Asterisk has loaded that channel driver. The files
+    of other drivers are not read.
     """
     read = {
         name: read_conf(folder / name, _wanted, _is_secret) if loaded else None
@@ -169,9 +169,10 @@ def _chan_sip(file: str, section: Section, context: str, kind: str) -> Account:
 
 
 def _users(conf: Conf, *, chan_sip: bool, iax2: bool) -> Iterator[Account]:
-    """Yield the accounts of users.conf that a loaded driver uses (``hassip``, ``hasiax``).
+    """Yield the accounts of users.conf whose channel driver is loaded.
 
-    The options of [general] are the defaults of each account.
+    ``hassip`` makes an account one of chan_sip, ``hasiax`` one of IAX2. The options of [general] are the
+    defaults of each account.
     """
     general = conf.section("general")
     for section in _named(conf):
@@ -200,7 +201,7 @@ def _iax(conf: Conf) -> Iterator[Account]:
             and is_weak(secret, (section.name, *section.values("username"))),
             registers=dynamic and section.last("host") == "dynamic",
             restricted=_is_bounded(section),
-            limited=True,  # IAX2 has no limit of calls that could be set
+            limited=True,  # IAX2 has no option that limits calls, so nothing can be fixed
         )
 
 
@@ -283,7 +284,7 @@ def _of_kind(conf: Conf, kind: str) -> list[Section]:
 
 
 def _named(conf: Conf) -> Iterator[Section]:
-    """Yield one section for each account, with all options of the sections of its name.
+    """Yield one section for each account. Sections of the same name are joined into one.
 
     Sections that are no accounts, such as ``general``, are left out.
     """

@@ -15,7 +15,7 @@ from ringfence.host.asterisk_conf import FOLDER, Conf, Section, Wanted, is_true,
 
 LEVELS = frozenset({"debug", "notice", "warning", "error", "verbose", "dtmf", "fax", "security"})
 DUMPING = frozenset({"debug", "warning", "error", "verbose"})
-"""Levels whose log lines may contain the text of callers unchanged, with its line ends."""
+"""Levels that log packets of callers unchanged, with their line ends. So callers can forge log lines."""
 
 _LOGS = "/var/log/asterisk"
 _FORMATTER = re.compile(r"\[[a-z]*\]")
@@ -27,10 +27,10 @@ _NO_FILES = ("console", "syslog")
 class Gate:
     """PJSIP's limit for reports about unknown callers.
 
-    It is in force if ``endpoint_identifier_order`` contains auth_username. Within ``period`` seconds after
-    the first request of an unknown caller, Asterisk reports the request number ``count`` and the later ones.
-    After that time it reports nothing about this caller until it forgets the caller. Every ``prune`` seconds
-    it forgets the callers that it has known for more than four periods.
+    It is in force if ``endpoint_identifier_order`` contains auth_username. Asterisk then counts the requests
+    of each unknown caller. It reports them from number ``count`` on, but only in the first ``period`` seconds
+    after the caller's first request. Later requests are not reported until Asterisk forgets the caller. Every
+    ``prune`` seconds it forgets the callers whose first request was more than four periods ago.
     """
 
     count: int = 5
@@ -62,7 +62,7 @@ class Asterisk:
 
 
 def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
-    """Read the files in ``folder``; return None if it contains no asterisk.conf."""
+    """Return the settings about logging in the files of ``folder``; None if it contains no asterisk.conf."""
     asterisk = read_conf(folder / "asterisk.conf", _options("astlogdir"))
     if asterisk is None:
         return None
@@ -113,7 +113,7 @@ def _options(*names: str) -> Wanted:
 
 
 def is_loaded(modules: Conf | None, module: str) -> bool:
-    """Whether Asterisk loads ``module`` according to modules.conf; ``modules`` is None without this file."""
+    """Whether Asterisk loads ``module``; ``modules`` is modules.conf, None if the file does not exist."""
     section = modules.section("modules") if modules is not None else Section("modules")
 
     def named(*options: str) -> bool:
@@ -124,10 +124,7 @@ def is_loaded(modules: Conf | None, module: str) -> bool:
 
 
 def _channels(logger: Conf | None, logs: str) -> dict[Path, frozenset[str]]:
-    """Return the log files, with the levels of each.
-
-    ``logs`` is the folder of the files whose names are relative.
-    """
+    """Return the log files, with the levels of each. Relative names are relative to the folder ``logs``."""
     if logger is None:
         return {}
     named = is_true(logger.section("general").last("appendhostname"))
@@ -139,7 +136,10 @@ def _channels(logger: Conf | None, logs: str) -> dict[Path, frozenset[str]]:
 
 
 def _levels(text: str) -> frozenset[str]:
-    """Parse levels such as ``[json]notice,verbose(3)``; ``*`` means all."""
+    """Return the level names in a text such as ``[json]notice,verbose(3)``; ``*`` means all levels.
+
+    The format in brackets and the number in parentheses are left out.
+    """
     names = {name.partition("(")[0].strip() for name in _FORMATTER.sub("", text.lower()).split(",")}
     return LEVELS if "*" in names else frozenset(names - {""})
 

@@ -17,10 +17,10 @@ ELSEWHERE = (
 
 
 def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -> Iterator[Finding]:
-    """Yield the settings that hide attempts from every source; one good finding if there are none.
+    """Yield a finding for each setting that hides attempts; if there is none, a finding that says so.
 
-    ``asterisk`` is None if its files cannot be read here. In this case, and if a part of them cannot be read,
-    yield the commands by which the administrator can find such settings.
+    ``asterisk`` is None if Asterisk's files cannot be read here. In this case, and if only a part of the
+    files can be read, yield a finding with the commands that show such settings to the administrator.
     """
     what = "asterisk's settings"
     if asterisk is None:

@@ -22,11 +22,14 @@ from ringfence.audit.console import Console
 from ringfence.audit.shown import Context, context_from, globals_from
 
 MAX_CONTEXTS = 100
-"""The maximum number of visits (contexts, and ways to reach them) for one call of :meth:`Dialplan.reach`."""
-LONG = 7
-"""A number of digits. A pattern for at least so many digits may match an outside number.
+"""The maximum number of visits in one call of :meth:`Dialplan.reach`.
 
-A pattern that ends with a wildcard for any number of digits may match one, too.
+A visit is a context and how a call reaches it. One context can have several visits.
+"""
+LONG = 7
+"""The least number of digits of an outside number.
+
+A pattern matches long numbers if it has this many digits or more, or if it ends with a wildcard.
 """
 
 _CALLED = "\x01"
@@ -41,7 +44,7 @@ _SET = re.compile(r"\[[^\]]{0,80}\]")
 _MAX_DEPTH = 5
 _JUMPS = frozenset({"goto", "gosub"})
 _LENGTHS = (2, 3)
-"""The numbers of parts of a jump's target: extension and priority, and usually a context before them."""
+"""How many parts a jump's target has: 2 (extension, priority) or 3 (context, extension, priority)."""
 _SCRIPTS = frozenset({"agi", "eagi", "fastagi", "deadagi", "externalivr", "stasis"})
 
 
@@ -62,9 +65,9 @@ class Reach:
 class _Visit:
     """A context to examine, and how a call reaches it.
 
-    If ``extension`` is "", the extension is the number that the caller dialled. Otherwise the call is at the
-    fixed ``extension``, with ``arguments``. ``origin`` is the pattern that the caller dialled, as shown to
-    people; "" until a pattern is known.
+    If ``extension`` is "", the call arrives with the number that the caller dialled. Otherwise the call goes
+    to the fixed ``extension``, with ``arguments``. ``origin`` is the pattern that matched the dialled number,
+    for messages; "" until a pattern is known.
     """
 
     context: str
@@ -119,10 +122,10 @@ class Dialplan:
         return self._contexts[name]
 
     def _applications(self, context: Context, visit: _Visit) -> Iterator[tuple[str, str, str]]:
-        """Yield the applications that may run on this visit: extension, name, and arguments.
+        """Yield each application that may run on this visit: its extension, its name and its arguments.
 
-        If the visit has no fixed extension, these are the applications of patterns that match long numbers.
-        In the arguments, variables are replaced by their values or by placeholders.
+        If the visit has no fixed extension, only patterns that match long numbers count. In the arguments,
+        variables are replaced by their values or by placeholders.
         """
         begun = {
             step.extension for step in context.steps if step.priority == 1
@@ -212,7 +215,7 @@ def _verdict(name: str, arguments: str) -> bool | None:
 def _dialled(arguments: str) -> bool | None:
     """Whether a Dial calls the number that the caller dialled, through a trunk; None if this is unclear.
 
-    A Local channel leads to another context and counts as False here: ``_jumps`` returns that context.
+    A Local channel dials nothing itself: it leads to another context, which ``_jumps`` returns.
     """
     found: bool | None = False
     for position in arguments.partition(",")[0].split("&"):
@@ -236,10 +239,10 @@ def _target(arguments: str) -> list[str]:
 
 
 def _jumps(name: str, arguments: str, here: str) -> list[_Visit]:
-    """Return where the application ``name`` sends a call next.
+    """Return the visits to which the application ``name`` sends a call next.
 
-    The call arrives there with the number that the caller dialled, or at a fixed extension. ``here`` is the
-    context of the application.
+    A jump to a fixed extension of another context counts only if an argument has the dialled number. ``here``
+    is the context of the application; a jump that names no context stays in it.
     """
     if name == "dial":
         places = [

@@ -191,7 +191,8 @@ def _reach_finding(dialplan: "Dialplan", what: str, caller: str, context: str, f
     """Return the finding about calls without a password that reach ``context``.
 
     The finding is marked as wrong if the context is known to dial out; otherwise such calls may be intended.
-    ``caller`` is a text about who can make such calls.
+    ``what`` names the configuration that permits such calls, ``caller`` is a text about who can make them,
+    and ``fix`` is a text about how to forbid them.
     """
     reach = dialplan.reach(context)
     into = f"{caller}, into context {printable(context)}"

@@ -108,7 +108,7 @@ AMI, HTTP = "AMI", "HTTP"
 def read_services(folder: Path) -> Services:
     """Return the services that the files in ``folder`` configure.
 
-    The kernel is asked on which addresses they listen. The addresses in the files count if it knows none.
+    The addresses of a service come from the kernel's list of sockets, or else from the files.
     """
     read = {
         name: read_conf(
@@ -164,9 +164,10 @@ def _is_weak_ari(section: Section) -> bool:
 def _listeners(
     what: str, file: str, general: Section, port_option: str, ports: tuple[int, int]
 ) -> Iterable[Listener]:
-    """Yield the listener of a service without TLS and, if it is enabled, the one with TLS.
+    """Yield a service's listener without TLS, and its listener with TLS if TLS is enabled.
 
-    ``file`` and its section ``general`` configure the service. ``ports`` are its two default ports.
+    ``what`` is the service (AMI or HTTP). ``file`` and its section ``general`` configure it. The option
+    ``port_option`` sets its port without TLS. ``ports`` are its default ports, without and with TLS.
     """
     text = general.last(port_option)
     plain = int(text) if _NUMBER.fullmatch(text) else ports[0]
@@ -177,11 +178,11 @@ def _listeners(
 
 
 def _listener(what: str, port: int, place: str, setting: str) -> Listener:
-    """Return a listener on ``port``; ``place`` is the address from the file, which may contain another port.
+    """Return a listener on ``port``, or on the port in ``place`` if that names one.
 
-    The listener's addresses are those of the kernel's sockets at this port. If there is no such socket, it
-    has the address from the file, or all addresses (``::``) if the file names none. A host name in the file
-    is not resolved, and gives no address.
+    ``place`` is the address from the file, "" if the file names none. The listener has the addresses of the
+    kernel's sockets at its port. If there is no such socket, it has the address in ``place``, or all
+    addresses (``::``) if ``place`` is "". A host name in ``place`` is not resolved, and counts as no address.
     """
     written = _ADDRESS.fullmatch(place)
     if written and written[4]:
