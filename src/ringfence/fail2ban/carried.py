@@ -60,7 +60,7 @@ _MAX_SHOWN = 200  # characters of an option's value
 
 @define
 class Notes:
-    """Notes for the administrator, by the name of the table in ringfence's configuration."""
+    """Notes for the administrator. Each belongs to a table of ringfence's configuration."""
 
     by_table: dict[str, list[str]] = field(factory=dict)
 
@@ -156,7 +156,7 @@ def bantime_of(jail: Jail) -> float | None:
 def _networks(jail: Jail, notes: Notes) -> Iterator[Network]:
     for word in _WORD.findall(jail.options.get("ignoreip", "")):
         try:
-            # fail2ban also accepts a netmask, and an address within the network.
+            # fail2ban also accepts a netmask, and any address of a network before its length (192.0.2.7/24).
             network = parse_network(str(ip_network(word, strict=False)))
         except ValueError:
             why = "neither an address nor a network; list its addresses, or put the name into hosts"

@@ -107,8 +107,8 @@ class Configuration:
 def read_configuration(where: Path) -> Configuration:
     """Read fail2ban's folder, or one file with jails.
 
-    Raise ConfigError if ``where`` does not exist or may not be accessed, or if it has no jails although all
-    of it was read. Errors in single files are returned as problems.
+    Raise ConfigError if ``where`` does not exist or may not be accessed, or if everything was read and no
+    jail was found. An error in a single file is returned in ``problems``.
     """
     try:
         whole = stat.S_ISDIR(where.stat().st_mode)
@@ -293,9 +293,9 @@ def _exists(path: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-    """Return the text of a file, which may contain invalid UTF-8, usually in a comment.
+    """Return the text of a file. Invalid UTF-8, which is usually in a comment, is escaped.
 
-    Raise OSError if it cannot be read, is not a file, or is longer than ``MAX_FILE``.
+    Raise OSError if the file cannot be read, is not a regular file, or is longer than ``MAX_FILE``.
     """
     if not path.is_file():
         raise OSError("it is not a file")

@@ -26,7 +26,7 @@ _MAX_LENGTH = 200  # characters; longer than any real duration
 
 
 def seconds_from(text: str) -> float:
-    """Parse a duration as fail2ban does; raise ValueError if it is invalid."""
+    """Return the seconds of a duration, which may be negative; raise ValueError if it is invalid."""
     left = text.partition("#")[0].strip()  # the rest is a comment for Python's eval, which fail2ban uses
     if len(left) > _MAX_LENGTH:
         raise ValueError("too long for a time")
@@ -59,9 +59,9 @@ def length_of(seconds: float) -> str:
 class _Sum:
     """A sum of products that is being parsed.
 
-    ``product`` is the last product so far, None before its first number, and ``sign`` is its sign. ``total``
-    is the sum of the products before it. ``pending`` is ``*`` or ``/`` if the next factor or divisor is still
-    missing, otherwise "".
+    ``product`` is the product that is being parsed, without its sign; None before its first number. ``sign``
+    is 1 or -1. ``total`` is the sum of the products before it. ``pending`` is ``*`` or ``/`` if a number must
+    follow, otherwise "".
     """
 
     total: float = 0.0
@@ -71,7 +71,7 @@ class _Sum:
 
     def add_number(self, number: float) -> None:
         if self.product is not None and not self.pending:
-            self.add_operator("+")  # as between "1h" and "30m"
+            self.add_operator("+")  # "1h30m" means "1h + 30m"
         if self.product is None:
             self.product = number
         elif self.pending == "*":
