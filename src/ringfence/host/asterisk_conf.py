@@ -196,7 +196,7 @@ class _Reader:
         here = self._here
         for path in found:
             self.read(Path(path), depth + 1)
-            self._here = here  # the lines after the include belong to the section of the include
+            self._here = here  # later lines belong to the section that contains the #include
         if not found and (command == "include" or not _is_open(Path(pattern).parent)):
             self.unread.append(Path(pattern))
 
@@ -250,7 +250,7 @@ def uncommented(text: str) -> Iterator[tuple[int, str]]:
             elif mark[0] == _BEGIN:
                 kept += "" if depth else line[at : mark.start()]
                 depth += 1
-            elif not depth:  # to the end of the line
+            elif not depth:  # a comment to the end of the line
                 kept, at = kept + line[at : mark.end() - 1], len(line)
                 break
             elif mark[0] == _END:

@@ -20,7 +20,11 @@ def faults_of(path: Path) -> list[str]:
 
 
 class _Checker:
-    """Checks a file and its includes, and collects the errors. It remembers the sections so far."""
+    """Checks a file and its includes, and collects the errors.
+
+    A template, and a section that is added to, must be defined earlier. So the names of all sections so far
+    are kept.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.faults: list[str] = []

@@ -109,7 +109,11 @@ def _link(message: Any) -> _Link:  # noqa: ANN401 - pyroute2 has no types
 
 
 def _host_network(message: Any) -> _HostNetwork:  # noqa: ANN401 - pyroute2 has no types
-    """Parse an address. IFA_ADDRESS is the remote end of a point-to-point link, elsewhere our own address."""
+    """Return the network and the link of an address of this host.
+
+    ``message`` is the kernel's entry for that address. On a point-to-point link its IFA_ADDRESS is the remote
+    end, on other links the address of this host.
+    """
     address, local = message.get("address"), message.get("local")
     network = ip_network((address, message["prefixlen"]), strict=False)
     single = network.prefixlen == network.max_prefixlen

@@ -142,17 +142,18 @@ class ClosedSockets:
 
 
 def _parse(datagram: bytes) -> Closed | None:
-    """Return the connection that a message reports; None if the message is invalid or lacks its counts.
+    """Return the connection that a message reports.
 
-    Return ``_NONE``, whose ``remote`` is b"", if the remote address is unknown or the handshake was not
-    completed.
+    Return None if the message is invalid or lacks the count of delivered packets. The caller then counts the
+    report as lost. Return ``_NONE``, which the caller ignores, if the remote address is unknown or the
+    handshake was not completed.
     """
     try:
         frame = next(frames(datagram), None)
         if frame is None or frame.kind != BY_FAMILY or frame.end < ATTRIBUTES:
             return None
         family, local, port, _, address = _MESSAGE.unpack_from(datagram)
-        if port == _NO_PORT:  # it was listening, never connected, or reset by this host
+        if port == _NO_PORT:  # the socket was listening, never connected, or reset by this host
             return _NONE
         info = tcp_info(datagram, frame)
     except NetlinkMessageError:

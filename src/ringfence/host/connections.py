@@ -82,9 +82,9 @@ so which connections count. If the maximum is reached, the list is read early.
 """
 
 _MOST_STALE = 1024
-"""The maximum number of byte counts that are kept of forgotten connections.
+"""The maximum number of byte counts of connections that are already forgotten.
 
-If there are more, all of them are removed at once.
+If there are more, all such counts are removed at once.
 """
 
 _Received = Callable[[], int | None]
@@ -99,7 +99,7 @@ _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 # In FIN_WAIT1 this happens with TCP Fast Open, if the program closes a socket that is in SYN_RECV.
 _UNMADE = (2, 3, 4, 12)
 _TIME_WAIT = 6
-_COUNTLESS = (5, _TIME_WAIT)  # states without counts of bytes; FIN_WAIT2 may be a struct inet_timewait_sock
+_COUNTLESS = (5, _TIME_WAIT)  # FIN_WAIT2, TIME_WAIT: the kernel may have no byte count left
 _LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns
 _WORD = 8  # hexadecimal digits of 32 bits, which stand in this machine's byte order
 _PORT = 2  # bytes
@@ -132,7 +132,7 @@ class ConnectionTable:
         self._ports: dict[bytes, float] = {}  # listening ports, and until when each counts
         self._past = _Past()
         self._closed = closed if closed is not None else ClosedSockets()
-        self._unsure: list[tuple[Closed, float]] = []  # at ports not known as listening
+        self._unsure: list[tuple[Closed, float]] = []  # those to ports that may not be listening ports
         self._known_from = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -173,7 +173,10 @@ class ConnectionTable:
         self._known_from = math.inf
 
     def has(self, remote: Endpoint) -> bool:
-        """Whether ``remote`` has a completed connection to this host, or had one in the last 60 s."""
+        """Whether ``remote`` has a connection to this host, or had one in the last 60 s.
+
+        A connection without a completed handshake does not count.
+        """
         key = remote.address.packed + remote.port.to_bytes(_PORT, "big")
         now = self._clock()
         self._drain(now)
@@ -188,8 +191,8 @@ class ConnectionTable:
         """Whether the connection of ``remote`` (see :meth:`has`) confirms a line for a request.
 
         ``length`` is the least size of such a request, in bytes. The remote end must have sent so many bytes
-        that have not confirmed another line; this call uses them up. If the kernel does not report the number
-        of bytes, the connection is enough.
+        that have not confirmed another line; this call uses them up. If the number of bytes is unknown, the
+        connection is enough, unless it is open and listed by sock_diag.
         """
         if not self.has(remote):
             return False
@@ -201,8 +204,8 @@ class ConnectionTable:
     def _pays(self, remote: Endpoint, length: int) -> bool:
         """Use up ``length`` of the bytes that came by a connection; return whether so many were left.
 
-        If the number of bytes is unknown, return True, except for an open connection that sock_diag listed:
-        sock_diag reports these numbers.
+        If the number of bytes is unknown, return False for an open connection that sock_diag listed, because
+        sock_diag normally reports the number. Otherwise return True.
         """
         key = remote.address.packed + remote.port.to_bytes(_PORT, "big")
         opened, closed = self._open.get(key), self._past.received(key)
@@ -280,7 +283,7 @@ class ConnectionTable:
                 lacks = state in _COUNTLESS and received() is None
                 found[key] = self._open.get(key, received) if lacks else received
         gone = [Closed(b"", key, received()) for key, received in self._open.items() if key not in found]
-        self._remember(gone, before)  # when they were last seen
+        self._remember(gone, before)  # ``before`` is when the list contained them last
         self._open, self._open_from = found, None
         for closed, at in self._unsure:
             if closed.local_port in self._ports:

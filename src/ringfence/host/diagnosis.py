@@ -233,7 +233,7 @@ class _Link:
     xdp: bool
 
 
-# The forwarding tables of these kinds of links list neighbours behind them, and not network cards on them.
+# The forwarding tables of these kinds of links list other hosts, not network cards (macvlan) on the link.
 _TABLES_OF_OTHERS = frozenset({"bridge", "vxlan", "geneve"})
 _PERMANENT, _SELF = 0x80, 0x02  # NUD_PERMANENT, NTF_SELF
 _NOBODY = "00:00:00:00:00:00"
@@ -270,7 +270,7 @@ def _cards(messages: Any, links: Mapping[int, _Link]) -> tuple[str, ...]:  # noq
         hardware, link = message.get("lladdr"), links.get(message["ifindex"])
         if link is None or not hardware or hardware in known or link.kind in _TABLES_OF_OTHERS:
             continue
-        one = int(hardware[:2], 16) & 1 == 0  # no multicast address
+        one = int(hardware[:2], 16) & 1 == 0  # an address of one card, not a multicast address
         if one and message["state"] & _PERMANENT and message["flags"] & _SELF:
             found.add(link.name)
     return tuple(sorted(found))

@@ -62,7 +62,7 @@ def _gateways(messages: Iterable[Any]) -> dict[Network, str]:
     for message in messages:
         for hop in (message, *(message.get("multipath") or ())):
             for address in _next_hops(hop):
-                # If a route has several hops, the interface of each is a field and not an attribute.
+                # If a route has several hops, each of them has its own interface.
                 link = hop.get("oif") or message.get("oif")
                 links.setdefault(ip_network(address), set()).add(_name(link))
     return {

@@ -35,9 +35,9 @@ PATIENCE = 5.0  # seconds for an answer
 
 SHORTEST = 30.0
 LONGEST = 300.0
-"""The limits in seconds for the time until a name is resolved again.
+"""The shortest and the longest time, in seconds, until a name is resolved again.
 
-After a failure this time may be shorter than ``SHORTEST``.
+After a failure the time may be shorter than ``SHORTEST``.
 """
 
 FIRST_RETRY = 2.0

@@ -31,7 +31,7 @@ def processes(name: str, proc: Path = PROC) -> Iterator[int]:
 
 
 def network_of(process: int | str = "self", proc: Path = PROC) -> str:
-    """Return the network namespace of a process, as text to compare; "" if it is hidden."""
+    """Return a text that identifies the network namespace of a process; "" if it is hidden."""
     try:
         return str((proc / str(process) / "ns" / "net").readlink())
     except OSError:

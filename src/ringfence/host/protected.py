@@ -44,8 +44,8 @@ async def follow_protected(
     """Call ``changed`` with all protected networks now and after each change, until cancelled.
 
     ``failed`` is called with each error of a part (gateways, resolvers or logins), and the last known
-    networks of this part stay valid. A call of ``changed`` means that all errors have cleared, except those
-    for which ``failed`` is called right after it.
+    networks of this part stay valid. A call of ``changed`` clears all errors. If some remain, ``failed`` is
+    called again for each of them, right after ``changed``.
     """
     follower = _Follower(changed, failed)
     async with asyncio.TaskGroup() as group:

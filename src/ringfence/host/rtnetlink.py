@@ -27,9 +27,9 @@ _RECEIVE_BUFFER = 1 << 20  # some thousand notifications
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 READINGS = 6
-"""The number of times that a dump is read, at most, if it changes during each reading.
+"""The maximum number of times that a dump is read, if it changes during each reading.
 
-The pauses in between add up to 0.3 s.
+The pauses between them add up to 0.3 s.
 """
 _AGAIN = 0.01
 
@@ -76,7 +76,7 @@ async def follow(
 
 
 def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
-    """Return what ``read`` returns; raise HostError if it cannot be read, or changes during each reading.
+    """Return what ``read`` returns; raise HostError if it fails, or if the dump changes each time.
 
     Do not call it in a running event loop (pyroute2 runs one of its own); use :func:`follow` there.
     """
