@@ -76,18 +76,17 @@ class FoundAsterisk:
     def contained(self) -> bool:
         """Whether Asterisk runs in a container.
 
-        It does if its configuration folder has another path for it than on this host, or if it is in another
-        network namespace.
+        It does if its configuration folder has another path on this host than inside Asterisk's root folder,
+        or if Asterisk is in another network namespace.
         """
         return self.conf != self.conf_inside or not self.server.same_network
 
     @property
     def reader(self) -> Server | None:
-        """The process whose user and groups are used to check that Asterisk can read a file.
+        """The process with whose rights setup checks that Asterisk can read a file.
 
-        None for a container: then files are checked with the rights of this process. With those of Asterisk,
-        the check would fail wrongly. Asterisk can read the volume in its container, but on this host only
-        root can enter the folders above the volume.
+        None for a container: then setup checks with its own rights. With Asterisk's rights the check would
+        wrongly fail, because on this host only root can enter the folders above the container's volume.
         """
         return None if self.contained else self.server
 

@@ -38,8 +38,8 @@ _VERSION = 1
 class Produced:
     """Files that other programs write because of setup, in one folder: the log, or the database.
 
-    The names of these files begin with ``prefix``. ``names`` are those of such files that were in the folder
-    before setup. ``existed``: the folder itself existed before setup.
+    The names of these files begin with ``prefix``. ``names`` are the files with this prefix that were in the
+    folder before setup. ``existed``: the folder itself existed before setup.
     """
 
     folder: Path

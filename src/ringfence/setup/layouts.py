@@ -46,7 +46,11 @@ class Layout:
 
 @frozen
 class _Kind:
-    """A product with its layout. It is recognised if the main files include the file of each target."""
+    """A PBX product (such as FreePBX) and its layout.
+
+    A configuration folder is the product's if manager.conf includes the file of ``manager``, and logger.conf
+    that of ``logger``. ``generated``: see :class:`Layout`.
+    """
 
     name: str
     manager: Target
@@ -85,8 +89,8 @@ def layout_of(folder: Path, read: Callable[[Path], str]) -> Layout:
     """Return the layout of a configuration folder; ``read`` returns the text of a file, "" without a file.
 
     A product is recognised if both main files include its file. One of them is not enough: the
-    ``manager.conf`` of Debian includes ``manager.d``, as Wazo's does. All other folders are those of a plain
-    Asterisk. If one of its main files includes Wazo's file, setup uses this file.
+    ``manager.conf`` of Debian includes ``manager.d``, as Wazo's does. A folder of no known product is that of
+    a plain Asterisk. If only one of its main files includes Wazo's file, setup uses this file as the target.
 
     Raise SetupError if only one main file includes the file of a product that writes the main files itself.
     Setup would have to change the other main file, and the product would overwrite this change.

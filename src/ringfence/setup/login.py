@@ -160,8 +160,8 @@ def _register(
 def _host(family: socket.AddressFamily, raw: bytes) -> str | None:
     """Return the IPv4 address of a listening socket; None if it listens on an IPv6 address.
 
-    ``raw`` is the address in 16 bytes, of which IPv4 uses the first four. If all are zero, the socket listens
-    on every address: return 127.0.0.1.
+    ``raw`` is the address in 16 bytes, of which IPv4 uses the first four. All bytes are zero if the socket
+    listens on every address. Then return 127.0.0.1.
     """
     if not any(raw):
         return "127.0.0.1"

@@ -112,8 +112,8 @@ def checked_state(path: Path, user: User | None = None) -> FileState | None:
     """Return the state of a configuration file of Asterisk; None if it does not exist.
 
     Raise SetupError if Asterisk would refuse the file. It is checked with the rights of ``user``, the user of
-    the Asterisk process, because Asterisk reads it with these rights at the next reload. If it cannot, it
-    loses the settings of this file, and with them AMI.
+    the Asterisk process, because Asterisk reads it with these rights at the next reload. If Asterisk
+    cannot read the file then, it loses the settings of this file (for manager.conf, AMI).
     """
     if not path.exists():
         return None
@@ -129,7 +129,10 @@ def checked_state(path: Path, user: User | None = None) -> FileState | None:
 
 @contextmanager
 def _acting_as(user: User | None) -> Iterator[None]:
-    """Run the block with the rights of ``user``. If it is None, or if this is not root, change no rights."""
+    """Run the block with the rights of ``user``.
+
+    The rights stay unchanged if ``user`` is None, or if this process does not run as root.
+    """
     if user is None or os.geteuid() != 0:
         yield
         return

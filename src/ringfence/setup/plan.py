@@ -321,8 +321,8 @@ class _Planner:
 def resolved(path: Path) -> Path:
     """Return the target of a symbolic link, and any other path as it is.
 
-    Raise SetupError if the link belongs to a user other than root, and its target to somebody else. With such
-    a link, that user could make setup, which runs as root, change any file.
+    Raise SetupError if a user other than root owns the link, but not its target. With such a link, that user
+    could make setup, which runs as root, change any file.
     """
     if not path.is_symlink():
         return path

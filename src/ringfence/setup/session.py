@@ -36,9 +36,9 @@ class SetupSession:
         self._kept = 0 if journal.interrupted else len(journal.record.changes)
 
     def begin(self, plan: Plan) -> None:
-        """Record in the journal that the run starts, and the state of what it changes indirectly.
+        """Record in the journal that the run starts, and the present state of what others will change.
 
-        These are the files that Asterisk and the daemon will write because of setup, and the systemd units.
+        These are the systemd units, and the files that Asterisk and the daemon will write.
         """
         folders = [(self._paths.data, _DATABASE)]
         if plan.log is not None:
@@ -121,7 +121,7 @@ class SetupSession:
 def require_valid_files(asterisk: FoundAsterisk) -> None:
     """Raise SetupError if Asterisk would refuse manager.conf or logger.conf at the next reload.
 
-    Asterisk would lose AMI then.
+    Asterisk would then lose the settings of the refused file: AMI, or the log channels.
     """
     for name in (MANAGER, LOGGER):
         checked_state(asterisk.conf / name, asterisk.reader)
@@ -145,7 +145,7 @@ def require_manager_user(console: AsteriskConsole) -> None:
 
 
 def _reload_restored() -> Iterator[str]:
-    """Make Asterisk read the restored files. If that fails, yield a line: it reads them at its next start."""
+    """Make Asterisk read the restored files. If that fails, yield a line with the reason."""
     try:
         asterisk = find_asterisk()
         reload_asterisk(asterisk.console)
