@@ -222,6 +222,24 @@ def test_answers_of_a_container_are_copied(backend: Backend, far: str) -> None:
         assert end_of(cable, far, until) == [*COPIED, *FRAMED, *COPIED]
 
 
+def test_challenges_of_a_container_that_a_ban_drops_are_copied(backend: Backend, far: str) -> None:
+    """A container's challenge to a banned address is copied, although it never leaves this host."""
+    plan(backend, PLAN)
+    cable = CABLES["IPv4"]
+    ban(backend, cable)
+    with copies(GROUP) as until, behind(far) as container, ExitStack() as stack:
+        with inside(container):
+            inner = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+        inner.bind(("10.9.9.2", SIP))
+        with inside(far):
+            there = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+        there.bind((cable.banned, 0))
+        inner.sendto(COPIED[0], there.getsockname())
+        assert drained_after(there) == 0
+        backend.apply([Remove(ip_network(cable.network))])
+        assert end_of(cable, far, until) == [COPIED[0]]
+
+
 def test_requests_of_observed_addresses_are_copied(backend: Backend, far: str, cable: Cable) -> None:
     """The datagrams of an observed address to the SIP ports are copied; those to other ports are not."""
     plan(backend, PLAN)

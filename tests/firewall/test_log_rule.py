@@ -1,4 +1,4 @@
-"""The log rules for challenges: last for incoming packets, first for outgoing ones, and never required."""
+"""The log rules for challenges: before the drops of outgoing and routed packets, and never required."""
 
 import re
 
@@ -51,8 +51,12 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
     if logged:
         out = [*(f"-A ringfence-out {match} {target}" for match in matches), *out]
         observed = f"-m set --match-set ringfence-observe{version} src -j ringfence-seen"
-        pre.append(f"-A ringfence-pre -p udp -m multiport --dports 4569,5060 {observed}")
-        pre += [f"-A ringfence-pre {match} {ROUTED[version]} {target}" for match in matches]
+        pre = [
+            *(rule for rule in pre if " src " in rule),
+            f"-A ringfence-pre -p udp -m multiport --dports 4569,5060 {observed}",
+            *(f"-A ringfence-pre {match} {ROUTED[version]} {target}" for match in matches),
+            *(rule for rule in pre if " dst " in rule),
+        ]
         share = "-m limit --limit 50/sec --limit-burst 50 -j NFLOG --nflog-prefix observed"
         seen = f"{share} --nflog-group {GROUP}"
         pre = [re.sub(r"(-udp\S* src) -j DROP$", r"\1 -j ringfence-narrow", rule) for rule in pre]

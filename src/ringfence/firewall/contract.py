@@ -18,14 +18,15 @@ suspects: the kernel copies their SIP requests to the wire too.
 The rules stand in this order:
 
 1. No rule drops packets of networks on the administrator's allow list.
-2. The bans and the deny list drop packets.
+2. The bans and the deny list drop packets from their addresses.
 3. The limiter drops the packets of sources that send too many.
 4. One rule copies the SIP requests of observed addresses to the wire (:meth:`Backend.observe`).
 5. The log rules copy outgoing challenges to the wire.
+6. The bans and the deny list drop packets to their addresses.
 
-For packets of this host, rule 5 comes first. So the wire also sees the challenges that a ban drops. Without
-them, it would not know all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients
-of a proxy. Nobody receives the nonce of a dropped challenge, so this nonce cannot prove a wrong address.
+Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
+all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients of a proxy. Nobody
+receives the nonce of a dropped challenge, so this nonce cannot prove a wrong address.
 """
 
 import enum

@@ -11,6 +11,7 @@ from ringfence.firewall.ipset.iptables_rules import (
     FROM_BANNED,
     FROM_DENIED,
     OVER_LIMIT,
+    TO_BANNED,
     TO_DENIED,
     WITHIN_LIMIT,
     byte_budget,
@@ -107,15 +108,15 @@ def test_every_target_chain_exists_and_is_known(version: int) -> None:
             assert set(chains) <= set(CHAINS[table])
 
 
-def test_the_order_is_bans_denied_limiter_wire() -> None:
-    """The limiter stands after every drop, and the log rules after the limiter."""
+def test_the_order_is_from_banned_limiter_wire_to_banned() -> None:
+    """The drops by sender come first, then the limiter, then the log rules, then the drops by receiver."""
     rules = wanted_rules(FirewallPlan(log_group=7, limit=ENFORCE), 4)["raw"]["ringfence-pre"]
     kinds = [rule.kind for rule in rules]
 
-    assert kinds[:6] == [*[FROM_BANNED] * 5, FROM_DENIED]
-    assert kinds[11:] == [TO_DENIED, AT_LIMITER, AT_LIMITER, *[""] * 5]
-    assert rules[-5].text.endswith("-m set --match-set ringfence-observe4 src -j ringfence-seen")
-    assert all("-j NFLOG" in rule.text for rule in rules[-4:])
+    assert kinds[:8] == [*[FROM_BANNED] * 5, FROM_DENIED, AT_LIMITER, AT_LIMITER]
+    assert kinds[8:] == [*[""] * 5, *[TO_BANNED] * 5, TO_DENIED]
+    assert rules[8].text.endswith("-m set --match-set ringfence-observe4 src -j ringfence-seen")
+    assert all("-j NFLOG" in rule.text for rule in rules[9:13])
 
 
 def test_a_ban_of_the_sip_ports_names_ports() -> None:
@@ -214,7 +215,7 @@ def test_a_log_stands_before_the_drop() -> None:
 def test_the_limiter_applies_to_strangers_at_the_sip_ports() -> None:
     """The limiter ignores loopback, friends and allowed networks; IPv6 by /64; only enforce drops."""
     rules = texts(FirewallPlan(limit=ENFORCE), 6)
-    first, second = rules["raw ringfence-pre"][-2:]
+    first, second = [rule for rule in rules["raw ringfence-pre"] if rule.endswith("-j ringfence-limit")]
 
     assert first == (
         "! -i lo -p udp -m multiport --dports 4569,5060 -m set ! --match-set ringfence-friends6 src "

@@ -117,7 +117,7 @@ def test_only_the_sip_ports() -> None:
     assert chains["to6"].rules[0] == f"udp sport {{ 5060, {PROBE_PORT} }} jump to6_ban"
 
 
-def test_the_log_rules_are_last_in_prerouting_and_first_in_output() -> None:
+def test_the_log_rules_precede_the_drops_by_receiver() -> None:
     """In prerouting the log rules match only forwarded packets; no interface or list limits them."""
     stream = "tcp sport { 5038, 5060, 5061, 8089 }"
     answers = [
@@ -129,9 +129,9 @@ def test_the_log_rules_are_last_in_prerouting_and_first_in_output() -> None:
     passing = "fib saddr . iif oif != 0 fib daddr type unicast"
     for plan in (FirewallPlan(log_group=GROUP), EVERYTHING, evolve(EVERYTHING, action=BanAction.TCP_RESET)):
         chains = chains_of(plan)
-        assert chains["prerouting"].rules[-4:] == tuple(
-            f"{one} {passing} log group {GROUP}" for one in answers
-        )
+        rules = chains["prerouting"].rules
+        end = len(rules) if plan.interfaces else len(rules) - 2
+        assert rules[end - 4 : end] == tuple(f"{one} {passing} log group {GROUP}" for one in answers)
         assert chains["output"].rules[:4] == tuple(f"{one} log group {GROUP}" for one in answers)
         assert not any(
             rule.endswith("accept")
@@ -244,7 +244,7 @@ def test_the_limiter_counts_packets_and_bytes_of_strangers() -> None:
         FirewallPlan(limit=Limit(LimitMode.ENFORCE, 50, 200), sip_ports=Ports((5060,), (5061,)))
     )
 
-    assert chains["prerouting"].rules[4] == (
+    assert chains["prerouting"].rules[2] == (
         'iifname != "lo" udp dport { 5060 } fib daddr type local '
         "ip saddr != @allow4 ip saddr != @friends4 jump limit4"
     )

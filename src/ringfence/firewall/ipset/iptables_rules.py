@@ -1,8 +1,8 @@
 """The wanted iptables rules: a pure function of the plan, in the notation of iptables-save.
 
-    raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses, and packets routed to them;
-                                            then the limiter, then the copies of observed requests, then
-                                            the log rules for the wire
+    raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses; then the limiter, then the
+                                            copies of observed requests, then the log rules for the wire;
+                                            then drop packets that are routed to banned addresses
     raw OUTPUT         -> ringfence-out:    the log rules; then drop packets of this host to banned addresses
                           ringfence-limit:  send packets over the limit to ringfence-over
                           ringfence-over:   add the source to the flood set, drop the packet in mode enforce
@@ -191,12 +191,15 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies)
     pre = [*family.raw_in(), *(family.to_limiter() if limiter else ())]
-    out = family.raw_out()
+    out: list[IptablesRule] = []
     if copies:
         pre += _observed_rules(plan, version)
         pre += _answer_rules(plan, version, _FORWARDED[version])
-        out = [*_answer_rules(plan, version), *out]
-    raw: dict[str, Sequence[IptablesRule]] = {"ringfence-pre": pre, "ringfence-out": out}
+        out += _answer_rules(plan, version)
+    raw: dict[str, Sequence[IptablesRule]] = {
+        "ringfence-pre": [*pre, *family.raw_routed()],
+        "ringfence-out": [*out, *family.raw_out()],
+    }
     if limiter and plan.limit.mode is not LimitMode.OFF:
         raw[_LIMIT] = _limit(plan.limit, version)
         raw[_OVER] = _over(plan, version)
@@ -248,9 +251,11 @@ class _Plan:
         return self.plan.action is not BanAction.DROP
 
     def raw_in(self) -> list[IptablesRule]:
-        incoming = [] if self.rejects else self._drop_rules("src", "-i", self.target)
+        return [] if self.rejects else self._drop_rules("src", "-i", self.target)
+
+    def raw_routed(self) -> list[IptablesRule]:
         # PREROUTING does not know the output interface.
-        return incoming if self.plan.interfaces else incoming + self._drop_rules("dst", "", self.target)
+        return [] if self.plan.interfaces else self._drop_rules("dst", "", self.target)
 
     def raw_out(self) -> list[IptablesRule]:
         return self._drop_rules("dst", "-o", self.target, allow_rejections=self.rejects)

@@ -4,8 +4,8 @@ The same text makes the table, repairs it, and replaces the rules of another pla
 ``flush table`` removes the old rules and leaves the sets with all their elements. Packets pass the old rules
 until the new ones are in place.
 
-    prerouting (raw)  from4, from6: packets from banned addresses; to4, to6: packets routed to them;
-                      the limiter; the copies of observed requests; the log rules for the wire
+    prerouting (raw)  from4, from6: packets from banned addresses; the limiter; the copies of observed
+                      requests; the log rules for the wire; to4, to6: packets routed to banned addresses
     output (raw)      the log rules, to4, to6
 
 Priority raw is before connection tracking. So a ban also stops established connections, and protects a
@@ -423,10 +423,7 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
     go, allow = _interface_match(plan, "oifname"), {v: lists[f"allow{v}"] for v in VERSIONS}
     entering = tuple(f"{come}{_KEYWORDS[v]} saddr != @{allow[v]} jump from{v}" for v in VERSIONS)
     leaving = tuple(f"{go}{_KEYWORDS[v]} daddr != @{allow[v]} jump to{v}" for v in VERSIONS)
-    prerouting = () if rejecting else entering
-    if not plan.interfaces:
-        prerouting += leaving
-    prerouting += tuple(_limiter_rules(plan, come, lists))
+    prerouting = (*(() if rejecting else entering), *_limiter_rules(plan, come, lists))
     output = (*(f"{test} accept" for test in _REJECT_REPLIES.get(plan.action, ())), *leaving)
     if plan.log_group is not None:
         answers, log = (*_answer_matches(plan, inner=inner),), f"log group {plan.log_group}"
@@ -438,6 +435,8 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         )
         prerouting += tuple(f"{answer} {_TO_BE_ROUTED} {log}" for answer in answers)
         output = (*(f"{answer} {log}" for answer in answers), *output)
+    if not plan.interfaces:
+        prerouting += leaving
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
     yield RulesetChain("output", output, "output", _RAW)
     if rejecting:
