@@ -19,11 +19,11 @@ class BanDelays:
         self._numbers = [0] * (len(BOUNDS) + 1)
 
     def record(self, seconds: float) -> None:
-        """Count a delay. One of ``OLD`` or longer is ignored, because its evidence was read late."""
+        """Count a delay. A delay of ``OLD`` seconds or more is ignored: its evidence was read late."""
         if seconds < OLD:
             self._numbers[bisect_left(BOUNDS, seconds)] += 1
             self.sum += max(0.0, seconds)
 
     def cumulative(self) -> list[int]:
-        """Return, for each of ``BOUNDS``, the number of delays up to it; at the end, that of all delays."""
+        """Return the number of delays up to each of ``BOUNDS``. The last item is the number of all delays."""
         return list(accumulate(self._numbers))

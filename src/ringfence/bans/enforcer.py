@@ -2,8 +2,8 @@
 
 With enforcement switched off, everything is observed and nothing is banned.
 
-All functions are synchronous, and called from one event loop. So a ban takes only one netlink exchange after
-the event that leads to it, and waits for nothing else.
+All functions are synchronous, and called from one event loop. So nothing else runs between the event that
+leads to a ban and the netlink exchange that places it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,12 +31,13 @@ from ringfence.store.records import Records
 
 
 class Enforcer:
-    """Decides which bans are placed and removed. :attr:`bans` carries this out; :attr:`known` has all bans.
+    """Decides which bans are placed and removed.
 
-    :meth:`start` or :meth:`attach` must be called first. ``list_contents`` returns the networks that one of
-    the kernel's lists should contain. ``opened`` is what the backend reported when the rules were last
-    written. ``verification`` is the result of the test packet. ``watch`` has functions that are called with
-    new and ended bans; they must not wait.
+    :attr:`bans` places and removes them in the kernel, and :attr:`known` has all of them. Call :meth:`start`
+    or :meth:`attach` first. ``list_contents`` returns the networks that one of the kernel's lists must
+    contain. ``opened`` is the result of the last :meth:`reopen`. ``verification`` is the result of the test
+    packets of :meth:`start`, None if it sent none. ``watch`` has functions that are called with new and ended
+    bans; they must not wait.
     """
 
     def __init__(
@@ -68,12 +69,12 @@ class Enforcer:
     # -- on and off
 
     def start(self, *, verified: bool = True) -> None:
-        """Write rules, sets and lists, test them with a packet, and reconcile the kernel with the store.
+        """Write rules, sets and lists, test them with packets, and reconcile the kernel with the store.
 
         Bans that are in the store but not in the kernel are restored (after a reboot). Bans that are in the
         kernel but not in the store are adopted for the time that they have left. With ``verified`` false, no
         test packet is sent. If enforcement is switched off, the kernel is not changed. Raise FirewallError;
-        ProbeError if the rules did not drop the packet.
+        ProbeError if the rules did not drop a test packet.
         """
         self.detector.banned = self.is_banned
         if self.records.switched_off:
@@ -97,9 +98,9 @@ class Enforcer:
         )
 
     def attach(self) -> None:
-        """Prepare a command that runs without a daemon: write rules and sets, and load the store's bans.
+        """Write rules and sets, and load the store's bans, for a command that runs without a daemon.
 
-        The kernel's bans are not changed. Raise FirewallError.
+        The bans in the kernel are not changed. Raise FirewallError.
         """
         self.reopen()
         self.enforcing = True
@@ -107,7 +108,7 @@ class Enforcer:
             self.known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made))
 
     def reopen(self) -> Opened:
-        """Write the rules and sets that the kernel lacks, by the backend's present plan (its settings).
+        """Write the rules and sets that are missing, or that differ from the backend's settings.
 
         Return what the backend reports. Raise FirewallError.
         """
@@ -132,7 +133,8 @@ class Enforcer:
     def switch_on(self) -> None:
         """Enforce again, and restore the bans that have time left.
 
-        For subjects that were banned, the detector counts attempts from zero.
+        While enforcement was off, rules have decided on bans that were not placed. The attempts that led to
+        these bans are not counted again: only new attempts can lead to a ban.
         """
         self.detector.record_all_unbanned()
         self.records.set_switched_off(False)
@@ -149,9 +151,9 @@ class Enforcer:
     def carry_out(self, decision: Decision) -> None:
         """Place the ban that a rule has decided. Never raises: a failure is logged, and the ban tried again.
 
-        The ban is first added to the kernel with the length of a first ban, within 0.3 ms. Then the earlier
-        bans of this subject are counted in the database, which may take longer. If there are any, the ban is
-        made longer, unless the decision itself has a length.
+        The ban is added to the kernel within 0.3 ms. If the decision has a length, the ban has this length.
+        Otherwise it first has the length of a first ban. Then the earlier bans of this subject are counted in
+        the database, which may take longer. If there are any, the ban is made longer.
         """
         now = self.clock.wall()
         subject, rule, scope = decision.subject, decision.rule, decision.scope
@@ -183,7 +185,7 @@ class Enforcer:
     def _add_for(self, decision: Decision, seconds: float) -> list[Outcome]:
         """Add the ban to the kernel for ``seconds``, and return the kernel's answers.
 
-        Do nothing if the time is over, or if enforcement is switched off.
+        Return [] and do nothing if ``seconds`` is not positive, or if enforcement is switched off.
         """
         if not self.enforcing or seconds <= 0.0:
             return []
@@ -194,8 +196,9 @@ class Enforcer:
     ) -> list[str]:
         """Ban networks for an administrator, for ``seconds``; return a line for each that was not banned.
 
-        ``force`` bans protected networks and very wide ones too. A ban that the kernel refuses is pending,
-        like the ban of a rule: it is tried again.
+        A line has the network and the reason. With ``force``, protected and very wide networks are banned
+        too. A ban that the kernel refuses is tried again later, like the ban of a rule. Raise ControlError if
+        enforcement is switched off.
         """
         self.require_enforcing()
         now = self.clock.wall()
@@ -221,7 +224,7 @@ class Enforcer:
         )
 
     def is_banned(self, network: Network, scope: Scope) -> bool:
-        """Whether an active or pending ban of ``scope`` drops the packets of ``network``.
+        """Whether ``network`` counts as banned with exactly ``scope`` (see :meth:`KnownBans.drops`).
 
         If the first address of ``network`` is a friend, bans that do not apply to friends are ignored.
         """
@@ -277,7 +280,7 @@ class Enforcer:
             self.bans.renew(renew)
 
     def _follow_clock(self) -> None:
-        """If the wall clock was set, move the times of all bans: each keeps the time that it has left."""
+        """If the wall clock was set, move the times of all bans, so that the time left stays the same."""
         now = self.clock.wall()
         offset = now - self.clock.mono()
         step, self._offset = offset - self._offset if self._offset is not None else 0.0, offset

@@ -23,9 +23,9 @@ _OF_THIS_HOST = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
 class Exempt:
     """The exempt networks: those that an administrator has allowed, and those that this host needs.
 
-    Packets of ``allowed`` networks are never dropped, even if a wider network is banned. ``protected`` maps
-    each network that this host needs to the reason. A network that overlaps it is not banned, unless an
-    administrator forces the ban.
+    Packets of ``allowed`` networks are never dropped, even if a wider network is banned. ``protected`` has
+    the networks that this host needs, each with the reason. A network that overlaps one of them is not
+    banned, unless an administrator forces the ban.
     """
 
     allowed: NetworkSet = field(factory=NetworkSet)
@@ -39,7 +39,7 @@ class Exempt:
     def refusal(self, network: Network, *, force: bool = False) -> str | None:
         """Return why ``network`` must not be banned; None if it may be.
 
-        With ``force``, only a network on the allow list must not be banned.
+        With ``force``, protected networks may be banned, but networks on the allow list must not.
         """
         if self.allowed.contains(network):
             return "is allowed (see: ringfence allow list)"
@@ -60,7 +60,11 @@ def too_wide(network: Network) -> str | None:
 
 
 def without_reserved(network: Network) -> Iterator[Network]:
-    """Yield the parts of ``network`` that lie outside of the ranges in which the probe tests bans."""
+    """Yield the parts of an allowed network without the ranges of the probe's addresses.
+
+    The probe bans addresses in these ranges for a moment, and tests whether packets are dropped. If the
+    kernel's allow list contained these addresses, no packet would be dropped.
+    """
     own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
     if own is None:
         yield network

@@ -20,7 +20,7 @@ from ringfence.firewall.contract import Backend, NetworkList
 from ringfence.model import Network
 
 SHORT = 2_000
-"""A list of up to this many networks is sorted and compared on the event loop, a longer one in a thread."""
+"""A list of up to this many networks is sorted on the event loop, a longer one in a thread."""
 
 AT_ONCE = 0.03
 """Seconds after which a list that is not complete is left to :meth:`Filler.run`, which writes with pauses."""
@@ -141,8 +141,8 @@ class Filler:
 
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)
-        # A generator that runs cannot be closed: the list is still being sorted in a thread. It has changed
-        # nothing in the kernel, and ``_continue`` drops it, because it is no longer in ``_running``.
+        # A generator cannot be closed while it runs, in the thread that sorts the list. Such a generator has
+        # not changed the kernel yet. ``_continue`` stops it afterwards, because ``_running`` lacks it.
         if steps is not None and inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:
             steps.close()
 

@@ -23,7 +23,7 @@ class GivingWay:
             waiting = self._waiting[like] = ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
         while waiting:
             record = ledger.get(waiting[-1])
-            if record is not None and record.expires >= ban.expires:  # it stays in ``waiting``
+            if record is not None and record.expires >= ban.expires:  # kept for a longer ban
                 return None
             key = waiting.pop()
             if record is not None:

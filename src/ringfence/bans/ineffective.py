@@ -1,17 +1,18 @@
 """Detects ineffective bans: attempts that keep arriving from a banned address.
 
-An attempt that is reported after a ban does not yet show a fault, because Asterisk still handles packets that
-it received before. A UDP socket's buffer (``net.core.rmem_default``, 212,992 bytes) holds 166 requests of 300
-to 500 bytes, which Asterisk handles in 0.05 s at 3,300 guesses per second (measured). The buffer of a TCP
-connection (``net.ipv4.tcp_rmem``, 6 MiB) holds at most 12,600 requests of 500 bytes: 3.8 s. PJSIP's own
-queues refuse requests if 500 are waiting (``AST_TASKPROCESSOR_HIGH_WATER_LEVEL``): 0.2 s. ``GRACE`` has room
-for four such connections at once. A sender that fills more, on a host with larger buffers, may cause a false
-alarm, which bans nothing.
+An attempt soon after a ban does not show a fault, because Asterisk still handles requests that it received
+before the ban. It handles 3,300 guesses per second (measured). So the requests that wait at the ban take:
 
-So an attempt counts if the time of its event is more than ``GRACE`` after the ban was placed. A single one
-may be an accident (a clock that was set, a line that was written late), so ``ENOUGH`` of them are needed.
-Packets with a forged source address cause no false alarm, because they are dropped too if this address is
-banned.
+* 0.05 s in a UDP socket's buffer (``net.core.rmem_default``): 166 requests with the kernel's overhead;
+* 3.8 s in a TCP connection's buffer (``net.ipv4.tcp_rmem``, 6 MiB): at most 12,600 requests of 500 bytes;
+* 0.2 s in a queue of PJSIP (``AST_TASKPROCESSOR_HIGH_WATER_LEVEL``): at most 500 requests.
+
+``GRACE`` is enough for four TCP connections with full buffers. A sender with more connections, or a host with
+larger buffers, may cause a false alarm. A false alarm bans nothing.
+
+An attempt counts if the time of its event is more than ``GRACE`` after the ban was placed. A single attempt
+may be an accident (a clock that was set, a line that was written late), so ``ENOUGH`` attempts are needed.
+Packets with a forged source address cause no false alarm: if this address is banned, they are dropped too.
 """
 
 from collections import OrderedDict
@@ -22,10 +23,10 @@ from attrs import define
 from ringfence.model import Address
 
 GRACE = 15.0
-"""Seconds. An attempt may have arrived before the ban if its event is at most this long after the ban."""
+"""Seconds. If the event of an attempt is at most this long after the ban, the attempt does not count."""
 ENOUGH = 3
 MOST = 1_024
-"""The maximum number of addresses. If there are more, the one whose last attempt is oldest is forgotten."""
+"""The maximum number of addresses. If there are more, the one with the oldest last attempt is forgotten."""
 
 
 @define

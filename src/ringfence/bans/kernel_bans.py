@@ -37,9 +37,9 @@ _NARROWER = {
 class BanWatch:
     """Functions that are called after a change; they must not wait.
 
-    ``placed`` is called with new bans that the kernel has acknowledged, and whether to announce them. (If a
-    ban of a wide network is replaced by bans of parts of it, these are not announced.) ``ended`` is called
-    with the network and the scope of a ban that has ended, and how it ended: ``expired`` or ``removed``.
+    ``placed`` is called with new bans that the kernel has acknowledged, and with True if people are to be
+    notified of them. (False if bans of parts of a network replace a ban of the whole.) ``ended`` is called
+    with the network and the scope of a ban that has ended, and with ``expired`` or ``removed``.
     """
 
     placed: Callable[[Sequence[Ban], bool], object] = lambda _bans, _announce: None
@@ -101,11 +101,11 @@ class KernelBans:
         record: bool = True,
         announce: bool = True,
     ) -> list[Outcome]:
-        """Add ``bans`` to the kernel, and record its answers. Return the answers, as record_outcomes does.
+        """Add ``bans`` to the kernel, record its answers, and return its last answer to each ban.
 
-        ``made`` has the counts of the attempts that led to each ban; by default, the attempts in the bans are
-        counted. ``record`` is false if the bans are not new: then they are neither written into the store nor
-        counted as placed. ``announce`` is false if the bans replace a ban of a wider network in parts.
+        ``made`` has the counts of attempts for each ban. If it is None, the attempts in each ban are counted.
+        ``record`` is false if the bans are not new: then they are neither written into the store nor counted
+        as placed. ``announce`` is false if bans of parts of a network replace a ban of the whole.
         """
         now = self._clock.wall()
         outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
@@ -120,10 +120,10 @@ class KernelBans:
         record: bool = True,
         announce: bool = True,
     ) -> list[Outcome]:
-        """Record the kernel's answers (``outcomes``) to ``bans``, and return the final answers.
+        """Record the kernel's answers (``outcomes``) to ``bans``, and return its last answer to each ban.
 
-        If a set was full, room is made and the ban is tried again: its final answer is that of the second
-        attempt. For the other arguments see :meth:`add`.
+        If a set was full, a ban that ends earlier is removed, and the new ban is added again. For the other
+        arguments see :meth:`add`.
         """
         now = self._clock.wall()
         taken, final = [], []
@@ -154,9 +154,9 @@ class KernelBans:
         self._known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made, again, self._comparison))
 
     def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
-        """Remove the ban that ends first, if ``ban`` lasts longer, and add ``ban`` again.
+        """Remove a ban that ends before ``ban`` from the full set, and add ``ban`` again.
 
-        Return the kernel's last answer to ``ban``. The first one is ``refused``: the set was full.
+        Return the kernel's answer. ``refused`` is its first answer, and is returned if no ban was removed.
         """
         key = self._giving_way.next(self._known.ledger, ban)
         if key is None or self.unban([key]):
@@ -169,8 +169,8 @@ class KernelBans:
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **ban_fields(ban))
         if not self._known.refuse(ban):
-            # Too many bans are pending, so this one is not tried again. The detector counts the subject from
-            # zero, and may later decide on another ban.
+            # Too many bans are pending, so this one is not tried again. If there are enough new attempts, the
+            # detector decides on another ban.
             self._detector.record_unban(ban.network)
 
     def adopt(self, found: Mapping[int, float]) -> None:
@@ -242,9 +242,10 @@ class KernelBans:
     # -- removing
 
     def unban(self, keys: Iterable[int], *, recorded: float = 0.0) -> list[Outcome]:
-        """Remove bans from the store, the kernel and the ledger; return the changes that the kernel refused.
+        """Remove bans from the kernel and the ledger; return the changes that the kernel refused.
 
-        ``recorded``, unless 0, is the time at which the caller has already recorded the unban in the store.
+        The store records the end of the bans. If the caller has already recorded it there, ``recorded`` is
+        the recorded time (seconds since the epoch), otherwise 0.
         """
         bans, when = [network_of(key) for key in dict.fromkeys(keys)], recorded or self._clock.wall()
         if bans and not recorded:
@@ -284,10 +285,10 @@ class KernelBans:
         self._failed_unbans = self._failed_unbans - asked | left
 
     def supersede(self, ban: Ban) -> None:
-        """Remove the bans of the subject with a narrower scope than ``ban``, which has just been placed.
+        """Remove the bans of the same network that have a narrower scope than ``ban``, a new ban.
 
-        So listings show the subject once. A ban of scope ``SIP`` stays if it lasts longer than ``ban``; the
-        others are removed even if they last longer.
+        So listings show the network once. A ban of scope ``SIP`` stays if it lasts longer than ``ban``. Bans
+        of ``SIP_UDP`` and ``SIP_TCP``, whose evidence may be forged, are removed in any case.
         """
         subject, ledger = ban.network, self._known.ledger
         if key_of(subject, ban.scope) not in ledger:

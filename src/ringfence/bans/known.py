@@ -60,10 +60,10 @@ class KnownBans:
         return record is not None and record.forced
 
     def drops(self, network: Network, scope: Scope, now: float, *, friend: bool) -> bool:
-        """Whether an active or pending ban of ``scope`` drops the packets of ``network``.
+        """Whether ``network`` counts as banned with exactly ``scope``.
 
-        ``friend``: ``network`` is the address of a friend, so bans that do not apply to friends are ignored.
-        Of the pending bans, only one of ``network`` itself counts, not one of a network around it.
+        It does if an active ban contains it, or if a ban of ``network`` itself is pending. With ``friend``,
+        ``network`` is the address of a friend, and active bans that do not apply to friends are ignored.
         """
         if key_of(network, scope) in self._pending:
             return True

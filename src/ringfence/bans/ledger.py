@@ -4,9 +4,9 @@ It is designed for 100,000 bans in some 25 MB. Each ban is a small record with a
 encodes its network and its scope. The attempts are only in the database. To check whether an address is
 banned, one look-up for each prefix length in use is enough.
 
-To return the number of bans with time left, the ledger need not go through all of them: it counts how many
-bans end in each *slot* of ``SLOT`` seconds. So this number is inexact by the bans that end about now
-(:attr:`Ledger.uncertainty`).
+The ledger can return the number of bans with time left without a look at each ban: it counts how many bans
+end in each *slot* of ``SLOT`` seconds. Bans that have ended in the present slot still count, so the number
+may be too high (at most by :attr:`Ledger.uncertainty`).
 """
 
 from collections import Counter
@@ -42,8 +42,8 @@ class BanCounts:
     """Numbers of bans since the start.
 
     ``placed_by`` counts the placed bans, by the name of their rule (or their origin) and their scope.
-    ``failed`` counts the bans that the kernel refused, ``unbanned`` all that were removed before their end,
-    and ``displaced`` those of them that were removed because a set was full.
+    ``failed`` counts the bans that the kernel refused, and ``unbanned`` the bans that were removed before
+    their end. ``displaced`` is the part of ``unbanned`` that was removed because a set was full.
     """
 
     placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
@@ -234,7 +234,10 @@ class Ledger:
 
     @property
     def uncertainty(self) -> int:
-        """The number of bans that end in the slot of the latest call of :meth:`alive`, or in the next one."""
+        """The number of bans by which the latest result of :meth:`alive` may be too high.
+
+        These bans end in the slot of that call, or in the next slot.
+        """
         return self._ends[self._slot] + self._ends[self._slot + 1]
 
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
@@ -261,7 +264,7 @@ class Ledger:
         return found
 
     def within(self, network: Network, scope: Scope) -> list[int]:
-        """Return the keys of the bans of ``scope`` of ``network`` itself and of networks within it.
+        """Return the keys of the bans of ``scope`` whose network is ``network`` or lies within it.
 
         This goes through all records, unless ``network`` is a single address.
         """
@@ -309,9 +312,9 @@ class Ledger:
     def soonest(self, network: Network, scope: Scope, most: int) -> list[int]:
         """Return the keys of the bans that end first, at most ``most`` of them.
 
-        They have the IP version and the prefix length of ``network``, and the scope ``scope``, because a
-        backend may have one set for each combination of these. If no ban has this length, bans of any length
-        are returned.
+        Only bans with the IP version and the prefix length of ``network`` and with the scope ``scope`` are
+        returned, because a backend may have one set for each combination of these. If no ban has this prefix
+        length, bans of any length are returned.
         """
         shape = key_of(network, scope) & _SHAPE
         mask = _SHAPE if self._shapes[shape] else _KIND

@@ -1,4 +1,4 @@
-"""Conversions: from a ban's key to a ban or to a change of the kernel's bans, and from these to texts."""
+"""Small conversions of bans and of changes: from and to keys, and to texts for answers and the log."""
 
 from collections.abc import Iterable
 

@@ -2,9 +2,9 @@
 
 A quick check is made every second (``Backend.health``; it starts no process and takes two milliseconds). It
 checks whether the rules are unchanged, and whether the sets have the right number of bans. If the kernel
-reports a change by another program, this check is made at once. Where the kernel reports no changes, the
-rules alone are checked five times a second (``Backend.rules_differ``, 0.1 milliseconds). Every minute, and
-after damage, all bans of the kernel are read and compared with the ledger:
+reports a change by another program, this check is made at once. With ipset the kernel reports no changes, so
+the rules alone are also checked five times a second (``Backend.rules_differ``, 0.1 milliseconds). Every
+minute, and after damage, all bans of the kernel are read and compared with the ledger:
 
 * Bans that the kernel lacks are restored, ``CHUNK`` at a time, so that a new ban waits only some
   milliseconds.
@@ -37,9 +37,9 @@ LOOKED_UP = 2_000
 If it lacks more, they are restored without a look-up.
 """
 APART = 5.0
-"""Minimum seconds between two comparisons for changes without damage."""
+"""Minimum seconds between two comparisons, unless rules or bans were damaged."""
 SOONEST = 0.5
-"""Minimum seconds between two comparisons."""
+"""Minimum seconds between two comparisons, also after damage."""
 SLACK = 5.0  # seconds by which the kernel's timeout of a ban may differ from the time that the ban has left
 
 
@@ -103,8 +103,8 @@ class Reconciler:
     def check_rules(self) -> None:
         """Check the rules alone; if they differ, call :meth:`check`.
 
-        If the last :meth:`check` could not repair the rules, only the next one tries again, because each
-        attempt starts processes.
+        If the last :meth:`check` could not repair the rules, do nothing. A repair starts processes, so it is
+        tried again only by the regular :meth:`check`, once a second.
         """
         if self._enforcer.enforcing and not self._broken:
             with suppress(FirewallError):  # the next check reports it
@@ -153,9 +153,9 @@ class Reconciler:
     async def run(self) -> None:
         """Compare every minute and after damage, until cancelled.
 
-        After damage to rules or bans, the comparison begins at once, but comparisons take at most a fifth of
-        the time. After other changes of the table, there are at least ``APART`` seconds between two of them,
-        because each reads all bans.
+        After damage to rules or bans, the comparison begins at once, unless the last one ended just before:
+        the pause is at least ``SOONEST`` seconds, and four times as long as the last comparison took. After
+        other changes, the pause is at least ``APART`` seconds, because each comparison reads all bans.
         """
         mono = self._enforcer.clock.mono
         last, took = -inf, 0.0
@@ -214,7 +214,10 @@ class Reconciler:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
 
     def _adopt(self, found: dict[int, float]) -> None:
-        """Adopt those of the bans ``found`` that are still unknown and were not unbanned meanwhile."""
+        """Adopt bans that were found in the kernel, except those recorded or unbanned meanwhile.
+
+        ``found`` has their keys, each with the seconds left.
+        """
         enforcer = self._enforcer
         left = {
             key: seconds
@@ -226,10 +229,11 @@ class Reconciler:
             self.counts.adopted += len(left)
 
     def _listed(self, known: Sequence[int], look: int) -> Iterator[Element]:
-        """Yield the kernel's bans. Known bans that its listing lacks are looked up, if not too many.
+        """Yield the kernel's bans.
 
-        The limit is ``LOOKED_UP``. ``known`` are the keys of the known bans. ``look`` is the number of this
-        comparison: a known ban whose ``seen`` is another number has not been found yet.
+        If its listing lacks at most ``LOOKED_UP`` known bans, these are looked up one by one. ``known`` are
+        the keys of the known bans. ``look`` is the number of this comparison: a known ban whose ``seen`` is
+        another number has not been found yet.
         """
 
         def unseen() -> Iterator[tuple[Network, Scope]]:

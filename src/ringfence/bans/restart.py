@@ -98,7 +98,7 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
         if left is None:
             continue
         same_end = began + left - LATE <= expires <= now + left + EARLY
-        # A ban longer than the longest timeout is renewed at half of it: its element ends earlier.
+        # A timeout of the maximum length is renewed when half of it is left. It may end before its ban.
         renewed = expires - now > MAX_TIMEOUT / 2 and began + left - LATE <= expires
         if same_end or renewed:
             keys.add(key)
@@ -108,9 +108,10 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
 def follow_clock(records: Records, found: Mapping[int, float], offset: float, now: float) -> None:
     """If the wall clock was set since bans were recorded in the database, move the times of these bans.
 
-    ``offset`` is the wall clock minus the monotonic clock; the database has its earlier value. After a reboot
-    that value is meaningless. So a difference counts only if a ban in ``found`` (keys, with the seconds left
-    in the kernel) confirms it: by the earlier clock, it ends at the same time in the kernel and the database.
+    ``offset`` is the wall clock minus the monotonic clock, now. The database has an earlier offset. If the
+    two differ, the clock was set, or the host was booted again. So the difference counts only if a ban
+    confirms it: with the difference subtracted, the ban's end in the kernel is its end in the database.
+    ``found`` has the keys of the kernel's bans, each with the seconds left.
     """
     known = records.clock()
     step = offset - known if known is not None else 0.0

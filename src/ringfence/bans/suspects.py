@@ -1,16 +1,16 @@
 """Suspects: addresses whose SIP requests the kernel copies to ringfence.
 
-If a copied request has a nonce that was sent only to its source address, this address is proven. The kernel
-copies the requests of an address for ``OBSERVE_SECONDS`` after ringfence has requested that. ringfence
-repeats the request after half of this time at the earliest. It names at most ``MOST_A_SECOND`` suspects to
-the kernel per second, because each takes some 20 µs, and there may be many forged senders.
+If a copied request has a nonce that was sent only to its source address, this address is proven. When
+ringfence names an address to the kernel, the kernel copies its SIP requests for ``OBSERVE_SECONDS``.
+ringfence names an address again after half of this time at the earliest. It names at most ``MOST_A_SECOND``
+suspects per second, because each takes some 20 µs, and there may be many forged senders.
 
 A sender can rotate over the addresses of its /24. An address becomes a suspect by its first attempt, so the
 first attempt of each address would stay unproven. Therefore two suspects of one /24 make all its addresses
-suspects. Measured with a sender that made four guesses, which Asterisk did not report, from each address: it
-got 22 answers (median), and 27 without this rule. At most ``MOST_NETWORKS`` networks are observed as a whole,
-so that forged senders cannot fill the kernel's set with them. IPv6 does not need this, because a /64 is
-banned as one sender.
+suspects. This was measured with a sender that made four guesses from each address, which Asterisk did not
+report. Asterisk answered 22 of its guesses (median) with this rule, and 27 without it. At most
+``MOST_NETWORKS`` networks are observed as a whole, so that forged senders cannot fill the kernel's set. IPv6
+does not need this rule, because a /64 is banned as one sender.
 """
 
 from collections import OrderedDict
@@ -64,8 +64,8 @@ class Suspects:
     def _neighbours(self, address: IPv4Address, now: float) -> Sequence[Address]:
         """Return all addresses of the /24 of ``address`` if another address of this /24 was a suspect before.
 
-        Return none if that was too long ago, if the whole /24 is observed already, or if ``MOST_NETWORKS``
-        other networks are observed as a whole.
+        Return no address if that was more than ``OBSERVE_SECONDS`` ago, if the whole /24 is observed already,
+        or if ``MOST_NETWORKS`` other networks are observed as a whole.
         """
         network = prefix_of(address)
         before = self._last_of.get(network)

@@ -137,8 +137,8 @@ def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, floa
 def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outcome]:
     """Ban ``parts`` of a banned network for the time that its ban has left; return the refused changes.
 
-    ``key`` is that of the ban of the whole network, which the caller removes afterwards. A part that already
-    has a ban that is as long or longer keeps it.
+    ``key`` is the key of the ban of the whole network. The caller removes this ban afterwards. If a part
+    already has a ban that ends as late or later, this ban stays.
     """
     whole = enforcer.known.get(key)
     bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
