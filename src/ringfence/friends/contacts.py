@@ -12,9 +12,9 @@ from ringfence.friends.recorded import RecordedFriends
 from ringfence.model import Contact, Friend, FriendReason
 
 KEEP = 3_600.0
-"""Seconds that an address stays a friend after its registration ends.
+"""Seconds that an address stays a friend after its contact ends.
 
-For a contact without an end, they begin at its last report; for one that disappears, at that moment.
+A contact that disappears ends at that moment. A contact without an end counts as ended at its last report.
 """
 
 _AT_ONCE = 200  # contacts that one step handles, in some 2 ms

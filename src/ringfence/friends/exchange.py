@@ -7,8 +7,8 @@ its line number, and a document with a fault is rejected.
 
 Imported friends are not exported again, otherwise two servers that import from each other would keep them
 forever. An imported reason ends when it would have ended on the other server, and after a month at the
-latest. It becomes ``imported``, unless it is ``registered``: such an address is only the phone's own claim,
-and an import does not prove it.
+latest. The reason is changed to ``imported``, unless it is ``registered``. A registered address is only the
+phone's own claim, and an import does not prove it.
 """
 
 import json
@@ -69,8 +69,9 @@ def as_json(friend: Friend) -> dict[str, str]:
 def parse_document(lines: Iterable[bytes], now: float) -> ParsedDocument:
     """Parse the lines of an exported file of friends, which is imported at ``now`` (seconds since the epoch).
 
-    A bad line adds a fault with its line number, and parsing continues. A bad first line, or more than
-    ``MOST`` lines of friends, ends it. Friends whose time is over are only counted (``expired``).
+    A bad line adds a fault with its line number, and parsing continues. A bad first line, or a line
+    after ``MOST`` lines of friends, adds a fault too, and ends the parsing. Friends whose time is over are
+    only counted (``expired``).
     """
     found = ParsedDocument()
     number = 0

@@ -1,11 +1,11 @@
 """The reasons of friends, as they were last passed on to the detector and written into the store.
 
 A *reason* is why an address is a friend: a login, a contact, a trunk, or an import. A PBX with ten thousand
-phones reports all contacts every minute. A report that changes little is not written, and one of a contact is
-not even passed on.
+phones reports all contacts every minute. So a report that changes little is not written into the store. If it
+is the report of a contact, it is not passed on to the detector either.
 
-Limits: those of ``Friends``, and ``MOST_ADDRESSES`` addresses per account. Without the second limit, a party
-with one password and an IPv6 network could displace the other phones.
+``Friends`` limits the number of reasons, and ``MOST_ADDRESSES`` the number of addresses per account. Without
+the second limit, a party with one password and an IPv6 network could displace the other phones.
 """
 
 from collections.abc import Callable, Collection
@@ -120,7 +120,7 @@ class RecordedFriends:
     def expire(self) -> list[Key]:
         """Remove reasons whose time is over; return the removed reasons."""
         gone = [key_of(friend) for friend in self._friends.expire(self._wall())]
-        if len(self._recorded) > 2 * MOST:  # ``Friends`` may have had no room for some
+        if len(self._recorded) > 2 * MOST:  # ``Friends`` was full, and has dropped some
             left = {key_of(friend) for friend in self._friends.all()}
             gone += self._recorded.keys() - left
         for key in gone:
