@@ -120,7 +120,7 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
     if entry.origin not in {
         COMMAND,
         CONFIGURATION,
-    }:  # a fast way: an imported list may have hundreds of thousands of networks
+    }:  # an imported entry is a network; there may be hundreds of thousands of them
         found.networks.add_code(*coded(entry.value))
         return None
     value = parse_entry(entry.value)

@@ -182,13 +182,13 @@ def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  
     v4_start = 0
     for _ in range(_V4_DEPTH if bits == V6_BITS else 0):
         v4_start = node(tree, v4_start)[0] if v4_start < count else v4_start
-    left = count  # a tree visits each node once; more visits mean a cycle
+    left = count  # a valid tree leads to each node once; more visits mean a cycle
     waiting = [(0, 0, 0)]
     while waiting:
         at, number, depth = waiting.pop()
         if at > count:
             yield at, number << (bits - depth), depth
-        elif at < count and not (number and at == v4_start):  # else: no record, or the IPv4 tree again
+        elif at < count and not (number and at == v4_start):  # else: no record, or a second path to IPv4
             left -= 1
             if left < 0 or depth >= bits:
                 raise ValueError("its tree has a cycle")

@@ -32,8 +32,8 @@ def replace_imported(
     Raise ListError before anything is written if the list would then have more than ``most`` networks.
 
     Entries of other origins stay: an import removes no entry that a person added. A network that has such an
-    entry is not added. Networks that the file already had are not written again, unless ``note`` differs from
-    theirs.
+    entry is not added. Networks that the file already had are not written again, unless their note differs
+    from ``note``.
     """
     before, same_note, others = Gatherer(), Gatherer(), Gatherer()
     for entry in entries.current(kind, now):

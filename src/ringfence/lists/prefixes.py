@@ -40,7 +40,7 @@ def coded(text: str) -> Coded:
     except (ValueError, KeyError):
         return code_of(parse_network(text))
     if text[-1] == "/" or number & _HOST_BITS[bits]:
-        return code_of(parse_network(text))  # raises ValueError
+        return code_of(parse_network(text))  # it raises ValueError, with the reason
     return 4, number << 8 | bits
 
 
