@@ -216,8 +216,8 @@ def _network(text: str) -> Network:
 
 def _record(execute: Execute, ban: Ban) -> None:
     same = (str(ban.network), ban.since, ban.expires, str(ban.scope))
-    # INDEXED BY makes SQLite search by network. It might search by end instead, and would then read all
-    # bans of a batch, because they have the same end.
+    # INDEXED BY makes SQLite search by network. It might search by end instead. This is slow after a command
+    # has banned many networks, because all these bans have the same end.
     known = (
         "SELECT 1 FROM bans INDEXED BY bans_network"
         " WHERE network = ? AND since = ? AND expires = ? AND scope = ? AND ended IS NULL"

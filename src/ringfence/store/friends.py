@@ -24,14 +24,14 @@ class FriendTable:
         self._connection = connection
 
     def current(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons that are valid at ``now``, the one that was seen last at the end.
+        """Return the reasons that are valid at ``now``, sorted by when they were last seen, the latest last.
 
         If there are more than ``most``, those that were not seen for longest are left out.
         """
         return self._latest("until > ?", "seen", now, most)
 
     def former(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons that have ended at ``now``, the one that ended last at the end.
+        """Return the reasons that have ended at ``now``, sorted by their end, the latest last.
 
         If there are more than ``most``, those that ended first are left out.
         """

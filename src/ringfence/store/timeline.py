@@ -1,8 +1,8 @@
 """Counts of attempts and bans: for each minute of a day, each hour of a month, and each day of a year.
 
-A *slot* is one such minute, hour or day of UTC. It has a number for each counter of the daemon, which has a
-*name*, and the seconds in which the daemon ran (*watched*). So a quiet hour differs from an hour without a
-daemon.
+A *slot* is one such minute, hour or day of UTC. It has the numbers that the daemon has counted, each under a
+*name*. It also has the seconds in which the daemon ran (*watched*), so a quiet hour differs from an hour
+without a daemon.
 
 The size is bounded by the number of slots (``KEPT``) and of names: 3 MB with 21 names. The slots that were
 written longest ago are removed first. This does not depend on the clock, so a wrong clock removes nothing.
@@ -59,7 +59,7 @@ class Timeline:
                         execute(_ADD_COUNT, (length, start, name, number))
 
     def read(self, length: int, since: float, until: float) -> list[Slot]:
-        """Return the slots of this length that begin from ``since`` to ``until``, oldest first."""
+        """Return the slots of this length whose start is from ``since`` to ``until``, oldest first."""
         with self._connection.scanning() as execute:
             rows = execute(_READ, (length, since, until)).fetchall()
         found = []
