@@ -3,17 +3,21 @@
 It reads Asterisk's security events, its log, and the SIP challenges that leave the host. It combines these
 reports into attempts, counts attempts in sliding windows, and bans the sender in the kernel.
 
-The packages, and the direction in which the evidence flows::
+The arrows show what each package passes to the next one::
 
     sources/ ──bytes──▶ parse/ ──SecurityEvent──▶ detect/ ──Decision──▶ bans/ ──▶ firewall/
                           ▲                         ▲                     │
                           └──────── replay/ ────────┘                     ▼ acknowledged by the kernel
                                                                        store/
 
-``model`` and ``errors`` hold the values and exceptions that all packages share. ``parse`` and ``detect`` are
-pure: bytes and the time are arguments, values are results. ``daemon`` builds and connects all parts. ``cli``
-has the commands, which talk to the daemon over the control socket. import-linter (in pyproject.toml) enforces
-these directions.
+``sources`` reads the bytes, ``parse`` makes events of them, and ``detect`` decides whom to ban. ``bans``
+keeps the bans, and ``firewall`` puts them into the kernel. When the kernel has acknowledged a ban, ``store``
+saves it in the database. ``replay`` reads old logs, and shows what the rules would have banned.
+
+``model`` and ``errors`` hold the values and exceptions that all packages share. ``parse`` and ``detect`` have
+no side effects outside their objects: bytes and the time are arguments, values are results. ``daemon`` builds
+and connects all parts. ``cli`` has the commands, which talk to the daemon over the control socket.
+import-linter (in pyproject.toml) checks which package may import which.
 """
 
 __all__ = ["__version__"]
@@ -31,7 +35,7 @@ SERVICE = ("-P", "-X", "no_debug_ranges", "-m", "ringfence.daemon.service")
 def __getattr__(name: str) -> str:
     """Return ``__version__``; raise AttributeError for any other name.
 
-    The version is read only when it is used, because reading it takes as long as a small command.
+    The version is read only when it is used, because that is slow: it takes as long as a small command.
     """
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - its import is slow

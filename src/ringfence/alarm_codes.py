@@ -10,25 +10,28 @@ from typing import Self
 from attrs import frozen
 
 _EVENTS = frozenset({"attack", "evidence", "password", "phone", "phones", "source"})
-"""The areas (first parts of codes) of alarms about events: about phones, passwords, attackers, sources."""
+"""The first parts of the codes of alarms that are not about the setup of this host.
+
+Most of them are about something that happened, for example to a phone or by an attacker.
+"""
 
 
 def is_about_setup(code: str) -> bool:
-    """Whether an alarm with this code is about the setup of this host, so that ``check`` reports it.
+    """Whether ``ringfence check`` reports an alarm with this code: it is about the setup of this host.
 
-    Return False for alarms about silent sources, because ``ringfence check`` tests the sources itself.
+    Alarms about silent sources are not reported there, because ``check`` tests the sources itself.
     """
     return code.partition(".")[0] not in _EVENTS
 
 
 class AlarmCode(enum.StrEnum):
-    """The code of an alarm, what it means, and what to do."""
+    """The code of an alarm, with its meaning and what the administrator should do (``action``)."""
 
     meaning: str
     action: str
 
     def __new__(cls, code: str, meaning: str, action: str) -> Self:
-        """Return the member with this code."""
+        """Make a member: its value is ``code``, and it has the texts ``meaning`` and ``action``."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
@@ -360,7 +363,7 @@ class AlarmCode(enum.StrEnum):
 class Alarm:
     """A problem that a part of ringfence reports: a code, a subject and a text.
 
-    ``subject`` is "" if the code is enough.
+    ``subject`` is the address, the account or the part that the alarm is about, or "" if there is none.
     """
 
     code: AlarmCode

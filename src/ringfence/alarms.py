@@ -1,19 +1,22 @@
 """Active problems that an administrator must know. An alarm is logged once, and shown until it clears.
 
-An alarm has a code, a subject (an address, an account, or a part of ringfence; "" if the code is enough), a
-text and a time. The same code and subject are one alarm: repeats are counted, and a new text is logged again.
-An alarm clears when the part that raised it clears it, or when it was not activated again within its
-``lasts`` seconds. At most ``MOST`` alarms of one code are kept; further ones count as repeats of the latest.
-Of each code, the ``SHOWN`` alarms that were activated last are shown. At most ``MOST_LOGGED`` lines about new
-alarms and new texts of one code are logged per minute.
+An alarm has a code, a subject, a text and a time. The subject is an address, an account or a part of
+ringfence, or "" if there is none. Two reports with the same code and subject are one alarm: the second one
+only counts as a repeat, but a new text is logged. An alarm ends (it *clears*) when the part that activated it
+clears it, or when no part activates it again within ``lasts`` seconds.
 
 An alarm about the state of a part is *held*: it lasts as long as the part reports it. Its repeats are not
-counted, and only its begin (as a warning) and its end are logged. A held alarm beyond ``MOST`` is left out.
+counted. Its begin (as a warning) and its end are logged, but not a new text.
+
+There are three limits for each code. At most ``MOST`` alarms are kept; after that, another one counts as a
+repeat of the newest alarm, and a held one is left out. Only the ``SHOWN`` alarms that were activated last are
+shown. At most ``MOST_LOGGED`` begins and new texts are logged per minute.
 
 An administrator may *acknowledge* an alarm: it is still shown, with the administrator's name. A *dismissed*
-alarm is not shown until it happens again: until it is activated again, or until a held one ends and begins
-again. Each alarm has a number. Changes are kept for the database (:meth:`Alarms.take_changes`), and the next
-start restores the alarms that had not cleared (:meth:`Alarms.restore`).
+alarm is not shown until it is activated again; a held one, until it ends and begins again.
+
+Each alarm has a number. Changes are kept for the database (:meth:`Alarms.take_changes`), and the next start
+restores the alarms that had not cleared (:meth:`Alarms.restore`).
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +35,10 @@ SHOWN = 20
 MOST_LOGGED = 30
 MINUTE = 60.0
 RESTORED_FOR = 600.0
-"""Seconds after a restart in which a part can report a restored alarm again, before the alarm clears."""
+"""Seconds after a restart for which some restored alarms stay although no part has reported them again.
+
+These are the alarms of :data:`KNOWN_LATE`, and alarms that are not held and have no end.
+"""
 KNOWN_LATE = frozenset(
     {
         AlarmCode.HOST_UNREADABLE,
@@ -42,14 +48,14 @@ KNOWN_LATE = frozenset(
         AlarmCode.WIRE_BLIND,
     }
 )
-"""Codes of held alarms whose state is known only some time after a restart.
+"""Codes of held alarms that their part can report only some time after a restart.
 
-So such a restored alarm stays for at least ``RESTORED_FOR``, even if its part does not report it yet.
+After a restart, such an alarm stays for ``RESTORED_FOR`` seconds even if the part does not report it.
 """
 ENDED_BY_RESTART = frozenset({AlarmCode.PHONES_ALL_FAILING})
-"""Codes of alarms about a state that ends with the daemon, because it is only in memory."""
+"""Codes of alarms that clear at a restart, because the state that they report is only in memory."""
 REWRITE_AFTER = 30.0
-"""The least time (seconds) between two database records of an alarm that only repeats."""
+"""Seconds between two writes of an alarm to the database, if only its time and its count change."""
 MOST_UNWRITTEN = 10_000
 
 CHANGES = BEGAN, UPDATED, CLEARED, ACKNOWLEDGED, DISMISSED = (
@@ -120,7 +126,7 @@ class ActiveAlarm:
 
 
 def _as_json(alarm: AlarmRecord | ActiveAlarm) -> dict[str, object]:
-    """Return the JSON keys that a recorded alarm and an active one have in common."""
+    """Return the part of the JSON object that is the same for a recorded alarm and an active one."""
     return {
         "code": str(alarm.code),
         "subject": printable(alarm.subject),
@@ -158,9 +164,10 @@ class AlarmEvent:
 
 @define(eq=False)
 class _State:
-    """The latest record of an alarm, and how long the alarm lasts after its latest activation (seconds).
+    """The present record of an active alarm.
 
-    ``written`` is the wall-clock time when the record was last queued for the database.
+    The alarm clears ``lasts`` seconds after its latest activation (inf: not by itself). ``written`` is the
+    wall-clock time when the record was last queued for the database.
     """
 
     record: AlarmRecord
@@ -169,7 +176,10 @@ class _State:
 
 
 class Alarms:
-    """The active alarms. ``clock`` returns wall-clock seconds; ``watch`` is called with each change."""
+    """The active alarms.
+
+    ``clock`` returns wall-clock seconds. ``watch`` is called when an alarm changes, for each of ``CHANGES``.
+    """
 
     def __init__(
         self, clock: Callable[[], float], watch: Callable[[AlarmEvent], object] = lambda _: None
@@ -177,9 +187,9 @@ class Alarms:
         self._clock = clock
         self._watch = watch
         self._up: dict[AlarmCode, dict[str, _State]] = {}
-        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the minute, and its number of log lines
+        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the last minute, and how many lines it has
         self._held: set[_Key] = set()
-        self._unconfirmed: set[_Key] = set()  # restored, held, and not reported again yet
+        self._unconfirmed: set[_Key] = set()  # held, restored, and not reported since then
         self._unconfirmed_until = -inf
         self._numbered: dict[int, _State] = {}
         self._next = 1
@@ -189,15 +199,15 @@ class Alarms:
     # -- begin and end
 
     def activate(self, code: AlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:
-        """Activate an alarm, or repeat an active one; it stays active for ``lasts`` seconds from now."""
+        """Activate an alarm for ``lasts`` seconds from now; if it is active already, count a repeat."""
         if self._record(code, subject, text, lasts) and self._may_log(code, self._clock()):
             self._log.error(f"alarm.{code}", subject=subject, text=text)
 
     def _record(self, code: AlarmCode, subject: str, text: str, lasts: float, *, held: bool = False) -> bool:
-        """Activate or repeat an alarm; return whether it should be logged.
+        """Activate an alarm, or count a repeat; return whether to log it.
 
-        It should be logged if it is new, was dismissed, or has a new text, but not if there is no room for it
-        (``MOST``).
+        Return True if the alarm is new, was dismissed, or has a new text. Return False for a new alarm if
+        there are ``MOST`` alarms of this code already.
         """
         now = self._clock()
         of_code = self._up.setdefault(code, {})
@@ -239,7 +249,7 @@ class Alarms:
         return state
 
     def _may_log(self, code: AlarmCode, now: float) -> bool:
-        """Count a log line about this code; return whether the limit of this minute allows the line."""
+        """Count a log line about this code. Return False if this minute has ``MOST_LOGGED`` lines already."""
         minute, number = self._logged.get(code, (0, 0))
         if int(now / MINUTE) != minute:
             minute, number = int(now / MINUTE), 0
@@ -247,7 +257,7 @@ class Alarms:
         return number < MOST_LOGGED
 
     def clear(self, code: AlarmCode, subject: str) -> None:
-        """Clear an alarm."""
+        """End an alarm; do nothing if it is not active."""
         state = self._up.get(code, {}).pop(subject, None)
         if state is not None:
             self._end(state)
@@ -260,9 +270,9 @@ class Alarms:
         self._change(state, CLEARED, now)
 
     def hold(self, alarms: Iterable[Alarm]) -> None:
-        """Hold exactly these alarms: begin the new ones, and clear the held ones that are not among them.
+        """Make ``alarms`` the held alarms: begin the new ones, and clear all other held alarms.
 
-        A restored alarm of ``KNOWN_LATE`` that is missing is not cleared before ``RESTORED_FOR`` is over.
+        A restored alarm of ``KNOWN_LATE`` that is not in ``alarms`` stays for ``RESTORED_FOR`` seconds.
         """
         held = {(alarm.code, alarm.subject): alarm.text for alarm in alarms}
         self._unconfirmed -= held.keys()
@@ -283,7 +293,7 @@ class Alarms:
         self._held = held.keys() | self._unconfirmed
 
     def count(self) -> dict[AlarmCode, int]:
-        """Return the number of active alarms that are not dismissed, by code."""
+        """Return the number of active alarms for each code that has any; dismissed ones do not count."""
         self.expire()
         numbers = {code: sum(1 for _ in _shown(of_code)) for code, of_code in self._up.items()}
         return {code: number for code, number in numbers.items() if number}
@@ -300,7 +310,7 @@ class Alarms:
         return sorted(found, key=lambda alarm: -alarm.last)
 
     def expire(self) -> None:
-        """Clear the alarms that were not activated again in time."""
+        """Clear the alarms whose time is over: nothing activated them again within ``lasts`` seconds."""
         now = self._clock()
         for of_code in self._up.values():
             self._expire(of_code, now)
@@ -319,7 +329,10 @@ class Alarms:
     # -- administrators
 
     def acknowledge(self, number: int, by: str) -> AlarmRecord | None:
-        """Record that ``by`` knows an active alarm. Return it; None if no active alarm has this number."""
+        """Record that the administrator ``by`` knows an active alarm.
+
+        Return the alarm's record; None if no active alarm has this number.
+        """
         now = self._clock()
         state = self._numbered.get(number)
         if state is None:
@@ -329,7 +342,10 @@ class Alarms:
         return state.record
 
     def dismiss(self, number: int, by: str) -> AlarmRecord | None:
-        """Hide an active alarm until it happens again. Return it; None if no active one has this number."""
+        """Hide an active alarm until it happens again; ``by`` is the administrator.
+
+        Return the alarm's record; None if no active alarm has this number.
+        """
         now = self._clock()
         state = self._numbered.get(number)
         if state is None:
@@ -341,12 +357,14 @@ class Alarms:
     # -- the database
 
     def restore(self, records: Iterable[AlarmRecord], following: int | None) -> None:
-        """Restore the alarms that had not cleared at the end of the last run; nothing is logged again.
+        """Restore the alarms that were active when the daemon last ended. Nothing is logged.
 
-        ``following`` is the number of the next alarm. If it is unknown (None), the clock gives a number that
-        no earlier alarm has. Instead of being restored, an alarm clears if its time is over, if a restart
-        ends it (``ENDED_BY_RESTART``), if a later record has the same code and subject, or if there is no
-        room (``MOST``).
+        A record is cleared, and not restored, in any of these cases: its time is over, its code is in
+        ``ENDED_BY_RESTART``, a later record has the same code and subject, or there are ``MOST`` alarms of
+        its code already.
+
+        ``following`` is the number of the next new alarm. If it is unknown (None), the present time in
+        seconds is used, because it is greater than the number of any earlier alarm.
         """
         now = self._clock()
         self._next = max(self._next, following if following is not None else int(now))
@@ -390,8 +408,8 @@ class Alarms:
 def _end_of(record: AlarmRecord, now: float) -> float:
     """Return when a restored alarm clears by itself (wall-clock seconds); inf for a held alarm.
 
-    Recorded times may be in the future, because the clock may have been wrong. So the alarm stays, counted
-    from now, at most as long as its record says.
+    Usually this is the time in its record. That time may be far in the future, because the clock was wrong
+    then. So the alarm stays at most for the recorded duration, counted from now.
     """
     if record.held:
         return inf

@@ -14,9 +14,10 @@ _COLUMN_LENGTHS = (
 
 @frozen
 class Clock:
-    """The two clocks, in seconds: ``wall`` for people and the database, ``mono`` for differences of times.
+    """The two clocks, in seconds.
 
-    ``mono`` is the monotonic clock. It does not jump when the time of the host is set.
+    ``wall`` is the time of day, for texts and for the database. ``mono`` is the monotonic clock, which
+    measures how much time has passed. It does not jump when someone sets the time of the host.
     """
 
     wall: Callable[[], float] = time.time
@@ -24,12 +25,13 @@ class Clock:
 
 
 class Backoff:
-    """Pauses in seconds between attempts of an operation that fails again and again.
+    """The pauses (seconds) between tries of an operation that fails again and again.
 
-    Without ``choose``, the first pause is ``shortest``, and each next one is twice as long as the one before.
-    With ``choose`` (``random.uniform``) each pause is random: ``choose`` gets ``shortest`` and three times
-    the previous pause, and returns a number between them. So several daemons do not connect at the same time
-    after a restart of their server. No pause is longer than ``longest``.
+    The first pause is ``shortest``, and each next one is twice as long as the one before. No pause is longer
+    than ``longest``.
+
+    With ``choose``, which is ``random.uniform``, the pauses are random: between ``shortest`` and three times
+    the previous pause. So several daemons do not reconnect to a restarted server at the same moment.
     """
 
     def __init__(
@@ -71,9 +73,10 @@ def format_duration(seconds: float) -> str:
 
 
 def column_length(seconds: float, most: int) -> int:
-    """Return the length (seconds) of a column in a chart of ``seconds`` with at most ``most`` columns.
+    """Return how many seconds one column of a chart covers. The chart covers ``seconds``.
 
-    It is the shortest of ``_COLUMN_LENGTHS`` that is long enough, or else the longest of them.
+    The result is the shortest of ``_COLUMN_LENGTHS`` with which the chart needs at most ``most`` columns. If
+    all are too short, it is the longest of them.
     """
     fitting = (length for length in _COLUMN_LENGTHS if seconds <= length * most)
     return next(fitting, _COLUMN_LENGTHS[-1])
