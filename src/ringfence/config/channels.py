@@ -26,12 +26,14 @@ from ringfence.networks import is_loopback
 
 @frozen(kw_only=True)
 class ChannelSettings:
-    """The keys of every channel: its name, and what is sent by it and when.
+    """The keys that every channel has: its name, what it sends, and when.
 
-    ``events`` are the kinds of events that are sent, and ``rules`` the rules whose bans are sent; empty for
-    all. Events less urgent than ``severity`` are not sent. In the hours ``quiet``, only messages with a
-    critical event are sent; None means that there are no such hours. ``digest`` is the time within which
-    events become one message, and ``timeout`` the time limit of one attempt to send, both in seconds.
+    The channel sends events of the kinds ``events``, except those less urgent than ``severity``. Of bans, it
+    sends those by the rules ``rules``, or all if ``rules`` is empty.
+
+    The channel collects events for ``digest`` seconds, and sends them as one message. During ``quiet`` it
+    sends only messages with a critical event; None means no quiet hours. One try to send takes at most
+    ``timeout`` seconds.
     """
 
     name: Name
@@ -83,8 +85,8 @@ class HookSettings(ChannelSettings):
 class NotifySettings:
     """``[notify]``: all channels, and the settings for their messages.
 
-    ``rdap`` is the server that is asked for the abuse contacts of banned addresses; None for none. With
-    ``report``, mail channels send a report of each week.
+    ``rdap`` is the server that is asked for the abuse contacts of banned addresses; None for none. If
+    ``report`` is not None, all mail channels send a report once a week.
     """
 
     rdap: RdapServer | None = None
@@ -100,7 +102,10 @@ class NotifySettings:
 
 
 def channel_problems(notify: NotifySettings) -> list[str]:
-    """Return the problems that the check of a single value cannot find, each with its key path."""
+    """Return a line for each mistake in ``[notify]`` that the check of single values did not find.
+
+    A line begins with the path of the key.
+    """
     return [
         *_taken_names(notify),
         *(f"notify.mail[{at}].{problem}" for at, mail in enumerate(notify.mail) for problem in _mail(mail)),
@@ -113,9 +118,9 @@ def channel_problems(notify: NotifySettings) -> list[str]:
 
 
 def with_passwords(notify: NotifySettings) -> tuple[NotifySettings, list[str]]:
-    """Return the settings with the passwords from the channels' password files.
+    """Return ``notify`` with the passwords that are in password files, and a list of problems.
 
-    Return also a line for each file that cannot be used.
+    The list has a line for each password file that cannot be used.
     """
     problems: list[str] = []
     mails: list[MailSettings] = []

@@ -26,7 +26,7 @@ MAX_FRIENDS_ATTEMPTS = 100_000
 MAX_PER_MINUTE = 100_000
 MAX_PORT = 65_535
 MAX_RATE = 10_000
-"""Packets per second. Above this rate the kernel's limiters are inexact."""
+"""The highest packet limit that can be configured (packets per second). Above it, the kernel is inexact."""
 
 MAX_SET = 4_194_304
 _IPV6 = 6
@@ -102,7 +102,7 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The position in the order of severities. The greatest one is the most urgent."""
+        """How urgent this severity is, as a number: 0 is the least urgent."""
         return _RANKS[self]
 
 
@@ -140,8 +140,8 @@ class QuietHours:
 def parse_duration(text: object) -> float:
     """Parse ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"7d"`` into seconds; raise ValueError otherwise.
 
-    The units are ``w``, ``d``, ``h``, ``m`` and ``s``, in this order, each at most once. A blank may separate
-    two of them. The longest duration is ``MAX_DURATION``.
+    The units are ``w``, ``d``, ``h``, ``m`` and ``s``, in this order, each at most once. One space may stand
+    between two parts, as in ``"1h 30m"``. The longest duration is ``MAX_DURATION``.
     """
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     seconds = sum(int(number) * _UNITS[unit] for unit, number in match.groupdict("0").items()) if match else 0
@@ -153,7 +153,7 @@ def parse_duration(text: object) -> float:
 def text_of_duration(seconds: float) -> str:
     """Return seconds as a text that :func:`parse_duration` accepts, such as ``"1h30m"``.
 
-    Weeks are written as days.
+    The unit ``w`` is not used: a week is ``"7d"``.
     """
     left, parts = round(seconds), []
     for unit in "dhms":
@@ -169,9 +169,9 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def text_from(value: object, _: object = None) -> str:
-    """Return ``value`` if it is a text, not empty, without control characters; else raise ValueError.
+    """Return ``value``. Raise ValueError if it is no text, is empty, or has control characters.
 
-    Such a text can be part of a line of a protocol.
+    A control character, such as the end of a line, could end a command of AMI or of a mail server early.
     """
     if not isinstance(value, str) or not value or _CONTROL.search(value):
         raise ValueError("must be a text, not empty, without control characters")
@@ -350,7 +350,10 @@ def _pattern(value: object, _: object) -> Pattern:
 
 
 def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Wrap a hook for lists, so that it refuses a text instead of reading it as a list of letters."""
+    """Return a hook that refuses everything but a list, and converts a list with ``structure``.
+
+    Without it, cattrs would read a text as a list of letters.
+    """
 
     def hook(value: object, kind: object) -> object:
         if not isinstance(value, list):

@@ -32,9 +32,9 @@ class ValueOrigin(StrEnum):
 class Value:
     """One key with its effective value.
 
-    ``value`` has the form that it has in the file, with secrets masked; None if it is not set. ``line`` is
-    the number of the line, if the value comes from the file. ``variable`` is the name of the environment
-    variable, if the value comes from one.
+    ``value`` is written as in a configuration file (a duration is ``"10m"``). A secret is masked. None means
+    that the key is not set. If the value comes from the file, ``line`` is its line number. If it comes from
+    an environment variable, ``variable`` is the name of the variable.
     """
 
     path: KeyPath
@@ -45,9 +45,9 @@ class Value:
 
 
 def effective(path: Path, environ: Mapping[str, str] = os.environ) -> list[Value]:
-    """Return the value of every key, table by table; raise ConfigError with all problems of ``path``.
+    """Return the value of every key, table by table, without reading the files with secrets.
 
-    Files with secrets are not read.
+    Raise ConfigError with all problems if the configuration ``path`` is invalid.
     """
     settings = loader.load(path, environ, secrets=False)
     try:
@@ -79,7 +79,7 @@ def _value(key: Key, value: object, lines: Mapping[KeyPath, int], variables: Map
 
 
 def _written(value: object) -> bool | int | str | list[str] | None:
-    """Return a value in the form that it has in the file."""
+    """Return a value as a configuration file would write it, with secrets masked."""
     if isinstance(value, tuple):
         return [_text(one) for one in value]
     return value if value is None or isinstance(value, int) else _text(value)

@@ -25,7 +25,7 @@ PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"
 """The variable with the path of the configuration."""
 _OTHER_VARIABLES = frozenset({FILE_VARIABLE, "RINGFENCE_LAB", *HOOK_VARIABLES})
-"""Variables that set no key. RINGFENCE_LAB is the folder of the Asterisks that the project's tests run."""
+"""Variables that set no key. Only the project's tests use RINGFENCE_LAB."""
 
 _NUMBER = re.compile(r"[0-9]{1,3}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -35,9 +35,9 @@ _EITHER = {
     "password": "password_file",
     "password_file": "password",
 }
-"""Keys of one table that exclude each other.
+"""Pairs of keys of which a table may have only one.
 
-If a variable sets one of them, the other one is removed from the TOML document.
+If a variable sets one key of a pair, the other one is removed from the TOML document.
 """
 
 
@@ -45,8 +45,8 @@ If a variable sets one of them, the other one is removed from the TOML document.
 class Overridden:
     """A TOML document (``tree``) in which environment variables have set keys.
 
-    ``variables`` has the name of the variable for each key that the environment sets. ``problems`` has a line
-    for each variable that is wrong.
+    ``variables`` maps the path of each key that the environment sets to the name of its variable.
+    ``problems`` has a line for each variable that is wrong.
     """
 
     tree: dict[str, Any]
@@ -54,9 +54,10 @@ class Overridden:
     problems: tuple[str, ...]
 
     def named(self, problem: str) -> str:
-        """Return ``problem``, a line that begins with the path of a key.
+        """Return ``problem`` with the name of the variable that the administrator must correct.
 
-        If a variable has set this key, the name of the variable replaces the path.
+        ``problem`` is a line that begins with the path of a key. If a variable has set this key, the name of
+        the variable replaces the path. Otherwise the line stays as it is.
         """
         for path, name in self.variables.items():
             key = text_of_key(path)
@@ -141,10 +142,10 @@ def _fix(name: str) -> str:
 
 
 def _value(text: str, key: Key) -> object:
-    """Return the TOML value for the text of a variable.
+    """Convert the text of a variable to the type of ``key``: to a bool, an int, a list or a text.
 
-    A text that does not fit the type of the key is returned unchanged. The hook of the key refuses it later.
-    Raise ValueError for an invalid list.
+    A text that is no valid bool or int is returned unchanged; the hook of the key refuses it later. Raise
+    ValueError for an invalid list.
     """
     kind = key.plain_kind
     if kind is bool:
@@ -168,9 +169,8 @@ def _list(text: str) -> object:
 def _set(tree: dict[str, Any], path: KeyPath, value: object) -> None:
     """Set a key in a TOML document.
 
-    Raise ValueError if the number of an entry of a repeated table is greater than the number of entries
-    before it. If the document has another value in place of a table, do nothing: the loader reports that
-    value.
+    A new entry of a repeated table must follow the last one: raise ValueError if there would be a gap. If the
+    document has a value where ``path`` has a table, do nothing, because the loader reports this mistake.
     """
     node: Any = tree
     for part, inner in pairwise(path):

@@ -36,7 +36,7 @@ class Key:
 
     @property
     def plain_kind(self) -> Any:  # noqa: ANN401 - a type
-        """The Python type of the value: without None, and for example ``int`` for a type such as ``Port``."""
+        """The plain Python type of the value: ``int`` for ``Port | None``, for example."""
         kind = self.kind
         if get_origin(kind) in {Union, UnionType}:
             kind = next(one for one in get_args(kind) if one is not NoneType)
@@ -50,9 +50,9 @@ ROOT = Key((), Settings)
 
 
 def children_of(key: Key, entries: int = 1) -> Iterator[Key]:
-    """Yield the keys and tables directly in a table.
+    """Yield the keys and tables directly in a table; nothing for a key that is no table.
 
-    The children of a repeated table are its entries; ``entries`` is their number.
+    The children of a repeated table are its entries. ``entries`` is how many of them to yield.
     """
     if (inner := key.entries) is not None:
         yield from (Key((*key.path, number), inner) for number in range(entries))

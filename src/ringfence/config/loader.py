@@ -143,7 +143,10 @@ _TWICE = re.compile(r"Cannot declare \((.{1,200}),?\) twice(.{0,80})")
 
 
 def _in_words(error: str) -> str:
-    """Rewrite a TOML error for the administrator: Python's error about a duplicate table has a tuple."""
+    """Return a TOML error in words for the administrator.
+
+    Python's error about a table that appears twice shows the name as a tuple, so it is rewritten.
+    """
     twice = _TWICE.fullmatch(error)
     if twice is None:
         return error
@@ -188,7 +191,7 @@ def parse(
 
 
 def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
-    """Return the hook for ``[rules]``: missing keys of a rule keep their defaults."""
+    """Return the hook for ``[rules]``. A key that a rule's table does not set keeps its default."""
     defaults = {name: _written(mine) for name, mine in default_rules().items()}
 
     def hook(value: object, _: object) -> Mapping[str, RuleSettings]:
@@ -217,13 +220,13 @@ def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, Rule
 
 
 def _noted(fault: Exception, name: str) -> Exception:
-    """Add the name of the rule to ``fault``, as a note in the form of cattrs."""
+    """Add the name of a rule to ``fault``, as a note from which :func:`_problems` makes the key path."""
     fault.add_note(AttributeValidationNote("", name, RuleSettings))
     return fault
 
 
 def _written(mine: RuleSettings) -> dict[str, object]:
-    """Return the settings of a rule in the form of the file, without settings that the rule does not have."""
+    """Return the settings of a rule as a table of the TOML file, without keys that the rule does not have."""
     times = {"window": f"{mine.window:.0f}s", "ban": [f"{step:.0f}s" for step in mine.ban]}
     given = {field.name: getattr(mine, field.name) for field in fields(RuleSettings)}
     return {name: value for name, value in (given | times).items() if value is not None} | (
@@ -235,7 +238,7 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     hooks = {**HOOKS, Mapping[str, RuleSettings]: _rules(converter)}
     for kind, hook in hooks.items():
-        # Register a class as such: cattrs' own hooks for bool and Path precede hooks with a predicate.
+        # A hook for bool or Path must be registered for the class itself: otherwise cattrs uses its own hook.
         if isinstance(kind, type):
             converter.register_structure_hook(kind, hook)
         else:
@@ -259,7 +262,7 @@ def _converter() -> Converter:
     ):
         listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
-    for kind in (tuple[Path, ...], tuple[SipPort, ...], tuple[Text, ...]):  # these keys may be missing
+    for kind in (tuple[Path, ...], tuple[SipPort, ...], tuple[Text, ...]):  # some keys have this type or None
         converter.register_structure_hook_func(partial(eq, kind | None), _given(converter, kind))
     converter.register_structure_hook_func(partial(eq, Paths | None), HOOKS[Paths])
     return converter
@@ -297,7 +300,7 @@ def _problems(error: Exception, path: str = "") -> list[str]:
 def _perhaps(key: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
 
-    # An unknown key in ``known`` is a key of other rules only. It is spelled right, so nothing is suggested.
+    # A key can be in ``known`` because other rules have it. It is spelled right, so suggest nothing.
     near = get_close_matches(key, known, n=1) if key not in known else []
     return f"; is {near[0]} meant?" if near else ""
 
@@ -307,7 +310,7 @@ class _Entry:
     """The valid values of one ``[[asterisk]]``. Invalid ones are reported elsewhere; here they have defaults.
 
     ``key`` is its key path (``asterisk[0]``). ``name`` is None if the name is invalid. ``judged`` is false if
-    invalid values make it impossible to decide whether a secret is missing.
+    its secret is not read, because an invalid value (of the name or about the secret) hides where it is.
     """
 
     key: str
@@ -359,7 +362,7 @@ def _partly(value: object, kind: type[_Table]) -> _Table:
 
 
 def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
-    """Return the valid part of ``value``; raise an exception if there is none."""
+    """Return the valid part of ``value``; raise the exception of its hook if no part is valid."""
     if has(kind):
         return _partly(value, kind)
     inner = get_args(kind)[:1]
@@ -371,7 +374,7 @@ def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
 def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
     """Return the problems with the list of Asterisks, their names and their certificates.
 
-    ``none``: the file has an empty list of Asterisks.
+    ``none`` is true if the list is empty in the file.
     """
     problems = ["asterisk: must have at least one entry"] if none else []
     names: set[str] = set()
@@ -404,9 +407,9 @@ def _shared_logs(asterisks: Sequence[AsteriskSettings]) -> list[str]:
 
 
 def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret | None], list[str]]:
-    """Read every required secret; return the secrets and the problems.
+    """Read the AMI secrets. Return them, and a list of problems.
 
-    Without problems in the file, there is one secret for each entry: None for an Asterisk without AMI.
+    If the whole file is valid, there is one secret for each entry. It is None for an Asterisk without AMI.
     """
     found: list[Secret | None] = []
     problems: list[str] = []
@@ -439,9 +442,9 @@ def _unheard(settings: Settings) -> list[str]:
 
 
 def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
-    """Return a problem for each list with countries, if ``[geo]`` names no database.
+    """Return a problem for ``[allow]`` and ``[deny]`` if they have countries but ``[geo]`` has no database.
 
-    A database with an invalid path counts as named, because its path is reported elsewhere.
+    A database with an invalid path counts, too, because the path is reported elsewhere.
     """
     geo = tree.get("geo")
     if isinstance(geo, Mapping) and "database" in geo:

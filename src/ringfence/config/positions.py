@@ -7,7 +7,10 @@ from typing import Any
 from ringfence.config.keys import KeyPath
 
 _ENDS = ("]", '"""', "'''")
-"""The last line of an array, or of a multi-line string, contains one of these texts."""
+"""A statement of several lines (an array or a string) ends with a line that contains one of these texts.
+
+So the other lines need not be tested as the end of a statement.
+"""
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:
@@ -45,9 +48,10 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _table_of(parsed: dict[str, Any], entries: dict[KeyPath, int]) -> KeyPath:
-    """Return the path of the table whose head was parsed.
+    """Return the path of a table; ``parsed`` is its head, such as ``[firewall.limit]``, as tomllib parsed it.
 
-    If it is an entry of a repeated table, count it in ``entries``.
+    ``entries`` has the number of entries that each repeated table has so far. If the head begins a new entry,
+    add 1 to this number.
     """
     path: KeyPath = ()
     node: Any = parsed
@@ -57,7 +61,7 @@ def _table_of(parsed: dict[str, Any], entries: dict[KeyPath, int]) -> KeyPath:
             node = node[0]
             path = (*path, entries[path] - 1)
             continue
-        if path in entries:  # a table in the last entry of a repeated one
+        if path in entries:  # the table is inside the last entry of a repeated one
             path = (*path, entries[path] - 1)
         ((name, node),) = node.items()
         path = (*path, name)

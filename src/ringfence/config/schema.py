@@ -81,8 +81,8 @@ class CustomSettings:
 class LogSettings:
     """``[asterisk.logs]``: the logs that are read besides the manager interface.
 
-    ``paths`` are log files. None means that ringfence finds them automatically, and () that no file is read.
-    ``timezone`` is the time zone in which the logs are written; None means that of this host. ``journal``:
+    ``paths`` are log files. With None, ringfence looks for them itself; with (), no file is read.
+    ``timezone`` is the time zone of the times in the logs; None means that of this host. With ``journal``,
     systemd's journal is read too. ``custom`` are additional messages that report attempts.
     """
 
@@ -113,8 +113,8 @@ class WireSettings:
 class AsteriskSettings:
     """``[[asterisk]]``: one PBX, its sources, and the SIP proxies on this host in front of it.
 
-    ``proxies`` are the addresses from which the proxies send to Asterisk. They are never banned: their
-    clients are.
+    ``proxies`` are the addresses from which the proxies send to Asterisk. ringfence never bans them; it bans
+    the clients of a proxy.
     """
 
     name: Name = Name("asterisk")
@@ -140,11 +140,14 @@ class LimitSettings:
 class FirewallSettings:
     """``[firewall]``: the firewall, and where and how it drops packets.
 
-    With ``backend`` ``memory`` (a dry run) nothing is dropped. ``scope`` is what a full ban covers: every
-    port (``all``), or the SIP ports only (``sip``). A ban on evidence that may be forged is never full. With
-    ``sip_ports`` None, ringfence finds the ports that Asterisk uses. Packets are dropped on ``interfaces``
-    only; () means all. With ``log``, the kernel logs dropped packets. ``max_bans`` is the size of each set of
-    bans or networks in the kernel.
+    ``backend`` names what drops packets, such as nftables; with ``memory`` (a dry run) nothing is
+    dropped. ``interfaces`` are the network interfaces on which packets are dropped; () means all. With
+    ``log``, the kernel logs dropped packets. ``max_bans`` is the size of each set of bans or networks in the
+    kernel.
+
+    ``scope`` is what a ban covers: every port (``all``), or the SIP ports only (``sip``). A ban on evidence
+    that may be forged always covers SIP ports only. ``sip_ports`` are these ports. With None, ringfence finds
+    the ports that Asterisk uses.
     """
 
     backend: BackendName = BackendName("auto")
@@ -179,7 +182,7 @@ class DenySettings:
 
 @frozen
 class GeoSettings:
-    """``[geo]``: the database files with the networks of countries and of autonomous systems, or None."""
+    """``[geo]``: the files that list the networks of countries and of autonomous systems; None for none."""
 
     database: Paths | None = None
 
@@ -193,11 +196,14 @@ class RuleSettings:
     """``[rules.NAME]``: ``attempts`` within ``window`` seconds lead to a ban.
 
     ``ban`` has the durations of bans in seconds: of the first ban, of the second one within 30 days, and so
-    on. The settings after it exist for some rules only, and are None for the others. ``friends`` is the
-    number of attempts for friends (0: the rule does not apply to them). ``addresses`` is how many addresses
-    of a network must take part. ``accounts`` are the decoy accounts. ``strangers`` is the number of failures
-    after which an unknown address is banned during a distributed attack. ``scope`` is what a full ban of this
-    rule covers: with ``all`` the same as ``scope`` in ``[firewall]``, with ``sip`` the SIP ports only.
+    on.
+
+    Only some rules have the other settings; for the other rules they are None. ``friends`` replaces
+    ``attempts`` for friends (known phones and trunks of this PBX); with 0, the rule never bans them.
+    ``addresses`` is how many addresses of a network must take part. ``accounts`` are the decoy accounts.
+    ``strangers``: while many addresses attack one account, an address that is no friend is banned after so
+    many failures on it. ``scope`` is what a ban of this rule covers: with ``all`` the same as ``scope`` in
+    ``[firewall]``, with ``sip`` the SIP ports only.
     """
 
     enabled: bool
@@ -243,10 +249,10 @@ class RuleSettings:
 
 @frozen
 class ClaimedSettings:
-    """``[claimed]``: bans on evidence whose address is only claimed, so that it may be forged.
+    """``[claimed]``: bans of addresses that nothing proves: the sender may have forged them.
 
-    ``ban`` has the durations in seconds, as for a rule. ``per_minute`` is the maximum number of new bans a
-    minute.
+    ``ban`` has the durations in seconds: of the first ban, of the second one within a day, and so on.
+    ``per_minute`` is the maximum number of such new bans a minute.
     """
 
     ban: Ladder = Ladder(Claimed().ban)
@@ -312,7 +318,7 @@ class Settings:
         return tuple(self.rules[rule.name].rule(rule) for rule in RULES)
 
     def claims(self) -> Claimed:
-        """Return the settings for bans on evidence whose address is only claimed."""
+        """Return the settings for bans of addresses that nothing proves (``[claimed]``)."""
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None, log_group: int | None) -> FirewallPlan:
@@ -368,18 +374,18 @@ class Settings:
         return NetworkSet(network for pbx in self.asterisk for network in pbx.proxies)
 
     def manager_ports(self) -> list[int]:
-        """Return the ports of the manager interfaces that are reached at a loopback address.
+        """Return the ports at which AMI is reached on a loopback address.
 
-        The process that listens at such a port is taken for an Asterisk of this host.
+        ringfence takes the process that listens at such a port for an Asterisk of this host.
         """
         amis = [pbx.ami for pbx in self.asterisk if pbx.ami.enabled]
         return [ami.port for ami in amis if ami.host in {"127.0.0.1", "::1", "localhost"}]
 
     def asterisk_with_logs(self) -> tuple[AsteriskSettings, ...]:
-        """Return each PBX, with the logs to read in its settings.
+        """Return the settings of each PBX, with the logs that are really read.
 
-        With several PBXs, ringfence does not look for logs that are not configured, because it would find the
-        same files for each PBX.
+        If there is only one PBX, ringfence may look for its logs. If there are several, it reads configured
+        logs only, because it would find the same files for each PBX.
         """
         if len(self.asterisk) == 1:
             return self.asterisk
@@ -391,7 +397,7 @@ class Settings:
     def several_sources(self) -> frozenset[str]:
         """Return the names of the Asterisks that have a log or the wire as a source.
 
-        Such an Asterisk may have several sources, and their reports may concern the same attempt.
+        Their attempts must be deduplicated, because several sources may report the same attempt.
         """
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.logs.wanted or self.wire)
 
