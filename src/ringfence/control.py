@@ -43,9 +43,9 @@ ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer
 
 @frozen
 class Encoded:
-    """A result that is already encoded as JSON, in parts.
+    """A result that is JSON text already; ``parts`` are its pieces, in order.
 
-    With it, the daemon can send a list of 100,000 bans without a Python object for each ban.
+    So the daemon can send a list of 100,000 bans without keeping a Python object for each ban.
     """
 
     parts: Iterable[bytes]
@@ -54,8 +54,8 @@ class Encoded:
 def encoded_rows(rows: Iterable[object]) -> Encoded:
     """Encode a list as JSON; callers run this in a thread.
 
-    Each row is encoded by a call of ``dumps`` of its own. During a call the thread of the event loop must
-    wait (Python runs one thread at a time), but it can run between two calls.
+    Each row is encoded separately. Python runs one thread at a time, so the event loop waits while a row is
+    encoded, but it can run between two rows. A whole list at once would stop it for longer.
     """
     return Encoded((b"[", b", ".join(json.dumps(row).encode() for row in rows), b"]"))
 
@@ -96,15 +96,15 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
                 connections.abort()
     finally:
         with suppress(OSError):  # another program may have removed it
-            os.unlink(path)  # noqa: PTH108 - one system call needs no thread
+            os.unlink(path)  # noqa: PTH108 - one short call needs no thread
 
 
 def ask(path: Path, do: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: object) -> Any:  # noqa: ANN401 - JSON
     """Send a request to the daemon at the socket ``path``, and return its result.
 
-    Wait at most ``timeout`` seconds for each part of the answer. Raise DaemonUnreachableError if no daemon
-    answers, and ControlError if it refuses the request. After a NoAnswerError, which is a
-    DaemonUnreachableError, the daemon may have carried out the request.
+    Wait at most ``timeout`` seconds for each part of the answer. Raise ControlError if the daemon refuses the
+    request, and DaemonUnreachableError if no daemon answers. Its subclass NoAnswerError is raised if the
+    request was sent but no answer came. Then the daemon may have carried out the request.
     """
     return _result(_exchange(path, do, arguments, timeout), path)
 
@@ -118,9 +118,10 @@ def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
 
 
 def follow(path: Path, do: str, **arguments: object) -> Iterator[dict[str, Any]]:
-    """Send a request whose answer is a :class:`Stream`, and yield its lines, decoded, until the daemon ends.
+    """Send a request whose answer is a :class:`Stream`, and yield each of its lines, decoded from JSON.
 
-    Raise the same errors as :func:`ask`, and DaemonUnreachableError when the daemon has ended.
+    The stream never ends normally: raise DaemonUnreachableError when the daemon ends. If the request fails,
+    raise the same errors as :func:`ask`.
     """
     with _connect(path) as connection, connection.makefile("rb") as lines:
         try:
@@ -130,7 +131,7 @@ def follow(path: Path, do: str, **arguments: object) -> Iterator[dict[str, Any]]
             raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
         _result(first, path)
         connection.settimeout(None)
-        while (line := _next_line(lines)).endswith(b"\n"):  # a daemon that is killed may leave half a line
+        while (line := _next_line(lines)).endswith(b"\n"):  # a killed daemon may leave half a line
             yield json.loads(line)
     raise DaemonUnreachableError(f"the daemon at {path} has ended")
 
@@ -219,7 +220,7 @@ async def _send_until_gone(
 ) -> None:
     """Send the lines of a stream until the client disconnects or sends anything.
 
-    There is no limit of time for a client that does not read: it delays only its own stream.
+    A client that does not read may keep its stream open for ever: it delays only itself.
     """
 
     async def send() -> None:
@@ -262,7 +263,7 @@ class _Connections:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer every request of one client until it disconnects."""
         self._clients.add(writer)
-        USER.set(_user_of(writer))  # each connection is a task with a context of its own
+        USER.set(_user_of(writer))  # only for this connection: each one is a task with its own context
         try:
             while line := await self._line(reader):
                 answer = await self._answer(line)
@@ -273,7 +274,7 @@ class _Connections:
                     writer.write(part)
                     async with asyncio.timeout(IDLE_TIMEOUT):
                         await writer.drain()
-                    await asyncio.sleep(0)  # lets other tasks run: drain() does not, if the client is fast
+                    await asyncio.sleep(0)  # drain() returns at once if the client is fast: let others run
         except (ConnectionError, TimeoutError):
             writer.transport.abort()  # the client has disconnected, is idle, or does not read
         finally:

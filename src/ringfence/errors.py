@@ -105,7 +105,7 @@ class NoAnswerError(DaemonUnreachableError):
 
 
 class WebError(RingfenceError):
-    """The live page cannot be served, or does not run."""
+    """The live page cannot be served, does not run, or does not let a read-only user change anything."""
 
 
 class Exit(IntEnum):
@@ -126,10 +126,10 @@ def error_lines(error: RingfenceError) -> tuple[list[str], Exit]:
 
 
 def report_defect(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
-    """Print a traceback to stderr; a function for ``sys.excepthook``.
+    """Print a traceback to stderr. ``sys.excepthook`` calls this for an exception that nothing has caught.
 
-    Every line is escaped, because an error's message may contain text of an attacker. All lines but the first
-    are indented.
+    Every line is escaped, because the message of the exception may contain text of an attacker. All lines but
+    the first are indented.
     """
     import traceback  # noqa: PLC0415 - loaded when it is needed
 

@@ -129,7 +129,7 @@ class SourceId:
 
     @property
     def text(self) -> bool:
-        """Whether this source is a log. A sender may have written any line of a log."""
+        """Whether this source is a log. A sender can forge lines of a log."""
         return self.name not in _NOT_TEXT
 
 
@@ -149,14 +149,18 @@ class SecurityEvent:
     ``remote`` is the sender of the request, as the message names it. ``account`` and ``acl_name`` are hostile
     text for display; bytes that are not UTF-8 are written as ``\xNN``. ``session`` (the Call-ID),
     ``challenge`` (the nonce) and ``response`` (the digest) are raw bytes, used only for comparison. ``time``
-    is the event's own time (``EventTV``), in seconds since the epoch. ``tampered`` means that the message
-    violates Asterisk's grammar: the event counts, raises an alarm, and is never accepted as a success.
+    is the event's own time (``EventTV``), in seconds since the epoch. ``password`` means that Asterisk
+    verified a password (successes only).
 
-    ``forgeable`` means that text of the sender may have chosen the address that the event names. An ESC in a
-    header can make a well-formed log line name another address. The line does not show the ESC, because
-    ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``. ``readings``: if a log line
-    is ambiguous, one event for each address that it may name; the first one is a copy of this event.
-    ``password``: Asterisk verified a password (successes only).
+    ``tampered`` means that text of the sender has broken the form in which Asterisk writes the message. The
+    event counts, raises an alarm, and is never accepted as a success.
+
+    ``forgeable`` means that the sender may have written the address in the message. For example, an ESC in a
+    SIP header can make a well-formed log line name another address. The line does not show the ESC, because
+    ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``.
+
+    ``readings`` is () unless a log line can be read in several ways. Then it has one event for each address
+    that the line may name; the first one is a copy of this event.
     """
 
     source: SourceId
@@ -181,17 +185,17 @@ class Challenge:
 
     ``address`` and ``port`` are its destination, ``local_address`` and ``local_port`` its origin. For a
     container the origin is the address inside the container. ``call_id`` and ``nonce`` are raw bytes, used
-    only for comparison, and empty if the packet did not contain them. A 403 or 404 has no nonce but a
-    ``digest`` of its bytes, which identifies Asterisk's retransmissions.
+    only for comparison, and empty if the packet did not contain them. A 403 or 404 has no nonce. For these,
+    ``digest`` is a hash of the answer, by which a retransmission is recognized.
 
-    The destination does not prove the source of the request, because a Via ``maddr`` can choose it.
-    ``sender`` is the source address of the request. Asterisk writes it into the topmost Via, at a position
-    that the sender cannot change. ``sender`` is None if it is uncertain.
+    ``sender`` is the address from which the request came, None if it is uncertain. It may differ from the
+    destination, because the sender can name another destination (``maddr`` in the Via header). Asterisk
+    writes the real source address into the topmost Via, where the sender cannot change it.
 
-    ``transport`` is ``UDP``, or ``TCP`` for TCP and WebSocket; for these the kernel completed the handshake
-    with the destination. ``relayed`` means that the answer has more than one Via, so its destination may
-    forward it (RFC 3261 §16.7). ``opaque`` is the parameter ``opaque`` of the challenge, which PJSIP chooses
-    at random each time.
+    ``transport`` is ``UDP``, or ``TCP`` for TCP and WebSocket. With ``TCP``, the kernel has completed a
+    handshake with the destination, so that address is not forged. ``relayed`` means that the answer has more
+    than one Via, so its destination may forward it (RFC 3261 §16.7). ``opaque`` is the challenge's parameter
+    of this name, which PJSIP chooses at random each time.
 
     ``evasive`` means that the request contained bytes that suppress or forge Asterisk's own events. No phone
     sends such bytes. ``account`` is the sender's own text, for display. ``service`` is the part of Asterisk
@@ -219,9 +223,11 @@ class Challenge:
 class ObservedRequest:
     """A SIP request over UDP that the kernel copied because its source address is a suspect.
 
-    A suspect is an address whose attempts only the wire reports, without a proof. ``nonces`` and ``call_ids``
-    are the first few of the request, as raw bytes. The sender wrote the whole request: a nonce proves the
-    address only if Asterisk sent that nonce there and nowhere else.
+    A suspect is an address whose attempts only the wire reports, and which nothing proves. ``nonces`` and
+    ``call_ids`` are the first few that the request contains, as raw bytes.
+
+    A request can be forged. But if it repeats a nonce that Asterisk sent only to this address, its sender
+    receives packets there. This proves the address.
     """
 
     address: Address
@@ -233,10 +239,11 @@ class ObservedRequest:
 class Proof(enum.IntEnum):
     """How well an attempt's source address is verified; a greater value is a better proof.
 
-    ``CLAIMED``: not verified. Examples are a single datagram, and chan_sip on any transport, because a Via
-    ``maddr`` changes the address that it reports. ``NONCE``: the sender answered a challenge that was sent to
-    that address, as the wire saw. ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP,
-    TLS, WS or WSS under PJSIP, or AMI).
+    - ``CLAIMED``: not verified, as for a single UDP packet. This holds for chan_sip with any transport,
+      because the sender can make chan_sip report another address (by ``maddr`` in the Via header).
+    - ``NONCE``: the sender answered a challenge that the wire saw leave for that address.
+    - ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP, TLS, WS or WSS under PJSIP,
+      or AMI).
     """
 
     CLAIMED = 0
@@ -257,11 +264,12 @@ class AttemptKind(_Name):
 class Attempt:
     """One thing the remote party did. ``time`` is the wall-clock time of the event that reported it.
 
-    ``trusted`` is false if the text of a sender may have chosen the address (a log line, or a Via header
-    under chan_sip) and no other source confirms it. Such an attempt is listed and bans no address.
-    ``tampered``: the event violated Asterisk's grammar. ``forged_address`` is the address that the event
-    named, if another source proved it wrong. ``session`` is a number that stands for the session, 0 if
-    unknown. ``sources`` are the names of the sources that reported the attempt.
+    ``trusted`` is false if the sender may have written the address (in a log line, or in a Via header to
+    chan_sip) and no other source confirms it. Such an attempt is listed, but leads to no ban. ``tampered``:
+    text of the sender has broken the form of the message. ``forged_address`` is the address in the message,
+    if another source proved that it is not the sender's; otherwise None. ``session`` is the number that
+    ringfence gave to the SIP session (Call-ID), 0 if unknown. ``sources`` are the names of the sources that
+    reported the attempt.
     """
 
     asterisk: str
@@ -332,7 +340,9 @@ class FriendReason(enum.StrEnum):
 
 @frozen
 class Friend:
-    """One reason why an address is a friend of this PBX; an address may have many.
+    """One reason why an address is a friend: a known phone or trunk of this PBX.
+
+    An address may have several reasons, each with a Friend of its own.
 
     ``account`` is the account that is used there, or the trunk's name. ``since`` is the time when the reason
     was first seen, ``seen`` when it was last seen, and ``until`` when it ends (seconds since the epoch).
@@ -348,7 +358,7 @@ class Friend:
 
     @property
     def proven(self) -> bool:
-        """Whether the address is proven by more than the phone's own claim."""
+        """Whether the address is proven. In a registration, the phone can name any address."""
         return self.reason is not FriendReason.REGISTERED
 
 
@@ -475,7 +485,7 @@ _INVISIBLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return ``text`` from outside as one line of visible characters, safe for a terminal or a log.
+    """Return ``text``, which an attacker may have written, as one line that is safe for a terminal or a log.
 
     These characters are escaped: control characters (C0, C1, DEL), line and paragraph separators, every space
     except U+0020, format characters (bidirectional overrides, zero-width characters), surrogates, unassigned

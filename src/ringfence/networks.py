@@ -1,17 +1,16 @@
 """Networks: the network of one sender, the prefix around it, and sets of networks.
 
 The network of an IPv4 sender is its address. The network of an IPv6 sender is its /64, because a host usually
-has all addresses of a /64. The exceptions are IPv6 addresses into which NAT64 translates IPv4 addresses (RFC
-6052, RFC 8215): ``64:ff9b::/96`` and, for local use, ``64:ff9b:1::/48``. There each address is one IPv4 host,
-and a single /64 may contain the whole IPv4 Internet. So the network of such a sender is its single address.
+has all addresses of a /64.
 
-Rules also count the *prefix* around a sender: the /24 for IPv4, the /48 for IPv6, and the /120 for an address
-of NAT64. If the last 32 bits of such an address are the IPv4 address, the /120 is the IPv4 /24. In
-``64:ff9b:1::/48`` an administrator may choose another layout, with the IPv4 address further to the left. Then
-a /120 contains only one host, so rules never ban a prefix there. With a wider prefix, rules could ban
-unrelated hosts.
+*Addresses of NAT64* are IPv6 addresses that stand for IPv4 hosts (RFC 6052, RFC 8215): ``64:ff9b::/96`` and,
+for local use, ``64:ff9b:1::/48``. There a single /64 may contain the whole IPv4 Internet. So the network of
+such a sender is its address. (The packet limiter in the kernel has no such exception: it counts the /64.)
 
-The packet limiter in the kernel makes no exception for NAT64: it counts and limits a /64 as one source.
+Rules also count the attempts from the *prefix* around a sender: the /24 for IPv4, the /48 for IPv6, and the
+/120 for addresses of NAT64. Usually the last 32 bits of these are the IPv4 address, and the /120 is the IPv4
+/24. In ``64:ff9b:1::/48`` an administrator may put the IPv4 address elsewhere. Then a /120 contains only one
+host, and rules never ban a prefix. That is better than a wider prefix, which could contain unrelated hosts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,7 +72,7 @@ def sender_of(address: Address) -> Network:
 
 
 def sender_key(address: Address) -> Address | int:
-    """Return a key for tables that is the same for all addresses of one sender."""
+    """Return a dictionary key that is the same for all addresses of one sender (:func:`sender_of`)."""
     return address if is_one_host(address) else int(address) >> _HOST_BITS
 
 
@@ -126,9 +125,9 @@ def whole_sender(network: Network) -> Network:
 class NetworkSet:
     """An immutable set of networks of both IP versions. Look-ups take constant time.
 
-    It has one set of integers for each prefix length in use, and a look-up checks each of these sets. There
-    are usually few different lengths. For each prefix length with which :meth:`contains_part_of` was called,
-    it also keeps the first bits of all its networks, as many as this length.
+    It keeps one set of integers for each prefix length of its networks, and a look-up checks all these sets.
+    There are usually few different lengths. :meth:`contains_part_of` and :meth:`overlaps` take longer when
+    they are called with a prefix length for the first time: then they make a set of integers for this length.
     """
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
@@ -145,7 +144,7 @@ class NetworkSet:
         self._parts: dict[tuple[int, int], frozenset[int]] = {}
 
     def covers(self, address: Address) -> bool:
-        """Whether ``address`` lies in one of the networks."""
+        """Whether ``address`` lies in a network of this set."""
         number = int(address)
         for host_bits, prefixes in self._by_version[address.version]:  # any() takes three times as long
             if number >> host_bits in prefixes:
@@ -157,23 +156,24 @@ class NetworkSet:
         return bool(self.networks)
 
     def contains(self, network: Network) -> bool:
-        """Whether the whole of ``network`` lies in one of the networks."""
+        """Whether a network of this set contains the whole of ``network``."""
         return self.contains_prefix(network.version, int(network.network_address), network.prefixlen)
 
     def contains_prefix(self, version: int, address: int, length: int) -> bool:
-        """Whether the whole of a network lies in one of the networks.
+        """Whether a network of this set contains the whole of a given network.
 
-        The network is given by its IP version, its first address as a number, and its prefix length.
+        The given network has the IP version ``version``, the first address ``address`` (a number), and the
+        prefix length ``length``.
         """
         own = BITS[version] - length
         return any(bits >= own and address >> bits in found for bits, found in self._by_version[version])
 
     def overlaps(self, network: Network) -> bool:
-        """Whether ``network`` and one of the networks have an address in common."""
+        """Whether ``network`` and a network of this set have an address in common."""
         return self.covers(network.network_address) or self.contains_part_of(network)
 
     def contains_part_of(self, network: Network) -> bool:
-        """Whether one of the networks lies in ``network`` or equals it."""
+        """Whether a network of this set lies inside ``network`` or is equal to it."""
         host_bits = network.max_prefixlen - network.prefixlen
         key = (network.version, host_bits)
         parts = self._parts.get(key)
