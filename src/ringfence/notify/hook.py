@@ -34,7 +34,7 @@ def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> s
 def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, str]:
     """Return the environment variables for the command.
 
-    If the message has several events, the variables about one event (its name, for example) are empty.
+    If the message has several events, the variables that describe one event (such as its name) are empty.
     """
     events = content["events"]
     event: Mapping[str, Any] = events[0] if content["total"] == 1 else {"event": "digest"}
@@ -52,7 +52,7 @@ def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, st
 def _encoded(text: str) -> str:
     """Percent-encode a text.
 
-    A ``-`` at its begin is encoded, too: a program would read the text as an option.
+    A ``-`` at its begin is encoded, too: otherwise a program would read the text as an option.
     """
     encoded = quote(text, safe=_SAFE)
     return f"%2D{encoded[1:]}" if encoded.startswith("-") else encoded

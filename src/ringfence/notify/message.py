@@ -76,7 +76,7 @@ def _part(topic: str, counts: Mapping[str, int], events: list[Event], escape: Es
 
 
 def _title(event: Event, escape: Escape) -> str:
-    """Return the title of a message about a single event. Its only text from outside is the subject."""
+    """Return the title of a message about a single event."""
     subject = escape(event["subject"])
     match event["event"]:
         case "ban":
@@ -99,7 +99,7 @@ def _line(event: Event, escape: Escape) -> str:
 def _ban_line(event: Event, escape: Escape) -> str:
     accounts = ", ".join(map(escape, event.get("accounts", ())))
     place = " ".join(escape(str(event[key])) for key in ("country", "asn", "organisation") if event.get(key))
-    # Write "at" where the channel escapes "@": in a chat an @ calls a member, and \x40 is hard to read.
+    # In a chat, an @ calls a member. A channel that escapes it would show \x40, so write " at " there.
     at = "@" if escape("@") == "@" else " at "
     abuse = at.join(map(escape, event.get("abuse", "").split("@")))
     ports = "" if event["scope"] == "full" else f"{event['scope']}, "

@@ -11,7 +11,7 @@ from ringfence.model import Ban, format_network, printable, rfc3339
 
 MAX_NAME = 64
 MAX_TEXT = 500
-"""The maximum numbers of characters of a name and of another text from outside, in a notification."""
+"""The maximum lengths (characters) of texts from outside in a notification: of a name, and of any other."""
 
 _ACCOUNTS = 5
 _CRITICAL = frozenset(
@@ -48,9 +48,10 @@ _INFORMING = frozenset(
 class Notification:
     """One thing that happened, at ``time`` (seconds since the epoch).
 
-    ``name`` is the rule of a ban or the code of an alarm, otherwise "". ``subject`` names the banned or
-    unbanned networks, or is the subject of an alarm. ``text`` is the reason, the result or the message. An
-    attacker may have chosen parts of ``subject`` and ``text``. ``ban`` is set only for a new ban.
+    ``name`` is the rule of a ban or the code of an alarm, otherwise "". ``subject`` is the banned or unbanned
+    networks, or the subject of an alarm. ``text`` is the reason of a ban, the result of an unban, or the text
+    of an alarm. An attacker may have chosen parts of ``subject`` and ``text``. ``ban`` is None except for a
+    new ban.
     """
 
     topic: Topic
@@ -87,7 +88,7 @@ class Notification:
 
 
 def shown(text: str, most: int) -> str:
-    """Return a text from outside, shortened to ``most`` characters and escaped."""
+    """Return a text that an attacker may have written, cut after ``most`` characters and escaped."""
     return printable(text if len(text) <= most else f"{text[:most]}…")
 
 

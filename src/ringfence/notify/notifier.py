@@ -30,10 +30,7 @@ STOP_PATIENCE = 5.0
 """Seconds that the daemon's stop waits for the last messages."""
 
 LAST_PATIENCE = 1.0
-"""The least number of seconds for sending the message about the daemon's stop.
-
-It applies even if ``STOP_PATIENCE`` is over.
-"""
+"""Seconds for the message about the daemon's stop, even if ``STOP_PATIENCE`` is over already."""
 
 MAX_NAMED = 10
 """The maximum number of networks that the notification of an unban names."""
@@ -120,13 +117,13 @@ class Notifier:
 
     @property
     def report_channels(self) -> list[str]:
-        """The names of the channels that send reports: those by mail, if the configuration asks for it."""
+        """The names of all mail channels; [] if the configuration does not ask for reports."""
         if not self._sends_reports:
             return []
         return [box.settings.name for box in self._outboxes if isinstance(box.settings, MailSettings)]
 
     def has_report(self, name: str) -> bool:
-        """Whether a channel has a report that is not delivered or dropped yet."""
+        """Whether the channel ``name`` has a report that it has neither delivered nor dropped yet."""
         return any(box.has_report for box in self._outboxes if box.settings.name == name)
 
     def on_report(self, name: str, report: Mapping[str, object], ended: Callable[[], None]) -> None:
@@ -172,8 +169,8 @@ class Notifier:
     async def finish(self) -> None:
         """Record the daemon's stop, and send all waiting events.
 
-        Stop trying ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but try for at least
-        ``LAST_PATIENCE`` seconds. Then log how many events are lost.
+        Give up ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but not before ``LAST_PATIENCE``
+        seconds have passed here. Then log how many events were not sent.
         """
         self._rdap = None  # no queries for abuse contacts: there is no time for them
         text = "bans stay in place"

@@ -1,14 +1,16 @@
 """The outbox of one channel: the events of the next message, and the message that is being sent.
 
 A *digest* collects the events of the next message. Its size is bounded: it counts all events, but keeps only
-the first ``KEPT`` of each topic. A ban waits as long as the channel's setting ``digest``, another event at
-most ``PROMPT`` seconds. One message is sent at a time, and ``digest`` is also the minimum time between two
-messages. A message that fails is tried ``TRIES`` times, with growing pauses, and is then dropped and counted.
-Meanwhile the next digest collects events. In the channel's quiet hours a digest waits, unless it has a
-critical event.
+the first ``KEPT`` of each topic. The message is due when one of its events has waited long enough: a ban for
+the channel's setting ``digest`` (seconds), and any other event for at most ``PROMPT`` seconds. In the
+channel's quiet hours the digest waits, unless it has a critical event.
 
-A report of a week waits beside the digest. It is a message of its own, and no filter applies to it. Between
-its tries other messages are sent, because a report may be refused for reasons of its own, such as its size.
+One message is sent at a time, with at least ``digest`` seconds between two digests. If sending fails, it is
+tried again, with growing pauses. After ``TRIES`` failures the message is dropped and counted. Meanwhile the
+next digest collects events.
+
+A weekly report is a message of its own, and no filter of the channel applies to it. If sending it fails,
+other messages are sent before the next try. Perhaps the server refuses only the report, because of its size.
 
 Nothing here reads a clock: the argument ``now`` is in monotonic seconds.
 """
@@ -27,7 +29,7 @@ from ringfence.model import printable, rfc3339
 from ringfence.notify.notifications import Notification
 
 KEPT = 50  # events of each topic
-PROMPT = 5.0  # seconds that an event other than a ban waits at most
+PROMPT = 5.0  # the longest wait (seconds) of an event other than a ban
 TRIES = 8
 FIRST_PAUSE = 10.0  # seconds
 LONGEST_PAUSE = 600.0  # seconds
@@ -78,10 +80,10 @@ class Digest:
 
 @frozen
 class Waiting:
-    """A message that is being sent or tried again: its content, and its number of events.
+    """A message that is being sent or tried again: its content, and how many events it has (``total``).
 
-    A report has ``ended``, a function to call when the report is delivered or dropped. A report that
-    ``is_cancelled`` is not tried again.
+    ``ended`` is called when a report is delivered or dropped; None for other messages. If ``is_cancelled``,
+    the report is not tried again.
     """
 
     content: Mapping[str, object]
@@ -113,7 +115,7 @@ class Tries:
         self.error, self.next_at = error, now + self._backoff.next()
 
     def hurry(self) -> None:
-        """Make the next attempt due now. If it fails, pauses begin with the shortest one again."""
+        """Make the next attempt due now, and let the next pause be the shortest one again."""
         self.next_at = -inf
         self._backoff.reset()
 
@@ -125,7 +127,7 @@ class Outbox:
         self.settings = settings
         self.sent = self.failed = 0
         self.dropped_messages = self.dropped_events = 0
-        """The messages, and their events, that were dropped since the last delivered message."""
+        """The numbers of messages, and of their events, that were dropped since the last delivery."""
         self._digest = Digest()
         self._due = inf
         self._next_message = -inf
@@ -137,8 +139,8 @@ class Outbox:
     def configure(self, settings: ChannelSettings, now: float) -> None:
         """Apply changed settings.
 
-        Waiting events stay, and wait at most as long as the new ``digest``. A message that failed is tried
-        again at once.
+        Events that wait are kept. They wait for at most the new ``digest`` seconds from now. A message that
+        failed is tried again at once.
         """
         if settings == self.settings:
             return
@@ -163,7 +165,7 @@ class Outbox:
             return False
         if notification.topic is Topic.BAN and mine.rules:
             return notification.name in mine.rules
-        # A message about a failure of this channel itself would be late, and would cause the next failure.
+        # Do not report the failure of this channel through this channel: the message would fail, too.
         return notification.name not in OWN_ALARMS or notification.subject != mine.name
 
     @property
@@ -204,9 +206,9 @@ class Outbox:
         return self._message.content if self._message is not None else None
 
     def _next(self, now: float, minute: int, *, last: bool) -> Waiting | None:
-        """Return a new message if one is due, else None.
+        """Return the next digest or report if one is due, else None.
 
-        A report that failed waits for its next attempt here, and delays no other message.
+        A report that failed is due after its pause. Until then it delays no other message.
         """
         if self._digest.total and (last or self._is_due(now, minute)):
             self._next_message = now + self.settings.digest
@@ -249,7 +251,7 @@ class Outbox:
     def failed_with(self, error: str, now: float) -> int:
         """Record that an attempt to send failed because of ``error``.
 
-        After ``TRIES`` failures of a message, drop it and return its number of events. Otherwise return 0.
+        After ``TRIES`` failures, drop the message and return its number of events. Otherwise return 0.
         """
         self.failed += 1
         self._is_sending = False
@@ -275,7 +277,7 @@ class Outbox:
 
     @property
     def error(self) -> str:
-        """The last error of a message that is not delivered; "" if there is none."""
+        """The last error in sending a message that is still not delivered; "" if there is none."""
         return self._tries.error or self._report_tries.error
 
     @property

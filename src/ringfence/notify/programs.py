@@ -1,4 +1,4 @@
-"""Runs a program of the administrator with a text on its standard input, and keeps the end of its output."""
+"""Runs a command of the administrator with a text on its standard input; returns the end of its output."""
 
 import os
 import select
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 
 MAX_OUTPUT = 300  # bytes
 _CHUNK = 64 * 1024
-_LOOK_EVERY = 0.05  # seconds
+_LOOK_EVERY = 0.05  # seconds: how often to look whether the process has ended
 
 
 def run(command: Sequence[str], text: bytes, environ: Mapping[str, str] | None = None) -> str:
     """Run a command with ``text`` on its standard input; return the end of its output.
 
-    Raise ValueError if the command cannot be run or fails. It may leave processes behind that keep its output
-    open; these are not waited for. The caller limits the time, and kills the process group afterwards.
+    Raise ValueError if the command cannot be run or fails. If it leaves processes behind that keep its output
+    open, do not wait for them. The caller limits the time, and kills the process group afterwards.
     """
-    # Unlike a pipe, this file takes the whole text before the command reads any of it.
+    # A pipe would block if the command does not read a long text. This file in memory takes all of it.
     with os.fdopen(os.memfd_create("message"), "w+b") as source:
         source.write(text)
         source.flush()
@@ -31,7 +31,7 @@ def run(command: Sequence[str], text: bytes, environ: Mapping[str, str] | None =
         try:
             output = _output_of(process)
             code = process.wait()
-        except BaseException:  # the time is over
+        except BaseException:  # such as the TimeoutError that the caller's alarm raises
             process.kill()
             raise
     words = output.decode("utf-8", "replace").strip()
@@ -41,7 +41,7 @@ def run(command: Sequence[str], text: bytes, environ: Mapping[str, str] | None =
 
 
 def _output_of(process: "subprocess.Popen[bytes]") -> bytes:
-    """Wait until a process has ended or has closed its output; return the end of its output."""
+    """Wait until a process has ended or closed its output; return the last bytes of its output."""
     output = b""
     while process.stdout is not None:
         ended = process.poll() is not None
@@ -50,6 +50,6 @@ def _output_of(process: "subprocess.Popen[bytes]") -> bytes:
             if not part:
                 break
             output = (output + part)[-MAX_OUTPUT:]
-        if ended:  # one read of 64 KiB has emptied the pipe, which holds no more
+        if ended:  # a pipe holds 64 KiB, so one read has emptied it
             break
     return output

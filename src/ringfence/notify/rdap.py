@@ -1,8 +1,8 @@
 """RDAP, the successor of whois: asks a server for the abuse contacts of banned addresses (RFC 9082).
 
-Only the child process that sends a message does this. Every query runs in a thread of its own, for which the
-process waits a limited time. Nothing else would limit a DNS query, or a server that sends a byte now and
-then. A thread that is late ends with the process.
+Only the child process that sends a message does this. Every query runs in a thread of its own, and the
+process waits for the thread for a limited time. A socket's timeout would not be enough: it limits neither a
+DNS query nor a server that sends a byte now and then. A late thread ends with the process.
 """
 
 import time
@@ -31,10 +31,7 @@ IN_ALL = 8.0
 MAX_ANSWER = 256 * 1024
 MAX_REDIRECTS = 5
 MAX_REASON = 100
-"""The maximum number of characters of the reason for a failed query.
-
-The reason may contain text of a server.
-"""
+"""The maximum length (characters) of the reason why a query failed. A server may have written it."""
 
 _LATE = "no answer in time"
 _CHUNK = 16 * 1024
@@ -48,8 +45,9 @@ def add_registrations(content: Mapping[str, Any], server: str, timeout: float) -
     """Add the abuse contact to the bans in ``content``; also country and organisation if a ban has none.
 
     Bans of one network share a query. There are at most MAX_ADDRESSES queries, so later bans may get nothing.
-    ``timeout`` is the channel's time limit in seconds; the queries take at most half of it. Return a text
-    about the failed queries, "" if none failed. Raise no exception, except one that a signal handler raises.
+    ``timeout`` is the channel's time limit in seconds; the queries take at most half of it.
+
+    Return a text about the failed queries, "" if none failed. A failed query raises no exception.
     """
     deadline = time.monotonic() + min(IN_ALL, timeout / 2)
     known: dict[Address, Registration] = {}
@@ -95,7 +93,7 @@ def is_public(address: Address) -> bool:
 def ask(server: str, address: Address, seconds: float) -> Registration | str:
     """Return the registration of the network of ``address``, or the reason for the failure as text.
 
-    The query, with its redirects, stops after ``seconds`` if possible. :func:`_within` enforces a limit.
+    Return after about ``seconds``, if DNS and the server allow it: see :func:`_within` for a strict limit.
     """
     deadline = time.monotonic() + seconds
     url = f"{server.rstrip('/')}/ip/{address}"
@@ -142,7 +140,7 @@ def _opener(url: str) -> OpenerDirector:
     urllib's own handler of redirects would first read the whole text of the redirect.
     """
     opener = OpenerDirector()
-    proxies: dict[str, str] | None = {} if _is_local(url) else None  # None: those of the environment
+    proxies: dict[str, str] | None = {} if _is_local(url) else None  # None: use the environment's
     for handler in (ProxyHandler(proxies), HTTPHandler(), HTTPSHandler(context=create_default_context())):
         opener.add_handler(handler)
     return opener
@@ -151,9 +149,10 @@ def _opener(url: str) -> OpenerDirector:
 def _is_allowed(url: str, server: str) -> bool:
     """Whether a query may go to ``url``, the address of ``server`` or of a redirect.
 
-    It may if it stays on ``server`` itself, or if it has https and the name of another host. A redirect must
-    not reach services of this network. So an address, another port and the names of this host are refused. A
-    name may still have a private address; then the server must have a valid certificate for the name.
+    Any URL on ``server`` itself is allowed. A redirect to another host is allowed only with https, the
+    standard port, and a name with a dot (so not ``localhost``). So a redirect cannot reach a service of the
+    local network by its IP address. If the name has a private address, the server there needs a valid
+    certificate for the name.
     """
     parts, own = urlsplit(url), urlsplit(server)
     if (parts.scheme, parts.netloc) == (own.scheme, own.netloc):
@@ -168,7 +167,7 @@ def _is_local(url: str) -> bool:
 
 
 def _within(seconds: float, call: Callable[[], Registration | str]) -> Registration | str:
-    """Return the result of ``call``, or a text if there is no result within ``seconds``."""
+    """Return the result of ``call``, or the text of an error if there is no result within ``seconds``."""
     results: list[Registration | str] = []
 
     def run() -> None:

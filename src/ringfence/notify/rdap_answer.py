@@ -31,10 +31,10 @@ out.
 """
 
 _SHARED_BITS = {4: 8, 6: 16}
-"""The shortest prefix length of a network whose addresses share one answer, by IP version.
+"""The shortest prefix length of a network whose answer is used for all its addresses, by IP version.
 
-A wider network is a block of the registry itself. The answer about one of its addresses does not hold for the
-others, so the ends of such a network are left unknown.
+A wider network is a block of the registry itself, whose addresses have different owners. So the answer
+about one address is not used for the others.
 """
 
 _LOCAL = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}"
@@ -47,8 +47,8 @@ _COUNTRY = re.compile(r"[A-Za-z]{2}")
 class Registration:
     """What a registry has about the network of an address. "" means unknown.
 
-    ``first`` and ``last`` are the first and the last address of the network. They are None if they are
-    unknown, or if the network is too wide (``_SHARED_BITS``).
+    ``first`` and ``last`` are the first and the last address of the network. Both are None if they are
+    unknown, or if the network is wider than ``_SHARED_BITS`` allows.
     """
 
     abuse: str = ""

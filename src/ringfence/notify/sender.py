@@ -80,13 +80,13 @@ def add_contacts(content: Content, server: str | None, timeout: float) -> str:
 
 
 def _become_ordinary() -> None:
-    """Undo two settings of the daemon: its priority, and its protection from the kernel's OOM killer.
+    """Try to lower the priority of this process, and end its protection from the kernel's OOM killer.
 
-    The child process has inherited both.
+    The daemon has a high priority and is protected from the OOM killer. The child process inherits both.
     """
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("0", "ascii")
-    with suppress(OSError):  # the filter of system calls of ringfence's systemd unit forbids it
+    with suppress(OSError):  # ringfence's systemd unit forbids this call
         os.setpriority(os.PRIO_PROCESS, 0, 10)
 
 

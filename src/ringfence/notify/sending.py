@@ -117,7 +117,7 @@ def _plain(_: object, __: object, value: Any) -> object:  # noqa: ANN401 - whate
 
 
 async def _exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send the request and return everything that the child writes until its end."""
+    """Send the request to the child, and return everything that it writes until it ends."""
     loop = asyncio.get_running_loop()
     with suppress(ConnectionError):  # a child that failed early may still have written the reason
         await loop.sock_sendall(connection, request)
@@ -129,7 +129,10 @@ async def _exchange(connection: socket.socket, request: bytes) -> bytes:
 
 
 async def _reap(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the end of a killed process, at most ``_REAP_FOR`` seconds. After that, Python reaps it."""
+    """Wait for the end of a killed process, for at most ``_REAP_FOR`` seconds.
+
+    If it ends later, Python collects its exit code when it starts another process.
+    """
     for _ in range(round(_REAP_FOR / _REAP_EVERY)):
         if process.poll() is not None:
             return
