@@ -9,4 +9,4 @@ arguments. Only this package uses Starlette, uvicorn and Jinja2. They are instal
 """
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-"""The hosts in the URL of the page for browsers on this host and for those that use an SSH tunnel."""
+"""Names of this host itself, for browsers on this host and for browsers that reach it by an SSH tunnel."""

@@ -22,14 +22,11 @@ from ringfence.web.rendering import NONCE, Renderer
 from ringfence.web.sessions import WebSessions
 
 _NO_HOST = frozenset("@/?#\\")
-"""Characters that no valid Host header has.
-
-With one of them, the host that ``urlsplit`` finds could be another one than the header seems to name.
-"""
+"""Characters that no valid Host header has. ``urlsplit`` might find a wrong host in a header that has one."""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # With no-referrer, browsers would send "Origin: null" with the page's own forms.
+    # With no-referrer, browsers would send "Origin: null" with the forms of this site, as if from elsewhere.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -167,10 +164,7 @@ def _refusing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Re
 
 
 async def _disconnected(_: Request, __: Exception) -> Response:
-    """Return an empty answer.
-
-    No client reads it, because the client has disconnected before the end of its request.
-    """
+    """Return an empty answer to a client that has disconnected before the end of its request."""
     return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 

@@ -1,7 +1,7 @@
 """Charts of attempts and bans over time as SVG, from the daemon's answer to ``history``. No side effects.
 
-A chart contains no text. The page shows the numbers next to the chart as HTML, because screen readers can
-read HTML, and because a chart becomes smaller on a narrow screen.
+A chart contains no text. The page shows the numbers next to the chart as HTML, which screen readers can read.
+Text in the chart would also become too small on a narrow screen, because the whole chart shrinks there.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -87,13 +87,13 @@ class WebCommand:
 async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> list[str]:
     """Return the warnings about a command that concerns ``what``.
 
-    A large network has a warning. If the command blocks addresses (``warns``), there is also a warning about
-    each of the first friends (known phones and trunks of this PBX) among them, and one about the number of
-    the others. For a country or a host name, there is only a warning that friends were not looked up.
+    A very large network has a warning. If the command blocks addresses (``command.warns``), more warnings
+    name friends (known phones and trunks of this PBX) among these addresses: the first few, and the number of
+    the others. The friends in a country, or at a host name, are not known here; then a warning says so.
     """
     try:
         network = parse_network(what)
-    except ValueError:  # a country or a host name: the daemon looks it up
+    except ValueError:  # a country or a host name, whose addresses only the daemon knows
         return [_NOT_CHECKED] if command.warns else []
     wide = [_WIDE] if network.prefixlen < SHORTEST[network.version] else []
     return wide + (await _friends_in(client, network) if command.warns else [])

@@ -13,15 +13,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 MOST_CONNECTIONS = 256
 """The maximum number of connections at the same time. A browser opens at most six."""
 BACKLOG = 100
-"""The maximum number of connections that asyncio accepts in one round of the event loop.
+"""The maximum number of connections that asyncio accepts before it handles other events.
 
-An aborted connection is closed only some rounds later. Until then it has a file descriptor, too, so this
-number must not be large.
+If there are too many connections, some are aborted, but their file descriptors are closed only later. A small
+number here limits how many descriptors are open until then.
 """
 REQUEST_TIME = 10.0
-"""Seconds that a connection waits for its client, before it is aborted.
+"""Seconds that a client has to send a whole request, or to continue reading an answer.
 
-It waits for a whole request, or for the client to continue reading an answer.
+After that, its connection is aborted.
 """
 
 

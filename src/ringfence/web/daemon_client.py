@@ -20,24 +20,24 @@ PATIENCE = 10.0
 MOST_COSTLY = 2
 """The maximum number of requests of :meth:`DaemonClient.ask_costly` at the same time."""
 MOST_SHARE = 0.02
-"""The largest part of the daemon's time for one request that pages repeat.
+"""The part of the daemon's time that one request may take, if all open pages repeat it: 2 %.
 
-If the answer to a request took a second, the same request is sent again only after 50 seconds.
+So after an answer that took one second, the same request is sent again only after 50 seconds.
 """
 LONGEST_KEPT = 60.0
-"""The longest time (seconds) that an answer is kept because it took long."""
+"""The longest time (seconds) that an answer is kept because it took long. It limits ``MOST_SHARE``."""
 LATELY = 20.0
-"""Seconds after the arrival of an answer in which a page may show it although it is no longer shared.
-
-A newer answer is requested then.
-"""
+"""Seconds after its arrival in which :meth:`DaemonClient.latest` returns even an outdated answer."""
 
 _Key = tuple[object, ...]
 
 
 @frozen
 class _Kept:
-    """An answer, the time when it came, and the time until which pages share it (monotonic seconds)."""
+    """An answer that is kept.
+
+    It came at ``came``, and :meth:`DaemonClient.recent` returns it until ``until`` (monotonic seconds).
+    """
 
     answer: Any
     came: float
@@ -87,9 +87,9 @@ class DaemonClient:
         """Return the answer to a request; a kept one if it is at most ``kept_for`` seconds old.
 
         Pages that ask at the same time share one request: they get the same answer or the same error. An
-        answer that took long is kept for longer than ``kept_for``, at most LONGEST_KEPT seconds, so that the
-        daemon spends at most MOST_SHARE of its time on this request. Use this only for requests with few
-        possible arguments, because one answer is kept for each of them.
+        answer that took long is kept for longer than ``kept_for`` (see MOST_SHARE), but at most LONGEST_KEPT
+        seconds. Use this only for requests with few possible arguments, because one answer is kept for each
+        combination of arguments.
         """
         key, now = (do, *sorted(arguments.items())), self._mono()
         kept = self._kept.get(key)
@@ -118,17 +118,18 @@ class DaemonClient:
         """Send a request, and keep and return its answer."""
         changes = self._changes
         answer = await self.ask(do, **arguments)
-        if changes == self._changes:  # else a command ran meanwhile, and the answer may be older
+        if changes == self._changes:  # otherwise a command ran meanwhile: the answer may not show its effect
             came = self._mono()
             kept_for = max(kept_for, min(LONGEST_KEPT, (came - now) / MOST_SHARE))
             self._kept[key] = _Kept(answer, came, now + kept_for)
         return answer
 
     async def latest(self, kept_for: float, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-        """Return the kept answer at once if it came within the last LATELY seconds, else :meth:`recent`'s.
+        """Return at once an answer that came within the last LATELY seconds, even if it is outdated.
 
-        So an update of a page does not wait for a long list. The kept answer may be outdated. Therefore the
-        caller must call :meth:`recent` afterwards, so that the next update has a newer answer.
+        So an update of a page does not wait for a long list. Without such an answer, do the same as
+        :meth:`recent`. The caller must call :meth:`recent` afterwards, so that the next update has a newer
+        answer.
         """
         kept = self._kept.get((do, *sorted(arguments.items())))
         if kept is not None and self._mono() < kept.came + LATELY:

@@ -82,10 +82,9 @@ class Entrance:
         return answer
 
     def changing(self, handle: Callable[[Request, WebSession, Form], Answer]) -> Callable[[Request], Answer]:
-        """Return a handler for a form that changes something: it calls ``handle`` with the session.
+        """Return a handler for a form that changes something: it calls ``handle`` with session and form.
 
-        The request is refused unless it has a session, carries the session's token, and comes from a page of
-        this site.
+        It refuses a request without a session, without the session's token, or from a page of another site.
         """
 
         async def answer(request: Request) -> Response:
@@ -118,8 +117,8 @@ class Entrance:
 
         If the login fails, show why.
         """
-        # A request from another site does not count as a failure. Otherwise any site could make the browsers
-        # of its visitors reach the limit.
+        # A request from another site does not count as a failed login. Otherwise a site could make the
+        # browsers of its visitors send such requests until they reach the limit.
         if not self._is_own(request):
             return self._login_page(request, HTTPStatus.FORBIDDEN)
         form = await _form_of(request) or {}
@@ -161,10 +160,10 @@ class Entrance:
         return response
 
     def _is_own(self, request: Request) -> bool:
-        """Whether a page of this site, or the user directly, made the request.
+        """Whether the request was made by a page of this site or by the user directly, not by another site.
 
-        The browser reports this in the headers Sec-Fetch-Site and Origin. Old browsers send only Origin. So
-        does every browser if it uses plain HTTP and a host that is not loopback. Without both headers, return
+        Browsers report this in the headers Sec-Fetch-Site and Origin. Old browsers send only Origin, and so
+        do all browsers that use plain HTTP, except to a loopback address. If both headers are missing, return
         True.
         """
         site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
@@ -172,7 +171,7 @@ class Entrance:
             return False
         if origin is None or (origin == "null" and site is not None):
             return True
-        # Behind a proxy that sends another Host, the origin is still the URL of the site.
+        # A proxy may change the Host header, but not the Origin, which is still the URL of the site.
         return origin == self._url or origin.partition("://")[2] == request.headers.get("host")
 
     def _session_of(self, request: Request) -> WebSession | None:
@@ -192,7 +191,10 @@ def require_change(session: WebSession) -> None:
 
 
 async def _form_of(request: Request) -> Form | None:
-    """Return the last value of each field of the form; None if the form is too large or invalid."""
+    """Return the fields of the form in a request; None if the form is too large or invalid.
+
+    If a field appears several times, its last value counts.
+    """
     length = request.headers.get("content-length", "")
     if not (length.isascii() and length.isdecimal()) or "transfer-encoding" in request.headers:
         return None

@@ -26,7 +26,10 @@ from ringfence.web.sessions import WebSession
 REFRESH = 5
 """Seconds between two updates of an open page."""
 _BANS_FOR, _STATUS_FOR, _HISTORY_FOR, _NEWS_FOR = 5.0, 4.0, 30.0, 2.0
-"""Seconds for which all open pages share one answer: of bans and lists, status, history, and all others."""
+"""Seconds for which all open pages share an answer of the daemon.
+
+In this order: bans and lists, the status, the history, and everything else.
+"""
 MOST_BANS = 20_000
 """The maximum number of bans that the table has. 100,000 would take 200 MB of memory."""
 _MOST_ATTEMPTS = 50  # on the page of an address; the latest ones
@@ -188,7 +191,7 @@ class Pages:
 
 
 def _details(command: WebCommand, order: Order) -> dict[str, str]:
-    """Return, for the log, the length and the reason of a command, if it has them."""
+    """Return what the log shows of a command: its length and its reason, if the command has them."""
     details = {"length": order.length} if command.has_length else {}
     return details | ({"reason": order.signed} if command.has_note else {})
 

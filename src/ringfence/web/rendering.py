@@ -24,9 +24,9 @@ FOLDER = Path(__file__).parent
 MOST_TEXT = 1_000
 MOST_NAME = 60  # characters of an account in a table
 NONCE = "ringfence.nonce"
-"""The key of an ASGI scope for the nonce that allows the page's script (Content-Security-Policy)."""
+"""The key under which a request's ASGI scope has the nonce. Browsers run only a script with this nonce."""
 SESSION = "ringfence.session"
-"""The key of an ASGI scope for the user's session. It is absent before the login."""
+"""The key under which a request's ASGI scope has the user's session. Before the login there is none."""
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FOREVER = "public, max-age=31536000, immutable"
 
@@ -97,9 +97,10 @@ class Renderer:
 
 
 def visible(value: object) -> object:
-    """Return a value as a page shows it: a text cut and made :func:`printable`, "" for None.
+    """Return a value as a page shows it.
 
-    Markup (text that is already HTML) and values of other types are returned unchanged.
+    A text is cut and made :func:`printable`. None becomes "". Markup (text that is already HTML) and values
+    of other types are returned unchanged.
     """
     if value is None:
         return ""
@@ -117,7 +118,7 @@ def url_of(path: str, **parameters: object) -> Markup:
 def moment(text: str | None, unknown: str = "?") -> str:
     """Return a time from the daemon's JSON as pages show it: ``2026-11-20 10:14:03``, in UTC.
 
-    Return ``unknown`` if there is none.
+    Return ``unknown`` if ``text`` is None or "".
     """
     return text.replace("T", " ").removesuffix("Z") if text else unknown
 

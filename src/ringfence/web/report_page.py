@@ -20,7 +20,8 @@ def report_page(found: Document) -> str:
     """Return a report as HTML. ``found`` is the report as ``report.summary.summary_of`` returns it."""
     history = found["history"]
     begin, end = (datetime.fromisoformat(history[key]).timestamp() for key in ("since", "until"))
-    length = column_length(end - begin - history["step"], _COLUMNS)  # the history may begin a step early
+    # Without one step, because the first slot of the history may begin before the period.
+    length = column_length(end - begin - history["step"], _COLUMNS)
     columns = columns_of(history, length)
     return (
         environment()

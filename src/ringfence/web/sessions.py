@@ -23,7 +23,7 @@ MOST_SESSIONS = 64
 MOST_CLIENTS = 1_024
 MOST_FAILURES = 10
 FAILURES_WITHIN = 60.0
-"""A client with ``MOST_FAILURES`` failed logins within this time (seconds) is limited."""
+"""A client is *limited* if it had ``MOST_FAILURES`` failed logins within this time (seconds)."""
 
 _Value = TypeVar("_Value")
 
@@ -53,7 +53,10 @@ class WebSession:
     csrf: str = Factory(lambda: secrets.token_urlsafe(32))
 
     def has_token(self, token: str) -> bool:
-        """Whether ``token``, which comes from a form, is the secret of this session (in constant time)."""
+        """Whether ``token``, which comes from a form, is the secret of this session.
+
+        The comparison takes the same time for every token, so that its time reveals nothing.
+        """
         return compare_digest(self.csrf.encode(), token.encode())
 
 
@@ -78,9 +81,9 @@ class WebSessions:
         return token
 
     def is_limited(self, client: str, now: float) -> bool:
-        """Whether logins of a client (an address) have failed too often.
+        """Whether a client (an address) had ``MOST_FAILURES`` failed logins in ``FAILURES_WITHIN`` seconds.
 
-        Further failures of this client are not logged.
+        Such a client can log in with a valid link, but its further failures are not logged.
         """
         recent = [moment for moment in self._failures.get(client, ()) if now - moment < FAILURES_WITHIN]
         return len(recent) >= MOST_FAILURES
