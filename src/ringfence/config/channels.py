@@ -31,9 +31,9 @@ class ChannelSettings:
     The channel sends events of the kinds ``events``, except those less urgent than ``severity``. Of bans, it
     sends those by the rules ``rules``, or all if ``rules`` is empty.
 
-    The channel collects events for ``digest`` seconds, and sends them as one message. During ``quiet`` it
-    sends only messages with a critical event; None means no quiet hours. One try to send takes at most
-    ``timeout`` seconds.
+    The channel collects bans for ``digest`` seconds, and other events for at most a few seconds, and sends
+    them as one message. During ``quiet`` it sends only messages with a critical event; None means no quiet
+    hours. One try to send takes at most ``timeout`` seconds.
     """
 
     name: Name

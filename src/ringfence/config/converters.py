@@ -26,7 +26,7 @@ MAX_FRIENDS_ATTEMPTS = 100_000
 MAX_PER_MINUTE = 100_000
 MAX_PORT = 65_535
 MAX_RATE = 10_000
-"""The highest packet limit that can be configured (packets per second). Above it, the kernel is inexact."""
+"""The highest packet limit that can be set (packets per second). Above it, the kernel limits inexactly."""
 
 MAX_SET = 4_194_304
 _IPV6 = 6

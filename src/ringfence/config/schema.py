@@ -142,8 +142,8 @@ class FirewallSettings:
 
     ``backend`` names what drops packets, such as nftables; with ``memory`` (a dry run) nothing is
     dropped. ``interfaces`` are the network interfaces on which packets are dropped; () means all. With
-    ``log``, the kernel logs dropped packets. ``max_bans`` is the size of each set of bans or networks in the
-    kernel.
+    ``log``, the kernel logs dropped packets. ``max_bans`` is the maximum number of entries in each set of
+    bans or networks in the kernel.
 
     ``scope`` is what a ban covers: every port (``all``), or the SIP ports only (``sip``). A ban on evidence
     that may be forged always covers SIP ports only. ``sip_ports`` are these ports. With None, ringfence finds
