@@ -30,7 +30,7 @@ STOP_PATIENCE = 5.0
 """Seconds that the daemon's stop waits for the last messages."""
 
 LAST_PATIENCE = 1.0
-"""Seconds for the message about the daemon's stop, even if ``STOP_PATIENCE`` is over already."""
+"""The least time (seconds) for the message about the daemon's stop, even if ``STOP_PATIENCE`` is over."""
 
 MAX_NAMED = 10
 """The maximum number of networks that the notification of an unban names."""

@@ -27,7 +27,7 @@ So after an answer that took one second, the same request is sent again only aft
 LONGEST_KEPT = 60.0
 """The longest time (seconds) that an answer is kept because it took long. It limits ``MOST_SHARE``."""
 LATELY = 20.0
-"""Seconds after its arrival in which :meth:`DaemonClient.latest` returns even an outdated answer."""
+"""For so many seconds :meth:`DaemonClient.latest` returns an answer, even if it is outdated."""
 
 _Key = tuple[object, ...]
 
