@@ -40,3 +40,16 @@ def test_a_ban_that_ended_after_the_search_is_skipped() -> None:
     kept.pop(key_of(ip_network("192.0.2.3"), Scope.FULL))
 
     assert giving_way.next(kept, new) == key_of(ip_network("192.0.2.1"), Scope.FULL)
+
+
+def test_a_ban_that_was_replaced_after_the_search_keeps_no_other() -> None:
+    """A ban that now lasts longer than the new one is skipped; those that end sooner still give way."""
+    kept = ledger(ban("192.0.2.1", 30.0), ban("192.0.2.2", 10.0), ban("192.0.2.3", 20.0))
+    giving_way, new = GivingWay(), ban("192.0.2.9", 60.0)
+    giving_way.next(kept, new)
+    kept.put(
+        key_of(ip_network("192.0.2.3"), Scope.FULL),
+        Record.of(ban("192.0.2.3", 90.0), AttemptCounts(), inf, 0),
+    )
+
+    assert giving_way.next(kept, new) == key_of(ip_network("192.0.2.1"), Scope.FULL)

@@ -77,8 +77,9 @@ def agree(ledger: Ledger, model: Model, now: float, asked: Network, scope: Scope
         net: kept.expires for (net, of), kept in model.items() if (net.version, of) == (asked.version, scope)
     }
     as_wide = [end for net, end in like.items() if net.prefixlen == asked.prefixlen]
-    soonest = [ledger.get(key) for key in ledger.soonest(asked, scope, 3)]
-    assert [kept.expires for kept in soonest if kept is not None] == sorted(as_wide or like.values())[:3]
+    soonest = ledger.soonest(asked, scope, 3)
+    assert [end for end, _ in soonest] == sorted(as_wide or like.values())[:3]
+    assert [kept.expires for _, key in soonest if (kept := ledger.get(key))] == [end for end, _ in soonest]
 
 
 @given(st.lists(STEPS, max_size=30), NETWORKS, SCOPES)

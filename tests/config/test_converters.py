@@ -59,6 +59,8 @@ def test_a_duration_is_written_as_it_is_read(seconds: float, text: str) -> None:
         "30m1h",
         "1h1h",
         " 1h",
+        "1w  5s",
+        "1h  30m",
         "0d",
         "3651d",
         "٣s",

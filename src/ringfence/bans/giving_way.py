@@ -13,23 +13,27 @@ AT_ONCE = 256
 class GivingWay:
     """Finds the bans of a full set that end first, so that they can make room for a longer ban."""
 
-    _waiting: dict[tuple[int, int, Scope], list[int]] = Factory(dict)
+    # By IP version, prefix length and scope: the ends and keys of the bans found, those that end first last.
+    _waiting: dict[tuple[int, int, Scope], list[tuple[float, int]]] = Factory(dict)
 
     def next(self, ledger: Ledger, ban: Ban) -> int | None:
         """Return the key of the ban to remove for ``ban``; None if no ban ends earlier than ``ban``."""
         like = (ban.network.version, ban.network.prefixlen, ban.scope)
-        waiting = self._waiting.get(like)
+        waiting = self._waiting.setdefault(like, [])
+        while waiting and not _still_ends(ledger, *waiting[-1]):
+            waiting.pop()
         if not waiting:
-            waiting = self._waiting[like] = ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
-        while waiting:
-            record = ledger.get(waiting[-1])
-            if record is not None and record.expires >= ban.expires:  # kept for a longer ban
-                return None
-            key = waiting.pop()
-            if record is not None:
-                return key
-        return None
+            waiting += ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
+        if not waiting or waiting[-1][0] >= ban.expires:  # these stay for a longer ban
+            return None
+        return waiting.pop()[1]
 
     def clear(self) -> None:
         """Forget the bans that were found."""
         self._waiting.clear()
+
+
+def _still_ends(ledger: Ledger, expires: float, key: int) -> bool:
+    """Whether a ban was neither removed nor replaced since it was found with this end."""
+    record = ledger.get(key)
+    return record is not None and record.expires == expires

@@ -309,8 +309,8 @@ class Ledger:
         del self._unchecked[-_SLICE:]
         return over, renew
 
-    def soonest(self, network: Network, scope: Scope, most: int) -> list[int]:
-        """Return the keys of the bans that end first, at most ``most`` of them.
+    def soonest(self, network: Network, scope: Scope, most: int) -> list[tuple[float, int]]:
+        """Return the ends and the keys of the bans that end first, at most ``most`` of them.
 
         Only bans with the IP version and the prefix length of ``network`` and with the scope ``scope`` are
         returned, because a backend may have one set for each combination of these. If no ban has this prefix
@@ -319,7 +319,7 @@ class Ledger:
         shape = key_of(network, scope) & _SHAPE
         mask = _SHAPE if self._shapes[shape] else _KIND
         like = ((record.expires, key) for key, record in self._records.items() if (key ^ shape) & mask == 0)
-        return [key for _, key in nsmallest(most, like)]
+        return nsmallest(most, like)
 
 
 def _slot(expires: float) -> int:

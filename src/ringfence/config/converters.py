@@ -163,8 +163,8 @@ def text_of_duration(seconds: float) -> str:
 
 
 _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
-_PARTS = " ?".join(f"(?:(?P<{unit}>[0-9]{{1,9}}){unit})?" for unit in _UNITS)
-_DURATION = re.compile(f"(?! ){_PARTS}(?<! )")
+_PARTS = "".join(f"(?: ?(?P<{unit}>[0-9]{{1,9}}){unit})?" for unit in _UNITS)
+_DURATION = re.compile(f"(?! ){_PARTS}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
