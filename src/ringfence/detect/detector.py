@@ -13,6 +13,7 @@ administrator, or a login that makes a friend.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 from attrs import frozen
 
@@ -123,6 +124,7 @@ class Detector:
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
         self._friend_attempts.configure(rules)
         self._bans = ActiveBans()
+        self._decided = ActiveBans()  # the bans that the present call returns: they are not in force yet
 
     def configure(
         self, rules: tuple[Rule, ...], sources: KnownSources | None = None, claimed: Claimed | None = None
@@ -204,18 +206,30 @@ class Detector:
         effects: list[Effect] = []
         for finding in found:
             if isinstance(finding, AttributedAttempt):
-                effects += self._on_attempt(finding)
+                effects += self._decide(self._on_attempt(finding))
             elif isinstance(finding, DuplicateReport):
                 key = self._subjects.of(finding.address).key
                 self._history.add_source(key, finding.session, finding.service, finding.source, now)
                 if finding.forged_address is not None:
                     effects.append(forged_by(finding.address, finding.forged_address))
             elif isinstance(finding, NewProof):
-                effects += self._on_proof(finding, now)
+                effects += self._decide(self._on_proof(finding, now))
             elif isinstance(finding, ClientLogin):
                 effects += self._on_success(finding.event, now)
             else:
                 effects.append(self._friend_attempts.on_unprovable(finding.address, now))
+        if len(self._decided):
+            self._decided = ActiveBans()
+        return effects
+
+    def _decide(self, effects: Sequence[Effect]) -> Sequence[Effect]:
+        """Count the subjects of decisions as banned for the rest of this call; return ``effects``.
+
+        Otherwise, ten attempts in one call would be a ban and a longer one for repeated offences.
+        """
+        for effect in effects:
+            if isinstance(effect, Judgement) and effect.decision is not None:
+                self._decided.add(effect.decision.subject, inf, effect.decision.scope)
         return effects
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
@@ -356,9 +370,11 @@ class Detector:
 
         A ban with SIP counts as a ban with FULL too, because SIP includes all ports of Asterisk.
         """
-        if self._bans.has(subject, scope, now) or self.banned(subject.network, scope):
+        if self._bans.has(subject, scope, now) or self._decided.has(subject, scope, now):
             return True
-        return scope is _FULL and (self._bans.has(subject, _SIP, now) or self.banned(subject.network, _SIP))
+        if self.banned(subject.network, scope):
+            return True
+        return scope is _FULL and self._is_banned(subject, _SIP, now)
 
     def record_ban(self, subject: Network, until: float, scope: Scope = Scope.FULL) -> None:
         """Count attempts of ``subject`` as late until ``until`` (monotonic seconds), because it is banned."""
