@@ -11,7 +11,7 @@ from ringfence.config.schema import AsteriskSettings, LimitSettings
 from ringfence.daemon import firewall_rules
 from ringfence.daemon.firewall_rules import SipSockets, find_sip_sockets
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import LimitMode, Ports
+from ringfence.firewall.contract import LimitMode, NetworkList, Ports
 from ringfence.friends.readiness import SourceReadiness
 from ringfence.host.listening import ListeningPorts
 from ringfence.model import Endpoint, Transport
@@ -27,6 +27,17 @@ def test_rules_that_cannot_be_put_in_place_are_an_alarm(kept: Kept) -> None:
     kept.backend.gone = None
     kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OBSERVE)))
     assert kept.alarms.active == []
+
+
+def test_lists_that_were_emptied_are_filled_with_the_new_rules(tmp_path: Path) -> None:
+    """A change of the rules that finds damage repairs the lists too: no later check would see it."""
+    with kept(tmp_path, settings(OFFICE)) as made:
+        made.side.start()
+        made.backend.lists[NetworkList.ALLOW] = frozenset()
+        made.backend.trouble = "a list was emptied"
+        made.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
+
+        assert ip_network(OFFICE) in made.backend.lists[NetworkList.ALLOW]
 
 
 def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> None:

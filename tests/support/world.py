@@ -58,8 +58,8 @@ class Faulty(MemoryBackend):
         """Open, or fail."""
         if self.gone is not None:
             raise self.gone
-        self.trouble = None
-        return evolve(super().open(), families={4: None, 6: None, **self.lacks})
+        repaired, self.trouble = self.trouble is not None, None
+        return evolve(super().open(), families={4: None, 6: None, **self.lacks}, repaired=repaired)
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out the changes that are not refused."""

@@ -14,7 +14,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.config.schema import Settings
 from ringfence.daemon.periodic import every
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, Ports
+from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, NetworkList, Ports
 from ringfence.friends.readiness import StartupGate
 from ringfence.host.listening import ASSIGNED, ListeningPorts, find_ports, find_proxy_sockets
 from ringfence.model import Endpoint, Transport
@@ -125,7 +125,8 @@ class RuleUpdates:
         if not self._enforcer.enforcing:
             return
         try:
-            self._enforcer.reopen()
+            if self._enforcer.reopen().repaired:  # the damage may have emptied the lists
+                self._enforcer.fill(*NetworkList)
         except FirewallError as error:
             self._failed = True
             self._alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")
