@@ -23,10 +23,9 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 
 def parse_network(text: str) -> Network:
-    """Parse an address or a network; raise ValueError if ``text`` is neither.
+    """Parse an address or a network; raise ValueError if ``text`` is neither, or has a zone (``%eth0``).
 
-    IPv4-mapped IPv6 addresses are converted to IPv4, because packets carry the IPv4 address. Zone IDs
-    (``%eth0``) are rejected because firewall sets do not support them.
+    IPv4-mapped IPv6 addresses are converted to IPv4, because packets carry the IPv4 address.
     """
     if "%" in text:
         raise ValueError(f"{text!r} has a zone; leave it out")
@@ -54,8 +53,7 @@ class _Name(enum.StrEnum):
 class Service(_Name):
     """The part of Asterisk that the remote party talked to.
 
-    Only PJSIP, SIP and AMI raise security events (``main/security_events.c``). IAX2 and refusals by the
-    dialplan appear in log lines only.
+    Only PJSIP, SIP and AMI raise security events (``main/security_events.c``); the others write log lines.
     """
 
     PJSIP = "PJSIP"
@@ -150,11 +148,8 @@ class SecurityEvent:
     text for display; bytes that are not UTF-8 are written as ``\xNN``. ``session`` (the Call-ID),
     ``challenge`` (the nonce) and ``response`` (the digest) are raw bytes, used only for comparison. ``time``
     is the event's own time (``EventTV``), in seconds since the epoch. ``password`` means that Asterisk
-    verified a password (successes only).
-
-    ``tampered`` means that text of the sender has broken the form in which Asterisk writes the message. The
-    event counts, raises an alarm, and is never accepted as a success.
-
+    verified a password (successes only). ``tampered`` means that text of the sender has broken the form in
+    which Asterisk writes the message. The event counts, raises an alarm, and is never accepted as a success.
     ``forgeable`` means that the sender may have written the address in the message. For example, an ESC in a
     SIP header can make a well-formed log line name another address. The line does not show the ESC, because
     ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``.
@@ -224,10 +219,8 @@ class ObservedRequest:
     """A SIP request over UDP that the kernel copied because its source address is a suspect.
 
     A suspect is an address whose attempts only the wire reports, and which nothing proves. ``nonces`` and
-    ``call_ids`` are the first few that the request contains, as raw bytes.
-
-    A request can be forged. But if it repeats a nonce that Asterisk sent only to this address, its sender
-    receives packets there. This proves the address.
+    ``call_ids`` are the first few of the request, as raw bytes. A request can be forged. But if it repeats a
+    nonce that Asterisk sent only to this address, its sender receives packets there: the address is proven.
     """
 
     address: Address
@@ -239,11 +232,10 @@ class ObservedRequest:
 class Proof(enum.IntEnum):
     """How well an attempt's source address is verified; a greater value is a better proof.
 
-    - ``CLAIMED``: not verified, as for a single UDP packet. This holds for chan_sip with any transport,
-      because the sender can make chan_sip report another address (by ``maddr`` in the Via header).
-    - ``NONCE``: the sender answered a challenge that the wire saw leave for that address.
-    - ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP, TLS, WS or WSS under PJSIP,
-      or AMI).
+    ``CLAIMED``: not verified, as for a single UDP packet, and for chan_sip with any transport: ``maddr`` in a
+    Via makes chan_sip report another address. ``NONCE``: the sender answered a challenge that the wire saw
+    leave for that address. ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP, TLS, WS
+    or WSS under PJSIP, or AMI).
     """
 
     CLAIMED = 0
@@ -340,9 +332,7 @@ class FriendReason(enum.StrEnum):
 
 @frozen
 class Friend:
-    """One reason why an address is a friend: a known phone or trunk of this PBX.
-
-    An address may have several reasons, each with a Friend of its own.
+    """One of the reasons why an address is a friend, that is, a known phone or trunk of this PBX.
 
     ``account`` is the account that is used there, or the trunk's name. ``since`` is the time when the reason
     was first seen, ``seen`` when it was last seen, and ``until`` when it ends (seconds since the epoch).

@@ -8,18 +8,13 @@ with objects, of which each takes 230 bytes with its account and its time. A *ke
 Subjects are grouped in generations by their last attempt. A generation covers a sixth of the longest window
 and expires as a whole.
 
-Bounds: ``max_attempts`` attempts of all subjects. Beyond it, subjects with a single claimed attempt are
-discarded first, the oldest first, because a forged datagram creates one at no cost. If there are few of
-these, the subject with the oldest last attempt is discarded. Both are counted in ``evicted``. ``MOST``
-attempts of one subject are kept. Beyond that, the oldest attempt of the first of these groups is discarded:
-
-- attempts that a full ban has consumed;
-- unconfirmed attempts, if there are more than ``ASIDE``;
-- floods, if there are more than ``ASIDE``;
-- attempts whose account occurs again in a later attempt, except the newest ``LATEST`` attempts;
-- all attempts.
-
-So different accounts can still be counted if one account repeats.
+Bounds: ``max_attempts`` attempts of all subjects. Beyond it, subjects with one claimed attempt are discarded
+first, the oldest first, because a forged datagram creates one at no cost. If there are few of these, the
+subject with the oldest last attempt is discarded. Both are counted in ``evicted``. ``MOST`` attempts of one
+subject are kept. Beyond that, the oldest attempt of the first of these groups is discarded: attempts that a
+full ban has consumed; unconfirmed attempts, if there are more than ``ASIDE``; floods, if there are more than
+``ASIDE``; attempts whose account occurs again in a later attempt, except the newest ``LATEST`` attempts; all
+attempts. So different accounts can still be counted if one account repeats.
 
 An account is cut to ``MAX_ACCOUNT`` bytes, so that senders cannot choose how much memory an attempt takes.
 """
@@ -216,11 +211,9 @@ class History:
         return raised
 
     def add_source(self, key: Key, session: int, service: Service, source: str, now: float) -> None:
-        """Record that ``source`` has also reported an attempt.
+        """Record that ``source``, too, has reported an attempt of this session (0: any) and service.
 
-        The attempt is the oldest one of the last ``_JOIN_WITHIN`` seconds with this service and session that
-        ``source`` has not reported. A session of 0 matches any session. If there is no such attempt, do
-        nothing.
+        It is the oldest one of the last ``_JOIN_WITHIN`` seconds that ``source`` has not reported, if any.
         """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
@@ -304,7 +297,7 @@ class History:
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
         """Yield up to ``most`` subjects with several attempts or a proven one, the latest first.
 
-        Then yield up to ``most`` subjects with a single claimed attempt. Each comes with its packed attempts.
+        Then as many with a single claimed attempt. Each comes with its packed attempts.
         """
         several = (
             item for generation in reversed(self._generations) for item in _backwards(generation.others)
@@ -357,10 +350,7 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard several subjects at once.
-
-        One at a time would be slow: to find a dict's first entry, Python steps over all deleted ones.
-        """
+        """Discard several subjects at once: to find its first entry, a dict steps over all deleted ones."""
         wanted = max(1, self._max // 256)
         tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
         if sum(map(len, tables)) * _SHARE >= self._max:
@@ -470,9 +460,9 @@ def fact_of(packed: bytes) -> Fact:
 
 
 def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
-    """Return where the account in ``packed`` ends, and the length of the forged address (0 if none).
+    """Return where the account ends, and the length of the forged address (0 if none).
 
-    ``how`` and ``event`` are fields of ``packed``: they show which addresses follow the account.
+    The fields ``how`` and ``event`` show which addresses follow the account.
     """
     forged = _FORGED_BYTES[how >> 3 & 1 | (how >> 7 & 1) << 1]
     return len(packed) - forged - (_IPV6_BYTES if event & _HAS_ADDRESS else 0), forged

@@ -5,10 +5,9 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 
 - A message whose end is missing (an account, an extension, a name with LF) includes the lines that follow, up
   to a line without a prefix that has the end. Everything in between is the sender's text.
-- A line without a prefix may follow a message that looked complete. If the line can be the true end of this
-  message (its address stands after the sender's text), the message is parsed again up to this line.
-  Otherwise the message was a sender's text inside another message, and its event is revoked. If the line can
-  be the end of an earlier message, the event of the earlier message is revoked too.
+- A line without a prefix may follow a message that looked complete. If it can be the true end (its address
+  stands after the sender's text), the message is parsed again up to it. Otherwise the message was text inside
+  another one, and its event is revoked; so is that of an earlier message whose end the line can be.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
   and its own end mark. The last end mark within the maximum length is the true end, unless another packet of
   the thread begins before.
@@ -55,9 +54,7 @@ MAX_LINE = 256 * 1024
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
 HOLD = 0.05  # seconds
-
 _SECURITY = b"SECURITY"
-
 _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
 _EXAMINED = 2048  # bytes of an unknown message
 
@@ -91,14 +88,10 @@ class LogReader:
         self._skipping = False
         self._waiting: list[_Line] = []
         self.number = 1  # the number of the first waiting line, or of the next line
-        # The bytes between line ``number`` and the first SECURITY line whose account may reach to it.
-        self.since_security = security_log.MAX_ACCOUNT + 1
+        self.since_security = security_log.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Return the results of the lines that need no later line.
-
-        Without data, return the results of the waiting lines, but only if :attr:`deadline` has passed.
-        """
+        """Return the results of the lines that need no later line; without data, of those that are due."""
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
@@ -210,14 +203,10 @@ class LogReader:
         return now if time is None else time
 
     def _check_unknown(self, parsed: Reason, level: bytes, text: bytes, *, known: bool) -> Reason:
-        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``.
-
-        ``known``: a parser exists for the message's source file. The message of any other file looks like
-        evidence only if it contains an address.
-        """
+        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``."""
         if level not in LEVELS:
             return parsed
-        text = text[:_EXAMINED]
+        text = text[:_EXAMINED]  # of a source file that no parser knows, it must also contain an address
         named = known or _ADDRESS_LIKE.search(text)
         return Reason.UNKNOWN_WORDING if named and SUSPICIOUS.search(text) else parsed
 
@@ -240,8 +229,7 @@ class _Batch:
         self._lines_of: list[int] = []  # the index of the first line of each result
         # The index of the result of the last message; -1 if there was none, or if it was skipped.
         self._entry = -1
-        # For each pattern that matches a message's true end: the index of the result of the last message of
-        # a format with this pattern.
+        # By the pattern of a true end: the index of the result of the last message with this end.
         self._tailed: dict[re.Pattern[bytes], int] = {}
         self._security_at: set[int] = set()  # the lines that begin a message of res_security_log.c
 
@@ -252,8 +240,7 @@ class _Batch:
     def run(self, *, held_back: bool) -> int:
         """Parse the lines; return the index of the first one that has to wait.
 
-        ``held_back``: the line after these has begun but is incomplete. It may belong to the message of some
-        of the last lines, so these wait for it.
+        ``held_back``: another line has begun. The lines to which it may belong wait for its end.
         """
         lines, at = self._lines, 0
         wait = self._within_reach() if held_back else 0
@@ -381,9 +368,8 @@ class _Batch:
     def _split_cut_line(self, at: int, line: bytes, prefix: Prefix) -> int:
         """Split a line that Asterisk cut, so that it lost its LF; return where in the line the cut is.
 
-        The next message begins at the cut. New releases of Asterisk cut after 8191 bytes of the whole line,
-        older ones after 8191 bytes of the message. Return 0, and split nothing, unless a message begins at
-        exactly one of these two positions.
+        New releases of Asterisk cut after 8191 bytes of the whole line, older ones after 8191 bytes of the
+        message. Return 0, and split nothing, unless a message begins at exactly one of these positions.
         """
         cuts = [cut for cut in (LOG_CUT, prefix.end + LOG_CUT) if parse_prefix(line[cut : cut + 512])]
         if len(cuts) != 1:
@@ -425,9 +411,8 @@ class _Batch:
     def _ends_security(self, at: int, line: bytes, again: int = -1) -> bool:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
 
-        The message begins at the earliest of the SECURITY lines in the ``MAX_ACCOUNT`` bytes before ``at``:
-        the sender may have written the others. ``again`` is the index of a line whose message was just parsed
-        again up to ``at``, -1 if there is none. If this line is the earliest one, its event is kept.
+        The message begins at the earliest SECURITY line in the ``MAX_ACCOUNT`` bytes before ``at``: the
+        sender may have written later ones. The event of line ``again`` is kept: it was just parsed up to it.
         """
         if not security_log.ends_message(line):
             return False
@@ -442,10 +427,9 @@ class _Batch:
         return True
 
     def first_security(self, at: int) -> tuple[int, int]:
-        """Return the index of the first SECURITY line whose account may reach to line ``at``.
+        """Return the index of the first SECURITY line whose account may reach ``at``, and the bytes between.
 
-        Return also the number of bytes between the two lines. The index is -1 if the SECURITY line came in an
-        earlier feed. If there is no such line, the number is more than ``MAX_ACCOUNT``.
+        The index is -1 if that line came in an earlier feed. If there is none, the bytes exceed MAX_ACCOUNT.
         """
         first, size = (-1, security_log.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):
@@ -475,10 +459,7 @@ class _Batch:
         return True
 
     def _reaches(self, index: int, at: int) -> bool:
-        """Whether the message of the result at ``index`` may continue up to the line at ``at``.
-
-        It may if the lines from its first one to the one before ``at`` have at most ``MAX_MESSAGE`` bytes.
-        """
+        """Whether the lines from that of result ``index`` up to ``at`` have at most ``MAX_MESSAGE`` bytes."""
         size = 0
         for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
             size += _size(line)
@@ -498,11 +479,7 @@ class _Batch:
         self._lines_of.append(at)
 
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
-        """Record that the next result belongs to the first line of a message.
-
-        ``tail`` matches the true end of the message, which may be in a later line. It is None if the format
-        has no such pattern.
-        """
+        """Record that a message begins with the next result; ``tail`` is the pattern of its true end."""
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry

@@ -57,12 +57,10 @@ second from all sources together, too few to fill the table. The other packets p
 
 The log rules copy SIP answers to an NFLOG group: 401, 403 and 407, and over UDP also 404. (Over TCP a 404 is
 not needed, because the connection proves the sender.) ``sources/wire.py`` reads the group; the kernel sends
-nothing to a group without a reader.
-
-The match u32 compares the first bytes of a datagram, such as "SIP/2.0 401". In a TCP segment from a SIP port
-it uses the header's length to find the payload. There the status line stands first, or first in a WebSocket
-text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not mask).
-If a segment contains several answers, only the first is compared.
+nothing to a group without a reader. The match u32 compares the first bytes of a datagram, such as "SIP/2.0
+401". In a TCP segment from a SIP port it uses the header's length to find the payload. There the status line
+stands first, or first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length
+of 16 bits; a server does not mask). If a segment contains several answers, only the first is compared.
 
 PREROUTING sees the answers of bridged containers, and any packets from outside. There a packet is copied
 under two conditions. It is to be forwarded, so a provider's 401 to this host is not copied. And it arrived by
@@ -370,11 +368,7 @@ def _observed_rules(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[IptablesRule]:
-    """Return the log rules of a chain.
-
-    ``passing`` is a match that each rule has in addition: in PREROUTING, the match for packets that are to be
-    forwarded; "" in OUTPUT.
-    """
+    """Return the log rules of a chain; ``passing`` is the match of forwarded packets, "" in OUTPUT."""
     beginnings = _status_line_tests(version)
     matches = [("-p udp ", beginnings[:1])]
     matches += [(ports, beginnings[1:]) for ports in _port_matches("tcp", plan.sip_ports.tcp, "dst")]
@@ -430,10 +424,9 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
     """Return the limit for the bytes of a source: kilobytes a second, and a number of refills.
 
     A source may send this budget each second. After a pause it may also send the refills, at least one. Each
-    refill is as large as the budget of one second, because hashlimit has no smaller unit.
-
-    The budget and its refills are together at most ``limit.burst`` guesses of 300 bytes. But the budget is at
-    least one Ethernet frame: otherwise no full frame would ever pass, and TCP would repeat it without end.
+    refill is as large as the budget of one second, because hashlimit has no smaller unit. The budget and its
+    refills are together at most ``limit.burst`` guesses of 300 bytes. But the budget is at least one Ethernet
+    frame: otherwise no full frame would ever pass, and TCP would repeat it without end.
     """
     whole = limit.burst * _GUESS // _KIBI
     second = max(limit.rate * _GUESS // _KIBI, _FRAME)
