@@ -13,7 +13,7 @@ def console_of(folder: Path, script: str) -> AsteriskConsole:
     program = folder / "asterisk"
     program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     program.chmod(0o755)
-    return AsteriskConsole(str(program))
+    return AsteriskConsole(str(program), timeout=60.0)
 
 
 def test_the_answer_is_what_is_printed(tmp_path: Path) -> None:

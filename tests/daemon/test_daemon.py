@@ -288,6 +288,7 @@ def test_bans_survive_the_daemon(tmp_path: Path, pbx: ServedAmi, end: str) -> No
             again = rows[row["address"]]
             assert (again["since"], again["rule"], again["attempts"]) == (row["since"], "guess", 3)
             assert again["timeout"] <= row["timeout"]
+        listening(guard, pbx)
         pbx.send(GUESSES)
         until(lambda: guard.status()["late"] >= 1, "what comes late is late")
         assert guard.status()["placed"] == 0

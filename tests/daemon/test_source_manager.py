@@ -59,6 +59,11 @@ class Managed:
         pipeline: Any = self.pipeline
         self.manager = SourceManager(pipeline, anything, anything, watchdog, given, Clock())
 
+    async def until(self, line: str, times: int = 1) -> None:
+        """Wait until ``order`` contains ``line`` this many times."""
+        while self.order.count(line) < times:  # noqa: ASYNC110 - a list cannot be awaited
+            await asyncio.sleep(0.005)
+
     def _logs(self, plan: Any, sink: Any, *_: object, **__: object) -> Reader:  # noqa: ANN401
         self.readers.append(Reader(self.order, plan, sink))
         return self.readers[-1]
@@ -78,12 +83,12 @@ def test_only_what_changed_is_replaced_and_after_it_has_ended(managed: Managed) 
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             managed.manager.configure([ONE, TWO])
             task = group.create_task(managed.manager.run())
-            await asyncio.sleep(0.05)
+            await managed.until("two begins")
             managed.manager.configure([ONE, evolve(TWO, logs=LogSettings(paths=(Path("/other"),)))])
-            await asyncio.sleep(0.05)
+            await managed.until("two begins", times=2)
             managed.order.append("removed")
             managed.manager.configure([ONE])
-            await asyncio.sleep(0.05)
+            await managed.until("two has ended", times=2)
             task.cancel()
 
     asyncio.run(session())

@@ -10,6 +10,8 @@ from tests.support.lab import Lab
 pytestmark = pytest.mark.asterisk
 
 FLOOD = ("flood", "--method", "OPTIONS", "--rate", "400", "--window", "10000")
+# No burst after a pause of the client: Asterisk's socket would overflow.
+STEADY = (*FLOOD, "--window", "50")
 FEW, MANY = "400", "8000"  # one second of it, and more than the limiter passes
 
 
@@ -43,14 +45,14 @@ def test_only_the_sender_of_a_flood_is_stopped(asterisk22: Lab, tmp_path: Path, 
         assert by_tcp.answered == 1
         dropped = guard.ask("status")["limiter_drops"]
 
-        allowed = asterisk22.attack(*FLOOD, "--number", FEW, "--sources", friend)
+        allowed = asterisk22.attack(*STEADY, "--number", FEW, "--sources", friend)
         assert (allowed.answered, guard.ask("status")["limiter_drops"]) == (allowed.sent, dropped)
 
         guard.configure(firewall={**firewall, "limit": {"mode": "observe", **limit}})
         guard.reload()
         until(lambda: guard.ask("status")["firewall"]["limiter"] == "observe", "the new rules")
         before = guard.ask("status")["limiter_drops"]
-        seen = asterisk22.attack(*FLOOD, "--number", FEW, "--sources", observed)
+        seen = asterisk22.attack(*STEADY, "--number", FEW, "--sources", observed)
         assert seen.answered == seen.sent == int(FEW)
         assert guard.ask("status")["limiter_drops"] > before + 100
         assert guard.banned() == {flooder}

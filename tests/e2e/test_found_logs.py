@@ -52,8 +52,9 @@ def test_the_own_channel_is_found_and_complete(asterisk22: Lab, tmp_path: Path) 
         running.config.chmod(0o600)
         until(lambda: running.states().get(f"pbx/log:{OWN}") == "listening", "the log")
         until(lambda: running.source_is("listening"), "all sources")
-        asterisk22.attack("guess", "--number", "4", "--sources", "198.19.27.1")
+        asterisk22.attack("guess", "--number", "4", "--sources", "198.19.27.1", "--timeout", "5")
         until(lambda: read_of(running.status()["sources"][1]) >= 12, "the log's lines")
+        until(lambda: running.status()["attempts"] >= 4, "the attempts")
         status, done = running.status(), running.command("check")
 
     assert status["attempts"] == 4
@@ -69,7 +70,7 @@ def test_the_log_that_was_found_counts_without_ami(asterisk22: Lab, tmp_path: Pa
     """Without the manager interface the security lines of that log lead to a guesser's ban."""
     with guard(asterisk22, tmp_path, port=1) as running:
         until(lambda: running.states().get(f"pbx/log:{OWN}") == "listening", "the log")
-        asterisk22.attack("guess", "--number", "5", "--sources", "198.19.27.2")
+        asterisk22.attack("guess", "--number", "20", "--sources", "198.19.27.2", "--timeout", "5")
         until(lambda: running.banned() == {"198.19.27.2"}, "the ban")
 
 

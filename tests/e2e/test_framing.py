@@ -281,7 +281,7 @@ def reflect(proxy: socket.socket, back: socket.socket) -> int:
     own = "{}:{}".format(*proxy.getsockname())
     request = Raw(vias=f"Via: SIP/2.0/UDP {host}:{port};branch=z9hG4bKback\r\n".encode())
     for end in (proxy, back):
-        end.settimeout(0.2)
+        end.settimeout(1.0)
     for sent in range(2 * SENDS):
         proxy.sendto(request.encode(own, "UDP"), (PBX_IPV4, 5060))
         forward(proxy)

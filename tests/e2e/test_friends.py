@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 from tests.support.daemon import Guard, until
-from tests.support.guarded import guarded
+from tests.support.guarded import guarded, passing
 from tests.support.lab import Lab
 from tests.support.phones import Phone, configured, phones_at
 
-from ringfence.firewall.contract import NetworkList
-from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.model import FriendReason
 
 pytestmark = pytest.mark.asterisk
@@ -54,13 +52,6 @@ def fails(phone: Phone) -> bool:
     return phone.register(password="mistyped") in {401, 403}
 
 
-def passes(lab: Lab, backend: str, address: str) -> bool:
-    """Whether the kernel lets an address pass its limiter as a friend."""
-    if backend == "ipset":
-        return address in lab.run("ipset", "list", list_set_name(NetworkList.FRIENDS, 4)).split()
-    return address in lab.run("nft", "list", "set", "inet", "ringfence", "friends4").replace(",", " ").split()
-
-
 @pytest.mark.parametrize(("release", "port", "backend"), KINDS, ids=IDS)
 def test_a_registered_phone_is_a_friend_over_restarts(
     tmp_path: Path, release: str, port: int, backend: str
@@ -71,7 +62,7 @@ def test_a_registered_phone_is_a_friend_over_restarts(
         assert known(guard) == {}
         assert first.register(expires=600) == 200
         until(lambda: known(guard) == {phone: {"phone1"}}, "the friend")
-        until(lambda: passes(lab, backend, phone), "the friend in the kernel")
+        until(lambda: phone in passing(lab, backend), "the friend in the kernel")
         if port == 5060 and release == "16":
             # An event of chan_sip proves no address; but the phone answers at its own.
             assert {row["reason"] for row in guard.ask("friends")} <= {
@@ -85,7 +76,7 @@ def test_a_registered_phone_is_a_friend_over_restarts(
         guard.start()
 
         assert known(guard) == {phone: {"phone1"}}
-        assert passes(lab, backend, phone)
+        assert phone in passing(lab, backend)
         assert guard.ask("status")["firewall"]["limiter"] == "enforce"
 
 

@@ -53,5 +53,6 @@ def test_guesses_in_the_journal_lead_to_a_ban(lab: Lab, tmp_path: Path) -> None:
         with Guard(tmp_path, prefix=lab.network.in_pbx(), asterisk=asterisk, environ=environ) as guard:
             until(lambda: guard.states()["pbx/journal"] == "listening", "the journal")
             port = {"22": "5060"}.get(lab.asterisk.tree.name, "5080")
-            lab.attack("guess", "--number", "5", "--sources", "198.19.28.1", "--target", f"198.18.0.1:{port}")
+            target = ("--target", f"198.18.0.1:{port}", "--timeout", "5")
+            lab.attack("guess", "--number", "5", "--sources", "198.19.28.1", *target)
             until(lambda: guard.banned() == {"198.19.28.1"}, "the ban")

@@ -60,12 +60,13 @@ def test_an_asterisk_in_another_namespace_is_noticed(asterisk22: Lab, tmp_path: 
         with Guard(tmp_path, prefix=prefix, asterisk=[pbx], firewall={"backend": "nftables"}) as guard:
             until(lambda: guard.source_is("listening"), "the manager interface")
             attack = asterisk22.start_attack(
-                *("guess", "--number", "100", "--pause", "0.4", "--seconds", "50", "--sources", GUESSER)
+                *("guess", "--number", "200", "--pause", "0.4", "--seconds", "90", "--sources", GUESSER),
+                *("--timeout", "5", "--silences", "5"),
             )
             try:
                 until(lambda: guard.banned() == {GUESSER}, "the ban")
                 assert guard.ask("status")["alarms"] == []
-                until(lambda: guard.ask("status")["alarms"], "the alarm", 40)
+                until(lambda: guard.ask("status")["alarms"], "the alarm", 80)
             finally:
                 attack.stop()
             status = guard.ask("status")

@@ -40,8 +40,9 @@ class Office:
 
     def hooked(self) -> list[dict[str, Any]]:
         """Return the documents that the hook received."""
-        lines = self.file.read_text("ascii").split("\n") if self.file.exists() else []
-        return [json.loads(line) for line in lines if line]
+        # The last line may be incomplete.
+        *lines, _ = self.file.read_text("ascii").split("\n") if self.file.exists() else [""]
+        return [json.loads(line) for line in lines]
 
     def events(self) -> list[tuple[str, str, str]]:
         """Return event, name and subject of everything that the hook received."""
@@ -93,15 +94,22 @@ def test_each_kind_of_event_arrives_by_each_channel(tmp_path: Path) -> None:
 
         made.pbx._loop.call_soon_threadsafe(made.pbx.server._server.close)  # type: ignore[union-attr]
         made.pbx.hang_up()
-        until(lambda: ("alarm", "source.silent", "pbx/ami") in made.events(), "the silent source")
+        silent = "source.silent pbx/ami"
+        until(lambda: ("alarm", *silent.split()) in made.events(), "the silent source")
+        # Messages are sent with a low priority: on a busy machine, Apprise takes long to start.
+        until(lambda: silent in texts(made.mails), "the alarm by mail", seconds=120)
+        until(lambda: silent in json.dumps(made.posted), "the alarm by Apprise", seconds=120)
         assert made.guard.stop() == 0
         assert ("start", "", "") in made.events()
-        assert ("stop", "", "") in made.events()
         mailed, posted = texts(made.mails), json.dumps(made.posted)
+        hooked, log = str(made.events()), made.guard.log
 
-    for text in ("198.18.7.7", "guess", "configuration.refused", "source.silent pbx/ami", "stop"):
+    for text in ("198.18.7.7", "guess", "configuration.refused", silent):
         assert text in mailed
         assert text in posted
+    # The daemon waits some seconds for the last message; it drops and logs one that takes longer.
+    for channel, sent in (("mail", mailed), ("apprise", posted), ("hook", hooked)):
+        assert "stop" in sent or f"event=notify.dropped channel={channel} " in log
 
 
 def test_the_filters_of_a_channel(tmp_path: Path) -> None:
@@ -119,11 +127,11 @@ def test_the_filters_of_a_channel(tmp_path: Path) -> None:
 
 def test_a_thousand_bans_in_a_minute_are_one_message(tmp_path: Path) -> None:
     """The message counts all of them by rule and lists the first."""
-    with office(tmp_path, events=["ban"], digest="3s") as made:
+    with office(tmp_path, events=["ban"], digest="10s") as made:
         networks = [f"198.18.{at // 250}.{at % 250 + 1}" for at in range(1_000)]
         for start in range(0, 1_000, 100):
             assert made.guard.ask("ban", networks=networks[start : start + 100], seconds=600) == []
-        until(lambda: made.mails and made.posted and made.hooked(), "the message")
+        until(lambda: made.mails and made.posted and made.hooked(), "the message", seconds=60)
         made.guard.stop()
 
         assert len(made.mails) == len(made.posted) == len(made.hooked()) == 1
@@ -183,7 +191,7 @@ def test_attempts_are_judged_until_the_last_message_is_sent(tmp_path: Path) -> N
         guard.process.send_signal(signal.SIGTERM)
         until(lambda: guard.has_notified("STOPPING=1"), "the stop begins")
         pbx.send(guesses("198.18.7.7", 3))
-        until(lambda: "event=ban.placed" in guard.log, "the ban", seconds=4)
+        until(lambda: "event=ban.placed" in guard.log, "the ban")
         assert guard.wait() == 0
 
 
@@ -195,7 +203,7 @@ def test_hostile_accounts_arrive_escaped(tmp_path: Path) -> None:
         for account in (b"1000", b"1001", b"1002"):
             event = event.replace(b"AccountID: " + account, b"AccountID: " + name)
         made.pbx.send(event)
-        until(lambda: made.mails and made.posted and made.hooked(), "the message")
+        until(lambda: made.mails and made.posted and made.hooked(), "the message", seconds=60)
         made.guard.stop()
         [mail], [chat] = made.mails, made.posted
 

@@ -83,5 +83,6 @@ def test_a_daemon_that_hangs_is_switched_off(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert (house.is_open(), house.left()) == (True, [])
         os.kill(guard.pid, signal.SIGCONT)
-        until(lambda: house.logged("enforcement.off") == 1, "the daemon to accept it")
+        # Its own check accepts it, and so does the request that still waits in the socket.
+        until(lambda: house.logged("enforcement.off") >= 1, "the daemon to accept it")
         assert (house.is_open(), house.left()) == (True, [])

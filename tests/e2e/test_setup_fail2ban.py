@@ -67,7 +67,7 @@ def test_bans_and_guard_pass_from_fail2ban_and_back(package: Path, tmp_path: Pat
 
         machine.must("ringfence", "setup", "--undo", "--yes")
         assert jails(machine) == {"sshd", "asterisk"}
-        assert BANNED in machine.must("fail2ban-client", "status", "asterisk")
+        until(lambda: BANNED in machine.must("fail2ban-client", "status", "asterisk"), "fail2ban's own ban")
         assert (
             differing(before, digest_of(machine.root, "etc", "var/log/ringfence", "var/lib/ringfence")) == []
         )

@@ -87,7 +87,7 @@ def test_two_asterisks(machine: PbxMachine) -> None:
     second = machine.root / "root/asterisk"
     second.write_text("#!/bin/sh\nsleep 60\n", "utf-8")
     second.chmod(0o755)
-    machine.must("systemd-run", "--unit=second", "/root/asterisk")
+    machine.must("systemd-run", "--unit=second", "--property=Type=exec", "/root/asterisk")
     message = refused(machine, before)
     machine.must("systemctl", "stop", "second")
 
@@ -108,11 +108,13 @@ def test_a_lost_connection_restores_everything(machine: PbxMachine, signal: str)
     """Ctrl-C, or the end of the SSH connection, at several moments: no file differs, and nothing runs."""
     before = digest_of(machine.root, *WATCHED)
     interrupted = 0
-    for seconds in (0.7, 1.2, 1.7, 2.2, 3.0):
+    for seconds in (0.7, 1.2, 1.7, 2.2, 3.0, 5.0, 8.0, 13.0):
+        if seconds > 3.0 and interrupted:  # only a slow machine needs the later moments
+            break
         done = machine.run("timeout", f"--signal={signal}", str(seconds), "ringfence", "setup", "--yes")
         if "interrupted: everything is as before" in done.stderr:
             interrupted += 1
-        elif "ok  wire" in done.stdout:
+        elif "ok  wire" in done.stdout or done.returncode in {0, 1}:  # it ended before the signal
             undo(machine)
         assert (seconds, differing(before, digest_of(machine.root, *WATCHED))) == (seconds, [])
         assert machine.run("systemctl", "is-active", "ringfence").stdout == "inactive\n"

@@ -85,7 +85,10 @@ async def collect(lab: Lab, course: Course, *attack: str) -> tuple[Collected, Lo
             while not (ami.condition.state is source.condition.state is State.LISTENING):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.5)
+            before = len(collected.events)
             running = lab.start_attack(*attack)
+            while len(collected.events) == before:  # noqa: ASYNC110 - the course begins with the first guess
+                await asyncio.sleep(0.01)
             await course(relay)
             result = await asyncio.to_thread(running.result)
             assert result.answered > 0
@@ -120,6 +123,8 @@ async def stalls(relay: Relay) -> None:
     relay.cut()
 
 
+# On a busy machine an answer, and the whole attack, take longer.
+STEADY = ("--pause", "0.02", "--silences", "9", "--timeout", "5", "--seconds", "120")
 COURSES = {"steady": steady, "cut often": cut_often, "stalls": stalls}
 ATTACKS = {
     # chan_sip answers 500 if all requests have the same Call-ID
@@ -135,11 +140,11 @@ def test_each_event_is_delivered_once(request: pytest.FixtureRequest, release: s
     lab: Lab = request.getfixturevalue(f"asterisk{release}")
     log = lab.asterisk.logs / "ringfence"
     offset = log.stat().st_size
-    pace = ("--number", "400", "--pause", "0.02", "--silences", "9", "--sources", "198.19.66.1")
+    pace = ("--number", "400", "--sources", "198.19.66.1", *STEADY)
     collected, reader = asyncio.run(collect(lab, COURSES[course], "guess", *pace, *ATTACKS[release]))
 
     assert of_phones(collected.events) == of_phones(written(log, offset))
-    assert reader.counts.standby > 100
+    assert reader.counts.standby > 30  # in "stalls", AMI works for three seconds only
     by_log = of_phones([one for one in collected.events if one.source.name.endswith("#security")])
     assert course == "steady" or by_log.total() > 50
 
@@ -159,7 +164,7 @@ def test_the_attempts_are_the_true_number(
         with guarded(lab, tmp_path, listening=course == "cut", **settings) as guard:
             log = f"pbx/log:{lab.asterisk.logs / 'ringfence'}"
             until(lambda: guard.states().get(log) == "listening", "the log")
-            attack = ("--number", "250", "--pause", "0.02", "--silences", "9", "--sources", "198.19.66.2")
+            attack = ("--number", "250", "--sources", "198.19.66.2", *STEADY)
             running = lab.start_attack("guess", *attack)
             for _ in range(2 if course == "cut" else 0):
                 time.sleep(1.5)

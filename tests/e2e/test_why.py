@@ -61,7 +61,7 @@ def test_a_phone_is_a_friend_and_why_explains_it(asterisk22: Lab, tmp_path: Path
     source = "198.19.27.2"
     with guarded(asterisk22, tmp_path) as guard:
         asterisk22.attack("register", "--sources", source)
-        until(lambda: why(guard, source)["friend"], "the friend")
+        until(lambda: why(guard, source)["kernel_lists"]["friends"], "the friend in the kernel")
         answer = why(guard, source)
 
         assert answer["verdict"] == "friend"

@@ -4,9 +4,10 @@ Banned senders send all the time: addresses and prefixes of both IP versions, an
 of strangers show that packets arrive at all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.before import release_before
@@ -92,7 +93,7 @@ def test_another_backend_takes_over_without_a_gap(tmp_path: Path, network: Netwo
                 guard.stop()
                 guard.start()
             status = guard.ask("status")
-            assert (status["firewall"]["backend"], status["enforced"], status["alarms"]) == (now, 4, [])
+            assert (status["firewall"]["backend"], status["enforced"], alarms_of(status)) == (now, 4, [])
             assert guard.banned() == set(BANS)
             assert left_of(before, network) == []
 
@@ -113,10 +114,15 @@ def test_the_release_before_is_taken_over_without_a_gap(
         (ban, "admin", "by hand") for ban in BANS
     }
     assert min(row["timeout"] for row in rows) > 604_000
-    assert (status["enforced"], status["alarms"], status["firewall"]["adopted"]) == (4, [], 0)
+    assert (status["enforced"], alarms_of(status), status["firewall"]["adopted"]) == (4, [], 0)
     assert door.passing(*STRANGERS, *BANNED) == set(STRANGERS)
     if backend == "nftables":
         assert left_of("ipset", network) == []
+
+
+def alarms_of(status: Mapping[str, Any]) -> list[str]:
+    """Return the codes of the alarms, without the one that comes after 5 s because no AMI answers here."""
+    return [alarm["code"] for alarm in status["alarms"] if alarm["code"] != "source.silent"]
 
 
 def left_of(backend: str, network: Network) -> list[str]:

@@ -105,21 +105,29 @@ def test_each_kind_is_followed_with_all_its_reasons(followed: Followed) -> None:
     assert followed.failed == []
 
 
+def replace(path: Path, *, folder: bool = False) -> None:
+    """Put a link to a folder, or a file, in its place at once: it may be read at any moment."""
+    new = path.with_name("new")
+    if folder:
+        new.symlink_to(path.parent)
+    else:
+        new.write_text("nameserver 192.0.2.53\n")
+    new.replace(path)
+
+
 def test_an_error_keeps_the_last_known_addresses(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last known addresses stay after an error; each error is reported once, and again after a change."""
     followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
 
     async def script() -> None:
         await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host")
-        followed.resolv_conf.unlink()
-        followed.resolv_conf.mkdir()
+        replace(followed.resolv_conf, folder=True)
         await followed.until_failed(1)
         followed.logins = nets(_9="a login")
         await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host", _9="a login")
         assert len(followed.failed) == 2
         followed.seen.clear()
-        followed.resolv_conf.rmdir()
-        followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
+        replace(followed.resolv_conf)
         await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host", _9="a login")
 
     run_script(followed, script)

@@ -3,11 +3,11 @@
 import os
 import ssl
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from tests.support.asterisk import Asterisk
+from tests.support.contention import contention
 from tests.support.lab import Lab
 from tests.support.network import Network, socket_in, sweep
 from tests.support.sip import expand
@@ -104,10 +104,11 @@ def test_every_guess_is_answered_without_a_guard(each_asterisk: Lab) -> None:
     """Without a guard all guesses are answered, and the client is fast enough to measure a ban."""
     account = "bob" if each_asterisk.asterisk.version.startswith("Asterisk 16.") else "alice"
 
-    result = each_asterisk.attack("guess", "--number", "1000", "--account", account)
+    with contention() as busy:
+        result = each_asterisk.attack("guess", "--number", "1000", "--account", account)
 
     assert (result.sent, result.answered, result.stopped) == (1000, 1000, "number")
-    assert result.per_second > 300
+    assert result.per_second > 300 or busy.share > 0.3
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
@@ -160,10 +161,11 @@ def test_a_banned_source_is_seen_as_banned(
 ) -> None:
     """A rule in the PBX's namespace stops the client; the guesses before the rule are answered."""
     rule = ("-t", "raw", "PREROUTING", "-s", source, "-j", "DROP")
-    attack = asterisk22.start_attack(
-        "guess", "--number", "5000", "--pause", "0.01", "--sources", source, *target
-    )
-    time.sleep(0.5)
+    with asterisk22.listen() as listener:
+        attack = asterisk22.start_attack(
+            "guess", "--number", "5000", "--pause", "0.01", "--sources", source, *target
+        )
+        listener.read(b"Event: ChallengeResponseFailed", count=2, seconds=60)
     asterisk22.run(tool, rule[0], rule[1], "-I", *rule[2:])
     try:
         stopped = attack.result()

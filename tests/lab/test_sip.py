@@ -95,11 +95,11 @@ def test_an_answer_that_comes_late_is_counted() -> None:
     """An answer after the client's timeout counts, because the guesser has it."""
 
     def slow(request: bytes) -> Iterator[bytes]:
-        time.sleep(0.3)
+        time.sleep(1.2)
         yield from unguarded(request)
 
     with pbx(slow) as target:
-        result = client(target, "probe", "--number", "5", "--timeout", "0.2")
+        result = client(target, "probe", "--number", "5", "--timeout", "1.0")
 
     assert (result.sent, result.answered, result.stopped) == (1, 1, "silence")
 

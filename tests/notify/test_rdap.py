@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -237,7 +237,7 @@ def _hang(connection: socket.socket) -> None:
 def _drip(connection: socket.socket) -> None:
     """Send a byte of the answer now and then, so that each read is in time."""
     connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
-    for _ in range(15):
+    for _ in range(600):  # half a minute, unless the client leaves
         try:
             connection.sendall(b" ")
         except OSError:
@@ -248,7 +248,7 @@ def _drip(connection: socket.socket) -> None:
 def _drip_headers(connection: socket.socket) -> None:
     """Send headers without end, slowly."""
     connection.sendall(b"HTTP/1.0 200 OK\r\n")
-    for at in range(15):
+    for at in range(600):
         try:
             connection.sendall(b"X-%d: x\r\n" % at)
         except OSError:
@@ -265,14 +265,15 @@ def test_a_slow_server_has_its_time_and_no_more(
     with raw_server(behave) as port:
         began = time.monotonic()
         assert one(f"http://127.0.0.1:{port}") == (None, "RDAP: 1 of 1 queries failed: no answer in time")
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 15  # the answer takes half a minute
 
 
 def test_a_name_server_that_hangs_has_its_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The C library waits for a name as long as it wants; the message does not."""
+    over = Event()
 
     def hang(*_: object) -> None:
-        time.sleep(1)
+        over.wait(30)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
@@ -280,7 +281,8 @@ def test_a_name_server_that_hangs_has_its_time_too(monkeypatch: pytest.MonkeyPat
     began = time.monotonic()
 
     assert one("https://rdap.example")[1].endswith("no answer in time")
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 15
+    over.set()
 
 
 @pytest.mark.parametrize(("in_all", "timeout"), [(0.5, 30.0), (8.0, 1.0)])
@@ -290,11 +292,10 @@ def test_all_queries_have_a_time_too(in_all: float, timeout: float, monkeypatch:
     monkeypatch.setattr(rdap, "IN_ALL", in_all)
     content = bans(*(f"9.{at}.0.1" for at in range(5)))
     with raw_server(_hang) as port:
-        began = time.monotonic()
         failure = add_registrations(content, f"http://127.0.0.1:{port}", timeout)
-        assert time.monotonic() - began < 0.9
 
-    assert failure == "RDAP: 2 of 2 queries failed: no answer in time"
+    # There is time for two of the five queries, or for one if the machine is busy.
+    assert failure in {f"RDAP: {n} of {n} queries failed: no answer in time" for n in (1, 2)}
 
 
 def test_a_late_query_follows_no_redirect() -> None:

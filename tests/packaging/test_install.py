@@ -159,14 +159,17 @@ def test_upgrade_keeps_bans_in_force_under_traffic(
             printed = install(machine, package)
             until(lambda: is_active(machine) and readers["AMI"](), "the new version to read AMI")
         after = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
-        with Traffic(network, readers, BANNED) as restarted:
-            machine.must("systemctl", "restart", "ringfence")
-            until(lambda: is_active(machine) and readers["AMI"](), "the restarted daemon to read AMI")
+        restarts = []
+        for _ in range(3):
+            with Traffic(network, readers, BANNED) as restarted:
+                machine.must("systemctl", "restart", "ringfence")
+                until(lambda: is_active(machine) and readers["AMI"](), "the restarted daemon to read AMI")
+            restarts.append(restarted.silences["AMI"])
 
         assert traffic.received[OTHER] > 100
         assert traffic.received[BANNED] == 0
         # A busy machine needs longer for both.
-        assert traffic.silences["AMI"] <= max(MOST_SILENCE, 2 * restarted.silences["AMI"])
+        assert traffic.silences["AMI"] <= max(MOST_SILENCE, 2 * max(restarts))
         assert after != before
         assert CONNECT not in printed
         assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
@@ -196,6 +199,7 @@ def test_the_live_page_runs_as_a_user_of_its_own(machine: Machine, package: Path
     assert re.search(rf"^Uid:(\t{user}){{4}}$", status, re.MULTILINE)
     assert len(re.findall(r"^Cap\w+:\t0+$", status, re.MULTILINE)) == 5
     assert machine.must("ls", f"/proc/{pid}/root/etc/ringfence") == ""
+    machine.must("journalctl", "--sync")
     assert "event=web.login user=alice" in machine.must("journalctl", "--unit=ringfence-web", "--output=cat")
 
 

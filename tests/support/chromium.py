@@ -7,7 +7,9 @@ from importlib.resources import files
 from typing import Any, Self
 
 from attrs import Factory, define
-from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+
+expect.set_options(timeout=20_000)  # milliseconds, as the windows have
 
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740},

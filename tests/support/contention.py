@@ -27,6 +27,8 @@ class Contention:
 
     wall: float = 0.0
     cpu: float = 0.0
+    longest: float = 0.0
+    """The longest single wait for a processor (seconds)."""
 
     @property
     def share(self) -> float:
@@ -43,8 +45,10 @@ def contention() -> Iterator[Contention]:
         while not stopped.wait(_PAUSE):
             began, worked = time.perf_counter(), time.thread_time()
             hashlib.pbkdf2_hmac("sha256", b"work", b"more", _WORK)
-            found.wall += time.perf_counter() - began
-            found.cpu += time.thread_time() - worked
+            wall, cpu = time.perf_counter() - began, time.thread_time() - worked
+            found.wall += wall
+            found.cpu += cpu
+            found.longest = max(found.longest, wall - cpu)
 
     thread = threading.Thread(target=measure, name="contention")
     thread.start()

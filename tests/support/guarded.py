@@ -3,7 +3,8 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from tests.support.asterisk import SECRET
 from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER
 from tests.support.daemon import Guard, until
 from tests.support.lab import Lab
+
+from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.ipset.sets import list_set_name
 
 NO_LOGS: dict[str, object] = {"paths": []}
 NO_WIRE: dict[str, object] = {"enabled": False}
@@ -24,6 +28,20 @@ def preferred(guard: Guard) -> None:
     if nice is not None:
         for thread in Path(f"/proc/{guard.pid}/task").iterdir():
             os.setpriority(os.PRIO_PROCESS, int(thread.name), int(nice[1]))
+
+
+def passing(lab: Lab, backend: str) -> set[str]:
+    """Return the addresses in the kernel's list of friends (IPv4)."""
+    command = ["nft", "list", "set", "inet", "ringfence", "friends4"]
+    if backend == "ipset":
+        command = ["ipset", "list", list_set_name(NetworkList.FRIENDS, 4)]
+    found = set()
+    for word in lab.run(*command).replace(",", " ").split():
+        first, _, last = word.partition("-")  # nft prints neighbours as a range
+        with suppress(ValueError):
+            ends = ip_network(first), ip_network(last or first)
+            found |= {str(ip_address(n)) for n in range(int(ends[0][0]), int(ends[1][-1]) + 1)}
+    return found
 
 
 @contextmanager

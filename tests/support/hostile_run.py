@@ -386,7 +386,7 @@ def run(lab: Lab, cases: Sequence[Case], terms: Terms, folder: Path) -> Findings
         repeated = [trial.case for trial in suspects[:_MAX_REPEATED]]
         again = list(_trials(repeated, addresses, others, known, terms))
         for batch in _batches(again, _FEW):
-            run_concurrently(lab, batch, 3 * terms.lag)
+            run_concurrently(lab, batch, 10 * terms.lag)
         if again:
             time.sleep(_HIDDEN)
         for trial in (*_judged(guard, again, terms), *suspects[_MAX_REPEATED:]):

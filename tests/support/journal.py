@@ -149,15 +149,18 @@ class Journald:
         group = self._slice / unit
         group.mkdir(exist_ok=True)
         path = str(self._run / "systemd/journal" / name)
-        before, kept = self._entries(), self._burst or len(messages)
+        kept = self._burst or len(messages)
         texts = [os.fsdecode(message) for message in messages]
         command = [sys.executable, "-I", "-c", _SEND, str(group), path, *texts]
         # journald can look up a sender's group only while the sender lives, so the sender waits for journald.
-        with subprocess.Popen(command, stdin=subprocess.PIPE):
-            until(lambda: self._entries() >= before + min(kept, len(messages)), "the entries")
+        # Only the sender's entries count: journald's own messages, as those of its start, come at any time.
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as sender:
+            until(lambda: self._entries(sender.pid) >= min(kept, len(messages)), "the entries")
 
-    def _entries(self) -> int:
-        return self.read("--output=json", "--output-fields=_PID").count("\n")
+    def _entries(self, pid: int) -> int:
+        """Return the number of entries of one sender."""
+        options = ("--quiet", "--output=json", "--output-fields=_PID", f"_PID={pid}")
+        return self.read(*options).count("\n")
 
     def _answers(self) -> bool:
         assert self._process is not None

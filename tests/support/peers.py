@@ -65,6 +65,7 @@ def mail_server(
         mailbox,
         hostname="127.0.0.1",
         port=free_port(),
+        ready_timeout=30.0,
         ssl_context=tls,
         tls_context=starttls,
         require_starttls=starttls is not None,

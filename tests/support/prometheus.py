@@ -14,7 +14,7 @@ from tests.support.asterisk import DEFAULT_LAB
 from tests.support.daemon import until
 
 _CONFIG = """
-global: {{scrape_interval: 1s, evaluation_interval: 1s}}
+global: {{scrape_interval: 4s, evaluation_interval: 1s}}
 rule_files: [{rules}]
 scrape_configs:
   - job_name: ringfence

@@ -53,7 +53,9 @@ def proven(output: str) -> list[str]:
 
 def guess(network: Network, number: int = 12) -> None:
     """Guess passwords from the attacker's side."""
-    Attack(network.attacker, "guess", "--number", str(number), "--sources", ATTACKER).result()
+    Attack(
+        network.attacker, "guess", "--number", str(number), "--sources", ATTACKER, "--silences", "3"
+    ).result()
 
 
 def writes_of_setup(machine: PbxMachine) -> int:
