@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.daemon import until
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import HostError
@@ -238,7 +239,7 @@ def test_a_connection_that_no_reading_saw_counts_for_60_seconds() -> None:
     with followed(lambda: now[0]) as (connections, _), socket.create_server(("127.0.0.1", 0)) as server:
         now[0] += 1  # the first reading did not have this listener
         there = short_connection(server)
-        assert connections.has(there)
+        until(lambda: connections.has(there), "the report of its end")
         assert not connections.has(endpoint("127.0.0.1", there.port + 1))
         assert connections.had_any(there.address)
         now[0] += REMEMBERED - 0.1
@@ -277,7 +278,7 @@ def test_whether_an_address_had_a_connection_is_unknown_at_first_and_after_a_los
         there = short_connection(server)
         now[0] += 2 * FRESH
         assert connections.had_any(stranger) is None
-        assert connections.had_any(there.address) is True
+        until(lambda: connections.had_any(there.address) is True, "the report of its end")
         now[0] = 1000.0 + REMEMBERED
         assert connections.had_any(stranger) is False
         kernel = connections._closed._kernel
@@ -285,7 +286,7 @@ def test_whether_an_address_had_a_connection_is_unknown_at_first_and_after_a_los
         kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for _ in range(50):
             short_connection(server)
-        assert connections.had_any(stranger) is None
+        until(lambda: connections.had_any(stranger) is None, "the loss")
         now[0] += REMEMBERED
         assert connections.had_any(stranger) is False
     assert connections.had_any(stranger) is None

@@ -92,7 +92,7 @@ async def listen(target: AmiTarget, then: Then, backoff: Backoff | None = None) 
         pauses = backoff if backoff is not None else Backoff(0.01, 0.02)
         recorder = Recorder(logs)
         recorder.source = AmiSource(target, recorder.sink, pauses)
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             task = group.create_task(recorder.source.run())
             await then(recorder)
             assert not task.done()
@@ -680,7 +680,7 @@ def test_a_ping_without_a_reply_ends_the_connection(monkeypatch: pytest.MonkeyPa
 
 def test_a_peer_that_sends_events_stays_connected(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reply to a Ping comes after earlier events; while these come the connection stays."""
-    monkeypatch.setattr(ami, "PING_WITHIN", 0.5)
+    monkeypatch.setattr(ami, "PING_WITHIN", 1.5)
     script = Script(fault=Fault.DEAF, play=[GRANTED] * 41, pause=0.05)
 
     async def main() -> int:
@@ -733,8 +733,7 @@ def test_a_source_without_the_security_class(monkeypatch: pytest.MonkeyPatch) ->
 
             async def then(recorder: Recorder) -> None:
                 await recorder.until_state(State.NO_EVENTS)
-                await asyncio.sleep(0.2)
-                assert server.actions.count("Ping") >= 2
+                await recorder.until(lambda: server.actions.count("Ping") >= 2)
                 await server.send(GRANTED)
                 await recorder.until_state(State.LISTENING)
 
@@ -755,8 +754,9 @@ def test_garbage_after_the_login_is_counted() -> None:
     assert server.connections == 1
 
 
-def test_a_line_of_a_hundred_megabytes_is_skipped() -> None:
+def test_a_line_of_a_hundred_megabytes_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line without an end is skipped as it comes, and the event after it is passed on."""
+    monkeypatch.setattr(ami, "PING_WITHIN", 60.0)  # a Ping inside the line gets no answer
     tracemalloc.start()
     try:
         script = Script(fault=Fault.LONG_LINE, play=[b"\r\n\r\n", GRANTED])

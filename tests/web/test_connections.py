@@ -56,7 +56,7 @@ def is_closed(connection: socket.socket) -> bool:
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n", HEAD + b"token="], ids=["none", "head", "body"])
 def test_open_connections_keep_nobody_out(web: WebServer, sent: bytes) -> None:
     """Many more connections than the limit, silent or with a part of a request, delay no other client."""
-    browser = web.browser()
+    browser, another = web.browser(), web.browser()
     soft = resource.prlimit(web.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(web.process.pid, resource.RLIMIT_NOFILE, (1_024, soft[1]))
     with many(web, 5 * MOST_CONNECTIONS, sent):
@@ -64,7 +64,7 @@ def test_open_connections_keep_nobody_out(web: WebServer, sent: bytes) -> None:
         began = time.monotonic()
         assert Browser(web.socket).get("/login").status == 200
         assert browser.get("/lists").status == 503  # without a daemon
-        assert web.browser().get("/login").status == 200
+        assert another.get("/login").status == 200
         assert time.monotonic() - began < 10
     assert "Traceback" not in web.log
     assert "out of system resource" not in web.log
@@ -92,7 +92,7 @@ def test_a_request_has_a_limit_of_time(web: WebServer) -> None:
         time.sleep(0.5)
 
     assert [is_closed(connection) for connection in slow] == [True] * 4
-    assert time.monotonic() - began < REQUEST_TIME + 2
+    assert time.monotonic() - began < 2 * REQUEST_TIME - 2  # since the last byte, it would be longer
     for connection in slow:
         connection.close()
 
