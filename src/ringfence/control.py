@@ -62,7 +62,7 @@ def encoded_rows(rows: Iterable[object]) -> Encoded:
 
 @frozen
 class Stream:
-    """A result that has no end: lines of JSON, until the client disconnects."""
+    """A result that has no end, until the client disconnects: lines of JSON, each with its line feed."""
 
     lines: AsyncIterator[bytes]
 

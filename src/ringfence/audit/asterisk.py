@@ -39,7 +39,10 @@ class Gate:
 
     @property
     def mute(self) -> int:
-        """The longest time (seconds) in which Asterisk reports nothing about a caller."""
+        """The longest time (seconds) from a caller's first request until Asterisk forgets the caller.
+
+        Asterisk reports nothing about it in this time, except in its first ``period`` seconds.
+        """
         return 4 * self.period + self.prune
 
 

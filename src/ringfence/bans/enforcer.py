@@ -63,7 +63,7 @@ class Enforcer:
         self.enforcing = False
         self.opened: Opened | None = None
         self.verification: Verification | None = None
-        self._offset: float | None = None  # the wall clock minus the monotonic clock
+        self._offset: float | None = None  # wall clock - monotonic clock (seconds); None before the start
         self._log = structlog.get_logger()
 
     # -- on and off

@@ -224,10 +224,10 @@ def _page(view: View, to: "Screen", height: int, state: dict[str, str]) -> "Rend
 def frame(
     view: View, width: int, height: int, state: dict[str, str], *, blocks: bool
 ) -> "Iterator[tuple[str, str]]":
-    """Yield the lines of the display for a screen of this size, each with its style.
+    """Yield the lines of the display, each with its style. ``width`` and ``height`` are in characters.
 
     ``view`` is the daemon's answer to ``top``. ``state`` has the order of the bans (``sort``, one of _SORTS),
-    and ``paused``, which is "" unless the display is paused.
+    and ``paused``, which is "" unless the display is paused. ``blocks``: the screen shows block characters.
     """
     room = max(6, height - 1)
     lines = [*_head(view, width, blocks=blocks), ""]

@@ -159,7 +159,8 @@ def parse(
 ) -> Settings:
     """Convert a TOML document and the variables of the environment into settings.
 
-    Raise ConfigError with all problems. ``where`` is the name of the document in this error.
+    Raise ConfigError with all problems. ``where`` is the name of the document in this error. With ``secrets``
+    false, secrets and passwords are neither read nor required.
     """
     problems: list[str] = []
     if isinstance(single := tree.get("asterisk"), Mapping):
@@ -433,7 +434,7 @@ def _with_secrets(settings: Settings, found: Sequence[Secret | None]) -> Setting
 
 
 def _unheard(settings: Settings) -> list[str]:
-    """Return a problem for each PBX without a source."""
+    """Return a problem for each PBX of which neither AMI nor a log is read. The wire alone is not enough."""
     return [
         f"asterisk[{index}]: it has no source; fix: ami.enabled = true, or logs.paths"
         for index, pbx in enumerate(settings.asterisk_with_logs())

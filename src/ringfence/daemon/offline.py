@@ -33,7 +33,11 @@ _PROC = Path("/proc")
 
 
 def unban_networks(settings: Settings, networks: Sequence[Network]) -> UnbanResult:
-    """Unban ``networks`` as the daemon does. Raise RingfenceError if that fails."""
+    """Unban ``networks`` as the daemon does.
+
+    The result has the networks that were not banned, and the bans that the kernel refused to remove. Raise
+    RingfenceError if this process may not unban, or cannot record it.
+    """
     with _enforcer(settings) as enforcer:
         return asyncio.run(unban(enforcer, networks))
 

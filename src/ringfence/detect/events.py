@@ -133,11 +133,11 @@ def _proof(service: Service, transport: Transport) -> Proof:
 
 
 def is_trusted(event: SecurityEvent) -> bool:
-    """Whether the address in an event does not come from text of the sender, as far as the event shows.
+    """Whether the sender cannot have chosen the address in an event, as far as the event shows.
 
-    Return False for a forgeable event, and for a security event of chan_sip: the sender may have written its
-    address into a Via ``maddr``. chan_sip's NOTICE lines name the true source. So do reports of the wire,
-    which come from Asterisk's own answer.
+    Return False for a forgeable event, and for a security event of chan_sip: it may name any address that the
+    sender writes into a Via ``maddr``. chan_sip's NOTICE lines name the true source. So do reports of the
+    wire, which come from Asterisk's own answer.
     """
     if event.forgeable:
         return False

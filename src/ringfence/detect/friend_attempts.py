@@ -145,7 +145,7 @@ class FriendAttempts:
             if rule.of is Of.UNKNOWN_ACCOUNTS:
                 full = not works and self._tries_many_accounts(subject, rule, attempt, now)
             elif attempt.event is EventKind.INVALID_ACCOUNT_ID:
-                continue  # such an attempt guesses no password, and all phones make it if a database is down
+                continue  # it guesses no password; all phones make it if Asterisk cannot read its accounts
             elif works and attempt.kind is AttemptKind.GUESS:
                 continue  # a broken phone
             else:

@@ -79,7 +79,7 @@ _ORDINARY = frozenset(
     if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
 )
 """The flags of nearly all attempts: confirmed, not consumed, no flood. Other attempts are discarded first."""
-_FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # the length of the forged address (none, IPv4, IPv6), by its code
+_FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # by two bits of ``how``: no forged address, IPv4, IPv6
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 _MILLI = 1000.0
 _INT32 = (1 << 31) - 1

@@ -60,7 +60,7 @@ def networks_from(messages: Iterable[Any]) -> dict[Network, str]:
 
 
 def _name(index: int | None) -> str:
-    """Return the name of the interface with this index; "" if it does not exist any more."""
+    """Return the name of the interface with this index; "" if there is none, or no index."""
     with contextlib.suppress(OSError):
         return socket.if_indextoname(index) if index else ""
     return ""

@@ -185,7 +185,11 @@ class AmiDecoder:
             self._other(packet, items)
 
     def _fragment(self, packet: bytes, now: float, items: _Items) -> None:
-        """Add a packet to the unfinished security event; finish the event if the packet has a tail."""
+        """Add a packet to the unfinished security event; join its fragments if the packet has a tail.
+
+        An event of PJSIP is then complete (it goes into ``items``). Any other is held. Too many or too large
+        fragments are dropped.
+        """
         self._fragments.append(packet)
         self._fragments_size += len(packet)
         # A fragment may begin with the tail itself, right after the empty line that split the packet.

@@ -25,7 +25,8 @@ class JsonMessage:
 def unwrap(line: bytes) -> JsonMessage | bytes | None:
     """Parse a JSON object: return a JsonMessage of Asterisk, or the log line inside a wrapper.
 
-    Return None for any other text, and for a journal entry of a program other than Asterisk.
+    The line of a journal entry begins with the journal's time, if there is one, and ``asterisk: ``. Return
+    None for any other text, and for a journal entry of a program other than Asterisk.
     """
     try:
         found = json.loads(line)

@@ -86,8 +86,9 @@ def _address_in(text: bytes) -> Address | None:
 
 @lru_cache(maxsize=4096)
 def received_address(text: bytes) -> Address | None:
-    """Return the address in a text of at most 45 bytes; None if it is not an address.
+    """Return the address that ``text`` is; None if it is not an address.
 
-    Cached, because an attacker's address repeats.
+    Cached, because an attacker's address repeats. Callers pass at most 45 bytes, the longest IPv6 address, so
+    the cache stays small.
     """
     return _address_in(text)

@@ -52,7 +52,10 @@ class Records:
             await asyncio.wait([asyncio.wrap_future(done)], timeout=_WAIT)
 
     def resume(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
-        """Queue a write that undoes :meth:`end`, because the kernel refused to remove these bans."""
+        """Queue a write that undoes :meth:`end`, because the kernel refused to remove these bans.
+
+        ``when`` is the time that was passed to :meth:`end` (seconds since the epoch).
+        """
         self._best_effort.write(lambda: self._bans.resume(bans, when))
 
     def removed_early(self, now: float) -> Iterable[Ended]:

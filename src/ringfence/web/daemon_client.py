@@ -25,7 +25,10 @@ MOST_SHARE = 0.02
 So after an answer that took one second, the same request is sent again only after 50 seconds.
 """
 LONGEST_KEPT = 60.0
-"""The longest time (seconds) that an answer is kept because it took long. It limits ``MOST_SHARE``."""
+"""The longest time (seconds) for which an answer is kept because it took long.
+
+So a request that takes longer than 1.2 s may take a larger part of the daemon's time than ``MOST_SHARE``.
+"""
 LATELY = 20.0
 """For so many seconds :meth:`DaemonClient.latest` returns an answer, even if it is outdated."""
 

@@ -182,7 +182,11 @@ class IpsetBackend:
         return [version for version, reason in self._families.items() if reason is None]
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Carry out every change. Changes of one set keep their order. Idempotent; needs ``open``."""
+        """Carry out every change, and return an outcome for each, in the order of ``batch``.
+
+        A change that the kernel refuses has an error in its outcome. Changes of one set are carried out in
+        order. Idempotent; needs ``open``.
+        """
         self._require_open()
         return self._changes.apply(batch, self._families)
 

@@ -68,7 +68,10 @@ class NftablesBackend:
         self._lists = NetworkListSets(self._kernel, self._foreign, self._installation)
 
     def requirements(self) -> list[Requirement]:
-        """Return everything that ``open`` needs, each with its problem if it is missing. Changes nothing."""
+        """Return what ``open`` needs, each with its problem if it is missing. Changes nothing.
+
+        The needs of single rules are tested, and returned, only if nothing else is missing.
+        """
         found = [
             check_requirement("capabilities of this process", self._require_capability),
             check_requirement("nftables in the kernel", partial(_require_kernel, self._kernel)),
@@ -113,7 +116,11 @@ class NftablesBackend:
         return number
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
-        """Carry out every change. Changes of one set keep their order. Idempotent; needs ``open``."""
+        """Carry out every change, and return an outcome for each, in the order of ``batch``.
+
+        A change that the kernel refuses has an error in its outcome. Changes of one set are carried out in
+        order. Idempotent; needs ``open``.
+        """
         self._installation.require()
         outcomes = [UNKNOWN_OUTCOME] * len(batch)
         possible: dict[BanSet, list[int]] = {}

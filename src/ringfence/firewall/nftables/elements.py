@@ -334,7 +334,7 @@ def _irregular(payload: memoryview, length: int, scope: Scope) -> Iterator[Eleme
 
 
 def flooders_of(answer: bytes, *, tcp: bool = False) -> Iterator[Flooder]:
-    """Yield the sources in one answer to :func:`dump` of a flood set.
+    """Yield the senders in one answer to :func:`dump` of a flood set: those over the limit of packets.
 
     ``tcp``: it is the set for TCP, whose elements are addresses. In the set for UDP they are IPv4 addresses
     or /64s.

@@ -4,10 +4,10 @@ The objects here are small: tables, chains, rules, headers of sets, named counte
 messages for elements, of which there may be many.
 
 The ipset backend needs one deletion too. iptables-nft makes its table ``raw`` with the first rule, and has no
-command to delete it. So after ringfence has removed its iptables rules, it deletes the table if it is empty
-(:func:`delete_empty_table`). The kernel carries out this batch completely or not at all. It deletes only
-chains without rules, and only an empty table (NLM_F_NONREC, kernel 4.20). The caller checks the policies of
-the chains.
+command to delete it. So after ringfence has removed its iptables rules, it deletes the chains and the table
+in one batch (:func:`delete_empty_table`). The kernel carries out a batch completely or not at all. It refuses
+this one if a chain has rules, or if the table has anything else (NLM_F_NONREC, since kernel 4.20). It would
+delete a chain whose policy drops packets, so the caller checks the policies before.
 
 The numbers of messages and attributes are the kernel's (``linux/netfilter/nf_tables.h``). Builders leave the
 sequence number 0; the connection replaces it.

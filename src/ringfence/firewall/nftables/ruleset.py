@@ -460,9 +460,11 @@ def _answer_matches(plan: FirewallPlan, *, inner: bool) -> Iterator[str]:
 
 
 def _limiter_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
-    """Yield the rules that send packets to the limiter: those to SIP ports of this host.
+    """Yield the rules that send packets to the limiter; none if the limiter is off.
 
-    Packets from friends and from allowed networks are excepted.
+    These are the packets to SIP ports of this host, except over loopback, from friends and from allowed
+    networks. ``come`` is the match for the input interfaces, "" for all. ``lists`` has the names of the list
+    sets by list and IP version (``allow4``).
     """
     if plan.limit.mode is LimitMode.OFF:
         return
