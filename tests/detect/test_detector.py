@@ -14,8 +14,9 @@ from tests.detect.events import SENDER, Connected, attempt, event
 
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
+from ringfence.detect.findings import AttributedAttempt, Finding, NewProof
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
-from ringfence.detect.rules import RULES, Rule
+from ringfence.detect.rules import RULES, By, Rule
 from ringfence.model import (
     Address,
     AlarmChange,
@@ -559,3 +560,34 @@ def test_a_login_is_not_suspicious_after(
     detector.take_alarms()
     detector.observe(evolve(event(EventKind.SUCCESSFUL_AUTH, account="204"), password=True), age)
     assert detector.take_alarms() == []
+
+
+def proven_in_one_call(detector: Driven, addresses: Iterable[str], number: int) -> list[Judgement]:
+    """Judge ``number`` claimed attempts of each address, then a proof of the last one, in one call each."""
+    judged: list[Judgement] = []
+    for host, address in enumerate(addresses, 1):
+        claims = [evolve(attempt(address), session=100 * host + n) for n in range(number)]
+        proof = NewProof("pbx", ip_address(address), claims[-1].session, Proof.NONCE)
+        findings: list[Finding] = [*(AttributedAttempt(claim, 0.0) for claim in claims), proof]
+        judged += [effect for effect in detector._on_findings(findings, 0.0) if isinstance(effect, Judgement)]
+    return judged
+
+
+def test_a_proof_adds_no_second_claimed_ban() -> None:
+    """After a claimed ban, the proof of one of ten attempts may only lead to a full ban."""
+    judged = proven_in_one_call(Driven((GUESS,)), [SENDER], 10)
+
+    decisions = [judgement.decision for judgement in judged if judgement.decision is not None]
+    assert [decision.scope for decision in decisions] == [Scope.SIP_UDP]
+
+
+def test_the_ban_of_a_prefix_is_not_replaced_by_that_of_a_member() -> None:
+    """If a proof completes the count of a prefix, the prefix is banned, though its sender is due too."""
+    prefix = next(rule for rule in RULES if rule.by is By.PREFIX)
+    prefix = evolve(prefix, attempts=2, addresses=2)
+    detector = Driven((evolve(GUESS, attempts=2), prefix))
+    judged = proven_in_one_call(detector, ["203.0.113.1", "203.0.113.2"], 2)
+
+    decisions = [one.decision for one in judged if one.decision is not None]
+    full = [str(decision.subject) for decision in decisions if decision.scope is Scope.FULL]
+    assert full == ["203.0.113.1/32", "203.0.113.0/24"]

@@ -76,6 +76,7 @@ _PHONES = (Service.PJSIP, Service.SIP)
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _SUCCESS, _HIDDEN, _ATTEMPT = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Verdict.ATTEMPT
 _FULL, _SIP, _NARROW = Scope.FULL, Scope.SIP, Scope.SIP_UDP
+_CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
@@ -203,34 +204,36 @@ class Detector:
         self._attribution.observe_loss(now)
 
     def _on_findings(self, found: Iterable[Finding], now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for finding in found:
-            if isinstance(finding, AttributedAttempt):
-                effects += self._decide(self._on_attempt(finding))
-            elif isinstance(finding, DuplicateReport):
-                key = self._subjects.of(finding.address).key
-                self._history.add_source(key, finding.session, finding.service, finding.source, now)
-                if finding.forged_address is not None:
-                    effects.append(forged_by(finding.address, finding.forged_address))
-            elif isinstance(finding, NewProof):
-                effects += self._decide(self._on_proof(finding, now))
-            elif isinstance(finding, ClientLogin):
-                effects += self._on_success(finding.event, now)
-            else:
-                effects.append(self._friend_attempts.on_unprovable(finding.address, now))
-        if len(self._decided):
-            self._decided = ActiveBans()
-        return effects
+        """Return the effects of all findings of one call.
 
-    def _decide(self, effects: Sequence[Effect]) -> Sequence[Effect]:
-        """Count the subjects of decisions as banned for the rest of this call; return ``effects``.
-
-        Otherwise, ten attempts in one call would be a ban and a longer one for repeated offences.
+        The subject of a decision counts as banned for the rest of the call. Otherwise, ten attempts in one
+        call would be a ban and a longer one for repeated offences.
         """
-        for effect in effects:
-            if isinstance(effect, Judgement) and effect.decision is not None:
-                self._decided.add(effect.decision.subject, inf, effect.decision.scope)
+        effects: list[Effect] = []
+        try:
+            for finding in found:
+                for effect in self._on_finding(finding, now):
+                    if isinstance(effect, Judgement) and effect.decision is not None:
+                        self._decided.add(effect.decision.subject, inf, effect.decision.scope)
+                    effects.append(effect)
+        finally:
+            if len(self._decided):
+                self._decided = ActiveBans()
         return effects
+
+    def _on_finding(self, finding: Finding, now: float) -> Sequence[Effect]:
+        if isinstance(finding, AttributedAttempt):
+            return self._on_attempt(finding)
+        if isinstance(finding, DuplicateReport):
+            key = self._subjects.of(finding.address).key
+            self._history.add_source(key, finding.session, finding.service, finding.source, now)
+            forged = finding.forged_address
+            return () if forged is None else (forged_by(finding.address, forged),)
+        if isinstance(finding, NewProof):
+            return self._on_proof(finding, now)
+        if isinstance(finding, ClientLogin):
+            return self._on_success(finding.event, now)
+        return (self._friend_attempts.on_unprovable(finding.address, now),)
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
         """Record that an address is proven for a session; return the effects, which may be a ban."""
@@ -255,8 +258,9 @@ class Detector:
                 ban, phones = self._judge.count_proven(subject, proof.asterisk, fact)
             decision = ban or decision
             alarms += phones
-        if not subject.proven:
-            decision = self._judge.decide(subject, kept, attempt, now) or decision
+        if decision is None and not subject.proven:
+            narrowed = any(self._is_banned(subject, scope, now) for scope in _CLAIMED_SCOPES)
+            decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed)
         if decision is None:
             return [*alarms]
         return [Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms]
