@@ -309,6 +309,21 @@ def test_a_burst_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) ->
         assert flood(here, there, MANY)[0] == MANY
 
 
+def test_what_a_container_sends_is_not_limited(backend: Backend, far: str) -> None:
+    """The limiter is for packets to this host: those of a bridged container to a SIP port elsewhere pass."""
+    cable = CABLES["IPv4"]
+    plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE, rate=1, burst=3)))
+    with behind(far) as container, ExitStack() as stack:
+        with inside(container):
+            inner = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+        inner.bind(("10.9.9.2", SIP))
+        with inside(far):
+            provider = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+        provider.bind((cable.banned, SIP))
+        assert flood(provider, inner, 100)[0] == 100
+    assert backend.counters().limiter_drops == 0
+
+
 def test_mode_observe_only_counts(backend: Backend, far: str, cable: Cable) -> None:
     """In mode observe all arrive, and packets over the limit are counted with their source."""
     plan(backend, FirewallPlan(limit=Limit(LimitMode.OBSERVE)))

@@ -218,7 +218,8 @@ def test_the_limiter_applies_to_strangers_at_the_sip_ports() -> None:
     first, second = [rule for rule in rules["raw ringfence-pre"] if rule.endswith("-j ringfence-limit")]
 
     assert first == (
-        "! -i lo -p udp -m multiport --dports 4569,5060 -m set ! --match-set ringfence-friends6 src "
+        "! -i lo -p udp -m multiport --dports 4569,5060 -m addrtype --dst-type LOCAL "
+        "-m set ! --match-set ringfence-friends6 src "
         "-m set ! --match-set ringfence-allow6 src -j ringfence-limit"
     )
     assert "-p tcp -m multiport --dports 5038,5060,5061,8089" in second

@@ -30,10 +30,10 @@ from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.netlink.messages import FAMILIES
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
-_LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_set`"
+_LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set`"
 # Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
-_LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "SET")
+_LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET")
 # One write is enough, unless another program writes at the same time.
 _ATTEMPTS = 4
 

@@ -161,6 +161,7 @@ _HEADER = "0x0>>0x16&0x3c@"
 _STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
 _CODES, _NOT_FOUND = "0x20343031,0x20343033,0x20343037", "0x20343034"  # " 401", " 403", " 407"; " 404"
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
+_TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # not what a bridged container sends to others
 # In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so LOCAL is excluded.
 _FORWARDED = {
     4: "-m rpfilter -m addrtype --dst-type UNICAST ",
@@ -343,7 +344,7 @@ class _Plan:
             return []
         strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
         return [
-            IptablesRule(f"{way}{what}{strangers}-j {_LIMIT}", AT_LIMITER)
+            IptablesRule(f"{way}{what}{_TO_THIS_HOST}{strangers}-j {_LIMIT}", AT_LIMITER)
             for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
             for what in _port_matches(protocol, ports, "src")
             for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
