@@ -125,7 +125,8 @@ class RuleUpdates:
         if not self._enforcer.enforcing:
             return
         try:
-            if self._enforcer.reopen().repaired:  # the damage may have emptied the lists
+            # Damage may have emptied the lists. A failed change may have repaired a part of it.
+            if self._enforcer.reopen().repaired or self._failed:
                 self._enforcer.fill(*NetworkList)
         except FirewallError as error:
             self._failed = True
