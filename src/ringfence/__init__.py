@@ -35,7 +35,7 @@ SERVICE = ("-P", "-X", "no_debug_ranges", "-m", "ringfence.daemon.service")
 def __getattr__(name: str) -> str:
     """Return ``__version__``; raise AttributeError for any other name.
 
-    The version is read only when it is used, because that is slow: it takes as long as a small command.
+    Reading the version takes as long as a whole small command, so it is read only when it is used.
     """
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - its import is slow

@@ -10,9 +10,9 @@ from typing import Self
 from attrs import frozen
 
 _EVENTS = frozenset({"attack", "evidence", "password", "phone", "phones", "source"})
-"""The first parts of the codes of alarms that are not about the setup of this host.
+"""The first parts (before the dot) of the codes of alarms that are not about the setup of this host.
 
-Most of them are about something that happened, for example to a phone or by an attacker.
+Most of these alarms report an event, such as an attack, or a phone with a wrong password.
 """
 
 

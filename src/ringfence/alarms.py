@@ -55,12 +55,12 @@ After a restart, such an alarm stays for ``RESTORED_FOR`` seconds even if the pa
 ENDED_BY_RESTART = frozenset({AlarmCode.PHONES_ALL_FAILING})
 """Codes of alarms that clear at a restart, because the state that they report is only in memory."""
 REWRITE_AFTER = 30.0
-"""Seconds between two writes of an alarm to the database, if only its time and its count change."""
+"""Minimum seconds between two writes of an alarm to the database, if only its time and its count change."""
 MOST_UNWRITTEN = 10_000
 
 CHANGES = BEGAN, UPDATED, CLEARED, ACKNOWLEDGED, DISMISSED = (
     "began",
-    "updated",  # it has a new text
+    "updated",  # the alarm has a new text
     "cleared",
     "acknowledged",
     "dismissed",
@@ -94,7 +94,7 @@ class AlarmRecord:
     dismissed_by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the alarm as a JSON object, for commands and the live page; hostile text is escaped."""
+        """Return the alarm as a JSON object for commands and the live page, control characters escaped."""
         return {
             **_as_json(self),
             "cleared": _moment(self.cleared),
@@ -121,7 +121,7 @@ class ActiveAlarm:
     acknowledged_by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the alarm as a JSON object, for commands and the live page; hostile text is escaped."""
+        """Return the alarm as a JSON object for commands and the live page, control characters escaped."""
         return _as_json(self)
 
 
@@ -141,7 +141,10 @@ def _as_json(alarm: AlarmRecord | ActiveAlarm) -> dict[str, object]:
 
 @frozen
 class AlarmEvent:
-    """A change of an alarm at ``time``: one of ``CHANGES``. ``by`` is the administrator ("" if none)."""
+    """A change of an alarm at ``time``.
+
+    ``change`` is one of ``CHANGES``, such as "began". ``by`` is the administrator who made it; "" if none.
+    """
 
     code: AlarmCode
     subject: str
@@ -151,7 +154,7 @@ class AlarmEvent:
     by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the change as a JSON object, for commands and the live page; hostile text is escaped."""
+        """Return the change as a JSON object for commands and the live page, control characters escaped."""
         return {
             "time": rfc3339(self.time),
             "change": self.change,
@@ -178,7 +181,7 @@ class _State:
 class Alarms:
     """The active alarms.
 
-    ``clock`` returns wall-clock seconds. ``watch`` is called when an alarm changes, for each of ``CHANGES``.
+    ``clock`` returns wall-clock seconds. ``watch`` is called with each change of an alarm.
     """
 
     def __init__(
@@ -187,16 +190,18 @@ class Alarms:
         self._clock = clock
         self._watch = watch
         self._up: dict[AlarmCode, dict[str, _State]] = {}
-        self._logged: dict[AlarmCode, tuple[int, int]] = {}  # the last minute, and how many lines it has
+        # By code: the latest minute in which alarms of this code were logged, and the number of these lines.
+        self._logged: dict[AlarmCode, tuple[int, int]] = {}
         self._held: set[_Key] = set()
-        self._unconfirmed: set[_Key] = set()  # held, restored, and not reported since then
+        # Restored held alarms of KNOWN_LATE that no part has reported since the restart.
+        self._unconfirmed: set[_Key] = set()
         self._unconfirmed_until = -inf
         self._numbered: dict[int, _State] = {}
         self._next = 1
         self._unwritten: dict[int, AlarmRecord] = {}
         self._log = structlog.get_logger()
 
-    # -- begin and end
+    # -- alarms begin and end
 
     def activate(self, code: AlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:
         """Activate an alarm for ``lasts`` seconds from now; if it is active already, count a repeat."""
@@ -326,7 +331,7 @@ class Alarms:
         found = (state.record for of_code in self._up.values() for state in of_code.values())
         return sorted(found, key=lambda record: record.number)
 
-    # -- administrators
+    # -- requests of administrators
 
     def acknowledge(self, number: int, by: str) -> AlarmRecord | None:
         """Record that the administrator ``by`` knows an active alarm.
@@ -354,7 +359,7 @@ class Alarms:
         self._change(state, DISMISSED, now, by)
         return state.record
 
-    # -- the database
+    # -- restore from the database, and changes for it
 
     def restore(self, records: Iterable[AlarmRecord], following: int | None) -> None:
         """Restore the alarms that were active when the daemon last ended. Nothing is logged.

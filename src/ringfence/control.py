@@ -34,10 +34,10 @@ _OK, _END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
 MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
 LINE_KINDS = ("event", "attempt", "ban", "alarm")
-"""The kinds of lines that a command can follow."""
+"""The kinds of lines in the daemon's live feed. A command can choose which kinds it gets."""
 USER: ContextVar[int | None] = ContextVar("USER", default=None)
 """The user id of the client whose request is being handled, as the kernel reports it; None if unknown."""
-IDLE_TIMEOUT = 60.0  # seconds
+IDLE_TIMEOUT = 60.0  # seconds until the daemon closes a connection on which nothing happens
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer
 
 
@@ -274,7 +274,7 @@ class _Connections:
                     writer.write(part)
                     async with asyncio.timeout(IDLE_TIMEOUT):
                         await writer.drain()
-                    await asyncio.sleep(0)  # drain() returns at once if the client is fast: let others run
+                    await asyncio.sleep(0)  # let other tasks run: drain() does not wait if the client is fast
         except (ConnectionError, TimeoutError):
             writer.transport.abort()  # the client has disconnected, is idle, or does not read
         finally:

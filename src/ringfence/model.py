@@ -249,7 +249,7 @@ class AttemptKind(_Name):
     GUESS = "guess"  # of a password or an account
     PROBE = "probe"  # such as a call of an extension that does not exist
     MANAGER = "manager"  # a failed login at the manager interface
-    FLOOD = "flood"  # one second above the kernel's packet limit
+    FLOOD = "flood"  # one second in which the sender exceeded the kernel's packet limit
 
 
 @event_values.frozen
@@ -293,7 +293,7 @@ class Scope(_Name):
 
     FULL = "full"
     SIP = "sip"  # to and from all ports of Asterisk (here called the SIP ports), by any transport
-    # A ban on evidence that may be forged has one of these two scopes.
+    # A ban on evidence that may be forged has the scope SIP_UDP or SIP_TCP.
     SIP_UDP = "sip-udp"  # UDP to and from the SIP ports
     SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 

@@ -10,7 +10,8 @@ such a sender is its address. (The packet limiter in the kernel has no such exce
 Rules also count the attempts from the *prefix* around a sender: the /24 for IPv4, the /48 for IPv6, and the
 /120 for addresses of NAT64. Usually the last 32 bits of these are the IPv4 address, and the /120 is the IPv4
 /24. In ``64:ff9b:1::/48`` an administrator may put the IPv4 address elsewhere. Then a /120 contains only one
-host, and rules never ban a prefix. That is better than a wider prefix, which could contain unrelated hosts.
+host. The rule for prefixes needs attempts of several senders (three by default), so it bans no such /120.
+That is better than a wider prefix, which could contain unrelated hosts.
 """
 
 from collections.abc import Iterable, Mapping

@@ -201,7 +201,7 @@ def _iax(conf: Conf) -> Iterator[Account]:
             and is_weak(secret, (section.name, *section.values("username"))),
             registers=dynamic and section.last("host") == "dynamic",
             restricted=_is_bounded(section),
-            limited=True,  # IAX2 has no option that limits calls, so nothing can be fixed
+            limited=True,  # IAX2 has no option that limits calls: a finding would have no fix
         )
 
 

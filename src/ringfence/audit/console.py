@@ -66,7 +66,7 @@ class AsteriskConsole:
             self.problem = f"no answer within {self._timeout:.0f} s, or one of more than {MAX_BYTES} bytes"
         elif code and not (
             text.startswith(_NO_COMMAND) or _FAILED in text
-        ):  # Asterisk's own answers (unknown command, failed command) are no problem
+        ):  # Asterisk itself answered (unknown or failed command), so the console works
             self.problem = "asterisk -rx got no access (fix: run this as root), or Asterisk is not running"
         elif not text.startswith(_NO_COMMAND):
             return text

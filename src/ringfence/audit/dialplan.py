@@ -129,7 +129,7 @@ class Dialplan:
         """
         begun = {
             step.extension for step in context.steps if step.priority == 1
-        }  # a call begins at priority 1
+        }  # the extensions that a call can enter: it begins at priority 1
         for step in context.steps:
             if visit.extension:
                 fits = step.extension == visit.extension
@@ -151,7 +151,7 @@ class Dialplan:
         Return _CALLED if the value contains the dialled number, and _UNKNOWN if it is known only during a
         call. ``depth`` is the depth of nested ``${}``.
         """
-        if "${" in name and depth < _MAX_DEPTH:  # ${FILTER(0-9,${EXTEN})}, ${GLOBAL(TRUNK)}
+        if "${" in name and depth < _MAX_DEPTH:  # nested, such as ${FILTER(0-9,${EXTEN})}
             inner = "".join(
                 self._value(part[2:-1], visit, depth + 1) if part[:2] == "${" else "" for part in _parts(name)
             )

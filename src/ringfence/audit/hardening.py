@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ringfence.audit.services import Services
 
 FEW, MANY = 5, 60
-"""The maximum number of names in one line.
+"""The maximum number of names (such as accounts) in one finding.
 
-``FEW`` is for summaries, ``MANY`` for lists of things that must be fixed one by one.
+``FEW`` is for summaries, ``MANY`` for lists of accounts that must be fixed one by one.
 """
 
 _PASSWORD_FIXES = {

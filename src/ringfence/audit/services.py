@@ -183,6 +183,7 @@ def _listener(what: str, port: int, place: str, setting: str) -> Listener:
     ``place`` is the address from the file, "" if the file names none. The listener has the addresses of the
     kernel's sockets at its port. If there is no such socket, it has the address in ``place``, or all
     addresses (``::``) if ``place`` is "". A host name in ``place`` is not resolved, and counts as no address.
+    ``what`` and ``setting`` are those of :class:`Listener`.
     """
     written = _ADDRESS.fullmatch(place)
     if written and written[4]:

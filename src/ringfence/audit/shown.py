@@ -81,7 +81,7 @@ def peers_from(text: str) -> list[Trunk]:
         host, dynamic, end = columns
         name, address = line[:host].split("/")[0].strip(), line[host:dynamic].strip()
         if line[dynamic:end].strip() or not name or not _HOST.fullmatch(address):
-            continue  # a phone, an "(Unspecified)" address, or the last line
+            continue  # a phone that registers, an "(Unspecified)" address, or the line with the totals
         network = _network(address)
         found += [Trunk(name, network)] if network else []
     return found

@@ -7,7 +7,7 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 """The upper bounds of the buckets, in seconds; one more bucket has no bound."""
 
 OLD = 60.0
-"""Seconds: an attempt that was reported longer ago is old evidence, such as a log that was read late."""
+"""Seconds. A longer delay is not counted: ringfence read the report late, for example in an old log."""
 
 
 class BanDelays:

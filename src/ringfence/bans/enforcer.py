@@ -66,7 +66,7 @@ class Enforcer:
         self._offset: float | None = None  # wall clock - monotonic clock (seconds); None before the start
         self._log = structlog.get_logger()
 
-    # -- on and off
+    # -- enforcement on and off
 
     def start(self, *, verified: bool = True) -> None:
         """Write rules, sets and lists, test them with packets, and reconcile the kernel with the store.
@@ -110,7 +110,7 @@ class Enforcer:
     def reopen(self) -> Opened:
         """Write the rules and sets that are missing, or that differ from the backend's settings.
 
-        Return what the backend reports. Raise FirewallError.
+        Return the backend's result, such as the IP versions that are guarded. Raise FirewallError.
         """
         self.opened = self.backend.open()
         return self.opened
@@ -152,7 +152,7 @@ class Enforcer:
         """Place the ban that a rule has decided. Never raises: a failure is logged, and the ban tried again.
 
         The ban is added to the kernel within 0.3 ms. If the decision has a length, the ban has this length.
-        Otherwise it first has the length of a first ban. Then the earlier bans of this subject are counted in
+        Otherwise it first has the length of a first ban. Then the earlier bans of this network are counted in
         the database, which may take longer. If there are any, the ban is made longer.
         """
         now = self.clock.wall()
@@ -224,7 +224,7 @@ class Enforcer:
         )
 
     def is_banned(self, network: Network, scope: Scope) -> bool:
-        """Whether ``network`` counts as banned with exactly ``scope`` (see :meth:`KnownBans.drops`).
+        """Whether a ban of exactly this ``scope`` applies to ``network`` (see :meth:`KnownBans.drops`).
 
         If the first address of ``network`` is a friend, bans that do not apply to friends are ignored.
         """

@@ -141,8 +141,8 @@ class Filler:
 
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)
-        # A generator cannot be closed while it runs, in the thread that sorts the list. Such a generator has
-        # not changed the kernel yet. ``_continue`` stops it afterwards, because ``_running`` lacks it.
+        # While a thread runs the generator ``steps`` (to sort the list), it cannot be closed. It has not yet
+        # changed the kernel, and ``_continue`` does not continue it, because it is no longer in ``_running``.
         if steps is not None and inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:
             steps.close()
 

@@ -13,7 +13,7 @@ AT_ONCE = 256
 class GivingWay:
     """Finds the bans of a full set that end first, so that they can make room for a longer ban."""
 
-    # By IP version, prefix length and scope: the ends and keys of the bans found, those that end first last.
+    # The ends and keys of the bans found, by IP version, prefix length and scope. The earliest end is last.
     _waiting: dict[tuple[int, int, Scope], list[tuple[float, int]]] = Factory(dict)
 
     def next(self, ledger: Ledger, ban: Ban) -> int | None:
@@ -24,7 +24,8 @@ class GivingWay:
             waiting.pop()
         if not waiting:
             waiting += ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
-        if not waiting or waiting[-1][0] >= ban.expires:  # these stay for a longer ban
+        # If the bans found end too late for ``ban``, they are kept for a later call with a longer ban.
+        if not waiting or waiting[-1][0] >= ban.expires:
             return None
         return waiting.pop()[1]
 

@@ -73,7 +73,7 @@ class KernelBans:
         self._giving_way = GivingWay()
         self._log = structlog.get_logger()
 
-    # -- placing
+    # -- place bans
 
     def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         """Carry out changes in the kernel, but not in the ledger and the store.
@@ -169,8 +169,8 @@ class KernelBans:
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **ban_fields(ban))
         if not self._known.refuse(ban):
-            # Too many bans are pending, so this one is not tried again. If there are enough new attempts, the
-            # detector decides on another ban.
+            # Too many bans are pending, so this one is not tried again. The detector forgets it, and
+            # decides on another ban after enough new attempts.
             self._detector.record_unban(ban.network)
 
     def adopt(self, found: Mapping[int, float]) -> None:
@@ -191,7 +191,7 @@ class KernelBans:
         if bans:
             self._records.ban(bans)
 
-    # -- keeping
+    # -- keep bans in the kernel
 
     def renew(self, keys: Sequence[int]) -> None:
         """Set the kernel's timeouts of these bans to the time that they have left."""
@@ -230,7 +230,7 @@ class KernelBans:
         self.add(self._known.pending)
 
     def begin_comparison(self) -> int:
-        """Begin a comparison of the kernel with the ledger; return its number (see ``seen`` of Record)."""
+        """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
         self._comparison += 1
         self._recently_unbanned.clear()
         return self._comparison
@@ -239,7 +239,7 @@ class KernelBans:
         """Whether a ban was removed from the kernel since the latest comparison began."""
         return key in self._recently_unbanned
 
-    # -- removing
+    # -- remove bans
 
     def unban(self, keys: Iterable[int], *, recorded: float = 0.0) -> list[Outcome]:
         """Remove bans from the kernel and the ledger; return the changes that the kernel refused.
@@ -277,7 +277,7 @@ class KernelBans:
         asked = set(keys)
         failed = self.unban(asked)
         left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
-        for key in left:  # otherwise ``retry`` would add such a ban to the kernel again
+        for key in left:  # if a ban to remove stayed pending, ``retry`` would place it again
             self._known.discard_pending(key)
         if left - self._failed_unbans:
             addresses = sorted(str(network_of(key)[0]) for key in left)

@@ -60,10 +60,11 @@ class KnownBans:
         return record is not None and record.forced
 
     def drops(self, network: Network, scope: Scope, now: float, *, friend: bool) -> bool:
-        """Whether ``network`` counts as banned with exactly ``scope``.
+        """Whether a ban of exactly this ``scope`` applies to ``network``; wider scopes do not count.
 
-        It does if an active ban contains it, or if a ban of ``network`` itself is pending. With ``friend``,
-        ``network`` is the address of a friend, and active bans that do not apply to friends are ignored.
+        It is an active ban of a network that contains ``network``, or a pending ban of ``network`` itself.
+        With ``friend``, ``network`` is a friend's address, and active bans that do not apply to friends are
+        ignored.
         """
         if key_of(network, scope) in self._pending:
             return True

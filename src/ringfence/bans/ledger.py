@@ -63,10 +63,10 @@ class Record:
 
     ``attempts`` is the number of attempts that led to it, and ``proven`` the number of those with a proven
     address. They tried ``accounts`` different accounts, ``account`` most often. ``offence`` is the ordinal of
-    this ban among the remembered bans of its subject (2: the second one). ``renew_at`` is when the kernel's
-    timeout must be renewed because it ends before the ban; infinity if it need not be. ``seen`` is the number
-    of the latest comparison that found the ban in the kernel. ``forced``: an administrator banned a protected
-    network by ``--force``.
+    this ban among the bans of its network by rules within 30 days (2: the second one). ``renew_at`` is when
+    the kernel's timeout must be renewed because it ends before the ban; infinity if it need not be. ``seen``
+    is the number of the latest comparison that found the ban in the kernel. ``forced``: an administrator
+    banned the network with ``--force``.
     """
 
     since: float
@@ -234,9 +234,9 @@ class Ledger:
 
     @property
     def uncertainty(self) -> int:
-        """The number of bans by which the latest result of :meth:`alive` may be too high.
+        """The maximum number by which the latest result of :meth:`alive` may be too high.
 
-        These bans end in the slot of that call, or in the next slot.
+        It is the number of bans that end in the slot (of ``SLOT`` seconds) of that call, or in the next slot.
         """
         return self._ends[self._slot] + self._ends[self._slot + 1]
 

@@ -142,7 +142,9 @@ class Reconciler:
     def _repair(self, trouble: str) -> None:
         enforcer = self._enforcer
         if enforcer.records.switched_off:
-            enforcer.switch_off()  # `ringfence off` could not reach the daemon, and only recorded the switch
+            # `ringfence off` could not reach the daemon. It removed the rules itself, and recorded in the
+            # database that enforcement is off. So the rules are not repaired.
+            enforcer.switch_off()
             return
         enforcer.reopen()
         enforcer.fill(*NetworkList)
@@ -151,7 +153,7 @@ class Reconciler:
         self._log.error("firewall.repaired", damage=trouble)
 
     async def run(self) -> None:
-        """Compare every minute and after damage, until cancelled.
+        """Compare the kernel with the ledger every minute and after damage, until cancelled.
 
         After damage to rules or bans, the comparison begins at once, unless the last one ended just before:
         the pause is at least ``SOONEST`` seconds, and four times as long as the last comparison took. After
@@ -190,7 +192,7 @@ class Reconciler:
 
     async def _apply_differences(self, found: _Found, look: int, began: float) -> None:
         enforcer = self._enforcer
-        if not enforcer.enforcing:  # switched off meanwhile
+        if not enforcer.enforcing:  # enforcement was switched off during the comparison
             return
         unknown = {key: left for key, left in found.unknown.items() if left > SLACK}
         missing = [
@@ -205,7 +207,7 @@ class Reconciler:
             await asyncio.sleep(0)
         for start in range(0, len(missing), CHUNK):
             self.counts.restored += self._bans.restore(missing[start : start + CHUNK])
-            self._missing = max(0, self._missing - CHUNK)  # refused bans are pending now
+            self._missing = max(0, self._missing - CHUNK)  # refused bans are pending, not missing
             await asyncio.sleep(0)
         for start in range(0, len(found.mistimed), CHUNK):
             self._bans.renew(found.mistimed[start : start + CHUNK])

@@ -24,9 +24,9 @@ from ringfence.store.rows import Ended
 
 EARLY = 1.0
 LATE = 2.0
-"""The seconds by which an element may end before its ban (``EARLY``) or after it (``LATE``).
+"""``EARLY`` and ``LATE`` are the seconds by which an element may end before its ban, and after it.
 
-ipset rounds timeouts up to whole seconds.
+If it ends still earlier or later, it belongs to another ban. ipset rounds timeouts up to whole seconds.
 """
 
 CLOCK_STEP = 5.0
@@ -98,7 +98,8 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
         if left is None:
             continue
         same_end = began + left - LATE <= expires <= now + left + EARLY
-        # A timeout of the maximum length is renewed when half of it is left. It may end before its ban.
+        # A ban may be longer than MAX_TIMEOUT, the longest timeout in the kernel. Then its timeout is renewed
+        # when half of it is left, and its element may end before the ban.
         renewed = expires - now > MAX_TIMEOUT / 2 and began + left - LATE <= expires
         if same_end or renewed:
             keys.add(key)
@@ -109,8 +110,8 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, no
     """If the wall clock was set since bans were recorded in the database, move the times of these bans.
 
     ``offset`` is the wall clock minus the monotonic clock, now. The database has an earlier offset. If the
-    two differ, the clock was set, or the host was booted again. So the difference counts only if a ban
-    confirms it: with the difference subtracted, the ban's end in the kernel is its end in the database.
+    two differ, the clock was set, or the host was booted again. A ban in the kernel shows which: if the clock
+    was set, the end of this ban in the kernel differs from its end in the database by as much.
     ``found`` has the keys of the kernel's bans, each with the seconds left.
     """
     known = records.clock()

@@ -68,7 +68,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     notes: list[str] = []
     not_banned: list[str] = []
     for network in networks:
-        enforcer.require_enforcing()  # it may be switched off meanwhile
+        enforcer.require_enforcing()  # enforcement may be switched off while this function waits
         found = dict.fromkeys(enforcer.known.overlapping(network, enforcer.clock.wall()))
         if not found:
             foreign = _known_to_the_kernel(enforcer, network)
@@ -101,7 +101,7 @@ async def unban_all(enforcer: Enforcer) -> int:
     inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
     keys, problems = [*dict.fromkeys(chain(inside, enforcer.known.all_keys()))], list[str]()
     for start in range(0, len(keys), CHUNK):
-        if not enforcer.enforcing:  # switched off meanwhile
+        if not enforcer.enforcing:  # enforcement was switched off while this function waited
             break
         problems += failure_lines(await _unban_recorded(enforcer, keys[start : start + CHUNK]))
         await asyncio.sleep(0)
@@ -118,7 +118,7 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outco
     """
     when = enforcer.clock.wall()
     await enforcer.records.end_and_wait([network_of(key) for key in keys], when)
-    if not enforcer.enforcing:  # switched off meanwhile
+    if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
     records = ((key, enforcer.known.ledger.get(key)) for key in keys)
     return enforcer.bans.unban(

@@ -220,10 +220,10 @@ def _print_outcome(
 ) -> None:
     """Print a line with the addresses that succeeded, and all problems.
 
-    ``addresses`` are the addresses as the user typed them, and ``networks`` the same addresses as the daemon
-    names them in ``problems``. ``done`` begins the line, such as "unbanned". The line is left out if no
-    address succeeded, or if it is unknown which ones did. If there are problems, exit with the code for a
-    problem.
+    ``done`` begins the line, such as "unbanned". ``addresses`` are the addresses as the user typed them, and
+    ``networks`` the same ones parsed. A problem that concerns a single network begins with this network. The
+    line is left out if no address succeeded, or if it is unknown which ones did. If there are problems, exit
+    with the code for a problem.
     """
     failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
     # If a problem concerns several networks or none of them, it is unknown which ones succeeded.
@@ -330,7 +330,8 @@ def _table(rows: Rows, *, without: int = 0) -> "Table":
     if not any(row["account"] for row in rows):
         left_out.add("ACCOUNT")
     for name, justify in _COLUMNS.items():
-        if name not in left_out:  # on a very narrow screen, addresses wrap, and other columns are cut
+        if name not in left_out:
+            # If the screen is too narrow for a row, addresses are wrapped, and the other cells are cut.
             fold = name == "ADDRESS"
             head = times.head(name) if name == "SINCE" else name
             table.add_column(head, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")

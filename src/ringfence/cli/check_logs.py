@@ -93,7 +93,7 @@ def _files(
     """
     from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
 
-    if report is not None:  # logs in other states appear in the findings about the daemon
+    if report is not None:  # logs that are not being read appear in the findings about the daemon
         prefix = f"{pbx.name}/log:"
         sources = [source for source in report["sources"] if source["name"].startswith(prefix)]
         yield from ((Path(s["name"].removeprefix(prefix)), "") for s in sources if s["state"] == "listening")

@@ -88,7 +88,7 @@ def print_friend_warnings(rows: "Iterable[Mapping[str, Any]]", done: str) -> Non
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``1 packet``, ``2 packets``."""
+    """Return a number with its noun: ``1 packet``, ``2 packets``. Without ``many``, the plural adds an s."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
@@ -176,7 +176,7 @@ def ask_daemon(
     quietly: bool = False,
     **arguments: object,
 ) -> Any:  # noqa: ANN401 - any JSON value
-    """Send a request to the daemon of the configuration at ``path``; return its answer.
+    """Send the request ``do`` to the daemon of the configuration at ``path``; return its answer.
 
     Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
 
@@ -190,7 +190,7 @@ def ask_daemon(
 
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
-    """Send a request as :func:`ask_daemon` does; return the answer as JSON text that is not parsed."""
+    """Send the request ``do`` as :func:`ask_daemon` does; return the answer as JSON text, not parsed."""
     from ringfence import control  # noqa: PLC0415 - loaded when a command runs
 
     return _ask_with(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
@@ -219,7 +219,7 @@ def ask(
     patience: float = PATIENCE,
     **arguments: object,
 ) -> Any:  # noqa: ANN401 - any JSON value
-    """Send a request to the daemon of these settings; wait up to ``patience`` seconds for the answer.
+    """Send the request ``do`` to the daemon of these settings; wait up to ``patience`` seconds for an answer.
 
     Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
     """

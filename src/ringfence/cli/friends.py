@@ -153,9 +153,10 @@ def _rows(path: Path) -> tuple[Rows, str]:
 
 
 def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:
-    """Send friends to the daemon in several requests; return the number of imported reasons.
+    """Send friends to the daemon in several requests; return the number of imported rows.
 
-    The daemon imports them when all requests have arrived.
+    Each row has one reason why an address is a friend. The daemon imports all rows when the last request has
+    arrived.
     """
     transfer = f"{os.getpid()}-{time.time_ns()}"
     rest = iter(rows)
@@ -182,7 +183,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _grouped(rows: Rows) -> Rows:
-    """Return one row for each address, with all its reasons; the address seen last comes first."""
+    """Return one row for each address, with all reasons why it is a friend; the one seen last comes first."""
     by_address: dict[str, Rows] = {}
     for row in rows:
         by_address.setdefault(row["address"], []).append(row)

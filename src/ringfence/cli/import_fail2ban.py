@@ -130,7 +130,7 @@ def take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run:
     """
     running, problems = _active_bans(jails, database)
     if dry_run and not config.exists():
-        _list(running)  # ringfence is not installed yet, so there are no friends
+        _list(running)  # ringfence is not installed yet, so it knows no friends to leave out
         return problems
     settings = settings_or_defaults(config)
     if running:

@@ -256,10 +256,11 @@ def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, f
 
 
 def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
-    """Print a warning for each new entry that is probably a mistake. ``done`` are the new entries.
+    """Print a warning for each new entry that is probably a mistake.
 
-    A mistake is an entry of the deny list that contains a friend, or a host name for which the DNS returns no
-    address within _RESOLVE_TIMEOUT.
+    ``side`` is the list ("allow" or "deny"), and ``done`` are its new entries. A mistake is an entry of the
+    deny list that contains a friend, or a host name for which the DNS returns no address within
+    _RESOLVE_TIMEOUT.
     """
     from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded when the command runs
 
@@ -307,7 +308,7 @@ def _print_bad_lines(found: "ListFile") -> None:
 
 
 def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, list[str]], str]":
-    """Send a request to the daemon. If no daemon answers, execute the request on its database.
+    """Send the request ``do`` to the daemon. If no daemon answers, execute it on the daemon's database.
 
     Return the answer, and why the daemon could not be reached; "" if it answered.
     """
@@ -318,7 +319,7 @@ def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, li
 
 
 def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> Any:  # noqa: ANN401 - the daemon's JSON
-    """Execute a request on the daemon's database, with the code that the daemon uses; return the answer."""
+    """Execute the request ``do`` on the daemon's database, by the daemon's own code; return the answer."""
     import asyncio  # noqa: PLC0415 - loaded when the command runs
 
     from ringfence.daemon.paths import make_folder  # noqa: PLC0415 - loaded when the command runs

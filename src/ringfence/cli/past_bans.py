@@ -29,7 +29,8 @@ Rows = list[dict[str, Any]]
 def show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, as_json: bool) -> None:
     """Print the bans that ended in the last ``seconds``; None for all that the database keeps.
 
-    With ``wanted`` only bans of these networks, or of networks around or inside them.
+    ``path`` is the configuration. With ``wanted``, only bans of these networks are printed, or of networks
+    around or inside them.
     """
     arguments: dict[str, Any] = {"networks": wanted} if wanted is not None else {}
     if seconds is not None:
@@ -64,9 +65,9 @@ def account_cell(row: dict[str, Any]) -> str:
 
 
 def rule_cell(row: dict[str, Any]) -> str:
-    """Return the rule of a ban. If the ban does not block all packets, its scope follows in brackets.
+    """Return the rule of a ban; "?" if it is unknown.
 
-    Return "?" as the rule if it is unknown.
+    If the ban does not drop all packets, what it drops follows in brackets: ``guess (sip-udp)``.
     """
     rule = row["rule"] or "?"
     return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"

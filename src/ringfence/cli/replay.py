@@ -35,7 +35,7 @@ MAX_SHOWN = 50
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 ASTERISK = "asterisk"
-BAR_INTERVAL = 0.1  # seconds
+BAR_INTERVAL = 0.1  # seconds between two updates of the progress bar
 
 
 def register(app: typer.Typer) -> None:
@@ -122,8 +122,9 @@ def _plan_of(
     """Return the name of the Asterisk that wrote the log ``path``, the log's time zone, and line patterns.
 
     The time zone is ``zone`` if that is given, otherwise the configured one. None is the time zone of this
-    host. The patterns are those that the administrator has configured. A log that the configuration does not
-    name is taken for a log of the first PBX. Without ``settings``, the name is a default.
+    host. The patterns match the additional log lines that the administrator has configured. A log that the
+    configuration does not name is taken for a log of the first PBX. Without ``settings``, the name is a
+    default, and there are no patterns.
     """
     if settings is None:
         return ASTERISK, zone, ()

@@ -64,9 +64,9 @@ def report(
 
 
 def _found(settings: "Settings", seconds: float) -> Document:
-    """Return the report, from the daemon's answers, or without a daemon from its database.
+    """Return the report of the last ``seconds``, from the daemon's answers.
 
-    Raise DaemonUnreachableError if there is no database either.
+    Without a daemon, its database is read. Raise DaemonUnreachableError if there is no database either.
     """
     from ringfence.report.summary import summary_of  # noqa: PLC0415 - loaded when the command runs
 

@@ -14,8 +14,8 @@ from rich.text import Text
 from ringfence.cli.lines import width_of, wrapped
 from ringfence.model import printable
 
-_UNLIMITED = 10_000  # columns
-_LABEL = 10  # columns of the label before a fact
+_UNLIMITED = 10_000  # columns of an output in which no line is wrapped or cut
+_LABEL = 10  # columns of the label at the beginning of a line
 
 
 class Screen(Console):
@@ -42,7 +42,7 @@ class Screen(Console):
         super().__init__(width=width, stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of a renderable. All texts are escaped, in case :func:`words` was not used."""
+        """Yield the segments of a renderable. Escape the texts that :func:`words` has not escaped yet."""
         for segment in super().render(renderable, options):
             text = segment.text
             if segment.control or text.isprintable() or text == "\n":

@@ -64,7 +64,7 @@ class SetupRun:
         the changes stay, and False is returned.
         """
         if self._paths.config.exists():
-            settings_from(self._paths.config)  # raises if it has mistakes
+            settings_from(self._paths.config)  # raises ConfigError if the configuration is invalid
         _require_root()
         record = read_journal(self._paths.state)
         found = find(self._paths)
@@ -91,8 +91,9 @@ class SetupRun:
         _require_root()
         record = read_journal(self._paths.state)
         if record == JournalRecord():
-            if self._paths.state.exists() and not self._dry_run:  # a run was killed at its start
-                # Opening an empty journal removes its folder.
+            if self._paths.state.exists() and not self._dry_run:
+                # An earlier run was killed before its first change. It left the folder of an empty journal.
+                # Opening and closing this journal removes the folder.
                 with open_journal(self._paths.state):
                     pass
             echo("There is nothing to undo: setup has changed nothing on this host.")

@@ -60,7 +60,7 @@ def _print(report: dict[str, Any]) -> None:
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
     verified = "verified" if firewall["verified"] else "not verified"
     state = f"enforcing, {verified}" + (f" ({guarded})" if guarded else "")
-    if not firewall["enforcing"]:  # without rules, the results of the probe mean nothing
+    if not firewall["enforcing"]:  # the test with packets at the start means nothing now
         state = "nothing is dropped"
     screen.show(f"firewall  {firewall['backend']}: {state}", indent=_LABEL)
     for line in _untested(firewall["untried"] if firewall["enforcing"] else ()):

@@ -14,7 +14,10 @@ LocalOption = Annotated[bool, typer.Option("--local", help="Show local times ins
 
 @define
 class _Choice:
-    """Whether the option chooses local times, and whether the configuration does. One of them is enough."""
+    """Whether the option ``--local`` is given, and whether the configuration chooses local times.
+
+    Times are local if at least one of them is true.
+    """
 
     option: bool = False
     configured: bool = False

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from ringfence.cli.screen import Screen
 
-REFRESH = 1.0  # seconds
-_SLOW_REFRESH = 5.0  # seconds, on a terminal that cannot move its cursor
+REFRESH = 1.0  # seconds between two updates of the display
+_SLOW_REFRESH = 5.0  # seconds between two updates on a terminal that cannot move its cursor
 _MAX_ALARMS = 3
 _MOST_ROWS = 20
 _SORTS = ("newest", "time left", "address")
@@ -215,7 +215,10 @@ def _has_blocks(to: "Screen") -> bool:
 
 
 def _page(view: View, to: "Screen", height: int, state: dict[str, str]) -> "RenderableType":
-    """Return the display for a screen of this height. Lines are cut at the width of the screen."""
+    """Return the display for a screen of ``height`` lines. Lines are cut at the width of the screen.
+
+    ``view`` and ``state`` are as in :func:`frame`.
+    """
     from ringfence.cli.screen import cropped  # noqa: PLC0415 - loaded when the command runs
 
     return cropped(frame(view, to.width, height, state, blocks=_has_blocks(to)), to.width - 1)
@@ -231,7 +234,7 @@ def frame(
     """
     room = max(6, height - 1)
     lines = [*_head(view, width, blocks=blocks), ""]
-    left = max(2, room - len(lines) - 4)  # two headers, a blank line and the keys
+    left = max(2, room - len(lines) - 4)  # minus two headers, a blank line and the help on keys
     bans = _bans(view, state["sort"])
     attempts = [_attempt(row) for row in reversed(view["latest_attempts"])]
     share = max(left // 2, left - len(bans))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 20
 """The maximum number of attempts that are shown (the latest ones). The same limit applies to past bans."""
 
-_ACCOUNT = 40  # columns
+_ACCOUNT = 40  # characters of an account that a table shows
 _SOURCES = "ami log notice journal wire"
 _KERNEL_LISTS = {"allow": "never drops it", "deny": "drops all it sends", "friends": "does not limit it"}
 _LEFT_OUT: "tuple[frozenset[str], ...]" = (
@@ -141,7 +141,8 @@ def _lines(found: Document) -> "Iterator[tuple[str, str]]":
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])
     yield from _friends(found)
-    out = found["verdict"] in {"banned", "denied"}  # then it makes no difference that friends are not limited
+    # If the address is banned or denied, do not print that it is exempt from the limiter: this has no effect.
+    out = found["verdict"] in {"banned", "denied"}
     lists = [name for name, contains in found["kernel_lists"].items() if contains]
     effects = [_KERNEL_LISTS[name] for name in lists if not (out and name == "friends")]
     if effects:

@@ -217,7 +217,7 @@ def _ladder(value: object, _: object) -> Ladder:
 def _network(value: object, _: object) -> Network:
     try:
         network = parse_network(text_from(value))
-        parse_entry(str(network))  # rejects the whole internet
+        parse_entry(str(network))  # raises ValueError for the whole internet (0.0.0.0/0 or ::/0)
     except ValueError as error:
         if isinstance(value, str) and _is_host(value):
             raise ValueError(f'"{value}" is a name: [allow] hosts takes names, nothing else does') from None

@@ -25,7 +25,7 @@ PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"
 """The variable with the path of the configuration."""
 _OTHER_VARIABLES = frozenset({FILE_VARIABLE, "RINGFENCE_LAB", *HOOK_VARIABLES})
-"""Variables that set no key. Only the project's tests use RINGFENCE_LAB."""
+"""Variables that begin with PREFIX but set no key. Only the project's tests use RINGFENCE_LAB."""
 
 _NUMBER = re.compile(r"[0-9]{1,3}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")

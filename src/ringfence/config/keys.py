@@ -56,7 +56,7 @@ def children_of(key: Key, entries: int = 1) -> Iterator[Key]:
     """
     if (inner := key.entries) is not None:
         yield from (Key((*key.path, number), inner) for number in range(entries))
-    elif get_origin(key.kind) is Mapping:  # [rules]
+    elif get_origin(key.kind) is Mapping:  # [rules], which contains a table for each rule
         yield from (Key((*key.path, name), RuleSettings) for name in default_rules())
     elif key.is_table:
         yield from (Key((*key.path, field.name), field.type) for field in _fields_of(key))

@@ -165,7 +165,7 @@ def parse(
     problems: list[str] = []
     if isinstance(single := tree.get("asterisk"), Mapping):
         problems.append("asterisk: must be written [[asterisk]], with two brackets; there may be several")
-        tree = {**tree, "asterisk": [single]}  # so that its contents are checked too
+        tree = {**tree, "asterisk": [single]}  # so that the keys in this table are checked, too
     changed = overridden(tree, environ)
     problems += changed.problems
     tree = changed.tree
@@ -192,7 +192,7 @@ def parse(
 
 
 def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
-    """Return the hook for ``[rules]``. A key that a rule's table does not set keeps its default."""
+    """Return the function that converts ``[rules]``. A key that a rule's table lacks keeps its default."""
     defaults = {name: _written(mine) for name, mine in default_rules().items()}
 
     def hook(value: object, _: object) -> Mapping[str, RuleSettings]:
@@ -263,7 +263,8 @@ def _converter() -> Converter:
     ):
         listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
-    for kind in (tuple[Path, ...], tuple[SipPort, ...], tuple[Text, ...]):  # some keys have this type or None
+    # Some keys have one of these types or None. The type with None needs a hook of its own.
+    for kind in (tuple[Path, ...], tuple[SipPort, ...], tuple[Text, ...]):
         converter.register_structure_hook_func(partial(eq, kind | None), _given(converter, kind))
     converter.register_structure_hook_func(partial(eq, Paths | None), HOOKS[Paths])
     return converter
@@ -311,7 +312,7 @@ class _Entry:
     """The valid values of one ``[[asterisk]]``. Invalid ones are reported elsewhere; here they have defaults.
 
     ``key`` is its key path (``asterisk[0]``). ``name`` is None if the name is invalid. ``judged`` is false if
-    its secret is not read, because an invalid value (of the name or about the secret) hides where it is.
+    the name or a key about the secret is invalid: then it is unknown where the secret is, so it is not read.
     """
 
     key: str
@@ -363,7 +364,7 @@ def _partly(value: object, kind: type[_Table]) -> _Table:
 
 
 def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
-    """Return the valid part of ``value``; raise the exception of its hook if no part is valid."""
+    """Convert the valid part of ``value`` to the type ``kind``; raise an exception if no part is valid."""
     if has(kind):
         return _partly(value, kind)
     inner = get_args(kind)[:1]

@@ -9,7 +9,7 @@ from ringfence.config.keys import KeyPath
 _ENDS = ("]", '"""', "'''")
 """A statement of several lines (an array or a string) ends with a line that contains one of these texts.
 
-So the other lines need not be tested as the end of a statement.
+So only its first line and such lines are tried as its end.
 """
 
 
@@ -42,7 +42,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
         try:
             tomllib.loads(statement)
         except tomllib.TOMLDecodeError:
-            continue  # it ends on a later line
+            continue  # the statement ends on a later line
         yield begun + 1, statement
         begun = number + 1
 
@@ -61,7 +61,7 @@ def _table_of(parsed: dict[str, Any], entries: dict[KeyPath, int]) -> KeyPath:
             node = node[0]
             path = (*path, entries[path] - 1)
             continue
-        if path in entries:  # the table is inside the last entry of a repeated one
+        if path in entries:  # a repeated table: its last entry is meant
             path = (*path, entries[path] - 1)
         ((name, node),) = node.items()
         path = (*path, name)

@@ -12,7 +12,7 @@ def is_there(path: Path) -> bool:
     """Whether the file exists. Return False if this user is not allowed to know it."""
     try:
         return path.exists()
-    except OSError:  # the credentials belong to another user
+    except OSError:  # systemd's folder of credentials is for another user only
         return False
 
 

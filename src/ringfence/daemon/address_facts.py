@@ -75,9 +75,10 @@ class AddressFacts:
             return []
 
     def _running(self, network: Network, found: BanRecords, now: float) -> tuple[ActiveBan, ...]:
-        """Return the active bans that cover ``network``, from the kernel and from the ledger.
+        """Return the active bans that cover ``network``.
 
-        A ban of the ledger that is missing in the kernel is returned, too.
+        A ban is returned if it is in the kernel, in the database or in the ledger. ``found`` has those of the
+        kernel and of the database. ``now`` is in seconds since the epoch.
         """
         bans = self._side.known_bans
         keys = [key for scope in Scope for key in bans.ledger.covering(network, scope, now)]

@@ -76,7 +76,7 @@ class BanEffectiveness:
 
     def _record(self, attempt: Attempt, since: float) -> None:
         if self._arrivals.full():
-            return  # if the attempts go on, a later one counts
+            return  # too many addresses wait: if the attempts go on, a later one counts
         if self._ineffective.observe(attempt.address, since, attempt.time):
             self._arrivals.put_nowait(attempt.address)
 

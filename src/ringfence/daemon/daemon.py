@@ -215,7 +215,7 @@ def build_daemon(
     writer: Writer,
     clock: Clock,
 ) -> Daemon:
-    """Build all other parts of the daemon, and connect them with ``side``.
+    """Build the daemon: all parts except the firewall's ``side``, and their connections with it.
 
     ``settings`` is the configuration that was read from the file ``path``.
     """

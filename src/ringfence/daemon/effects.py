@@ -96,9 +96,9 @@ class EffectHandler:
                 self._change_alarm(effect)
 
     def _clear_broken_phone(self, event: SecurityEvent) -> None:
-        """Clear the alarm about a phone that works again.
+        """Clear the alarm about a phone that works again; ``event`` is its login.
 
-        An earlier run of the daemon may have activated it.
+        Every login clears the alarm, because an earlier run of the daemon may have activated it.
         """
         self._alarms.clear(AlarmCode.PHONE_BROKEN, f"{printable(event.account)} at {event.remote.address}")
 

@@ -52,9 +52,9 @@ class ExemptionTracker:
 
 
 class NetworkFollower:
-    """Passes the protected networks and the addresses of host names on to those who need them.
+    """Passes the protected networks and the addresses of host names on to other parts of the daemon.
 
-    These are the lists, the friends and the exemptions. Lists and friends may contain host names.
+    These parts are the lists, the friends and the exemptions. Lists and friends may contain host names.
     """
 
     def __init__(

@@ -31,9 +31,9 @@ from ringfence.model import Ban, Network, Scope, SecurityEvent, format_network, 
 MOST_WAITING = 1_000
 MOST_FOLLOWERS = 16
 MOST_LATEST = 200
-MOST_TEXT = 256  # characters of a text in a line
+MOST_TEXT = 256  # characters: a longer text in a line is cut
 BATCH = 100
-PACE = 0.05  # seconds
+PACE = 0.05  # seconds between two groups of at most BATCH lines for one follower
 
 
 @define(eq=False)
@@ -50,7 +50,7 @@ class _Entry:
     _line: bytes = b""
 
     def row(self) -> dict[str, object]:
-        """Return the entry as JSON values; ``what`` is its kind."""
+        """Return the entry as JSON values; the key ``what`` has its kind."""
         return {"what": self.kind, **self.fields()}
 
     def line(self) -> bytes:
@@ -103,7 +103,7 @@ class Feed:
             kind: deque(maxlen=MOST_LATEST) for kind in ("attempt", "ban", "alarm")
         }
 
-    # -- what happens
+    # -- new entries
 
     def on_events(self, events: Sequence[SecurityEvent]) -> None:
         """Pass on the events of a source, if a follower wants events. They are not kept."""
@@ -140,7 +140,7 @@ class Feed:
             if kind in follower.kinds:
                 follower.add(entry)
 
-    # -- for commands
+    # -- requests of commands
 
     def latest(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[dict[str, object]]:
         """Return the latest entries of these kinds as JSON values, oldest first; at most ``most`` of each."""
@@ -160,7 +160,7 @@ class Feed:
     def follow(self, kinds: Collection[str]) -> AsyncIterator[bytes]:
         """Return an endless iterator: first over the latest lines, and then over new lines as they arrive.
 
-        Each item has up to ``BATCH`` lines. Raise ControlError if MOST_FOLLOWERS follow already.
+        Each item has up to ``BATCH`` lines. Raise ControlError if there are MOST_FOLLOWERS already.
         """
         if len(self._followers) >= MOST_FOLLOWERS:
             raise ControlError(f"{MOST_FOLLOWERS} commands follow already; end one of them")

@@ -125,7 +125,8 @@ class RuleUpdates:
         if not self._enforcer.enforcing:
             return
         try:
-            # Damage may have emptied the lists. A failed change may have repaired a part of it.
+            # Damage may have emptied the lists, so they are written again when it is repaired. This is also
+            # done after a failed change: it may have repaired damage without writing the lists.
             if self._enforcer.reopen().repaired or self._failed:
                 self._enforcer.fill(*NetworkList)
         except FirewallError as error:

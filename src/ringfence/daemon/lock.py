@@ -99,7 +99,11 @@ def _lock(directory: int, name: str, folder: Path) -> int:
 
 
 def _open(directory: int, name: str) -> int | None:
-    """Open or create the lock file. Return None if another process removed or created it meanwhile."""
+    """Open or create the lock file ``name`` in the open folder ``directory``; return its descriptor.
+
+    Return None if the caller must try again: another process has just created the file, or the file that a
+    killed process left had to be removed.
+    """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(name, flags, dir_fd=directory)

@@ -66,8 +66,8 @@ def configure(level: int = logging.INFO) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # Libraries (asyncio, panoramisk) log only errors here. Errors of panoramisk could contain the text of an
-    # AMI action, so they are left out, too.
+    # Libraries write to Python's log: only their errors are logged. Errors of panoramisk are left out, too,
+    # because they could contain the text of an AMI action.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Escaped("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.ERROR, handlers=[handler])

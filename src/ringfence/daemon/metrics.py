@@ -208,7 +208,7 @@ class DaemonMetrics(Collector):
         yield _counter("limiter_full", text, value=latest.limiter_full)
 
     def _store_metrics(self) -> Iterator[Metric]:
-        """Yield the lengths of the queues, and the size of the database."""
+        """Yield how many writes, bans and attempts wait, and the size of the database."""
         lengths = {
             ("database",): self._writer.waiting,
             ("pending_bans",): len(self._side.known_bans.pending_keys()),
@@ -235,7 +235,10 @@ class DaemonMetrics(Collector):
 def _counter(
     name: str, text: str, labels: list[str] | None = None, values: Labelled | None = None, *, value: float = 0
 ) -> Metric:
-    """Return a counter with the samples ``values``; without them, with the single number ``value``."""
+    """Return a counter with the samples ``values``; without them, with the single number ``value``.
+
+    Its name is ``name`` after the prefix ``ringfence_``, and ``text`` is its description.
+    """
     family = CounterMetricFamily(f"ringfence_{name}", text, labels=labels or [])
     return _filled(family, values if values is not None else [((), value)])
 
@@ -243,7 +246,10 @@ def _counter(
 def _gauge(
     name: str, text: str, labels: list[str] | None = None, values: Labelled | None = None, *, value: float = 0
 ) -> Metric:
-    """Return a gauge with the samples ``values``; without them, with the single number ``value``."""
+    """Return a gauge with the samples ``values``; without them, with the single number ``value``.
+
+    Its name is ``name`` after the prefix ``ringfence_``, and ``text`` is its description.
+    """
     family = GaugeMetricFamily(f"ringfence_{name}", text, labels=labels or [])
     return _filled(family, values if values is not None else [((), value)])
 

@@ -17,8 +17,8 @@ from ringfence.config.converters import ListenAddress
 
 MOST_HEAD = 8 * 1024
 MOST_CONNECTIONS = 16
-EXCHANGE_WITHIN = 5.0  # seconds
-RETRY_EVERY = 30.0  # seconds
+EXCHANGE_WITHIN = 5.0  # maximum seconds for a request and its answer together
+RETRY_EVERY = 30.0  # seconds until the server tries again to listen
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # RFC 9112 section 3: method, target and version, separated by one blank each.

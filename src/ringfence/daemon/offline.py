@@ -90,8 +90,8 @@ def _backend(settings: Settings) -> Backend:
     order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS
     name = next((one for one in order if configured != "memory" and holds_anything(one)), "memory")
     log_group = GROUP if settings.wire else None
-    # The SIP ports are needed because the rules, which contain them, may be written again: if a part of a
-    # banned network is unbanned, the other parts get bans of other prefix lengths, which may need new rules.
+    # If only a part of a banned network is unbanned, the other parts get bans of other prefix lengths. These
+    # may need new rules. The rules contain the SIP ports, so the ports are looked up here.
     return make_backend(name, settings.plan(find_sip_sockets(settings).ports, log_group))
 
 
@@ -101,5 +101,5 @@ def _load(enforcer: Enforcer) -> None:
         enforcer.start(verified=False)
         return
     if enforcer.records.switched_off:
-        return  # the enforcer then refuses requests, as in the daemon
+        return  # an enforcer that is switched off refuses to unban, as in the daemon
     enforcer.attach()

@@ -20,8 +20,9 @@ def past_bans(
 ) -> Iterator[dict[str, Any]]:
     """Yield the bans that ended from ``since`` to ``now``, the latest first, at most MOST_ENDED.
 
-    If ``networks`` is not None, yield only bans that overlap one of these networks. Reading a full database
-    takes a second, so the daemon runs this in a thread. Raise StoreError if the database cannot be read.
+    ``since`` and ``now`` are in seconds since the epoch. If ``networks`` is not None, yield only bans that
+    overlap one of these networks. Reading a full database takes a second, so the daemon runs this in a
+    thread. Raise StoreError if the database cannot be read.
     """
     found = (
         one

@@ -10,7 +10,7 @@ from ringfence.errors import ControlError
 def period_from(request: Mapping[str, Any], default: float) -> float:
     """Return the argument ``seconds`` of a request, or ``default`` if it is missing.
 
-    Raise ControlError if it is invalid.
+    Raise ControlError if it is not a number above 0 and at most MAX_DURATION.
     """
     seconds = request.get("seconds", default)
     if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION:

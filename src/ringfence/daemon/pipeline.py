@@ -105,8 +105,8 @@ class Pipeline:
     def tick(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:
         """Judge the attempts that have waited long enough for a report of another source.
 
-        ``wire``: the wire source sees every challenge now. ``listening`` returns the time since which the AMI
-        of an Asterisk delivers events (monotonic seconds); None if it does not.
+        ``wire``: whether the wire source sees every challenge now. ``listening`` returns the time since which
+        the AMI of an Asterisk delivers events (monotonic seconds); None if it does not.
         """
         now = self._clock.mono()
         effects = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)

@@ -30,10 +30,10 @@ from ringfence.networks import overlap
 
 
 class RequestHandlers:
-    """Handles the requests that concern the firewall's side of the daemon.
+    """Handles the requests about bans, lists, friends, alarms and the state of the firewall.
 
-    ``seen`` returns the data for the status; its argument are the counters of the firewall's rules.
-    ``failures`` remembers failed attempts by account. ``tops`` handles the requests of ``ringfence top``.
+    ``seen`` gets the counters of the firewall's rules, and returns the data for the status. ``failures``
+    remembers failed attempts by account. ``tops`` handles the requests of ``ringfence top``.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class RequestHandlers:
             return number
         networks = _networks(request)
         result = await unban(self._enforcer, networks)
-        # With ``allowed``, the command has added the networks to the allow list before, which ended their
-        # bans. So the notification is sent even if this request ends no ban.
+        # ``allowed``: the command has added the networks to the allow list just before, and this has already
+        # ended their bans. So the notification is sent even if this request ends no ban.
         ended = len(result.problems) + len(result.not_banned) < len(networks)
         if ended or request.get("allowed") is True:
             names = [format_network(network) for network in networks]

@@ -19,8 +19,9 @@ from ringfence.store.database import Store
 def restore_bans(settings: Settings) -> str:
     """Restore rules, lists and bans in the kernel. Return a summary as text for people.
 
-    Do nothing if ringfence is switched off, or after a trial without confirmation. No test packet is sent,
-    because the loopback interface may not be up yet. Raise RingfenceError if the restore fails.
+    Do nothing if ringfence is switched off, or if a trial (``trial.py``) has begun and was not confirmed. No
+    test packet is sent, because the loopback interface may not be up yet. Raise RingfenceError if the restore
+    fails.
     """
     with ExitStack() as stack:
         store = stack.enter_context(Store.open_or_memory(settings.store.path))

@@ -1,20 +1,21 @@
 """The daemon's process: ``ringfence run`` becomes ``python -m ringfence.daemon.service FILE LEVEL``.
 
-``FILE`` is the configuration, ``LEVEL`` the number of a log level. An optional third argument is the length
-of a trial in seconds.
+``FILE`` is the configuration, ``LEVEL`` the number of a log level. An optional third argument begins a
+trial of that many seconds: then the daemon removes all rules and bans, unless an administrator has confirmed
+the trial.
 
 The command line's libraries take a quarter of a process's memory (15 of 54 MiB when measured), and the daemon
 needs none of them. So the command replaces itself with this module and keeps its process id.
 
 structlog imports rich and greenlet if they are installed. The daemon does without them: importing rich would
-take a tenth of the time until READY, and greenlet 1 MB of memory.
+take a tenth of the time until the daemon is ready, and greenlet 1 MB of memory.
 """
 
 import signal
 import sys
 from pathlib import Path
 
-# An import of one of these then fails as if it were not installed.
+# None in sys.modules makes each later import of these libraries fail, as if they were not installed.
 for _name in ("rich", "greenlet"):
     sys.modules[_name] = None  # type: ignore[assignment]
 
@@ -31,7 +32,11 @@ from ringfence.model import printable  # noqa: E402 - as above
 
 
 def main(config: str, level: str, trial: str = "0") -> int:
-    """Run the daemon until it is stopped. Return the exit code."""
+    """Run the daemon until it is stopped. Return the exit code.
+
+    The parameters are the arguments of the command: the configuration file, the number of a log level, and
+    the length of a trial in seconds (0 for no trial).
+    """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP would end the process before the daemon handles it
     sys.excepthook = report_defect
     configure_logging(int(level))

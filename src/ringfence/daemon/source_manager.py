@@ -93,7 +93,7 @@ class SourceManager:
                 ended = [tasks.pop(pbx) for pbx in [*tasks] if pbx not in self._pbxs.values()]
                 for task in ended:
                     task.cancel()
-                if ended:  # two readers of one log would report every event twice
+                if ended:  # wait for their end: two readers of one log would report every event twice
                     await asyncio.wait(ended)
                 for pbx in self._pbxs.values():
                     if pbx not in tasks:
@@ -117,7 +117,7 @@ class SourceManager:
         ]
 
     def look(self) -> None:
-        """Judge the attempts that have waited long enough for another source's report; check all sources."""
+        """Judge the reports that have waited long enough for confirmation; update the alarms of sources."""
         sees_all = self._wire is not None and self._wire.sees_all
         self._pipeline.tick(wire=sees_all, listening=self._listening_since)
         sources = self.active
@@ -167,7 +167,10 @@ class SourceManager:
         return PbxSources(pbx, ami, logs)
 
     def _on_contact(self, contact: Contact) -> None:
-        """Handle the change of a phone's contact: first for the detector, then for the list of friends."""
+        """Handle the change of a phone's contact: first in the detector, then in the list of friends.
+
+        The order matters, because the detector checks whether the account worked at that address before.
+        """
         self._pipeline.on_contact(contact, self._clock.mono())
         self._friends.on_contact(contact)
 

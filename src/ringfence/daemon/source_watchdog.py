@@ -40,7 +40,8 @@ class SourceWatchdog:
                 self._listened.add(name)
             if condition.state is State.LISTENING or self._is_waited_for(name, condition):
                 self._quiet_since.pop(name, None)
-                self._alarms.clear(AlarmCode.SOURCE_SILENT, name)  # an earlier run may have activated it
+                # An earlier run of the daemon may have activated the alarm, even if this run has not.
+                self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
             elif now - self._quiet_since.setdefault(name, now) >= PATIENCE:
                 detail = printable(condition.detail)
                 text = f"reports nothing for {PATIENCE:.0f} s and more: {condition.state}, {detail}"

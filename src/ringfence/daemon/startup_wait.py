@@ -10,7 +10,7 @@ from ringfence.daemon.reload import Reloader
 from ringfence.daemon.source_manager import SourceManager
 from ringfence.friends.registry import FriendRegistry
 
-LOOK_EVERY = 0.05  # seconds
+LOOK_EVERY = 0.05  # seconds between two checks whether the phones are known
 
 
 class StartupWait:
@@ -38,7 +38,7 @@ class StartupWait:
     async def run(self) -> None:
         """Carry out the kept decisions when the phones are known.
 
-        Return as soon as this is done and the limiter may drop packets.
+        Return as soon as the limiter (the kernel's limit of packets per address) may drop packets, too.
         """
         startup, waits = self._friends.startup, True
         while waits or not startup.for_limiter:

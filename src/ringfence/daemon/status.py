@@ -109,7 +109,7 @@ def _encoded(text: str) -> str:
 
 @frozen
 class StatusData:
-    """The data of a status report that the enforcer does not have, at ``now`` (monotonic seconds).
+    """The data of a status report at ``now`` (monotonic seconds), except what the enforcer of bans knows.
 
     ``sources`` are all sources except the wire. ``wire`` is the wire source; None if it is not configured.
     ``usage`` are the counters of the firewall's rules. ``why`` is the reason why the firewall backend was

@@ -70,7 +70,7 @@ class StatusCollector:
         """
         alarms = self._side.alarms
         alarms.expire()
-        if not self._connections.error:  # an earlier run of the daemon may have activated this alarm
+        if not self._connections.error:  # clear the alarm: an earlier run of the daemon may have set it
             alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")
         alarms.hold(
             [

@@ -85,7 +85,8 @@ class TimelineRecorder:
         while True:
             before = self._records
             encoded = await asyncio.to_thread(self._encoded, seconds, self.unrecorded())
-            if before == self._records:  # else they were recorded meanwhile, and may be in the answer twice
+            # If counts were recorded meanwhile, they may be in the answer twice. Then the loop reads again.
+            if before == self._records:
                 return encoded
 
     def _encoded(self, seconds: float, new: Slot) -> Encoded:

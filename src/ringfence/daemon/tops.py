@@ -27,13 +27,13 @@ from ringfence.store.tops import HOUR, KEEP_HOURS, TopTable
 
 LISTS = ("accounts", "addresses")
 MOST = 4_096
-MOST_SAVED = 200  # names of each list that are saved at once
-MOST_LISTED = 200  # names in an answer
-MOST_BANS = 200  # bans in an answer
-MOST_ATTEMPTS = 50  # attempts in an answer, and alarms
+MOST_SAVED = 200  # accounts that one save writes to the database, and as many addresses
+MOST_LISTED = 200  # accounts or addresses in one list for ``ringfence top``
+MOST_BANS = 200  # latest bans in the data of ``ringfence top``
+MOST_ATTEMPTS = 50  # latest attempts in the data of ``ringfence top``, and as many alarms
 MINUTES = 60
 MAX_NAME = 48  # bytes of an account
-_WAIT = 1.0  # seconds
+_WAIT = 1.0  # the longest wait until counts are in the database (seconds)
 
 
 class TopCounts:

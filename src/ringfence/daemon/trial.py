@@ -72,7 +72,7 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
 
     finish = float(end)
     while (left := finish + GRACE - time.time()) > 0:
-        sleep(min(left, 60.0))  # the clock may be set meanwhile
+        sleep(min(left, 60.0))  # in short steps, because somebody may set the clock meanwhile
     settings = load_what_is_right(Path(config))
     try:
         with Store.open(settings.store.path, owner=False) as store:

@@ -90,7 +90,7 @@ class WebLimit:
 
     async def _comes_from_web(self) -> bool:
         user = control.USER.get()
-        if not user:  # root
+        if not user:  # user id 0 is root, which is not limited
             return False
         if user not in self._is_web:  # looked up in a thread, because names may be on a slow server (LDAP)
             self._is_web[user] = await asyncio.to_thread(_is_web_user, user)

@@ -31,7 +31,7 @@ from ringfence.store.database import Store
 
 LOOK_EVERY = 5.0
 RETRY_AFTER = 3_600.0
-"""Seconds to wait before making a report is tried again after a failure."""
+"""Seconds until the next try after a report could not be made."""
 
 Document = dict[str, Any]
 

@@ -30,7 +30,8 @@ class WireReader:
 
     async def run(self) -> None:
         """Read challenges, and follow the networks of containers, until cancelled."""
-        # This shows the detector that the wire is read. AMI's first event may arrive before any challenge.
+        # This call without challenges shows the detector that the wire is read. Otherwise an event of AMI
+        # that arrives before the first challenge would be judged as if there were no wire.
         self._pipeline.on_challenges((), self._clock.mono())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.source.run(), name="wire")

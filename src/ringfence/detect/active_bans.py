@@ -1,9 +1,9 @@
 """Active bans of a detector that has no firewall, such as in a replay.
 
-A subject (an IPv4 address, or the /64 of an IPv6 address) or a prefix is banned with a scope. A banned prefix
-includes all subjects in it. Times are monotonic seconds. At most ``MOST`` bans are active: as many as the
-kernel's set of bans holds by default. Beyond that, the bans that end first are removed, and attempts of their
-subjects count again.
+A subject (an IPv4 address, or the /64 of an IPv6 address) or a prefix (the /24 or /48 around it) is banned
+with a scope (the traffic that the ban drops). A banned prefix includes all subjects in it. Times are
+monotonic seconds. At most ``MOST`` bans are active: as many as the kernel's set of bans holds by default.
+Beyond that, the bans that end first are removed, and attempts of their subjects count again.
 """
 
 from heapq import heapify, heappop, heappush

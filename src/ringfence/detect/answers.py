@@ -11,8 +11,8 @@ If a guess carries a nonce that chan_sip never sent, chan_sip still checks the p
 new challenge instead of the 403 (see ``session``). A From header that is not UTF-8 suppresses the events of
 such challenges. So a challenge with a new nonce is a guess too, if no 403 has answered the previous challenge
 of its session. A phone that registers again also gets such a challenge, but it has succeeded before. So this
-does not apply to a host that succeeded within ``TRUSTED``. And AMI, which reports the successes, must have
-been connected since before the previous challenge.
+does not apply to a host that succeeded within a day (``TRUSTED``). And AMI, which reports the successes,
+must have been connected since before the previous challenge.
 
 A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of that
 address within ``LIFE``, and each answer confirms one line. So forged lines count at most as often as real
@@ -57,7 +57,7 @@ class Answers:
 
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
-        # For each answer, the table of its session and its key in that table. The oldest answer comes first.
+        # Where each answer is stored: the table of its session, and its key there. The oldest comes first.
         self._known: deque[tuple[dict[bytes, float], bytes]] = deque()
 
     def record(self, answer: Challenge, sender: Address, now: float, since: float | None = -inf) -> bool:
@@ -83,7 +83,11 @@ class Answers:
         return since is not None and now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
 
     def _challenges_again(self, session: Session, sender: Address, now: float, since: float | None) -> bool:
-        """Record a challenge with a new nonce; return whether it answers a guess with a nonce never sent."""
+        """Record a challenge with a new nonce; return whether it answers a guess.
+
+        The nonce of such a guess was never sent by chan_sip (see the head of this file). ``since`` is as in
+        :meth:`record`.
+        """
         before, session.begun, session.challenged = session.challenged, now, now
         if since is None or before < since or now - before >= SESSION_LIFE:
             return False

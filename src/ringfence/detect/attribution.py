@@ -127,9 +127,9 @@ class Attribution:
     def observe(self, event: SecurityEvent, now: float, *, direct: bool = False) -> Sequence[Finding]:
         """Handle an event that arrived at ``now`` (monotonic seconds).
 
-        Return the findings. A new attempt comes last: the event may also prove the address of earlier
-        attempts, and these proofs count when the new attempt is judged. ``direct``: the event is handled as
-        if its request did not come through a SIP proxy.
+        Return the findings: new attempts, and new facts about known ones. A new attempt comes last: the event
+        may also prove the address of earlier attempts, and these proofs must count when the new attempt is
+        judged. ``direct``: handle the event as if its request did not come through a SIP proxy.
         """
         if event.readings:
             backed = self._ambiguous.backed(event.readings, now)
@@ -214,7 +214,7 @@ class Attribution:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
             return self._if_first(self._confirmation.with_proof(attempt, event, now), event, now)
-        # Most reports of PJSIP are duplicates. These need no proof, so it is looked up only for the others.
+        # Most reports of PJSIP are duplicates, which need no proof. A proof is looked up only for the others.
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
@@ -295,7 +295,7 @@ class Attribution:
     def observe_requests(
         self, requests: Iterable[ObservedRequest], now: float, asterisk: str
     ) -> Sequence[Finding]:
-        """Handle SIP requests of suspects that the kernel copied for the wire.
+        """Handle requests, copied by the kernel, of suspects (addresses with unproven hidden attempts).
 
         If a request contains a nonce that was sent only to its source address, the receiver of the nonce has
         written the request. So that address is proven for the sessions that the request names.
@@ -420,7 +420,7 @@ class Attribution:
         return report.naming is not None and report.naming.agrees and not self._confirmation.wire_sees_all
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:
-        """Whether a log line that waits needs no confirmation any more, and counts as a claim.
+        """Whether a waiting log line no longer needs confirmation, and is now a claimed (unproven) attempt.
 
         This is so if neither AMI nor the wire reports its Asterisk now, and its request came by UDP.
         """
@@ -451,7 +451,10 @@ def _claimed_by_tcp(found: Iterable[Finding]) -> list[Finding]:
 
 
 def _suspected(found: Iterable[Finding]) -> list[Finding]:
-    """Return the findings, changed so that the sender of each claimed attempt becomes a suspect."""
+    """Return the findings, changed so that the sender of each claimed attempt becomes a suspect.
+
+    The kernel copies the requests of a suspect, because one of them may prove its address.
+    """
     return [
         evolve(one, suspect=True) if isinstance(one, AttributedAttempt) and _is_claim(one) else one
         for one in found

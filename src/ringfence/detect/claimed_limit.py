@@ -32,7 +32,7 @@ ALARM_EVERY = 5.0
 
 
 class ClaimedLimit:
-    """Decides whether a claimed ban is allowed now, and how long it lasts."""
+    """Decides whether a claimed ban (one on unproven evidence) is allowed now, and how long it lasts."""
 
     def __init__(self, terms: Claimed, most: int = MOST) -> None:
         self.terms = terms

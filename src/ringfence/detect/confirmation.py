@@ -169,5 +169,8 @@ class Confirmation:
 
 
 def has_session(attempt: Attempt) -> bool:
-    """Whether a proof of its session also proves an attempt: one by UDP that is of PJSIP or hidden."""
+    """Whether a proof of the attempt's session also proves the attempt.
+
+    It does for an attempt by UDP, if the attempt is of PJSIP or hidden (reported by the wire alone).
+    """
     return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event is _HIDDEN)

@@ -109,7 +109,11 @@ class Detector:
         sources: KnownSources | None = None,
         bounds: Bounds | None = None,
     ) -> None:
-        """Create a detector; ``connections`` are the TCP connections to this host, None if unknown."""
+        """Create a detector.
+
+        ``exempt`` are the networks that are never banned. ``claimed`` are the limits of bans on unproven
+        evidence, None for the default. ``connections`` are the TCP connections to this host, None if unknown.
+        """
         bounds = bounds if bounds is not None else Bounds()
         sources = sources if sources is not None else KnownSources()
         self.counts = Counts()
@@ -191,7 +195,7 @@ class Detector:
     def observe_requests(
         self, requests: Iterable[ObservedRequest], now: float, asterisk: str
     ) -> Sequence[Effect]:
-        """Handle SIP requests of suspects that the kernel copied for the wire source.
+        """Handle requests, copied by the kernel, of suspects (addresses with unproven hidden attempts).
 
         If a request contains a nonce that was sent only to its source address, that address is proven.
         """
@@ -275,7 +279,7 @@ class Detector:
             return []
         alarms = self._friend_attempts.on_success(event, now)
         if self._attribution.is_diverted(event.remote.address, now):
-            return [*alarms]  # the login may come from another address than the event names
+            return [*alarms]  # no friend: the login may come from another address than the event names
         return [*alarms, Login(event)]
 
     def observe_contact(self, contact: Contact, now: float) -> Sequence[Effect]:
@@ -312,8 +316,8 @@ class Detector:
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
             if attempt.transport is not Transport.UDP and self._subjects.of(attempt.address).friend:
-                # By TCP, the wire may mistake another sender's text, in a message to this phone, for a
-                # challenge.
+                # A message by TCP to this phone may contain text of another sender that looks like a
+                # challenge. So the attempt must not count against the phone.
                 attempt = evolve(attempt, trusted=False)
         judged = self.judge(attempt, found.at, found.claimed)
         return [evolve(judged[0], suspect=True), *judged[1:]] if found.suspect else judged
@@ -351,8 +355,8 @@ class Detector:
         narrowed = self._is_banned(subject, claimed, now)
         decision = None
         alarms: Sequence[AlarmChange] = ()
-        if not narrowed or attempt.proof is not _CLAIMED:  # more claims do not lengthen a claimed ban
-            # A friend gets no claimed ban: as for a narrowed subject, only a full ban may follow.
+        if not narrowed or attempt.proof is not _CLAIMED:  # claimed attempts do not lengthen a claimed ban
+            # ``narrowed``: only a full ban may follow. Friends get no claimed ban either.
             decision = self._judge.decide(
                 subject, kept, attempt, now, narrowed=narrowed or subject.friend, claimed=claimed
             )
@@ -397,7 +401,11 @@ class Detector:
     def tick(
         self, now: float, wall: float = 0.0, *, wire: bool = False, listening: Listening = not_connected
     ) -> Sequence[Effect]:
-        """Do periodic work, about every second: expire bans and counts; judge reports that have waited."""
+        """Do periodic work, in the daemon twice a second.
+
+        Expire bans and counts, and judge the reports that have waited long enough. ``wall``,
+        ``wire`` and ``listening`` are as in :meth:`Attribution.tick`.
+        """
         self._bans.expire(now)
         self._history.expire(now)
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]

@@ -84,7 +84,9 @@ _STRANGER = "anonymous"
 
 
 def role_of(event: SecurityEvent) -> Role:
-    """Return the role of ``event`` in its session. A tampered packet is never a success.
+    """Return the role of ``event`` in its session.
+
+    A message is never a success if text of the sender has broken its form (``tampered``).
 
     An administrator can add patterns for log lines (``parse/custom.py``). Their events are of the service
     DIALPLAN, with an ACL name that is not in ``_ROLES``. Such an event has the role FAILED. If a log line

@@ -41,7 +41,7 @@ from ringfence.model import (
 HOUR = 3_600.0
 
 UNSHIELDED_FOR = 600.0
-"""For this time after an unprovable guess of a friend (seconds), the limiter does not exempt the friend."""
+"""For this time after a friend's unprovable guess (seconds), the kernel's limit of packets applies to it."""
 
 UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
@@ -128,7 +128,10 @@ class FriendAttempts:
         return self._decide(subject, attempt, now, works=works), alarms
 
     def _is_forgiven(self, subject: Subject, attempt: Attempt) -> bool:
-        """Whether outage mode excuses an attempt. Guesses on accounts of other addresses still count."""
+        """Whether an attempt does not count, because all phones fail at once (outage mode).
+
+        Guesses on accounts of other addresses still count.
+        """
         if not self._friends.outage_mode:
             return False
         unknown = attempt.event is EventKind.INVALID_ACCOUNT_ID
@@ -145,9 +148,9 @@ class FriendAttempts:
             if rule.of is Of.UNKNOWN_ACCOUNTS:
                 full = not works and self._tries_many_accounts(subject, rule, attempt, now)
             elif attempt.event is EventKind.INVALID_ACCOUNT_ID:
-                continue  # it guesses no password; all phones make it if Asterisk cannot read its accounts
+                continue  # no guess of a password: all phones fail so if Asterisk cannot read its accounts
             elif works and attempt.kind is AttemptKind.GUESS:
-                continue  # a broken phone
+                continue  # a broken phone, which leads to an alarm and no ban
             else:
                 full = self._exceeds_limit(subject, rule, now)
             if full and is_proven(attempt.proof) and not self._is_trunk(subject):
@@ -237,7 +240,7 @@ class FriendAttempts:
         return unprovable(address, friend=friend)
 
     def unshielded(self, now: float) -> Sequence[Address]:
-        """Return the friends that the limiter must not exempt now."""
+        """Return the friends to which the limiter (the kernel's limit of packets) must apply now."""
         while self._unshielded and now - next(iter(self._unshielded.values())) >= UNSHIELDED_FOR:
             self._unshielded.popitem(last=False)
         return [*self._unshielded]

@@ -38,7 +38,7 @@ LATEST = 24
 ASIDE = 16
 MAX_ACCOUNT = 48
 _GENERATIONS = 6
-_SHARE = 8  # single claimed attempts are discarded first only if they fill at least an eighth of the room
+_SHARE = 8  # single claimed attempts are discarded first only if they are an eighth of ``max_attempts``
 _JOIN_WITHIN = 12.0  # seconds within which two sources report one attempt, with a margin
 _MOST_NAMES = 16
 _SUBJECT_LENGTH = {4: 32, 6: 64}
@@ -79,7 +79,7 @@ _ORDINARY = frozenset(
     if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
 )
 """The flags of nearly all attempts: confirmed, not consumed, no flood. Other attempts are discarded first."""
-_FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # by two bits of ``how``: no forged address, IPv4, IPv6
+_FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # length of the forged address, by two bits of the service's field
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 _MILLI = 1000.0
 _INT32 = (1 << 31) - 1
@@ -245,7 +245,7 @@ class History:
             kept = generation.others.get(key)
             if kept is not None:
                 return [kept] if isinstance(kept, bytes) else list(kept)
-            singles = generation.claimed.get(len(key))  # None for IPv4 prefixes, which have no attempts
+            singles = generation.claimed.get(len(key))  # by the key's length; IPv4 prefixes have no table
             single = singles.get(key) if singles is not None else None
             if single is not None:
                 return [single]
@@ -297,7 +297,7 @@ class History:
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
         """Yield up to ``most`` subjects with several attempts or a proven one, the latest first.
 
-        Then as many with a single claimed attempt. Each comes with its packed attempts.
+        Then yield as many with a single claimed attempt. Each subject comes with its packed attempts.
         """
         several = (
             item for generation in reversed(self._generations) for item in _backwards(generation.others)
@@ -350,7 +350,7 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard several subjects at once: to find its first entry, a dict steps over all deleted ones."""
+        """Discard several subjects at once, because after deletions a dict finds its first entry slowly."""
         wanted = max(1, self._max // 256)
         tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
         if sum(map(len, tables)) * _SHARE >= self._max:
@@ -460,9 +460,9 @@ def fact_of(packed: bytes) -> Fact:
 
 
 def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
-    """Return where the account ends, and the length of the forged address (0 if none).
+    """Return the index at which the account ends, and the length of the forged address (0 if none).
 
-    The fields ``how`` and ``event`` show which addresses follow the account.
+    The packed fields ``how`` (service and transport) and ``event`` show which addresses follow the account.
     """
     forged = _FORGED_BYTES[how >> 3 & 1 | (how >> 7 & 1) << 1]
     return len(packed) - forged - (_IPV6_BYTES if event & _HAS_ADDRESS else 0), forged

@@ -131,8 +131,8 @@ class AddressSummary:
 class Counts:
     """The number of attempts, and the number of those with each outcome.
 
-    ``by_kind`` has for each kind the number of attempts by proof (the index is a :class:`Proof`), as they
-    were when they were judged. ``proven_later`` counts the claimed ones of them that were proven afterwards.
+    ``by_kind`` has for each kind the number of attempts by proof (the index is a :class:`Proof`), as known
+    when they were judged. ``proven_later``: those that were then claimed (unproven), but proven afterwards.
     ``unconfirmed``: attempts that a rule would count if they were confirmed. ``hidden``: attempts that only
     the wire reported. ``forged``: reports that name an address which sent nothing; they are not attempts.
     ``uncounted``: attempts of friends that can lead to no ban, because they are only claimed, or because

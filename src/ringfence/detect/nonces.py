@@ -16,7 +16,7 @@ bits for each challenge, shows the true sender in two ways:
   not show the sender, but the challenge itself names the sender (``parse/challenge.py``).
 
 PJSIP's events name the source address of the packet, but its 401 goes to the ``maddr``. PJSIP's nonce depends
-on the source address and the second alone, not on port or transport
+on the source address and the time in whole seconds alone, not on port or transport
 (``res_pjsip_authenticator_digest.c:build_nonce``; tried on 22.10.1). This allows two attacks. A sender that
 forges a source address can have the nonce for that address sent to itself. And a sender can get its own nonce
 by TLS, which the wire cannot read, and have the same nonce sent by UDP to a stranger. So a nonce proves the
@@ -198,7 +198,7 @@ class Nonces:
         if attempt.service is not Service.SIP:
             return attempt
         known = self._known(nonce, now)
-        # The sender is unknown (None) if chan_sip truncated a long Via.
+        # A sender is unknown (None) if chan_sip truncated a long Via. Then the only receiver is proven, too.
         proves = came_back and known.is_whole and known.senders in (known.receivers, (None,))
         whose = known.receivers if known.stream or proves else known.senders
         address = whose[0] if len(whose) == 1 else None

@@ -52,7 +52,10 @@ _Phone = tuple[str, Address, str]
 
 
 class Phones:
-    """Records the failures of friends; raises alarms about broken phones, and begins and ends outage mode."""
+    """Records the failures of friends; raises alarms about broken phones, and begins and ends outage mode.
+
+    In outage mode, all phones fail at once, and failures on accounts that worked lead to no ban.
+    """
 
     def __init__(self, friends: Friends) -> None:
         self._friends = friends

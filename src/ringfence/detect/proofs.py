@@ -18,7 +18,7 @@ from ringfence.event_values import evolve
 from ringfence.model import Address, AttemptKind, Challenge, Proof, SecurityEvent, Service, Transport
 
 MOST_AWAITED = 1_024
-_MOST_OF_NONCE = 256  # bytes
+_MOST_OF_NONCE = 256  # bytes of a nonce that are kept
 
 
 class Proofs:
@@ -65,9 +65,10 @@ class Proofs:
 
         The event names another address, which may be forged: a sender with a forged source can direct the
         challenge to itself. But the named address may also be the true one. PJSIP's nonce depends only on the
-        address of the sender and on the second. So the host at the named address can get its nonce by TLS,
-        which the wire cannot read, and direct the same nonce by UDP to a stranger (by ``maddr`` in the Via
-        header). So the receiver is blamed only if the kernel knows that the named address had no connection.
+        address of the sender and on the time in whole seconds. So the host at the named address can get its
+        nonce by TLS, which the wire cannot read, and direct the same nonce by UDP to a stranger (by ``maddr``
+        in the Via header). So the receiver is blamed only if the kernel knows that the named address had no
+        connection.
         """
         named = event.remote.address
         if event.source.text or not self._backing.excludes(named):

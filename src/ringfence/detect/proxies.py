@@ -66,20 +66,26 @@ RELAYED = 1.0
 """How long a proxy may take to relay a challenge (seconds)."""
 
 PATIENCE = 2.0
-"""How long an event waits for the leg that names its client (seconds).
+"""How long an event waits for the *leg*, the challenge from the proxy that names the client (seconds).
 
-This is longer than ``RELAYED``, because AMI may report an event before the wire shows its hop.
+This is longer than ``RELAYED``, because AMI may report an event before the wire shows its *hop*, the
+challenge from Asterisk to the proxy.
 """
 
 MOST = 16_384
 MOST_WAITING = 4_096
 
 _MAX_NONCE = 256  # bytes
-_MAX_CALL_ID = 512  # bytes; an event with a longer one does not wait: its evasive leg shows the attempt
-_MOST_AWAITED = 64  # answers with one nonce
+# Bytes. An event with a longer one does not wait for the challenge that names its client: such a challenge is
+# evasive, and so an attempt by itself.
+_MAX_CALL_ID = 512
+_MOST_AWAITED = 64  # sessions that wait for a proof by one nonce
 
 _Mark = tuple[Service, bytes, bytes, bytes]
-"""The values that a hop and its leg have in common: the service, the Call-ID, the nonce and the opaque."""
+"""What a challenge to a proxy (a hop) and the relayed one (its leg) share.
+
+These are the service, the Call-ID, the nonce and the opaque.
+"""
 _Session = tuple[Service, bytes]
 """The service, and what identifies a session there: PJSIP's Call-ID, or chan_sip's nonce."""
 _ProvenSession = tuple[str, Address, bytes]
@@ -111,7 +117,7 @@ class _Hop(_Dated):
 
 @frozen
 class _Client(_Dated):
-    """The receiver of the latest leg of a session.
+    """The receiver of the latest leg (challenge from a proxy to a client) of a session.
 
     All legs of the session since ``alone_since`` (monotonic seconds) went to this address. The value is -inf
     if all legs of the session did.
@@ -150,7 +156,7 @@ class ProxyEvent:
 
 @frozen
 class Leg:
-    """The first leg of a hop, and what follows from it for earlier events.
+    """A challenge of Asterisk that a proxy has relayed to a client, and what follows for earlier events.
 
     ``challenge`` is the challenge as if Asterisk had sent it to the client itself. ``events`` are the events
     that waited for the leg, and ``proven`` the sessions whose proof waited for it.
@@ -172,9 +178,9 @@ class Proxies:
         self._streams = True  # whether a proxy may listen on TCP; True while the sockets are unknown
         self._stream_at = -LIFE
         self._hops: OrderedDict[_Mark, _Hop] = OrderedDict()
-        self._open: Counter[bytes] = Counter()  # the number of open hops, by nonce
+        self._open: Counter[bytes] = Counter()  # by nonce, how many challenges are not relayed yet
         self._awaited: dict[bytes, list[_ProvenSession]] = {}  # the sessions whose proof waits, by nonce
-        self._marks: OrderedDict[_Mark, _Hop] = OrderedDict()  # the hops whose leg has left
+        self._marks: OrderedDict[_Mark, _Hop] = OrderedDict()  # hops that the proxy has relayed
         self._clients: OrderedDict[tuple[_Session, bytes], _Client] = OrderedDict()
         self._queue: deque[_Waiting] = deque()
         self._waiting: dict[_Session, list[_Waiting]] = {}
@@ -224,9 +230,9 @@ class Proxies:
         self._open[nonce] += 1
 
     def observe_leg(self, challenge: Challenge, now: float) -> Leg | None:
-        """Record a challenge that left from a proxy. Return it as a leg if it is the first leg of a hop.
+        """Record a challenge that left from a proxy.
 
-        Otherwise return None.
+        Return it if the proxy relays a challenge of Asterisk (a hop) for the first time, otherwise None.
         """
         self._expire(now)
         if self.networks.covers(challenge.address):
@@ -265,7 +271,7 @@ class Proxies:
             self._clients[key] = _Client(now, remote, alone)
 
     def _close(self, hop: _Hop) -> list[_ProvenSession]:
-        """Record that a hop is over: its leg has left, or it expired.
+        """Record that a hop (challenge to a proxy) is over: its leg (to the client) has left, or it expired.
 
         Return the sessions whose proof waited for the legs with its nonce. Return [] while another hop with
         this nonce is open, because its leg may go to another client.
@@ -279,7 +285,8 @@ class Proxies:
     def _expire(self, now: float) -> None:
         """Discard old entries.
 
-        If a hop expires without a leg, the receiver of its nonce is unknown, so the nonce proves no address.
+        If a challenge to a proxy (a hop) expires before the wire has seen it leave to a client, the receiver
+        of its nonce is unknown. So the nonce proves no address.
         """
         while self._hops:
             hop = next(iter(self._hops.values()))
@@ -302,7 +309,7 @@ class Proxies:
             table.popitem(last=False)
 
     def _sees_all_legs(self, now: float) -> bool:
-        """Whether the wire sees each leg.
+        """Whether the wire sees each leg (challenge from a proxy to a client).
 
         It does if no proxy listens on TCP, and no request has come through a proxy by TCP or TLS for ten
         minutes (``LIFE``).
@@ -324,7 +331,8 @@ class Proxies:
     def observe(self, event: SecurityEvent, now: float) -> Iterator[ProxyEvent]:
         """Handle an event whose request may have come through a proxy.
 
-        Yield the events that need not wait any longer. These may also be earlier ones.
+        Yield the events that need not wait any longer for the challenge that names their client. These may
+        also be earlier events.
         """
         if event.source.text:
             return
@@ -341,7 +349,7 @@ class Proxies:
             yield from self._give_up(now)
 
     def due(self, now: float) -> Iterator[ProxyEvent]:
-        """Yield the events that have waited long enough."""
+        """Yield the events that have waited long enough for the challenge that names their client."""
         self._expire(now)
         while self._queue and (self._queue[0].done or now - self._queue[0].at >= PATIENCE):
             yield from self._give_up(now)
@@ -382,8 +390,8 @@ class Proxies:
     def _only_receiver(self, event: SecurityEvent, now: float) -> _Client | None:
         """Return the client of an event of PJSIP whose nonce proves this client, or None.
 
-        This finds the client even if no leg with its Call-ID left. (A sender can prevent that leg: it answers
-        its own request before Asterisk does.)
+        This finds the client even if the proxy relayed no challenge with its Call-ID. (A sender can prevent
+        that: it answers its own request before Asterisk does.)
         """
         receivers = self._nonces.receivers(event.challenge, now) if event.service is _PJSIP else ()
         if len(receivers) != 1 or event.challenge in self._open:
@@ -412,7 +420,7 @@ class Proxies:
         if event.service is _SIP and event.kind is not EventKind.INVALID_PASSWORD:
             return False
         nonce, client = event.challenge, event.remote.address
-        if nonce in self._open:  # a leg will follow, and may take the nonce to another client
+        if nonce in self._open:  # the proxy may still relay the nonce to another client
             if event.service is _PJSIP:
                 awaited = self._awaited.setdefault(nonce, [])
                 if len(awaited) < _MOST_AWAITED:

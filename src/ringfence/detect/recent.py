@@ -8,7 +8,7 @@ _V = TypeVar("_V")
 
 
 def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
-    """Store ``value`` under ``key`` as the latest entry. Discard the oldest entry if ``most`` is exceeded."""
+    """Store ``value`` as the latest entry. Discard the oldest if ``table`` then has more than ``most``."""
     table[key] = value
     table.move_to_end(key)
     if len(table) > most:

@@ -1,7 +1,8 @@
 """The rules as a table: which attempts a rule counts, their number and window, and the ban that follows.
 
-A new rule is one more row in ``RULES``, a scenario and an example; the configuration offers its numbers under
-its name automatically. ``judge`` applies the rows.
+A new rule needs a row in ``RULES``, a scenario for the tests (``tests/scenarios``) and an example
+(``examples/full.toml``). The configuration then offers the numbers of the rule under its name. ``judge.py``
+applies the rules.
 
 A rule counts an attempt whether or not its address is proven. The proofs decide which ban follows. A ban is
 *full* if all attempts that a rule needs are proven, or all but one. (The challenge of the latest attempt may
@@ -27,8 +28,8 @@ class By(enum.Enum):
     """The group whose attempts are counted together."""
 
     SUBJECT = enum.auto()  # one sender: an IPv4 address, or the /64 of an IPv6 address
-    PREFIX = enum.auto()  # a /24 or a /48; only proven attempts of strangers count
-    ACCOUNT = enum.auto()  # an account that exists; the different subjects that fail on it count
+    PREFIX = enum.auto()  # an IPv4 /24 or IPv6 /48; only proven attempts count, and not those of friends
+    ACCOUNT = enum.auto()  # an existing account; each stranger with a proven failure on it counts once
 
 
 class Of(enum.Enum):

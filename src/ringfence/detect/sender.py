@@ -56,7 +56,7 @@ SESSION_LIFE = 64.0
 """Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
 
 FORGIVE_AGAIN = 600.0
-"""For this time after a forgiven retransmission (seconds), no other one of the same host is forgiven."""
+"""Seconds for which no other failure of a host is ignored, after one was ignored as a retransmission."""
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _CHALLENGE, _FAILED, _NONE = Role.CHALLENGE, Role.FAILED, Role.NONE
@@ -68,8 +68,8 @@ class Streak:
     """The challenges to a host since ``began``, after which no success followed.
 
     ``count`` is their number, ``latest`` the last one, at ``last``. ``asterisk`` sent the first one.
-    ``returned`` is the number of those that are no hidden attempts (at first ``wire.MANY``), or that
-    ``Wire.abandoned`` has already returned.
+    ``returned`` is how many of them ``Wire.abandoned`` does not return: the first ``wire.MANY``, which a
+    phone may cause too, and those that it has already returned.
     """
 
     began: float
@@ -82,9 +82,10 @@ class Streak:
 
 @define
 class LineCounts:
-    """The log lines since ``since`` that named a sender and a port.
+    """The numbers of log lines since ``since`` that named one sender, with its port.
 
-    ``backed`` counts those with a TCP connection from there, ``unbacked`` those without one.
+    ``backed`` counts the lines for which the kernel had a TCP connection from this port, ``unbacked`` the
+    lines without one.
     """
 
     since: float
@@ -99,14 +100,14 @@ class Sender:
     ``proven``: something came from it that no other sender can forge. ``until``: the facts below are needed
     until this time. All times are monotonic seconds.
 
-    - ``forgiven``: for each source, when a retransmission was forgiven. Each source reports the same one.
+    - ``forgiven``: by source, when its report of a failure was last ignored as a retransmission.
     - ``streak``: the abandoned challenges of the host. ``succeeded``: the host's last success.
     - ``logged_in``: the last success at chan_sip from exactly this address.
     - ``diverted``: when a challenge for this address went to another address.
     - ``lines``: the numbers of log lines with and without a connection.
-    - ``answers``: when answers were sent that can confirm log lines, by service and by whether they are a
-      404.
-    - ``waiting``: the reports that wait for a confirmation, by port.
+    - ``answers``: the times of the SIP answers that can confirm log lines, by service and by whether the
+      answer is a 404.
+    - ``waiting``: the reports that wait for a confirmation, by remote port.
     """
 
     key: AddressKey
@@ -257,7 +258,7 @@ class Senders:
         reports.seen = event.time
         if role is _FAILED and reports.repeats(event) and self._forgive(event, now):
             return None
-        misdialled = role is _PROBE and reports.challenged  # a challenge shows an account
+        misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
         if misdialled or not reports.advance(role, event):
             return None
         probe = AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS
@@ -338,7 +339,10 @@ class Senders:
                 del table[oldest.key]
 
     def _make_room(self, using: Sender, now: float) -> None:
-        """Discard the sessions of the oldest unproven sender, or else only the oldest session."""
+        """Discard the unproven sender that was used longest ago, with its sessions.
+
+        If there is none, or if it is ``using``, which needs the room, discard only the oldest session.
+        """
         if next(iter(self._claimed.values()), using) is not using:
             self._evict(self._claimed, now)
             return
@@ -347,7 +351,7 @@ class Senders:
         self.evicted += 1
 
     def _evict(self, table: OrderedDict[AddressKey, Sender], now: float) -> None:
-        """Discard the sender of ``table`` that was used longest ago."""
+        """Discard the sender of ``table`` that was used longest ago, with its sessions."""
         _, sender = table.popitem(last=False)
         self.evicted += max(1, len(sender.sessions))
         self._evicted_at = now

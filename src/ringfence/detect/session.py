@@ -63,16 +63,16 @@ HORIZON = 10.0
 """The greatest age of an attempt that another report may match (seconds)."""
 
 FORGET = 32.0
-"""Seconds without an event of a source, by the source's own time, after which its numbers start again."""
+"""Seconds (of a source's own time) without an event of it, after which its counts start again at zero."""
 
 CHALLENGES_LIFE = 15.0
 """Seconds without a challenge or event after which a session's challenges are counted from zero."""
 
 REPORTED = 1.5
-"""Seconds after a challenge in which AMI reports it, unless AMI is late (``wire.LATE``)."""
+"""AMI reports a challenge within this time (seconds), unless its events are late (``wire.LATE``)."""
 
 MOST_ATTEMPTS = 1_024
-"""The maximum number of open attempts of a session. The oldest are discarded first."""
+"""The maximum number of attempts in ``Attempts.open``. The oldest are discarded first."""
 
 # The least and the greatest time (seconds) from a wrong answer to its retransmission. By RFC 3261 these are
 # T1 (0.5 s, but less in some phones) and 64 * T1.
@@ -87,7 +87,7 @@ _OPENER, _CHALLENGE, _FAILED, _HALF, _SIP = Role.OPENER, Role.CHALLENGE, Role.FA
 
 @define
 class Reports:
-    """The numbers of one source of one service in a session.
+    """The counts of one source's events about one service (such as PJSIP) in a session.
 
     The head of this file explains ``half``, ``owed``, ``n`` and ``reported``. ``seen`` is the source's own
     time of its latest event. ``halves`` counts the events with the role HALF, of which two are one attempt.
@@ -230,9 +230,10 @@ class Naming:
 
 @define(eq=False)
 class UnconfirmedReport:
-    """An attempt that ``event`` reported at ``at`` (monotonic seconds). ``settled``: it no longer waits.
+    """An attempt that ``event`` reported at ``at`` (monotonic seconds), and that needs a confirmation.
 
-    ``naming`` shows whether another report of chan_sip agrees with this one; None if agreement is impossible.
+    ``settled``: it no longer waits for one. ``naming`` shows whether another report of chan_sip names the
+    same address; None if this is not checked.
     """
 
     at: float
@@ -249,7 +250,7 @@ class Session:
     - ``reports``: by Asterisk, source and service.
     - ``attempts``: by Asterisk, by service, and by whether they are unconfirmed and so only listed.
     - ``datagrams``: the challenges by UDP. ``streams``: those by TCP.
-    - ``answers``: the times of answers, by nonce or digest.
+    - ``answers``: the times of Asterisk's SIP answers, by nonce, or by digest if they have none.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
       forge.
     - ``challenged``: the time of chan_sip's last challenge. ``begun``: the time of this challenge, or of a
@@ -275,7 +276,7 @@ class Session:
     def challenges_by(self, now: float, *, datagram: bool) -> Challenges:
         """Return the counts of challenges by UDP (``datagram``) or by TCP.
 
-        They are new counts if the last challenge or event is ``CHALLENGES_LIFE`` old.
+        They start at zero again if the last challenge or event is ``CHALLENGES_LIFE`` old.
         """
         known = self.datagrams if datagram else self.streams
         if known is None or now - known.used >= CHALLENGES_LIFE:

@@ -93,7 +93,7 @@ class SingleAttempts:
 
     def _find(self, key: bytes) -> tuple[bytearray, int] | None:
         bucket = self._buckets[hash(key) % _BUCKETS] if self._size else None
-        if not bucket or key not in bucket:  # true for nearly all look-ups
+        if not bucket or key not in bucket:  # a fast test: nearly all looked-up keys are absent
             return None
         start = 0
         while start < len(bucket):

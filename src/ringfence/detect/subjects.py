@@ -26,8 +26,8 @@ _MOST = 4_096
 class Subject:
     """The subject of ``address``, whether it is exempt, and its status as a friend.
 
-    ``network`` is the subject, and ``key`` its key in the history. ``proven``: the address is a friend by a
-    proven reason.
+    ``network`` is the subject, and ``key`` its key in the history. ``proven``: the address is a friend for a
+    reason that proves it. A registration does not, because the phone can name any address in it.
     """
 
     address: Address

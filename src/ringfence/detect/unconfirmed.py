@@ -77,9 +77,9 @@ class UnconfirmedReports:
         return waiting[0] if waiting else None
 
     def has_unforgeable(self, report: UnconfirmedReport) -> bool:
-        """Whether ``report`` can be forged, while a report of the same session that cannot be still waits.
+        """Whether ``report`` is forgeable, but an unforgeable report of the same session still waits.
 
-        The other report then lists the attempt, so ``report`` must not list it again.
+        The unforgeable report then lists the attempt, so ``report`` must not list it again.
         """
         event = report.event
         if not event.session or not event.forgeable:
@@ -98,7 +98,10 @@ class UnconfirmedReports:
                 yield report
 
     def _remove_oldest(self) -> UnconfirmedReport:
-        """Remove and return the oldest report of all, which is the first of its session and its port."""
+        """Remove and return the oldest report.
+
+        So it is also the first report in the lists of its session and of its port.
+        """
         report, sender, session = self._queue.popleft()
         for waiting_in_session in (session.unconfirmed, session.unforgeable):
             if waiting_in_session and waiting_in_session[0] is report:

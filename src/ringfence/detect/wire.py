@@ -108,8 +108,8 @@ class Wire:
     """Compares the challenges on the wire with the events of AMI.
 
     ``listening`` is the function that :meth:`tick` got last: it returns since when an AMI has been connected.
-    While the wire does not see every challenge, it returns None for each AMI. If the wire lost packets, a
-    missing challenge means nothing until ``blind_until`` (monotonic seconds).
+    While the wire does not see every challenge, this function returns None for each AMI. If the wire lost
+    packets, a missing challenge means nothing until ``blind_until`` (monotonic seconds).
     """
 
     def __init__(self, senders: Senders) -> None:
@@ -191,7 +191,10 @@ class Wire:
             host.streak.count, host.streak.returned = 0, MANY
 
     def tick(self, now: float, wall: float, listening: Listening) -> None:
-        """Record both clocks, and the function that returns since when each AMI has been connected."""
+        """Record the monotonic clock ``now``, the wall clock ``wall``, and ``listening``.
+
+        ``listening`` returns since when the AMI of an Asterisk has been connected.
+        """
         self._ahead = wall - now
         self.listening = listening
 
@@ -208,9 +211,10 @@ class Wire:
         return challenges is not None and now - challenges.last < LIFE
 
     def could_have_guessed(self, address: Address, at: float) -> bool:
-        """Whether ``address`` had a nonce for a guess at ``at``: challenged lately, and no success since.
+        """Whether ``address`` had a nonce for a guess at ``at``: it was challenged lately, without success.
 
-        Return False for the first ``ANSWERED`` seconds, and if AMI may have missed a success.
+        Return False within ``ANSWERED`` seconds after its first challenge, in which a phone succeeds. Also
+        return False if AMI may have missed a success.
         """
         host = self._senders.find(host_of(address))
         streak = host.streak if host is not None else None
@@ -268,7 +272,11 @@ class Wire:
         return found
 
     def _is_sure(self, streak: Streak, listening: Listening) -> bool:
-        """Whether AMI would have reported a success of this sender."""
+        """Whether AMI would have reported a success of the challenged host.
+
+        AMI must have been connected for ``SURE_AFTER`` before the first challenge. It must have reported a
+        success of any host since it was connected.
+        """
         since = listening(streak.asterisk)
         if since is None or streak.began - since < SURE_AFTER:
             return False

@@ -27,15 +27,15 @@ _OF_ASTERISK = {AlarmCode.ATTACK_DISTRIBUTED}  # alarms about an account at one 
 class AccountVerdict(enum.StrEnum):
     """The state of an account. If several apply, the first one in this order is its verdict."""
 
-    OUTAGE = "outage"  # it fails at an address where it worked, and all phones fail at once (outage mode)
-    DENIED = "denied"  # an address where it works or worked is on the deny list
-    BANNED = "banned"  # an address where it works or worked is banned
-    BROKEN = "broken"  # it fails at an address where it worked
-    REGISTERED = "registered"  # it works: an address is a friend because of it
-    LOCKED_OUT = "locked out"  # the latest failure came from a banned address, where it never worked
-    FAILING = "failing"  # it fails, and works at no address now
-    GONE = "gone"  # it worked within the last month, and nothing of it arrives now
-    UNKNOWN = "unknown"  # ringfence has seen nothing of it
+    OUTAGE = "outage"  # the account fails where it worked, and all phones fail at once (outage mode)
+    DENIED = "denied"  # an address where the account works or worked is on the deny list
+    BANNED = "banned"  # an address where the account works or worked is banned
+    BROKEN = "broken"  # the account fails at an address where it worked
+    REGISTERED = "registered"  # the account works: an address is a friend because of it
+    LOCKED_OUT = "locked out"  # the last failure came from a banned address, where the account never worked
+    FAILING = "failing"  # the account fails, and works at no address now
+    GONE = "gone"  # the account worked within the last month, but works at no address now
+    UNKNOWN = "unknown"  # ringfence has seen nothing of the account
 
 
 @frozen

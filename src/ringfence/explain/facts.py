@@ -21,7 +21,7 @@ class AddressVerdict(enum.StrEnum):
 
     OFF = "off"  # nothing is dropped at all, because enforcement is switched off
     ALLOWED = "allowed"  # on the allow list
-    PROTECTED = "protected"  # this host needs it, so no rule bans it
+    PROTECTED = "protected"  # this host needs the address, so no rule bans it
     BANNED = "banned"
     DENIED = "denied"  # on the deny list
     FRIEND = "friend"  # a known phone or trunk of this PBX

@@ -36,12 +36,12 @@ def is_account(text: str) -> bool:
 
 
 def account_headline(found: Mapping[str, Any]) -> str:
-    """Return the verdict on an account as a sentence."""
+    """Return the verdict on an account as a sentence; ``found`` is the result of ``account_document``."""
     return f"account {found['account']} {_OF_ACCOUNTS.get(found['verdict'], found['verdict'])}"
 
 
 def address_headline(found: Mapping[str, Any]) -> str:
-    """Return the verdict on an address as a sentence."""
+    """Return the verdict on an address as a sentence; ``found`` is the result of ``as_json.document``."""
     address, verdict = found["address"], found["verdict"]
     if verdict == "off":
         return f"{address}: nothing is dropped because enforcement is switched off"

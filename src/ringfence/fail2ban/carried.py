@@ -284,7 +284,10 @@ def _note_not_converted(jail: Jail, notes: Notes) -> None:
 
 
 def _actions(text: str) -> Iterator[str]:
-    """Yield the action names of ``iptables[name=SIP, protocol=all] sendmail-whois[dest="a b"]``."""
+    """Yield the names of the actions in fail2ban's option ``action``.
+
+    For example, ``iptables[name=SIP] sendmail-whois[dest="a b"]`` names ``iptables`` and ``sendmail-whois``.
+    """
     quote, depth, name = "", 0, ""
     for letter in f"{text}\n":
         if quote:

@@ -92,7 +92,7 @@ class _Gathered:
     example: str = ""
 
     def add(self, jail: object, ip: object, began: object, length: object) -> None:
-        """Add the ban of a row, if it is active and the jail counts.
+        """Add the ban of a row if it is active and ``bantimes`` has its jail.
 
         If the network has a ban already, keep the one that ends last. The values may have any type, because
         SQLite allows that.
@@ -141,7 +141,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     if not stat.S_ISREG(path.stat().st_mode):
         raise StoreError(f"{path}: is not a file")
     with path.open("rb"):
-        pass  # if this fails, the error has the reason, which SQLite would not report
+        pass  # if opening fails, this error has the reason; SQLite's error would not
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None)
     connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")

@@ -236,10 +236,10 @@ class Opened:
     """The result of ``open``.
 
     ``families`` maps each IP version (4 and 6) to None if it is guarded (its bans work), else to the reason
-    why not. ``adopted`` is the number of bans that were found in the kernel. ``wire``: why the log rules are
-    missing for a guarded version; None if they are not missing, or not configured. ``limiter``: the same for
-    the limiter. Bans work without log rules and without the limiter. ``repaired``: another program had
-    removed or changed sets or rules of ringfence.
+    why not. ``adopted`` is the number of bans that were found in the kernel. ``wire``: why the log rules
+    (they copy SIP answers to the wire) are missing for a guarded version; None if they are not missing, or
+    not configured. ``limiter``: the same for the limiter. Bans work without log rules and without the
+    limiter. ``repaired``: another program had removed or changed sets or rules of ringfence.
     """
 
     families: Mapping[int, str | None]

@@ -117,7 +117,7 @@ class MemoryBackend:
         self.lists[which] = wanted
 
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:  # noqa: ARG002
-        """Yield every ban that has time left."""
+        """Yield every ban that has time left. ``known`` is ignored: no ban can be missing here."""
         now = self._clock()
         for (network, scope), end in tuple(self._ends.items()):
             if end > now:

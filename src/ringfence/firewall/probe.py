@@ -205,7 +205,7 @@ class _Probe:
         arrived = _send(self.there, self.here).arrived
         left = _send(self.here, self.there).arrived if local else True
         outcome = self.backend.apply([Add(self.network, _TIMEOUT)])[0]
-        if outcome.error is not None:  # no ProbeError: other bans may work
+        if outcome.error is not None:  # the test ban was refused; not fatal, because other bans may work
             return _untried(self.version, f"not tried: the test ban was refused: {outcome.error}")
         try:
             checks = [
@@ -245,7 +245,7 @@ class _Probe:
         """Test outgoing IPv6 packets, only during the ban: without it they would leave the host."""
         seen = self._packets()
         port = self.here.getsockname()[1]
-        self.here.close()  # the next socket needs this port, but no fixed source address
+        self.here.close()  # frees the port for the next socket, which has no fixed source address
         try:
             with socket.socket(self.here.family, socket.SOCK_DGRAM) as unbound:
                 unbound.bind(("::", port))

@@ -30,7 +30,7 @@ def require_capabilities(proc: Path, *names: str) -> None:
 
 
 def why_no_ipv6(proc: Path) -> str | None:
-    """Return why bans of IPv6 addresses are not needed on this host; None if they are needed."""
+    """Return why this host needs no bans of IPv6, else None; ``proc`` is the mount point of procfs."""
     return None if (proc / "self/net/if_inet6").exists() else "this host has no IPv6"
 
 

@@ -24,8 +24,8 @@ _REASONS = (FriendReason.REACHABLE, FriendReason.REGISTERED)
 class KnownContacts:
     """Finds contacts that have disappeared, by comparing each roster with the one before.
 
-    A roster is an Asterisk's list of its contacts and trunks. ``recorded`` gets the resulting reasons of
-    friends. ``wall`` returns wall-clock seconds.
+    A roster is an Asterisk's list of its contacts and trunks. ``recorded`` stores which addresses are friends
+    by a contact, and until when. ``wall`` returns wall-clock seconds.
     """
 
     def __init__(self, recorded: RecordedFriends, wall: Callable[[], float]) -> None:
@@ -33,12 +33,13 @@ class KnownContacts:
         self._wall = wall
         self._round = 0
         self._rounds: dict[str, dict[Key, int]] = {}
-        """The contacts of each Asterisk, with the number of the latest roster that had them."""
+        """The contacts of each Asterisk, each with the number of the latest list of contacts that had it."""
 
     def restore(self, friends: Iterable[Friend]) -> None:
         """Restore the contacts that an earlier run of the daemon knew, from its stored friends.
 
-        They count as listed in an earlier roster. So a contact that the next roster lacks has disappeared.
+        They count as listed in an earlier roster. So a contact that the next roster (an Asterisk's list
+        of its contacts and trunks) lacks has disappeared.
         """
         for friend in friends:
             if friend.reason in _REASONS:
@@ -53,7 +54,7 @@ class KnownContacts:
         self._end(contact.asterisk, keys)
 
     def steps(self, asterisk: str, contacts: tuple[Contact, ...]) -> Iterator[Callable[[], None]]:
-        """Yield the steps that handle the contacts of a roster: functions to call in this order.
+        """Yield the steps that handle a complete list of an Asterisk's contacts: functions to call in order.
 
         Each step takes some 2 ms, so that bans can go on between two steps.
         """
@@ -67,7 +68,7 @@ class KnownContacts:
                 yield partial(self._end, asterisk, missing)
 
     def discard(self, keys: Iterable[Key]) -> None:
-        """Forget the contacts that led to these reasons, because the reasons were removed."""
+        """Forget the contacts with these keys: their addresses are no longer friends by these contacts."""
         for key in keys:
             self._rounds.get(key[0], {}).pop(key, None)
 
@@ -89,7 +90,7 @@ class KnownContacts:
             self.discard(self._recorded.record(friend))
 
     def _end(self, asterisk: str, keys: Iterable[Key]) -> None:
-        """Make these reasons end in ``KEEP`` seconds, because the Asterisk no longer has their contacts."""
+        """End the friend status by contacts that the Asterisk no longer has, in at most ``KEEP`` seconds."""
         until = self._wall() + KEEP
         for key in keys:
             self._rounds.get(asterisk, {}).pop(key, None)

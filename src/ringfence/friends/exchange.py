@@ -25,7 +25,7 @@ from ringfence.model import Friend, FriendReason, rfc3339
 FORMAT = "ringfence friends"
 VERSION = 1
 LONGEST = 30 * 86_400.0
-"""The longest time (seconds) that a reason lasts after its import."""
+"""The longest time (seconds) for which an import makes an address a friend."""
 
 MAX_LINE = 4_096  # bytes
 MAX_TEXT = 256  # characters
@@ -54,7 +54,7 @@ def lines_of(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def as_json(friend: Friend) -> dict[str, str]:
-    """Return a reason as a row of the document and of the ``friends`` command."""
+    """Return a friend as a row of the exported document, and of the answer to the ``friends`` command."""
     return {
         "address": str(friend.address),
         "account": friend.account,

@@ -36,7 +36,7 @@ class FriendRequests:
         return {"friends_import": self.import_part, "friends_forget": self.forget}
 
     def listed(self, networks: Sequence[Network] | None = None) -> Iterator[bytes]:
-        """Yield the present reasons as one JSON list, in parts.
+        """Yield all reasons why addresses are friends now, as one JSON list, in parts.
 
         With ``networks`` only the reasons of addresses in one of them are listed.
         """
@@ -69,7 +69,7 @@ class FriendRequests:
         return len(friends)
 
     def forget(self, request: Mapping[str, Any]) -> object:
-        """Forget all reasons of an address; return their number."""
+        """Forget all reasons why the ``address`` in ``request`` is a friend; return their number."""
         try:
             address = ip_address(str(request["address"]))
         except (LookupError, ValueError) as error:

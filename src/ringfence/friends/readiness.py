@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from attrs import frozen
 
 AFTER_LISTENING = 3.0
-"""The longest time (seconds) that bans wait for the roster of an Asterisk after it is connected."""
+"""The longest time (seconds) after the connection to an Asterisk that bans wait for its phones and trunks."""
 IN_ALL = 5.0
-"""The longest time (seconds) that bans wait for rosters after the start."""
+"""The longest time (seconds) after the start that bans wait for the phones and trunks of all Asterisks."""
 
 REMEMBERED_AFTER_LISTENING = 1.0
 REMEMBERED_IN_ALL = 2.0
-"""The same two limits if the store has friends."""
+"""The limits ``AFTER_LISTENING`` and ``IN_ALL`` for a start with friends in the store."""
 
 LIMITER_IN_ALL = 30.0
 """The longest time (seconds) after the start that the limiter only observes.
@@ -33,7 +33,7 @@ class SourceReadiness:
     """The state of the manager interface of an Asterisk, from which the friends come.
 
     ``since`` is when it connected (monotonic seconds), None if it is not connected. ``roster_ready``: its
-    roster is known, or it is known that no roster will come.
+    roster (its phones and trunks) is known, or it is known that no roster will come.
     """
 
     since: float | None
@@ -75,5 +75,5 @@ class StartupGate:
 
 
 def _is_due(source: SourceReadiness, now: float, after: float) -> bool:
-    """Whether the wait for this roster is over: the roster is known, or overdue."""
+    """Whether the roster of ``source`` is known, or ``after`` seconds have passed since it connected."""
     return source.roster_ready or (source.since is not None and now - source.since >= after)

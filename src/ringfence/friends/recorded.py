@@ -30,9 +30,10 @@ _BROADCAST = 0xFFFFFFFF
 
 
 class RecordedFriends:
-    """Passes reasons on to ``friends``, and writes them into ``table``. ``wall`` returns wall-clock seconds.
+    """Passes reasons why an address is a friend on to ``friends``, and writes them into ``table``.
 
-    ``write`` runs a write to the table, at once or later. ``own`` returns whether an address is this host's.
+    ``wall`` returns wall-clock seconds. ``write`` runs a write to the table, at once or later. ``own``
+    returns whether an address is this host's.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class RecordedFriends:
         )
 
     def record(self, friend: Friend) -> Collection[Key]:
-        """Record a reason; return the reasons that were removed because its account has too many addresses.
+        """Record a reason why an address is a friend; return the keys of the reasons that were removed.
 
-        An address that cannot be a phone's is ignored: this host's own, loopback, multicast and broadcast.
+        Reasons are removed if the account has more than ``MOST_ADDRESSES`` addresses. An address that cannot
+        be a phone's is ignored: this host's own, loopback, multicast and broadcast.
         """
         address = friend.address
         if address.is_loopback or address.is_unspecified or address.is_multicast or self._own(address):
@@ -110,7 +112,7 @@ class RecordedFriends:
             self._unwritten.add(key)
 
     def forget(self, address: Address) -> list[Key]:
-        """Remove every reason of an address, also from the store; return the removed reasons."""
+        """Remove every reason why an address is a friend, also from the store; return their keys."""
         keys = [key_of(friend) for friend in self._friends.reasons(address)]
         for key in keys:
             self._remove(key)
@@ -118,9 +120,9 @@ class RecordedFriends:
         return keys
 
     def expire(self) -> list[Key]:
-        """Remove reasons whose time is over; return the removed reasons."""
+        """Remove the reasons of friends whose time is over; return their keys."""
         gone = [key_of(friend) for friend in self._friends.expire(self._wall())]
-        if len(self._recorded) > 2 * MOST:  # ``Friends`` was full, and has dropped some
+        if len(self._recorded) > 2 * MOST:  # ``Friends`` was full and has dropped some: drop them here too
             left = {key_of(friend) for friend in self._friends.all()}
             gone += self._recorded.keys() - left
         for key in gone:

@@ -73,7 +73,7 @@ class FriendRegistry:
             self.add([friend])
 
     def on_roster(self, roster: Roster) -> None:
-        """Handle a roster.
+        """Handle a roster, an Asterisk's list of its contacts and trunks.
 
         The first roster of an Asterisk is handled at once, because the start waits for it. Later ones are
         handled by :meth:`run`, in parts.
@@ -98,14 +98,14 @@ class FriendRegistry:
         self.add(self._trunks.on_resolved(answers, self._wall()))
 
     def forget(self, address: Address) -> int:
-        """Forget every reason of an address; return how many there were. Later reports create new ones."""
+        """Forget every reason why an address is a friend; return how many. Later reports create new ones."""
         forgotten = self._recorded.forget(address)
         self._contacts.discard(forgotten)
         self._signal_changes()
         return len(forgotten)
 
     def add(self, friends: Iterable[Friend]) -> None:
-        """Add reasons, for example from another server."""
+        """Add friends, for example those imported from another server."""
         for friend in friends:
             self._contacts.discard(self._recorded.record(friend))
         self._signal_changes()
@@ -125,7 +125,7 @@ class FriendRegistry:
             await self.process_rosters()
 
     async def process_rosters(self) -> None:
-        """Handle the waiting rosters, in parts."""
+        """Handle the rosters that have arrived, in parts: bans go on between two parts."""
         while self._waiting:
             _, roster = self._waiting.popitem()
             for step in self._steps(roster):
@@ -147,7 +147,7 @@ class FriendRegistry:
             self.write()
 
     def expire(self) -> None:
-        """Remove reasons whose time is over."""
+        """Remove the reasons of friends whose time is over."""
         self._contacts.discard(self._recorded.expire())
         self._signal_changes()
 

@@ -78,13 +78,15 @@ _MOST_UNSURE = 1024
 """The maximum number of closed connections of which it is unknown whether this host listens on their port.
 
 Most of them are outgoing. The next reading of the list of sockets shows on which ports this host listens, and
-so which connections count. If the maximum is reached, the list is read early.
+so which connections count. If the maximum is reached, the list is read early, but not if it is fresh
+(``_renew``). In both cases the connections to a port without a listener in the list are then forgotten.
 """
 
 _MOST_STALE = 1024
-"""The maximum number of byte counts of connections that are already forgotten.
+"""The maximum number of kept byte counts whose connections are already forgotten.
 
-If there are more, all such counts are removed at once.
+A byte count is the number of bytes that came by a closed connection. If there are more such counts, all of
+them are removed at once.
 """
 
 _Received = Callable[[], int | None]
@@ -100,8 +102,8 @@ _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _UNMADE = (2, 3, 4, 12)
 _TIME_WAIT = 6
 _COUNTLESS = (5, _TIME_WAIT)  # FIN_WAIT2, TIME_WAIT: the kernel may have no byte count left
-_LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns
-_WORD = 8  # hexadecimal digits of 32 bits, which stand in this machine's byte order
+_LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns of /proc/net/tcp
+_WORD = 8  # hexadecimal digits of 32 bits of an address in /proc/net/tcp, in this machine's byte order
 _PORT = 2  # bytes
 _STATES = 0x1FFF & ~sum(1 << state for state in _UNMADE)
 
@@ -132,7 +134,7 @@ class ConnectionTable:
         self._ports: dict[bytes, float] = {}  # listening ports, and until when each counts
         self._past = _Past()
         self._closed = closed if closed is not None else ClosedSockets()
-        self._unsure: list[tuple[Closed, float]] = []  # those to ports that may not be listening ports
+        self._unsure: list[tuple[Closed, float]] = []  # closed ones whose local port may not listen
         self._known_from = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -188,7 +190,7 @@ class ConnectionTable:
         return key in self._open or self._past.has(key, now)
 
     def backs(self, remote: Endpoint, length: int) -> bool:
-        """Whether the connection of ``remote`` (see :meth:`has`) confirms a line for a request.
+        """Whether the connection of ``remote`` (see :meth:`has`) confirms a log line about a request.
 
         ``length`` is the least size of such a request, in bytes. The remote end must have sent so many bytes
         that have not confirmed another line; this call uses them up. If the number of bytes is unknown, the
@@ -244,14 +246,14 @@ class ConnectionTable:
         return not self._unread and now >= self._known_from
 
     def _drain(self, now: float) -> bool:
-        """Read the reports that have arrived; return whether none is left."""
+        """Read the reports of closed connections that have arrived; return whether none is left."""
         return any(not self._turn(now) for _ in range(_MOST_READINGS))
 
     def _readable(self) -> None:
         self._turn(self._clock())
 
     def _turn(self, now: float) -> bool:
-        """Read one batch of reports; return whether there may be more."""
+        """Read one batch of reports of closed connections; return whether there may be more."""
         came, lost, more = self._closed.read()
         self._remember([closed for closed in came if closed.local_port in self._ports], now)
         self._unsure += [(closed, now) for closed in came if closed.local_port not in self._ports]
@@ -399,12 +401,12 @@ def _asked(family: socket.AddressFamily, states: int) -> Iterator[_Row]:
 
 
 def _endpoint(text: bytes) -> bytes:
-    """Parse an address and port of ``/proc/net/tcp``, such as ``0100007F:1F90``, into a remote end."""
+    """Parse an end in ``/proc/net/tcp``, such as ``0100007F:1F90``, into the packed address and port."""
     words, _, port = text.decode("ascii").partition(":")
     packed = b"".join(bytes.fromhex(words[at : at + _WORD])[::-1] for at in range(0, len(words), _WORD))
     return _end(packed, bytes.fromhex(port))
 
 
 def _end(packed: bytes, port: bytes) -> bytes:
-    """Return an address and a port as a remote end. An IPv4-mapped address becomes the IPv4 address."""
+    """Return a packed address followed by its port. An IPv4-mapped address becomes the IPv4 address."""
     return unmapped(packed) + port

@@ -64,7 +64,8 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
 
     Return None if that cannot be determined: Asterisk does not run here (in a container, on another host), it
     runs as root and ``/proc`` is hidden, or only the manager interface listens yet. ``ami_port`` is the port
-    of the manager interface on this host, None if it is elsewhere.
+    of the manager interface on this host, None if it is elsewhere. ``folder`` has Asterisk's configuration
+    files.
     """
     try:
         tcp, udp = listening_sockets(socket.IPPROTO_TCP), listening_sockets(socket.IPPROTO_UDP)
@@ -138,7 +139,7 @@ def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:
 
 
 def _calls(folder: Path) -> tuple[int, int]:
-    """Return the first and the last port that Asterisk may use for calls (RTP)."""
+    """Return the first and the last port for calls (RTP), from ``rtp.conf`` in ``folder`` or by default."""
     conf = read_conf(folder / "rtp.conf", lambda section, name: section == "general" and name in _RANGE)
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:

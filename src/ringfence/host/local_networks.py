@@ -1,6 +1,6 @@
 """The private networks to which this host has routes: those of its interfaces, and those behind a VPN.
 
-Only private address ranges count. At a hosting company, an interface often has a public network, whose other
+Public networks are left out. At a hosting company, the network of an interface is often public, and its other
 addresses belong to strangers.
 """
 

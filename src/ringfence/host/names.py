@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from dns.resolver import Answer
 
 MOST_NAMES = 1_000
-MOST_ADDRESSES = 64  # of a name
-MOST_SERVERS = 16  # of a name's SIP services
+MOST_ADDRESSES = 64  # for each name
+MOST_SERVERS = 16  # SIP servers of each name, from its SRV records
 AT_ONCE = 16
-PATIENCE = 5.0  # seconds for an answer
+PATIENCE = 5.0  # time limit of a DNS query in seconds
 
 SHORTEST = 30.0
 LONGEST = 300.0
-"""The shortest and the longest time, in seconds, until a name is resolved again.
+"""``SHORTEST`` and ``LONGEST`` limit the time, in seconds, until a name is resolved again.
 
 After a failure the time may be shorter than ``SHORTEST``.
 """
@@ -167,7 +167,7 @@ class Names:
         """Record a result; return whether the answers changed."""
         mine = self._names.get(name)
         if mine is None:
-            return False  # no longer followed
+            return False  # no part of the daemon wants this name any more
         before = self._answers.get(name)
         networks = _bounded(found.networks | (before or frozenset()) if found.trouble else found.networks)
         now = asyncio.get_running_loop().time()

@@ -24,7 +24,7 @@ def processes(name: str, proc: Path = PROC) -> Iterator[int]:
     for folder in folders:
         try:
             found = (folder / "comm").read_bytes()
-        except OSError:  # it has ended or is hidden
+        except OSError:  # the process has ended or is hidden
             continue
         if found == wanted:
             yield int(folder.name)
@@ -45,7 +45,7 @@ def sockets_of(process: int, proc: Path = PROC) -> frozenset[int]:
         for file in (proc / str(process) / "fd").iterdir():
             try:
                 target = str(file.readlink())
-            except OSError:  # closed meanwhile
+            except OSError:  # the process has closed this file meanwhile
                 continue
             if match := _SOCKET.fullmatch(target):
                 found.add(int(match[1]))

@@ -24,9 +24,10 @@ Reasons: TypeAlias = Mapping[Network, str]
 
 
 def read_protected(failed: Callable[[HostError], None] = lambda _error: None) -> Reasons:
-    """Return all protected networks; ``failed`` is called for each part that cannot be read.
+    """Return all protected networks: those of gateways, DNS resolvers and remote logins.
 
-    Do not call it in a running event loop; use follow_protected there.
+    ``failed`` is called with an error for each of these three parts that cannot be read. Do not call this
+    function in a running event loop; use follow_protected there.
     """
     parts: list[Reasons] = []
     for read in (read_gateways, read_resolvers, read_logins):
@@ -102,7 +103,7 @@ class _Follower:
         if len(parts) == len(self._parts) and (now := _together(parts)) != self._published:
             self._published = now
             self._changed(now)
-            for trouble in self._troubles.values():  # so that they do not count as cleared
+            for trouble in self._troubles.values():  # changed() clears all errors; these remain
                 self._failed(HostError(trouble))
             return True
         return False

@@ -92,8 +92,8 @@ def read_list(file: BinaryIO, *, most: int, everything: bool = False) -> ListFil
     """Read a list; with ``everything``, local networks are included.
 
     Raise ListError if the file is compressed, or if it contains more than ``most`` or ``MAX_NETWORKS``
-    networks. Networks are merged before they are counted, so adjoining networks count as one. This is done
-    at the end, and whenever there are twice as many as allowed.
+    networks. Networks are merged before they are counted, so adjoining networks count as one. They are merged
+    and counted at the end of the file, and before that whenever there are twice as many as allowed.
     """
     result, room = ListFile(), min(most, MAX_NETWORKS)
     gatherer = Gatherer()

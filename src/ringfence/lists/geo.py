@@ -174,7 +174,8 @@ def _walk(reader: Any, tree: mmap.mmap, regions: frozenset[str]) -> dict[str, Ga
 def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  # noqa: ANN401 - it has no public type
     """Yield each network of the tree: the position of its record, its first address, its prefix length.
 
-    The position can be compared only with other positions. The address is a number.
+    The position only identifies the record: networks with the same position share one record. The address
+    is an integer.
     """
     count = metadata.node_count
     bits = V4_BITS if metadata.ip_version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
@@ -188,7 +189,8 @@ def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  
         at, number, depth = waiting.pop()
         if at > count:
             yield at, number << (bits - depth), depth
-        elif at < count and not (number and at == v4_start):  # else: no record, or a second path to IPv4
+        # Skipped: an empty leaf (``at == count``), and any second path to the IPv4 part, such as 2002::/16.
+        elif at < count and not (number and at == v4_start):
             left -= 1
             if left < 0 or depth >= bits:
                 raise ValueError("its tree has a cycle")

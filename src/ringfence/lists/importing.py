@@ -37,7 +37,7 @@ def replace_imported(
     """
     before, same_note, others = Gatherer(), Gatherer(), Gatherer()
     for entry in entries.current(kind, now):
-        # ``coded`` refuses host names and regions. Imported files have networks only.
+        # Host names and regions are skipped (``coded`` raises ValueError): no imported file has them.
         with suppress(ValueError):
             version, code = coded(entry.value)
             (before if entry.origin == origin else others).add_code(version, code)

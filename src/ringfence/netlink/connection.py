@@ -9,8 +9,8 @@ pyroute2, because it is faster. Measured with pyroute2 0.9.7, one element per re
 
 A fast attacker sends a guess every 300 µs. Therefore a ban is carried out at once, within the running event
 loop. Within a running loop, pyroute2's synchronous classes raise RuntimeError, because they run a loop of
-their own. The raw socket of its asynchronous classes is as fast as ours, but the event loop reads the answers
-before the caller can.
+their own. Its asynchronous classes have a raw socket that is as fast as ours. But the event loop reads the
+answers from that socket before the caller can.
 
 A request is repeated once on a new socket if its answers are lost (ENOBUFS), or if the socket fails.
 Therefore every request must be safe to repeat. A request that times out is not repeated. Sequence numbers are
@@ -62,11 +62,11 @@ _MAX_ERRNO = 4096
 _RECEIVE = 1 << 18
 _SEQUENCE = struct.Struct("=I")
 _TIMEVAL = struct.Struct("@ll")
-_SOL_NETLINK = 270  # <linux/socket.h>; Python has no names for these
+_SOL_NETLINK = 270  # from <linux/socket.h>; Python's socket module lacks it and the next three
 _CAP_ACK, _EXT_ACK = 10, 11
 _SO_SNDBUFFORCE = 32
 _DUMPS = 10  # how often a dump is requested at most, if something changes during each
-_RESERVED = 32  # bytes of the send buffer that no message may use
+_RESERVED = 32  # bytes of the send buffer that the kernel keeps free (netlink_sendmsg)
 _MESSAGE, _OFFSET = 1, 2  # NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
 
 _T = TypeVar("_T")
@@ -388,9 +388,9 @@ def _refusal(index: int, code: int, datagram: bytes, frame: Frame) -> Refusal:
 def _collect_answers(datagram: bytes, sequence: int, answers: list[bytes]) -> tuple[bool, bool]:
     """Append the answers in one datagram to ``answers``. Skip answers to earlier, abandoned requests.
 
-    Return two flags: whether the request is finished, and whether something changed during the dump. Then the
-    kernel sets NLM_F_DUMP_INTR in at least one message, perhaps only in the last one. Raise NetlinkError if
-    the kernel refused the request, FirewallPermissionError without CAP_NET_ADMIN.
+    Return two flags: whether the request is finished, and whether something changed during the dump. After
+    such a change, the kernel sets NLM_F_DUMP_INTR in at least one message, perhaps only in the last one.
+    Raise NetlinkError if the kernel refused the request, FirewallPermissionError without CAP_NET_ADMIN.
     """
     interrupted = False
     for frame in _frames(datagram):

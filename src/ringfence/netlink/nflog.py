@@ -99,7 +99,7 @@ def _logged(received: bytes, frame: Frame) -> Logged | None:
             elif kind == _SEQUENCE and len(value) == _NUMBER.size:
                 [sequence] = _NUMBER.unpack(value)
             elif kind == _PACKET_HEADER and len(value) == _NUMBER.size:
-                own = value[2] == _LOCAL_OUT  # protocol (16 bits), hook, padding
+                own = value[2] == _LOCAL_OUT  # bytes of ``value``: protocol (2), hook (1), padding (1)
             elif kind == _PREFIX:
                 prefix = value.partition(b"\0")[0]
     except NetlinkMessageError:

@@ -30,7 +30,7 @@ CLOSED, LISTENING = 7, 10
 
 NETLINK_SOCK_DIAG = 4
 BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
-# inet_diag_req_v2: family, protocol, extensions, states; zeros for any addresses and ports.
+# inet_diag_req_v2: family, protocol, extensions, states. Zeros after them match any addresses and ports.
 _REQUEST = struct.Struct("=BBBxI48x")
 # nlmsghdr, then inet_diag_msg: state; ports and addresses in network byte order; owner and inode.
 _SOCKET = struct.Struct("=17xB2x2s2s16s16s24xII")

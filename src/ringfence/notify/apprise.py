@@ -15,9 +15,10 @@ _TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
-    """Send the message about ``content``; return a text about the result.
+    """Send a message about the events in ``content``; return a text about the result.
 
-    ``host`` is the name of this host. Raise OSError or ValueError if the message cannot be sent.
+    ``channel`` has the settings of the channel, and ``host`` is the name of this host. Raise OSError or
+    ValueError if the message cannot be sent.
     """
     message = compose(content, host, without_markup)
     tag = [f"--tag={channel['tag']}"] if channel["tag"] else []

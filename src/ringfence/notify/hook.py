@@ -20,9 +20,10 @@ _SAFE = "-._+:/@,="
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
-    """Run the channel's command for the message about ``content``; return a text about the result.
+    """Run the channel's command with the events in ``content``; return a text about the result.
 
-    ``host`` is the name of this host. Raise OSError or ValueError if the command fails.
+    ``channel`` has the settings of the channel, and ``host`` is the name of this host. Raise OSError or
+    ValueError if the command fails.
     """
     message = compose(content, host)
     document = json.dumps({"host": host, "title": message.title, **content}).encode() + b"\n"

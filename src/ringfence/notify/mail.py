@@ -23,9 +23,10 @@ GOODBYE = 2.0
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
-    """Send the message about ``content``; return a text about the result.
+    """Send a mail about the events in ``content``, or the report in it; return a text about the result.
 
-    ``host`` is the name of this host. Raise OSError or ValueError if the message cannot be sent.
+    ``channel`` has the settings of the channel, and ``host`` is the name of this host. Raise OSError or
+    ValueError if the mail cannot be sent.
     """
     mail = _mail(channel, content, host)
     if channel["sendmail"] is not None:

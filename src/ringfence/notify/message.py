@@ -39,7 +39,10 @@ class Message:
 
 
 def compose(content: Mapping[str, Any], host: str, escape: Escape = str) -> Message:
-    """Return the message about ``content``; ``host`` is the name of this host."""
+    """Return the message about the events in ``content``.
+
+    ``host`` is the name of this host. ``escape`` is applied to text from outside.
+    """
     events: list[Event] = content["events"]
     head = f"[ringfence {host}]"
     first, last = _moment(content["first"]), _moment(content["last"])

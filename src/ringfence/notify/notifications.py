@@ -11,7 +11,7 @@ from ringfence.model import Ban, format_network, printable, rfc3339
 
 MAX_NAME = 64
 MAX_TEXT = 500
-"""The maximum lengths (characters) of texts from outside in a notification: of a name, and of any other."""
+"""Text from outside is cut: an account name after ``MAX_NAME`` characters, any other after ``MAX_TEXT``."""
 
 _ACCOUNTS = 5
 _CRITICAL = frozenset(

@@ -28,11 +28,11 @@ from ringfence.config.converters import Severity, Topic
 from ringfence.model import printable, rfc3339
 from ringfence.notify.notifications import Notification
 
-KEPT = 50  # events of each topic
+KEPT = 50  # events of each topic that a digest keeps; it only counts the others
 PROMPT = 5.0  # the longest wait (seconds) of an event other than a ban
 TRIES = 8
-FIRST_PAUSE = 10.0  # seconds
-LONGEST_PAUSE = 600.0  # seconds
+FIRST_PAUSE = 10.0  # seconds after the first failure to send a message
+LONGEST_PAUSE = 600.0  # seconds: each pause is twice the one before, up to this
 FAILING_AFTER = 2
 """The number of failures in a row after which the channel has an alarm."""
 

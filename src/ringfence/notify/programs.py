@@ -31,7 +31,7 @@ def run(command: Sequence[str], text: bytes, environ: Mapping[str, str] | None =
         try:
             output = _output_of(process)
             code = process.wait()
-        except BaseException:  # such as the TimeoutError that the caller's alarm raises
+        except BaseException:  # for example the TimeoutError that the caller's handler of SIGALRM raises
             process.kill()
             raise
     words = output.decode("utf-8", "replace").strip()

@@ -26,7 +26,7 @@ MAX_ADDRESSES = 5
 
 EACH = 3.0
 IN_ALL = 8.0
-"""Seconds for one query, and for all queries of a message."""
+"""The time limits in seconds: ``EACH`` for one query, ``IN_ALL`` for all queries of a message."""
 
 MAX_ANSWER = 256 * 1024
 MAX_REDIRECTS = 5

@@ -13,7 +13,7 @@ _FORM = TextForm()
 
 
 def compose_report(content: Mapping[str, Any], host: str) -> Message:
-    """Return the report as text, in UTC, with lines of at most 80 columns."""
+    """Return the report in ``content`` as text, with times in UTC and lines of at most 80 columns."""
     lines = [f"ringfence on {host}, report of 7 days", ""]
     for line in report_lines(content["report"], _FORM):
         lines += _wrapped(line)

@@ -28,8 +28,8 @@ from ringfence.model import Secret, printable
 COMMAND = (sys.executable, "-P", "-m", "ringfence.notify.unprivileged")
 GRACE = 5.0
 """Seconds that a child has in addition to the channel's timeout, to start and to report."""
-MAX_RESULT = 64 * 1024  # bytes
-MAX_REASON = 300  # characters
+MAX_RESULT = 64 * 1024  # bytes of the child's result
+MAX_REASON = 300  # characters of the result's text, or bytes of an invalid result
 
 _KINDS: Mapping[type[ChannelSettings], str] = {
     MailSettings: "mail",
@@ -103,7 +103,7 @@ async def send(
 
 
 def channel_as_json(channel: ChannelSettings) -> dict[str, object]:
-    """Return the settings of a channel for the sender, with the password in clear text."""
+    """Return the settings of a channel for the child process, with the password in clear text."""
     values = asdict(channel, recurse=False, value_serializer=_plain)
     return {"kind": _KINDS[type(channel)], **values}
 

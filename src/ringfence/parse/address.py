@@ -16,7 +16,7 @@ _VERSIONS = {b"IPV4": 4, b"IPV6": 6}
 _TRANSPORTS = {str(t).encode(): t for t in Transport if t is not Transport.UNKNOWN}
 _LONGEST = (
     len(b"IPV6/UDP/ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%/65535") + 16
-)  # a zone is an interface name
+)  # 16 for the zone, which is an interface's name
 _MAX_PORT = 65_535
 _MAX_PORT_DIGITS = 5
 

@@ -22,8 +22,8 @@ Between the head and the tail of a security event, such an event may be forged, 
 ``AuthDetail`` holds passwords, so it is never parsed.
 
 Limits and their reasons: 256 bytes of account hold at most 21 empty lines (12 bytes each, percent-encoded),
-so 64 fragments are more than can occur. A packet that is too long is skipped and counted. Nothing here raises
-for bytes.
+so 64 fragments are more than can occur. A packet that is too long is skipped and counted. No input raises an
+exception.
 """
 
 from typing import TypeAlias
@@ -51,7 +51,7 @@ UNREQUESTED = tuple(
 """The first lines of the events that are returned although no action asked for them."""
 AUTH_DETAIL = b"Event: AuthDetail\r\n"
 MAX_FRAGMENTS = 64
-HOLD = 0.05  # seconds
+HOLD = 0.05  # seconds to wait for the true tail of an event
 
 
 @define
@@ -147,7 +147,7 @@ class AmiDecoder:
         self.http.active = True
 
     def _drop_fragments(self) -> None:
-        """Count one unreadable packet, and drop the unfinished security event, if there is one."""
+        """Count one unreadable packet. If there is an unfinished security event, drop its fragments."""
         self.counts.dropped_bytes += self._fragments_size
         self.counts.garbled += 1
         self._fragments.clear()

@@ -58,9 +58,10 @@ class PacketSplitter:
         return pieces
 
     def _greet(self, pieces: list[Piece]) -> int:
-        """Handle the first line, and return where the first packet begins.
+        """Append a Banner for the first line to ``pieces``; return where the first packet begins.
 
-        Return 0 if the line is still incomplete, or if it is too long for a banner.
+        If the line is still incomplete, append nothing and return 0. If it is too long for a banner, the
+        Banner has no version, and the first packet begins at 0.
         """
         end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
         if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
@@ -73,7 +74,7 @@ class PacketSplitter:
         return end + len(EOL) if end >= 0 else 0
 
     def _split(self, start: int, pieces: list[Piece]) -> int:
-        """Handle every complete packet from ``start`` on; return where the incomplete one begins."""
+        """Append complete packets from ``start`` on to ``pieces``; return where the incomplete one begins."""
         self._searched = max(self._searched, start)
         while (end := self._buffer.find(END, self._searched)) >= 0:
             if self._skipping:
@@ -94,7 +95,7 @@ class PacketSplitter:
         Its last few bytes are kept, because the end of the packet (CR LF CR LF) may begin in them. All others
         are discarded, and ``pieces`` gets a SkippedBytes.
         """
-        # Fewer bytes may still be a packet of at most MAX_PACKET bytes and a part of END.
+        # A packet that is just short enough, and after it all but the last byte of END, must stay.
         if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
             return
         excess = len(self._buffer) - len(END) + 1

@@ -16,7 +16,8 @@ OPENED = re.compile(
 )
 """The line that Asterisk writes when it opens a log, after the older contents (``main/logger.c``).
 
-The reader of the log ignores such a line. This is safe, because such a line never ends a message.
+The reader of the log ignores such a line. A sender gains nothing by forging it within a message: Asterisk's
+own end of the message follows on a later line, which is not ignored.
 """
 
 

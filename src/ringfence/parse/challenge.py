@@ -84,7 +84,7 @@ _ORDINARY = re.compile(
 )
 _FORGED_NOTICE = b"' failed for '"
 _REFUSALS = (403, 404)  # without a nonce
-_DIGEST = 16  # bytes
+_DIGEST = 16  # bytes of the hash of an answer without a nonce
 _LONGEST_CALL_ID = 512  # bytes; phones' have some 40
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
@@ -194,7 +194,7 @@ def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str,
     For the meaning of evasive, see :func:`_is_evasive`.
     """
     via, asked_for = _VIA.search(head), _FROM.search(head)
-    if via is None or asked_for is None:  # cut off
+    if via is None or asked_for is None:  # the head is cut off
         return None, "", False
     sender = received_by_pjsip(_unfolded(head, via.end()))
     return sender, sip_user(_unfolded(head, asked_for.end())), _is_evasive(head, call_id)

@@ -12,10 +12,10 @@ words with another address. So a line with such a reason is marked ``forgeable``
 ``Call from '%s' (%s) to extension '%s' rejected …``: the extension is the sender's text and may hold line
 feeds; before 1.8.1 the line names no address. The account is the name of the peer, and is empty for a guest.
 
-``hacking attempt detected '%s'``: chan_sip of 16.28 has no such message, so a patched chan_sip writes it. In
+``hacking attempt detected '%s'``: a patched chan_sip writes this, for that of 16.28 has no such message. In
 fail2ban's example it stands right before ``Sending fake auth rejection for device …`` and names the address
-of the packet. So it is a refused call without an account, and counts as a probe, not as a guess. If it
-counted as a guess, one request would count twice where AMI reports it too, as InvalidAccountID.
+of the packet. So it reports a refused call without an account. It counts as a probe, because AMI may report
+the same request as a guess (InvalidAccountID). If both were guesses, one request would count twice.
 
 ``Failed to authenticate …``, ``Sending fake auth rejection …``, ``username mismatch …`` and ``Peer … is
 trying to register …`` name no source: an address in them is the sender's text.

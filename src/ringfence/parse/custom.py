@@ -133,7 +133,7 @@ class Custom:
             start = at + len(words)
             found = _ADDRESS.match(message, start)
             if found is not None:
-                # A colon or a full stop after the address may belong to the next words of the pattern.
+                # Also try without the last byte: a colon or full stop may be a part of the pattern instead.
                 for end in range(found.end(), max(start, found.end() - 2), -1):
                     fits = end + len(tail) == last if len(self.after) == 1 else end + len(tail) <= last
                     remote = (
@@ -149,8 +149,9 @@ class Custom:
 def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
     """Match all ``parts`` but the last; return the first position at which the last part may begin.
 
-    The first part must be at the start of the message, and the others must follow in this order. Return None
-    if a part is missing. The caller searches for the last part. A single part must be at the start: return 0.
+    ``parts`` are the pattern's literal texts before the address. The first part must be at the start of the
+    message, and the others must follow in this order, with any text between them. Return None if a part is
+    missing. The caller searches for the last part. A single part must be at the start: return 0.
     """
     if not message.startswith(parts[0]):
         return None
@@ -166,9 +167,10 @@ def _from_left(message: bytes, parts: tuple[bytes, ...]) -> int | None:
 def _from_right(message: bytes, parts: tuple[bytes, ...]) -> int | None:
     """Match all ``parts`` but the first; return the last position at which the first part may end.
 
-    The last part must be at the end of the message, and the others before it in this order. Return None if a
-    part is missing. The caller searches for the first part. A single part must be at the end: return the
-    length of the message.
+    ``parts`` are the pattern's literal texts after the address. The last part must be at the end of the
+    message, and the others before it in this order, with any text between them. Return None if a part is
+    missing. The caller searches for the first part. A single part must be at the end: return the length of
+    the message.
     """
     if not message.endswith(parts[-1]):
         return None

@@ -16,7 +16,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 _AHEAD = 86_400.0  # seconds that a date may be ahead of now, because clocks and time zones differ
-_YEARS_BACK = 8  # two leap years may be eight years apart (29th of February)
+_YEARS_BACK = 8  # years back that a missing year is searched: two 29ths of February may be so far apart
 _REMEMBERED = 512
 _LONGEST = 48
 _STALE = 3_600.0  # seconds for which parsed dates stay cached: a date without a year depends on now
@@ -58,7 +58,10 @@ class DateReader:
         self._as_of = 0.0
 
     def seconds(self, text: bytes, now: float) -> float | None:
-        """Parse one date; None if ``text`` is not a date."""
+        """Return a date as seconds since the epoch; None if ``text`` is not a date.
+
+        ``now``, in the same unit, decides what the text leaves open, such as the year.
+        """
         if abs(now - self._as_of) > _STALE or len(self._known) > _REMEMBERED:
             self._known.clear()
             self._as_of = now
@@ -95,10 +98,11 @@ class DateReader:
         return None
 
     def _candidates(self, fields: dict[str, bytes | None], now: float) -> list[float]:
-        """Return the possible moments of a date: one, or two if a clock change repeats the hour.
+        """Return the possible moments of a date (seconds since the epoch).
 
-        A time without a date gives the moments of yesterday, today and tomorrow. A date that does not exist
-        gives none.
+        There is one, or two if a clock change repeats the hour. A time without a date gives the moments of
+        yesterday, today and tomorrow. A date that does not exist gives none. ``fields`` are the groups of
+        the pattern that matched.
         """
         today = datetime.fromtimestamp(now, self._zone)
         if fields.get("Y"):

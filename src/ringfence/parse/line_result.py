@@ -108,9 +108,9 @@ class LogCounts:
 class OpenMessage:
     """A message whose end has not come yet. The pattern ``end`` finds the end in a later line.
 
-    ``result`` is the result of the first line alone, in case no end comes. ``may_span``: the message
-    continues even if lines before its end look like other messages. Otherwise an end after such lines may
-    belong to another message, and the result is ambiguous.
+    ``result`` is the result of the first line alone, in case no end comes. ``may_span``: lines before the end
+    that look like other messages are part of this message, as the sender's text. If ``may_span`` is false,
+    the end after such lines may belong to one of them, and the result is ambiguous.
     """
 
     result: SecurityEvent | Reason
@@ -173,7 +173,10 @@ def make_event(
     has_port: bool = False,
     forgeable: bool = False,
 ) -> SecurityEvent | Reason:
-    """Return the event of a line, or NOT_AN_ADDRESS if ``address`` is not an IP address."""
+    """Return the event of a line, or NOT_AN_ADDRESS if ``address`` is not an IP address.
+
+    The address may have a port. ``has_port``: it always has one, even after IPv6 without brackets.
+    """
     remote = parse_source(address, transport, has_port=has_port)
     if remote is None:
         return Reason.NOT_AN_ADDRESS

@@ -3,17 +3,17 @@ r"""Reader of one log file: bytes → one result for each line.
 A message begins with a prefix (date, level, thread, file) at the start of a line, and LF ends each of its
 lines. Callers' text can contain LF in a few fields, and can imitate messages:
 
-- A message whose end is missing (an account, an extension, a name with LF) includes the lines that follow, up
-  to a line without a prefix that has the end. Everything in between is the sender's text.
+- If the first line of a message has no end (an account, extension or name contains LF), the message goes on
+  up to a line without a prefix that has the end. Everything in between is the sender's text.
 - A line without a prefix may follow a message that looked complete. If it can be the true end (its address
   stands after the sender's text), the message is parsed again up to it. Otherwise the message was text inside
-  another one, and its event is revoked; so is that of an earlier message whose end the line can be.
+  another one, and its event is revoked. If the line can end an earlier message, that event is revoked too.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
-  and its own end mark. The last end mark within the maximum length is the true end, unless another packet of
-  the thread begins before.
+  and its own end mark. The last end mark within the maximum length is the true end, unless the same thread
+  logs another packet before it.
 - A message is cut at 8191 bytes and loses its LF. So the next message may begin there, within a line.
-- A message of ``res_security_log.c`` whose account imitates its end is recognised by the true end, in a line
-  without a prefix or after an imitated message. The events between them are revoked.
+- The account in a message of ``res_security_log.c`` may imitate the message's end. The true end then follows
+  in a line without a prefix, or in one that imitates a message. The wrong events up to there are revoked.
 
 These decisions need the lines that follow. Asterisk writes a message at once, so the lines of one feed are
 handled together. If more lines are needed, the last ones wait: call ``feed`` again at ``deadline``.
@@ -53,14 +53,13 @@ MAX_LINE = 256 * 1024
 """Bytes; longer lines are skipped. In a container's log an 8 KiB message may have six times as many bytes."""
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
-HOLD = 0.05  # seconds
+HOLD = 0.05  # seconds that lines wait for later lines
 _SECURITY = b"SECURITY"
 _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
-_EXAMINED = 2048  # bytes of an unknown message
-
+_EXAMINED = 2048  # bytes of an unknown message that are searched for suspicious words
 _Line = bytes | JsonMessage
 _WRAPPED = (b"{", b"\x00")  # the first bytes of lines that need unwrapping
-_LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was skipped
+_LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was too long
 
 
 class LogReader:
@@ -91,7 +90,7 @@ class LogReader:
         self.since_security = security_log.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Return the results of the lines that need no later line; without data, of those that are due."""
+        """Return the results of lines that need no later line; without data at the deadline, those of all."""
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
@@ -203,10 +202,13 @@ class LogReader:
         return now if time is None else time
 
     def _check_unknown(self, parsed: Reason, level: bytes, text: bytes, *, known: bool) -> Reason:
-        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``."""
+        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``.
+
+        ``known``: a parser knows its source file. Otherwise the message must also contain an address.
+        """
         if level not in LEVELS:
             return parsed
-        text = text[:_EXAMINED]  # of a source file that no parser knows, it must also contain an address
+        text = text[:_EXAMINED]
         named = known or _ADDRESS_LIKE.search(text)
         return Reason.UNKNOWN_WORDING if named and SUSPICIOUS.search(text) else parsed
 
@@ -227,8 +229,7 @@ class _Batch:
         self._final = final
         self._split_lines = 0  # the number of lines that were split off from cut lines
         self._lines_of: list[int] = []  # the index of the first line of each result
-        # The index of the result of the last message; -1 if there was none, or if it was skipped.
-        self._entry = -1
+        self._entry = -1  # the index of the result of the last message; -1 if there is none or it was skipped
         # By the pattern of a true end: the index of the result of the last message with this end.
         self._tailed: dict[re.Pattern[bytes], int] = {}
         self._security_at: set[int] = set()  # the lines that begin a message of res_security_log.c
@@ -240,7 +241,7 @@ class _Batch:
     def run(self, *, held_back: bool) -> int:
         """Parse the lines; return the index of the first one that has to wait.
 
-        ``held_back``: another line has begun. The lines to which it may belong wait for its end.
+        ``held_back``: a further line is still incomplete. Lines that it may continue wait for its end.
         """
         lines, at = self._lines, 0
         wait = self._within_reach() if held_back else 0
@@ -300,7 +301,7 @@ class _Batch:
         if form is None or level not in form.levels or form.stateful:
             return False
         is_security = level == _SECURITY
-        # A line of another level may be the end of a SECURITY message if it ends with a quote.
+        # Not plain: a SECURITY message to skip that lacks its end, and a line whose quote may be that end.
         if self._skips if is_security else line.endswith(b'"'):
             return False
         parsed = self._reader.parse_as(form, level, line[found.end() :], date, self._now)
@@ -402,7 +403,7 @@ class _Batch:
                     again = self._lines_of[self._entry]
                 else:
                     self._revoke(self._entry)
-            # This may be the true end of an earlier message, whose address then was the sender's text.
+            # Revoke earlier messages that this line may end: the address read there was the sender's text.
             for tail, index in self._tailed.items():
                 if index != self._entry and tail.search(line) and self._reaches(index, at):
                     self._revoke(index)
@@ -412,7 +413,7 @@ class _Batch:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
 
         The message begins at the earliest SECURITY line in the ``MAX_ACCOUNT`` bytes before ``at``: the
-        sender may have written later ones. The event of line ``again`` is kept: it was just parsed up to it.
+        sender may write later ones. If that is line ``again``, its event was just parsed again, and is kept.
         """
         if not security_log.ends_message(line):
             return False
@@ -429,7 +430,7 @@ class _Batch:
     def first_security(self, at: int) -> tuple[int, int]:
         """Return the index of the first SECURITY line whose account may reach ``at``, and the bytes between.
 
-        The index is -1 if that line came in an earlier feed. If there is none, the bytes exceed MAX_ACCOUNT.
+        The index is -1 if that line came in an earlier feed. More than MAX_ACCOUNT bytes: there is none.
         """
         first, size = (-1, security_log.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):
@@ -459,7 +460,7 @@ class _Batch:
         return True
 
     def _reaches(self, index: int, at: int) -> bool:
-        """Whether the lines from that of result ``index`` up to ``at`` have at most ``MAX_MESSAGE`` bytes."""
+        """Whether result ``index`` begins at most ``MAX_MESSAGE`` bytes before the line ``at``."""
         size = 0
         for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
             size += _size(line)

@@ -31,8 +31,8 @@ from ringfence.parse.packet import UDP, ip_payload, packed_address, udp_datagram
 MOST_NONCES = 64
 MOST_CALL_IDS = 4
 
-# The maximum number of occurrences of "nonce" that are examined, which bounds the time. Occurrences within a
-# quoted value are examined too, because the value may be cut differently (``x="nonce=", nonce="…"``).
+# The maximum number of occurrences of "nonce" that are examined, which bounds the time. The true one may lie
+# in what looks like the value of an earlier one (``x="nonce=", nonce="…"``). So values are searched too.
 _MOST_LOOKED_AT = 512
 _NONCE = re.compile(rb"(?<![-.!%*_+`'~0-9a-z])nonce[ \t\r\n]*+=[ \t\r\n]*+", re.IGNORECASE)
 _VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+)(?![^\s",;\0])')
@@ -85,7 +85,10 @@ def _nonces(*readings: bytes) -> Iterator[bytes]:
 
 
 def _call_ids(request: bytes, by_chan_sip: bytes) -> Iterator[bytes]:
-    """Yield the Call-ID that chan_sip uses, and then each that PJSIP may use."""
+    """Yield the Call-ID that chan_sip uses, and then each that PJSIP may use.
+
+    ``by_chan_sip`` is the request as chan_sip reads it: without CR.
+    """
     match = _CALL_ID_OF_CHAN_SIP.search(by_chan_sip)
     if match is not None:
         value = match[1].replace(b"\n", b"")

@@ -45,7 +45,7 @@ _OUTER = re.compile(
     rb"[\w.-]{1,64}+ {1,40}+\| (?:(" + _ISO + rb") )?"
     rb"|(?:<\d{1,3}>(?:1 )?)?(?:(" + _STAMP + rb") {0,2}+)?"
     rb"(?:[\w.-]{1,255}+ )?(?:" + _IDENT + rb")(?:/[\w.-]{1,64}+)?(?:\[\d{1,10}+\])?:? "
-    # containerd; docker logs -t
+    # the prefix of containerd, and of docker logs -t
     rb"|(" + _ISO + rb") (?:std(?:out|err) [FP] )?"
 )
 

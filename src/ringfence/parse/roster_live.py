@@ -105,7 +105,7 @@ class ContactTracker:
                 return None
             if contact is None or contact.address != address:
                 contact = Contact(self._asterisk, service, name, address)
-            if service is Service.IAX2:  # an IAX2 phone has answered a challenge at this address
+            if service is Service.IAX2:  # reachable: the phone answered a challenge at this address
                 contact = evolve(contact, reachable=True)
         if contact is None:
             return None

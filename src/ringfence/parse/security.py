@@ -46,7 +46,10 @@ _PACKET_WITHOUT_ACCOUNT = re.compile(_HEAD.pattern + _TAIL + rb"(?P<rest>(?:\r\n
 
 
 def _rest(required: str = "", optional: str = "Module ACLName SessionTV") -> re.Pattern[bytes]:
-    """Compile the pattern after the tail: ``required`` headers in order, then ``optional`` ones in order."""
+    """Compile the pattern of the headers after the tail (``_TAIL``): ``required``, then ``optional`` ones.
+
+    Both are names separated by blanks, in the order in which Asterisk writes the headers.
+    """
 
     def header(name: str) -> bytes:
         return rb"\r\n%s: (?P<%s>%s)" % (
@@ -173,9 +176,9 @@ def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | N
 
 
 def _is_of_manager(session: bytes, local: bytes, remote: bytes) -> bool:
-    """Whether these values of a tail have the form that ``main/manager.c`` writes.
+    """Whether an event's session and addresses have the form that ``main/manager.c`` writes.
 
-    The session is a pointer, and both addresses have TCP or TLS.
+    The session is a pointer in hexadecimal digits, and both addresses have TCP or TLS.
     """
     return all(
         form.fullmatch(value) for form, value in ((_POINTER, session), (_BY_TCP, local), (_BY_TCP, remote))
@@ -190,8 +193,9 @@ def has_tail(packet: bytes) -> bool:
 def parse_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
     """Parse a packet whose account broke the grammar; return None if it yields no address.
 
-    ``packet`` holds a head and, perhaps after several empty lines, a tail. If there are several tails, the
-    last one with a valid address counts. After the tail, the first value of each header counts.
+    ``packet`` holds a head (the headers before the account) and, perhaps after several empty lines, a tail
+    (the session and both addresses). If there are several tails, the last one with a valid address counts.
+    After the tail, the first value of each header counts.
     """
     head = _HEAD.match(packet)
     tail = _last_tail(packet)
@@ -224,7 +228,10 @@ _TAIL_START = b"\r\nSessionID: "
 
 
 def _last_tail(packet: bytes, end: int | None = None) -> re.Match[bytes] | None:
-    """Return the last whole tail that begins before ``end``; None if there is none."""
+    """Return the last tail (session and both addresses) that begins before the position ``end``.
+
+    Return None if there is none. The tail must be complete.
+    """
     start = packet.rfind(_TAIL_START, 0, end)
     while start >= 0:
         tail = _TAIL_PATTERN.match(packet, start + len(EOL))

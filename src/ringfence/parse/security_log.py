@@ -218,8 +218,8 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
         return Reason.UNKNOWN_WORDING
     remote, quote, rest = text[last + len(_ADDRESS) :].partition(b'"')
     if last < head.end() or not quote or b"\n" in rest:
-        # Under PJSIP an account has no room for a complete message. So a message that comes before the end is
-        # not the sender's text, and the open message must not span it.
+        # An account of PJSIP has no room for a complete message. So a message before the end is Asterisk's
+        # own, and not part of this one. An account of chan_sip (service SIP) has room.
         return OpenMessage(Reason.CUT, END, may_span=head["service"] == b"SIP")
     return _event_of(text[head.end() : last], head, kind, remote, rest, source)
 

@@ -155,7 +155,8 @@ class Replay:
             if not self._now - MAX_STEP_BACK <= now < self._due:
                 now = self._advance(now)
             address = event.remote.address
-            if event.kind is success and not event.tampered:  # before observe(): only earlier bans count
+            # Before observe(), which may cause a ban: ``later_succeeded`` is about logins after a ban.
+            if event.kind is success and not event.tampered:
                 self.outcomes.of(self._detector.subject_of(address), address).succeed(event.time)
             for effect in observe(event, now):
                 self._carry_out(effect)

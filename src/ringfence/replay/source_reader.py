@@ -15,8 +15,8 @@ from ringfence.replay.files import BANNER, TRUNCATED, File, open_file
 FAR = 600.0
 """Seconds. A log has lines with their own time zone (security events) and lines without (notices).
 
-If adjacent lines of different kinds always differ by more than this, the time zone given for the log is
-wrong.
+If the times of adjacent lines of different kinds always differ by more than this, the time zone given for the
+log is wrong.
 """
 
 _ENOUGH = 10  # the minimum number of pairs of adjacent lines of different kinds

@@ -20,9 +20,13 @@ Slots = Sequence[Mapping[str, Any]]
 
 
 def history_lines(found: Mapping[str, Any], form: TextForm) -> Iterator[str]:
-    """Yield a line for each kind of count, with its total and its chart."""
+    """Yield a line for each kind of count, with its total and its chart.
+
+    ``found`` is the history of a period, as the daemon returns it.
+    """
     begin, end = (datetime.fromisoformat(found[key]).timestamp() for key in ("since", "until"))
-    # The first slot may begin up to one step before the period that was asked for.
+    # The first slot may begin up to one step (the length of a slot) before the period that was asked for. The
+    # step is subtracted, because this small part must not make the columns longer.
     length = column_length(end - begin - found["step"], _COLUMNS)
     columns = _columns(found["slots"], begin, end, length)
     span = f"{form.moment(found['since'])} to {form.moment(found['until'])} {form.zone}"

@@ -11,7 +11,10 @@ Document = Mapping[str, Any]
 
 
 def report_lines(found: Document, form: TextForm) -> Iterator[Line]:
-    """Yield the lines of a report. Only tables are fitted to the width of ``form``; callers wrap the rest."""
+    """Yield the lines of the report ``found`` (see :func:`ringfence.report.summary.summary_of`).
+
+    Only tables are fitted to the width of ``form``; callers wrap the rest.
+    """
     for text in history_lines(found["history"], form):
         yield Line(text)
     for title, names, rows in _tables(found):
@@ -33,7 +36,7 @@ def report_lines(found: Document, form: TextForm) -> Iterator[Line]:
 
 
 def _tables(found: Document) -> Iterator[tuple[str, list[str], Sequence[Sequence[str]]]]:
-    """Yield for each table its title, the heads of its columns, and its rows."""
+    """Yield for each table of the report ``found`` its title, the heads of its columns, and its rows."""
     for kind, head in (("addresses", "ADDRESS"), ("accounts", "ACCOUNT")):
         rows = [(row["name"], str(row["attempts"]), _note(kind, row)) for row in found[kind]]
         yield f"{kind.capitalize()} with the most attempts", [head, "ATTEMPTS", "NOTE"], rows

@@ -254,9 +254,10 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _status(folder: Path) -> tuple[int, int, int, tuple[int, ...]]:
-    """Return the parent of a process, its effective user and group, and its other groups.
+    """Return the parent of a process, its effective user and group, and its other groups, as numbers.
 
-    If the process has ended, the numbers are -1, and there are no groups.
+    ``folder`` is /proc/PID. If the process has ended, the first three numbers are -1, and there are no
+    groups.
     """
     try:
         lines = (folder / "status").read_text("utf-8", "replace").split("\n")
@@ -279,8 +280,9 @@ def _command(folder: Path) -> tuple[str, ...]:
 def _program(folder: Path, command: tuple[str, ...], *, same_root: bool) -> str:
     """Return the path of Asterisk's program in Asterisk's own root folder.
 
-    If neither the kernel nor the command line shows it, return the first of the usual paths that exists, or
-    the first one if none exists.
+    ``folder`` is /proc/PID, and ``command`` the command line. ``same_root``: Asterisk has this host's root
+    folder, so the link /proc/PID/exe has the right path. If neither this link nor the command line shows the
+    path, return the first of the usual paths that exists, or the first one if none exists.
     """
     if same_root:
         try:

@@ -48,8 +48,8 @@ class Layout:
 class _Kind:
     """A PBX product (such as FreePBX) and its layout.
 
-    A configuration folder is the product's if manager.conf includes the file of ``manager``, and logger.conf
-    that of ``logger``. ``generated``: see :class:`Layout`.
+    A configuration folder belongs to the product if its manager.conf includes the file that ``manager``
+    names, and its logger.conf the file that ``logger`` names. ``generated``: see :class:`Layout`.
     """
 
     name: str

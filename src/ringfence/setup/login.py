@@ -111,7 +111,7 @@ def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
 
 
 def _attempt(target: SipListener, source: str) -> bool:
-    """Send a REGISTER, and answer a challenge with a wrong digest.
+    """Send a REGISTER from the address ``source``, and answer a challenge with a wrong digest.
 
     Return whether the target answers SIP. Raise OSError if the target cannot be reached or does not answer in
     time.

@@ -340,7 +340,7 @@ def own_address(host: str) -> Network:
     family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6  # noqa: PLR2004 - IPv4
     with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
         try:
-            probe.connect((host, PORT))  # sends nothing
+            probe.connect((host, PORT))  # over UDP: looks up the route, and sends nothing
         except OSError as error:
             raise SetupError(f"no route to Asterisk at {host}: {error.strerror}") from None
         return ip_network(probe.getsockname()[0])
@@ -358,7 +358,10 @@ def _is_loopback(address: str | None) -> bool:
 
 
 def _allows(state: FileState, network: Network) -> bool:
-    """Whether the configuration file ``state`` allows ``network``; False if the file is invalid."""
+    """Whether ``[allow]`` in ringfence.toml contains ``network``; False if the file is invalid.
+
+    ``state`` is the state of that file.
+    """
     with suppress(tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError):
         listed = tomllib.loads(text_of(state)).get("allow", {}).get("networks", [])
         return any(contains(parse_network(one), network) for one in listed)

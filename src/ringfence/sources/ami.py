@@ -106,7 +106,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         try:
             message = Message.from_line(text)
             action = self.responses.pop(message.id, None) if message is not None else None
-        except TypeError:  # a repeated header is a list in panoramisk
+        except TypeError:  # a repeated ActionID is a list in panoramisk, and a list cannot be a key
             raise EndError(State.NOT_AMI, "an answer is garbled") from None
         # Only the first reply to an action counts. If the peer announced a list, panoramisk would collect
         # replies without limit.
@@ -262,8 +262,8 @@ class AmiSource(SupervisedSource):
                 group.create_task(self._log_in_and_ping(protocol))
                 group.create_task(self._keep_roster(protocol))
                 group.create_task(self._watch_http(protocol))
-                # If a task of the group fails, asyncio cancels this task. Python 3.11 undoes that only if
-                # this task waits inside the group. Otherwise :meth:`run` would see a cancellation.
+                # Wait inside the group. If one of its tasks fails, asyncio cancels this task, and Python 3.11
+                # undoes that only here. After the group, :meth:`run` would see a cancellation.
                 await protocol.ended
         except ExceptionGroup as ends:
             # A refusal and the following end of the connection may come together. The refusal is the better
@@ -348,8 +348,8 @@ class AmiSource(SupervisedSource):
 
         The action CoreSettings answers that. ListCommands, which needs no right, shows whether this user may
         use CoreSettings. If not, Ping is sent instead, because Asterisk reports each refused action as a
-        security event. The reply to Ping shows only where text of an HTTP client ends (see
-        :mod:`ringfence.parse.ami_http`).
+        security event. The reply to Ping does not answer the question. It only marks the end of any text
+        that a client of AMI over HTTP wrote before it (see :mod:`ringfence.parse.ami_http`).
         """
         await self._logged_in.wait()
         with contextlib.suppress(TimeoutError):
@@ -424,14 +424,16 @@ class AmiSource(SupervisedSource):
 
     def _on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
         self.last_sign = now if items else self.last_sign
-        # An unreadable packet may be a lost security event. So the log's SECURITY lines count again.
+        # An unreadable packet may be a lost security event. So AMI's coverage ends, and SECURITY lines of the
+        # log are no longer skipped.
         if self._decoder.counts.garbled != self._garbled:
             self._garbled = self._decoder.counts.garbled
             self.coverage.end()
         events = [item for item in items if isinstance(item, SecurityEvent)]
         if events:
             self._proven.set()
-            # Forgeable events are left out: a client of AMI over HTTP may have chosen their times.
+            # The times show how far AMI's delivery has come. Forgeable events do not count for this,
+            # because a client of AMI over HTTP may have chosen their times.
             if times := [event.time for event in events if not event.forgeable]:
                 self.coverage.deliver(times[0], times[-1], now)
         if others := [event for event in events if not self._is_own(event)]:

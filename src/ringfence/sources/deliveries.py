@@ -29,7 +29,7 @@ class Deliveries:
     def __init__(self, remembered: float = REMEMBERED, most: int = MOST) -> None:
         self._remembered = remembered
         self._most = most
-        self._known: dict[_Identity, dict[str, int]] = {}  # how often each source delivered it
+        self._known: dict[_Identity, dict[str, int]] = {}  # how often each source delivered an event
         self._first: deque[tuple[float, _Identity]] = deque()
 
     def __len__(self) -> int:

@@ -5,8 +5,8 @@ time the line has. So a wrong time zone cannot make today's guesses count as yes
 alarm.)
 
 An event that was written while ringfence was down counts at its own age: a guess of an hour ago counts as
-received an hour ago. So the rules count it at its true time, and it causes no ban if it is too old. Old
-evidence with a date in the future has no plausible age. It counts as older than the time of any rule.
+received an hour ago. So the rules count it at its true time, and it causes no ban if it is too old. An old
+line with a date in the future has no plausible age. It counts as older than the sliding window of any rule.
 
 Asterisk may report in a line that its log or its events are incomplete. That is an alarm too, with the
 parser's text.
@@ -30,10 +30,13 @@ CLOCK_OFF = 120.0
 """Seconds. A live line whose time differs by more from the present time raises an alarm."""
 
 ANCIENT = 400 * 86_400.0
-"""The age (seconds) of events without a plausible age: older than the time of any rule."""
+"""The age (seconds) of events without a plausible age: longer than the sliding window of any rule."""
 
 SHORTEST_WAIT = 0.005
-"""The minimum time (seconds) for which lines wait, even if their deadline has already passed."""
+"""The minimum time (seconds) for which lines wait for later lines of the same message.
+
+They wait so long even if their deadline has already passed.
+"""
 
 Remember = Callable[[str, str], None]
 """A function that stores how far a log was read.
@@ -99,7 +102,7 @@ class LogIngest:
         self._pass_on(self._log.feed(data, wall, mono, live=live), wall)
 
     def cut(self) -> None:
-        """Parse the waiting lines now, because the lines that come next do not continue them."""
+        """Parse the lines that wait for later lines of their message: the next lines do not belong to it."""
         wall, mono = time.time(), _monotonic()
         self._pass_on(self._log.end(wall, mono, live=self._live), wall)
 
@@ -122,7 +125,7 @@ class LogIngest:
         """Pass on lines that have waited long enough: for later lines, or for AMI to deliver their events."""
         deadline, wall, mono = self._log.deadline, time.time(), _monotonic()
         if deadline is not None and self._due is not None and mono >= self._due:
-            wall = max(wall, deadline)  # somebody may have set the wall clock back
+            wall = max(wall, deadline)  # the deadline has passed, even if the wall clock was set back
             self._pass_on(self._log.feed(b"", wall, mono, live=self._live), wall)
         else:
             if parts := self._log.look(wall, mono):

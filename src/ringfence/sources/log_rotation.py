@@ -45,7 +45,7 @@ Earlier lines are skipped. This is about a day of guesses at 3 a second.
 
 
 class LineConsumer(Protocol):
-    """The consumer of the lines that are read."""
+    """The interface of an object that receives the lines of a log."""
 
     def lines(self, data: bytes, *, live: bool) -> None:
         """Handle whole lines, or a piece of a very long line.
@@ -90,7 +90,7 @@ class RotatingLog:
         return None if position is None else evolve(position, done=tuple(self._finished))
 
     def step(self) -> bool:
-        """Pass on the next piece. Return False if the caller should wait until more is written."""
+        """Pass on the next lines. Return False if the caller should wait until more is written."""
         present = self.present if self.present is not None else self._begin()
         if present is None:
             return False
@@ -119,7 +119,7 @@ class RotatingLog:
                 file.close()
         self.present = self._next = None
 
-    # -- where to begin ---------------------------------------------------------------------------------
+    # -- the file that is read first --------------------------------------------------------------------
 
     def _begin(self) -> Tail | Fifo | None:
         """Open the file that is read first, and return it; None if there is no file yet."""
@@ -135,7 +135,7 @@ class RotatingLog:
         try:
             self.present = open_log(self.path)
         except FileNotFoundError:
-            self.live, self._from = True, NOWHERE  # a file that appears now is new
+            self.live, self._from = True, NOWHERE  # a file that appears later is read from its start
             return None
         self._are_done(rotated_files(self.path))
         if isinstance(self.present, Fifo):
@@ -173,7 +173,7 @@ class RotatingLog:
             self._done.add(tail.whole_name())
             tail.close()
 
-    # -- what is next -----------------------------------------------------------------------------------
+    # -- the file that is read next ---------------------------------------------------------------------
 
     def _find_next(self, present: Tail | Fifo) -> bool:
         """Look for the file to read after the present one, and open it as ``_next`` if it has content.
@@ -194,7 +194,7 @@ class RotatingLog:
         try:
             file = open_log(self.path)
         except FileNotFoundError:
-            return True  # a rotation is under way
+            return True  # the log is being rotated now: the next step searches again
         if file.key == self.newest and file.size:
             self._next = file
             return True
@@ -204,7 +204,8 @@ class RotatingLog:
     def _missed(self, present: Tail, newest: Key) -> Tail | None:
         """Open the oldest unread file that was created and rotated after the present one, and return it.
 
-        Return None if there is no such file.
+        Return None if there is no such file. ``newest`` identifies the file that is at the path now, and so
+        was not rotated.
         """
         for tail in open_tails(rotated_files(self.path, present.changed)):
             if tail.key not in {present.key, newest} and tail.size and tail.whole_name() not in self._done:

@@ -204,7 +204,7 @@ class Fifo:
     """
 
     position = None
-    size = 1  # more than 0, so that it never counts as empty
+    size = 1  # a FIFO has no size, but 0 would mean that it is empty
 
     def __init__(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
@@ -255,7 +255,8 @@ def rotated_files(path: Path, since: int = 0) -> list[Path]:
     """Return the files that ``path`` was rotated to, the last written file last.
 
     Files that were last written to before ``since`` (nanoseconds, as in ``st_mtime_ns``) are left out.
-    Asterisk's strategies append ``.NUMBER``, a count or a time; logrotate appends ``.NUMBER`` or ``-DATE``.
+    Asterisk appends ``.NUMBER``, a count or a time (its option ``rotatestrategy``); logrotate appends
+    ``.NUMBER`` or ``-DATE``.
     Compressed files have other bytes and are left out. If the folder may not be read, no file is returned.
     """
     name = re.compile(re.escape(path.name) + r"[.-][0-9][0-9.-]*")

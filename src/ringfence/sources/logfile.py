@@ -19,8 +19,8 @@ class LogFileSource(FollowedLog):
 
     ``ingest`` parses the lines and passes on their events. It is called as soon as new lines are read, and
     not in another task, so that a ban is not delayed. ``position`` is the text that an earlier process passed
-    to ``remember`` under position_key(), None at the very first start. ``remember`` is called at most once a
-    second, and at the end.
+    to ``remember`` under position_key(), None at the very first start. ``remember`` gets the position at most
+    once a second, and at the end.
     """
 
     def __init__(

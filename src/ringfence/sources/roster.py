@@ -28,12 +28,12 @@ MOST_CHARACTERS = 32 * 2**20
 """The maximum number of characters in all entries of a list. A contact has some 600."""
 ANSWER_WITHIN = 10.0
 EVERY = 60.0
-"""The time (seconds) from one round to the next."""
+"""The time (seconds) between two rounds of queries."""
 
 STORM = 50
 LOOK_AGAIN = 1.0
 PATIENCE = 120
-"""The maximum number of times that a round is put off, each time by ``LOOK_AGAIN`` seconds.
+"""The maximum number of times that a round of queries is put off, each time by ``LOOK_AGAIN`` seconds.
 
 A round takes some 25 µs for each phone, and delays events that come meanwhile. So it is put off if ``STORM``
 or more events came in the last ``LOOK_AGAIN`` seconds.
@@ -143,8 +143,8 @@ class RosterQueries:
             listed = await self._lists(send, plan.contacts, refused)
             contacts = self._contacts_of(listed)
             if not booted or plan.unlisted or None in listed.values():
-                # A roster with contacts would mean that all other phones are gone, which is unknown here.
-                # So the contacts are passed on one by one.
+                # These lists may be incomplete. A phone that is missing in a roster counts as gone.
+                # So the contacts are passed on one by one, and not in the roster.
                 for contact in contacts:
                     self._contact(contact)
                 contacts = None

@@ -36,9 +36,9 @@ It may differ because several threads of Asterisk report events.
 """
 STALLED = 3.0
 CAUGHT_UP = 10.0
-"""Seconds that AMI must be back before a log, once read to its end, stands by again.
+"""Seconds for which AMI must deliver events before a log stands by (skips SECURITY lines) again.
 
-By then the log has no unread line from before AMI came back.
+The log must also have been read to its end. Then it has no unread line from before AMI came back.
 """
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
@@ -130,7 +130,7 @@ class Standby:
         self._deliveries = Deliveries()
         self._recent: deque[tuple[float, Sequence[SecurityEvent]]] = (
             deque()
-        )  # events of AMI that were not yet added to the deliveries
+        )  # AMI's latest events: they are recognized if a log delivers them too
         self._recent_size = 0
         self._merges_until = 0.0
 
@@ -270,7 +270,11 @@ class StandbyLog:
         return parts
 
     def end(self, wall: float, now: float, *, live: bool) -> list[LogPart]:
-        """Parse the waiting lines, because no more lines follow."""
+        """Parse the lines that wait for later lines, because none follow, and return the results.
+
+        ``wall`` is in seconds since the epoch, ``now`` is monotonic. ``live``: the lines were written while
+        ringfence ran.
+        """
         results = self._reader.end(wall)
         return [self._without_duplicates(LogPart(now, live, results), wall, now)]
 
@@ -278,7 +282,7 @@ class StandbyLog:
         """End the standby if AMI no longer delivers, or if too many bytes are held.
 
         Return the events of the held bytes that AMI did not deliver. Nothing is returned while the standby
-        continues.
+        continues. ``wall`` is in seconds since the epoch, ``now`` is monotonic.
         """
         period = self._period
         if period is None:
@@ -302,12 +306,15 @@ class StandbyLog:
             self._stand_by(period)
 
     def release(self, wall: float, now: float) -> list[LogPart]:
-        """End the standby: parse the held bytes, and return the events that AMI did not deliver."""
+        """End the standby: parse the held bytes, and return the events that AMI did not deliver.
+
+        ``wall`` is in seconds since the epoch, ``now`` is monotonic.
+        """
         period, held = self._period, [*self._held]
         if period is None:
             return []
         if held:
-            _cut_lines(held[-1].data, self._reader.waiting)  # the log's own reader still has these lines
+            _cut_lines(held[-1].data, self._reader.waiting)  # these lines wait in the log's own reader
         self._period = None
         self._reader.skips_security = False
         self._held.clear()
@@ -340,7 +347,7 @@ class StandbyLog:
                 return
 
     def _stand_by(self, period: Period) -> None:
-        if not self._reader.waiting:  # lines that wait must be parsed first, because they still count
+        if not self._reader.waiting:  # lines that wait still count, and a standby would skip them
             self._period = period
             self._reader.skips_security = True
 
@@ -398,7 +405,7 @@ class StandbyLog:
             if event is None or not _is_security(result):
                 continue
             if not part.live and wall - event.time > REMEMBERED:
-                continue  # too old: AMI did not deliver it to this process
+                continue  # no duplicate: AMI did not deliver so old an event to this process
             if (period is not None and _is_covered(event, period)) or not self._standby.is_new(event, now):
                 results[number] = evolve(result, event=None, reason=Reason.DUPLICATE)
         return part

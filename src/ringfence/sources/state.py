@@ -19,15 +19,15 @@ class State(enum.StrEnum):
     UNREACHABLE = "unreachable"
     TLS_FAILED = "tls failed"
     NOT_AMI = "not ami"
-    NO_CHALLENGE = "no md5 challenge"  # the server does not offer the only login that hides the secret
+    NO_CHALLENGE = "no md5 challenge"  # AMI does not offer MD5, the only login that hides the secret
     LOGIN_REFUSED = "login refused"
-    UNRESPONSIVE = "unresponsive"  # it accepts connections, and does not answer in time
+    UNRESPONSIVE = "unresponsive"  # AMI accepts connections, but does not answer in time
     LOST = "lost"  # the connection, or the program that reads the source, has ended
     ABSENT = "absent"  # this kernel lacks the feature that the source reads
-    DENIED = "denied"  # this process may not read it
-    WAITING = "waiting"  # a log that is not there yet
+    DENIED = "denied"  # this process may not read the source
+    WAITING = "waiting"  # the log does not exist, or the search has found none that may be read
     UNREADABLE = "unreadable"  # a log that cannot be read
-    FULL = "disk full"  # a log that cannot be written to
+    FULL = "disk full"  # Asterisk cannot write to the log, because its disk is full
     DEFECT = "defect"  # an error of ringfence's own, logged in full
 
 

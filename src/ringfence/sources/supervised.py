@@ -9,7 +9,7 @@ from ringfence.clock import Backoff
 from ringfence.sources.state import Condition, EndError, State
 
 GOOD_AFTER = 30.0
-"""If a session lasted at least this long (seconds), the next pause is short again."""
+"""If a session lasted at least this long (seconds), the pause before the next one is short again."""
 
 
 class SupervisedSource:

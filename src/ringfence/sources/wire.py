@@ -64,7 +64,7 @@ OBSERVED = b"observed"
 """The NFLOG prefix of the rule that copies packets from suspects."""
 
 MOST_POSITIONS = 8_192
-"""The maximum number of positions of TCP answers that are kept."""
+"""The maximum number of positions in TCP streams that are kept, to recognize answers that TCP repeats."""
 
 MOST_TURNS = 16
 """The maximum number of reads (of ``TURN`` datagrams each) in one :meth:`WireSource.drain`."""
@@ -73,8 +73,8 @@ TURN = 256
 TURN_BYTES = 1 << 20
 
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
-_BUFFER = 16 << 20  # the kernel doubles it
-_MOST_KNOWN = 4096  # addresses
+_BUFFER = 16 << 20  # bytes of the socket's receive buffer; the kernel doubles the number
+_MOST_KNOWN = 4096  # addresses of which it is cached whether they are in a container's network
 _DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, or one buffer of messages)
 
 WireItem = Challenge | ObservedRequest
@@ -309,7 +309,7 @@ def _open(buffer: int) -> socket.socket:
     try:
         try:
             connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
-        except PermissionError:  # in a user namespace the host limits the buffer
+        except PermissionError:  # in a user namespace, where net.core.rmem_max limits the buffer
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         connection.bind((0, 0))
     except OSError as error:

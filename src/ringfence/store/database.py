@@ -93,6 +93,8 @@ class Store:
     def open_or_memory(cls, path: Path, later: Callable[[Callable[[], object]], object] = at_once) -> Self:
         """Open the database and lock it, whatever its condition. Raise only StoreBusyError.
 
+        ``later`` queues the writes that the caller does not wait for, or runs them at once.
+
         A damaged file is renamed (see :meth:`damage`), and its readable rows are copied into a new database.
         If nothing can be written, or the database is of a newer ringfence, the store is in memory, with a
         copy of the readable rows.

@@ -27,7 +27,8 @@ class EntryTable:
     def about(self, kind: ListKind, values: Sequence[str], now: float, origin: str) -> list[ListEntry]:
         """Return the entries of a list that have one of ``values`` or the origin ``origin``.
 
-        Entries that have ended at ``now`` are left out.
+        An entry's origin is ``command``, or the name of the file from which it was imported. Entries that
+        have ended at ``now`` are left out.
         """
         named = f"what IN ({', '.join('?' * len(values))})"
         with self._connection.scanning() as execute:

@@ -293,7 +293,7 @@ def _opened(path: Path, how: str) -> sqlite3.Connection:
     source = sqlite3.connect(f"{_real(path).as_uri()}?{how}", uri=True, isolation_level=None)
     source.text_factory = lambda text: text.decode(
         "utf-8", "replace"
-    )  # one invalid byte must not end the reading
+    )  # otherwise a byte that is not UTF-8 would raise an error, which ends the reading
     return source
 
 

@@ -12,7 +12,7 @@ KEEP_FRIENDS = 30 * 86_400.0
 """Seconds for which former friends are kept."""
 
 MOST_FRIENDS = 131_072
-"""The maximum number of reasons, including ended ones: twice the maximum number of valid reasons."""
+"""The maximum number of reasons why addresses are or were friends: twice that of the valid reasons."""
 
 _COLUMNS = "asterisk, address, account, tie, since, seen, until"
 
@@ -24,21 +24,21 @@ class FriendTable:
         self._connection = connection
 
     def current(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons that are valid at ``now``, sorted by when they were last seen, the latest last.
+        """Return the reasons why addresses are friends at ``now``; the one that was seen last comes last.
 
         If there are more than ``most``, those that were not seen for longest are left out.
         """
         return self._latest("until > ?", "seen", now, most)
 
     def former(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons that have ended at ``now``, sorted by their end, the latest last.
+        """Return the reasons why addresses were friends before ``now``; the one that ended last comes last.
 
         If there are more than ``most``, those that ended first are left out.
         """
         return self._latest("until <= ?", "until", now, most)
 
     def _latest(self, which: str, order: str, now: float, most: int) -> list[Friend]:
-        """Return the reasons for which the SQL condition ``which`` holds at ``now``.
+        """Return the rows for which the SQL condition ``which`` holds; its parameter is ``now``.
 
         They are sorted by the time in the column ``order``, the latest at the end. If there are more than
         ``most``, the earliest are left out. Invalid rows are left out too.
@@ -62,7 +62,7 @@ class FriendTable:
         return found
 
     def add(self, friends: Iterable[Friend]) -> None:
-        """Record reasons of friends; an existing reason is replaced."""
+        """Record reasons why addresses are friends. An existing record of a reason is replaced."""
         with self._connection.transaction() as execute:
             for friend in friends:
                 execute(
@@ -79,14 +79,14 @@ class FriendTable:
                 )
 
     def forget(self, address: Address) -> None:
-        """Remove all reasons of ``address``, including ended ones."""
+        """Remove all reasons why ``address`` is or was a friend."""
         with self._connection.transaction() as execute:
             execute("DELETE FROM friends WHERE address = ?", (str(address),))
 
     def purge(self, now: float) -> None:
-        """Remove the reasons that ended more than KEEP_FRIENDS before ``now``.
+        """Remove former friends: the rows whose reason ended more than KEEP_FRIENDS before ``now``.
 
-        If there are still more than MOST_FRIENDS, also remove those that have not been seen for longest.
+        If there are still more than MOST_FRIENDS rows, also remove those that were not seen for longest.
         """
         with self._connection.transaction() as execute:
             execute("DELETE FROM friends WHERE until < ?", (now - KEEP_FRIENDS,))

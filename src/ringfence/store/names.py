@@ -23,7 +23,7 @@ class SavedNames:
         try:
             names = json.loads(self._best_effort.read(lambda: self._state.fact(_FACT), None) or "{}")
             return {name: frozenset(map(parse_network, networks)) for name, networks in names.items()}
-        except (ValueError, TypeError, AttributeError) as error:  # edited by hand
+        except (ValueError, TypeError, AttributeError) as error:  # the recorded text was edited by hand
             self._best_effort.report(StoreError(f"the recorded addresses of names are invalid: {error}"))
             return {}
 

@@ -15,7 +15,7 @@ from ringfence.store.best_effort import BestEffort
 from ringfence.store.rows import Ended
 from ringfence.store.state import SavedState
 
-_WAIT = 1.0  # seconds
+_WAIT = 1.0  # seconds that :meth:`Records.end_and_wait` waits at most
 
 
 class Records:

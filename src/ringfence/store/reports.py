@@ -27,7 +27,7 @@ class SavedReports:
             found = json.loads(self._best_effort.read(lambda: self._state.fact(_FACT), None) or "{}")
             times(*found.values())
             return {name: float(time) for name, time in found.items()}
-        except (ValueError, TypeError, AttributeError) as error:  # edited by hand
+        except (ValueError, TypeError, AttributeError) as error:  # the recorded text was edited by hand
             self._best_effort.report(StoreError(f"the recorded times of reports are invalid: {error}"))
             return {}
 

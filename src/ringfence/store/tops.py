@@ -8,7 +8,7 @@ from ringfence.store.connection import Connection
 HOUR = 3_600
 KEEP_HOURS = 31 * 24
 MOST_OF_HOUR = 50
-"""The maximum number of accounts that are kept for a past hour, and that of addresses.
+"""The maximum number of accounts that are kept for each past hour. The same number holds for addresses.
 
 In 31 days that is 74,000 rows, or 5 MB with names of 48 bytes.
 """

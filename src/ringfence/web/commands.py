@@ -25,7 +25,7 @@ LENGTHS = {
 }
 """The lengths that a user can choose for a ban (seconds)."""
 MOST_WHAT = 300  # characters of an address or an entry
-_MOST_NOTE = 200  # characters
+_MOST_NOTE = 200  # characters of the user's reason and name together
 _MOST_FRIENDS = 5
 _WIDE = "This is a large part of the internet: the command concerns all of its addresses."
 _NOT_CHECKED = "It is not known which phones and trunks of this PBX this concerns: check that yourself."
@@ -112,7 +112,7 @@ async def _friends_in(client: DaemonClient, network: Network) -> list[str]:
     return [*lines, f"and {more} more friends"] if more > 0 else lines
 
 
-# -- what a command concerns
+# -- the checks of a command's argument ``what``
 
 
 def _network(text: str) -> str:

@@ -30,7 +30,7 @@ LONGEST_KEPT = 60.0
 So a request that takes longer than 1.2 s may take a larger part of the daemon's time than ``MOST_SHARE``.
 """
 LATELY = 20.0
-"""For so many seconds :meth:`DaemonClient.latest` returns an answer, even if it is outdated."""
+"""The maximum age (seconds) of the answers that :meth:`DaemonClient.latest` returns at once."""
 
 _Key = tuple[object, ...]
 
@@ -59,11 +59,11 @@ class DaemonClient:
         self._changes = 0
 
     async def ask(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-        """Send a request and return its result; raise the errors of :func:`ringfence.control.ask`."""
+        """Send the request named ``do``; return its result. Raise the errors of ``ringfence.control.ask``."""
         return await asyncio.to_thread(lambda: control.ask(self._socket, do, timeout=PATIENCE, **arguments))
 
     async def command(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-        """Send a request that changes something, and wait as long as a command on the terminal waits.
+        """Send a request that changes something, and wait for the answer at most 30 seconds.
 
         After a NoAnswerError the daemon may have carried out the request.
         """
@@ -118,7 +118,10 @@ class DaemonClient:
     async def _renewed(
         self, key: _Key, now: float, kept_for: float, do: str, arguments: Mapping[str, object]
     ) -> Any:  # noqa: ANN401 - any JSON value
-        """Send a request, and keep and return its answer."""
+        """Send a request and return its answer. Keep it under ``key``, unless a command runs meanwhile.
+
+        It is kept for ``kept_for`` seconds after ``now`` (monotonic seconds), or longer if it took long.
+        """
         changes = self._changes
         answer = await self.ask(do, **arguments)
         if changes == self._changes:  # otherwise a command ran meanwhile: the answer may not show its effect

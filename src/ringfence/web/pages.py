@@ -49,7 +49,7 @@ class Pages:
         self._log = structlog.get_logger()
 
     async def overview(self, request: Request, _: WebSession) -> Response:
-        """Show health and alarms, charts, the addresses under observation, and the latest attempts."""
+        """Show health and alarms, charts, the addresses nearest to a ban, and the latest attempts."""
         period = PERIODS.get(request.query_params.get("period", ""), PERIODS["day"])
         top = await self._client.recent(_NEWS_FOR, "top")
         status = await self._client.recent(_STATUS_FOR, "status")
@@ -109,7 +109,7 @@ class Pages:
         return self._page(request, "lists.html", sides=sides)
 
     async def why(self, request: Request, _: WebSession) -> Response:
-        """Explain an address or an account."""
+        """Show what ``ringfence why`` shows of an address, a network or an account."""
         about = request.query_params.get("about", "").strip()[:MOST_TEXT]
         if not about:
             return RedirectResponse("/", HTTPStatus.SEE_OTHER)
@@ -191,7 +191,7 @@ class Pages:
 
 
 def _details(command: WebCommand, order: Order) -> dict[str, str]:
-    """Return what the log shows of a command: its length and its reason, if the command has them."""
+    """Return what the log shows of a command: the length of a ban and the user's reason, if it has them."""
     details = {"length": order.length} if command.has_length else {}
     return details | ({"reason": order.signed} if command.has_note else {})
 

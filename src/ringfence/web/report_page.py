@@ -20,7 +20,7 @@ def report_page(found: Document) -> str:
     """Return a report as HTML. ``found`` is the report as ``report.summary.summary_of`` returns it."""
     history = found["history"]
     begin, end = (datetime.fromisoformat(history[key]).timestamp() for key in ("since", "until"))
-    # Without one step, because the first slot of the history may begin before the period.
+    # The first slot of the history may begin up to one step (a slot's length) before the report's period.
     length = column_length(end - begin - history["step"], _COLUMNS)
     columns = columns_of(history, length)
     return (
@@ -38,7 +38,7 @@ def report_page(found: Document) -> str:
 
 
 def _charts(history: Document, length: int) -> list[dict[str, Any]]:
-    """Return a chart for each kind of attempt, and one of the bans."""
+    """Return a chart for each kind of attempt, and one of the bans. A column covers ``length`` seconds."""
     totals = history["totals"]
     charts = []
     for kind, parts in totals["attempts"].items():

@@ -53,7 +53,8 @@ def serve(settings: WebSettings, ready: Callable[[], object]) -> None:
     Raise WebError or ControlError if a socket cannot be created.
     """
     # While uvicorn runs, it has its own handlers. At its end it restores the ones set here, and raises the
-    # signal again. They ignore it: otherwise the signal would end the process as if it had failed.
+    # signal again. So the handlers set here ignore signals. Otherwise the signal would end the process as if
+    # it had failed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     asyncio.run(_serve(settings, ready))

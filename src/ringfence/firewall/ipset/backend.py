@@ -104,7 +104,7 @@ class IpsetBackend:
             return found  # without capabilities or ipset, the features below cannot be checked
         one_guarded = any(
             part.problem is None for part in found[2:]
-        )  # one IP version can be guarded without the other
+        )  # if one IP version is guarded, what the other one lacks is optional
         found[2:] = [evolve(one, optional=one_guarded and one.problem is not None) for one in found[2:]]
         for version, one in zip(VERSIONS, found[2:], strict=True):
             if one.problem is None:
@@ -134,8 +134,8 @@ class IpsetBackend:
         self._families = families
         self._changes.samples.discard_missing(self._kernel)
         for family in self._rules.values():
-            # With iptables-nft, each write of rules increments the generation of the kernel, also for the
-            # other IP version. So each check stores the present generation now.
+            # With iptables-nft, each write of rules changes the kernel's generation number, also for the
+            # other IP version. check() stores the number, so our writes do not look like another program's.
             family.check()
         return Opened(
             families,

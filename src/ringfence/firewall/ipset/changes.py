@@ -35,7 +35,10 @@ _PATIENCE = 3
 
 
 class SetChanges:
-    """Carries out changes over the connection ``kernel``. ``samples`` remembers one ban of each set."""
+    """Carries out changes over the connection ``kernel``.
+
+    ``samples`` remembers one ban of each set. The health check looks it up.
+    """
 
     def __init__(self, kernel: NetlinkConnection) -> None:
         self.samples = SampleBans()
@@ -55,7 +58,7 @@ class SetChanges:
                 changes = [batch[index] for index in part]
                 if reason is not None:
                     done = _failed(changes, FirewallUnsupportedError(reason))
-                elif lost is not None:  # another request would only time out again
+                elif lost is not None:  # the connection failed: a further request would only time out again
                     done = _failed(changes, lost)
                 else:
                     # Another program may have added such a ban to the set for bans without exemption of

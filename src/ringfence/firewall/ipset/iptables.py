@@ -160,7 +160,7 @@ def _table(
         lines += [f"-D {hook} -j {HOOKS[table][hook]}"] * len(_jumps(found, table, hook))
     lines += chain_iterables.from_iterable(wanted.values())
     lines += [f"-I {hook} 1 -j {name}" for hook, name in hooks.items()]
-    # All are emptied before one is deleted, because one may jump to another.
+    # All stale chains are emptied before one is deleted, because one may jump to another.
     lines += [f"-F {name}" for name in stale] + [f"-X {name}" for name in stale]
     return _transaction(table, lines)
 

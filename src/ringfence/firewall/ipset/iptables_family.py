@@ -197,7 +197,7 @@ class Family:
             builtin = [chain.name for chain in found if chain.table == table and chain.hook is not None]
             self._kernel.request(*nft_messages.delete_empty_table(self.version, table, builtin))
         except NetlinkError as error:
-            if error.code not in (errno.EBUSY, errno.ENOENT):  # another program uses it now, or removed it
+            if error.code not in (errno.EBUSY, errno.ENOENT):  # another program uses the table, or removed it
                 raise
 
 

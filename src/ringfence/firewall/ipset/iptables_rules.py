@@ -128,13 +128,13 @@ _KIBI = 1024
 _FRAME = 2  # kilobytes: an Ethernet frame, rounded up
 _BUCKETS = 65_536
 _SOURCES = 1_000_000
-_EXPIRY = 10  # seconds
+_EXPIRY = 10  # the limiter forgets a source after at least so many seconds without packets
 # Rates in packets a second that iptables-save prints as they were written. It prints others rounded.
 _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 _RST = "-p tcp -m tcp ! --tcp-flags RST RST "
-# By IP version and action: iptables' name of the rejection, and two matches. An outgoing packet meets one of
-# the two, unless it is the ICMP error or RST of such a rejection.
+# By IP version and action: iptables' name of the rejection, and two matches. Every outgoing packet
+# satisfies one of the two, except the ICMP error or RST of such a rejection.
 _REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
     (4, BanAction.PORT_UNREACHABLE): (
         "icmp-port-unreachable",
@@ -161,8 +161,8 @@ _HEADER = "0x0>>0x16&0x3c@"
 _STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
 _CODES, _NOT_FOUND = "0x20343031,0x20343033,0x20343037", "0x20343034"  # " 401", " 403", " 407"; " 404"
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
-_TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # not what a bridged container sends to others
-# In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so LOCAL is excluded.
+_TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
+# In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so _FORWARDED excludes LOCAL.
 _FORWARDED = {
     4: "-m rpfilter -m addrtype --dst-type UNICAST ",
     6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
@@ -253,7 +253,7 @@ class _Plan:
         return [] if self.rejects else self._drop_rules("src", "-i", self.target)
 
     def raw_routed(self) -> list[IptablesRule]:
-        # PREROUTING does not know the output interface.
+        # PREROUTING does not know the output interface: if interfaces are named, FORWARD drops these packets.
         return [] if self.plan.interfaces else self._drop_rules("dst", "", self.target)
 
     def raw_out(self) -> list[IptablesRule]:

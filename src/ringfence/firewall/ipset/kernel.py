@@ -90,8 +90,8 @@ def list_elements(kernel: NetlinkConnection, name: str, scope: Scope = Scope.FUL
 def find(kernel: NetlinkConnection, name: str, network: Network, scope: Scope = Scope.FULL) -> Element | None:
     """Return one element of a set, with its time and counters; None if it is not there.
 
-    The kernel sends these only in a list of all elements, in several answers. To save time, only the answers
-    that contain the element's bytes are parsed. ``scope`` is the scope of the set's bans.
+    The kernel sends time and counters only in a list of all elements, in several answers. To save time, only
+    the answers that contain the element's bytes are parsed. ``scope`` is the scope of the set's bans.
     """
     if not contains(kernel, name, network):
         return None

@@ -95,7 +95,7 @@ class _Attr(enum.IntEnum):
 
     PROTOCOL = 1
     SETNAME = 2
-    TYPENAME = 3  # in a SWAP: the other set
+    TYPENAME = 3  # in a SWAP: the name of the other set
     REVISION = 4
     FAMILY = 5
     FLAGS = 6
@@ -117,7 +117,7 @@ class _Data(enum.IntEnum):
     NETMASK = 20
     BYTES = 24
     PACKETS = 25
-    # In the header of a listed set the numbers 24 to 26 have another meaning.
+    # In the header of a listed set, the numbers 24 to 26 mean something else than in an element.
     HEAD_ELEMENTS = 24
     HEAD_REFERENCES = 25
 

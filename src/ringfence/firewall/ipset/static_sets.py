@@ -22,11 +22,11 @@ from ringfence.model import Address, Network
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.networks import SENDER_LENGTHS, VERSIONS
 
-# Seconds for which the count of a source is kept after the source left the flood set. The kernel removes it
-# from there FLOOD_SECONDS after it was added.
+# Seconds. The kernel adds a source over the limit to a flood set, for FLOOD_SECONDS. The count of a source is
+# kept for this time after the source left the set.
 _MEMORY = 60.0
-# The most observed addresses in a message, and the refusals after which each address is sent separately: to
-# send the whole rest again after each refusal would take quadratic time.
+# The most observed addresses in one message to the kernel, and the number of refused messages after which
+# each address is sent separately. To send the whole rest again after each refusal would take quadratic time.
 _OBSERVED, _PATIENCE = 256, 3
 
 
@@ -63,12 +63,12 @@ def _without_zero_prefix(networks: Iterable[Network]) -> list[Network]:
 def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address]) -> None:
     """Add addresses of one IP version to the set of observed addresses, for OBSERVE_SECONDS.
 
-    A full set refuses new addresses. The kernel stops at the first refused address, so the addresses after it
-    are sent again.
+    The kernel copies the SIP requests of observed addresses to ringfence. A full set refuses new addresses.
+    The kernel stops at the first refused address, so the addresses after it are sent again.
     """
     timed = [(ip_network(address), OBSERVE_SECONDS) for address in addresses]
     refused = 0
-    with suppress(FirewallError):  # best effort: health() reports a missing set
+    with suppress(FirewallError):  # errors are ignored here: health() reports a missing set
         while timed:
             size = _OBSERVED if refused <= _PATIENCE else 1
             done, timed = timed[:size], timed[size:]
@@ -85,9 +85,9 @@ def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address
 class FloodCounts:
     """Adds up, for each source, its packets over the limit.
 
-    The kernel counts the packets in the source's element of a flood set. An element ends ten seconds after it
-    was added, and the next element of the source begins at zero. So the counts of a source's elements are
-    added here. A source that was in no flood set for a minute is forgotten.
+    The kernel adds each such source as an element to a flood set, and counts its packets there. An element
+    ends ten seconds after it was added, and the next element of the source begins at zero. So the counts of a
+    source's elements are added here. A source that was in no flood set for a minute is forgotten.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class FloodCounts:
         for version, tcp in itertools.product(versions, (False, True)):
             for element in list_elements(kernel, FLOOD[version, tcp]):
                 network = element.network
-                if not tcp:  # the kernel stores the /64, but lists an address
+                if not tcp:  # the set for UDP holds IPv6 /64s, but lists each as an address
                     network = network.supernet(new_prefix=SENDER_LENGTHS[version])
                 before, last, _ = self._seen.get((network, tcp), (0, 0, now))
                 if element.packets < last:

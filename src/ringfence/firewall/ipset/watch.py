@@ -17,9 +17,10 @@ from ringfence.firewall.ipset.sets import SetSpec
 from ringfence.model import Network
 from ringfence.netlink.connection import NetlinkConnection
 
-# Seconds by which the kernel's end of a ban and ours may differ.
+# Seconds by which the end of a ban in the kernel may differ from the end that ringfence computed.
 _MARGIN = 2.0
-# The most changes that are searched for the sample. If there are more, the sample is discarded.
+# The sample is one remembered ban of a set. Up to this many changes at once are searched for one that
+# concerns it. After more changes at once, it is discarded.
 _FEW = 64
 # Network lists with more elements are not counted each second.
 _LONG = 4096
@@ -44,8 +45,8 @@ class SampleBans:
         """Update the sample of the set ``name`` after acknowledged changes, all Add or all Remove.
 
         The present sample is discarded if one of the changes concerns it, or if there are more than ``_FEW``
-        changes: a search would take too long. If the last change is an Add, it becomes the sample, unless a
-        sample that ends later is left.
+        changes: a search would take too long. If the last change is an Add, its ban becomes the sample,
+        unless the present sample was not discarded and ends later.
         """
         if not changes:
             return

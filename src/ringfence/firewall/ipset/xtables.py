@@ -20,7 +20,8 @@ from ringfence.errors import FirewallError
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.netlink.messages import FAMILIES, NLM_F_ACK, message, number, text
 
-# IPT_SO_GET_INFO and IP6T_SO_GET_INFO. To query a match or a target, each IP version has its own numbers.
+# The socket option IPT_SO_GET_INFO; IP6T_SO_GET_INFO has the same number. The options that query a match or a
+# target (``_REVISION``) have other numbers for IPv6 than for IPv4.
 _GET_INFO = 64
 _REVISION = {4: (66, 67), 6: (68, 69)}
 _LEVELS = {4: socket.SOL_IP, 6: socket.IPPROTO_IPV6}

@@ -70,7 +70,7 @@ class NftablesBackend:
     def requirements(self) -> list[Requirement]:
         """Return what ``open`` needs, each with its problem if it is missing. Changes nothing.
 
-        The needs of single rules are tested, and returned, only if nothing else is missing.
+        Whether the kernel accepts the rules is tested, and returned, only if nothing else is missing.
         """
         found = [
             check_requirement("capabilities of this process", self._require_capability),
@@ -144,14 +144,17 @@ class NftablesBackend:
         return outcomes
 
     def observe(self, addresses: Iterable[Address]) -> None:
-        """Copy the SIP requests of ``addresses`` for OBSERVE_SECONDS. Needs ``open``; never raises."""
+        """Copy the SIP requests of ``addresses`` to the wire for OBSERVE_SECONDS.
+
+        Needs ``open``; does nothing before. Never raises.
+        """
         if self._installation.table is not None:
             observe(self._kernel, addresses, modern=self._modern)
 
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]
     ) -> Generator[None, None, None]:
-        """Replace a list. Each step after the first carries out one transaction.
+        """Replace a network list. The first step computes the changes; each later one is a transaction.
 
         See ``contract.Backend.replace_list_in_steps``.
         """
@@ -166,6 +169,9 @@ class NftablesBackend:
 
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:
         """Yield every ban in the kernel; nothing if our table does not exist.
+
+        If a set changes meanwhile, the kernel's list may lack bans. Therefore the bans ``known`` are looked
+        up one by one at the end. Raises FirewallIncompleteError if others may be missing.
 
         Uses its own socket, so a thread may list while the event loop bans.
         """

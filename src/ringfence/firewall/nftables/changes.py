@@ -55,9 +55,10 @@ _OBSERVED = 256  # the most addresses in a transaction
 # Seconds. If the answer of the kernel was lost, an Add counts as carried out if the remaining time of the ban
 # differs from the wanted timeout by at most this much.
 _TOLERANCE = 5.0
-# The most messages in a transaction, so that any receive buffer has room if all of them are refused.
+# The most messages in a transaction. If the kernel refuses all of them, any receive buffer has room for its
+# answers.
 _MESSAGES = 64
-_MOMENT = 1  # seconds: the timeout of an element that is added only to be deleted
+_MOMENT = 1  # seconds: the timeout of an element that is added only so that its deletion succeeds
 
 
 @define
@@ -102,7 +103,7 @@ class Changes:
         """
         lost: FirewallError | None = None
         for groups in self._transactions(by_set):
-            if lost is not None:  # another request would only time out again
+            if lost is not None:  # the connection broke: another request would only time out again
                 self._refuse(_all(groups), lost)
             else:
                 lost = self._send(groups)
@@ -290,7 +291,7 @@ class Changes:
             elif group.adds:
                 self._refuse([number], _explain(group.ban, refusal))
             else:
-                self._outcomes[number] = Outcome(self._batch[number])  # Remove of an absent network
+                self._outcomes[number] = Outcome(self._batch[number])  # absent: its Remove succeeds
         return kept
 
     def _contains(self, ban: BanSet, network: Network) -> bool:
@@ -343,7 +344,7 @@ def observe(kernel: NetlinkConnection, addresses: Iterable[Address], *, modern: 
     refuses the new addresses only. For those already in the set, the time begins again.
     """
     unique = list(dict.fromkeys(itertools.islice(addresses, OBSERVE_MOST)))
-    with suppress(FirewallError):  # best effort: health() reports a missing set
+    with suppress(FirewallError):  # errors are ignored here: health() reports a missing set
         for version in VERSIONS:
             timed = [(ip_network(one), OBSERVE_SECONDS) for one in unique if one.version == version]
             for at in range(0, len(timed), _OBSERVED):

@@ -105,7 +105,7 @@ class _Writer:
         self._number = layout.version == 4  # noqa: PLR2004 - IPv4, whose key is faster as a number
         pieces: list[bytes] = []
         form, start = ">", 0
-        for _ in range(self._times):  # cut out each time (8 bytes): the bytes around it are constant
+        for _ in range(self._times):  # only the times (8 bytes each) vary; the bytes around them are constant
             at = start + ATTRIBUTE.size * (1 if pieces else 2)
             pieces.append(fixed[start:at])
             form += f"{at - start}sQ"

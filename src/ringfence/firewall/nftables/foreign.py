@@ -75,15 +75,15 @@ class ForeignChanges:
         if notified.lost or notified.touched - ours:
             self._suspect = self._changed = True
             self.epoch += 1
-        elif notified.ports - ours:  # the transaction probably changed another table
+        elif notified.ports - ours:  # another program changed nftables, but probably not our table
             self._suspect = True
 
     def take_changed(self, *, counted: bool) -> bool:
         """Return whether another program has changed our table since the last call, and forget it.
 
         ``counted``: the kernel counts the elements of sets. If another program made a transaction while
-        ringfence did not listen, it is unknown whether this changed our table. Without ``counted``, it counts
-        as a change. With ``counted``, it does not: the caller sees a change by the number of elements.
+        ringfence did not listen, this transaction may have changed our table. Without ``counted``, the answer
+        is then True. With ``counted``, it is not, because the caller compares the numbers of elements.
         """
         changed = self._changed or (self._assumed and not counted)
         self._changed = self._assumed = False

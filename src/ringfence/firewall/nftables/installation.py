@@ -180,7 +180,7 @@ class Installation:
         """
         table = self.require()
         damage = difference(table.state, read_state(self._kernel))
-        if damage is not None:  # install() must see and report it
+        if damage is not None:  # not repaired here, because install() must find and report it
             self._foreign.mark_suspect()
             raise FirewallError(f"{damage}; opening the firewall again repairs it")
         rules = ruleset(table.plan, bans, inner=table.inner, names=self.list_names)
@@ -195,7 +195,8 @@ class Installation:
         for _ in range(_TRIES):
             before, ports = read_state(self._kernel), []
             if before is not None and before.table.dormant:
-                # The kernel refuses chain changes in a transaction that wakes a dormant table.
+                # The kernel refuses chain changes in the transaction that wakes a dormant table. So another
+                # transaction wakes it first.
                 ports.append(run_nft(tool, f"add table inet {TABLE}\n"))
             stale = before.stale_chains(rules) if before is not None else ()
             unused = {*before.names.values(), *before.unused} if before is not None else ()

@@ -32,7 +32,11 @@ _FEW = 1_000
 
 
 def bans(kernel: NetlinkConnection, known: Iterable[tuple[Network, Scope]] | None) -> Iterator[Element]:
-    """Yield every ban. ``contract.Backend.list`` explains ``known`` and FirewallIncompleteError."""
+    """Yield every ban.
+
+    ``known`` are bans that the caller expects. They are looked up one by one at the end, because the kernel's
+    list may lack some. Raise FirewallIncompleteError if a set changed meanwhile: other bans may be missing.
+    """
     unsure: list[str] = []
     for head in read_sets(kernel):
         ban = BanSet.parse(head.name)

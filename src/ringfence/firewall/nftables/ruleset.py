@@ -280,7 +280,10 @@ def _ban_set(one: BanSet, size: int) -> str:
 
 
 def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
-    """Return the declarations of the sets other than those of bans."""
+    """Return the declarations of the sets that hold no bans, by the name of the set.
+
+    ``lists`` has the names of the list sets by list and IP version (``allow4``).
+    """
     sets = {}
     for version in VERSIONS:
         for which in NetworkList:
@@ -298,7 +301,11 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
 def _chains(
     plan: FirewallPlan, bans: list[BanSet], lists: Mapping[str, str], *, inner: bool
 ) -> Iterator[RulesetChain]:
-    """Yield the chains, each after those to which it jumps."""
+    """Yield the chains, each after those to which it jumps.
+
+    ``lists`` has the names of the list sets by list and IP version (``allow4``).
+    ``inner``: the log rules use ``@ih``, the data after the TCP header.
+    """
     log = (_LOG,) if plan.log else ()
     verdict = _REJECTS.get(plan.action, ("drop",))
     for side, last in (("from", verdict), ("to", ("drop",))):
@@ -322,13 +329,14 @@ def _lookup_chains(
 ) -> Iterator[RulesetChain]:
     """Yield the chains that look up the address of a packet.
 
-    It is the source address if ``side`` is "from", the target address if it is "to".
+    It is the source address if ``side`` is "from", the target address if it is "to". ``lists`` has the names
+    of the list sets by list and IP version (``allow4``).
     """
     keyword = _KEYWORDS[version]
     address = f"{keyword} {'saddr' if side == 'from' else 'daddr'}"
     found: dict[Scope, list[str]] = {scope: [] for scope in Scope}
     for one in bans:
-        # This match comes before the lookup of the ban, because that lookup counts the packet.
+        # Friends are excluded before the lookup of the ban, because that lookup counts the packet.
         friends = f"{address} != @{lists[f'friends{version}']} " if one.exempts_friends else ""
         narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
         end = "from_narrow" if narrow else f"{side}_banned"
@@ -379,7 +387,7 @@ def _network_of(version: int, length: int) -> Network:
 
 
 def _port_tests(ports: Ports, port: str) -> list[str]:
-    """Return the matches for a packet from or to one of ``ports``; a packet matches at most one of them."""
+    """Return the matches for packets from (``port``: "sport") or to ("dport") ``ports``, one per protocol."""
     return [
         f"{protocol} {port} {{ {', '.join(map(str, numbers))} }}"
         for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
@@ -401,7 +409,8 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
             *dropping,
         ),
     )
-    # The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit.
+    # The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit. So the rate is
+    # subtracted from the burst of the byte limit.
     packets = f"limit rate over {limit.rate}/second burst {limit.burst} packets"
     more = max(limit.burst - limit.rate, 0) * GUESS
     octets = f"limit rate over {limit.rate * GUESS} bytes/second burst {more} bytes"
@@ -447,7 +456,7 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
 
 
 def _answer_matches(plan: FirewallPlan, *, inner: bool) -> Iterator[str]:
-    """Yield the matches of the packets that the log rules copy."""
+    """Yield the matches of the packets that the log rules copy; ``inner``: they use ``@ih`` (TCP data)."""
     yield f"meta l4proto udp @th,64,88 {_DATAGRAMS}"
     stream = _port_tests(Ports((), plan.sip_ports.tcp), "sport")
     starts = [("", "ih", 0)] if inner else [(f"tcp doff {words} ", "th", 32 * words) for words in _HEADERS]

@@ -103,7 +103,7 @@ def read_state(kernel: NetlinkConnection) -> TableState | None:
     """Read the state of our table; None if it does not exist."""
     try:
         [table] = messages.tables_of(kernel.request(messages.get_table(TABLE)))
-        # The kernel lists the chains of every table, and some hosts have thousands.
+        # The kernel lists the chains of every table. Some hosts have thousands, so only ours are parsed.
         chains = messages.chains_of(one for one in kernel.request(messages.get_chains()) if _OURS in one)
         rules = messages.rules_of(kernel.request(messages.get_rules(TABLE)))
         sets = messages.sets_of(kernel.request(messages.get_sets(TABLE)))

@@ -214,7 +214,7 @@ class NetworkListSets:
         self._foreign = foreign
         self._installation = installation
         self._held: dict[str, Ranges] = {}
-        self._epochs: dict[str, int] = {}  # ForeignChanges.epoch at the time when the contents were stored
+        self._epochs: dict[str, int] = {}  # by base name: ForeignChanges.epoch when the ranges were stored
         self._size = _LEAST
 
     def forget(self) -> None:
@@ -302,7 +302,7 @@ class NetworkListSets:
             try:
                 self._send(change.messages(name, difference.wanted.version), 2 * len(change))
             except NetlinkLostError:
-                if read_generation(self._kernel) != generation:  # the transaction may have been carried out
+                if read_generation(self._kernel) != generation:  # perhaps carried out: forget the ranges
                     self._held.pop(base, None)
                 raise
             except NetlinkTooLongError:

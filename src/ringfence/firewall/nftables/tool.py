@@ -7,7 +7,8 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.programs import find_program, run_program
 
 _PACKAGE = "nftables"
-# The fix if a set with one of our names is declared differently: no transaction can change a declaration.
+# The end of the error message if another program declared a set with one of our names differently. ``nft``
+# cannot change a declaration, so the administrator must remove the table.
 _FOREIGN_SET = (
     "; another program declared it differently; fix: `ringfence off`, or `nft delete table inet ringfence`"
 )

@@ -120,7 +120,7 @@ def _attach(connection: socket.socket, ignored: int | None) -> None:
     """
     newgen = int.from_bytes(struct.pack("=H", MessageType.NEWGEN.kind), "big")
     name = f"{TABLE}\0".encode()
-    # The first attribute of every such notification has type 1: the name of its table.
+    # The first attribute of every notification about a change (type 1) is the name of the changed table.
     first = struct.pack("=HH", 4 + len(name), 1) + name
     tests = [(_LOAD_BYTE, _FAMILY_AT, INET)]
     for at in range(0, len(first), 4):
