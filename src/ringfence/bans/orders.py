@@ -7,7 +7,10 @@ from ringfence.firewall.contract import Add, Change, Outcome
 from ringfence.model import Ban, Origin, printable
 
 ADOPTED_FOR = 86_400.0
-"""Seconds after which an adopted ban ends if it has no end in the kernel. Each ban of ringfence must end."""
+"""Seconds after which an adopted ban ends if it has no end in the kernel. Each ban of ringfence must end.
+
+An adopted ban was found in the kernel, and the database does not have it.
+"""
 
 
 def add_order(key: int, seconds: float) -> Add:

@@ -322,7 +322,10 @@ class _Entry:
 
 
 def _entries(tree: Mapping[str, object]) -> list[_Entry]:
-    """Return the ``[[asterisk]]`` tables for checks that need several keys, even of an invalid file."""
+    """Return the valid part of each ``[[asterisk]]`` table, for the checks that compare several keys.
+
+    So these checks report their mistakes together with all others.
+    """
     tables = tree.get("asterisk", [{}])
     entries = []
     for index, table in enumerate(tables if isinstance(tables, list) else []):

@@ -73,7 +73,7 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now. Until the friends are known, their limiter drops nothing."""
+        """The rules that are wanted now. Until the friends are known, the limiter in them only counts."""
         plan = self.settings.plan(self.ports, self._log_group)
         return evolve(plan, limit=evolve(plan.limit, mode=LimitMode.OBSERVE)) if self.limiter_waits else plan
 

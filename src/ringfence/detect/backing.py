@@ -96,7 +96,10 @@ class Backing:
         return self._connections.had_any(address) is False
 
     def record_unbacked(self, remote: Endpoint, now: float) -> None:
-        """Count a line without a connection, unless it names no port or came by UDP."""
+        """Count a log line for whose address and port the kernel has no TCP connection.
+
+        A line that names no port is not counted, nor one about a request by UDP.
+        """
         if remote.port and remote.transport is not Transport.UDP:
             self._lines(remote.address, now).unbacked += 1
 

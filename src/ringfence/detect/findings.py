@@ -11,7 +11,7 @@ from ringfence.model import Address, Attempt, Proof, Scope, SecurityEvent, Servi
 
 
 class Verdict(enum.Enum):
-    """The verdict of all sources together on an attempt."""
+    """Whether a reported attempt is real or forged, by the reports of all sources together."""
 
     ATTEMPT = enum.auto()  # an attempt, confirmed or not
     FORGED_LINE = enum.auto()  # a forged log line: the wire saw no challenge, but would have seen a true one

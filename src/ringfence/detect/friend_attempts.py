@@ -230,7 +230,7 @@ class FriendAttempts:
     # -- guesses that nothing can prove -----------------------------------------------------------------
 
     def on_unprovable(self, address: Address, now: float) -> AlarmChange:
-        """Return the alarm about guesses of ``address`` that nothing can prove.
+        """Return the alarm that guesses come from ``address`` which nothing can prove.
 
         If the address is a friend, the limiter stops exempting it for ``UNSHIELDED_FOR``.
         """

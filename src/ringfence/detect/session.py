@@ -13,9 +13,10 @@ each source there are three numbers, which start at zero (:class:`Reports`):
     failed:     half = false;   if owed: owed -= 1 else n += 1
     reported = n + (1 if half and owed == 0 else 0)
 
-An *opener* is the first event of a request that cannot succeed (unknown account, ACL). A *challenge* ends
-this request; its answer is *owed* until a *failed* reports that the answer was wrong. Each time ``reported``
-grows, this source reports one more attempt. So there are four states, and ``+`` marks the events that report:
+An *opener* is the first event of a request that cannot succeed (unknown account, ACL). ``half`` is true until
+this request ends, for which a *challenge* is enough. The answer to that challenge is *owed* until a *failed*
+reports that the answer was wrong. Each time ``reported`` grows, this source reports one more attempt. So
+there are four states, and ``+`` marks the events that report:
 
     half  owed  state   opener    challenge  failed
     no    0     idle    open  +   idle       idle +
@@ -32,9 +33,9 @@ the first one reports it. See ``Role.HALF``.)
 
 A challenge alone is never an attempt, because each successful registration begins with one. But if a guess
 carries an unknown nonce, chan_sip reports only another challenge. It still checks the password, and answers a
-right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So a challenge with a new
-nonce counts as a *failed* if the previous challenge of its session was not answered. (To a retransmitted
-request chan_sip repeats the nonce.)
+right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So chan_sip's challenge
+with a new nonce counts as a *failed* if the previous challenge of its session was not answered. (To a
+retransmitted request chan_sip repeats the nonce.)
 
 The numbers start again after 32 s without an event (PJSIP's nonces live that long). If they start again too
 early, too many attempts may be counted, because a late answer then counts as a separate attempt. (Only

@@ -91,7 +91,10 @@ TRUSTED = 86_400.0
 """How long after a success (seconds) an address is not suspected."""
 
 SURE_AFTER = 7_200.0
-"""How long AMI must have been connected (seconds): phones register at least this often."""
+"""How long AMI must have been connected before a host without a success is suspected (seconds).
+
+Phones register at least this often, so AMI has then reported a success of each phone.
+"""
 
 _MAX_WAITING = 65_536
 _MAX_PORTS = 256

@@ -133,7 +133,7 @@ def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> Converted
 
 def _keep_own_log(own_log: str, read_by_fail2ban: Sequence[str], notes: Notes) -> None:
     """Replace the notes on logs by one note: ringfence's own channel is read instead of fail2ban's logs."""
-    notes.by_table.pop(LOGS, None)  # these are notes on logs that ringfence does not read
+    notes.by_table.pop(LOGS, None)  # about fail2ban's logs, which ringfence will not read
     shown = ", ".join(map(_shown, read_by_fail2ban)) or "nothing"
     notes.add(
         LOGS,

@@ -52,7 +52,7 @@ class FriendRegistry:
         self._recorded = RecordedFriends(self.friends, table, wall, remember, own)
         self._contacts = KnownContacts(self._recorded, wall)
         self._trunks = KnownTrunks(follow)
-        self._known: set[str] = set()  # the Asterisks whose first roster has arrived
+        self._known: set[str] = set()  # the Asterisks whose phones and trunks were read at least once
         self._waiting: dict[str, Roster] = {}
         self._roster_arrived = asyncio.Event()
         self._changes = 0

@@ -351,7 +351,10 @@ class _Past:
         return now - self._ends.get(end, -math.inf) < REMEMBERED
 
     def received(self, end: bytes) -> int | None:
-        """Return the number of bytes that came by the closed connection of this end; None if unknown."""
+        """Return the number of bytes that came by the last closed connection of a remote address and port.
+
+        Return None if it is unknown.
+        """
         return self._received.get(end)
 
     def had_any(self, address: bytes, now: float) -> bool:

@@ -16,7 +16,7 @@ from ringfence.model import Address, Network
 from ringfence.networks import sender_of
 
 MAX_OUTCOMES = 12_288
-"""The maximum number of outcomes: about 12 MB, with the detector's state of banned subjects."""
+"""The maximum number of outcomes. Together with what the detector keeps of them, they take some 12 MB."""
 
 
 @define

@@ -19,7 +19,7 @@ If the times of adjacent lines of different kinds always differ by more than thi
 log is wrong.
 """
 
-_ENOUGH = 10  # the minimum number of pairs of adjacent lines of different kinds
+_ENOUGH = 10  # fewer pairs of adjacent lines of the two kinds say nothing about the time zone
 _APART = "the times of lines and of events in them differ by hours; fix: give the time zone with --timezone"
 _LONG_AGO, _LATER = 0.0, 1.0
 

@@ -82,11 +82,12 @@ class _PendingList:
 
 
 class RosterQueries:
-    """The queries about phones and trunks of one Asterisk, for one connection after the other.
+    """The queries about phones and trunks of one Asterisk. They begin again after each new AMI connection.
 
-    The argument ``roster`` is called with the result of each round, and ``contact`` with each change of a
-    phone that Asterisk reports between rounds. The attribute ``token`` begins the ActionID of every query,
-    and is secret. ``refused`` has a line for each list that the last round could not get, with the reason.
+    A round sends all queries once. The argument ``roster`` is called with the result of each round, and
+    ``contact`` with each change of a phone that Asterisk reports between rounds. The attribute ``token``
+    begins the ActionID of every query, and is secret. ``refused`` has a line for each list that the last
+    round could not get, with the reason.
     """
 
     def __init__(

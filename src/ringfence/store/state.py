@@ -9,7 +9,7 @@ from ringfence.store.connection import Connection
 
 
 class SavedState:
-    """The saved state of a database. Every method raises StoreError if it cannot be read or written."""
+    """The daemon's small values in its database. Every method raises StoreError if a read or write fails."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -133,7 +133,10 @@ def create_set(spec: SetSpec, maxelem: int) -> bytes:
 
 
 def create_list_set(name: str, version: int, size: int) -> bytes:
-    """Build the request that makes a set with room for at least ``size`` networks, without timeouts."""
+    """Build the request that makes the set of a network list, such as the allow list.
+
+    The set has room for at least ``size`` networks of an IP version, without timeouts.
+    """
     room = max(size, _SMALL)
     return messages.create(name, version, hashsize=room // 2, maxelem=room, timed=False)
 
