@@ -37,7 +37,8 @@ MINUTE = 60.0
 RESTORED_FOR = 600.0
 """Seconds after a restart for which some restored alarms stay although no part has reported them again.
 
-These are the alarms of :data:`KNOWN_LATE`, and alarms that are not held and have no end.
+These are the alarms of :data:`KNOWN_LATE`, and alarms that neither last as long as a part reports them (the
+*held* ones) nor clear at a set time.
 """
 KNOWN_LATE = frozenset(
     {

@@ -82,7 +82,7 @@ class ProtectedNetworks:
         return own != before
 
     def set_others(self, others: Mapping[Network, str]) -> bool:
-        """Set the other protected networks, each with what it is; return whether they changed."""
+        """Set what else is protected, such as the gateway, by network; return whether it changed."""
         before, self._others = self._others, others
         return others != before
 

@@ -24,7 +24,7 @@ _Failure = tuple[str, EventKind, str, str]
 
 
 class Agreement:
-    """Pairs of an event and a NOTICE line that name the same failure, account and address."""
+    """Finds pairs of an event and a NOTICE line that report the same, and so confirm each other."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most

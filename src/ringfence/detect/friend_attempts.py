@@ -210,9 +210,9 @@ class FriendAttempts:
         return [*self._phones.on_success(event, self._failed_guesses(event.remote.address, now), now)]
 
     def on_contact(self, contact: Contact, now: float) -> Sequence[AlarmChange]:
-        """Return the alarm about a contact if guesses failed at its address.
+        """Return the alarm about a contact if guesses from its address failed before.
 
-        The contact may come from a right guess after the failed ones, whose login the events do not show.
+        Perhaps one more guess was right, and the events do not show its login.
         """
         return [*self._phones.on_contact(contact, self._failed_guesses(contact.address, now))]
 

@@ -123,8 +123,9 @@ class Nonces:
     def record_elsewhere(self, nonce: bytes, now: float) -> None:
         """Record that chan_sip reported to have sent ``nonce`` by TCP or TLS, which the wire may miss.
 
-        Then the nonce proves no address: on another request with the same Call-ID, chan_sip sends the same
-        nonce by UDP to the address in the Via (tried on 16.28 with TLS first).
+        Then the nonce proves no address. An attacker may read it by TLS, and then send a request by UDP with
+        the same Call-ID and a stranger's address in the Via. chan_sip sends the same nonce to that address
+        (tried on 16.28).
         """
         if 0 < len(nonce) <= _MAX_LENGTH:
             known = self._sent.pop(nonce, _NEVER)

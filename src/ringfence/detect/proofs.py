@@ -1,4 +1,4 @@
-"""Proofs: which responses to challenges prove their sender, and which show that an event names another one.
+"""Proofs: which responses to challenges prove their sender, and which disprove the address in an event.
 
 ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.session.Session`), for
 its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a response is

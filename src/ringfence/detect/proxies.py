@@ -156,10 +156,10 @@ class ProxyEvent:
 
 @frozen
 class Leg:
-    """A challenge of Asterisk that a proxy has relayed to a client, and what follows for earlier events.
+    """A challenge of Asterisk that a proxy has relayed to a client, and the events that waited for it.
 
-    ``challenge`` is the challenge as if Asterisk had sent it to the client itself. ``events`` are the events
-    that waited for the leg, and ``proven`` the sessions whose proof waited for it.
+    ``challenge`` is the challenge as if Asterisk had sent it to the client itself. ``events`` came before the
+    leg, which alone names their client. ``proven`` are the sessions that this client has now proven.
     """
 
     challenge: Challenge

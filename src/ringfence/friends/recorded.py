@@ -140,9 +140,9 @@ class RecordedFriends:
             self._write(partial(self._table.add, changed))
 
     def _put(self, friend: Friend) -> Collection[Key]:
-        """Pass a reason on to ``Friends``, and remember it.
+        """Pass one reason (a ``Friend`` object) on to ``Friends``, and remember it.
 
-        Return the reasons that were removed because its account has too many addresses.
+        Return the keys of the reasons that were removed because its account has too many addresses.
         """
         key = key_of(friend)
         recorded = self._recorded.get(key)

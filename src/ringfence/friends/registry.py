@@ -147,7 +147,7 @@ class FriendRegistry:
             self.write()
 
     def expire(self) -> None:
-        """Remove the reasons of friends whose time is over."""
+        """Remove each reason to be a friend whose time is over."""
         self._contacts.discard(self._recorded.expire())
         self._signal_changes()
 

@@ -246,7 +246,10 @@ class ConnectionTable:
         return not self._unread and now >= self._known_from
 
     def _drain(self, now: float) -> bool:
-        """Read the reports of closed connections that have arrived; return whether none is left."""
+        """Read at most ``_MOST_READINGS`` batches of reports of closed connections.
+
+        Return whether none is left.
+        """
         return any(not self._turn(now) for _ in range(_MOST_READINGS))
 
     def _readable(self) -> None:

@@ -176,11 +176,11 @@ class Outbox:
 
     @property
     def has_report(self) -> bool:
-        """Whether a report waits or is being sent."""
+        """Whether a weekly report waits or is being sent."""
         return self._report is not None or (self._message is not None and self._message.is_report)
 
     def add_report(self, content: Mapping[str, object], ended: Callable[[], None]) -> None:
-        """Add a report; ``ended`` is called when it is delivered or dropped."""
+        """Add a weekly report; ``ended`` is called when it is delivered or dropped."""
         self._report = Waiting(content, 1, ended)
 
     def cancel_report(self) -> None:

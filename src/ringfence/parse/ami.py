@@ -132,8 +132,9 @@ class AmiDecoder:
     def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
         """Count skipped bytes of a packet that is too long.
 
-        At the first bytes of the packet, drop the unfinished security event, because the packet may contain
-        the tail of that event. If the packet begins an event of service AMI, add a ManagerEvent to ``items``.
+        A sender's line feeds may have split a security event into several packets. At the first bytes of this
+        packet, drop such an unfinished event, because the packet may contain its tail. If the packet begins
+        an event of service AMI, add a ManagerEvent to ``items``.
         """
         self.counts.dropped_bytes += skipped.size
         if skipped.head:

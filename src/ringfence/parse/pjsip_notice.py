@@ -107,7 +107,10 @@ _TRANSPORTS = {str(t).lower().encode(): t for t in Transport if t is not Transpo
 
 
 def parse_session(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse ``alice: Call (UDP:…) to extension '…' rejected …``; the account is the endpoint or channel."""
+    """Parse ``alice: Call (UDP:…) to extension '…' rejected …``.
+
+    The account is the name in the line. Some versions write the endpoint, others the channel.
+    """
     call = _CALL.match(text)
     if call is None:
         return Reason.NOT_EVIDENCE

@@ -94,8 +94,8 @@ class RotatingLog:
         present = self.present if self.present is not None else self._begin()
         if present is None:
             return False
-        # The next file was found in an earlier step, before this read. Once a next file has content, no
-        # program writes to the present one. So if this read returns nothing, the present file is finished.
+        # If there is a next file, an earlier step found it with content, before this read. Then no program
+        # writes to the present file any more. So if this read returns nothing, the present file is finished.
         following = self._next
         try:
             data = present.read()

@@ -42,7 +42,10 @@ The log must also have been read to its end. Then it has no unread line from bef
 """
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
-"""Seconds between two checks whether AMI still delivers, while AMI has not confirmed all held lines."""
+"""Seconds between two checks whether AMI still delivers, while there are held lines.
+
+These are kept back until AMI has reported the same events.
+"""
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
 

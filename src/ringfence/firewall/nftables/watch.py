@@ -55,7 +55,7 @@ class Notifications:
 
 
 class ChangeMonitor:
-    """A socket that receives notifications, from its construction until it is closed."""
+    """A socket that receives the kernel's notifications of changed rules, until it is closed."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(
