@@ -14,11 +14,14 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 SCRIPTS := .ci/run tests/support/lab.sh debian/postinst debian/prerm debian/postrm debian/ringfence.rtupdate
 
+# The tests that guard a whole host, with a real Asterisk; they take as long as all others.
+WHOLE_PATH := tests/e2e tests/lab
+
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test bench demo docs lock deb clean
+.PHONY: help venv system lab lint test whole-path each-part bench demo docs lock deb clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 
@@ -48,8 +51,16 @@ lint: venv ## Check style, language, types and the directions between the packag
 	$(PYTHON) -m pytest --quiet tests/test_language.py
 	@for script in $(SCRIPTS); do bash -n "$$script"; done
 
+# Two halves at the same time, because most tests wait: for an Asterisk, a kernel or a clock. The output of
+# each is printed when it ends.
 test: venv lab ## Run every test that this machine can run
-	$(PYTHON) -m pytest
+	$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target whole-path each-part
+
+whole-path:
+	$(PYTHON) -m pytest $(WHOLE_PATH)
+
+each-part:
+	$(PYTHON) -m pytest $(addprefix --ignore=,$(WHOLE_PATH)) tests
 
 bench: venv lab ## Measure, and print the numbers
 	$(PYTHON) -m tests.bench
