@@ -666,6 +666,26 @@ def test_a_flood_does_not_block_the_loop(host: Host) -> None:
     assert max(b - a for a, b in itertools.pairwise(turns)) <= wire.TURN
 
 
+@pytest.mark.kernel
+def test_challenges_are_passed_on_although_more_wait(host: Host) -> None:
+    """While thousands of challenges wait, the sink gets at most eight at a time: a ban need not wait."""
+    sizes: list[int] = []
+
+    async def session(pbx: socket.socket) -> None:
+        source = WireSource(lambda items, _: sizes.append(len(items)), lambda _: None)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(source.run())
+            await until(source.settled.is_set)
+            for _ in range(2000):
+                pbx.sendto(reply(b"401"), ("198.18.1.1", 5060))
+            await until(lambda: sum(sizes) == 2000)
+            task.cancel()
+
+    with host.sender(4) as pbx:
+        asyncio.run(session(pbx))
+    assert max(sizes) == wire.TOGETHER
+
+
 @pytest.fixture
 def wired(each_asterisk: Lab) -> Iterator[Lab]:
     """A real Asterisk, with the log rule beside it; the test is in its namespace."""

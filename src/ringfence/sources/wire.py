@@ -71,6 +71,14 @@ MOST_TURNS = 16
 
 TURN = 256
 TURN_BYTES = 1 << 20
+"""The maximum numbers of datagrams and bytes that are read before other parts of the daemon run."""
+
+TOGETHER = 8
+"""The number of challenges and requests after which they are passed on, although more may wait.
+
+A datagram takes some 35 µs. So an attacker that guesses as fast as the datagrams are read would otherwise
+have 9 ms before the first of its guesses counts: some 35 answers more (measured on Asterisk 22).
+"""
 
 _SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 _BUFFER = 16 << 20  # bytes of the socket's receive buffer; the kernel doubles the number
@@ -207,6 +215,9 @@ class WireSource(SupervisedSource):
                 self._record_loss(0, now)
                 continue
             self._handle(bytes(self._space[:size]), seen, now)
+            if len(seen) >= TOGETHER:
+                self._sink(seen, now)
+                seen = []
             read += size
             if read >= TURN_BYTES:
                 break
