@@ -13,7 +13,7 @@ from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.flavours import FLAVOURS
 from tests.support.netns import inside, run
 from tests.support.nflog import Copied, copies
-from tests.support.packets import OTHER, SIP, ban, behind, drained_after, ends, opened, plan
+from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
 from ringfence.firewall.contract import (
     OBSERVE_PREFIX,
@@ -227,13 +227,7 @@ def test_challenges_of_a_container_that_a_ban_drops_are_copied(backend: Backend,
     plan(backend, PLAN)
     cable = CABLES["IPv4"]
     ban(backend, cable)
-    with copies(GROUP) as until, behind(far) as container, ExitStack() as stack:
-        with inside(container):
-            inner = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
-        inner.bind(("10.9.9.2", SIP))
-        with inside(far):
-            there = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
-        there.bind((cable.banned, 0))
+    with copies(GROUP) as until, container_ends(far) as (inner, there):
         inner.sendto(COPIED[0], there.getsockname())
         assert drained_after(there) == 0
         backend.apply([Remove(ip_network(cable.network))])

@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from ipaddress import ip_network
 from itertools import combinations
 
@@ -12,16 +12,16 @@ from attrs import evolve
 from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.flavours import FLAVOURS
 from tests.support.lists import write_list
-from tests.support.netns import inside, run
+from tests.support.netns import run
 from tests.support.packets import (
     CHANGES,
     MANY,
     OTHER,
     SIP,
     ban,
-    behind,
     changing,
     connection,
+    container_ends,
     datagram,
     drained_after,
     ends,
@@ -230,17 +230,8 @@ def test_only_named_interfaces_drop(backend: Backend, far: str, cable: Cable) ->
 
 def test_routed_packets_are_dropped_by_their_output_interface(backend: Backend, far: str) -> None:
     """A container's answer to a banned address is dropped if it leaves by a named interface."""
-    cable = CABLES["IPv4"]
-    ban(backend, cable)
-    with behind(far) as container, ExitStack() as stack:
-        with inside(container):
-            inner = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
-        inner.bind(("10.9.9.2", SIP))
-        with inside(far):
-            there = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
-        there.bind((cable.banned, 0))
-        for end in (inner, there):
-            end.settimeout(WAIT)
+    ban(backend, CABLES["IPv4"])
+    with container_ends(far) as (inner, there):
         for names, passes in ((("near1",), True), (("near0",), False), ((), False)):
             plan(backend, FirewallPlan(interfaces=names))
             assert sent(inner, there) is passes
@@ -311,15 +302,8 @@ def test_a_burst_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) ->
 
 def test_what_a_container_sends_is_not_limited(backend: Backend, far: str) -> None:
     """The limiter is for packets to this host: those of a bridged container to a SIP port elsewhere pass."""
-    cable = CABLES["IPv4"]
     plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE, rate=1, burst=3)))
-    with behind(far) as container, ExitStack() as stack:
-        with inside(container):
-            inner = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
-        inner.bind(("10.9.9.2", SIP))
-        with inside(far):
-            provider = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
-        provider.bind((cable.banned, SIP))
+    with container_ends(far, SIP) as (inner, provider):
         assert flood(provider, inner, 100)[0] == 100
     assert backend.counters().limiter_drops == 0
 

@@ -106,6 +106,22 @@ def behind(far: str) -> Iterator[str]:
         yield container
 
 
+@contextmanager
+def container_ends(far: str, port: int = 0) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield UDP sockets of a container behind this host (SIP port) and of the banned address (``port``)."""
+    cable = CABLES["IPv4"]
+    with behind(far) as container, ExitStack() as stack:
+        with inside(container):
+            inner = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+        inner.bind(("10.9.9.2", SIP))
+        with inside(far):
+            remote = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+        remote.bind((cable.banned, port))
+        for end in (inner, remote):
+            end.settimeout(WAIT)
+        yield inner, remote
+
+
 def seen(sender: socket.socket) -> bool | str:
     """Send a datagram from a connected socket; return whether an answer comes, or the name of the error."""
     try:

@@ -18,12 +18,13 @@ from ringfence.bans.kernel_bans import CHUNK
 from ringfence.bans.ledger import key_of, network_of, parts_of
 from ringfence.bans.listing import listed
 from ringfence.bans.orders import failure_lines
+from ringfence.detect.claimed_limit import CLAIMED_SCOPES
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome, exempts_friends
 from ringfence.model import Address, Network, Origin, Scope
 from ringfence.networks import PREFIX_LENGTHS, overlap, whole_sender, without
 
-_CLAIMED, _PROVEN = (Scope.SIP_UDP, Scope.SIP_TCP), (Scope.FULL, Scope.SIP)
+_PROVEN = (Scope.FULL, Scope.SIP)
 
 
 @frozen
@@ -46,7 +47,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
     now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.known.ledger
     for address in friends if len(ledger) else ():
         network = ip_network(address)
-        around = [key for scope in _CLAIMED for key in ledger.covering(network, scope, now)]
+        around = [key for scope in CLAIMED_SCOPES for key in ledger.covering(network, scope, now)]
         wide = [key for scope in _PROVEN for key in ledger.covering(network, scope, now)]
         around += [key for key in wide if parts_of(key)[2] in PREFIX_LENGTHS]
         for key in around:

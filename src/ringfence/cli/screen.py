@@ -35,8 +35,8 @@ class Screen(Console):
     ) -> None:
         """Write to ``file`` if it is given, else to standard error with ``stderr``, else to standard output.
 
-        ``width`` is in columns; None is the width of the terminal. With ``whole_lines``,
-        lines are neither cut nor wrapped if there is no terminal.
+        ``width`` is in columns; None is the width of the terminal. With ``whole_lines``, lines are
+        neither cut nor wrapped if there is no terminal.
         """
         if whole_lines and width is None and not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
             width = _UNLIMITED

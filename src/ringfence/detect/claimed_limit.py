@@ -20,7 +20,10 @@ from ringfence.detect.alarms import spoofing
 from ringfence.detect.history import Key
 from ringfence.detect.recent import remember
 from ringfence.detect.rules import Claimed
-from ringfence.model import AlarmChange
+from ringfence.model import AlarmChange, Scope
+
+CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
+"""The scopes that a claimed ban can have."""
 
 MOST = 65_536
 PERSISTS = 10.0

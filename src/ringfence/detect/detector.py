@@ -21,7 +21,7 @@ from ringfence.detect.active_bans import ActiveBans
 from ringfence.detect.alarms import distributed_cleared, forged_by
 from ringfence.detect.attribution import Attribution
 from ringfence.detect.backing import Connections
-from ringfence.detect.claimed_limit import ClaimedLimit
+from ringfence.detect.claimed_limit import CLAIMED_SCOPES, ClaimedLimit
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.findings import (
     AttributedAttempt,
@@ -76,7 +76,6 @@ _PHONES = (Service.PJSIP, Service.SIP)
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _SUCCESS, _HIDDEN, _ATTEMPT = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Verdict.ATTEMPT
 _FULL, _SIP, _NARROW = Scope.FULL, Scope.SIP, Scope.SIP_UDP
-_CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
@@ -263,7 +262,7 @@ class Detector:
             decision = ban or decision
             alarms += phones
         if decision is None and not subject.proven:
-            narrowed = any(self._is_banned(subject, scope, now) for scope in _CLAIMED_SCOPES)
+            narrowed = any(self._is_banned(subject, scope, now) for scope in CLAIMED_SCOPES)
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed)
         if decision is None:
             return [*alarms]

@@ -120,7 +120,7 @@ class RecordedFriends:
         return keys
 
     def expire(self) -> list[Key]:
-        """Remove the reasons of friends whose time is over; return their keys."""
+        """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
         gone = [key_of(friend) for friend in self._friends.expire(self._wall())]
         if len(self._recorded) > 2 * MOST:  # ``Friends`` was full and has dropped some: drop them here too
             left = {key_of(friend) for friend in self._friends.all()}

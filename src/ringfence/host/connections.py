@@ -134,7 +134,7 @@ class ConnectionTable:
         self._ports: dict[bytes, float] = {}  # listening ports, and until when each counts
         self._past = _Past()
         self._closed = closed if closed is not None else ClosedSockets()
-        self._unsure: list[tuple[Closed, float]] = []  # closed ones whose local port may not listen
+        self._unsure: list[tuple[Closed, float]] = []  # closed ones, perhaps outgoing: see _MOST_UNSURE
         self._known_from = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
 

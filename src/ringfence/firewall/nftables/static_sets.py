@@ -194,7 +194,7 @@ class RangeChange:
 
 
 class _Refused(Exception):  # noqa: N818 - for this file alone
-    """The kernel refused a transaction, because another program has changed the set since we wrote it."""
+    """The kernel refused a transaction. Another program has probably changed the set since we wrote it."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__()
