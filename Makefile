@@ -5,12 +5,10 @@
 LAB ?= /var/cache/ringfence-lab
 DEMO ?= attack
 
-# The replay needs neither Debian packages nor the laboratory.
-PACKAGES := $(if $(filter replay,$(DEMO)),,system)
-LABORATORY := $(if $(filter replay,$(DEMO)),,lab)
-
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+# Two steps: what runs ringfence (all that a demo needs), and what checks it.
+RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 SCRIPTS := .ci/run tests/support/lab.sh debian/postinst debian/prerm debian/postrm debian/ringfence.rtupdate
 
@@ -21,7 +19,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test whole-path each-part bench demo docs lock deb clean
+.PHONY: help venv system lab lint test whole-path each-part bench demo attack replay demo-lab docs lock deb clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 
@@ -30,12 +28,17 @@ help: ## List the targets
 
 venv: $(INSTALLED) ## Make .venv with ringfence (editable) and what checks it
 
+$(RUNTIME): pyproject.toml
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --editable .
+	touch $@
+
 # pip learned to read dependency groups in 25.1; Debian 12 has 23.0.
-$(INSTALLED): pyproject.toml | $(PACKAGES)
+$(INSTALLED): pyproject.toml | system
 	python3 -m venv $(VENV)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
 		| $(PYTHON) -m pip install --quiet --editable '.[web]' --requirement /dev/stdin
-	touch $@
+	touch $(RUNTIME) $@
 
 system: ## Install the Debian packages that are missing (as root)
 	@tests/support/lab.sh system
@@ -65,8 +68,18 @@ each-part:
 bench: venv lab ## Measure, and print the numbers
 	$(PYTHON) -m tests.bench
 
-demo: venv $(LABORATORY) ## Show an attack and its end (DEMO=replay: from a recording, without Asterisk)
-	$(PYTHON) -m tests.demo $(DEMO)
+demo: $(DEMO) ## Show an attack and its end (DEMO=replay: from a recording, without Asterisk)
+
+attack: # Debian's packages first: the other two steps need them, and run at the same time.
+	@tests/support/lab.sh system demo
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(RUNTIME) demo-lab
+	$(PYTHON) -m tests.demo attack
+
+demo-lab:
+	@tests/support/lab.sh trees "$(RINGFENCE_LAB)" demo
+
+replay: $(RUNTIME)
+	$(PYTHON) -m tests.demo replay
 
 docs: venv ## Write docs/configuration.md and docs/cli.md
 	$(PYTHON) -m tests.docs

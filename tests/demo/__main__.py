@@ -30,7 +30,7 @@ WATCH = 5
 
 def attack(folder: Path) -> None:
     """Run a real attacker against a real, guarded Asterisk."""
-    if reason := why_no_asterisk():
+    if reason := why_no_asterisk("22"):
         raise SystemExit(f"The demo needs a real Asterisk: {reason}. Without one: make demo DEMO=replay")
     _say("Starting a real Asterisk in a network of its own")
     with Lab.made("22") as lab:

@@ -4,18 +4,21 @@
 # which we compare, and one with Prometheus, which reads the metrics. fail2ban and Prometheus are unpacked, not
 # installed.
 #
-#   lab.sh system        install the packages that are missing
-#   lab.sh trees FOLDER  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
-#                        FOLDER/kamailio, FOLDER/fail2ban, FOLDER/prometheus, and FOLDER/debian-12 and
-#                        FOLDER/debian-13 (systemd, which reads the units, and what our package needs)
+#   lab.sh system [demo]        install the packages that are missing
+#   lab.sh trees FOLDER [demo]  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
+#                               FOLDER/kamailio, FOLDER/fail2ban, FOLDER/prometheus, and FOLDER/debian-12 and
+#                               FOLDER/debian-13 (systemd, which reads the units, and what our package needs)
 #
+# With `demo` they install and make only what `make demo` needs: FOLDER/22 and the programs that attack and guard it.
 # Both end at once if there is nothing to do. Without root, or not on Debian, both do nothing and print one line;
 # otherwise a failure is an error. A tree is made as NAME.partial and gets its name when it is complete.
 
 set -euo pipefail
 
+demo_packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps openssl)
 # systemd: for systemd-analyze, which reads the unit, and for the journals of tests. chromium: for the live page.
-packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps openssl systemd chromium)
+# libatomic1: for Playwright's node, which drives chromium. groff: reads our manual page as `man` does.
+packages=("${demo_packages[@]}" systemd chromium libatomic1 groff)
 # In the trees of Debian's releases.
 released=systemd,python3,nftables
 
@@ -26,7 +29,7 @@ able() {
 install_missing() {
     local -a missing=()
     local package
-    for package in "${packages[@]}"; do
+    for package in "$@"; do
         [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
             missing+=("$package")
     done
@@ -81,33 +84,42 @@ unpack() {
     mv "$tree.partial" "$tree"
 }
 
+make_tree_named() {
+    local folder=$1 name=$2
+    case $name in
+    16) make_tree "$folder/16" "$scripts" asterisk bullseye ;;
+    22) make_tree "$folder/22" "$scripts" asterisk forky sid ;;
+    kamailio) make_tree "$folder/kamailio" "$scripts" kamailio bookworm ;;
+    debian-12) make_tree "$folder/debian-12" "$scripts" "$released" bookworm ;;
+    debian-13) make_tree "$folder/debian-13" "$scripts" "$released" trixie ;;
+    fail2ban) unpack "$folder/fail2ban" fail2ban python3-pyinotify ;;
+    prometheus) unpack "$folder/prometheus" prometheus ;;
+    esac
+}
+
+# Two at a time: each waits for the network half of its time.
 make_trees() {
-    local folder=$1
-    local tree missing=
-    for tree in 16 22 kamailio debian-12/usr/sbin/nft debian-13/usr/sbin/nft fail2ban prometheus; do
-        [[ -e $folder/$tree ]] || missing=yes
+    local folder=$1 name pid status=0
+    local -a missing=() started=()
+    shift
+    for name in "$@"; do
+        [[ -e $folder/$name ]] || missing+=("$name")
     done
-    [[ $missing ]] || return 0
+    ((${#missing[@]})) || return 0
     mkdir -p "$folder"
     exec 9>"$folder/.lock"
     flock 9
     scripts=$(mktemp -d)
     trap 'rm -rf "$scripts"' EXIT
     cp -a /usr/share/debootstrap/. "$scripts"
-    for tree in "$folder"/debian-1[23]; do # made before our package needed nftables
-        [[ -e $tree/usr/sbin/nft ]] || rm -rf --one-file-system "$tree"
+    for name in "${missing[@]}"; do
+        while (($(jobs -pr | wc -l) >= 2)); do sleep 0.2; done
+        make_tree_named "$folder" "$name" &
+        started+=("$!")
     done
-    (
-        make_tree "$folder/16" "$scripts" asterisk bullseye
-        make_tree "$folder/debian-12" "$scripts" "$released" bookworm
-        make_tree "$folder/kamailio" "$scripts" kamailio bookworm
-    ) &
-    local older=$! status=0
-    make_tree "$folder/22" "$scripts" asterisk forky sid || status=1
-    make_tree "$folder/debian-13" "$scripts" "$released" trixie || status=1
-    unpack "$folder/fail2ban" fail2ban python3-pyinotify || status=1
-    unpack "$folder/prometheus" prometheus || status=1
-    wait "$older" || status=1
+    for pid in "${started[@]}"; do
+        wait "$pid" || status=1
+    done
     return "$status"
 }
 
@@ -115,11 +127,13 @@ if ! able; then
     [[ $1 == system ]] || echo "lab: skipped: it needs root on Debian"
     exit 0
 fi
-case $1 in
-system) install_missing ;;
-trees) make_trees "$2" ;;
+case "$1 ${*: -1}" in
+"system demo") install_missing "${demo_packages[@]}" ;;
+system*) install_missing "${packages[@]}" ;;
+"trees demo") make_trees "$2" 22 ;;
+trees*) make_trees "$2" 16 22 kamailio debian-12 debian-13 fail2ban prometheus ;;
 *)
-    echo "usage: lab.sh system | trees FOLDER" >&2
+    echo "usage: lab.sh system [demo] | trees FOLDER [demo]" >&2
     exit 2
     ;;
 esac
