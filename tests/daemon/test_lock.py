@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from tests.support.netns import netns
-from tests.support.unprivileged import unprivileged
 
 from ringfence.daemon import lock
 from ringfence.daemon.lock import claim_sets
@@ -135,18 +134,6 @@ def test_what_root_creates_belongs_to_the_service_user(runtime: Path) -> None:
     os.chown(runtime, NOBODY, NOBODY)
     with claim_sets(runtime):
         assert lock_of(runtime).stat().st_uid == NOBODY
-
-
-@as_root
-def test_a_file_that_root_did_not_give_away_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If root is killed right after it creates the lock, the service user replaces the file."""
-    with unprivileged() as folder:
-        os.seteuid(0)
-        lock_of(folder).touch(0o600)
-        os.seteuid(NOBODY)
-        monkeypatch.setattr(lock, "RUNTIME_FOLDER", folder)
-        with claim_sets(folder):
-            assert lock_of(folder).stat().st_uid == NOBODY
 
 
 @pytest.mark.kernel

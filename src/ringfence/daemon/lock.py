@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ringfence.daemon.paths import make_folder
 from ringfence.errors import FirewallBusyError, FirewallError
+from ringfence.store.owner import FileOwner
 
 RUNTIME_FOLDER = Path("/run/ringfence")
 _NAMESPACE = Path("/proc/thread-self/ns/net")
@@ -57,16 +58,19 @@ def _locked(folder: Path) -> Iterator[None]:
     """
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if os.fstat(directory).st_mode & _WRITABLE_BY_OTHERS:
+        found = os.fstat(directory)
+        if found.st_mode & _WRITABLE_BY_OTHERS:
             raise PermissionError(0, "other users may write there")
+        owner = FileOwner(found.st_uid, found.st_gid)
         name = f"sets-{_NAMESPACE.stat().st_ino}.lock"
-        descriptor = _lock(directory, name, folder)
+        with owner.acting():
+            descriptor = _lock(directory, name, folder)
         try:
             yield
         finally:
             # The file is removed while this process holds the lock. Another process that has opened the file
             # notices the removal, and tries again.
-            with suppress(OSError):
+            with suppress(OSError), owner.acting():
                 if _is_at(descriptor, directory, name):
                     os.unlink(name, dir_fd=directory)
             os.close(descriptor)
@@ -75,10 +79,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(directory: int, name: str, folder: Path) -> int:
+    """Lock the file ``name`` in the open folder ``directory``, and return its descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     for _ in range(_TRIES):
-        descriptor = _open(directory, name)
-        if descriptor is None:
-            continue
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(descriptor, directory, name):
@@ -96,32 +100,6 @@ def _lock(directory: int, name: str, folder: Path) -> int:
     raise FirewallBusyError(
         f"other processes of ringfence come and go ({folder / name}); try again when they have ended"
     )
-
-
-def _open(directory: int, name: str) -> int | None:
-    """Open or create the lock file ``name`` in the open folder ``directory``; return its descriptor.
-
-    Return None if the caller must try again: another process has just created the file, or the file that a
-    killed process left had to be removed.
-    """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        return os.open(name, flags, dir_fd=directory)
-    except FileNotFoundError:
-        pass
-    except PermissionError:
-        # The file belongs to root, because a process was killed before it changed the owner. The process had
-        # no lock on it yet, so the file can be removed.
-        os.unlink(name, dir_fd=directory)
-        return None
-    try:
-        descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
-    except FileExistsError:
-        return None
-    if os.geteuid() == 0:
-        owner = os.fstat(directory)
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    return descriptor
 
 
 def _is_at(descriptor: int, directory: int, name: str) -> bool:

@@ -6,6 +6,9 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from ringfence.errors import StoreError
+from ringfence.store.owner import owner_of
+
 USER = "ringfence"
 """The name of the user that the systemd unit runs as."""
 
@@ -13,18 +16,22 @@ USER = "ringfence"
 def make_folder(folder: Path) -> None:
     """Create ``folder`` if it is missing. Normally systemd creates it for the unit.
 
-    The unit's user becomes its owner, if there is such a user. A failure is not reported here, because the
-    code that writes into the folder reports it.
+    In a folder of root, the unit's user becomes its owner, if there is such a user. In a folder of another
+    user, root creates it with the rights of this user. A failure is not reported here, because the code that
+    writes into the folder reports it.
     """
-    with suppress(OSError):
-        folder.mkdir(mode=0o750)
+    with suppress(OSError, StoreError):
+        owner = owner_of(folder)
+        with owner.acting():
+            folder.mkdir(mode=0o750)
         with suppress(KeyError):
             user = pwd.getpwnam(USER)
-            made = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fchown(made, user.pw_uid, user.pw_gid)
-            finally:
-                os.close(made)
+            if owner.uid == os.geteuid():
+                made = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    os.fchown(made, user.pw_uid, user.pw_gid)
+                finally:
+                    os.close(made)
 
 
 def may_read(file: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.store.file import errors
+from ringfence.store.owner import FileOwner
 from ringfence.store.rows import Execute
 
 
@@ -27,7 +28,9 @@ class OpenConnections(NamedTuple):
 
 
 class Connection:
-    """The connections to one database. ``held`` is the descriptor of the lock file, None without a lock.
+    """The connections to one database, used with the rights of ``owner``.
+
+    ``held`` is the descriptor of the lock file, None without a lock.
 
     Threads may share this object. One thread writes at a time. Reading does not wait for writing or for the
     disk. SQLite lets only one thread at a time use a connection. So long queries have a connection of their
@@ -35,8 +38,9 @@ class Connection:
     for everything.)
     """
 
-    def __init__(self, path: Path, opened: OpenConnections, held: int | None) -> None:
+    def __init__(self, path: Path, owner: FileOwner, opened: OpenConnections, held: int | None) -> None:
         self.path = path
+        self._owner = owner
         self._writer, self._reader, self._scanner = opened
         self._turn = threading.Lock()
         self._lock = held
@@ -44,7 +48,7 @@ class Connection:
     @contextmanager
     def reading(self) -> Iterator[Execute]:
         """Provide ``execute`` for short queries. Raise StoreError if one fails."""
-        with errors(self.path):
+        with errors(self.path), self._owner.acting():
             yield self._reader.execute
 
     @contextmanager
@@ -53,7 +57,7 @@ class Connection:
 
         Raise StoreError if a query fails.
         """
-        with errors(self.path):
+        with errors(self.path), self._owner.acting():
             yield self._scanner.execute
 
     @contextmanager
@@ -62,7 +66,7 @@ class Connection:
 
         Raise StoreError if a write fails.
         """
-        with errors(self.path), self._turn:
+        with errors(self.path), self._turn, self._owner.acting():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer.execute
@@ -73,9 +77,10 @@ class Connection:
 
     def close(self) -> None:
         """Close the connections, and release the lock. May be called again."""
-        self._scanner.close()
-        self._reader.close()
-        self._writer.close()
+        with self._owner.acting():  # the last connection removes the write-ahead log
+            self._scanner.close()
+            self._reader.close()
+            self._writer.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -21,6 +21,7 @@ from ringfence.store.best_effort import BestEffort, at_once
 from ringfence.store.connection import Connection, OpenConnections
 from ringfence.store.entries import EntryTable
 from ringfence.store.file import (
+    cannot_make,
     check,
     connect,
     described,
@@ -35,6 +36,7 @@ from ringfence.store.file import (
 )
 from ringfence.store.friends import FriendTable
 from ringfence.store.names import SavedNames
+from ringfence.store.owner import FileOwner, owner_of
 from ringfence.store.records import Records
 from ringfence.store.reports import SavedReports
 from ringfence.store.state import SavedState
@@ -80,14 +82,16 @@ class Store:
         With ``owner``, lock it, and raise StoreBusyError if another process has the lock. Raise StoreError if
         the database cannot be used.
         """
-        held = lock(path) if owner else None
-        try:
-            opened = _connections(path)
-        except BaseException:
-            if held is not None:
-                os.close(held)
-            raise
-        return cls(Connection(path, opened, held))
+        user = _owner(path)
+        with user.acting():
+            held = lock(path) if owner else None
+            try:
+                opened = _connections(path)
+            except BaseException:
+                if held is not None:
+                    os.close(held)
+                raise
+        return cls(Connection(path, user, opened, held))
 
     @classmethod
     def open_or_memory(cls, path: Path, later: Callable[[Callable[[], object]], object] = at_once) -> Self:
@@ -99,32 +103,37 @@ class Store:
         If nothing can be written, or the database is of a newer ringfence, the store is in memory, with a
         copy of the readable rows.
         """
-        held, source, damage = None, path, ""
+        held, source, user, damage = None, None, FileOwner.of_process(), ""
         try:
-            held = lock(path)
-            try:
-                opened = _connections(path, checked=True)
-            except StoreDamagedError as error:
-                source = set_aside(path)
-                opened = _connections(path)
-                with errors(path):
-                    rows = described(salvage(source, opened.writer))
-                cause = str(error.__cause__ or error)
-                damage = (
-                    f"the database was damaged ({cause}); it is kept as {source}, and {rows} could be read"
-                )
-            return cls(Connection(path, opened, held), later, damage=damage)
+            user, source = _owner(path), path
+            with user.acting():
+                held = lock(path)
+                try:
+                    opened = _connections(path, checked=True)
+                except StoreDamagedError as error:
+                    source = set_aside(path)
+                    opened = _connections(path)
+                    with errors(path):
+                        rows = described(salvage(source, opened.writer))
+                    cause = str(error.__cause__ or error)
+                    damage = (
+                        f"the database was damaged ({cause}); it is kept as {source}, and {rows} could be "
+                        "read"
+                    )
+            return cls(Connection(path, user, opened, held), later, damage=damage)
         except StoreBusyError:
             raise
         except StoreError as error:
             memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             prepare(memory)
-            salvage(source, memory)
+            if source is not None:
+                with user.acting():
+                    salvage(source, memory)
             reason = (
                 f"{error}: until this is fixed and ringfence is restarted, nothing is remembered for long"
             )
             opened = OpenConnections(memory, memory, memory)
-            return cls(Connection(path, opened, held), later, memory_reason=reason)
+            return cls(Connection(path, user, opened, held), later, memory_reason=reason)
 
     def damage(self) -> str:
         """Return a message about damage to the database, with the fix; "" if there is none.
@@ -160,6 +169,14 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _owner(path: Path) -> FileOwner:
+    """Return the owner of the folder of the database ``path``; raise StoreError if it cannot be used."""
+    try:
+        return owner_of(path)
+    except OSError as error:
+        raise cannot_make(path, error) from None
 
 
 def _connections(path: Path, *, checked: bool = False) -> OpenConnections:

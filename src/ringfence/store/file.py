@@ -103,31 +103,20 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def make(path: Path, mode: int = 0o640) -> None:
-    """Create the file ``path`` if it is missing; raise StoreError if that fails.
-
-    If root creates it, it gets the owner of its folder, because the daemon could not open a file of root.
-    """
+    """Create the file ``path`` if it is missing; raise StoreError if that fails."""
     try:
-        # The owner is set by descriptor: the folder's owner could replace the new file by a link meanwhile.
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            made = os.open(path.name, flags, mode, dir_fd=folder)
-            try:
-                if os.geteuid() == 0:
-                    owner = os.fstat(folder)
-                    os.fchown(made, owner.st_uid, owner.st_gid)
-            finally:
-                os.close(made)
-        finally:
-            os.close(folder)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode))
     except FileExistsError:
         return
-    except FileNotFoundError as error:
-        fix = "systemctl start ringfence makes the folder; see [store] path"
-        raise StoreError(f"{path} cannot be made: {error.strerror}; {fix}") from None
     except OSError as error:
-        raise StoreError(f"{path} cannot be made: {error.strerror}; see [store] path") from None
+        raise cannot_make(path, error) from None
+
+
+def cannot_make(path: Path, error: OSError) -> StoreError:
+    """Return the error for a database that cannot be created because of ``error``."""
+    missing = isinstance(error, FileNotFoundError)
+    fix = "; fix: systemctl start ringfence makes the folder" if missing else ""
+    return StoreError(f"{path} cannot be made: {error.strerror}{fix}; see [store] path")
 
 
 def lock(path: Path) -> int:
