@@ -158,7 +158,7 @@ def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
 
 
 def test_denying_a_friend_warns(tmp_path: Path) -> None:
-    """Denying a friend, by hand or by a block list, succeeds with a warning."""
+    """Denying a friend by hand succeeds with a warning. A block list with a friend says that it passes."""
     now = time.time()
     friend = Friend("pbx", ip_address("198.51.100.7"), "204", FriendReason.REGISTERED, now, now, now + 3_600)
     with Guard(tmp_path) as guard:
@@ -166,9 +166,12 @@ def test_denying_a_friend_warns(tmp_path: Path) -> None:
         added = guard.command("deny", "add", "198.51.100.0/28", "203.0.113.9")
         imported = guard.command("deny", "import", "-", text="198.51.100.7\n203.0.113.10\n")
         banned = guard.command("ban", "198.51.100.7")
+    offline = guard.command("deny", "import", "-", text="198.51.100.7\n203.0.113.10\n")
 
     assert "198.51.100.7 is a friend (204): denied anyway\n" in added.stderr
-    assert "198.51.100.7 is a friend (204): denied anyway\n" in imported.stderr
+    passes = "198.51.100.7 is a friend (204): friends pass imported lists; to deny one: ringfence deny add\n"
+    assert passes in imported.stderr
+    assert passes in offline.stderr
     assert "198.51.100.7 is a friend (204): banned anyway\n" in banned.stderr
     assert (added.returncode, imported.returncode, banned.returncode) == (0, 0, 0)
 
@@ -265,7 +268,9 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
         other.write_text("".join(f"11.0.{n >> 7}.{2 * n & 255}\n" for n in range(1_024)), "utf-8")
         code, out, err = outcome(guard.command("deny", "import", str(other)))
         assert (code, out) == (1, "")
-        assert err.startswith("the deny list would hold 1025 networks, of which 1024 fit: nothing is changed")
+        assert err.startswith(
+            "the imported lists would hold 1025 networks, of which 1024 fit: nothing is changed"
+        )
         assert entries(guard, "deny") == [str(file)]
 
 

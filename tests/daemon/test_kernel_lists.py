@@ -12,6 +12,7 @@ from tests.support.world import START
 
 from ringfence.config.converters import SetSize
 from ringfence.firewall.contract import NetworkList
+from ringfence.lists.prefixes import Prefixes
 from ringfence.model import Network
 
 
@@ -114,3 +115,25 @@ def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> No
         made.side.start()
 
         assert len(made.backend.lists[NetworkList.FRIENDS]) == 1_024
+
+
+def test_an_unshielded_friend_still_passes_fetched_networks(kept: Kept) -> None:
+    """A friend without the exemption from the limiter is taken out of the fetched networks, until it ends."""
+    around = ip_network(f"{OTHER}/24", strict=False)
+    friend = ip_network(OTHER)
+    side = kept.side
+    side.start()
+    side.friends.add([PHONE])
+    networks = evolve(side.lists.networks, fetched=Prefixes.of([around, ip_network("203.0.113.0/24")]))
+    side.exemptions.on_lists_changed(networks)
+    assert kept.backend.lists[NetworkList.FETCHED] == {around, ip_network("203.0.113.0/24")}
+
+    for unshielded in (True, False):
+        side.kernel_friends._passing.look(1_000, {friend.network_address} if unshielded else ())
+        kept.enforcer.fill(*side.kernel_friends._lists.stale(), NetworkList.FRIENDS)
+
+        fetched = kept.backend.lists[NetworkList.FETCHED]
+        assert (friend in kept.backend.lists[NetworkList.FRIENDS]) is not unshielded
+        assert any(friend.subnet_of(one) for one in fetched) is not unshielded  # type: ignore[arg-type]
+        assert sum(one.num_addresses for one in fetched) == 512 - unshielded
+    assert side.kernel_friends._lists.stale() == []

@@ -25,6 +25,14 @@ BAN = running(ban())
             AddressVerdict.DENIED,
             {"friends": (friend(),), "holders": (holder(ListKind.DENY, "192.0.2.0/24"),)},
         ),
+        (
+            AddressVerdict.FRIEND,
+            {"friends": (friend(),), "holders": (holder(ListKind.DENY, "192.0.2.0/24", origin="/list"),)},
+        ),
+        (
+            AddressVerdict.DENIED,
+            {"holders": (holder(ListKind.DENY, "192.0.2.0/24", origin="/list"),)},
+        ),
         (AddressVerdict.BANNED, {"running": (BAN,), "holders": (holder(ListKind.DENY, "192.0.2.0/24"),)}),
         (AddressVerdict.PROTECTED, {"running": (BAN,), "protected": GATEWAY}),
         (AddressVerdict.BANNED, {"running": (running(ban(forced=True)),), "protected": GATEWAY}),

@@ -150,6 +150,16 @@ def test_a_denied_address() -> None:
     )
 
 
+def test_a_friend_on_an_imported_list() -> None:
+    """A friend passes an imported list, and its entry is named."""
+    imported = holder(ListKind.DENY, "192.0.2.0/24", origin="/lists/voipbl")
+
+    assert (
+        "the deny list contains 192.0.2.0/24, imported from /lists/voipbl, "
+        "but friends pass what is imported or found by country"
+    ) in sentences(holders=(imported,), friends=(friend(),))
+
+
 def test_a_protected_address() -> None:
     """Each reason is named, and the way to force a ban."""
     reasons = {ip_network("192.0.2.1"): "the gateway of eth0", ip_network("192.0.2.0/25"): "the office"}

@@ -135,6 +135,37 @@ def test_a_friend_does_not_pass_a_ban_of_an_ipv4_network(backend: Backend, far: 
     assert datagram(cable, far, SIP) == (False, "EPERM")
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [FirewallPlan(), FirewallPlan(action=BanAction.PORT_UNREACHABLE), FirewallPlan(every_port=False)],
+)
+def test_friends_pass_fetched_networks(
+    backend: Backend, far: str, cable: Cable, wanted: FirewallPlan
+) -> None:
+    """A fetched network drops strangers and no friend; a ban and the deny list by hand drop friends too."""
+    plan(backend, wanted)
+    address, around = ip_network(cable.banned), ip_network(cable.network)
+    write_list(backend, NetworkList.FETCHED, [around])
+    assert not reaches(cable, far, Scope.SIP_UDP)
+    assert not reaches(cable, far, Scope.SIP_TCP)
+    counts = {counter.name: counter.packets for counter in backend.counters().rules}
+    assert counts["from denied networks"] > 0
+
+    write_list(backend, NetworkList.FRIENDS, [address])
+    assert reaches(cable, far, Scope.SIP_UDP)
+    assert reaches(cable, far, Scope.SIP_TCP)
+    assert not backend.open().repaired
+    assert reaches(cable, far, Scope.SIP_UDP)
+
+    write_list(backend, NetworkList.DENY, [around])
+    assert not reaches(cable, far, Scope.SIP_UDP)
+    write_list(backend, NetworkList.DENY, [])
+    backend.apply([Add(address, 60.0)])
+    assert not reaches(cable, far, Scope.SIP_UDP)
+    write_list(backend, NetworkList.ALLOW, [address])
+    assert reaches(cable, far, Scope.SIP_UDP)
+
+
 def test_denied_networks_are_dropped(backend: Backend, far: str, cable: Cable) -> None:
     """A denied network is dropped like a banned one, without a timeout, and has its own counters."""
     write_list(backend, NetworkList.DENY, [ip_network(cable.network), ip_network("203.0.113.0/24")])

@@ -180,19 +180,32 @@ def test_two_million_lines_are_read_where_they_fit() -> None:
 
 def test_local_networks_are_left_out() -> None:
     """A list of bogons does not deny the office's phones, unless the caller insists."""
-    text = b"10.0.0.0/8\n192.168.1.1\n224.0.0.0/4\nfe80::/10\n64.0.0.0/2\n203.0.113.9\n"
+    text = b"10.0.0.0/8\n192.168.1.1\n224.0.0.0/4\nfe80::/10\n100.0.0.0/8\n203.0.113.9\n"
     found = read(text)
 
     assert networks(found) == ["203.0.113.9/32"]
-    assert found.left_out == ["10.0.0.0/8", "64.0.0.0/2", "192.168.1.1", "224.0.0.0/4", "fe80::/10"]
+    assert found.left_out == ["10.0.0.0/8", "100.0.0.0/8", "192.168.1.1", "224.0.0.0/4", "fe80::/10"]
     assert networks(read(text, everything=True)) == [
         "10.0.0.0/8",
-        "64.0.0.0/2",
+        "100.0.0.0/8",
         "192.168.1.1/32",
         "203.0.113.9/32",
         "224.0.0.0/4",
         "fe80::/10",
     ]
+
+
+@pytest.mark.parametrize(
+    "wide", ["128.0.0.0/3", "64.0.0.0/2", "0.0.0.0/1", "128.0.0.0-191.255.255.255", "2000::/3"]
+)
+def test_a_network_wider_than_any_registry_assigns_is_a_bad_line(wide: str) -> None:
+    """Such a line denies nothing unless the caller insists, also if it contains local networks."""
+    found = read(f"203.0.113.9\n{wide}\n".encode())
+
+    assert networks(found) == ["203.0.113.9/32"]
+    assert (found.bad_lines, found.left_out) == (1, [])
+    assert found.bad[0].reason == "is a large part of the internet; --force imports it"
+    assert len(networks(read(f"203.0.113.9\n{wide}\n".encode(), everything=True))) == 2
 
 
 def test_a_hundred_thousand_lines() -> None:

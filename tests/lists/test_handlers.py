@@ -107,8 +107,8 @@ def test_an_import_counts_when_the_lists_are_read_again(tmp_path: Path) -> None:
         at.store.entries, ListKind.DENY, "/srv/list", networks, note="VoIPBL", now=at.now, most=1_000
     )
 
-    assert at.ask("lists_reload") == {"allow": 0, "deny": 2, "alarms": []}
-    assert at.lists.networks.deny == networks
+    assert at.ask("lists_reload") == {"allow": 0, "deny": 0, "fetched": 2, "alarms": []}
+    assert at.lists.networks.fetched == networks
     [row] = at.ask("lists", side="deny")
     assert (row["entry"], row["file"], row["networks"], row["note"]) == ("/srv/list", True, 2, "VoIPBL")
     assert at.ask("deny_remove", origin="/srv/other")["problems"] == [

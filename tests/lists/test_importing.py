@@ -28,10 +28,13 @@ def prefixes(*texts: str) -> Prefixes:
     return Prefixes.of(ip_network(text) for text in texts)
 
 
-def imported(store: Store, origin: str, *texts: str, most: int = MOST) -> tuple[int, int]:
+def imported(
+    store: Store, origin: str, *texts: str, most: int = MOST, force: bool = False
+) -> tuple[int, int]:
     """Import networks into the deny list."""
+    networks = prefixes(*texts)
     return replace_imported(
-        store.entries, ListKind.DENY, origin, prefixes(*texts), note=origin, now=NOW, most=most
+        store.entries, ListKind.DENY, origin, networks, note=origin, now=NOW, most=most, force=force
     )
 
 
@@ -51,17 +54,19 @@ def test_an_import_replaces_what_came_from_the_same_file(store: Store) -> None:
 
 
 def test_an_import_that_does_not_fit_changes_nothing(store: Store) -> None:
-    """Entries of other files and commands count towards the limit; adjacent networks count as one."""
+    """Networks of other files count towards the limit, and those by hand do not; adjacent ones are one."""
     store.entries.add([ListEntry(ListKind.DENY, "192.0.2.1", "", NOW)])
-    imported(store, "/a", "198.51.100.1", "198.51.100.3", most=3)
+    imported(store, "/a", "198.51.100.1", "198.51.100.3", "198.51.100.9", most=3)
     before = listed(store)
 
-    with pytest.raises(ListError, match=r"would hold 4 networks, of which 3 fit.*\[firewall\] max_bans"):
+    with pytest.raises(
+        ListError, match=r"lists would hold 4 networks, of which 3 fit.*\[firewall\] max_bans"
+    ):
         imported(store, "/b", "203.0.113.9", most=3)
     assert listed(store) == before
 
-    assert imported(store, "/a", "198.51.100.5", "198.51.100.7", most=3) == (2, 2)
-    assert imported(store, "/b", "192.0.2.0", "198.51.100.4", "198.51.100.6", most=3) == (3, 0)
+    assert imported(store, "/a", "198.51.100.5", "198.51.100.7", most=3) == (2, 3)
+    assert imported(store, "/b", "192.0.2.8", "198.51.100.4", "198.51.100.6", most=3) == (3, 0)
 
 
 def test_present_entries_stay_unchanged(store: Store) -> None:
@@ -102,3 +107,43 @@ def test_an_import_is_written_in_parts(store: Store, monkeypatch: pytest.MonkeyP
     assert listed(store) == dict.fromkeys(texts, "/a")
     assert remove(store.entries, ListKind.DENY, texts) == 10
     assert listed(store) == {}
+
+
+WIDE = [f"{number}.0.0.0/8" for number in range(20, 37)]
+"""More than a sixteenth of all IPv4 addresses, in networks that a registry may assign."""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ([], WIDE, r"covers a large part of the internet \(IPv4\)"),
+        (
+            [],
+            [f"{number:x}::/16" for number in range(0x2400, 0x2602)],
+            r"large part of the internet \(IPv6\)",
+        ),
+        (["192.0.2.1", "192.0.2.3"], [f"192.0.2.{n}" for n in range(0, 42, 2)], "has 21 networks, and had 2"),
+        (["24.0.0.0/13"], ["20.0.0.0/8"], r"covers 32 times more addresses \(IPv4\)"),
+    ],
+    ids=["IPv4", "IPv6", "networks", "addresses"],
+)
+def test_a_suspicious_file_changes_nothing(
+    store: Store, before: list[str], after: list[str], reason: str
+) -> None:
+    """A file that covers much of the internet, or has grown more than tenfold, needs ``force``."""
+    if before:
+        imported(store, "/a", *before)
+    there = listed(store)
+    with pytest.raises(ListError, match=f"{reason}.*nothing is changed; fix: look at the file; --force"):
+        imported(store, "/a", *after)
+    assert listed(store) == there
+
+    imported(store, "/a", *after, force=True)
+    assert listed(store) != there
+
+
+def test_growth_up_to_tenfold_is_accepted(store: Store) -> None:
+    """A file may grow tenfold at each import, and a first import may have any length."""
+    imported(store, "/a", "192.0.2.1")
+    assert imported(store, "/a", *(f"192.0.2.{n}" for n in range(1, 21, 2))) == (9, 0)
+    assert imported(store, "/b", *(f"198.51.100.{n}" for n in range(0, 200, 2))) == (100, 0)

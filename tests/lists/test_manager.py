@@ -62,7 +62,7 @@ def test_a_new_configuration_applies(tmp_path: Path) -> None:
 
     at.run(script)
 
-    assert at.told == [ListNetworks(deny=prefixes("203.0.113.0/24"))]
+    assert at.told == [ListNetworks(fetched=prefixes("203.0.113.0/24"))]
     assert at.followed[-1] == frozenset()
 
 
@@ -112,7 +112,7 @@ def test_an_updated_database_is_noticed(tmp_path: Path, monkeypatch: pytest.Monk
 
     at.run(script)
 
-    assert at.told == [ListNetworks(deny=prefixes("203.0.113.0/24", "198.51.100.0/24"))]
+    assert at.told == [ListNetworks(fetched=prefixes("203.0.113.0/24", "198.51.100.0/24"))]
 
 
 def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

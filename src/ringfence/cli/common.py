@@ -69,20 +69,20 @@ def warn_about_friends(path: Path, networks: "Sequence[Network]", done: str) -> 
         rows = ask_daemon(path, "friends", quietly=True, networks=[str(network) for network in networks])
     except DaemonUnreachableError:  # friends are known only while the daemon runs
         return
-    print_friend_warnings(rows, done)
+    print_friends(rows, f"{done} anyway")
 
 
-def print_friend_warnings(rows: "Iterable[Mapping[str, Any]]", done: str) -> None:
-    """Print a warning for each friend in ``rows`` (as the daemon lists them), up to a limit.
+def print_friends(rows: "Iterable[Mapping[str, Any]]", effect: str) -> None:
+    """Print a line for each friend in ``rows`` (as the daemon lists them), up to a limit.
 
-    ``done`` is the past participle of the command, such as "banned": the warning ends with "banned anyway".
+    Each line ends with ``effect``, what the command does to the friend.
     """
     accounts: dict[str, set[str]] = {}
     for row in rows:
         accounts.setdefault(row["address"], set()).add(row["account"])
     for address, names in [*accounts.items()][:_MAX_FRIENDS]:
         shown = ", ".join(sorted(names)[:_MAX_FRIENDS])
-        echo_stderr(f"{address} is a friend ({shown}): {done} anyway")
+        echo_stderr(f"{address} is a friend ({shown}): {effect}")
     if len(accounts) > _MAX_FRIENDS:
         echo_stderr(f"and {len(accounts) - _MAX_FRIENDS} more friends")
 

@@ -22,7 +22,8 @@ from ringfence.cli.common import (
     errors_reported,
     networks_from,
     open_input,
-    print_friend_warnings,
+    print_friends,
+    recorded_friends,
     settings_from,
     warn_about_friends,
 )
@@ -102,7 +103,7 @@ def deny_add(
     length: ForOption = "",
     force: ForceOption = False,
 ) -> None:
-    """Add entries to the deny list. Only the allow list overrides it."""
+    """Add entries to the deny list. Only the allow list overrides it: friends are denied too."""
     _add(config, DENY, entries, note, length, force=force)
 
 
@@ -124,7 +125,7 @@ def deny_country(
     note: NoteOption = "",
     length: ForOption = "",
 ) -> None:
-    """Deny countries and network numbers. Needs a [geo] database."""
+    """Deny countries and network numbers, except for friends. Needs a [geo] database."""
     _add(config, DENY, [_country(text) for text in countries], note, length)
 
 
@@ -180,10 +181,11 @@ def deny_import(
     config: ConfigOption = DEFAULT_CONFIG,
     note: NoteOption = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Also import private and multicast networks.")
+        bool,
+        typer.Option("--force", help="Also import local or very wide networks, and a list that grew a lot."),
     ] = False,
 ) -> None:
-    """Import a block list. It replaces the entries imported from the same file before."""
+    """Import a block list. It replaces the entries imported from the same file before. Friends pass it."""
     from ringfence.lists.files import read_list  # noqa: PLC0415 - loaded when the command runs
     from ringfence.lists.importing import replace_imported  # noqa: PLC0415 - loaded when the command runs
     from ringfence.model import ListKind  # noqa: PLC0415 - loaded when the command runs
@@ -206,19 +208,30 @@ def deny_import(
                 note=note,
                 now=time.time(),
                 most=most,
+                force=force,
             )
         echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
         alarms, absent = _reload(config)
-        if not absent:
-            rows = cast("Rows", ask_daemon(config, "friends", quietly=True))
-            print_friend_warnings(
-                (row for row in rows if found.networks.containing(*networks_from([row["address"]]))), "denied"
-            )
+        inside = (
+            row
+            for row in _friends(config, settings.store.path, absent=absent)
+            if found.networks.containing(*networks_from([row["address"]])) is not None
+        )
+        print_friends(inside, "friends pass imported lists; to deny one: ringfence deny add")
         echo_stderr(*map(alarm_text, alarms))
         if found.bad_lines or alarms:
             raise typer.Exit(Exit.PROBLEM)
         if absent:
             raise typer.Exit(Exit.UNREACHABLE)
+
+
+def _friends(config: Path, database: Path, *, absent: bool) -> "Rows":
+    """Return the friends of this PBX, as the daemon lists them; without the daemon, those of its database."""
+    from ringfence.friends.exchange import as_json  # noqa: PLC0415 - loaded when the command runs
+
+    if absent:
+        return [as_json(friend) for friend in recorded_friends(database)]
+    return cast("Rows", ask_daemon(config, "friends", quietly=True))
 
 
 def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:

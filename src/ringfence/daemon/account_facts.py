@@ -162,5 +162,6 @@ class AccountFactsReader:
         except RingfenceError as error:
             problems.append(f"which list holds {address} is not known: {error}")
             return False
-        kinds = {holder.entry.kind for holder in holders}
-        return ListKind.DENY in kinds and ListKind.ALLOW not in kinds
+        friend = self._side.detector.friends.has(address)
+        kinds = {holder.entry.kind for holder in holders if holder.by_hand or not friend}
+        return ListKind.DENY in kinds and not any(one.entry.kind is ListKind.ALLOW for one in holders)

@@ -41,14 +41,14 @@ class ExemptionTracker:
         """Set the maximum number of networks of each list in the kernel; write the lists if it changed."""
         before, self._kernel_lists.most = self._kernel_lists.most, most
         if most != before and self._enforcer.enforcing:
-            self._enforcer.fill(NetworkList.ALLOW, NetworkList.DENY)
+            self._enforcer.fill(NetworkList.ALLOW, NetworkList.DENY, NetworkList.FETCHED)
 
     def on_lists_changed(self, networks: ListNetworks) -> None:
-        """Use the networks of changed lists: exempt the allowed ones, and write both lists to the kernel."""
+        """Use the networks of changed lists: exempt the allowed ones, and write the lists to the kernel."""
         self._kernel_lists.networks = networks
         self.apply()
-        if self._enforcer.enforcing and networks.deny != self._kernel_lists.written_deny:
-            self._enforcer.fill(NetworkList.DENY)
+        if self._enforcer.enforcing:
+            self._enforcer.fill(*self._kernel_lists.stale())
 
 
 class NetworkFollower:

@@ -1,10 +1,10 @@
-"""The three lists of networks in the kernel (allowed, denied, friends): what they must contain.
+"""The lists of networks in the kernel (allowed, denied, fetched, friends): what they must contain.
 
 This module also updates the list of friends. ``bans/filling.py`` writes all lists into the kernel.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 
@@ -19,6 +19,7 @@ from ringfence.friends.passing import Passing
 from ringfence.friends.registry import FriendRegistry
 from ringfence.lists.compose import ListNetworks
 from ringfence.model import Address, Network, Scope
+from ringfence.networks import overlap, without
 
 WRITE_EVERY = 0.1
 """Minimum seconds between two updates of the list of friends in the kernel."""
@@ -28,29 +29,53 @@ LOOK_EVERY = 1.0
 
 
 class KernelLists:
-    """The wanted contents of the kernel's three lists: allowed networks, denied networks, and friends.
+    """The wanted contents of the kernel's lists: allowed, denied and fetched networks, and friends.
 
-    ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each are used.
-    ``networks.guarded`` are the networks that this host needs. They go to the list of allowed networks, too,
-    except those that an administrator has banned by force (``ringfence ban --force``). ``passing`` has the
-    friends.
+    ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each set are
+    used. ``networks.guarded`` are the networks that this host needs. They go to the list of allowed networks,
+    too, except those that an administrator has banned by force (``ringfence ban --force``). ``passing`` has
+    the friends. Those that it leaves out of the kernel's list of friends are taken out of the fetched
+    networks: they lose the exemption from the limiter, but they still pass every fetched list.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
         self.networks = ListNetworks()
         self.most = most
-        self.written_deny: object = None
-        """The deny list that was last written into the kernel, for comparison."""
+        self._written: dict[NetworkList, object] = {}
         self._passing = passing
         self._ledger = ledger
         self._clock = clock
 
     def contents(self, target: NetworkList) -> Iterable[Network]:
         """Return the networks that the list ``target`` must contain. Another thread may iterate over them."""
+        if target is NetworkList.ALLOW:
+            return self._allowed()
+        if target is NetworkList.FRIENDS:
+            return self._passing.networks
+        self._written[target] = self._origin(target)
         if target is NetworkList.DENY:
-            self.written_deny = self.networks.deny
             return islice(self.networks.deny, self.most)
-        return self._allowed() if target is NetworkList.ALLOW else self._passing.networks
+        return _without_holes(islice(self.networks.fetched, self.most), self._holes())
+
+    def stale(self) -> list[NetworkList]:
+        """Return the lists of denied and of fetched networks, if they changed since they were written."""
+        both = (NetworkList.DENY, NetworkList.FETCHED)
+        return [one for one in both if one not in self._written or self._origin(one) != self._written[one]]
+
+    def _origin(self, target: NetworkList) -> object:
+        """Return everything from which the contents of a list are made."""
+        if target is NetworkList.DENY:
+            return self.networks.deny
+        return self.networks.fetched, self._holes()
+
+    def _holes(self) -> dict[Network, list[Network]]:
+        """Return the friends that are left out of the list of friends, by the fetched network around them."""
+        holes: dict[Network, list[Network]] = {}
+        for friend in self._passing.left_out:
+            around = self.networks.fetched.containing(friend)
+            if around is not None:
+                holes.setdefault(around, []).append(friend)
+        return holes
 
     def _allowed(self) -> Iterable[Network]:
         now = self._clock.wall()
@@ -62,6 +87,18 @@ class KernelLists:
     def _is_banned_by_force(self, network: Network, now: float) -> bool:
         records = map(self._ledger.get, self._ledger.covering(network, Scope.FULL, now))
         return any(record is not None and record.forced for record in records)
+
+
+def _without_holes(
+    networks: Iterable[Network], holes: Mapping[Network, Sequence[Network]]
+) -> Iterator[Network]:
+    """Yield the parts of ``networks`` outside the ``holes``, which are given by the network around them."""
+    for network in networks:
+        parts = [network]
+        for hole in holes.get(network, ()):
+            pieces = (without(part, hole) if overlap(part, hole) else (part,) for part in parts)
+            parts = [*chain.from_iterable(pieces)]
+        yield from parts
 
 
 class KernelFriends:
@@ -106,7 +143,7 @@ class KernelFriends:
             await self._changed()
             began = self._clock.mono()
             if self.select() and self._enforcer.enforcing:
-                self._enforcer.fill(NetworkList.FRIENDS)
+                self._enforcer.fill(*self._lists.stale(), NetworkList.FRIENDS)
                 unban_friends(self._enforcer, set(self._passing.addresses) - set(self._freed))
                 self._freed = self._passing.addresses
             await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))

@@ -107,13 +107,19 @@ class NetworkFacts:
             return AddressVerdict.PROTECTED
         if self.running:
             return AddressVerdict.BANNED
-        if self.on(ListKind.DENY):
+        if self.denied:
             return AddressVerdict.DENIED
         return AddressVerdict.FRIEND if self.friends else AddressVerdict.STRANGER
 
     def on(self, side: ListKind) -> list[Holder]:
         """Return the entries of the list ``side`` that contain the network."""
         return [holder for holder in self.holders if holder.entry.kind is side]
+
+    @property
+    def denied(self) -> list[Holder]:
+        """The entries of the deny list that drop its packets. A friend passes all but those by hand."""
+        passes = self.friends and self.network.prefixlen == self.network.max_prefixlen
+        return [holder for holder in self.on(ListKind.DENY) if holder.by_hand or not passes]
 
     @property
     def reasons(self) -> dict[Network, str]:

@@ -59,8 +59,9 @@ def _sentences(known: NetworkFacts) -> Iterator[str]:
     for one in known.running:
         if one.scope is Scope.FULL or not full:  # beside a full ban, other bans change nothing
             yield _ends(known, one)
-    denied = known.on(ListKind.DENY)
+    denied = known.denied
     yield from (_denied(known, holder) for holder in denied)
+    yield from (_passed(holder) for holder in known.on(ListKind.DENY) if holder not in denied)
     if denied:  # no packet arrives, so nothing is counted
         return
     if known.live:
@@ -79,6 +80,10 @@ def _denied(known: NetworkFacts, holder: Holder) -> str:
         f"dropped permanently: the deny list contains {_entry(holder)}; to end that, {_removal(holder)}, or "
         f"for it alone: ringfence allow add {own}"
     )
+
+
+def _passed(holder: Holder) -> str:
+    return f"the deny list contains {_entry(holder)}, but friends pass what is imported or found by country"
 
 
 def _protected(known: NetworkFacts) -> str:

@@ -18,11 +18,12 @@ suspects: the kernel copies their SIP requests to the wire too.
 The rules stand in this order:
 
 1. No rule drops packets of networks on the administrator's allow list.
-2. The bans and the deny list drop packets from their addresses.
-3. The limiter drops the packets of sources that send too many.
+2. The bans and the deny list drop packets from their addresses. The list of fetched networks does so too,
+   except for packets of friends.
+3. The limiter drops the packets of sources that send too many, except for those of friends.
 4. One rule copies the SIP requests of observed addresses to the wire (:meth:`Backend.observe`).
 5. The log rules copy outgoing challenges to the wire.
-6. The bans and the deny list drop packets to their addresses.
+6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
 
 Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
 all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients of a proxy. Nobody
@@ -157,13 +158,19 @@ class NetworkList(enum.StrEnum):
     """A list of networks in the kernel. Its sets hold no bans.
 
     No rule of ringfence drops packets of networks on ``ALLOW``. Packets of other networks on ``DENY`` are
-    dropped as by a full ban. The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply
-    to ``FRIENDS`` (:func:`exempts_friends`).
+    dropped as by a full ban. ``FETCHED`` has the denied networks that no administrator named one by one:
+    those of imported lists, and of countries and autonomous systems. Their packets are dropped too, except
+    for packets of ``FRIENDS``.
+
+    The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
+    (:func:`exempts_friends`).
     """
 
     ALLOW = "allow"
     DENY = "deny"
     FRIENDS = "friends"
+    FETCHED = "fetched"
+    """The last list: when all are written, the kernel knows the friends before it drops these networks."""
 
 
 def exempts_friends(network: Network) -> bool:

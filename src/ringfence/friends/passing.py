@@ -34,6 +34,11 @@ class Passing:
         """The addresses of the friends that the latest :meth:`look` selected."""
         return self._networks.keys()
 
+    @property
+    def left_out(self) -> Iterable[Network]:
+        """The friends that the latest :meth:`look` left out because they are unshielded."""
+        return (ip_network(one) for one in self._unshielded if self._friends.has(one))
+
     def is_stale(self, unshielded: Collection[Address]) -> bool:
         """Whether ``unshielded`` has changed since the latest :meth:`look`."""
         return unshielded != self._unshielded

@@ -26,7 +26,10 @@ ListAlarm = tuple[ListKind, Alarm]
 
 @frozen
 class ListNetworks:
-    """The networks that are never dropped (``allow``) and those that are denied (``deny``), stored compactly.
+    """The networks that are never dropped (``allow``), and those that are denied, stored compactly.
+
+    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of imported lists
+    and of regions. Their contents come from others, so friends pass them.
 
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
@@ -35,6 +38,7 @@ class ListNetworks:
 
     allow: Prefixes = Factory(Prefixes)
     deny: Prefixes = Factory(Prefixes)
+    fetched: Prefixes = Factory(Prefixes)
     guarded: frozenset[Network] = frozenset()
 
 
@@ -58,9 +62,13 @@ class ComposedLists:
 
 @define
 class _Found:
-    """The networks, host names and regions that were found for one list so far."""
+    """The networks, host names and regions that were found for one list so far.
+
+    ``fetched`` are the networks of imported lists and, for the deny list, of regions.
+    """
 
     networks: Gatherer = Factory(Gatherer)
+    fetched: Gatherer = Factory(Gatherer)
     hosts: set[str] = Factory(set)
     regions: set[str] = Factory(set)
 
@@ -101,6 +109,7 @@ def compose(
     rolls = ListNetworks(
         found[ListKind.ALLOW].networks.prefixes(),
         found[ListKind.DENY].networks.prefixes(),
+        found[ListKind.DENY].fetched.prefixes(),
         guarded(protected, forced),
     )
     hosts = frozenset(found[ListKind.ALLOW].hosts)
@@ -121,7 +130,7 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
         COMMAND,
         CONFIGURATION,
     }:  # imported: always a network, parsed by the faster coded(), because there may be 100,000s
-        found.networks.add_code(*coded(entry.value))
+        found.fetched.add_code(*coded(entry.value))
         return None
     value = parse_entry(entry.value)
     if value.kind is EntryKind.HOST:
@@ -148,7 +157,7 @@ def _add_resolved(
     for kind, mine in found.items():
         for region in sorted(mine.regions):
             if known.get(region):
-                mine.networks.extend(known[region])
+                (mine.networks if kind is ListKind.ALLOW else mine.fetched).extend(known[region])
             else:
                 text = f"{kind} list: no database has a network of it"
                 alarms.append((kind, Alarm(AlarmCode.LIST_UNKNOWN_REGION, region, text)))

@@ -6,7 +6,8 @@ rejected: in some lists they are a range, in others an address and a mask. The c
 length of a line is limited, and an entry must be ASCII.
 
 Lists of "bogons" contain the networks that offices use, multicast and broadcast. Denying those would cut off
-the phones in the building. They are left out, unless the administrator includes them explicitly.
+the phones in the building. They are left out, unless the administrator includes them explicitly. The same is
+true for networks that are wider than any registry assigns.
 """
 
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from ringfence.lists.prefixes import (
     text_of,
 )
 from ringfence.model import printable
+from ringfence.networks import SHORTEST
 
 MAX_LINE = 1_024  # bytes
 MAX_NETWORKS = 2_000_000
@@ -89,8 +91,9 @@ class ListFile:
 
 
 def read_list(file: BinaryIO, *, most: int, everything: bool = False) -> ListFile:
-    """Read a list; with ``everything``, local networks are included.
+    """Read a list; with ``everything``, local networks and very wide ones are included.
 
+    Without it, a line with a network wider than ``SHORTEST`` is a bad line, unless the network is local.
     Raise ListError if the file is compressed, or if it contains more than ``most`` or ``MAX_NETWORKS``
     networks. Networks are merged before they are counted, so adjoining networks count as one. They are merged
     and counted at the end of the file, and before that whenever there are twice as many as allowed.
@@ -104,7 +107,7 @@ def read_list(file: BinaryIO, *, most: int, everything: bool = False) -> ListFil
             raise ListError("the list is compressed; fix: gunzip it first")
         try:
             field = _field(line.removeprefix(_BOM) if number == 1 else line)
-            for version, code in _codes(field) if field else ():
+            for version, code in _codes(field, wide=everything) if field else ():
                 mine = not everything and _overlaps_local(version, code)
                 (local if mine else gatherer).add_code(version, code)
         except ValueError as error:
@@ -179,11 +182,19 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _codes(text: str) -> "list[Coded]":
+def _codes(text: str, *, wide: bool) -> "list[Coded]":
     """Parse an address, a network, or a range of addresses; return codes (see ``prefixes``) of networks.
 
-    Raise ValueError for any other text, and for the whole internet.
+    Raise ValueError for any other text, and for the whole internet. Without ``wide``, also raise it for a
+    network that is too wide to be denied.
     """
+    codes = _networks_in(text)
+    if not wide and any(map(_is_too_wide, codes)):
+        raise ValueError("is a large part of the internet; --force imports it")
+    return codes
+
+
+def _networks_in(text: str) -> "list[Coded]":
     if "-" not in text:
         one = coded(text)
         if not one[1] & 0xFF:
@@ -213,6 +224,16 @@ _LOCAL = {
 
 _LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(begin >> 24, (end >> 24) + 1))
 """First octets of local networks, for a quick test: most lines begin with another octet."""
+
+
+def _is_too_wide(one: Coded) -> bool:
+    """Whether a network is wider than any registry assigns, and not a part of a local network."""
+    version, code = one
+    first, length = code >> 8, code & 0xFF
+    if length >= SHORTEST[version]:
+        return False
+    last = first | ((1 << (_WIDTHS[version] - length)) - 1)
+    return not any(begin <= first and last <= end for begin, end in _LOCAL[version])
 
 
 def _overlaps_local(version: int, code: int) -> bool:

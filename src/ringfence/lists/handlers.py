@@ -47,7 +47,7 @@ class ListRequests:
         answer = Answer(problems=list(addition.wrong))
         entries = []
         lists = self._lists.present
-        networks, most = lists.networks_of(kind), lists.configured.most
+        networks, most = lists.by_hand(kind), lists.configured.most
         room = most - len(networks)
         for value in addition.values:
             reason = _refusal(lists, kind, value)
@@ -110,6 +110,7 @@ class ListRequests:
         return {
             "allow": len(networks.allow),
             "deny": len(networks.deny),
+            "fetched": len(networks.fetched),
             "alarms": [alarm.as_json() for alarm in self._lists.deny_alarms],
         }
 
@@ -172,7 +173,10 @@ def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) ->
 
 
 def _not_there(lists: PresentLists, kind: ListKind, text: str, network: Network | None) -> str:
-    around = lists.networks_of(kind).containing(network) if network is not None else None
+    networks = lists.composed.networks
+    sets = (networks.allow,) if kind is ListKind.ALLOW else (networks.deny, networks.fetched)
+    found = (one.containing(network) for one in sets if network is not None)
+    around = next((one for one in found if one is not None), None)
     if around is None:
         return f"{text} is not on the {kind} list"
     return f"{text} is not on the {kind} list itself, but within {network_text(around)}, which is"

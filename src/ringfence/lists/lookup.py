@@ -33,6 +33,15 @@ class Holder:
     entry: ListEntry
     network: Network
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether an administrator named the network itself.
+
+        The networks of imported lists and of regions come from others, so friends pass them.
+        """
+        hand = {COMMAND, CONFIGURATION}
+        return self.entry.origin in hand and parse_entry(self.entry.value).kind is not EntryKind.REGION
+
 
 def texts_around(network: Network) -> list[str]:
     """Return the text of each network that contains ``network``, from /1 to ``network`` itself."""

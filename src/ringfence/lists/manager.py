@@ -51,8 +51,8 @@ class PresentLists:
     protected: Mapping[Network, str]
     geo_alarms: tuple[Alarm, ...]
 
-    def networks_of(self, kind: ListKind) -> Prefixes:
-        """Return the networks of one list."""
+    def by_hand(self, kind: ListKind) -> Prefixes:
+        """Return the networks of one list; of the deny list, those that were denied by hand."""
         return self.composed.networks.allow if kind is ListKind.ALLOW else self.composed.networks.deny
 
 
@@ -108,7 +108,7 @@ class Lists:
     @property
     def alarms(self) -> list[Alarm]:
         """The present alarms about the lists."""
-        allow = self._alarms_of(ListKind.ALLOW, len(self.networks.allow))
+        allow = self._alarms_of(ListKind.ALLOW, allow=len(self.networks.allow))
         hosts = (host for host in sorted(self._composed.hosts) if not self._answers.get(host))
         text = f"{ListKind.ALLOW} list: does not resolve yet"
         unresolved = (Alarm(AlarmCode.LIST_UNRESOLVED, host, text) for host in hosts)
@@ -118,17 +118,19 @@ class Lists:
     def deny_alarms(self) -> list[Alarm]:
         """The present alarms about the deny list, and those about both lists."""
         error = [Alarm(AlarmCode.LIST_UNREADABLE, "", self._error)] if self._error else []
-        return [*self._databases.alarms, *error, *self._alarms_of(ListKind.DENY, len(self.networks.deny))]
+        numbers = {"deny": len(self.networks.deny), "fetched": len(self.networks.fetched)}
+        return [*self._databases.alarms, *error, *self._alarms_of(ListKind.DENY, **numbers)]
 
-    def _alarms_of(self, kind: ListKind, number: int) -> Iterator[Alarm]:
-        """Yield the alarms about the entries and about the size of a list.
+    def _alarms_of(self, kind: ListKind, **numbers: int) -> Iterator[Alarm]:
+        """Yield the alarms about the entries of a list, and about the sizes of its sets in the kernel.
 
-        ``number`` is its number of networks.
+        ``numbers`` are the numbers of networks, by the name of the set.
         """
         yield from (alarm for about, alarm in self._composed.alarms if about is kind)
-        if number > self._configured.most:
-            force = f"of which the first {self._configured.most} are in force: raise [firewall] max_bans"
-            yield Alarm(AlarmCode.LIST_FULL, f"{kind} list", f"{number} networks, {force}")
+        for name, number in numbers.items():
+            if number > self._configured.most:
+                force = f"of which the first {self._configured.most} are in force: raise [firewall] max_bans"
+                yield Alarm(AlarmCode.LIST_FULL, f"{name} list", f"{number} networks, {force}")
 
     def load(self) -> ListNetworks:
         """Compose the lists now, in this thread, and return the networks; ``changed`` is not called.

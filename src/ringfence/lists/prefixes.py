@@ -180,6 +180,11 @@ class Prefixes:
     def __repr__(self) -> str:
         return f"Prefixes({len(self)} networks)"
 
+    def addresses(self, version: int) -> int:
+        """Return the number of addresses of an IP version that the networks cover."""
+        bits = V4_BITS if version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
+        return sum(1 << (bits - (code & _LENGTH)) for of, code in self.coded() if of == version)
+
     def coded(self) -> Iterator[Coded]:
         """Yield every network as IP version and code, sorted."""
         for code in self._v4:

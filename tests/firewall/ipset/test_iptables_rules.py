@@ -41,7 +41,7 @@ def texts(plan: FirewallPlan, version: int = 4) -> dict[str, list[str]]:
 
 
 def test_the_default_rules() -> None:
-    """By default banned and denied addresses that are not allowed are dropped, both ways and when routed."""
+    """By default banned, denied and fetched addresses are dropped, both ways; friends pass fetched ones."""
     udp = "-p udp -m multiport --{}ports 4569,5060 "
     tcp = "-p tcp -m multiport --{}ports 5038,5060,5061,8089 "
     drop = "-m set ! --match-set ringfence-allow4 {1} -m set --match-set {0} {1} -j DROP"
@@ -55,6 +55,9 @@ def test_the_default_rules() -> None:
     banned = [(name, match) for name, matches in sets.items() for match in matches]
     coming = [match.format("d") + drop.format(name, "src") for name, match in banned]
     going = [match.format("s") + drop.format(name, "dst") for name, match in banned]
+    fetched = "-m set ! --match-set ringfence-friends4 {0} -m set --match-set ringfence-fetched4 {0} -j DROP"
+    coming.append("-m set ! --match-set ringfence-allow4 src " + fetched.format("src"))
+    going.append("-m set ! --match-set ringfence-allow4 dst " + fetched.format("dst"))
 
     assert texts(FirewallPlan()) == {"raw ringfence-pre": [*coming, *going], "raw ringfence-out": going}
 
@@ -113,10 +116,10 @@ def test_the_order_is_from_banned_limiter_wire_to_banned() -> None:
     rules = wanted_rules(FirewallPlan(log_group=7, limit=ENFORCE), 4)["raw"]["ringfence-pre"]
     kinds = [rule.kind for rule in rules]
 
-    assert kinds[:8] == [*[FROM_BANNED] * 5, FROM_DENIED, AT_LIMITER, AT_LIMITER]
-    assert kinds[8:] == [*[""] * 5, *[TO_BANNED] * 5, TO_DENIED]
-    assert rules[8].text.endswith("-m set --match-set ringfence-observe4 src -j ringfence-seen")
-    assert all("-j NFLOG" in rule.text for rule in rules[9:13])
+    assert kinds[:9] == [*[FROM_BANNED] * 5, *[FROM_DENIED] * 2, AT_LIMITER, AT_LIMITER]
+    assert kinds[9:] == [*[""] * 5, *[TO_BANNED] * 5, *[TO_DENIED] * 2]
+    assert rules[9].text.endswith("-m set --match-set ringfence-observe4 src -j ringfence-seen")
+    assert all("-j NFLOG" in rule.text for rule in rules[10:14])
 
 
 def test_a_ban_of_the_sip_ports_names_ports() -> None:
@@ -127,8 +130,11 @@ def test_a_ban_of_the_sip_ports_names_ports() -> None:
         f"-p udp -m multiport --sports 4569,5060,{PROBE_PORT}",
         "-p tcp -m multiport --sports 5038,5060,5061,8089",
         *("-p udp -m multiport --sports 4569,5060", "-p tcp -m multiport --sports 5038,5060,5061,8089") * 2,
-        f"-p udp -m multiport --sports 4569,5060,{PROBE_PORT}",
-        "-p tcp -m multiport --sports 5038,5060,5061,8089",
+        *(
+            f"-p udp -m multiport --sports 4569,5060,{PROBE_PORT}",
+            "-p tcp -m multiport --sports 5038,5060,5061,8089",
+        )
+        * 2,
     ]
     assert all("--dports" in rule for rule in rules["raw ringfence-pre"] if " src " in rule)
 
@@ -153,7 +159,7 @@ def test_interfaces_limit_the_drops_and_not_the_wire() -> None:
     assert [rule.split()[:2] for rule in rules["filter ringfence-fwd"]] == [
         ["-o", "eth0"],
         ["-o", "eth1"],
-    ] * 6
+    ] * 7
     assert "filter ringfence-in" not in rules
 
 
@@ -195,8 +201,7 @@ def test_a_rejection_stands_in_filter_and_passes_raw(
         *[udp, tcp] * sets,
         *[udp] * sets,
         *[tcp] * sets,
-        f"! -p {protocol}",
-        own,
+        *[f"! -p {protocol}", own] * 2,
     ]
 
 
@@ -285,8 +290,9 @@ def test_references_are_counted() -> None:
         "ringfence-udp4": 3,
         "ringfence-tcp4": 3,
         "ringfence-deny4": 3,
-        "ringfence-allow4": 20,
-        "ringfence-friends4": 2,
+        "ringfence-fetched4": 3,
+        "ringfence-allow4": 23,
+        "ringfence-friends4": 5,
         "ringfence-flood4": 2,
         "ringfence-flood-tcp-4": 2,
     }

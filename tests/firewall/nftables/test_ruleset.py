@@ -92,6 +92,7 @@ def test_packets_from_and_to_banned_addresses_are_dropped() -> None:
         "ip saddr & 255.255.0.0 @ban4_16 goto from_banned",
         "ip saddr & 255.0.0.0 @ban4_8 goto from_banned",
         "ip saddr @deny4 goto from_denied",
+        "ip saddr @fetched4 ip saddr != @friends4 goto from_denied",
     )
     assert (
         "ip6 daddr != @friends6 ip6 daddr & ffff:ffff:ffff:ffff:: @sip6_64 goto to_banned"

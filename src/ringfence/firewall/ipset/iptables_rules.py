@@ -22,8 +22,8 @@ answered if only incoming packets were dropped, and 3 to 849 if packets in both 
 
 A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
 packets only. No rule accepts packets of allowed networks, or returns for them, because later rules still
-apply to them. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
-same way.
+apply to them. For a ban that exempts friends (``sets.py``), and for fetched networks, "not a friend" is
+matched before "banned" in the same way.
 
 The kernel permits no reject in table raw. So if the plan's action is a reject, table filter rejects the
 packets from banned addresses. Raw still drops the packets to them, except for the ICMP errors or RSTs of the
@@ -303,6 +303,7 @@ class _Plan:
                 for friends_exempt in friends_exempt_values(version)
             ),
             (list_set_name(NetworkList.DENY, version), False, full, denied, target),
+            (list_set_name(NetworkList.FETCHED, version), True, full, denied, target),
         ]
         return [
             IptablesRule(

@@ -21,6 +21,7 @@ administrator's own rules still see them.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``contract.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
+  Neither do fetched networks: their rule looks up the friends last.
 * **Network lists** are interval sets. To replace a long list whose contents in the kernel are unknown, a
   second set is filled (``deny4_2``, the *alternate set*). Then one transaction makes the rules use the second
   set, and deletes the first one.
@@ -341,7 +342,12 @@ def _lookup_chains(
         narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
         end = "from_narrow" if narrow else f"{side}_banned"
         found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {end}")
-    found[Scope.FULL].append(f"{address} @{lists[f'deny{version}']} goto {side}_denied")
+    fetched, friends = lists[f"fetched{version}"], lists[f"friends{version}"]
+    found[Scope.FULL] += [
+        f"{address} @{lists[f'deny{version}']} goto {side}_denied",
+        # Most packets come from other networks, so friends are looked up last.
+        f"{address} @{fetched} {address} != @{friends} goto {side}_denied",
+    ]
     for scope, rules in found.items():
         yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
     ports, port = plan.sip_ports, "dport" if side == "from" else "sport"
