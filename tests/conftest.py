@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import structlog
+from tests.support import warm
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
 from tests.support.netns import netns
 
@@ -61,6 +62,20 @@ def _logging() -> Iterator[None]:
     """Reset the logging that a command configured in this process: other tests capture the log."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> Iterator[None]:
+    """Fork daemons and commands from a process that has imported them."""
+    with warm.warmed():
+        yield
+
+
+@pytest.fixture(name="cold")
+def _cold() -> Iterator[None]:
+    """Start daemons and commands in the usual way, for tests of the start itself."""
+    with warm.cold():
+        yield
 
 
 def _lab(config: pytest.Config, release: str) -> Iterator[Lab]:

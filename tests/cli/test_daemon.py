@@ -12,7 +12,7 @@ from ringfence import SERVICE
 from ringfence.cli.app import app
 
 
-def test_the_command_becomes_the_daemon(tmp_path: Path) -> None:
+def test_the_command_becomes_the_daemon(tmp_path: Path, cold: None) -> None:
     """The started process becomes the daemon and keeps its process id."""
     with Guard(tmp_path) as guard:
         words = Path(f"/proc/{guard.pid}/cmdline").read_bytes().split(b"\0")

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any, Self
 from tests.support.amiserver import AmiServer, Script
 from tests.support.asterisk import SECRET
 from tests.support.captures import FOLDER
+from tests.support.warm import Process, start
 
 import ringfence
 from ringfence import control
@@ -72,7 +74,7 @@ class Guard:
         self._log = folder / "daemon.log"
         self._notify = folder / "notify.sock"
         self._socket: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | subprocess.Popen[bytes] | None = None
         self._environ = {
             **os.environ,
             "PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent),
@@ -121,10 +123,9 @@ class Guard:
         self._drain()
         self._notified.clear()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start(
                 self._command_line("run", *options),
-                env=self._environ | {"NOTIFY_SOCKET": str(self._notify)},
-                stdin=subprocess.DEVNULL,
+                environ=self._environ | {"NOTIFY_SOCKET": str(self._notify)},
                 stdout=log,
                 stderr=log,
             )
@@ -144,7 +145,7 @@ class Guard:
             self.__exit__()
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Process | subprocess.Popen[bytes]:
         """The daemon's process, running or ended."""
         assert self._process is not None, "the daemon was never started"
         return self._process
@@ -176,15 +177,23 @@ class Guard:
 
     def command(self, *arguments: str, text: str | None = None) -> Completed:
         """Run a command of ringfence with this configuration, and return the completed process."""
-        return subprocess.run(
-            self._command_line(*arguments),
-            env=self._environ,
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        line = self._command_line(*arguments)
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            given.write((text or "").encode())
+            given.seek(0)
+            process = start(line, environ=self._environ, stdin=given, stdout=out, stderr=err)
+            try:
+                code = process.wait(60)
+            except BaseException:
+                process.kill()
+                raise
+            out.seek(0)
+            err.seek(0)
+            return Completed(line, code, out.read().decode(), err.read().decode())
 
     def must(self, *arguments: str, text: str | None = None) -> str:
         """Run a command that must succeed, and return its output."""
@@ -197,13 +206,13 @@ class Guard:
         return control.ask(Path(self.settings["control"]["socket"]), do, **arguments)
 
     def status(self) -> dict[str, Any]:
-        """Return the output of `status --json`."""
-        report: dict[str, Any] = self._json("status")
+        """Return what `status --json` prints: the daemon's answer."""
+        report: dict[str, Any] = self.ask("status")
         return report
 
     def bans(self) -> list[dict[str, Any]]:
         """Return the output of `bans --json`, whether the daemon runs or not."""
-        rows: list[dict[str, Any]] = self._json("bans")
+        rows: list[dict[str, Any]] = json.loads(self.must("bans", "--json"))
         return rows
 
     def banned(self) -> set[str]:
@@ -257,11 +266,6 @@ class Guard:
             "--config",
             str(self.config),
         ]
-
-    def _json(self, name: str) -> Any:  # noqa: ANN401 - whatever JSON holds
-        done = self.command(name, "--json")
-        assert done.returncode == 0, f"{name} --json ended with {done.returncode}: {done.stderr}"
-        return json.loads(done.stdout)
 
     def _drain(self) -> None:
         with suppress(BlockingIOError):

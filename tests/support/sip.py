@@ -22,8 +22,8 @@ import argparse
 import itertools
 import json
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -44,6 +44,7 @@ from tests.support.sip_wire import (
     connect,
     status_of,
 )
+from tests.support.warm import start
 
 MOST_GUESSES = 200_000
 MOST_SECONDS = 300.0
@@ -321,7 +322,8 @@ class Attack:
 
     def __init__(self, namespace: str, *arguments: str) -> None:
         command = inside(namespace, sys.executable, "-m", "tests.support.sip", *arguments)
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - result() reads it
+        self._process = start(command, stdout=self._output)
 
     @property
     def at_work(self) -> bool:
@@ -330,16 +332,17 @@ class Attack:
 
     def result(self) -> Result:
         """Wait for the client's end and return its result."""
-        output, _ = self._process.communicate(timeout=MOST_SECONDS + 30)
-        if self._process.returncode:
-            raise RuntimeError(f"the SIP client failed with exit status {self._process.returncode}")
-        values: dict[str, Any] = json.loads(output)
+        code = self._process.wait(MOST_SECONDS + 30)
+        if code:
+            raise RuntimeError(f"the SIP client failed with exit status {code}")
+        self._output.seek(0)
+        values: dict[str, Any] = json.load(self._output)
         return Result(**values)
 
     def stop(self) -> None:
         """Kill the client if it still runs."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
 
 def attack(namespace: str, *arguments: str) -> Result:
