@@ -28,9 +28,17 @@ ln -s /run/systemd/journal/dev-log "$1/dev/log"
 """
 
 
+def _is_seen_by_nsenter(path: Path) -> bool:
+    """Whether ``nsenter --mount`` finds a file of this process: it begins at the root of the namespace."""
+    enter = ["nsenter", "--mount=/proc/self/ns/mnt", "test", "-e", str(path)]
+    return subprocess.run(enter, check=False).returncode == 0
+
+
 @pytest.fixture(name="lab", params=sorted(RELEASES))
 def _lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Yield each Asterisk, with syslog as another log."""
+    if not _is_seen_by_nsenter(Path(__file__)):
+        pytest.skip("nsenter leaves this chroot, so it cannot mount the journal's folder for Asterisk")
     with Lab.made(request.param, {"logger.conf": LOGGER}) as lab:
         yield lab
 

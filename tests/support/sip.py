@@ -332,17 +332,19 @@ class Attack:
 
     def result(self) -> Result:
         """Wait for the client's end and return its result."""
-        code = self._process.wait(MOST_SECONDS + 30)
-        if code:
-            raise RuntimeError(f"the SIP client failed with exit status {code}")
-        self._output.seek(0)
-        values: dict[str, Any] = json.load(self._output)
+        with self._output:
+            code = self._process.wait(MOST_SECONDS + 30)
+            if code:
+                raise RuntimeError(f"the SIP client failed with exit status {code}")
+            self._output.seek(0)
+            values: dict[str, Any] = json.load(self._output)
         return Result(**values)
 
     def stop(self) -> None:
         """Kill the client if it still runs."""
-        self._process.kill()
-        self._process.wait()
+        with self._output:
+            self._process.kill()
+            self._process.wait()
 
 
 def attack(namespace: str, *arguments: str) -> Result:
