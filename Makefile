@@ -12,19 +12,23 @@ RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 SCRIPTS := .ci/run tests/support/lab.sh debian/postinst debian/prerm debian/postrm debian/ringfence.rtupdate
 
-# The tests that guard a whole host, with a real Asterisk; they take as long as all others.
-WHOLE_PATH := tests/e2e tests/lab
+# Tests mostly wait: for an Asterisk, a kernel or a clock. So more processes run them than there are cores.
+WORKERS ?= 5
+STYLE := tests/test_architecture.py tests/test_language.py
+RUN_TESTS := -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder $(addprefix --ignore=,$(STYLE))
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test whole-path each-part bench demo attack replay demo-lab docs lock deb clean
+.PHONY: help venv system lab lint test test-all bench demo attack replay demo-lab docs lock deb clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
+# Without compiled files each start of Python compiles everything that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
-	@sed -En 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -En 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
 venv: $(INSTALLED) ## Make .venv with ringfence (editable) and what checks it
 
@@ -51,19 +55,14 @@ lint: venv ## Check style, language, types and the directions between the packag
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(PYTHON) -m pytest --quiet tests/test_language.py
+	$(PYTHON) -m pytest --quiet $(STYLE)
 	@for script in $(SCRIPTS); do bash -n "$$script"; done
 
-# Two halves at the same time, because most tests wait: for an Asterisk, a kernel or a clock. The output of
-# each is printed when it ends.
-test: venv lab ## Run every test that this machine can run
-	$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target whole-path each-part
+test: venv lab ## Run every test that this machine can run, without the long ones
+	$(PYTHON) $(RUN_TESTS)
 
-whole-path:
-	$(PYTHON) -m pytest $(WHOLE_PATH)
-
-each-part:
-	$(PYTHON) -m pytest $(addprefix --ignore=,$(WHOLE_PATH)) tests
+test-all: venv lab ## Run the long tests too
+	$(PYTHON) $(RUN_TESTS) --long
 
 bench: venv lab ## Measure, and print the numbers
 	$(PYTHON) -m tests.bench

@@ -6,6 +6,7 @@ names each group that did not run. In continuous integration, as root on Debian,
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -13,6 +14,7 @@ import structlog
 from tests.support import warm
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
 from tests.support.netns import netns
+from tests.support.schedule import schedule
 
 # No deadline for an example of hypothesis: a busy machine is sometimes slow.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
@@ -33,19 +35,52 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TESTED_VERSIONS] = []
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the groups of tests that cannot run here."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that `make test-all` uses."""
+    parser.addoption("--long", action="store_true", help="run the tests that are marked `long` too")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Group the tests for several processes, and leave out the groups of tests that cannot run here."""
+    if hasattr(config, "workerinput"):
+        schedule(items)
+    yield
     for marker, why in (("asterisk", why_no_asterisk), ("kernel", why_no_kernel)):
         group = [item for item in items if item.get_closest_marker(marker)]
         reason = why() if group else ""
-        if not reason:
-            continue
-        if must_run_everything():
+        if reason and must_run_everything():
             raise pytest.UsageError(f"{len(group)} tests of group `{marker}` cannot run: {reason}")
+        if reason:
+            _leave_out(config, items, group, f"`{marker}` ({reason})")
+    if not config.getoption("--long"):
+        group = [item for item in items if item.get_closest_marker("long")]
+        _leave_out(config, items, group, "`long` (`make test-all` runs them)")
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], group: list[pytest.Item], description: str
+) -> None:
+    if group:
         items[:] = [item for item in items if item not in group]
         config.hook.pytest_deselected(items=group)
-        config.stash[_NOT_RUN].append(f"{len(group)} of group `{marker}` ({reason})")
+        config.stash[_NOT_RUN].append(f"{len(group)} of group {description}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand over to the first process what it prints at the end."""
+    stash, output = session.config.stash, getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["not_run"], output["versions"] = stash[_NOT_RUN], stash[_TESTED_VERSIONS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ANN401 - pytest-xdist has no types
+    """Take over what another process hands over."""
+    output = getattr(node, "workeroutput", {})
+    for key, name in ((_NOT_RUN, "not_run"), (_TESTED_VERSIONS, "versions")):
+        found = node.config.stash[key]
+        found += [text for text in output.get(name, ()) if text not in found]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

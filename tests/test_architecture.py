@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.schedule import unknown_files
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ringfence"
@@ -126,3 +127,8 @@ def test_no_file_changes_owner_by_its_name(path: Path) -> None:
     """Owners and modes are set by descriptor, since the owner of a folder may replace a name by a link."""
     used = {ast.unparse(node) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
     assert not {name for name in used if name.endswith((".chown", ".lchown", ".chmod", ".lchmod"))}
+
+
+def test_the_schedule_names_files_that_exist() -> None:
+    """A test file that is renamed keeps its place in the order of the tests."""
+    assert unknown_files() == set()

@@ -24,6 +24,6 @@ def open16() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Debian package of this commit, built once for the whole run."""
-    return require_package()
+    return require_package(tmp_path_factory)

@@ -9,9 +9,9 @@ from tests.support.package import earlier_package, require_package, unpack
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the package of this commit, built once for the whole run."""
-    return require_package()
+    return require_package(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """The Debian package of this commit, built at most once in a run, and one of an earlier version."""
 
 import atexit
+import fcntl
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -22,11 +24,18 @@ def built_package() -> Path:
     return build.build(folder)
 
 
-def require_package() -> Path:
-    """Return the package; skip the test if it cannot be built here."""
+def require_package(factory: pytest.TempPathFactory) -> Path:
+    """Return the package, which all processes of a run share; skip the test if it cannot be built here."""
     if shutil.which("dpkg-deb") is None:
         pytest.skip("dpkg-deb is in the package dpkg")
-    return built_package()
+    run = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent
+    folder = run / "deb"
+    with (run / "deb.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder.mkdir(exist_ok=True)
+        return next(folder.glob("*.deb"), None) or build.build(folder)
 
 
 def unpack(package: Path, folder: Path) -> Path:

@@ -1,0 +1,76 @@
+"""The order of the tests, and which of them share a process, when several processes run them.
+
+Each process makes its own shared laboratories (``asterisk22``, ``open16`` …). So the files that use them form
+few groups, and pytest-xdist gives a whole group to one process. Every other file is a group of its own. The
+longest groups begin first, so that no process is left alone with one of them.
+"""
+
+from pathlib import Path
+
+import pytest
+
+_TESTS = Path(__file__).parents[1]
+
+_SHARED = {
+    "asterisk-1": ("guard", "flood", "crafted", "why"),
+    "asterisk-2": ("standby", "proxies", "found_logs", "scope", "report", "metrics", "not_effective"),
+    "asterisk-open": ("framing", "uncounted", "hostile_text"),
+}
+"""Files of tests/e2e by the laboratory that they share."""
+
+_SINGLE = ("e2e/test_setup.py", "e2e/test_manager_logins.py", "e2e/test_friends.py")
+"""Files whose tests share nothing and are long: each test is a group of its own."""
+
+_LONGEST = (
+    "e2e/test_setup_failures.py",
+    "asterisk-2",
+    "asterisk-1",
+    "asterisk-open",
+    "e2e/test_setup.py",
+    "e2e/test_web.py",
+    "e2e/test_setup_container.py",
+    "e2e/test_setup_fail2ban.py",
+    "daemon/test_trial.py",
+    "e2e/test_off_for_long.py",
+    "e2e/test_manager_logins.py",
+    "cli/test_replay.py",
+    "daemon/test_daemon.py",
+    "e2e/test_notify.py",
+    "packaging/test_install.py",
+    "firewall/test_packets.py",
+    "parse/test_ami.py",
+    "parse/test_jsonline.py",
+    "parse/test_log.py",
+    "cli/test_import_fail2ban.py",
+    "cli/test_bans.py",
+    "e2e/test_forged.py",
+    "e2e/test_repaired.py",
+)
+"""The longest groups and files as measured, the longest first."""
+
+_GROUP_OF = {f"e2e/test_{name}.py": group for group, names in _SHARED.items() for name in names}
+_RANK_OF = {name: rank for rank, name in enumerate(_LONGEST)}
+
+
+def schedule(items: list[pytest.Item]) -> None:
+    """Mark each test with its group, and sort the tests in place."""
+    for item in items:
+        file = _file_of(item)
+        group = item.nodeid if file in _SINGLE else _GROUP_OF.get(file, file)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_rank)  # a stable sort: the tests of a file keep their order
+
+
+def unknown_files() -> set[str]:
+    """Return the files that are named here and do not exist."""
+    named = {*_GROUP_OF, *_SINGLE, *_LONGEST}
+    return {name for name in named if name not in _SHARED and not (_TESTS / name).exists()}
+
+
+def _rank(item: pytest.Item) -> int:
+    file = _file_of(item)
+    return _RANK_OF.get(_GROUP_OF.get(file, file), len(_LONGEST))
+
+
+def _file_of(item: pytest.Item) -> str:
+    return str(item.path.relative_to(_TESTS)) if item.path.is_relative_to(_TESTS) else str(item.path)
