@@ -6,7 +6,7 @@ from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_con
 
 from ringfence.config.converters import Severity, Topic
 from ringfence.notify import notifications
-from ringfence.notify.message import SHOWN, compose, without_markup
+from ringfence.notify.message import SHOWN, compose, without_links, without_markup
 from ringfence.notify.notifications import Notification
 
 
@@ -32,7 +32,7 @@ def test_the_abuse_contact_follows_the_place() -> None:
 
     assert "accounts: alice; DE; abuse: abuse@www.example.net\n" in compose(found, "h").body
     chat = compose(found, "h", without_markup).body
-    assert "accounts: alice; DE; abuse: abuse at www\\x2eexample.net\n" in chat
+    assert "accounts: alice; DE; abuse: abuse at www\\x2eexample\\x2enet\n" in chat
 
 
 def test_a_storm_is_a_summary() -> None:
@@ -97,6 +97,65 @@ def test_an_underscore_within_a_word_stays() -> None:
     assert without_markup("trunk_1 _b_ http://x a:b") == r"trunk_1 \x5fb\x5f http\x3a//x a:b"
 
 
-def test_a_name_of_a_web_server_is_no_link() -> None:
-    """Chats make links of names that begin with www, also without http."""
-    assert without_markup("www.evil.example WWW.x a.b") == r"www\x2eevil.example WWW\x2ex a.b"
+LINKS = {
+    "evil.com/login": r"evil\x2ecom/login",
+    "www.evil.example": r"www\x2eevil\x2eexample",
+    "http://localhost/x": r"http\x3a//localhost/x",
+    "1.2.3.4/login": r"1\x2e2.3.4/login",
+    "1.2.3.4:8080/x": r"1\x2e2.3.4:8080/x",
+    "bob@evil.com": r"bob\x40evil\x2ecom",
+    "mailto:bob": r"mailto\x3abob",
+    "SIP:bob": r"SIP\x3abob",
+    r"\\evil\share": r"\x5c\evil\share",
+    "evil\u3002com": r"evil\u3002com",
+    "evil.\u0440\u0444": "evil\\x2e\u0440\u0444",
+    "x.toml/../evil.conf?x": r"x\x2etoml/../evil\x2econf?x",
+}
+"""Texts from which a mail program or a chat makes a link, and what is sent instead."""
+
+
+@pytest.mark.parametrize(("text", "harmless"), LINKS.items())
+def test_no_text_from_outside_is_a_link(text: str, harmless: str) -> None:
+    """Neither a mail nor a chat has a link that a sender, an operator or a registry wrote."""
+    assert without_links(text) == harmless
+    found = hostile_content(text)
+    found["events"][0] |= {"country": text, "asn": text, "organisation": text}
+    found["events"].append(notifications.of_unban([text], text, WALL).as_json())
+    found["counts"]["unban"] = {"": 1}
+    for escape in (without_links, without_markup):
+        message = compose(found, "h", escape)
+        assert text not in message.body
+        assert harmless in message.body
+    single = compose(content(notifications.of_alarm(alarm(subject=text, text=text))), "h")
+    assert text not in single.title + single.body
+
+
+OUR_OWN = {"event", "severity", "time", "name", "seconds", "scope", "offence", "attempts"}
+"""The fields of an event in which nobody else can write."""
+
+
+def test_every_field_of_a_notification_is_without_links() -> None:
+    """A field that is added later is checked, too: all texts of an event are hostile here."""
+    for original in hostile_content("bob")["events"]:
+        for key in original.keys() - OUR_OWN:
+            value = ["evil.com/login"] if isinstance(original[key], list) else "evil.com/login"
+            found = hostile_content("bob") | {"events": [{**original, key: value}]}
+            found["counts"] = {original["event"]: {"": 2}}
+            body = compose(found, "h").body
+            assert "evil.com" not in body
+            assert r"evil\x2ecom/login" in body or (original["event"], key) == ("ban", "text")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "198.18.0.7 198.18.0.0/24 fd00::/64",
+        "/etc/ringfence/ringfence.toml: not read",
+        "asterisk/log:/var/log/asterisk/full",
+        "cannot read asterisk.secret: denied; fix: chgrp",
+        "3.5 s, ext 100",
+    ],
+)
+def test_harmless_text_stays_readable(text: str) -> None:
+    """Addresses, our own files and numbers are not changed."""
+    assert without_links(text) == text

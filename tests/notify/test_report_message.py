@@ -35,3 +35,12 @@ def test_the_page() -> None:
 
     assert page is not None
     assert page.startswith("<!doctype html>")
+
+
+def test_no_text_from_outside_is_a_link() -> None:
+    """Neither the text nor the page has a link that a sender or an operator wrote."""
+    content = report_content("evil.com/login")
+
+    for text in (compose_report(content, "h").body, page_of(content) or ""):
+        assert "evil.com" not in text
+        assert r"evil\x2ecom/login" in text

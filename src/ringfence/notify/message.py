@@ -38,11 +38,13 @@ class Message:
     body: str
 
 
-def compose(content: Mapping[str, Any], host: str, escape: Escape = str) -> Message:
+def compose(content: Mapping[str, Any], host: str, escape: Escape | None = None) -> Message:
     """Return the message about the events in ``content``.
 
-    ``host`` is the name of this host. ``escape`` is applied to text from outside.
+    ``host`` is the name of this host. ``escape`` is applied to text from outside; by default it is
+    :func:`without_links`.
     """
+    escape = escape or without_links
     events: list[Event] = content["events"]
     head = f"[ringfence {host}]"
     first, last = _moment(content["first"]), _moment(content["last"])
@@ -102,9 +104,11 @@ def _line(event: Event, escape: Escape) -> str:
 def _ban_line(event: Event, escape: Escape) -> str:
     accounts = ", ".join(map(escape, event.get("accounts", ())))
     place = " ".join(escape(str(event[key])) for key in ("country", "asn", "organisation") if event.get(key))
-    # In a chat, an @ calls a member. A channel that escapes it would show \x40, so write " at " there.
-    at = "@" if escape("@") == "@" else " at "
-    abuse = at.join(map(escape, event.get("abuse", "").split("@")))
+    # The contact has the form of a mail address (rdap_answer). A mail program may make a link of it: that is
+    # its purpose. In a chat, an @ calls a member, and the domain alone would be a link.
+    abuse = event.get("abuse", "")
+    if escape is without_markup:
+        abuse = " at ".join(map(escape, abuse.split("@")))
     ports = "" if event["scope"] == "full" else f"{event['scope']}, "
     parts = [
         f"{escape(event['subject'])}  {event['name']} ({ports}{format_duration(event['seconds'])})",
@@ -124,12 +128,32 @@ def _moment(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
 
 
-_MARKUP = re.compile(r"[<>&*~`\[\]|@#]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=[wW]{3})\.")
+_LINK = re.compile(
+    r"\.(?=[^\W\d_])"  # evil.com; a domain ends with letters
+    r"(?!(?:conf|db|log|secret|service|sock|socket|toml|yml)(?![\w.@/?#-]|:\S))"  # files, and no domains
+    # 1.2.3.4/login, but not 1.2.3.0/24
+    r"|\.(?=\d{1,3}\.\d{1,3}\.\d{1,3}(?::\d+)?[/?#](?!\d{1,3}(?![\w/?#])))"
+    r"|[\u3002\uff0e\uff61]"  # full stops that browsers read as dots
+    r"|:(?=//)|@(?=\w)|\\(?=\\)"  # http://…, a mail address, and \\server\share of Windows
+    r"|(?i:(?<=\bmailto)|(?<=\bxmpp)|(?<=\bskype)|(?<=\bcallto)|(?<=\bmagnet)|(?<=\btel)|(?<=\bsip)|(?<=\bsips)):(?=\S)"
+)
+_MARKUP = re.compile(r"[<>&*~`\[\]|@#]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def without_links(text: str) -> str:
+    r"""Return ``text`` with ``\xNN`` for each character that lets a mail program or a chat make a link.
+
+    Attacker A calls an account ``evil.com/login``. Without this, the administrator gets a message of their
+    own PBX with a link to A's page. Addresses, networks and names of our own files stay readable.
+    """
+    return _LINK.sub(_escaped, text)
 
 
 def without_markup(text: str) -> str:
-    r"""Return ``text`` with ``\xNN`` for each character that has a meaning in HTML, Markdown or chats.
+    """Return ``text`` without links, and without characters that HTML, Markdown or chats interpret."""
+    return _MARKUP.sub(_escaped, without_links(text))
 
-    These include the colon of ``http://`` and the first dot of ``www.``, which begin a link.
-    """
-    return _MARKUP.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    return f"\\x{ord(character):02x}" if character.isascii() else f"\\u{ord(character):04x}"
