@@ -37,6 +37,8 @@ FILES = {
     "contrib/systemd/ringfence.service": f"{UNITS}/ringfence.service",
     "contrib/systemd/ringfence-early.service": f"{UNITS}/ringfence-early.service",
     "contrib/systemd/ringfence-web.service": f"{UNITS}/ringfence-web.service",
+    "contrib/systemd/ringfence-notify.socket": f"{UNITS}/ringfence-notify.socket",
+    "contrib/systemd/ringfence-notify@.service": f"{UNITS}/ringfence-notify@.service",
     "contrib/systemd/ringfence.sysusers": "usr/lib/sysusers.d/ringfence.conf",
     "contrib/systemd/ringfence-web.sysusers": "usr/lib/sysusers.d/ringfence-web.conf",
     "contrib/systemd/iptables.conf": f"{SHARED}/contrib/systemd/iptables.conf",

@@ -25,6 +25,7 @@ from tests.support.daemon import Guard, ami_server, until
 from tests.support.guarded import preferred
 from tests.support.netns import netns
 from tests.support.peers import raw_server
+from tests.support.programs import program_service
 
 NUMBER = 10_000
 SECONDS = 10.0
@@ -80,6 +81,7 @@ def run(*, with_channels: bool) -> Run:
         tempfile.TemporaryDirectory() as name,
         ami_server() as pbx,
         raw_server(lambda _: None) as port,
+        program_service(Path(name)),
     ):
         folder = Path(name)
         if with_channels:
@@ -103,10 +105,12 @@ def _channels(folder: Path, port: int) -> dict[str, list[dict[str, object]]]:
     program = folder / "hangs"
     program.write_text("#!/bin/sh\nexec sleep 3600\n", "utf-8")
     program.chmod(0o755)
+    service = {"socket": str(folder / "notify.socket"), **_FILTER}
+    (folder / "apprise.yml").write_text("urls: []\n", "utf-8")
     return {
         "mail": [{"to": ["root"], "port": port, **_FILTER}],
-        "apprise": [{"config": "/nonexistent", "command": str(program), **_FILTER}],
-        "hook": [{"command": [str(program)], **_FILTER}],
+        "apprise": [{"config": str(folder / "apprise.yml"), "command": str(program), **service}],
+        "hook": [{"command": [str(program)], **service}],
     }
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.daemon import Guard
+from tests.support.programs import program_service
 
 
 def channel(name: str, program: str) -> dict[str, Any]:
@@ -14,7 +15,14 @@ def channel(name: str, program: str) -> dict[str, Any]:
 def test_each_channel_is_tested(tmp_path: Path) -> None:
     """A channel that works and one that fails have a line each; the exit code reports the failure."""
     hooks = [channel("good", "/bin/true"), channel("bad", "/bin/false")]
-    with Guard(tmp_path, notify={"hook": hooks}) as guard:
+    with program_service(tmp_path) as path:
+        for hook in hooks:
+            hook["socket"] = path
+        _test_both(tmp_path, hooks)
+
+
+def _test_both(folder: Path, hooks: list[dict[str, Any]]) -> None:
+    with Guard(folder, notify={"hook": hooks}) as guard:
         done = guard.command("notify", "test")
         assert done.stdout == (
             "ok  good: /bin/true ended with 0\n"

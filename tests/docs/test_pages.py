@@ -39,7 +39,9 @@ def _leads_somewhere(page: str, target: str) -> bool:
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_files_that_a_page_names_exist(page: str) -> None:
     """A command that installs or reads a file of the project finds it."""
-    named = re.findall(r"(?<![\w/.])(?:contrib|examples|src|tests|docs|\.ci)/[\w./-]*\w", pages.text_of(page))
+    named = re.findall(
+        r"(?<![\w/.])(?:contrib|examples|src|tests|docs|\.ci)/[\w./@-]*\w", pages.text_of(page)
+    )
 
     assert [name for name in named if not (pages.ROOT / name).exists()] == []
 

@@ -16,6 +16,7 @@ from tests.bench.crowd import packet
 from tests.bench.testbed import only
 from tests.support.daemon import Guard, ServedAmi, ami_server, until
 from tests.support.peers import Mailbox, mail_server, raw_server, web_server
+from tests.support.programs import program_service
 
 from ringfence.notify.sending import GRACE
 
@@ -57,12 +58,19 @@ def office(folder: Path, **filters: object) -> Iterator[Office]:
     hook = folder / "hook"
     hook.write_text(f"#!/bin/sh\ncat >> {folder}/hooked\n", "utf-8")
     hook.chmod(0o755)
-    with mail_server(Mailbox()) as box, web_server() as (port, posted), ami_server() as pbx:
+    with (
+        mail_server(Mailbox()) as box,
+        web_server() as (port, posted),
+        ami_server() as pbx,
+        program_service(folder) as service,
+    ):
         (folder / "apprise.yml").write_text(f"urls:\n  - json://127.0.0.1:{port}/\n", "utf-8")
         notify = {
             "mail": [{"to": ["root"], "port": box.port, **filters}],
-            "apprise": [{"config": str(folder / "apprise.yml"), "command": APPRISE, **filters}],
-            "hook": [{"command": [str(hook)], **filters}],
+            "apprise": [
+                {"config": str(folder / "apprise.yml"), "command": APPRISE, "socket": service, **filters}
+            ],
+            "hook": [{"command": [str(hook)], "socket": service, **filters}],
         }
         with Guard(folder, ami={"port": pbx.port}, rules=only(guess={"attempts": 3}), notify=notify) as guard:
             until(lambda: guard.source_is("listening"), "the source listens")
@@ -149,12 +157,15 @@ def test_a_storm_with_channels_that_hang_is_three_messages_at_most(tmp_path: Pat
         script.write_text(f"#!/bin/sh\necho >> {tmp_path}/{name}.started\nsleep 3600\n", "utf-8")
         script.chmod(0o755)
     connections: list[object] = []
-    filters = {"events": ["ban"], "digest": "2s", "timeout": "2s"}
-    with ami_server() as pbx, raw_server(connections.append) as port:
+    filters: dict[str, object] = {"events": ["ban"], "digest": "2s", "timeout": "2s"}
+    (tmp_path / "apprise.yml").write_text("urls: []\n", "utf-8")
+    with ami_server() as pbx, raw_server(connections.append) as port, program_service(tmp_path) as service:
         notify: Mapping[str, object] = {
             "mail": [{"to": ["root"], "port": port, **filters}],
-            "apprise": [{"config": "/x", "command": str(apprise), **filters}],
-            "hook": [{"command": [str(tmp_path / "hook")], **filters}],
+            "apprise": [
+                {"config": f"{tmp_path}/apprise.yml", "command": str(apprise), "socket": service, **filters}
+            ],
+            "hook": [{"command": [str(tmp_path / "hook")], "socket": service, **filters}],
         }
         tables: dict[str, Any] = {
             "rules": only(guess={"attempts": 1}),
@@ -184,9 +195,13 @@ def test_attempts_are_judged_until_the_last_message_is_sent(tmp_path: Path) -> N
     script = tmp_path / "hook"
     script.write_text("#!/bin/sh\nsleep 60\n", "utf-8")
     script.chmod(0o755)
-    notify = {"hook": [{"command": [str(script)], "timeout": "60s"}]}
+    hook = {"command": [str(script)], "timeout": "60s", "socket": str(tmp_path / "notify.socket")}
     rules = only(guess={"attempts": 3})
-    with ami_server() as pbx, Guard(tmp_path, ami={"port": pbx.port}, notify=notify, rules=rules) as guard:
+    with (
+        program_service(tmp_path),
+        ami_server() as pbx,
+        Guard(tmp_path, ami={"port": pbx.port}, notify={"hook": [hook]}, rules=rules) as guard,
+    ):
         until(lambda: guard.source_is("listening"), "the source listens")
         guard.process.send_signal(signal.SIGTERM)
         until(lambda: guard.has_notified("STOPPING=1"), "the stop begins")
@@ -207,5 +222,5 @@ def test_hostile_accounts_arrive_escaped(tmp_path: Path) -> None:
         made.guard.stop()
         [mail], [chat] = made.mails, made.posted
 
-    assert "accounts: <b>@all</b>\\x1b[2J\\u202e" in mail.get_content().replace("\r\n", "\n")
+    assert "accounts: <b>\\x40all</b>\\x1b[2J\\u202e" in mail.get_content().replace("\r\n", "\n")
     assert "accounts: \\x3cb\\x3e\\x40all\\x3c/b\\x3e\\x1b\\x5b2J\\u202e" in chat["message"]

@@ -1,17 +1,26 @@
 """The real Apprise, which posts to a local HTTP server."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 from tests.support.peers import free_port, web_server
+from tests.support.programs import program_service
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.notify import apprise, notifications
 
 COMMAND = str(Path(sys.executable).with_name("apprise"))
+
+
+@pytest.fixture(autouse=True)
+def _service(tmp_path: Path) -> Iterator[None]:
+    """Run the service for programs."""
+    with program_service(tmp_path):
+        yield
 
 
 def channel(folder: Path, port: int, *, kind: str = "json", tag: str | None = None) -> dict[str, Any]:
@@ -20,7 +29,8 @@ def channel(folder: Path, port: int, *, kind: str = "json", tag: str | None = No
     file.write_text(f"urls:\n  - {kind}://127.0.0.1:{port}/:\n      tag: oncall\n", "utf-8")
     if tag is None:
         file.write_text(f"urls:\n  - {kind}://127.0.0.1:{port}/\n", "utf-8")
-    return {"command": COMMAND, "config": str(file), "tag": tag}
+    service = {"socket": str(folder / "notify.socket"), "timeout": 60.0}
+    return {"command": COMMAND, "config": str(file), "tag": tag, **service}
 
 
 def test_a_message_arrives(tmp_path: Path) -> None:
@@ -66,5 +76,5 @@ def test_a_service_that_refuses_is_an_error(tmp_path: Path) -> None:
         apprise.send(channel(tmp_path, port), found, "h")
     with pytest.raises(ValueError, match="apprise ended with 1"):
         apprise.send(channel(tmp_path, free_port()), found, "h")
-    with pytest.raises(ValueError, match="apprise ended with"):
+    with pytest.raises(ValueError, match="none: No such file or directory"):
         apprise.send(channel(tmp_path, port) | {"config": f"{tmp_path}/none"}, found, "h")

@@ -1,11 +1,13 @@
 """The command hook: JSON on standard input, and variables that are safe in a careless script."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
+from tests.support.programs import program_service
 
 from ringfence.config.environment import overridden
 from ringfence.config.hook_variables import HOOK_VARIABLES
@@ -14,12 +16,23 @@ from ringfence.notify import hook, notifications
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 
 
+@pytest.fixture(autouse=True)
+def _service(tmp_path: Path) -> Iterator[None]:
+    """Run the service for programs."""
+    with program_service(tmp_path):
+        yield
+
+
 def script(folder: Path, text: str) -> dict[str, Any]:
     """Return the channel of a shell script."""
     program = folder / "hook"
     program.write_text(f"#!/bin/sh\n{text}\n", "utf-8")
     program.chmod(0o755)
-    return {"command": [str(program), "an argument"]}
+    return {
+        "command": [str(program), "an argument"],
+        "socket": str(folder / "notify.socket"),
+        "timeout": 20.0,
+    }
 
 
 def test_the_command_gets_the_message(tmp_path: Path) -> None:

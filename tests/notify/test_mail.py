@@ -1,4 +1,4 @@
-"""Mail to a real SMTP server, by SMTP with and without TLS and login, and by a sendmail program."""
+"""Mail to a real SMTP server, with and without TLS and login."""
 
 import re
 import socket
@@ -219,28 +219,3 @@ def test_a_goodbye_that_fails_does_not_send_twice() -> None:
 
     with raw_server(serve) as port:
         assert "accepted it" in mail.send(settings(port, to=(MailAddress("root"),)), CONTENT, "h")
-
-
-def test_sendmail_gets_the_mail_and_its_recipients(tmp_path: Path) -> None:
-    """The recipients are arguments behind ``--``, and the mail is the input."""
-    program = tmp_path / "sendmail"
-    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat > {tmp_path}/mail\n', "utf-8")
-    program.chmod(0o755)
-    sender = MailAddress("pbx@example.com")
-
-    assert mail.send(settings(1, sendmail=program, sender=sender), CONTENT, "h") == f"{program} accepted it"
-    arguments = (tmp_path / "arguments").read_text("utf-8")
-    assert arguments == "-i -f pbx@example.com -- admin@example.com root\n"
-    text = (tmp_path / "mail").read_text("utf-8")
-    assert text.startswith("From: ringfence <pbx@example.com>\nTo: admin@example.com, root\n")
-    assert "\r" not in text
-
-
-def test_a_sendmail_that_fails_is_an_error(tmp_path: Path) -> None:
-    """The error has its code and the end of its output."""
-    program = tmp_path / "sendmail"
-    program.write_text("#!/bin/sh\necho no queue >&2\nexit 75\n", "utf-8")
-    program.chmod(0o755)
-
-    with pytest.raises(ValueError, match=f"^{program} ended with 75: no queue$"):
-        mail.send(settings(1, sendmail=program), CONTENT, "h")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from attrs import evolve
 from tests.notify.samples import WALL, ban, content, report_content
 from tests.support.mmdb import Record, write
 from tests.support.peers import Mailbox, free_port, mail_server, raw_server
+from tests.support.programs import program_service
 from tests.support.registry import registry
 
 from ringfence.notify import notifications
@@ -40,21 +42,28 @@ def send(request: object, *prefix: str) -> dict[str, Any]:
 def mail(port: int, timeout: float = 5.0) -> dict[str, Any]:
     """Return a request for a mail."""
     server = {"host": "127.0.0.1", "port": port, "security": "none", "username": None, "timeout": timeout}
-    channel = {"kind": "mail", "to": ["root"], "sender": None, "sendmail": None, **server}
+    channel = {"kind": "mail", "to": ["root"], "sender": None, **server}
     return {"channel": channel, "content": CONTENT, "host": "h", "databases": [], "rdap": None}
 
 
-def hook(command: list[str], timeout: float = 5.0) -> dict[str, Any]:
+@pytest.fixture(name="service")
+def _service(tmp_path: Path) -> Iterator[str]:
+    """Run the service for programs."""
+    with program_service(tmp_path) as path:
+        yield path
+
+
+def hook(service: str, command: list[str], timeout: float = 5.0) -> dict[str, Any]:
     """Return a request for a hook."""
-    channel = {"kind": "hook", "command": command, "timeout": timeout}
+    channel = {"kind": "hook", "command": command, "timeout": timeout, "socket": service}
     return {"channel": channel, "content": CONTENT, "host": "h", "databases": [], "rdap": None}
 
 
-def test_the_result_is_that_of_the_channel() -> None:
+def test_the_result_is_that_of_the_channel(service: str) -> None:
     """A success and a failure have the answer of the channel."""
     port = free_port()
 
-    assert send(hook(["/bin/true"])) == {"ok": True, "text": "/bin/true ended with 0"}
+    assert send(hook(service, ["/bin/true"])) == {"ok": True, "text": "/bin/true ended with 0"}
     assert send(mail(port)) == {"ok": False, "text": f"127.0.0.1:{port}: Connection refused"}
 
 
@@ -76,9 +85,9 @@ def test_the_child_does_not_load_the_page_or_rich() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_a_program_that_hangs_ends_in_time() -> None:
+def test_a_program_that_hangs_ends_in_time(service: str) -> None:
     """The timeout of the channel bounds the whole attempt."""
-    assert send(hook(["/bin/sleep", "60"], 0.5)) == {"ok": False, "text": "no answer within 0 s"}
+    assert send(hook(service, ["/bin/sleep", "60"], 0.5)) == {"ok": False, "text": "no answer within 0 s"}
 
 
 def test_a_server_that_answers_slowly_ends_in_time() -> None:
@@ -119,9 +128,9 @@ def test_the_places_of_banned_addresses(tmp_path: Path, version: int) -> None:
     ]
 
 
-def test_the_contact_of_a_banned_address_is_sent(tmp_path: Path) -> None:
+def test_the_contact_of_a_banned_address_is_sent(tmp_path: Path, service: str) -> None:
     """The child asks the RDAP server, and a hook receives the contact."""
-    request = hook(["/bin/sh", "-c", f"cat > {tmp_path}/got"])
+    request = hook(service, ["/bin/sh", "-c", f"cat > {tmp_path}/got"])
     request["content"] = content(notifications.of_ban(evolve(ban(), network=ip_network("9.0.0.1")), WALL))
     with registry() as server:
         result = send(request | {"rdap": server.base})
@@ -131,9 +140,9 @@ def test_the_contact_of_a_banned_address_is_sent(tmp_path: Path) -> None:
     assert (event["abuse"], event["country"]) == ("abuse@example.net", "DE")
 
 
-def test_an_rdap_server_that_hangs_fails_no_message(tmp_path: Path) -> None:
+def test_an_rdap_server_that_hangs_fails_no_message(tmp_path: Path, service: str) -> None:
     """The message is sent without the contact, with time left, and the answer has the reason."""
-    request = hook(["/bin/sh", "-c", f"cat > {tmp_path}/got"], 2.0)
+    request = hook(service, ["/bin/sh", "-c", f"cat > {tmp_path}/got"], 2.0)
     request["content"] = content(notifications.of_ban(evolve(ban(), network=ip_network("9.0.0.1")), WALL))
     with raw_server(lambda _: None) as port:
         result = send(request | {"rdap": f"http://127.0.0.1:{port}"})
@@ -151,15 +160,3 @@ def test_a_message_without_a_ban_asks_nobody() -> None:
         assert add_contacts(found, server.base, 30.0) == ""
         assert add_contacts(content(notifications.of_ban(ban(), WALL)), None, 30.0) == ""
     assert server.asked == []
-
-
-def test_a_sendmail_that_fails_in_the_unit_has_a_fix() -> None:
-    """Where no program gets privileges, the error names the way by SMTP."""
-    request = mail(25)
-    request["channel"]["sendmail"] = "/bin/false"
-
-    without, within = send(request)["text"], send(request, "setpriv", "--no-new-privs")["text"]
-
-    assert without == "/bin/false ended with 1: no reason given"
-    fix = "the unit gives it no privileges; fix: leave sendmail out, so that host and port are used"
-    assert within == f"{without} ({fix})"

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from attrs import evolve
 from tests.notify.samples import WALL, ban, content
 from tests.support.daemon import until
+from tests.support.programs import program_service
 from tests.support.registry import registry
 
 from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
@@ -27,9 +29,18 @@ PYTHON = (sys.executable, "-c")
 READ = "import sys; sys.stdin.read()"
 
 
+@pytest.fixture(autouse=True)
+def _service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the service for programs; its socket is below the working folder."""
+    monkeypatch.chdir(tmp_path)
+    with program_service(tmp_path):
+        yield
+
+
 def hook(*command: str, timeout: float = 5.0) -> HookSettings:
     """Return the channel of a command."""
-    return HookSettings(command=tuple(map(Text, command)), timeout=Duration(timeout))
+    socket = Path("notify.socket").absolute()
+    return HookSettings(command=tuple(map(Text, command)), timeout=Duration(timeout), socket=socket)
 
 
 def sent(channel: ChannelSettings, *command: str) -> Delivery:
@@ -65,40 +76,6 @@ def test_the_request_has_the_settings_and_the_password() -> None:
     assert channel_as_json(AppriseSettings(config=Path("/x")))["config"] == "/x"
 
 
-def test_no_secret_is_in_arguments_or_environment(tmp_path: Path) -> None:
-    """Other users of the host may read the arguments of each process."""
-    spy = tmp_path / "sendmail"
-    spy.write_text(f"#!/bin/sh\ncat /proc/$PPID/cmdline /proc/$PPID/environ > {tmp_path}/seen\n", "utf-8")
-    spy.chmod(0o755)
-    mail = MailSettings(
-        to=(MailAddress("root"),), sendmail=spy, username=Text("u"), password=Secret("geheim")
-    )
-
-    assert sent(mail).ok
-    seen = (tmp_path / "seen").read_bytes()
-    assert b"ringfence.notify.sender" in seen
-    assert b"geheim" not in seen
-
-
-def test_programs_do_not_inherit_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables that set a password stay in the daemon; the others are passed on."""
-    for key in ("ASTERISK__AMI__SECRET", "ASTERISK__1__AMI__SECRET", "NOTIFY__MAIL__PASSWORD"):
-        monkeypatch.setenv(f"RINGFENCE_{key}", "geheim")
-    monkeypatch.setenv("RINGFENCE_FIREWALL__SCOPE", "sip")
-    assert sent(hook("/bin/sh", "-c", f"env > {tmp_path}/env")).ok
-    seen = (tmp_path / "env").read_text("utf-8")
-
-    assert "geheim" not in seen
-    assert "RINGFENCE_FIREWALL__SCOPE=sip" in seen
-
-
-def test_programs_do_not_inherit_ambient_ambient_capabilities(tmp_path: Path) -> None:
-    """A hook cannot change the firewall."""
-    assert sending.COMMAND[-1] == "ringfence.notify.unprivileged"
-    assert sent(hook("/bin/sh", "-c", f"grep CapAmb /proc/self/status > {tmp_path}/caps")).ok
-    assert (tmp_path / "caps").read_text("ascii").split() == ["CapAmb:", "0" * 16]
-
-
 def test_no_thread_waits_for_the_child() -> None:
     """The daemon has no thread more while a message is sent."""
 
@@ -110,17 +87,6 @@ def test_no_thread_waits_for_the_child() -> None:
 
     before = threading.active_count()
     assert asyncio.run(threads()) == before
-
-
-def test_everything_that_the_child_started_ends_with_it(tmp_path: Path) -> None:
-    """A hook that leaves a process behind, and one that hangs, are killed with their children."""
-    leave = f"sleep 60 > /dev/null 2>&1 & echo $! > {tmp_path}/pid"
-    assert sent(hook("/bin/sh", "-c", leave)).ok
-    assert not _runs(int((tmp_path / "pid").read_text("ascii")))
-
-    hang = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
-    assert sent(hook("/bin/sh", "-c", hang, timeout=0.5)) == Delivery(ok=False, text="no answer within 0 s")
-    assert not _runs(int((tmp_path / "pid").read_text("ascii")))
 
 
 def _runs(pid: int) -> bool:

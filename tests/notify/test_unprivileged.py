@@ -4,10 +4,12 @@ import json
 import platform
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from tests.notify.samples import WALL, ban, content
+from tests.support.peers import raw_server
 
 from ringfence.notify import notifications
 
@@ -33,45 +35,52 @@ os.execvp(sys.argv[1], sys.argv[1:])
 FILTERED = (sys.executable, "-c", _FILTERED)
 
 
-def ambient_of_a_hook(folder: Path, *prefix: str) -> int:
-    """Return the ambient capabilities of a hook that the child runs."""
-    spied = folder / "spied"
-    command = ["/bin/sh", "-c", f"grep CapAmb /proc/self/status > {spied}"]
-    request: dict[str, object] = {
-        "channel": {"kind": "hook", "command": command, "timeout": 20.0},
-        "content": content(notifications.of_ban(ban(), WALL)),
-        "host": "h",
-        "databases": [],
-        "rdap": None,
-    }
-    done = subprocess.run(
-        [*prefix, *CHILD], input=json.dumps(request).encode(), capture_output=True, check=False
-    )
-    assert done.stdout == b'{"ok": true, "text": "/bin/sh ended with 0"}', done
-    return int(spied.read_text("ascii").split()[1], 16)
+def ambient_of_the_child(*prefix: str) -> int:
+    """Return the ambient capabilities of the child while it waits for a mail server."""
+    connected = threading.Event()
+    with raw_server(lambda _: connected.set()) as port:
+        server = {"host": "127.0.0.1", "port": port, "security": "none", "username": None}
+        request: dict[str, object] = {
+            "channel": {"kind": "mail", "to": ["root"], "sender": None, "timeout": 60.0, **server},
+            "content": content(notifications.of_ban(ban(), WALL)),
+            "host": "h",
+            "databases": [],
+            "rdap": None,
+        }
+        child = subprocess.Popen([*prefix, *CHILD], stdin=subprocess.PIPE)  # each of them executes the next
+        try:
+            assert child.stdin is not None
+            child.stdin.write(json.dumps(request).encode())
+            child.stdin.close()
+            assert connected.wait(30.0)
+            status = Path(f"/proc/{child.pid}/status").read_text("ascii")
+        finally:
+            child.kill()
+            child.wait()
+    return int(status.partition("CapAmb:")[2].split()[0], 16)
 
 
-def test_a_program_has_no_ambient_capability(tmp_path: Path) -> None:
+def test_the_child_has_no_ambient_capability() -> None:
     """Without capabilities there is nothing to drop, and the message is sent too."""
-    assert ambient_of_a_hook(tmp_path) == 0
+    assert ambient_of_the_child() == 0
 
 
 @pytest.mark.kernel
-def test_the_capability_of_the_unit_is_dropped(tmp_path: Path) -> None:
+def test_the_capability_of_the_unit_is_dropped() -> None:
     """The unit gives the daemon CAP_NET_ADMIN as an ambient capability, so every child would have it."""
     inherited = subprocess.run(
         [*AMBIENT, "grep", "CapAmb", "/proc/self/status"], capture_output=True, text=True, check=True
     )
     assert int(inherited.stdout.split()[1], 16) == 1 << 12
 
-    assert ambient_of_a_hook(tmp_path, *AMBIENT) == 0
+    assert ambient_of_the_child(*AMBIENT) == 0
 
 
 @pytest.mark.kernel
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter has the numbers of x86_64")
-def test_it_is_dropped_under_the_filter_of_the_unit(tmp_path: Path) -> None:
+def test_it_is_dropped_under_the_filter_of_the_unit() -> None:
     """The filter forbids capset(2), so that setpriv fails; the child needs only prctl(2)."""
     setpriv = subprocess.run([*FILTERED, "setpriv", "--ambient-caps=-all", "true"], check=False)
     assert setpriv.returncode != 0
 
-    assert ambient_of_a_hook(tmp_path, *AMBIENT, *FILTERED) == 0
+    assert ambient_of_the_child(*AMBIENT, *FILTERED) == 0

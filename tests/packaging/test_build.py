@@ -72,7 +72,7 @@ def test_dpkg_can_verify_the_files(contents: Path) -> None:
 
 def test_units_name_only_paths_of_the_package(contents: Path) -> None:
     """The units run the package's program, and no path of a venv or a checkout is left."""
-    for name in ("ringfence", "ringfence-early", "ringfence-web"):
+    for name in ("ringfence", "ringfence-early", "ringfence-web", "ringfence-notify@"):
         text = (contents / build.UNITS / f"{name}.service").read_text("utf-8")
         assert "/opt" not in text
         assert "/usr/local" not in text

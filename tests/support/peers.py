@@ -66,6 +66,7 @@ def mail_server(
         hostname="127.0.0.1",
         port=free_port(),
         ready_timeout=30.0,
+        server_hostname="localhost",  # otherwise aiosmtpd asks DNS for this host's own name
         ssl_context=tls,
         tls_context=starttls,
         require_starttls=starttls is not None,

@@ -1,4 +1,4 @@
-"""``ringfence notify test``: let the daemon send a test message by each channel of the configuration."""
+"""``ringfence notify``: test the channels; and the service that runs their programs."""
 
 from typing import Annotated, Any
 
@@ -36,3 +36,11 @@ def send_test(
         echo(f"{'ok' if result['ok'] else 'failed'}  {result['channel']}: {result['text']}")
     if not all(result["ok"] for result in results):
         raise typer.Exit(Exit.PROBLEM)
+
+
+@notify.command("run")
+def run_program() -> None:
+    """Run a channel's program for the daemon, which is connected to standard input (for systemd)."""
+    from ringfence.notify.runner import main  # noqa: PLC0415 - only the service needs it
+
+    main()

@@ -47,7 +47,7 @@ class ChannelSettings:
 
 @frozen(kw_only=True)
 class MailSettings(ChannelSettings):
-    """``[[notify.mail]]``: mail by an SMTP server, or by the host's ``sendmail`` if that is set."""
+    """``[[notify.mail]]``: mail by an SMTP server."""
 
     name: Name = Name("mail")
     to: tuple[MailAddress, ...]
@@ -60,11 +60,17 @@ class MailSettings(ChannelSettings):
     username: Text | None = None
     password: Secret | None = None
     password_file: Path | None = None
-    sendmail: Path | None = None
 
 
 @frozen(kw_only=True)
-class AppriseSettings(ChannelSettings):
+class ProgramSettings(ChannelSettings):
+    """The key of the channels that run a program: ``socket`` is that of the service which runs it."""
+
+    socket: Path = Path("/run/ringfence-notify.socket")
+
+
+@frozen(kw_only=True)
+class AppriseSettings(ProgramSettings):
     """``[[notify.apprise]]``: any service of Apprise, by its command and its configuration file."""
 
     name: Name = Name("apprise")
@@ -74,7 +80,7 @@ class AppriseSettings(ChannelSettings):
 
 
 @frozen(kw_only=True)
-class HookSettings(ChannelSettings):
+class HookSettings(ProgramSettings):
     """``[[notify.hook]]``: a command of the administrator."""
 
     name: Name = Name("hook")

@@ -19,7 +19,6 @@ from attrs import frozen
 
 from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.keys import ROOT, Key, KeyPath, children_of, keys_of, text_of_key
-from ringfence.model import Secret
 
 PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"
@@ -114,19 +113,6 @@ def key_of(variable: str) -> Key | None:
 def variable_of(path: KeyPath) -> str:
     """Return the name of the variable that sets a key. The index 0 of a repeated table is left out."""
     return PREFIX + "__".join(str(part).upper() for part in path if part != 0)
-
-
-def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return ``environ`` without the variables that set a password.
-
-    The result is the environment for a program that must not get them.
-    """
-    return {name: value for name, value in environ.items() if not _is_secret(name)}
-
-
-def _is_secret(variable: str) -> bool:
-    key = key_of(variable) if variable.startswith(PREFIX) else None
-    return key is not None and key.plain_kind is Secret
 
 
 def _fix(name: str) -> str:

@@ -7,7 +7,6 @@ runs no command.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -26,9 +25,8 @@ def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> s
     ValueError if the command fails.
     """
     message = compose(content, host)
-    document = json.dumps({"host": host, "title": message.title, **content}).encode() + b"\n"
-    environ = {**os.environ, **variables(content, host, message.title)}
-    run(channel["command"], document, environ)
+    document = json.dumps({"host": host, "title": message.title, **content}) + "\n"
+    run(channel, channel["command"], document, variables=variables(content, host, message.title))
     return f"{channel['command'][0]} ended with 0"
 
 

@@ -1,9 +1,10 @@
-"""Sends messages as mail, by an SMTP server or by the host's ``sendmail``.
+"""Sends messages as mail, by an SMTP server.
 
 The text is plain, without HTML. A report has a page of HTML as an attachment.
 """
 
 import smtplib
+import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,12 +12,13 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
-from pathlib import Path
 from typing import Any
 
 from ringfence.notify.message import compose
-from ringfence.notify.programs import run
 from ringfence.notify.report_message import compose_report, page_of
+
+_UNKNOWN = "localhost"
+"""A name that keeps smtplib from looking up this host's own; :func:`name_in_greeting` replaces it."""
 
 GOODBYE = 2.0
 """Seconds that the server has to answer QUIT, after it has accepted the message."""
@@ -29,10 +31,8 @@ def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> s
     ValueError if the mail cannot be sent.
     """
     mail = _mail(channel, content, host)
-    if channel["sendmail"] is not None:
-        return _by_sendmail(channel, mail)
     try:
-        return _by_smtp(channel, mail)
+        return _by_smtp(channel, mail, host)
     except smtplib.SMTPRecipientsRefused as error:
         answers = (f"{to}: {_answer(*answer)}" for to, answer in error.recipients.items())
         raise ValueError(f"{_server(channel)} refuses the recipients: {'; '.join(answers)}") from None
@@ -67,15 +67,28 @@ def _domain(host: str) -> str:
     return host if host.isascii() and host.replace("-", "").replace(".", "").isalnum() else "localhost"
 
 
-def _by_smtp(channel: Mapping[str, Any], mail: EmailMessage) -> str:
+def name_in_greeting(host: str, connection: socket.socket) -> str:
+    """Return the name for EHLO (RFC 5321, 4.1.4): the full name of this host, else the connection's address.
+
+    Nothing is looked up. smtplib would ask DNS for the host's own name, and wait if no server answers.
+    """
+    if "." in host and _domain(host) == host:
+        return host
+    address = connection.getsockname()[0].partition("%")[0]
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def _by_smtp(channel: Mapping[str, Any], mail: EmailMessage, host: str) -> str:
     security, timeout = channel["security"], channel["timeout"]
     if security == "tls":
         server: smtplib.SMTP = smtplib.SMTP_SSL(
-            channel["host"], channel["port"], timeout=timeout, context=_context(channel)
+            channel["host"], channel["port"], _UNKNOWN, timeout=timeout, context=_context(channel)
         )
     else:
-        server = smtplib.SMTP(channel["host"], channel["port"], timeout=timeout)
+        server = smtplib.SMTP(channel["host"], channel["port"], _UNKNOWN, timeout=timeout)
     try:
+        if server.sock is not None:
+            server.local_hostname = name_in_greeting(host, server.sock)
         if security == "starttls":
             server.starttls(context=_context(channel))
         if channel["username"] is not None:
@@ -106,17 +119,3 @@ def _server(channel: Mapping[str, Any]) -> str:
 def _answer(code: int, text: bytes | str) -> str:
     words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     return f"{code} {words}"
-
-
-def _by_sendmail(channel: Mapping[str, Any], mail: EmailMessage) -> str:
-    program = Path(channel["sendmail"])
-    sender = ["-f", channel["sender"]] if channel["sender"] else []
-    command = [str(program), "-i", *sender, "--", *channel["to"]]
-    try:
-        run(command, mail.as_bytes(policy=SMTP.clone(linesep="\n")))
-    except ValueError as error:
-        if "NoNewPrivs:\t1" in Path("/proc/self/status").read_text("ascii"):
-            fix = "the unit gives it no privileges; fix: leave sendmail out, so that host and port are used"
-            raise ValueError(f"{error} ({fix})") from None
-        raise
-    return f"{program} accepted it"

@@ -1,55 +1,78 @@
-"""Runs a command of the administrator with a text on its standard input; returns the end of its output."""
+"""Runs a program of a channel by the service ``ringfence-notify`` (:mod:`ringfence.notify.runner`).
 
-import os
-import select
-import subprocess
+The daemon's own user runs no program of a channel: that user owns the control socket, the secrets and the
+database. The service gets a secret that a program needs with the job, so it may read none of the daemon's
+files. Its result is hostile, because a program can write it: it is bounded in bytes and in time.
+"""
+
+import json
+import socket
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-MAX_OUTPUT = 300  # bytes
-_CHUNK = 64 * 1024
-_LOOK_EVERY = 0.05  # seconds: how often to look whether the process has ended
+MAX_RESULT = 4096  # bytes
+_NEED = "ringfence-notify.socket must run; without systemd, see docs/notify.md"
 
 
-def run(command: Sequence[str], text: bytes, environ: Mapping[str, str] | None = None) -> str:
-    """Run a command with ``text`` on its standard input; return the end of its output.
+def run(
+    channel: Mapping[str, Any],
+    command: Sequence[str],
+    text: str,
+    *,
+    variables: Mapping[str, str] | None = None,
+    config: str | None = None,
+    config_query: str = "",
+) -> None:
+    """Run a command with ``text`` on its standard input, and with ``variables`` in its environment.
 
-    Raise ValueError if the command cannot be run or fails. If it leaves processes behind that keep its output
-    open, do not wait for them. The caller limits the time, and kills the process group afterwards.
+    ``channel`` names the socket of the service and the timeout. If ``config`` is not None, the command gets
+    it as a file in memory, and the URL of the file with ``config_query`` as its argument ``--config=``. Raise
+    ValueError if the command cannot be run or fails, and TimeoutError if it takes too long.
     """
-    # A pipe would block if the command does not read a long text. This file in memory takes all of it.
-    with os.fdopen(os.memfd_create("message"), "w+b") as source:
-        source.write(text)
-        source.flush()
-        source.seek(0)
+    job = {
+        "command": command,
+        "input": text,
+        "variables": variables or {},
+        "config": config,
+        "config_query": config_query,
+        "timeout": channel["timeout"],
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(channel["timeout"])
         try:
-            process = subprocess.Popen(  # noqa: S603 - the administrator's own command, without a shell
-                list(command), stdin=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ
-            )
+            connection.connect(channel["socket"])
         except OSError as error:
-            raise ValueError(f"{command[0]} cannot be run: {error.strerror}") from None
-    with process:
+            reason = f"{channel['socket']}: {error.strerror or error}"
+            raise ValueError(f"{command[0]} cannot be run: {reason} ({_NEED})") from None
         try:
-            output = _output_of(process)
-            code = process.wait()
-        except BaseException:  # for example the TimeoutError that the caller's handler of SIGALRM raises
-            process.kill()
+            connection.sendall(json.dumps(job).encode())
+            connection.shutdown(socket.SHUT_WR)
+            answer = _answer(connection)
+        except TimeoutError:
             raise
-    words = output.decode("utf-8", "replace").strip()
-    if code:
-        raise ValueError(f"{command[0]} ended with {code}: {words or 'no reason given'}")
-    return words
+        except OSError:
+            answer = b""
+    _check(command[0], answer)
 
 
-def _output_of(process: "subprocess.Popen[bytes]") -> bytes:
-    """Wait until a process has ended or closed its output; return the last bytes of its output."""
-    output = b""
-    while process.stdout is not None:
-        ended = process.poll() is not None
-        if select.select([process.stdout], [], [], 0.0 if ended else _LOOK_EVERY)[0]:
-            part = os.read(process.stdout.fileno(), _CHUNK)
-            if not part:
-                break
-            output = (output + part)[-MAX_OUTPUT:]
-        if ended:  # a pipe holds 64 KiB, so one read has emptied it
-            break
-    return output
+def _answer(connection: socket.socket) -> bytes:
+    answer = bytearray()
+    while len(answer) <= MAX_RESULT and (part := connection.recv(MAX_RESULT)):
+        answer += part
+    return bytes(answer)
+
+
+def _check(program: str, answer: bytes) -> None:
+    """Raise ValueError unless the service's answer is that the program ended with 0."""
+    try:
+        result = json.loads(answer) if len(answer) <= MAX_RESULT else None
+    except (ValueError, RecursionError):
+        result = None
+    match result:
+        case {"code": 0}:
+            return
+        case {"code": int(code), "output": str(output)}:
+            raise ValueError(f"{program} ended with {code}: {output or 'no reason given'}")
+        case {"error": str(error)}:
+            raise ValueError(f"{program}: {error}")
+    raise ValueError(f"{program}: the service that runs it ended without a result")

@@ -1,16 +1,14 @@
 """Sends one message by a child process, so that no server and no program can delay the daemon.
 
 The child (``sender``) gets the message and the settings of the channel as JSON on its standard input, so that
-no secret is in its arguments. It does not get the daemon's variables of the environment that set a password.
-It prints its result as JSON. It leads a process group of its own, which is killed at the end. It has none of
-the daemon's capabilities (``unprivileged``). No thread waits for the child: the event loop reads the result
-until the child closes its socket.
+no secret is in its arguments. It prints its result as JSON. It runs no program of a channel itself: see
+:mod:`ringfence.notify.programs`. It is killed at the end, and has none of the daemon's capabilities
+(``unprivileged``). No thread waits for the child: the event loop reads the result until the child closes its
+socket.
 """
 
 import asyncio
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +20,6 @@ from typing import Any
 from attrs import asdict, frozen
 
 from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
-from ringfence.config.environment import without_secrets
 from ringfence.model import Secret, printable
 
 COMMAND = (sys.executable, "-P", "-m", "ringfence.notify.unprivileged")
@@ -82,7 +79,6 @@ async def send(
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
-                env=without_secrets(os.environ),
                 start_new_session=True,
             )
         except OSError as error:
@@ -96,8 +92,8 @@ async def send(
         except OSError:
             answer = b""
         finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(PermissionError):
+                process.kill()
             await _reap(process)
     return _delivery(answer)
 
