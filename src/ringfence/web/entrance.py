@@ -122,12 +122,11 @@ class Entrance:
         if not self._is_own(request):
             return self._login_page(request, HTTPStatus.FORBIDDEN)
         form = await _form_of(request) or {}
-        client = request.client.host if request.client else ""
         now = self._mono()
-        limited = self._sessions.is_limited(client, now)
-        begun = self._sessions.log_in(form.get("token", ""), client, now)
+        limited = self._sessions.is_limited(now)
+        begun = self._sessions.log_in(form.get("token", ""), now)
         if begun is None:
-            return self._refused_login(request, client, limited=limited, now=now)
+            return self._refused_login(request, limited=limited, now=now)
         cookie, session = begun
         self._sessions.log_out(request.cookies.get(self._cookie.name, ""))  # ends the browser's old session
         self._log.info("web.login", user=session.person.name, read_only=session.person.read_only)
@@ -137,14 +136,15 @@ class Entrance:
         )
         return response
 
-    def _refused_login(self, request: Request, client: str, *, limited: bool, now: float) -> Response:
+    def _refused_login(self, request: Request, *, limited: bool, now: float) -> Response:
         """Return the page that shows why a login failed, and log the failure.
 
-        When the client reaches the limit, this is logged too. Its failures beyond the limit are not logged.
+        When the failures reach the limit, this is logged too. Failures beyond the limit are not logged.
         """
         if not limited:
+            client = request.client.host if request.client else ""
             self._log.warning("web.login_refused", client=client)
-            if self._sessions.is_limited(client, now):
+            if self._sessions.is_limited(now):
                 self._log.warning("web.login_limited", client=client)
         status = HTTPStatus.TOO_MANY_REQUESTS if limited else HTTPStatus.FORBIDDEN
         return self._login_page(request, status)

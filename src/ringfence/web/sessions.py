@@ -1,10 +1,12 @@
 """One-time login links, sessions, and the limit for failed logins. Time is an argument (monotonic seconds).
 
 Of tokens and cookies, only hashes are kept, and only in memory: a restart ends every session. If there are
-too many links, sessions or clients, the oldest one is discarded.
+too many links or sessions, the oldest one is discarded. Failed logins of all clients are counted together:
+all of them come from this host, where one process can use any of the addresses 127.0.0.0/8.
 """
 
 import secrets
+from collections import deque
 from collections.abc import MutableMapping
 from hashlib import sha256
 from hmac import compare_digest
@@ -20,10 +22,9 @@ IDLE_LIFE = 3_600.0
 """Seconds without a request after which a session ends. An open page sends a request every few seconds."""
 MOST_LINKS = 32
 MOST_SESSIONS = 64
-MOST_CLIENTS = 1_024
 MOST_FAILURES = 10
 FAILURES_WITHIN = 60.0
-"""A client is *limited* if it had ``MOST_FAILURES`` failed logins within this time (seconds)."""
+"""Logins are *limited* if there were ``MOST_FAILURES`` failed ones within this time (seconds)."""
 
 _Value = TypeVar("_Value")
 
@@ -67,12 +68,12 @@ class _LoginLink:
 
 
 class WebSessions:
-    """The login links that are not used yet, the sessions, and the failed logins of each client."""
+    """The login links that are not used yet, the sessions, and the times of the latest failed logins."""
 
     def __init__(self) -> None:
         self._links: dict[str, _LoginLink] = {}
         self._sessions: dict[str, WebSession] = {}
-        self._failures: dict[str, list[float]] = {}
+        self._failures: deque[float] = deque(maxlen=MOST_FAILURES)
 
     def make_link(self, person: Person, now: float) -> str:
         """Make a login link for ``person``, and return its token."""
@@ -80,25 +81,23 @@ class WebSessions:
         _put(self._links, _hash(token), _LoginLink(person, now + LINK_LIFE), MOST_LINKS)
         return token
 
-    def is_limited(self, client: str, now: float) -> bool:
-        """Whether a client (an address) had ``MOST_FAILURES`` failed logins in ``FAILURES_WITHIN`` seconds.
+    def is_limited(self, now: float) -> bool:
+        """Whether there were ``MOST_FAILURES`` failed logins in the last ``FAILURES_WITHIN`` seconds.
 
-        Such a client can log in with a valid link, but its further failures are not logged.
+        Then a client can still log in with a valid link, but further failures are not logged.
         """
-        recent = [moment for moment in self._failures.get(client, ()) if now - moment < FAILURES_WITHIN]
-        return len(recent) >= MOST_FAILURES
+        return len(self._failures) == MOST_FAILURES and now - self._failures[0] < FAILURES_WITHIN
 
-    def log_in(self, token: str, client: str, now: float) -> tuple[str, WebSession] | None:
+    def log_in(self, token: str, now: float) -> tuple[str, WebSession] | None:
         """Begin a session with the token of a login link. Return the cookie of the session, and the session.
 
-        The token cannot be used again. Return None if it is invalid or too old; this counts as a failure of
-        ``client``. A limited client can still log in with a valid token. Otherwise one client could lock out
-        all users behind the same proxy. This is safe, because a token cannot be guessed.
+        The token cannot be used again. Return None if it is invalid or too old; this counts as a failure. A
+        valid token works although logins are limited. Otherwise one client could lock out all users. This is
+        safe, because a token cannot be guessed.
         """
         link = self._links.pop(_hash(token), None)
         if link is None or link.expires <= now:
-            recent = [*self._failures.pop(client, ())][-MOST_FAILURES + 1 :]
-            _put(self._failures, client, [*recent, now], MOST_CLIENTS)
+            self._failures.append(now)
             return None
         cookie, session = secrets.token_urlsafe(32), WebSession(link.person, now, now)
         _put(self._sessions, _hash(cookie), session, MOST_SESSIONS)
