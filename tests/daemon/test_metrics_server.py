@@ -67,10 +67,11 @@ def test_the_page_is_served(where: ListenAddress) -> None:
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", "404"),
-        (b"GET /metrics/../secret HTTP/1.1\r\n\r\n", "404"),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", "421"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"),
+        (b"GET /metrics/../secret HTTP/1.0\r\n\r\n", "404"),
         (b"GET /metrics?name=x HTTP/1.0\r\n\r\n", "200"),
-        (b"POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n", "405"),
+        (b"POST /metrics HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 0\r\n\r\n", "405"),
         (b"GET /metrics\r\n\r\n", "400"),
         (b"GET /metrics HTTP/9.9\r\n\r\n", "400"),
         (b"\x16\x03\x01\xff\x00\r\n\r\n", "400"),
@@ -114,30 +115,54 @@ def test_a_client_that_does_not_read_is_cut_off(
         await asyncio.sleep(0.1)
         assert len(server._clients) == 1
         await asyncio.sleep(0.5)
-        assert server._clients == set()
+        assert not server._clients
         writer.transport.abort()
 
     serving(server, client)
 
 
-def test_many_clients_are_refused(where: ListenAddress) -> None:
-    """More than the maximum number of connections are closed at once, and the others are served."""
+def test_idle_connections_stop_no_scrape(where: ListenAddress) -> None:
+    """However many connections others keep open, a client that sends its request at once is served."""
     server = MetricsServer(where, lambda: PAGE)
 
     async def client() -> None:
         idle = [
-            await asyncio.open_connection(str(where.address), where.port) for _ in range(MOST_CONNECTIONS)
+            await asyncio.open_connection(str(where.address), where.port) for _ in range(2 * MOST_CONNECTIONS)
         ]
-        await asyncio.sleep(0.05)
-        with pytest.raises(ConnectionError):
-            await exchange(where, GET)
-        for reader, writer in idle:
-            writer.write(GET)
-            assert (await reader.read()).endswith(PAGE)
-            writer.close()
         assert (await exchange(where, GET))[1] == PAGE
+        assert len(server._clients) <= MOST_CONNECTIONS
+        for _, writer in idle:
+            writer.transport.abort()
 
     serving(server, client)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        (b"127.0.0.1:9721", "200"),
+        (b"[::1]:9721", "200"),
+        (b"localhost", "200"),
+        (b"LOCALHOST:1", "200"),
+        (b"pbx.example.com", "200"),
+        (socket.gethostname().encode(), "200"),
+        (b"evil.example.com", "421"),
+        (b"evil.example.com:9721", "421"),
+        (b"localhost@evil.example.com", "421"),
+        (b"evil.example.com\r\nHost: localhost", "421"),
+        (b"", "421"),
+        (b"\xff", "421"),
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(where: ListenAddress, host: bytes, status: str) -> None:
+    """A request must name this host, so that no site can read the metrics by a name of its own."""
+
+    async def client() -> None:
+        head, body = await exchange(where, b"GET /metrics HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+        assert head.split(" ")[1] == status
+        assert (PAGE in body) is (status == "200")
+
+    serving(MetricsServer(where, lambda: PAGE, ["pbx.example.com"]), client)
 
 
 def test_a_defect_does_not_end_the_server(where: ListenAddress) -> None:

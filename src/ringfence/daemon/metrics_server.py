@@ -2,13 +2,20 @@
 
 A client cannot use much memory or time: a request's head has at most ``MOST_HEAD`` bytes, request and answer
 together take at most ``EXCHANGE_WITHIN`` seconds, and there are at most ``MOST_CONNECTIONS`` connections with
-one request each. If the server cannot listen, there is an alarm, and it tries again. The daemon keeps
-running.
+one request each. If there are more, the oldest connection is aborted. So a client that sends its request at
+once is served, however many connections others keep open.
+
+The Host header of a request must be an address, ``localhost``, the name of this host, or a configured name.
+Otherwise a web site could make its own name resolve to this host, and its scripts could read the metrics in
+the browser of an administrator (DNS rebinding). If the server cannot listen, there is an alarm, and it tries
+again. The daemon keeps running.
 """
 
 import asyncio
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 
 import structlog
 
@@ -16,23 +23,31 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.config.converters import ListenAddress
 
 MOST_HEAD = 8 * 1024
-MOST_CONNECTIONS = 16
+MOST_CONNECTIONS = 64
+BACKLOG = 16
+"""The maximum number of connections that asyncio accepts before it reads from those that are open."""
 EXCHANGE_WITHIN = 5.0  # maximum seconds for a request and its answer together
 RETRY_EVERY = 30.0  # seconds until the server tries again to listen
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # RFC 9112 section 3: method, target and version, separated by one blank each.
-_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1000}) HTTP/1\.[01]")
+_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1000}) HTTP/1\.([01])")
+# RFC 9110 section 7.2: a name or an address, and perhaps a port.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::[0-9]{0,5})?")
 
 
 class MetricsServer:
-    """Serves the page that ``render`` returns, on the address ``where``."""
+    """Serves the page that ``render`` returns, on the address ``where``.
 
-    def __init__(self, where: ListenAddress, render: Callable[[], bytes]) -> None:
+    ``hosts`` are more names that the Host header of a request may have.
+    """
+
+    def __init__(self, where: ListenAddress, render: Callable[[], bytes], hosts: Iterable[str] = ()) -> None:
         self._where = where
         self._render = render
+        self._hosts = {"localhost", socket.gethostname().lower(), *hosts}
         self._error = ""
-        self._clients: set[asyncio.StreamWriter] = set()
+        self._clients: dict[asyncio.StreamWriter, None] = {}  # the oldest one first
         self._log = structlog.get_logger()
 
     @property
@@ -45,7 +60,11 @@ class MetricsServer:
         while True:
             try:
                 server = await asyncio.start_server(
-                    self._on_client, str(self._where.address), self._where.port, limit=MOST_HEAD
+                    self._on_client,
+                    str(self._where.address),
+                    self._where.port,
+                    limit=MOST_HEAD,
+                    backlog=BACKLOG,
                 )
             except OSError as error:
                 self._error = f"the metrics cannot be served: {error.strerror}; see [metrics] listen"
@@ -66,10 +85,11 @@ class MetricsServer:
 
     async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the one request of a client, and close its connection."""
-        if len(self._clients) >= MOST_CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._clients.add(writer)
+        while len(self._clients) >= MOST_CONNECTIONS:
+            oldest = next(iter(self._clients))
+            del self._clients[oldest]
+            oldest.transport.abort()
+        self._clients[writer] = None
         try:
             async with asyncio.timeout(EXCHANGE_WITHIN):
                 writer.write(self._answer(await _head_of(reader)))
@@ -79,7 +99,7 @@ class MetricsServer:
         except (ConnectionError, TimeoutError):
             pass  # the client has disconnected, sends too slowly, or does not read
         finally:
-            self._clients.discard(writer)
+            self._clients.pop(writer, None)
             writer.transport.abort()
 
     def _answer(self, head: bytes | None) -> bytes:
@@ -89,7 +109,12 @@ class MetricsServer:
         request = _REQUEST.fullmatch(head.partition(b"\r\n")[0])
         if request is None:
             return _response("400 Bad Request")
-        method, target = request.groups()
+        method, target, minor = request.groups()
+        if not self._is_own(head, required=minor == b"1"):
+            return _response("421 Misdirected Request", b"Not a name of this host; see [metrics] hosts.\n")
+        return self._page(method, target)
+
+    def _page(self, method: bytes, target: bytes) -> bytes:
         if target.partition(b"?")[0] != b"/metrics":
             return _response("404 Not Found", b"The metrics are at /metrics.\n")
         if method != b"GET":
@@ -99,6 +124,26 @@ class MetricsServer:
         except Exception:  # noqa: BLE001 - a defect is logged in full, and does not stop the daemon
             self._log.exception("metrics.defect")
             return _response("500 Internal Server Error")
+
+    def _is_own(self, head: bytes, *, required: bool) -> bool:
+        """Whether the Host header of a request names this host. It is ``required`` since HTTP/1.1."""
+        lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+        found = [value.strip().decode("latin-1") for name, _, value in lines if name.lower() == b"host"]
+        if not found:
+            return not required
+        parts = _HOST.fullmatch(found[0]) if len(found) == 1 else None
+        if parts is None:
+            return False
+        name = (parts[1] or parts[2]).lower()
+        return name in self._hosts or _is_address(name)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 async def _head_of(reader: asyncio.StreamReader) -> bytes | None:
