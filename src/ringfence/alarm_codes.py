@@ -262,6 +262,11 @@ class AlarmCode(enum.StrEnum):
         "Some recorded bans were unreadable at the start and are left out.",
         "There is nothing to do: ringfence adopts those that the kernel still has.",
     )
+    TASK_FAILED = (
+        "task.failed",
+        "Periodic work of the daemon failed; ringfence goes on and tries again.",
+        "Remove the cause, which the text names; the log has the details (`task.failed`).",
+    )
     METRICS_UNAVAILABLE = (
         "metrics.unavailable",
         "The metrics cannot be served.",
@@ -336,6 +341,11 @@ class AlarmCode(enum.StrEnum):
         "list.full",
         "A list has more networks than fit into the kernel; the rest is not in force.",
         "Raise `max_bans` in `[firewall]`.",
+    )
+    LIST_ALLOWS_MUCH = (
+        "list.allows_much",
+        "The allow list covers a large part of the Internet, from where nothing is banned.",
+        "Remove the entries that you do not need; the log has who added them (`control.changed`).",
     )
     LIST_UNREADABLE = (
         "list.unreadable",

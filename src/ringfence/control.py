@@ -3,29 +3,30 @@
 A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or ``{"error":
 TEXT}``. A connection may carry many requests. An answer may be a stream of lines without an end
 (:class:`Stream`); a stream is the last answer of its connection. The socket is a unix socket of mode 0660 in
-the daemon's runtime folder. Its permissions are the only access control: there is no login. A request is at
-most 1 MiB.
+the daemon's runtime folder. There is no login: the kernel reports the user and the process of each client
+(:data:`PEER`), and the handlers decide what this user may do. A request is at most 1 MiB.
 
-The daemon closes a connection after a minute without a request. It also closes a connection if the client
-does not read its answer for a minute, because an answer with 100,000 bans takes 18 MB of memory until it is
-read. A stream has no such limit.
+No client can stop the daemon. Each user has a limited share of connections, of running requests and of
+memory (:class:`_Share`), and all users except root together have one more such share. So root always finds
+room. The daemon closes a connection after a minute without a request, and if a client needs longer than a
+minute to read an answer. A stream has no such limit.
 """
 
 import asyncio
 import inspect
 import json
+import math
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import structlog
-from attrs import frozen
+from attrs import define, frozen
 
 from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError, RingfenceError
 
@@ -33,22 +34,61 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 _OK, _END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
 MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
+MOST_LISTED = 8_388_608
+"""The maximum of the field ``most`` of the request ``bans``: the kernel's sets never have more bans."""
 LINE_KINDS = ("event", "attempt", "ban", "alarm")
 """The kinds of lines in the daemon's live feed. A command can choose which kinds it gets."""
-USER: ContextVar[int | None] = ContextVar("USER", default=None)
-"""The user id of the client whose request is being handled, as the kernel reports it; None if unknown."""
-IDLE_TIMEOUT = 60.0  # seconds until the daemon closes a connection on which nothing happens
+IDLE_TIMEOUT = 60.0
+"""Seconds until the daemon closes a connection on which no request arrives, or whose answer is not read."""
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer
+MOST_CONNECTIONS = 128
+"""The maximum number of connections of all users except root together. Root has as many of its own."""
+MOST_OF_USER = 32
+"""The maximum number of connections of one user except root."""
+MOST_RUNNING, MOST_RUNNING_OF_USER = 4, 3
+"""The maximum number of requests that run at the same time: of all users except root, and of one user.
+
+It is smaller than the number of Python's threads for such work (six on two cores), so root never waits.
+"""
+MOST_HELD, MOST_HELD_OF_USER = 64 * 1024 * 1024, 16 * 1024 * 1024
+"""The maximum number of bytes that the daemon holds: of all users except root, and of one user.
+
+These are answers that are not read yet, and long requests that are not complete yet. A user who has none of
+them may get one longer answer. While half of the bytes are held, no further request is handled.
+"""
+REST = 4.0
+"""A request that ran for a second keeps its place among the running requests for so many seconds more.
+
+So the requests of users other than root take only a part of the daemon's time.
+"""
+SHORTEST_REST, LONGEST_REST = 0.005, 1.0
+_UNREAD = "too many answers wait until you read them; read them first"
+_READ = 16 * 1024  # bytes that are read from a client at once
+_WRITE = 256 * 1024  # bytes that are passed to the kernel at once
+_WARN_EVERY = 60.0  # seconds between two log lines about the limit of connections
+
+
+@frozen
+class Peer:
+    """The user id and the process id of a client when it connected, as the kernel reports them."""
+
+    user: int
+    process: int
+
+
+PEER: ContextVar[Peer | None] = ContextVar("PEER", default=None)
+"""The client whose request is being handled; None if it is unknown."""
 
 
 @frozen
 class Encoded:
     """A result that is JSON text already; ``parts`` are its pieces, in order.
 
-    So the daemon can send a list of 100,000 bans without keeping a Python object for each ban.
+    So the daemon can send a list of 100,000 bans without keeping a Python object for each ban. The pieces are
+    complete, so that the daemon can count their bytes.
     """
 
-    parts: Iterable[bytes]
+    parts: Sequence[bytes]
 
 
 def encoded_rows(rows: Iterable[object]) -> Encoded:
@@ -80,10 +120,10 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
     error. Raise ControlError if the socket cannot be created, or if another daemon answers there.
     """
     _remove_stale(path)
-    connections = _Connections(handlers)
+    clients = _Clients(handlers)
     before = os.umask(0o117)
     try:
-        server = await asyncio.start_unix_server(connections.serve, path, limit=MAX_REQUEST)
+        server = await asyncio.start_unix_server(clients.serve, path, limit=_READ)
     except OSError as error:
         raise ControlError(f"{path}: {error.strerror}; see [control] socket") from None
     finally:
@@ -93,7 +133,7 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
             try:
                 yield
             finally:
-                connections.abort()
+                clients.abort()
     finally:
         with suppress(OSError):  # another program may have removed it
             os.unlink(path)  # noqa: PTH108 - one short call needs no thread
@@ -147,7 +187,8 @@ def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: flo
     with _connect(path) as connection:
         connection.settimeout(timeout)
         try:
-            connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            with suppress(BrokenPipeError):  # a daemon that refuses the connection has sent the reason before
+                connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
             return _read_line(connection)
         except OSError as error:
             raise NoAnswerError(f"the daemon at {path} does not answer: {error}") from None
@@ -181,10 +222,17 @@ def _connect(path: Path) -> socket.socket:
 
 
 def _connected(path: Path) -> socket.socket:
+    """Connect, and wait for a place in the daemon's queue of new connections, which others may have filled.
+
+    With a time limit of Python, connect() would not wait. So the kernel has the time limit.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(ANSWER_TIMEOUT)
+    seconds = int(ANSWER_TIMEOUT)
+    limit = struct.pack("ll", seconds, int((ANSWER_TIMEOUT - seconds) * 1_000_000))
     try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         connection.connect(str(path))
+        connection.settimeout(ANSWER_TIMEOUT)
     except BaseException:
         connection.close()
         raise
@@ -240,83 +288,224 @@ async def _send_until_gone(
         writer.transport.abort()
 
 
-def _user_of(writer: asyncio.StreamWriter) -> int | None:
-    """Return the user id of the client; None if the kernel does not report it."""
+def _peer_of(writer: asyncio.StreamWriter) -> Peer | None:
+    """Return the client of a connection; None if the kernel does not report it."""
     try:
         found = writer.get_extra_info("socket").getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
         )
     except (AttributeError, OSError):
         return None
-    _, user, _ = _CREDENTIALS.unpack(found)
-    return int(user)
+    process, user, _ = _CREDENTIALS.unpack(found)
+    return Peer(user, process)
 
 
-class _Connections:
-    """Serves the connections of all clients."""
+@define(eq=False)
+class _Share:
+    """What one user, or all users except root together, may use of the daemon at a time, and use now.
+
+    ``connections`` is the number of open connections. ``held`` is the number of bytes of unread answers and
+    incomplete requests. ``running`` limits the requests that run.
+    """
+
+    most_connections: int
+    most_held: int
+    running: asyncio.Semaphore
+    connections: int = 0
+    held: int = 0
+
+    def has_room(self, size: int) -> bool:
+        """Whether ``size`` more bytes may be held. A share that holds nothing has room for any size."""
+        return self.held == 0 or self.held + size <= self.most_held
+
+
+def _shared(running: int = MOST_RUNNING) -> _Share:
+    """Return the share of root, or of all other users together."""
+    return _Share(MOST_CONNECTIONS, MOST_HELD, asyncio.Semaphore(running))
+
+
+def _own() -> _Share:
+    """Return the share of one user except root."""
+    return _Share(MOST_OF_USER, MOST_HELD_OF_USER, asyncio.Semaphore(MOST_RUNNING_OF_USER))
+
+
+class _Clients:
+    """Serves the connections of all clients, and limits what each user can use up."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
-        self._clients: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._root = _shared(running=MOST_CONNECTIONS)  # so no request of root waits for another one
+        self._others = _shared()
+        self._users: dict[int | None, _Share] = {}
+        self._warned = -math.inf
         self._log = structlog.get_logger()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer every request of one client until it disconnects."""
-        self._clients.add(writer)
-        USER.set(_user_of(writer))  # only for this connection: each one is a task with its own context
-        try:
-            while line := await self._line(reader):
-                answer = await self._answer(line)
-                if isinstance(answer, Stream):
-                    await _send_until_gone(answer, reader, writer)
-                    break
-                for part in answer:
-                    writer.write(part)
-                    async with asyncio.timeout(IDLE_TIMEOUT):
-                        await writer.drain()
-                    await asyncio.sleep(0)  # let other tasks run: drain() does not wait if the client is fast
-        except (ConnectionError, TimeoutError):
-            writer.transport.abort()  # the client has disconnected, is idle, or does not read
-        finally:
-            self._clients.discard(writer)
+        peer = _peer_of(writer)
+        user = peer.user if peer is not None else None
+        shares = self._shares(user)
+        if any(share.connections >= share.most_connections for share in shares):
+            self._warn(user)
+            writer.write(_error("too many connections to the daemon are open; close some of them"))
             writer.close()
+            return
+        PEER.set(peer)  # only for this connection: each one is a task with its own context
+        self._writers.add(writer)
+        for share in shares:
+            share.connections += 1
+        try:
+            await _Connection(self._handlers, shares, reader, writer).serve()
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+            for share in shares:
+                share.connections -= 1
+            self._users = {user: share for user, share in self._users.items() if share.connections}
+
+    def _shares(self, user: int | None) -> tuple[_Share, ...]:
+        """Return the shares that limit a user; the user's own share is the last one."""
+        if user == 0:
+            return (self._root,)
+        return (self._others, self._users.setdefault(user, _own()))
+
+    def _warn(self, user: int | None) -> None:
+        """Log that a user has reached the limit of connections, at most once a minute for all users."""
+        now = asyncio.get_running_loop().time()
+        if now - self._warned >= _WARN_EVERY:
+            self._warned = now
+            self._log.warning("control.limited", user=user, what="connections")
 
     def abort(self) -> None:
         """Abort all connections, so that the daemon's shutdown does not wait for a client."""
-        for writer in self._clients:
+        for writer in self._writers:
             writer.transport.abort()
 
-    async def _line(self, reader: asyncio.StreamReader) -> bytes:
-        async with asyncio.timeout(IDLE_TIMEOUT):
-            try:
-                return await reader.readuntil(b"\n")
-            except asyncio.IncompleteReadError:
-                return b""
-            except asyncio.LimitOverrunError:
-                raise ConnectionError("the request is too long") from None
 
-    async def _answer(self, line: bytes) -> Iterable[bytes] | Stream:
+class _Connection:
+    """One connection of a client. ``shares`` limit its user."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        shares: Sequence[_Share],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._handlers = handlers
+        self._shares = shares
+        self._reader = reader
+        self._writer = writer
+        self._unread = bytearray()
+        self._held = 0
+        self._log = structlog.get_logger()
+
+    async def serve(self) -> None:
+        """Answer every request until the client disconnects."""
+        try:
+            while line := await self._line():
+                answer = await self._answer(line)
+                if isinstance(answer, Stream):
+                    await _send_until_gone(answer, self._reader, self._writer)
+                    break
+                await self._send(answer)
+        except (ConnectionError, TimeoutError):
+            self._writer.transport.abort()  # the client has disconnected, is idle, or does not read
+        finally:
+            self._hold(0)
+
+    def _hold(self, size: int) -> None:
+        """Count ``size`` bytes as held for this connection, instead of those counted before."""
+        for share in self._shares:
+            share.held += size - self._held
+        self._held = size
+
+    async def _line(self) -> bytes:
+        """Return the next request; b"" if the client disconnects before its end.
+
+        Raise ConnectionError if it is too long, or if the user's share has no room for it.
+        """
+        async with asyncio.timeout(IDLE_TIMEOUT):
+            searched = 0
+            while (end := self._unread.find(b"\n", searched)) < 0:
+                searched = len(self._unread)
+                if searched > MAX_REQUEST:
+                    raise ConnectionError("the request is too long")
+                if searched > _READ:
+                    if not all(share.has_room(_READ) for share in self._shares):
+                        raise ConnectionError("too many long requests")
+                    self._hold(searched)
+                part = await self._reader.read(_READ)
+                if not part:
+                    return b""
+                self._unread += part
+        self._hold(0)
+        line = bytes(self._unread[: end + 1])
+        del self._unread[: end + 1]
+        return line
+
+    async def _send(self, parts: Sequence[bytes]) -> None:
+        """Send an answer. Send an error in its place if too many bytes wait for the user already."""
+        size = sum(map(len, parts))
+        if size > _READ and not all(share.has_room(size) for share in self._shares):
+            parts = (_error(_UNREAD),)
+        self._hold(size)
+        async with asyncio.timeout(IDLE_TIMEOUT):
+            for part in parts:
+                for start in range(0, len(part), _WRITE):
+                    self._writer.write(part[start : start + _WRITE])
+                    await self._writer.drain()
+                    await asyncio.sleep(0)  # drain() does not wait if the client is fast: let other tasks run
+        self._hold(0)
+
+    async def _answer(self, line: bytes) -> Sequence[bytes] | Stream:
         try:
             result = await self._result(line)
             encoded = result.get("ok")
             if isinstance(encoded, Stream):
                 return encoded
             if isinstance(encoded, Encoded):
-                return chain((_OK,), encoded.parts, (_END,))
+                return (_OK, *encoded.parts, _END)
             return (json.dumps(result).encode() + b"\n",)
         except Exception as error:  # noqa: BLE001 - a defect is logged in full and reported, and does not stop the daemon
             self._log.exception("control.defect")
-            defect = f"a defect in ringfence ({type(error).__name__}); see the daemon's log"
-            return (json.dumps({"error": defect}).encode() + b"\n",)
+            return (_error(f"a defect in ringfence ({type(error).__name__}); see the daemon's log"),)
 
     async def _result(self, line: bytes) -> dict[str, object]:
+        if any(share.held > share.most_held // 2 for share in self._shares):
+            return {"error": _UNREAD}
         try:
             request = json.loads(line)
             handler = self._handlers[request.pop("do")]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {"error": "the daemon does not know this request; is the command of the same version?"}
         try:
-            result = handler(request)
-            return {"ok": await result if inspect.isawaitable(result) else result}
+            return {"ok": await self._in_turn(handler, request)}
         except RingfenceError as error:
             return {"error": str(error)}
+
+    async def _in_turn(self, handler: Handler, request: Mapping[str, Any]) -> object:
+        """Call a handler when few enough requests of the user run, and return its result."""
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            for share in reversed(self._shares):  # the user's own share first: one user blocks no other
+                await stack.enter_async_context(share.running)
+            began = loop.time()
+            try:
+                result = handler(request)
+                return await result if inspect.isawaitable(result) else result
+            finally:
+                # The places become free after a pause, although the answer is sent at once.
+                pause = min(LONGEST_REST, max(SHORTEST_REST, REST * (loop.time() - began)))
+                loop.call_later(pause, _release, [share.running for share in self._shares])
+                stack.pop_all()
+
+
+def _release(places: Iterable[asyncio.Semaphore]) -> None:
+    for place in places:
+        place.release()
+
+
+def _error(text: str) -> bytes:
+    return json.dumps({"error": text}).encode() + b"\n"

@@ -16,7 +16,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.config.converters import Ladder
 from ringfence.config.schema import ClaimedSettings
 from ringfence.daemon.address_facts import AddressFacts
-from ringfence.errors import ControlError, FirewallError
+from ringfence.errors import FirewallError
 from ringfence.lists.importing import replace_imported
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import Friend, FriendReason, ListKind, Proof
@@ -236,10 +236,3 @@ def test_unreadable_facts_are_problems(desk: Desk) -> None:
         "which list holds it is not known",
     ]
     assert len(told["attempts"]) == 2
-
-
-@pytest.mark.parametrize("request_", [{}, {"network": "rubbish"}, {"network": 7.5}, {"network": None}])
-def test_what_is_no_address_is_refused(desk: Desk, request_: dict[str, Any]) -> None:
-    """A request without an address or a network is refused with an error that explains it."""
-    with pytest.raises(ControlError, match="not an address or network"):
-        asyncio.run(AddressFacts(desk.kept.side).answer(request_))

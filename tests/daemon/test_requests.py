@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tests.support.kept import Kept, kept, settings
 
-from ringfence.config.converters import MAX_DURATION
 from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon.account_facts import FailureMemory
+from ringfence.daemon.request_table import Role, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.status import StatusData
 from ringfence.daemon.tops import TopCounts, TopRequests
@@ -49,7 +49,9 @@ class Office:
 
     def ask(self, do: str, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds
         """Return the answer that a command would read."""
-        answer = self.handlers[do](json.loads(json.dumps(request)))
+        received = json.loads(json.dumps(request))
+        check_request(Role.ADMINISTRATOR, do, received)
+        answer = self.handlers[do](received)
         if inspect.isawaitable(answer):
             answer = asyncio.run(self._wait(answer))
         if isinstance(answer, bytes):
@@ -63,8 +65,8 @@ class Office:
 
     def listed(self, *networks: str) -> set[str]:
         """Return the listed addresses, or only those that overlap ``networks``."""
-        asked = {"networks": list(networks)} if networks else {}
-        return {row["address"] for row in self.ask("bans", **asked)}
+        asked: dict[str, Any] = {"networks": list(networks)} if networks else {}
+        return {row["address"] for row in self.ask("bans", most=99, **asked)}
 
 
 @pytest.fixture(name="office")
@@ -116,33 +118,6 @@ def test_a_list_may_have_a_limit(office: Office) -> None:
 
     assert {row["address"] for row in office.ask("bans", most=2)} == {"192.0.2.4", "192.0.2.5"}
     assert len(office.ask("bans", most=9)) == 5
-    for most in (0, -1, "1", 1.5):
-        with pytest.raises(ControlError, match="must be at least 1"):
-            office.ask("bans", most=most)
-
-
-@pytest.mark.parametrize("seconds", [None, "60", 0, -1, MAX_DURATION * 1.01, float("inf"), float("nan"), []])
-def test_a_ban_needs_a_length(office: Office, seconds: object) -> None:
-    """A ban needs a valid number of seconds, and is refused otherwise."""
-    with pytest.raises(ControlError, match="a ban needs a duration"):
-        office.ask("ban", networks=["192.0.2.1"], seconds=seconds)
-    assert office.listed() == set()
-
-
-@pytest.mark.parametrize(
-    "networks", [None, 7, "192.0.2.1", ["nobody"], [7.5], [None], ["192.0.2.1/24"], [{}]]
-)
-@pytest.mark.parametrize("do", ["ban", "unban", "bans"])
-def test_what_is_no_network_is_refused(office: Office, do: str, networks: object) -> None:
-    """Anything that is not a network is refused, whatever JSON value it is."""
-    with pytest.raises(ControlError, match="not an address or network"):
-        office.ask(do, networks=networks, seconds=60)
-
-
-def test_a_reason_is_a_text(office: Office) -> None:
-    """A reason that is not a text is refused."""
-    with pytest.raises(ControlError, match="the reason must be a text"):
-        office.ask("ban", networks=["192.0.2.1"], seconds=60, reason=7)
 
 
 def test_with_force_a_protected_address_is_banned(office: Office) -> None:

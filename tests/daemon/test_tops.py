@@ -13,7 +13,6 @@ from tests.support.kept import PHONE, kept, settings
 from ringfence.daemon import tops as module
 from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.errors import ControlError
 
 HERE = ip_network("192.0.2.1")
 HOSTILE = "2\x1b[2J\u202e04\ud800" + "x" * 100
@@ -42,9 +41,6 @@ def test_the_tops_of_a_period(tmp_path: Path) -> None:
 
         accounts, addresses = ask(kind="accounts"), ask(kind="addresses", seconds=60)
         view: Any = handlers["top"]({})
-        for wrong in ({}, {"kind": "names"}, {"kind": "accounts", "seconds": -1}):
-            with pytest.raises(ControlError):
-                ask(**wrong)
 
     assert [(one["name"][:4], one["attempts"]) for one in accounts] == [("204", 2), ("2\\x1", 1)]
     assert all(one["name"].isprintable() for one in accounts)

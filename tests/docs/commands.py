@@ -18,7 +18,8 @@ _HEAD = """\
 
 # Commands
 
-Run the commands as root, or as a user in the group `ringfence`. While the daemon is down, `bans`, `why`,
+Run the commands as root, or as a user that [`admins`](configuration.md#control) names. Other users in the
+group `ringfence` [may only read](operating.md#who-may-do-what). While the daemon is down, `bans`, `why`,
 `unban` and `off` need root.
 
 - Every command has `--help`. `ringfence --version` prints the version.

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from ipaddress import ip_network
 
+import pytest
+
+from ringfence.alarm_codes import AlarmCode
 from ringfence.lists.compose import ComposedLists, ListNetworks, compose
 from ringfence.lists.entries import COMMAND, CONFIGURATION
 from ringfence.lists.prefixes import Prefixes
@@ -63,13 +66,13 @@ def test_entries_of_every_origin_and_kind_are_merged() -> None:
         deny("AS64511"),
         known={
             "sip.carrier.example": ["192.0.2.9", "2001:db8:1::1"],
-            "country DE": ["11.0.0.0/8"],
+            "country DE": ["11.0.0.0/9"],
             "AS64511": ["203.0.113.0/28"],
         },
     )
 
     assert texts(found.networks.allow) == [
-        "11.0.0.0/8",
+        "11.0.0.0/9",
         "192.0.2.9/32",
         "198.51.100.0/24",
         "2001:db8:1::1/128",
@@ -79,6 +82,29 @@ def test_entries_of_every_origin_and_kind_are_merged() -> None:
     assert found.hosts == {"sip.carrier.example"}
     assert found.regions == {"country DE": 1, "AS64511": 1}
     assert found.alarms == ()
+
+
+@pytest.mark.parametrize(
+    ("networks", "subjects"),
+    [
+        (["11.0.0.0/8"], []),
+        (["11.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.1.0/24", "fc00::/7"], []),
+        (["11.0.0.0/8", "192.0.2.1"], ["IPv4"]),
+        ([f"{number}.0.0.0/9" for number in (20, 22, 24)], ["IPv4"]),
+        (["0.0.0.0/1", "2000::/3"], ["IPv4", "IPv6"]),
+        (["2001::/16"], []),
+        (["2001::/16", "2600::1"], ["IPv6"]),
+        (["10.0.0.0/7"], []),
+        (["8.0.0.0/6"], ["IPv4"]),
+    ],
+)
+def test_an_allow_list_of_much_of_the_internet_is_an_alarm(networks: list[str], subjects: list[str]) -> None:
+    """More public addresses than an IPv4 /8 or an IPv6 /16 has are an alarm; private ones do not count."""
+    found = composed(*(allow(network) for network in networks))
+
+    assert [(alarm.code, alarm.subject) for _, alarm in found.alarms] == [
+        (AlarmCode.LIST_ALLOWS_MUCH, subject) for subject in subjects
+    ]
 
 
 def test_allow_needs_no_subtraction() -> None:

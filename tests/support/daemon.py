@@ -88,7 +88,8 @@ class Guard:
             "asterisk": [pbx],
             "firewall": {"backend": "memory"},
             "store": {"path": str(folder / "ringfence.db")},
-            "control": {"socket": str(folder / "control.sock")},
+            # Without this, a developer who is not root could not command a daemon of their own user.
+            "control": {"socket": str(folder / "control.sock"), "admins": [os.geteuid()]},
             **settings,
         }
         self.configure()

@@ -28,15 +28,15 @@ def entries(served: Served, side: str) -> dict[str, str]:
 def test_ban_and_unban(served: Served) -> None:
     """A ban has the chosen length and the name of the person; unbanning ends it; both are logged."""
     answer = served.browser.run("ban", "100.64.7.1", length="7 days", note="too <loud>")
-    until(lambda: served.guard.ask("bans", networks=["100.64.7.1"]), "the ban")
-    [row] = served.guard.ask("bans", networks=["100.64.7.1"])
+    until(lambda: served.guard.ask("bans", most=9, networks=["100.64.7.1"]), "the ban")
+    [row] = served.guard.ask("bans", most=9, networks=["100.64.7.1"])
 
     assert "Done: Ban 100.64.7.1" in answer.words
     assert (row["reason"], row["rule"]) == ("too <loud> (web: alice)", "admin")
     assert 7 * 86_400 - 60 < row["timeout"] <= 7 * 86_400
     assert "100.64.7.1" in served.browser.get("/bans").words
     assert "Done" in served.browser.run("unban", "100.64.7.1").words
-    assert served.guard.ask("bans", networks=["100.64.7.1"]) == []
+    assert served.guard.ask("bans", most=9, networks=["100.64.7.1"]) == []
     for name in ("ban", "unban"):
         lines = [line for line in served.web.log.split("\n") if f"command={name} " in line]
         assert any("event=web.command " in line and "user=alice" in line for line in lines)
@@ -63,7 +63,7 @@ def test_unban_and_allow(served: Served) -> None:
     answer = served.browser.run("unban-allow", "100.64.7.2", note="phone of Bob")
 
     assert "Done" in answer.words
-    assert served.guard.ask("bans", networks=["100.64.7.2"]) == []
+    assert served.guard.ask("bans", most=9, networks=["100.64.7.2"]) == []
     assert entries(served, "allow")["100.64.7.2"] == "phone of Bob (web: alice)"
     assert "Done" in served.browser.run("allow-remove", "100.64.7.2").words
     assert "100.64.7.2" not in entries(served, "allow")
@@ -80,16 +80,13 @@ def test_the_lists(served: Served, side: str) -> None:
 
 
 def test_a_friend_is_named_before_a_ban(served: Served) -> None:
-    """The page that confirms a ban or a denial names friends in the network, and forgetting ends that."""
+    """The page that confirms a ban or a denial names friends in the network."""
     times = {"since": "2026-11-21T02:00:00Z", "seen": "2026-11-21T02:00:00Z", "until": "2099-01-01T00:00:00Z"}
     friend = {"address": "100.64.7.50", "account": "204", "asterisk": "pbx", "reason": "registered"}
     served.guard.ask("friends_import", friends=[friend | times], transfer="x", more=False)
     for name in ("ban", "deny"):
         words = served.browser.get(f"/confirm?do={name}&what=100.64.7.0/24").words
         assert "100.64.7.50 is a friend, a phone or trunk of this PBX: 204" in words
-    assert "/confirm?do=forget&what=100.64.7.50" in served.browser.get("/why?about=100.64.7.50").links()
-    assert "Done" in served.browser.run("forget", "100.64.7.50").words
-    assert "Not done" in served.browser.run("forget", "100.64.7.50").words
 
 
 @pytest.mark.parametrize(
@@ -123,7 +120,7 @@ def test_alarms_are_marked(served: Served) -> None:
     [
         ("ban", "nonsense"),
         ("unban", ""),
-        ("forget", "100.64.7.0/24"),
+        ("forget", "100.64.7.50"),
         ("dismiss", "one"),
         ("dismiss", "1" * 100),
         ("allow", ""),
@@ -145,7 +142,7 @@ def test_a_ban_has_a_length_of_the_choice(served: Served) -> None:
     order = {"csrf": csrf, "do": "ban", "what": "100.64.7.90", "length": "forever"}
 
     assert served.browser.post("/run", order).status == 400
-    assert served.guard.ask("bans", networks=["100.64.7.90"]) == []
+    assert served.guard.ask("bans", most=9, networks=["100.64.7.90"]) == []
 
 
 def test_the_default_length_is_one_of_the_choice() -> None:

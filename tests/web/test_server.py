@@ -63,25 +63,25 @@ def test_sockets_are_private_and_removed(tmp_path: Path) -> None:
 def test_a_link_needs_a_name(name: object) -> None:
     """A link without a printable name of a person is refused."""
     links = LoginLinks(WebSessions(), Site(SITE), lambda: 0.0)
-    token = control.USER.set(0)
+    token = control.PEER.set(control.Peer(0, 1))
     try:
         with pytest.raises(ControlError, match="a person needs a name"):
             links.make({"name": name})
         assert links.make({"name": "alice"}).startswith(f"{SITE}/login?token=")
     finally:
-        control.USER.reset(token)
+        control.PEER.reset(token)
 
 
 @pytest.mark.parametrize("user", [None, 12_345])
 def test_only_root_gets_a_link(user: int | None) -> None:
     """Another user, or one that the kernel does not report, gets no link."""
     links = LoginLinks(WebSessions(), Site(SITE), lambda: 0.0)
-    token = control.USER.set(user)
+    token = control.PEER.set(None if user is None else control.Peer(user, 1))
     try:
         with pytest.raises(ControlError, match="only root"):
             links.make({"name": "alice"})
     finally:
-        control.USER.reset(token)
+        control.PEER.reset(token)
 
 
 def test_it_loads_no_part_of_the_daemon() -> None:

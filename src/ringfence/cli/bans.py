@@ -253,7 +253,9 @@ def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
     after the words "The daemon is not running". ``wanted`` are the wanted networks; None for all bans.
     """
     try:
-        asked = {"networks": wanted} if wanted is not None else {}
+        from ringfence.control import MOST_LISTED  # noqa: PLC0415 - loaded when the command runs
+
+        asked: dict[str, Any] = {"most": MOST_LISTED} | ({"networks": wanted} if wanted is not None else {})
         return ask_daemon_encoded(path, "bans", **asked), ""
     except DaemonUnreachableError:
         return _encoded_offline(path, wanted)

@@ -231,8 +231,9 @@ def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
     over. Return the number of bans that the daemon refused.
     """
     from ringfence.config.converters import MAX_DURATION  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.control import MOST_LISTED  # noqa: PLC0415 - loaded when the command runs
 
-    banned_until = _banned_until(ask(settings, "bans"))
+    banned_until = _banned_until(ask(settings, "bans", most=MOST_LISTED))
     # A permanent ban of fail2ban becomes a ban of MAX_DURATION (ten years). A later run takes it over
     # again only if that ban ends before ``far``. Without this limit, every run would take it over again.
     far = time.time() + MAX_DURATION / 2

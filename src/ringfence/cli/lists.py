@@ -71,6 +71,7 @@ ForOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Also deny what this host needs, or a very wide network.")
 ]
+AllowForceOption = Annotated[bool, typer.Option("--force", help="Also allow a very wide network.")]
 
 allow = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 deny = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
@@ -90,9 +91,10 @@ def allow_add(
     config: ConfigOption = DEFAULT_CONFIG,
     note: NoteOption = "",
     length: ForOption = "",
+    force: AllowForceOption = False,
 ) -> None:
     """Add entries to the allow list. It overrides every ban and the deny list."""
-    _add(config, ALLOW, entries, note, length)
+    _add(config, ALLOW, entries, note, length, force=force)
 
 
 @deny.command("add")

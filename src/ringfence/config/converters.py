@@ -56,6 +56,7 @@ Paths = NewType("Paths", tuple[Path, ...])
 MailAddress = NewType("MailAddress", str)
 RdapServer = NewType("RdapServer", str)
 RuleName = NewType("RuleName", str)
+UserName = NewType("UserName", str)
 
 
 @frozen
@@ -82,11 +83,13 @@ class ListenAddress:
 class Topic(StrEnum):
     """What a notification is about.
 
-    ``UNBAN`` is an unban by a command, not the end of a ban. ``CLEARED`` is the end of an alarm.
+    ``UNBAN`` is an unban by a command, not the end of a ban. ``LIST`` is a change of the allow list or the
+    deny list. ``CLEARED`` is the end of an alarm.
     """
 
     BAN = "ban"
     UNBAN = "unban"
+    LIST = "list"
     ALARM = "alarm"
     CLEARED = "cleared"
     START = "start"
@@ -363,6 +366,19 @@ def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
     return hook
 
 
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}\$?")
+_MAX_USER = 2**32 - 2
+
+
+def _user(value: object, _: Any) -> UserName:  # noqa: ANN401 - a type
+    """Return the name or the number of a user as text."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_USER:
+        return UserName(str(value))
+    if isinstance(value, str) and _USER.fullmatch(value):
+        return UserName(value)
+    raise ValueError('must be the name of a user such as "alice", or its number')
+
+
 HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Text: text_from,
     Name: _name,
@@ -394,6 +410,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     MailAddress | None: _mail_address,
     RdapServer | None: _rdap_server,
     RuleName: _one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
+    UserName: _user,
     QuietHours | None: _quiet_hours,
     Text | None: text_from,
     Pattern: _pattern,

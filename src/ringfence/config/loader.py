@@ -46,6 +46,7 @@ from ringfence.config.converters import (
     SipPort,
     Text,
     Topic,
+    UserName,
     list_only,
 )
 from ringfence.config.environment import overridden
@@ -259,6 +260,7 @@ def _converter() -> Converter:
         tuple[HookSettings, ...],
         tuple[MailAddress, ...],
         tuple[RuleName, ...],
+        tuple[UserName, ...],
         tuple[Topic, ...],
     ):
         listed = list_only(converter.get_structure_hook(kind))

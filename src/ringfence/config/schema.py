@@ -33,6 +33,7 @@ from ringfence.config.converters import (
     SipPort,
     Text,
     TimesName,
+    UserName,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
@@ -268,20 +269,26 @@ class StoreSettings:
 
 @frozen
 class ControlSettings:
-    """``[control]``: the socket between the command line and the daemon."""
+    """``[control]``: the socket between the command line and the daemon.
+
+    ``admins`` are the users who may send every request, besides root: their names or numbers.
+    """
 
     socket: Path = Path("/run/ringfence/control.sock")
+    admins: tuple[UserName, ...] = ()
 
 
 @frozen
 class MetricsSettings:
     """``[metrics]``: the address on which Prometheus can read metrics, None for none.
 
-    With ``remote`` it may be an address that other hosts reach.
+    With ``remote`` it may be an address that other hosts reach. ``hosts`` are host names by which Prometheus
+    reaches it.
     """
 
     listen: ListenAddress | None = None
     remote: bool = False
+    hosts: tuple[HostName, ...] = ()
 
 
 @frozen

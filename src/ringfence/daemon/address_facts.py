@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.bans.ledger import network_of
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.rules import RETURN_WITHIN
-from ringfence.errors import ControlError, RingfenceError
+from ringfence.errors import RingfenceError
 from ringfence.explain.as_json import Document, document
 from ringfence.explain.facts import ActiveBan, NetworkFacts, is_about
 from ringfence.explain.lookup import BanRecords, read_bans, running_of
@@ -28,12 +28,8 @@ class AddressFacts:
         self._side = side
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
-        """Return the facts about the network in ``request``. Raise ControlError if the network is invalid."""
-        try:
-            network = parse_network(request["network"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ControlError(f"not an address or network: {error}") from None
-        return document(await self.known(network))
+        """Return the facts about the network in ``request``."""
+        return document(await self.known(parse_network(request["network"])))
 
     async def known(self, network: Network) -> NetworkFacts:
         """Return the facts about ``network``. The field ``problems`` names facts that cannot be read."""

@@ -16,8 +16,7 @@ from typing import Any
 
 from ringfence.alarms import AlarmRecord, Alarms
 from ringfence.clock import Clock
-from ringfence.control import USER, Encoded, encoded_rows
-from ringfence.daemon.periods import period_from
+from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.model import printable
 from ringfence.store.alarms import KEEP_ALARMS
@@ -68,7 +67,7 @@ class AlarmRequests:
         """Return active or past alarms. A thread encodes them, because there may be thousands."""
         if request.get("past") is not True:
             return await asyncio.to_thread(_encoded, self._alarms.records())
-        since = self._clock.wall() - period_from(request, KEEP_ALARMS)
+        since = self._clock.wall() - request.get("seconds", KEEP_ALARMS)
         return await asyncio.to_thread(lambda: _encoded(self._store.alarms.past(since, MOST_PAST)))
 
     async def _mark(
@@ -77,13 +76,14 @@ class AlarmRequests:
         """Acknowledge or dismiss alarms: call ``mark`` with the number of each, and the person's name.
 
         Return the changed alarms, and the requested numbers that no active alarm has. Raise ControlError if
-        the request is invalid.
+        the request names no alarm.
         """
         by = await asyncio.to_thread(_person, request)  # users' names may be on a slow server (LDAP)
-        numbers = request.get("numbers")
         if request.get("all") is True:
             numbers = [record.number for record in self._alarms.records() if record.dismissed is None]
-        if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
+        elif "numbers" in request:
+            numbers = request["numbers"]
+        else:
             raise ControlError("alarms are named by their numbers")
         done, unknown = [], []
         for number in dict.fromkeys(numbers):
@@ -107,12 +107,10 @@ def _person(request: Mapping[str, Any]) -> str:
     ``Ann`` is the name in the request, ``root`` the user who sent the request. If one of them is missing, or
     both are equal, return one name alone. If both are missing, return "unknown".
     """
-    user, by = USER.get(), request.get("by", "")
-    if not isinstance(by, str):
-        raise ControlError("the name of a person must be a text")
+    peer, by = PEER.get(), request.get("by", "")
     try:
-        name = getpwuid(user).pw_name if user is not None else ""
+        name = getpwuid(peer.user).pw_name if peer is not None else ""
     except KeyError:
-        name = str(user)
+        name = str(peer.user) if peer is not None else ""
     by = shortened(printable(by), _MAX_NAME)
     return f"{by} (as {name})" if by and name and by != name else by or name or "unknown"

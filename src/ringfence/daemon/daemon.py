@@ -5,12 +5,14 @@ take over the existing bans. Then start the sources, and only then send READY to
 
 Stop: everything ends except the bans, which stay in the kernel.
 
-All tasks are in one TaskGroup, so a defect in one task ends the daemon. Then systemd starts it again. In the
-meantime the kernel continues to drop packets of banned senders.
+Periodic work that fails raises an alarm and is tried again. All other tasks are in one TaskGroup, so a defect
+in one of them ends the daemon. Then systemd starts it again. In the meantime the kernel continues to drop
+packets of banned senders.
 """
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
@@ -22,6 +24,7 @@ import structlog
 from attrs import asdict, frozen
 
 from ringfence import control
+from ringfence.alarms import Alarms
 from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
@@ -37,6 +40,8 @@ from ringfence.daemon.moderation import ModeratedSelector
 from ringfence.daemon.periodic import every
 from ringfence.daemon.pipeline import Pipeline, known_sources
 from ringfence.daemon.reload import Reloader
+from ringfence.daemon.request_gate import RequestGate
+from ringfence.daemon.request_table import Rights
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.source_manager import SourceManager
 from ringfence.daemon.source_watchdog import SourceWatchdog
@@ -44,7 +49,6 @@ from ringfence.daemon.startup_wait import StartupWait
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.daemon.timeline_recorder import TimelineRecorder
 from ringfence.daemon.tops import TopCounts, TopRequests
-from ringfence.daemon.web_requests import WebLimit
 from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports
 from ringfence.detect.detector import Detector
 from ringfence.host.connections import ConnectionTable
@@ -79,10 +83,10 @@ class Recorders:
     tops: TopCounts
     metrics: "MetricsServer | None"
 
-    def jobs(self) -> list[Coroutine[None, None, None]]:
+    def jobs(self, alarms: Alarms) -> list[Coroutine[None, None, None]]:
         """Return the coroutines that run until the daemon stops."""
         metrics = [self.metrics.run()] if self.metrics is not None else []
-        return [self.timeline.run(), every(TOPS_EVERY, self.tops.save), *metrics]
+        return [self.timeline.run(), every(TOPS_EVERY, "tops", self.tops.save, alarms), *metrics]
 
 
 class Daemon:
@@ -155,10 +159,21 @@ class Daemon:
     def _work(self) -> list[Coroutine[None, None, None]]:
         """Return the coroutines that run until the daemon stops."""
         side = self._side
+        periodic = (
+            (JUDGE_EVERY, "sources", self._sources.look),
+            (SECOND, "enforcer", side.enforcer.tick),
+            (SECOND, "floods", self._floods.look),
+            (SECOND, "trial", side.trial.look),
+            (ALARMS_EVERY, "alarms", self._status.update_alarms),
+            (ALARMS_EVERY, "saved alarms", side.kept_alarms.save),
+            (RETRY_EVERY, "switch on", side.manager.retry_switch_on),
+            (COUNTERS_EVERY, "counters", side.limiter.counters),  # each reading updates alarms about them
+            (PURGE_EVERY, "purge", side.store_watch.purge),
+        )
         return [
             self._sources.run(),
             self._startup.run(),
-            every(JUDGE_EVERY, self._sources.look),
+            *(every(seconds, name, action, side.alarms) for seconds, name, action in periodic),
             side.networks.run(),
             side.lists.run(),
             side.friends.run(),
@@ -168,16 +183,8 @@ class Daemon:
             side.changes.run(),
             side.rules.run(),
             side.effectiveness.run(),
-            every(SECOND, side.enforcer.tick),
-            every(SECOND, self._floods.look),
-            every(SECOND, side.trial.look),
-            every(ALARMS_EVERY, self._status.update_alarms),
-            every(ALARMS_EVERY, side.kept_alarms.save),
-            every(RETRY_EVERY, side.manager.retry_switch_on),
-            every(PURGE_EVERY, side.store_watch.purge),
             self._reports.run(),
-            *self._recorders.jobs(),
-            self._read_counters(),
+            *self._recorders.jobs(side.alarms),
             _feed_watchdog(),
         ]
 
@@ -187,13 +194,14 @@ class Daemon:
             "history": self._recorders.timeline.answer,
             "reload": lambda _: asdict(self._reloader.reload()),
         }
-        return WebLimit(handlers).handlers()
-
-    async def _read_counters(self) -> None:
-        """Read the counters of the firewall's rules periodically. Each reading updates alarms about them."""
-        while True:
-            await asyncio.sleep(COUNTERS_EVERY)
-            await self._side.limiter.counters()
+        side, admins = self._side, self._reloader.settings.control.admins
+        return RequestGate(
+            handlers,
+            Rights(os.geteuid(), frozenset(admins)),
+            side.friends.friends.any_in,
+            side.notifier.on_list_change,
+            side.clock.mono,
+        ).handlers()
 
 
 async def _feed_watchdog() -> None:
@@ -324,7 +332,7 @@ def _metrics(
 
     source = wire.source if wire is not None else None
     metrics = DaemonMetrics(side, pipeline, sources, source, writer, clock)
-    return MetricsServer(settings.metrics.listen, metrics.render)
+    return MetricsServer(settings.metrics.listen, metrics.render, settings.metrics.hosts)
 
 
 def _moderated_loop() -> asyncio.AbstractEventLoop:

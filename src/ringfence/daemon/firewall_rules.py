@@ -140,8 +140,8 @@ class RuleUpdates:
     async def run(self) -> None:
         """Update the rules after changes of the SIP ports and when the friends are known, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(every(LOOK_EVERY, self._look))
-            group.create_task(every(RETRY_EVERY, self.update))
+            group.create_task(every(LOOK_EVERY, "rules", self._look, self._alarms))
+            group.create_task(every(RETRY_EVERY, "rules again", self.update, self._alarms))
             group.create_task(self._follow_ports())
 
     def _look(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ringfence.daemon.periods import period_from
 from ringfence.model import Network, format_network, printable, rfc3339
 from ringfence.networks import overlap
 from ringfence.report import MOST_ENDED
@@ -36,9 +35,9 @@ def since_from(request: Mapping[str, Any], now: float) -> float:
     """Return the start of the period that a request asks for: ``seconds`` before ``now``.
 
     Start and ``now`` are seconds since the epoch. If ``seconds`` is missing in the request or longer than
-    KEEP (for so long the database keeps bans), it counts as KEEP. Raise ControlError if it is invalid.
+    KEEP (for so long the database keeps bans), it counts as KEEP.
     """
-    return now - min(period_from(request, KEEP), KEEP)
+    return now - min(float(request.get("seconds", KEEP)), KEEP)
 
 
 def _as_json(one: EndedBan) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.control import Encoded
-from ringfence.daemon.periods import period_from
 from ringfence.daemon.timeline_json import ATTEMPTS, BANS, PROVEN, TOTAL, UNBANS, UNCONFIRMED, read_history
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
@@ -81,7 +80,7 @@ class TimelineRecorder:
 
         A thread reads the database and encodes the answer.
         """
-        seconds = period_from(request, DAY)
+        seconds = request.get("seconds", DAY)
         while True:
             before = self._records
             encoded = await asyncio.to_thread(self._encoded, seconds, self.unrecorded())

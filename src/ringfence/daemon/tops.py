@@ -17,9 +17,7 @@ from typing import Any
 
 from ringfence.bans.ledger import Record, network_of
 from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.periods import period_from
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.errors import ControlError
 from ringfence.model import Scope, format_network, printable, rfc3339
 from ringfence.store.best_effort import BestEffort
 from ringfence.store.rows import shortened
@@ -140,16 +138,13 @@ class TopRequests:
     async def _list(self, request: Mapping[str, Any]) -> object:
         """Return the accounts or addresses with the most attempts in the last ``seconds``.
 
-        ``known``: the account works here, or a friend has the address. Raise ControlError if the request is
-        invalid.
+        ``known``: the account works here, or a friend has the address.
         """
-        kind, seconds = request.get("kind"), period_from(request, 86_400.0)
-        if kind not in LISTS:
-            raise ControlError(f"the lists are: {', '.join(LISTS)}")
+        kind, seconds = request["kind"], request.get("seconds", 86_400.0)
         await self._counts.save_and_wait()
         side, now = self._side, self._side.clock.wall()
         since = now - min(seconds, KEEP_HOURS * HOUR)
-        found = await asyncio.to_thread(side.store.tops.top, str(kind), since, MOST_LISTED)
+        found = await asyncio.to_thread(side.store.tops.top, kind, since, MOST_LISTED)
         known = self._is_known_account if kind == "accounts" else self._has_friend
         return [
             {

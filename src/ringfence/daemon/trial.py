@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ringfence.errors import ControlError, DaemonUnreachableError, RingfenceError
+from ringfence.errors import RingfenceError
 from ringfence.store.database import Store
 from ringfence.store.rows import LAST
 from ringfence.store.state import SavedState
@@ -78,7 +78,7 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
         with Store.open(settings.store.path, owner=False) as store:
             if until(store.state) != finish:
                 return 0
-            remove_everything(settings.control.socket, store.state)
+            _remove_everything(store.state)
             store.state.set_fact(_FACT, None)
     except RingfenceError as error:
         print(f"the trial's end: {error}", file=sys.stderr)  # noqa: T201 - this process has no logger
@@ -86,17 +86,13 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
     return 0
 
 
-def remove_everything(socket: Path, state: SavedState) -> None:
-    """Do what ``ringfence off`` does: through the daemon, or without it if the daemon cannot do it."""
-    from ringfence import control  # noqa: PLC0415 - loaded when the time has come
+def _remove_everything(state: SavedState) -> None:
+    """Do what ``ringfence off`` does, without the daemon, which has ended or hangs."""
     from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - loaded when the time has come
 
-    try:
-        control.ask(socket, "off")
-    except (DaemonUnreachableError, ControlError):
-        # This is recorded first. Otherwise a daemon that hangs now would put the rules in place again later.
-        state.set_switched_off(True)
-        flush_everything()
+    # This is recorded first. Otherwise a daemon that hangs now would put the rules in place again later.
+    state.set_switched_off(True)
+    flush_everything()
 
 
 if __name__ == "__main__":

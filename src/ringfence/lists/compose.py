@@ -4,7 +4,7 @@ If a network is on both lists, it is allowed. The kernel checks the allow list f
 subtracted from the deny list.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import Factory, define, frozen
 
@@ -12,6 +12,7 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.lists.entries import COMMAND, CONFIGURATION, EntryKind, parse_entry, protection_refusal
 from ringfence.lists.prefixes import Gatherer, Prefixes, coded
 from ringfence.model import ListEntry, ListKind, Network
+from ringfence.networks import BITS, SHORTEST
 
 Answers = Mapping[str, frozenset[Network]]
 """The addresses of each host name."""
@@ -112,8 +113,17 @@ def compose(
         found[ListKind.DENY].fetched.prefixes(),
         guarded(protected, forced),
     )
+    alarms += _wide_allow_list(rolls.allow)
     hosts = frozenset(found[ListKind.ALLOW].hosts)
     return ComposedLists(rolls, hosts, counts, tuple(forced), ends, tuple(alarms))
+
+
+def _wide_allow_list(allow: Prefixes) -> Iterator[ListAlarm]:
+    """Yield an alarm for each IP version of which the allow list covers a large part of the Internet."""
+    for version, shortest in SHORTEST.items():
+        if allow.public_addresses(version) > 1 << (BITS[version] - shortest):
+            text = f"allow list: it covers more public addresses than an IPv{version} /{shortest} has"
+            yield ListKind.ALLOW, Alarm(AlarmCode.LIST_ALLOWS_MUCH, f"IPv{version}", text)
 
 
 def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozenset[Network]:

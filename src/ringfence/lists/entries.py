@@ -131,11 +131,11 @@ def protection_refusal(network: Network, protected: Mapping[Network, str]) -> st
 def entry_refusal(kind: ListKind, value: EntryValue, protected: Mapping[Network, str]) -> str | None:
     """Return why a list refuses an entry; None if it accepts it.
 
-    Only the deny list refuses entries. With ``--force``, the caller adds a refused network nevertheless, but
-    never a host name.
+    Both lists refuse a network that is a large part of the Internet. With ``--force``, the caller adds a
+    refused network nevertheless, but never a host name on the deny list.
     """
     if kind is ListKind.ALLOW:
-        return None
+        return _too_wide(value, "allowed", "allows")
     if value.kind is EntryKind.HOST:
         return (
             f"{value.text}: only addresses can be denied, because the owner of a name decides its addresses"
@@ -145,6 +145,10 @@ def entry_refusal(kind: ListKind, value: EntryValue, protected: Mapping[Network,
     reason = protection_refusal(value.network, protected)
     if reason is not None:
         return f"{reason}: it is not denied; --force denies it anyway"
-    if value.network.prefixlen < SHORTEST[value.network.version]:
-        return f"{value.text} is a large part of the internet, so it is not denied; --force denies it anyway"
-    return None
+    return _too_wide(value, "denied", "denies")
+
+
+def _too_wide(value: EntryValue, done: str, does: str) -> str | None:
+    if value.network is None or value.network.prefixlen >= SHORTEST[value.network.version]:
+        return None
+    return f"{value.text} is a large part of the internet, so it is not {done}; --force {does} it anyway"

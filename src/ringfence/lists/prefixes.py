@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from ringfence.model import Network, parse_network
-from ringfence.networks import contains
+from ringfence.networks import BITS, contains
 
 V4_BITS = 32
 V6_BITS = 128
@@ -21,6 +21,12 @@ _OCTETS = {str(number): number for number in range(256)}
 _LENGTHS = {str(number): number for number in range(V4_BITS + 1)}
 _FULL = str(V4_BITS)
 _HOST_BITS = [(1 << (V4_BITS - length)) - 1 for length in range(V4_BITS + 1)]
+
+_PRIVATE: tuple[Network, ...] = (
+    *(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")),
+    IPv6Network("fc00::/7"),
+)
+"""Networks of which no packet comes from the Internet (RFC 1918, RFC 6598, RFC 4193)."""
 
 Coded = tuple[int, int]
 """An IP version and a code."""
@@ -192,6 +198,16 @@ class Prefixes:
         for index in range(0, len(self._v6), _V6_BYTES):
             yield 6, int.from_bytes(self._v6[index : index + _V6_BYTES], "big")
 
+    def public_addresses(self, version: int) -> int:
+        """Return how many addresses of an IP version the networks have, without those in private networks."""
+        bits, total = BITS[version], 0
+        private = [code_of(network)[1] for network in _PRIVATE if network.version == version]
+        for found, code in self.coded():
+            if found == version and not any(_is_within(code, around, bits) for around in private):
+                inside = (one for one in private if _is_within(one, code, bits))
+                total += _size(code, bits) - sum(_size(one, bits) for one in inside)
+        return total
+
     def has_code(self, version: int, code: int) -> bool:
         """Whether the collection has exactly the network with this code, and not only a larger one."""
         return self._last_at_or_before(version, code) == code
@@ -215,3 +231,14 @@ class Prefixes:
 
     def _v6_at(self, index: int) -> bytes:
         return self._v6[index * _V6_BYTES : (index + 1) * _V6_BYTES]
+
+
+def _is_within(code: int, around: int, bits: int) -> bool:
+    """Whether the network of ``around`` contains the network of ``code``, both with ``bits`` per address."""
+    length = around & _LENGTH
+    shift = 8 + bits - length
+    return code & _LENGTH >= length and code >> shift == around >> shift
+
+
+def _size(code: int, bits: int) -> int:
+    return 1 << (bits - (code & _LENGTH))

@@ -21,6 +21,7 @@ SHOWN = 20
 _NOUNS = {
     "ban": ("ban", "bans"),
     "unban": ("unban by a command", "unbans by a command"),
+    "list": ("change of a list", "changes of lists"),
     "alarm": ("alarm", "alarms"),
     "cleared": ("alarm cleared", "alarms cleared"),
     "start": ("start", "starts"),
@@ -88,6 +89,8 @@ def _title(event: Event, escape: Escape) -> str:
             return f"{subject} banned ({event['name']})"
         case "unban":
             return f"{subject} unbanned"
+        case "list":
+            return f"{event['name']}: {subject}" if subject else str(event["name"])
         case "alarm" | "cleared" as topic:
             return " ".join(filter(None, [topic, event["name"], subject]))
         case topic:

@@ -48,10 +48,10 @@ _INFORMING = frozenset(
 class Notification:
     """One thing that happened, at ``time`` (seconds since the epoch).
 
-    ``name`` is the rule of a ban or the code of an alarm, otherwise "". ``subject`` is the banned or unbanned
-    networks, or the subject of an alarm. ``text`` is the reason of a ban, the result of an unban, or the text
-    of an alarm. An attacker may have chosen parts of ``subject`` and ``text``. ``ban`` is None except for a
-    new ban.
+    ``name`` is the rule of a ban, the kind of a list's change, or the code of an alarm, otherwise "".
+    ``subject`` is the banned or unbanned networks, the changed entries of a list, or the subject of an alarm.
+    ``text`` is the reason of a ban, the result of an unban, who changed a list, or the text of an alarm. An
+    attacker may have chosen parts of ``subject`` and ``text``. ``ban`` is None except for a new ban.
     """
 
     topic: Topic
@@ -101,6 +101,11 @@ def of_ban(ban: Ban, now: float) -> Notification:
 def of_unban(networks: Sequence[str], ended: str, now: float) -> Notification:
     """Return the notification of an unban by a command; ``ended`` is the result of the unban as text."""
     return Notification(Topic.UNBAN, Severity.INFO, now, subject=", ".join(networks), text=ended)
+
+
+def of_list_change(change: str, entries: Sequence[str], who: str, now: float) -> Notification:
+    """Return the notification of a change of a list, such as ``allow add``; ``who`` made the change."""
+    return Notification(Topic.LIST, Severity.INFO, now, change, ", ".join(entries), f"by {who}")
 
 
 def of_alarm(event: AlarmEvent) -> Notification:

@@ -33,7 +33,7 @@ LAST_PATIENCE = 1.0
 """The least time (seconds) for the message about the daemon's stop, even if ``STOP_PATIENCE`` is over."""
 
 MAX_NAMED = 10
-"""The maximum number of networks that the notification of an unban names."""
+"""The maximum number of networks or entries that a notification names."""
 
 Sender = Callable[
     [ChannelSettings, Mapping[str, object], str, tuple[Path, ...], str | None],
@@ -96,8 +96,12 @@ class Notifier:
 
     def on_unban(self, networks: Sequence[str], result: str) -> None:
         """Record an unban by a command; ``result`` is its result as text."""
-        more = [f"and {len(networks) - MAX_NAMED} more"] if len(networks) > MAX_NAMED else []
-        self._add(notifications.of_unban([*networks[:MAX_NAMED], *more], result, self._clock.wall()))
+        self._add(notifications.of_unban(_first(networks), result, self._clock.wall()))
+
+    def on_list_change(self, do: str, entries: Sequence[str], who: str) -> None:
+        """Record that ``who`` changed a list by the request ``do``, such as ``allow_add``."""
+        change = do.replace("_", " ")
+        self._add(notifications.of_list_change(change, _first(entries), who, self._clock.wall()))
 
     def on_alarm(self, event: AlarmEvent) -> None:
         """Record an alarm that began or cleared; ignore other changes of alarms."""
@@ -245,6 +249,12 @@ class Notifier:
     def as_json(self) -> list[dict[str, object]]:
         """Return the state of each channel, for ``status``."""
         return [outbox.as_json() for outbox in self._outboxes]
+
+
+def _first(names: Sequence[str]) -> list[str]:
+    """Return the first names, and the number of the others."""
+    more = [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
+    return [*names[:MAX_NAMED], *more]
 
 
 def _minute(wall: float) -> int:

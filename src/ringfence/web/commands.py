@@ -5,7 +5,6 @@ the reason of a ban, in the note of a list entry, or in the history of an alarm.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 from attrs import frozen
@@ -123,13 +122,6 @@ def _network(text: str) -> str:
         raise ControlError(f"{printable(text[:100])} is not an address or a network") from None
 
 
-def _address(text: str) -> str:
-    try:
-        return str(ip_address(text.strip()))
-    except ValueError:
-        raise ControlError(f"{printable(text[:100])} is not an address") from None
-
-
 def _entry(text: str) -> str:
     text = text.strip()
     if not 0 < len(text) <= MOST_WHAT:
@@ -189,11 +181,6 @@ def _removing(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResul
         return _outcome(await client.command(do, what=[order.what]))
 
     return run
-
-
-async def _forget(client: DaemonClient, order: Order) -> CommandResult:
-    number = await client.command("friends_forget", address=order.what)
-    return CommandResult(() if number else (f"{order.what} is not a friend",))
 
 
 def _marking(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
@@ -257,12 +244,6 @@ COMMANDS: Mapping[str, WebCommand] = {
         "The kernel does not drop its packets any more, unless a rule bans it.",
         _removing("deny_remove"),
         _entry,
-    ),
-    "forget": WebCommand(
-        "Forget the friend",
-        "It is a stranger until it is seen again. A registered phone is seen within a minute.",
-        _forget,
-        _address,
     ),
     "acknowledge": WebCommand(
         "Acknowledge alarm",

@@ -108,7 +108,8 @@ class LoginLinks:
 
         Raise ControlError if another user requests it, or if the name is invalid.
         """
-        if control.USER.get() not in {0, os.geteuid()}:
+        peer = control.PEER.get()
+        if peer is None or peer.user not in {0, os.geteuid()}:
             raise ControlError("only root can make login links")
         name, read_only = request.get("name"), request.get("read_only") is True
         if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME or printable(name) != name:

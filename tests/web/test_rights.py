@@ -1,0 +1,81 @@
+"""The live page needs no request that the daemon refuses the user of the page."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from tests.support.daemon import Guard
+from tests.support.web import Browser, daemon_in_thread, web_server
+
+from ringfence import control
+from ringfence.daemon.request_table import Role, check_request
+from ringfence.errors import ControlError
+
+
+@pytest.fixture(name="limited", scope="module")
+def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, list[str]]]:
+    """Yield a browser at the page of a real daemon, and the refusals of the page's requests."""
+    folder = tmp_path_factory.mktemp("limited")
+    refusals: list[str] = []
+
+    with Guard(folder) as guard:
+
+        def forward(do: str) -> control.Handler:
+            async def answer(request: Mapping[str, Any]) -> object:
+                try:
+                    check_request(Role.PAGE, do, request)
+                except ControlError as error:
+                    refusals.append(str(error))
+                    raise
+                return await asyncio.to_thread(lambda: control.ask(folder / "control.sock", do, **request))
+
+            return answer
+
+        names = (
+            "alarms alarms_acknowledge alarms_dismiss allow_add allow_remove ban bans deny_add deny_remove "
+            "friends history latest lists past_bans status top unban why why_account"
+        )
+        assert guard.status()
+        with (
+            daemon_in_thread(folder / "limited.sock", {do: forward(do) for do in names.split()}),
+            web_server(folder / "web", folder / "limited.sock") as web,
+        ):
+            yield web.browser(), refusals
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/",
+        "/?period=year",
+        "/bans",
+        "/past",
+        "/log",
+        "/log?kind=ban",
+        "/alarms",
+        "/lists",
+        "/why?about=alice",
+        "/why?about=198.18.0.0/24",
+    ],
+)
+def test_every_page_works_within_the_limit(limited: tuple[Browser, list[str]], target: str) -> None:
+    """No page needs a request that is refused."""
+    browser, refusals = limited
+
+    assert browser.get(target).status == 200
+    assert refusals == []
+
+
+def test_every_command_works_within_the_limit(limited: tuple[Browser, list[str]]) -> None:
+    """No command needs a request that is refused, also with the longest reason."""
+    browser, refusals = limited
+    for do in ("ban", "unban", "ban", "unban-allow", "allow-remove", "allow", "allow-remove"):
+        length = {"length": "7 days"} if do == "ban" else {}
+        assert "Done" in browser.run(do, "198.18.0.1", note="y" * 500, **length).words
+    for do in ("deny", "deny-remove"):
+        assert "Done" in browser.run(do, "198.18.0.1").words
+    for do in ("acknowledge", "dismiss"):
+        assert "this alarm is not active" in browser.run(do, "999999").words
+
+    assert refusals == []
