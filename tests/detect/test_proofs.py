@@ -3,10 +3,9 @@
 from ipaddress import ip_address
 
 from attrs import evolve
-from tests.detect.events import SECURITY, SENDER, Connected, event
+from tests.detect.events import SENDER, event
 
-from ringfence.detect.backing import Backing, Connections, NoConnections
-from ringfence.detect.findings import AttributedAttempt, NewProof, UnprovableGuess
+from ringfence.detect.findings import NewProof, UnprovableGuess
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proofs import MOST_AWAITED, Proofs
 from ringfence.detect.sender import Senders
@@ -17,12 +16,12 @@ ASKED = Challenge(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)
 ANSWER = event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"1/x")
 
 
-def proofs(*asked: Challenge, connections: Connections | None = None) -> Proofs:
+def proofs(*asked: Challenge) -> Proofs:
     """Return the proofs of a wire that saw these challenges."""
     senders, nonces = Senders(), Nonces()
     for challenge in asked:
         nonces.record(challenge, 0.0)
-    return Proofs(senders, nonces, Backing(connections or NoConnections(), senders))
+    return Proofs(senders, nonces)
 
 
 def test_a_nonce_that_comes_back_proves_its_session_once() -> None:
@@ -63,19 +62,11 @@ def test_a_response_before_its_challenge_is_proven_when_the_challenge_comes() ->
     assert len(known._awaited) == MOST_AWAITED
 
 
-def test_a_nonce_that_went_elsewhere_blames_its_receiver_if_the_kernel_excludes_the_named_address() -> None:
-    """The receiver is blamed once, with a claim, unless the named address had a connection."""
-    known = proofs(evolve(ASKED, address=OTHER), connections=Connected())
-    [blamed] = known.on_response(ANSWER, 1.0)
-    assert isinstance(blamed, AttributedAttempt)
-    assert (blamed.attempt.address, blamed.attempt.forged_address) == (OTHER, BY)
-    assert blamed.attempt.proof is Proof.CLAIMED
-    for other, one in (
-        (Connected((SENDER, 1)), ANSWER),
-        (NoConnections(), ANSWER),
-        (Connected(), evolve(ANSWER, source=SECURITY)),
-    ):
-        assert list(proofs(evolve(ASKED, address=OTHER), connections=other).on_response(one, 1.0)) == []
+def test_a_nonce_that_went_elsewhere_blames_no_receiver() -> None:
+    """The guess is unprovable for the address that had the nonce sent elsewhere."""
+    known = proofs(evolve(ASKED, address=OTHER))
+    assert list(known.on_response(ANSWER, 1.0)) == [UnprovableGuess(BY)]
+    assert list(proofs(evolve(ASKED, address=OTHER, sender=OTHER)).on_response(ANSWER, 1.0)) == []
 
 
 def test_a_nonce_that_its_sender_had_sent_to_two_is_unprovable() -> None:

@@ -95,7 +95,7 @@ class Attribution:
         self._wire = Wire(self._senders)
         self._answers = Answers(self._senders)
         self._backing = Backing(connections if connections is not None else NoConnections(), self._senders)
-        self._proofs = Proofs(self._senders, self._nonces, self._backing)
+        self._proofs = Proofs(self._senders, self._nonces)
         self._confirmation = Confirmation(
             self._senders, self._nonces, self._wire, self._answers, self._backing, sources
         )

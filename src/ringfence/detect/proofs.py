@@ -1,4 +1,4 @@
-"""Proofs: which responses to challenges prove their sender, and which disprove the address in an event.
+"""Proofs: which responses to challenges prove their sender, and which nothing can prove.
 
 ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.session.Session`), for
 its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a response is
@@ -8,14 +8,12 @@ remembered. Bound: ``MOST_AWAITED`` responses, the oldest are discarded first.
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from ringfence.detect.backing import Backing
-from ringfence.detect.events import attempt_from, session_key, session_number
-from ringfence.detect.findings import AttributedAttempt, Finding, NewProof, UnprovableGuess
+from ringfence.detect.events import session_key, session_number
+from ringfence.detect.findings import Finding, NewProof, UnprovableGuess
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.recent import remember
 from ringfence.detect.sender import SESSION_LIFE, Senders
-from ringfence.event_values import evolve
-from ringfence.model import Address, AttemptKind, Challenge, Proof, SecurityEvent, Service, Transport
+from ringfence.model import Address, Challenge, Proof, SecurityEvent, Service, Transport
 
 MOST_AWAITED = 1_024
 _MOST_OF_NONCE = 256  # bytes of a nonce that are kept
@@ -24,10 +22,9 @@ _MOST_OF_NONCE = 256  # bytes of a nonce that are kept
 class Proofs:
     """Proves the senders of sessions by the nonces in their responses."""
 
-    def __init__(self, senders: Senders, nonces: Nonces, backing: Backing) -> None:
+    def __init__(self, senders: Senders, nonces: Nonces) -> None:
         self._senders = senders
         self._nonces = nonces
-        self._backing = backing
         self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
 
     def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
@@ -40,8 +37,10 @@ class Proofs:
     def on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a failed response to a challenge of PJSIP; return what its nonce shows.
 
-        The nonce may prove the named address. It may show another sender, or that nothing can prove the
-        guess.
+        The nonce may prove the named address, or show that nothing can prove the guess: the named address had
+        the nonce sent elsewhere. Then the guess stays a claim about the named address. The receiver of the
+        nonce is never blamed, because anyone can have a challenge sent to it, by ``maddr`` in the Via header,
+        and a SIP proxy forwards it to the next Via (RFC 3261 §16.7).
         """
         if event.service is not Service.PJSIP or event.tampered or event.forgeable:
             return ()
@@ -54,30 +53,9 @@ class Proofs:
             return self.prove(*answered, now)
         if not sent_to:  # the event of AMI arrived before the challenge
             remember(self._awaited, event.challenge[:_MOST_OF_NONCE], answered, MOST_AWAITED)
-        elif address not in sent_to and len(sent_to) == 1:
-            return self._blame_receiver(event, sent_to[0], now)
-        elif len(sent_to) > 1 and nonces.only_sender(event.challenge, now) == address:
+        elif sent_to != (address,) and nonces.only_sender(event.challenge, now) == address:
             return (UnprovableGuess(address),)
         return ()
-
-    def _blame_receiver(self, event: SecurityEvent, receiver: Address, now: float) -> Sequence[Finding]:
-        """Count a guess as a claimed attempt of ``receiver``, the only address to which its nonce was sent.
-
-        The event names another address, which may be forged: a sender with a forged source can direct the
-        challenge to itself. But the named address may also be the true one. PJSIP's nonce depends only on the
-        address of the sender and on the time in whole seconds. So the host at the named address can get its
-        nonce by TLS, which the wire cannot read, and direct the same nonce by UDP to a stranger (by ``maddr``
-        in the Via header). So the receiver is blamed only if the kernel knows that the named address had no
-        connection.
-        """
-        named = event.remote.address
-        if event.source.text or not self._backing.excludes(named):
-            return ()
-        if self._senders.record_report(event, receiver, now) is not None:
-            return ()
-        attempt = attempt_from(event, AttemptKind.GUESS)
-        blamed = evolve(attempt, address=receiver, trusted=True, forged_address=named)
-        return (AttributedAttempt(blamed, now),)
 
     def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
         """Record that ``address`` is proven for all its attempts in a session.
