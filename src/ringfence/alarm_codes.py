@@ -184,6 +184,11 @@ class AlarmCode(enum.StrEnum):
         "No SIP proxy listens here, so no client is known and the wire proves nothing.",
         "Start Kamailio or OpenSIPS, or remove `proxies` from `[[asterisk]]`.",
     )
+    PROXY_UNNAMED = (
+        "proxy.unnamed",
+        "A SIP proxy listens here and `proxies` is empty, so all its clients may be banned with it.",
+        "Name the addresses from which it sends to Asterisk in `proxies` of `[[asterisk]]`, or stop it.",
+    )
     FIREWALL_LEFTOVERS = (
         "firewall.leftovers",
         "The rules of another backend cannot be removed.",
@@ -218,6 +223,14 @@ class AlarmCode(enum.StrEnum):
         "wire.blind",
         "The wire is on, but shows no challenges.",
         "Remove the cause, which the text names.",
+    )
+    WIRE_USER = (
+        "wire.user",
+        (
+            "It is unknown which user's sockets are Asterisk's, so the wire counts no answer of this host: "
+            "another program could have sent it."
+        ),
+        "Let AMI listen on this host, at the port in `[asterisk.ami]`.",
     )
     LIMITER_FULL = (
         "limiter.full",

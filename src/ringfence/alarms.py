@@ -47,6 +47,7 @@ KNOWN_LATE = frozenset(
         AlarmCode.NOTIFY_DROPPED,
         AlarmCode.NOTIFY_FAILING,
         AlarmCode.WIRE_BLIND,
+        AlarmCode.WIRE_USER,
     }
 )
 """Codes of held alarms that their part can report only some time after a restart.

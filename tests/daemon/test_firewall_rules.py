@@ -68,11 +68,13 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
     behind = evolve(settings(), asterisk=(pbx,))
 
     monkeypatch.setattr(firewall_rules, "find_ports", lambda _: ListeningPorts((5080,), ()))
-    assert find_sip_sockets(behind) == (Ports((5070, 5080), Ports().tcp), sockets)
-    assert find_sip_sockets(settings()) == (Ports((5080,), Ports().tcp), frozenset())
+    assert find_sip_sockets(behind) == SipSockets(Ports((5070, 5080), Ports().tcp), sockets)
+    assert find_sip_sockets(settings()) == SipSockets(Ports((5080,), Ports().tcp), frozenset(), unnamed=True)
     monkeypatch.setattr(firewall_rules, "find_ports", lambda _: None)
-    assert find_sip_sockets(behind) == (Ports(tuple(sorted({5070, *Ports().udp})), Ports().tcp), sockets)
-    assert find_sip_sockets(settings()) == (None, frozenset())
+    assert find_sip_sockets(behind) == SipSockets(
+        Ports(tuple(sorted({5070, *Ports().udp})), Ports().tcp), sockets
+    )
+    assert find_sip_sockets(settings()) == SipSockets(None, frozenset(), unnamed=True)
 
 
 def test_a_missing_proxy_is_an_alarm(kept: Kept) -> None:

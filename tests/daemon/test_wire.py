@@ -8,23 +8,25 @@ from attrs import evolve
 from tests.support.kept import Kept
 
 from ringfence.daemon.status import WITHOUT_WIRE
-from ringfence.daemon.wire import WireReader
+from ringfence.daemon.wire import AnswerUsers, WireReader
 from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
 from ringfence.sources.state import Condition, State
 
 
+class Judge:
+    """A pipeline that judges nothing."""
+
+    def on_challenges(self, *_: object) -> None:
+        """Judge nothing."""
+
+
 @pytest.fixture(name="wire")
 def _wire(kept: Kept) -> WireReader:
     """Return the wire of a guard that is in place, listening."""
-
-    class Judge:
-        def on_challenges(self, *_: object) -> None:
-            """Judge nothing."""
-
     pipeline: Any = Judge()
     kept.side.start()
-    wire = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock)
+    wire = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, lambda: frozenset({0}))
     wire.source.condition = Condition(State.LISTENING)
     return wire
 
@@ -62,3 +64,53 @@ def test_a_wire_that_is_not_seen_is_an_alarm(kept: Kept, wire: WireReader) -> No
     assert wire.alarms[0].text == f"the wire is not seen: this kernel has no packet log; {WITHOUT_WIRE}"
     kept.enforcer.opened = Opened({4: None}, wire="no NFLOG")
     assert [alarm.text for alarm in wire.alarms] == [f"the wire sees nothing: no NFLOG; {WITHOUT_WIRE}"]
+
+
+class Time:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def mono(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer() -> None:
+    """Asterisk may start again under another user; a relay causes a look-up every two seconds at most."""
+    clock, found, looked, changes = Time(), {5}, list[float](), list[float]()
+
+    def find() -> frozenset[int]:
+        looked.append(clock.now)
+        return frozenset(found)
+
+    users = AnswerUsers(find, changes.append, clock)  # type: ignore[arg-type]
+    assert users.has(5)
+    found = {6}
+    for now, user, counts in (
+        (1.0, 6, False),
+        (1.5, 5, True),
+        (2.5, 6, True),
+        (3.0, 5, False),
+        (59.0, 6, True),
+    ):
+        clock.now = now
+        assert users.has(user) is counts
+    found = {7}
+    clock.now = 62.6
+    assert users.has(6) is False
+    assert (looked, changes) == ([0.0, 2.5, 62.6], [0.0, 2.5, 62.6])
+    found = set()
+    clock.now = 130.0
+    assert users.has(7) is None
+
+
+def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:
+    """While it is unknown whose an answer is, no answer of this host counts, and an alarm says so."""
+    made = WireReader(Judge(), kept.detector, kept.enforcer, kept.clock, frozenset)  # type: ignore[arg-type]
+    kept.side.start()
+    made.source.condition = Condition(State.LISTENING)
+    assert made.alarms == []
+    assert made.users.has(0) is None
+    made.source.counts.unowned += 1
+    assert [str(alarm.code) for alarm in made.alarms] == ["wire.user"]

@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.flavours import FLAVOURS
+from tests.support.lists import write_list
 from tests.support.netns import inside, run
 from tests.support.nflog import Copied, copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
@@ -22,6 +23,7 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Limit,
     LimitMode,
+    NetworkList,
     Ports,
     Remove,
 )
@@ -107,12 +109,15 @@ def segments(sender: socket.socket, receiver: socket.socket, payloads: list[byte
 
 
 def end_of(cable: Cable, far: str, until: Callable[[bytes], list[Copied]]) -> list[bytes]:
-    """Send a challenge that ends the reading, and return the payloads that were copied before it."""
+    """Send a challenge that ends the reading, and return the payloads that were copied before it.
+
+    Empty segments are left out.
+    """
     with ends(cable, far, OTHER) as (here, there):
         here.sendto(LAST, there.getsockname())
         found = until(LAST)
     assert {prefix for prefix, _ in found} <= {""}
-    return [payload for _, payload in found]
+    return [payload for _, payload in found if payload]
 
 
 def request(number: int) -> bytes:
@@ -133,16 +138,40 @@ def test_datagrams_that_begin_with_a_refusal_are_copied(backend: Backend, far: s
 
 @pytest.mark.parametrize("options", ["none", "timestamps"])
 @pytest.mark.parametrize("port", [SIP, 6030])
-def test_segments_that_begin_with_a_refusal_are_copied(
-    backend: Backend, far: str, cable: Cable, port: int, options: str
+@pytest.mark.parametrize("which", [NetworkList.ALLOW, NetworkList.FRIENDS, None], ids=str)
+def test_segments_from_the_sip_ports_are_copied(
+    backend: Backend, far: str, cable: Cable, port: int, options: str, which: NetworkList | None
 ) -> None:
-    """From the SIP ports a 401, 403 or 407 by TCP is copied, bare or in a WebSocket text frame."""
+    """Every segment to a stranger is copied, also the SYN.
+
+    To friends and allowed networks, only a 401, 403 or 407 is copied, bare or in a WebSocket text frame.
+    """
     plan(backend, PLAN)
     run("sysctl", "-q", f"net.ipv4.tcp_timestamps={int(options == 'timestamps')}")
+    if which is not None:
+        write_list(backend, which, [ip_network(cable.banned)])
+    sent = [*DATAGRAMS, *IGNORED, *FRAMED, *UNFRAMED, b"a", b"bc", b"def", b"x" * 20_000]
     with copies(GROUP) as until, stream(cable, far, port) as (here, there):
-        segments(here, there, [*DATAGRAMS, *IGNORED, *FRAMED, *UNFRAMED])
+        segments(here, there, sent)
         segments(there, here, COPIED)
-        assert end_of(cable, far, until) == [*COPIED, *FRAMED]
+        with ends(cable, far, OTHER) as (own, other):
+            own.sendto(LAST, other.getsockname())
+            found = [payload for _, payload in until(LAST)]
+    if which is not None:
+        assert found == [*COPIED, *FRAMED]
+    else:
+        assert found[0] == b""
+        assert b"".join(found) == b"".join(sent)
+
+
+def test_segments_to_this_host_itself_are_not_all_copied(backend: Backend, far: str) -> None:
+    """Over the loopback interface, as from AMI to this daemon, only answers are copied."""
+    plan(backend, PLAN)
+    cable = CABLES["IPv4"]
+    with copies(GROUP) as until, socket.create_server(("127.0.0.1", SIP)) as listening:
+        with socket.create_connection(listening.getsockname()) as there, listening.accept()[0] as here:
+            segments(here, there, [b"Asterisk Call Manager", COPIED[0], b"x" + COPIED[0]])
+        assert end_of(cable, far, until) == [COPIED[0]]
 
 
 def test_segments_of_other_ports_are_not_copied(backend: Backend, far: str, cable: Cable) -> None:
@@ -166,9 +195,13 @@ def test_without_a_group_nothing_is_copied(backend: Backend, far: str, cable: Ca
 def test_a_header_of_any_length_is_followed(
     backend: Backend, far: str, request: pytest.FixtureRequest
 ) -> None:
-    """The payload is found behind TCP options of any length; without @ih for two header lengths only."""
+    """The payload is found behind TCP options of any length; without @ih for two header lengths only.
+
+    This concerns friends. To strangers every segment is copied.
+    """
     plan(backend, PLAN)
     cable = CABLES["IPv4"]
+    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.banned)])
     lengths = [5, 8] if "@ih" in request.node.name else [*range(5, 16)]
     with copies(GROUP) as until, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
         for words in range(5, 16):
@@ -218,8 +251,11 @@ def test_answers_of_a_container_are_copied(backend: Backend, far: str) -> None:
         accepted = stack.enter_context(listening.accept()[0])
         for payload in [*COPIED, *IGNORED]:
             assert inner.sendto(payload, there.getsockname()) == len(there.recv(1000))
-        segments(accepted, calling, [*FRAMED, *UNFRAMED, *COPIED])
-        assert end_of(cable, far, until) == [*COPIED, *FRAMED, *COPIED]
+        sent = [*FRAMED, *UNFRAMED, *COPIED]
+        segments(accepted, calling, sent)
+        found = end_of(cable, far, until)
+        assert found[: len(COPIED)] == COPIED
+        assert b"".join(found[len(COPIED) :]) == b"".join(sent)
 
 
 def test_challenges_of_a_container_that_a_ban_drops_are_copied(backend: Backend, far: str) -> None:

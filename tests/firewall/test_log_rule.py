@@ -40,21 +40,25 @@ ROUTED = {
 
 def rules_of(version: int, *, logged: bool) -> list[str]:
     """Return our rules as iptables-save must print them."""
-    protocols = ["-p udp", *["-p tcp -m multiport --sports 5038,5060,5061,8089"] * 3]
-    matches = [
-        f'{protocol} -m u32 --u32 "{test}"' for protocol, test in zip(protocols, TESTS[version], strict=True)
-    ]
     target = f"-j NFLOG --nflog-group {GROUP}"
+    datagram, *beginnings = (f'-m u32 --u32 "{test}"' for test in TESTS[version])
+    ports = "-p tcp -m multiport --sports 5038,5060,5061,8089"
     drops = wanted_rules(FirewallPlan(), version)["raw"]
     out = [f"-A ringfence-out {rule.text}" for rule in drops["ringfence-out"]]
     pre = [f"-A ringfence-pre {rule.text}" for rule in drops["ringfence-pre"]]
     if logged:
-        out = [*(f"-A ringfence-out {match} {target}" for match in matches), *out]
+        out = [
+            f"-A ringfence-out -p udp {datagram} {target}",
+            f"-A ringfence-out -o lo {ports} -j ringfence-answer",
+            f"-A ringfence-out ! -o lo {ports} -j ringfence-segment",
+            *out,
+        ]
         observed = f"-m set --match-set ringfence-observe{version} src -j ringfence-seen"
         pre = [
             *(rule for rule in pre if " src " in rule),
             f"-A ringfence-pre -p udp -m multiport --dports 4569,5060 {observed}",
-            *(f"-A ringfence-pre {match} {ROUTED[version]} {target}" for match in matches),
+            f"-A ringfence-pre -p udp {datagram} {ROUTED[version]} {target}",
+            f"-A ringfence-pre {ports} {ROUTED[version]} -j ringfence-segment",
             *(rule for rule in pre if " dst " in rule),
         ]
         share = "-m limit --limit 50/sec --limit-burst 50 -j NFLOG --nflog-prefix observed"
@@ -62,7 +66,13 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
         pre = [re.sub(r"(-udp\S* src) -j DROP$", r"\1 -j ringfence-narrow", rule) for rule in pre]
         pre.append(f"-A ringfence-seen {seen}")
         narrow = f"-A ringfence-narrow -m set --match-set ringfence-observe{version} src {seen}"
-        out = [narrow, "-A ringfence-narrow -j DROP", *out]
+        narrowed = [narrow, "-A ringfence-narrow -j DROP"]
+        answers = [f"-A ringfence-answer -p tcp {test} {target}" for test in beginnings]
+        known = [
+            f"-A ringfence-segment -m set --match-set ringfence-{which}{version} dst -g ringfence-answer"
+            for which in ("allow", "friends")
+        ]
+        return [*answers, *narrowed, *out, *pre, *known, f"-A ringfence-segment {target}"]
     return out + pre
 
 

@@ -14,7 +14,13 @@ from tests.support.lab import Lab
 from tests.support.netns import inside
 
 from ringfence.host import listening
-from ringfence.host.listening import ListeningPorts, find_ports, find_proxy_sockets
+from ringfence.host.listening import (
+    ListeningPorts,
+    find_ports,
+    find_proxy_sockets,
+    find_proxy_users,
+    find_users,
+)
 from ringfence.model import Endpoint, Transport
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
@@ -161,6 +167,55 @@ def test_they_are_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
     assert found == [[5060], [5038, 5061]]
 
 
+@kernel
+@in_netns
+def test_the_users_of_asterisk_are_those_of_its_manager_ports(nowhere: Path) -> None:
+    """Root counts too; two users of one port are ambiguous, and other sockets do not matter."""
+    with bound(ASTERISK, AMI, (UDP, 5060)), bound(OTHER, (UDP, 5070)), bound(0, (TCP, 5039)):
+        assert find_users([5038], nowhere) == {ASTERISK}
+        assert find_users([5038, 5039], nowhere) == {ASTERISK, 0}
+        with bound(OTHER, AMI, host="127.0.0.2"):
+            assert find_users([5038], nowhere) == frozenset()
+    assert find_users([5038], nowhere) == frozenset()
+
+
+@kernel
+@in_netns
+def test_without_a_manager_port_the_process_or_the_user_identifies_asterisk(
+    nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A visible process named asterisk, else the user asterisk if it has a SIP socket."""
+    process = tmp_path / "4242"
+    process.mkdir()
+    (process / "comm").write_text("asterisk\n")
+    (process / "fd").symlink_to("/proc/self/fd")
+    users = {"asterisk": ASTERISK}
+    monkeypatch.setattr(listening, "_user", users.get)
+    with bound(OTHER, (UDP, 5070)):
+        assert find_users([5038], tmp_path) == {OTHER}
+        assert find_users([5038], nowhere) == frozenset()
+        with bound(ASTERISK, (UDP, 5080)):
+            assert find_users([], nowhere) == frozenset()
+        with bound(ASTERISK, (UDP, 5060)):
+            assert find_users([], nowhere) == {ASTERISK}
+
+
+@kernel
+@in_netns
+def test_the_users_of_a_proxy_include_the_one_that_opened_its_sockets(
+    nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy may open its sockets as root, and accept connections as its own user."""
+    process = tmp_path / "4242"
+    process.mkdir()
+    (process / "comm").write_text("kamailio\n")
+    (process / "fd").symlink_to("/proc/self/fd")
+    monkeypatch.setattr(listening, "_user", {"kamailio": OTHER}.get)
+    with bound(0, (UDP, 5060)):
+        assert find_proxy_users(nowhere) == {OTHER}
+        assert find_proxy_users(tmp_path) == {OTHER, 0}
+
+
 def test_ports_are_unknown_without_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ports are unknown if the kernel lacks the module udp_diag."""
 
@@ -169,6 +224,7 @@ def test_ports_are_unknown_without_the_kernels_list(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(listening, "sockets", failing)
     assert find_ports(5038) is None
+    assert find_users([5038]) == frozenset()
 
 
 @pytest.mark.asterisk

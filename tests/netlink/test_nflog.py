@@ -43,7 +43,7 @@ def test_the_bind_request() -> None:
 
 def test_a_packet_is_read() -> None:
     """A packet has a number and a payload without padding; ``own`` marks a packet of this host."""
-    assert list(read_datagram(PACKET)) == [Logged(1, PAYLOAD, own=True)]
+    assert list(read_datagram(PACKET)) == [Logged(1, PAYLOAD, own=True, user=0)]
 
 
 def test_a_packet_that_passes_through_is_not_the_hosts_own() -> None:
@@ -51,8 +51,17 @@ def test_a_packet_that_passes_through_is_not_the_hosts_own() -> None:
     passing = PACKET.replace(bytes.fromhex("080001000800 03"), bytes.fromhex("080001000800 00"))
     strange = PACKET.replace(bytes.fromhex("08000100"), bytes.fromhex("08006300"))
 
-    assert list(read_datagram(passing)) == [Logged(1, PAYLOAD, own=False)]
-    assert list(read_datagram(strange)) == [Logged(1, PAYLOAD, own=False)]
+    assert list(read_datagram(passing)) == [Logged(1, PAYLOAD, own=False, user=0)]
+    assert list(read_datagram(strange)) == [Logged(1, PAYLOAD, own=False, user=0)]
+
+
+def test_a_packet_without_a_socket_has_no_user() -> None:
+    """Without the attribute, or with another length, the user is unknown; root is 0."""
+    for other in ("0800 6300 00000000", "0600 0b00 0000 0000"):
+        packet = PACKET.replace(bytes.fromhex("0800 0b00 00000000"), bytes.fromhex(other))
+        assert list(read_datagram(packet)) == [Logged(1, PAYLOAD, own=True)]
+    packet = PACKET.replace(bytes.fromhex("0800 0b00 00000000"), bytes.fromhex("0800 0b00 0000fffe"))
+    assert list(read_datagram(packet)) == [Logged(1, PAYLOAD, own=True, user=65_534)]
 
 
 def test_the_prefix_of_the_log_rule() -> None:
@@ -62,9 +71,9 @@ def test_the_prefix_of_the_log_rule() -> None:
         attribute = struct.pack("=HH", 4 + len(value), 10) + value + b"\0" * (-len(value) % 4)
         packet = PACKET.replace(plain, attribute)
         packet = struct.pack("=I", len(packet)) + packet[4:]
-        assert list(read_datagram(packet)) == [Logged(1, PAYLOAD, own=True, prefix=prefix)]
+        assert list(read_datagram(packet)) == [Logged(1, PAYLOAD, own=True, prefix=prefix, user=0)]
     other = PACKET.replace(plain, bytes.fromhex("0500 6300 00 000000"))
-    assert list(read_datagram(other)) == [Logged(1, PAYLOAD, own=True)]
+    assert list(read_datagram(other)) == [Logged(1, PAYLOAD, own=True, user=0)]
 
 
 def test_several_messages_in_a_datagram() -> None:
@@ -76,7 +85,7 @@ def test_several_messages_in_a_datagram() -> None:
     assert list(read_datagram(error + b"\0\0\0\0" + done + refused + PACKET)) == [
         Acknowledged(0),
         Acknowledged(22),
-        Logged(1, PAYLOAD, own=True),
+        Logged(1, PAYLOAD, own=True, user=0),
     ]
 
 
@@ -101,7 +110,7 @@ def test_an_invalid_message_yields_none(broken: bytes) -> None:
 def test_a_packet_without_a_number() -> None:
     """A packet of a group without numbers is read too."""
     assert list(read_datagram(PACKET.replace(bytes.fromhex("08000c00"), bytes.fromhex("08006300")))) == [
-        Logged(None, PAYLOAD, own=True)
+        Logged(None, PAYLOAD, own=True, user=0)
     ]
 
 

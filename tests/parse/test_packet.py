@@ -44,7 +44,7 @@ def test_a_first_fragment_of_ipv6() -> None:
 
 def test_a_tcp_segment() -> None:
     """Ports, sequence number, and the data after the options."""
-    assert tcp_segment(TCP + b"SIP") == (5060, 60432, 4096, b"SIP")
+    assert tcp_segment(TCP + b"SIP") == (5060, 60432, 4096, False, b"SIP")
     assert tcp_segment(TCP[:23]) is None
 
 

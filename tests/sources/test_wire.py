@@ -563,11 +563,12 @@ def test_a_turn_of_odd_messages() -> None:
     assert (reports.challenges, len(reports.gaps)) == ([], 1)
 
 
-def logged(packet: bytes, prefix: bytes = b"") -> bytes:
-    """Return the kernel's message for a packet that this host sent."""
+def logged(packet: bytes, prefix: bytes = b"", user: int | None = 0) -> bytes:
+    """Return the kernel's message for a packet that a user's program on this host sent."""
+    owner = [] if user is None else [(11, struct.pack(">I", user))]
     attributes = b"".join(
         struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
-        for kind, value in ((1, b"\x08\0\x03\0"), (10, prefix + b"\0"), (9, packet))
+        for kind, value in ((1, b"\x08\0\x03\0"), (10, prefix + b"\0"), *owner, (9, packet))
     )
     return struct.pack("=IHHIIBBH", 20 + len(attributes), 0x400, 0, 0, 0, 2, 0, 0) + attributes
 
@@ -579,17 +580,63 @@ def segment(sequence: int, *answers: bytes) -> bytes:
     return struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + addresses + tcp
 
 
-def test_a_retransmitted_answer_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It counts once as long as its position is remembered; it is not unreadable."""
-    monkeypatch.setattr(wire, "MOST_POSITIONS", 2)
+def begin(sequence: int) -> bytes:
+    """Return an IPv4 packet with a SYN."""
+    packet = bytearray(segment(sequence))
+    packet[20 + 13] = 0x12
+    return bytes(packet)
+
+
+def test_a_retransmitted_answer_counts_once() -> None:
+    """An answer counts when its last byte has left, and not again; a retransmission is not unreadable."""
     reports = Reports()
     source = WireSource(reports.sink, reports.gaps.append)
-    packets = [segment(number, reply(b"401", b"%d" % number)) for number in range(3)]
-    order = [0, 0, 1, 1, 2, 1, 0]
-    source._read_turn(Script(*(logged(packets[number]) for number in order)))  # type: ignore[arg-type]
+    answers = [reply(b"401", b"%d" % number) for number in range(2)]
+    size = len(answers[0])
+    packets = [
+        begin(99),
+        segment(100, answers[0][:50]),
+        segment(100, answers[0]),
+        segment(100 + size, answers[1]),
+        segment(100, *answers),
+    ]
+    source._read_turn(Script(*map(logged, packets)))  # type: ignore[arg-type]
 
-    assert [challenge.call_id for challenge in reports.challenges] == [b"0", b"1", b"2", b"0"]
-    assert source.counts == wire.WireCounts(challenges=4, repeated=3)
+    assert [challenge.call_id for challenge in reports.challenges] == [b"0", b"1"]
+    assert source.counts == wire.WireCounts(challenges=2)
+
+
+def test_an_answer_that_is_kept_from_leaving_counts_when_nothing_waits() -> None:
+    """The status line alone counts at the end of a turn, as evasive; the rest of the answer does not."""
+    reports = Reports()
+    source = WireSource(reports.sink, reports.gaps.append)
+    source._read_turn(Script(logged(begin(99)), logged(segment(100, reply(b"401")[:20]))))  # type: ignore[arg-type]
+    source._read_turn(Script(logged(segment(120, reply(b"401")[20:]))))  # type: ignore[arg-type]
+
+    assert [(challenge.status, challenge.evasive) for challenge in reports.challenges] == [(401, True)]
+
+
+def test_only_answers_of_asterisks_user_count() -> None:
+    """Packets of other users, and those without a socket, are not Asterisk's; unknown is a gap, not a no."""
+    reports = Reports()
+    users: dict[int, bool | None] = {7: True, 8: False, 9: None}
+    source = WireSource(reports.sink, reports.gaps.append, is_asterisks=users.get)
+    first, second = reply(b"401", b"one"), reply(b"401", b"two")
+    theirs = segment(0, first).replace(b"\x13\xc4\x13\xc6", b"\x13\xc4\x13\xc7")
+    script = [
+        logged(begin(99), user=None),
+        logged(segment(100, first), user=8),
+        logged(segment(100, first), user=None),
+        logged(segment(100, first), user=9),
+        logged(segment(100, first), user=7),
+        logged(segment(100 + len(first), second), user=None),  # Asterisk has closed this connection
+        logged(theirs, user=None),
+    ]
+    source._read_turn(Script(*script))  # type: ignore[arg-type]
+
+    assert [challenge.call_id for challenge in reports.challenges] == [b"one", b"two"]
+    assert source.counts == wire.WireCounts(challenges=2, foreign=3, unowned=1)
+    assert len(reports.gaps) == 1
 
 
 def test_a_prefix_alone_makes_a_request() -> None:
@@ -604,7 +651,7 @@ def test_a_prefix_alone_makes_a_request() -> None:
     prefixes = b"observed", b"observed2", b"OBSERVED", b""
     source._read_turn(Script(*(logged(packet, prefix) for prefix in prefixes)))  # type: ignore[arg-type]
 
-    assert source.counts == wire.WireCounts(challenges=1, repeated=2, unreadable=1)
+    assert source.counts == wire.WireCounts(challenges=1, unreadable=1)
 
 
 def test_a_socket_that_fails_is_lost() -> None:

@@ -32,6 +32,7 @@ from ringfence.daemon import systemd, trial
 from ringfence.daemon.account_facts import FailureMemory
 from ringfence.daemon.collector import release_freed_memory, tune_collector
 from ringfence.daemon.effects import EffectHandler
+from ringfence.daemon.firewall_rules import find_answer_users
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.daemon.flood_judge import FloodJudge
 from ringfence.daemon.lock import claim_sets
@@ -309,7 +310,13 @@ def _log_group(settings: Settings) -> int | None:
 def _wire(pipeline: Pipeline, side: FirewallSide, clock: Clock) -> "WireReader":
     from ringfence.daemon.wire import WireReader  # noqa: PLC0415 - loaded where it is asked for
 
-    return WireReader(pipeline, side.detector, side.enforcer, clock)
+    return WireReader(
+        pipeline,
+        side.detector,
+        side.enforcer,
+        clock,
+        lambda: find_answer_users(side.wanted_rules.settings),
+    )
 
 
 def _metrics(

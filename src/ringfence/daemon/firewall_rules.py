@@ -16,7 +16,14 @@ from ringfence.daemon.periodic import every
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, NetworkList, Ports
 from ringfence.friends.readiness import StartupGate
-from ringfence.host.listening import ASSIGNED, ListeningPorts, find_ports, find_proxy_sockets
+from ringfence.host.listening import (
+    ASSIGNED,
+    ListeningPorts,
+    find_ports,
+    find_proxy_sockets,
+    find_proxy_users,
+    find_users,
+)
 from ringfence.model import Endpoint, Transport
 
 LOOK_EVERY = 1.0  # seconds between two checks whether the limiter may drop packets
@@ -29,11 +36,13 @@ PROXY_EVERY = 5.0
 class SipSockets(NamedTuple):
     """The SIP ports of Asterisk and of its SIP proxies, and the sockets on which the proxies listen.
 
-    ``ports`` is None if neither Asterisk's ports nor a proxy are found.
+    ``ports`` is None if neither Asterisk's ports nor a proxy are found. ``unnamed``: a proxy listens, but the
+    configuration names none.
     """
 
     ports: Ports | None
     proxies: frozenset[Endpoint]
+    unnamed: bool = False
 
 
 def find_sip_sockets(settings: Settings) -> SipSockets:
@@ -42,9 +51,10 @@ def find_sip_sockets(settings: Settings) -> SipSockets:
     If a proxy is found, but Asterisk is not, Asterisk's default ports are used.
     """
     found = find_ports(next(iter(settings.manager_ports()), None))
-    proxies = find_proxy_sockets() if settings.proxies() else frozenset()
+    listening = find_proxy_sockets()
+    proxies = listening if settings.proxies() else frozenset()
     if found is None and not proxies:
-        return SipSockets(None, proxies)
+        return SipSockets(None, proxies, unnamed=bool(listening - proxies))
     # Leave out UDP ports that the kernel assigned: a proxy does not serve SIP there, but uses them to send
     # requests to other services.
     udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
@@ -54,7 +64,16 @@ def find_sip_sockets(settings: Settings) -> SipSockets:
         tuple(sorted(udp.union(asterisk.udp or Ports().udp))),
         tuple(sorted(tcp.union(asterisk.tcp or Ports().tcp))),
     )
-    return SipSockets(ports, proxies)
+    return SipSockets(ports, proxies, unnamed=bool(listening - proxies))
+
+
+def find_answer_users(settings: Settings) -> frozenset[int]:
+    """Look up the users of the sockets from which Asterisk and the configured proxies send answers.
+
+    Return the empty set if those of Asterisk are unknown.
+    """
+    users = find_users(settings.manager_ports())
+    return users | find_proxy_users() if users and settings.proxies() else users
 
 
 class WantedRules:
@@ -159,8 +178,13 @@ class RuleUpdates:
     def use(self, found: SipSockets) -> None:
         """Use the SIP ports in ``found`` for the rules, and pass the proxies' sockets to ``on_proxies``.
 
-        Activate an alarm if a SIP proxy is configured, but none was found; otherwise clear it.
+        Activate an alarm if a SIP proxy is configured, but none was found, and another one if a proxy was
+        found, but none is configured; otherwise clear these alarms.
         """
+        if found.unnamed:
+            self._alarms.activate(AlarmCode.PROXY_UNNAMED, "", "Kamailio or OpenSIPS listens here")
+        else:
+            self._alarms.clear(AlarmCode.PROXY_UNNAMED, "")
         if found.proxies:  # else keep the last ones: a proxy that starts again has the same sockets
             self._on_proxies(found.proxies)
         if self._misses_proxy(found):

@@ -236,6 +236,7 @@ def _wire(source: "WireSource") -> dict[str, object]:
         "garbled": counts.unreadable,
         "dropped_bytes": 0,
         "lost": counts.lost,
+        "foreign": counts.foreign,
         "containers": [format_network(network) for network in source.containers],
     }
 

@@ -1,6 +1,7 @@
 """The wire source in a running daemon: it reads the SIP challenges that this host or its containers send."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -16,12 +17,62 @@ from ringfence.model import Network, printable
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireSource
 
+_UNKNOWN_USER = (
+    "the user of Asterisk's sockets is unknown, so answers of this host do not count; fix: let AMI listen on "
+    "this host with its own port"
+)
+RENEW = 60.0
+"""Seconds after which the users of Asterisk's sockets are looked up again."""
+RENEW_FOREIGN = 2.0
+"""The same for an answer of another user: Asterisk may have started again, under another user."""
+
+
+class AnswerUsers:
+    """The users whose sockets send Asterisk's answers, and those of the configured SIP proxies.
+
+    ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
+    change, with the monotonic time.
+    """
+
+    def __init__(
+        self, find: Callable[[], frozenset[int]], changed: Callable[[float], object], clock: Clock
+    ) -> None:
+        self.users: frozenset[int] = frozenset()
+        self._find = find
+        self._changed = changed
+        self._clock = clock
+        self._found_at = -RENEW
+
+    def has(self, user: int) -> bool | None:
+        """Whether answers of this user count; None if it is unknown which users are Asterisk's."""
+        now = self._clock.mono()
+        age = now - self._found_at
+        if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):
+            found = self._find()
+            self._found_at = now
+            if found != self.users:
+                self.users = found
+                self._changed(now)
+        return user in self.users if self.users else None
+
 
 class WireReader:
-    """Runs the wire source, and keeps its list of the networks of containers up to date."""
+    """Runs the wire source, and keeps its list of the networks of containers up to date.
 
-    def __init__(self, pipeline: Pipeline, detector: Detector, enforcer: Enforcer, clock: Clock) -> None:
-        self.source = WireSource(pipeline.on_challenges, detector.observe_loss)
+    ``find_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        detector: Detector,
+        enforcer: Enforcer,
+        clock: Clock,
+        find_users: Callable[[], frozenset[int]],
+    ) -> None:
+        self.users = AnswerUsers(find_users, self._on_users, clock)
+        self.source = WireSource(pipeline.on_challenges, detector.observe_loss, is_asterisks=self.users.has)
+        self._detector = detector
         self._pipeline = pipeline
         self._enforcer = enforcer
         self._clock = clock
@@ -75,10 +126,17 @@ class WireReader:
         if opened is not None and opened.wire:
             text = f"the wire sees nothing: {opened.wire}; {WITHOUT_WIRE}"
             found.append(Alarm(AlarmCode.WIRE_BLIND, "", text))
+        elif self.source.counts.unowned and not self.users.users:
+            found.append(Alarm(AlarmCode.WIRE_USER, "", _UNKNOWN_USER))
         elif self.condition.state not in (State.LISTENING, State.CONNECTING):
             why = printable(self.condition.detail) or str(self.condition.state)
             found.append(Alarm(AlarmCode.WIRE_BLIND, "", f"the wire is not seen: {why}; {WITHOUT_WIRE}"))
         return found
+
+    def _on_users(self, now: float) -> None:
+        """Record that the users of Asterisk's sockets have changed: answers in between did not count."""
+        self._detector.observe_loss(now)
+        self._log.info("wire.users", users=sorted(self.users.users))
 
     def set_containers(self, networks: frozenset[Network]) -> None:
         """Use ``networks`` as the networks of containers from now on."""

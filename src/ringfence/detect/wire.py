@@ -1,8 +1,8 @@
 """Hidden attempts: guesses that Asterisk's events do not show, found by the challenges on the wire.
 
 Asterisk answers a guess with a challenge. The *wire* is the source that reads the challenges that leave this
-host, as the kernel copies them. It sees each challenge by UDP, and by TCP and WebSocket unless a segment
-holds only part of it. So challenges and events are compared.
+host, as the kernel copies them. It sees each challenge by UDP, TCP and WebSocket. So challenges and events
+are compared.
 
 **Confirmation.** A log line that a sender could have forged is confirmed if exactly that address requested a
 challenge under exactly that Call-ID. Only challenges by UDP confirm, because a TCP segment may begin within a

@@ -22,7 +22,8 @@ The rules stand in this order:
    except for packets of friends.
 3. The limiter drops the packets of sources that send too many, except for those of friends.
 4. One rule copies the SIP requests of observed addresses to the wire (:meth:`Backend.observe`).
-5. The log rules copy outgoing challenges to the wire.
+5. The log rules copy outgoing challenges, and every TCP segment from the SIP ports to a stranger, to the
+   wire.
 6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
 
 Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
@@ -122,7 +123,9 @@ class FirewallPlan:
 
     ``maxelem``: how many bans a new set has room for. ``log_group``: the NFLOG group to which the kernel
     copies outgoing SIP answers; None: it copies none. Over UDP it copies 401, 403, 404 and 407, from any
-    port. Over TCP and WebSocket it copies 401, 403 and 407, only from ``sip_ports``.
+    port. Over TCP it copies every segment from ``sip_ports`` to strangers. Segments to friends and allowed
+    networks, and over the loopback interface, it copies if they begin with 401, 403 or 407, bare or in a
+    WebSocket frame.
 
     ``every_port``: a full ban covers all ports, otherwise only ``sip_ports``. The limiter, and bans of the
     scopes ``SIP``, ``SIP_UDP`` and ``SIP_TCP``, always cover ``sip_ports`` only. ``interfaces``: the network

@@ -89,27 +89,68 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
     return found if found.udp or set(found.tcp) - {ami_port} else None
 
 
+def find_users(ami_ports: Iterable[int], proc: Path = PROC) -> frozenset[int]:
+    """Return the users of Asterisk's sockets, in this network namespace; empty if they are unknown.
+
+    These are the users that listen on the manager interfaces' ports ``ami_ports``. If nothing listens there,
+    they are the users of the sockets of visible processes named ``asterisk``, or else the user of that name,
+    if it has a SIP socket. If two users listen on one port, at different addresses, the users are unknown.
+    """
+    try:
+        tcp = listening_sockets(socket.IPPROTO_TCP)
+        by_port = [{row.uid for row in tcp if port_of(row.local_port) == port} for port in ami_ports]
+        found = frozenset[int]().union(*by_port)
+        if found:
+            return found if all(len(users) <= 1 for users in by_port) else frozenset()
+        rows = tcp + listening_sockets(socket.IPPROTO_UDP)
+    except OSError:  # a kernel without the modules for this list
+        return frozenset()
+    own = frozenset(inode for process in processes(_NAME, proc) for inode in sockets_of(process, proc))
+    found = frozenset(row.uid for row in rows if row.inode in own)
+    user = _user(_NAME)
+    if found or user is None:
+        return found
+    return frozenset(row.uid for row in rows if row.uid == user and port_of(row.local_port) in _SIP)
+
+
+def find_proxy_users(proc: Path = PROC) -> frozenset[int]:
+    """Return the users of the sockets of SIP proxies that listen now, and those that are named like them.
+
+    A proxy may open its sockets as root, and accept connections as another user.
+    """
+    named = frozenset(user for name in PROXIES if (user := _user(name)) is not None)
+    return named | {row.uid for _, row in _proxy_rows(proc)}
+
+
 def find_proxy_sockets(proc: Path = PROC) -> frozenset[Endpoint]:
     """Return the sockets on which SIP proxies listen now, in this network namespace, by UDP or TCP.
 
     The set is empty if the kernel cannot list its sockets.
     """
+    return frozenset(
+        Endpoint(address_of(row.local), port_of(row.local_port), transport)
+        for transport, row in _proxy_rows(proc)
+    )
+
+
+def _proxy_rows(proc: Path) -> list[tuple[Transport, Socket]]:
+    """Return the listening sockets of SIP proxies; each address has the width of its IP version."""
     own = {
         inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)
     }
     users = {user for name in PROXIES if (user := _user(name)) is not None}
-    found = set()
+    found = []
     for (family, width), (protocol, transport) in product(_FAMILIES, _PROTOCOLS):
         try:
             rows = _listening(family, protocol)
         except OSError:  # a kernel without the modules for this list
-            return frozenset()
-        found |= {
-            Endpoint(address_of(row.local[:width]), port_of(row.local_port), transport)
+            return []
+        found += [
+            (transport, row._replace(local=row.local[:width]))
             for row in rows
             if row.inode in own or row.uid in users
-        }
-    return frozenset(found)
+        ]
+    return found
 
 
 def _user(name: str) -> int | None:

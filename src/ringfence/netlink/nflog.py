@@ -32,7 +32,7 @@ WHOLE = 65_531  # bytes: the most of a packet that the kernel copies (NFULNL_COP
 _NUMBER = struct.Struct(">I")
 
 _PACKET, _CONFIG = 0x400, 0x401  # subsystem 4, NFULNL_MSG_PACKET and NFULNL_MSG_CONFIG
-_PACKET_HEADER, _PAYLOAD, _PREFIX, _SEQUENCE = 1, 9, 10, 12  # NFULA_PACKET_HDR and so on
+_PACKET_HEADER, _PAYLOAD, _PREFIX, _UID, _SEQUENCE = 1, 9, 10, 11, 12  # NFULA_PACKET_HDR and so on
 _LOCAL_OUT = 3  # NF_INET_LOCAL_OUT
 _SEQUENCES = 1 << 32
 
@@ -50,13 +50,16 @@ class Logged:
 
     ``sequence`` is its number, None if the group does not number its packets. ``payload`` is the packet from
     its IP header on. ``own``: this host itself sent the packet. Any other packet arrives or passes through,
-    and anyone may have written it. ``prefix`` is the text that the log rule adds to the packet.
+    and anyone may have written it. ``prefix`` is the text that the log rule adds to the packet. ``user`` is
+    the user id of the program that made the packet's socket. It is None without such a socket: the packet
+    passes through, or its program has closed the connection, and the kernel sends what is left.
     """
 
     sequence: int | None
     payload: bytes
     own: bool
     prefix: bytes = b""
+    user: int | None = None
 
 
 def bind_request(group: int) -> bytes:
@@ -90,7 +93,7 @@ def read_datagram(received: bytes) -> Iterator[Acknowledged | Logged | None]:
 
 
 def _logged(received: bytes, frame: Frame) -> Logged | None:
-    sequence = payload = None
+    sequence = payload = user = None
     own, prefix = False, b""
     try:
         for kind, value in attributes(received[frame.start + HEADER.size : frame.end]):
@@ -98,13 +101,15 @@ def _logged(received: bytes, frame: Frame) -> Logged | None:
                 payload = value
             elif kind == _SEQUENCE and len(value) == _NUMBER.size:
                 [sequence] = _NUMBER.unpack(value)
+            elif kind == _UID and len(value) == _NUMBER.size:
+                [user] = _NUMBER.unpack(value)
             elif kind == _PACKET_HEADER and len(value) == _NUMBER.size:
                 own = value[2] == _LOCAL_OUT  # bytes of ``value``: protocol (2), hook (1), padding (1)
             elif kind == _PREFIX:
                 prefix = value.partition(b"\0")[0]
     except NetlinkMessageError:
         return None
-    return None if payload is None else Logged(sequence, payload, own, prefix)
+    return None if payload is None else Logged(sequence, payload, own, prefix, user)
 
 
 def missing(last: int | None, number: int) -> int:

@@ -35,13 +35,12 @@ A display name that is not UTF-8 hides nothing, and old phones send such names.
 """
 
 import re
-from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
 from ringfence.model import Address, Challenge, Service, Transport
 from ringfence.parse.line_result import sip_user
-from ringfence.parse.packet import SEQUENCES, TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
-from ringfence.parse.stream import messages
+from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
+from ringfence.parse.stream import Streams
 from ringfence.parse.via import is_relayed, received_address, received_by_chan_sip, received_by_pjsip
 
 _EOL = b"\r\n"
@@ -55,7 +54,9 @@ _STATUSES: dict[bytes, tuple[int, re.Pattern[bytes] | None]] = {
     b"SIP/2.0 404 ": (404, None),
     b"SIP/2.0 407 ": (407, re.compile(rb"\r\nproxy-authenticate[ \t]*+:", re.IGNORECASE)),
 }
-_STATUS = len(b"SIP/2.0 401 ")
+_REFUSED = b"SIP/2.0 401 "
+_STATUS = len(_REFUSED)
+_PORTS = 4  # bytes of both ports in a TCP header
 # One item of a header with a challenge: the name of a scheme, or a parameter with its value.
 _ITEM = re.compile(
     rb'[ \t,]*+([^ \t,="]++)(?:[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*)"|([^ \t,"]++)))?', re.DOTALL
@@ -89,18 +90,13 @@ _LONGEST_CALL_ID = 512  # bytes; phones' have some 40
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
 
-def _never(_position: bytes) -> bool:
-    """Return False, so that by default no answer counts as retransmitted."""
-    return False
-
-
-def parse_answers(packet: bytes, is_repeated: Callable[[bytes], bool] = _never) -> list[Challenge]:
-    """Parse the answers 401, 403, 404 and 407 of a packet, from its IP header on.
+def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challenge]:
+    """Parse the answers 401, 403, 404 and 407 of a packet, from its IP header on; of TCP, not 404.
 
     A packet may be cut off, be a first fragment, or end in the middle of an answer. Fields that it does not
-    hold completely are left empty. ``is_repeated`` is called with the position of each answer in its TCP
-    stream (addresses, ports, sequence number). If it returns True, the answer was retransmitted and is left
-    out.
+    hold completely are left empty. ``streams`` puts the segments of a connection together: an answer is
+    returned with the segment that completes it, or by :func:`parse_cut`. Without ``streams``, a segment is
+    read alone.
     """
     whole = ip_payload(packet)
     if whole is None:
@@ -114,25 +110,63 @@ def parse_answers(packet: bytes, is_repeated: Callable[[bytes], bool] = _never) 
         remote, local = packed_address(target), packed_address(source)
         challenge = _parse_message(message, remote, target_port, local, source_port, Transport.UDP)
         return [] if challenge is None else [challenge]
-    if protocol == TCP:
-        return list(_parse_segment(source, target, payload, is_repeated))
-    return []
+    if protocol != TCP:
+        return []
+    if streams is not None:
+        return _parse_segment(source, target, payload, streams)
+    alone = Streams()
+    return _parse_segment(source, target, payload, alone) + parse_cut(alone)
 
 
-def _parse_segment(
-    source: bytes, target: bytes, payload: bytes, is_repeated: Callable[[bytes], bool]
-) -> Iterator[Challenge]:
+def parse_cut(streams: Streams) -> list[Challenge]:
+    """Parse the answers that have begun by TCP and are not complete; return each only once.
+
+    Call this when no packet waits. A sender can read the status line of an answer, and keep the rest from
+    leaving. So what has left counts.
+    """
+    return [
+        challenge
+        for connection, message in streams.cut()
+        if (challenge := _parse_of_stream(connection, message)) is not None
+    ]
+
+
+def is_segment(packet: bytes) -> bool:
+    """Whether a packet, from its IP header on, is a TCP segment."""
+    whole = ip_payload(packet)
+    return whole is not None and whole[0] == TCP and tcp_segment(whole[3]) is not None
+
+
+def continues(packet: bytes, streams: Streams) -> bool:
+    """Whether a packet belongs to a TCP connection of which ``streams`` has read data, or begins one."""
+    whole = ip_payload(packet)
+    segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None
+    if whole is None or segment is None:
+        return False
+    return segment[3] or b"".join((whole[1], whole[2], whole[3][:_PORTS])) in streams
+
+
+def _parse_segment(source: bytes, target: bytes, payload: bytes, streams: Streams) -> list[Challenge]:
     segment = tcp_segment(payload)
     if segment is None:
-        return
-    source_port, target_port, sequence, data = segment
-    remote, local = packed_address(target), packed_address(source)
-    for offset, message in messages(data):
-        challenge = _parse_message(message, remote, target_port, local, source_port, Transport.TCP)
-        if challenge is not None:
-            number = (sequence + offset) % SEQUENCES
-            if not is_repeated(b"".join((source, target, payload[:4], number.to_bytes(4, "big")))):
-                yield challenge
+        return []
+    sequence, begins, data = segment[2:]
+    connection = b"".join((source, target, payload[:_PORTS]))
+    if begins:
+        streams.begin(connection, sequence)
+        return []
+    found = (_parse_of_stream(connection, message) for message in streams.read(connection, sequence, data))
+    return [challenge for challenge in found if challenge is not None]
+
+
+def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
+    width = (len(connection) - _PORTS) // 2
+    local, remote = packed_address(connection[:width]), packed_address(connection[width : 2 * width])
+    ports = connection[2 * width :]
+    local_port, port = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
+    # Even the status may be incomplete: "SIP/2.0 4". A sender that keeps the rest from leaving was refused.
+    whole = message if len(message) >= _STATUS else (message + _REFUSED[len(message) :])
+    return _parse_message(whole, remote, port, local, local_port, Transport.TCP)
 
 
 def _parse_message(
@@ -163,8 +197,13 @@ def _parse_message(
     head = message[: end + len(_EOL)] if end >= 0 else message
     call_id, nonce = _read_head(head, authenticate)
     account, evasive, service, opaque = "", False, Service.PJSIP, b""
-    if _is_pjsips(head, status, nonce):
+    cut = end < 0 and transport is Transport.TCP
+    if cut and not call_id:
+        # The receiver keeps the rest from leaving. No phone does that, and no report can be matched with it.
+        sender, evasive = None, True
+    elif _is_pjsips(head, status, nonce, cut=cut):
         sender, account, evasive = _request_of_pjsip(head, call_id)
+        evasive = evasive or (cut and _is_evasive(head, call_id))
         opaque = _opaque_of_pjsip(head, nonce)
     else:
         sender, service = _sender_by_chan_sip(head, status), Service.SIP
@@ -176,15 +215,20 @@ def _parse_message(
     )
 
 
-def _is_pjsips(head: bytes, status: int, nonce: bytes) -> bool:
+def _is_pjsips(head: bytes, status: int, nonce: bytes, *, cut: bool) -> bool:
     """Whether PJSIP wrote the answer, and not chan_sip or another server.
 
-    The nonce of a 401 or 407 shows it. A 403 or 404 has no nonce, so there the order of the lines shows it.
+    The nonce of a 401 or 407 shows it. A 403 or 404 has no nonce, nor has an answer that is ``cut`` before
+    it. There the order of the lines shows it.
     """
-    if status not in _REFUSALS:
+    if status not in _REFUSALS and (nonce or not cut):
         return _PJSIP_NONCE.fullmatch(nonce) is not None
     call_id = _CALL_ID.search(head)
-    return call_id is not None and _FROM.search(head, call_id.end()) is not None
+    if call_id is None:
+        return False
+    if cut:
+        return _FROM.search(head, 0, call_id.start() + len(_EOL)) is None
+    return _FROM.search(head, call_id.end()) is not None
 
 
 def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str, bool]:

@@ -15,6 +15,7 @@ TCP = 6
 SEQUENCES = 1 << 32
 _UDP_HEADER = 8
 _TCP_HEADER = 20
+_SYN = 0x02
 _IPV4_HEADER = 20
 _IPV6_HEADER = 40
 _IPV6_FRAGMENT = 44
@@ -49,6 +50,16 @@ def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
     return None
 
 
+def source_of(packet: bytes) -> Address | None:
+    """Return the source address of an IP packet; None if its header is not whole."""
+    version = packet[0] >> 4 if len(packet) >= _IPV4_HEADER else 0
+    if version == 4:  # noqa: PLR2004 - IPv4
+        return packed_address(packet[12:16])
+    if version == 6 and len(packet) >= _IPV6_HEADER:  # noqa: PLR2004 - IPv6
+        return packed_address(packet[8:24])
+    return None
+
+
 def udp_datagram(payload: bytes, *, may_be_cut: bool) -> tuple[int, int, bytes] | None:
     """Return source port, target port and data of a UDP datagram, the ``payload`` of an IP packet.
 
@@ -64,15 +75,18 @@ def udp_datagram(payload: bytes, *, may_be_cut: bool) -> tuple[int, int, bytes] 
     return *ports, payload[_UDP_HEADER:length]
 
 
-def tcp_segment(payload: bytes) -> tuple[int, int, int, bytes] | None:
-    """Return source port, target port, sequence number and data of a TCP segment; None if it is invalid."""
+def tcp_segment(payload: bytes) -> tuple[int, int, int, bool, bytes] | None:
+    """Return source port, target port, sequence number, whether it is a SYN, and data of a TCP segment.
+
+    Return None if the segment is invalid.
+    """
     if len(payload) < _TCP_HEADER:
         return None
     header = (payload[12] >> 4) * 4
     if not _TCP_HEADER <= header <= len(payload):
         return None
     ports = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
-    return *ports, int.from_bytes(payload[4:8], "big"), payload[header:]
+    return *ports, int.from_bytes(payload[4:8], "big"), bool(payload[13] & _SYN), payload[header:]
 
 
 @lru_cache(maxsize=4096)

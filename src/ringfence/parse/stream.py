@@ -1,72 +1,289 @@
-"""SIP messages in one segment of TCP: bare, or each in a text frame of a WebSocket.
+r"""SIP answers in the TCP segments that this host sends: bare, or each in a frame of a WebSocket.
 
-Asterisk writes each message with one call, so a segment usually begins with one. Under load one segment holds
-several, and its last one may continue in the next segment (tested with 20 requests in one segment on 16.28).
-A server's frame is not masked: 0x81, then a length of 7 bits or 0x7e and a length of 16 bits (RFC 6455 §5.2).
-A frame holds one message (RFC 7118 §5).
+The kernel copies segments, and an answer may begin and end anywhere in them. A sender decides where: it
+closes its receive window, makes Asterisk fill it with other answers, and opens it again. So the segments of
+each connection are put together, and messages are split as SIP (RFC 3261 §18.3) and WebSocket (RFC 6455 §5.2)
+split them. A server's frame is not masked. A frame holds one message (RFC 7118 §5).
 
-A segment may also begin in the middle of a message, above all if it is retransmitted. If Asterisk forwards a
-user's text (MESSAGE), that text may begin such a segment. So only the destination of a parsed answer is
-certain, not its contents.
+This host's own kernel sends the segments, and the log rules see them in the order of sending. The copies may
+have holes (the packet log lost some, or the connection is older than the reader), and the segments of a
+container may arrive in another order. After a hole, the reader searches for the next status line. There, the
+text of another sender that Asterisk forwards (MESSAGE) may look like an answer. So only the destination of an
+answer is certain, not its contents. A retransmitted segment is left out, also if it is cut differently.
+
+A sender may read a status line, and close its connection before the rest of the answer leaves. Therefore
+:meth:`Streams.cut` returns the answers that have begun, without their end. Call it when no more copies wait.
+
+Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
+forgotten first, ``MOST_PENDING`` bytes of an incomplete message, and ``MOST_BYTES`` bytes of all of them.
 """
 
 import re
-from collections.abc import Iterator
+from collections import OrderedDict
 
-MOST_MESSAGES = 64
-"""At most this many messages of one segment are read."""
+from attrs import Factory, define
+
+from ringfence.parse.packet import SEQUENCES
+
+MOST_STREAMS = 4_096
+MOST_BYTES = 4 << 20
+MOST_PENDING = 1 << 17
+MOST_HOLES = 8
+"""The greatest number of holes of one connection in which a late segment is still read."""
 
 _EOL = b"\r\n"
-_START = b"SIP/2.0 "
-_LONG = 0x7E
+# An answer in text whose beginning is unknown. No sender's text in a header can match, because LF never comes
+# back from Asterisk (``challenge.py``).
+_ANSWER = re.compile(rb"SIP/2\.0 40[137] [^\r\n]{0,64}+\r\n(?:via|v)[ \t]{0,8}+:", re.IGNORECASE)
+_LONGEST = 96  # bytes; at least the length of a match of _ANSWER
+_REFUSAL = re.compile(rb"SIP/2\.0 40[137] ")
+_BEGUN = re.compile(rb"SIP/2\.0 4(?:0(?:[137](?: .*+)?+)?+)?+", re.DOTALL)
+_FIRST_LINE = re.compile(rb"SIP/2\.0 |HTTP/1\.|[A-Z]{3,16}+ [^\r\n]++(?<= SIP/2\.0)\r\n")
 # chan_sip writes the full name, PJSIP either name.
-_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,9}+)[ \t]*+(?=\r\n)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n)", re.IGNORECASE)
 _ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:", re.IGNORECASE)
+# What a connection of another protocol begins with: records of TLS, and the manager interface.
+_OTHERS = (b"\x14\x03", b"\x15\x03", b"\x16\x03", b"\x17\x03", b"Asterisk Call Manager")
+_TEXT, _BINARY, _PONG, _CONTROL = 0x81, 0x82, 0x8A, 0x88
+_LONG, _LONGEST_FORM = 126, 127
+_SHORTEST_FRAME = 2
+_HALF = SEQUENCES // 2
 
 
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the offset and the bytes of each message; the last one may be incomplete.
+@define
+class _Stream:
+    """What has been read of one connection.
 
-    Yield nothing if the segment does not begin with a SIP answer. The generator stops after a message whose
-    end is uncertain.
+    ``next`` is the sequence number of the next byte. ``synced``: the next byte belongs to a known message.
+    ``pending`` is an incomplete message. Its first ``scanned`` bytes contain no end of a head.
+    ``given``: this message was returned as cut. ``fed``: data was read. ``skip`` bytes of a body
+    follow. ``other``: the connection does not carry clear SIP. ``holes`` are the parts that are missing, as
+    pairs of sequence numbers.
     """
-    offset = 0
-    for _ in range(MOST_MESSAGES):
-        if offset >= len(data):
-            return
-        start, end = _frame(data, offset) if data[offset : offset + 1] == b"\x81" else (offset, -1)
-        if offset == 0 and not data.startswith(_START, start):
-            return
-        if end < 0:
-            end = _end_of(data, start)
-        if end < 0 or end > len(data):
-            yield offset, data[start:]
-            return
-        yield offset, data[start:end]
-        offset = end
+
+    next: int
+    synced: bool
+    pending: bytes = b""
+    scanned: int = 0
+    given: bool = False
+    fed: bool = False
+    skip: int = 0
+    other: bool = False
+    holes: list[tuple[int, int]] = Factory(list)
 
 
-def _frame(data: bytes, offset: int) -> tuple[int, int]:
-    """Return the start and end of a text frame's content.
+class Streams:
+    """The connections whose segments were read. A connection is any key: bytes of its addresses and ports."""
 
-    The start is beyond the data if there is no such frame.
+    def __init__(self, most: int = MOST_STREAMS, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
+        self._bytes = 0
+        self._begun: dict[bytes, None] = {}  # connections with an incomplete message that was not given
+        self._lost: list[tuple[bytes, bytes]] = []  # incomplete answers of forgotten connections and holes
+
+    def __contains__(self, connection: bytes) -> bool:
+        """Whether data of this connection was read; a SYN is not enough."""
+        stream = self._streams.get(connection)
+        return stream is not None and stream.fed
+
+    @property
+    def pending(self) -> int:
+        """The bytes of all incomplete messages."""
+        return self._bytes
+
+    def begin(self, connection: bytes, sequence: int) -> None:
+        """Record that a new connection begins: its SYN has this sequence number."""
+        stream = self._streams.get(connection)
+        first = (sequence + 1) % SEQUENCES
+        if stream is not None and stream.next == first and not stream.pending:
+            return  # the SYN was sent again
+        self._forget(connection)
+        self._add(connection, _Stream(first, synced=True))
+
+    def read(self, connection: bytes, sequence: int, data: bytes) -> list[bytes]:
+        """Return the heads of the refusals (401, 403, 407) that a segment completes."""
+        if not data:
+            return []
+        stream = self._streams.get(connection)
+        if stream is None:
+            stream = self._add(connection, _Stream(sequence, synced=False))
+        else:
+            self._streams.move_to_end(connection)
+        ahead = (sequence - stream.next) % SEQUENCES
+        if ahead >= _HALF:  # it begins before the next byte
+            old = SEQUENCES - ahead
+            late = self._late(stream, sequence, data[:old])
+            if old >= len(data):
+                return late
+            return [*late, *self._extend(connection, stream, data[old:])]
+        if ahead:
+            self._open_hole(connection, stream, sequence)
+        return self._extend(connection, stream, data)
+
+    def cut(self) -> list[tuple[bytes, bytes]]:
+        """Return each refusal that has begun and is not complete, with its connection; each only once."""
+        found, self._lost = self._lost, []
+        for connection in self._begun:
+            stream = self._streams[connection]
+            stream.given = True
+            found.append((connection, stream.pending))
+        self._begun.clear()
+        return found
+
+    def _extend(self, connection: bytes, stream: _Stream, data: bytes) -> list[bytes]:
+        """Read the next bytes of a connection."""
+        stream.fed = True
+        stream.next = (stream.next + len(data)) % SEQUENCES
+        if stream.other:
+            return []
+        before = len(stream.pending)
+        found = _consume(stream, data)
+        if len(stream.pending) > MOST_PENDING:
+            self._give_up(connection, stream)
+        self._bytes += len(stream.pending) - before
+        if stream.synced and not stream.given and _BEGUN.fullmatch(stream.pending):
+            self._begun[connection] = None
+        else:
+            self._begun.pop(connection, None)
+        while self._bytes > self._most_bytes:
+            self._forget(next(iter(self._streams)))
+        return found
+
+    def _open_hole(self, connection: bytes, stream: _Stream, sequence: int) -> None:
+        """Go on at ``sequence``, and remember what is missing before it."""
+        before = len(stream.pending)
+        self._give_up(connection, stream)
+        self._bytes -= before
+        stream.skip = 0
+        stream.holes = [*stream.holes, (stream.next, sequence)][-MOST_HOLES:]
+        stream.next = sequence
+
+    def _give_up(self, connection: bytes, stream: _Stream) -> None:
+        """Keep an incomplete answer for :meth:`cut`, and search for the next status line."""
+        if stream.synced and not stream.given and _BEGUN.fullmatch(stream.pending):
+            self._lost.append((connection, stream.pending))
+        self._begun.pop(connection, None)
+        stream.pending, stream.scanned, stream.given, stream.synced = b"", 0, False, False
+
+    def _late(self, stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
+        """Return the answers that stand whole in those bytes of a late segment that were missing."""
+        found: list[bytes] = []
+        end = (sequence + len(data)) % SEQUENCES
+        for hole in list(stream.holes):
+            first, last = _later(hole[0], sequence), _earlier(hole[1], end)
+            size = (last - first) % SEQUENCES
+            if not 0 < size < _HALF:
+                continue
+            stream.holes.remove(hole)
+            stream.holes += [part for part in ((hole[0], first), (last, hole[1])) if part[0] != part[1]]
+            del stream.holes[:-MOST_HOLES]
+            start = (first - sequence) % SEQUENCES
+            alone = _Stream(first, synced=False)
+            found += _consume(alone, data[start : start + size])
+            if alone.synced and _REFUSAL.match(alone.pending):
+                found.append(alone.pending)
+        return found
+
+    def _add(self, connection: bytes, stream: _Stream) -> _Stream:
+        self._streams[connection] = stream
+        if len(self._streams) > self._most:
+            self._forget(next(iter(self._streams)))
+        return stream
+
+    def _forget(self, connection: bytes) -> None:
+        stream = self._streams.pop(connection, None)
+        if stream is not None:
+            self._bytes -= len(stream.pending)
+            self._give_up(connection, stream)
+
+
+def _later(one: int, other: int) -> int:
+    """Return the later of two sequence numbers, which are less than half of all numbers apart."""
+    return one if (one - other) % SEQUENCES < _HALF else other
+
+
+def _earlier(one: int, other: int) -> int:
+    return other if (one - other) % SEQUENCES < _HALF else one
+
+
+def _consume(stream: _Stream, data: bytes) -> list[bytes]:
+    """Return the refusals that ``data`` completes; keep the incomplete message in ``stream``."""
+    found: list[bytes] = []
+    buffer = stream.pending + data if stream.pending else data
+    at = min(stream.skip, len(buffer))
+    stream.skip -= at
+    scanned, stream.scanned = stream.scanned, 0
+    while at < len(buffer):
+        if not stream.synced:
+            if buffer.startswith(b"SIP/2.0 ", at) and at == 0:
+                stream.synced = True  # a segment usually begins with an answer
+                continue
+            match = _ANSWER.search(buffer, at)
+            if match is None:
+                at = max(at, len(buffer) - _LONGEST)
+                break
+            at, stream.synced = match.start(), True
+        step = _frame(buffer, at) if buffer[at] >= _TEXT else _text(buffer, at, scanned)
+        if step is None:  # incomplete
+            stream.scanned = len(buffer) - at
+            break
+        start, end, stream.synced = step
+        if start < 0:
+            stream.other = True
+            at = len(buffer)
+            break
+        if _REFUSAL.match(buffer, start) and not stream.given:
+            head = buffer.find(_EOL + _EOL, start, end)
+            found.append(buffer[start : end if head < 0 else head + 2 * len(_EOL)])
+        stream.given, scanned = False, 0
+        stream.skip = max(0, end - len(buffer))
+        at = end
+    stream.pending = buffer[at:]
+    return found
+
+
+def _frame(buffer: bytes, at: int) -> tuple[int, int, bool] | None:
+    """Return where the content of a frame begins and ends, and whether the next byte begins a message.
+
+    Return None for an incomplete frame.
     """
-    length = data[offset + 1] if offset + 1 < len(data) else _LONG + 1
-    if length < _LONG:
-        return offset + 2, offset + 2 + length
-    if length == _LONG:
-        start = offset + 4
-        return start, start + int.from_bytes(data[offset + 2 : start], "big")
-    return len(data), len(data)
+    if len(buffer) - at < _SHORTEST_FRAME:
+        return None
+    kind, length = buffer[at], buffer[at + 1]
+    size = {_LONG: 2, _LONGEST_FORM: 8}.get(length, 0)
+    start = at + _SHORTEST_FRAME + size
+    if length > _LONGEST_FORM or not (kind in (_TEXT, _BINARY) or _CONTROL <= kind <= _PONG):
+        return at, at + 1, False  # no frame of a server
+    if len(buffer) < start:
+        return None
+    if size:
+        length = int.from_bytes(buffer[start - size : start], "big")
+    if length > MOST_PENDING:
+        return at, at + 1, False
+    return None if len(buffer) < start + length else (start, start + length, True)
 
 
-def _end_of(data: bytes, start: int) -> int:
-    """Return where the message that begins at ``start`` ends, -1 if that is uncertain."""
-    head = data.find(_EOL + _EOL, start)
+def _text(buffer: bytes, at: int, scanned: int) -> tuple[int, int, bool] | None:  # noqa: PLR0911 - one for each form
+    """Return where a message begins and ends, and whether the next byte begins another one.
+
+    Its body may end beyond the buffer. Return None if its head is incomplete, and negative numbers if the
+    connection carries another protocol. The first ``scanned`` bytes contain no end of a head.
+    """
+    if buffer[at] in _EOL:  # a keep-alive between messages (RFC 5626 §3.5.1)
+        return at, at + 1, True
+    if buffer.startswith(_OTHERS, at):
+        return -1, -1, False
+    head = buffer.find(_EOL + _EOL, max(at, at + scanned - 3))
     if head < 0:
-        return -1
-    lengths = _ANY_LENGTH.findall(data, start, head + len(_EOL))
-    length = _LENGTH.search(data, start, head + len(_EOL))
-    if length is None or len(lengths) > 1:
-        return -1
-    return head + 2 * len(_EOL) + int(length[1])
+        return None
+    after = head + 2 * len(_EOL)
+    if _FIRST_LINE.match(buffer, at) is None:
+        return at, at + 1, False
+    if buffer.startswith(b"HTTP/1.", at):
+        return at, after, True  # the answer that opens a WebSocket has no body
+    length = _LENGTH.search(buffer, at, head + len(_EOL))
+    if length is None or len(_ANY_LENGTH.findall(buffer, at, head + len(_EOL))) > 1:
+        return at, after, False
+    return at, after + int(length[1]), True

@@ -16,7 +16,14 @@ memory. If packets are lost, the socket reports ENOBUFS, or a sequence number is
 *gap*: soon after a gap, a missing challenge proves nothing. The beginning and the end of a session are gaps
 too, because packets before and after it are not read.
 
-Answers of this host itself count. Answers that are forwarded, as those of bridged containers, may be written
+An answer of this host itself counts only if the program that sent it is Asterisk's, or a configured SIP
+proxy's: other programs (coturn, rtpengine) send what strangers tell them to. The kernel names the user of the
+packet's socket. The reader compares it, and not the rules: the rules then stay the same when Asterisk starts
+under another user, and an unknown user differs from a wrong one. While it is unknown which user is
+Asterisk's, no answer of this host counts, and each is a gap. If Asterisk has closed a TCP connection, what is
+left of it has no user any more, and belongs to the connection that was Asterisk's before.
+
+Answers that are forwarded, as those of bridged containers, may be written
 by other hosts, but only under their own addresses (the log rule checks that). They count only if they come
 from a network of ``containers``. These networks change. A new network is a gap too, because its earlier
 answers were not counted.
@@ -25,9 +32,9 @@ The destination of an observed request is not checked. The rule copies the reque
 the address of a target container is still unknown then. The check is not needed either: the request's nonces
 prove its source address, because this host sent each nonce to one address only.
 
-TCP transmits a segment again if its acknowledgement is late, and the kernel logs it again (this happens even
-without packet loss). So the positions of the last ``MOST_POSITIONS`` TCP answers are kept, to count each
-answer once. This module stores nothing else.
+The kernel copies every TCP segment to strangers, because an answer may stand anywhere in the stream, and may
+be transmitted again (this happens even without packet loss). ``parse/stream.py`` puts the segments together.
+This module stores nothing else.
 
 Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each, 8
 of them for parsing the text. At 6 600 a second (a brute force at full speed), 20 000 and 40 000 a second none
@@ -38,7 +45,6 @@ import asyncio
 import errno
 import socket
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 
@@ -49,8 +55,10 @@ from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
 from ringfence.netlink.messages import NETLINK_NETFILTER
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
-from ringfence.parse.challenge import parse_answers
+from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut
 from ringfence.parse.observed import parse_observed
+from ringfence.parse.packet import source_of
+from ringfence.parse.stream import Streams
 from ringfence.sources.state import Condition, EndError, State
 from ringfence.sources.supervised import SupervisedSource
 
@@ -62,9 +70,6 @@ It is "RG" as a number, because other programs hardly use that.
 
 OBSERVED = b"observed"
 """The NFLOG prefix of the rule that copies packets from suspects."""
-
-MOST_POSITIONS = 8_192
-"""The maximum number of positions in TCP streams that are kept, to recognize answers that TCP repeats."""
 
 MOST_TURNS = 16
 """The maximum number of reads (of ``TURN`` datagrams each) in one :meth:`WireSource.drain`."""
@@ -88,6 +93,13 @@ _DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, o
 WireItem = Challenge | ObservedRequest
 Sink = Callable[[Sequence[WireItem], float], None]
 Gap = Callable[[float], None]
+IsAsterisks = Callable[[int], bool | None]
+"""A function that returns whether a user's sockets are Asterisk's or a proxy's; None if that is unknown."""
+
+
+def _everyone(_user: int) -> bool:
+    """Return True: by default, answers of every user count."""
+    return True
 
 
 @define
@@ -99,8 +111,9 @@ class WireCounts:
     - ``gaps``: how often packets were lost.
     - ``lost``: lost packets, as far as sequence numbers show them.
     - ``unreadable``: messages of the packet log that could not be parsed.
-    - ``passing``: answers of other hosts, which do not count.
-    - ``repeated``: answers that TCP transmitted again, which do not count.
+    - ``passing``: packets of other hosts, which do not count.
+    - ``foreign``: packets of other programs on this host, which do not count.
+    - ``unowned``: packets of this host that do not count because it is unknown which user is Asterisk's.
     """
 
     challenges: int = 0
@@ -109,7 +122,8 @@ class WireCounts:
     lost: int = 0
     unreadable: int = 0
     passing: int = 0
-    repeated: int = 0
+    foreign: int = 0
+    unowned: int = 0
 
 
 class WireSource(SupervisedSource):
@@ -118,8 +132,9 @@ class WireSource(SupervisedSource):
     ``sink`` is called with the challenges and observed requests of each read, in the kernel's order, and
     their monotonic arrival time. ``gap`` is called with the monotonic time of each gap (see the module's
     head), before later packets are passed on. ``containers`` are the networks whose forwarded answers count;
-    :meth:`set_containers` changes them. ``buffer`` is the size of the socket's receive buffer in bytes, which
-    the kernel doubles.
+    :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
+    of this host counts. ``buffer`` is the size of the socket's receive buffer in bytes, which the kernel
+    doubles.
     """
 
     def __init__(
@@ -129,6 +144,7 @@ class WireSource(SupervisedSource):
         backoff: Backoff | None = None,
         *,
         containers: Sequence[Network] = (),
+        is_asterisks: IsAsterisks = _everyone,
         group: int = GROUP,
         buffer: int = _BUFFER,
     ) -> None:
@@ -144,7 +160,8 @@ class WireSource(SupervisedSource):
         self._buffer = buffer
         self._space = memoryview(bytearray(_DATAGRAM))
         self._last: int | None = None
-        self._positions: OrderedDict[bytes, None] = OrderedDict()
+        self._is_asterisks = is_asterisks
+        self._streams = Streams()
         self._drained: Callable[[], object] = _nothing
 
     def drain(self) -> None:
@@ -221,6 +238,8 @@ class WireSource(SupervisedSource):
             read += size
             if read >= TURN_BYTES:
                 break
+        if not more:
+            self._add_challenges(parse_cut(self._streams), seen)
         if read:
             self.last_sign = now
         if seen:
@@ -234,7 +253,7 @@ class WireSource(SupervisedSource):
                 if message.prefix == OBSERVED:
                     self._add_request(message, seen)
                 else:
-                    self._add_answers(message, seen)
+                    self._add_answers(message, seen, now)
             elif message is None:
                 self.counts.unreadable += 1
 
@@ -246,25 +265,36 @@ class WireSource(SupervisedSource):
             self.counts.observed += 1
             seen.append(request)
 
-    def _add_answers(self, message: Logged, seen: list[WireItem]) -> None:
-        repeated = self.counts.repeated
-        answers = parse_answers(message.payload, self._is_repeated)
-        if not answers:
-            self.counts.unreadable += self.counts.repeated == repeated
-        elif message.own or self._is_container(answers[0].local_address):
-            self.counts.challenges += len(answers)
-            seen += answers
-        else:
-            self.counts.passing += len(answers)
+    def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:
+        if not (self._is_own(message, now) if message.own else self._is_containers(message)):
+            return
+        answers = parse_answers(message.payload, self._streams)
+        if not answers and not is_segment(message.payload):
+            self.counts.unreadable += 1
+        self._add_challenges(answers, seen)
 
-    def _is_repeated(self, position: bytes) -> bool:
-        """Whether an answer at this position of a TCP stream was read before; remember the position."""
-        if position in self._positions:
-            self.counts.repeated += 1
+    def _add_challenges(self, challenges: Sequence[Challenge], seen: list[WireItem]) -> None:
+        self.counts.challenges += len(challenges)
+        seen += challenges
+
+    def _is_own(self, message: Logged, now: float) -> bool:
+        """Whether Asterisk or a SIP proxy sent a packet of this host; count it otherwise."""
+        if message.user is None:
+            known: bool | None = continues(message.payload, self._streams)
+        else:
+            known = self._is_asterisks(message.user)
+        if known is None:
+            self.counts.unowned += 1
+            self._gap(now)
+        elif not known:
+            self.counts.foreign += 1
+        return bool(known)
+
+    def _is_containers(self, message: Logged) -> bool:
+        source = source_of(message.payload)
+        if source is not None and self._is_container(source):
             return True
-        self._positions[position] = None
-        if len(self._positions) > MOST_POSITIONS:
-            self._positions.popitem(last=False)
+        self.counts.passing += 1
         return False
 
     def _check_sequence(self, number: int | None, now: float) -> None:

@@ -87,7 +87,7 @@ def test_no_plan_has_a_rule_that_accepts(version: int) -> None:
                 assert target.split()[0] in {
                     *("DROP", "REJECT", "LOG", "NFLOG", "SET"),
                     *("ringfence-drop", "ringfence-reject", "ringfence-limit", "ringfence-over", "RETURN"),
-                    *("ringfence-seen", "ringfence-narrow"),
+                    *("ringfence-seen", "ringfence-narrow", "ringfence-segment", "ringfence-answer"),
                 }
                 if "RETURN" in rule:
                     assert chain == "raw ringfence-limit"
@@ -117,9 +117,10 @@ def test_the_order_is_from_banned_limiter_wire_to_banned() -> None:
     kinds = [rule.kind for rule in rules]
 
     assert kinds[:9] == [*[FROM_BANNED] * 5, *[FROM_DENIED] * 2, AT_LIMITER, AT_LIMITER]
-    assert kinds[9:] == [*[""] * 5, *[TO_BANNED] * 5, *[TO_DENIED] * 2]
+    assert kinds[9:] == [*[""] * 3, *[TO_BANNED] * 5, *[TO_DENIED] * 2]
     assert rules[9].text.endswith("-m set --match-set ringfence-observe4 src -j ringfence-seen")
-    assert all("-j NFLOG" in rule.text for rule in rules[10:14])
+    assert "-j NFLOG" in rules[10].text
+    assert rules[11].text.endswith("-j ringfence-segment")
 
 
 def test_a_ban_of_the_sip_ports_names_ports() -> None:
@@ -153,7 +154,9 @@ def test_interfaces_limit_the_drops_and_not_the_wire() -> None:
     rules = texts(FirewallPlan(interfaces=("eth0", "eth1"), log_group=7, limit=ENFORCE))
 
     for rule in [*rules["raw ringfence-pre"], *rules["raw ringfence-out"]]:
-        wire = "NFLOG" in rule or "-j ringfence-seen" in rule
+        wire = (
+            rule.split()[-1] in ("ringfence-seen", "ringfence-segment", "ringfence-answer") or "NFLOG" in rule
+        )
         assert rule.startswith(("-i eth", "-o eth")) is not wire
     assert not [rule for rule in rules["raw ringfence-pre"] if " dst -j DROP" in rule]
     assert [rule.split()[:2] for rule in rules["filter ringfence-fwd"]] == [

@@ -121,19 +121,31 @@ def test_only_the_sip_ports() -> None:
 def test_the_log_rules_precede_the_drops_by_receiver() -> None:
     """In prerouting the log rules match only forwarded packets; no interface or list limits them."""
     stream = "tcp sport { 5038, 5060, 5061, 8089 }"
-    answers = [
-        f"meta l4proto udp @th,64,88 {DATAGRAMS}",
-        f"{stream} @ih,0,88 {ANSWERS}",
-        f"{stream} @ih,0,8 0x81 @ih,8,8 126 @ih,32,88 {ANSWERS}",
-        f"{stream} @ih,0,8 0x81 @ih,8,8 < 126 @ih,16,88 {ANSWERS}",
-    ]
+    datagrams = f"meta l4proto udp @th,64,88 {DATAGRAMS}"
+    log = f"log group {GROUP}"
     passing = "fib saddr . iif oif != 0 fib daddr type unicast"
     for plan in (FirewallPlan(log_group=GROUP), EVERYTHING, evolve(EVERYTHING, action=BanAction.TCP_RESET)):
         chains = chains_of(plan)
         rules = chains["prerouting"].rules
         end = len(rules) if plan.interfaces else len(rules) - 2
-        assert rules[end - 4 : end] == tuple(f"{one} {passing} log group {GROUP}" for one in answers)
-        assert chains["output"].rules[:4] == tuple(f"{one} log group {GROUP}" for one in answers)
+        assert rules[end - 2 : end] == (f"{datagrams} {passing} {log}", f"{stream} {passing} jump segments")
+        assert chains["output"].rules[:3] == (
+            f"{datagrams} {log}",
+            f'oifname "lo" {stream} jump answers',
+            f'oifname != "lo" {stream} jump segments',
+        )
+        assert chains["segments"].rules == (
+            "ip daddr @allow4 goto answers",
+            "ip daddr @friends4 goto answers",
+            "ip6 daddr @allow6 goto answers",
+            "ip6 daddr @friends6 goto answers",
+            log,
+        )
+        assert chains["answers"].rules == (
+            f"@ih,0,88 {ANSWERS} {log}",
+            f"@ih,0,8 0x81 @ih,8,8 126 @ih,32,88 {ANSWERS} {log}",
+            f"@ih,0,8 0x81 @ih,8,8 < 126 @ih,16,88 {ANSWERS} {log}",
+        )
         assert not any(
             rule.endswith("accept")
             for name in ("prerouting", "input", "forward")
@@ -148,7 +160,7 @@ def test_without_inner_headers_two_lengths_are_inspected() -> None:
         chain.name: chain
         for chain in ruleset(FirewallPlan(log_group=GROUP), default_ban_sets(), inner=False).chains
     }
-    assert [rule.split(" } ", 1)[1] for rule in old["output"].rules if rule.startswith("tcp sport")] == [
+    assert list(old["answers"].rules) == [
         f"tcp doff 5 @th,160,88 {ANSWERS} log group {GROUP}",
         f"tcp doff 5 @th,160,8 0x81 @th,168,8 126 @th,192,88 {ANSWERS} log group {GROUP}",
         f"tcp doff 5 @th,160,8 0x81 @th,168,8 < 126 @th,176,88 {ANSWERS} log group {GROUP}",

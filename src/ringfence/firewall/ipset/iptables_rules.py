@@ -6,6 +6,8 @@
     raw OUTPUT         -> ringfence-out:    the log rules; then drop packets of this host to banned addresses
                           ringfence-limit:  send packets over the limit to ringfence-over
                           ringfence-over:   add the source to the flood set, drop the packet in mode enforce
+                          ringfence-segment: copy TCP segments to strangers; others go to ringfence-answer
+                          ringfence-answer: copy TCP segments that begin with an answer
                           ringfence-seen:   copy requests of observed addresses, a limited number a second
                           ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet if its
                                             source is observed, and drop it
@@ -55,12 +57,14 @@ Mode observe must drop no packet. So in this mode the limiter inspects only a li
 second from all sources together, too few to fill the table. The other packets pass, and
 ``Counters.limiter_full`` counts them too.
 
-The log rules copy SIP answers to an NFLOG group: 401, 403 and 407, and over UDP also 404. (Over TCP a 404 is
-not needed, because the connection proves the sender.) ``sources/wire.py`` reads the group; the kernel sends
-nothing to a group without a reader. The match u32 compares the first bytes of a datagram, such as "SIP/2.0
-401". In a TCP segment from a SIP port it uses the header's length to find the payload. There the status line
-stands first, or first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length
-of 16 bits; a server does not mask). If a segment contains several answers, only the first is compared.
+The log rules copy SIP answers to an NFLOG group: over UDP 401, 403, 404 and 407. ``sources/wire.py`` reads
+the group; the kernel sends nothing to a group without a reader. The match u32 compares the first bytes of a
+datagram, such as "SIP/2.0 401". Of TCP, every segment from the SIP ports to a stranger is copied, also one
+without data: an answer may stand anywhere in the stream, and the sender decides where. Segments to friends
+and allowed networks, and over the loopback interface, are copied only if they begin with a 401, 403 or 407,
+because phones and trunks receive much. There u32 uses the header's length to find the payload. The status
+line stands first, or first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a
+length of 16 bits; a server does not mask).
 
 PREROUTING sees the answers of bridged containers, and any packets from outside. There a packet is copied
 under two conditions. It is to be forwarded, so a provider's 401 to this host is not copied. And it arrived by
@@ -101,9 +105,10 @@ HOOKS: Mapping[str, Mapping[str, str]] = {
 MADE = "ringfence-made"
 _LIMIT, _OVER, _DROP, _REJECT = "ringfence-limit", "ringfence-over", "ringfence-drop", "ringfence-reject"
 _SEEN, _NARROW = "ringfence-seen", "ringfence-narrow"
+_SEGMENT, _ANSWER = "ringfence-segment", "ringfence-answer"
 # Every chain of ours that may be in a table, of this release or another.
 CHAINS: Mapping[str, Sequence[str]] = {
-    "raw": ("ringfence-pre", "ringfence-out", _LIMIT, _OVER, _SEEN, _NARROW, _DROP, MADE),
+    "raw": ("ringfence-pre", "ringfence-out", _LIMIT, _OVER, _SEEN, _NARROW, _SEGMENT, _ANSWER, _DROP, MADE),
     "filter": ("ringfence-in", "ringfence-fwd", _REJECT, _DROP, MADE),
 }
 
@@ -191,13 +196,16 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     family = _Plan(plan, version, copies=copies)
     pre = [*family.raw_in(), *(family.to_limiter() if limiter else ())]
     out: list[IptablesRule] = []
+    copying: Mapping[str, Sequence[IptablesRule]] = {}
     if copies:
         pre += _observed_rules(plan, version)
         pre += _answer_rules(plan, version, _FORWARDED[version])
         out += _answer_rules(plan, version)
+        copying = _stream_chains(plan, version)
     raw: dict[str, Sequence[IptablesRule]] = {
         "ringfence-pre": [*pre, *family.raw_routed()],
         "ringfence-out": [*out, *family.raw_out()],
+        **copying,
     }
     if limiter and plan.limit.mode is not LimitMode.OFF:
         raw[_LIMIT] = _limit(plan.limit, version)
@@ -371,26 +379,50 @@ def _observed_rules(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[IptablesRule]:
     """Return the log rules of a chain; ``passing`` is the match of forwarded packets, "" in OUTPUT."""
-    beginnings = _status_line_tests(version)
-    matches = [("-p udp ", beginnings[:1])]
-    matches += [(ports, beginnings[1:]) for ports in _port_matches("tcp", plan.sip_ports.tcp, "dst")]
+    log = f"-j NFLOG --nflog-group {plan.log_group}"
+    ways = [("", _SEGMENT)] if passing else [("-o lo ", _ANSWER), ("! -o lo ", _SEGMENT)]
     return [
-        IptablesRule(f'{ports}-m u32 --u32 "{test}" {passing}-j NFLOG --nflog-group {plan.log_group}')
-        for ports, tests in matches
-        for test in tests
+        IptablesRule(f'-p udp -m u32 --u32 "{_datagram_test(version)}" {passing}{log}'),
+        *(
+            IptablesRule(f"{way}{ports}{passing}-j {chain}")
+            for ports in _port_matches("tcp", plan.sip_ports.tcp, "dst")
+            for way, chain in ways
+        ),
     ]
 
 
+def _stream_chains(plan: FirewallPlan, version: int) -> dict[str, Sequence[IptablesRule]]:
+    """Return the chains that copy TCP segments from the SIP ports: all those to strangers, and answers."""
+    log = f"-j NFLOG --nflog-group {plan.log_group}"
+    if not plan.sip_ports.tcp:
+        return {}
+    known = (list_set_name(one, version) for one in (NetworkList.ALLOW, NetworkList.FRIENDS))
+    return {
+        _ANSWER: [
+            IptablesRule(f'-p tcp -m u32 --u32 "{test}" {log}') for test in _status_line_tests(version)
+        ],
+        _SEGMENT: [
+            *(IptablesRule(f"-m set --match-set {name} dst -g {_ANSWER}") for name in known),
+            IptablesRule(log),
+        ],
+    }
+
+
+def _datagram_test(version: int) -> str:
+    """Return u32's test for a status line that begins a datagram."""
+    ipv4 = version == _IPV4
+    begin = 0 if ipv4 else _IPV6_HEADER
+    return _status_line(_HEADER if ipv4 else "", begin + _DATAGRAM, f"{_CODES},{_NOT_FOUND}")
+
+
 def _status_line_tests(version: int) -> list[str]:
-    """Return u32's tests for a status line that begins a datagram, a TCP segment, or a frame in a segment.
+    """Return u32's tests for a status line that begins a TCP segment, or a frame in a segment.
 
     They assume IPv6 packets without extension headers, as Asterisk sends them.
     """
-    ipv4 = version == _IPV4
-    begin = 0 if ipv4 else _IPV6_HEADER
+    begin = 0 if version == _IPV4 else _IPV6_HEADER
     stream = _STREAM[version]
     return [
-        _status_line(_HEADER if ipv4 else "", begin + _DATAGRAM, f"{_CODES},{_NOT_FOUND}"),
         _status_line(stream, begin),
         f"{stream}{begin:#x}>>0x10=0x817e&&{_status_line(stream, begin + 4)}",
         f"{stream}{begin:#x}>>0x10=0x8100:0x817d&&{_status_line(stream, begin + 2)}",

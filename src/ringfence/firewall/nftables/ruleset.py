@@ -45,12 +45,13 @@ administrator's own rules still see them.
   guesses, and a packet of 64 kB that was combined from several segments (GRO) more than a hundred. No guess
   is shorter than 300 bytes. The limiter's tables hold a million sources for ten seconds. If a table is full
   (forged sources can fill it), packets of new sources pass without a limit, and are counted (``no_room``).
-* **The log rules** copy SIP answers: packets whose payload begins with "SIP/2.0 401", 403 or 407. These are
-  datagrams, and TCP segments from the SIP ports. Datagrams with a 404 are copied too: it answers a call to an
-  unknown extension. (Over TCP it is not needed, because the connection proves the sender.) In a TCP segment
-  the status line may also begin a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a
-  length of 16 bits; a server does not mask). If a segment contains several answers, only the first is
-  compared.
+* **The log rules** copy SIP answers: datagrams whose payload begins with "SIP/2.0 401", 403, 404 or 407.
+  (A 404 answers a call to an unknown extension.) Of TCP, every segment from the SIP ports to a stranger is
+  copied, also one without data: an answer may stand anywhere in the stream, and the sender decides where.
+  Segments to friends and allowed networks, and over the loopback interface, are copied only if they begin
+  with a 401, 403 or 407, because phones and trunks receive much. The status line may also begin a WebSocket
+  text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
+  mask).
 * **``@ih``** is the data after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or
   ``nft`` refuses it, the log rules inspect only segments with headers of 20 and of 32 bytes (with
   timestamps).
@@ -441,15 +442,31 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
     prerouting = (*(() if rejecting else entering), *_limiter_rules(plan, come, lists))
     output = (*(f"{test} accept" for test in _REJECT_REPLIES.get(plan.action, ())), *leaving)
     if plan.log_group is not None:
-        answers, log = (*_answer_matches(plan, inner=inner),), f"log group {plan.log_group}"
+        log = f"log group {plan.log_group}"
         yield RulesetChain("observed", (_copy(plan),))
+        yield RulesetChain("answers", tuple(f"{begins} {log}" for begins in _beginnings(inner=inner)))
+        known = (
+            f"{_KEYWORDS[version]} daddr @{lists[f'{which}{version}']} goto answers"
+            for version in VERSIONS
+            for which in (NetworkList.ALLOW, NetworkList.FRIENDS)
+        )
+        yield RulesetChain("segments", (*known, log))
+        datagrams = f"meta l4proto udp @th,64,88 {_DATAGRAMS}"
+        streams = _port_tests(Ports((), plan.sip_ports.tcp), "sport")
         prerouting += tuple(
             f"{test} {_KEYWORDS[version]} saddr @observe{version} jump observed"
             for version in VERSIONS
             for test in _port_tests(Ports(plan.sip_ports.udp, ()), "dport")
         )
-        prerouting += tuple(f"{answer} {_TO_BE_ROUTED} {log}" for answer in answers)
-        output = (*(f"{answer} {log}" for answer in answers), *output)
+        prerouting += (f"{datagrams} {_TO_BE_ROUTED} {log}",)
+        prerouting += tuple(f"{test} {_TO_BE_ROUTED} jump segments" for test in streams)
+        looped = (f'oifname "lo" {test} jump answers' for test in streams)
+        output = (
+            f"{datagrams} {log}",
+            *looped,
+            *(f'oifname != "lo" {test} jump segments' for test in streams),
+            *output,
+        )
     if not plan.interfaces:
         prerouting += leaving
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
@@ -461,17 +478,14 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         yield RulesetChain("forward", forward, "forward", _BEFORE_FILTER)
 
 
-def _answer_matches(plan: FirewallPlan, *, inner: bool) -> Iterator[str]:
-    """Yield the matches of the packets that the log rules copy; ``inner``: they use ``@ih`` (TCP data)."""
-    yield f"meta l4proto udp @th,64,88 {_DATAGRAMS}"
-    stream = _port_tests(Ports((), plan.sip_ports.tcp), "sport")
+def _beginnings(*, inner: bool) -> Iterator[str]:
+    """Yield the matches of the segments that begin with an answer; ``inner``: they use ``@ih`` (TCP data)."""
     starts = [("", "ih", 0)] if inner else [(f"tcp doff {words} ", "th", 32 * words) for words in _HEADERS]
-    for test in stream:
-        for header, base, begin in starts:
-            first, second = f"@{base},{begin},8", f"@{base},{begin + 8},8"
-            yield f"{test} {header}@{base},{begin},88 {_ANSWERS}"
-            yield f"{test} {header}{first} 0x81 {second} 126 @{base},{begin + 32},88 {_ANSWERS}"
-            yield f"{test} {header}{first} 0x81 {second} < 126 @{base},{begin + 16},88 {_ANSWERS}"
+    for header, base, begin in starts:
+        first, second = f"@{base},{begin},8", f"@{base},{begin + 8},8"
+        yield f"{header}@{base},{begin},88 {_ANSWERS}"
+        yield f"{header}{first} 0x81 {second} 126 @{base},{begin + 32},88 {_ANSWERS}"
+        yield f"{header}{first} 0x81 {second} < 126 @{base},{begin + 16},88 {_ANSWERS}"
 
 
 def _limiter_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
