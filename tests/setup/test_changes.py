@@ -41,10 +41,11 @@ def test_a_file_is_written_with_its_mode(tmp_path: Path) -> None:
 def test_a_rest_of_a_killed_run_is_replaced(tmp_path: Path) -> None:
     """A temporary file of a killed run does not stop the next one."""
     path = tmp_path / "x.conf"
-    temporary(path).write_bytes(b"half")
+    rest = tmp_path / temporary(path.name)
+    rest.write_bytes(b"half")
     write_file(path, state(b"whole"))
 
-    assert (path.read_bytes(), temporary(path).exists()) == (b"whole", False)
+    assert (path.read_bytes(), rest.exists()) == (b"whole", False)
 
 
 def test_a_file_that_cannot_be_written_is_as_before(tmp_path: Path) -> None:

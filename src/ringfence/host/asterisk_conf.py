@@ -12,14 +12,13 @@ The parser is tolerant: a line that is neither a section nor an option is skippe
 that could not be read, because these may have other options. The number and the size of files are limited.
 """
 
-import glob
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import define, field, frozen
 
+from ringfence.host.owned_files import matching, names_in, opened_parent, read_file
 from ringfence.model import Secret
 
 FOLDER = Path("/etc/asterisk")
@@ -87,7 +86,8 @@ def read_conf(path: Path, wanted: Wanted, secret: Wanted = lambda _section, _nam
     keep, and ``secret`` the options that are passwords.
     """
     try:
-        path.lstat()
+        with opened_parent(path) as (folder, name):
+            folder.state(name)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
@@ -147,8 +147,7 @@ class _Reader:
             self.unread.append(path)
             return
         try:
-            with path.open("rb") as file:
-                data = file.read(MOST_BYTES + 1)
+            data, _ = read_file(path, MOST_BYTES + 1)
         except OSError:
             self.unread.append(path)
             return
@@ -192,10 +191,10 @@ class _Reader:
         if command not in {"include", "tryinclude"} or not name:
             return
         pattern = str(self._folder / name)
-        found = sorted(glob.glob(pattern))  # noqa: PTH207 - an absolute pattern is one that Path.glob refuses
+        found = matching(Path(pattern))
         here = self._here
         for path in found:
-            self.read(Path(path), depth + 1)
+            self.read(path, depth + 1)
             self._here = here  # later lines belong to the section that contains the #include
         if not found and (command == "include" or not _is_open(Path(pattern).parent)):
             self.unread.append(Path(pattern))
@@ -230,7 +229,7 @@ def directive_of(line: str) -> tuple[str, str]:
 def _is_open(folder: Path) -> bool:
     """Whether this process can list a folder. True too if the folder does not exist: then it has no files."""
     try:
-        os.scandir(folder).close()
+        names_in(folder)
     except OSError as error:
         return isinstance(error, FileNotFoundError | NotADirectoryError)
     return True

@@ -4,11 +4,10 @@
 changes a file must know first whether Asterisk accepts it.
 """
 
-import glob
-import os
 from pathlib import Path
 
 from ringfence.host.asterisk_conf import DEEPEST, MOST_BYTES, MOST_FILES, directive_of, uncommented
+from ringfence.host.owned_files import matching, opened_parent, read_file
 from ringfence.model import printable
 
 
@@ -43,8 +42,7 @@ class _Checker:
             self.faults.append(f"{named}: the files include each other too deeply")
             return
         try:
-            with path.open("rb") as file:
-                data = file.read(MOST_BYTES)
+            data, _ = read_file(path, MOST_BYTES)
         except OSError as error:
             self.faults.append(f"{named}: {path} cannot be read: {error.strerror}")
             return
@@ -83,10 +81,20 @@ class _Checker:
         if command not in {"include", "tryinclude"} or not name:
             return ""
         pattern = str(self._folder / name)
-        found = sorted(glob.glob(pattern))  # noqa: PTH207 - an absolute pattern is one that Path.glob refuses
+        found = matching(Path(pattern))
         for path in found:
-            self.check(Path(path), where, depth + 1)
+            self.check(path, where, depth + 1)
         if not found and command == "include":
-            lost = "cannot be searched" if not os.access(Path(pattern).parent, os.X_OK) else "does not exist"
+            lost = "does not exist" if _is_searchable(Path(pattern)) else "cannot be searched"
             return f"{printable(name)} is included and {lost}"
         return ""
+
+
+def _is_searchable(path: Path) -> bool:
+    """Whether this process may search the folder of a file. True too if the folder does not exist."""
+    try:
+        with opened_parent(path) as (folder, name):
+            folder.state(name)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True

@@ -3,13 +3,19 @@
 The new content of a file is written to a temporary file in the same folder. When the content has reached the
 disk, the temporary file is renamed over the old one. So after a kill or a power failure the file has either
 its old or its new content.
+
+Asterisk's user may replace any name in Asterisk's folders at any time. So each step opens the folder again,
+works on its descriptor, and below a folder of another user it has only that user's rights (see
+:mod:`ringfence.host.owned_files`). A file gets its owners by the descriptor of the new, empty file.
 """
 
 import difflib
+import errno
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +23,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from ringfence.errors import SetupError
+from ringfence.host.owned_files import Folder, opened_folder, opened_parent, read_file
 from ringfence.model import printable
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -86,13 +93,8 @@ class FolderChange:
             if self.before is not None:
                 set_folder(self.path, self.after)
                 return
-            # The folder gets its final name last. So a kill never leaves ``path`` with wrong rights.
-            new = temporary(self.path)
-            remove_folder(new)
-            new.mkdir(mode=0o700)
-            set_folder(new, self.after)
-            new.rename(self.path)
-            sync_folder(self.path.parent)
+            with opened_parent(self.path) as (folder, name):
+                _make_folder(folder, name, self.after)
         except OSError as error:
             raise _cannot("make", self.path, error) from None
 
@@ -111,15 +113,13 @@ def file_state(path: Path) -> FileState | None:
     Raise SetupError if it cannot be read, is not a regular file, or is longer than ``MAX_BYTES``.
     """
     try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            content = file.read(MAX_BYTES + 1)
+        content, found = read_file(path, MAX_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _cannot("read", path, error) from None
-    if not stat.S_ISREG(found.st_mode) or len(content) > MAX_BYTES:
-        raise SetupError(f"{path} is no regular file of at most {MAX_BYTES} bytes; setup does not change it")
+    if len(content) > MAX_BYTES:
+        raise SetupError(f"{path} has more than {MAX_BYTES} bytes; setup does not change it")
     return FileState(content, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
@@ -129,7 +129,8 @@ def folder_state(path: Path) -> FolderState | None:
     Raise SetupError if the path cannot be read, or is not a folder.
     """
     try:
-        found = path.lstat()
+        with opened_parent(path) as (folder, name):
+            found = folder.state(name)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -139,69 +140,166 @@ def folder_state(path: Path) -> FolderState | None:
     return FolderState(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
-def temporary(path: Path) -> Path:
-    """Return the path at which the new version of a file or folder is prepared, in the same folder.
+def temporary(name: str) -> str:
+    """Return the name under which the new version of a file or folder is prepared, in the same folder.
 
     Asterisk (which includes ``*.conf``), logrotate and fail2ban do not read files of this name.
     """
-    return path.with_name(f".{path.name}.ringfence-new")
+    return f".{name}.ringfence-new"
 
 
 def write_file(path: Path, state: FileState) -> None:
     """Replace or create a file; raise SetupError if that fails, for example on a full disk."""
-    new = temporary(path)
     try:
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(state.content)
-            os.fchown(descriptor, state.uid, state.gid)
-            os.fchmod(descriptor, state.mode)
-            _copy_attributes(path, descriptor)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        new.replace(path)
-        sync_folder(path.parent)
+        with opened_parent(path) as (folder, name):
+            try:
+                _write(folder, name, state)
+            except OSError:
+                with suppress(OSError):
+                    _unlink(folder, temporary(name))
+                raise
     except OSError as error:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
         raise _cannot("write", path, error) from None
 
 
 def remove_file(path: Path) -> None:
     """Remove a file, if it exists; raise SetupError if that fails."""
     try:
-        path.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        with opened_parent(path) as (folder, name):
+            _unlink(folder, name)
+            _sync(folder)
+    except OSError as error:
+        raise _cannot("remove", path, error) from None
+
+
+def remove_rest(path: Path) -> None:
+    """Remove what a killed run left beside a file or folder: its new version without the final name.
+
+    Raise SetupError if that fails.
+    """
+    try:
+        with opened_parent(path) as (folder, name):
+            new = temporary(name)
+            with suppress(FileNotFoundError):
+                if stat.S_ISDIR(folder.state(new).st_mode):
+                    _rmdir(folder, new)
+                else:
+                    _unlink(folder, new)
+                _sync(folder)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise _cannot("remove", path, error) from None
 
 
 def remove_folder(path: Path) -> None:
     """Remove an empty folder, if it exists; raise OSError if that fails."""
-    with suppress(FileNotFoundError):
-        path.rmdir()
+    with opened_parent(path) as (folder, name):
+        _rmdir(folder, name)
+
+
+def remove_tree(path: Path, chosen: Callable[[str], bool]) -> None:
+    """Remove files and folders of the chosen names from a folder, with all that is in them.
+
+    Raise OSError if that fails. Links are removed, not their targets.
+    """
+    with opened_folder(path) as folder, folder.acting() as descriptor:
+        for name in sorted(filter(chosen, os.listdir(descriptor))):  # noqa: PTH208 - an open folder
+            if stat.S_ISDIR(folder.state(name).st_mode):
+                shutil.rmtree(name, dir_fd=descriptor)
+            else:
+                os.unlink(name, dir_fd=descriptor)
+        os.fsync(descriptor)
 
 
 def set_folder(path: Path, state: FolderState) -> None:
-    """Set the mode and owners of an existing folder. Raise OSError if that fails, or if it is a link."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """Set the mode and owners of an existing folder; raise OSError if that fails."""
+    with opened_parent(path) as (folder, name):
+        _set_folder(folder, name, state)
+
+
+def _make_folder(folder: Folder, name: str, state: FolderState) -> None:
+    """Make a folder. It gets its final name last, so a kill never leaves this name with wrong rights."""
+    new = temporary(name)
+    _rmdir(folder, new)
+    with folder.acting() as descriptor:
+        os.mkdir(new, mode=0o700, dir_fd=descriptor)
+    _set_folder(folder, new, state)
+    with folder.acting() as descriptor:
+        os.rename(new, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+    _sync(folder)
+
+
+def _set_folder(folder: Folder, name: str, state: FolderState) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with folder.acting() as descriptor:
+        opened = os.open(name, flags, dir_fd=descriptor)
     try:
-        os.fchown(descriptor, state.uid, state.gid)
-        os.fchmod(descriptor, state.mode)
+        _require_owner(folder, opened)
+        os.fchown(opened, state.uid, state.gid)
+        os.fchmod(opened, state.mode & (0o2777 if folder.user else 0o7777))
     finally:
-        os.close(descriptor)
+        os.close(opened)
+
+
+def _write(folder: Folder, name: str, state: FileState) -> None:
+    new = temporary(name)
+    _unlink(folder, new)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with folder.acting() as descriptor:
+        opened = os.open(new, flags, 0o600, dir_fd=descriptor)
+    try:
+        with folder.acting() as descriptor:
+            with open(opened, "wb", closefd=False) as file:
+                file.write(state.content)
+            _copy_attributes(descriptor, name, opened)
+        _require_owner(folder, opened)
+        # Root's rights are needed here: only root can give a file to another user or group.
+        os.fchown(opened, state.uid, state.gid)
+        os.fchmod(opened, state.mode & 0o777)
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+    with folder.acting() as descriptor:
+        os.replace(new, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+    _sync(folder)
+
+
+def _require_owner(folder: Folder, opened: int) -> None:
+    """Raise OSError unless an opened file or folder belongs to the user of the folder that contains it.
+
+    That user may have put another one in its place, to have root change its rights.
+    """
+    state = os.fstat(opened)
+    linked = stat.S_ISREG(state.st_mode) and state.st_nlink != 1
+    if folder.user is not None and (state.st_uid != folder.user.uid or linked):
+        raise PermissionError(errno.EPERM, f"it is not of user {folder.user.uid}, whose folder contains it")
+
+
+def _unlink(folder: Folder, name: str) -> None:
+    with folder.acting() as descriptor, suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=descriptor)
+
+
+def _rmdir(folder: Folder, name: str) -> None:
+    with folder.acting() as descriptor, suppress(FileNotFoundError):
+        os.rmdir(name, dir_fd=descriptor)
+
+
+def _sync(folder: Folder) -> None:
+    """Wait until the names in a folder have reached the disk."""
+    with folder.acting() as descriptor:
+        opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def sync_folder(path: Path) -> None:
     """Wait until the names in a folder have reached the disk; raise OSError if that fails."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with opened_folder(path) as folder:
+        _sync(folder)
 
 
 def masked(line: str) -> str:
@@ -210,14 +308,18 @@ def masked(line: str) -> str:
     return f"{match[1]}********" if match else line
 
 
-def _copy_attributes(path: Path, descriptor: int) -> None:
-    """Copy the extended attributes (access lists, security labels) of the old file at ``path``.
+def _copy_attributes(folder: int, name: str, opened: int) -> None:
+    """Copy the extended attributes (access lists, security labels) of the old file to the new one.
 
-    ``descriptor`` is the new file. Errors are ignored, because some file systems have no such attributes.
+    ``opened`` is the new file. Errors are ignored, because some file systems have no such attributes.
     """
     with suppress(OSError):
-        for name in os.listxattr(path):
-            os.setxattr(descriptor, name, os.getxattr(path, name))
+        old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            for attribute in os.listxattr(old):
+                os.setxattr(opened, attribute, os.getxattr(old, attribute))
+        finally:
+            os.close(old)
 
 
 def _rights(state: FolderState) -> str:

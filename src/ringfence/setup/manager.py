@@ -115,7 +115,8 @@ def checked_state(path: Path, user: User | None = None) -> FileState | None:
     the Asterisk process, because Asterisk reads it with these rights at the next reload. If Asterisk
     cannot read the file then, it loses the settings of this file (for manager.conf, AMI).
     """
-    if not path.exists():
+    state = file_state(path)
+    if state is None:
         return None
     with _acting_as(user):
         faults = faults_of(path)
@@ -124,7 +125,7 @@ def checked_state(path: Path, user: User | None = None) -> FileState | None:
         raise SetupError(
             f"Asterisk would refuse {path}: {'; '.join([*faults[:MOST_FAULTS], *more])}; fix this first"
         )
-    return file_state(path)
+    return state
 
 
 @contextmanager

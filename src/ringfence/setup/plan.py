@@ -238,7 +238,7 @@ class _Planner:
         server = self.found.asterisk.server
         top = folder_state(self.found.asterisk.conf) or FolderState(0o750, server.uid, server.gid)
         self._folder(path.parent, top, "a folder for additions to Asterisk's configuration")
-        old = None if target.own else file_state(resolved(path))
+        old = None if target.own else file_state(path)
         whole = appended(text_of(old), f"\n{text}") if old is not None and old.content else text
         self._file(path, _encoded(whole), FolderState(mode, server.uid, server.gid), reason)
         return with_include(main, target.include) if target.include else main
@@ -300,39 +300,21 @@ class _Planner:
 
         With ``enforce``, plan to give this state to an existing folder too.
         """
-        now = folder_state(resolved(path))
+        now = folder_state(path)
         if now is None or (enforce and now != state):
-            self.changes.append(FolderChange(resolved(path), now, state, reason))
+            self.changes.append(FolderChange(path, now, state, reason))
 
     def _file(self, path: Path, content: bytes, rights: FolderState, reason: str) -> None:
         """Plan to write ``content`` to a file, unless the file has this content already.
 
         A new file gets the mode and owners of ``rights``. An existing file keeps its own.
         """
-        path = resolved(path)
         now = file_state(path)
         if now is not None and now.content == content:
             return
         kept = rights if now is None else FolderState(now.mode, now.uid, now.gid)
         after = FileState(content, kept.mode, kept.uid, kept.gid)
         self.changes.append(FileChange(path, now, after, reason))
-
-
-def resolved(path: Path) -> Path:
-    """Return the target of a symbolic link, and any other path as it is.
-
-    Raise SetupError if a user other than root owns the link, but not its target. With such a link, that user
-    could make setup, which runs as root, change any file.
-    """
-    if not path.is_symlink():
-        return path
-    target = path.resolve()
-    owner = path.lstat().st_uid
-    if owner != _ROOT and target.exists() and target.stat().st_uid != owner:
-        raise SetupError(
-            f"{path} is a link of user {owner} to {target}, which is not that user's; fix: remove it"
-        )
-    return target
 
 
 def own_address(host: str) -> Network:

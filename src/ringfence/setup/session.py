@@ -6,6 +6,7 @@ from pathlib import Path
 from ringfence.audit.console import AsteriskConsole
 from ringfence.errors import FirewallError, SetupError
 from ringfence.firewall.cleanup import flush_everything
+from ringfence.host.owned_files import names_in
 from ringfence.setup import fail2ban_jails
 from ringfence.setup.asterisk import FoundAsterisk, find_asterisk
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state
@@ -110,7 +111,7 @@ class SetupSession:
     @staticmethod
     def _produced(folder: Path, prefix: str) -> Produced:
         try:
-            names = tuple(sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix)))
+            names = tuple(name for name in names_in(folder) if name.startswith(prefix))
         except FileNotFoundError:
             return Produced(folder, prefix, existed=False, names=())
         except OSError as error:

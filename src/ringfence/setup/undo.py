@@ -1,13 +1,13 @@
 """Restores the files that setup changed. Changes that others made afterwards are never lost."""
 
 import difflib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import evolve
 
 from ringfence.errors import SetupError
+from ringfence.host.owned_files import exists
 from ringfence.setup.changes import (
     FileChange,
     FileState,
@@ -17,8 +17,9 @@ from ringfence.setup.changes import (
     folder_state,
     remove_file,
     remove_folder,
+    remove_rest,
+    remove_tree,
     set_folder,
-    temporary,
     write_file,
 )
 from ringfence.setup.journal import JournalRecord, Produced
@@ -48,9 +49,9 @@ def restore_files(record: JournalRecord) -> Iterator[str]:
 
 def _restore_file(change: FileChange) -> Iterator[str]:
     path, before, after = change.path, change.before, change.after
-    if not path.parent.is_dir():
+    if not exists(path.parent):
         return  # others have removed the folder, or setup was killed before it made the folder
-    remove_file(temporary(path))
+    remove_rest(path)
     now = file_state(path)
     if now is None:
         if before is not None:
@@ -118,14 +119,14 @@ def _remove_produced(produced: Produced) -> Iterator[str]:
 
     Remove their folder too if it did not exist before setup. If it is not empty, yield a line instead.
     """
-    if not produced.folder.is_dir():
+    if not exists(produced.folder):
         return
-    for path in sorted(produced.folder.iterdir()):
-        if path.name.startswith(produced.prefix) and path.name not in produced.names:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                remove_file(path)
+    try:
+        remove_tree(
+            produced.folder, lambda name: name.startswith(produced.prefix) and name not in produced.names
+        )
+    except OSError as error:
+        yield f"files stay in {produced.folder}: {error.strerror}"
     if not produced.existed:
         yield from _remove_folder(produced.folder)
 
@@ -133,7 +134,7 @@ def _remove_produced(produced: Produced) -> Iterator[str]:
 def _restore_folder(change: FolderChange) -> Iterator[str]:
     before, after, now = change.before, change.after, folder_state(change.path)
     try:
-        remove_folder(temporary(change.path))
+        remove_rest(change.path)
         if now is None:
             return
         if before is None:
@@ -157,7 +158,7 @@ def _is_between(now: FolderState, before: FolderState, after: FolderState) -> bo
 
 def _remove_folder(path: Path) -> Iterator[str]:
     try:
-        path.rmdir()
+        remove_folder(path)
     except FileNotFoundError:
         return
     except OSError:

@@ -1,0 +1,270 @@
+"""Files below folders of other users, opened without giving these users the rights of root.
+
+Root must not trust a path into a folder of another user: that user can replace any part of the path by a
+link, a FIFO or another folder, at any time. So this module walks each path by descriptors, one name at a
+time, and chooses the rights for the rest of the way:
+
+======================================= =================================================================
+folder on the way                       rest of the way
+======================================= =================================================================
+of root, writable by root alone         with the rights of this process; links are followed
+of root, writable by others too         with the rights of this process; links are refused
+of another user, and all below it       with the rights of that user; links are followed, with these too
+======================================= =================================================================
+
+The rights never come back on one way. With the owner's rights a link leads nowhere the owner could not go
+alone. A process that is not root always uses its own rights. Only regular files are read.
+"""
+
+import ctypes
+import errno
+import fnmatch
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from attrs import define, frozen
+
+_MOST_LINKS = 40
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SEARCH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NOBODY = 65_534
+_UNCHANGED = 0xFFFF_FFFF
+_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+_C = ctypes.CDLL(None)
+
+
+@frozen
+class User:
+    """A user, and the only group with which files are used for this user."""
+
+    uid: int
+    gid: int
+
+
+@define
+class Folder:
+    """An open folder. ``user`` is the user with whose rights its files are used; None for this process's.
+
+    ``links``: links in this folder are followed.
+    """
+
+    descriptor: int
+    user: User | None = None
+    links: bool = True
+
+    @contextmanager
+    def acting(self) -> Iterator[int]:
+        """Run the block with the rights for this folder, and yield the folder's descriptor."""
+        with acting_as(self.user):
+            yield self.descriptor
+
+    def state(self, name: str) -> os.stat_result:
+        """Return the state of a file in this folder; a link itself is meant, not its target."""
+        with self.acting() as descriptor:
+            return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+
+
+@contextmanager
+def acting_as(user: User | None) -> Iterator[None]:
+    """Use files with the rights of ``user`` alone, in this thread; with None, change nothing.
+
+    Raise PermissionError if this process may not do that.
+    """
+    if user is None or os.geteuid() != 0:
+        yield
+        return
+    if os.getgroups():
+        os.setgroups([])  # root needs no groups, and without root's rights its groups would still count
+    # The kernel keeps both numbers for each thread, and drops root's capabilities for files meanwhile.
+    gid, uid = _C.setfsgid(user.gid), _C.setfsuid(user.uid)
+    try:
+        if (_C.setfsgid(_UNCHANGED), _C.setfsuid(_UNCHANGED)) != (user.gid, user.uid):
+            raise PermissionError(errno.EPERM, f"cannot act as user {user.uid}")
+        yield
+    finally:
+        _C.setfsuid(uid)
+        _C.setfsgid(gid)
+
+
+@contextmanager
+def opened_parent(path: Path, root: int | None = None) -> Iterator[tuple[Folder, str]]:
+    """Open the folder in which a file is, or would be; yield the folder, and the file's name in it.
+
+    If ``path`` is a link that may be followed, yield folder and name of its target. ``root`` is the
+    descriptor of the folder that absolute paths begin with; None means this host's own. Raise OSError if a
+    folder on the way cannot be opened.
+    """
+    walk = _Walk(path, root)
+    try:
+        yield walk.folder, walk.name
+    finally:
+        walk.close()
+
+
+@contextmanager
+def opened_folder(path: Path) -> Iterator[Folder]:
+    """Open a folder itself, for its names. Raise OSError if that fails."""
+    walk = _Walk(path, None, whole=True)
+    try:
+        with walk.folder.acting() as descriptor:
+            again = os.open(".", _FOLDER, dir_fd=descriptor)
+        os.close(walk.folder.descriptor)
+        walk.folder.descriptor = again
+        yield walk.folder
+    finally:
+        walk.close()
+
+
+def read_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
+    """Return the first ``most`` bytes of a file, and its state; raise OSError if that fails.
+
+    A FIFO, a device or a socket is refused and never waited for.
+    """
+    with opened_parent(path) as (folder, name):
+        with folder.acting() as descriptor:
+            if stat.S_ISDIR(folder.state(name).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            file = os.open(name, _READ, dir_fd=descriptor)
+        try:
+            state = os.fstat(file)
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError(errno.EINVAL, "Not a regular file", str(path))
+            with open(file, "rb", closefd=False) as source:
+                return source.read(most), state
+        finally:
+            os.close(file)
+
+
+def names_in(path: Path) -> list[str]:
+    """Return the sorted names in a folder; raise OSError if it cannot be listed."""
+    with opened_folder(path) as folder, folder.acting() as descriptor:
+        return sorted(os.listdir(descriptor))  # noqa: PTH208 - an open folder
+
+
+def exists(path: Path) -> bool:
+    """Whether a path names anything. True too if this cannot be known: then reading it has the reason."""
+    try:
+        with opened_parent(path) as (folder, name):
+            folder.state(name)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True
+
+
+def matching(pattern: Path) -> list[Path]:
+    """Return the sorted paths that match a pattern with ``*``, ``?`` and ``[`` in any of its names."""
+    found = [Path(pattern.anchor or ".")]
+    for part in pattern.parts[1 if pattern.anchor else 0 :]:
+        if any(mark in part for mark in "*?["):
+            found = [folder / name for folder in found for name in _listed(folder) if _fits(name, part)]
+        else:
+            found = [folder / part for folder in found]
+    return [path for path in found if exists(path)]
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return names_in(folder)
+    except OSError:
+        return []
+
+
+def _fits(name: str, part: str) -> bool:
+    return fnmatch.fnmatchcase(name, part) and (not name.startswith(".") or part.startswith("."))
+
+
+class _Walk:
+    """The way to a file, one name after the other. With ``whole``, the last name is a folder to open too."""
+
+    def __init__(self, path: Path, root: int | None, *, whole: bool = False) -> None:
+        if "\0" in str(path):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._whole = whole
+        self._root = os.open("/", _SEARCH) if root is None else os.dup(root)
+        self._left = [*reversed(path.parts)] if path.is_absolute() else [*reversed(path.absolute().parts)]
+        self._links = _MOST_LINKS
+        self.folder = Folder(os.dup(self._root))
+        self.name = "."
+        try:
+            self._look()
+            while self._left:
+                self._step()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        os.close(self.folder.descriptor)
+        os.close(self._root)
+
+    def _step(self) -> None:
+        part = self._left.pop()
+        if part == "/":
+            self._enter(os.dup(self._root))
+            return
+        target = self._target(part)
+        if target is not None:
+            self._left += reversed(Path(target).parts)
+        elif self._left or self._whole:
+            with self.folder.acting() as descriptor:
+                self._enter(os.open(self._inside(part), _SEARCH, dir_fd=descriptor))
+        else:
+            self.name = self._inside(part)
+
+    def _inside(self, part: str) -> str:
+        """Return ``part``; of the root folder, the folder itself for ``..``, as in a chroot."""
+        if part == ".." and os.path.samestat(os.fstat(self.folder.descriptor), os.fstat(self._root)):
+            return "."
+        return part
+
+    def _enter(self, descriptor: int) -> None:
+        os.close(self.folder.descriptor)
+        self.folder.descriptor = descriptor
+        self._look()
+
+    def _look(self) -> None:
+        """Choose the rights for everything below the present folder."""
+        if os.geteuid() != 0 or self.folder.user is not None:
+            return
+        state = os.fstat(self.folder.descriptor)
+        self.folder.links = self.folder.links and not (state.st_uid == 0 and state.st_mode & _WRITABLE)
+        if state.st_uid != 0:
+            user = user_of(state)
+            try:
+                with acting_as(user):
+                    self.folder.user = user
+                    self.folder.links = True
+            except PermissionError:  # a root without CAP_SETUID
+                self.folder.links = False
+
+    def _target(self, part: str) -> str | None:
+        """Return the target of a link; None if the name is not a link or does not exist."""
+        try:
+            state = self.folder.state(part)
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISLNK(state.st_mode):
+            return None
+        self._links -= 1
+        if not self.folder.links or self._links < 0:
+            raise OSError(
+                errno.ELOOP, "a link that others can replace" if self._links >= 0 else "too many links"
+            )
+        with self.folder.acting() as descriptor:
+            return os.readlink(part, dir_fd=descriptor)
+
+
+def user_of(state: os.stat_result) -> User:
+    """Return the owner of a folder, with the owner's own group.
+
+    The group of the folder counts if this host has no such user. It is never root's group.
+    """
+    with suppress(KeyError):
+        return User(state.st_uid, pwd.getpwuid(state.st_uid).pw_gid or _NOBODY)
+    return User(state.st_uid, state.st_gid or _NOBODY)
