@@ -231,11 +231,85 @@ def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
     machine.must("sh", "-c", START)
     assert bans(machine) == {BANNED}
 
-    # As `ringfence setup` leaves it.
-    machine.must("mkdir", "/var/lib/ringfence-setup")
-    machine.must("sh", "-c", 'echo \'   "path": "/etc/x",\' >/var/lib/ringfence-setup/journal.json')
     purged = machine.run("apt-get", "purge", "--yes", "ringfence")
-    assert (purged.returncode, "\n    /etc/x\n" in purged.stdout + purged.stderr) == (0, True)
+    assert purged.returncode == 0
     assert machine.must("nft", "list", "tables") == ""
     assert paths_of(machine) == clean
     assert machine.must("cat", "/etc/passwd", "/etc/group") == users
+
+
+JAIL = "/etc/fail2ban/jail.d/zz-ringfence.local"
+CLIENT = """\
+#!/bin/sh
+[ ! -e /root/fail2ban-fails ] || { echo "Unable to contact server. Is it running?" >&2; exit 255; }
+{ echo "$@"; systemctl is-active ringfence; ls /etc/fail2ban/jail.d; } >/root/fail2ban-was-asked
+"""
+"""fail2ban's client, as far as the package uses it: it records each request, and the state meanwhile."""
+DISABLE = """\
+from pathlib import Path
+from ringfence.setup.fail2ban_jails import disabling
+from ringfence.setup.journal import open_journal
+change = disabling(Path("/etc/fail2ban"), ("asterisk",))
+with open_journal(Path("/var/lib/ringfence-setup")) as journal:
+    journal.begin((), ())
+    journal.add(change)
+    change.apply()
+    journal.complete()
+"""
+"""A program that disables fail2ban's jail, with its journal, as `ringfence setup` does."""
+
+
+def disable_jail(machine: Machine) -> None:
+    """Install fail2ban's client, and let setup's own code disable the jail for Asterisk."""
+    client = machine.root / "usr/bin/fail2ban-client"
+    client.write_text(CLIENT, "utf-8")
+    client.chmod(0o755)
+    machine.must("mkdir", "-p", "/etc/fail2ban/jail.d")
+    machine.must("env", "PYTHONPATH=/usr/lib/ringfence", "python3", "-Ps", "-c", DISABLE)
+    machine.must("ls", JAIL)
+
+
+def test_removal_gives_the_jail_back_before_ringfence_stops(machine: Machine, package: Path) -> None:
+    """fail2ban reads its jails again while ringfence still guards; a purge keeps what an undo needs."""
+    install(machine, package)
+    machine.must("sh", "-c", START)
+    disable_jail(machine)
+    removed = machine.run("apt-get", "remove", "--yes", "ringfence")
+
+    assert removed.returncode == 0
+    assert machine.must("cat", "/root/fail2ban-was-asked") == "reload\nactive\n"
+    assert "nothing may guard Asterisk" not in removed.stdout + removed.stderr
+
+    purged = machine.run("apt-get", "purge", "--yes", "ringfence")
+    assert (purged.returncode, f"\n    {JAIL}\n" in purged.stdout + purged.stderr) == (0, True)
+    [kept] = (machine.root / "var/backups").glob("ringfence.*")
+    assert (kept.stat().st_mode & 0o777, kept.stat().st_uid) == (0o700, 0)
+    assert {file.name for file in (kept / "ringfence-setup").iterdir()} >= {"journal.json", "0.after"}
+    assert not (machine.root / "var/lib/ringfence-setup").exists()
+
+    install(machine, package)
+    machine.must("mv", f"/var/backups/{kept.name}/ringfence-setup", "/var/lib/")
+    machine.must("ringfence", "setup", "--undo", "--yes")
+    assert not (machine.root / "var/lib/ringfence-setup").exists()
+
+
+def test_a_jail_that_cannot_be_given_back_is_reported(machine: Machine, package: Path) -> None:
+    """If fail2ban does not reload, or setup's journal is missing, the removal succeeds and says so loudly."""
+    install(machine, package)
+    disable_jail(machine)
+    machine.must("touch", "/root/fail2ban-fails")
+    removed = machine.run("apt-get", "remove", "--yes", "ringfence")
+
+    assert removed.returncode == 0
+    printed = removed.stdout + removed.stderr
+    assert "after the removal of ringfence, nothing may guard Asterisk:" in printed
+    assert "fail2ban did not reload (Unable to contact server. Is it running?)" in printed
+    assert "fail2ban's jails for Asterisk were not given back" in printed
+    assert not (machine.root / JAIL.removeprefix("/")).exists()
+
+    install(machine, package)
+    machine.must("touch", JAIL)
+    machine.must("rm", "-r", "/var/lib/ringfence-setup")
+    removed = machine.run("apt-get", "remove", "--yes", "ringfence")
+    assert removed.returncode == 0
+    assert f"{JAIL} still disables fail2ban's jails; fix: remove it" in removed.stdout + removed.stderr

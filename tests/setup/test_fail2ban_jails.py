@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from ringfence.fail2ban.jails import read_configuration
 from ringfence.setup import fail2ban_jails
@@ -19,8 +20,8 @@ def test_fail2ban_reads_the_file_last(tmp_path: Path) -> None:
     found = read_configuration(tmp_path)
 
     assert {jail.name: jail.enabled for jail in found.jails} == {"sshd": True, "asterisk": False}
-    assert is_disabling(change.path)
-    assert not is_disabling(tmp_path / "jail.local")
+    assert is_disabling(change)
+    assert not is_disabling(evolve(change, path=tmp_path / "jail.local"))
 
 
 def test_a_reload_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,12 +78,12 @@ class SetupSession:
         changes = record.changes[kept:]
         units = record.units if whole else ()
         was_active = any(unit.active for unit in units if unit.name == SERVICE)
-        yield from _restore_jails(changes)
+        yield from fail2ban_jails.restore(changes)
         if whole:
             self._systemd.restore(units)
             if not was_active:
                 yield from self._remove_rules()
-        rest = tuple(change for change in changes if not _is_jail(change))
+        rest = tuple(change for change in changes if not fail2ban_jails.is_disabling(change))
         yield from restore_files(JournalRecord(rest, record.produced if whole else (), units))
         if rest:
             yield from _reload_restored()
@@ -152,21 +152,3 @@ def _reload_restored() -> Iterator[str]:
         reload_asterisk(asterisk.console)
     except SetupError as error:
         yield f"Asterisk reads the restored files at its next start ({error})"
-
-
-def _restore_jails(changes: tuple[Change, ...]) -> Iterator[str]:
-    """Enable fail2ban's jails again, if setup disabled them; yield a line for each problem.
-
-    Call this before ringfence is stopped, so that one of both always guards Asterisk.
-    """
-    jails = tuple(change for change in changes if _is_jail(change))
-    if not jails:
-        return
-    yield from restore_files(JournalRecord(jails))
-    problem = fail2ban_jails.reload()
-    if problem:
-        yield f"fail2ban did not reload ({problem}); fix: fail2ban-client reload"
-
-
-def _is_jail(change: Change) -> bool:
-    return isinstance(change, FileChange) and fail2ban_jails.is_disabling(change.path)
