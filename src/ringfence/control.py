@@ -63,6 +63,7 @@ So the requests of users other than root take only a part of the daemon's time.
 """
 SHORTEST_REST, LONGEST_REST = 0.005, 1.0
 _UNREAD = "too many answers wait until you read them; read them first"
+_BACKLOG = 8  # connections that are accepted before other tasks run, so that a flood of them delays no ban
 _READ = 16 * 1024  # bytes that are read from a client at once
 _WRITE = 256 * 1024  # bytes that are passed to the kernel at once
 _WARN_EVERY = 60.0  # seconds between two log lines about the limit of connections
@@ -123,7 +124,7 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
     clients = _Clients(handlers)
     before = os.umask(0o117)
     try:
-        server = await asyncio.start_unix_server(clients.serve, path, limit=_READ)
+        server = await asyncio.start_unix_server(clients.serve, path, limit=_READ, backlog=_BACKLOG)
     except OSError as error:
         raise ControlError(f"{path}: {error.strerror}; see [control] socket") from None
     finally:

@@ -282,6 +282,27 @@ def test_idle_connections_stop_nobody(guard: Guard) -> None:
     assert guard.log.count(f"event=control.limited user={PAGE} what=connections") == 1
 
 
+def test_a_flood_of_connections_delays_nobody(guard: Guard) -> None:
+    """While the page connects as fast as it can, root is answered at once."""
+    path = guard.folder / "control.sock"
+
+    def attack() -> None:
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            idle(path, 1)[0].close()
+
+    took = []
+    with in_background(lambda: as_user(PAGE, attack)) as results:
+        time.sleep(0.5)
+        for _ in range(20):
+            began = time.monotonic()
+            assert not is_off(guard)
+            took.append(time.monotonic() - began)
+    results()
+
+    assert sorted(took)[len(took) // 2] < 0.5
+
+
 def test_unread_answers_take_little_memory(guard: Guard) -> None:
     """Answers with 20,000 bans that the page asks for and does not read fill a limited share of memory."""
     path = guard.folder / "control.sock"
