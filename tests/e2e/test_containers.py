@@ -20,7 +20,12 @@ pytestmark = pytest.mark.kernel
 
 NETWORKS = ["10.9.9.0/24", "fd00:9::/64"]
 ATTACKERS = {4: "198.18.1.1", 6: "fd00:18::a"}
-PBX = {"name": "pbx", "ami": {"port": 1, "secret": "x"}, "logs": {"paths": []}, "wire": {"enabled": True}}
+PBX: dict[str, Any] = {
+    "name": "pbx",
+    "ami": {"port": 1, "secret": "x"},
+    "logs": {"paths": []},
+    "wire": {"enabled": True},
+}
 # As recorded from Asterisk 22.10.1: the request's Call-ID is not UTF-8, so Asterisk sends no event about it.
 RECORDED = (
     b"SIP/2.0 401 Unauthorized\r\n"
@@ -108,9 +113,14 @@ def test_a_bridge_with_other_devices_is_no_evidence(house: House) -> None:
     run(*house.network.in_pbx("ip", "link", "set", "tap9", "master", "br9"))
     house.until_counting()
     house.challenge(4, 20)
-    with socket_in(house.network.pbx, kind=socket.SOCK_DGRAM) as own:  # behind them, so they have been read
-        own.sendto(b"SIP/2.0 401 Unauthorized\r\n\r\n", (ATTACKERS[4], 5062))
-    until(lambda: house.wire()["events"] == 1, "the host's own challenge")
+    with (
+        socket_in(house.network.pbx) as manager,
+        socket_in(house.network.pbx, kind=socket.SOCK_DGRAM) as own,
+    ):
+        manager.bind(("127.0.0.1", PBX["ami"]["port"]))
+        manager.listen()  # the user of AMI's port is Asterisk's
+        own.sendto(b"SIP/2.0 401 Unauthorized\r\n\r\n", (ATTACKERS[4], 5062))  # behind the others
+        until(lambda: house.wire()["events"] == 1, "the host's own challenge")
 
     run(*house.network.in_pbx("ip", "link", "delete", "tap9"))
     house.until_counting(*NETWORKS)

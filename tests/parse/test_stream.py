@@ -217,6 +217,9 @@ def test_an_endless_message_is_bounded() -> None:
 def test_another_protocol_is_not_searched(other: bytes) -> None:
     """A connection that begins with TLS, or with the manager interface, has no answers."""
     assert in_pieces(begun(), other + ANSWER, []) == []
+    later = begun()
+    assert read(later, REFUSED + other + ANSWER) == [REFUSED, ANSWER]
+    assert read(later, other + ANSWER, len(REFUSED + other + ANSWER)) == [ANSWER]
 
 
 @pytest.mark.parametrize(

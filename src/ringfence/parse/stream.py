@@ -134,6 +134,8 @@ class Streams:
 
     def _extend(self, connection: bytes, stream: _Stream, data: bytes) -> list[bytes]:
         """Read the next bytes of a connection."""
+        if not stream.fed and stream.synced:  # the first bytes of the connection
+            stream.other = data.startswith(_OTHERS)
         stream.fed = True
         stream.next = (stream.next + len(data)) % SEQUENCES
         if stream.other:
@@ -230,10 +232,6 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
             stream.scanned = len(buffer) - at
             break
         start, end, stream.synced = step
-        if start < 0:
-            stream.other = True
-            at = len(buffer)
-            break
         if _REFUSAL.match(buffer, start) and not stream.given:
             head = buffer.find(_EOL + _EOL, start, end)
             found.append(buffer[start : end if head < 0 else head + 2 * len(_EOL)])
@@ -265,16 +263,14 @@ def _frame(buffer: bytes, at: int) -> tuple[int, int, bool] | None:
     return None if len(buffer) < start + length else (start, start + length, True)
 
 
-def _text(buffer: bytes, at: int, scanned: int) -> tuple[int, int, bool] | None:  # noqa: PLR0911 - one for each form
+def _text(buffer: bytes, at: int, scanned: int) -> tuple[int, int, bool] | None:
     """Return where a message begins and ends, and whether the next byte begins another one.
 
-    Its body may end beyond the buffer. Return None if its head is incomplete, and negative numbers if the
-    connection carries another protocol. The first ``scanned`` bytes contain no end of a head.
+    Its body may end beyond the buffer. Return None if its head is incomplete. The first ``scanned`` bytes
+    contain no end of a head.
     """
     if buffer[at] in _EOL:  # a keep-alive between messages (RFC 5626 §3.5.1)
         return at, at + 1, True
-    if buffer.startswith(_OTHERS, at):
-        return -1, -1, False
     head = buffer.find(_EOL + _EOL, max(at, at + scanned - 3))
     if head < 0:
         return None
