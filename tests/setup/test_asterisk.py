@@ -9,12 +9,12 @@ from attrs import evolve
 from ringfence.errors import SetupError
 from ringfence.setup.asterisk import (
     Server,
-    console_command,
     drivers_from,
     find_asterisk,
     host_path,
     inspect,
     is_console,
+    reload_command,
     servers,
 )
 
@@ -22,15 +22,6 @@ SERVER = Server(
     7, 101, 101, (), ("/usr/sbin/asterisk", "-f"), "/usr/sbin/asterisk", same_root=True, same_network=True
 )
 
-_SHOWN = """\
-case "$2" in
-    "core show settings")
-        echo "  Version:   22.1.0"
-        echo "  Configuration directory:  {conf}"
-        echo "  Log directory:  /logs" ;;
-    *) echo "No such command '$2'" ;;
-esac
-"""
 MODULES = """\
 Module                         Description                              Use Count  Status      Support Level
 chan_iax2.so                   Inter Asterisk eXchange (Ver 2)          0          Not Running          core
@@ -50,8 +41,11 @@ def process(proc: Path, pid: int, command: str, parent: int = 1, network: str = 
     )
     (folder / "cmdline").write_bytes(command.encode().replace(b" ", b"\0") + b"\0")
     (folder / "ns/net").symlink_to(network)
-    (folder / "exe").symlink_to("/usr/sbin/asterisk (deleted)")
-    (folder / "root").symlink_to("/")
+    root = proc.parent / "root"
+    (root / "usr/sbin").mkdir(parents=True, exist_ok=True)
+    (root / "usr/sbin/asterisk (deleted)").touch()
+    (folder / "exe").symlink_to(root / "usr/sbin/asterisk (deleted)")
+    (folder / "root").symlink_to(root)
 
 
 @pytest.fixture(name="proc")
@@ -77,7 +71,7 @@ def test_consoles_and_children_are_no_servers(proc: Path) -> None:
         (102, 5),
         ("/usr/sbin/asterisk", "-g", "-f", "-p", "-U", "asterisk"),
         "/usr/sbin/asterisk",
-        same_root=True,
+        same_root=False,
         same_network=True,
     )
 
@@ -110,37 +104,23 @@ def test_without_an_asterisk_or_with_two_there_is_an_error(proc: Path) -> None:
         find_asterisk(proc)
 
 
-def test_the_console_is_that_of_the_process() -> None:
-    """The program of the process is used, with its configuration file, in its own root."""
-    other = evolve(SERVER, command=("asterisk", "-C", "/opt/x.conf"), same_root=False)
+def test_the_logs_are_opened_again_with_asterisks_rights() -> None:
+    """Root runs Asterisk's program as Asterisk's user, with the main file that the process names."""
+    drop = ("setpriv", "--reuid=asterisk", "--regid=101", "--clear-groups", "--no-new-privs")
+    other = evolve(SERVER, command=("asterisk", "-C", "/opt/x; y"))
 
-    assert console_command(SERVER) == ("/usr/sbin/asterisk",)
-    assert console_command(other) == (
-        *("nsenter", "--target=7", "--mount", "--net", "--root", "--wd"),
-        *("/usr/sbin/asterisk", "-C", "/opt/x.conf"),
-    )
-
-
-def test_asterisk_reports_its_folders(proc: Path, tmp_path: Path) -> None:
-    """The folders come from Asterisk itself; a log folder that this host lacks is None."""
-    process(proc, 7, "asterisk")
-    program = tmp_path / "asterisk"
-    program.write_text("#!/bin/sh\n" + _SHOWN.format(conf=tmp_path), "utf-8")
-    program.chmod(0o755)
-    found = inspect(evolve(SERVER, program=str(program)), proc)
-
-    assert (found.version, found.conf, found.logs, found.logs_inside, found.contained) == (
-        *("22.1.0", tmp_path, None, Path("/logs")),
-        False,
-    )
+    assert reload_command(SERVER, "asterisk") == (*drop, "/usr/sbin/asterisk", "-rx", "logger reload")
+    assert reload_command(other, "asterisk")[6:8] == ("-C", "/opt/x; y")
+    assert reload_command(evolve(SERVER, command=("asterisk", "-C", "a\nendscript")), "asterisk") == ()
 
 
 def test_an_asterisk_that_does_not_answer_is_an_error(proc: Path) -> None:
     """The message names the process and the reason of the console."""
+    process(proc, 7, "asterisk")
     with pytest.raises(
-        SetupError, match=r"\(process 7\) cannot be asked for its folders: /gone cannot be run"
+        SetupError, match=r"\(process 7\) cannot be asked for its folders: it has no control socket"
     ):
-        inspect(evolve(SERVER, program="/gone"), proc)
+        inspect(SERVER, proc)
 
 
 def test_drivers_that_run_are_listed() -> None:

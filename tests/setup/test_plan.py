@@ -8,9 +8,11 @@ from attrs import evolve
 from tests.setup.world import EXEMPT, GID, SECRET, SERVICE, UID, Host, make_host, with_exempt
 
 from ringfence.errors import SetupError
+from ringfence.model import Secret
 from ringfence.setup.changes import FileChange, FileState, FolderChange, FolderState
 from ringfence.setup.find import Found
 from ringfence.setup.plan import ami_host, log_path, own_address, plan
+from ringfence.setup.texts import manager_user
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 
@@ -142,12 +144,48 @@ def test_a_line_end_after_the_password_stays(host: Host) -> None:
 
 def test_an_existing_manager_user_and_channel_are_used(host: Host) -> None:
     """After an installation by hand only ringfence's own files are missing."""
-    manager = f"[general]\nenabled = yes\n[ringfence]\nsecret = {SECRET}\n"
+    manager = f"[general]\nenabled = yes\n{manager_user(Secret(SECRET))}"
     (host.etc / "manager.conf").write_text(manager, "utf-8")
     channel = f"[general]\n[logfiles]\n{host.paths.logs}/ringfence => notice,security\n"
     (host.etc / "logger.conf").write_text(channel, "utf-8")
 
     assert [*files_of(host)] == ["etc/ringfence/ringfence.toml"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("read = security,system", "read = all", "read = all"),
+        ("write = reporting", "write = reporting,command", "write = reporting,command"),
+        ("deny = ::/0\n", "", "it may log in from everywhere"),
+        ("permit = ::1/128", "permit = 0.0.0.0/0.0.0.0", "permit = 0.0.0.0/0.0.0.0"),
+        ("permit = ::1/128", "permit = ::1,192.0.2.1", "permit = ::1,192.0.2.1"),
+    ],
+)
+def test_a_manager_user_with_more_rights_is_refused(host: Host, old: str, new: str, shown: str) -> None:
+    """Whoever knows the password of that user could do more than ringfence needs."""
+    user = manager_user(Secret(SECRET))
+    assert old in user
+    (host.etc / "manager.conf").write_text(f"[general]\nenabled = yes\n{user.replace(old, new)}", "utf-8")
+
+    with pytest.raises(SetupError, match="with more rights than it needs: ") as caught:
+        plan(host.found(), host.paths)
+    assert shown in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_no_password_is_shown(tmp_path: Path) -> None:
+    """Neither that of the new file nor one in a comment, nor its other occurrences."""
+    host = make_host(tmp_path, packaged=False)
+    manager = "[general]\nenabled = no\n;secret = hidden-one\n; was hidden-one\n[x]\nsecret=hidden-two ; y\n"
+    (host.etc / "manager.conf").write_text(manager, "utf-8")
+    changes = plan(host.found(), host.paths).changes
+    shown = "\n".join(line for change in changes for line in change.shown())
+    [own] = [c.after for c in changes if isinstance(c, FileChange) and c.path == host.paths.secret]
+
+    assert own.content.decode() not in shown
+    assert "hidden" not in shown
+    assert f"file {host.paths.secret}, with a password: mode 0640, owner 0:{SERVICE.gid}" in shown
 
 
 def test_a_generated_file_is_never_changed(tmp_path: Path) -> None:
@@ -179,7 +217,7 @@ def test_the_rotation_names_asterisks_user(host: Host, monkeypatch: pytest.Monke
     text = files_of(host, found)["etc/logrotate.d/ringfence"].content.decode()
 
     assert f"{host.paths.logs}/ringfence {{\n    su root ringfence\n" in text
-    assert "/usr/sbin/asterisk -rx 'logger reload'" in text
+    assert "--no-new-privs /usr/sbin/asterisk -rx 'logger reload' >" in text
     host.paths.logrotate.write_text(text, "utf-8")
     assert "etc/logrotate.d/ringfence" not in files_of(host, found)
 
@@ -192,7 +230,7 @@ def test_an_asterisk_in_a_container_is_reached_over_its_bridge(host: Host) -> No
     config = files["etc/ringfence/ringfence.toml"].content.decode()
     assert 'host = "127.0.0.9"' in config
     assert f'paths = ["{host.folder}/var/log/asterisk/ringfence/ringfence"]' in config
-    assert "bindaddr = 0.0.0.0\n" in files["etc/asterisk/manager.conf"].content.decode()
+    assert "bindaddr = 127.0.0.9\n" in files["etc/asterisk/manager.conf"].content.decode()
     user = files["etc/asterisk/manager.d/ringfence.conf"].content.decode()
     assert f"permit = {own_address('127.0.0.9').network_address}/255.255.255.255\n" in user
     assert log_path(found, host.paths) != log_path(host.found(), host.paths)

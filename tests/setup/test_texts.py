@@ -53,7 +53,12 @@ def test_the_rotation_is_the_documented_one() -> None:
     """Apart from comments, the text is that of contrib/asterisk/ringfence.logrotate."""
     documented = text_of("contrib/asterisk/ringfence.logrotate")
 
-    assert _lines(logrotate(LOG, "asterisk", ["/usr/sbin/asterisk"])) == _lines(documented)
+    drop = ("--reuid=asterisk", "--regid=asterisk", "--clear-groups", "--no-new-privs")
+    command = ("setpriv", *drop, "/usr/sbin/asterisk", "-rx", "logger reload")
+
+    assert _lines(logrotate(LOG, "asterisk", command)) == _lines(documented)
+    assert "'/opt/x; y'" in logrotate(LOG, "asterisk", ["asterisk", "-C", "/opt/x; y"])
+    assert "postrotate" not in logrotate(LOG, "asterisk", [])
 
 
 def _lines(text: str) -> list[str]:

@@ -21,7 +21,7 @@ TIMEOUT = 5.0
 MAX_BYTES = 4 * 1024 * 1024
 
 _PROGRAM_PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
-_NO_COMMAND = "No such command '"
+NO_COMMAND = "No such command '"
 _FAILED = "Command '"
 
 
@@ -65,10 +65,10 @@ class AsteriskConsole:
         if code < 0:
             self.problem = f"no answer within {self._timeout:.0f} s, or one of more than {MAX_BYTES} bytes"
         elif code and not (
-            text.startswith(_NO_COMMAND) or _FAILED in text
+            text.startswith(NO_COMMAND) or _FAILED in text
         ):  # Asterisk itself answered (unknown or failed command), so the console works
             self.problem = "asterisk -rx got no access (fix: run this as root), or Asterisk is not running"
-        elif not text.startswith(_NO_COMMAND):
+        elif not text.startswith(NO_COMMAND):
             return text
         return None
 

@@ -12,8 +12,10 @@ of root, writable by others too         with the rights of this process; links a
 of another user, and all below it       with the rights of that user; links are followed, with these too
 ======================================= =================================================================
 
-The rights never come back on one way. With the owner's rights a link leads nowhere the owner could not go
-alone. A process that is not root always uses its own rights. Only regular files are read.
+The rights of root never come back on one way. Other rights change at a folder of yet another user, as in a
+container's files, unless a link of the first user led there. With the owner's rights a link leads nowhere
+the owner could not go alone. A process that is not root always uses its own rights.
+Only regular files are read.
 """
 
 import ctypes
@@ -185,6 +187,7 @@ class _Walk:
         if "\0" in str(path):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._whole = whole
+        self._strayed = False
         self._root = os.open("/", _SEARCH) if root is None else os.dup(root)
         self._left = [*reversed(path.parts)] if path.is_absolute() else [*reversed(path.absolute().parts)]
         self._links = _MOST_LINKS
@@ -230,10 +233,11 @@ class _Walk:
 
     def _look(self) -> None:
         """Choose the rights for everything below the present folder."""
-        if os.geteuid() != 0 or self.folder.user is not None:
+        if os.geteuid() != 0 or self._strayed:
             return
         state = os.fstat(self.folder.descriptor)
-        self.folder.links = self.folder.links and not (state.st_uid == 0 and state.st_mode & _WRITABLE)
+        if self.folder.user is None and state.st_uid == 0 and state.st_mode & _WRITABLE:
+            self.folder.links = False
         if state.st_uid != 0:
             user = user_of(state)
             try:
@@ -257,6 +261,7 @@ class _Walk:
                 errno.ELOOP, "a link that others can replace" if self._links >= 0 else "too many links"
             )
         with self.folder.acting() as descriptor:
+            self._strayed = self.folder.user is not None
             return os.readlink(part, dir_fd=descriptor)
 
 

@@ -6,27 +6,31 @@ Asterisk may have another root folder than this host (in a container or a chroot
 show where its folders are on this host.
 """
 
+import fcntl
 import getopt
 import os
 import re
+import stat
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.audit.console import AsteriskConsole
 from ringfence.audit.shown import settings_from
 from ringfence.errors import SetupError
+from ringfence.host.owned_files import User, exists
 from ringfence.host.processes import PROC, network_of, processes
 from ringfence.model import printable
+from ringfence.setup.console import FallibleConsole, SocketConsole
 
 NAME = "asterisk"
 OPTIONS = "BC:cde:FfG:ghIiL:M:mnpqRrs:TtU:vVWXx:"
 """Asterisk's command-line options, in the notation of getopt (``main/asterisk.c``)."""
 
 _CONSOLE = frozenset({"-r", "-R", "-x"})
-_PROGRAMS = ("/usr/sbin/asterisk", "/usr/local/sbin/asterisk", "/opt/asterisk/sbin/asterisk")
+_NS_GET_OWNER_UID = 0xB704  # ioctl_ns(2)
+_FOLDER = Path("/etc/asterisk")
 _DELETED = " (deleted)"
 _MODULE = re.compile(r"(chan_pjsip|chan_sip|chan_iax2)\.so +.* (?:Running|Not Running) +[a-z]+ *")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -36,9 +40,9 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 class Server:
     """The process of an Asterisk server.
 
-    ``groups`` are its groups besides ``gid``. ``command`` is its command line, and ``program`` the path of
-    its program in its own root folder. ``same_root``: it has the same root folder as this process.
-    ``same_network``: it has the same network namespace as this process.
+    ``groups`` are its groups besides ``gid``. ``command`` is its command line. ``program`` is the
+    path of its program in its own root folder, where only root can change it. ``same_root``: it has the same
+    root folder as this process. ``same_network``: it has the same network namespace as this process.
     """
 
     pid: int
@@ -70,7 +74,7 @@ class FoundAsterisk:
     logs_inside: Path
     drivers: tuple[str, ...]
     address: str | None
-    console: AsteriskConsole
+    console: FallibleConsole
 
     @property
     def contained(self) -> bool:
@@ -94,7 +98,9 @@ class FoundAsterisk:
 def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
     """Return the Asterisk that runs on this host; raise SetupError if there is none, or more than one.
 
-    An Asterisk in another network namespace (a container) counts only if none runs in this one.
+    An Asterisk in another network namespace (a container) counts only if none runs in this one. Of
+    several, an Asterisk counts only if it runs as root or as the owner of /etc/asterisk: any user may start a
+    second one.
     """
     found = [*servers(proc)]
     found = [server for server in found if server.same_network] or found
@@ -103,6 +109,9 @@ def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
             "no running Asterisk is visible here; fix: start it (systemctl start asterisk), or run this "
             "as root on its host"
         )
+    if len(found) > 1:
+        expected = {0, *_owner_of(_FOLDER)}
+        found = [server for server in found if server.uid in expected] or found
     if len(found) > 1:
         names = ", ".join(f"process {server.pid} ({printable(server.program)})" for server in found)
         raise SetupError(
@@ -116,7 +125,8 @@ def servers(proc: Path = PROC) -> Iterator[Server]:
     """Yield the process of each Asterisk server.
 
     Remote consoles (``asterisk -r``) are left out, and so are children of a server: after a fork, a child
-    has the name of Asterisk until it starts another program.
+    has the name of Asterisk until it starts another program. So are processes whose program anybody but root
+    could have made: every user may start a process of this name.
     """
     found = {pid: _status(proc / str(pid)) for pid in processes(NAME, proc)}
     mine = network_of("self", proc)
@@ -124,15 +134,17 @@ def servers(proc: Path = PROC) -> Iterator[Server]:
         command = _command(proc / str(pid))
         if parent in found or is_console(command):
             continue
-        same_root = _is_same(proc / str(pid) / "root", Path("/"))
+        program = _program(proc / str(pid), _root_user(proc / str(pid)))
+        if program is None:
+            continue
         yield Server(
             pid,
             uid,
             gid,
             groups,
             command,
-            _program(proc / str(pid), command, same_root=same_root),
-            same_root,
+            program,
+            _is_same(proc / str(pid) / "root", Path("/")),
             network_of(pid, proc) == mine,
         )
 
@@ -148,13 +160,25 @@ def is_console(command: tuple[str, ...]) -> bool:
     return any(name in _CONSOLE for name, _ in options)
 
 
+def _is_asterisks(conf: Path, server: Server) -> bool:
+    """Whether a folder can be an Asterisk's configuration. Asterisk's user can make it report any folder."""
+    return server.uid in _owner_of(conf) or exists(conf / "modules.conf")
+
+
+def _owner_of(path: Path) -> list[int]:
+    try:
+        return [path.stat().st_uid]
+    except OSError:
+        return []
+
+
 def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
     """Return what an Asterisk reports about itself at its console, with the paths of its folders.
 
     Raise SetupError if it does not report its folders, or if its configuration folder has no path on this
     host.
     """
-    console = AsteriskConsole(console_command(server))
+    console = SocketConsole(server.pid, User(server.uid, server.gid), proc)
     shown = settings_from(console.show("core show settings") or "")
     folder, logs = shown.get("configuration directory"), shown.get("log directory")
     if folder is None or logs is None:
@@ -167,12 +191,18 @@ def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
             f"the configuration folder of Asterisk (process {server.pid}), {printable(folder)}, is only in "
             "its container, and changes there are lost with it; fix: make that folder a volume"
         )
+    if not _is_asterisks(conf, server):
+        raise SetupError(
+            f"Asterisk (process {server.pid}) reports {printable(str(conf))} as its configuration folder, "
+            "which is neither its user's nor a folder of root with modules.conf; fix: check its asterisk.conf"
+        )
+    log_folder = host_path(root, Path(logs))
     return FoundAsterisk(
         server,
         shown.get("version", "of an unknown version"),
         conf,
         Path(folder),
-        host_path(root, Path(logs)),
+        log_folder if log_folder is not None and _owner_of(log_folder) == [server.uid] else None,
         Path(logs),
         drivers_from(console.show("module show like chan_") or ""),
         None if server.same_network else _address(server, proc),
@@ -180,15 +210,22 @@ def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
     )
 
 
-def console_command(server: Server) -> tuple[str, ...]:
-    """Return the beginning of the command line that runs a command in the console of this Asterisk."""
-    enter = ("nsenter", f"--target={server.pid}", "--mount", "--net", "--root", "--wd")
+def reload_command(server: Server, user: str) -> tuple[str, ...]:
+    """Return the command by which root makes Asterisk open its logs again, with the rights of ``user`` only.
+
+    Asterisk's program reads the files of Asterisk's user, so root must not run it with its own rights.
+    """
     try:
         options = dict(getopt.getopt(server.command[1:], OPTIONS)[0])
     except getopt.GetoptError:
         options = {}
     file = options.get("-C")
-    return (*(() if server.same_root else enter), server.program, *(("-C", file) if file else ()))
+    if file and not file.isprintable():
+        return ()  # a newline could end the script of logrotate that contains this command
+    return (
+        *("setpriv", f"--reuid={user}", f"--regid={server.gid}", "--clear-groups", "--no-new-privs"),
+        *(server.program, *(("-C", file) if file else ()), "-rx", "logger reload"),
+    )
 
 
 def drivers_from(text: str) -> tuple[str, ...]:
@@ -277,22 +314,68 @@ def _command(folder: Path) -> tuple[str, ...]:
     return tuple(part.decode("utf-8", "surrogateescape") for part in data.removesuffix(b"\0").split(b"\0"))
 
 
-def _program(folder: Path, command: tuple[str, ...], *, same_root: bool) -> str:
-    """Return the path of Asterisk's program in Asterisk's own root folder.
+def _program(folder: Path, root_user: int) -> str | None:
+    """Return the path of a process's program in its own root folder; None if it may not be trusted.
 
-    ``folder`` is /proc/PID, and ``command`` the command line. ``same_root``: Asterisk has this host's root
-    folder, so the link /proc/PID/exe has the right path. If neither this link nor the command line shows the
-    path, return the first of the usual paths that exists, or the first one if none exists.
+    ``folder`` is /proc/PID. The program must be named ``asterisk``. It and every folder above it must belong
+    to root (in a container to its root user ``root_user``), and nobody else may write to them.
     """
-    if same_root:
+    try:
+        state = (folder / "exe").stat()
+        path = Path(str((folder / "exe").readlink()).removesuffix(_DELETED))
+        inside = _within(path, folder / "root")
+        if inside.name != NAME or not inside.is_absolute() or not _is_of(state, root_user):
+            return None
+        at = os.open(folder / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        for part in inside.parts[1:-1]:
+            if not _is_of(os.fstat(at), root_user):
+                return None
+            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = below
+        return str(inside) if _is_of(os.fstat(at), root_user) else None
+    except OSError:
+        return None
+    finally:
+        os.close(at)
+
+
+def _within(path: Path, root: Path) -> Path:
+    """Return a program's path as its process sees it.
+
+    The kernel shows it as seen from the reader, if the process has only another root folder (chroot). In
+    another mount namespace, it is the path within that namespace.
+    """
+    top = root.readlink()
+    return Path("/") / path.relative_to(top) if path.is_relative_to(top) else path
+
+
+def _is_of(state: os.stat_result, user: int) -> bool:
+    return state.st_uid in {0, user} and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _root_user(folder: Path) -> int:
+    """Return the user of this host who is root in the user namespace of a process. ``folder`` is /proc/PID.
+
+    It is 0 too if a user other than root has made that namespace: everybody may make one and be root there.
+    """
+    try:
+        if _is_same(folder / "ns/user", folder.parent / "self/ns/user"):
+            return 0
+        namespace = os.open(folder / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return str((folder / "exe").readlink()).removesuffix(_DELETED)
-        except OSError:
-            pass
-    if command and command[0].startswith("/"):
-        return command[0]
-    there = (path for path in _PROGRAMS if (folder / "root" / path.lstrip("/")).exists())
-    return next(there, _PROGRAMS[0])
+            owner = bytearray(4)
+            fcntl.ioctl(namespace, _NS_GET_OWNER_UID, owner)
+        finally:
+            os.close(namespace)
+        rows = (folder / "uid_map").read_text("ascii").split("\n")
+    except OSError:
+        return 0
+    first = [row.split() for row in rows if row.split()[:1] == ["0"]]
+    return int(first[0][1]) if first and not any(owner) else 0
 
 
 def _address(server: Server, proc: Path) -> str | None:

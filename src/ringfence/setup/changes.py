@@ -27,7 +27,11 @@ from ringfence.host.owned_files import Folder, opened_folder, opened_parent, rea
 from ringfence.model import printable
 
 MAX_BYTES = 8 * 1024 * 1024
-_SECRET = re.compile(r"([ +-]?\s*[\w-]*(?:secret|password|passwd|pass)\s*=>?\s*)\S.*", re.IGNORECASE)
+_SECRET = re.compile(r"([^=]*(?:secret|passw|pwd|\bpass|pass\b)[^=]*=>?\s*)(\S.*)", re.IGNORECASE)
+_MASK = "********"
+_SHORTEST = 4
+"""Characters: a shorter password is masked only where it is set, because it may be a common word."""
+_NO_SECRET = re.compile(r"[ +-]?secret_file\s*=.*")
 
 
 @frozen
@@ -53,13 +57,15 @@ class FolderState:
 class FileChange:
     """A change of a file from the state ``before`` to the state ``after``.
 
-    ``before`` is None if the file does not exist yet. ``reason`` is a text for the administrator.
+    ``before`` is None if the file does not exist yet. ``reason`` is a text for the administrator. ``secret``:
+    the whole file is a password, and its content is never shown.
     """
 
     path: Path
     before: FileState | None
     after: FileState
     reason: str
+    secret: bool = False
 
     def apply(self) -> None:
         """Write the file; raise SetupError if that fails."""
@@ -67,12 +73,21 @@ class FileChange:
 
     def shown(self) -> Iterator[str]:
         """Yield the lines that show the change: a unified diff with masked secrets."""
+        if self.secret:
+            rights = FolderState(self.after.mode, self.after.uid, self.after.gid)
+            yield f"file {self.path}, with a password: {_rights(rights)}"
+            return
         old, new = (
             state.content.decode("utf-8", "replace").split("\n") if state is not None else []
             for state in (self.before, self.after)
         )
         names = "/dev/null" if self.before is None else str(self.path), str(self.path)
-        yield from (masked(line) for line in difflib.unified_diff(old, new, *names, lineterm=""))
+        secrets = {match[2] for line in (*old, *new) if (match := _secret_of(line))}
+        for line in difflib.unified_diff(old, new, *names, lineterm=""):
+            text = masked(line)
+            for secret in secrets:
+                text = text.replace(secret, _MASK) if len(secret) >= _SHORTEST else text
+            yield text
 
 
 @frozen
@@ -303,9 +318,16 @@ def sync_folder(path: Path) -> None:
 
 
 def masked(line: str) -> str:
-    """Return a line of a configuration file. If it sets a password, the password is replaced by ``*``."""
-    match = _SECRET.fullmatch(line)
-    return f"{match[1]}********" if match else line
+    """Return a line of a configuration file. If it sets a password, the password is replaced by ``*``.
+
+    That holds for comments too: an administrator disables a line, and the password is still in use elsewhere.
+    """
+    match = _secret_of(line)
+    return f"{match[1]}{_MASK}" if match else line
+
+
+def _secret_of(line: str) -> re.Match[str] | None:
+    return None if _NO_SECRET.fullmatch(line) else _SECRET.fullmatch(line)
 
 
 def _copy_attributes(folder: int, name: str, opened: int) -> None:

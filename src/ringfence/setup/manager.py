@@ -4,23 +4,29 @@ Also checks whether Asterisk would accept its files.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ringfence.errors import SetupError
-from ringfence.host.asterisk_conf import is_true, read_conf
+from ringfence.host.asterisk_conf import Section, is_true, read_conf
 from ringfence.host.asterisk_syntax import faults_of
-from ringfence.model import Secret
+from ringfence.model import Network, Secret, printable
+from ringfence.networks import contains
 from ringfence.setup.changes import FileState, file_state
 
 USER = "ringfence"
 PORT = 5038
 MOST_FAULTS = 5
+READ, WRITE = frozenset({"security", "system"}), frozenset({"reporting"})
+"""The classes of AMI that ringfence's user needs."""
+_RIGHTS = frozenset({"read", "write", "permit", "deny"})
+_EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 _GENERAL = frozenset({"enabled", "bindaddr", "port", "webenabled"})
 
 
@@ -46,7 +52,8 @@ class ManagerConf:
 
     ``bindaddr`` is the address on which AMI listens; None if it listens on every address, or if the file has
     no valid address. ``web``: AMI is also served over HTTP. ``user``: ringfence's user exists already.
-    ``secret`` is that user's password, None if it has none.
+    ``secret`` is that user's password, None if it has none. ``rights`` are its options about what it may do,
+    and from where.
     """
 
     path: Path
@@ -57,6 +64,7 @@ class ManagerConf:
     web: bool = False
     user: bool = False
     secret: Secret | None = None
+    rights: Section = field(factory=lambda: Section(USER))
 
     @property
     def text(self) -> str:
@@ -88,7 +96,7 @@ def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
     conf = read_conf(
         path,
         lambda section, name: (
-            (section == "general" and name in _GENERAL) or (section == USER and name == "read")
+            (section == "general" and name in _GENERAL) or (section == USER and name in _RIGHTS)
         ),
         lambda section, name: section == USER and name == "secret",
     )
@@ -105,7 +113,33 @@ def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
         is_true(general.last("webenabled")),
         any(section.name.lower() == USER for section in conf.sections),
         own.secret("secret"),
+        own,
     )
+
+
+def excess_of(manager: ManagerConf, permit: Sequence[Network]) -> Iterator[str]:
+    """Yield a text for each right of the existing user that ringfence does not need.
+
+    ``permit`` are the networks besides loopback from which ringfence logs in.
+    """
+    for option, needed in (("read", READ), ("write", WRITE)):
+        classes = {one.strip().lower() for one in manager.rights.last(option).split(",")} - {""}
+        if classes - needed:
+            yield f"{option} = {printable(manager.rights.last(option))}"
+    denied = [_network(value) for value in manager.rights.values("deny")]
+    if any(every not in denied for every in _EVERYWHERE):
+        yield "it may log in from everywhere (deny = 0.0.0.0/0.0.0.0 and deny = ::/0 are missing)"
+    for value in manager.rights.values("permit"):
+        network = _network(value)
+        if network is None or not any(contains(one, network) for one in (*LOOPBACK, *permit)):
+            yield f"permit = {printable(value)}"
+
+
+def _network(text: str) -> Network | None:
+    try:
+        return ip_network(text.strip(), strict=False)
+    except ValueError:
+        return None
 
 
 def checked_state(path: Path, user: User | None = None) -> FileState | None:

@@ -21,7 +21,7 @@ from ringfence.errors import SetupError
 from ringfence.host.processes import PROC
 from ringfence.model import Network, Secret, parse_network
 from ringfence.networks import contains
-from ringfence.setup.asterisk import console_command, host_path
+from ringfence.setup.asterisk import host_path, reload_command
 from ringfence.setup.changes import (
     Change,
     FileChange,
@@ -35,13 +35,14 @@ from ringfence.setup.conf_text import appended, with_general, with_include
 from ringfence.setup.find import Found
 from ringfence.setup.host_paths import HostPaths
 from ringfence.setup.layouts import LOGGER, Target
-from ringfence.setup.manager import PORT, ManagerConf, text_of
+from ringfence.setup.manager import PORT, ManagerConf, excess_of, text_of
 from ringfence.setup.settings_text import is_untouched, settings_text, sorted_networks
 from ringfence.setup.texts import log_channel, logrotate, manager_user
 
 LOG = "ringfence"
 _ROOT = 0
 _LOOPBACK = "127.0.0.1"
+_PATH = re.compile(r"[\w./+@:-]+")
 _PASSWORD = re.compile(r"[!-:<-~]{1,256}")
 
 
@@ -138,6 +139,7 @@ class _Planner:
                 secret.reveal().encode(),
                 FolderState(0o640, _ROOT, group),
                 "the password of the manager user; only root and the service can read it",
+                secret=True,
             )
         self._configuration()
         if self.log is None:
@@ -159,9 +161,11 @@ class _Planner:
         """Plan the manager user, and the settings that enable AMI."""
         manager = self.found.manager
         main = self._manager_conf(manager)
-        if not manager.user:
-            host = ami_host(self.found)
-            permit = () if _is_loopback(host) else (own_address(host),)
+        host = ami_host(self.found)
+        permit = () if _is_loopback(host) else (own_address(host),)
+        if manager.user:
+            self._require_no_more(manager, permit)
+        else:
             text = manager_user(self._secret(), permit, web=manager.web)
             main = self._add(
                 self.found.layout.manager,
@@ -172,6 +176,16 @@ class _Planner:
                 "and registrations",
             )
         self._main(manager.path, manager.state, main, "AMI is on, and reads the manager user")
+
+    def _require_no_more(self, manager: ManagerConf, permit: tuple[Network, ...]) -> None:
+        """Raise SetupError if the existing manager user may do more than the one that setup would make."""
+        excess = [*excess_of(manager, permit)]
+        if excess:
+            raise SetupError(
+                f"{manager.path} has a manager user [ringfence] already, with more rights than it needs: "
+                f"{'; '.join(excess)}; fix: remove that user, and setup makes it, or give it only the "
+                "options of contrib/asterisk/ringfence.manager.conf"
+            )
 
     def logger(self) -> None:
         """Plan the log channel, unless Asterisk has it already or there is no log."""
@@ -225,7 +239,9 @@ class _Planner:
                 f"AMI is off, or not reachable from here, and {self.found.layout.name} writes {manager.path} "
                 "itself; fix: switch the manager interface on there, then run setup again"
             )
-        address = _LOOPBACK if self.found.asterisk.server.same_network else "0.0.0.0"  # noqa: S104 - of a container
+        # In a container: its own address on the bridge. With 0.0.0.0, AMI would listen on every other network
+        # to which somebody connects the container later.
+        address = _LOOPBACK if self.found.asterisk.server.same_network else ami_host(self.found)
         return with_general(with_general(manager.text, "bindaddr", address), "enabled", "yes")
 
     def _add(self, target: Target, text: str, main: str, mode: int, reason: str) -> str:
@@ -271,6 +287,9 @@ class _Planner:
 
     def _rotation(self, log: LogPath) -> None:
         server = self.found.asterisk.server
+        if not _PATH.fullmatch(str(log.file)):
+            self.notes.append("the path of the log has characters of logrotate's syntax: it is not rotated")
+            return
         if not self.paths.logrotate.parent.is_dir():
             self.notes.append(f"logrotate is not installed: {log.file} is not rotated")
             return
@@ -285,7 +304,7 @@ class _Planner:
         lines = [line.strip() for line in text_of(now).split("\n")]
         if f"{log.file} {{" in lines and f"su {user} ringfence" in lines:
             return
-        command = console_command(server) if server.same_root else ("asterisk",)
+        command = reload_command(server, user) if server.same_root else ()
         if not server.same_root:
             self.notes.append("after a rotation of the log, run `logger reload` in Asterisk's container")
         self._file(
@@ -304,7 +323,9 @@ class _Planner:
         if now is None or (enforce and now != state):
             self.changes.append(FolderChange(path, now, state, reason))
 
-    def _file(self, path: Path, content: bytes, rights: FolderState, reason: str) -> None:
+    def _file(
+        self, path: Path, content: bytes, rights: FolderState, reason: str, *, secret: bool = False
+    ) -> None:
         """Plan to write ``content`` to a file, unless the file has this content already.
 
         A new file gets the mode and owners of ``rights``. An existing file keeps its own.
@@ -314,7 +335,7 @@ class _Planner:
             return
         kept = rights if now is None else FolderState(now.mode, now.uid, now.gid)
         after = FileState(content, kept.mode, kept.uid, kept.gid)
-        self.changes.append(FileChange(path, now, after, reason))
+        self.changes.append(FileChange(path, now, after, reason, secret))
 
 
 def own_address(host: str) -> Network:

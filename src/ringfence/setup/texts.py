@@ -4,6 +4,7 @@ They set the same options as the files in ``contrib/asterisk``, where long comme
 compares both.
 """
 
+import shlex
 from collections.abc import Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -61,7 +62,7 @@ def log_channel(file: Path) -> str:
 def logrotate(file: Path, user: str, command: Sequence[str]) -> str:
     """Return logrotate's configuration for the log ``file``, which Asterisk's user ``user`` writes.
 
-    ``command`` is the beginning of a command line that runs a command in Asterisk's console.
+    ``command`` makes Asterisk open the log again; without it, nothing does. It may contain any characters.
     """
     lines = [
         "# Made by `ringfence setup`. contrib/asterisk/ringfence.logrotate has the reasons.",
@@ -75,11 +76,11 @@ def logrotate(file: Path, user: str, command: Sequence[str]) -> str:
         "    nocreate",
         "    compress",
         "    delaycompress",
-        "    postrotate",
-        f"        {' '.join(command)} -rx 'logger reload' > /dev/null 2>&1 || true",
-        "    endscript",
-        "}",
     ]
+    if command:
+        script = f"        {shlex.join(command)} > /dev/null 2>&1 || true"
+        lines += ["    postrotate", script, "    endscript"]
+    lines.append("}")
     return "\n".join(lines) + "\n"
 
 
