@@ -12,10 +12,10 @@ RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 SCRIPTS := .ci/run tests/support/lab.sh debian/postinst debian/prerm debian/postrm debian/ringfence.rtupdate
 
-# Tests mostly wait: for an Asterisk, a kernel or a clock. So more processes run them than there are cores.
+# The schedule is in tests/support/schedule.py. Tests mostly wait: for an Asterisk, a kernel or a clock. So more processes run them than there are cores.
 WORKERS ?= 5
 STYLE := tests/test_architecture.py tests/test_language.py
-RUN_TESTS := -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder $(addprefix --ignore=,$(STYLE))
+RUN_TESTS := -m pytest --numprocesses=$(WORKERS) --dist=loadscope --no-loadscope-reorder $(addprefix --ignore=,$(STYLE))
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -14,7 +14,7 @@ import structlog
 from tests.support import warm
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
 from tests.support.netns import netns
-from tests.support.schedule import schedule
+from tests.support.schedule import Groups, sort
 
 # No deadline for an example of hypothesis: a busy machine is sometimes slow.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
@@ -40,11 +40,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests that are marked `long` too")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
+    """Return the scheduler for several processes."""
+    return Groups(config, log)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Group the tests for several processes, and leave out the groups of tests that cannot run here."""
+    """Sort the tests for several processes, and leave out the groups of tests that cannot run here."""
     if hasattr(config, "workerinput"):
-        schedule(items)
+        sort(items)
     yield
     for marker, why in (("asterisk", why_no_asterisk), ("kernel", why_no_kernel)):
         group = [item for item in items if item.get_closest_marker(marker)]

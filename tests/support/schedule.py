@@ -8,6 +8,7 @@ longest groups begin first, so that no process is left alone with one of them.
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 _TESTS = Path(__file__).parents[1]
 
@@ -52,13 +53,17 @@ _GROUP_OF = {f"e2e/test_{name}.py": group for group, names in _SHARED.items() fo
 _RANK_OF = {name: rank for rank, name in enumerate(_LONGEST)}
 
 
-def schedule(items: list[pytest.Item]) -> None:
-    """Mark each test with its group, and sort the tests in place."""
-    for item in items:
-        file = _file_of(item)
-        group = item.nodeid if file in _SINGLE else _GROUP_OF.get(file, file)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=_rank)  # a stable sort: the tests of a file keep their order
+class Groups(LoadScopeScheduling):  # type: ignore[misc] # pytest-xdist's type is unknown to mypy
+    """A scheduler that gives a whole group to one process, in the order of :func:`sort`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = _file_of(nodeid)
+        return nodeid if file in _SINGLE else _GROUP_OF.get(file, file)
+
+
+def sort(items: list[pytest.Item]) -> None:
+    """Sort the tests in place; the tests of a file keep their order."""
+    items.sort(key=_rank)
 
 
 def unknown_files() -> set[str]:
@@ -68,9 +73,9 @@ def unknown_files() -> set[str]:
 
 
 def _rank(item: pytest.Item) -> int:
-    file = _file_of(item)
+    file = _file_of(item.nodeid)
     return _RANK_OF.get(_GROUP_OF.get(file, file), len(_LONGEST))
 
 
-def _file_of(item: pytest.Item) -> str:
-    return str(item.path.relative_to(_TESTS)) if item.path.is_relative_to(_TESTS) else str(item.path)
+def _file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0].removeprefix("tests/")
