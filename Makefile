@@ -21,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test test-all bench demo attack replay demo-lab docs lock deb clean
+.PHONY: help venv system lab lint test test-all coverage bench demo attack replay demo-lab docs lock deb clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -64,6 +64,10 @@ test: venv lab ## Run every test that this machine can run, without the long one
 test-all: venv lab ## Run the long tests too
 	$(PYTHON) $(RUN_TESTS) --long
 
+coverage: venv ## Print which branches of parse/ and detect/ their tests miss
+	$(PYTHON) -m coverage run -m pytest --quiet tests/parse tests/detect tests/scenarios
+	$(PYTHON) -m coverage report
+
 bench: venv lab ## Measure, and print the numbers
 	$(PYTHON) -m tests.bench
 
@@ -92,5 +96,5 @@ deb: ## Build dist/ringfence_VERSION_all.deb
 	$(VENV)-deb/bin/python -m debian.build dist
 
 clean: ## Remove what was made here (not the laboratory)
-	rm -rf $(VENV) $(VENV)-deb dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-deb dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find src debian tests -name __pycache__ -prune -exec rm -rf {} +
