@@ -93,7 +93,7 @@ def test_a_confirmed_trial_removes_nothing(guard: Guard) -> None:
 @pytest.mark.kernel
 def test_stopping_a_trial_ends_it(guard: Guard) -> None:
     """A stop during a trial removes everything; a daemon without a trial leaves the bans."""
-    begin(guard, "1h")
+    begin(guard, "1m")  # the standby process waits as long
     guard.stop()
 
     assert is_gone()
