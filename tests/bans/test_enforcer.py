@@ -377,7 +377,12 @@ def test_a_friend_is_not_put_back(world: World) -> None:
 
 def test_the_rolls_are_written_as_they_are_then(world: World) -> None:
     """The lists' contents are read at the time of writing: at the start, and on every change."""
-    wanted = {NetworkList.ALLOW: [OTHER], NetworkList.DENY: [SUBJECT], NetworkList.FRIENDS: []}
+    wanted = {
+        NetworkList.ALLOW: [OTHER],
+        NetworkList.DENY: [SUBJECT],
+        NetworkList.FRIENDS: [],
+        NetworkList.FETCHED: [],
+    }
     world.wanted = wanted
     world.enforcer.start()
     assert world.backend.lists == {target: frozenset(found) for target, found in wanted.items()}

@@ -120,9 +120,18 @@ def test_memory_has_a_bound_with_room_for_a_flood() -> None:
 def test_the_unit_of_the_boot_is_as_closed_as_the_daemons() -> None:
     """Every directive that restricts the daemon's unit is in the unit of the boot, with the same value."""
     early, daemon = unit.read(unit.EARLY), unit.read()
-    different = {"Description", "After", "Before", "Type", "ExecStart", "WantedBy", "StartLimitIntervalSec"}
+    different = {"Description", "After", "Before", "Wants", "Type", "ExecStart", "WantedBy"}
+    different |= {"StartLimitIntervalSec"}
     living = {"NotifyAccess", "ExecReload", "TimeoutStopSec", "WatchdogSec", "Restart", "RestartSec"}
-    living |= {"RestartPreventExitStatus", "OOMScoreAdjust", "OOMPolicy", "Nice", "CPUWeight", "MemoryMax"}
+    living |= {
+        "RestartPreventExitStatus",
+        "LimitNOFILE",
+        "OOMScoreAdjust",
+        "OOMPolicy",
+        "Nice",
+        "CPUWeight",
+        "MemoryMax",
+    }
 
     for name in daemon.keys() - different - living:
         assert early[name] == daemon[name], name

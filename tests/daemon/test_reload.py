@@ -109,8 +109,10 @@ VALUES: dict[str, object] = {
     "notify.report": "weekly",
     "store.path": "{folder}/other.db",
     "control.socket": "{folder}/other.sock",
+    "control.admins": ["root"],
     "metrics.listen": "127.0.0.1:9721",
     "metrics.remote": True,
+    "metrics.hosts": ["pbx.example.org"],
     "display.times": "local",
 }
 RESTART = {
@@ -118,8 +120,10 @@ RESTART = {
     "firewall.backend": "[firewall] backend",
     "store.path": "[store]",
     "control.socket": "[control]",
+    "control.admins": "[control]",
     "metrics.listen": "[metrics]",
     "metrics.remote": "[metrics]",
+    "metrics.hosts": "[metrics]",
 }
 """The names in the answer for keys that only a restart changes."""
 

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.contrib import unit
 from tests.support.daemon import Guard, until
+from tests.support.programs import program_service
 from tests.support.users import ALICE, PAGE, READER, VALID, as_user, guard_with_users
 
 from ringfence import control
@@ -204,13 +205,16 @@ class TemporaryNotes:
     def __enter__(self) -> tuple[Path, dict[str, Any]]:
         self._folder = Path(mkdtemp(prefix="notes-"))
         self._folder.chmod(0o777)
+        self._service = ExitStack()
+        path = self._service.enter_context(program_service(self._folder))
         script = self._folder / "note"
         script.write_text(f"#!/bin/sh\ncat >> {self._folder}/notes\n", "utf-8")
         script.chmod(0o755)
-        settings = {"hook": [{"name": "note", "command": [str(script)], "events": ["list"]}]}
+        settings = {"hook": [{"name": "note", "command": [str(script)], "socket": path, "events": ["list"]}]}
         return self._folder / "notes", settings
 
     def __exit__(self, *_: object) -> None:
+        self._service.close()
         for file in self._folder.iterdir():
             file.unlink()
         self._folder.rmdir()

@@ -105,7 +105,7 @@ def _without(command: Any) -> Iterator[str]:  # noqa: ANN401 - as above
     options = {
         option for parameter in command.params if parameter.name != "help" for option in parameter.opts
     }
-    if options and "--config" not in options:
+    if "--config" not in options and (options or not hasattr(command, "commands")):
         yield from (manual.NO_CONFIG, "")
 
 

@@ -59,6 +59,7 @@ def test_lists_are_kept_until_they_are_flushed() -> None:
         NetworkList.ALLOW: {second},
         NetworkList.DENY: {first},
         NetworkList.FRIENDS: frozenset(),
+        NetworkList.FETCHED: frozenset(),
     }
     backend.flush()
     assert backend.lists == dict.fromkeys(NetworkList, frozenset())
