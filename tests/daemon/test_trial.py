@@ -28,7 +28,7 @@ def is_gone() -> bool:
     return "ringfence" not in in_kernel()
 
 
-@pytest.fixture(params=["ipset", "nftables"])
+@pytest.fixture(params=["ipset", pytest.param("nftables", marks=pytest.mark.long)])
 def guard(request: pytest.FixtureRequest, netns: None, tmp_path: Path) -> Iterator[Guard]:
     """A daemon with each firewall, in its own namespace; it was started once, and has ended."""
     with Guard(tmp_path, firewall={"backend": request.param}) as guard:

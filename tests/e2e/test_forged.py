@@ -17,7 +17,7 @@ MEMORY = 64_000_000
 """The limit for the daemon's growth (bytes): thousands of senders cost at most some kilobytes each."""
 
 
-@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+@pytest.mark.parametrize("backend", ["ipset", pytest.param("nftables", marks=pytest.mark.long)])
 def test_forged_senders_close_little_and_nothing_of_ours(tmp_path: Path, backend: str) -> None:
     """Bans are few, short and narrow, never of phones or the carrier, and one alarm reports the storm."""
     claimed = {"per_minute": MOST_A_MINUTE}

@@ -49,7 +49,7 @@ _NOT_OURS = re.compile(
 )
 
 
-@pytest.fixture(params=["debian-12", "debian-13"])
+@pytest.fixture(params=["debian-12", pytest.param("debian-13", marks=pytest.mark.long)])
 def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Yield a writable copy of each Debian."""
     clean = tree_of(request.param)

@@ -49,7 +49,9 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda _bytes: "ab" * 24)
 
 
-@pytest.fixture(name="host", params=["freepbx-packaged", "compiled-venv"])
+@pytest.fixture(
+    name="host", params=["freepbx-packaged", pytest.param("compiled-venv", marks=pytest.mark.long)]
+)
 def _host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """Return hosts of several layouts, with the package and with a venv."""
     layout, kind = request.param.split("-")
