@@ -19,7 +19,7 @@ def _disk(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder on a separate small disk."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk))
+    run("mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", str(disk))
     try:
         yield disk
     finally:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -247,11 +248,8 @@ def test_links_are_followed_and_resolved_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_a_log_without_permission_is_named_with_the_fix(log: Log) -> None:
+def test_a_log_without_permission_is_named_with_the_fix() -> None:
     """A log without permission is a state of its own; once permitted, it is read without a restart."""
-    for folder in [log.path.parent, *log.path.parent.parents][:3]:
-        folder.chmod(0o755)
-    log.path.chmod(0o600)
 
     async def then(followed: Followed) -> None:
         await followed.until_state(State.UNREADABLE)
@@ -262,11 +260,16 @@ def test_a_log_without_permission_is_named_with_the_fix(log: Log) -> None:
         log.write()
         await followed.until_read(1)
 
-    os.seteuid(NOBODY)
-    try:
-        followed = following(log.path, then)
-    finally:
-        os.seteuid(0)
+    with TemporaryDirectory() as name:  # others may not enter the folder of all tests
+        Path(name).chmod(0o755)
+        log = Log(Path(name) / "ringfence")
+        log.path.chmod(0o600)
+        os.seteuid(NOBODY)
+        try:
+            followed = following(log.path, then)
+        finally:
+            os.seteuid(0)
+            log.close()
     assert (
         followed.conditions[0].detail
         == f"{log.path} cannot be read: permission denied; fix: give ringfence's user an ACL on it"

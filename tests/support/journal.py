@@ -27,11 +27,12 @@ _CONFIGURATION = Path("/etc/systemd/journald.conf")
 _LAUNCH = 'mount --bind "$1/run" /run && mount --bind "$1/journald.conf" "$3" && exec "$2"'
 _SEND = """\
 import os, socket, sys
-group, path, *messages = sys.argv[1:]
+group, folder, name, *messages = sys.argv[1:]
+os.chdir(folder)  # a socket's path has at most 107 bytes
 with open(os.path.join(group, "cgroup.procs"), "w") as procs:
     procs.write(str(os.getpid()))
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
-    connection.connect(path)
+    connection.connect(name)
     for message in messages:
         connection.send(os.fsencode(message))
     sys.stdin.read()
@@ -148,10 +149,10 @@ class Journald:
     def _send(self, name: str, unit: str, messages: Sequence[bytes]) -> None:
         group = self._slice / unit
         group.mkdir(exist_ok=True)
-        path = str(self._run / "systemd/journal" / name)
+        folder = str(self._run / "systemd/journal")
         kept = self._burst or len(messages)
         texts = [os.fsdecode(message) for message in messages]
-        command = [sys.executable, "-I", "-c", _SEND, str(group), path, *texts]
+        command = [sys.executable, "-I", "-c", _SEND, str(group), folder, name, *texts]
         # journald can look up a sender's group only while the sender lives, so the sender waits for journald.
         # Only the sender's entries count: journald's own messages, as those of its start, come at any time.
         with subprocess.Popen(command, stdin=subprocess.PIPE) as sender:
@@ -166,8 +167,11 @@ class Journald:
         assert self._process is not None
         assert self._process.poll() is None, "the journal ended"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            folder = os.open(self._run / "systemd/journal", os.O_PATH)
             try:
-                connection.connect(str(self._run / "systemd/journal/dev-log"))
-            except OSError:
+                connection.connect(f"/proc/self/fd/{folder}/dev-log")  # a socket's path has at most 107 bytes
+            except (FileNotFoundError, ConnectionRefusedError):
                 return False
+            finally:
+                os.close(folder)
         return bool(list((self._run / "log/journal").glob("*/*.journal")))
