@@ -11,7 +11,7 @@ from ringfence.config.schema import AsteriskSettings, LimitSettings
 from ringfence.daemon import firewall_rules
 from ringfence.daemon.firewall_rules import SipSockets, find_sip_sockets
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import LimitMode, NetworkList, Ports
+from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Ports
 from ringfence.friends.readiness import SourceReadiness
 from ringfence.host.listening import ListeningPorts
 from ringfence.model import Endpoint, Transport
@@ -27,6 +27,37 @@ def test_rules_that_cannot_be_put_in_place_are_an_alarm(kept: Kept) -> None:
     kept.backend.gone = None
     kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OBSERVE)))
     assert kept.alarms.active == []
+
+
+def test_new_rules_do_not_undo_an_off_that_the_daemon_has_not_seen(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If `ringfence off` could not reach the daemon, a change of the rules puts nothing in place again."""
+    kept.side.start()
+    written: list[str] = []
+    monkeypatch.setattr(kept.backend, "open", lambda: written.append("rules"))
+    kept.enforcer.records.set_switched_off(True)
+    kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
+
+    assert (kept.enforcer.enforcing, written) == (False, [])
+
+
+def test_an_off_that_comes_while_rules_are_written_removes_them(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If `ringfence off` is recorded while the daemon writes rules, the daemon removes them again."""
+    kept.side.start()
+    opened = kept.backend.open
+
+    def off_meanwhile() -> Opened:
+        kept.enforcer.records.set_switched_off(True)
+        return opened()
+
+    monkeypatch.setattr(kept.backend, "open", off_meanwhile)
+    kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
+
+    assert not kept.enforcer.enforcing
+    assert kept.backend.lists[NetworkList.ALLOW] == frozenset()
 
 
 def test_lists_that_were_emptied_are_filled_with_the_new_rules(tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ class Enforcer:
         if self.records.switched_off:
             self._log.warning("enforcement.off", fix="ringfence on")
             return
-        opened = self.reopen()
+        self.opened = self.backend.open()
         self.fill(*NetworkList)
         if verified:
-            self.verification = verify(self.backend, opened.families)
+            self.verification = verify(self.backend, self.opened.families)
             for check in self.verification.untried:
                 self._log.info("probe.untried", direction=check.name, why=check.note)
         self.enforcing = True
@@ -102,18 +102,25 @@ class Enforcer:
 
         The bans in the kernel are not changed. Raise FirewallError.
         """
-        self.reopen()
+        self.opened = self.backend.open()
         self.enforcing = True
         for ban, made in self.records.running(self.clock.wall()):
             self.known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made))
 
-    def reopen(self) -> Opened:
+    def reopen(self) -> Opened | None:
         """Write the rules and sets that are missing, or that differ from the backend's settings.
 
-        Return the backend's result, such as the IP versions that are guarded. Raise FirewallError.
+        Return the backend's result, such as the IP versions that are guarded. Return None and switch
+        enforcement off if `ringfence off` could not reach the daemon: the command then removes the rules
+        itself, and records that enforcement is off. It records first, so the record is read before and after
+        the rules are written. Raise FirewallError or StoreError.
         """
-        self.opened = self.backend.open()
-        return self.opened
+        if not self.records.switched_off:
+            self.opened = self.backend.open()
+            if not self.records.switched_off:
+                return self.opened
+        self.switch_off()
+        return None
 
     def switch_off(self) -> None:
         """Remove all rules and sets of ringfence from the kernel, and record that enforcement is off.

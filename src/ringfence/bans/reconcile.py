@@ -141,12 +141,8 @@ class Reconciler:
 
     def _repair(self, trouble: str) -> None:
         enforcer = self._enforcer
-        if enforcer.records.switched_off:
-            # `ringfence off` could not reach the daemon. It removed the rules itself, and recorded in the
-            # database that enforcement is off. So the rules are not repaired.
-            enforcer.switch_off()
+        if enforcer.reopen() is None:  # `ringfence off` removed the rules: this is no damage
             return
-        enforcer.reopen()
         enforcer.fill(*NetworkList)
         self.counts.repaired += 1
         self.last_damage = trouble

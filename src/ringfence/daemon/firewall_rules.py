@@ -13,7 +13,7 @@ from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.config.schema import Settings
 from ringfence.daemon.periodic import every
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, StoreError
 from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, NetworkList, Ports
 from ringfence.friends.readiness import StartupGate
 from ringfence.host.listening import (
@@ -146,9 +146,12 @@ class RuleUpdates:
         try:
             # Damage may have emptied the lists, so they are written again when it is repaired. This is also
             # done after a failed change: it may have repaired damage without writing the lists.
-            if self._enforcer.reopen().repaired or self._failed:
+            opened = self._enforcer.reopen()
+            if opened is None:  # `ringfence off` could not reach this daemon
+                return
+            if opened.repaired or self._failed:
                 self._enforcer.fill(*NetworkList)
-        except FirewallError as error:
+        except (FirewallError, StoreError) as error:
             self._failed = True
             self._alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")
         else:
