@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tests.setup.world import GID, UID, Host, make_host
@@ -221,22 +222,36 @@ def test_a_folder_of_root_that_others_may_write_to_has_no_links(tmp_path: Path, 
         read_file(shared / "link", 9)
 
 
-def test_links_that_the_user_could_follow_are_followed(tmp_path: Path) -> None:
+def test_links_that_the_user_could_follow_are_followed() -> None:
     """FreePBX keeps some of Asterisk's files elsewhere; the target is written, and the link stays."""
-    folder, elsewhere = tmp_path / "asterisk", tmp_path / "elsewhere"
-    for path in (folder, elsewhere):
-        path.mkdir()
-        os.chown(path, UID, GID)
-    tmp_path.chmod(0o755)
-    tmp_path.parent.chmod(0o755)
-    tmp_path.parent.parent.chmod(0o755)
-    (elsewhere / "x.conf").write_bytes(b"old")
-    link(folder / "x.conf", elsewhere / "x.conf")
-    write_file(folder / "x.conf", NEW)
+    with TemporaryDirectory() as name:  # pytest closes its own folders to all other users
+        top = Path(name)
+        top.chmod(0o755)
+        folder, elsewhere = top / "asterisk", top / "elsewhere"
+        for path in (folder, elsewhere):
+            path.mkdir()
+            os.chown(path, UID, GID)
+        (elsewhere / "x.conf").write_bytes(b"old")
+        link(folder / "x.conf", elsewhere / "x.conf")
+        write_file(folder / "x.conf", NEW)
 
-    assert (folder / "x.conf").is_symlink()
-    assert (elsewhere / "x.conf").read_bytes() == b"evil"
-    assert file_state(folder / "x.conf") == NEW
+        assert (folder / "x.conf").is_symlink()
+        assert (elsewhere / "x.conf").read_bytes() == b"evil"
+        assert file_state(folder / "x.conf") == NEW
+
+
+def test_a_file_that_the_user_may_not_read_is_refused_with_a_fix(tmp_path: Path) -> None:
+    """The fix does not follow links, because the user may have put a link there meanwhile."""
+    folder = tmp_path / "asterisk"
+    folder.mkdir()
+    os.chown(folder, UID, GID)
+    path = folder / "x.conf"
+    path.write_bytes(b"x")
+    path.chmod(0o640)
+
+    reason = f"Permission denied for user {UID}, whose folder .*: chown -h {UID} {path}$"
+    with pytest.raises(SetupError, match=reason):
+        file_state(path)
 
 
 def test_a_file_of_root_in_the_folder_keeps_its_owner_and_loses_special_bits(tmp_path: Path) -> None:

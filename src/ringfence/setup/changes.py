@@ -12,7 +12,9 @@ works on its descriptor, and below a folder of another user it has only that use
 import difflib
 import errno
 import os
+import pwd
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -132,7 +134,7 @@ def file_state(path: Path) -> FileState | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _cannot("read", path, error) from None
+        raise _cannot("read", path, error, _closed_to(path) if error.errno == errno.EACCES else "") from None
     if len(content) > MAX_BYTES:
         raise SetupError(f"{path} has more than {MAX_BYTES} bytes; setup does not change it")
     return FileState(content, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
@@ -348,5 +350,27 @@ def _rights(state: FolderState) -> str:
     return f"mode {state.mode:04o}, owner {state.uid}:{state.gid}"
 
 
-def _cannot(verb: str, path: Path, error: OSError) -> SetupError:
-    return SetupError(f"cannot {verb} {printable(str(path))}: {error.strerror}")
+def _closed_to(path: Path) -> str:
+    """Return a text: which user may not read a file of Asterisk, and the fix; "" if this is not the cause.
+
+    The user may have made the file a link to any other file, so the fix does not follow links.
+    """
+    try:
+        with opened_parent(path) as (folder, _):
+            user = folder.user
+    except OSError:
+        return ""
+    if user is None:
+        return ""
+    name = str(user.uid)
+    with suppress(KeyError):
+        name = pwd.getpwuid(user.uid).pw_name
+    return (
+        f" for user {printable(name)}, whose folder contains it; setup does not read it as root, because "
+        "this user may have put another file there; fix, if it is Asterisk's own file: "
+        f"chown -h {printable(name)} {printable(shlex.quote(str(path)))}"
+    )
+
+
+def _cannot(verb: str, path: Path, error: OSError, more: str = "") -> SetupError:
+    return SetupError(f"cannot {verb} {printable(str(path))}: {error.strerror}{more}")
