@@ -45,13 +45,37 @@ def test_a_manager_conf_that_asterisk_refuses(machine: PbxMachine) -> None:
 
 
 def test_a_manager_conf_that_asterisk_may_not_read(machine: PbxMachine) -> None:
-    """Root can read the file, but Asterisk would lose AMI at the next reload: none comes."""
-    machine.must("chown", "root:root", "/etc/asterisk/manager.conf")
-    before = digest_of(machine.root, *WATCHED)
+    """Asterisk would lose AMI at the next reload, so none comes; with the fix of the message, setup works."""
+    file = "/etc/asterisk/manager.conf"
+    untouched = digest_of(machine.root, *WATCHED)
+    machine.must("chown", "root:root", file)
+    try:
+        before = digest_of(machine.root, *WATCHED)
+        message = refused(machine, before)
+        assert f"cannot read {file}: Permission denied for user asterisk, whose folder" in message
+        assert "Manager (AMI):             Yes" in machine.cli("manager show settings")
 
-    assert "/etc/asterisk/manager.conf cannot be read: Permission denied" in refused(machine, before)
-    assert "Manager (AMI):             Yes" in machine.cli("manager show settings")
-    machine.must("chown", "asterisk:asterisk", "/etc/asterisk/manager.conf")
+        machine.must("sh", "-c", message.rpartition(": ")[2])
+        assert "ok  wire: reported the failed login" in setup(machine)
+        undo(machine)
+    finally:
+        machine.must("chown", "asterisk:asterisk", file)
+    assert differing(untouched, digest_of(machine.root, *WATCHED)) == []
+
+
+def test_a_manager_conf_of_root_that_asterisk_may_read(machine: PbxMachine) -> None:
+    """Root's files with Asterisk's group are usual; setup keeps their owners, and the undo restores them."""
+    file = "/etc/asterisk/manager.conf"
+    machine.must("chown", "root:asterisk", file)
+    machine.must("chmod", "640", file)
+    try:
+        before = digest_of(machine.root, *WATCHED)
+        assert "ok  wire: reported the failed login" in setup(machine)
+        assert machine.must("stat", "-c", "%U:%G %a", file) == "root:asterisk 640\n"
+        undo(machine)
+        assert differing(before, digest_of(machine.root, *WATCHED)) == []
+    finally:
+        machine.must("chown", "asterisk:asterisk", file)
 
 
 def test_ami_that_refuses_the_login(machine: PbxMachine) -> None:
