@@ -82,7 +82,8 @@ def test_ami_that_refuses_the_login(machine: PbxMachine) -> None:
     """If the daemon cannot log in, everything is taken back, and its reason is in the message."""
     secret = machine.must("cat", "/etc/ringfence/asterisk.secret")
     user = machine.root / ETC / "manager.d/mine.conf"
-    user.write_text(f"[ringfence]\nsecret = {secret}\ndeny = 0.0.0.0/0.0.0.0\nread = security\n", "utf-8")
+    denied = "deny = 0.0.0.0/0.0.0.0\ndeny = ::/0\n"
+    user.write_text(f"[ringfence]\nsecret = {secret}\n{denied}read = security\n", "utf-8")
     machine.must("chown", "asterisk:asterisk", "/etc/asterisk/manager.d/mine.conf")
     before = digest_of(machine.root, *WATCHED)
 
@@ -108,10 +109,8 @@ def test_a_disk_that_is_full(machine: PbxMachine) -> None:
 def test_two_asterisks(machine: PbxMachine) -> None:
     """Setup does not guess which one is meant."""
     before = digest_of(machine.root, *WATCHED)
-    second = machine.root / "root/asterisk"
-    second.write_text("#!/bin/sh\nsleep 60\n", "utf-8")
-    second.chmod(0o755)
-    machine.must("systemd-run", "--unit=second", "--property=Type=exec", "/root/asterisk")
+    machine.must("cp", "/bin/sleep", "/root/asterisk")
+    machine.must("systemd-run", "--unit=second", "--property=Type=exec", "/root/asterisk", "60")
     message = refused(machine, before)
     machine.must("systemctl", "stop", "second")
 
