@@ -237,6 +237,11 @@ class AlarmCode(enum.StrEnum):
         "The limiter has no room for more sources, because packets come from a million addresses.",
         "Ask your provider for help against the flood.",
     )
+    RATION_FULL = (
+        "ration.full",
+        "The ration has no room for more strangers, so refusals to new ones pass.",
+        "Find out who makes Asterisk refuse so many addresses; ask your provider for help.",
+    )
     LIMITER_UNREADABLE = (
         "limiter.unreadable",
         "The sources that exceed the limiter's rate cannot be read, so the rule `flood` bans nothing.",
@@ -244,7 +249,7 @@ class AlarmCode(enum.StrEnum):
     )
     LIMITER_ABSENT = (
         "limiter.absent",
-        "The limiter could not be put in place; bans work.",
+        "The limiter and the ration could not be put in place; bans work.",
         "Remove the cause, which the text names.",
     )
     STORE_DAMAGED = (

@@ -3,10 +3,12 @@
 from ipaddress import ip_network
 from pathlib import Path
 
+import pytest
 from attrs import evolve
 
 from ringfence.config.converters import (
     Burst,
+    Count,
     HostName,
     Interface,
     Paths,
@@ -22,9 +24,10 @@ from ringfence.config.schema import (
     FirewallSettings,
     GeoSettings,
     LimitSettings,
+    RationSettings,
     Settings,
 )
-from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
+from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.model import ListKind, Scope
 
@@ -32,7 +35,7 @@ FOUND = Ports(udp=(5060, 5160), tcp=(5060,))
 
 
 def test_the_plan_of_the_defaults() -> None:
-    """By default everything is dropped on every port and interface, and the limiter enforces."""
+    """By default bans cover every port and interface, the limiter enforces, and the ration observes."""
     assert Settings().plan(FOUND, 7) == FirewallPlan(
         maxelem=262_144,
         log_group=7,
@@ -42,6 +45,7 @@ def test_the_plan_of_the_defaults() -> None:
         action=BanAction.DROP,
         log=False,
         limit=Limit(LimitMode.ENFORCE, 50, 200),
+        ration=Ration(LimitMode.OBSERVE, burst=4, rate=5),
     )
 
 
@@ -60,6 +64,7 @@ def test_the_plan_of_a_configuration() -> None:
         log=True,
         max_bans=SetSize(4_096),
         limit=LimitSettings(LimitMode.ENFORCE, Rate(60), Burst(300)),
+        ration=RationSettings(LimitMode.ENFORCE, Rate(2)),
     )
 
     assert Settings(firewall=firewall).plan(FOUND, None) == FirewallPlan(
@@ -71,7 +76,22 @@ def test_the_plan_of_a_configuration() -> None:
         action=BanAction.TCP_RESET,
         log=True,
         limit=Limit(LimitMode.ENFORCE, 60, 300),
+        ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
     )
+
+
+@pytest.mark.parametrize(("attempts", "burst"), [(3, 2), (20, 19), (1, 1)])
+def test_the_ration_follows_the_threshold_of_guesses(attempts: int, burst: int) -> None:
+    """A stranger gets one refusal fewer than the rule counts attempts, but at least one."""
+    guess = evolve(Settings().rules["guess"], attempts=Count(attempts))
+    assert Settings(rules={**Settings().rules, "guess": guess}).plan(None, None).ration.burst == burst
+
+
+def test_without_the_rule_guess_there_is_no_ration() -> None:
+    """If guesses lead to no ban, the kernel rations no refusals either."""
+    guess = evolve(Settings().rules["guess"], enabled=False)
+    plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None, None)
+    assert plan.ration.mode is LimitMode.OFF
 
 
 def test_the_scope_of_a_rule() -> None:

@@ -7,7 +7,14 @@ import pytest
 from attrs import evolve
 from tests.support.kept import ENFORCED, OFFICE, Kept, kept, settings, waits
 
-from ringfence.config.schema import AsteriskSettings, LimitSettings
+from ringfence.config.converters import BackendName
+from ringfence.config.schema import (
+    AsteriskSettings,
+    FirewallSettings,
+    LimitSettings,
+    RationSettings,
+    Settings,
+)
 from ringfence.daemon import firewall_rules
 from ringfence.daemon.firewall_rules import SipSockets, find_sip_sockets
 from ringfence.errors import FirewallError
@@ -86,6 +93,25 @@ def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> N
         assert waits(made) == (LimitMode.ENFORCE, False, False)
         made.side.configure(settings(limit=LimitSettings(mode=LimitMode.OFF)))
         assert waits(made) == (LimitMode.OFF, False, False)
+
+
+def test_the_ration_drops_nothing_before_friends_are_known(tmp_path: Path) -> None:
+    """A ration that shall enforce observes until every Asterisk sent its roster, also without a limiter."""
+    firewall = FirewallSettings(
+        backend=BackendName("memory"),
+        limit=LimitSettings(mode=LimitMode.OFF),
+        ration=RationSettings(mode=LimitMode.ENFORCE),
+    )
+    with kept(tmp_path, Settings(firewall=firewall)) as made:
+        made.side.start()
+        before, waits_before = made.backend.plan, made.side.wanted_rules.limiter_waits
+        made.side.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+        made.side.rules.update()
+        after = made.backend.plan
+
+    assert waits_before
+    assert (before.limit.mode, before.ration.mode) == (LimitMode.OFF, LimitMode.OBSERVE)
+    assert (after.limit.mode, after.ration.mode) == (LimitMode.OFF, LimitMode.ENFORCE)
 
 
 def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:

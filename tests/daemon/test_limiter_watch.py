@@ -16,7 +16,7 @@ class Flooded:
 
     def __init__(self, made: Kept) -> None:
         self.flooders: Sequence[Flooder] = ()
-        self.full = 0
+        self.full = self.ration_full = 0
         self.error: FirewallError | None = None
         made.backend.flooders = self.flooding  # type: ignore[method-assign]  # no kernel limits here
         made.backend.counters = self.usage  # type: ignore[method-assign]
@@ -31,7 +31,7 @@ class Flooded:
         """Return the counters, or raise the error."""
         if self.error is not None:
             raise self.error
-        return Counters(limiter_full=self.full)
+        return Counters(limiter_full=self.full, ration_full=self.ration_full)
 
 
 def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
@@ -79,6 +79,15 @@ def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:
         asyncio.run(kept.side.limiter.counters())
 
     assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("limiter.full", 2)]
+
+
+def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
+    """Refusals without room in the ration are an alarm of their own."""
+    limiter = Flooded(kept)
+    kept.side.start()
+    limiter.ration_full = 9
+    asyncio.run(kept.side.limiter.counters())
+    assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
 
 
 def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:

@@ -145,6 +145,11 @@ def _print_firewall(screen: "Screen", report: dict[str, Any]) -> None:
         waits = " until friends are known" if report["limiter_waits"] else ""
         drops = counted(report["limiter_drops"], "packet")
         screen.show(f"limiter   {firewall['limiter']}{waits}: {drops} {verb}", indent=_LABEL)
+    if firewall["ration"] != "off" and firewall["enforcing"]:
+        verb = "dropped" if firewall["ration"] == "enforce" else "over the ration, but passed"
+        waits = " until friends are known" if report["limiter_waits"] else ""
+        drops = counted(report["rationed"], "refusal")
+        screen.show(f"ration    {firewall['ration']}{waits}: {drops} to strangers {verb}", indent=_LABEL)
     for use in firewall["rules"]:
         if use["packets"]:
             traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"

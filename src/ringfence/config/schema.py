@@ -36,7 +36,7 @@ from ringfence.config.converters import (
     UserName,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
-from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports
+from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, Scope, Secret
@@ -138,6 +138,18 @@ class LimitSettings:
 
 
 @frozen
+class RationSettings:
+    """``[firewall.ration]``: the limit for the refusals (401, 403, 407) that one stranger gets by UDP.
+
+    At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
+    after that ``rate`` a second.
+    """
+
+    mode: LimitMode = LimitMode.OBSERVE
+    rate: Rate = Rate(5)
+
+
+@frozen
 class FirewallSettings:
     """``[firewall]``: the firewall, and where and how it drops packets.
 
@@ -159,6 +171,7 @@ class FirewallSettings:
     log: bool = False
     max_bans: SetSize = SetSize(262_144)
     limit: LimitSettings = Factory(LimitSettings)
+    ration: RationSettings = Factory(RationSettings)
 
 
 @frozen
@@ -350,7 +363,14 @@ class Settings:
             action=mine.action,
             log=mine.log,
             limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
+            ration=self._ration(),
         )
+
+    def _ration(self) -> Ration:
+        """Return the ration: off if the rule ``guess`` is off, because then guesses lead to no ban."""
+        ration, guess = self.firewall.ration, self.rules["guess"]
+        mode = ration.mode if guess.enabled else LimitMode.OFF
+        return Ration(mode, max(guess.attempts - 1, 1), ration.rate)
 
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.

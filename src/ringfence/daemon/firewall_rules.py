@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from itertools import chain, repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 from attrs import evolve
@@ -14,7 +14,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.config.schema import Settings
 from ringfence.daemon.periodic import every
 from ringfence.errors import FirewallError, StoreError
-from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, NetworkList, Ports
+from ringfence.firewall.contract import Backend, FirewallPlan, Limit, LimitMode, NetworkList, Ports, Ration
 from ringfence.friends.readiness import StartupGate
 from ringfence.host.listening import (
     ASSIGNED,
@@ -26,7 +26,7 @@ from ringfence.host.listening import (
 )
 from ringfence.model import Endpoint, Transport
 
-LOOK_EVERY = 1.0  # seconds between two checks whether the limiter may drop packets
+LOOK_EVERY = 1.0  # seconds between two checks whether limiter and ration may drop packets
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
 PORTS_EVERY = 60.0  # seconds between two look-ups of the SIP ports
 PROXY_EVERY = 5.0
@@ -92,15 +92,17 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now. Until the friends are known, the limiter in them only counts."""
+        """The rules that are wanted now. Until the friends are known, limiter and ration only count."""
         plan = self.settings.plan(self.ports, self._log_group)
-        return evolve(plan, limit=evolve(plan.limit, mode=LimitMode.OBSERVE)) if self.limiter_waits else plan
+        if self._startup.for_limiter:
+            return plan
+        return evolve(plan, limit=_observing(plan.limit), ration=_observing(plan.ration))
 
     @property
     def limiter_waits(self) -> bool:
-        """Whether the limiter only observes because the friends are not known yet."""
-        mode = self.settings.firewall.limit.mode
-        return mode is LimitMode.ENFORCE and not self._startup.for_limiter
+        """Whether the limiter or the ration only observes because the friends are not known yet."""
+        plan = self.settings.plan(self.ports, self._log_group)
+        return LimitMode.ENFORCE in (plan.limit.mode, plan.ration.mode) and not self._startup.for_limiter
 
     @property
     def manager_ports(self) -> list[int]:
@@ -167,8 +169,9 @@ class RuleUpdates:
             group.create_task(self._follow_ports())
 
     def _look(self) -> None:
-        """Update the rules if the limiter may drop packets now, because the friends have become known."""
-        if self._backend.plan.limit.mode is not self._wanted.plan.limit.mode:
+        """Update the rules if limiter and ration may drop packets now: the friends have become known."""
+        present, wanted = self._backend.plan, self._wanted.plan
+        if (present.limit.mode, present.ration.mode) != (wanted.limit.mode, wanted.ration.mode):
             self.update()
 
     async def _follow_ports(self) -> None:
@@ -205,3 +208,11 @@ class RuleUpdates:
             self._wanted.ports = ports
             self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.tcp)
             self.update()
+
+
+_Limited = TypeVar("_Limited", Limit, Ration)
+
+
+def _observing(limit: _Limited) -> _Limited:
+    """Return ``limit`` so that it only counts where it would drop packets."""
+    return evolve(limit, mode=LimitMode.OBSERVE) if limit.mode is LimitMode.ENFORCE else limit

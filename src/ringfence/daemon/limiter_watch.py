@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LimiterWatch:
     """Reads the sources that exceed the limit, and the counters of the firewall's rules.
 
-    An alarm is activated if either cannot be read, or if the limiter had no room for new sources.
+    An alarm is activated if either cannot be read, or if the limiter or the ration had no room.
     """
 
     def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
@@ -27,7 +27,7 @@ class LimiterWatch:
         self.latest: Counters | None = None
         """The counters that were read last; None if nothing is enforced, or if they could not be read."""
         self._packets: dict[tuple[Network, bool], int] = {}
-        self._full = 0
+        self._full = self._ration_full = 0
         self._failed = False
 
     def new_flooders(self) -> Sequence[Flooder]:
@@ -56,7 +56,7 @@ class LimiterWatch:
         """Return the counters of the firewall's rules. A thread reads them.
 
         Return empty counters if nothing is enforced, or if reading fails. A failure activates an alarm.
-        Another alarm is activated if the limiter had no room for new sources since the last call.
+        Another alarm is activated if the limiter or the ration had no room since the last call.
         """
         self.latest = await self._read()
         return self.latest if self.latest is not None else Counters()
@@ -73,10 +73,17 @@ class LimiterWatch:
         before, self._full = self._full, counters.limiter_full
         if counters.limiter_full > before:
             self._alarms.activate(AlarmCode.LIMITER_FULL, "", _FULL)
+        before, self._ration_full = self._ration_full, counters.ration_full
+        if counters.ration_full > before:
+            self._alarms.activate(AlarmCode.RATION_FULL, "", _RATION_FULL)
         return counters
 
 
 _FULL = (
     "the limiter has no room for more sources: packets come from a million addresses, most of them forged. "
     "With nftables new sources pass unlimited, with ipset they are dropped until there is room"
+)
+_RATION_FULL = (
+    "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
+    "most of them forged. Refusals to new strangers pass without a ration; bans work"
 )

@@ -206,6 +206,10 @@ class DaemonMetrics(Collector):
         yield _counter("limiter_drops", text, value=latest.limiter_drops)
         text = "Packets from sources for which the limiter had no room."
         yield _counter("limiter_full", text, value=latest.limiter_full)
+        text = "Refusals to strangers over the ration: dropped, or passed if the ration only observes."
+        yield _counter("rationed", text, value=latest.rationed)
+        text = "Refusals to strangers for which the ration had no room: they passed."
+        yield _counter("ration_full", text, value=latest.ration_full)
 
     def _store_metrics(self) -> Iterator[Metric]:
         """Yield how many writes, bans and attempts wait, and the size of the database."""

@@ -25,6 +25,7 @@ The rules stand in this order:
 5. The log rules copy outgoing challenges, and every TCP segment from the SIP ports to a stranger, to the
    wire.
 6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
+7. The ration drops the refusals to a stranger that are too many.
 
 Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
 all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients of a proxy. Nobody
@@ -37,7 +38,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Protocol
 
-from attrs import fields, frozen
+from attrs import evolve, fields, frozen
 
 from ringfence import event_values
 from ringfence.errors import FirewallError
@@ -87,7 +88,7 @@ class BanAction(enum.StrEnum):
 
 
 class LimitMode(enum.StrEnum):
-    """The mode of the limiter: off, only count the packets over the limit, or drop them."""
+    """The mode of the limiter and of the ration: off, only count the packets over the limit, or drop them."""
 
     OFF = "off"
     OBSERVE = "observe"
@@ -104,6 +105,21 @@ class Limit:
     mode: LimitMode = LimitMode.OFF
     rate: int = 50
     burst: int = 200
+
+
+@frozen
+class Ration:
+    """The settings of the ration: how many refusals leave the SIP ports to one stranger.
+
+    A *refusal* is a SIP answer 401, 403 or 407. A *stranger* is an address that is neither a friend nor on
+    the allow list; for IPv6 it is a /64. After a pause, ``burst`` refusals to a stranger pass at once, and
+    then ``rate`` a second. So a guesser gets ``burst`` answers, however fast it guesses and Asterisk answers:
+    the kernel counts, and waits for no daemon.
+    """
+
+    mode: LimitMode = LimitMode.OFF
+    burst: int = 4
+    rate: int = 5
 
 
 @frozen
@@ -141,6 +157,16 @@ class FirewallPlan:
     action: BanAction = BanAction.DROP
     log: bool = False
     limit: Limit = Limit()
+    ration: Ration = Ration()
+
+    @property
+    def limits(self) -> bool:
+        """Whether the plan has the limiter or the ration: both need the same support of the kernel."""
+        return {self.limit.mode, self.ration.mode} != {LimitMode.OFF}
+
+    def without_limits(self) -> "FirewallPlan":
+        """Return the plan without the limiter and the ration."""
+        return evolve(self, limit=Limit(), ration=Ration())
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
         """Return the configuration keys whose values differ from those in ``other``."""
@@ -248,8 +274,8 @@ class Opened:
     ``families`` maps each IP version (4 and 6) to None if it is guarded (its bans work), else to the reason
     why not. ``adopted`` is the number of bans that were found in the kernel. ``wire``: why the log rules
     (they copy SIP answers to the wire) are missing for a guarded version; None if they are not missing, or
-    not configured. ``limiter``: the same for the limiter. Bans work without log rules and without the
-    limiter. ``repaired``: another program had removed or changed sets or rules of ringfence.
+    not configured. ``limiter``: the same for the limiter and the ration. Bans work without all of these.
+    ``repaired``: another program had removed or changed sets or rules of ringfence.
     """
 
     families: Mapping[int, str | None]
@@ -293,12 +319,15 @@ class Counters:
     ``sets`` maps the name of a set, or of several sets counted together, to the number of elements; None if
     it is unknown. ``limiter_drops`` is the number of packets over the limit; the mode ``observe`` does not
     drop them. ``limiter_full`` is the number of packets from sources for which the limiter had no room.
+    ``rationed`` and ``ration_full`` are the same for refusals to strangers and for the ration.
     """
 
     rules: tuple[RuleCounter, ...] = ()
     sets: Mapping[str, int | None] = {}
     limiter_drops: int = 0
     limiter_full: int = 0
+    rationed: int = 0
+    ration_full: int = 0
 
 
 @frozen

@@ -43,7 +43,7 @@ from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.changes import SetChanges
 from ringfence.firewall.ipset.installation import make_sets
 from ringfence.firewall.ipset.iptables_family import Family, rule_requirements
-from ringfence.firewall.ipset.iptables_rules import OVER_LIMIT, REPORTED
+from ringfence.firewall.ipset.iptables_rules import OVER_LIMIT, OVER_RATION, RATION_FULL, REPORTED
 from ringfence.firewall.ipset.kernel import destroy, find, list_elements, read_header, require_ipset
 from ringfence.firewall.ipset.sets import (
     all_set_names,
@@ -277,6 +277,8 @@ class IpsetBackend:
             sets={name: head.elements if head is not None else None for name, head in heads.items()},
             limiter_drops=sums.get(OVER_LIMIT, (0, 0))[0],
             limiter_full=full,
+            rationed=sums.get(OVER_RATION, (0, 0))[0],
+            ration_full=sums.get(RATION_FULL, (0, 0))[0],
         )
 
     def flooders(self) -> Sequence[Flooder]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import FirewallPlan, LimitMode
+from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.iptables import Printed, SavedRules, Tools
 from ringfence.firewall.ipset.iptables_rules import (
@@ -92,7 +92,7 @@ class Family:
         If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
         the rules are installed without the part that it refuses.
         """
-        asked = plan.log_group is not None, plan.limit.mode is not LimitMode.OFF
+        asked = plan.log_group is not None, plan.limits
         refused: dict[tuple[bool, bool], FirewallError] = {}
         for way in dict.fromkeys([asked, (False, asked[1]), (asked[0], False), (False, False)]):
             wire, limiter = way
@@ -221,7 +221,7 @@ def rule_requirements(
     found = []
     for feature, configured, names, fix in (
         ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
-        ("the limiter", plan.limit.mode is not LimitMode.OFF, _LIMITER_EXTENSIONS, _LIMITER_FIX),
+        ("the limiter", plan.limits, _LIMITER_EXTENSIONS, _LIMITER_FIX),
     ):
         if configured:
             missing = [n for n in names if not has_extension(kernel, version, n, target=n.isupper())]

@@ -2,12 +2,15 @@
 
     raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses; then the limiter, then the
                                             copies of observed requests, then the log rules for the wire;
-                                            then drop packets that are routed to banned addresses
-    raw OUTPUT         -> ringfence-out:    the log rules; then drop packets of this host to banned addresses
+                                            then drop packets that are routed to banned addresses; then the
+                                            ration of forwarded refusals
+    raw OUTPUT         -> ringfence-out:    the log rules; then drop packets of this host to banned addresses;
+                                            then the ration of this host's refusals
                           ringfence-limit:  send packets over the limit to ringfence-over
                           ringfence-over:   add the source to the flood set, drop the packet in mode enforce
                           ringfence-segment: copy TCP segments to strangers; others go to ringfence-answer
                           ringfence-answer: copy TCP segments that begin with an answer
+                          ringfence-ration: count the refusals to each stranger; drop those over the ration
                           ringfence-seen:   copy requests of observed addresses, a limited number a second
                           ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet if its
                                             source is observed, and drop it
@@ -57,6 +60,10 @@ Mode observe must drop no packet. So in this mode the limiter inspects only a li
 second from all sources together, too few to fill the table. The other packets pass, and
 ``Counters.limiter_full`` counts them too.
 
+The ration (``contract.Ration``) is a hashlimit too, by the address of the receiver. Its table must not become
+full, because a full table would drop the refusals to every new stranger. So refusals skip the ration if the
+SIP ports send too many a second to all strangers together. They are counted (``Counters.ration_full``).
+
 The log rules copy SIP answers to an NFLOG group: over UDP 401, 403, 404 and 407. ``sources/wire.py`` reads
 the group; the kernel sends nothing to a group without a reader. The match u32 compares the first bytes of a
 datagram, such as "SIP/2.0 401". Of TCP, every segment from the SIP ports to a stranger is copied, also one
@@ -86,6 +93,7 @@ from ringfence.firewall.contract import (
     Limit,
     LimitMode,
     NetworkList,
+    Ration,
 )
 from ringfence.firewall.ipset.sets import (
     FLOOD,
@@ -104,11 +112,24 @@ HOOKS: Mapping[str, Mapping[str, str]] = {
 }
 MADE = "ringfence-made"
 _LIMIT, _OVER, _DROP, _REJECT = "ringfence-limit", "ringfence-over", "ringfence-drop", "ringfence-reject"
+_RATION = "ringfence-ration"
 _SEEN, _NARROW = "ringfence-seen", "ringfence-narrow"
 _SEGMENT, _ANSWER = "ringfence-segment", "ringfence-answer"
 # Every chain of ours that may be in a table, of this release or another.
 CHAINS: Mapping[str, Sequence[str]] = {
-    "raw": ("ringfence-pre", "ringfence-out", _LIMIT, _OVER, _SEEN, _NARROW, _SEGMENT, _ANSWER, _DROP, MADE),
+    "raw": (
+        "ringfence-pre",
+        "ringfence-out",
+        _LIMIT,
+        _OVER,
+        _RATION,
+        _SEEN,
+        _NARROW,
+        _SEGMENT,
+        _ANSWER,
+        _DROP,
+        MADE,
+    ),
     "filter": ("ringfence-in", "ringfence-fwd", _REJECT, _DROP, MADE),
 }
 
@@ -122,6 +143,8 @@ REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED)
 AT_LIMITER = "seen by the limiter"
 OVER_LIMIT = "over the limit"
 WITHIN_LIMIT = "within the limit"
+OVER_RATION = "over the ration"
+RATION_FULL = "without room in the ration"
 
 _IPV4 = 4
 # The maximum number of ports in one multiport match.
@@ -164,7 +187,8 @@ _REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
 # and that of the TCP payload.
 _HEADER = "0x0>>0x16&0x3c@"
 _STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
-_CODES, _NOT_FOUND = "0x20343031,0x20343033,0x20343037", "0x20343034"  # " 401", " 403", " 407"; " 404"
+_CODES = "0x20343031,0x20343033,0x20343037"  # " 401", " 403", " 407"
+_COPIED_CODES = f"{_CODES},0x20343034"  # and " 404"
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
 _TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
 # In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so _FORWARDED excludes LOCAL.
@@ -190,7 +214,7 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     """Return the wanted rules of each chain of ours for IP ``version``.
 
     If ``wire`` is false, the log rules and the copies of requests are left out, although the plan contains
-    them. If ``limiter`` is false, the rules of the limiter are left out.
+    them. If ``limiter`` is false, the rules of the limiter and of the ration are left out.
     """
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies)
@@ -203,13 +227,15 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
         out += _answer_rules(plan, version)
         copying = _stream_chains(plan, version)
     raw: dict[str, Sequence[IptablesRule]] = {
-        "ringfence-pre": [*pre, *family.raw_routed()],
-        "ringfence-out": [*out, *family.raw_out()],
+        "ringfence-pre": [*pre, *family.raw_routed(), *(family.to_ration(forwarded=True) if limiter else ())],
+        "ringfence-out": [*out, *family.raw_out(), *(family.to_ration() if limiter else ())],
         **copying,
     }
     if limiter and plan.limit.mode is not LimitMode.OFF:
         raw[_LIMIT] = _limit(plan.limit, version)
         raw[_OVER] = _over(plan, version)
+    if limiter and plan.ration.mode is not LimitMode.OFF:
+        raw[_RATION] = _ration(plan.ration, version, family.target)
     if copies and plan.sip_ports.udp:
         copy = f"{_SHARE} -j NFLOG --nflog-prefix {OBSERVE_PREFIX} --nflog-group {plan.log_group}"
         raw[_SEEN] = [IptablesRule(copy)]
@@ -359,6 +385,20 @@ class _Plan:
             for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
         ]
 
+    def to_ration(self, *, forwarded: bool = False) -> list[IptablesRule]:
+        """Return the rules that ration the refusals of this host, or those that it forwards."""
+        plan = self.plan
+        if plan.ration.mode is LimitMode.OFF:
+            return []
+        out = self._interface_matches("-o") if plan.interfaces else ["! -o lo "]
+        refusal = f'-m u32 --u32 "{_datagram_test(self.version, _CODES)}" '
+        strangers = self._not_on("dst", NetworkList.FRIENDS, NetworkList.ALLOW)
+        return [
+            IptablesRule(f"{way}{ports}{refusal}{strangers}-j {_RATION}")
+            for ports in _port_matches("udp", plan.sip_ports.udp, "dst")
+            for way in ([_FORWARDED[self.version]] if forwarded else out)
+        ]
+
 
 def _port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
     """Return the matches for packets to or from ``ports`` of this host, at most 15 ports in each.
@@ -382,7 +422,7 @@ def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[I
     log = f"-j NFLOG --nflog-group {plan.log_group}"
     ways = [("", _SEGMENT)] if passing else [("-o lo ", _ANSWER), ("! -o lo ", _SEGMENT)]
     return [
-        IptablesRule(f'-p udp -m u32 --u32 "{_datagram_test(version)}" {passing}{log}'),
+        IptablesRule(f'-p udp -m u32 --u32 "{_datagram_test(version, _COPIED_CODES)}" {passing}{log}'),
         *(
             IptablesRule(f"{way}{ports}{passing}-j {chain}")
             for ports in _port_matches("tcp", plan.sip_ports.tcp, "dst")
@@ -408,11 +448,11 @@ def _stream_chains(plan: FirewallPlan, version: int) -> dict[str, Sequence[Iptab
     }
 
 
-def _datagram_test(version: int) -> str:
-    """Return u32's test for a status line that begins a datagram."""
+def _datagram_test(version: int, codes: str) -> str:
+    """Return u32's test for a status line with one of ``codes`` that begins a datagram."""
     ipv4 = version == _IPV4
     begin = 0 if ipv4 else _IPV6_HEADER
-    return _status_line(_HEADER if ipv4 else "", begin + _DATAGRAM, f"{_CODES},{_NOT_FOUND}")
+    return _status_line(_HEADER if ipv4 else "", begin + _DATAGRAM, codes)
 
 
 def _status_line_tests(version: int) -> list[str]:
@@ -443,7 +483,7 @@ def _limit(limit: Limit, version: int) -> list[IptablesRule]:
     second, refills = byte_budget(limit)
     octets = f"{second}kb/s", f"{second * refills}kb"
     return [
-        *([IptablesRule(_total_limit(limit))] if limit.mode is LimitMode.OBSERVE else []),
+        *([IptablesRule(_total_limit("all", limit))] if limit.mode is LimitMode.OBSERVE else []),
         IptablesRule(f"-p udp {_hashlimit('udp', limit, version, *packets)}-g {_OVER}", OVER_LIMIT),
         IptablesRule(f"-p tcp {_hashlimit('tcp', limit, version, *packets)}-g {_OVER}", OVER_LIMIT),
         IptablesRule(
@@ -468,21 +508,37 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
     return max(min(second, whole // (refills + 1)), _FRAME), refills
 
 
-def _total_limit(limit: Limit) -> str:
-    """Build the rule by which a packet skips the limiter if all sources together send too much.
+def _ration(ration: Ration, version: int, target: str) -> list[IptablesRule]:
+    """Return the rules of the ration's chain; ``target`` is the target that drops a packet."""
+    mask = "" if version == _IPV4 else f" --hashlimit-dstmask {IPV6_SENDER}"
+    over = (
+        f"-m hashlimit --hashlimit-above {ration.rate}/sec --hashlimit-burst {ration.burst} "
+        f"--hashlimit-mode dstip --hashlimit-name ringfence-ration-{ration.rate}-{ration.burst} "
+        f"--hashlimit-htable-size {_BUCKETS} --hashlimit-htable-max {_SOURCES} "
+        f"--hashlimit-htable-expire {_expiry(ration) * 1000}{mask}"
+    )
+    drop = f" -j {target}" if ration.mode is LimitMode.ENFORCE else ""
+    return [
+        IptablesRule(_total_limit("ration-all", ration), RATION_FULL),
+        IptablesRule(f"{over}{drop}", OVER_RATION),
+    ]
 
-    It is only for the mode observe, which must drop no packet: a full table of the limiter would drop
-    packets. At the permitted rate, a table becomes at most 60 % full, even if each packet has a new source.
+
+def _total_limit(name: str, limit: Limit | Ration) -> str:
+    """Build the rule by which a packet skips a limit if all addresses together would fill its table.
+
+    A full table drops packets. At the permitted rate, a table becomes at most 60 % full, even if each packet
+    has a new address. The limiter needs the rule only in the mode observe, which must drop no packet.
     """
     most = _SOURCES * 6 // 10 // (_expiry(limit) + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
-    name = f"ringfence-all-{limit.rate}-{limit.burst}"
+    name = f"ringfence-{name}-{limit.rate}-{limit.burst}"
     above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
     return f"-m hashlimit {above} --hashlimit-name {name} -j RETURN"
 
 
-def _expiry(limit: Limit) -> int:
-    """Return the seconds after which the limiter forgets a source; by then its burst is available again."""
+def _expiry(limit: Limit | Ration) -> int:
+    """Return the seconds after which a limit forgets an address; by then its burst is available again."""
     return max(_EXPIRY, -(-limit.burst // max(limit.rate, 1)))
 
 

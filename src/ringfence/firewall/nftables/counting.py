@@ -11,8 +11,15 @@ from ringfence.firewall.nftables.state import read_sets
 from ringfence.netlink.connection import NetlinkConnection
 from ringfence.networks import VERSIONS
 
-_OVER_LIMIT, _NO_ROOM = "over_limit", "no_room"
-_KINDS = {"rate": "limiter", "flood": "flooding", "flood_tcp": "flooding", "observe": "observed"}
+_OWN_FIELDS = ("over_limit", "no_room", "rationed", "ration_full")
+"""The counters with a field of their own, in the order of ``Counters``."""
+_KINDS = {
+    "rate": "limiter",
+    "flood": "flooding",
+    "flood_tcp": "flooding",
+    "observe": "observed",
+    "ration": "rationed",
+}
 
 
 def read_counters(kernel: NetlinkConnection) -> Counters:
@@ -28,10 +35,10 @@ def read_counters(kernel: NetlinkConnection) -> Counters:
         tuple(
             RuleCounter(label, counters[name].packets, counters[name].bytes)
             for name, label in COUNTERS.items()
-            if name in counters and name not in (_OVER_LIMIT, _NO_ROOM)
+            if name in counters and name not in _OWN_FIELDS
         ),
         sets,
-        *(counters[name].packets if name in counters else 0 for name in (_OVER_LIMIT, _NO_ROOM)),
+        *(counters[name].packets if name in counters else 0 for name in _OWN_FIELDS),
     )
 
 

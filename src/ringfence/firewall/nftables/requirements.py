@@ -12,7 +12,7 @@ from functools import partial
 from attrs import evolve
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode, Requirement
+from ringfence.firewall.contract import FirewallPlan, Requirement
 from ringfence.firewall.nftables.ruleset import default_ban_sets, ruleset, ruleset_text
 from ringfence.firewall.nftables.tool import run_nft
 from ringfence.firewall.requirements import check_requirement
@@ -33,33 +33,33 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
     """Yield the plans to try until the kernel accepts one: the whole plan, then plans with fewer features.
 
     Each item has four values: the plan; whether its log rules use ``@ih`` (``ruleset.py``); whether the log
-    rules were left out; and whether the limiter was left out.
+    rules were left out; and whether the limiter and the ration were left out.
     """
-    logging, limiting = plan.log_group is not None, plan.limit.mode is not LimitMode.OFF
+    logging, limiting = plan.log_group is not None, plan.limits
     yield plan, True, False, False
     if logging:
         yield plan, False, False, False
         yield evolve(plan, log_group=None), True, True, False
     if limiting:
         for inner in (True, False) if logging else (True,):
-            yield evolve(plan, limit=Limit()), inner, False, True
+            yield plan.without_limits(), inner, False, True
     if logging and limiting:
-        yield evolve(plan, log_group=None, limit=Limit()), True, True, True
+        yield evolve(plan.without_limits(), log_group=None), True, True, True
 
 
 def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
-    """Return what the rules of ``plan`` need: support for the bans, for the log rules and for the limiter.
+    """Return what the rules of ``plan`` need: support for bans, for the log rules, for limiter and ration.
 
     Each has a problem if the kernel or ``nft`` (its path is ``tool``) refuses the rules. Takes some 20 ms and
     changes nothing.
     """
-    bans = check_requirement(_BANS, partial(_try, tool, evolve(plan, log_group=None, limit=Limit())))
+    bans = check_requirement(_BANS, partial(_try, tool, evolve(plan.without_limits(), log_group=None)))
     if bans.problem is not None:
         return [evolve(bans, problem=f"{bans.problem}; {_BANS_FIX}")]
     requirements = [bans]
     if plan.log_group is not None:
-        requirements.append(_log_rules(tool, evolve(plan, limit=Limit())))
-    if plan.limit.mode is not LimitMode.OFF:
+        requirements.append(_log_rules(tool, plan.without_limits()))
+    if plan.limits:
         limiter = check_requirement("the limiter", partial(_try, tool, evolve(plan, log_group=None)))
         requirements.append(_optional(limiter, LIMITER_FIX))
     return requirements

@@ -6,7 +6,8 @@ until the new ones are in place.
 
     prerouting (raw)  from4, from6: packets from banned addresses; the limiter; the copies of observed
                       requests; the log rules for the wire; to4, to6: packets routed to banned addresses
-    output (raw)      the log rules, to4, to6
+                      the ration of forwarded refusals
+    output (raw)      the log rules, to4, to6; the ration of this host's refusals
 
 Priority raw is before connection tracking. So a ban also stops established connections, and protects a
 container behind DNAT. ``contract.py`` explains the wire, and the order of the rules. Packets of networks in
@@ -52,6 +53,11 @@ administrator's own rules still see them.
   with a 401, 403 or 407, because phones and trunks receive much. The status line may also begin a WebSocket
   text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
   mask).
+* **The ration** (``contract.Ration``) is last in its chains, so that the wire sees the refusals that it
+  drops, and a banned address uses up none of it. It inspects datagrams from the SIP ports whose payload
+  begins with "SIP/2.0 401", 403 or 407, except to loopback, friends and allowed networks. If a table is full,
+  refusals to new strangers pass, and are counted (``ration_full``). It fills only if the SIP ports refuse
+  100 000 strangers a second.
 * **``@ih``** is the data after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or
   ``nft`` refuses it, the log rules inspect only segments with headers of 20 and of 32 bytes (with
   timestamps).
@@ -106,6 +112,8 @@ COUNTERS: Mapping[str, str] = {
     "to_denied": "to denied networks",
     "over_limit": "over the limit",
     "no_room": "without room in the limiter",
+    "rationed": "over the ration of refusals",
+    "ration_full": "without room in the ration",
 }
 RATE_SIZE = 1_000_000
 # A flood set holds sources over the limit. The event loop reads it every second: 4 096 elements take some
@@ -297,6 +305,9 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
             body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {LIMIT_SECONDS}s; size"
             sets[f"rate{version}"] = sets[f"bytes{version}"] = f"{body} {RATE_SIZE};"
             sets[f"flood{version}"] = sets[f"flood_tcp{version}"] = f"{body} {FLOOD_SIZE};"
+        if plan.ration.mode is not LimitMode.OFF:
+            body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {LIMIT_SECONDS}s; size"
+            sets[f"ration{version}"] = f"{body} {RATE_SIZE};"
     return sets
 
 
@@ -323,6 +334,9 @@ def _chains(
     if plan.limit.mode is not LimitMode.OFF:
         for version in VERSIONS:
             yield from _limiter_chains(plan, version, log)
+    if plan.ration.mode is not LimitMode.OFF:
+        for version in VERSIONS:
+            yield from _ration_chains(plan, version, log)
     yield from _base_chains(plan, lists, inner=inner)
 
 
@@ -432,6 +446,42 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
     )
 
 
+def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[RulesetChain]:
+    target = f"{_KEYWORDS[version]} daddr"
+    if version == 6:  # noqa: PLR2004 - IPv6, where a stranger is a /64
+        target += " & ffff:ffff:ffff:ffff::"
+    ration = plan.ration
+    dropping = (*log, "drop") if ration.mode is LimitMode.ENFORCE else ()
+    yield RulesetChain(f"rationed{version}", ('counter name "rationed"', *dropping))
+    over = f"limit rate over {ration.rate}/second burst {ration.burst} packets"
+    yield RulesetChain(
+        f"ration{version}",
+        (
+            f"update @ration{version} {{ {target} {over} }} goto rationed{version}",
+            f'{target} != @ration{version} counter name "ration_full"',
+        ),
+    )
+
+
+def _ration_rules(plan: FirewallPlan, lists: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the matches of the refusals to strangers, each with the statement that rations them.
+
+    ``lists`` has the names of the list sets by list and IP version (``allow4``).
+    """
+    if plan.ration.mode is LimitMode.OFF:
+        return
+    for version in VERSIONS:
+        for test in _port_tests(Ports(plan.sip_ports.udp, ()), "sport"):
+            strangers = _strangers(version, "daddr", lists)
+            yield f"{test} @th,64,88 {_ANSWERS} {strangers}", f"jump ration{version}"
+
+
+def _strangers(version: int, side: str, lists: Mapping[str, str]) -> str:
+    """Return the matches of packets whose ``side`` (saddr or daddr) is neither a friend nor allowed."""
+    names = (lists[f"{which}{version}"] for which in (NetworkList.ALLOW, NetworkList.FRIENDS))
+    return " ".join(f"{_KEYWORDS[version]} {side} != @{name}" for name in names)
+
+
 def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[RulesetChain]:
     """Yield the chains with a hook (such as prerouting), and the chain that copies observed requests."""
     rejecting = plan.action in _REJECTS
@@ -469,6 +519,8 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         )
     if not plan.interfaces:
         prerouting += leaving
+    prerouting += tuple(f"{test} {_TO_BE_ROUTED} {end}" for test, end in _ration_rules(plan, lists))
+    output += tuple(f'{go}oifname != "lo" {test} {end}' for test, end in _ration_rules(plan, lists))
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
     yield RulesetChain("output", output, "output", _RAW)
     if rejecting:
@@ -498,9 +550,7 @@ def _limiter_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> I
     if plan.limit.mode is LimitMode.OFF:
         return
     for version in VERSIONS:
-        keyword = _KEYWORDS[version]
-        passing = (lists[f"{which}{version}"] for which in (NetworkList.ALLOW, NetworkList.FRIENDS))
-        strangers = " ".join(f"{keyword} saddr != @{name}" for name in passing)
+        strangers = _strangers(version, "saddr", lists)
         for test in _port_tests(plan.sip_ports, "dport"):
             yield f'{come}iifname != "lo" {test} fib daddr type local {strangers} jump limit{version}'
 

@@ -1,0 +1,86 @@
+"""The ration on a real Asterisk: guessers get at most four answers, however fast they are, and phones get in.
+
+The rule ``guess`` counts five attempts, so a stranger gets four refusals at once, then five a second.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import until
+from tests.support.guarded import guarded
+from tests.support.lab import Lab
+
+pytestmark = pytest.mark.asterisk
+
+INSISTENT = ("--number", "20000", "--silences", "8", "--timeout", "0.3")
+"""Goes on through some seconds of silence, as long as a ban takes at most."""
+IPV6 = ("--target", "[fd00:18::1]:5060")
+
+
+@pytest.fixture(params=["ipset", "nftables"])
+def firewall(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Return the settings of each backend, with a ration that enforces."""
+    return {"backend": request.param, "ration": {"mode": "enforce"}}
+
+
+def network_of(firewall: dict[str, object]) -> str:
+    """Return the first three numbers of the addresses that the tests of a backend use."""
+    return f"198.19.{60 + len(str(firewall['backend']))}"
+
+
+def test_a_guesser_gets_four_answers_at_most(
+    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+) -> None:
+    """One guess after the other, with a new nonce or the last one, by IPv4 and IPv6: all are banned."""
+    net = network_of(firewall)
+    with guarded(asterisk22, tmp_path, firewall=firewall) as guard:
+        for source, options in {f"{net}.1": (), f"{net}.2": ("--reuse-nonce",), "fd00:19::c:1": IPV6}.items():
+            result = asterisk22.attack("guess", *INSISTENT, "--sources", source, *options)
+            assert (result.answered <= 4, result.stopped) == (True, "silence")
+        until(lambda: len(guard.bans()) == 3, "three bans")
+        assert {row["attempts"] for row in guard.bans()} == {5}
+
+
+def test_two_thousand_guesses_at_once_get_four_answers_at_most(
+    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+) -> None:
+    """The kernel counts the answers: Asterisk's speed and the time to the ban do not matter."""
+    source = f"{network_of(firewall)}.3"
+    with guarded(asterisk22, tmp_path, firewall=firewall) as guard:
+        result = asterisk22.attack("pipeline", "--number", "2000", "--sources", source)
+        until(lambda: guard.banned() == {source}, "the ban")
+        assert result.answered <= 4
+        assert guard.ask("status")["rationed"] > 0
+
+
+def test_guesses_without_a_daemon_are_rationed(
+    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+) -> None:
+    """While the daemon stands still, a guesser gets four answers and five a second, and no more."""
+    source = f"{network_of(firewall)}.4"
+    with guarded(asterisk22, tmp_path, firewall=firewall) as guard:
+        os.kill(guard.pid, signal.SIGSTOP)
+        try:
+            result = asterisk22.attack(
+                *("guess", "--number", "20000", "--seconds", "4", "--timeout", "0.2"),
+                *("--silences", "1000", "--sources", source),
+            )
+        finally:
+            os.kill(guard.pid, signal.SIGCONT)
+        assert 0 < result.answered <= 4 + 5 * 5
+        until(lambda: guard.banned() == {source}, "the ban")
+
+
+def test_new_phones_behind_one_address_get_in(
+    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+) -> None:
+    """Of many phones that register at the same moment from an unknown address every one is registered."""
+    source = f"{network_of(firewall)}.5"
+    with guarded(asterisk22, tmp_path, firewall=firewall) as guard:
+        # Each tries three times at most: a phone whose refusal was dropped sends its request again.
+        again = ("--number", "3", "--silences", "3", "--sources", source)
+        phones = [asterisk22.start_attack("register", *again) for _ in range(8)]
+        assert all("200" in phone.result().statuses for phone in phones)
+        assert guard.banned() == set()
