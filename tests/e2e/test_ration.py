@@ -5,10 +5,12 @@ The rule ``guess`` counts five attempts, so a stranger gets four refusals at onc
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import until
+from tests.support.daemon import Guard, until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
 
@@ -25,6 +27,14 @@ def firewall(request: pytest.FixtureRequest) -> dict[str, object]:
     return {"backend": request.param, "ration": {"mode": "enforce"}}
 
 
+@contextmanager
+def rationed(lab: Lab, folder: Path, firewall: dict[str, object]) -> Iterator[Guard]:
+    """Guard the laboratory's Asterisk; the block begins when the ration enforces."""
+    with guarded(lab, folder, firewall=firewall) as guard:
+        until(lambda: guard.ask("status")["firewall"]["ration"] == "enforce", "the ration")
+        yield guard
+
+
 def network_of(firewall: dict[str, object]) -> str:
     """Return the first three numbers of the addresses that the tests of a backend use."""
     return f"198.19.{60 + len(str(firewall['backend']))}"
@@ -35,7 +45,7 @@ def test_a_guesser_gets_four_answers_at_most(
 ) -> None:
     """One guess after the other, with a new nonce or the last one, by IPv4 and IPv6: all are banned."""
     net = network_of(firewall)
-    with guarded(asterisk22, tmp_path, firewall=firewall) as guard:
+    with rationed(asterisk22, tmp_path, firewall) as guard:
         for source, options in {f"{net}.1": (), f"{net}.2": ("--reuse-nonce",), "fd00:19::c:1": IPV6}.items():
             result = asterisk22.attack("guess", *INSISTENT, "--sources", source, *options)
             assert (result.answered <= 4, result.stopped) == (True, "silence")
@@ -48,7 +58,7 @@ def test_two_thousand_guesses_at_once_get_four_answers_at_most(
 ) -> None:
     """The kernel counts the answers: Asterisk's speed and the time to the ban do not matter."""
     source = f"{network_of(firewall)}.3"
-    with guarded(asterisk22, tmp_path, firewall=firewall) as guard:
+    with rationed(asterisk22, tmp_path, firewall) as guard:
         result = asterisk22.attack("pipeline", "--number", "2000", "--sources", source)
         until(lambda: guard.banned() == {source}, "the ban")
         assert result.answered <= 4
@@ -60,7 +70,7 @@ def test_guesses_without_a_daemon_are_rationed(
 ) -> None:
     """While the daemon stands still, a guesser gets four answers and five a second, and no more."""
     source = f"{network_of(firewall)}.4"
-    with guarded(asterisk22, tmp_path, firewall=firewall) as guard:
+    with rationed(asterisk22, tmp_path, firewall) as guard:
         os.kill(guard.pid, signal.SIGSTOP)
         try:
             result = asterisk22.attack(
@@ -78,7 +88,7 @@ def test_new_phones_behind_one_address_get_in(
 ) -> None:
     """Of many phones that register at the same moment from an unknown address every one is registered."""
     source = f"{network_of(firewall)}.5"
-    with guarded(asterisk22, tmp_path, firewall=firewall) as guard:
+    with rationed(asterisk22, tmp_path, firewall) as guard:
         # Each tries three times at most: a phone whose refusal was dropped sends its request again.
         again = ("--number", "3", "--silences", "3", "--sources", source)
         phones = [asterisk22.start_attack("register", *again) for _ in range(8)]
