@@ -33,8 +33,11 @@ def files_of(host: Host, found: Found | None = None) -> dict[str, FileState]:
 
 
 def in_container(found: Found, address: str | None = "127.0.0.9") -> Found:
-    """Return what would be found if Asterisk ran in a container on a bridge."""
-    server = evolve(found.asterisk.server, same_root=False, same_network=False)
+    """Return what would be found if Asterisk ran in a container on a bridge.
+
+    No process has the number 0, so nothing of Asterisk's root folder is the same as here.
+    """
+    server = evolve(found.asterisk.server, pid=0, same_root=False, same_network=False)
     return evolve(found, asterisk=evolve(found.asterisk, server=server, address=address))
 
 
