@@ -19,7 +19,7 @@ from tests.support.network import Network
 
 from ringfence.audit.console import MAX_BYTES
 from ringfence.errors import SetupError
-from ringfence.host.owned_files import User
+from ringfence.file_rights import FileUser
 from ringfence.host.processes import processes
 from ringfence.setup.asterisk import find_asterisk, inspect, servers
 from ringfence.setup.console import SocketConsole, control_socket
@@ -93,7 +93,7 @@ def listener(folder: Path, act: str) -> Iterator[tuple[SocketConsole, int]]:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         try:
-            yield SocketConsole(process.pid, User(NOBODY, NOBODY), timeout=1), process.pid
+            yield SocketConsole(process.pid, FileUser(NOBODY, NOBODY), timeout=1), process.pid
         finally:
             process.kill()
 
@@ -162,7 +162,7 @@ def test_the_real_asterisk_is_asked_although_fakes_run(folder: Path) -> None:
             stack.enter_context(fake(program, "60"))
         [server] = [one for one in servers() if one.pid == pbx.pid]
         assert (server.program, server.same_root, server.uid != 0) == ("/usr/sbin/asterisk", False, True)
-        console = SocketConsole(server.pid, User(server.uid, server.gid))
+        console = SocketConsole(server.pid, FileUser(server.uid, server.gid))
         for command in ("core show settings", "pjsip show endpoints", "module show like chan_"):
             assert _steady(console.show(command)) == _steady(pbx.cli(command))
         assert console.show("no such thing") is None

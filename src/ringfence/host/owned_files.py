@@ -18,7 +18,6 @@ the owner could not go alone. A process that is not root always uses its own rig
 Only regular files are read.
 """
 
-import ctypes
 import errno
 import fnmatch
 import os
@@ -28,24 +27,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from attrs import define, frozen
+from attrs import define
+
+from ringfence.file_rights import FileUser, acting_as
 
 _MOST_LINKS = 40
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SEARCH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOBODY = 65_534
-_UNCHANGED = 0xFFFF_FFFF
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
-_C = ctypes.CDLL(None)
-
-
-@frozen
-class User:
-    """A user, and the only group with which files are used for this user."""
-
-    uid: int
-    gid: int
 
 
 @define
@@ -56,12 +47,15 @@ class Folder:
     """
 
     descriptor: int
-    user: User | None = None
+    user: FileUser | None = None
     links: bool = True
 
     @contextmanager
     def acting(self) -> Iterator[int]:
         """Run the block with the rights for this folder, and yield the folder's descriptor."""
+        if self.user is None:
+            yield self.descriptor
+            return
         with acting_as(self.user):
             yield self.descriptor
 
@@ -69,28 +63,6 @@ class Folder:
         """Return the state of a file in this folder; a link itself is meant, not its target."""
         with self.acting() as descriptor:
             return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-
-
-@contextmanager
-def acting_as(user: User | None) -> Iterator[None]:
-    """Use files with the rights of ``user`` alone, in this thread; with None, change nothing.
-
-    Raise PermissionError if this process may not do that.
-    """
-    if user is None or os.geteuid() != 0:
-        yield
-        return
-    if os.getgroups():
-        os.setgroups([])  # root needs no groups, and without root's rights its groups would still count
-    # The kernel keeps both numbers for each thread, and drops root's capabilities for files meanwhile.
-    gid, uid = _C.setfsgid(user.gid), _C.setfsuid(user.uid)
-    try:
-        if (_C.setfsgid(_UNCHANGED), _C.setfsuid(_UNCHANGED)) != (user.gid, user.uid):
-            raise PermissionError(errno.EPERM, f"cannot act as user {user.uid}")
-        yield
-    finally:
-        _C.setfsuid(uid)
-        _C.setfsgid(gid)
 
 
 @contextmanager
@@ -265,11 +237,11 @@ class _Walk:
             return os.readlink(part, dir_fd=descriptor)
 
 
-def user_of(state: os.stat_result) -> User:
+def user_of(state: os.stat_result) -> FileUser:
     """Return the owner of a folder, with the owner's own group.
 
     The group of the folder counts if this host has no such user. It is never root's group.
     """
     with suppress(KeyError):
-        return User(state.st_uid, pwd.getpwuid(state.st_uid).pw_gid or _NOBODY)
-    return User(state.st_uid, state.st_gid or _NOBODY)
+        return FileUser(state.st_uid, pwd.getpwuid(state.st_uid).pw_gid or _NOBODY)
+    return FileUser(state.st_uid, state.st_gid or _NOBODY)

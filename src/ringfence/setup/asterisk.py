@@ -19,7 +19,8 @@ from attrs import frozen
 
 from ringfence.audit.shown import settings_from
 from ringfence.errors import SetupError
-from ringfence.host.owned_files import User, exists
+from ringfence.file_rights import FileUser
+from ringfence.host.owned_files import exists
 from ringfence.host.processes import PROC, network_of, processes
 from ringfence.model import printable
 from ringfence.setup.console import FallibleConsole, SocketConsole
@@ -178,7 +179,7 @@ def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
     Raise SetupError if it does not report its folders, or if its configuration folder has no path on this
     host.
     """
-    console = SocketConsole(server.pid, User(server.uid, server.gid), proc)
+    console = SocketConsole(server.pid, FileUser(server.uid, server.gid), proc)
     shown = settings_from(console.show("core show settings") or "")
     folder, logs = shown.get("configuration directory"), shown.get("log directory")
     if folder is None or logs is None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ringfence.audit.console import MAX_BYTES, NO_COMMAND, TIMEOUT, Console
-from ringfence.host.owned_files import User, acting_as, opened_parent
+from ringfence.file_rights import FileUser, acting_as
+from ringfence.host.owned_files import opened_parent
 from ringfence.host.processes import PROC, sockets_of
 
 _CREDENTIALS = struct.Struct("=iII")
@@ -40,7 +41,7 @@ class SocketConsole:
     until a problem is known.
     """
 
-    def __init__(self, pid: int, user: User, proc: Path = PROC, timeout: float = TIMEOUT) -> None:
+    def __init__(self, pid: int, user: FileUser, proc: Path = PROC, timeout: float = TIMEOUT) -> None:
         self._pid = pid
         self._user = user
         self._proc = proc
@@ -92,7 +93,7 @@ class SocketConsole:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(self._timeout)
-            with acting_as(self._user if self._user.uid else None):
+            with acting_as(self._user):
                 connection.connect(f"/proc/self/fd/{end}")
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except BaseException:

@@ -12,16 +12,16 @@ change bans in the kernel, and the owner cannot send a signal to the process.
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from attrs import frozen
 
 from ringfence.errors import StoreError
+from ringfence.file_rights import FileUser, acting_as
 
 _ROOT = 0
-_UNCHANGED = -1  # an invalid user: setfsuid and setfsgid then only return the present one
 _SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")
 """The ends of the names of the database and of the files next to it that SQLite or ringfence opens."""
 _MOST_LINKS = 40  # as many as the kernel follows (path_resolution(7))
@@ -46,25 +46,14 @@ class FileOwner:
         Do nothing if this process is not root, or if the owner is root. Raise StoreError if root may not take
         the rights of others.
         """
-        if os.geteuid() != _ROOT or self.uid == _ROOT:
-            yield
-            return
-        from ctypes import CDLL  # noqa: PLC0415 - loaded for root only: it takes memory
-
-        kernel = CDLL(None)
-        # Otherwise files that the groups of root may change could still be changed.
-        if os.getgroups():
-            os.setgroups([])
-        group, user = kernel.setfsgid(self.gid), kernel.setfsuid(self.uid)
-        try:
-            if (kernel.setfsuid(_UNCHANGED), kernel.setfsgid(_UNCHANGED)) != (self.uid, self.gid):
+        with ExitStack() as acting:
+            try:
+                acting.enter_context(acting_as(FileUser(self.uid, self.gid)))
+            except PermissionError as error:
                 raise StoreError(
                     f"root may not take the rights of user {self.uid}, who owns the files (CAP_SETUID)"
-                )
+                ) from error
             yield
-        finally:
-            kernel.setfsuid(user)
-            kernel.setfsgid(group)
 
 
 def owner_of(path: Path) -> FileOwner:
