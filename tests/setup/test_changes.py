@@ -108,3 +108,10 @@ def test_removing_twice_is_no_error(tmp_path: Path) -> None:
     remove_file(tmp_path / "gone")
     with pytest.raises(SetupError, match="cannot remove"):
         remove_file(tmp_path / "gone" / "x")
+
+
+def test_a_long_line_is_masked_at_once() -> None:
+    """Asterisk's user writes the line; an expression that backtracks would take minutes for it."""
+    line = "pass" * 500_000
+    assert masked(line) == line
+    assert masked(f"{line}=hidden") == f"{line}=********"

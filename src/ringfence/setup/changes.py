@@ -29,7 +29,7 @@ from ringfence.host.owned_files import Folder, opened_folder, opened_parent, rea
 from ringfence.model import printable
 
 MAX_BYTES = 8 * 1024 * 1024
-_SECRET = re.compile(r"([^=]*(?:secret|passw|pwd|\bpass|pass\b)[^=]*=>?\s*)(\S.*)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"secret|passw|pwd|\bpass|pass\b", re.IGNORECASE)
 _MASK = "********"
 _SHORTEST = 4
 """Characters: a shorter password is masked only where it is set, because it may be a common word."""
@@ -84,7 +84,7 @@ class FileChange:
             for state in (self.before, self.after)
         )
         names = "/dev/null" if self.before is None else str(self.path), str(self.path)
-        secrets = {match[2] for line in (*old, *new) if (match := _secret_of(line))}
+        secrets = {secret for line in (*old, *new) if (secret := _secret_of(line))}
         for line in difflib.unified_diff(old, new, *names, lineterm=""):
             text = masked(line)
             for secret in secrets:
@@ -324,12 +324,19 @@ def masked(line: str) -> str:
 
     That holds for comments too: an administrator disables a line, and the password is still in use elsewhere.
     """
-    match = _secret_of(line)
-    return f"{match[1]}{_MASK}" if match else line
+    secret = _secret_of(line)
+    return f"{line.removesuffix(secret)}{_MASK}" if secret else line
 
 
-def _secret_of(line: str) -> re.Match[str] | None:
-    return None if _NO_SECRET.fullmatch(line) else _SECRET.fullmatch(line)
+def _secret_of(line: str) -> str:
+    """Return the password that a line sets, to the line's end; "" if it sets none.
+
+    Asterisk's user writes the line, which may be very long. So it is split, and no expression backtracks.
+    """
+    name, _, value = line.partition("=")
+    if _NO_SECRET.fullmatch(line) or not _SECRET_NAME.search(name):
+        return ""
+    return value.removeprefix(">").lstrip() or value.lstrip()
 
 
 def _copy_attributes(folder: int, name: str, opened: int) -> None:
