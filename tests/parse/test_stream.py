@@ -200,6 +200,19 @@ def test_a_forgotten_connection_still_counts_its_incomplete_answer() -> None:
         assert streams.pending <= 2 * len(ANSWER)
 
 
+def test_incomplete_answers_that_are_not_fetched_are_bounded() -> None:
+    """A flood keeps the reader from fetching them: the oldest ones are forgotten, and the newest stay."""
+    streams = Streams(most=2, most_bytes=1_000)
+    begin = b"SIP/2.0 401 " + b"x" * 288
+    for number in range(50):
+        key = b"%d" % number
+        streams.begin(key, 0)
+        streams.read(key, 1, begin)
+    found = streams.cut()
+    assert {name for name, _ in found} == {b"45", b"46", b"47", b"48", b"49"}
+    assert streams.cut() == []
+
+
 def test_an_endless_message_is_bounded() -> None:
     """A head without an end is cut off at the bound, counts once, and what follows is searched."""
     streams = begun()

@@ -16,10 +16,11 @@ A sender may read a status line, and close its connection before the rest of the
 
 Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
 forgotten first, ``MOST_PENDING`` bytes of an incomplete message, and ``MOST_BYTES`` bytes of all of them.
+As many bytes again hold incomplete answers of forgotten connections until :meth:`Streams.cut`.
 """
 
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 from attrs import Factory, define
 
@@ -81,7 +82,9 @@ class Streams:
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
         self._bytes = 0
         self._begun: dict[bytes, None] = {}  # connections with an incomplete message that was not given
-        self._lost: list[tuple[bytes, bytes]] = []  # incomplete answers of forgotten connections and holes
+        # Incomplete answers of forgotten connections, and before holes.
+        self._lost: deque[tuple[bytes, bytes]] = deque()
+        self._lost_bytes = 0
 
     def __contains__(self, connection: bytes) -> bool:
         """Whether data of this connection was read; a SYN is not enough."""
@@ -124,7 +127,9 @@ class Streams:
 
     def cut(self) -> list[tuple[bytes, bytes]]:
         """Return each refusal that has begun and is not complete, with its connection; each only once."""
-        found, self._lost = self._lost, []
+        found = [*self._lost]
+        self._lost.clear()
+        self._lost_bytes = 0
         for connection in self._begun:
             stream = self._streams[connection]
             stream.given = True
@@ -166,6 +171,9 @@ class Streams:
         """Keep an incomplete answer for :meth:`cut`, and search for the next status line."""
         if stream.synced and not stream.given and _BEGUN.fullmatch(stream.pending):
             self._lost.append((connection, stream.pending))
+            self._lost_bytes += len(stream.pending)
+            while self._lost_bytes > self._most_bytes:  # a flood keeps the reader from calling cut()
+                self._lost_bytes -= len(self._lost.popleft()[1])
         self._begun.pop(connection, None)
         stream.pending, stream.scanned, stream.given, stream.synced = b"", 0, False, False
 
