@@ -28,28 +28,33 @@ def test_answers_within_segments_count(open22: Lab, tmp_path: Path, backend: str
     """The window is closed and filled with answers to BYE; then the guesses follow, all at once."""
     source = "198.19.92.1" if backend == "ipset" else "198.19.92.2"
     with guarded(open22, tmp_path, firewall={"backend": backend}) as guard:
-        with calling(open22, source, "TCP") as caller:
-            challenge = caller.challenged(Raw())
-            assert challenge is not None
-        with netns.inside(open22.network.attacker):
-            stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        with stream:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            stream.bind((source, 0))
-            stream.connect((PBX_IPV4, 5060))
-            here = "{}:{}".format(*stream.getsockname())
-            bye = Raw(method=b"BYE", extension=b"1")
-            for _ in range(40):
-                stream.sendall(bye.encode(here, "TCP"))
-                time.sleep(0.002)
-            time.sleep(0.3)
-            guess = silent()
-            for number in range(GUESSES):
-                stream.sendall(guess.answering(challenge, f"wrong-{number}").encode(here, "TCP"))
-            answered = _refusals(stream)
+        answered = answered_within_segments(open22, source)
         until(lambda: source in guard.banned(), "the ban")
         assert answered < GUESSES  # how many depends on the machine's speed
         assert scopes(guard) == {source: "full"}
+
+
+def answered_within_segments(lab: Lab, source: str) -> int:
+    """Close the window, fill it with answers to BYE, guess 200 times; return how many are answered."""
+    with calling(lab, source, "TCP") as caller:
+        challenge = caller.challenged(Raw())
+        assert challenge is not None
+    with netns.inside(lab.network.attacker):
+        stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with stream:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        stream.bind((source, 0))
+        stream.connect((PBX_IPV4, 5060))
+        here = "{}:{}".format(*stream.getsockname())
+        bye = Raw(method=b"BYE", extension=b"1")
+        for _ in range(40):
+            stream.sendall(bye.encode(here, "TCP"))
+            time.sleep(0.002)
+        time.sleep(0.3)
+        guess = silent()
+        for number in range(GUESSES):
+            stream.sendall(guess.answering(challenge, f"wrong-{number}").encode(here, "TCP"))
+        return _refusals(stream)
 
 
 def _refusals(stream: socket.socket) -> int:

@@ -5,14 +5,17 @@ The rule ``guess`` counts five attempts, so a stranger gets four refusals at onc
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.e2e.test_hidden_streams import answered_within_segments
 from tests.support.daemon import Guard, until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
+from tests.support.sip_raw import calling, guesses, request_of
 
 pytestmark = pytest.mark.asterisk
 
@@ -23,8 +26,8 @@ IPV6 = ("--target", "[fd00:18::1]:5060")
 
 @pytest.fixture(params=["ipset", "nftables"])
 def firewall(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Return the settings of each backend, with a ration that enforces."""
-    return {"backend": request.param, "ration": {"mode": "enforce"}}
+    """Return the settings of each backend, with the ration as it is by default."""
+    return {"backend": request.param, "ration": {}}
 
 
 @contextmanager
@@ -59,9 +62,10 @@ def test_two_thousand_guesses_at_once_get_four_answers_at_most(
     """The kernel counts the answers: Asterisk's speed and the time to the ban do not matter."""
     source = f"{network_of(firewall)}.3"
     with rationed(asterisk22, tmp_path, firewall) as guard:
+        begun = time.monotonic()
         result = asterisk22.attack("pipeline", "--number", "2000", "--sources", source)
+        assert result.answered <= 4 + 5 * (time.monotonic() - begun)
         until(lambda: guard.banned() == {source}, "the ban")
-        assert result.answered <= 4
         assert guard.ask("status")["rationed"] > 0
 
 
@@ -81,6 +85,62 @@ def test_guesses_without_a_daemon_are_rationed(
             os.kill(guard.pid, signal.SIGCONT)
         assert 0 < result.answered <= 4 + 5 * 5
         until(lambda: guard.banned() == {source}, "the ban")
+
+
+def test_a_guesser_by_tcp_gets_four_answers_at_most(
+    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+) -> None:
+    """One after the other, with a new nonce or the last one, and two thousand at once.
+
+    Those who guess without waiting for a new nonce are banned. A dropped segment delays all that follow in
+    its connection, so the other one does not come to a fifth guess there.
+    """
+    net = network_of(firewall)
+    ways = {
+        f"{net}.11": ("guess", *INSISTENT, "--reuse-nonce"),
+        f"{net}.12": ("pipeline", "--number", "2000"),
+        f"{net}.13": ("guess", *INSISTENT),
+    }
+    banned = set(list(ways)[:2])
+    with rationed(asterisk22, tmp_path, firewall) as guard:
+        for source, options in ways.items():
+            result = asterisk22.attack(*options, "--transport", "TCP", "--sources", source)
+            assert result.answered <= 4
+        until(lambda: guard.banned() >= banned, "the bans")
+
+
+@pytest.mark.parametrize("transport", ["TLS", "WS"])
+def test_a_guesser_by_other_transports_gets_four_answers_at_most(
+    open22: Lab, tmp_path: Path, firewall: dict[str, object], transport: str
+) -> None:
+    """A connection that waits for each answer gets four of them, then the ban."""
+    source = f"{network_of(firewall)}.{20 + len(transport)}"
+    with rationed(open22, tmp_path, firewall) as guard:
+        with calling(open22, source, transport) as caller:
+            answers = guesses(caller, request_of(b"REGISTER", b"alice"), 60, 2.0)
+        assert 0 < len(answers) <= 4
+        until(lambda: guard.banned() == {source}, "the ban")
+
+
+def test_hidden_guesses_within_segments_get_four_answers_at_most(
+    open22: Lab, tmp_path: Path, firewall: dict[str, object]
+) -> None:
+    """The ration counts bytes: it does not matter where in a segment an answer stands."""
+    with rationed(open22, tmp_path, firewall):
+        assert answered_within_segments(open22, f"{network_of(firewall)}.14") <= 4
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_a_new_phone_meets_no_ration(
+    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object], transport: str
+) -> None:
+    """A phone that registers for the first time needs two answers, and nothing of it is dropped."""
+    source = f"{network_of(firewall)}.{30 + len(transport) + ord(transport[0])}"
+    with rationed(asterisk22, tmp_path, firewall) as guard:
+        assert asterisk22.attack("register", "--transport", transport, "--sources", source).statuses == {
+            "200": 1
+        }
+        assert guard.ask("status")["rationed"] == 0
 
 
 def test_new_phones_behind_one_address_get_in(

@@ -3,12 +3,14 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_network
 
 import pytest
 from attrs import evolve
 from tests.support.cable import CABLES, Cable
 from tests.support.flavours import FLAVOURS
+from tests.support.netns import inside
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, container_ends, drained_after, ends, opened, plan
 
@@ -17,8 +19,12 @@ from ringfence.model import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
+TLS, HTTP = 5061, 8088
 # One refusal a second after the first four: slow enough that a test sees only the first four.
-PLAN = FirewallPlan(sip_ports=Ports(udp=(SIP,), tcp=()), ration=Ration(LimitMode.ENFORCE, burst=4, rate=1))
+PLAN = FirewallPlan(
+    sip_ports=Ports(udp=(SIP,), tcp=(SIP, TLS, HTTP)), ration=Ration(LimitMode.ENFORCE, burst=4, rate=1)
+)
+BUDGET = 2_048  # bytes; the ration of a stranger by TCP: 2 000, rounded up to kilobytes with ipset
 REFUSALS = [b"SIP/2.0 %d Whatever\r\n\r\n" % status for status in (401, 403, 407)]
 REFUSAL = REFUSALS[0]
 OTHERS = [b"SIP/2.0 %d Whatever\r\n\r\n" % status for status in (100, 180, 200, 404, 481, 503)]
@@ -151,3 +157,136 @@ def test_the_ration_may_be_limited_to_interfaces(backend: Backend, far: str, cab
         plan(backend, evolve(PLAN, interfaces=interfaces))
         with ends(cable, far, SIP) as (here, there):
             assert arrived(here, there, [REFUSAL] * MANY) == expected
+
+
+@contextmanager
+def stream(cable: Cable, far: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield both ends of a TCP connection from the far end to ``port`` here."""
+    with ends(cable, far, port, socket.SOCK_STREAM) as (listener, there):
+        listener.listen()
+        there.connect(listener.getsockname())
+        here, _ = listener.accept()
+        with here:
+            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield here, there
+
+
+def received(there: socket.socket, least: int) -> bytes:
+    """Return what arrives until ``least`` bytes are there, or nothing has come for 0.2 s."""
+    data = b""
+    while len(data) < least:
+        try:
+            piece = there.recv(65_536)
+        except TimeoutError:
+            break
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("port", [SIP, TLS])
+def test_a_stranger_gets_few_bytes_at_once_by_tcp(
+    backend: Backend, far: str, cable: Cable, port: int
+) -> None:
+    """Of many answers, one after the other, some bytes leave the SIP port, whatever they begin with."""
+    plan(backend, PLAN)
+    answer = b"SIP/2.0 481 Whatever\r\n\r\n".ljust(400)
+    with stream(cable, far, port) as (here, there):
+        for _ in range(MANY):
+            here.sendall(answer)
+            time.sleep(0.001)
+        assert 800 <= len(received(there, MANY * len(answer))) <= BUDGET
+    assert backend.counters().rationed > 0
+
+
+def test_many_answers_in_one_segment_are_over_the_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """What is sent at once leaves in pieces of a frame at most, as TCP sends it again."""
+    plan(backend, PLAN)
+    with stream(cable, far, SIP) as (here, there):
+        here.sendall(b"x" * 40_000)
+        assert len(received(there, 40_000)) <= BUDGET
+
+
+def test_connections_share_the_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """A stranger that opens many connections gets no more bytes, but may open them."""
+    plan(backend, PLAN)
+    total = 0
+    with ends(cable, far, SIP, socket.SOCK_STREAM) as (listener, _):
+        listener.listen(MANY)
+        for _ in range(MANY):
+            with inside(far), socket.socket(cable.family, socket.SOCK_STREAM) as there:
+                there.bind((cable.banned, 0))
+                there.settimeout(5.0)
+                there.connect(listener.getsockname())
+                here, _ = listener.accept()
+                with here:
+                    here.sendall(b"x" * 300)
+                    there.settimeout(0.01)
+                    total += len(received(there, 300))
+    assert 600 <= total <= 2 * BUDGET  # it refills while the test runs
+
+
+@pytest.mark.parametrize("which", [NetworkList.FRIENDS, NetworkList.ALLOW])
+def test_what_was_dropped_by_tcp_arrives_at_a_friend(
+    backend: Backend, far: str, cable: Cable, which: NetworkList
+) -> None:
+    """TCP sends dropped segments again: when the stranger has become a friend, nothing is missing."""
+    plan(backend, PLAN)
+    with stream(cable, far, SIP) as (here, there):
+        here.sendall(b"x" * 40_000)
+        first = received(there, 40_000)
+        assert len(first) <= BUDGET
+        replace_list(backend, which, ip_network(cable.banned))
+        there.settimeout(5.0)
+        assert len(first + received(there, 40_000 - len(first))) == 40_000
+
+
+def test_a_tls_handshake_has_no_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """A certificate of many kilobytes arrives at once from the TLS port; on the plain port it does not."""
+    plan(backend, PLAN)
+    handshake = b"\x16\x03\x03\x10\x00".ljust(4_096, b"x")
+    with stream(cable, far, TLS) as (here, there):
+        here.sendall(handshake)
+        assert received(there, len(handshake)) == handshake
+    with stream(cable, far, SIP) as (here, there):
+        here.sendall(handshake)
+        assert len(received(there, len(handshake))) <= BUDGET
+
+
+def test_ports_of_web_pages_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """The port of HTTP, and a TCP port that is not Asterisk's, send as fast as they like."""
+    plan(backend, PLAN)
+    for port in (HTTP, OTHER):
+        with stream(cable, far, port) as (here, there):
+            here.sendall(b"x" * 40_000)
+            assert len(received(there, 40_000)) == 40_000
+    assert backend.counters().rationed == 0
+
+
+def test_refusals_in_frames_from_a_web_port_are_rationed(backend: Backend, far: str, cable: Cable) -> None:
+    """Of the refusals by WebSocket four leave the port of HTTP; other frames and pages all pass."""
+    plan(backend, PLAN)
+    frames = [b"\x81\x7e\x01\x40" + REFUSAL.ljust(320), b"\x81\x40" + REFUSAL.ljust(64)]
+    with stream(cable, far, HTTP) as (here, there):
+        for number in range(4):
+            here.sendall(frames[number % 2])
+            time.sleep(0.01)
+        here.sendall(frames[0])
+        came = received(there, 10_000)
+        assert came.count(REFUSAL) == 4
+    assert backend.counters().rationed > 0
+    with stream(cable, far, HTTP) as (here, there):
+        for _ in range(MANY):
+            here.sendall(b"\x81\x40" + OTHERS[0].ljust(64))
+            time.sleep(0.001)
+        assert received(there, 66 * MANY).count(OTHERS[0]) == MANY
+
+
+def test_a_ration_of_bytes_that_observes_only_counts(backend: Backend, far: str, cable: Cable) -> None:
+    """In the mode observe every segment passes, and those over the ration are counted."""
+    plan(backend, evolve(PLAN, ration=evolve(PLAN.ration, mode=LimitMode.OBSERVE)))
+    with stream(cable, far, SIP) as (here, there):
+        here.sendall(b"x" * 40_000)
+        assert len(received(there, 40_000)) == 40_000
+    assert backend.counters().rationed > 0

@@ -49,8 +49,9 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
     """Guard the laboratory's Asterisk with ipset until the block ends; leave no rule and no ban.
 
     The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
-    adds to the table of the manager interface, ``proxies`` are SIP proxies. The block begins when all sources
-    listen and the friends are known, unless ``listening=False``.
+    adds to the table of the manager interface, ``proxies`` are SIP proxies. The ration only observes, unless
+    ``firewall`` has one: most tests judge what the daemon itself does, and their clients give up at the first
+    silence. The block begins when all sources listen and the friends are known, unless ``listening=False``.
     """
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
@@ -58,12 +59,8 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
     wire = settings.pop("wire", {"enabled": True})
     proxies = settings.pop("proxies", [])
     pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, "proxies": proxies}
-    guard = Guard(
-        folder,
-        prefix=lab.network.in_pbx(),
-        asterisk=[pbx],
-        **{"firewall": {"backend": "ipset"}, **settings},
-    )
+    firewall = {"ration": {"mode": "observe"}, **settings.pop("firewall", {"backend": "ipset"})}
+    guard = Guard(folder, prefix=lab.network.in_pbx(), asterisk=[pbx], firewall=firewall, **settings)
     with guard:
         try:
             if listening:

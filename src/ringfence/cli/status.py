@@ -148,7 +148,7 @@ def _print_firewall(screen: "Screen", report: dict[str, Any]) -> None:
     if firewall["ration"] != "off" and firewall["enforcing"]:
         verb = "dropped" if firewall["ration"] == "enforce" else "over the ration, but passed"
         waits = " until friends are known" if report["limiter_waits"] else ""
-        drops = counted(report["rationed"], "refusal")
+        drops = counted(report["rationed"], "packet")
         screen.show(f"ration    {firewall['ration']}{waits}: {drops} to strangers {verb}", indent=_LABEL)
     for use in firewall["rules"]:
         if use["packets"]:

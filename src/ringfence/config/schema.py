@@ -139,13 +139,13 @@ class LimitSettings:
 
 @frozen
 class RationSettings:
-    """``[firewall.ration]``: the limit for the refusals (401, 403, 407) that one stranger gets by UDP.
+    """``[firewall.ration]``: the limit for the refusals (401, 403, 407) that one stranger gets.
 
     At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
     after that ``rate`` a second.
     """
 
-    mode: LimitMode = LimitMode.OBSERVE
+    mode: LimitMode = LimitMode.ENFORCE
     rate: Rate = Rate(5)
 
 

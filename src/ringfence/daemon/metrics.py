@@ -206,9 +206,11 @@ class DaemonMetrics(Collector):
         yield _counter("limiter_drops", text, value=latest.limiter_drops)
         text = "Packets from sources for which the limiter had no room."
         yield _counter("limiter_full", text, value=latest.limiter_full)
-        text = "Refusals to strangers over the ration: dropped, or passed if the ration only observes."
+        text = (
+            "Refusals and TCP segments to strangers over the ration: dropped, or passed if it only observes."
+        )
         yield _counter("rationed", text, value=latest.rationed)
-        text = "Refusals to strangers for which the ration had no room: they passed."
+        text = "Refusals and TCP segments to strangers for which the ration had no room: they passed."
         yield _counter("ration_full", text, value=latest.ration_full)
 
     def _store_metrics(self) -> Iterator[Metric]:

@@ -25,7 +25,8 @@ The rules stand in this order:
 5. The log rules copy outgoing challenges, and every TCP segment from the SIP ports to a stranger, to the
    wire.
 6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
-7. The ration drops the refusals to a stranger that are too many.
+7. The ration drops the refusals to a stranger that are too many: datagrams and WebSocket frames with a
+   refusal, and any data of SIP over TCP and TLS beyond some bytes.
 
 Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
 all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients of a proxy. Nobody
@@ -64,6 +65,9 @@ have a limit of their own.
 OBSERVE_PREFIX = "observed"
 """The text by which the reader of the NFLOG group recognizes a copied request. Copied answers lack it."""
 
+_SIP = 5060
+_REFUSAL = 400  # bytes of a refusal in a TCP segment, with a share of the headers
+_FRAME = 1_600  # bytes: an Ethernet frame, rounded up
 
 MIN_TIMEOUT, MAX_TIMEOUT = 1, 2_147_483
 """The shortest and the longest timeout of a ban in seconds.
@@ -115,11 +119,29 @@ class Ration:
     the allow list; for IPv6 it is a /64. After a pause, ``burst`` refusals to a stranger pass at once, and
     then ``rate`` a second. So a guesser gets ``burst`` answers, however fast it guesses and Asterisk answers:
     the kernel counts, and waits for no daemon.
+
+    By TCP and TLS the kernel counts bytes, whatever stands in them: one segment may hold many refusals, and
+    begin in the middle of one. A segment that is dropped is sent again by TCP, so nothing breaks. The port of
+    HTTP serves web pages too, so there only segments count that begin with a refusal in a WebSocket frame.
     """
 
     mode: LimitMode = LimitMode.OFF
     burst: int = 4
     rate: int = 5
+
+    @property
+    def burst_bytes(self) -> int:
+        """How many bytes pass to one stranger at once by TCP, with the headers of the packets.
+
+        A challenge and ``burst`` refusals need so many: the shortest refusal of Asterisk has some 350 bytes.
+        A whole frame must fit, because TCP would repeat a larger segment for ever.
+        """
+        return max((self.burst + 1) * _REFUSAL, _FRAME)
+
+    @property
+    def rate_bytes(self) -> int:
+        """How many bytes a second pass to one stranger by TCP after ``burst_bytes``."""
+        return self.rate * _REFUSAL // 2
 
 
 @frozen
@@ -131,6 +153,25 @@ class Ports:
 
     udp: tuple[int, ...] = (4569, 5060)
     tcp: tuple[int, ...] = (5038, 5060, 5061, 8089)
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """The ports of plain SIP over TCP: 5060, and those that have a UDP port of the same number.
+
+        The other TCP ports may serve more than SIP: web pages, ARI, the manager interface.
+        """
+        return tuple(port for port in self.tcp if port in {_SIP, *self.udp})
+
+    @property
+    def tls(self) -> tuple[int, ...]:
+        """The ports of SIP over TLS: 5061, and those whose number follows that of a UDP port."""
+        after = {_SIP + 1, *(port + 1 for port in self.udp)}
+        return tuple(port for port in self.tcp if port in after and port not in self.streams)
+
+    @property
+    def web(self) -> tuple[int, ...]:
+        """The other TCP ports, such as those of HTTP (which carries WS too) and of the manager interface."""
+        return tuple(port for port in self.tcp if port not in self.streams + self.tls)
 
 
 @frozen
@@ -319,7 +360,7 @@ class Counters:
     ``sets`` maps the name of a set, or of several sets counted together, to the number of elements; None if
     it is unknown. ``limiter_drops`` is the number of packets over the limit; the mode ``observe`` does not
     drop them. ``limiter_full`` is the number of packets from sources for which the limiter had no room.
-    ``rationed`` and ``ration_full`` are the same for refusals to strangers and for the ration.
+    ``rationed`` and ``ration_full`` are the same for refusals to strangers (by TCP segments) and the ration.
     """
 
     rules: tuple[RuleCounter, ...] = ()

@@ -11,6 +11,7 @@
                           ringfence-segment: copy TCP segments to strangers; others go to ringfence-answer
                           ringfence-answer: copy TCP segments that begin with an answer
                           ringfence-ration: count the refusals to each stranger; drop those over the ration
+                          ringfence-bytes:  the same for the bytes of SIP over TCP and TLS
                           ringfence-seen:   copy requests of observed addresses, a limited number a second
                           ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet if its
                                             source is observed, and drop it
@@ -60,9 +61,12 @@ Mode observe must drop no packet. So in this mode the limiter inspects only a li
 second from all sources together, too few to fill the table. The other packets pass, and
 ``Counters.limiter_full`` counts them too.
 
-The ration (``contract.Ration``) is a hashlimit too, by the address of the receiver. Its table must not become
-full, because a full table would drop the refusals to every new stranger. So refusals skip the ration if the
-SIP ports send too many a second to all strangers together. They are counted (``Counters.ration_full``).
+The ration (``contract.Ration``) is a hashlimit too, by the address of the receiver: one for the refusals by
+UDP, one for the bytes by TCP. It leaves out segments without data, and those that begin a TLS handshake
+(``nftables/ruleset.py`` has the reason). hashlimit refills the whole byte budget each second, and a packet
+larger than the budget costs only the budget, so such packets are over the ration. Its table must not become
+full, because a full table would drop the packets to every new stranger. So packets skip the ration if the SIP
+ports send too many a second to all strangers together. They are counted (``Counters.ration_full``).
 
 The log rules copy SIP answers to an NFLOG group: over UDP 401, 403, 404 and 407. ``sources/wire.py`` reads
 the group; the kernel sends nothing to a group without a reader. The match u32 compares the first bytes of a
@@ -79,7 +83,7 @@ the interface that leads back to its source address, so a packet that a stranger
 address is not copied.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from attrs import frozen
@@ -112,7 +116,7 @@ HOOKS: Mapping[str, Mapping[str, str]] = {
 }
 MADE = "ringfence-made"
 _LIMIT, _OVER, _DROP, _REJECT = "ringfence-limit", "ringfence-over", "ringfence-drop", "ringfence-reject"
-_RATION = "ringfence-ration"
+_RATION, _BYTES = "ringfence-ration", "ringfence-bytes"
 _SEEN, _NARROW = "ringfence-seen", "ringfence-narrow"
 _SEGMENT, _ANSWER = "ringfence-segment", "ringfence-answer"
 # Every chain of ours that may be in a table, of this release or another.
@@ -123,6 +127,7 @@ CHAINS: Mapping[str, Sequence[str]] = {
         _LIMIT,
         _OVER,
         _RATION,
+        _BYTES,
         _SEEN,
         _NARROW,
         _SEGMENT,
@@ -235,7 +240,7 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
         raw[_LIMIT] = _limit(plan.limit, version)
         raw[_OVER] = _over(plan, version)
     if limiter and plan.ration.mode is not LimitMode.OFF:
-        raw[_RATION] = _ration(plan.ration, version, family.target)
+        raw |= _ration_chains(plan, version, family.target)
     if copies and plan.sip_ports.udp:
         copy = f"{_SHARE} -j NFLOG --nflog-prefix {OBSERVE_PREFIX} --nflog-group {plan.log_group}"
         raw[_SEEN] = [IptablesRule(copy)]
@@ -386,16 +391,25 @@ class _Plan:
         ]
 
     def to_ration(self, *, forwarded: bool = False) -> list[IptablesRule]:
-        """Return the rules that ration the refusals of this host, or those that it forwards."""
+        """Return the rules that ration the refusals and segments of this host, or those that it forwards."""
         plan = self.plan
         if plan.ration.mode is LimitMode.OFF:
             return []
         out = self._interface_matches("-o") if plan.interfaces else ["! -o lo "]
         refusal = f'-m u32 --u32 "{_datagram_test(self.version, _CODES)}" '
         strangers = self._not_on("dst", NetworkList.FRIENDS, NetworkList.ALLOW)
+        ports = plan.sip_ports
+        udp = (f"{udp}{refusal}" for udp in _port_matches("udp", ports.udp, "dst"))
+        web = (
+            f'{web}-m u32 --u32 "{test}" '
+            for web in _port_matches("tcp", ports.web, "dst")
+            for test in _status_line_tests(self.version)
+        )
+        streams = _port_matches("tcp", ports.streams + ports.tls, "dst")
         return [
-            IptablesRule(f"{way}{ports}{refusal}{strangers}-j {_RATION}")
-            for ports in _port_matches("udp", plan.sip_ports.udp, "dst")
+            IptablesRule(f"{way}{packets}{strangers}-j {chain}")
+            for chain, matches in ((_RATION, [*udp, *web]), (_BYTES, streams))
+            for packets in matches
             for way in ([_FORWARDED[self.version]] if forwarded else out)
         ]
 
@@ -508,20 +522,43 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
     return max(min(second, whole // (refills + 1)), _FRAME), refills
 
 
-def _ration(ration: Ration, version: int, target: str) -> list[IptablesRule]:
-    """Return the rules of the ration's chain; ``target`` is the target that drops a packet."""
+def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, Sequence[IptablesRule]]:
+    """Return the chains of the ration; ``target`` is the target that drops a packet."""
+    ration = plan.ration
     mask = "" if version == _IPV4 else f" --hashlimit-dstmask {IPV6_SENDER}"
-    over = (
-        f"-m hashlimit --hashlimit-above {ration.rate}/sec --hashlimit-burst {ration.burst} "
-        f"--hashlimit-mode dstip --hashlimit-name ringfence-ration-{ration.rate}-{ration.burst} "
+    table = (
         f"--hashlimit-htable-size {_BUCKETS} --hashlimit-htable-max {_SOURCES} "
         f"--hashlimit-htable-expire {_expiry(ration) * 1000}{mask}"
     )
-    drop = f" -j {target}" if ration.mode is LimitMode.ENFORCE else ""
-    return [
-        IptablesRule(_total_limit("ration-all", ration), RATION_FULL),
-        IptablesRule(f"{over}{drop}", OVER_RATION),
-    ]
+    drop = f" -j {target}" if ration.mode is LimitMode.ENFORCE else " -j RETURN"
+    total = IptablesRule(_total_limit("ration-all", ration), RATION_FULL)
+    packets = f"-m hashlimit --hashlimit-above {ration.rate}/sec --hashlimit-burst {ration.burst}"
+    budget, name = -(-ration.burst_bytes // _KIBI), f"{ration.rate}-{ration.burst}"
+    to_one = "--hashlimit-mode dstip --hashlimit-name ringfence-ration"
+    return {
+        _RATION: [total, IptablesRule(f"{packets} {to_one}-{name} {table}{drop}", OVER_RATION)],
+        _BYTES: [
+            *(IptablesRule(f"-p tcp {test} -j RETURN") for test in _unrationed_segments(plan, version)),
+            total,
+            IptablesRule(f"-m length --length {budget * _KIBI + 1}:65535{drop}", OVER_RATION),
+            IptablesRule(
+                f"-m hashlimit --hashlimit-above {budget}kb/s {to_one}-bytes-{name} {table}{drop}",
+                OVER_RATION,
+            ),
+        ],
+    }
+
+
+def _unrationed_segments(plan: FirewallPlan, version: int) -> Iterator[str]:
+    """Yield the matches of TCP segments that the ration leaves out: no data, or a TLS handshake begins."""
+    header, begin = (20, 0) if version == _IPV4 else (_IPV6_HEADER, _IPV6_HEADER)
+    words = f"{_HEADER}0xc>>0x1c" if version == _IPV4 else "0x34>>0x1c"
+    yield "-m tcp --tcp-flags SYN SYN"
+    yield f"-m length --length {header + 20}"
+    yield f'-m length --length {header + 32} -m u32 --u32 "{words}=0x8"'
+    for ports in _port_matches("tcp", plan.sip_ports.tls, "dst"):
+        handshake = f"{_STREAM[version]}{begin:#x}>>0x10=0x1603"
+        yield f'{ports.removeprefix("-p tcp ")}-m u32 --u32 "{handshake}"'
 
 
 def _total_limit(name: str, limit: Limit | Ration) -> str:

@@ -19,6 +19,7 @@ _KINDS = {
     "flood_tcp": "flooding",
     "observe": "observed",
     "ration": "rationed",
+    "ration_bytes": "rationed",
 }
 
 

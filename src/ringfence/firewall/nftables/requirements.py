@@ -12,7 +12,7 @@ from functools import partial
 from attrs import evolve
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import FirewallPlan, Requirement
+from ringfence.firewall.contract import FirewallPlan, LimitMode, Requirement
 from ringfence.firewall.nftables.ruleset import default_ban_sets, ruleset, ruleset_text
 from ringfence.firewall.nftables.tool import run_nft
 from ringfence.firewall.requirements import check_requirement
@@ -23,6 +23,7 @@ _TABLE = "ringfence_check"
 _BANS = "sets and rules of nftables"
 _BANS_FIX = 'fix: Linux 5.7 and nft 0.9.5 or later, or `backend = "ipset"` in [firewall]'
 _LOG = "the log rules for the wire"
+_LIMITS = "the limiter"
 _NO_INNER = (
     "over TCP only behind headers of 20 and 32 bytes, since this kernel or nft has no `@ih` (Linux 5.16, nft "
     "1.0.1)"
@@ -32,14 +33,17 @@ _NO_INNER = (
 def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, bool]]:
     """Yield the plans to try until the kernel accepts one: the whole plan, then plans with fewer features.
 
-    Each item has four values: the plan; whether its log rules use ``@ih`` (``ruleset.py``); whether the log
+    Each item has four values: the plan; whether its rules use ``@ih`` (``ruleset.py``); whether the log
     rules were left out; and whether the limiter and the ration were left out.
     """
     logging, limiting = plan.log_group is not None, plan.limits
+    rationing = plan.ration.mode is not LimitMode.OFF
     yield plan, True, False, False
-    if logging:
+    if logging or rationing:
         yield plan, False, False, False
-        yield evolve(plan, log_group=None), True, True, False
+    if logging:
+        for inner in (True, False) if rationing else (True,):
+            yield evolve(plan, log_group=None), inner, True, False
     if limiting:
         for inner in (True, False) if logging else (True,):
             yield plan.without_limits(), inner, False, True
@@ -60,7 +64,10 @@ def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
     if plan.log_group is not None:
         requirements.append(_log_rules(tool, plan.without_limits()))
     if plan.limits:
-        limiter = check_requirement("the limiter", partial(_try, tool, evolve(plan, log_group=None)))
+        quiet = evolve(plan, log_group=None)
+        limiter = check_requirement(_LIMITS, partial(_try, tool, quiet))
+        if limiter.problem is not None:
+            limiter = check_requirement(_LIMITS, partial(_try, tool, quiet, inner=False))
         requirements.append(_optional(limiter, LIMITER_FIX))
     return requirements
 
@@ -83,7 +90,7 @@ def _optional(requirement: Requirement, fix: str) -> Requirement:
 def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
     """Raise FirewallError if the kernel or the tool refuses the rules of ``plan``.
 
-    ``inner``: the log rules use ``@ih``, the data after the TCP header (``ruleset.py``).
+    ``inner``: the rules use ``@ih``, the data after the TCP header (``ruleset.py``).
     """
     try:
         run_nft(tool, ruleset_text(ruleset(plan, default_ban_sets(), inner=inner), table=_TABLE), check=True)

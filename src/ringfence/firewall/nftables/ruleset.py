@@ -55,9 +55,12 @@ administrator's own rules still see them.
   mask).
 * **The ration** (``contract.Ration``) is last in its chains, so that the wire sees the refusals that it
   drops, and a banned address uses up none of it. It inspects datagrams from the SIP ports whose payload
-  begins with "SIP/2.0 401", 403 or 407, except to loopback, friends and allowed networks. If a table is full,
-  refusals to new strangers pass, and are counted (``ration_full``). It fills only if the SIP ports refuse
-  100 000 strangers a second.
+  begins with "SIP/2.0 401", 403 or 407, except to loopback, friends and allowed networks. Of TCP it counts
+  the bytes of every segment with data from ``Ports.streams`` and ``Ports.tls``. It leaves out segments that
+  begin a TLS handshake (16 03): a certificate is as long as ten refusals, and nobody chooses the bytes of an
+  encrypted answer. From the other TCP ports, ``Ports.web``, it counts segments that begin with such a status
+  line, also in a WebSocket frame. If a table is full, packets to new strangers pass, and are counted
+  (``ration_full``). It fills only if the SIP ports refuse 100 000 strangers a second.
 * **``@ih``** is the data after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or
   ``nft`` refuses it, the log rules inspect only segments with headers of 20 and of 32 bytes (with
   timestamps).
@@ -307,7 +310,7 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
             sets[f"flood{version}"] = sets[f"flood_tcp{version}"] = f"{body} {FLOOD_SIZE};"
         if plan.ration.mode is not LimitMode.OFF:
             body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {LIMIT_SECONDS}s; size"
-            sets[f"ration{version}"] = f"{body} {RATE_SIZE};"
+            sets[f"ration{version}"] = sets[f"ration_bytes{version}"] = f"{body} {RATE_SIZE};"
     return sets
 
 
@@ -461,19 +464,49 @@ def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> It
             f'{target} != @ration{version} counter name "ration_full"',
         ),
     )
+    # The kernel adds the rate to the burst of a byte limit.
+    rate, more = ration.rate_bytes, max(ration.burst_bytes - ration.rate_bytes, 0)
+    octets = f"limit rate over {rate} bytes/second burst {more} bytes"
+    yield RulesetChain(
+        f"ration_stream{version}",
+        (
+            "tcp flags & syn == syn return",
+            *(f"{test} return" for test in _without_data(version)),
+            *(
+                f"{test} tcp doff {words} @th,{32 * words},16 0x1603 return"
+                for test in _port_tests(Ports((), plan.sip_ports.tls), "sport")
+                for words in _HEADERS
+            ),
+            f"update @ration_bytes{version} {{ {target} {octets} }} goto rationed{version}",
+            f'{target} != @ration_bytes{version} counter name "ration_full"',
+        ),
+    )
 
 
-def _ration_rules(plan: FirewallPlan, lists: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the matches of the refusals to strangers, each with the statement that rations them.
+def _without_data(version: int) -> Iterator[str]:
+    """Yield the matches of TCP segments without data, for both usual lengths of TCP's header."""
+    for words in _HEADERS:
+        length = f"ip length {20 + 4 * words}" if version == 4 else f"ip6 length {4 * words}"  # noqa: PLR2004
+        yield f"tcp doff {words} {length}"
 
-    ``lists`` has the names of the list sets by list and IP version (``allow4``).
+
+def _ration_rules(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[tuple[str, str]]:
+    """Yield the matches of refusals and segments to strangers, each with the statement that rations them.
+
+    ``lists`` has the names of the list sets by list and IP version (``allow4``). ``inner``: the rules use
+    ``@ih``.
     """
     if plan.ration.mode is LimitMode.OFF:
         return
     for version in VERSIONS:
+        strangers = _strangers(version, "daddr", lists)
         for test in _port_tests(Ports(plan.sip_ports.udp, ()), "sport"):
-            strangers = _strangers(version, "daddr", lists)
             yield f"{test} @th,64,88 {_ANSWERS} {strangers}", f"jump ration{version}"
+        for test in _port_tests(Ports((), plan.sip_ports.streams + plan.sip_ports.tls), "sport"):
+            yield f"{test} {strangers}", f"jump ration_stream{version}"
+        for test in _port_tests(Ports((), plan.sip_ports.web), "sport"):
+            for begins in _beginnings(inner=inner):
+                yield f"{test} {begins} {strangers}", f"jump ration{version}"
 
 
 def _strangers(version: int, side: str, lists: Mapping[str, str]) -> str:
@@ -519,8 +552,12 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         )
     if not plan.interfaces:
         prerouting += leaving
-    prerouting += tuple(f"{test} {_TO_BE_ROUTED} {end}" for test, end in _ration_rules(plan, lists))
-    output += tuple(f'{go}oifname != "lo" {test} {end}' for test, end in _ration_rules(plan, lists))
+    prerouting += tuple(
+        f"{test} {_TO_BE_ROUTED} {end}" for test, end in _ration_rules(plan, lists, inner=inner)
+    )
+    output += tuple(
+        f'{go}oifname != "lo" {test} {end}' for test, end in _ration_rules(plan, lists, inner=inner)
+    )
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
     yield RulesetChain("output", output, "output", _RAW)
     if rejecting:
