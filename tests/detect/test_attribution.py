@@ -196,6 +196,8 @@ def test_a_challenge_of_an_unknown_sender_is_no_evidence() -> None:
     detector = joining(AT_ONCE)
     assert detector.observe_challenges([evolve(challenge(evasive=True), sender=None)], 0.0, 0.0, "pbx") == []
     assert detector.counts.attempts == 0
+    detector.observe_challenges([evolve(challenge(), sender=None)], 1.0, 0.0, "pbx")
+    assert detector.tick(1.0 + WAIT, wire=True, listening=lambda _: 0.0) == []
 
 
 def test_an_unreported_challenge_is_an_attempt() -> None:
@@ -352,6 +354,22 @@ def test_a_short_connection_confirms_a_login_to_the_manager_alone() -> None:
         reported = event(failed, source=NOTICES, service=service, transport=Transport.TCP)
         judged = [*detector.observe(reported, 0.0), *detector.tick(PATIENCE)]
         assert [j.disposition for j in judged] == [standing]
+
+
+def test_a_login_that_is_confirmed_confirms_no_longer_request() -> None:
+    """A connection that carried a login's bytes alone leaves a waiting guess of its port unconfirmed."""
+
+    class Short(Connected):
+        def backs(self, remote: Endpoint, length: int) -> bool:
+            return length <= 20 and super().backs(remote, length)
+
+    connected = Short()
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=connected)
+    assert detector.observe(port_line(session=b"sip"), 0.0) == []
+    connected.remotes.add((ip_address(SENDER), 5062))
+    login = evolve(port_line(session=b"ami"), service=Service.AMI)
+    assert len(detector.observe(login, 0.1)) == 1
+    assert [one.disposition for one in detector.tick(PATIENCE + 0.1)] == [Disposition.UNCONFIRMED]
 
 
 def test_a_tampered_event_of_tcp_needs_its_connection() -> None:

@@ -85,3 +85,9 @@ def test_without_a_kernel_nothing_is_confirmed_or_excluded() -> None:
     """Without a kernel, as in a replay, no connection is confirmed and none is excluded."""
     assert not NoConnections().backs(HERE, GUESS)
     assert NoConnections().had_any(HERE.address) is None
+
+
+def test_a_replay_knows_no_connection() -> None:
+    """The substitute for the kernel in a replay confirms nothing."""
+    none = NoConnections()
+    assert (none.has(HERE), none.backs(HERE, 1)) == (False, False)

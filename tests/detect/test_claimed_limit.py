@@ -66,3 +66,13 @@ def test_without_room_the_oldest_address_is_forgotten() -> None:
     for key in (b"a", b"b", b"c"):
         claims.begin_ban(key, 0.0)
     assert [claims.begin_ban(key, 1.0) for key in (b"c", b"a")] == [2.0, 1.0]
+
+
+def test_the_oldest_refusal_is_forgotten_without_room() -> None:
+    """Only so many refused subjects are remembered, so the oldest one does not count as persistent."""
+    claims = ClaimedLimit(TERMS, most=2)
+    for key in (b"x", b"y"):
+        claims.begin_ban(key, 0.0)
+    for key in (b"a", b"b", b"c"):
+        claims.record_refusal(key, 0.0)
+    assert [claims.allows(key, PERSISTS, INSISTS) for key in (b"a", b"b")] == [False, True]

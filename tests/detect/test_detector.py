@@ -572,3 +572,32 @@ def test_the_ban_of_a_prefix_is_not_replaced_by_that_of_a_member() -> None:
     decisions = [one.decision for one in judged if one.decision is not None]
     full = [str(decision.subject) for decision in decisions if decision.scope is Scope.FULL]
     assert full == ["203.0.113.1/32", "203.0.113.0/24"]
+
+
+def test_what_is_set_can_be_read() -> None:
+    """The exempt networks, the number of waiting reports and the subject of an address can be read."""
+    detector = Driven(RULES, exempt=OWN)
+    assert detector.exempt is OWN
+    assert detector.waiting == 0
+    assert detector.subject_of(ip_address("2001:db8::7")) == ip_network("2001:db8::/64")
+
+
+def test_the_same_rules_change_nothing() -> None:
+    """New settings with the same rules clear no alarm and keep all counts."""
+    detector = Driven(RULES)
+    for now in range(4):
+        detector.judged(attempt(SENDER, float(now)), float(now))
+    assert detector.configure(RULES, KnownSources()) == ()
+    assert detector.judged(attempt(SENDER, 4.0), 4.0).decision is not None
+
+
+def test_after_all_bans_are_removed_attempts_count_from_zero() -> None:
+    """``record_all_unbanned`` ends every ban, and a banned subject is not among the watched before."""
+    detector = Driven(RULES)
+    for now in range(4):
+        detector.judged(attempt(SENDER, float(now)), float(now))
+    assert len(detector.watched(4.0)) == 1
+    detector.record_ban(ip_network(SENDER), 600.0)
+    assert detector.watched(4.0) == []
+    detector.record_all_unbanned()
+    assert detector.judged(attempt(SENDER, 5.0), 5.0).decision is None

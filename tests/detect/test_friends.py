@@ -137,6 +137,8 @@ def test_a_network_is_asked_whether_friends_live_there() -> None:
     assert friends.any_in(ip_network("2001:db8::/48"))
     assert not friends.any_in(ip_network("198.51.100.0/24"))
     assert not friends.any_in(ip_network("2001:db8:1::/64"))
+    assert friends.any_in(ip_network("192.0.0.0/20"))
+    assert not friends.any_in(ip_network("192.0.16.0/20"))
 
 
 def test_no_more_reasons_are_kept_than_there_is_room_for() -> None:
@@ -145,6 +147,10 @@ def test_no_more_reasons_are_kept_than_there_is_room_for() -> None:
     for last in (1, 2, 3):
         friends.add(evolve(PHONE, address=ip_address(f"192.0.2.{last}")))
     assert list(map(str, friends.addresses())) == ["192.0.2.2", "192.0.2.3"]
+    assert [str(friend.address) for friend in friends.all()] == ["192.0.2.2", "192.0.2.3"]
+    for last in (1, 2, 3):
+        friends.remember(evolve(PHONE, address=ip_address(f"192.0.2.{last}"), account=str(last)))
+    assert [str(friend.address) for friend in friends.former()] == ["192.0.2.2", "192.0.2.3"]
 
 
 def test_one_account_displaces_no_other_account() -> None:

@@ -226,3 +226,23 @@ def test_the_latest_subjects_are_given_first() -> None:
     found = [(str(network_of(key)), len(kept)) for key, kept in history.latest(10)]
     assert found == [("192.0.2.1/32", 2), ("192.0.2.3/32", 2), ("192.0.2.2/32", 1)]
     assert len(list(history.latest(1))) == 2
+
+
+def test_the_names_of_sources_are_bounded() -> None:
+    """Names of Asterisks beyond sixteen share the last place, and no attempt is lost."""
+    history = History(HOUR)
+    for number in range(20):
+        history.add(ONE, evolve(attempt(), asterisk=f"pbx{number}"), float(number))
+    names = [one.asterisk for one in history.attempts(ONE)]
+    assert (names[0], names[14], len(names), len(set(names))) == ("pbx0", "pbx14", 20, 16)
+
+
+def test_a_generation_without_a_full_subject_is_passed_over() -> None:
+    """If the oldest generation has single claimed attempts only, and few, the next one makes room."""
+    history = History(HOUR, max_attempts=100)
+    history.add(key_of(ip_network("203.0.113.9")), attempt("203.0.113.9"), 0.0)
+    for number in range(1, 60):
+        for now in (HOUR / 2, HOUR / 2 + 1):
+            history.add(key_of(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), now)
+    assert history.of(ONE) == []
+    assert len(history.of(key_of(ip_network("203.0.113.9")))) == 1

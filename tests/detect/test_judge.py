@@ -473,3 +473,23 @@ def test_offices_with_other_account_names_are_not_banned_in_an_outage() -> None:
         told = made(f"198.51.{number % 4}.7", "unknown", str(number // 4 % 50), number * 0.1)
         assert detector.judged(told, number * 0.1).decision is None
     assert "phones.all_failing" in {notice.code for notice in detector.take_alarms()}
+
+
+def test_a_partly_proven_guesser_meets_the_limit_of_claimed_bans() -> None:
+    """Five attempts of which one is proven are a claim, and beyond the limit they ban nothing."""
+    detector = friendly(claimed=Claimed(per_minute=1))
+    claims = "0 198.51.100.1 guess? a -> -\n"
+    play(detector, 4 * claims + "0 198.51.100.1 guess? a -> guess 198.51.100.1/32 sip-udp")
+    assert detector.take_alarms() == []
+    play(detector, "1 203.0.113.1 guess a -> -\n" + 4 * "1 203.0.113.1 guess? a -> -\n")
+    assert {change.code for change in detector.take_alarms()} == {"attack.spoofing"}
+
+
+def test_claims_decide_on_no_second_claimed_ban() -> None:
+    """Where only a full ban may follow, claimed attempts ban nothing and ask for no place in the limit."""
+    detector = friendly()
+    claim = made("198.51.100.7", "guess?", "a")
+    subject = detector._subjects.of(claim.address)
+    kept = [detector._history.add(subject.key, claim, float(number)) for number in range(5)]
+    assert detector._judge.decide(subject, kept[-1], claim, 5.0, narrowed=True) is None
+    assert not detector._claims.refused

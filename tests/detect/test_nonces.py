@@ -186,6 +186,14 @@ def test_an_unseen_receiver_ends_the_proof_of_a_nonce(nonces: Nonces, service: S
     assert not nonces.proves(b"later", ip_address(SENDER), 0.0)
 
 
+def test_an_empty_nonce_is_not_recorded(nonces: Nonces) -> None:
+    """A report without a nonce, or with one that is too long, changes nothing."""
+    for nonce in (b"", b"x" * 100_000):
+        nonces.record_elsewhere(nonce, 0.0)
+        nonces.record_unseen(nonce, Service.PJSIP, 0.0)
+    assert len(nonces) == 0
+
+
 def test_a_copy_to_another_address_ends_the_proof_of_a_known_nonce(nonces: Nonces) -> None:
     """A copy to the receiver is a repetition; a copy of an unknown nonce is not recorded."""
     nonces.record(sent(SENDER), 0.0)

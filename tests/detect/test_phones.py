@@ -2,9 +2,11 @@
 
 from ipaddress import ip_address
 
+import pytest
 from attrs import evolve
 from tests.detect.events import PBX, attempt, event
 
+from ringfence.detect import phones as phones_module
 from ringfence.detect.friends import Friends
 from ringfence.detect.phones import AT_LEAST, FAILURES, QUIET, WITHIN, Phones
 from ringfence.model import AlarmChange, EventKind, Friend, FriendReason, SecurityEvent
@@ -107,6 +109,28 @@ def test_a_broken_phone_is_an_alarm_after_five_minutes() -> None:
     assert list(phones.tick(WITHIN - 1)) == []
     assert names(list(phones.tick(WITHIN))) == [BROKEN]
     assert list(phones.tick(WITHIN + 1)) == []
+
+
+def test_the_phones_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound the phone that failed first is forgotten, and raises no alarm."""
+    monkeypatch.setattr(phones_module, "MOST", 2)
+    _, phones = with_friends(20)
+    for last in range(3):
+        list(phones.on_failure(attempt(account=str(200 + last)), float(last)))
+    assert [change.subject for change in phones.tick(WITHIN + 2)] == [
+        "201 at 192.0.2.7",
+        "202 at 192.0.2.7",
+    ]
+
+
+def test_an_account_fails_until_its_last_address_succeeds() -> None:
+    """The alarm about one address of an account clears alone, and the other address stays broken."""
+    friends, phones = with_friends(1)
+    friends.add(friend("200", "192.0.2.8"))
+    for address in ("192.0.2.7", "192.0.2.8"):
+        list(phones.on_failure(attempt(address, account="200"), 0.0))
+    for address in ("192.0.2.7", "192.0.2.8"):
+        assert names(list(phones.on_success(success("200", address), 0, 1.0))) == [f"{BROKEN} over"]
 
 
 def test_while_others_log_in_asterisk_is_well() -> None:

@@ -13,7 +13,7 @@ from ringfence.detect.attribution import Attribution
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.findings import AttributedAttempt, ClientLogin, Finding, NewProof
-from ringfence.detect.judgement import Judgement
+from ringfence.detect.judgement import Judgement, Login
 from ringfence.detect.proxies import MOST_WAITING, PATIENCE, RELAYED, Proxies
 from ringfence.detect.rules import RULES
 from ringfence.detect.wire import Listening, not_connected
@@ -258,6 +258,13 @@ def test_a_login_names_the_client() -> None:
 
     detector = Detector((), sources=PROXIES)
     assert detector.observe(pbx.event(EventKind.SUCCESSFUL_AUTH, b"b"), 1.0) == []
+    hop = pbx.sent(PROXY, KAMAILIO, (HOST, ASTERISK), b"c", OTHER, sender=PROXY, relayed=True)
+    challenged = [hop, pbx.sent(CLIENT, 40_000, (HOST, KAMAILIO), b"c", OTHER, sender=CLIENT)]
+    detector.set_proxy_sockets(frozenset(DATAGRAMS))
+    detector.observe_challenges(challenged, 2.0, 1.0, "pbx")
+    [login] = detector.observe(pbx.event(EventKind.SUCCESSFUL_AUTH, b"c"), 3.0)
+    assert isinstance(login, Login)
+    assert login.event.remote.address == CLIENT
 
 
 def test_a_phone_that_moved_logs_in_again_later() -> None:
@@ -292,7 +299,8 @@ def test_a_log_line_about_the_proxy_is_left_out() -> None:
     remote = Endpoint(PROXY, KAMAILIO, UDP)
     kind = EventKind.CHALLENGE_RESPONSE_FAILED
     line = SecurityEvent(source, kind, Service.PJSIP, remote, 1.0, "alice", b"a")
-    assert [*pbx.attribution.observe(line, 100.0)] == []
+    for service in (Service.PJSIP, Service.SIP):
+        assert [*pbx.attribution.observe(evolve(line, service=service), 100.0)] == []
     assert pbx.waits() == []
 
 
@@ -518,6 +526,51 @@ def test_an_answer_that_overtakes_a_leg_is_proven_by_the_leg() -> None:
     pbx.hop(b"a")
     assert attempts(pbx.fails(b"a")) == [(CLIENT, CLAIM)]
     assert [one.address for one in pbx.leg(CLIENT, b"a") if isinstance(one, NewProof)] == [CLIENT]
+
+
+def test_an_answer_to_an_open_hop_of_chan_sip_is_a_claim() -> None:
+    """chan_sip uses one nonce for a whole session, so an answer while a hop is open is never proven later."""
+    pbx = Pbx(service=Service.SIP)
+    pbx.challenge(CLIENT, b"a", b"612dcf41")
+    pbx.hop(b"b", b"612dcf41")
+    assert attempts(pbx.fails(b"0x1", b"612dcf41")) == [(CLIENT, CLAIM)]
+    assert not [one for one in pbx.leg(CLIENT, b"b", b"612dcf41") if isinstance(one, NewProof)]
+
+
+def test_the_answers_that_wait_for_a_leg_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound an answer stays a claim when the leg follows."""
+    monkeypatch.setattr(proxies, "_MOST_AWAITED", 1)
+    pbx = Pbx()
+    for call_id in (b"a", b"b"):
+        pbx.challenge(CLIENT, call_id)
+    pbx.hop(b"a")
+    assert [attempts(pbx.fails(call_id)) for call_id in (b"a", b"b")] == [[(CLIENT, CLAIM)]] * 2
+    assert len([one for one in pbx.leg(CLIENT, b"a") if isinstance(one, NewProof)]) == 1
+
+
+def test_a_guess_at_chan_sip_whose_challenge_nobody_received_is_listed() -> None:
+    """An event of the proxy's address whose nonce never left is listed, and counts for nobody."""
+    pbx = Pbx(service=Service.SIP)
+    assert pbx.fails(b"0x1", b"70000000") == []
+    assert pbx.waits() == []
+    assert pbx.attribution.waiting == 1
+    assert attempts(pbx.waits()) == [(PROXY, LISTED)]
+
+
+def test_an_event_of_no_known_client_that_is_no_attempt_is_ignored() -> None:
+    """A challenge that PJSIP reports for the proxy's address, and that no client received, is no attempt."""
+    pbx = Pbx()
+    assert pbx.reports(EventKind.CHALLENGE_SENT, b"a", NONCE) == []
+    assert pbx.waits() == []
+
+
+def test_a_nonce_with_one_receiver_that_it_does_not_prove_names_no_client() -> None:
+    """After a loss of packets the nonce may have another receiver, so the event stays unconfirmed."""
+    pbx = Pbx()
+    pbx.challenge(CLIENT, b"a")
+    pbx.attribution.observe_loss(100.5)
+    pbx.fails(b"unseen")
+    assert attempts(pbx.waits()) == [(PROXY, LISTED)]
 
 
 def test_an_open_hop_to_another_client_proves_nothing() -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringfence.detect import single_attempts
 from ringfence.detect.single_attempts import MAX_RECORD, SingleAttempts
 
 KEYS = st.binary(min_size=2, max_size=2)
@@ -53,3 +54,13 @@ def test_a_record_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="range"):
         singles.put(b"1234", bytes(MAX_RECORD))
     assert len(singles) == 0
+
+
+def test_an_absent_key_within_a_record_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that stands within a record of its bucket, and was not put, has no record."""
+    monkeypatch.setattr(single_attempts, "_BUCKETS", 1)
+    singles = SingleAttempts(2)
+    singles.put(b"aa", b"xbbx")
+    singles.put(b"cc", b"")
+    assert (singles.get(b"bb"), singles.pop(b"bb")) == (None, None)
+    assert singles.get(b"cc") == b""

@@ -45,6 +45,7 @@ def test_a_change_of_those_never_banned_is_seen_at_once() -> None:
     assert not subjects.of(address).exempt
     subjects.exempt = NetworkSet([ip_network("192.0.2.0/24")])
     assert subjects.of(address).exempt
+    assert subjects.exempt.covers(address)
 
 
 def test_an_address_of_nat64_is_a_subject_of_its_own() -> None:

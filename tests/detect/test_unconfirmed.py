@@ -58,6 +58,18 @@ def test_the_oldest_go_when_there_are_too_many() -> None:
     assert reports.settle(ip_address(SENDER), b"call-1") == [kept[3]]
 
 
+def test_an_unforgeable_report_of_the_session_is_found_until_it_is_settled() -> None:
+    """A forgeable report finds an unforgeable one of its session that waits, and none that is settled."""
+    reports = UnconfirmedReports(Senders())
+    sure = report(0.0)
+    forged = UnconfirmedReport(0.1, sure.attempt, evolve(sure.event, forgeable=True))
+    reports.add(sure)
+    reports.add(forged)
+    assert (reports.has_unforgeable(forged), reports.has_unforgeable(sure)) == (True, False)
+    sure.settled = True
+    assert not reports.has_unforgeable(forged)
+
+
 def test_the_lines_of_one_connection_are_found_in_order() -> None:
     """The oldest that waits is first; one that is settled or due is not found."""
     reports = UnconfirmedReports(Senders())

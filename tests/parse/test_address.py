@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.model import Address, Endpoint, Transport
-from ringfence.parse.address import parse_endpoint, unmapped
+from ringfence.parse.address import parse_endpoint, parse_source, unmapped
 
 TOKENS = [b"UDP", b"TCP", b"TLS", b"WS", b"WSS"]
 
@@ -94,3 +94,20 @@ def test_no_bytes_raise(text: bytes) -> None:
 def test_an_address_is_what_packets_carry(written: str, carried: Address) -> None:
     """An IPv4-mapped address becomes IPv4, and a zone is dropped."""
     assert unmapped(ip_address(written)) == carried
+
+
+@pytest.mark.parametrize(
+    "text", [b"[192.0.2.7", b"[192.0.2.7]5060", b"192.0.2.7:", b"192.0.2.7:65536", b"host"]
+)
+def test_a_source_with_a_false_end_is_none(text: bytes) -> None:
+    """A bracket without its end, a port that no socket has and a name are no source."""
+    assert parse_source(text) is None
+
+
+def test_a_message_that_always_prints_a_port_has_one() -> None:
+    """A source without the port that the message always prints is none."""
+    assert parse_source(b"2001:db8::7:5060", has_port=True) == Endpoint(
+        ip_address("2001:db8::7"), 5060, Transport.UNKNOWN
+    )
+    assert parse_source(b"[2001:db8::7]", has_port=True) is None
+    assert parse_source(b"192.0.2.7", has_port=True) is None

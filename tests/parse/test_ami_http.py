@@ -172,6 +172,27 @@ def test_held_events_are_forgeable_after_their_time(size: int) -> None:
     assert not events(peer.answer("No", 7.0) + peer.feed(FORGED_TLS))[0].forgeable
 
 
+def test_the_decoder_is_due_when_the_first_of_its_parts_is() -> None:
+    """While an event waits for a reply and the next one for its remainder, the earlier time counts."""
+    peer = Peer("No", "No")
+    peer.feed(FAILED, 1.0)
+    peer.decoder.tick(1.0 + HOLD)
+    assert deadline(peer) == 1.0 + HOLD_WITHIN
+    peer.feed(FAILED, 2.0)
+    assert deadline(peer) == 2.0 + HOLD
+
+
+def test_a_reply_ends_an_unfinished_event() -> None:
+    """The rest of an event that a reply interrupts is no event, because no text continues after a reply."""
+    peer = Peer("No", "No")
+    whole = packet(account=b"a" + END + b"b")
+    cut = whole.index(END) + len(END)
+    assert peer.feed(whole[:cut]) == []
+    peer.answer("No")
+    assert events(peer.feed(whole[cut:])) == []
+    assert peer.decoder.tick(9.0) == []
+
+
 def test_held_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that does not reply makes the decoder keep no more than its bound."""
     monkeypatch.setattr(ami_http, "MOST_HELD", 10_000)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
 from ringfence.model import Challenge, Service, Transport
-from ringfence.parse.challenge import parse_answers
+from ringfence.parse.challenge import continues, is_segment, parse_answers
 from ringfence.parse.stream import Streams
 
 # As recorded from Asterisk 22.10.1: To and Via hold a bare CR, the display name ESC and NUL.
@@ -662,3 +662,47 @@ def test_no_segment_raises(noise: bytes, position: int, cut: int) -> None:
     """Any bytes give answers or none."""
     for data in (noise, TWO[:position] + noise + TWO[position:], framed(TWO[:position])[:cut] + noise):
         assert len(parse_answers(ipv4(tcp(data), kind=6))) <= 4
+
+
+SYN = struct.pack(">HHIIBBHHH", 5060, 5062, 999, 0, 5 << 4, 0x02, 0, 0, 0)
+
+
+def test_a_connection_is_followed_from_its_first_segment() -> None:
+    """An answer over two segments comes with the second one, and only from a connection that began."""
+    streams = Streams()
+    assert parse_answers(ipv4(SYN, kind=6), streams) == []
+    cut = len(CHAN_SIP_403) - 50
+    first = ipv4(tcp(CHAN_SIP_403[:cut]), kind=6)
+    assert not continues(first, streams)
+    assert parse_answers(first, streams) == []
+    second = ipv4(tcp(CHAN_SIP_403[cut:], sequence=1000 + cut), kind=6)
+    assert continues(second, streams)
+    [answer] = parse_answers(second, streams)
+    assert (answer.call_id, answer.transport) == (b"mm", Transport.TCP)
+
+
+@pytest.mark.parametrize("packet", [b"", ipv4(udp(b"x")), ipv4(SYN[:19], kind=6)])
+def test_a_packet_without_a_segment_begins_no_connection(packet: bytes) -> None:
+    """No packet, a datagram and half a header are no segment; a whole one is."""
+    assert not is_segment(packet)
+    assert not continues(packet, Streams())
+    assert parse_answers(packet, Streams()) == []
+    assert is_segment(ipv4(SYN, kind=6))
+    assert continues(ipv4(SYN, kind=6), Streams())
+
+
+def test_an_ordinary_challenge_of_pjsip() -> None:
+    """The answer to an ordinary REGISTER is read with its sender, account, nonce and opaque."""
+    nonce = b"1795163184/71a15bdda2226e05b39c7e947cf7c62a"
+    message = (
+        b"SIP/2.0 401 Unauthorized\r\n"
+        b"Via: SIP/2.0/UDP 198.18.1.1:5062;rport=5062;received=198.18.1.1;branch=z9hG4bK2\r\n"
+        b"Call-ID: call-1\r\nFrom: <sip:alice@198.18.0.1>;tag=t1\r\n"
+        b"To: <sip:alice@198.18.0.1>;tag=z9hG4bK2\r\n"
+        b'CSeq: 1 REGISTER\r\nWWW-Authenticate: Digest realm="asterisk",nonce="' + nonce + b'",'
+        b'opaque="7ac4",algorithm=MD5,qop="auth"\r\nContent-Length:  0\r\n\r\n'
+    )
+    found = only(ipv4(udp(message)))
+    assert found is not None
+    assert (found.call_id, found.nonce, found.opaque, found.account) == (b"call-1", nonce, b"7ac4", "alice")
+    assert found.sender == ip_address("198.18.1.1")

@@ -47,6 +47,8 @@ def test_patterns_that_fit(pattern: str, message: bytes, found: str) -> None:
         ("Bad {address}", b"Bad 192.0.2.700"),
         ("a{any}b {address}", b"b a 192.0.2.7"),
         ("{address} b{any}a", b"192.0.2.7 a b"),
+        ("a{any}b{any}c {address}", b"a c 192.0.2.7"),
+        ("{address} d{any}e{any}f", b"192.0.2.7 d f"),
         ("aa{any}aa {address}", b"aaa 192.0.2.7"),
     ],
 )
@@ -67,7 +69,9 @@ def test_two_possible_addresses_are_ambiguous() -> None:
         ("Ext. s", b's: "Bad 192.0.2.7"', "192.0.2.7 0"),
         ("Ext. s", b"s:7 @ from-outside: Bad 192.0.2.7", "192.0.2.7 0"),
         ("Ext. s", b"t: Bad 192.0.2.7", Reason.NOT_EVIDENCE),
+        ("Ext. s", b"s Bad 192.0.2.7", Reason.NOT_EVIDENCE),
         ("Ext.", b"100: Bad 192.0.2.7", "192.0.2.7 0"),
+        ("Ext.", b"1" + b": x" * 16 + b": Bad 192.0.2.7", Reason.NOT_EVIDENCE),
         ("Ext.", b"1: Bad 203.0.113.9: Bad 192.0.2.7", "192.0.2.7 0"),
         ("", b"100: Bad 192.0.2.7", "192.0.2.7 0"),
         ("app_x.c", b"100: Bad 192.0.2.7", Reason.NOT_EVIDENCE),

@@ -11,7 +11,7 @@ from tests.parse.worst import SECURITY, is_linear
 from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts, Reason
-from ringfence.parse.log import HOLD, LOG_CUT, MAX_LINE, LogReader
+from ringfence.parse.log import HOLD, LOG_CUT, MAX_LINE, MAX_MESSAGE, LogReader
 
 NOW = 1795154722.0
 P = b"[2026-11-20 06:05:22] "
@@ -313,3 +313,68 @@ def test_no_bytes_raise_and_each_line_has_its_number(lines: list[bytes], sizes: 
         range(1, data.count(b"\n") + bool(data[-1:].strip(b"\n")) + 1)
     )
     assert all(isinstance(result.event, SecurityEvent) or result.reason or result.alarm for result in results)
+
+
+def test_a_line_beyond_the_limit_is_dropped_with_its_rest() -> None:
+    """A line that is too long is dropped while it arrives, and the line after it is read."""
+    reader = LogReader(SOURCE)
+    assert reader.feed(b"x" * (MAX_LINE + 1), NOW) == []
+    results = reader.feed(b"its rest\n" + GUESS, NOW)
+    assert results[0].reason is Reason.TOO_LONG
+    assert named(results) == ["192.0.2.7"]
+    assert reader.counts.dropped_bytes == MAX_LINE + 1 + len(b"its rest")
+
+
+def test_each_own_pattern_is_tried() -> None:
+    """A message that the first pattern does not fit may fit the second one."""
+    patterns = [
+        Custom.compile(f"{word} {{address}}", level="NOTICE", file="app_x.c", name=word)
+        for word in ("In", "Out")
+    ]
+    reader = LogReader(SOURCE, customs=patterns)
+    results = [*reader.feed(P + b"NOTICE[1] app_x.c: Out 192.0.2.7\n", NOW), *reader.end(NOW)]
+    assert named(results) == ["192.0.2.7"]
+
+
+def test_a_json_notice_is_read_while_security_messages_are_skipped() -> None:
+    """Asterisk's JSON lines of another level are read in standby."""
+    line = WRAPPED["json"].replace(b"SECURITY", b"NOTICE").replace(b"res_security_log.c", b"chan_sip.c")
+    message = json.loads(line)
+    message["logmsg"]["message"] = GUESS.partition(b": ")[2].decode().strip()
+    assert skipping(json.dumps(message).encode() + b"\n")[0] == ["192.0.2.7"]
+
+
+def test_the_end_of_a_call_beyond_the_longest_message_is_not_its_end() -> None:
+    """An unfinished call is given up after ``MAX_MESSAGE`` bytes, and a later end completes no event."""
+    filler = (b"x" * 999 + b"\n") * (MAX_MESSAGE // 1_000 + 1)
+    reader = LogReader(SOURCE)
+    results = [*reader.feed(OPEN + filler + CLOSE, NOW), *reader.end(NOW)]
+    assert named(results) == []
+    assert named(reader.feed(GUESS, NOW)) == ["192.0.2.7"]
+
+
+def test_an_end_far_behind_its_message_completes_no_event() -> None:
+    """An end more than ``MAX_MESSAGE`` bytes behind its message is another text, and revokes it."""
+    filler = (b"x" * 999 + b"\n") * (MAX_MESSAGE // 1_000 + 1)
+    first = P + b"NOTICE[1] chan_iax2.c: No registration for peer 'a' (from 192.0.2.7)\n"
+    for between, found in ((b"", ["192.0.2.9"]), (filler, [])):
+        reader = LogReader(SOURCE)
+        data = first + between + b"b' (from 192.0.2.9)\n"
+        assert named([*reader.feed(data, NOW), *reader.end(NOW)]) == found
+
+
+def test_a_message_of_an_unknown_level_is_not_continued() -> None:
+    """A line without a prefix after a JSON message of no level of Asterisk completes no event."""
+    line = WRAPPED["json"].replace(b"SECURITY", b"FATAL")
+    reader = LogReader(SOURCE)
+    results = [*reader.feed(line + CLOSE + GUESS, NOW), *reader.end(NOW)]
+    assert named(results) == ["192.0.2.7"]
+
+
+def test_an_end_without_a_security_message_near_revokes_nothing() -> None:
+    """A line that could end a SECURITY message revokes no event if no such message is within reach."""
+    other = P + b"NOTICE[1] app_x.c: " + b"x" * 300 + b"\n"
+    reader = LogReader(SOURCE)
+    assert named(reader.feed(EVENT, NOW)) == ["192.0.2.9"]
+    results = [*reader.feed(GUESS + other + TAIL + b"\n", NOW), *reader.end(NOW)]
+    assert named(results) == ["192.0.2.7"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.parse.packet import ip_payload, packed_address, tcp_segment, udp_datagram
+from ringfence.parse.packet import ip_payload, packed_address, source_of, tcp_segment, udp_datagram
 
 IPV4 = bytes.fromhex("4500001f60d8400040114ccfc6120001c6120101") + bytes.fromhex("13c413c6000b8d43534950")
 TCP = bytes.fromhex("13c4ec1000001000000020006018020000000000") + b"\1\1\1\0"
@@ -63,3 +63,11 @@ def test_no_bytes_raise(noise: bytes) -> None:
             udp_datagram(whole[3], may_be_cut=whole[4])
             tcp_segment(whole[3])
             assert whole[3] in packet
+
+
+def test_the_source_of_a_packet() -> None:
+    """A whole header names the source in both versions of IP; any other bytes name none."""
+    ipv6 = bytes.fromhex("60000000000b1140") + ip_address("fd00:18::1").packed + bytes(16)
+    assert source_of(IPV4[:20]) == ip_address("198.18.0.1")
+    assert source_of(ipv6) == ip_address("fd00:18::1")
+    assert [source_of(packet) for packet in (b"", IPV4[:19], ipv6[:39], b"\x55" + IPV4[1:])] == [None] * 4

@@ -285,3 +285,11 @@ def test_no_packet_raises(packet: bytes) -> None:
     """Any bytes give an event with its headers, or None."""
     found = parse_roster_event(b"Event: ContactStatus\r\n" + packet)
     assert found is None or found.name == "ContactStatus"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
+def test_a_contact_that_is_no_object_is_none(text: str) -> None:
+    """A value of Asterisk's database that is no JSON, no object, or nested too deeply lists no phone."""
+    recorded = item(rosters.TREE)
+    event = RosterEvent(recorded.name, recorded.action, {**recorded.headers, "Val": text})
+    assert entries("DBGetTree", event) == ()

@@ -199,3 +199,14 @@ def test_no_event_raises_and_the_count_is_exact(words: list[tuple[str, str, str,
     kept = where.replace_lists([], frozenset())
     assert len(kept) == where._size <= 5
     assert not any(contact.gone for contact in kept)
+
+
+def test_a_contact_that_goes_unknown_is_gone() -> None:
+    """A contact that goes and was never reported is reported as gone, and no other contact changes."""
+    where = ContactTracker("pbx")
+    other = "sip:carol@198.18.1.14:50999"
+    where.on_event(status("Reachable"))
+    assert where.on_event(status("Removed", other)) == evolve(
+        CAROL, address=ip_address("198.18.1.14"), reachable=False, gone=True
+    )
+    assert where.replace_lists([], PJSIP) == (CAROL,)

@@ -1,5 +1,6 @@
 """The grammar of security events: accepted packets, refused packets, and linear time."""
 
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -115,6 +116,15 @@ def test_a_bad_format_has_its_account_late() -> None:
     assert (event.kind, event.account) == (EventKind.REQUEST_BAD_FORMAT, "bob")
     early = bare(packet(rest=(b"RequestType: R",))).replace(b"InvalidAccountID", b"RequestBadFormat")
     assert parse_strict(early, SOURCE) is None
+
+
+def test_a_bad_format_of_the_manager_has_the_managers_addresses() -> None:
+    """RequestBadFormat of AMI is an event only if its session and addresses are the manager's."""
+    lines = bare(packet(EventKind.REQUEST_BAD_FORMAT, service=b"AMI", rest=(b"RequestType: R",)))
+    event = parse_strict(lines, SOURCE)
+    assert event is not None
+    assert event.service is Service.AMI
+    assert parse_strict(re.sub(rb"SessionID: [^\r]+", b"SessionID: forged", lines), SOURCE) is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from tests.parse.corpus import SOURCE
 from tests.support.captures import FORGED
 
 from ringfence.model import SecurityEvent
+from ringfence.parse.line_result import Reason
 from ringfence.parse.security_log import ends_message, is_whole, parse, time_of
 
 HEAD = (
@@ -100,3 +101,16 @@ def test_the_time_of_a_line_is_that_of_a_sip_event() -> None:
     assert time_of(WHOLE) == time_of(WHOLE.partition(b": ")[2]) == result.time
     assert time_of(WHOLE.replace(service, b'Service="AMI"')) is None
     assert time_of(b"x") is None
+
+
+def test_a_line_of_another_kind_in_another_form_is_unknown() -> None:
+    """A kind that Asterisk does not have is no event, also if the fields after it are not Asterisk's."""
+    line = HEAD.replace(b"InvalidAccountID", b"InvalidWeather") + b"a" + TAIL
+    assert parse(line, SOURCE, 0.0) is Reason.UNKNOWN_WORDING
+    assert parse(line.replace(b"LocalAddress", b"Elsewhere"), SOURCE, 0.0) is Reason.UNKNOWN_WORDING
+
+
+def test_a_line_in_another_form_without_an_address_is_no_event() -> None:
+    """A host name where Asterisk writes an address gives no event, also behind a line feed in the account."""
+    named = TAIL.replace(b"192.0.2.7", b"pbx.example")
+    assert parse(HEAD + b"a\nb" + named, SOURCE, 0.0) is Reason.NOT_AN_ADDRESS

@@ -173,6 +173,19 @@ def test_a_connection_with_the_same_ports_begins_again() -> None:
     assert read(streams, REFUSED, -300) == [REFUSED]
 
 
+def test_an_answer_after_a_keep_alive_is_read() -> None:
+    """Empty lines between messages (RFC 5626) are no part of the next one."""
+    assert read(begun(), b"\r\n\r\n" + ANSWER + b"\r\n" + REFUSED) == [ANSWER, REFUSED]
+
+
+def test_a_syn_that_is_sent_again_changes_nothing() -> None:
+    """The second copy of a SYN discards no connection, and the first answer is read once."""
+    streams = begun()
+    streams.begin(KEY, (FIRST - 1) % SEQUENCES)
+    assert read(streams, ANSWER) == [ANSWER]
+    assert read(streams, ANSWER) == []
+
+
 def test_an_answer_that_is_kept_from_leaving_counts_once() -> None:
     """What has left of it is returned once when nothing waits, at any length that shows the refusal."""
     for size in range(1, len(ANSWER)):

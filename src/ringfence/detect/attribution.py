@@ -331,7 +331,7 @@ class Attribution:
         missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
         for challenge, asterisk, number in missed + self._wire.abandoned(now, listening):
             sender = challenge.sender if challenge.transport is _UDP else challenge.address
-            if sender is not None:
+            if sender is not None:  # pragma: no branch - of UDP, only challenges with a known sender are kept
                 source = SourceId(asterisk, WIRE)
                 for _ in range(min(number, _MOST_AT_ONCE)):
                     found += self._hidden_attempt(challenge, sender, source, now, wall)

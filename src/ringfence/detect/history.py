@@ -338,7 +338,9 @@ class History:
 
     def _put_back(self, key: Key, kept: list[bytes]) -> None:
         """Store the changed attempts of a subject in its generation."""
-        for generation in reversed(self._generations):
+        for generation in reversed(
+            self._generations
+        ):  # pragma: no branch - the caller has read the subject there
             if key in generation.others:
                 generation.others[key] = kept[0] if len(kept) == 1 else kept
                 return
@@ -358,7 +360,7 @@ class History:
             self._size -= gone
             self.evicted += gone
             return
-        for generation in self._generations:
+        for generation in self._generations:  # pragma: no branch - a full history has others
             others = [generation.others.pop(key) for key in list(islice(generation.others, wanted))]
             self._size -= sum(1 if isinstance(kept, bytes) else len(kept) for kept in others)
             self.evicted += len(others)

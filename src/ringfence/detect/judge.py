@@ -91,8 +91,6 @@ class Judge:
         if not rules and not is_attacked:
             return None
         facts = [fact for fact in map(fact_of, kept) if fact.proven or not subject.friend]
-        if not facts:
-            return None
         narrow: Rule | None = None
         for rule in rules:
             found = self._matching(rule, facts)

@@ -398,11 +398,10 @@ class _Batch:
             return
         again = -1
         if self._entry >= 0:
-            if self.results[self._entry].level:
-                if self._parse_again(at, line):
-                    again = self._lines_of[self._entry]
-                else:
-                    self._revoke(self._entry)
+            if self._parse_again(at, line):
+                again = self._lines_of[self._entry]
+            else:
+                self._revoke(self._entry)
             # Revoke earlier messages that this line may end: the address read there was the sender's text.
             for tail, index in self._tailed.items():
                 if index != self._entry and tail.search(line) and self._reaches(index, at):
