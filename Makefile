@@ -59,14 +59,19 @@ lint: venv ## Check style, language, types and the directions between the packag
 	@for script in $(SCRIPTS); do bash -n "$$script"; done
 
 test: venv lab ## Run every test that this machine can run, without the long ones
-	$(PYTHON) $(RUN_TESTS)
+	@rm -f .branches*
+	$(PYTHON) $(RUN_TESTS) --branches
+	$(PYTHON) -m tests.support.branches
 
 test-all: venv lab ## Run the long tests too
-	$(PYTHON) $(RUN_TESTS) --long
+	@rm -f .branches*
+	$(PYTHON) $(RUN_TESTS) --branches --long
+	$(PYTHON) -m tests.support.branches
 
 coverage: venv ## Print which branches of parse/ and detect/ their tests miss
-	$(PYTHON) -m coverage run -m pytest --quiet tests/parse tests/detect tests/scenarios
-	$(PYTHON) -m coverage report
+	@rm -f .branches*
+	$(PYTHON) -m pytest --quiet --branches -k "not linear" -m "not hypothesis and not asterisk" tests/parse tests/detect
+	$(PYTHON) -m tests.support.branches
 
 bench: venv lab ## Measure, and print the numbers
 	$(PYTHON) -m tests.bench
@@ -96,5 +101,5 @@ deb: ## Build dist/ringfence_VERSION_all.deb
 	$(VENV)-deb/bin/python -m debian.build dist
 
 clean: ## Remove what was made here (not the laboratory)
-	rm -rf $(VENV) $(VENV)-deb dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(VENV)-deb dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .branches*
 	find src debian tests -name __pycache__ -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 import structlog
 from tests.support import warm
+from tests.support.branches import Branches
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
 from tests.support.netns import netns
 from tests.support.schedule import Groups, sort
@@ -33,10 +34,13 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(number, signal.default_int_handler)
     config.stash[_NOT_RUN] = []
     config.stash[_TESTED_VERSIONS] = []
+    if config.getoption("--branches") and not config.getoption("numprocesses", 0):
+        config.pluginmanager.register(Branches(everything=config.getoption("--long")))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that `make test-all` uses."""
+    """Add the options that `make test` and `make test-all` use."""
+    parser.addoption("--branches", action="store_true", help="measure which branches the tests reach")
     parser.addoption("--long", action="store_true", help="run the tests that are marked `long` too")
 
 
