@@ -2,31 +2,20 @@
 
 import pytest
 from attrs import evolve
+from tests.support.console import ScriptedConsole
 
 from ringfence.audit.asterisk import Asterisk, Gate
 from ringfence.audit.asterisk_setup import asterisk_findings
-from ringfence.audit.console import AsteriskConsole
+from ringfence.host.console import Console
 from ringfence.sources.coverage_gaps import CHAN_SIP_TLS
 
 GOOD = Asterisk(channels={}, security=True, iax_silent=False, gate=None, chan_sip_tls=False, unread=())
 SETTINGS = "Global Settings:\n  TCP SIP Bindaddress:    Disabled\n  TLS SIP Bindaddress:    {}\n"
 
 
-class AnsweringConsole(AsteriskConsole):
-    """A console with one answer to every command; None: no such command. ``problem``: why it is unusable."""
-
-    def __init__(self, answer: str | None = None, problem: str = "") -> None:
-        super().__init__(program="asterisk")
-        self.answer, self.problem = answer, problem
-
-    def show(self, what: str) -> str | None:
-        """Return the answer."""
-        return self.answer
-
-
-def lines(asterisk: Asterisk | None, console: AsteriskConsole | None = None) -> list[str]:
+def lines(asterisk: Asterisk | None, console: Console | None = None) -> list[str]:
     """Return the findings about these settings."""
-    found = asterisk_findings(asterisk, console if console is not None else AnsweringConsole())
+    found = asterisk_findings(asterisk, console if console is not None else ScriptedConsole())
     return [finding.line for finding in found]
 
 
@@ -63,7 +52,7 @@ def test_the_gate_is_reported_in_numbers() -> None:
 )
 def test_chan_sip_over_tls_is_a_gap(answer: str | None, problem: str, *, in_file: bool, serves: bool) -> None:
     """The console states whether chan_sip serves TLS; if it cannot be asked, sip.conf decides."""
-    found = lines(evolve(GOOD, chan_sip_tls=in_file), AnsweringConsole(answer, problem))
+    found = lines(evolve(GOOD, chan_sip_tls=in_file), ScriptedConsole(lambda _: answer, problem))
 
     gap = f"--  asterisk's settings: chan_sip: {CHAN_SIP_TLS}"
     assert found == ([gap] if serves else lines(GOOD))

@@ -1,6 +1,7 @@
 """Reachability in the dialplan: ways out, phones, and unclear steps."""
 
 import pytest
+from tests.support.console import ScriptedConsole
 
 from ringfence.audit import dialplan
 from ringfence.audit.dialplan import Dialplan, Reach
@@ -16,6 +17,7 @@ class Shown:
         self.contexts = contexts
         self.variables = variables
         self.asked: list[str] = []
+        self.problem = ""
 
     def show(self, what: str) -> str | None:
         """Answer as Asterisk does."""
@@ -120,14 +122,7 @@ def test_an_extension_without_first_step() -> None:
     """An extension without a first step cannot be dialled."""
     shown = "[ Context 'in' created by 'x' ]\n  '_X.' =>   5. Dial(SIP/t/${EXTEN})   [e:1]\n"
 
-    class FixedConsole:
-        """A console with one fixed answer."""
-
-        def show(self, _: str) -> str:
-            """Return the answer."""
-            return shown
-
-    assert Dialplan(FixedConsole()).reach("in") == Reach()
+    assert Dialplan(ScriptedConsole(lambda _: shown)).reach("in") == Reach()
 
 
 def test_an_unknown_context() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from tests.support.asterisk import SECRET, Asterisk
-from tests.support.console import console_of, path_with
+from tests.support.console import ScriptedConsole
 from tests.support.daemon import Completed, Guard, until
 from tests.support.debian import DebianAsterisk
 from tests.support.lab import Lab
 from tests.support.network import Network, socket_in
 
-from ringfence.audit.console import AsteriskConsole
 from ringfence.audit.hardening import FEW, hardening_findings
+from ringfence.host.console import NoConsole
 
 NEVER_SHOWN = {
     "4711-sip": "pjsip.conf, the user's name of an auth and hardly more",
@@ -130,6 +130,7 @@ context = inside
     "iax.conf": "[general]\n[far]\ntype = friend\nhost = dynamic\nsecret = iax-77\ncontext = inside\n",
     "users.conf": "[general]\n",
 }
+GONE = "no running Asterisk is visible here"
 GUESSED = "can be guessed at once (short, well known, or little more than the account's name)"
 RANDOM = "fix: 16 random characters each, for example from: openssl rand -hex 8"
 KEPT = "a secret, or deny and permit, or remove it"
@@ -157,9 +158,8 @@ WRONG = {
 
 def checked(asterisk: Asterisk, folder: Path, *options: str) -> Completed:
     """Run the check on the host of an Asterisk."""
-    environ = path_with(console_of(asterisk, folder))
     prefix = ["ip", "netns", "exec", asterisk.namespace]
-    guard = Guard(folder, ami={"port": 5038, "secret": SECRET}, prefix=prefix, environ=environ)
+    guard = Guard(folder, ami={"port": 5038, "secret": SECRET}, prefix=prefix)
     guard.config.chmod(0o600)
     done = guard.command("check", "--asterisk-files", str(asterisk.folder / "etc"), *options)
     assert "Traceback" not in done.stderr
@@ -254,13 +254,12 @@ def test_without_the_console(tmp_path: Path) -> None:
     (tmp_path / "modules.conf").write_text("[modules]\nautoload = yes\n", "utf-8")
     (tmp_path / "pjsip.conf").write_text("[anonymous]\ntype=endpoint\ncontext=in\n#include gone\n", "utf-8")
     (tmp_path / "extconfig.conf").write_text("[settings]\nps_auths => odbc,x\n", "utf-8")
-    console = AsteriskConsole(str(tmp_path / "absent"))
+    console = NoConsole(GONE)
     found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
 
-    gone = f"{tmp_path}/absent cannot be run: No such file or directory"
     assert found == [
         "--  hardening: not all files can be read: pjsip.conf; fix: run this as root",
-        f"--  hardening: console: {gone}: settings in force, and where contexts lead, are not checked",
+        f"--  hardening: console: {GONE}: settings in force, and where contexts lead, are not checked",
         "--  hardening: database: accounts in a database are not checked (extconfig.conf: ps_auths)",
         f"--  hardening: pjsip.conf [anonymous]: {STRANGERS}; fix, unless intended: {REMOVE}",
         "--  hardening: nothing is wide open, as far as could be checked",
@@ -275,11 +274,8 @@ def test_settings_in_force_override_the_file(tmp_path: Path) -> None:
         "  Allow unknown access:   Yes\n  Always auth rejects:    No\n  AutoCreate Peer:        Off\n"
         "  Context:                wild\n"
     )
-    (tmp_path / "shown").write_text(settings, "utf-8")
-    program = tmp_path / "asterisk"
-    program.write_text(f'#!/bin/sh\ncase "$2" in sip*) cat {tmp_path}/shown;; esac\n', "utf-8")
-    program.chmod(0o755)
-    found = [f.line for f in hardening_findings(tmp_path, AsteriskConsole(str(program)), "ringfence")]
+    console = ScriptedConsole(lambda command: settings if command == "sip show settings" else None)
+    found = [f.line for f in hardening_findings(tmp_path, console, "ringfence")]
 
     assert any(line.startswith("NO  hardening: chan_sip: reveals to guessers") for line in found)
     assert any(
@@ -290,7 +286,7 @@ def test_settings_in_force_override_the_file(tmp_path: Path) -> None:
 
 def test_without_files(tmp_path: Path) -> None:
     """Without Asterisk's files the only finding is that they are missing."""
-    [finding] = hardening_findings(tmp_path, AsteriskConsole(str(tmp_path / "absent")), "ringfence")
+    [finding] = hardening_findings(tmp_path, NoConsole(GONE), "ringfence")
 
     assert finding.right is None
     assert f"{tmp_path} has no readable files of Asterisk" in finding.detail
@@ -304,7 +300,7 @@ def test_many_phones_are_summarized(tmp_path: Path) -> None:
         f"[{number}]\ntype=friend\nhost=dynamic\nsecret=f3Q9zLw27vTk\n" for number in range(200, 300)
     )
     (tmp_path / "sip.conf").write_text("[general]\nallowguest=no\n" + phones, "utf-8")
-    console = AsteriskConsole(str(tmp_path / "absent"))
+    console = NoConsole(GONE)
     found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
 
     some = ", ".join(str(number) for number in range(200, 200 + FEW)) + f" and {100 - FEW} more"
@@ -323,7 +319,7 @@ def test_restricted_interfaces_are_no_fault(tmp_path: Path) -> None:
     (tmp_path / "http.conf").write_text(
         "[general]\nenabled=yes\nbindaddr=192.0.2.1\nbindport=5998\n", "utf-8"
     )
-    console = AsteriskConsole(str(tmp_path / "absent"))
+    console = NoConsole(GONE)
     found = {f.what: f for f in hardening_findings(tmp_path, console, "ringfence")}
 
     assert found["hardening: manager interface"].right is None
@@ -341,7 +337,7 @@ def test_readable_files_with_passwords(tmp_path: Path) -> None:
     ):
         (tmp_path / name).touch()
         (tmp_path / name).chmod(mode)
-    console = AsteriskConsole(str(tmp_path / "absent"))
+    console = NoConsole(GONE)
 
     def told() -> list[str]:
         return [f.detail for f in hardening_findings(tmp_path, console, "ringfence") if "files" in f.what]

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from tests.support.amiserver import Fault, Script
 from tests.support.asterisk import SECRET
+from tests.support.asterisk_files import MANAGER_PORT
 from tests.support.certificate import certificate_in
-from tests.support.console import path_with
 from tests.support.daemon import GRANTED, Guard, ami_server, until
+from tests.support.lab import Lab
 from tests.support.netns import run
 
 from ringfence.cli.check import UNPROVEN, _closed_connections, _logins
@@ -29,6 +30,14 @@ from ringfence.sources.coverage_gaps import WITHOUT_CLIENTS, WITHOUT_LOG
 from ringfence.sources.wire import GROUP
 
 GOOD = Script(play=[GRANTED])
+TRUNK = """
+[carrier]
+type = endpoint
+[carrier]
+type = identify
+endpoint = carrier
+match = 203.0.113.0/28
+"""
 
 
 def lines_of(guard: Guard) -> tuple[int, list[str]]:
@@ -321,22 +330,28 @@ def test_logins(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.asterisk
 def test_a_trunk_is_suggested_until_it_is_allowed(tmp_path: Path) -> None:
-    """The suggested command can be run; afterwards the daemon's list is decisive."""
-    program = tmp_path / "asterisk"
-    shown = " Identify:  i/carrier one\n Identify:  i/carrier\n      Match: 203.0.113.0/28\n"
-    program.write_text(f"#!/bin/sh\ncase \"$2\" in pjsip*) printf '{shown}';; esac\n", "utf-8")
+    """The console names the trunk, without any program being run; then the daemon's list is decisive."""
+    program = tmp_path / "bin/asterisk"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/executed\n", "utf-8")
     program.chmod(0o755)
-    with (
-        ami_server(GOOD) as pbx,
-        Guard(tmp_path, ami={"port": pbx.port}, environ=path_with(program)) as guard,
-    ):
-        [line] = [line for line in lines_of(guard)[1] if line.startswith("--  trunk carrier: ")]
-        offered = shlex.split(line.partition("if it is yours: ")[2])
-        assert guard.must(*offered[1:]) == "on the allow list: 203.0.113.0/28\n"
-        _, lines = lines_of(guard)
+    with Lab.made("22", {"pjsip.conf": TRUNK}) as lab:
+        guard = Guard(
+            tmp_path,
+            ami={"port": MANAGER_PORT},
+            prefix=lab.network.in_pbx(),
+            environ={"PATH": f"{program.parent}:{os.environ['PATH']}"},
+        )
+        with guard:
+            [line] = [line for line in lines_of(guard)[1] if line.startswith("--  trunk carrier: ")]
+            offered = shlex.split(line.partition("if it is yours: ")[2])
+            assert guard.must(*offered[1:]) == "on the allow list: 203.0.113.0/28\n"
+            _, lines = lines_of(guard)
 
     assert "ok  trunks: all trunks known by their address are allowed, or friends" in lines
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_decoy_that_is_an_account(tmp_path: Path) -> None:

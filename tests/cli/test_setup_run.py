@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.setup.world import SECRET, Host, allow_any_reader, make_host
+from tests.support.console import ScriptedConsole
 from tests.support.pbx_machine import differing
 
 from ringfence.audit.findings import Finding
@@ -59,12 +60,13 @@ def test_a_second_run_changes_nothing(host: Host, capsys: pytest.CaptureFixture[
 
 
 def test_an_asterisk_that_refuses_the_user_leaves_everything_as_before(
-    host: Host, capsys: pytest.CaptureFixture[str]
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All files are restored, and the error has the reason."""
     before = host.digest()
-    console = host.scratch / "asterisk"
-    console.write_text(console.read_text("utf-8").replace("grep -qrs", "false"), "utf-8")
+    refusal = "There is no manager called ringfence\n"
+    unknown = ScriptedConsole(lambda command: "" if command.endswith("reload") else refusal)
+    monkeypatch.setattr(Host, "console", unknown)
 
     with pytest.raises(SetupError, match="Asterisk did not accept the manager user ringfence"):
         setup(host)
@@ -128,7 +130,7 @@ def test_a_fail2ban_that_has_never_run_has_no_bans_to_take_over(
     host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a database the jail is disabled at once."""
-    database = f"[Definition]\ndbfile = {host.scratch}/gone.sqlite3\n"
+    database = f"[Definition]\ndbfile = {host.folder.parent}/gone.sqlite3\n"
     (host.paths.fail2ban / "fail2ban.local").write_text(database, "utf-8")
 
     assert setup(host)
@@ -139,7 +141,7 @@ def test_a_fail2ban_that_has_never_run_has_no_bans_to_take_over(
 @pytest.mark.usefixtures("proven")
 def test_bans_that_cannot_be_taken_over_keep_the_jail(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """The jail stays with the reason; ringfence stays too, because it works."""
-    broken = host.scratch / "fail2ban.sqlite3"
+    broken = host.folder.parent / "fail2ban.sqlite3"
     broken.write_bytes(b"no database")
     text = f"[Definition]\ndbfile = {broken}\n"
     (host.paths.fail2ban / "fail2ban.local").write_text(text, "utf-8")

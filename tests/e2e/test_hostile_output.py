@@ -22,11 +22,12 @@ from attrs import evolve
 from tests.support.amiserver import Script
 from tests.support.asterisk import SECRET
 from tests.support.captures import capture
-from tests.support.console import path_with
+from tests.support.console import ScriptedConsole
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from typer.testing import CliRunner
 
 from ringfence.cli.app import app
+from ringfence.host import console
 from ringfence.model import (
     Attempt,
     AttemptKind,
@@ -51,6 +52,7 @@ HOSTILE = (
 LONG = f"{HOSTILE}{'x' * 65_536}"
 IN_A_LINE = HOSTILE.replace("\r", "").replace("\n", "")  # possible in one line of AMI or of a log
 GUESSER, FRIEND, NAME = "198.18.1.101", "198.51.100.7", "allowed.invalid"
+SHOWN = f" Identify:  i/{EVIL}\x1b[31m[red]m[/red]\n      Match: 203.0.114.9/32\n{HOSTILE}\n"
 GUESSES = capture("asterisk-22", "wrong-password-register")
 
 ARGUMENTS: dict[str, list[list[str]]] = {
@@ -243,9 +245,6 @@ def files(folder: Path, now: float) -> dict[str, str]:
     head = {"format": "ringfence-friends", "version": HOSTILE}
     friends = folder / "friends.jsonl"
     friends.write_text(json.dumps(head) + "\n" + json.dumps(friend) + "\n", "utf-8")
-    program = folder / "asterisk"
-    program.write_text("#!/bin/sh\nprintf '%b' '\\033[31m[red]\\r\\nEVIL\\tEVIL\\n'\n", "utf-8")
-    program.chmod(0o755)
     return {
         "etc": str(etc),
         "fail2ban": str(fail2ban),
@@ -299,14 +298,14 @@ def test_no_hostile_text_reaches_the_terminal(
     """Commands, their JSON, their errors and the daemon's log contain only visible text in separate lines."""
     now = time.time()
     paths = files(tmp_path, now)
-    monkeypatch.setenv("PATH", path_with(tmp_path / "asterisk")["PATH"])
+    monkeypatch.setattr(console, "local_console", lambda _: ScriptedConsole(lambda _: SHOWN))
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
         fill(store, now)
     # Some lists begin with the account, which must not look like a line of its own.
     events = GUESSES.ami.read_bytes().replace(b"alice", b"a" + IN_A_LINE.encode())
     with ami_server(Script(play=[GRANTED, events])) as pbx, hostile_peer() as port:
         wire = {"wire": {"enabled": False}}
-        guard = Guard(tmp_path, environ=path_with(tmp_path / "asterisk"))
+        guard = Guard(tmp_path)
         logs = {"paths": [str(tmp_path / "full")]}
         guard.configure(
             asterisk=[

@@ -7,16 +7,8 @@ import pytest
 from attrs import evolve
 
 from ringfence.errors import SetupError
-from ringfence.setup.asterisk import (
-    Server,
-    drivers_from,
-    find_asterisk,
-    host_path,
-    inspect,
-    is_console,
-    reload_command,
-    servers,
-)
+from ringfence.host.asterisk_servers import Server, is_console, servers
+from ringfence.setup.asterisk import drivers_from, find_asterisk, host_path, inspect, reload_command
 
 SERVER = Server(
     7, 101, 101, (), ("/usr/sbin/asterisk", "-f"), "/usr/sbin/asterisk", same_root=True, same_network=True

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve, frozen
+from tests.support.console import ScriptedConsole
 from tests.support.pbx_layouts import LAYOUTS
 from tests.support.pbx_machine import Digest, digest_of
 
-from ringfence.audit.console import AsteriskConsole
+from ringfence.host.asterisk_servers import Server
+from ringfence.host.console import Console
 from ringfence.model import Network
-from ringfence.setup.asterisk import FoundAsterisk, Server
+from ringfence.setup.asterisk import FoundAsterisk
 from ringfence.setup.changes import file_state
 from ringfence.setup.find import Found, Owner
 from ringfence.setup.host_paths import HostPaths
@@ -25,25 +27,12 @@ SERVICE = Owner(4244, 4245)
 SECRET = "0123456789abcdef"
 EXEMPT: dict[Network, str] = {ip_network("192.168.7.0/24"): "the network of eth0"}
 
-# It knows the manager user as soon as a file has it.
-_CONSOLE = """\
-#!/bin/sh
-case "$2" in
-    "manager show user ringfence")
-        if grep -qrs '^\\[ringfence\\]' {etc}; then printf '\\n  username: ringfence\\n'
-        else echo 'There is no manager called ringfence'; fi ;;
-    *reload) echo reloaded ;;
-    *) echo "No such command '$2'" ;;
-esac
-"""
-
 
 @frozen
 class Host:
-    """The host. ``folder`` has everything that setup may change; ``scratch`` is outside of it."""
+    """The host. ``folder`` has everything that setup may change."""
 
     folder: Path
-    scratch: Path
 
     @property
     def etc(self) -> Path:
@@ -65,9 +54,16 @@ class Host:
         )
 
     @property
-    def console(self) -> AsteriskConsole:
-        """The console of its Asterisk."""
-        return AsteriskConsole(str(self.scratch / "asterisk"))
+    def console(self) -> Console:
+        """The console of its Asterisk, which knows the manager user as soon as a file has it."""
+        return ScriptedConsole(self._answer)
+
+    def _answer(self, command: str) -> str | None:
+        if command == "manager show user ringfence":
+            texts = [path.read_text("utf-8") for path in self.etc.rglob("*.conf") if path.is_file()]
+            known = any(line == "[ringfence]" for text in texts for line in text.split("\n"))
+            return "\n  username: ringfence\n" if known else "There is no manager called ringfence\n"
+        return "reloaded\n" if command.endswith("reload") else None
 
     def asterisk(self) -> FoundAsterisk:
         """Return the running Asterisk."""
@@ -92,8 +88,8 @@ class Host:
 
 def make_host(folder: Path, layout: str = "compiled", *, packaged: bool = True) -> Host:
     """Make a host with Asterisk; ``packaged`` is whether ringfence's package is installed, else a venv."""
-    host = Host(folder / "host", folder / "scratch")
-    for path in (host.scratch, host.etc, host.folder / "var/lib", host.folder / "etc/logrotate.d"):
+    host = Host(folder / "host")
+    for path in (host.etc, host.folder / "var/lib", host.folder / "etc/logrotate.d"):
         path.mkdir(parents=True)
     (host.folder / "var/log/asterisk").mkdir(parents=True)
     for name, text in LAYOUTS[layout].files.items():
@@ -109,9 +105,6 @@ def make_host(folder: Path, layout: str = "compiled", *, packaged: bool = True) 
         )
         host.paths.secret.write_text(SECRET, "utf-8")
         host.paths.logrotate.write_text("# of the package\n", "utf-8")
-    program = host.scratch / "asterisk"
-    program.write_text(_CONSOLE.format(etc=host.etc), "utf-8")
-    program.chmod(0o755)
     return host
 
 

@@ -1,20 +1,18 @@
-"""A program ``asterisk`` that runs commands in the console of a laboratory's Asterisk."""
+"""A console of Asterisk with answers that a test chooses."""
 
-import os
-from pathlib import Path
-
-from tests.support.asterisk import Asterisk
+from collections.abc import Callable
 
 
-def console_of(asterisk: Asterisk, folder: Path) -> Path:
-    """Write the program into ``folder`` and return its path."""
-    program = folder / "asterisk"
-    enter = f"nsenter --target={asterisk.pid} --mount --net --root --wd"
-    program.write_text(f'#!/bin/sh\nexec {enter} /usr/sbin/asterisk "$@"\n', "utf-8")
-    program.chmod(0o755)
-    return program
+class ScriptedConsole:
+    """A console that answers with ``answer(command)``; without it, Asterisk knows no command.
 
+    ``problem`` is why it cannot be used. Then it does not answer.
+    """
 
-def path_with(program: Path) -> dict[str, str]:
-    """Return an environment whose PATH finds ``program`` first."""
-    return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    def __init__(self, answer: Callable[[str], str | None] | None = None, problem: str = "") -> None:
+        self._answer = answer
+        self.problem = problem
+
+    def show(self, what: str) -> str | None:
+        """Return the answer."""
+        return self._answer(what) if self._answer and not self.problem else None

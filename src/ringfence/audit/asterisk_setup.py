@@ -8,7 +8,7 @@ from ringfence.sources.coverage_gaps import CHAN_SIP_TLS
 
 if TYPE_CHECKING:
     from ringfence.audit.asterisk import Asterisk
-    from ringfence.audit.console import AsteriskConsole
+    from ringfence.host.console import Console
 
 ELSEWHERE = (
     'asterisk -rx "logger show channels", asterisk -rx "pjsip show settings", and authdebug in iax.conf'
@@ -16,7 +16,7 @@ ELSEWHERE = (
 """Where an administrator finds the settings that ``check`` could not read: commands and a file."""
 
 
-def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -> Iterator[Finding]:
+def asterisk_findings(asterisk: "Asterisk | None", console: "Console") -> Iterator[Finding]:
     """Yield a finding for each setting that hides attempts; if there is none, a finding that says so.
 
     ``asterisk`` is None if Asterisk's files cannot be read here. In this case, and if only a part of the
@@ -53,7 +53,7 @@ def asterisk_findings(asterisk: "Asterisk | None", console: "AsteriskConsole") -
         yield Finding(True, what, "no setting hides attempts from its logs")
 
 
-def _chan_sip_tls(asterisk: "Asterisk", console: "AsteriskConsole") -> bool:
+def _chan_sip_tls(asterisk: "Asterisk", console: "Console") -> bool:
     """Whether chan_sip serves TLS: the console's answer, or else what sip.conf configures.
 
     The file decides only if the console cannot be used. A new Asterisk has no chan_sip, but often still a

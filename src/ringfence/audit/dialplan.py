@@ -18,8 +18,8 @@ from collections.abc import Iterator
 
 from attrs import define, evolve, field, frozen
 
-from ringfence.audit.console import Console
 from ringfence.audit.shown import Context, context_from, globals_from
+from ringfence.host.console import Console
 
 MAX_CONTEXTS = 100
 """The maximum number of visits in one call of :meth:`Dialplan.reach`.

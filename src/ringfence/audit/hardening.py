@@ -17,9 +17,9 @@ from ringfence.model import printable
 
 if TYPE_CHECKING:
     from ringfence.audit.accounts import Account, AsteriskAccounts
-    from ringfence.audit.console import AsteriskConsole
     from ringfence.audit.dialplan import Dialplan
     from ringfence.audit.services import Services
+    from ringfence.host.console import Console
 
 FEW, MANY = 5, 60
 """The maximum number of names (such as accounts) in one finding.
@@ -38,7 +38,7 @@ _STRANGERS_FIX = "remove it, or give it a context that cannot dial"
 _RANDOM = "16 random characters each, for example from: openssl rand -hex 8"
 
 
-def accounts_in_force(folder: Path, console: "AsteriskConsole") -> "AsteriskAccounts":
+def accounts_in_force(folder: Path, console: "Console") -> "AsteriskAccounts":
     """Return the accounts of the loaded drivers, from the files in ``folder`` and the console."""
     from ringfence.audit.accounts import read_accounts  # noqa: PLC0415 - loaded when the command runs
 
@@ -46,7 +46,7 @@ def accounts_in_force(folder: Path, console: "AsteriskConsole") -> "AsteriskAcco
     return _in_force(read_accounts(folder, **drivers), console)
 
 
-def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> Iterator[Finding]:
+def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[Finding]:
     """Yield the findings about the files in ``folder`` and what the console shows.
 
     ``user`` is the manager user with which ringfence logs in.
@@ -80,7 +80,7 @@ def hardening_findings(folder: Path, console: "AsteriskConsole", user: str) -> I
         yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
 
 
-def _in_force(accounts: "AsteriskAccounts", console: "AsteriskConsole") -> "AsteriskAccounts":
+def _in_force(accounts: "AsteriskAccounts", console: "Console") -> "AsteriskAccounts":
     """Return ``accounts`` with the settings of chan_sip that are in force, if the console shows them.
 
     They may differ from the file: it may have changed since Asterisk read it.
@@ -105,7 +105,7 @@ _WITH_PASSWORDS = (
 _DRIVERS = {"chan_sip": "chan_sip", "iax2": "chan_iax2", "pjsip": "res_pjsip"}
 
 
-def _is_loaded(folder: Path, console: "AsteriskConsole", module: str) -> bool:
+def _is_loaded(folder: Path, console: "Console", module: str) -> bool:
     """Whether Asterisk has loaded ``module``.
 
     The console decides, or modules.conf if the console does not answer. If a part of modules.conf cannot be
@@ -129,9 +129,7 @@ def _readable_files(folder: Path) -> Iterator[Finding]:
         yield Finding(None, "hardening: files", f"every user of this host may read passwords; {fix}")
 
 
-def _not_checked(
-    accounts: "AsteriskAccounts", services: "Services", console: "AsteriskConsole"
-) -> Iterator[Finding]:
+def _not_checked(accounts: "AsteriskAccounts", services: "Services", console: "Console") -> Iterator[Finding]:
     if unread := sorted({*accounts.unread, *services.unread}):
         yield Finding(
             None, "hardening", f"not all files can be read: {', '.join(unread)}; fix: run this as root"

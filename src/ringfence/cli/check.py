@@ -21,13 +21,14 @@ from ringfence.cli.output import echo, echo_json, echo_stderr
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
 
 if TYPE_CHECKING:
-    from ringfence.audit.console import AsteriskConsole
     from ringfence.config.loader import AsteriskSettings, Settings
+    from ringfence.host.console import Console
 
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
 _INDENT = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding
 AMI_TIMEOUT = 15.0
 """Seconds that the check waits until it is logged in to the manager interface and gets security events."""
+_NOT_HERE = "Asterisk is remote, or one of several; fix: run this command on the host of its files"
 UNPROVEN = (
     "guesses over UDP at PJSIP then prove no address, so their bans are short and block only SIP over UDP"
 )
@@ -269,8 +270,8 @@ def _asterisk_findings(
     """Check the logs of each Asterisk, and the settings and accounts of the one on this host."""
     from ringfence.audit.asterisk import read_asterisk  # noqa: PLC0415 - loaded when the command runs
     from ringfence.audit.asterisk_setup import asterisk_findings  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.audit.console import AsteriskConsole  # noqa: PLC0415 - loaded when the command runs
     from ringfence.cli.check_logs import log_findings  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.host.console import NoConsole, local_console  # noqa: PLC0415 - loaded when the command runs
 
     alone = len(settings.asterisk) == 1
     # With several PBXs, or a remote one, it is unknown to which of them the files in /etc/asterisk belong.
@@ -278,20 +279,19 @@ def _asterisk_findings(
     asterisk = read_asterisk(files) if here else None
     for pbx in settings.asterisk:
         yield from log_findings(pbx, report, asterisk, alone=alone)
-    console = AsteriskConsole()
+    console = local_console(files) if here else NoConsole(_NOT_HERE)
     yield from asterisk_findings(asterisk, console)
     if here:
         yield from _account_findings(settings, report, files, console, hardening=hardening)
     elif hardening:
-        why = "Asterisk is remote, or one of several; fix: run this command on the host of its files"
-        yield Finding(None, "hardening", f"not checked: {why}")
+        yield Finding(None, "hardening", f"not checked: {_NOT_HERE}")
 
 
 def _account_findings(
     settings: "Settings",
     report: Mapping[str, Any] | None,
     files: Path,
-    console: "AsteriskConsole",
+    console: "Console",
     *,
     hardening: bool,
 ) -> Iterator[Finding]:

@@ -15,16 +15,16 @@ from ringfence.audit.findings import Finding
 from ringfence.model import Network, printable
 
 if TYPE_CHECKING:
-    from ringfence.audit.console import AsteriskConsole
     from ringfence.audit.shown import Trunk
     from ringfence.config.loader import Settings
+    from ringfence.host.console import Console
 
 WIDEST = {4: 16, 6: 32}
 """The shortest prefix length of a suggested network, by IP version. No carrier needs a wider network."""
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 
 
-def trunk_findings(console: "AsteriskConsole", allowed: Sequence[Network]) -> Iterator[Finding]:
+def trunk_findings(console: "Console", allowed: Sequence[Network]) -> Iterator[Finding]:
     """Suggest allow list entries for the addresses that Asterisk accepts as a trunk without a password.
 
     ``allowed`` are the networks that need no suggestion. A trunk with too wide a network is reported instead.

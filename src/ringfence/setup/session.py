@@ -5,11 +5,11 @@ from pathlib import Path
 
 from ringfence.errors import FirewallError, SetupError
 from ringfence.firewall.cleanup import flush_everything
+from ringfence.host.console import Console
 from ringfence.host.owned_files import names_in
 from ringfence.setup import fail2ban_jails
 from ringfence.setup.asterisk import FoundAsterisk, find_asterisk
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state
-from ringfence.setup.console import FallibleConsole
 from ringfence.setup.host_paths import HostPaths
 from ringfence.setup.journal import Journal, JournalRecord, Produced
 from ringfence.setup.layouts import LOGGER, MANAGER
@@ -128,14 +128,14 @@ def require_valid_files(asterisk: FoundAsterisk) -> None:
         checked_state(asterisk.conf / name, asterisk.reader)
 
 
-def reload_asterisk(console: FallibleConsole) -> None:
+def reload_asterisk(console: Console) -> None:
     """Make Asterisk read its manager users and log channels again; raise SetupError if it does not answer."""
     for module in ("manager", "logger"):
         if console.show(f"{module} reload") is None:
             raise SetupError(f"Asterisk does not reload its {module}: {console.problem or 'unknown command'}")
 
 
-def require_manager_user(console: FallibleConsole) -> None:
+def require_manager_user(console: Console) -> None:
     """Raise SetupError unless Asterisk now knows the manager user."""
     shown = console.show(f"manager show user {USER}") or ""
     if shown.startswith(_NO_USER) or f"username: {USER}" not in shown:

@@ -1,5 +1,8 @@
 """Asterisk's console, used by its control socket, without starting any program.
 
+The console shows the settings in force; Asterisk may not have reloaded its files since they were changed.
+Asterisk's program belongs to root, but it reads files of Asterisk's user. So root never runs it.
+
 The socket ``asterisk.ctl`` is in a folder of Asterisk's user, who may put anything in its place. So the way
 to it is walked by :mod:`ringfence.host.owned_files`, within Asterisk's own root folder. Nothing is sent
 before the kernel has confirmed that the process at the other end is this Asterisk. Answers are limited in
@@ -15,10 +18,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
-from ringfence.audit.console import MAX_BYTES, NO_COMMAND, TIMEOUT, Console
+from attrs import frozen
+
 from ringfence.file_rights import FileUser, acting_as
+from ringfence.host.asterisk_servers import is_same, likely_servers, names_of
 from ringfence.host.owned_files import opened_parent
 from ringfence.host.processes import PROC, sockets_of
+
+TIMEOUT = 5.0
+"""The time limit for an answer in seconds."""
+MAX_BYTES = 4 * 1024 * 1024
+NO_COMMAND = "No such command '"
 
 _CREDENTIALS = struct.Struct("=iII")
 _ACCEPTS, _STREAM = "00010000", "0001"
@@ -28,10 +38,28 @@ _LOG_LINE = 0x7F
 """The first byte of each line of Asterisk's log in an answer is this or a higher one (``VERBOSE_MAGIC``)."""
 
 
-class FallibleConsole(Console, Protocol):
-    """A console that knows why it cannot be used: ``problem``, "" if it can."""
+class Console(Protocol):
+    """An object that answers commands of Asterisk's console."""
+
+    @property
+    def problem(self) -> str:
+        """Why the console cannot be used; "" until a problem is known."""
+
+    def show(self, what: str) -> str | None:
+        """Return the output of the command ``what``.
+
+        Return None if Asterisk does not know the command or does not answer.
+        """
+
+
+@frozen
+class NoConsole:
+    """The console of an Asterisk that cannot be asked. ``problem`` is the reason."""
 
     problem: str
+
+    def show(self, _what: str) -> None:
+        """Return None: there is no answer."""
 
 
 class SocketConsole:
@@ -103,6 +131,24 @@ class SocketConsole:
             connection.close()
             raise OSError("its control socket belongs to another process")
         return connection
+
+
+def local_console(folder: Path, proc: Path = PROC) -> SocketConsole | NoConsole:
+    """Return the console of the Asterisk on this host whose configuration is in ``folder``.
+
+    :func:`~ringfence.host.asterisk_servers.likely_servers` decides which Asterisk counts. One in another
+    network namespace (a container) counts only if ``folder`` is its ``/etc/asterisk``.
+    """
+    found = [
+        server
+        for server in likely_servers(folder, proc)
+        if server.same_network or is_same(proc / str(server.pid) / "root/etc/asterisk", folder)
+    ]
+    if len(found) == 1:
+        return SocketConsole(found[0].pid, FileUser(found[0].uid, found[0].gid), proc)
+    if found:
+        return NoConsole(f"several Asterisks run here: {names_of(found)}")
+    return NoConsole("no running Asterisk is visible here (fix: start it, or run this as root)")
 
 
 def control_socket(pid: int, proc: Path = PROC) -> Path | None:

@@ -17,12 +17,12 @@ from tests.support.asterisk import Asterisk, is_tree, tree_of
 from tests.support.daemon import until
 from tests.support.network import Network
 
-from ringfence.audit.console import MAX_BYTES
 from ringfence.errors import SetupError
 from ringfence.file_rights import FileUser
+from ringfence.host.asterisk_servers import servers
+from ringfence.host.console import MAX_BYTES, SocketConsole, control_socket, local_console
 from ringfence.host.processes import processes
-from ringfence.setup.asterisk import find_asterisk, inspect, servers
-from ringfence.setup.console import SocketConsole, control_socket
+from ringfence.setup.asterisk import find_asterisk, inspect
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asterisk]
 
@@ -150,7 +150,10 @@ def test_the_root_of_a_user_namespace_of_nobody_is_nobody(folder: Path) -> None:
 
 
 def test_the_real_asterisk_is_asked_although_fakes_run(folder: Path) -> None:
-    """Two fakes do not make setup refuse, and the answers are those of the console."""
+    """Two fakes do not make setup refuse, and the answers are those of the console.
+
+    This Asterisk has a network of its own, as in a container: it is known by the folder of its files.
+    """
     program = folder / "asterisk"
     shutil.copy("/bin/sleep", program)
     if not is_tree(tree_of("22")):
@@ -167,6 +170,8 @@ def test_the_real_asterisk_is_asked_although_fakes_run(folder: Path) -> None:
             assert _steady(console.show(command)) == _steady(pbx.cli(command))
         assert console.show("no such thing") is None
         assert console.problem == ""
+        contained = local_console(pbx.folder / "etc")
+        assert _steady(contained.show("core show settings")) == _steady(pbx.cli("core show settings"))
         assert inspect(server).conf == pbx.folder / "etc"
 
 
@@ -222,7 +227,7 @@ def _other(folder: Path) -> Path:
 
 
 def test_nothing_is_found_where_only_fakes_run(folder: Path, tmp_path: Path) -> None:
-    """Then setup ends as without an Asterisk."""
+    """Then setup ends as without an Asterisk, and the console has this as its problem."""
     program = folder / "asterisk"
     shutil.copy("/bin/sleep", program)
     with fake(program, "60") as process:
@@ -232,3 +237,6 @@ def test_nothing_is_found_where_only_fakes_run(folder: Path, tmp_path: Path) -> 
         (proc / str(process.pid)).symlink_to(f"/proc/{process.pid}")
         with pytest.raises(SetupError, match="no running Asterisk is visible here"):
             find_asterisk(proc)
+        console = local_console(folder, proc)
+        assert console.show("core show version") is None
+        assert console.problem == "no running Asterisk is visible here (fix: start it, or run this as root)"
