@@ -227,10 +227,10 @@ class AlarmCode(enum.StrEnum):
     WIRE_USER = (
         "wire.user",
         (
-            "It is unknown which user's sockets are Asterisk's, so the wire counts no answer of this host: "
-            "another program could have sent it."
+            "It is unknown which user's sockets, or which container, are Asterisk's, so the wire counts no "
+            "answer of this host, or of containers: another program could have sent it."
         ),
-        "Let AMI listen on this host, at the port in `[asterisk.ami]`.",
+        "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address.",
     )
     LIMITER_FULL = (
         "limiter.full",

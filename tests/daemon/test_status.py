@@ -348,7 +348,9 @@ def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
             "garbled": 4,
             "dropped_bytes": 0,
             "lost": 2,
+            "passing": 0,
             "foreign": 0,
+            "unnamed": 0,
             "containers": ["172.17.0.0/16", "fd00:9::/64"],
         }
     ]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from hashlib import md5
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,13 @@ from structlog.testing import capture_logs
 from tests.parse.packets import packet
 from tests.support.amiserver import BANNER, HOST, AmiServer, Fault, Script
 from tests.support.asterisk import SECRET
+from tests.support.asterisk_files import MANAGER_PORT, Kind
 from tests.support.captures import Capture, capture
 from tests.support.certificate import certificate_in
 from tests.support.daemon import GRANTED
+from tests.support.lab import Lab
+from tests.support.netns import inside
+from tests.support.network import PBX_IPV4
 
 from ringfence.clock import Backoff
 from ringfence.detect.sender import Senders
@@ -251,6 +256,60 @@ def test_the_sources_own_login_is_not_passed_on() -> None:
     assert [(event.kind, event.remote.port) for event in recorder.events] == [
         (EventKind.SUCCESSFUL_AUTH, 51108)
     ]
+
+
+@pytest.mark.asterisk
+def test_the_addresses_of_a_real_asterisk(each_asterisk: Lab) -> None:
+    """Behind loopback, Asterisk has no other address than this host's; then its events name one."""
+
+    async def then(recorder: Recorder) -> None:
+        assert recorder.source.addresses is None
+        await recorder.until(lambda: recorder.source.addresses == frozenset())
+        target = f"{PBX_IPV4}:{5060 if each_asterisk.asterisk.kind is Kind.PJSIP else 5080}"
+        await asyncio.to_thread(each_asterisk.attack, "guess", "--number", "1", "--target", target)
+        await recorder.until(lambda: recorder.source.addresses == frozenset({ip_address(PBX_IPV4)}))
+
+    with inside(each_asterisk.network.pbx):
+        asyncio.run(listen(target_at(MANAGER_PORT), then))
+
+
+def test_the_address_of_a_container_behind_a_published_port() -> None:
+    """The login's own event names it, and it stays until the next connection's first event."""
+    inner = GRANTED.replace(b"LocalAddress: IPV4/TCP/127.0.0.1/", b"LocalAddress: IPV4/TCP/172.17.0.2/")
+    moved = inner.replace(b"172.17.0.2", b"172.17.0.3")
+    found: list[frozenset[object] | None] = []
+
+    async def main() -> None:
+        async with AmiServer(Script()) as server:
+
+            async def then(recorder: Recorder) -> None:
+                source = recorder.source
+                await recorder.until(lambda: server._listeners)
+                found.append(source.addresses)
+                await server.send(inner)
+                await recorder.until(lambda: source.addresses)
+                found.append(source.addresses)
+                [writer] = server._listeners
+                writer.close()
+                await recorder.until(lambda: server._listeners and writer not in server._listeners)
+                found.append(source.addresses)
+                await server.send(moved)
+                await recorder.until(lambda: source.addresses != found[-1])
+                found.append(source.addresses)
+
+            await listen(target_at(server.port), then)
+
+    asyncio.run(main())
+    first, second = frozenset({ip_address("172.17.0.2")}), frozenset({ip_address("172.17.0.3")})
+    assert found == [None, first, first, second]
+
+
+def test_the_address_to_which_ami_connects_is_asterisks() -> None:
+    """It is known before the first connection, unless it is a name or loopback."""
+    hosts = ("172.17.0.2", "::ffff:172.17.0.2", "fd00:9::2", "127.0.0.1", "::1", "pbx.example")
+    found = [AmiSource(target_at(5038, host), lambda _events, _now: None).addresses for host in hosts]
+    near, six = frozenset({ip_address("172.17.0.2")}), frozenset({ip_address("fd00:9::2")})
+    assert found == [near, near, six, None, None, None]
 
 
 def test_counts_are_summed_over_connections() -> None:

@@ -314,6 +314,25 @@ def test_known_containers_count(host: Host, containers: list[object]) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("known", [True, False, None])
+def test_only_answers_of_asterisks_container_count(host: Host, *, known: bool | None) -> None:
+    """Another container's answers are foreign; while Asterisk's address is unknown, each is a gap."""
+    with bridged() as pbx:
+
+        def act() -> None:
+            pbx.sendto(reply(b"401"), ("198.18.1.1", 5062))
+
+        networks = [ip_network("10.9.9.0/24")]
+        challenges, source, gaps = listen(
+            act, 1 if known else 0, containers=networks, is_container=lambda _: known
+        )
+
+    assert len(challenges) == (known is True)
+    assert (source.counts.foreign, source.counts.unnamed) == (known is False, known is None)
+    assert len(gaps) == 2 + (known is None)
+
+
+@pytest.mark.kernel
 def test_containers_may_change(host: Host) -> None:
     """A network counts from when it is known until it is not; a new one is a gap for the time before."""
     reports = Reports()

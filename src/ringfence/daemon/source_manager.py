@@ -80,6 +80,8 @@ class SourceManager:
         """
         kept = {name: pbx for name, pbx in self._pbxs.items() if pbx.settings in wanted}
         self._pbxs = {pbx.name: kept.get(pbx.name) or self._sources_of(pbx) for pbx in wanted}
+        if self._wire is not None:
+            self._wire.set_asterisks([pbx.ami for pbx in self._pbxs.values()])
         self._changed.set()
 
     async def run(self) -> None:

@@ -237,7 +237,9 @@ def _wire(source: "WireSource") -> dict[str, object]:
         "garbled": counts.unreadable,
         "dropped_bytes": 0,
         "lost": counts.lost,
+        "passing": counts.passing,
         "foreign": counts.foreign,
+        "unnamed": counts.unnamed,
         "containers": [format_network(network) for network in source.containers],
     }
 

@@ -1,7 +1,8 @@
 """The wire source in a running daemon: it reads the SIP challenges that this host or its containers send."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -13,13 +14,20 @@ from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError
 from ringfence.host.bridges import follow_containers
-from ringfence.model import Network, printable
+from ringfence.model import Address, Network, printable
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireSource
+
+if TYPE_CHECKING:
+    from ringfence.sources.ami import AmiSource
 
 _UNKNOWN_USER = (
     "the user of Asterisk's sockets is unknown, so answers of this host do not count; fix: let AMI listen on "
     "this host with its own port"
+)
+_UNKNOWN_ADDRESS = (
+    "the address of Asterisk's container is unknown, so answers of containers do not count; fix: host of "
+    "[asterisk.ami] = the container's address"
 )
 RENEW = 60.0
 """Seconds after which the users of Asterisk's sockets are looked up again."""
@@ -71,7 +79,13 @@ class WireReader:
         find_users: Callable[[], frozenset[int]],
     ) -> None:
         self.users = AnswerUsers(find_users, self._on_users, clock)
-        self.source = WireSource(pipeline.on_challenges, detector.observe_loss, is_asterisks=self.users.has)
+        self.source = WireSource(
+            pipeline.on_challenges,
+            detector.observe_loss,
+            is_asterisks=self.users.has,
+            is_container=self._is_container,
+        )
+        self._amis: Sequence[AmiSource | None] = ()
         self._detector = detector
         self._pipeline = pipeline
         self._enforcer = enforcer
@@ -128,10 +142,23 @@ class WireReader:
             found.append(Alarm(AlarmCode.WIRE_BLIND, "", text))
         elif self.source.counts.unowned and not self.users.users:
             found.append(Alarm(AlarmCode.WIRE_USER, "", _UNKNOWN_USER))
+        elif self.source.counts.unnamed and any(ami is None or ami.addresses is None for ami in self._amis):
+            found.append(Alarm(AlarmCode.WIRE_USER, "containers", _UNKNOWN_ADDRESS))
         elif self.condition.state not in (State.LISTENING, State.CONNECTING):
             why = printable(self.condition.detail) or str(self.condition.state)
             found.append(Alarm(AlarmCode.WIRE_BLIND, "", f"the wire is not seen: {why}; {WITHOUT_WIRE}"))
         return found
+
+    def set_asterisks(self, amis: "Sequence[AmiSource | None]") -> None:
+        """Use ``amis`` as the AMI sources of all Asterisks from now on; None for one without AMI."""
+        self._amis = amis
+
+    def _is_container(self, address: Address) -> bool | None:
+        """Whether a container's address is Asterisk's; None if AMI names no address of some Asterisk."""
+        found = [ami.addresses if ami is not None else None for ami in self._amis]
+        if any(address in one for one in found if one is not None):
+            return True
+        return None if not found or None in found else False
 
     def _on_users(self, now: float) -> None:
         """Record that the users of Asterisk's sockets have changed: answers in between did not count."""

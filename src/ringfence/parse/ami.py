@@ -30,7 +30,8 @@ from typing import TypeAlias
 
 from attrs import astuple, define
 
-from ringfence.model import EventKind, SecurityEvent, Service, SourceId
+from ringfence.model import Address, EventKind, SecurityEvent, Service, SourceId
+from ringfence.parse.address import parse_endpoint
 from ringfence.parse.ami_http import HttpCheck
 from ringfence.parse.ami_items import EOL, AmiItem, ManagerEvent, Reply
 from ringfence.parse.ami_packets import END, MAX_PACKET, PacketSplitter, SkippedBytes
@@ -51,6 +52,9 @@ UNREQUESTED = tuple(
 """The first lines of the events that are returned although no action asked for them."""
 AUTH_DETAIL = b"Event: AuthDetail\r\n"
 MAX_FRAGMENTS = 64
+MAX_LOCAL = 64
+"""The maximum number of Asterisk's own addresses that are remembered."""
+_LOCAL = b"\r\nLocalAddress: "
 HOLD = 0.05  # seconds to wait for the true tail of an event
 
 
@@ -83,11 +87,15 @@ class AmiDecoder:
 
     The argument ``token`` begins the ActionID of each of ringfence's actions; "" if no action is sent. The
     attribute ``http`` decides when to ask whether Asterisk serves AMI over HTTP, and stores the answer.
+    ``local_addresses`` are Asterisk's own addresses, in its network, as its events name them. Only events in
+    which no sender can write them count: those of PJSIP, and successful logins of managers.
     """
 
     def __init__(self, source: SourceId, token: str = "") -> None:
         self.counts = AmiCounts()
         self.http = HttpCheck(token)
+        self.local_addresses: set[Address] = set()
+        self._local_texts: set[bytes] = set()
         self._until: float | None = None
         self._source = source
         self._ours = b"\r\nActionID: " + token.encode() if token else b""
@@ -172,6 +180,7 @@ class AmiDecoder:
                 self._hold([packet], now)
             else:
                 self.counts.events += 1
+                self._record_local(packet)
                 items.append(event)
         elif starts_security_event(packet):
             self._release(items)
@@ -184,6 +193,19 @@ class AmiDecoder:
             self._follow(packet, now, items)
         else:
             self._other(packet, items)
+
+    def _record_local(self, packet: bytes) -> None:
+        """Record the address at which Asterisk received a request. Loopback does not count."""
+        begin = packet.find(_LOCAL) + len(_LOCAL)
+        text = packet[begin : packet.find(EOL, begin)]
+        known = text.rpartition(b"/")[0]  # without the port
+        # While AMI is served over HTTP, a stranger may have written the whole packet (see the module's head).
+        if known in self._local_texts or self.http.active or len(self._local_texts) >= MAX_LOCAL:
+            return
+        self._local_texts.add(known)
+        endpoint = parse_endpoint(text)
+        if endpoint is not None and not endpoint.address.is_loopback:
+            self.local_addresses.add(endpoint.address)
 
     def _fragment(self, packet: bytes, now: float, items: _Items) -> None:
         """Add a packet to the unfinished security event; join its fragments if the packet has a tail.

@@ -22,7 +22,7 @@ import math
 import os
 import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from hashlib import md5
 from ipaddress import ip_address
@@ -219,12 +219,26 @@ class AmiSource(SupervisedSource):
         self._logged_in = asyncio.Event()
         self._proven = asyncio.Event()
         self._own_endpoint: tuple[Address, int] | None = None
+        self._peer = _outside(target.host)
+        self._named: Collection[Address] = ()
+        self._here = False
         self._http_question = "Ping"
 
     @property
     def counts(self) -> AmiCounts:
         """Counters since the start, over all connections."""
         return self._past.plus(self._decoder.counts)
+
+    @property
+    def addresses(self) -> frozenset[Address] | None:
+        """The addresses of this Asterisk outside of loopback that AMI names; None if it names none.
+
+        These are the address to which the connection goes, and those at which Asterisk received requests, as
+        its events name them. They stay after the connection's end until the next connection's first event. If
+        the connection stays on this host's loopback, all addresses of Asterisk are this host's: empty.
+        """
+        found = frozenset(self._named) | (frozenset() if self._peer is None else {self._peer})
+        return found if found or self._here else None
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -302,6 +316,7 @@ class AmiSource(SupervisedSource):
             raise EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
         host, port = protocol.transport.get_extra_info("sockname")[:2]
         self._own_endpoint = (unmapped(ip_address(host)), port)
+        self._peer = _outside(protocol.transport.get_extra_info("peername")[0])
 
     async def _log_in_and_ping(self, protocol: _Protocol) -> None:
         """Log in, then ping until the connection ends."""
@@ -429,15 +444,7 @@ class AmiSource(SupervisedSource):
         if self._decoder.counts.garbled != self._garbled:
             self._garbled = self._decoder.counts.garbled
             self.coverage.end()
-        events = [item for item in items if isinstance(item, SecurityEvent)]
-        if events:
-            self._proven.set()
-            # The times show how far AMI's delivery has come. Forgeable events do not count for this,
-            # because a client of AMI over HTTP may have chosen their times.
-            if times := [event.time for event in events if not event.forgeable]:
-                self.coverage.deliver(times[0], times[-1], now)
-        if others := [event for event in events if not self._is_own(event)]:
-            self._sink(others, now)
+        self._on_events([item for item in items if isinstance(item, SecurityEvent)], now)
         if self._decoder.http.wanted:
             self._ask_http(protocol)
         for item in items:
@@ -448,6 +455,23 @@ class AmiSource(SupervisedSource):
             elif isinstance(item, Banner):
                 self.version = item.version
                 self._greeted.set()
+
+    def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
+        """Pass on the events of others, and learn from all of them about this connection."""
+        if not events:
+            return
+        self._proven.set()
+        self._named = self._decoder.local_addresses
+        # The times show how far AMI's delivery has come. Forgeable events do not count for this, because a
+        # client of AMI over HTTP may have chosen their times.
+        if times := [event.time for event in events if not event.forgeable]:
+            self.coverage.deliver(times[0], times[-1], now)
+        others = [event for event in events if not self._is_own(event)]
+        if len(others) < len(events) and self._own_endpoint is not None:
+            # Asterisk sees our own end of the connection, so nothing translates addresses between.
+            self._here = self._own_endpoint[0].is_loopback
+        if others:
+            self._sink(others, now)
 
     def _is_own(self, event: SecurityEvent) -> bool:
         """Whether ringfence itself caused the event, by a login or an action in this connection."""
@@ -496,3 +520,12 @@ def _reason_of(error: OSError) -> str:
     if error.errno and str(error.strerror).startswith("Connect call failed"):
         return os.strerror(error.errno)
     return error.strerror or str(error)
+
+
+def _outside(host: str) -> Address | None:
+    """Return the address ``host``; None for a name, and for an address of loopback."""
+    try:
+        address = unmapped(ip_address(host.partition("%")[0]))
+    except ValueError:
+        return None
+    return None if address.is_loopback else address

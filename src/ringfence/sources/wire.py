@@ -23,10 +23,11 @@ under another user, and an unknown user differs from a wrong one. While it is un
 Asterisk's, no answer of this host counts, and each is a gap. If Asterisk has closed a TCP connection, what is
 left of it has no user any more, and belongs to the connection that was Asterisk's before.
 
-Answers that are forwarded, as those of bridged containers, may be written
-by other hosts, but only under their own addresses (the log rule checks that). They count only if they come
-from a network of ``containers``. These networks change. A new network is a gap too, because its earlier
-answers were not counted.
+Answers that are forwarded, as those of bridged containers, may be written by other hosts, but only from the
+link to which their address belongs (the log rule checks that). They count only if they come from a network of
+``containers`` and from an address of Asterisk, because another container may send what strangers tell it to.
+These networks change. A new network is a gap too, because its earlier answers were not counted. While it is
+unknown which address is Asterisk's, no answer of a container counts, and each is a gap.
 
 The destination of an observed request is not checked. The rule copies the request before destination NAT, so
 the address of a target container is still unknown then. The check is not needed either: the request's nonces
@@ -95,10 +96,17 @@ Sink = Callable[[Sequence[WireItem], float], None]
 Gap = Callable[[float], None]
 IsAsterisks = Callable[[int], bool | None]
 """A function that returns whether a user's sockets are Asterisk's or a proxy's; None if that is unknown."""
+IsAddress = Callable[[Address], bool | None]
+"""A function that returns whether a container's address is Asterisk's; None if that is unknown."""
 
 
 def _everyone(_user: int) -> bool:
     """Return True: by default, answers of every user count."""
+    return True
+
+
+def _everywhere(_address: Address) -> bool:
+    """Return True: by default, answers of every address in a container's network count."""
     return True
 
 
@@ -112,8 +120,9 @@ class WireCounts:
     - ``lost``: lost packets, as far as sequence numbers show them.
     - ``unreadable``: messages of the packet log that could not be parsed.
     - ``passing``: packets of other hosts, which do not count.
-    - ``foreign``: packets of other programs on this host, which do not count.
+    - ``foreign``: packets of other programs on this host and of other containers, which do not count.
     - ``unowned``: packets of this host that do not count because it is unknown which user is Asterisk's.
+    - ``unnamed``: packets of containers that do not count because it is unknown which address is Asterisk's.
     """
 
     challenges: int = 0
@@ -124,6 +133,7 @@ class WireCounts:
     passing: int = 0
     foreign: int = 0
     unowned: int = 0
+    unnamed: int = 0
 
 
 class WireSource(SupervisedSource):
@@ -133,8 +143,9 @@ class WireSource(SupervisedSource):
     their monotonic arrival time. ``gap`` is called with the monotonic time of each gap (see the module's
     head), before later packets are passed on. ``containers`` are the networks whose forwarded answers count;
     :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
-    of this host counts. ``buffer`` is the size of the socket's receive buffer in bytes, which the kernel
-    doubles.
+    of this host counts, and ``is_container`` by its address whether one from a container's network does. Both
+    return None if they cannot know. ``buffer`` is the size of the socket's receive buffer in bytes, which the
+    kernel doubles.
     """
 
     def __init__(
@@ -145,6 +156,7 @@ class WireSource(SupervisedSource):
         *,
         containers: Sequence[Network] = (),
         is_asterisks: IsAsterisks = _everyone,
+        is_container: IsAddress = _everywhere,
         group: int = GROUP,
         buffer: int = _BUFFER,
     ) -> None:
@@ -155,7 +167,8 @@ class WireSource(SupervisedSource):
         self._sink = sink
         self._gap = gap
         self.containers = tuple(containers)
-        self._is_container = _lookup(self.containers)
+        self._is_bridged = _lookup(self.containers)
+        self._is_container = is_container
         self._group = group
         self._buffer = buffer
         self._space = memoryview(bytearray(_DATAGRAM))
@@ -177,7 +190,7 @@ class WireSource(SupervisedSource):
         new = set(containers) - set(self.containers)
         if containers != self.containers:
             self.containers = containers
-            self._is_container = _lookup(containers)
+            self._is_bridged = _lookup(containers)
         if new:
             self._gap(time.monotonic())
 
@@ -266,7 +279,7 @@ class WireSource(SupervisedSource):
             seen.append(request)
 
     def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:
-        if not (self._is_own(message, now) if message.own else self._is_containers(message)):
+        if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):
             return
         answers = parse_answers(message.payload, self._streams)
         if not answers and not is_segment(message.payload):
@@ -290,12 +303,19 @@ class WireSource(SupervisedSource):
             self.counts.foreign += 1
         return bool(known)
 
-    def _is_containers(self, message: Logged) -> bool:
+    def _is_containers(self, message: Logged, now: float) -> bool:
+        """Whether Asterisk's container sent a forwarded packet; count it otherwise."""
         source = source_of(message.payload)
-        if source is not None and self._is_container(source):
-            return True
-        self.counts.passing += 1
-        return False
+        if source is None or not self._is_bridged(source):
+            self.counts.passing += 1
+            return False
+        known = self._is_container(source)
+        if known is None:
+            self.counts.unnamed += 1
+            self._gap(now)
+        elif not known:
+            self.counts.foreign += 1
+        return bool(known)
 
     def _check_sequence(self, number: int | None, now: float) -> None:
         if number is not None:
