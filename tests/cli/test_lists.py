@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import time
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 from tests.support.daemon import Completed, Guard
+from tests.support.lab import Lab
 from tests.support.mmdb import write
 from typer.testing import CliRunner
 
@@ -192,6 +194,30 @@ def test_an_empty_list(tmp_path: Path) -> None:
 
 
 LIST = "\ufeff# a list\r\n203.0.113.9 ; SBL1\r\nrubbish\r\n198.51.100.0-198.51.100.255\r\n10.0.0.0/8\r\n"
+
+
+@pytest.mark.asterisk
+def test_a_denied_trunk_known_by_its_address_is_named(tmp_path: Path) -> None:
+    """A list with a part of its network names it, with the command that allows it; then nothing is left."""
+    trunk = "[carrier]\ntype=endpoint\n[carrier]\ntype=identify\nendpoint=carrier\nmatch=203.0.113.0/28\n"
+    with Lab.made("22", {"pjsip.conf": trunk}) as lab:
+        guard = Guard(tmp_path, prefix=lab.network.in_pbx())
+        for text, named in (
+            ("203.0.113.9\n", True),
+            ("203.0.112.0/20\n", True),
+            ("203.0.113.0/28\n", True),
+            ("203.0.113.16\n203.0.112.255\n", False),
+        ):
+            done = guard.command("deny", "import", "-", "--force", text=text)
+            assert ("is a trunk" in done.stderr) is named, (text, done.stderr)
+        [line] = [
+            line
+            for line in guard.command("deny", "import", "-", text="203.0.113.9\n").stderr.splitlines()
+            if line.startswith("203.0.113.0/28 is a trunk (carrier) known by its address: denied unless")
+        ]
+        guard.command(*shlex.split(line.partition("to allow it: ")[2])[1:])
+        again = guard.command("deny", "import", "-", text="203.0.113.9\n")
+    assert "is a trunk" not in again.stderr
 
 
 def test_a_block_list_is_imported(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ manager user has the right to query them.
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +24,37 @@ WIDEST = {4: 16, 6: 32}
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 
 
-def trunk_findings(console: "Console", allowed: Sequence[Network]) -> Iterator[Finding]:
-    """Suggest allow list entries for the addresses that Asterisk accepts as a trunk without a password.
-
-    ``allowed`` are the networks that need no suggestion. A trunk with too wide a network is reported instead.
-    """
+def trunks_from(console: "Console") -> "list[Trunk]":
+    """Return the trunks that Asterisk identifies by address alone; none if the console cannot be used."""
     from ringfence.audit.shown import identifies_from, peers_from  # noqa: PLC0415 - loaded when it runs
 
     trunks: dict[Trunk, None] = {}
     for command, reader in (("pjsip show identifies", identifies_from), ("sip show peers", peers_from)):
         trunks |= dict.fromkeys(reader(console.show(command) or ""))
+    return [*trunks]
+
+
+def denied_trunks(
+    console: "Console", denied: Callable[[Network], bool], allowed: Sequence[Network]
+) -> Iterator[str]:
+    """Yield a line for each trunk known by its address of which a list denies a part, with the fix.
+
+    ``denied`` is whether the list denies a part of a network. ``allowed`` are the networks that pass all
+    lists. An entry that makes any address a trunk is left out: :func:`trunk_findings` reports it.
+    """
+    for trunk in trunks_from(console):
+        if trunk.network.prefixlen and not _is_in(trunk.network, allowed) and denied(trunk.network):
+            words = ["ringfence", "allow", "add", _short(trunk.network), "--note", printable(trunk.name)]
+            name = f"{_short(trunk.network)} is a trunk ({printable(trunk.name)}) known by its address"
+            yield f"{name}: denied unless it becomes a friend; to allow it: {shlex.join(words)}"
+
+
+def trunk_findings(console: "Console", allowed: Sequence[Network]) -> Iterator[Finding]:
+    """Suggest allow list entries for the addresses that Asterisk accepts as a trunk without a password.
+
+    ``allowed`` are the networks that need no suggestion. A trunk with too wide a network is reported instead.
+    """
+    trunks = trunks_from(console)
     if console.problem:
         why = "they cause no event, so they become friends only when they are allowed"
         yield Finding(None, "trunks", f"known by address alone: not checked ({console.problem}); {why}")

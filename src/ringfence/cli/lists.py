@@ -34,11 +34,12 @@ from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.table import Table
 
     from ringfence.lists.files import ListFile
+    from ringfence.lists.prefixes import Prefixes
 
 _SHOWN_ADDRESSES = 4
 _OPTIONAL_COLUMNS = ("ADDED", "FROM", "ENDS")
@@ -214,12 +215,12 @@ def deny_import(
             )
         echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
         alarms, absent = _reload(config)
+        friends = _friends(config, settings.store.path, absent=absent)
         inside = (
-            row
-            for row in _friends(config, settings.store.path, absent=absent)
-            if found.networks.containing(*networks_from([row["address"]])) is not None
+            row for row in friends if found.networks.containing(*networks_from([row["address"]])) is not None
         )
         print_friends(inside, "friends pass imported lists; to deny one: ringfence deny add")
+        echo_stderr(*_denied_trunks(config, found.networks, friends))
         echo_stderr(*map(alarm_text, alarms))
         if found.bad_lines or alarms:
             raise typer.Exit(Exit.PROBLEM)
@@ -234,6 +235,21 @@ def _friends(config: Path, database: Path, *, absent: bool) -> "Rows":
     if absent:
         return [as_json(friend) for friend in recorded_friends(database)]
     return cast("Rows", ask_daemon(config, "friends", quietly=True))
+
+
+def _denied_trunks(config: Path, denied: "Prefixes", friends: "Rows") -> "Iterator[str]":
+    """Yield a line for each trunk that Asterisk knows by its address, and of which ``denied`` has a part.
+
+    ``friends`` are the friends of this PBX, as the daemon lists them: trunks among them pass the list. Only
+    Asterisk's console shows such trunks. Without root it cannot be asked, which `ringfence check` reports.
+    """
+    from ringfence.cli.check import FILES  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.cli.check_friends import allowed_of, denied_trunks  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.host.console import local_console  # noqa: PLC0415 - loaded when the command runs
+
+    answer, _ = _request(config, "lists", side=ALLOW)
+    allowed = allowed_of(settings_from(config), cast("Rows", answer), friends)
+    yield from denied_trunks(local_console(FILES), denied.overlaps, allowed)
 
 
 def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:

@@ -221,6 +221,16 @@ class Prefixes:
         found = network_of(version, before)
         return found if contains(found, network) else None
 
+    def overlaps(self, network: Network) -> bool:
+        """Whether the collection has an address of ``network``."""
+        # The networks are apart and in order, so only the last one that begins within it, or before, matters.
+        last = int(network.broadcast_address) << 8 | network.max_prefixlen
+        before = self._last_at_or_before(network.version, last)
+        if before is None:
+            return False
+        found = network_of(network.version, before)
+        return contains(found, network) or contains(network, found)
+
     def _last_at_or_before(self, version: int, code: int) -> int | None:
         if version == 4:  # noqa: PLR2004 - the IP version
             index = bisect_right(self._v4, code)
