@@ -103,6 +103,9 @@ AMI = "ami"
 WIRE = "wire"
 """The name of a source: the answers (401 and others) that leave this host, as the kernel copies them."""
 
+SETUP_ACCOUNT = "ringfence-setup-test"
+"""The account of the failed login with which setup tests the sources. No PBX has it."""
+
 _NOT_TEXT = frozenset({AMI, WIRE})
 
 

@@ -13,6 +13,7 @@ from tests.support.kept import PHONE, kept, settings
 from ringfence.daemon import tops as module
 from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.model import SETUP_ACCOUNT
 
 HERE = ip_network("192.0.2.1")
 HOSTILE = "2\x1b[2J\u202e04\ud800" + "x" * 100
@@ -78,6 +79,23 @@ def test_ipv6_is_counted_as_the_rules_count_it(tmp_path: Path) -> None:
         found = asyncio.run(answer)
 
     assert [(one["name"], one["attempts"], one["known"]) for one in found] == [("2001:db8::/64", 3, True)]
+
+
+def test_setups_own_login_is_no_attack(tmp_path: Path) -> None:
+    """From an exempt address it is left out. A stranger who uses the same account name is counted."""
+    with kept(tmp_path, settings()) as made:
+        side = made.side
+        counts = TopCounts(side.store.tops, side.store.best_effort, side.clock.wall)
+        for account, how in (
+            (SETUP_ACCOUNT, Disposition.EXEMPT),
+            ("204", Disposition.EXEMPT),
+            (SETUP_ACCOUNT, Disposition.COUNTED),
+        ):
+            counts.on_judgement(judged(account, how))
+        handlers: Any = TopRequests(side, counts).handlers()
+        accounts = asyncio.run(handlers["tops"]({"kind": "accounts"}))
+
+    assert {(one["name"], one["attempts"]) for one in accounts} == {("204", 1), (SETUP_ACCOUNT, 1)}
 
 
 def test_names_are_short(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from tests.support.network import Network
 from tests.support.pbx_machine import Installation, PbxMachine, differing, digest_of, pbx_machine
 from tests.support.setup_commands import ATTACKER, WATCHED, guess, proven
 
+from ringfence.model import SETUP_ACCOUNT
+
 pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
 
 VOLUME = "/srv/pbx"
@@ -66,6 +68,8 @@ def test_an_asterisk_in_a_container_is_protected_over_its_volumes(house: House, 
     assert f"layout    plain Asterisk in a container, {VOLUME}/etc" in done
     assert proven(done) == ["asterisk/ami", f"asterisk/log:{VOLUME}/log/ringfence/ringfence"]
     assert "\n--  wire: listens; no SIP challenge of the failed login leaves this host" in done
+    report = machine.must("ringfence", "report")
+    assert (SETUP_ACCOUNT in report, HOST in report) == (False, False)
     guess(house.network)
     until(lambda: machine.banned() == {ATTACKER}, "the ban")
 

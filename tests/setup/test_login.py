@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ringfence.model import SETUP_ACCOUNT
 from ringfence.setup.login import (
-    ACCOUNT,
     ManagerTarget,
     SipListener,
     failed_login,
@@ -67,7 +67,7 @@ def test_a_wrong_digest_comes_from_a_loopback_address(server: SipServer) -> None
     assert re.fullmatch(r"127\.\d+\.\d+\.\d+", sender)
     assert first.startswith(b"REGISTER sip:127.0.0.1 SIP/2.0\r\n")
     assert b"Authorization" not in first
-    assert f'username="{ACCOUNT}",realm="asterisk",nonce="1795252347/c816"'.encode() in second
+    assert f'username="{SETUP_ACCOUNT}",realm="asterisk",nonce="1795252347/c816"'.encode() in second
     calls = [re.findall(rb"\r\nCall-ID: (.*)\r\n", request) for request in (first, second)]
     assert calls[0] == calls[1]
 
@@ -162,7 +162,7 @@ def test_a_wrong_user_is_tried_at_ami(answers: tuple[bytes, ...], refused: bool)
         thread.join()
 
     assert done == (target if refused else None)
-    assert [f"Username: {ACCOUNT}\r\n".encode() in request for request in received] == [True] * refused
+    assert [f"Username: {SETUP_ACCOUNT}\r\n".encode() in request for request in received] == [True] * refused
 
 
 def test_without_ami_no_login_is_tried() -> None:

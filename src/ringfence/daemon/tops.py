@@ -18,7 +18,7 @@ from typing import Any
 from ringfence.bans.ledger import Record, network_of
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.model import Scope, format_network, printable, rfc3339
+from ringfence.model import SETUP_ACCOUNT, Scope, format_network, printable, rfc3339
 from ringfence.store.best_effort import BestEffort
 from ringfence.store.rows import shortened
 from ringfence.store.tops import HOUR, KEEP_HOURS, TopTable
@@ -51,9 +51,13 @@ class TopCounts:
     def on_judgement(self, judgement: Judgement) -> None:
         """Count an attempt.
 
-        Ignore forged reports, and judgements that only prove the address of an earlier attempt.
+        Ignore forged reports, judgements that only prove the address of an earlier attempt, and setup's own
+        failed login from an exempt address.
         """
-        if judgement.disposition in (Disposition.PROVEN, Disposition.FORGED):
+        how = judgement.disposition
+        if how in (Disposition.PROVEN, Disposition.FORGED):
+            return
+        if how is Disposition.EXEMPT and judgement.attempt.account == SETUP_ACCOUNT:
             return
         now = self._wall()
         self._count_minute(int(now // 60))

@@ -15,9 +15,9 @@ from attrs import frozen
 
 from ringfence.host.listening import find_ports, listening_sockets
 from ringfence.host.processes import sockets_of
+from ringfence.model import SETUP_ACCOUNT
 from ringfence.netlink.sock_diag import port_of
 
-ACCOUNT = "ringfence-setup-test"
 TIMEOUT = 2.0
 """Seconds to wait for an answer of Asterisk. On loopback it takes milliseconds."""
 
@@ -99,7 +99,7 @@ def failed_login(targets: Iterable[SipListener], source: str | None = None) -> S
 
 def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
     """Try to log in to AMI with a wrong user. Return the target; None if no AMI answers there."""
-    request = f"Action: Login\r\nUsername: {ACCOUNT}\r\nSecret: wrong\r\n\r\n".encode()
+    request = f"Action: Login\r\nUsername: {SETUP_ACCOUNT}\r\nSecret: wrong\r\n\r\n".encode()
     with (
         suppress(OSError),
         closing(socket.create_connection((target.host, target.port), TIMEOUT)) as connection,
@@ -129,7 +129,8 @@ def _attempt(target: SipListener, source: str) -> bool:
             return False
         if nonce and realm:
             digest = (
-                f'Authorization: Digest username="{ACCOUNT}",realm="{realm[1].decode("utf-8", "replace")}",'
+                f'Authorization: Digest username="{SETUP_ACCOUNT}",'
+                f'realm="{realm[1].decode("utf-8", "replace")}",'
                 f'nonce="{nonce[1].decode("utf-8", "replace")}",uri="sip:{target.host}",'
                 f'response="{"0" * 32}",algorithm=MD5'
             )
@@ -146,11 +147,11 @@ def _register(
         f"REGISTER sip:{target.host} SIP/2.0",
         f"Via: SIP/2.0/{'UDP' if target.udp else 'TCP'} {host}:{port};rport;branch=z9hG4bK{call}{number}",
         "Max-Forwards: 70",
-        f"From: <sip:{ACCOUNT}@{target.host}>;tag={call}",
-        f"To: <sip:{ACCOUNT}@{target.host}>",
+        f"From: <sip:{SETUP_ACCOUNT}@{target.host}>;tag={call}",
+        f"To: <sip:{SETUP_ACCOUNT}@{target.host}>",
         f"Call-ID: {call}",
         f"CSeq: {number} REGISTER",
-        f"Contact: <sip:{ACCOUNT}@{host}:{port}>",
+        f"Contact: <sip:{SETUP_ACCOUNT}@{host}:{port}>",
         *more,
         "Content-Length: 0",
     ]
