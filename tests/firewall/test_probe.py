@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 
 import pytest
+from tests.support.flavours import FLAVOURS
 from tests.support.netns import netns as fresh
 from tests.support.netns import run
+from tests.support.packets import opened
 
 from ringfence.errors import ProbeError
 from ringfence.firewall.contract import PROBE_PORT, Add, BanAction, FirewallPlan, Limit, LimitMode
@@ -50,6 +52,21 @@ def test_working_bans_are_verified(backend: IpsetBackend) -> None:
         )
     )
     assert list(backend.list()) == []
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", [*FLAVOURS, "nftables"])
+@pytest.mark.parametrize("every_port", [True, False])
+def test_no_rule_counts_the_packets_of_the_probe(netns: None, name: str, *, every_port: bool) -> None:
+    """An administrator who sees a number of dropped packets has a banned sender."""
+    add_route()
+    with opened(name) as backend:
+        backend.plan = FirewallPlan(every_port=every_port)
+        backend.open()
+        assert verify(backend, BOTH).verified
+        counted = backend.counters().rules
+    assert {rule.name for rule in counted} >= {"from banned addresses", "to banned addresses"}
+    assert {(rule.packets, rule.bytes) for rule in counted} == {(0, 0)}
 
 
 @pytest.mark.kernel

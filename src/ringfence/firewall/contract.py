@@ -51,6 +51,11 @@ PROBE_PORT = 21_063
 
 A full ban then covers the SIP ports and, for the test, this port. In ASCII its two bytes are "RG".
 """
+PROBE_NETWORKS = {4: "127.82.70.0/24", 6: "2001:db8:5246::/112"}
+"""The networks in which ``probe.py`` bans an address as a test, by IP version.
+
+No rule counter counts their packets: an administrator who sees a number there has a banned sender.
+"""
 
 OBSERVE_SECONDS = 60
 """Seconds for which the requests of an address are copied after the last :meth:`Backend.observe` for it."""

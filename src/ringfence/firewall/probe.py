@@ -33,7 +33,7 @@ from ipaddress import ip_network
 from attrs import evolve, frozen
 
 from ringfence.errors import FirewallError, ProbeError
-from ringfence.firewall.contract import PROBE_PORT, Add, Backend, Remove
+from ringfence.firewall.contract import PROBE_NETWORKS, PROBE_PORT, Add, Backend, Remove
 from ringfence.model import Network, Scope
 
 _IPV6_TRANSPARENT = 75  # <linux/in6.h>; Python has no name for it
@@ -94,20 +94,19 @@ class Verification:
 class _Plan:
     """The addresses for the probe of one IP version.
 
-    ``here`` is an address of this host. ``spare`` is the pattern of the banned address: ``{}`` stands for a
-    number, chosen so that the address is not banned already. ``local``: the banned address belongs to this
-    host too.
+    ``here`` is an address of this host. ``spares`` is the network of the banned address, of which an address
+    is chosen that is not banned already. ``local``: the banned address belongs to this host too.
     """
 
     family: socket.AddressFamily
     here: str
-    spare: str
+    spares: Network
     local: bool
 
 
 _PLANS = {
-    4: _Plan(socket.AF_INET, "127.0.0.1", "127.82.70.{}", local=True),
-    6: _Plan(socket.AF_INET6, "::1", "2001:db8:5246::{}", local=False),
+    4: _Plan(socket.AF_INET, "127.0.0.1", ip_network(PROBE_NETWORKS[4]), local=True),
+    6: _Plan(socket.AF_INET6, "::1", ip_network(PROBE_NETWORKS[6]), local=False),
 }
 
 
@@ -131,8 +130,8 @@ def verify(backend: Backend, families: Mapping[int, str | None]) -> Verification
 
 def _verify_family(backend: Backend, version: int) -> list[Check]:
     plan = _PLANS[version]
-    spares = (plan.spare.format(number) for number in range(1, 100))
-    spare = next((one for one in spares if not _is_banned(backend, ip_network(one))), plan.spare.format(1))
+    spares = [str(plan.spares[number]) for number in range(1, 100)]
+    spare = next((one for one in spares if not _is_banned(backend, ip_network(one))), spares[0])
     port = 0 if backend.plan.every_port else PROBE_PORT
     try:
         with _sockets(plan, spare, port) as (here, there):

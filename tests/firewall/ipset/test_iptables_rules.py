@@ -4,7 +4,15 @@ import itertools
 
 import pytest
 
-from ringfence.firewall.contract import PROBE_PORT, BanAction, FirewallPlan, Limit, LimitMode, Ports
+from ringfence.firewall.contract import (
+    PROBE_NETWORKS,
+    PROBE_PORT,
+    BanAction,
+    FirewallPlan,
+    Limit,
+    LimitMode,
+    Ports,
+)
 from ringfence.firewall.ipset.iptables_rules import (
     AT_LIMITER,
     CHAINS,
@@ -32,9 +40,10 @@ PLANS = [
 
 
 def texts(plan: FirewallPlan, version: int = 4) -> dict[str, list[str]]:
-    """Return each chain's rules, of all tables."""
+    """Return each chain's rules, of all tables, without those for the packets of the probe."""
+    probe = PROBE_NETWORKS[version]
     return {
-        f"{table} {name}": [rule.text for rule in rules]
+        f"{table} {name}": [rule.text for rule in rules if probe not in rule.text]
         for table, chains in wanted_rules(plan, version).items()
         for name, rules in chains.items()
     }
@@ -116,11 +125,11 @@ def test_the_order_is_from_banned_limiter_wire_to_banned() -> None:
     rules = wanted_rules(FirewallPlan(log_group=7, limit=ENFORCE), 4)["raw"]["ringfence-pre"]
     kinds = [rule.kind for rule in rules]
 
-    assert kinds[:9] == [*[FROM_BANNED] * 5, *[FROM_DENIED] * 2, AT_LIMITER, AT_LIMITER]
-    assert kinds[9:] == [*[""] * 3, *[TO_BANNED] * 5, *[TO_DENIED] * 2]
-    assert rules[9].text.endswith("-m set --match-set ringfence-observe4 src -j ringfence-seen")
-    assert "-j NFLOG" in rules[10].text
-    assert rules[11].text.endswith("-j ringfence-segment")
+    assert kinds[:10] == ["", *[FROM_BANNED] * 5, *[FROM_DENIED] * 2, AT_LIMITER, AT_LIMITER]
+    assert kinds[10:] == [*[""] * 4, *[TO_BANNED] * 5, *[TO_DENIED] * 2]
+    assert rules[10].text.endswith("-m set --match-set ringfence-observe4 src -j ringfence-seen")
+    assert "-j NFLOG" in rules[11].text
+    assert rules[12].text.endswith("-j ringfence-segment")
 
 
 def test_a_ban_of_the_sip_ports_names_ports() -> None:
@@ -288,7 +297,7 @@ def test_references_are_counted() -> None:
     rules = wanted_rules(FirewallPlan(limit=ENFORCE), 4)
 
     assert named_sets(rules) == {
-        "ringfence4": 3,
+        "ringfence4": 6,
         "ringfence-sip4": 6,
         "ringfence-udp4": 3,
         "ringfence-tcp4": 3,
@@ -305,7 +314,7 @@ def test_counted_rules_are_found_by_position() -> None:
     """Each rule with a kind is returned with its table, chain and position."""
     found = list(counted_rules(wanted_rules(FirewallPlan(limit=ENFORCE), 4)))
 
-    assert ("raw", "ringfence-pre", 0, FROM_BANNED) in found
+    assert ("raw", "ringfence-pre", 1, FROM_BANNED) in found
     assert [(position, kind) for _, chain, position, kind in found if chain == "ringfence-limit"] == [
         *((position, OVER_LIMIT) for position in range(4)),
         (4, WITHIN_LIMIT),

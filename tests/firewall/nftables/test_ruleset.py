@@ -100,7 +100,12 @@ def test_packets_from_and_to_banned_addresses_are_dropped() -> None:
     )
     assert "ip6 daddr & ffff:ffff:ffff:: @sip6_48 goto to_banned" in chains["to6_sip"].rules
     for name in ("from_banned", "to_banned", "from_denied", "to_denied"):
-        assert chains[name].rules == (f'counter name "{name}"', "drop")
+        side = "saddr" if name.startswith("from") else "daddr"
+        assert chains[name].rules == (
+            f'ip {side} != 127.82.70.0/24 counter name "{name}"',
+            f'ip6 {side} != 2001:db8:5246::/112 counter name "{name}"',
+            "drop",
+        )
 
 
 def test_only_the_sip_ports() -> None:
@@ -224,8 +229,8 @@ def test_a_rejection_stands_before_the_filter(
     """Input and forward reject, raw drops only packets to banned addresses, and rejections pass."""
     chains = chains_of(FirewallPlan(action=action))
 
-    assert chains["from_banned"].rules[1:] == last
-    assert chains["to_banned"].rules[1:] == ("drop",)
+    assert chains["from_banned"].rules[2:] == last
+    assert chains["to_banned"].rules[2:] == ("drop",)
     assert not any("jump from" in rule for rule in chains["prerouting"].rules)
     for hook in ("input", "forward"):
         assert (chains[hook].hook, chains[hook].priority) == (hook, -10)

@@ -29,7 +29,8 @@ answered if only incoming packets were dropped, and 3 to 849 if packets in both 
 A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
 packets only. No rule accepts packets of allowed networks, or returns for them, because later rules still
 apply to them. For a ban that exempts friends (``sets.py``), and for fetched networks, "not a friend" is
-matched before "banned" in the same way.
+matched before "banned" in the same way. A rule without a counter of its own drops the packets of the probe
+first (``contract.PROBE_NETWORKS``).
 
 The kernel permits no reject in table raw. So if the plan's action is a reject, table filter rejects the
 packets from banned addresses. Raw still drops the packets to them, except for the ICMP errors or RSTs of the
@@ -91,6 +92,7 @@ from attrs import frozen
 from ringfence.firewall.contract import (
     OBSERVE_PREFIX,
     OBSERVE_RATE,
+    PROBE_NETWORKS,
     PROBE_PORT,
     BanAction,
     FirewallPlan,
@@ -329,6 +331,15 @@ class _Plan:
             Scope.SIP_TCP: tcp,
         }
         narrow = side == "src" and self.copies and not self.rejects
+        name = ban_set_name(version, Scope.FULL, friends_exempt=False)
+        probed = [
+            IptablesRule(
+                f"{'-s' if side == 'src' else '-d'} {PROBE_NETWORKS[version]} {way}{what}"
+                f"-m set --match-set {name} {side} -j {target}"
+            )
+            for what in full
+            for way in self._interface_matches(option)
+        ]
         rows = [
             *(
                 (
@@ -344,7 +355,7 @@ class _Plan:
             (list_set_name(NetworkList.DENY, version), False, full, denied, target),
             (list_set_name(NetworkList.FETCHED, version), True, full, denied, target),
         ]
-        return [
+        return probed + [
             IptablesRule(
                 f"{way}{what}{self._not_on(side, NetworkList.ALLOW, *[NetworkList.FRIENDS] * friends_exempt)}"
                 f"-m set --match-set {name} {side} -j {end}",

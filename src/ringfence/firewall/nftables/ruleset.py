@@ -93,6 +93,7 @@ from ringfence.firewall.contract import (
     OBSERVE_PREFIX,
     OBSERVE_RATE,
     OBSERVE_SECONDS,
+    PROBE_NETWORKS,
     PROBE_PORT,
     BanAction,
     FirewallPlan,
@@ -326,7 +327,12 @@ def _chains(
     verdict = _REJECTS.get(plan.action, ("drop",))
     for side, last in (("from", verdict), ("to", ("drop",))):
         for why in ("banned", "denied"):
-            yield RulesetChain(f"{side}_{why}", (f'counter name "{side}_{why}"', *log, *last))
+            address = "saddr" if side == "from" else "daddr"
+            counting = (
+                f'{_KEYWORDS[v]} {address} != {PROBE_NETWORKS[v]} counter name "{side}_{why}"'
+                for v in VERSIONS
+            )
+            yield RulesetChain(f"{side}_{why}", (*counting, *log, *last))
         if side == "from" and _copies_dropped(plan):
             observed = (f"{_KEYWORDS[v]} saddr @observe{v} {_copy(plan)}" for v in VERSIONS)
             yield RulesetChain("from_narrow", (*observed, "goto from_banned"))
