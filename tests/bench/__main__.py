@@ -31,6 +31,7 @@ from tests.bench import (
     newcomers,
     notifications,
     phones,
+    rations,
     replays,
     uncounted,
     web,
@@ -44,6 +45,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 Part = Callable[[Path | None], Iterable[Figure]]
 PARTS: Mapping[str, Part] = {
     "attacks": attacks.figures,
+    "rations": rations.figures,
     "uncounted": uncounted.figures,
     "hostile": hostile.figures,
     "losses": losses.figures,

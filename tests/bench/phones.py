@@ -1,4 +1,4 @@
-"""Bans and drops of phones that behave like real ones, with chan_sip and PJSIP and an enforcing limiter.
+"""Bans and drops of phones that behave like real ones, with chan_sip and PJSIP, the limiter and the ration.
 
 Every phone of the network does what phones do (:mod:`tests.support.phones`). There is no attack: each ban and
 each dropped packet is a fault. All rules are on.
@@ -37,7 +37,7 @@ class Suffered:
 
 def lived(release: str, port: int, backend: str) -> Suffered:
     """Run the phones several times with a daemon that does not know them at first."""
-    firewall = {"backend": backend, "limit": {"mode": "enforce"}}
+    firewall = {"backend": backend, "limit": {"mode": "enforce"}, "ration": {}}
     with bed(release=release, extra=configured(release), firewall=firewall) as here:
         days = tuple(a_day(here.lab, f"198.19.{90 + day}", port) for day in range(DAYS))
         return Suffered(days, len(here.guard.bans()), here.guard.status()["limiter_drops"])

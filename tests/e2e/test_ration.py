@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_hidden_streams import answered_within_segments
 from tests.support.daemon import Guard, until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
-from tests.support.sip_raw import calling, guesses, request_of
+from tests.support.sip_raw import answered_within_segments, calling, guesses, request_of
 
 pytestmark = pytest.mark.asterisk
 

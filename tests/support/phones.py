@@ -17,12 +17,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 from attrs import define, evolve, field, frozen
 from tests.support.asterisk_files import PASSWORD
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 from tests.support.sip_wire import Challenge, challenge_of, status_of
+
+_T = TypeVar("_T")
 
 OFFICE = 50
 NUMBERS = OFFICE + 4
@@ -313,8 +316,8 @@ def _at(lab: Lab, address: str) -> Iterator[socket.socket]:
         yield where
 
 
-def together(phones: Sequence[Phone], do: Callable[[Phone], int]) -> list[int]:
-    """Make every phone do the same at the same time, and return the statuses."""
+def together(phones: Sequence[Phone], do: Callable[[Phone], _T]) -> list[_T]:
+    """Make every phone do the same at the same time, and return the results."""
     with ThreadPoolExecutor(len(phones)) as pool:
         return list(pool.map(do, phones))
 

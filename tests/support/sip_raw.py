@@ -250,3 +250,43 @@ def udp_socket(lab: Lab, source: str, port: int = 0) -> socket.socket:
         made = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
     made.bind((source, port))
     return made
+
+
+SEGMENT_GUESSES = 200
+
+
+def answered_within_segments(lab: Lab, source: str) -> int:
+    """Close the window, fill it with answers to BYE, guess ``SEGMENT_GUESSES`` times; return the answers."""
+    with calling(lab, source, "TCP") as caller:
+        challenge = caller.challenged(Raw())
+        assert challenge is not None
+    with netns.inside(lab.network.attacker):
+        stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with stream:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        stream.bind((source, 0))
+        stream.connect((PBX_IPV4, 5060))
+        here = "{}:{}".format(*stream.getsockname())
+        bye = Raw(method=b"BYE", extension=b"1")
+        for _ in range(40):
+            stream.sendall(bye.encode(here, "TCP"))
+            time.sleep(0.002)
+        time.sleep(0.3)
+        # Asterisk reports nothing of it, neither an event nor an address in a notice.
+        guess = Raw(call_id=b"\xff{}m", from_display=b'"\x1b"')
+        for number in range(SEGMENT_GUESSES):
+            stream.sendall(guess.answering(challenge, f"wrong-{number}").encode(here, "TCP"))
+        return _refusals(stream)
+
+
+def _refusals(stream: socket.socket) -> int:
+    """Return the number of challenges that arrive, read slowly until nothing comes for a second."""
+    stream.settimeout(1.5)
+    received = b""
+    try:
+        while piece := stream.recv(700):
+            received += piece
+            time.sleep(0.005)
+    except OSError:
+        pass
+    return received.count(b"SIP/2.0 401 ")

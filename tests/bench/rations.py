@@ -1,0 +1,241 @@
+"""The guesses that a real Asterisk answers with and without the ration, and what it costs phones.
+
+Each way of guessing has its trials with ipset and with nftables; each trial has its own network. An attacker
+goes on through more than two seconds of silence. Without the ration the limiter and the daemon alone stop it.
+"""
+
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.bench.attacks import THRESHOLD, one_prefix
+from tests.bench.figures import Figure, spread
+from tests.bench.testbed import GUESS, PLACED, Bed, bed, in_prefix, route_prefixes
+from tests.support import open_pbx, phones
+from tests.support.daemon import until
+from tests.support.sip_raw import answered_within_segments, calling, guesses, request_of
+
+TRIALS = 5
+"""The trials with each backend."""
+BACKENDS = ("ipset", "nftables")
+ON: Mapping[str, object] = {}
+OFF: Mapping[str, object] = {"mode": "off"}
+AT_ONCE = 2_000
+ATTACKERS = 200
+STOPPED = 10  # seconds
+MOST_STOPPED = 60
+PHONES = 50
+PHONE_SECONDS = 5
+REGISTRATIONS = 300
+_LOOPS = 4
+_INSISTENT = ("--number", "3000", "--silences", "8", "--timeout", "0.3", "--reuse-nonce")
+_IPV6 = ("--target", "[fd00:18::1]:5060")
+
+Trial = Callable[[Bed, int], int]
+"""One attack, by its number; returns the number of answered guesses, of the attacker that got most."""
+
+
+def _guessing(network: str, *options: str) -> Trial:
+    return lambda here, number: (
+        here.lab.attack("guess", *_INSISTENT, *options, "--sources", f"{network}.{number}.1").answered
+    )
+
+
+def _by_ipv6(here: Bed, number: int) -> int:
+    return here.lab.attack("guess", *_INSISTENT, *_IPV6, "--sources", in_prefix(number, "7")).answered
+
+
+def _at_once(network: str, *options: str) -> Trial:
+    count = str(AT_ONCE)
+    return lambda here, number: (
+        here.lab.attack(
+            "pipeline", "--number", count, *options, "--sources", f"{network}.{number}.2"
+        ).answered
+    )
+
+
+def _on_one_connection(transport: str) -> Trial:
+    def trial(here: Bed, number: int) -> int:
+        with calling(here.lab, f"198.19.{number}.{10 + len(transport)}", transport) as caller:
+            return len(guesses(caller, request_of(b"REGISTER", b"alice"), 300, 2.0))
+
+    return trial
+
+
+def _within_segments(here: Bed, number: int) -> int:
+    return answered_within_segments(here.lab, f"198.19.{number}.20")
+
+
+def _crowd(here: Bed, number: int) -> int:
+    """Guess from many addresses at once; return the most answers to one of them."""
+    found = here.lab.attack(
+        *("guess", "--number", "60", "--silences", "3", "--reuse-nonce", "--parallel", str(ATTACKERS)),
+        *("--sources", f"198.19.{130 + number}.1-198.19.{130 + number}.{ATTACKERS}"),
+    )
+    return max(found.by_source.values())
+
+
+def _busy(here: Bed, number: int) -> int:
+    """Guess while busy loops run on every core."""
+    program = (
+        "import os, time; os.sched_setaffinity(0, range(os.cpu_count()))\nwhile time.process_time() < 30: 0"
+    )
+    loops = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(_LOOPS)]
+    try:
+        return _guessing("198.19")(here, 100 + number)
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def _stopped(here: Bed, number: int) -> int:
+    """Guess while the daemon stands still."""
+    os.kill(here.guard.pid, signal.SIGSTOP)
+    try:
+        return here.lab.attack(
+            *("guess", "--number", "20000", "--seconds", str(STOPPED), "--timeout", "0.2", "--reuse-nonce"),
+            *("--silences", "1000", "--sources", f"198.19.{120 + number}.1"),
+        ).answered
+    finally:
+        os.kill(here.guard.pid, signal.SIGCONT)
+
+
+WAYS: Mapping[str, Trial] = {
+    "one after the other, UDP/IPv4": _guessing("198.19"),
+    "one after the other, UDP/IPv6": _by_ipv6,
+    "one after the other, TCP": _guessing("198.19", "--transport", "TCP"),
+    "one after the other, TLS": _on_one_connection("TLS"),
+    "one after the other, WS": _on_one_connection("WS"),
+    f"{AT_ONCE} at once, UDP": _at_once("198.19"),
+    f"{AT_ONCE} at once, TCP": _at_once("198.19", "--transport", "TCP"),
+    "hidden, within TCP segments, 200 at once": _within_segments,
+    f"{ATTACKERS} addresses at once, to each": _crowd,
+    "4 from each of 1 000 addresses of one /64, in all": lambda here, number: one_prefix(here.lab, number),
+    f"{_LOOPS} busy loops on the machine, UDP": _busy,
+    f"the daemon stopped for {STOPPED} s, UDP": _stopped,
+}
+
+
+@contextmanager
+def rationed(backend: str, ration: Mapping[str, object], **extra: str) -> Iterator[Bed]:
+    """Yield a bed whose Asterisk answers by every transport, with this ration."""
+    files = {**open_pbx.configured("22"), **extra}
+    with bed(GUESS, extra=files, firewall={"backend": backend, "ration": ration}) as here:
+        if "mode" not in ration:
+            until(lambda: here.guard.ask("status")["firewall"]["ration"] == "enforce", "the ration")
+        route_prefixes(here.lab)
+        yield here
+
+
+def figures(_: Path | None) -> Iterator[Figure]:
+    """Measure, and yield the rows."""
+    for name, trial in WAYS.items():
+        on = [count for backend in BACKENDS for count in _tried(trial, backend, ON)]
+        off = _tried(trial, BACKENDS[0], OFF)
+        yield _answered(name, on, off)
+    yield from _registration()
+    for backend in BACKENDS:
+        yield _together(backend)
+
+
+def _tried(trial: Trial, backend: str, ration: Mapping[str, object]) -> list[int]:
+    with rationed(backend, ration) as here:
+        return [trial(here, number) for number in range(1, TRIALS + 1)]
+
+
+def _answered(name: str, on: Sequence[int], off: Sequence[int]) -> Figure:
+    most = MOST_STOPPED if "stopped" in name else THRESHOLD
+    return Figure(
+        what=f"guesses answered with the ration: {name}",
+        measured=spread(on),
+        must=f"≤ {most} in every trial",
+        reached=max(on) <= most,
+        compared=f"without the ration: {spread(off)}",
+        cores=PLACED,
+    )
+
+
+def _registration() -> Iterator[Figure]:
+    """Register new phones by turns with and without the ration; compare their times, and the CPU."""
+    with rationed("nftables", ON) as on, rationed("nftables", OFF) as off:
+        before = _spent(on), _spent(off)
+        times = [(_register(on, number), _register(off, number)) for number in range(REGISTRATIONS)]
+        after = _spent(on), _spent(off)
+    with_, without = (statistics.median(column) for column in zip(*times, strict=True))
+    yield Figure(
+        what="median time of a new phone's registration, with against without the ration",
+        measured=f"{with_ / without:.2f} times ({1000 * with_:.1f} ms, n={REGISTRATIONS})",
+        must="≤ 1.05 times",
+        reached=with_ / without <= 1.05,
+        compared=f"without the ration: {1000 * without:.1f} ms",
+        cores=PLACED.replace("attacker", "phones"),
+    )
+    for at, name in enumerate(("Asterisk", "ringfence")):
+        more = (after[0][at] - before[0][at]) / (after[1][at] - before[1][at])
+        yield Figure(
+            what=f"CPU of {name} in these registrations, with against without the ration",
+            measured=f"{more:.2f} times",
+            must="≤ 1.02 times",
+            reached=more <= 1.02,
+            cores=PLACED.replace("attacker", "phones"),
+        )
+
+
+def _register(here: Bed, number: int) -> float:
+    """Register a phone from a new address; return the seconds."""
+    address = f"198.19.{150 + number // 200}.{1 + number % 200}"
+    with phones.phones_at(here.lab, address, ["alice"]) as (phone,):
+        began = time.perf_counter()
+        if phone.register() != 200:
+            raise RuntimeError(f"{address} could not register")
+        return time.perf_counter() - began
+
+
+def _spent(here: Bed) -> tuple[float, float]:
+    """Return the CPU seconds of Asterisk and of the daemon so far."""
+    return _cpu(here.lab.asterisk.pid), _cpu(here.guard.pid)
+
+
+def _together(backend: str) -> Figure:
+    """Register many new phones behind one address at the same moment."""
+    accounts = [f"phone{number}" for number in range(1, PHONES + 1)]
+    seconds: list[float] = []
+    late = bans = 0
+    with rationed(backend, ON) as here:
+        for number in range(1, 2 * TRIALS + 1):
+            with phones.phones_at(here.lab, f"198.19.{160 + number}.1", accounts) as office:
+                times = phones.together(office, _timed)
+            seconds += times
+            late += sum(time > PHONE_SECONDS for time in times)
+        bans = len(here.guard.bans())
+    return Figure(
+        what=f"{PHONES} new phones behind one address at once, {backend}: not registered after "
+        f"{PHONE_SECONDS} s; bans",
+        measured=f"{late} of {len(seconds)}; {bans}; seconds to register: {spread(seconds)}",
+        must="0; 0",
+        reached=(late, bans) == (0, 0),
+        cores=PLACED.replace("attacker", "phones"),
+    )
+
+
+def _timed(phone: phones.Phone) -> float:
+    """Register; return the seconds, or infinity if it fails."""
+    began = time.perf_counter()
+    return time.perf_counter() - began if phone.register() == 200 else math.inf
+
+
+def _cpu(pid: int) -> float:
+    """Return the seconds of CPU that a process and its threads have used."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            total += int((task / "schedstat").read_text("ascii").split()[0])
+    return total / 1e9
