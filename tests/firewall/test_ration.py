@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 
 import pytest
@@ -12,7 +12,7 @@ from tests.support.cable import CABLES, Cable
 from tests.support.flavours import FLAVOURS
 from tests.support.netns import inside
 from tests.support.nflog import copies
-from tests.support.packets import OTHER, SIP, ban, container_ends, drained_after, ends, opened, plan
+from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
 from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, NetworkList, Ports, Ration
 from ringfence.model import Network
@@ -82,6 +82,23 @@ def test_other_answers_and_other_ports_have_no_ration(backend: Backend, far: str
         assert arrived(here, there, [REFUSAL] * 9) == 9
 
 
+def test_ports_of_both_ends_share_one_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """A stranger that asks several SIP ports from several ports of its own gets no more."""
+    plan(backend, evolve(PLAN, sip_ports=Ports(udp=(SIP, OTHER), tcp=())))
+    total = 0
+    for port in (SIP, OTHER) * 3:
+        with ends(cable, far, port) as (here, there):
+            total += arrived(here, there, [REFUSAL] * MANY)
+    assert 4 <= total <= 6  # one refusal a second is added
+
+
+def test_refusals_longer_than_a_frame_are_rationed(backend: Backend, far: str, cable: Cable) -> None:
+    """It makes no difference that a long Via or Call-ID makes the answer longer than a frame."""
+    plan(backend, PLAN)
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(here, there, [REFUSAL.ljust(4_000)] * 20) == 4
+
+
 @pytest.mark.parametrize("which", [NetworkList.FRIENDS, NetworkList.ALLOW])
 def test_friends_and_allowed_networks_have_no_ration(
     backend: Backend, far: str, cable: Cable, which: NetworkList
@@ -131,6 +148,13 @@ def test_forwarded_refusals_are_rationed(backend: Backend, far: str) -> None:
     plan(backend, PLAN)
     with container_ends(far) as (inner, remote):
         assert arrived(inner, remote, [REFUSAL] * MANY) == 4
+
+
+def test_forwarded_refusals_in_fragments_are_rationed(backend: Backend, far: str) -> None:
+    """The first fragment of a container's long refusal is dropped, so the rest of it is useless."""
+    plan(backend, PLAN)
+    with container_ends(far) as (inner, remote):
+        assert arrived(inner, remote, [REFUSAL.ljust(4_000)] * 20) == 4
 
 
 def test_the_wire_sees_refusals_that_the_ration_drops(backend: Backend, far: str, cable: Cable) -> None:
@@ -225,6 +249,23 @@ def test_connections_share_the_ration(backend: Backend, far: str, cable: Cable) 
                     there.settimeout(0.01)
                     total += len(received(there, 300))
     assert 600 <= total <= 2 * BUDGET  # it refills while the test runs
+
+
+def test_a_containers_answers_by_tcp_are_rationed(backend: Backend, far: str) -> None:
+    """What a container sends to a stranger by TCP has the same ration."""
+    plan(backend, PLAN)
+    with behind(far) as container, ExitStack() as stack:
+        with inside(container):
+            listener = stack.enter_context(socket.create_server(("10.9.9.2", SIP)))
+        with inside(far):
+            there = stack.enter_context(socket.create_connection(("10.9.9.2", SIP), 5.0))
+        here = stack.enter_context(listener.accept()[0])
+        here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(MANY):
+            here.sendall(b"x" * 400)
+            time.sleep(0.001)
+        there.settimeout(0.2)
+        assert 800 <= len(received(there, 400 * MANY)) <= BUDGET
 
 
 @pytest.mark.parametrize("which", [NetworkList.FRIENDS, NetworkList.ALLOW])
