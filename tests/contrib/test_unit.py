@@ -24,6 +24,7 @@ from tests.support.daemon import PATIENCE, ami_server, toml, until
 from tests.support.peers import Mailbox, mail_server
 from tests.support.registry import registry
 
+from ringfence import control
 from ringfence.config.loader import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -329,8 +330,8 @@ class Confined:
         subprocess.run([*become, *append], input=text, check=True)
 
     def status(self) -> dict[str, Any]:
-        """Return the output of the command ``status``."""
-        report: dict[str, Any] = json.loads(self.ask("status", "--json"))
+        """Return what `status --json` prints: the daemon's answer."""
+        report: dict[str, Any] = control.ask(self._runtime / "control.sock", "status")
         return report
 
     def states(self) -> dict[str, str]:
@@ -359,23 +360,24 @@ def _received(listener: socket.socket) -> str:
         return ""
 
 
-@pytest.fixture(params=["nftables", "iptables-nft", "iptables-legacy"])
+@pytest.fixture
 def confined(
     request: pytest.FixtureRequest, netns: None, installed: Installed, tmp_path: Path
 ) -> Iterator[Confined]:
-    """Yield the unit's command with each firewall, in a network namespace of the test.
+    """Yield the unit's command with nftables or the firewall of the test, in a network namespace.
 
     For iptables it has the drop-in, with which ``auto`` selects iptables.
     """
+    firewall: str = getattr(request, "param", "nftables")
     with tempfile.TemporaryDirectory(prefix="unit-", dir=installed.folder) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        if request.param == "nftables":
+        if firewall == "nftables":
             yield Confined(installed, folder, _PATH)
             return
         tools = folder / "tools"
         tools.mkdir()
-        flavour = request.param.removeprefix("iptables-")
+        flavour = firewall.removeprefix("iptables-")
         for family in ("iptables", "ip6tables"):
             for verb in ("save", "restore"):
                 (tools / f"{family}-{verb}").symlink_to(f"/usr/sbin/{family}-{flavour}-{verb}")
@@ -383,22 +385,28 @@ def confined(
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize(
+    "confined",
+    ["nftables", "iptables-legacy", pytest.param("iptables-nft", marks=pytest.mark.long)],
+    indirect=True,
+)
 def test_the_daemon_guards_with_what_the_unit_leaves_it(confined: Confined) -> None:
     """With only the unit's user, capabilities and folders: READY, a ban, its listing, and a reload work."""
     with ami_server() as pbx:
         confined.configure(pbx.port)
         with confined.running() as process:
             status = Path(f"/proc/{process.pid}/status").read_text("ascii")
-            firewall = json.loads(confined.ask("status", "--json"))["firewall"]["backend"]
+            firewall = confined.status()["firewall"]["backend"]
             until(confined.is_listening, "the manager interface and the wire")
             pbx.send(ATTACK)
-            until(confined.bans, "a ban")
+            until(lambda: confined.status()["bans"], "a ban")
             (row,) = confined.bans()
             listing = confined.ask("bans")
             confined.configure(pbx.port, allow={"networks": [row["address"]]})
             assert unit.read()["ExecReload"] == [f"{unit.PREFIX}/bin/ringfence reload"]
             confined.ask("reload")
-            until(lambda: not confined.bans(), "the reload to end the ban")
+            until(lambda: not confined.status()["bans"], "the reload to end the ban")
+            assert confined.bans() == []
 
         assert process.returncode == 0
     fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
