@@ -4,6 +4,7 @@ A test marked ``kernel`` or ``asterisk`` is left out if this machine cannot run 
 names each group that did not run. In continuous integration, as root on Debian, that is an error.
 """
 
+import gc
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -18,18 +19,19 @@ from tests.support.netns import netns
 from tests.support.schedule import Groups, sort
 
 # No deadline for an example of hypothesis: a busy machine is sometimes slow.
-hypothesis.settings.register_profile("no-deadline", deadline=None)
-hypothesis.settings.load_profile("no-deadline")
+hypothesis.settings.register_profile("short", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=100)
 
 _NOT_RUN = pytest.StashKey[list[str]]()
 _TESTED_VERSIONS = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Treat SIGTERM like an interrupt, so that fixtures remove what they created.
+    """Choose the number of hypothesis' examples; let SIGTERM interrupt, so that fixtures clean up.
 
     SIGINT is set too: a background job of a shell ignores it, and so would each process of a test.
     """
+    hypothesis.settings.load_profile("long" if config.getoption("--long") else "short")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     config.stash[_NOT_RUN] = []
@@ -68,11 +70,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _leave_out(config, items, group, "`long` (`make test-all` runs them)")
 
 
+def pytest_collection_finish() -> None:
+    """Exempt all that was imported from garbage collection, which would visit it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def _leave_out(
     config: pytest.Config, items: list[pytest.Item], group: list[pytest.Item], description: str
 ) -> None:
     if group:
-        items[:] = [item for item in items if item not in group]
+        left_out = set(group)
+        items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=group)
         config.stash[_NOT_RUN].append(f"{len(group)} of group {description}")
 

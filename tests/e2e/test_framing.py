@@ -152,11 +152,10 @@ SHAPES: Mapping[str, Callable[[str], Raw]] = {
 @pytest.mark.parametrize(
     ("port", "dated"),
     [
-        (5060, ""),
-        (5060, DATED),
-        (5080, ""),
+        pytest.param(5060, "", id="chan_sip-undated", marks=pytest.mark.long),
+        pytest.param(5060, DATED, id="chan_sip-dated"),
+        pytest.param(5080, "", id="pjsip"),
     ],
-    ids=["chan_sip-undated", "chan_sip-dated", "pjsip"],
 )
 def test_a_line_feed_in_a_user_bans_no_victim_on_16(
     open16: Lab, tmp_path: Path, port: int, dated: str

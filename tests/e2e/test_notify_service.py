@@ -78,7 +78,7 @@ raise SystemExit(1)
 """
 
 
-@pytest.fixture(params=["debian-12", "debian-13"])
+@pytest.fixture(params=["debian-12", pytest.param("debian-13", marks=pytest.mark.long)])
 def machine(request: pytest.FixtureRequest, tmp_path: Path, package: Path) -> Iterator[Machine]:
     """Yield each Debian with the package; the daemon guards, and its channel runs the hook."""
     clean = tree_of(request.param)

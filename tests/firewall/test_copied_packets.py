@@ -10,7 +10,6 @@ from ipaddress import ip_address, ip_network
 import pytest
 from attrs import evolve
 from tests.support.cable import CABLES, WAIT, Cable
-from tests.support.flavours import FLAVOURS
 from tests.support.lists import write_list
 from tests.support.netns import inside, run
 from tests.support.nflog import Copied, copies
@@ -40,7 +39,9 @@ LAST = b"SIP/2.0 401 the last"
 PLAN = FirewallPlan(log_group=GROUP, sip_ports=Ports(udp=(SIP,), tcp=(5038, SIP, *range(6001, 6031))))
 
 
-@pytest.fixture(params=[*FLAVOURS, "nftables", "nftables without @ih"])
+@pytest.fixture(
+    params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables", "nftables without @ih"]
+)
 def backend(
     request: pytest.FixtureRequest, netns: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Backend]:
@@ -136,8 +137,7 @@ def test_datagrams_that_begin_with_a_refusal_are_copied(backend: Backend, far: s
         assert end_of(cable, far, until) == DATAGRAMS
 
 
-@pytest.mark.parametrize("options", ["none", "timestamps"])
-@pytest.mark.parametrize("port", [SIP, 6030])
+@pytest.mark.parametrize(("port", "options"), [(SIP, "none"), (6030, "timestamps")])
 @pytest.mark.parametrize("which", [NetworkList.ALLOW, NetworkList.FRIENDS, None], ids=str)
 def test_segments_from_the_sip_ports_are_copied(
     backend: Backend, far: str, cable: Cable, port: int, options: str, which: NetworkList | None

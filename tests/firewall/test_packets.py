@@ -10,7 +10,6 @@ from itertools import combinations
 import pytest
 from attrs import evolve
 from tests.support.cable import CABLES, WAIT, Cable
-from tests.support.flavours import FLAVOURS
 from tests.support.lists import write_list
 from tests.support.netns import run
 from tests.support.packets import (
@@ -51,7 +50,7 @@ from ringfence.model import Scope
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 
-@pytest.fixture(params=[*FLAVOURS, "nftables"])
+@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
 def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
     """Yield each backend, opened; ipset with each flavour of iptables."""
     with opened(request.param) as made:

@@ -171,6 +171,7 @@ def test_a_list_that_is_refused_takes_no_more_memory_than_the_limit() -> None:
     assert peak < 10_000 * 300
 
 
+@pytest.mark.long
 def test_two_million_lines_are_read_where_they_fit() -> None:
     """All lines count if the kernel has room for them."""
     found = read_list(cast("BinaryIO", Counted(MAX_NETWORKS)), most=4_194_304)
