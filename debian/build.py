@@ -226,11 +226,15 @@ def normalise(tree: Path, epoch: int) -> None:
 
 
 def pack(tree: Path, package: Path, epoch: int) -> None:
-    """Write the package. One thread, because the number of threads changes what xz writes."""
+    """Write the package. One thread, because the number of threads changes what xz writes.
+
+    xz's default level takes eight times as long, and makes the package smaller by a fifth.
+    """
     command = [
         "dpkg-deb",
         "--root-owner-group",
         "-Zxz",
+        "-z1",
         "--threads-max=1",
         "--build",
         str(tree),
