@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     SIGINT is set too: a background job of a shell ignores it, and so would each process of a test.
     """
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "short")
+    gc.disable()  # until all tests are collected: nothing that collecting makes is garbage
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     config.stash[_NOT_RUN] = []
@@ -74,6 +75,7 @@ def pytest_collection_finish() -> None:
     """Exempt all that was imported from garbage collection, which would visit it again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _leave_out(
