@@ -78,15 +78,19 @@ raise SystemExit(1)
 """
 
 
-@pytest.fixture(params=["debian-12", pytest.param("debian-13", marks=pytest.mark.long)])
-def machine(request: pytest.FixtureRequest, tmp_path: Path, package: Path) -> Iterator[Machine]:
-    """Yield each Debian with the package; the daemon guards, and its channel runs the hook."""
+@pytest.fixture(scope="module", params=["debian-12", pytest.param("debian-13", marks=pytest.mark.long)])
+def machine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, package: Path
+) -> Iterator[Machine]:
+    """Yield each Debian with the package; the daemon guards, and its channel runs a hook.
+
+    All tests share it. The last one removes the package.
+    """
     clean = tree_of(request.param)
     if not (clean / "usr/sbin/nft").exists():
         pytest.skip(f"`make lab` makes {clean}")
-    (tmp_path / "tree").mkdir()
     with (
-        overlaid(clean, tmp_path / "tree") as tree,
+        overlaid(clean, tmp_path_factory.mktemp("tree")) as tree,
         Network() as network,
         Machine(tree, network.pbx) as machine,
     ):
@@ -95,7 +99,6 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path, package: Path) -> It
         # The contents change, and owner and mode stay those of the package.
         for name, text in (("ringfence.toml", CONFIG), ("asterisk.secret", SECRET + "\n")):
             (tree / "etc/ringfence" / name).write_text(text, "utf-8")
-        hook(machine, _ATTACK)
         machine.must("systemctl", "start", "ringfence")
         yield machine
 
@@ -122,6 +125,7 @@ def left_behind(machine: Machine) -> bool:
 
 def test_a_program_can_neither_switch_off_nor_read_nor_stay(machine: Machine) -> None:
     """A hook tries what the daemon's user could do; nothing succeeds, and nothing of it is left."""
+    hook(machine, _ATTACK)
     done = machine.run("ringfence", "notify", "test")
     output = done.stdout.partition("ended with 1: ")[2]
 

@@ -385,6 +385,7 @@ def test_one_stream_carries_no_more_than_the_burst(backend: Backend, far: str, c
     assert flooder.packets > 0
 
 
+@pytest.mark.parametrize("cable", ["IPv4", pytest.param("IPv6", marks=pytest.mark.long)], indirect=True)
 def test_no_change_of_the_plan_has_an_unprotected_moment(backend: Backend, far: str, cable: Cable) -> None:
     """While each plan replaces each other, no packet of a banned address passes."""
     ban(backend, cable)
