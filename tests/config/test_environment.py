@@ -13,6 +13,7 @@ from tests.support.daemon import Guard
 
 from ringfence.config.converters import Paths, SipPort
 from ringfence.config.environment import PREFIX, key_of, overridden, variable_of
+from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.keys import keys_of
 from ringfence.config.loader import load_what_is_right, parse
 from ringfence.config.schema import Settings
@@ -208,3 +209,13 @@ def test_the_daemon_and_its_commands_read_the_variables(tmp_path: Path) -> None:
     wrong = Guard(tmp_path, environ={"RINGFENCE_RULES__PROBE__ENABLED": "no"})
     assert wrong.ended() == 2
     assert "RINGFENCE_RULES__PROBE__ENABLED: must be true or false" in wrong.log
+
+
+# -- the variables of a hook: none of them sets a key
+
+
+def test_no_variable_of_a_hook_sets_a_key() -> None:
+    """A command of ringfence in a hook ignores them, and reports any other unknown variable."""
+    assert all(name.startswith(PREFIX) and key_of(name) is None for name in HOOK_VARIABLES)
+    assert overridden({}, dict.fromkeys(HOOK_VARIABLES, "x")).problems == ()
+    assert len(overridden({}, {"RINGFENCE_EVENTS": "x"}).problems) == 1

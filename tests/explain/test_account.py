@@ -1,15 +1,18 @@
 """What ringfence concludes from the facts of an account."""
 
+import json
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
 from tests.explain.world import ADDRESS, NOW, ban, friend
-from tests.support.attempts import ATTEMPT
+from tests.support.attempts import ATTEMPT, attempts, ban_of
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import ActiveAlarm
+from ringfence.config.schema import Settings, StoreSettings
 from ringfence.explain.account import (
     MOST_FRIENDS,
     AccountFacts,
@@ -19,7 +22,10 @@ from ringfence.explain.account import (
     latest_of,
     merged,
 )
+from ringfence.explain.account_json import account_document
+from ringfence.explain.account_offline import account_offline
 from ringfence.model import EventKind, FriendReason
+from ringfence.store.database import Store
 
 AWAY = ip_address("198.51.100.9")
 HERE = evolve(ATTEMPT, address=ADDRESS, account="204", time=NOW - 10.0)
@@ -111,3 +117,52 @@ def test_alarms_about_an_account() -> None:
     assert is_about(AlarmCode.CONFIGURATION_DECOY, "204")
     assert not is_about(AlarmCode.PHONE_BROKEN, "204 at 1.1.1.1 at 192.0.2.1")
     assert not is_about(AlarmCode.PHONE_BROKEN, "2040 at 192.0.2.1")
+
+
+# -- the facts of an account as JSON
+
+
+HOSTILE = "2\x1b[2J\u202e04" + "\u202e" * 65_536
+
+
+def test_every_fact_is_in_the_document() -> None:
+    """Addresses, the last success, failures with their reason, and bans; hostile text is escaped."""
+    failed = failures_of([evolve(ATTEMPT, address=ADDRESS, account=HOSTILE, time=NOW)])
+    home = evolve(friend(), account=HOSTILE, asterisk="pbx\x1b")
+    known = AccountFacts(HOSTILE, NOW, (home,), (), tuple(failed), {ADDRESS: (ban(),)})
+    found = account_document(known)
+
+    assert found["verdict"] == "banned"
+    assert found["addresses"][0]["current"]
+    assert found["last_success"]["address"] == "192.0.2.1"
+    assert (found["failures"][0]["reason"], found["failures"][0]["banned"]) == ("wrong password", True)
+    assert found["bans"][0]["rule"] == "guess"
+    assert json.dumps(found, ensure_ascii=False).isprintable()
+
+
+# -- the facts of an account without a daemon
+
+
+def test_the_database_has_the_phone_and_the_attempts_of_bans(tmp_path: Path) -> None:
+    """Friends and attempts of the account are found, and the ban of its address; others are not."""
+    settings = Settings(store=StoreSettings(tmp_path / "ringfence.db"))
+    now = 1_700_000_100.0
+    assert account_offline(settings, "204", now).verdict == "unknown"
+
+    with Store.open(settings.store.path, owner=True) as store:
+        store.friends.add([evolve(friend(), until=now + 60), evolve(friend(), account="205")])
+        store.bans.record([ban_of("192.0.2.1", now - 60, made=attempts(3, account="204"))])
+        store.bans.record([ban_of("192.0.2.2", now - 60, made=attempts(3, "192.0.2.2", "205"))])
+    known = account_offline(settings, "204", now)
+
+    assert known.verdict == "banned"
+    assert [(one.last.address, one.times) for one in known.failures] == [(ip_address("192.0.2.1"), 3)]
+    assert not known.live
+
+
+def test_a_database_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    """The problem is in the facts, and nothing is raised."""
+    path = tmp_path / "ringfence.db"
+    path.write_bytes(b"no database" * 100)
+
+    assert "ringfence.db" in account_offline(Settings(store=StoreSettings(path)), "204", 1.0).problems[0]

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytest
 from tests.notify.samples import HOSTILE
 from tests.report.test_summary import HISTORY, alarm, answers, ended, top
 
 from ringfence.model import printable
 from ringfence.report.layout import Line, TextForm
+from ringfence.report.sparkline import has_blocks, sparkline
 from ringfence.report.summary import summary_of
 from ringfence.report.text import report_lines
 
@@ -130,3 +132,22 @@ def test_every_line_but_those_of_alarms_fits() -> None:
     )
 
     assert max(map(len, found)) <= 80
+
+
+# -- charts of one line
+
+
+def test_a_sparkline() -> None:
+    """A character for each number, the greatest one the highest; without block characters it is ASCII."""
+    assert sparkline([0, 1, 8], blocks=True) == " ▁█"
+    assert sparkline([0, 1, 8], blocks=False, zero=".") == ".18"
+    assert sparkline([], blocks=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shows"),
+    [("utf-8", True), ("UTF8", True), ("ascii", False), ("iso8859-1", False), (None, False)],
+)
+def test_blocks_need_utf8(encoding: str | None, shows: bool) -> None:  # noqa: FBT001 - a parameter
+    """Only an encoding of Unicode has block characters."""
+    assert has_blocks(encoding) is shows

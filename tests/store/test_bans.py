@@ -245,3 +245,17 @@ def test_an_invalid_row_is_left_out(store: Store, path: Path) -> None:
 
         assert recorded_bans(store, 1_000.0) == [ban_of("192.0.2.9", 1_000.0)]
         assert list(store.bans.running(1_000.0)).count(None) == 1
+
+
+# -- the counts of the attempts that led to a ban
+
+
+def test_the_account_that_was_tried_most_often() -> None:
+    """Attempts, proven ones and different accounts are counted; an empty account is none."""
+    made = (*attempts(1, account=""), *attempts(1, account="205"), *attempts(2, account="204"))
+
+    assert AttemptCounts.of(made) == AttemptCounts(4, 0, 2, "204")
+    assert AttemptCounts.of([evolve(one, proof=Proof.NONCE) for one in made[:1]]) == AttemptCounts(
+        1, 1, 0, ""
+    )
+    assert AttemptCounts.of(()) == AttemptCounts()

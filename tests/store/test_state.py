@@ -1,6 +1,10 @@
-"""The saved state: the switch, facts and log positions."""
+"""The saved state: the switch, facts, log positions, networks of names, and times of reports."""
 
+from ipaddress import ip_network
 from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
 
 from ringfence.store.database import Store
 
@@ -35,3 +39,50 @@ def test_log_positions_are_kept_by_source(store: Store, path: Path) -> None:
 
     with Store.open(path, owner=True) as again:
         assert again.state.positions() == {"pbx/log /a": "2", "pbx/log /b": "1"}
+
+
+# -- the last known networks of names
+
+
+NAMES = {"sip.carrier.example": frozenset({ip_network("192.0.2.1"), ip_network("2001:db8::1")})}
+
+
+def test_names_are_read_as_they_were_recorded(store: Store) -> None:
+    """The latest networks of all names are returned; at first there are none."""
+    assert store.names.load() == {}
+    for names in ({"office.example": frozenset({ip_network("192.0.2.9")})}, NAMES):
+        store.names.save(names)
+
+    assert store.names.load() == NAMES
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": 1}', '{"a": ["nowhere"]}'])
+def test_names_edited_by_hand_are_reported(store: Store, text: str) -> None:
+    """Invalid text counts as no names, and the error is shown."""
+    store.state.set_fact("names", text)
+    with capture_logs():
+        assert store.names.load() == {}
+    assert "the recorded addresses of names are invalid" in store.best_effort.error
+
+
+# -- when each channel sent its last weekly report
+
+
+def test_times_are_read_as_they_were_recorded(store: Store) -> None:
+    """The latest times of all channels are returned; at first, and after the last channel, there are none."""
+    assert store.reports.load() == {}
+    for times in ({"mail": 1.5}, {"mail": 2.5, "oncall": 3.0}):
+        store.reports.save(times)
+        assert store.reports.load() == times
+
+    store.reports.save({})
+    assert store.state.fact("reports") is None
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": "soon"}', '{"a": []}', '{"a": -1e15}'])
+def test_times_edited_by_hand_are_reported(store: Store, text: str) -> None:
+    """Invalid text counts as no times, and the error is shown."""
+    store.state.set_fact("reports", text)
+    with capture_logs():
+        assert store.reports.load() == {}
+    assert "the recorded times of reports are invalid" in store.best_effort.error
