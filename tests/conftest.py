@@ -18,7 +18,8 @@ from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asteris
 from tests.support.netns import netns
 from tests.support.schedule import Groups, sort
 
-# No deadline for an example of hypothesis: a busy machine is sometimes slow.
+# No deadline for an example of hypothesis: a busy machine is sometimes slow. A test that needs more examples
+# multiplies the profile's number.
 hypothesis.settings.register_profile("short", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=100)
 

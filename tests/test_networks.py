@@ -120,7 +120,7 @@ def test_a_part_of_a_hosts_network_stands_for_all_of_it(network: str, whole: str
 
 
 @given(st.lists(NETWORKS, max_size=8), ADDRESSES, st.lists(NETWORKS, max_size=8))
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_the_results_are_those_of_ipaddress(
     networks: list[Network], address: Address, others: list[Network]
 ) -> None:

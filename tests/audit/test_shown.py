@@ -116,7 +116,7 @@ def test_globals() -> None:
     }
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.text(alphabet="\n []'=>.()/:0129abIncludeMatch", max_size=400))
 def test_whatever_is_printed_is_read(text: str) -> None:
     """Unknown or missing tables give fewer results and raise nothing."""

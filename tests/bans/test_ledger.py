@@ -83,7 +83,7 @@ def agree(ledger: Ledger, model: Model, now: float, asked: Network, scope: Scope
 
 
 @given(st.lists(STEPS, max_size=30), NETWORKS, SCOPES)
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 def test_the_answers_are_those_of_a_plain_list(
     steps: list[tuple[str, tuple[Network, Scope], float]], asked: Network, scope: Scope
 ) -> None:

@@ -206,7 +206,7 @@ STEPS = st.tuples(
 
 
 @given(st.lists(STEPS, max_size=60))
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=4 * settings().max_examples)
 def test_the_numbers_are_those_of_the_table(
     steps: list[tuple[tuple[Service, EventKind, str], str, bytes, SourceId, float, bool]],
 ) -> None:
@@ -244,7 +244,7 @@ SENDERS = st.tuples(
 
 
 @given(st.lists(st.tuples(BLOCKS, SENDERS), max_size=60), st.integers(1, 20))
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=4 * settings().max_examples)
 def test_forgetting_early_counts_too_much_and_never_too_little(
     blocks: list[tuple[list[EventKind], tuple[str, bytes]]], sessions: int
 ) -> None:

@@ -201,7 +201,9 @@ def test_texts_that_are_false(text: str) -> None:
     assert not is_true(text)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=2 * settings().max_examples
+)
 @given(
     st.lists(st.sampled_from([*'[]()+!;-#="\\ \n\x00é', "include x.conf\n", "a", ";--", "--;"]), max_size=60)
 )

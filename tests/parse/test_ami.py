@@ -467,7 +467,7 @@ def test_replies_to_our_actions_do_not_wait_for_a_remainder() -> None:
 
 
 @given(st.lists(st.binary(max_size=12) | LINES_OF_ANSWERS, max_size=12).map(b"".join), st.integers(1, 40))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings().max_examples)
 def test_replies_are_equal_at_any_split(text: bytes, size: int) -> None:
     """Any text among our replies raises nothing, and a trunk's password is never returned."""
     stream = BANNER + text + END + GOOD
@@ -566,7 +566,7 @@ def checked_events(stream: bytes) -> list[SecurityEvent]:
 
 
 @given(TEXT, st.sampled_from(sorted(KINDS.values())))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings().max_examples)
 def test_no_name_under_pjsip_forges_an_address(name: bytes, kind: EventKind) -> None:
     """36 bytes of any name leave one event of the sender, no success if tampered, and the next event."""
     rest = REQUIRED[kind]
@@ -584,7 +584,7 @@ def test_no_name_under_pjsip_forges_an_address(name: bytes, kind: EventKind) -> 
     b"Event: ContactStatus\r\nPrivilege: system,all\r\nURI: sip:a@9.9.9.9\r\nContactStatus: Reachable",
     EventKind.INVALID_PASSWORD,
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings().max_examples)
 def test_no_name_under_chan_sip_forges_an_address(name: bytes, kind: EventKind) -> None:
     """Any text within 256 encoded bytes leaves one event of the sender, and the next one.
 
@@ -632,7 +632,7 @@ def test_a_forged_tail_and_a_whole_forged_head_do_not_fit(second: bytes) -> None
 
 
 @given(st.lists(TEXT | st.binary(max_size=200) | st.just(END) | st.just(GOOD), max_size=12))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings().max_examples)
 def test_any_bytes_are_equal_at_any_split_and_bounded(pieces: list[bytes]) -> None:
     """Nothing raises, nothing grows, and the split of the bytes makes no difference."""
     stream = b"".join(pieces)
@@ -655,7 +655,7 @@ def test_the_packet_after_any_text_is_read(text: bytes) -> None:
 @example(b"x\r\nSessionID: ", EventKind.REQUEST_NOT_ALLOWED)
 @example(b"x\r\n", EventKind.REQUEST_NOT_ALLOWED)
 @example(FORGED_TAIL, EventKind.REQUEST_NOT_ALLOWED)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings().max_examples)
 def test_no_action_of_a_manager_forges_an_address(text: bytes, kind: EventKind) -> None:
     """AMI over HTTP lets CR LF into the 55 bytes of an action's name, after the tail."""
     returned = checked_events(

@@ -26,7 +26,7 @@ TEXT = st.lists(PLANTS | st.binary(max_size=3), max_size=6).map(b"".join)
 
 
 @given(TEXT)
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_a_registration_names_its_sender(header: bytes) -> None:
     """The sender's address is found, whatever the To header holds."""
     result = parse(
@@ -37,7 +37,7 @@ def test_a_registration_names_its_sender(header: bytes) -> None:
 
 
 @given(TEXT)
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_a_call_names_its_sender_or_none(extension: bytes) -> None:
     """The sender's address or none is found, whatever was dialled."""
     line = b"Call from '' (192.0.2.7:5060) to extension '" + extension + END

@@ -28,7 +28,7 @@ TEXT = st.lists(PLANTS | st.binary(max_size=3), max_size=6).map(b"".join)
 
 
 @given(TEXT, TEXT, TEXT)
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_a_request_names_its_sender_or_none(method: bytes, header: bytes, session: bytes) -> None:
     """The sender's address is among the readings, or there is none, for any method, From and Call-ID."""
     line = b"Request '%s' from '%s' failed for '192.0.2.7:5060' (callid: %s) - No matching endpoint found"

@@ -273,14 +273,14 @@ VALUES = st.text(max_size=20) | st.sampled_from(
         VALUES,
     ),
 )
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_no_entry_raises(action: str, headers: dict[str, str]) -> None:
     """Any entry gives contacts or trunks, or nothing."""
     assert all(isinstance(one, ListedContact | TrunkHost) for one in question(action).parse(headers, "pbx"))
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings().max_examples)
 def test_no_packet_raises(packet: bytes) -> None:
     """Any bytes give an event with its headers, or None."""
     found = parse_roster_event(b"Event: ContactStatus\r\n" + packet)

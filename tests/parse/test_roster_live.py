@@ -188,7 +188,7 @@ WORDS = ["Reachable", "Unreachable", "Removed", "Registered", "Unregistered", "U
         max_size=30,
     )
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=3 * settings().max_examples)
 def test_no_event_raises_and_the_count_is_exact(words: list[tuple[str, str, str, str]]) -> None:
     """Any events in any order leave as many contacts as are counted, none of them gone."""
     where = ContactTracker("pbx", most=5)

@@ -83,7 +83,7 @@ def test_an_address_is_one_hosts(host: str, address: str | None) -> None:
 
 
 @given(st.text(max_size=60) | st.text('sip:@[];=?%.0123456789abmdr"<> \r\n', max_size=60))
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_no_text_raises_and_no_address_is_made_up(text: str) -> None:
     """Any text has a target or none, and a returned address stands in it."""
     address = address_of("sip:" + text)

@@ -31,7 +31,7 @@ def swallowed(line: bytes) -> bytes:
 
 
 @given(TEXT, TEXT, st.booleans())
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_only_the_senders_address_is_found(account: bytes, session: bytes, escape: bool) -> None:  # noqa: FBT001
     """Only the sender's address is found, for any account and session, also if they end with an ESC."""
     session += b"\x1b" if escape else b""

@@ -115,7 +115,7 @@ def test_what_is_sent_again_counts_once(parts: list[bytes], again: list[tuple[in
     assert found == refusals(parts)
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(messages, st.integers(40, 400), st.randoms(), st.integers(0, 3))
 def test_loss_and_disorder_add_no_answer(
     parts: list[bytes], size: int, order: random.Random, lost: int

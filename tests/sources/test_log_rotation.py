@@ -257,7 +257,9 @@ ACTIONS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    deadline=None, max_examples=3 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(ACTIONS)
 def test_each_line_is_read_once(actions: list[tuple[str, int]]) -> None:
     """Writing, rotating, truncating, checking and restarting in any order: nothing lost, nothing twice."""

@@ -272,7 +272,7 @@ def of_log(times: Sequence[float], late: float, pieces: int) -> Iterator[Happeni
 
 
 @given(gaps=GAPS, cuts=CUTS, late=st.floats(0.0, 2.0), pieces=st.integers(1, 5))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 def test_every_event_counts_once_with_any_loss_of_ami(
     gaps: list[float], cuts: list[tuple[float, float, float]], late: float, pieces: int
 ) -> None:
