@@ -99,7 +99,7 @@ def test_an_answer_that_comes_late_is_counted() -> None:
         yield from unguarded(request)
 
     with pbx(slow) as target:
-        result = client(target, "probe", "--number", "5", "--timeout", "1.0")
+        result = client(target, "probe", "--number", "5", "--timeout", "1.0", "--silences", "1")
 
     assert (result.sent, result.answered, result.stopped) == (1, 1, "silence")
 

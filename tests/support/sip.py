@@ -386,7 +386,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=30.0, help="maximum time of each source")
     add("--timeout", type=float, default=0.5, help="seconds to wait for an answer")
     add("--pause", type=float, default=0.0, help="seconds between guesses")
-    add("--silences", type=int, default=2, help="stop after so many unanswered in a row (the ration drops one)")
+    add("--silences", type=int, default=2, help="stop after so many unanswered in a row")
     add("--sources", default="", help="A, A-B or A,B-C (default: 198.18.1.1 or fd00:18::a)")
     add("--parallel", type=int, default=1, help="sources at a time")
     add(

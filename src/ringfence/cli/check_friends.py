@@ -139,10 +139,9 @@ def allowed_of(
 
     ``rows`` is the daemon's allow list. If it is None, the allow list of the configuration is used.
     ``friends`` are the daemon's friends, None if they are unknown. Only the friends of kind "trunk" are used:
-    these are the trunks at which this PBX registers.
+    these are the trunks at which this PBX registers. Entries that are no networks are left out.
     """
-    from ringfence.lists.entries import parse_entry  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import FriendReason, ListKind, parse_network  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.model import FriendReason, ListKind  # noqa: PLC0415 - loaded when the command runs
 
     if rows is None:
         entries = [entry.value for entry in settings.lists().entries if entry.kind is ListKind.ALLOW]
@@ -150,5 +149,14 @@ def allowed_of(
         entries = [row["entry"] for row in rows]
     resolved = [address for row in rows or () for address in row["leads_to"]]
     resolved += [friend["address"] for friend in friends or () if friend["reason"] == FriendReason.TRUNK]
-    whats = [parse_entry(entry) for entry in entries]
-    return [what.network for what in whats if what.network] + [parse_network(address) for address in resolved]
+    return [network for text in (*entries, *resolved) if (network := _network(text)) is not None]
+
+
+def _network(text: str) -> Network | None:
+    """Return the network that a list entry names; None if it is a host name, a country, or no entry."""
+    from ringfence.lists.entries import parse_entry  # noqa: PLC0415 - loaded when the command runs
+
+    try:
+        return parse_entry(text).network
+    except ValueError:
+        return None
