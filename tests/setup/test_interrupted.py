@@ -215,6 +215,15 @@ def test_an_incomplete_restore_after_an_interrupt_is_no_success(
     )
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 20])
+def test_after_a_signal_everything_is_as_before(host: Host, number: int) -> None:
+    """Whenever the connection is lost, also while the journal is opened: nothing stays."""
+    clean = host.digest()
+    status, _ = run_with(host, lambda at: os.kill(os.getpid(), signal.SIGHUP) if at == number else None)
+    assert os.waitstatus_to_exitcode(status) == _REFUSED
+    assert differing(clean, host.digest()) == []
+
+
 def _interrupt_at(number: int) -> Callable[[int], None]:
     return lambda at: os.kill(os.getpid(), signal.SIGINT) if at == number else None
 

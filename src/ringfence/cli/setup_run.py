@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -78,12 +78,14 @@ class SetupRun:
         if not self._yes and not typer.confirm("Make these changes?"):
             echo("Nothing was changed.")
             return True
-        with open_journal(self._paths.state) as journal:
-            session = SetupSession(self._paths, journal, self._systemd, self._is_reachable)
-            with _taken_back_on_error(session):
-                self._apply(session, found.asterisk, planned)
-                right = self._prove(session, found, planned)
-                session.complete()
+        with ExitStack() as stack:
+            with _signals_wait():  # one that kills the run here would leave the folder of an empty journal
+                journal = stack.enter_context(open_journal(self._paths.state))
+                session = SetupSession(self._paths, journal, self._systemd, self._is_reachable)
+                stack.enter_context(_taken_back_on_error(session))
+            self._apply(session, found.asterisk, planned)
+            right = self._prove(session, found, planned)
+            session.complete()
         return right
 
     def undo(self) -> bool:
@@ -261,6 +263,16 @@ def _uninterrupted() -> Iterator[None]:
     """
     with _handled(signal.SIG_IGN):
         yield
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let the signals that end a run wait until the end of the block."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 @contextmanager
