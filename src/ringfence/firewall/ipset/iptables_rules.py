@@ -63,11 +63,12 @@ second from all sources together, too few to fill the table. The other packets p
 ``Counters.limiter_full`` counts them too.
 
 The ration (``contract.Ration``) is a hashlimit too, by the address of the receiver: one for the refusals by
-UDP, one for the bytes by TCP. It leaves out segments without data, and those that begin a TLS handshake
-(``nftables/ruleset.py`` has the reason). hashlimit refills the whole byte budget each second, and a packet
-larger than the budget costs only the budget, so such packets are over the ration. Its table must not become
-full, because a full table would drop the packets to every new stranger. So packets skip the ration if the SIP
-ports send too many a second to all strangers together. They are counted (``Counters.ration_full``).
+UDP, one for the bytes by TCP. It leaves out segments without data, and those that begin a TLS handshake or an
+answer to a stranger that Asterisk serves (``nftables/ruleset.py`` has the reasons). hashlimit refills the
+whole byte budget each second, and a packet larger than the budget costs only the budget, so such packets are
+over the ration. Its table must not become full, because a full table would drop the packets to every new
+stranger. So packets skip the ration if the SIP ports send too many a second to all strangers together. They
+are counted (``Counters.ration_full``).
 
 The log rules copy SIP answers to an NFLOG group: over UDP 401, 403, 404 and 407. ``sources/wire.py`` reads
 the group; the kernel sends nothing to a group without a reader. The match u32 compares the first bytes of a
@@ -195,6 +196,7 @@ _REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
 _HEADER = "0x0>>0x16&0x3c@"
 _STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
 _CODES = "0x20343031,0x20343033,0x20343037"  # " 401", " 403", " 407"
+_SERVED = "0x2e302031,0x2e302032"  # ".0 1" and ".0 2" of "SIP/2.0 1…" and "SIP/2.0 2…"
 _COPIED_CODES = f"{_CODES},0x20343034"  # and " 404"
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
 _TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
@@ -561,7 +563,10 @@ def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, S
 
 
 def _unrationed_segments(plan: FirewallPlan, version: int) -> Iterator[str]:
-    """Yield the matches of TCP segments that the ration leaves out: no data, or a TLS handshake begins."""
+    """Yield the matches of TCP segments that the ration leaves out.
+
+    They have no data, or begin a TLS handshake or, in a frame, an answer with a status of 100 to 299.
+    """
     header, begin = (20, 0) if version == _IPV4 else (_IPV6_HEADER, _IPV6_HEADER)
     words = f"{_HEADER}0xc>>0x1c" if version == _IPV4 else "0x34>>0x1c"
     yield "-m tcp --tcp-flags SYN SYN"
@@ -570,6 +575,9 @@ def _unrationed_segments(plan: FirewallPlan, version: int) -> Iterator[str]:
     for ports in _port_matches("tcp", plan.sip_ports.tls, "dst"):
         handshake = f"{_STREAM[version]}{begin:#x}>>0x10=0x1603"
         yield f'{ports.removeprefix("-p tcp ")}-m u32 --u32 "{handshake}"'
+    served = f"{_STREAM[version]}{begin:#x}=0x5349502f&&{_STREAM[version]}{begin + 5:#x}={_SERVED}"
+    for ports in _port_matches("tcp", plan.sip_ports.streams, "dst"):
+        yield f'{ports.removeprefix("-p tcp ")}-m length --length 0:1500 -m u32 --u32 "{served}"'
 
 
 def _total_limit(name: str, limit: Limit | Ration) -> str:
