@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support import phones
+from tests.support import open_pbx, phones
 from tests.support.daemon import Guard, until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
-from tests.support.sip_raw import answered_within_segments, calling, guesses, request_of
+from tests.support.sip_raw import Raw, answered_within_segments, calling, guesses, request_of
+from tests.support.sip_wire import status_of
 
 pytestmark = pytest.mark.asterisk
 
@@ -156,4 +157,22 @@ def test_new_phones_behind_one_address_get_in(
         phones.phones_at(open22, f"{network_of(firewall)}.5", accounts) as office,
     ):
         assert set(phones.together(office, phones.Phone.register)) == {200}
+        assert guard.banned() == set()
+
+
+def test_guests_call_by_tcp_without_a_delay(tmp_path: Path, firewall: dict[str, object]) -> None:
+    """Asterisk answers twenty calls of a stranger without a password, and no segment meets the ration."""
+    files = open_pbx.configured("22")
+    files["extensions.conf"] += "\n[public]\nexten => 700,1,Answer()\n same => n,Wait(5)\n"
+    call = Raw(method=b"INVITE", from_user=b"guest", from_host=open_pbx.GUESTS.encode(), extension=b"700")
+    with (
+        Lab.made("22", files) as lab,
+        rationed(lab, tmp_path, firewall) as guard,
+        calling(lab, f"{network_of(firewall)}.40", "TCP") as caller,
+    ):
+        for _ in range(20):
+            answer = caller.ask(call, 5.0)
+            assert answer is not None
+            assert status_of(answer) == 200
+        assert guard.ask("status")["rationed"] == 0
         assert guard.banned() == set()
