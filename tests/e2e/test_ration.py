@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from tests.support import open_pbx, phones
+from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import Guard, until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
-from tests.support.sip_raw import Raw, answered_within_segments, calling, guesses, request_of
+from tests.support.sip_raw import PORTS, Raw, answered_within_segments, calling, guesses, request_of
 from tests.support.sip_wire import status_of
 
 pytestmark = pytest.mark.asterisk
@@ -131,16 +132,18 @@ def test_hidden_guesses_within_segments_get_four_answers_at_most(
         assert answered_within_segments(open22, f"{network_of(firewall)}.14") <= 4
 
 
-@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+@pytest.mark.parametrize(
+    ("pbx", "account"), [("open22", b"alice"), ("open16", b"carol")], ids=["PJSIP", "chan_sip"]
+)
 def test_a_new_phone_meets_no_ration(
-    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object], transport: str
+    request: pytest.FixtureRequest, tmp_path: Path, firewall: dict[str, object], pbx: str, account: bytes
 ) -> None:
-    """A phone that registers for the first time needs two answers, and nothing of it is dropped."""
-    source = f"{network_of(firewall)}.{30 + len(transport) + ord(transport[0])}"
-    with rationed(asterisk22, tmp_path, firewall) as guard:
-        assert asterisk22.attack("register", "--transport", transport, "--sources", source).statuses == {
-            "200": 1
-        }
+    """By each transport, a phone that registers for the first time loses no packet to the ration."""
+    lab: Lab = request.getfixturevalue(pbx)
+    with rationed(lab, tmp_path, firewall) as guard:
+        for number, transport in enumerate(PORTS):
+            with calling(lab, f"{network_of(firewall)}.{30 + number}", transport) as caller:
+                assert caller.guess(request_of(b"REGISTER", account), PASSWORD, 5.0) == 200
         assert guard.ask("status")["rationed"] == 0
 
 
