@@ -111,17 +111,19 @@ def test_a_guesser_by_tcp_gets_four_answers_at_most(
         until(lambda: guard.banned() >= banned, "the bans")
 
 
-@pytest.mark.parametrize("transport", ["TLS", "WS"])
-def test_a_guesser_by_other_transports_gets_four_answers_at_most(
-    open22: Lab, tmp_path: Path, firewall: dict[str, object], transport: str
+@pytest.mark.parametrize(
+    ("pbx", "account"), [("open22", b"alice"), ("open16", b"carol")], ids=["PJSIP", "chan_sip"]
+)
+def test_a_guesser_on_one_connection_gets_four_answers_at_most(
+    request: pytest.FixtureRequest, tmp_path: Path, firewall: dict[str, object], pbx: str, account: bytes
 ) -> None:
-    """A connection that waits for each answer gets four of them, then the ban."""
-    source = f"{network_of(firewall)}.{20 + len(transport)}"
-    with rationed(open22, tmp_path, firewall) as guard:
-        with calling(open22, source, transport) as caller:
-            answers = guesses(caller, request_of(b"REGISTER", b"alice"), 60, 2.0)
-        assert 0 < len(answers) <= 4
-        until(lambda: guard.banned() == {source}, "the ban")
+    """By each transport, a guesser that waits for each answer gets four of them, then silence or the ban."""
+    lab: Lab = request.getfixturevalue(pbx)
+    with rationed(lab, tmp_path, firewall):
+        for number, transport in enumerate(("TCP", "TLS", "WS")):
+            with calling(lab, f"198.19.{80 + number}.1", transport) as caller:
+                answers = guesses(caller, request_of(b"REGISTER", account), 60, 2.0)
+            assert 0 < len(answers) <= 4
 
 
 def test_hidden_guesses_within_segments_get_four_answers_at_most(
