@@ -176,7 +176,7 @@ def test_a_storm_with_channels_that_hang_is_three_messages_at_most(tmp_path: Pat
             for start in range(0, STORM, 100):
                 addresses = (f"198.18.{at // 250}.{at % 250 + 1}" for at in range(start, start + 100))
                 pbx.send(b"".join(guesses(address, 1) for address in addresses))
-            until(lambda: guard.ask("status")["placed"] == STORM, "the bans", seconds=60)
+            until(lambda: guard.ask("status")["placed"] == STORM, "the bans", seconds=120, pause=0.5)
             until(lambda: all(one["failed"] for one in guard.ask("status")["notify"]), "failures", seconds=30)
             state = guard.ask("status")["notify"]
             assert [(one["sent"], one["waiting"]) for one in state] == [(0, STORM)] * 3

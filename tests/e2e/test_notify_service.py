@@ -176,8 +176,13 @@ def test_the_socket_starts_and_stops_with_the_daemon(machine: Machine) -> None:
     machine.must("systemctl", "restart", "ringfence")
     assert machine.must("systemctl", "is-active", "ringfence-notify.socket") == "active\n"
     machine.must("systemctl", "stop", "ringfence")
-    assert machine.run("systemctl", "is-active", "ringfence-notify.socket").stdout == "inactive\n"
+    until(lambda: _socket_state(machine) == "inactive\n", "the end of the socket")
     machine.must("systemctl", "start", "ringfence")
     machine.must("dpkg", "--purge", "ringfence")
-    assert machine.run("systemctl", "is-active", "ringfence-notify.socket").stdout == "inactive\n"
+    until(lambda: _socket_state(machine) == "inactive\n", "the end of the socket")
     assert not (machine.root / "run/ringfence-notify.socket").exists()
+
+
+def _socket_state(machine: Machine) -> str:
+    """Return the state of the socket. systemd stops it after the daemon, and the command does not wait."""
+    return machine.run("systemctl", "is-active", "ringfence-notify.socket").stdout

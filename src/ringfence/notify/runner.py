@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -47,7 +47,8 @@ def main() -> None:
         except RunnerError as error:
             result = {"error": str(error)}
         connection.settimeout(1.0)
-        connection.sendall(json.dumps(result).encode())
+        with suppress(BrokenPipeError):  # the daemon no longer waits, and has counted a failure
+            connection.sendall(json.dumps(result).encode())
 
 
 def refuse_wrong_user(connection: socket.socket) -> None:
