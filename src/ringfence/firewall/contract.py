@@ -70,6 +70,16 @@ have a limit of their own.
 OBSERVE_PREFIX = "observed"
 """The text by which the reader of the NFLOG group recognizes a copied request. Copied answers lack it."""
 
+SERVED = tuple(
+    b"SIP/2.0 %s\r\nVia:" % status
+    for status in (b"100 Trying", b"180 Ringing", b"183 Session Progress", b"200 OK")
+)
+"""How Asterisk's answers to a call that it serves begin.
+
+A sender may choose where a segment begins, and may write a status line into a header, which Asterisk repeats.
+But it cannot write a line end, and no header that Asterisk repeats stands before a Via, except for another
+Via.
+"""
 _SIP = 5060
 _REFUSAL = 400  # bytes of a refusal in a TCP segment, with a share of the headers
 _FRAME = 1_600  # bytes: an Ethernet frame, rounded up

@@ -95,6 +95,7 @@ from ringfence.firewall.contract import (
     OBSERVE_RATE,
     PROBE_NETWORKS,
     PROBE_PORT,
+    SERVED,
     BanAction,
     FirewallPlan,
     Limit,
@@ -196,8 +197,8 @@ _REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
 _HEADER = "0x0>>0x16&0x3c@"
 _STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
 _CODES = "0x20343031,0x20343033,0x20343037"  # " 401", " 403", " 407"
-_SERVED = "0x2e302031,0x2e302032"  # ".0 1" and ".0 2" of "SIP/2.0 1…" and "SIP/2.0 2…"
 _COPIED_CODES = f"{_CODES},0x20343034"  # and " 404"
+_WORD = 4  # bytes that u32 compares at once
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
 _TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
 # In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so _FORWARDED excludes LOCAL.
@@ -565,7 +566,7 @@ def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, S
 def _unrationed_segments(plan: FirewallPlan, version: int) -> Iterator[str]:
     """Yield the matches of TCP segments that the ration leaves out.
 
-    They have no data, or begin a TLS handshake or, in a frame, an answer with a status of 100 to 299.
+    They have no data, or begin a TLS handshake or, in a frame, an answer to a call (``contract.SERVED``).
     """
     header, begin = (20, 0) if version == _IPV4 else (_IPV6_HEADER, _IPV6_HEADER)
     words = f"{_HEADER}0xc>>0x1c" if version == _IPV4 else "0x34>>0x1c"
@@ -575,9 +576,17 @@ def _unrationed_segments(plan: FirewallPlan, version: int) -> Iterator[str]:
     for ports in _port_matches("tcp", plan.sip_ports.tls, "dst"):
         handshake = f"{_STREAM[version]}{begin:#x}>>0x10=0x1603"
         yield f'{ports.removeprefix("-p tcp ")}-m u32 --u32 "{handshake}"'
-    served = f"{_STREAM[version]}{begin:#x}=0x5349502f&&{_STREAM[version]}{begin + 5:#x}={_SERVED}"
     for ports in _port_matches("tcp", plan.sip_ports.streams, "dst"):
-        yield f'{ports.removeprefix("-p tcp ")}-m length --length 0:1500 -m u32 --u32 "{served}"'
+        for served in SERVED:
+            test = _begins(_STREAM[version], begin, served)
+            yield f'{ports.removeprefix("-p tcp ")}-m length --length 0:1500 -m u32 --u32 "{test}"'
+
+
+def _begins(way: str, position: int, text: bytes) -> str:
+    """Return u32's test for ``text`` at ``position``; ``way`` skips headers, as in :func:`_status_line`."""
+    starts = [*range(0, len(text) - _WORD, _WORD), len(text) - _WORD]
+    words = ((start, text[start : start + _WORD].hex().lstrip("0")) for start in starts)
+    return "&&".join(f"{way}{position + start:#x}=0x{word}" for start, word in words)
 
 
 def _total_limit(name: str, limit: Limit | Ration) -> str:

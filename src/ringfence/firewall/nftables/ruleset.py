@@ -58,11 +58,11 @@ administrator's own rules still see them.
   begins with "SIP/2.0 401", 403 or 407, except to loopback, friends and allowed networks. Of TCP it counts
   the bytes of every segment with data from ``Ports.streams`` and ``Ports.tls``. It leaves out segments that
   begin a TLS handshake (16 03): a certificate is as long as ten refusals, and nobody chooses the bytes of an
-  encrypted answer. Nor does it count segments of a frame at most that begin with a status of 100 to 299:
-  Asterisk serves that stranger (a guest, a carrier without a password), and its calls must not wait. From the
-  other TCP ports, ``Ports.web``, it counts segments that begin with a 401, 403 or 407, also in a WebSocket
-  frame. If a table is full, packets to new strangers pass, and are counted (``ration_full``). It fills only
-  if the SIP ports refuse 100 000 strangers a second.
+  encrypted answer. Nor does it count segments of a frame at most that begin as the answers to a call
+  (``contract.SERVED``): Asterisk serves that stranger (a guest, a carrier without a password), and its calls
+  must not wait. From the other TCP ports, ``Ports.web``, it counts segments that begin with a 401, 403 or
+  407, also in a WebSocket frame. If a table is full, packets to new strangers pass, and are counted
+  (``ration_full``). It fills only if the SIP ports refuse 100 000 strangers a second.
 * **``@ih``** is the data after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or
   ``nft`` refuses it, the log rules inspect only segments with headers of 20 and of 32 bytes (with
   timestamps).
@@ -97,6 +97,7 @@ from ringfence.firewall.contract import (
     OBSERVE_SECONDS,
     PROBE_NETWORKS,
     PROBE_PORT,
+    SERVED,
     BanAction,
     FirewallPlan,
     LimitMode,
@@ -145,8 +146,8 @@ _REJECT_REPLIES = {
 }
 # "SIP/2.0 401", 403 and 407; the second set has 404 too.
 _ANSWERS = "{ 0x5349502f322e3020343031, 0x5349502f322e3020343033, 0x5349502f322e3020343037 }"
-_SERVED = "{ 0x5349502f322e302031, 0x5349502f322e302032 }"  # "SIP/2.0 1" and "SIP/2.0 2"
 _DATAGRAMS = _ANSWERS.replace(" }", ", 0x5349502f322e3020343034 }")
+_MOST_COMPARED = 16  # bytes in one comparison
 _HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
 _TO_BE_ROUTED = "fib saddr . iif oif != 0 fib daddr type unicast"
 _RAW, _BEFORE_FILTER = -300, -10
@@ -487,14 +488,21 @@ def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> It
                 for words in _HEADERS
             ),
             *(
-                f"{test} {_within_a_frame(version)} tcp doff {words} @th,{32 * words},72 {_SERVED} return"
+                f"{test} {_within_a_frame(version)} tcp doff {words} {_begins(words, served)} return"
                 for test in _port_tests(Ports((), plan.sip_ports.streams), "sport")
                 for words in _HEADERS
+                for served in SERVED
             ),
             f"update @ration_bytes{version} {{ {target} {octets} }} goto rationed{version}",
             f'{target} != @ration_bytes{version} counter name "ration_full"',
         ),
     )
+
+
+def _begins(words: int, text: bytes) -> str:
+    """Return the match of TCP data that begins with ``text``, behind a header of ``words`` 32-bit words."""
+    parts = ((at, text[at : at + _MOST_COMPARED]) for at in range(0, len(text), _MOST_COMPARED))
+    return " ".join(f"@th,{32 * words + 8 * at},{8 * len(part)} 0x{part.hex()}" for at, part in parts)
 
 
 def _within_a_frame(version: int) -> str:
