@@ -192,7 +192,7 @@ def _registration() -> Iterator[Figure]:
 def _register(here: Bed, number: int) -> float:
     """Register a phone from a new address; return the seconds."""
     address = f"198.19.{150 + number // 200}.{1 + number % 200}"
-    with phones.phones_at(here.lab, address, ["alice"]) as (phone,):
+    with phones.phones_at(here.lab, address, ["phone1"]) as (phone,):
         began = time.perf_counter()
         if phone.register() != 200:
             raise RuntimeError(f"{address} could not register")

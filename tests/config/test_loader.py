@@ -139,7 +139,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
             log=False,
             max_bans=SetSize(262_144),
             limit=LimitSettings(mode=LimitMode.ENFORCE, rate=Rate(50), burst=Burst(200)),
-            ration=RationSettings(mode=LimitMode.ENFORCE, rate=Rate(5)),
+            ration=RationSettings(mode=LimitMode.ENFORCE, rate=Rate(2)),
         ),
         allow=AllowSettings(networks=(), hosts=(), countries=()),
         deny=DenySettings(networks=(), countries=()),

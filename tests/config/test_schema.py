@@ -45,7 +45,7 @@ def test_the_plan_of_the_defaults() -> None:
         action=BanAction.DROP,
         log=False,
         limit=Limit(LimitMode.ENFORCE, 50, 200),
-        ration=Ration(LimitMode.ENFORCE, burst=4, rate=5),
+        ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
     )
 
 

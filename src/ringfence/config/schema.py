@@ -146,7 +146,7 @@ class RationSettings:
     """
 
     mode: LimitMode = LimitMode.ENFORCE
-    rate: Rate = Rate(5)
+    rate: Rate = Rate(2)
 
 
 @frozen

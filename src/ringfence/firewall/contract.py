@@ -142,7 +142,7 @@ class Ration:
 
     mode: LimitMode = LimitMode.OFF
     burst: int = 4
-    rate: int = 5
+    rate: int = 2
 
     @property
     def burst_bytes(self) -> int:
@@ -156,7 +156,7 @@ class Ration:
     @property
     def rate_bytes(self) -> int:
         """How many bytes a second pass to one stranger by TCP after ``burst_bytes``."""
-        return self.rate * _REFUSAL // 2
+        return self.rate * _REFUSAL
 
 
 @frozen
