@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.parse.packets import (
     BANNER,
+    LOCAL,
     OPTIONAL,
     POINTER,
     REQUIRED,
@@ -84,6 +85,22 @@ def test_each_kind_is_read_without_and_with_its_optional_headers(kind: EventKind
     stream = packet(kind, service=service.encode())
     stream += packet(kind, service=service.encode(), rest=REQUIRED[kind] + OPTIONAL[kind])
     assert events(stream) == [plain, full]
+
+
+@pytest.mark.parametrize(
+    ("local", "recorded"),
+    [
+        (b"IPV4/UDP/172.17.0.2/5060", {"172.17.0.2"}),
+        (b"IPV6/UDP/fd00:18::1/5060", {"fd00:18::1"}),
+        (b"IPV4/UDP/127.0.0.1/5060", set()),
+        (b"IPV4/UDP/nobody/5060", set()),
+        (b"", set()),
+    ],
+)
+def test_events_name_asterisks_own_addresses(local: bytes, recorded: set[str]) -> None:
+    """The address at which Asterisk received a request is recorded, except for loopback."""
+    _, decoder = run([packet().replace(LOCAL, local)] * 2)
+    assert decoder.local_addresses == {ip_address(text) for text in recorded}
 
 
 def test_headers_of_debug_and_system_name_are_ignored() -> None:
