@@ -140,16 +140,13 @@ def _print_firewall(screen: "Screen", report: dict[str, Any]) -> None:
     if firewall["repaired"]:
         restored = counted(firewall["restored"], "ban")
         screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
-    if firewall["limiter"] != "off" and firewall["enforcing"]:
-        verb = "dropped" if firewall["limiter"] == "enforce" else "over the limit, but passed"
-        waits = " until friends are known" if report["limiter_waits"] else ""
-        drops = counted(report["limiter_drops"], "packet")
-        screen.show(f"limiter   {firewall['limiter']}{waits}: {drops} {verb}", indent=_LABEL)
-    if firewall["ration"] != "off" and firewall["enforcing"]:
-        verb = "dropped" if firewall["ration"] == "enforce" else "over the ration, but passed"
-        waits = " until friends are known" if report["limiter_waits"] else ""
-        drops = counted(report["rationed"], "packet")
-        screen.show(f"ration    {firewall['ration']}{waits}: {drops} to strangers {verb}", indent=_LABEL)
+    waits = " until friends are known" if report["limiter_waits"] else ""
+    limits = (("limiter", "limiter_drops", "", "limit"), ("ration", "rationed", " to strangers", "ration"))
+    for name, counter, which, bound in limits:
+        if firewall[name] != "off" and firewall["enforcing"]:
+            verb = "dropped" if firewall[name] == "enforce" else f"over the {bound}, but passed"
+            packets = f"{counted(report[counter], 'packet')}{which}"
+            screen.show(f"{name:10}{firewall[name]}{waits}: {packets} {verb}", indent=_LABEL)
     for use in firewall["rules"]:
         if use["packets"]:
             traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"

@@ -338,9 +338,7 @@ class History:
 
     def _put_back(self, key: Key, kept: list[bytes]) -> None:
         """Store the changed attempts of a subject in its generation."""
-        for generation in reversed(
-            self._generations
-        ):  # pragma: no branch - the caller has read the subject there
+        for generation in reversed(self._generations):  # pragma: no branch - the caller has read it there
             if key in generation.others:
                 generation.others[key] = kept[0] if len(kept) == 1 else kept
                 return

@@ -375,7 +375,8 @@ class Counters:
     ``sets`` maps the name of a set, or of several sets counted together, to the number of elements; None if
     it is unknown. ``limiter_drops`` is the number of packets over the limit; the mode ``observe`` does not
     drop them. ``limiter_full`` is the number of packets from sources for which the limiter had no room.
-    ``rationed`` and ``ration_full`` are the same for refusals to strangers (by TCP segments) and the ration.
+    ``rationed`` is the number of packets to strangers over the ration; the mode ``observe`` does not drop
+    them. ``ration_full`` is the number of packets to strangers for which the ration had no room.
     """
 
     rules: tuple[RuleCounter, ...] = ()

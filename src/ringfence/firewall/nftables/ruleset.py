@@ -430,9 +430,7 @@ def _port_tests(ports: Ports, port: str) -> list[str]:
 
 
 def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[RulesetChain]:
-    limit, source = plan.limit, f"{_KEYWORDS[version]} saddr"
-    if version == 6:  # noqa: PLR2004 - IPv6, where a source is a /64
-        source += " & ffff:ffff:ffff:ffff::"
+    limit, source = plan.limit, _counted(version, "saddr")
     dropping = (*log, "drop") if limit.mode is LimitMode.ENFORCE else ()
     yield RulesetChain(
         f"over{version}",
@@ -443,11 +441,8 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
             *dropping,
         ),
     )
-    # The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit. So the rate is
-    # subtracted from the burst of the byte limit.
     packets = f"limit rate over {limit.rate}/second burst {limit.burst} packets"
-    more = max(limit.burst - limit.rate, 0) * GUESS
-    octets = f"limit rate over {limit.rate * GUESS} bytes/second burst {more} bytes"
+    octets = _over_bytes(limit.rate * GUESS, limit.burst * GUESS)
     over = f"goto over{version}"
     yield RulesetChain(
         f"limit{version}",
@@ -460,10 +455,7 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
 
 
 def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[RulesetChain]:
-    target = f"{_KEYWORDS[version]} daddr"
-    if version == 6:  # noqa: PLR2004 - IPv6, where a stranger is a /64
-        target += " & ffff:ffff:ffff:ffff::"
-    ration = plan.ration
+    ration, target = plan.ration, _counted(version, "daddr")
     dropping = (*log, "drop") if ration.mode is LimitMode.ENFORCE else ()
     yield RulesetChain(f"rationed{version}", ('counter name "rationed"', *dropping))
     over = f"limit rate over {ration.rate}/second burst {ration.burst} packets"
@@ -474,9 +466,7 @@ def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> It
             f'{target} != @ration{version} counter name "ration_full"',
         ),
     )
-    # The kernel adds the rate to the burst of a byte limit.
-    rate, more = ration.rate_bytes, max(ration.burst_bytes - ration.rate_bytes, 0)
-    octets = f"limit rate over {rate} bytes/second burst {more} bytes"
+    octets = _over_bytes(ration.rate_bytes, ration.burst_bytes)
     yield RulesetChain(
         f"ration_stream{version}",
         (
@@ -497,6 +487,21 @@ def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> It
             f'{target} != @ration_bytes{version} counter name "ration_full"',
         ),
     )
+
+
+def _counted(version: int, side: str) -> str:
+    """Return the key by which packets are counted: the address ``side`` (saddr or daddr), of IPv6 its /64."""
+    address = f"{_KEYWORDS[version]} {side}"
+    return address if version == 4 else f"{address} & ffff:ffff:ffff:ffff::"  # noqa: PLR2004 - IPv4
+
+
+def _over_bytes(rate: int, burst: int) -> str:
+    """Return the limit for packets over ``rate`` bytes a second, after ``burst`` bytes at once.
+
+    The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit. So the rate is
+    subtracted from the burst here.
+    """
+    return f"limit rate over {rate} bytes/second burst {max(burst - rate, 0)} bytes"
 
 
 def _begins(words: int, text: bytes) -> str:
