@@ -12,14 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.attacks import THRESHOLD, one_prefix
+from tests.bench.attacks import PIPELINED, THRESHOLD, one_prefix
 from tests.bench.figures import Figure, spread
 from tests.bench.testbed import GUESS, PLACED, Bed, bed, in_prefix, route_prefixes
 from tests.support import open_pbx, phones
-from tests.support.daemon import until
+from tests.support.guarded import until_rationed
+from tests.support.process import cpu_seconds
 from tests.support.sip_raw import answered_within_segments, calling, guesses, request_of
 
 TRIALS = 5
@@ -27,13 +28,12 @@ TRIALS = 5
 BACKENDS = ("ipset", "nftables")
 ON: Mapping[str, object] = {}
 OFF: Mapping[str, object] = {"mode": "off"}
-AT_ONCE = 2_000
 ATTACKERS = 200
 STOPPED = 10  # seconds
 MOST_STOPPED = 60
-PHONES = 50
 PHONE_SECONDS = 5
-REGISTRATIONS = 300
+REGISTRATIONS = 3_000
+"""So many that the CPU, which the kernel tells in hundredths of a second, can be compared."""
 _LOOPS = 4
 _INSISTENT = ("--number", "3000", "--silences", "8", "--timeout", "0.3", "--reuse-nonce")
 _IPV6 = ("--target", "[fd00:18::1]:5060")
@@ -42,9 +42,9 @@ Trial = Callable[[Bed, int], int]
 """One attack, by its number; returns the number of answered guesses, of the attacker that got most."""
 
 
-def _guessing(network: str, *options: str) -> Trial:
+def _guessing(*options: str) -> Trial:
     return lambda here, number: (
-        here.lab.attack("guess", *_INSISTENT, *options, "--sources", f"{network}.{number}.1").answered
+        here.lab.attack("guess", *_INSISTENT, *options, "--sources", f"198.19.{number}.1").answered
     )
 
 
@@ -52,12 +52,10 @@ def _by_ipv6(here: Bed, number: int) -> int:
     return here.lab.attack("guess", *_INSISTENT, *_IPV6, "--sources", in_prefix(number, "7")).answered
 
 
-def _at_once(network: str, *options: str) -> Trial:
-    count = str(AT_ONCE)
+def _at_once(*options: str) -> Trial:
+    count = ("--number", str(PIPELINED))
     return lambda here, number: (
-        here.lab.attack(
-            "pipeline", "--number", count, *options, "--sources", f"{network}.{number}.2"
-        ).answered
+        here.lab.attack("pipeline", *count, *options, "--sources", f"198.19.{number}.2").answered
     )
 
 
@@ -89,7 +87,7 @@ def _busy(here: Bed, number: int) -> int:
     )
     loops = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(_LOOPS)]
     try:
-        return _guessing("198.19")(here, 100 + number)
+        return _guessing()(here, 100 + number)
     finally:
         for loop in loops:
             loop.kill()
@@ -109,13 +107,13 @@ def _stopped(here: Bed, number: int) -> int:
 
 
 WAYS: Mapping[str, Trial] = {
-    "one after the other, UDP/IPv4": _guessing("198.19"),
+    "one after the other, UDP/IPv4": _guessing(),
     "one after the other, UDP/IPv6": _by_ipv6,
-    "one after the other, TCP": _guessing("198.19", "--transport", "TCP"),
+    "one after the other, TCP": _guessing("--transport", "TCP"),
     "one after the other, TLS": _on_one_connection("TLS"),
     "one after the other, WS": _on_one_connection("WS"),
-    f"{AT_ONCE} at once, UDP": _at_once("198.19"),
-    f"{AT_ONCE} at once, TCP": _at_once("198.19", "--transport", "TCP"),
+    f"{PIPELINED} at once, UDP": _at_once(),
+    f"{PIPELINED} at once, TCP": _at_once("--transport", "TCP"),
     "hidden, within TCP segments, 200 at once": _within_segments,
     f"{ATTACKERS} addresses at once, to each": _crowd,
     "4 from each of 1 000 addresses of one /64, in all": lambda here, number: one_prefix(here.lab, number),
@@ -125,12 +123,12 @@ WAYS: Mapping[str, Trial] = {
 
 
 @contextmanager
-def rationed(backend: str, ration: Mapping[str, object], **extra: str) -> Iterator[Bed]:
+def rationed(backend: str, ration: Mapping[str, object]) -> Iterator[Bed]:
     """Yield a bed whose Asterisk answers by every transport, with this ration."""
-    files = {**open_pbx.configured("22"), **extra}
-    with bed(GUESS, extra=files, firewall={"backend": backend, "ration": ration}) as here:
-        if "mode" not in ration:
-            until(lambda: here.guard.ask("status")["firewall"]["ration"] == "enforce", "the ration")
+    firewall = {"backend": backend, "ration": ration}
+    with bed(GUESS, extra=open_pbx.configured("22"), firewall=firewall) as here:
+        if ration == ON:
+            until_rationed(here.guard)
         route_prefixes(here.lab)
         yield here
 
@@ -201,12 +199,12 @@ def _register(here: Bed, number: int) -> float:
 
 def _spent(here: Bed) -> tuple[float, float]:
     """Return the CPU seconds of Asterisk and of the daemon so far."""
-    return _cpu(here.lab.asterisk.pid), _cpu(here.guard.pid)
+    return here.lab.asterisk.cpu_seconds(), cpu_seconds(here.guard.pid)
 
 
 def _together(backend: str) -> Figure:
     """Register many new phones behind one address at the same moment."""
-    accounts = [f"phone{number}" for number in range(1, PHONES + 1)]
+    accounts = [f"phone{number}" for number in range(1, phones.OFFICE + 1)]
     seconds: list[float] = []
     late = bans = 0
     with rationed(backend, ON) as here:
@@ -217,7 +215,7 @@ def _together(backend: str) -> Figure:
             late += sum(time > PHONE_SECONDS for time in times)
         bans = len(here.guard.bans())
     return Figure(
-        what=f"{PHONES} new phones behind one address at once, {backend}: not registered after "
+        what=f"{phones.OFFICE} new phones behind one address at once, {backend}: not registered after "
         f"{PHONE_SECONDS} s; bans",
         measured=f"{late} of {len(seconds)}; {bans}; seconds to register: {spread(seconds)}",
         must="0; 0",
@@ -230,12 +228,3 @@ def _timed(phone: phones.Phone) -> float:
     """Register; return the seconds, or infinity if it fails."""
     began = time.perf_counter()
     return time.perf_counter() - began if phone.register() == 200 else math.inf
-
-
-def _cpu(pid: int) -> float:
-    """Return the seconds of CPU that a process and its threads have used."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(OSError):
-            total += int((task / "schedstat").read_text("ascii").split()[0])
-    return total / 1e9

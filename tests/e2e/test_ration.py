@@ -14,7 +14,7 @@ import pytest
 from tests.support import open_pbx, phones
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import Guard, until
-from tests.support.guarded import guarded
+from tests.support.guarded import guarded, until_rationed
 from tests.support.lab import Lab
 from tests.support.sip_raw import PORTS, Raw, answered_within_segments, calling, guesses, request_of
 from tests.support.sip_wire import status_of
@@ -36,7 +36,7 @@ def firewall(request: pytest.FixtureRequest) -> dict[str, object]:
 def rationed(lab: Lab, folder: Path, firewall: dict[str, object]) -> Iterator[Guard]:
     """Guard the laboratory's Asterisk; the block begins when the ration enforces."""
     with guarded(lab, folder, firewall=firewall) as guard:
-        until(lambda: guard.ask("status")["firewall"]["ration"] == "enforce", "the ration")
+        until_rationed(guard)
         yield guard
 
 

@@ -22,6 +22,7 @@ from typing import IO, Self
 from tests.support import asterisk_files
 from tests.support.asterisk_files import CERTIFICATE_NAME, Kind
 from tests.support.network import inside, owner_is_gone
+from tests.support.process import cpu_seconds
 
 DEFAULT_LAB = "/var/cache/ringfence-lab"
 SECRET = "manager-secret"
@@ -149,8 +150,7 @@ class Asterisk:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that Asterisk has used so far."""
-        fields = Path("/proc", str(self.pid), "stat").read_text("ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     def _prepare(self) -> None:
         if not is_tree(self.tree):

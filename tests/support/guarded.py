@@ -30,6 +30,11 @@ def preferred(guard: Guard) -> None:
             os.setpriority(os.PRIO_PROCESS, int(thread.name), int(nice[1]))
 
 
+def until_rationed(guard: Guard) -> None:
+    """Wait until the ration drops packets: at first it only observes."""
+    until(lambda: guard.ask("status")["firewall"]["ration"] == "enforce", "the ration")
+
+
 def passing(lab: Lab, backend: str) -> set[str]:
     """Return the addresses in the kernel's list of friends (IPv4)."""
     command = ["nft", "list", "set", "inet", "ringfence", "friends4"]
