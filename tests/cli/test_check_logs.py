@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,22 @@ def settings(channels: Mapping[Path, set[str]], **more: Any) -> Asterisk:  # noq
 
 
 FOUND = LogSettings()
+
+
+def test_only_a_regular_file_is_opened(places: tuple[Path, ...], tmp_path: Path) -> None:
+    """A writer who waits at a FIFO goes on waiting: root does not open what a link in a log's place names."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    places[0].symlink_to(fifo)
+    writer = threading.Thread(target=lambda: os.close(os.open(fifo, os.O_WRONLY)))
+    writer.start()
+    try:
+        lines(places, FOUND)
+        writer.join(0.2)
+        assert writer.is_alive()
+    finally:
+        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join()
 
 
 def test_nothing_is_found(places: tuple[Path, ...]) -> None:

@@ -1,5 +1,7 @@
 """Manager events are trusted only as far as Asterisk's replies rule out AMI over HTTP."""
 
+from ipaddress import ip_address
+
 import pytest
 from attrs import evolve
 from tests.parse.packets import BANNER, BY_TCP, SOURCE, head, packet, tail
@@ -48,10 +50,14 @@ class Peer:
 
     def answer(self, value: str, now: float = 0.0) -> list[AmiItem]:
         """Ask, and feed the answer; an empty value is a refusal."""
+        return self.decoder.feed(self.reply(value), now)
+
+    def reply(self, value: str) -> bytes:
+        """Ask, and return the bytes of the answer."""
         reply = f"Response: Success\r\nActionID: {self.decoder.http.ask()}\r\nAMIversion: 11.0.0\r\n"
         refused = reply.replace("Success", "Error") + "Message: Permission denied\r\n"
         text = f"{reply}CoreHTTPenabled: {value}\r\nSoundsSearchCustomDir: No\r\n" if value else refused
-        return self.decoder.feed(f"{text}\r\n".encode(), now)
+        return f"{text}\r\n".encode()
 
     def feed(self, data: bytes, now: float = 0.0) -> list[AmiItem]:
         """Feed what Asterisk wrote."""
@@ -136,6 +142,15 @@ def test_a_digest_of_a_manager_login_forges_no_more() -> None:
     items = peer.feed(packet(EventKind.CHALLENGE_RESPONSE_FAILED, service=b"AMI", account=b"", rest=rest))
 
     assert {event.forgeable for event in events(items + peer.answer("Yes"))} == {True}
+
+
+def test_asterisks_own_address_is_not_read_from_text_of_a_client() -> None:
+    """An event between a failed login and the reply names no address; one after it does, in the same read."""
+    peer = Peer("No", "No")
+    peer.feed(FAILED + FORGED_TLS)
+    assert peer.decoder.local_addresses == set()
+    peer.feed(peer.reply("No") + FORGED_TLS)
+    assert peer.decoder.local_addresses == {ip_address("198.51.100.1")}
 
 
 def test_one_question_at_a_time() -> None:

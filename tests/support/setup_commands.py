@@ -52,10 +52,9 @@ def proven(output: str) -> list[str]:
 
 
 def guess(network: Network, number: int = 12) -> None:
-    """Guess passwords from the attacker's side."""
-    Attack(
-        network.attacker, "guess", "--number", str(number), "--sources", ATTACKER, "--silences", "3"
-    ).result()
+    """Guess passwords from the attacker's side; go on after guesses that the ration leaves unanswered."""
+    every = ("--number", str(number), "--silences", str(number))
+    Attack(network.attacker, "guess", *every, "--sources", ATTACKER).result()
 
 
 def writes_of_setup(machine: PbxMachine) -> int:

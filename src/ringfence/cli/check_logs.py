@@ -8,6 +8,7 @@ NOTICE) come from Asterisk's logger.conf if this can be read, otherwise from the
 import os
 import pwd
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,19 +181,27 @@ def _levels_of(path: Path, channels: Mapping[Path, frozenset[str]] | None) -> _L
 
 
 def _levels_in(path: Path) -> frozenset[str]:
-    """Return the levels of the last lines of a log, in lower case; empty if the log cannot be read."""
+    """Return the levels of the last lines of a log, in lower case; empty if the log cannot be read.
+
+    Asterisk's user could put a link to a device in a log's place, and to open some devices changes them. So
+    the file is found without opening it, and only a regular file is opened.
+    """
     from ringfence.parse.prefix import parse_prefix  # noqa: PLC0415 - loaded when the command runs
 
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return frozenset()
     try:
-        data = os.pread(descriptor, TAIL, max(0, os.fstat(descriptor).st_size - TAIL))
-    except OSError:  # the end of a FIFO cannot be read
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            return frozenset()
+        with Path(f"/proc/self/fd/{found}").open("rb", buffering=0) as log:
+            log.seek(max(0, os.fstat(found).st_size - TAIL))
+            data = log.read(TAIL) or b""
+    except OSError:
         return frozenset()
     finally:
-        os.close(descriptor)
+        os.close(found)
     prefixes = [parse_prefix(line) for line in data.split(b"\n")]
     return frozenset(prefix.level.decode().lower() for prefix in prefixes if prefix is not None)
 

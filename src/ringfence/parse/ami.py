@@ -96,6 +96,9 @@ class AmiDecoder:
         self.http = HttpCheck(token)
         self.local_addresses: set[Address] = set()
         self._local_texts: set[bytes] = set()
+        # Whether a client of AMI over HTTP may have written the next packet: true from an event of service
+        # AMI up to the next reply to a question of ``http``.
+        self._perhaps_written = False
         self._until: float | None = None
         self._source = source
         self._ours = b"\r\nActionID: " + token.encode() if token else b""
@@ -153,7 +156,7 @@ class AmiDecoder:
     def _mark_manager_event(self, items: _Items) -> None:
         """Add a ManagerEvent, because an HTTP client may have written the items that follow."""
         items.append(ManagerEvent())
-        self.http.active = True
+        self.http.active = self._perhaps_written = True
 
     def _drop_fragments(self) -> None:
         """Count one unreadable packet. If there is an unfinished security event, drop its fragments."""
@@ -199,8 +202,7 @@ class AmiDecoder:
         begin = packet.find(_LOCAL) + len(_LOCAL)
         text = packet[begin : packet.find(EOL, begin)]
         known = text.rpartition(b"/")[0]  # without the port
-        # While AMI is served over HTTP, a stranger may have written the whole packet (see the module's head).
-        if known in self._local_texts or self.http.active or len(self._local_texts) >= MAX_LOCAL:
+        if known in self._local_texts or self._perhaps_written or len(self._local_texts) >= MAX_LOCAL:
             return
         self._local_texts.add(known)
         endpoint = parse_endpoint(text)
@@ -288,6 +290,7 @@ class AmiDecoder:
         if self._fragments:
             self._drop_fragments()
         self.http.active = True
+        self._perhaps_written = False
 
     def _add_event(self, packet: bytes, items: _Items) -> None:
         """Add an event about phones or trunks, unless it holds a password or cannot be parsed."""
