@@ -19,6 +19,7 @@ from ringfence.alarms import ActiveAlarm
 from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
+from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.model import FriendReason, ListKind
 from ringfence.store.past import Past
 
@@ -55,7 +56,8 @@ def test_why_for_people(guard: Guard) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert lines[:3] == [f"{GUESSER} is not banned", "", "friend    no"]
-    assert lines[3].startswith("next      4 more proven guesses within ")
+    assert lines[3].startswith("ration    4 refusals at once, then 2 a second; the kernel ")
+    assert lines[4].startswith("next      4 more proven guesses within ")
     assert sum(" alice " in line for line in lines) == 3
     assert any(line.split()[:4] == ["guess", "3", "of", "5"] for line in lines)
     assert max(map(len, lines)) <= 80
@@ -146,6 +148,20 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "before    guess of 192.0.2.0/24, somebody tries; since 2023-11-14 19:45, ended" in text
     assert lines[-1].split() == ["slow", "3", "of", "20", "2", "1d", "3m"]
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("mode", "what"),
+    [
+        (LimitMode.ENFORCE, "drops"),
+        (LimitMode.OBSERVE, "only counts"),
+    ],
+)
+def test_the_ration_of_a_stranger(monkeypatch: pytest.MonkeyPatch, mode: LimitMode, what: str) -> None:
+    """One line says how many refusals reach the address, and whether the kernel drops the others."""
+    text = " ".join(" ".join(shown(monkeypatch, ration=Ration(mode, burst=4, rate=2))).split())
+    line = f"4 refusals at once, then 2 a second; the kernel {what} the others"
+    assert f"ration {line}" in text
 
 
 def test_alarms_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ class House:
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         with socket_in(self.container, family, socket.SOCK_DGRAM) as asterisk:
             if source:
-                asterisk.bind((source, 5070))
+                asterisk.bind((source, 5060))
             for n in range(number):
                 text = RECORDED.replace(b"SENDER", attacker.encode()).replace(b"NUMBER", b"%d" % n)
                 asterisk.sendto(text, (attacker, 5062))
@@ -114,18 +114,21 @@ def test_hidden_guesses_at_an_asterisk_in_a_container_are_banned(house: House, v
 
 @pytest.mark.parametrize(("version", "second"), [(4, "10.9.9.3"), (6, "fd00:9::3")])
 def test_another_container_on_the_bridge_frames_nobody(house: House, version: int, second: str) -> None:
-    """Answers from an address that is not Asterisk's do not count, however alike; Asterisk's still do."""
+    """Answers from an address that is not Asterisk's neither count nor have a ration; Asterisk's do."""
     house.until_counting(*NETWORKS)
+    until(lambda: "event=asterisk.containers" in house.guard.log, "the rules for Asterisk's containers")
     length = 24 if version == 4 else 64
     nodad = ["nodad"] if version == 6 else []
     run("ip", "-n", house.container, "address", "add", f"{second}/{length}", "dev", "eth0", *nodad)
     house.challenge(version, 20, second)
     until(lambda: house.wire()["foreign"] == 20, "the other container's answers")
     assert (house.wire()["events"], house.guard.banned()) == (0, set())
+    assert house.guard.ask("status")["rationed"] == 0
 
     house.challenge(version, 5, "10.9.9.2" if version == 4 else "fd00:9::2")
     until(lambda: house.guard.banned() == {ATTACKERS[version]}, "the ban")
     assert house.wire()["events"] == 5
+    until(lambda: house.guard.ask("status")["rationed"] > 0, "the ration of what Asterisk's container sends")
 
 
 def test_a_bridge_with_other_devices_is_no_evidence(house: House) -> None:

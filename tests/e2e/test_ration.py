@@ -6,7 +6,7 @@ The rule ``guess`` counts five attempts, so a stranger gets four refusals at onc
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,9 @@ import pytest
 from tests.support import open_pbx, phones
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import Guard, until
+from tests.support.forger import Forger
 from tests.support.guarded import guarded, until_rationed
+from tests.support.kamailio import TARGET, Kamailio, why_no_kamailio
 from tests.support.lab import Lab
 from tests.support.sip_raw import PORTS, Raw, answered_within_segments, calling, guesses, request_of
 from tests.support.sip_wire import status_of
@@ -33,9 +35,11 @@ def firewall(request: pytest.FixtureRequest) -> dict[str, object]:
 
 
 @contextmanager
-def rationed(lab: Lab, folder: Path, firewall: dict[str, object]) -> Iterator[Guard]:
+def rationed(
+    lab: Lab, folder: Path, firewall: dict[str, object], proxies: Sequence[str] = ()
+) -> Iterator[Guard]:
     """Guard the laboratory's Asterisk; the block begins when the ration enforces."""
-    with guarded(lab, folder, firewall=firewall) as guard:
+    with guarded(lab, folder, firewall=firewall, proxies=list(proxies)) as guard:
         until_rationed(guard)
         yield guard
 
@@ -132,6 +136,48 @@ def test_hidden_guesses_within_segments_get_four_answers_at_most(
     """The ration counts bytes: it does not matter where in a segment an answer stands."""
     with rationed(open22, tmp_path, firewall):
         assert answered_within_segments(open22, f"{network_of(firewall)}.14") <= 4
+
+
+@pytest.mark.skipif(bool(why_no_kamailio()), reason=why_no_kamailio() or "Kamailio can be run")
+def test_a_guesser_behind_a_proxy_gets_four_answers_at_most(
+    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+) -> None:
+    """The proxy's answers to its client count, by UDP and by TCP; those of Asterisk to the proxy do not."""
+    net = network_of(firewall)
+    ways: dict[str, tuple[str, ...]] = {f"{net}.15": (), f"{net}.16": ("--transport", "TCP", "--reuse-nonce")}
+    with (
+        Kamailio(asterisk22.network, tmp_path),
+        rationed(asterisk22, tmp_path, firewall, proxies=["127.0.0.1"]) as guard,
+    ):
+        for source, options in ways.items():
+            result = asterisk22.attack("guess", *INSISTENT, *TARGET, *options, "--sources", source)
+            assert 0 < result.answered <= 4
+        until(lambda: guard.banned() == set(ways), "both bans")
+
+
+def test_forged_senders_take_only_the_ration_of_the_address_that_they_name(
+    open22: Lab, tmp_path: Path, firewall: dict[str, object]
+) -> None:
+    """Meanwhile another new phone registers; when they end, the phone at that address does.
+
+    The daemon stands still: it would ban the address that they name, by UDP and for ten minutes.
+    """
+    net = network_of(firewall)
+    with (
+        rationed(open22, tmp_path, firewall) as guard,
+        phones.phones_at(open22, f"{net}.50", ["phone1"]) as (named,),
+        phones.phones_at(open22, f"{net}.51", ["phone2"]) as (other,),
+    ):
+        os.kill(guard.pid, signal.SIGSTOP)
+        forger = Forger(open22, f"{net}.50", 1, 5_000, 2_500.0)
+        try:
+            assert other.register() == 200
+            assert forger.at_work
+            assert forger.sent().packets == 5_000
+            assert named.register() == 200
+        finally:
+            forger.stop()
+            os.kill(guard.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from tests.support.attempts import attempts
 
 from ringfence.bans.exemptions import ITSELF
 from ringfence.explain.as_json import document
+from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.model import FriendReason, ListKind
 from ringfence.store.past import Past
 
@@ -23,6 +24,7 @@ KEYS = [
         "past",
         "lists",
         "kernel_lists",
+        "ration",
         "protected",
     ),
     *(
@@ -56,6 +58,17 @@ def test_an_unknown_address() -> None:
         [],
         [],
     )
+
+
+def test_the_ration_of_a_stranger() -> None:
+    """A stranger, even one that was a friend, has the ration of the kernel's rules; others have none."""
+    rules = Ration(LimitMode.ENFORCE, burst=4, rate=2)
+    told = [
+        document(known(ration=rules, **more))["ration"]
+        for more in ({}, {"former": (friend(),)}, {"friends": (friend(),)}, {"running": (running(ban()),)})
+    ]
+    assert told == [{"mode": "enforce", "burst": 4, "rate": 2}] * 2 + [None] * 2
+    assert document(known())["ration"] is None
 
 
 def test_an_active_ban() -> None:

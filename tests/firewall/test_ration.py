@@ -4,7 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
@@ -24,6 +24,7 @@ TLS, HTTP = 5061, 8088
 PLAN = FirewallPlan(
     sip_ports=Ports(udp=(SIP,), tcp=(SIP, TLS, HTTP)), ration=Ration(LimitMode.ENFORCE, burst=4, rate=1)
 )
+WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
 _FIRST = 3.0  # seconds for the first bytes, on a busy machine too
 BUDGET = 2_048  # bytes; the ration of a stranger by TCP: 2 000, rounded up to kilobytes with ipset
 REFUSALS = [b"SIP/2.0 %d Whatever\r\n\r\n" % status for status in (401, 403, 407)]
@@ -145,17 +146,24 @@ def test_the_addresses_of_a_64_share_one_ration(backend: Backend, far: str) -> N
 
 
 def test_forwarded_refusals_are_rationed(backend: Backend, far: str) -> None:
-    """A container's refusals to a stranger are rationed as those of this host."""
-    plan(backend, PLAN)
+    """The refusals of Asterisk's container to a stranger are rationed as those of this host."""
+    plan(backend, WITH_CONTAINER)
     with container_ends(far) as (inner, remote):
         assert arrived(inner, remote, [REFUSAL] * MANY) == 4
 
 
 def test_forwarded_refusals_in_fragments_are_rationed(backend: Backend, far: str) -> None:
     """The first fragment of a container's long refusal is dropped, so the rest of it is useless."""
-    plan(backend, PLAN)
+    plan(backend, WITH_CONTAINER)
     with container_ends(far) as (inner, remote):
         assert arrived(inner, remote, [REFUSAL.ljust(4_000)] * 20) == 4
+
+
+def test_refusals_of_other_pbxs_have_no_ration(backend: Backend, far: str) -> None:
+    """A second PBX behind this host sends what it wants: ringfence does not know its phones."""
+    plan(backend, evolve(PLAN, containers=frozenset({ip_address("10.9.9.3"), ip_address("fd00:9::3")})))
+    with container_ends(far) as (inner, remote):
+        assert arrived(inner, remote, [REFUSAL] * MANY) == MANY
 
 
 def test_the_wire_sees_refusals_that_the_ration_drops(backend: Backend, far: str, cable: Cable) -> None:
@@ -182,6 +190,13 @@ def test_the_ration_may_be_limited_to_interfaces(backend: Backend, far: str, cab
         plan(backend, evolve(PLAN, interfaces=interfaces))
         with ends(cable, far, SIP) as (here, there):
             assert arrived(here, there, [REFUSAL] * MANY) == expected
+
+
+def test_a_rule_that_counts_many_attempts_has_a_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """The kernel takes a ration of more bytes than a packet can have, and counts by it."""
+    plan(backend, evolve(PLAN, ration=Ration(LimitMode.ENFORCE, burst=200, rate=1)))
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(here, there, [REFUSAL] * 250) == 200
 
 
 @contextmanager
@@ -260,8 +275,8 @@ def test_connections_share_the_ration(backend: Backend, far: str, cable: Cable) 
 
 
 def test_a_containers_answers_by_tcp_are_rationed(backend: Backend, far: str) -> None:
-    """What a container sends to a stranger by TCP has the same ration."""
-    plan(backend, PLAN)
+    """What Asterisk's container sends to a stranger by TCP has the same ration."""
+    plan(backend, WITH_CONTAINER)
     with behind(far) as container, ExitStack() as stack:
         with inside(container):
             listener = stack.enter_context(socket.create_server(("10.9.9.2", SIP)))

@@ -147,9 +147,17 @@ def _lines(found: Document) -> "Iterator[tuple[str, str]]":
     effects = [_KERNEL_LISTS[name] for name in lists if not (out and name == "friends")]
     if effects:
         yield "kernel", ", ".join(effects)
+    if found["ration"]:
+        yield "ration", _ration(found["ration"])
     yield from (("before", _past(ban, found)) for ban in found["past"][:_MAX_SHOWN])
     yield from (("evidence", sentence) for sentence in found["evidence"])
     yield from (("next", sentence) for sentence in found["forecast"])
+
+
+def _ration(ration: Document) -> str:
+    passing = f"{ration['burst']} refusals at once, then {ration['rate']} a second"
+    rest = "drops" if ration["mode"] == "enforce" else "only counts"
+    return f"{passing}; the kernel {rest} the others"
 
 
 def _friends(found: Document) -> "Iterator[tuple[str, str]]":

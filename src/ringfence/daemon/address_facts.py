@@ -58,6 +58,7 @@ class AddressFacts:
             ahead=wall - mono,
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
             claimed=side.wanted_rules.settings.claims(),
+            ration=side.backend.plan.ration,
             alarms=tuple(alarm for alarm in side.alarms.active if is_about(alarm.subject, network)),
             enforcing=side.enforcer.enforcing,
             problems=(*found.problems, *problems),

@@ -162,6 +162,7 @@ class Daemon:
         side = self._side
         periodic = (
             (JUDGE_EVERY, "sources", self._sources.look),
+            (SECOND, "containers", self._look_at_containers),
             (SECOND, "enforcer", side.enforcer.tick),
             (SECOND, "floods", self._floods.look),
             (SECOND, "trial", side.trial.look),
@@ -188,6 +189,11 @@ class Daemon:
             *self._recorders.jobs(side.alarms),
             _feed_watchdog(),
         ]
+
+    def _look_at_containers(self) -> None:
+        """Use the addresses of Asterisks that are not this host's own for the rules: those of containers."""
+        own = self._side.protected.is_own
+        self._side.rules.use_containers(frozenset(one for one in self._sources.addresses if not own(one)))
 
     def _handlers(self) -> Mapping[str, control.Handler]:
         handlers = {

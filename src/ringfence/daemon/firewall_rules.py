@@ -24,7 +24,7 @@ from ringfence.host.listening import (
     find_proxy_users,
     find_users,
 )
-from ringfence.model import Endpoint, Transport
+from ringfence.model import Address, Endpoint, Transport
 
 LOOK_EVERY = 1.0  # seconds between two checks whether limiter and ration may drop packets
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
@@ -87,13 +87,15 @@ class WantedRules:
         self.settings = settings
         self.ports: Ports | None = None
         """The SIP ports of Asterisk and of its proxies; None if unknown."""
+        self.containers: frozenset[Address] = frozenset()
+        """The addresses of Asterisks in containers."""
         self._startup = startup
         self._log_group = log_group
 
     @property
     def plan(self) -> FirewallPlan:
         """The rules that are wanted now. Until the friends are known, limiter and ration only count."""
-        plan = self.settings.plan(self.ports, self._log_group)
+        plan = evolve(self.settings.plan(self.ports, self._log_group), containers=self.containers)
         if self._startup.for_limiter:
             return plan
         return evolve(plan, limit=_observing(plan.limit), ration=_observing(plan.ration))
@@ -199,6 +201,13 @@ class RuleUpdates:
             self._alarms.clear(AlarmCode.PROXY_MISSING, "")
         if found.ports is not None:
             self._set_ports(found.ports)
+
+    def use_containers(self, addresses: frozenset[Address]) -> None:
+        """Use ``addresses`` as those of Asterisks in containers from now on."""
+        if addresses != self._wanted.containers:
+            self._wanted.containers = addresses
+            self._log.info("asterisk.containers", addresses=sorted(map(str, addresses)))
+            self.update()
 
     def _misses_proxy(self, found: SipSockets) -> bool:
         return bool(self._wanted.settings.proxies()) and not found.proxies

@@ -14,7 +14,7 @@ from ringfence.daemon.source_watchdog import SourceWatchdog
 from ringfence.daemon.targets import logs_of, target_of
 from ringfence.friends.readiness import SourceReadiness
 from ringfence.friends.registry import FriendRegistry
-from ringfence.model import Contact, SecurityEvent
+from ringfence.model import Address, Contact, SecurityEvent
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.coverage_gaps import coverage_gaps
 from ringfence.sources.logs import Logs, LogSource
@@ -106,6 +106,12 @@ class SourceManager:
     def active(self) -> "list[AmiSource | LogSource]":
         """The sources of all PBXs that are active now, without the wire."""
         return [source for pbx in self._pbxs.values() for source in pbx.active]
+
+    @property
+    def addresses(self) -> frozenset[Address]:
+        """The addresses of all Asterisks outside of loopback, as far as AMI names them."""
+        known = (pbx.ami.addresses for pbx in self._pbxs.values() if pbx.ami is not None)
+        return frozenset().union(*(found for found in known if found is not None))
 
     def readiness(self) -> list[SourceReadiness]:
         """Return for each manager interface (AMI) whether it is ready. The wait at the start needs this.

@@ -9,6 +9,7 @@ from ringfence.explain.facts import ActiveBan, AttemptOutcome, NetworkFacts, sou
 from ringfence.explain.forecast import forecast
 from ringfence.explain.reasons import reason_of
 from ringfence.explain.remarks import remarks
+from ringfence.firewall.contract import Ration
 from ringfence.friends.exchange import as_json
 from ringfence.lists.lookup import Holder
 from ringfence.model import Ban, Friend, ListKind, Proof, format_network, printable, rfc3339
@@ -30,6 +31,7 @@ def document(known: NetworkFacts) -> Document:
         "past": [_past(one) for one in known.past],
         "lists": [_entry(holder) for holder in known.holders],
         "kernel_lists": _kernel_lists(known),
+        "ration": None if known.rationed is None else _ration(known.rationed),
         "protected": [{"network": format_network(kept), "why": why} for kept, why in known.reasons.items()],
         "friend": bool(known.friends),
         "friends": [_friend(friend) for friend in known.friends],
@@ -60,6 +62,10 @@ def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
         "deny": bool(known.on(ListKind.DENY)),
         "friends": known.live and bool(known.friends),
     }
+
+
+def _ration(ration: Ration) -> dict[str, Any]:
+    return {"mode": str(ration.mode), "burst": ration.burst, "rate": ration.rate}
 
 
 def _running(known: NetworkFacts, one: ActiveBan) -> Document:

@@ -9,7 +9,7 @@ from attrs import Factory, evolve, frozen
 from ringfence.alarms import ActiveAlarm
 from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
-from ringfence.firewall.contract import Element
+from ringfence.firewall.contract import Element, LimitMode, Ration
 from ringfence.lists.lookup import Holder
 from ringfence.model import WIRE, Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
 from ringfence.networks import overlap
@@ -72,7 +72,8 @@ class NetworkFacts:
     address is meant instead of ``network``, because some rules count and ban a whole prefix. Without a daemon
     it is False.
 
-    ``claimed`` has the limits for bans on unproven evidence. ``alarms`` are the active alarms about
+    ``claimed`` has the limits for bans on unproven evidence. ``ration`` is that of the kernel's present rules
+    (its mode is *off* without a daemon). ``alarms`` are the active alarms about
     ``network``. ``enforcing``: enforcement is not switched off. ``live``: the facts are from a daemon.
     ``problems`` has a line for each fact that could not be read.
     """
@@ -91,6 +92,7 @@ class NetworkFacts:
     ahead: float = 0.0
     contains_exempt: bool = False
     claimed: Claimed = Factory(Claimed)
+    ration: Ration = Factory(Ration)
     alarms: tuple[ActiveAlarm, ...] = ()
     enforcing: bool = True
     live: bool = True
@@ -120,6 +122,12 @@ class NetworkFacts:
         """The entries of the deny list that drop its packets. A friend passes all but those by hand."""
         passes = self.friends and self.network.prefixlen == self.network.max_prefixlen
         return [holder for holder in self.on(ListKind.DENY) if holder.by_hand or not passes]
+
+    @property
+    def rationed(self) -> Ration | None:
+        """The ration of refusals that the network has; None if it has none, or if no packet of it gets in."""
+        stranger = self.verdict is AddressVerdict.STRANGER
+        return self.ration if stranger and self.ration.mode is not LimitMode.OFF else None
 
     @property
     def reasons(self) -> dict[Network, str]:

@@ -203,6 +203,10 @@ class FirewallPlan:
     scopes ``SIP``, ``SIP_UDP`` and ``SIP_TCP``, always cover ``sip_ports`` only. ``interfaces``: the network
     interfaces on which packets are dropped; an empty tuple means all. ``log``: the kernel logs a few dropped
     packets a second, with the prefix ``ringfence: ``.
+
+    ``containers`` are the addresses of Asterisks in containers. Of the packets that this host forwards, the
+    ration counts only those that one of them sends: others may be a carrier's, or of another PBX, whose
+    phones ringfence does not know.
     """
 
     maxelem: int = 262_144
@@ -214,6 +218,7 @@ class FirewallPlan:
     log: bool = False
     limit: Limit = Limit()
     ration: Ration = Ration()
+    containers: frozenset[Address] = frozenset()
 
     @property
     def limits(self) -> bool:

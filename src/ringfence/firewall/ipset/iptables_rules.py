@@ -3,7 +3,7 @@
     raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses; then the limiter, then the
                                             copies of observed requests, then the log rules for the wire;
                                             then drop packets that are routed to banned addresses; then the
-                                            ration of forwarded refusals
+                                            ration of the containers' refusals
     raw OUTPUT         -> ringfence-out:    the log rules; then drop packets of this host to banned addresses;
                                             then the ration of this host's refusals
                           ringfence-limit:  send packets over the limit to ringfence-over
@@ -405,11 +405,13 @@ class _Plan:
         ]
 
     def to_ration(self, *, forwarded: bool = False) -> list[IptablesRule]:
-        """Return the rules that ration the refusals and segments of this host, or those that it forwards."""
+        """Return the rules that ration the refusals and segments of this host, or of its containers."""
         plan = self.plan
         if plan.ration.mode is LimitMode.OFF:
             return []
-        out = self._interface_matches("-o") if plan.interfaces else ["! -o lo "]
+        own = self._interface_matches("-o") if plan.interfaces else ["! -o lo "]
+        containers = sorted(one for one in plan.containers if one.version == self.version)
+        routed = [f"-s {one}/{one.max_prefixlen} {_FORWARDED[self.version]}" for one in containers]
         refusal = f'-m u32 --u32 "{_datagram_test(self.version, _CODES)}" '
         strangers = self._not_on("dst", NetworkList.FRIENDS, NetworkList.ALLOW)
         ports = plan.sip_ports
@@ -424,7 +426,7 @@ class _Plan:
             IptablesRule(f"{way}{packets}{strangers}-j {chain}")
             for chain, matches in ((_RATION, [*udp, *web]), (_BYTES, streams))
             for packets in matches
-            for way in ([_FORWARDED[self.version]] if forwarded else out)
+            for way in (routed if forwarded else own)
         ]
 
 
@@ -548,13 +550,14 @@ def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, S
     total = IptablesRule(_total_limit("ration-all", ration), RATION_FULL)
     packets = f"-m hashlimit --hashlimit-above {ration.rate}/sec --hashlimit-burst {ration.burst}"
     budget, name = -(-ration.burst_bytes // _KIBI), f"{ration.rate}-{ration.burst}"
+    most = budget * _KIBI
     to_one = "--hashlimit-mode dstip --hashlimit-name ringfence-ration"
     return {
         _RATION: [total, IptablesRule(f"{packets} {to_one}-{name} {table}{drop}", OVER_RATION)],
         _BYTES: [
             *(IptablesRule(f"-p tcp {test} -j RETURN") for test in _unrationed_segments(plan, version)),
             total,
-            IptablesRule(f"-m length --length {budget * _KIBI + 1}:65535{drop}", OVER_RATION),
+            IptablesRule(f"-m length --length {min(most + 1, 65_535)}:65535{drop}", OVER_RATION),
             IptablesRule(
                 f"-m hashlimit --hashlimit-above {budget}kb/s {to_one}-bytes-{name} {table}{drop}",
                 OVER_RATION,

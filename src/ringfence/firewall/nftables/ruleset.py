@@ -522,23 +522,36 @@ def _without_data(version: int) -> Iterator[str]:
         yield f"tcp doff {words} {length}"
 
 
-def _ration_rules(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[tuple[str, str]]:
-    """Yield the matches of refusals and segments to strangers, each with the statement that rations them.
+def _ration_rules(
+    plan: FirewallPlan, lists: Mapping[str, str], ways: Mapping[int, str], *, inner: bool
+) -> Iterator[str]:
+    """Yield the rules that send refusals and segments to strangers to the ration.
 
-    ``lists`` has the names of the list sets by list and IP version (``allow4``). ``inner``: the rules use
+    ``lists`` has the names of the list sets by list and IP version (``allow4``). ``ways`` has by IP version
+    the match of the packets that count; none of a version that is missing there. ``inner``: the rules use
     ``@ih``.
     """
     if plan.ration.mode is LimitMode.OFF:
         return
-    for version in VERSIONS:
+    for version, way in ways.items():
         strangers = _strangers(version, "daddr", lists)
         for test in _port_tests(Ports(plan.sip_ports.udp, ()), "sport"):
-            yield f"{test} @th,64,88 {_ANSWERS} {strangers}", f"jump ration{version}"
+            yield f"{way}{test} @th,64,88 {_ANSWERS} {strangers} jump ration{version}"
         for test in _port_tests(Ports((), plan.sip_ports.streams + plan.sip_ports.tls), "sport"):
-            yield f"{test} {strangers}", f"jump ration_stream{version}"
+            yield f"{way}{test} {strangers} jump ration_stream{version}"
         for test in _port_tests(Ports((), plan.sip_ports.web), "sport"):
             for begins in _beginnings(inner=inner):
-                yield f"{test} {begins} {strangers}", f"jump ration{version}"
+                yield f"{way}{test} {begins} {strangers} jump ration{version}"
+
+
+def _from_containers(plan: FirewallPlan) -> dict[int, str]:
+    """Return by IP version the match of the forwarded packets that Asterisks in containers send."""
+    found = {v: sorted(one for one in plan.containers if one.version == v) for v in VERSIONS}
+    return {
+        version: f"{_KEYWORDS[version]} saddr {{ {', '.join(map(str, addresses))} }} {_TO_BE_ROUTED} "
+        for version, addresses in found.items()
+        if addresses
+    }
 
 
 def _strangers(version: int, side: str, lists: Mapping[str, str]) -> str:
@@ -584,12 +597,9 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         )
     if not plan.interfaces:
         prerouting += leaving
-    prerouting += tuple(
-        f"{test} {_TO_BE_ROUTED} {end}" for test, end in _ration_rules(plan, lists, inner=inner)
-    )
-    output += tuple(
-        f'{go}oifname != "lo" {test} {end}' for test, end in _ration_rules(plan, lists, inner=inner)
-    )
+    prerouting += tuple(_ration_rules(plan, lists, _from_containers(plan), inner=inner))
+    leave = dict.fromkeys(VERSIONS, f'{go}oifname != "lo" ')
+    output += tuple(_ration_rules(plan, lists, leave, inner=inner))
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
     yield RulesetChain("output", output, "output", _RAW)
     if rejecting:
