@@ -17,7 +17,7 @@ from tests.support.guarded import NO_LOGS, NO_WIRE
 from tests.support.lab import Lab
 
 THRESHOLD = 5
-TRIALS = 20
+TRIALS = 10
 PIPELINED_TRIALS = 10
 PIPELINED = 2_000
 PREFIX_TRIALS = 10

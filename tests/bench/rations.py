@@ -25,6 +25,8 @@ from tests.support.sip_raw import answered_within_segments, calling, guesses, re
 
 TRIALS = 5
 """The trials with each backend."""
+TRIALS_WITHOUT = 3
+"""The trials without the ration: they only show what it is good for."""
 BACKENDS = ("ipset", "nftables")
 ON: Mapping[str, object] = {}
 OFF: Mapping[str, object] = {"mode": "off"}
@@ -136,17 +138,17 @@ def rationed(backend: str, ration: Mapping[str, object]) -> Iterator[Bed]:
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
     for name, trial in WAYS.items():
-        on = [count for backend in BACKENDS for count in _tried(trial, backend, ON)]
-        off = _tried(trial, BACKENDS[0], OFF)
+        on = [count for backend in BACKENDS for count in _tried(trial, backend, ON, TRIALS)]
+        off = _tried(trial, BACKENDS[0], OFF, TRIALS_WITHOUT)
         yield _answered(name, on, off)
     yield from _registration()
     for backend in BACKENDS:
         yield _together(backend)
 
 
-def _tried(trial: Trial, backend: str, ration: Mapping[str, object]) -> list[int]:
+def _tried(trial: Trial, backend: str, ration: Mapping[str, object], trials: int) -> list[int]:
     with rationed(backend, ration) as here:
-        return [trial(here, number) for number in range(1, TRIALS + 1)]
+        return [trial(here, number) for number in range(1, trials + 1)]
 
 
 def _answered(name: str, on: Sequence[int], off: Sequence[int]) -> Figure:
