@@ -117,8 +117,8 @@ def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> No
         assert len(made.backend.lists[NetworkList.FRIENDS]) == 1_024
 
 
-def test_an_unshielded_friend_still_passes_fetched_networks(kept: Kept) -> None:
-    """A friend without the exemption from the limiter is taken out of the fetched networks, until it ends."""
+def test_an_unshielded_friend_has_no_ration_and_passes_fetched_networks(kept: Kept) -> None:
+    """A friend without the exemption from the limiter is on a list of its own, and in no fetched network."""
     around = ip_network(f"{OTHER}/24", strict=False)
     friend = ip_network(OTHER)
     side = kept.side
@@ -130,10 +130,11 @@ def test_an_unshielded_friend_still_passes_fetched_networks(kept: Kept) -> None:
 
     for unshielded in (True, False):
         side.kernel_friends._passing.look(1_000, {friend.network_address} if unshielded else ())
-        kept.enforcer.fill(*side.kernel_friends._lists.stale(), NetworkList.FRIENDS)
+        lists = (NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+        kept.enforcer.fill(*side.kernel_friends._lists.stale(), *lists)
 
         fetched = kept.backend.lists[NetworkList.FETCHED]
-        assert (friend in kept.backend.lists[NetworkList.FRIENDS]) is not unshielded
+        assert [friend in kept.backend.lists[one] for one in lists] == [not unshielded, unshielded]
         assert any(friend.subnet_of(one) for one in fetched) is not unshielded  # type: ignore[arg-type]
         assert sum(one.num_addresses for one in fetched) == 512 - unshielded
     assert side.kernel_friends._lists.stale() == []

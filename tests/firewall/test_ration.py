@@ -25,6 +25,7 @@ PLAN = FirewallPlan(
     sip_ports=Ports(udp=(SIP,), tcp=(SIP, TLS, HTTP)), ration=Ration(LimitMode.ENFORCE, burst=4, rate=1)
 )
 WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
+WITHOUT_RATION = [NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW]
 _FIRST = 3.0  # seconds for the first bytes, on a busy machine too
 BUDGET = 2_048  # bytes; the ration of a stranger by TCP: 2 000, rounded up to kilobytes with ipset
 REFUSALS = [b"SIP/2.0 %d Whatever\r\n\r\n" % status for status in (401, 403, 407)]
@@ -54,6 +55,25 @@ def replace_list(backend: Backend, which: NetworkList, *networks: Network) -> No
     """Replace the contents of a list in the kernel."""
     for _ in backend.replace_list_in_steps(which, networks):
         pass
+
+
+def test_a_port_is_plain_or_tls() -> None:
+    """The number after a UDP port is TLS, and so is 5061 if the configuration names it for both protocols."""
+    kinds = [
+        (ports.streams, ports.tls, ports.web)
+        for ports in (
+            Ports((5060,), (5038, 5060, 5061, 8089)),
+            Ports((5060, 5061), (5060, 5061)),
+            Ports((5060, 5070), (5060, 5061, 5070, 5071)),
+            Ports((5070, 5071), (5070, 5071, 5072)),
+        )
+    ]
+    assert kinds == [
+        ((5060,), (5061,), (5038, 8089)),
+        ((5060,), (5061,), ()),
+        ((5060, 5070), (5061, 5071), ()),
+        ((5070, 5071), (5072,), ()),
+    ]
 
 
 def test_a_stranger_gets_the_ration_and_no_more(backend: Backend, far: str, cable: Cable) -> None:
@@ -101,7 +121,7 @@ def test_refusals_longer_than_a_frame_are_rationed(backend: Backend, far: str, c
         assert arrived(here, there, [REFUSAL.ljust(4_000)] * 20) == 4
 
 
-@pytest.mark.parametrize("which", [NetworkList.FRIENDS, NetworkList.ALLOW])
+@pytest.mark.parametrize("which", WITHOUT_RATION)
 def test_friends_and_allowed_networks_have_no_ration(
     backend: Backend, far: str, cable: Cable, which: NetworkList
 ) -> None:
@@ -291,7 +311,7 @@ def test_a_containers_answers_by_tcp_are_rationed(backend: Backend, far: str) ->
         assert 400 <= len(received(there, 400 * MANY)) <= BUDGET
 
 
-@pytest.mark.parametrize("which", [NetworkList.FRIENDS, NetworkList.ALLOW])
+@pytest.mark.parametrize("which", WITHOUT_RATION)
 def test_what_was_dropped_by_tcp_arrives_at_a_friend(
     backend: Backend, far: str, cable: Cable, which: NetworkList
 ) -> None:

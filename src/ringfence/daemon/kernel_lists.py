@@ -34,8 +34,9 @@ class KernelLists:
     ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each set are
     used. ``networks.guarded`` are the networks that this host needs. They go to the list of allowed networks,
     too, except those that an administrator has banned by force (``ringfence ban --force``). ``passing`` has
-    the friends. Those that it leaves out of the kernel's list of friends are taken out of the fetched
-    networks: they lose the exemption from the limiter, but they still pass every fetched list.
+    the friends. Those that it leaves out of the kernel's list of friends go to that of unshielded friends,
+    and are taken out of the fetched networks: they lose the exemption from the limiter, but they still have
+    no ration, and pass every fetched list.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
@@ -52,6 +53,8 @@ class KernelLists:
             return self._allowed()
         if target is NetworkList.FRIENDS:
             return self._passing.networks
+        if target is NetworkList.UNSHIELDED:
+            return tuple(self._passing.left_out)
         self._written[target] = self._origin(target)
         if target is NetworkList.DENY:
             return islice(self.networks.deny, self.most)
@@ -143,7 +146,7 @@ class KernelFriends:
             await self._changed()
             began = self._clock.mono()
             if self.select() and self._enforcer.enforcing:
-                self._enforcer.fill(*self._lists.stale(), NetworkList.FRIENDS)
+                self._enforcer.fill(*self._lists.stale(), NetworkList.FRIENDS, NetworkList.UNSHIELDED)
                 unban_friends(self._enforcer, set(self._passing.addresses) - set(self._freed))
                 self._freed = self._passing.addresses
             await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))

@@ -135,9 +135,10 @@ class Ration:
     then ``rate`` a second. So a guesser gets ``burst`` answers, however fast it guesses and Asterisk answers:
     the kernel counts, and waits for no daemon.
 
-    By TCP and TLS the kernel counts bytes, whatever stands in them: one segment may hold many refusals, and
-    begin in the middle of one. A segment that is dropped is sent again by TCP, so nothing breaks. The port of
-    HTTP serves web pages too, so there only segments count that begin with a refusal in a WebSocket frame.
+    By TCP and TLS the kernel counts bytes, whatever stands in them (``bytes_a_second``): one segment may hold
+    many refusals, and begin in the middle of one. A segment that is dropped is sent again by TCP, so
+    nothing breaks. The port of HTTP serves web pages too, so there only segments count that begin with a
+    refusal in a WebSocket frame.
     """
 
     mode: LimitMode = LimitMode.OFF
@@ -145,18 +146,14 @@ class Ration:
     rate: int = 2
 
     @property
-    def burst_bytes(self) -> int:
-        """How many bytes pass to one stranger at once by TCP, with the headers of the packets.
+    def bytes_a_second(self) -> int:
+        """How many bytes pass to one stranger in a second by TCP, with the headers of the packets.
 
         A challenge and ``burst`` refusals need so many: the shortest refusal of Asterisk has some 350 bytes.
-        A whole frame must fit, because TCP would repeat a larger segment for ever.
+        A whole frame must fit, because TCP would repeat a larger segment for ever. They are the same in each
+        second, because most guessers are banned in the first one, and calls of strangers must not wait long.
         """
         return max((self.burst + 1) * _REFUSAL, _FRAME)
-
-    @property
-    def rate_bytes(self) -> int:
-        """How many bytes a second pass to one stranger by TCP after ``burst_bytes``."""
-        return self.rate * _REFUSAL
 
 
 @frozen
@@ -175,13 +172,13 @@ class Ports:
 
         The other TCP ports may serve more than SIP: web pages, ARI, the manager interface.
         """
-        return tuple(port for port in self.tcp if port in {_SIP, *self.udp})
+        return tuple(port for port in self.tcp if port in {_SIP, *self.udp} and port not in self.tls)
 
     @property
     def tls(self) -> tuple[int, ...]:
-        """The ports of SIP over TLS: 5061, and those whose number follows that of a UDP port."""
-        after = {_SIP + 1, *(port + 1 for port in self.udp)}
-        return tuple(port for port in self.tcp if port in after and port not in self.streams)
+        """The ports of SIP over TLS: 5061, and the number after each UDP port, if no UDP port has it."""
+        after = {_SIP + 1} | {port + 1 for port in self.udp} - {*self.udp}
+        return tuple(port for port in self.tcp if port in after)
 
     @property
     def web(self) -> tuple[int, ...]:
@@ -253,14 +250,17 @@ class NetworkList(enum.StrEnum):
     for packets of ``FRIENDS``.
 
     The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
-    (:func:`exempts_friends`).
+    (:func:`exempts_friends`). ``UNSHIELDED`` are friends that lost these exemptions, because somebody else
+    seems to guess from their address. The ration applies to none of the three: forged senders must not make
+    a phone's calls slow.
     """
 
     ALLOW = "allow"
-    DENY = "deny"
     FRIENDS = "friends"
+    UNSHIELDED = "unshielded"
+    DENY = "deny"
     FETCHED = "fetched"
-    """The last list: when all are written, the kernel knows the friends before it drops these networks."""
+    """The last list. They are written in this order, so the kernel knows the friends before it drops any."""
 
 
 def exempts_friends(network: Network) -> bool:

@@ -413,7 +413,7 @@ class _Plan:
         containers = sorted(one for one in plan.containers if one.version == self.version)
         routed = [f"-s {one}/{one.max_prefixlen} {_FORWARDED[self.version]}" for one in containers]
         refusal = f'-m u32 --u32 "{_datagram_test(self.version, _CODES)}" '
-        strangers = self._not_on("dst", NetworkList.FRIENDS, NetworkList.ALLOW)
+        strangers = self._not_on("dst", NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW)
         ports = plan.sip_ports
         udp = (f"{udp}{refusal}" for udp in _port_matches("udp", ports.udp, "dst"))
         web = (
@@ -549,7 +549,7 @@ def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, S
     drop = f" -j {target}" if ration.mode is LimitMode.ENFORCE else " -j RETURN"
     total = IptablesRule(_total_limit("ration-all", ration), RATION_FULL)
     packets = f"-m hashlimit --hashlimit-above {ration.rate}/sec --hashlimit-burst {ration.burst}"
-    budget, name = -(-ration.burst_bytes // _KIBI), f"{ration.rate}-{ration.burst}"
+    budget, name = -(-ration.bytes_a_second // _KIBI), f"{ration.rate}-{ration.burst}"
     most = budget * _KIBI
     to_one = "--hashlimit-mode dstip --hashlimit-name ringfence-ration"
     return {

@@ -466,7 +466,7 @@ def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> It
             f'{target} != @ration{version} counter name "ration_full"',
         ),
     )
-    octets = _over_bytes(ration.rate_bytes, ration.burst_bytes)
+    octets = _over_bytes(ration.bytes_a_second, ration.bytes_a_second)
     yield RulesetChain(
         f"ration_stream{version}",
         (
@@ -534,7 +534,7 @@ def _ration_rules(
     if plan.ration.mode is LimitMode.OFF:
         return
     for version, way in ways.items():
-        strangers = _strangers(version, "daddr", lists)
+        strangers = _strangers(version, "daddr", lists, NetworkList.UNSHIELDED)
         for test in _port_tests(Ports(plan.sip_ports.udp, ()), "sport"):
             yield f"{way}{test} @th,64,88 {_ANSWERS} {strangers} jump ration{version}"
         for test in _port_tests(Ports((), plan.sip_ports.streams + plan.sip_ports.tls), "sport"):
@@ -554,9 +554,12 @@ def _from_containers(plan: FirewallPlan) -> dict[int, str]:
     }
 
 
-def _strangers(version: int, side: str, lists: Mapping[str, str]) -> str:
-    """Return the matches of packets whose ``side`` (saddr or daddr) is neither a friend nor allowed."""
-    names = (lists[f"{which}{version}"] for which in (NetworkList.ALLOW, NetworkList.FRIENDS))
+def _strangers(version: int, side: str, lists: Mapping[str, str], *more: NetworkList) -> str:
+    """Return the matches of packets whose ``side`` (saddr or daddr) is neither a friend nor allowed.
+
+    Addresses on the lists ``more`` do not match either.
+    """
+    names = (lists[f"{which}{version}"] for which in (NetworkList.ALLOW, NetworkList.FRIENDS, *more))
     return " ".join(f"{_KEYWORDS[version]} {side} != @{name}" for name in names)
 
 
