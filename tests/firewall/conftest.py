@@ -3,17 +3,27 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.support.cable import CABLES, Cable
-from tests.support.packets import met_far_end
+from tests.support.cable import CABLES, Cable, lay_cable, remove_cable
+from tests.support.netns import neighbour
+from tests.support.packets import meet
 
 from ringfence.firewall.contract import Backend
 
 
-@pytest.fixture
-def far(backend: Backend) -> Iterator[str]:
-    """The namespace at the other end of the cable."""
-    with met_far_end() as name:
+@pytest.fixture(scope="module")
+def opposite() -> Iterator[str]:
+    """The namespace at the other end of each cable of a module."""
+    with neighbour() as name:
         yield name
+
+
+@pytest.fixture
+def far(backend: Backend, opposite: str) -> Iterator[str]:
+    """The namespace at the other end of the cable."""
+    lay_cable(opposite)
+    meet(opposite)
+    yield opposite
+    remove_cable()
 
 
 @pytest.fixture(params=["IPv4", "IPv6"])

@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -36,29 +37,47 @@ from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Network, Scope
 
 MAXELEM = 64
+PLAN = FirewallPlan(maxelem=MAXELEM)
+restored = pytest.mark.usefixtures("_restored")
 
 
 @pytest.fixture(
+    scope="module",
     params=[
         "memory",
         pytest.param("ipset iptables-nft", marks=pytest.mark.kernel),
         pytest.param("ipset iptables-legacy", marks=pytest.mark.kernel),
         pytest.param("nftables", marks=pytest.mark.kernel),
-    ]
+    ],
 )
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+def shared(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Yield each backend in turn, opened; kernel backends in their own network namespace."""
     name, _, flavour = request.param.partition(" iptables-")
-    plan = FirewallPlan(maxelem=MAXELEM)
-    made = IpsetBackend(plan, find_tools=finder(flavour)) if flavour else make_backend(name, plan)
-    if not made.enforces:
-        made.open()
-        yield made
-        return
-    with netns():
+    made = IpsetBackend(PLAN, find_tools=finder(flavour)) if flavour else make_backend(name, PLAN)
+    with netns() if made.enforces else nullcontext():
         made.open()
         yield made
         made.close()
+
+
+@pytest.fixture
+def backend(shared: Backend) -> Iterator[Backend]:
+    """Yield each backend in turn, opened and without bans."""
+    if not shared.enforces:
+        shared = make_backend(shared.name, PLAN)
+        shared.open()
+    yield shared
+    shared.apply([Remove(element.network, element.scope) for element in shared.list()])
+
+
+@pytest.fixture
+def _restored(backend: Backend) -> Iterator[None]:
+    """Make rules and sets again after a test that changes more than bans."""
+    yield
+    backend.flush()
+    backend.plan = PLAN
+    backend.open()
+    backend.health()  # reports what another backend changed
 
 
 def networks(backend: Backend) -> set[Network]:
@@ -216,6 +235,7 @@ def test_opening_again_loses_nothing(backend: Backend) -> None:
     assert networks(backend) == nets("192.0.2.1", "2001:db8::/64")
 
 
+@restored
 def test_flush_and_close_are_repeatable(backend: Backend) -> None:
     """After flush nothing is listed. Flush and close may be repeated, and open works again."""
     backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
@@ -268,6 +288,7 @@ def test_one_ban_is_found(backend: Backend) -> None:
     assert backend.find(banned[1].network, Scope.SIP_UDP) is not None
 
 
+@restored
 @pytest.mark.parametrize("which", NetworkList)
 def test_a_list_may_be_replaced_again_and_again(backend: Backend, which: NetworkList) -> None:
     """A list may be replaced by overlapping, no or many networks; bans stay, and health reports nothing."""
@@ -285,6 +306,7 @@ def test_a_list_may_be_replaced_again_and_again(backend: Backend, which: Network
     assert networks(backend) == nets("192.0.2.1")
 
 
+@restored
 def test_our_own_changes_are_not_damage(backend: Backend) -> None:
     """Our own bans, unbans, lists and openings are neither differing rules, nor damage or foreign changes."""
     network = ip_network("192.0.2.1")
@@ -308,6 +330,7 @@ def successor(backend: Backend) -> Backend:
     return make_backend(backend.name, backend.plan) if backend.enforces else backend
 
 
+@restored
 def test_bans_in_the_kernel_are_adopted_after_a_restart(backend: Backend) -> None:
     """A second backend lists, finds and removes the bans of a first, for every kind of network."""
     texts = (
@@ -336,6 +359,7 @@ def observed(backend: Backend) -> int:
     return sum(elements or 0 for name, elements in sets.items() if "observe" in name)
 
 
+@restored
 def test_observed_addresses_are_not_bans(backend: Backend) -> None:
     """Addresses of both versions are observed once each, also after a restart, and until a flush."""
     addresses = [ip_address(text) for text in ("192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.1")]
@@ -358,6 +382,7 @@ def test_observed_addresses_are_not_bans(backend: Backend) -> None:
     second.close()
 
 
+@restored
 def test_more_than_can_be_observed_are_left_out(backend: Backend) -> None:
     """A full set leaves new addresses out without an error, renews the others, and affects no ban."""
     many = [ip_address(0xC6120000 + number) for number in range(OBSERVE_MOST + 300)]
@@ -391,6 +416,7 @@ PLANS = [
 ]
 
 
+@restored
 def test_a_new_plan_loses_nothing(backend: Backend) -> None:
     """Plans replace each other: bans and lists stay, and our own change is not a repair."""
     network = ip_network("192.0.2.1")
@@ -405,6 +431,7 @@ def test_a_new_plan_loses_nothing(backend: Backend) -> None:
     assert networks(backend) == {network}
 
 
+@restored
 def test_counters_begin_at_zero(backend: Backend) -> None:
     """Without traffic all counters are 0 and there are no flooders; the sizes of the sets are reported."""
     backend.plan = PLANS[0]

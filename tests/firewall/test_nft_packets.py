@@ -31,9 +31,9 @@ def test_strangers_pass_a_full_limiter_and_are_counted(
     plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE, rate=1, burst=5)))
     cable = CABLES["IPv4"]
     arrived = 0
-    for last in range(20):
-        there = f"198.18.7.{last}"
-        run("ip", "-n", far, "address", "add", f"{there}/15", "dev", "far0")
+    many = [f"198.18.7.{last}" for last in range(20)]
+    run("ip", "-n", far, "-batch", "-", text="".join(f"address add {one}/15 dev far0\n" for one in many))
+    for there in many:
         with ends(cable, far, SIP, there=there) as (here, remote):
             arrived += flood(here, remote, 10)[0]
 

@@ -45,7 +45,7 @@ from ringfence.firewall.contract import (
     Remove,
 )
 from ringfence.firewall.ipset import iptables_rules
-from ringfence.model import Scope
+from ringfence.model import Network, Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -57,28 +57,33 @@ def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
         yield made
 
 
-@pytest.mark.parametrize("wider", ["ban", "prefix", "list"])
+EACH_CABLE = (CABLES["IPv4"], CABLES["IPv6"])
+
+
 @pytest.mark.parametrize("of", ["IPv4 prefix", "IPv6 /64"])
-def test_allowed_addresses_are_never_dropped(backend: Backend, far: str, of: str, wider: str) -> None:
+def test_allowed_addresses_are_never_dropped(backend: Backend, far: str, of: str) -> None:
     """An allowed address passes both ways despite every ban and list, and is not counted as dropped."""
     cable = CABLES[of]
     prefix, address = ip_network(cable.network), ip_network(cable.banned)
-    if wider == "ban":
-        backend.apply([Add(address, 60.0)])
-    elif wider == "prefix":
-        backend.apply([Add(prefix, 60.0), Add(prefix, 60.0, Scope.SIP_UDP)])
-    else:
-        write_list(backend, NetworkList.DENY, [prefix])
-    assert datagram(cable, far, SIP) == (False, "EPERM")
-    counted = sum(element.packets for element in backend.list())
+    ways: list[tuple[list[tuple[Network, Scope]], list[Network]]] = [
+        ([(address, Scope.FULL)], []),
+        ([(prefix, Scope.FULL), (prefix, Scope.SIP_UDP)], []),
+        ([], [prefix]),
+    ]
+    for bans, denied in ways:
+        backend.apply([Add(network, 60.0, scope) for network, scope in bans])
+        write_list(backend, NetworkList.DENY, denied)
+        assert datagram(cable, far, SIP) == (False, "EPERM"), (bans, denied)
+        counted = sum(element.packets for element in backend.list())
 
-    write_list(backend, NetworkList.ALLOW, [address])
-    assert datagram(cable, far, SIP) == (True, True)
-    assert connection(cable, far, SIP) is True
-    assert sum(element.packets for element in backend.list()) == counted
+        write_list(backend, NetworkList.ALLOW, [address])
+        assert datagram(cable, far, SIP) == (True, True), (bans, denied)
+        assert connection(cable, far, SIP) is True, (bans, denied)
+        assert sum(element.packets for element in backend.list()) == counted
 
-    write_list(backend, NetworkList.ALLOW, [])
-    assert datagram(cable, far, SIP) == (False, "EPERM")
+        write_list(backend, NetworkList.ALLOW, [])
+        assert datagram(cable, far, SIP) == (False, "EPERM"), (bans, denied)
+        backend.apply([Remove(network, scope) for network, scope in bans])
 
 
 def reaches(cable: Cable, far: str, scope: Scope) -> bool:
@@ -88,19 +93,16 @@ def reaches(cable: Cable, far: str, scope: Scope) -> bool:
     return datagram(cable, far, SIP) == (True, True)
 
 
-@pytest.mark.parametrize("scope", Scope)
-@pytest.mark.parametrize(
-    "wanted",
-    [FirewallPlan(), FirewallPlan(action=BanAction.PORT_UNREACHABLE), FirewallPlan(every_port=False)],
-)
-def test_a_ban_of_a_64_exempts_the_friends_in_it(
-    backend: Backend, far: str, scope: Scope, wanted: FirewallPlan
-) -> None:
+PLANS = [FirewallPlan(), FirewallPlan(action=BanAction.PORT_UNREACHABLE), FirewallPlan(every_port=False)]
+
+
+@pytest.mark.parametrize("wanted", PLANS)
+def test_a_ban_of_a_64_exempts_the_friends_in_it(backend: Backend, far: str, wanted: FirewallPlan) -> None:
     """A friend's packets pass a ban of its /64 or of a part of it, uncounted; its neighbour's do not."""
     friend = CABLES["IPv6 /64"]
     neighbour = evolve(friend, banned="fd00:19::7:8")
     run("ip", "-n", far, "address", "add", f"{neighbour.banned}/30", "dev", "far0", "nodad")
-    while not reaches(neighbour, far, scope):  # until neighbour discovery is done
+    while not reaches(neighbour, far, Scope.FULL):  # until neighbour discovery is done
         time.sleep(0.05)
     plan(backend, wanted)
     write_list(backend, NetworkList.FRIENDS, [ip_network(friend.banned)])
@@ -110,19 +112,20 @@ def test_a_ban_of_a_64_exempts_the_friends_in_it(
         ("fd00:19::/63", False),
         ("fd00:19::7:7/128", False),
     ):
-        change = Add(ip_network(banned), 60.0, scope)
-        assert backend.apply([change])[0].error is None
-        assert reaches(friend, far, scope) is passes
-        [element] = backend.list()
-        assert (element.packets == 0) is passes
-        if passes:
-            assert not reaches(neighbour, far, scope)
-            assert backend.open().adopted == 1
-            assert reaches(friend, far, scope)
-            write_list(backend, NetworkList.FRIENDS, [])
-            assert not reaches(friend, far, scope)
-            write_list(backend, NetworkList.FRIENDS, [ip_network(friend.banned)])
-        backend.apply([Remove(ip_network(banned), scope)])
+        for scope in Scope:
+            change = Add(ip_network(banned), 60.0, scope)
+            assert backend.apply([change])[0].error is None
+            assert reaches(friend, far, scope) is passes, change
+            [element] = backend.list()
+            assert (element.packets == 0) is passes, change
+            if passes:
+                assert not reaches(neighbour, far, scope), change
+                assert backend.open().adopted == 1
+                assert reaches(friend, far, scope), change
+                write_list(backend, NetworkList.FRIENDS, [])
+                assert not reaches(friend, far, scope), change
+                write_list(backend, NetworkList.FRIENDS, [ip_network(friend.banned)])
+            backend.apply([Remove(ip_network(banned), scope)])
 
 
 def test_a_friend_does_not_pass_a_ban_of_an_ipv4_network(backend: Backend, far: str) -> None:
@@ -134,75 +137,83 @@ def test_a_friend_does_not_pass_a_ban_of_an_ipv4_network(backend: Backend, far: 
     assert datagram(cable, far, SIP) == (False, "EPERM")
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [FirewallPlan(), FirewallPlan(action=BanAction.PORT_UNREACHABLE), FirewallPlan(every_port=False)],
-)
-def test_friends_pass_fetched_networks(
-    backend: Backend, far: str, cable: Cable, wanted: FirewallPlan
-) -> None:
+def test_friends_pass_fetched_networks(backend: Backend, far: str, cable: Cable) -> None:
     """A fetched network drops strangers and no friend; a ban and the deny list by hand drop friends too."""
-    plan(backend, wanted)
     address, around = ip_network(cable.banned), ip_network(cable.network)
-    write_list(backend, NetworkList.FETCHED, [around])
-    assert not reaches(cable, far, Scope.SIP_UDP)
-    assert not reaches(cable, far, Scope.SIP_TCP)
-    counts = {counter.name: counter.packets for counter in backend.counters().rules}
-    assert counts["from denied networks"] > 0
+    for wanted in PLANS:
+        plan(backend, wanted)
+        write_list(backend, NetworkList.FETCHED, [around])
+        before = dropped_as_denied(backend)
+        assert not reaches(cable, far, Scope.SIP_UDP), wanted
+        assert not reaches(cable, far, Scope.SIP_TCP), wanted
+        assert dropped_as_denied(backend) > before
 
-    write_list(backend, NetworkList.FRIENDS, [address])
-    assert reaches(cable, far, Scope.SIP_UDP)
-    assert reaches(cable, far, Scope.SIP_TCP)
-    assert not backend.open().repaired
-    assert reaches(cable, far, Scope.SIP_UDP)
+        write_list(backend, NetworkList.FRIENDS, [address])
+        assert reaches(cable, far, Scope.SIP_UDP), wanted
+        assert reaches(cable, far, Scope.SIP_TCP), wanted
+        assert not backend.open().repaired
+        assert reaches(cable, far, Scope.SIP_UDP), wanted
 
-    write_list(backend, NetworkList.DENY, [around])
-    assert not reaches(cable, far, Scope.SIP_UDP)
-    write_list(backend, NetworkList.DENY, [])
-    backend.apply([Add(address, 60.0)])
-    assert not reaches(cable, far, Scope.SIP_UDP)
-    write_list(backend, NetworkList.ALLOW, [address])
-    assert reaches(cable, far, Scope.SIP_UDP)
+        write_list(backend, NetworkList.DENY, [around])
+        assert not reaches(cable, far, Scope.SIP_UDP), wanted
+        write_list(backend, NetworkList.DENY, [])
+        backend.apply([Add(address, 60.0)])
+        assert not reaches(cable, far, Scope.SIP_UDP), wanted
+        write_list(backend, NetworkList.ALLOW, [address])
+        assert reaches(cable, far, Scope.SIP_UDP), wanted
+        backend.apply([Remove(address)])
+        for which in (NetworkList.ALLOW, NetworkList.FRIENDS):
+            write_list(backend, which, [])
 
 
-def test_denied_networks_are_dropped(backend: Backend, far: str, cable: Cable) -> None:
+def dropped_as_denied(backend: Backend) -> int:
+    """Return the number of dropped packets from denied networks."""
+    return {one.name: one.packets for one in backend.counters().rules}["from denied networks"]
+
+
+def test_denied_networks_are_dropped(backend: Backend, far: str) -> None:
     """A denied network is dropped like a banned one, without a timeout, and has its own counters."""
-    write_list(backend, NetworkList.DENY, [ip_network(cable.network), ip_network("203.0.113.0/24")])
+    denied = [ip_network(cable.network) for cable in EACH_CABLE]
+    write_list(backend, NetworkList.DENY, [*denied, ip_network("203.0.113.0/24")])
 
-    assert datagram(cable, far, OTHER) == (False, "EPERM")
-    assert connection(cable, far, SIP) is False
-    packets = {one.name: one.packets for one in backend.counters().rules}
-    assert packets["from denied networks"] >= 2
-    assert packets["to denied networks"] == 1
-    assert packets["from banned addresses"] == 0
+    for number, cable in enumerate(EACH_CABLE, 1):
+        assert datagram(cable, far, OTHER) == (False, "EPERM")
+        assert connection(cable, far, SIP) is False
+        packets = {one.name: one.packets for one in backend.counters().rules}
+        assert packets["from denied networks"] >= 2 * number
+        assert packets["to denied networks"] == number
+        assert packets["from banned addresses"] == 0
     assert list(backend.list()) == []
 
 
-def test_a_ban_of_sip_over_udp_leaves_the_rest(backend: Backend, far: str, cable: Cable) -> None:
+def test_a_ban_of_sip_over_udp_leaves_the_rest(backend: Backend, far: str) -> None:
     """A ban of scope SIP_UDP drops UDP from and to the SIP ports; TCP and other ports pass."""
-    ban(backend, cable, Scope.SIP_UDP)
+    for cable in EACH_CABLE:
+        ban(backend, cable, Scope.SIP_UDP)
 
-    assert datagram(cable, far, SIP) == (False, "EPERM")
-    assert datagram(cable, far, OTHER) == (True, True)
-    assert connection(cable, far, SIP) is True
-    [element] = backend.list()
-    assert (element.scope, element.packets) == (Scope.SIP_UDP, 2)
+        assert datagram(cable, far, SIP) == (False, "EPERM")
+        assert datagram(cable, far, OTHER) == (True, True)
+        assert connection(cable, far, SIP) is True
+        [element] = backend.list()
+        assert (element.scope, element.packets) == (Scope.SIP_UDP, 2)
+        backend.apply([Remove(ip_network(cable.network), Scope.SIP_UDP)])
 
 
-def test_a_ban_of_all_of_sip_leaves_the_rest(backend: Backend, far: str, cable: Cable) -> None:
+def test_a_ban_of_all_of_sip_leaves_the_rest(backend: Backend, far: str) -> None:
     """A ban of scope SIP drops UDP and TCP from and to the SIP ports, for each action; other ports pass."""
     for action in BanAction:
         plan(backend, FirewallPlan(action=action, sip_ports=Ports(udp=(SIP,), tcp=(SIP,))))
-        ban(backend, cable, Scope.SIP)
+        for cable in EACH_CABLE:
+            ban(backend, cable, Scope.SIP)
 
-        assert datagram(cable, far, SIP)[0] is not True
-        assert connection(cable, far, SIP) is not True
-        assert datagram(cable, far, OTHER) == (True, True)
-        assert connection(cable, far, OTHER) is True
-        [element] = backend.list()
-        assert (element.scope, element.packets >= 3) == (Scope.SIP, True)
-        backend.apply([Remove(ip_network(cable.network), Scope.SIP)])
-        assert connection(cable, far, SIP) is True
+            assert datagram(cable, far, SIP)[0] is not True, action
+            assert connection(cable, far, SIP) is not True, action
+            assert datagram(cable, far, OTHER) == (True, True), action
+            assert connection(cable, far, OTHER) is True, action
+            [element] = backend.list()
+            assert (element.scope, element.packets >= 3) == (Scope.SIP, True), action
+            backend.apply([Remove(ip_network(cable.network), Scope.SIP)])
+            assert connection(cable, far, SIP) is True, action
 
 
 def test_a_ban_of_sip_over_tcp_leaves_the_rest(backend: Backend, far: str, cable: Cable) -> None:
@@ -233,29 +244,33 @@ def test_a_ban_of_sip_over_tcp_leaves_the_rest(backend: Backend, far: str, cable
     assert connection(cable, far, SIP) is False
 
 
-def test_bans_may_be_for_the_sip_ports_only(backend: Backend, far: str, cable: Cable) -> None:
+def test_bans_may_be_for_the_sip_ports_only(backend: Backend, far: str) -> None:
     """With ``every_port`` false a full ban drops UDP and TCP of the SIP ports and nothing else."""
     plan(backend, FirewallPlan(every_port=False, sip_ports=Ports(udp=(SIP,), tcp=(5061,))))
-    ban(backend, cable)
+    for cable in EACH_CABLE:
+        ban(backend, cable)
 
-    assert datagram(cable, far, SIP) == (False, "EPERM")
-    assert datagram(cable, far, OTHER) == (True, True)
-    assert connection(cable, far, 5061) is False
-    assert connection(cable, far, OTHER) is True
+        assert datagram(cable, far, SIP) == (False, "EPERM")
+        assert datagram(cable, far, OTHER) == (True, True)
+        assert connection(cable, far, 5061) is False
+        assert connection(cable, far, OTHER) is True
     plan(backend, FirewallPlan())
-    assert connection(cable, far, OTHER) is False
+    for cable in EACH_CABLE:
+        assert connection(cable, far, OTHER) is False
 
 
-def test_only_named_interfaces_drop(backend: Backend, far: str, cable: Cable) -> None:
+def test_only_named_interfaces_drop(backend: Backend, far: str) -> None:
     """Packets of interfaces that are not named pass."""
-    ban(backend, cable)
+    for cable in EACH_CABLE:
+        ban(backend, cable)
     for names, passes in (
         (("near9",), (True, True)),
         (("near9", "near0"), (False, "EPERM")),
         ((), (False, "EPERM")),
     ):
         plan(backend, FirewallPlan(interfaces=names))
-        assert datagram(cable, far, SIP) == passes
+        for cable in EACH_CABLE:
+            assert datagram(cable, far, SIP) == passes, names
 
 
 def test_routed_packets_are_dropped_by_their_output_interface(backend: Backend, far: str) -> None:
@@ -275,41 +290,37 @@ def test_routed_packets_are_dropped_by_their_output_interface(backend: Backend, 
             inner.recv(100)
 
 
-@pytest.mark.parametrize("every_port", [True, False])
-@pytest.mark.parametrize(
-    ("action", "udp", "tcp"),
-    [
-        (BanAction.DROP, {False}, {False}),
-        (BanAction.PORT_UNREACHABLE, {"ECONNREFUSED"}, {"ECONNREFUSED"}),
-        (BanAction.ADMIN_PROHIBITED, {"EHOSTUNREACH", "EACCES"}, {"EHOSTUNREACH", "EACCES"}),
-        (BanAction.TCP_RESET, {False}, {"ECONNREFUSED"}),
-    ],
-)
-def test_the_sender_sees_the_configured_action(
-    backend: Backend,
-    far: str,
-    cable: Cable,
-    action: BanAction,
-    udp: set[bool | str],
-    tcp: set[bool | str],
-    *,
-    every_port: bool,
-) -> None:
-    """The sender sees silence, an ICMP error or a reset of the kernel, and never an answer."""
-    plan(backend, FirewallPlan(action=action, every_port=every_port))
-    ban(backend, cable)
+SEEN: list[tuple[BanAction, set[bool | str], set[bool | str]]] = [
+    (BanAction.DROP, {False}, {False}),
+    (BanAction.PORT_UNREACHABLE, {"ECONNREFUSED"}, {"ECONNREFUSED"}),
+    (BanAction.ADMIN_PROHIBITED, {"EHOSTUNREACH", "EACCES"}, {"EHOSTUNREACH", "EACCES"}),
+    (BanAction.TCP_RESET, {False}, {"ECONNREFUSED"}),
+]
+"""The effects of each action that the sender may see, by UDP and by TCP."""
 
-    with ends(cable, far, SIP) as (here, there):
-        there.connect(here.getsockname())
-        assert seen(there) in udp
-        with pytest.raises(TimeoutError):
-            here.recv(100)
-        with pytest.raises(PermissionError):
-            here.sendto(b"answer", there.getsockname())
-    # connect() ignores an ICMPv6 error that arrives while it still sends; the error for the next SYN counts.
-    assert connection(cable, far, SIP, patience=WAIT if tcp == {False} else 10.0) in tcp
+
+@pytest.mark.parametrize("every_port", [True, False])
+def test_the_sender_sees_the_configured_action(backend: Backend, far: str, *, every_port: bool) -> None:
+    """The sender sees silence, an ICMP error or a reset of the kernel, and never an answer."""
+    run("sysctl", "-q", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    for cable in EACH_CABLE:
+        ban(backend, cable)
+    for action, udp, tcp in SEEN:
+        plan(backend, FirewallPlan(action=action, every_port=every_port))
+        for cable in EACH_CABLE:
+            with ends(cable, far, SIP) as (here, there):
+                there.connect(here.getsockname())
+                assert seen(there) in udp, action
+                with pytest.raises(TimeoutError):
+                    here.recv(100)
+                with pytest.raises(PermissionError):
+                    here.sendto(b"answer", there.getsockname())
+            # connect() ignores an ICMPv6 error that comes while it still sends; the next SYN's error counts.
+            patience = WAIT if tcp == {False} else 10.0
+            assert connection(cable, far, SIP, patience=patience) in tcp, action
     plan(backend, FirewallPlan())
-    assert connection(cable, far, SIP) is False
+    for cable in EACH_CABLE:
+        assert connection(cable, far, SIP) is False
 
 
 def test_a_burst_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) -> None:

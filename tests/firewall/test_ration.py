@@ -9,7 +9,6 @@ from ipaddress import ip_address, ip_network
 import pytest
 from attrs import evolve
 from tests.support.cable import CABLES, Cable
-from tests.support.flavours import FLAVOURS
 from tests.support.netns import inside
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
@@ -34,7 +33,7 @@ OTHERS = [b"SIP/2.0 %d Whatever\r\n\r\n" % status for status in (100, 180, 200, 
 MANY = 50
 
 
-@pytest.fixture(params=[*FLAVOURS, "nftables"])
+@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
 def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
     """Yield each backend, opened; ipset with each flavour of iptables."""
     with opened(request.param) as made:

@@ -23,7 +23,7 @@ PIECES = st.sampled_from([*HEADS, *FILLERS, b"192.0.2.7", b"[2001:db8::7]:5060",
 
 @pytest.mark.parametrize("file", FORMATS, ids=str)
 def test_the_worst_text_takes_linear_time(file: bytes) -> None:
-    """One megabyte of any one text, after any head, is parsed in time that grows with its length."""
+    """A quarter of a megabyte of any text, after any head, is parsed in time that grows with its length."""
     parse = FORMATS[file].parse
     slow = [
         (head, filler)

@@ -183,7 +183,7 @@ def test_the_worst_lines_take_linear_time(name: str) -> None:
             reader.feed(data[at : at + 65_536], NOW)
         reader.end(NOW)
 
-    assert is_linear(read, b"", UNITS[name], most=200_000)
+    assert is_linear(read, b"", UNITS[name], most=100_000)
 
 
 HEAD = P + (

@@ -584,18 +584,22 @@ async def _reports_on_names(lab: Lab, names: Sequence[str], ports: Sequence[int]
     return reports
 
 
+@pytest.fixture(scope="module", params=sorted(RELEASES))
+def fresh(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A real Asterisk on which no phone is registered at first."""
+    with Lab.made(request.param) as lab:
+        yield lab
+
+
 @pytest.mark.asterisk
-@pytest.mark.parametrize("release", sorted(RELEASES))
-def test_no_name_sent_to_a_real_asterisk_invents_a_phone(
-    release: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_name_sent_to_a_real_asterisk_invents_a_phone(fresh: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events within a name, after a forged end of its own event or none, are its sender's text."""
     monkeypatch.setattr(rosters_of, "EVERY", 0.5)
     monkeypatch.setattr(rosters_of, "LOOK_AGAIN", 0.0)
     names = [_name("x", "", *_FORGED), _name(*_EMPTY_TAIL, *_FORGED), _name(*_TAIL, *_FORGED[:4])]
-    ports = [5060, 5080] if RELEASES[release] is Kind.CHAN_SIP else [5060]
-    with Lab.made(release) as lab, inside(lab.network.pbx):
-        reports = asyncio.run(_reports_on_names(lab, names, ports))
+    ports = [5060, 5080] if fresh.asterisk.kind is Kind.CHAN_SIP else [5060]
+    with inside(fresh.network.pbx):
+        reports = asyncio.run(_reports_on_names(fresh, names, ports))
 
     assert reports.contacts == []
     assert {roster.contacts for roster in reports.rosters} == {()}
@@ -614,14 +618,12 @@ async def _restart(lab: Lab) -> tuple[Reports, int]:
 
 
 @pytest.mark.asterisk
-@pytest.mark.parametrize("release", sorted(RELEASES))
-def test_a_restart_of_a_real_asterisk_removes_no_phone(release: str) -> None:
+def test_a_restart_of_a_real_asterisk_removes_no_phone(fresh: Lab) -> None:
     """Incomplete lists during its boot remove no phone; then the phones are there again."""
-    port = 5080 if RELEASES[release] is Kind.CHAN_SIP else 5060
-    with Lab.made(release) as lab:
-        lab.attack("register", "--target", f"198.18.0.1:{port}", "--sources", "198.18.1.10")
-        with inside(lab.network.pbx):
-            reports, before = asyncio.run(_restart(lab))
+    port = 5080 if fresh.asterisk.kind is Kind.CHAN_SIP else 5060
+    fresh.attack("register", "--target", f"198.18.0.1:{port}", "--sources", "198.18.1.10")
+    with inside(fresh.network.pbx):
+        reports, before = asyncio.run(_restart(fresh))
 
     assert not any(contact.gone for contact in reports.contacts)
     assert () not in {roster.contacts for roster in reports.rosters}

@@ -20,7 +20,7 @@ from tests.support.netns import inside, neighbour, run
 from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 
 from ringfence.clock import Backoff
-from ringfence.firewall.contract import OBSERVE_PREFIX, Add, FirewallPlan, Ports
+from ringfence.firewall.contract import OBSERVE_PREFIX, Add, FirewallPlan, Ports, Remove
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Challenge, ObservedRequest, Service, Transport
 from ringfence.sources import wire
@@ -110,14 +110,35 @@ class Host:
         return made
 
 
-@pytest.fixture
-def host() -> Iterator[Host]:
-    """The PBX's side of a cable, guarded, with the log rule."""
-    with Network() as network, inside(network.pbx):
+@contextmanager
+def guarded() -> Iterator[Host]:
+    """Make both sides of a cable, with the log rule at the PBX's."""
+    with Network() as network:
         backend = IpsetBackend(FirewallPlan(log_group=GROUP))
-        assert backend.open().wire is None
+        with inside(network.pbx):
+            assert backend.open().wire is None
         yield Host(network, backend)
         backend.close()
+
+
+@pytest.fixture(scope="module", name="shared")
+def _shared() -> Iterator[Host]:
+    with guarded() as host:
+        yield host
+
+
+@pytest.fixture
+def host(shared: Host) -> Iterator[Host]:
+    """The PBX's side of a cable, for tests that leave its rules and its network as they are."""
+    with inside(shared.network.pbx):
+        yield shared
+
+
+@pytest.fixture
+def own_host() -> Iterator[Host]:
+    """The PBX's side of a cable of its own."""
+    with guarded() as host, inside(host.network.pbx):
+        yield host
 
 
 @pytest.mark.kernel
@@ -168,6 +189,7 @@ def test_a_dropped_challenge_is_seen(host: Host, version: int) -> None:
             pbx.sendto(reply(b"401"), (other, 5060))
 
         challenges, _, _ = listen(act, 2)
+    host.backend.apply([Remove(ip_network(banned))])
 
     assert [challenge.address for challenge in challenges] == [ip_address(banned), ip_address(other)]
 
@@ -213,17 +235,17 @@ def test_a_segment_before_it_is_split_is_read_whole(host: Host, version: int) ->
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
-def test_requests_and_answers_come_in_the_kernels_order(host: Host, version: int) -> None:
+def test_requests_and_answers_come_in_the_kernels_order(own_host: Host, version: int) -> None:
     """A suspect's packet is a request even if it looks like an answer, and is read whole."""
     here, there, _ = FAMILIES[version]
     family = socket.AF_INET if version == 4 else socket.AF_INET6
-    host.backend.observe([ip_address(there)])
+    own_host.backend.observe([ip_address(there)])
     for tool in ("iptables", "ip6tables"):  # connection tracking reassembles fragments before raw
         run(tool, "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID")
     behind = b"REGISTER sip:x SIP/2.0\r\nX: " + b"y" * 60_000 + b'\r\nCall-ID: c\r\nX: nonce="n"\r\n\r\n'
     with (
-        host.sender(version, 5060) as pbx,
-        socket_in(host.network.attacker, family, socket.SOCK_DGRAM) as phone,
+        own_host.sender(version, 5060) as pbx,
+        socket_in(own_host.network.attacker, family, socket.SOCK_DGRAM) as phone,
     ):
         phone.bind((there, 5062))
 
@@ -247,13 +269,16 @@ def test_requests_and_answers_come_in_the_kernels_order(host: Host, version: int
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
-def test_of_a_request_in_fragments_the_first_is_read(host: Host, version: int) -> None:
+def test_of_a_request_in_fragments_the_first_is_read(own_host: Host, version: int) -> None:
     """Without connection tracking the fragments are not reassembled before the copy is made."""
     here, there, _ = FAMILIES[version]
     family = socket.AF_INET if version == 4 else socket.AF_INET6
-    host.backend.observe([ip_address(there)])
+    own_host.backend.observe([ip_address(there)])
     text = b'REGISTER sip:x SIP/2.0\r\nCall-ID: c\r\nX: nonce="n"' + b"y" * 3_000 + b'nonce="m"\r\n\r\n'
-    with host.sender(version, 5060), socket_in(host.network.attacker, family, socket.SOCK_DGRAM) as phone:
+    with (
+        own_host.sender(version, 5060),
+        socket_in(own_host.network.attacker, family, socket.SOCK_DGRAM) as phone,
+    ):
         phone.bind((there, 5062))
         reports, _ = watch(lambda: phone.sendto(text, (here, 5060)), 1)
 
@@ -294,9 +319,12 @@ def bridged() -> Iterator[socket.socket]:
         run("ip", "-n", container, "route", "add", "default", "via", "10.9.9.1")
         with inside(container):
             pbx = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with pbx:
-            pbx.bind(("10.9.9.2", 5060))
-            yield pbx
+        try:
+            with pbx:
+                pbx.bind(("10.9.9.2", 5060))
+                yield pbx
+        finally:
+            run("ip", "-batch", "-", text="link delete near9\nlink delete br9\n")
 
 
 @pytest.mark.kernel
@@ -368,7 +396,7 @@ def test_containers_are_listed_in_order() -> None:
 
 
 @pytest.mark.kernel
-def test_packets_of_strangers_are_no_challenges(host: Host) -> None:
+def test_packets_of_strangers_are_no_challenges(own_host: Host) -> None:
     """A provider's 401 to this host and a stranger's under a container's address are not even logged.
 
     Under its own address a stranger in a routed network may get one logged; it does not count.
@@ -382,7 +410,7 @@ def test_packets_of_strangers_are_no_challenges(host: Host) -> None:
         addresses = socket.inet_aton(source) + socket.inet_aton(target)
         return b"E\0\0\0\0\0\0\0\x40\x11\0\0" + addresses + udp
 
-    with inside(host.network.attacker):
+    with inside(own_host.network.attacker):
         run("ip", "route", "add", "10.8.8.0/24", "via", PBX_IPV4)
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     with raw:
@@ -752,15 +780,30 @@ def test_challenges_are_passed_on_although_more_wait(host: Host) -> None:
     assert max(sizes) == wire.TOGETHER
 
 
+@pytest.fixture(scope="module")
+def guard_of() -> Iterator[Callable[[Lab], IpsetBackend]]:
+    """Return a function that puts the log rule beside a real Asterisk, once for all tests."""
+    backends: dict[str, IpsetBackend] = {}
+
+    def guard(lab: Lab) -> IpsetBackend:
+        if lab.network.pbx not in backends:
+            backend = backends[lab.network.pbx] = IpsetBackend(FirewallPlan(log_group=GROUP))
+            assert backend.open().wire is None
+        return backends[lab.network.pbx]
+
+    yield guard
+    for namespace, backend in backends.items():
+        with inside(namespace):
+            backend.flush()
+            backend.close()
+
+
 @pytest.fixture
-def wired(each_asterisk: Lab) -> Iterator[Lab]:
+def wired(each_asterisk: Lab, guard_of: Callable[[Lab], IpsetBackend]) -> Iterator[Lab]:
     """A real Asterisk, with the log rule beside it; the test is in its namespace."""
     with inside(each_asterisk.network.pbx):
-        backend = IpsetBackend(FirewallPlan(log_group=GROUP))
-        assert backend.open().wire is None
+        guard_of(each_asterisk)
         yield each_asterisk
-        backend.flush()
-        backend.close()
 
 
 @pytest.mark.asterisk
@@ -790,12 +833,14 @@ def test_each_guess_is_seen(wired: Lab, hostile: tuple[str, ...]) -> None:
     assert source.counts.lost == 0
 
 
-def ask(lab: Lab, *requests: bytes, number: int = 1, calls: Iterable[bytes] = ()) -> list[Challenge]:
+def ask(
+    lab: Lab, *requests: bytes, number: int = 1, calls: Iterable[bytes] = (), port: int = 5060
+) -> list[Challenge]:
     """Send requests as they are, all from one port; return the challenges (see :func:`listen`)."""
     with socket_in(lab.network.attacker, kind=socket.SOCK_DGRAM) as phone:
         phone.bind(("198.18.1.1", 5099))
         challenges, _, _ = listen(
-            lambda: [phone.sendto(text, (PBX_IPV4, 5060)) for text in requests], number, calls
+            lambda: [phone.sendto(text, (PBX_IPV4, port)) for text in requests], number, calls
         )
     return challenges
 
@@ -925,16 +970,16 @@ def message(sequence: int, extra: bytes = b"") -> bytes:
 
 
 @pytest.mark.asterisk
-def test_chan_sip_refuses_a_message_with_a_403(asterisk16: Lab) -> None:
+def test_chan_sip_refuses_a_message_with_a_403(
+    asterisk16: Lab, guard_of: Callable[[Lab], IpsetBackend]
+) -> None:
     """The challenge, its answer and the refusal share nonce and Call-ID."""
     digest = b'Authorization: Digest username="bob",realm="asterisk",uri="x",response="%s",nonce="%s"\r\n'
     with (
         inside(asterisk16.network.pbx),
         socket_in(asterisk16.network.attacker, kind=socket.SOCK_DGRAM) as phone,
     ):
-        backend = IpsetBackend(FirewallPlan(log_group=GROUP))
-        assert backend.open().wire is None
-        backend.observe([ip_address("198.18.1.1")])
+        guard_of(asterisk16).observe([ip_address("198.18.1.1")])
         phone.bind(("198.18.1.1", 5099))
         phone.settimeout(SECONDS)
 
@@ -945,8 +990,6 @@ def test_chan_sip_refuses_a_message_with_a_403(asterisk16: Lab) -> None:
             assert phone.recv(4096).startswith(b"SIP/2.0 403 ")
 
         reports, _ = watch(act, 4)
-        backend.flush()
-        backend.close()
 
     [first, challenge, second, refusal] = reports.seen
     assert isinstance(first, ObservedRequest)
@@ -959,40 +1002,26 @@ def test_chan_sip_refuses_a_message_with_a_403(asterisk16: Lab) -> None:
     assert (refusal.service, str(refusal.sender), refusal.relayed) == (Service.SIP, "198.18.1.1", False)
 
 
-@pytest.mark.asterisk
-@pytest.mark.parametrize(
-    ("release", "port", "service"),
-    [("16", 5060, Service.SIP), ("16", 5080, Service.PJSIP), ("22", 5060, Service.PJSIP)],
+HTTP = f"[general]\nenabled=yes\nbindaddr={PBX_IPV4}\nbindport=8088\n"
+TRANSPORT = f"[ws]\ntype=transport\nprotocol=ws\nbind={PBX_IPV4}\n"
+GUESTS = "[anonymous@guests.example]\ntype = endpoint\ncontext = public\ndisallow = all\nallow = ulaw\n"
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: sip\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n"
 )
-def test_a_guests_call_to_an_unknown_extension_is_seen(release: str, port: int, service: Service) -> None:
-    """PJSIP and chan_sip answer it with 404, which names its sender, also if a Via redirects it."""
-    guests = "[anonymous@guests.example]\ntype = endpoint\ncontext = public\ndisallow = all\nallow = ulaw\n"
-    calls = []
-    for call_id, via in ((b"plain", b";rport"), (b"redirected", b";maddr=198.18.1.2")):
-        call = request(call_id, via).replace(b"REGISTER sip:198", b"INVITE sip:nobody-here@198")
-        call = call.replace(b"1 REGISTER", b"1 INVITE")
-        calls.append(call.replace(b"alice@198.18.0.1>;", b"stranger@guests.example>;"))
-    with (
-        Lab.made(release, {"pjsip.conf": guests}) as lab,
-        inside(lab.network.pbx),
-        socket_in(lab.network.attacker, kind=socket.SOCK_DGRAM) as phone,
-    ):
-        backend = IpsetBackend(FirewallPlan(log_group=GROUP))
-        assert backend.open().wire is None
-        phone.bind(("198.18.1.1", 5099))
-        challenges, _, _ = listen(
-            lambda: [phone.sendto(call, (PBX_IPV4, port)) for call in calls], 2, (b"plain", b"redirected")
-        )
-        backend.close()
 
-    # Asterisk repeats the answer until it is acknowledged.
-    assert {(one.status, one.service, str(one.sender), one.nonce) for one in challenges} == {
-        (404, service, "198.18.1.1", b"")
-    }
-    assert {(one.call_id, str(one.address)) for one in challenges} == {
-        (b"plain", "198.18.1.1"),
-        (b"redirected", "198.18.1.2"),
-    }
+
+@pytest.fixture(scope="module", params=sorted(RELEASES))
+def with_guests(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A real Asterisk with guests and with SIP by WebSocket, and the log rule beside it."""
+    extra = {"http.conf": HTTP, "pjsip.conf": TRANSPORT + "\n" + GUESTS}
+    with Lab.made(request.param, extra) as lab:
+        backend = IpsetBackend(FirewallPlan(log_group=GROUP, sip_ports=Ports(tcp=(8088,))))
+        with inside(lab.network.pbx):
+            assert backend.open().wire is None
+        yield lab
+        backend.close()
 
 
 def frame(text: bytes, kind: int = 0x81) -> bytes:
@@ -1002,38 +1031,49 @@ def frame(text: bytes, kind: int = 0x81) -> bytes:
 
 @pytest.mark.asterisk
 @pytest.mark.parametrize("kind", [0x81, 0x82], ids=["text", "binary"])
-@pytest.mark.parametrize("release", sorted(RELEASES))
-def test_challenges_by_websocket_are_seen(release: str, kind: int) -> None:
+def test_challenges_by_websocket_are_seen(with_guests: Lab, kind: int) -> None:
     """Asterisk answers in text frames, also to binary ones; each answer is parsed, with its nonce."""
-    http = f"[general]\nenabled=yes\nbindaddr={PBX_IPV4}\nbindport=8088\n"
-    transport = f"[ws]\ntype=transport\nprotocol=ws\nbind={PBX_IPV4}\n"
-    upgrade = (
-        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: sip\r\n"
-        b"Sec-WebSocket-Version: 13\r\n\r\n"
-    )
-    requests = [request(b"%d" % number).replace(b"/UDP", b"/WS") for number in range(3)]
-    with (
-        Lab.made(release, {"http.conf": http, "pjsip.conf": transport}) as lab,
-        inside(lab.network.pbx),
-        socket_in(lab.network.attacker) as browser,
-    ):
-        backend = IpsetBackend(FirewallPlan(log_group=GROUP, sip_ports=Ports(tcp=(8088,))))
-        assert backend.open().wire is None
+    calls = [b"%d" % (16 * kind + number) for number in range(3)]
+    requests = [request(call).replace(b"/UDP", b"/WS") for call in calls]
+    with inside(with_guests.network.pbx), socket_in(with_guests.network.attacker) as browser:
         browser.bind(("198.18.1.1", 0))
         browser.settimeout(SECONDS)
         browser.connect((PBX_IPV4, 8088))
-        browser.sendall(upgrade)
+        browser.sendall(UPGRADE)
         assert browser.recv(4096).startswith(b"HTTP/1.1 101 ")
         challenges, _, _ = listen(
             lambda: browser.sendall(b"".join(frame(text, kind) for text in requests)), 3
         )
-        backend.close()
         port = browser.getsockname()[1]
 
-    assert sorted(one.call_id for one in challenges) == [b"0", b"1", b"2"]
+    assert sorted(one.call_id for one in challenges) == calls
     assert {(str(one.address), one.port, str(one.sender)) for one in challenges} == {
         ("198.18.1.1", port, "198.18.1.1")
     }
     assert {(one.transport, one.status, one.relayed) for one in challenges} == {(Transport.TCP, 401, False)}
     assert all(one.nonce for one in challenges)
+
+
+@pytest.mark.asterisk
+def test_a_guests_call_to_an_unknown_extension_is_seen(with_guests: Lab) -> None:
+    """PJSIP and chan_sip answer it with 404, which names its sender, also if a Via redirects it."""
+    pjsip = with_guests.asterisk.kind is Kind.PJSIP
+    for port, service in [(5060, Service.PJSIP)] if pjsip else [(5060, Service.SIP), (5080, Service.PJSIP)]:
+        plain, redirected = b"plain%d" % port, b"redirected%d" % port
+        calls = []
+        for call_id, via in ((plain, b";rport"), (redirected, b";maddr=198.18.1.2")):
+            call = request(call_id, via).replace(b"REGISTER sip:198", b"INVITE sip:nobody-here@198")
+            call = call.replace(b"1 REGISTER", b"1 INVITE")
+            calls.append(call.replace(b"alice@198.18.0.1>;", b"stranger@guests.example>;"))
+        with inside(with_guests.network.pbx):
+            answers = ask(with_guests, *calls, number=2, calls=(plain, redirected), port=port)
+
+        # Asterisk repeats an answer until it is acknowledged, also that of the other driver.
+        challenges = [one for one in answers if one.call_id in (plain, redirected)]
+        assert {(one.status, one.service, str(one.sender), one.nonce) for one in challenges} == {
+            (404, service, "198.18.1.1", b"")
+        }
+        assert {(one.call_id, str(one.address)) for one in challenges} == {
+            (plain, "198.18.1.1"),
+            (redirected, "198.18.1.2"),
+        }

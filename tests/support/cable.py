@@ -4,7 +4,7 @@ The addresses are of 198.18.0.0/15 (reserved for benchmarks by RFC 2544) and fd0
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from attrs import frozen
@@ -45,20 +45,52 @@ CABLES = {
 }
 
 
+_NEAR_LINK, _FAR_LINK = "02:00:00:00:00:01", "02:00:00:00:00:02"
+_NEAR = ("198.18.0.1/15", "fd00:18::1/30")
+_FAR = (
+    "198.18.0.2/15",
+    "198.18.0.3/15",
+    "198.19.7.7/15",
+    "fd00:18::2/30",
+    "fd00:18::3/30",
+    "fd00:19::7:7/30",
+)
+
+
 @contextmanager
 def far_end() -> Iterator[str]:
     """Yield the name of a neighbour namespace at the end of a cable, with all addresses of CABLES."""
     with neighbour() as name:
-        run("ip", "link", "add", "near0", "type", "veth", "peer", "name", "far0", "netns", name)
-        run("ip", "link", "set", "near0", "up")
-        run("ip", "-n", name, "link", "set", "far0", "up")
-        for address in ("198.18.0.1/15", "fd00:18::1/30"):
-            run("ip", "address", "add", address, "dev", "near0", *(["nodad"] * (":" in address)))
-        for address in ("198.18.0.2/15", "198.18.0.3/15", "198.19.7.7/15"):
-            run("ip", "-n", name, "address", "add", address, "dev", "far0")
-        for address in ("fd00:18::2/30", "fd00:18::3/30", "fd00:19::7:7/30"):
-            run("ip", "-n", name, "address", "add", address, "dev", "far0", "nodad")
+        lay_cable(name)
         yield name
+
+
+def lay_cable(far: str) -> None:
+    """Lay a cable to a neighbour namespace; both ends know each other's link addresses.
+
+    The kernel could not look up the link address of a banned IPv6 neighbour.
+    """
+    peer = f"peer name far0 address {_FAR_LINK} netns {far}"
+    run(
+        *("ip", "-batch", "-"),
+        text=f"link add near0 address {_NEAR_LINK} type veth {peer}\n"
+        + _end("near0", _NEAR, _FAR, _FAR_LINK),
+    )
+    run("ip", "-n", far, "-batch", "-", text=_end("far0", _FAR, _NEAR, _NEAR_LINK))
+
+
+def remove_cable() -> None:
+    """Remove the cable from this namespace, at once at both ends."""
+    run("ip", "link", "delete", "near0")
+
+
+def _end(device: str, own: Iterable[str], others: Iterable[str], link: str) -> str:
+    """Return the commands of `ip` for one end of a cable."""
+    lines = [f"link set {device} up"]
+    lines += [f"address add {one} dev {device}{' nodad' * (':' in one)}" for one in own]
+    known = [one.partition("/")[0] for one in others]
+    lines += [f"neighbour add {one} lladdr {link} dev {device} nud permanent" for one in known]
+    return "\n".join(lines) + "\n"
 
 
 def arrives(sender: socket.socket, receiver: socket.socket) -> bool | str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 
-from tests.support.cable import CABLES, WAIT, Cable, far_end
+from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.flavours import finder
 from tests.support.netns import inside, neighbour, run
 
@@ -32,15 +32,11 @@ def opened(name: str) -> Iterator[Backend]:
         made.close()
 
 
-@contextmanager
-def met_far_end() -> Iterator[str]:
-    """Yield the namespace at the other end of a cable; both ends know each other's link address."""
-    with far_end() as name:
-        # The kernel cannot look up the link address of a banned IPv6 neighbour any more.
-        for known in CABLES.values():
-            while datagram(known, name, OTHER) != (True, True):
-                time.sleep(0.05)
-        yield name
+def meet(far: str) -> None:
+    """Wait until the cable to the far end carries packets."""
+    for cable in CABLES.values():
+        while datagram(cable, far, OTHER) != (True, True):
+            time.sleep(0.02)
 
 
 @contextmanager
@@ -96,12 +92,15 @@ def behind(far: str) -> Iterator[str]:
     """Yield a container behind this host, 10.9.9.2, to which the far end has a route."""
     run("sysctl", "-q", "net.ipv4.ip_forward=1")
     with neighbour() as container:
-        run("ip", "link", "add", "near1", "type", "veth", "peer", "name", "far1", "netns", container)
-        run("ip", "link", "set", "near1", "up")
-        run("ip", "-n", container, "link", "set", "far1", "up")
-        run("ip", "address", "add", "10.9.9.1/24", "dev", "near1")
-        run("ip", "-n", container, "address", "add", "10.9.9.2/24", "dev", "far1")
-        run("ip", "-n", container, "route", "add", "default", "via", "10.9.9.1")
+        run(
+            *("ip", "-batch", "-"),
+            text=f"link add near1 type veth peer name far1 netns {container}\n"
+            "link set near1 up\naddress add 10.9.9.1/24 dev near1\n",
+        )
+        run(
+            *("ip", "-n", container, "-batch", "-"),
+            text="link set far1 up\naddress add 10.9.9.2/24 dev far1\nroute add default via 10.9.9.1\n",
+        )
         run("ip", "-n", far, "route", "add", "10.9.9.0/24", "via", "198.18.0.1")
         yield container
 

@@ -4,11 +4,11 @@ import random
 from collections.abc import Callable, Sequence
 from functools import cache
 from ipaddress import ip_address
-from itertools import accumulate
+from itertools import accumulate, combinations
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.captures import FORGED, Capture, captures
 from tests.support.transcript import Guard, Happened, Sources, Step, Tick, at
@@ -108,118 +108,145 @@ def mixed(capture: Capture, lost: frozenset[int], seed: int) -> list[SecurityEve
     return [stories[number].pop(0) for number in order]
 
 
-NUMBERED = [c for c in captures() if c.attempts and c.name not in UNSPEAKABLE]
-PJSIP = [c for c in NUMBERED if any(e.service is Service.PJSIP for story in heard(c) for e in story)]
-CHAN_SIP = [c for c in NUMBERED if c not in PJSIP]
+@cache
+def numbered() -> tuple[Capture, ...]:
+    """Return the recordings with a known number of attempts, of which any source but the wire tells."""
+    return tuple(one for one in captures() if one.attempts and one.name not in UNSPEAKABLE)
 
 
-@pytest.mark.parametrize("capture", PJSIP, ids=lambda capture: capture.name)
-@given(
-    seed=st.integers(0, 2**32),
-    lost=st.frozensets(st.sampled_from([AMI, SECURITY, NOTICES]), max_size=2),
-    wire=st.booleans(),
-)
-def test_any_interleaving_counts_the_same(
-    capture: Capture, seed: int, lost: frozenset[int], *, wire: bool
-) -> None:
+@cache
+def of_pjsip() -> tuple[Capture, ...]:
+    """Return those of PJSIP; all others are chan_sip's."""
+    return tuple(
+        one
+        for one in numbered()
+        if any(event.service is Service.PJSIP for story in heard(one) for event in story)
+    )
+
+
+WAYS = [
+    (frozenset(lost), wire)
+    for number in range(3)
+    for lost in combinations((AMI, SECURITY, NOTICES), number)
+    for wire in (False, True)
+]
+"""Which sources are lost, and whether there is a wire: one source at least is left."""
+
+SEEDS = st.integers(0, 2**32)
+TURNS = st.integers(0, len(WAYS) - 1)
+"""Each recording is played in another way than the one before it; a turn is the way of the first."""
+
+# Each example plays every recording: 6 examples in a short run, 100 in a long one.
+plays = settings(max_examples=settings().max_examples ** 2 // 100)
+
+
+@given(seed=SEEDS, turn=TURNS)
+@plays
+def test_any_interleaving_counts_the_same(seed: int, turn: int) -> None:
     """In any interleaving the number is right, if at least one source is read that can show it."""
-    name = capture.name
-    able = {
-        AMI: name not in SILENCED,
-        SECURITY: wire and name not in SILENCED,
-        NOTICES: wire and name not in MUTE_NOTICES,
-    }
-    tellers = {source for source in able if able[source] and source not in lost}
+    for number, capture in enumerate(of_pjsip()):
+        name, (lost, wire) = capture.name, WAYS[(number + turn) % len(WAYS)]
+        able = {
+            AMI: name not in SILENCED,
+            SECURITY: wire and name not in SILENCED,
+            NOTICES: wire and name not in MUTE_NOTICES,
+        }
+        tellers = {source for source in able if able[source] and source not in lost}
 
-    happened = judged(mixed(capture, lost, seed), wire_of(capture) if wire else None)
+        happened = judged(mixed(capture, lost, seed), wire_of(capture) if wire else None)
 
-    assert {*happened.counted_addresses} <= {str(capture.source)}
-    twice = name in ANOTHER_CALL_ID and {AMI, SECURITY} <= tellers
-    again = name in REPEATED and NOTICES in tellers
-    one_less = name in UNCHALLENGED and tellers == {NOTICES}
-    truth = (capture.attempts or 0) * (1 + twice) + again - one_less
-    if tellers:
-        assert happened.counted == truth
-    else:
-        assert happened.counted == 0
-
-
-WHOLE = [c for c in PJSIP if c.name not in SILENCED | MUTE_NOTICES | REPEATED]
+        case = f"{capture} without {set(lost)}, {wire=}"
+        assert {*happened.counted_addresses} <= {str(capture.source)}, case
+        twice = name in ANOTHER_CALL_ID and {AMI, SECURITY} <= tellers
+        again = name in REPEATED and NOTICES in tellers
+        one_less = name in UNCHALLENGED and tellers == {NOTICES}
+        truth = (capture.attempts or 0) * (1 + twice) + again - one_less
+        assert happened.counted == (truth if tellers else 0), case
 
 
-@pytest.mark.parametrize("capture", WHOLE, ids=lambda capture: capture.name)
-@given(late=st.tuples(*[st.floats(0.0, 3.0)] * 3), data=st.data())
+SHARES = st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+
+
+@given(
+    late=st.tuples(*[st.floats(0.0, 3.0)] * 3), loser=st.sampled_from([AMI, SECURITY, NOTICES]), block=SHARES
+)
+@plays
 def test_neither_delay_nor_a_loss_changes_the_number(
-    capture: Capture, late: tuple[float, float, float], data: st.DataObject
+    late: tuple[float, float, float], loser: int, block: tuple[float, float]
 ) -> None:
     """The number is right with each source up to 3 s late, and a block of one source lost.
 
     AMI loses events with its connection, so nothing is concluded from events that are missing then.
     """
-    stories = [list(story) for story in heard(capture)]
-    loser = data.draw(st.sampled_from([AMI, SECURITY, NOTICES]))
-    start, end = sorted(data.draw(st.integers(0, len(stories[loser]))) for _ in range(2))
-    del stories[loser][start:end]
-    arrivals = sorted(
-        (
-            (position * 0.001 + delay, number, event)
-            for number, (story, delay) in enumerate(zip(stories, late, strict=True))
-            for position, event in enumerate(story)
-        ),
-        key=lambda arrival: arrival[:2],
-    )
-    steps = [at(0.0, Sources(ami=loser != AMI)), Step(0.0, tuple(wire_of(capture)))]
-    steps += [Step(now, (Tick(), event)) for now, _, event in arrivals]
-    happened = Guard().play(*steps, at(5.0, Tick()))
+    for capture in of_pjsip():
+        if capture.name in SILENCED | MUTE_NOTICES | REPEATED:
+            continue
+        stories = [list(story) for story in heard(capture)]
+        start, end = sorted(round(share * len(stories[loser])) for share in block)
+        del stories[loser][start:end]
+        arrivals = sorted(
+            (
+                (position * 0.001 + delay, number, event)
+                for number, (story, delay) in enumerate(zip(stories, late, strict=True))
+                for position, event in enumerate(story)
+            ),
+            key=lambda arrival: arrival[:2],
+        )
+        steps = [at(0.0, Sources(ami=loser != AMI)), Step(0.0, tuple(wire_of(capture)))]
+        steps += [Step(now, (Tick(), event)) for now, _, event in arrivals]
+        happened = Guard().play(*steps, at(5.0, Tick()))
 
-    more = happened.counted - (capture.attempts or 0)
-    assert more == 0 or (more == 1 and capture.name in CROSSED)
-    assert {*happened.counted_addresses} == {str(capture.source)}
+        more = happened.counted - (capture.attempts or 0)
+        assert more == 0 or (more == 1 and capture.name in CROSSED), capture
+        assert {*happened.counted_addresses} == {str(capture.source)}, capture
 
 
-@pytest.mark.parametrize("capture", CHAN_SIP, ids=lambda capture: capture.name)
-@given(
-    seed=st.integers(0, 2**32),
-    lost=st.frozensets(st.sampled_from([AMI, SECURITY, NOTICES]), max_size=2),
-    wire=st.booleans(),
-)
-def test_the_wire_settles_chan_sip(capture: Capture, seed: int, lost: frozenset[int], *, wire: bool) -> None:
+@given(seed=SEEDS, turn=TURNS)
+@plays
+def test_the_wire_settles_chan_sip(seed: int, turn: int) -> None:
     """The wire names the true sender, and each attempt counts once; without it AMI and a line must agree."""
-    happened = judged(mixed(capture, lost, seed), wire_of(capture) if wire else None)
+    chan_sip = [one for one in numbered() if one not in of_pjsip()]
+    for number, capture in enumerate(chan_sip):
+        for lost, wire in (WAYS[(number + turn) % len(WAYS)], (frozenset[int](), True)):
+            happened = judged(mixed(capture, lost, seed), wire_of(capture) if wire else None)
 
-    assert {*happened.counted_addresses} <= {str(capture.source)}
-    if wire and not lost:
-        assert happened.counted == capture.attempts
+            case = f"{capture} without {set(lost)}, {wire=}"
+            assert {*happened.counted_addresses} <= {str(capture.source)}, case
+            if wire and not lost:
+                assert happened.counted == capture.attempts, case
 
 
-@pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
-@given(seed=st.integers(0, 2**32), wire=st.booleans())
-def test_only_the_true_sender_is_counted(capture: Capture, seed: int, *, wire: bool) -> None:
+@given(seed=SEEDS, wire=st.booleans())
+@plays
+def test_only_the_true_sender_is_counted(seed: int, *, wire: bool) -> None:
     """In any recording, with the wire and without it, only attempts of the true sender count."""
-    happened = judged(mixed(capture, frozenset(), seed), wire_of(capture) if wire else None)
+    for capture in captures():
+        happened = judged(mixed(capture, frozenset(), seed), wire_of(capture) if wire else None)
 
-    assert {*happened.counted_addresses} <= {str(capture.source)}
-    if wire:
-        assert {*happened.of("unconfirmed")} <= {str(capture.source), str(FORGED)}
+        assert {*happened.counted_addresses} <= {str(capture.source)}, capture
+        if wire:
+            assert {*happened.of("unconfirmed")} <= {str(capture.source), str(FORGED)}, capture
 
 
-@pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
-@given(seed=st.integers(0, 2**32))
-def test_the_log_alone_counts_only_the_true_sender(capture: Capture, seed: int) -> None:
+@given(seed=SEEDS)
+@plays
+def test_the_log_alone_counts_only_the_true_sender(seed: int) -> None:
     """In any recording, also while AMI and the wire are away, only attempts of the true sender count."""
-    events = mixed(capture, frozenset({AMI}), seed)
-    happened = Guard(sources=("log",)).play(Step(0.0, tuple(events)), at(1.0, Tick()))
+    for capture in captures():
+        events = mixed(capture, frozenset({AMI}), seed)
+        happened = Guard(sources=("log",)).play(Step(0.0, tuple(events)), at(1.0, Tick()))
 
-    assert {*happened.counted_addresses} <= {str(capture.source)}
+        assert {*happened.counted_addresses} <= {str(capture.source)}, capture
 
 
-@pytest.mark.parametrize("capture", captures(), ids=lambda capture: f"{capture.group}/{capture.name}")
-def test_a_forgeable_line_alone_never_counts(capture: Capture) -> None:
-    """PJSIP's notices alone never count, and chan_sip's events alone never do."""
-    pjsip = [event for event in heard(capture)[NOTICES] if event.forgeable]
-    chan_sip = [event for told in heard(capture)[:NOTICES] for event in told if event.service is Service.SIP]
+def test_a_forgeable_line_alone_never_counts() -> None:
+    """In any recording, PJSIP's notices alone never count, and chan_sip's events alone never do."""
+    for capture in captures():
+        *others, notices = heard(capture)
+        pjsip = [event for event in notices if event.forgeable]
+        chan_sip = [event for told in others for event in told if event.service is Service.SIP]
 
-    assert judged(pjsip).counted == judged(chan_sip).counted == 0
+        assert judged(pjsip).counted == judged(chan_sip).counted == 0, capture
 
 
 def test_what_the_wire_knows_to_be_forged_is_not_even_listed() -> None:
@@ -269,8 +296,8 @@ def whole(stream: bytes) -> list[bytes]:
 
 
 def bytewise(stream: bytes) -> list[bytes]:
-    """Return a stream byte by byte."""
-    return [bytes([byte]) for byte in stream]
+    """Return the first thousand bytes of a stream one by one, and then its rest."""
+    return [*(bytes([byte]) for byte in stream[:1000]), stream[1000:]]
 
 
 def split(stream: bytes) -> list[bytes]:
@@ -285,32 +312,30 @@ def split(stream: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("cut", [whole, bytewise, split])
-@pytest.mark.parametrize("capture", captures(), ids=str)
-def test_ami_alone_gives_number_and_source_of_attempts(
-    capture: Capture, cut: Callable[[bytes], Sequence[bytes]]
-) -> None:
+def test_ami_alone_gives_number_and_source_of_attempts(cut: Callable[[bytes], Sequence[bytes]]) -> None:
     """The number is right however the bytes are cut; chan_sip's attempts are unconfirmed."""
-    decoder = AmiDecoder(SourceId("pbx", "ami"))
-    decoded = decoder.feed(BANNER, 0.0)
-    for piece in cut(capture.ami.read_bytes()):
-        decoded += decoder.feed(piece, 0.0)
-    decoded += decoder.tick(1.0)
-    events = tuple(event for event in decoded if isinstance(event, SecurityEvent))
+    for capture in captures():
+        decoder = AmiDecoder(SourceId("pbx", "ami"))
+        decoded = decoder.feed(BANNER, 0.0)
+        for piece in cut(capture.ami.read_bytes()):
+            decoded += decoder.feed(piece, 0.0)
+        decoded += decoder.tick(1.0)
+        events = tuple(event for event in decoded if isinstance(event, SecurityEvent))
 
-    arrivals = accumulate((event.time - events[0].time for event in events), max)
-    steps = (Step(time, (event,)) for time, event in zip(arrivals, events, strict=True))
-    happened = Guard(sources=("AMI",)).play(steps)
+        arrivals = accumulate((event.time - events[0].time for event in events), max)
+        steps = (Step(time, (event,)) for time, event in zip(arrivals, events, strict=True))
+        happened = Guard(sources=("AMI",)).play(steps)
 
-    expected = SHAPES[capture.name] if capture.attempts is None else capture.attempts
-    source = FORGED if capture.name in NAMED_BY_VIA else capture.source
-    chan_sip = {event.service for event in events} == {Service.SIP}
-    standing = "unconfirmed" if chan_sip else "counted"
-    number = 0 if capture.name in SUPPRESSED else expected
-    assert len(happened.attempts) == number
-    assert {line.partition(",")[0] for line in happened.attempts} <= {
-        f"{source} {standing}",
-        f"{source} counted as a friend's",
-    }
+        expected = SHAPES[capture.name] if capture.attempts is None else capture.attempts
+        source = FORGED if capture.name in NAMED_BY_VIA else capture.source
+        chan_sip = {event.service for event in events} == {Service.SIP}
+        standing = "unconfirmed" if chan_sip else "counted"
+        number = 0 if capture.name in SUPPRESSED else expected
+        assert len(happened.attempts) == number, capture
+        assert {line.partition(",")[0] for line in happened.attempts} <= {
+            f"{source} {standing}",
+            f"{source} counted as a friend's",
+        }, capture
 
 
 def test_the_lists_of_recordings_are_complete() -> None:

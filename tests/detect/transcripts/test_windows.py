@@ -91,7 +91,7 @@ def waits(window: float) -> st.SearchStrategy[list[tuple[float, str, str]]]:
 
 @pytest.mark.parametrize("rule", NUMBERS)
 @given(data=st.data())
-@settings(max_examples=150)
+@settings(max_examples=2 * settings().max_examples)
 def test_a_rule_decides_as_the_model_that_keeps_every_attempt(rule: str, data: st.DataObject) -> None:
     """The rule bans as the model does, for random times, addresses and accounts."""
     guarded, modelled = played(rule, data.draw(waits(NUMBERS[rule][1])))

@@ -240,7 +240,7 @@ def test_an_address_on_both_lists_is_never_missing(backend: NftablesBackend) -> 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        for turn in range(400):
+        for turn in range(100):
             write_list(backend, NetworkList.DENY, [*filler[turn % 7 :], *shapes[turn % len(shapes)]])
     finally:
         done.set()
