@@ -10,7 +10,8 @@ def test_the_life_of_an_alarm(tmp_path: Path) -> None:
     """An alarm is acknowledged and dismissed with the name, over a restart, and is past when it clears."""
     guard = Guard(tmp_path)
     with guard:
-        until(lambda: "firewall.dry_run" in guard.must("alarms"), "the alarm")
+        until(lambda: guard.ask("alarms"), "the alarm")
+        assert "firewall.dry_run" in guard.must("alarms")
         rows = json.loads(guard.must("alarms", "--json"))
         number = next(str(row["number"]) for row in rows if row["code"] == "firewall.dry_run")
         assert "acknowledged: " in guard.must("alarms", "acknowledge", number, "--by", "alice")
@@ -22,8 +23,8 @@ def test_the_life_of_an_alarm(tmp_path: Path) -> None:
     assert "dismissed" in guard.must("alarms")
     with guard:
         guard.must("off")
-        until(lambda: "firewall.off" in guard.must("status"), "another alarm")
+        until(lambda: "firewall.off" in guard.must("status"), "another alarm", pause=0.2)
         assert "firewall.dry_run" not in guard.must("status")
         guard.must("on")
-        until(lambda: "firewall.off" in guard.must("alarms", "--past"), "the end")
+        until(lambda: "firewall.off" in guard.must("alarms", "--past"), "the end", pause=0.2)
         assert "cleared" in guard.must("alarms", "--past", "--since", "1h", "--local")

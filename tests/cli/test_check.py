@@ -393,8 +393,8 @@ def test_no_word_is_broken_on_a_terminal(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environ)
     os.close(theirs)
     shown = b""
-    with os.fdopen(ours, "rb", 0) as terminal, suppress(OSError):  # EIO: the other end is closed
-        while read := terminal.read(65_536):
+    with os.fdopen(ours, "rb", 0) as reader, suppress(OSError):  # EIO: the other end is closed
+        while read := reader.read(65_536):
             shown += read
     process.wait()
     lines = shown.decode().replace("\r", "").splitlines()

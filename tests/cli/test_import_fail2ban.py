@@ -3,6 +3,7 @@
 import sqlite3
 import time
 import tomllib
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from ipaddress import ip_address
@@ -15,6 +16,7 @@ from tests.support.fail2ban import Fail2ban, why_no_fail2ban
 from typer.testing import CliRunner
 
 from ringfence.cli.app import app
+from ringfence.cli.import_fail2ban import BATCH
 from ringfence.config.loader import parse
 from ringfence.model import Friend, FriendReason
 from ringfence.sources import logs
@@ -40,13 +42,13 @@ OFF = "[asterisk]\nenabled = false\n"
 class Migration:
     """The configuration and database of a fail2ban in ``folder``, and a ringfence to import them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, guard: Guard) -> None:
         self.etc = folder / "etc"
         self.database = folder / "bans.sqlite3"
         (self.etc / "jail.d").mkdir(parents=True)
         (self.etc / "jail.local").write_text(JAIL, "utf-8")
         (self.etc / "fail2ban.local").write_text(f"[DEFAULT]\ndbfile = {self.database}\n", "utf-8")
-        self.guard = Guard(folder, allow={"networks": ["203.0.113.0/24"]})
+        self.guard = guard
 
     def bans(self, *rows: tuple[str, str, float, float]) -> None:
         """Create the database with rows of address, jail, time and length."""
@@ -66,9 +68,27 @@ class Migration:
         return {row["address"]: row for row in self.guard.bans()}
 
 
+ALLOWED = {"networks": ["203.0.113.0/24"]}
+
+
 @pytest.fixture(name="moving")
 def _moving(tmp_path: Path) -> Migration:
-    return Migration(tmp_path)
+    """Return a migration to a ringfence whose daemon does not run."""
+    return Migration(tmp_path, Guard(tmp_path, allow=ALLOWED))
+
+
+@pytest.fixture(name="daemon", scope="module")
+def _daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
+    """Return a daemon, the same for all tests."""
+    with Guard(tmp_path_factory.mktemp("daemon"), allow=ALLOWED) as guard:
+        yield guard
+
+
+@pytest.fixture(name="running")
+def _running(tmp_path: Path, daemon: Guard) -> Migration:
+    """Return a migration to a daemon that has no ban."""
+    daemon.ask("unban", all=True)
+    return Migration(tmp_path, daemon)
 
 
 # -- the configuration ------------------------------------------------------------------------------------
@@ -148,10 +168,10 @@ def test_wrong_usage(moving: Migration, arguments: tuple[str, ...]) -> None:
 # -- the bans ---------------------------------------------------------------------------------------------
 
 
-def test_active_bans_are_taken_over(moving: Migration) -> None:
+def test_active_bans_are_taken_over(running: Migration) -> None:
     """Active bans of the asterisk jail keep their remaining time, and their reason names the jail."""
     now = time.time()
-    moving.bans(
+    running.bans(
         ("198.18.0.1", "asterisk", now - 100, 3700),
         ("2001:db8::1", "asterisk", now - 100, 3700),
         ("198.18.0.2", "asterisk", now - 100, 90),
@@ -159,9 +179,8 @@ def test_active_bans_are_taken_over(moving: Migration) -> None:
         ("198.18.0.4", "asterisk", now, -1),
     )
 
-    with moving.guard:
-        done = moving.typed("--bans")
-        rows = moving.rows()
+    done = running.typed("--bans")
+    rows = running.rows()
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
@@ -175,22 +194,21 @@ def test_active_bans_are_taken_over(moving: Migration) -> None:
         assert rows[address]["reason"] == "taken over from fail2ban jail asterisk"
 
 
-def test_a_ban_is_never_shortened(moving: Migration) -> None:
+def test_a_ban_is_never_shortened(running: Migration) -> None:
     """A longer ban of ringfence stays, a shorter one is extended, and a repetition changes nothing."""
     now = time.time()
-    moving.bans(
+    running.bans(
         ("198.18.0.1", "asterisk", now, 3600),
         ("198.18.0.2", "asterisk", now, 3600),
         ("198.18.0.3", "asterisk", now, -1),
     )
 
-    with moving.guard:
-        moving.guard.command("ban", "--for", "7d", "198.18.0.1")
-        moving.guard.command("ban", "--for", "1m", "198.18.0.2")
-        first = moving.typed("--bans")
-        before = moving.rows()
-        again = moving.typed("--bans")
-        after = moving.rows()
+    running.guard.command("ban", "--for", "7d", "198.18.0.1")
+    running.guard.command("ban", "--for", "1m", "198.18.0.2")
+    first = running.typed("--bans")
+    before = running.rows()
+    again = running.typed("--bans")
+    after = running.rows()
 
     assert first.stdout.startswith(
         "2 of 3 active bans taken over\nalready banned here for at least as long: 1\n"
@@ -203,35 +221,33 @@ def test_a_ban_is_never_shortened(moving: Migration) -> None:
     }
 
 
-def test_refused_bans_are_reported(moving: Migration) -> None:
+def test_refused_bans_are_reported(running: Migration) -> None:
     """Each ban that the daemon refuses is a line and exit code 1; the others are taken over."""
     now = time.time()
-    moving.bans(
+    running.bans(
         ("203.0.113.9", "asterisk", now, 3600),
         ("198.18.0.1", "asterisk", now, 3600),
         ("x", "asterisk", now, 1),
     )
 
-    with moving.guard:
-        done = moving.typed("--bans")
-        assert moving.guard.banned() == {"198.18.0.1"}
+    done = running.typed("--bans")
+    assert running.guard.banned() == {"198.18.0.1"}
 
     assert (done.returncode, done.stdout) == (1, "1 of 2 active bans taken over\n")
     assert done.stderr == (
-        f"{moving.database}: invalid rows: 1, such as 'x', {now!r}, 1\n"
+        f"{running.database}: invalid rows: 1, such as 'x', {now!r}, 1\n"
         "203.0.113.9/32: is allowed (see: ringfence allow list)\n"
     )
 
 
-def test_many_bans_are_taken_over(moving: Migration) -> None:
+def test_many_bans_are_taken_over(running: Migration) -> None:
     """More bans than fit one request, each with its own end, are taken over."""
     now = time.time()
-    alike = [(f"198.18.{n // 250}.{n % 250}", "asterisk", now, -1) for n in range(6_000)]
-    moving.bans(*alike, *((f"198.19.0.{n}", "asterisk", now + n, 3600) for n in range(100)))
+    alike = [(f"198.18.{n // 250}.{n % 250}", "asterisk", now, -1) for n in range(BATCH + 1)]
+    running.bans(*alike, *((f"198.19.0.{n}", "asterisk", now + n, 3600) for n in range(19)))
 
-    with moving.guard:
-        assert moving.typed("--bans").stdout.startswith("6100 of 6100 active bans taken over\n")
-        assert len(moving.guard.bans()) == 6_100
+    assert running.typed("--bans").stdout.startswith("5020 of 5020 active bans taken over\n")
+    assert len(running.guard.bans()) == 5_020
 
 
 def test_friends_are_left_out(moving: Migration) -> None:
@@ -293,13 +309,15 @@ def test_without_the_daemon_nothing_is_taken_over(moving: Migration) -> None:
     assert done.stderr.startswith("no daemon listens at")
 
 
-def test_a_daemon_that_refuses_is_a_problem(moving: Migration) -> None:
+def test_a_daemon_that_refuses_is_a_problem(running: Migration) -> None:
     """While ringfence is switched off nothing is taken over, and the fix is printed."""
-    moving.bans(("198.18.0.1", "asterisk", time.time(), 3600))
+    running.bans(("198.18.0.1", "asterisk", time.time(), 3600))
 
-    with moving.guard:
-        moving.guard.command("off")
-        done = moving.typed("--bans")
+    running.guard.ask("off")
+    try:
+        done = running.typed("--bans")
+    finally:
+        running.guard.ask("on")
 
     assert done.returncode == 1
     assert "ringfence on" in done.stderr
@@ -372,7 +390,8 @@ def test_the_way_from_a_real_fail2ban_and_back(tmp_path: Path) -> None:
         assert fail2ban.client("set", "sshd", "banip", "198.18.0.8").returncode == 0
         guard = Guard(tmp_path, firewall={"backend": "ipset"})
         command = ("import-fail2ban", str(fail2ban.etc))
-        until(lambda: "2 active" in guard.command(*command, "--bans", "--dry-run").stdout, "its database")
+        listed = (*command, "--bans", "--dry-run")
+        until(lambda: "2 active" in guard.command(*listed).stdout, "its database", pause=0.1)
 
         printed = guard.command(*command)
         settings = parse(tomllib.loads(printed.stdout), "printed", {}, secrets=False)
@@ -395,6 +414,7 @@ def test_the_way_from_a_real_fail2ban_and_back(tmp_path: Path) -> None:
             until(
                 lambda: "198.18.0.7" in fail2ban.client("status", "asterisk").stdout,
                 "the bans that come back",
+                pause=0.3,
             )
             guard.command("off")
             assert fail2ban.client("status", "asterisk").stdout.count("198.18.0.7") == 1

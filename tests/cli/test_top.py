@@ -11,7 +11,6 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,12 +27,13 @@ ROWS, COLUMNS = 24, 80
 HOSTILE = "2\x1b[2J\u202e04" + "x" * 65_536
 
 
-@pytest.fixture(name="guard")
-def _guard(tmp_path: Path) -> Iterator[Guard]:
-    """Return a daemon that banned a guesser."""
+@pytest.fixture(name="guard", scope="module")
+def _guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
+    """Return a daemon that banned a guesser, the same for all tests."""
+    folder = tmp_path_factory.mktemp("top")
     with (
         ami_server(Script(play=[GRANTED, GUESSES])) as pbx,
-        Guard(tmp_path, ami={"port": pbx.port}, rules={"guess": {"attempts": 3}}) as guard,
+        Guard(folder, ami={"port": pbx.port}, rules={"guess": {"attempts": 3}}) as guard,
     ):
         until(lambda: guard.banned() == {GUESSER}, "the ban")
         yield guard

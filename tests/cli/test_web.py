@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from tests.support.web import ENVIRON, command, web_server
+from typer.testing import CliRunner, Result
+
+from ringfence.cli.app import app
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run ``ringfence web`` with options that it refuses."""
-    return subprocess.run(
-        command(*arguments), env=ENVIRON, capture_output=True, text=True, check=False, timeout=30
-    )
+def run(*arguments: str) -> Result:
+    """Run ``ringfence web`` with options that it refuses, or ``ringfence web login``."""
+    return CliRunner().invoke(app, ["web", *arguments], env={"COLUMNS": "80"})
 
 
 @pytest.mark.parametrize(
@@ -31,13 +32,14 @@ def test_wrong_options_are_usage_errors(arguments: list[str], text: str) -> None
     """An address that other hosts reach, and one that is no address, are refused."""
     done = run(*arguments)
 
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert text in " ".join(done.stderr.split()).replace(" │ │ ", " ")
 
 
 def test_a_socket_that_cannot_be_made_is_an_error() -> None:
     """The error names the socket and the reason."""
-    done = run("--unix", "/nowhere/web.sock", "--url", "http://localhost")
+    line = command("--unix", "/nowhere/web.sock", "--url", "http://localhost")
+    done = subprocess.run(line, env=ENVIRON, capture_output=True, text=True, check=False, timeout=30)
 
     assert (done.returncode, done.stderr) == (
         1,
@@ -59,6 +61,6 @@ def test_login_without_the_page_is_an_error(tmp_path: Path) -> None:
     """The error names the unit to start."""
     done = run("login", "--login-socket", str(tmp_path / "none"))
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert done.stderr.startswith("the live page does not run (")
     assert "systemctl start ringfence-web" in done.stderr

@@ -92,7 +92,7 @@ def _send(sender: str, address: str, pbx: socket.socket) -> bool:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-@pytest.mark.parametrize("firewall", FIREWALLS)
+@pytest.mark.parametrize("firewall", ["ipset", pytest.param("nftables", marks=pytest.mark.long)])
 def test_the_daemon_goes_on_with_what_the_boot_put_back(tmp_path: Path, firewall: str) -> None:
     """The daemon keeps the bans that the boot restored, and restores none twice."""
     record(tmp_path / "ringfence.db", BANNED)

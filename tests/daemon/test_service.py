@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.support.daemon import Guard, until
 
 import ringfence
+from ringfence.errors import DaemonUnreachableError
 
 ENVIRON = os.environ | {"PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent)}
 
@@ -85,12 +86,19 @@ def test_the_level_is_what_is_logged(tmp_path: Path) -> None:
         text=True,
     )
     with process:
-        while guard.command("status").returncode != 0:
-            assert process.poll() is None
+        until(lambda: answers(guard) or process.poll() is not None, "the daemon's answer")
         process.terminate()
         _, said = process.communicate(timeout=20)
 
     assert (process.returncode, said) == (0, "")
+
+
+def answers(guard: Guard) -> bool:
+    """Whether the daemon answers."""
+    try:
+        return bool(guard.status())
+    except DaemonUnreachableError:
+        return False
 
 
 def test_missing_folders_are_created(tmp_path: Path) -> None:

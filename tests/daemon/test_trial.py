@@ -1,8 +1,10 @@
 """A trial: what ends it, how it is confirmed, and that its end needs no daemon."""
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,17 +32,17 @@ def is_gone() -> bool:
 
 @pytest.fixture(params=["ipset", pytest.param("nftables", marks=pytest.mark.long)])
 def guard(request: pytest.FixtureRequest, netns: None, tmp_path: Path) -> Iterator[Guard]:
-    """A daemon with each firewall, in its own namespace; it was started once, and has ended."""
-    with Guard(tmp_path, firewall={"backend": request.param}) as guard:
-        guard.stop()
+    """A daemon with each firewall, in its own namespace, which is not started yet."""
+    with ExitStack() as stack:
+        guard = Guard(tmp_path, firewall={"backend": request.param})
+        stack.push(guard.__exit__)
         yield guard
 
 
 def begin(guard: Guard, length: str = SHORT) -> None:
     """Start the daemon with a trial, and ban an address."""
     guard.start("--trial", length)
-    done = guard.command("ban", ADDRESS)
-    assert done.returncode == 0, done.stderr
+    assert guard.ask("ban", networks=[ADDRESS], seconds=3_600) == []
     assert not is_gone()
 
 
@@ -49,17 +51,17 @@ def test_a_trial_ends_by_itself_and_stays_off(guard: Guard) -> None:
     """An unconfirmed trial removes every rule and set in time; status shows it, and a new start stays off."""
     begin(guard)
     [text] = [alarm["text"] for alarm in guard.status()["alarms"] if alarm["code"] == "trial.running"]
-    until(is_gone, "the end of the trial", seconds=60)
     until(lambda: "trial.ended" in guard.log, "word of it")
+    until(is_gone, "the end of the trial", pause=0.3)
 
     assert "unless: ringfence confirm" in text
     guard.stop()
     guard.start()
     assert guard.status()["firewall"]["enforcing"] is False
     assert is_gone()
-    guard.command("on")
+    guard.ask("on")
     assert guard.banned() == {ADDRESS}
-    guard.command("off")
+    guard.ask("off")
 
 
 @pytest.mark.kernel
@@ -68,7 +70,7 @@ def test_a_trial_ends_although_the_daemon_was_killed(guard: Guard) -> None:
     begin(guard)
     guard.kill()
     assert not is_gone()
-    until(is_gone, "the end of the trial", seconds=60)
+    until(is_gone, "the end of the trial", pause=0.5)
 
     with Store.open(guard.folder / "ringfence.db", owner=False) as store:
         until(lambda: trial.until(store.state) is None, "the end of its memory")
@@ -87,7 +89,7 @@ def test_a_confirmed_trial_removes_nothing(guard: Guard) -> None:
         "no trial is running: nothing to confirm\n",
     ]
     assert guard.banned() == {ADDRESS}
-    guard.command("off")
+    guard.ask("off")
 
 
 @pytest.mark.kernel
@@ -137,7 +139,7 @@ def test_the_standby_process_has_its_own_session(tmp_path: Path) -> None:
         trial.start_standby(guard.config, time.time() + 10 - trial.GRACE)
     after = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=True)
     [pid] = set(after.stdout.split()) - set(before.stdout.split())
-    until(lambda: run("ps", "-o", "sid=", "-p", pid).strip() == pid, "its own session")
+    until(lambda: os.getsid(int(pid)) == int(pid), "its own session")
     until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or _is_dead(pid), "its end", seconds=60)
 
 

@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.message import EmailMessage
 from ipaddress import ip_address
@@ -21,7 +21,7 @@ from tests.support.programs import program_service
 from ringfence.notify.sending import GRACE
 
 APPRISE = str(Path(sys.executable).with_name("apprise"))
-STORM = 3_000
+KINDS = ("mail", "apprise", "hook")
 
 
 def texts(mails: list[EmailMessage]) -> str:
@@ -31,7 +31,7 @@ def texts(mails: list[EmailMessage]) -> str:
 
 @frozen
 class Office:
-    """A daemon with its PBX, and what its three channels have received."""
+    """A daemon with its PBX, and what its channels have received."""
 
     guard: Guard
     pbx: ServedAmi
@@ -52,8 +52,8 @@ class Office:
 
 
 @contextmanager
-def office(folder: Path, **filters: object) -> Iterator[Office]:
-    """Yield a daemon with a channel of each kind."""
+def office(folder: Path, kinds: Sequence[str] = KINDS, **filters: object) -> Iterator[Office]:
+    """Yield a daemon with a channel of each of these kinds."""
     filters = {"digest": "1s", **filters}
     hook = folder / "hook"
     hook.write_text(f"#!/bin/sh\ncat >> {folder}/hooked\n", "utf-8")
@@ -72,6 +72,7 @@ def office(folder: Path, **filters: object) -> Iterator[Office]:
             ],
             "hook": [{"command": [str(hook)], "socket": service, **filters}],
         }
+        notify = {kind: notify[kind] for kind in kinds}
         with Guard(folder, ami={"port": pbx.port}, rules=only(guess={"attempts": 3}), notify=notify) as guard:
             until(lambda: guard.source_is("listening"), "the source listens")
             until(lambda: pbx.server._listeners, "the PBX is listened to")
@@ -86,18 +87,21 @@ def guesses(address: str, number: int) -> bytes:
 
 def test_each_kind_of_event_arrives_by_each_channel(tmp_path: Path) -> None:
     """A start, a ban by a rule, an unban, a silent source, a refused reload, its end, and a stop."""
-    with office(tmp_path) as made:
+    # One digest has most events: each message is several processes for each channel.
+    with office(tmp_path, digest="3s") as made:
         made.pbx.send(guesses("198.18.7.7", 3))
-        until(lambda: ("ban", "guess", "198.18.7.7") in made.events(), "the ban")
-        made.guard.must("unban", "198.18.7.7")
-        until(lambda: ("unban", "", "198.18.7.7") in made.events(), "the unban")
+        until(made.guard.banned, "the ban")
+        made.guard.ask("unban", networks=["198.18.7.7"])
 
         file = str(made.guard.config)
         made.guard.configure(rules={"guess": {"attempts": 0}})
         assert made.guard.command("reload").returncode == 2
-        until(lambda: ("alarm", "configuration.refused", file) in made.events(), "the refusal")
+        until(lambda: "configuration.refused" in str(made.guard.ask("alarms")), "the alarm")
         made.guard.configure(rules={})
         made.guard.must("reload")
+        until(lambda: ("ban", "guess", "198.18.7.7") in made.events(), "the ban by the hook")
+        until(lambda: ("unban", "", "198.18.7.7") in made.events(), "the unban")
+        until(lambda: ("alarm", "configuration.refused", file) in made.events(), "the refusal")
         until(lambda: ("cleared", "configuration.refused", file) in made.events(), "the end of the refusal")
 
         made.pbx._loop.call_soon_threadsafe(made.pbx.server._server.close)  # type: ignore[union-attr]
@@ -122,10 +126,10 @@ def test_each_kind_of_event_arrives_by_each_channel(tmp_path: Path) -> None:
 
 def test_the_filters_of_a_channel(tmp_path: Path) -> None:
     """A channel for alarms of one severity and for one rule gets nothing else."""
-    with office(tmp_path, events=["ban", "alarm"], rules=["admin"], severity="info") as made:
+    with office(tmp_path, ["hook"], events=["ban", "alarm"], rules=["admin"], severity="info") as made:
         made.pbx.send(guesses("198.18.7.7", 3))
         until(made.guard.bans, "the ban")
-        made.guard.must("ban", "198.18.7.8")
+        made.guard.ask("ban", networks=["198.18.7.8"], seconds=3_600)
         until(lambda: ("ban", "admin", "198.18.7.8") in made.events(), "the ban by hand")
         made.guard.stop()
 
@@ -135,7 +139,7 @@ def test_the_filters_of_a_channel(tmp_path: Path) -> None:
 
 def test_a_thousand_bans_in_a_minute_are_one_message(tmp_path: Path) -> None:
     """The message counts all of them by rule and lists the first."""
-    with office(tmp_path, events=["ban"], digest="10s") as made:
+    with office(tmp_path, events=["ban"], digest="5s") as made:
         networks = [f"198.18.{at // 250}.{at % 250 + 1}" for at in range(1_000)]
         for start in range(0, 1_000, 100):
             assert made.guard.ask("ban", networks=networks[start : start + 100], seconds=600) == []
@@ -149,8 +153,9 @@ def test_a_thousand_bans_in_a_minute_are_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
-def test_a_storm_with_channels_that_hang_is_three_messages_at_most(tmp_path: Path) -> None:
-    """Thousands of bans are placed while every channel hangs; nothing is lost but counted."""
+@pytest.mark.parametrize("storm", [500, pytest.param(3_000, marks=pytest.mark.long)])
+def test_a_storm_with_channels_that_hang_is_three_messages_at_most(tmp_path: Path, storm: int) -> None:
+    """A storm of bans is placed while every channel hangs; nothing is lost but counted."""
     apprise = tmp_path / "apprise"
     for name in ("apprise", "hook"):
         script = tmp_path / name
@@ -173,19 +178,19 @@ def test_a_storm_with_channels_that_hang_is_three_messages_at_most(tmp_path: Pat
         }
         with Guard(tmp_path, ami={"port": pbx.port}, notify=notify, **tables) as guard:
             until(lambda: guard.source_is("listening"), "the source listens")
-            for start in range(0, STORM, 100):
+            for start in range(0, storm, 100):
                 addresses = (f"198.18.{at // 250}.{at % 250 + 1}" for at in range(start, start + 100))
                 pbx.send(b"".join(guesses(address, 1) for address in addresses))
-            until(lambda: guard.ask("status")["placed"] == STORM, "the bans", seconds=120, pause=0.5)
-            until(lambda: all(one["failed"] for one in guard.ask("status")["notify"]), "failures", seconds=30)
-            state = guard.ask("status")["notify"]
-            assert [(one["sent"], one["waiting"]) for one in state] == [(0, STORM)] * 3
-            until(lambda: "notify.failing" in str(guard.ask("status")["alarms"]), "the alarm", seconds=40)
+            until(lambda: guard.status()["placed"] == storm, "the bans", seconds=120, pause=0.2)
+            until(lambda: all(one["failed"] for one in guard.status()["notify"]), "failures", 30, pause=0.2)
+            state = guard.status()["notify"]
+            assert [(one["sent"], one["waiting"]) for one in state] == [(0, storm)] * 3
+            until(lambda: "notify.failing" in str(guard.status()["alarms"]), "the alarm", 40, pause=0.2)
             guard.stop()
 
         started = [len((tmp_path / f"{name}.started").read_text("ascii")) for name in ("apprise", "hook")]
     assert max(*started, len(connections)) <= 4  # tries of at most three messages
-    assert guard.log.count("event=ban.placed") == STORM
+    assert guard.log.count("event=ban.placed") == storm
     assert guard.log.count("event=notify.dropped") == 3
     assert GRACE < 10
 
@@ -213,12 +218,12 @@ def test_attempts_are_judged_until_the_last_message_is_sent(tmp_path: Path) -> N
 def test_hostile_accounts_arrive_escaped(tmp_path: Path) -> None:
     """An account with markup, control characters and line ends changes neither mail nor chat nor document."""
     name = b"<b>@all</b>\x1b[2J\xe2\x80\xae"
-    with office(tmp_path, events=["ban"]) as made:
+    with office(tmp_path, ["mail", "apprise"], events=["ban"]) as made:
         event = guesses("198.18.7.7", 3)
         for account in (b"1000", b"1001", b"1002"):
             event = event.replace(b"AccountID: " + account, b"AccountID: " + name)
         made.pbx.send(event)
-        until(lambda: made.mails and made.posted and made.hooked(), "the message", seconds=60)
+        until(lambda: made.mails and made.posted, "the message", seconds=60)
         made.guard.stop()
         [mail], [chat] = made.mails, made.posted
 

@@ -133,7 +133,7 @@ def test_a_program_can_neither_switch_off_nor_read_nor_stay(machine: Machine) ->
     user, *groups = output.strip().split()[1:]
     assert int(user) > 61_000
     assert groups in ([], [user])
-    until(lambda: not left_behind(machine), "the end of what the hook left behind", 20.0)
+    until(lambda: not left_behind(machine), "the end of what the hook left behind", 20.0, pause=0.5)
     status = json.loads(machine.must("ringfence", "status", "--json"))
     assert status["firewall"]["backend"] == "nftables"
     assert machine.must("systemctl", "is-active", "ringfence") == "active\n"
@@ -159,7 +159,7 @@ def test_a_program_that_hangs_is_killed_and_others_continue(machine: Machine) ->
         (machine.root / "usr/local/bin" / name).write_text(text, "utf-8")
         (machine.root / "usr/local/bin" / name).chmod(0o755)
     machine.must("sh", "-c", "ringfence notify test >/root/slow 2>&1 &")
-    until(lambda: sleeps(machine, 12), "the slow program", 30.0)
+    until(lambda: sleeps(machine, 12), "the slow program", 30.0, pause=0.3)
     machine.must("touch", "/run/fast")
     machine.run("ringfence", "notify", "test")
     until(lambda: "ended with" in (machine.root / "root/slow").read_text("utf-8"), "its end", 30.0)
@@ -176,10 +176,10 @@ def test_the_socket_starts_and_stops_with_the_daemon(machine: Machine) -> None:
     machine.must("systemctl", "restart", "ringfence")
     assert machine.must("systemctl", "is-active", "ringfence-notify.socket") == "active\n"
     machine.must("systemctl", "stop", "ringfence")
-    until(lambda: _socket_state(machine) == "inactive\n", "the end of the socket")
+    until(lambda: _socket_state(machine) == "inactive\n", "the end of the socket", pause=0.2)
     machine.must("systemctl", "start", "ringfence")
     machine.must("dpkg", "--purge", "ringfence")
-    until(lambda: _socket_state(machine) == "inactive\n", "the end of the socket")
+    until(lambda: _socket_state(machine) == "inactive\n", "the end of the socket", pause=0.2)
     assert not (machine.root / "run/ringfence-notify.socket").exists()
 
 

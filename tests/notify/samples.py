@@ -82,9 +82,8 @@ def report_content(name: str = "alice") -> dict[str, Any]:
     return {**head, "events": [], "report": report, "dropped": {"messages": 0, "events": 0}}
 
 
-def hostile_content(name: str) -> dict[str, Any]:
-    """Return a message with a ban and an alarm in which a sender's text is everywhere that it can be."""
-    return content(
-        notifications.of_ban(ban(account=name), WALL),
-        notifications.of_alarm(alarm(subject=name, text=f"an account {name} fails")),
-    )
+def hostile_content(*names: str) -> dict[str, Any]:
+    """Return a message with a ban and an alarm for each text of a sender, which is everywhere it can be."""
+    bans = (notifications.of_ban(ban(account=name), WALL) for name in names)
+    alarms = (alarm(subject=name, text=f"an account {name} fails") for name in names)
+    return content(*bans, *map(notifications.of_alarm, alarms))

@@ -95,14 +95,13 @@ def test_a_careless_script_runs_no_command_of_a_sender(tmp_path: Path, name: str
     assert not Path("/tmp/pwned").exists()  # noqa: S108 - the name in the hostile text
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_the_document_is_ascii_without_control_characters(tmp_path: Path, name: str) -> None:
+def test_the_document_is_ascii_without_control_characters(tmp_path: Path) -> None:
     """A script that prints the document changes no terminal."""
-    hook.send(script(tmp_path, f"cat > {tmp_path}/in"), hostile_content(name), "h")
+    hook.send(script(tmp_path, f"cat > {tmp_path}/in"), hostile_content(*HOSTILE), "h")
     text = (tmp_path / "in").read_text("ascii")
 
     assert text.rstrip("\n").isprintable()
-    assert json.loads(text)["total"] == 2
+    assert json.loads(text)["total"] == 2 * len(HOSTILE)
 
 
 def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:

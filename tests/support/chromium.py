@@ -122,7 +122,8 @@ class Window:
         """Return the rules of accessibility that the page breaks, each with an element, as axe finds them."""
         package, name = _AXE
         self.page.evaluate(files(package).joinpath(name).read_text("utf-8"))
-        found = self.page.evaluate("async () => (await axe.run()).violations")
+        # Without the other results, axe is faster.
+        found = self.page.evaluate("async () => (await axe.run({ resultTypes: ['violations'] })).violations")
         return [f"{rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
 
     def scripts_without_nonce(self) -> int:

@@ -69,7 +69,7 @@ class Fail2ban:
                 stderr=output,
             )
         try:
-            until(lambda: self.answers or not self.running, "fail2ban's server")
+            until(lambda: self.answers or not self.running, "fail2ban's server", pause=0.2)
             assert self.answers, (self.folder / "server.log").read_text("utf-8", "replace")
         except BaseException:
             self.__exit__()

@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 import uvicorn
 from attrs import Factory, define, frozen
 from tests.support.daemon import PATIENCE, Completed, until
+from tests.support.warm import Process, start
 
 import ringfence
 from ringfence import control
@@ -170,7 +171,7 @@ class WebServer:
     """A running ``ringfence web``."""
 
     folder: Path
-    process: "subprocess.Popen[bytes]"
+    process: "Process | subprocess.Popen[bytes]"
 
     @property
     def socket(self) -> Path:
@@ -198,15 +199,13 @@ class WebServer:
             timeout=30,
         )
 
-    def link(self, *options: str) -> str:
-        """Return a login link."""
-        done = self.login(*options)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+    def link(self, name: str = "alice", *, read_only: bool = False) -> str:
+        """Return the login link that ``ringfence web login`` prints, without a process for the command."""
+        return str(control.ask(self.logins, "login", name=name, read_only=read_only))
 
-    def browser(self, *options: str) -> Browser:
+    def browser(self, *, read_only: bool = False) -> Browser:
         """Return a browser that is logged in as ``alice``."""
-        return Browser(self.socket).log_in(self.link("--name", "alice", *options))
+        return Browser(self.socket).log_in(self.link(read_only=read_only))
 
 
 def free_port() -> int:
@@ -225,7 +224,7 @@ def web_server(folder: Path, daemon: Path, port: int = 0) -> Iterator[WebServer]
         listen = ["--unix", str(folder / "web.sock"), "--url", SITE]
     line = command(*listen, "--login-socket", str(folder / "login.sock"), "--control", str(daemon))
     with (folder / "web.log").open("wb") as log:
-        process = subprocess.Popen(line, env=ENVIRON, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = start(line, environ=ENVIRON, stdout=log, stderr=log)
     running = WebServer(folder, process)
     try:
         until(lambda: running.logins.exists() or process.poll() is not None, "the live page")

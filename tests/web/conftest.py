@@ -32,4 +32,4 @@ def _served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     ):
         until(lambda: guard.banned() == {"198.18.1.101"}, "the ban")
         with web_server(folder / "web", folder / "control.sock") as web:
-            yield Served(guard, web, web.browser(), web.browser("--read-only"))
+            yield Served(guard, web, web.browser(), web.browser(read_only=True))

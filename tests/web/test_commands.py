@@ -59,7 +59,7 @@ def test_an_address_without_a_ban_is_allowed_too(served: Served) -> None:
 
 def test_unban_and_allow(served: Served) -> None:
     """The ban ends, and the allow list has the address with the name of the person."""
-    served.guard.must("ban", "100.64.7.2")
+    served.guard.ask("ban", networks=["100.64.7.2"], seconds=3_600)
     answer = served.browser.run("unban-allow", "100.64.7.2", note="phone of Bob")
 
     assert "Done" in answer.words

@@ -32,7 +32,7 @@ def test_nothing_is_shown_before_the_login(served: Served, target: str) -> None:
 
 def test_a_link_logs_in_once(served: Served) -> None:
     """Opening a link changes nothing; its button begins a session, once."""
-    link = urlsplit(served.web.link("--name", "bob"))
+    link = urlsplit(served.web.link("bob"))
     target = f"{link.path}?{link.query}"
     first, second = Browser(served.web.socket), Browser(served.web.socket)
     for _ in range(3):
@@ -96,7 +96,7 @@ def test_a_form_of_another_site_is_refused(served: Served) -> None:
 )
 def test_a_login_of_another_origin_is_refused(served: Served, origin: str, status: int) -> None:
     """A browser that sends no Sec-Fetch-Site still names the site whose form logs in."""
-    link = urlsplit(served.web.link("--name", "bob"))
+    link = urlsplit(served.web.link("bob"))
     browser = Browser(served.web.socket)
     form = browser.get(f"{link.path}?{link.query}").form("/login")
 
@@ -107,7 +107,7 @@ def test_a_new_login_ends_the_session_before(served: Served) -> None:
     """The browser forgets its cookie at a login, and so does the page."""
     browser = served.web.browser()
     before = dict(browser.cookies)
-    browser.log_in(served.web.link("--name", "bob"))
+    browser.log_in(served.web.link("bob"))
 
     assert Browser(served.web.socket, before).get("/").status == 401
     assert browser.get("/").status == 200
