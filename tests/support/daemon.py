@@ -27,6 +27,7 @@ from tests.support.warm import Process, start
 
 import ringfence
 from ringfence import control
+from ringfence.errors import DaemonUnreachableError
 
 PATIENCE = 60.0
 """How long a test waits for something that normally happens at once (seconds); a busy machine is slow."""
@@ -41,7 +42,7 @@ first: without it the source reports that it receives no security events."""
 Completed = subprocess.CompletedProcess[str]
 
 
-def until(true: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.01) -> None:
+def until(true: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.02) -> None:
     """Wait until ``true`` returns something true; an AssertionError names the missing ``what``."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -212,8 +213,11 @@ class Guard:
         return report
 
     def bans(self) -> list[dict[str, Any]]:
-        """Return the output of `bans --json`, whether the daemon runs or not."""
-        rows: list[dict[str, Any]] = json.loads(self.must("bans", "--json"))
+        """Return what `bans --json` prints: the daemon's answer, or the output of the command without it."""
+        try:
+            rows: list[dict[str, Any]] = self.ask("bans", most=control.MOST_LISTED)
+        except DaemonUnreachableError:
+            rows = json.loads(self.must("bans", "--json"))
         return rows
 
     def banned(self) -> set[str]:
