@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import until
-from tests.support.guarded import NO_LOGS, guarded
+from tests.support.guarded import NO_LOGS, guarded, shared
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 from tests.support.sip_wire import Challenge, Request, challenge_of
@@ -125,19 +125,19 @@ BLAMING = b"\"x' failed for '203.0.113.9:5060' (callid: y\" "
 @pytest.mark.parametrize(
     ("source", "change"),
     [
-        ("198.19.27.4", lambda request: request),
-        ("198.19.27.5", lambda request: replace(request, display=BLAMING)),
-        ("198.19.27.6", lambda request: replace(request, call_id=b"L" * 8_200)),
-        ("198.19.27.7", lambda request: replace(request, method="X" * 600, extension="100")),
+        ("198.19.111.1", lambda request: request),
+        ("198.19.112.1", lambda request: replace(request, display=BLAMING)),
+        ("198.19.113.1", lambda request: replace(request, call_id=b"L" * 8_200)),
+        ("198.19.114.1", lambda request: replace(request, method="X" * 600, extension="100")),
     ],
     ids=["readable", "two-addresses", "cut", "long-method"],
 )
 def test_a_guess_without_an_event_and_a_readable_line(
-    asterisk22: Lab, tmp_path: Path, source: str, change: Callable[[Request], Request]
+    asterisk22: Lab, source: str, change: Callable[[Request], Request]
 ) -> None:
     """Whatever disturbs the log line, the challenge shows the guess: only the guesser is banned."""
     answered = 0
-    with guarded(asterisk22, tmp_path) as guard, guesser(asterisk22, source) as alice:
+    with shared(asterisk22) as guard, guesser(asterisk22, source) as alice:
         challenge = alice.challenged()
         while answered < MOST and alice.ask(
             alice.guess(change(alice.request()), challenge, SILENCING).encode()
@@ -148,13 +148,13 @@ def test_a_guess_without_an_event_and_a_readable_line(
         until(lambda: guard.banned() == {source}, "the ban")
 
 
-@pytest.mark.parametrize(("source", "ends"), [("198.19.27.8", "closes"), ("198.19.27.9", "resets")])
+@pytest.mark.parametrize(("source", "ends"), [("198.19.115.1", "closes"), ("198.19.116.1", "resets")])
 def test_guesses_hidden_from_ami_by_tcp_that_hang_up_after_each(
-    asterisk22: Lab, tmp_path: Path, source: str, ends: str
+    asterisk22: Lab, source: str, ends: str
 ) -> None:
     """The kernel reports the closed connection of each line, so the guesses count and cause a full ban."""
     answered = 0
-    with guarded(asterisk22, tmp_path) as guard:
+    with shared(asterisk22) as guard:
         while answered < MOST:
             with socket_in(asterisk22.network.attacker) as sender:
                 sender.settimeout(2)
@@ -177,4 +177,4 @@ def test_guesses_hidden_from_ami_by_tcp_that_hang_up_after_each(
 
         assert answered < MOST
         until(lambda: guard.banned() == {source}, "the ban")
-        assert " 5 of 5 " in guard.command("bans").stdout
+        assert " 5 of 5 " in guard.must("bans", source)

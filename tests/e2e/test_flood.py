@@ -59,7 +59,7 @@ def test_only_the_sender_of_a_flood_is_stopped(asterisk22: Lab, tmp_path: Path, 
         assert guard.banned() == {flooder}
 
 
-@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+@pytest.mark.parametrize("backend", ["ipset", pytest.param("nftables", marks=pytest.mark.long)])
 def test_a_flood_by_tcp_is_banned_by_tcp(asterisk22: Lab, tmp_path: Path, backend: str) -> None:
     """A flood by TCP causes a ban of TCP, and the sender gets no more answers by TCP; UDP still works."""
     flooder = f"198.19.{40 + len(backend)}.1"

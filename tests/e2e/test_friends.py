@@ -16,8 +16,8 @@ from ringfence.model import FriendReason
 pytestmark = pytest.mark.asterisk
 
 WRONG = 8  # more than the rule allows a stranger
-KINDS = [("16", 5060, "nftables"), ("16", 5080, "ipset"), ("22", 5060, "nftables")]
-IDS = ["chan_sip", "pjsip-of-16", "pjsip"]
+CHAN_SIP, PJSIP_OF_16, PJSIP = ("16", 5060, "nftables"), ("16", 5080, "ipset"), ("22", 5060, "ipset")
+"""Releases of Asterisk, ports, and firewall backends."""
 
 
 @contextmanager
@@ -52,7 +52,14 @@ def fails(phone: Phone) -> bool:
     return phone.register(password="mistyped") in {401, 403}
 
 
-@pytest.mark.parametrize(("release", "port", "backend"), KINDS, ids=IDS)
+@pytest.mark.parametrize(
+    ("release", "port", "backend"),
+    [
+        pytest.param(*CHAN_SIP, id="chan_sip"),
+        pytest.param(*PJSIP, id="pjsip"),
+        pytest.param(*PJSIP_OF_16, id="pjsip-of-16", marks=pytest.mark.long),
+    ],
+)
 def test_a_registered_phone_is_a_friend_over_restarts(
     tmp_path: Path, release: str, port: int, backend: str
 ) -> None:
@@ -80,8 +87,17 @@ def test_a_registered_phone_is_a_friend_over_restarts(
         assert guard.ask("status")["firewall"]["limiter"] == "enforce"
 
 
-@pytest.mark.parametrize(("release", "port", "backend"), KINDS, ids=IDS)
-@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+@pytest.mark.parametrize(
+    ("release", "port", "backend", "killed"),
+    [
+        pytest.param(*CHAN_SIP, True, id="chan_sip-killed"),
+        pytest.param(*PJSIP, False, id="pjsip-stopped"),
+        pytest.param(*CHAN_SIP, False, id="chan_sip-stopped", marks=pytest.mark.long),
+        pytest.param(*PJSIP, True, id="pjsip-killed", marks=pytest.mark.long),
+        pytest.param(*PJSIP_OF_16, False, id="pjsip-of-16-stopped", marks=pytest.mark.long),
+        pytest.param(*PJSIP_OF_16, True, id="pjsip-of-16-killed", marks=pytest.mark.long),
+    ],
+)
 def test_a_phone_that_registered_without_a_daemon_is_not_banned(
     tmp_path: Path, release: str, port: int, backend: str, *, killed: bool
 ) -> None:

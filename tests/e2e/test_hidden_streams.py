@@ -12,7 +12,7 @@ from tests.support.sip_raw import SEGMENT_GUESSES, answered_within_segments
 pytestmark = pytest.mark.asterisk
 
 
-@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+@pytest.mark.parametrize("backend", ["ipset", pytest.param("nftables", marks=pytest.mark.long)])
 def test_answers_within_segments_count(open22: Lab, tmp_path: Path, backend: str) -> None:
     """The window is closed and filled with answers to BYE; then the guesses follow, all at once."""
     source = "198.19.92.1" if backend == "ipset" else "198.19.92.2"

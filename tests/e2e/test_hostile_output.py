@@ -49,7 +49,7 @@ HOSTILE = (
     f"\r{EVIL}\x1b[31m\x1b]0;title\x07[bold red]m[/bold red]:boom:\r\n{EVIL}\n{EVIL}\x00\t\x7f\x85{EVIL}"
     f"\x9b1m\u202e\u2066\u200b\ufeff\u2028{EVIL}\u2029{EVIL}\u3164\ufe0f"
 )
-LONG = f"{HOSTILE}{'x' * 65_536}"
+LONG = f"{HOSTILE}{'x' * 8_192}"
 IN_A_LINE = HOSTILE.replace("\r", "").replace("\n", "")  # possible in one line of AMI or of a log
 GUESSER, FRIEND, NAME = "198.18.1.101", "198.51.100.7", "allowed.invalid"
 SHOWN = f" Identify:  i/{EVIL}\x1b[31m[red]m[/red]\n      Match: 203.0.114.9/32\n{HOSTILE}\n"

@@ -29,8 +29,15 @@ def passes(cable: Cable, far: str, there: str) -> None:
     until(lambda: arrives(cable, far, there), f"a datagram from {there}")
 
 
-@pytest.mark.parametrize("backend", ["ipset", "nftables"])
-@pytest.mark.parametrize("which", ["IPv4", "IPv6 /64"])
+@pytest.mark.parametrize(
+    ("backend", "which"),
+    [
+        ("ipset", "IPv4"),
+        ("nftables", "IPv6 /64"),
+        pytest.param("ipset", "IPv6 /64", marks=pytest.mark.long),
+        pytest.param("nftables", "IPv4", marks=pytest.mark.long),
+    ],
+)
 def test_the_lists_are_what_the_kernel_does(tmp_path: Path, backend: str, which: str) -> None:
     """Denied packets are dropped, also without a daemon; allowed ones pass, even if denied and banned."""
     cable = CABLES[which]
@@ -56,7 +63,7 @@ def test_the_lists_are_what_the_kernel_does(tmp_path: Path, backend: str, which:
         passes(cable, far, cable.banned)
 
 
-@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+@pytest.mark.parametrize("backend", ["nftables", pytest.param("ipset", marks=pytest.mark.long)])
 def test_a_block_list_never_hits_this_host(tmp_path: Path, backend: str) -> None:
     """A list that contains this host's own address drops the rest of that network, and not this host."""
     cable = CABLES["IPv4"]

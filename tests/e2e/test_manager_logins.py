@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER, Kind
 from tests.support.daemon import Guard, until
-from tests.support.guarded import NO_LOGS, NO_WIRE, guarded
+from tests.support.guarded import NO_LOGS, NO_WIRE, guarded, shared
 from tests.support.lab import RELEASES, Lab
 from tests.support.network import PBX_IPV4, socket_in
 
@@ -20,7 +20,6 @@ VICTIM = "203.0.113.9"
 SENDER = "198.18.1.1"
 """The sender of the forged logins; a ban of it is right."""
 HTTP_PORT = 8088
-HTTP = "[general]\nenabled = yes\nbindaddr = 0.0.0.0\nbindport = 8088\n"
 FRAGMENT = (Path(__file__).parents[2] / "contrib/asterisk/ringfence.manager.conf").read_text("utf-8")
 EVENT_FILTER = next(
     line.removeprefix(";") for line in FRAGMENT.split("\n") if line.startswith(";eventfilter")
@@ -93,10 +92,9 @@ def log_in(lab: Lab, source: str, user: str) -> None:
     send(lab, MANAGER_PORT, login, 3.0, source)
 
 
-def manager_conf(*, web: bool, filtered: bool = False, everywhere: bool = False) -> str:
+def manager_conf(*, web: bool, filtered: bool = False) -> str:
     """Return text to add to manager.conf."""
     general = f"\n[general](+)\nwebenabled = {'yes' if web else 'no'}\n"
-    general += "bindaddr = 0.0.0.0\n" if everywhere else ""
     general += "\n[open]\nsecret = something-else\nread = call\n"
     return general + (f"\n[{MANAGER_USER}](+)\n{EVENT_FILTER}\n" if filtered else "")
 
@@ -120,12 +118,14 @@ def counted(guard: Guard) -> set[str]:
         pytest.param("22", True, id="filtered-22", marks=pytest.mark.long),
     ],
 )
-def test_logins_over_http_frame_no_address(tmp_path: Path, release: str, *, filtered: bool) -> None:
+def test_logins_over_http_frame_no_address(
+    open_lab: Lab, tmp_path: Path, release: str, *, filtered: bool
+) -> None:
     """Forged failures of a manager or phone cause no ban and do not count, with and without the filter."""
-    extra = {"manager.conf": manager_conf(web=True, filtered=filtered), "http.conf": HTTP}
-    with Lab.made(release, extra) as lab, guarded(lab, tmp_path, **ALONE) as guard:
+    added = manager_conf(web=True, filtered=filtered)
+    with open_lab.manager_conf(added), guarded(open_lab, tmp_path, **ALONE) as guard:
         for user in forgeries():
-            log_in_over_http(lab, user)
+            log_in_over_http(open_lab, user)
         if not filtered:
             until(lambda: "evidence.forgeable" in alarms(guard), "the alarm")
         assert guard.banned() <= {SENDER}
@@ -133,7 +133,7 @@ def test_logins_over_http_frame_no_address(tmp_path: Path, release: str, *, filt
         # A true event afterwards counts in full again.
         target = f"{PBX_IPV4}:{5060 if RELEASES[release] is Kind.PJSIP else 5080}"  # PJSIP
         by_tcp = ("--transport", "TCP", "--target", target)
-        lab.attack("guess", "--number", "20", "--sources", "198.19.23.1", "--silences", "3", *by_tcp)
+        open_lab.attack("guess", "--number", "20", "--sources", "198.19.23.1", "--silences", "3", *by_tcp)
         until(lambda: "198.19.23.1" in guard.banned(), "the guesser's ban")
 
         assert guard.banned() <= {SENDER, "198.19.23.1"}
@@ -146,17 +146,11 @@ def test_logins_over_http_frame_no_address(tmp_path: Path, release: str, *, filt
 
 
 @pytest.mark.parametrize("release", ["22", pytest.param("16", marks=pytest.mark.long)])
-def test_http_that_is_enabled_later_frames_no_address(tmp_path: Path, release: str) -> None:
+def test_http_that_is_enabled_later_frames_no_address(open_lab: Lab, tmp_path: Path) -> None:
     """``manager reload`` raises no event, and the first forged login after it is already a hint."""
-    extra = {"manager.conf": manager_conf(web=False), "http.conf": HTTP}
-    with Lab.made(release, extra) as lab, guarded(lab, tmp_path, **ALONE) as guard:
-        config = lab.asterisk.folder / "etc/manager.conf"
-        text = config.read_text("utf-8")
-        time.sleep(1.1)  # Asterisk compares the time of the file in seconds
-        config.write_text(text.replace("webenabled = no", "webenabled = yes"), "utf-8")
-        lab.asterisk.cli("manager reload")
+    with guarded(open_lab, tmp_path, **ALONE) as guard, open_lab.manager_conf(manager_conf(web=True)):
         for user in forgeries():
-            log_in_over_http(lab, user)
+            log_in_over_http(open_lab, user)
         until(lambda: "evidence.forgeable" in alarms(guard), "the alarm")
 
         assert guard.banned() <= {SENDER}
@@ -174,20 +168,20 @@ def test_http_that_is_enabled_later_frames_no_address(tmp_path: Path, release: s
         pytest.param("16", MANAGER_USER, id="refused-by-acl-16", marks=pytest.mark.long),
     ],
 )
-def test_three_wrong_logins_are_a_proven_ban(tmp_path: Path, release: str, user: str) -> None:
+def test_three_wrong_logins_are_a_proven_ban(open_lab: Lab, user: str) -> None:
     """Three wrong logins at the AMI port cause a full ban by rule ``manager``; their text causes no ban."""
-    extra = {"manager.conf": manager_conf(web=False, everywhere=True)}
-    with Lab.made(release, extra) as lab, guarded(lab, tmp_path, **ALONE) as guard:
+    source, other = f"198.19.24.{len(user)}", f"198.19.25.{len(user)}"
+    with open_lab.manager_conf(manager_conf(web=False)), shared(open_lab, **ALONE) as guard:
         hostile = f"x\r\nSessionID: 0x1\rRemoteAddress: IPV4/TCP/{VICTIM}/1"
         for _ in range(3):
-            log_in(lab, "198.19.24.2", hostile)
+            log_in(open_lab, other, hostile)
         for _ in range(3):
-            log_in(lab, "198.19.24.1", user)
-        until(lambda: "198.19.24.1" in guard.banned(), "the ban")
+            log_in(open_lab, source, user)
+        until(lambda: source in guard.banned(), "the ban")
         rows = {row["address"]: row for row in guard.bans()}
 
-        assert set(rows) <= {"198.19.24.1", "198.19.24.2"}
-        row = rows["198.19.24.1"]
+        assert set(rows) <= {source, other}
+        row = rows[source]
         assert (row["rule"], row["scope"], row["attempts"], row["proven"]) == ("manager", "full", 3, 3)
         assert "evidence.forgeable" not in alarms(guard)
         assert guard.ami_is("listening")

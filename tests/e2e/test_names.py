@@ -76,14 +76,14 @@ def test_each_address_of_an_allowed_name_is_allowed(tmp_path: Path) -> None:
             guard.must("ban", OLD)
             assert door.passing(OLD, NEW) == set()
             guard.must("allow", "add", NAME)
-            until(lambda: door.passing(OLD, NEW, OTHER) == {OLD}, "the name's address")
+            until(lambda: door.passing(OLD, NEW, OTHER) == {OLD}, "the name's address", pause=0.1)
             server.silent = True
             guard.stop()
             guard.start()
             assert door.passing(OLD, NEW, OTHER) == {OLD}
             server.silent = False
             server.zone[NAME, "A"] = [NEW]
-            until(lambda: door.passing(OLD, NEW, OTHER) == {NEW}, "the name's new address", 40)
+            until(lambda: door.passing(OLD, NEW, OTHER) == {NEW}, "the name's new address", 40, pause=0.2)
             guard.must("allow", "remove", NAME)
             assert door.passing(OLD, NEW, OTHER) == set()
 
@@ -96,10 +96,10 @@ def test_each_address_of_a_trunks_name_is_a_friend(tmp_path: Path) -> None:
         with ami_server(Script(play=[GRANTED], lists=lists)) as pbx:
             guard = Guard(tmp_path, prefix=prefix, ami={"port": pbx.port}, firewall={"backend": "nftables"})
             with guard:
-                until(lambda: trunks(guard) == {OLD: "named"}, "the trunk's address")
+                until(lambda: trunks(guard) == {OLD: "named"}, "the trunk's address", pause=0.05)
             server.zone[HOST, "A"] = [NEW]
             with guard:
-                until(lambda: trunks(guard) == {OLD: "named", NEW: "named"}, "its new one")
+                until(lambda: trunks(guard) == {OLD: "named", NEW: "named"}, "its new one", pause=0.05)
         server.silent = True
         with guard:
             assert trunks(guard) == {OLD: "named", NEW: "named"}

@@ -58,7 +58,7 @@ def test_an_asterisk_in_another_namespace_is_noticed(asterisk22: Lab, tmp_path: 
         pbx = {"name": "pbx", "ami": ami, "logs": NO_LOGS, "wire": NO_WIRE}
         prefix = ["ip", "netns", "exec", elsewhere]
         with Guard(tmp_path, prefix=prefix, asterisk=[pbx], firewall={"backend": "nftables"}) as guard:
-            until(lambda: guard.source_is("listening"), "the manager interface")
+            until(lambda: guard.source_is("listening"), "the manager interface", pause=0.1)
             attack = asterisk22.start_attack(
                 *("guess", "--number", "200", "--pause", "0.4", "--seconds", "90", "--sources", GUESSER),
                 *("--timeout", "5", "--silences", "5"),
@@ -66,7 +66,7 @@ def test_an_asterisk_in_another_namespace_is_noticed(asterisk22: Lab, tmp_path: 
             try:
                 until(lambda: guard.banned() == {GUESSER}, "the ban")
                 assert guard.ask("status")["alarms"] == []
-                until(lambda: guard.ask("status")["alarms"], "the alarm", 80)
+                until(lambda: guard.ask("status")["alarms"], "the alarm", 80, pause=0.3)
             finally:
                 attack.stop()
             status = guard.ask("status")

@@ -66,12 +66,12 @@ def test_a_block_list_with_the_daemon_up_and_down(house: House) -> None:
     blocked.write_text("\n".join([*lines, NETWORK, f"{ONE6} ; SBL1"]))
     output = guard.must("deny", "import", str(blocked), "--force")
     assert f"{LINES + 2} networks of {LINES + 2} lines" in output
-    until(lambda: house.door.passing(*here) == set(), "the block list in the kernel")
+    until(lambda: house.door.passing(*here) == set(), "the block list in the kernel", pause=0.1)
     guard.must("ban", OTHER)
     guard.must("allow", "add", OTHER, ONE6, "--for", "3s")
     assert house.door.passing(*here) == {OTHER, ONE6}
     assert guard.banned() == set()
-    until(lambda: house.door.passing(*here) == set(), "the end of what was allowed")
+    until(lambda: house.door.passing(*here) == set(), "the end of what was allowed", pause=0.1)
 
     guard.kill()
     blocked.write_text("\n".join([*lines, ONE]))
@@ -80,7 +80,7 @@ def test_a_block_list_with_the_daemon_up_and_down(house: House) -> None:
     guard.start()
     assert house.door.passing(*here) == {OTHER, ONE6}
     guard.must("deny", "remove", "--from", str(blocked))
-    until(lambda: house.door.passing(*here) == {*here}, "the end of the block list")
+    until(lambda: house.door.passing(*here) == {*here}, "the end of the block list", pause=0.1)
 
 
 def test_a_repeat_ban_is_longer(tmp_path: Path) -> None:
@@ -102,6 +102,10 @@ def test_a_repeat_ban_is_longer(tmp_path: Path) -> None:
                 assert (row["address"], row["rule"], row["offence"]) == (ONE, "guess", number)
                 assert seconds - 60 < row["timeout"] <= seconds
                 if number == 1:
-                    until(lambda: house.door.passing(ONE, OTHER) == {ONE, OTHER}, "the end of the ban")
+                    until(
+                        lambda: house.door.passing(ONE, OTHER) == {ONE, OTHER},
+                        "the end of the ban",
+                        pause=0.1,
+                    )
             row_of_it = guard.must("bans").split("\n")[1].split()
             assert row_of_it[:7] == [ONE, "guess", "alice", "3", "of", "3", "2."]

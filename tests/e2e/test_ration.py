@@ -1,21 +1,22 @@
 """The ration on a real Asterisk: guessers get at most four answers, however fast they are, and phones get in.
 
 The rule ``guess`` counts five attempts, so a stranger gets four refusals at once, then two a second.
+Phones come first, because TCP sends again for minutes what the ration has dropped.
 """
 
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests.support import open_pbx, phones
 from tests.support.asterisk_files import PASSWORD
-from tests.support.daemon import Guard, until
+from tests.support.daemon import until
 from tests.support.forger import Forger
-from tests.support.guarded import guarded, until_rationed
+from tests.support.guarded import SharedGuard, guarded, shared, until_rationed
 from tests.support.kamailio import TARGET, Kamailio, why_no_kamailio
 from tests.support.lab import Lab
 from tests.support.sip_raw import PORTS, Raw, answered_within_segments, calling, guesses, request_of
@@ -28,18 +29,19 @@ INSISTENT = ("--number", "20000", "--silences", "8", "--timeout", "0.3")
 IPV6 = ("--target", "[fd00:18::1]:5060")
 
 
-@pytest.fixture(params=["ipset", "nftables"])
+@pytest.fixture(scope="module", params=["ipset", "nftables"])
 def firewall(request: pytest.FixtureRequest) -> dict[str, object]:
     """Return the settings of each backend, with the ration as it is by default."""
     return {"backend": request.param, "ration": {}}
 
 
 @contextmanager
-def rationed(
-    lab: Lab, folder: Path, firewall: dict[str, object], proxies: Sequence[str] = ()
-) -> Iterator[Guard]:
-    """Guard the laboratory's Asterisk; the block begins when the ration enforces."""
-    with guarded(lab, folder, firewall=firewall, proxies=list(proxies)) as guard:
+def rationed(lab: Lab, firewall: dict[str, object]) -> Iterator[SharedGuard]:
+    """Guard the laboratory's Asterisk; the block begins when the ration enforces.
+
+    The rule ``prefix`` is off: the senders of all tests are neighbours.
+    """
+    with shared(lab, firewall=firewall, rules={"prefix": {"enabled": False}}) as guard:
         until_rationed(guard)
         yield guard
 
@@ -49,41 +51,85 @@ def network_of(firewall: dict[str, object]) -> str:
     return f"198.19.{60 + len(str(firewall['backend']))}"
 
 
-def test_a_guesser_gets_four_answers_at_most(
-    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+@pytest.mark.parametrize(
+    ("pbx", "account"), [("open22", b"alice"), ("open16", b"carol")], ids=["PJSIP", "chan_sip"]
+)
+def test_a_new_phone_meets_no_ration(
+    request: pytest.FixtureRequest, firewall: dict[str, object], pbx: str, account: bytes
 ) -> None:
+    """By each transport, a phone that registers for the first time loses no packet to the ration."""
+    lab: Lab = request.getfixturevalue(pbx)
+    with rationed(lab, firewall) as guard:
+        before = guard.ask("status")["rationed"]
+        for number, transport in enumerate(PORTS):
+            with calling(lab, f"{network_of(firewall)}.{30 + number}", transport) as caller:
+                assert caller.guess(request_of(b"REGISTER", account), PASSWORD, 5.0) == 200
+        assert guard.ask("status")["rationed"] == before
+
+
+def test_guests_call_by_tcp_without_a_delay(open22: Lab, firewall: dict[str, object]) -> None:
+    """Asterisk answers twenty calls of a stranger without a password, and no segment meets the ration."""
+    for step in ("1,Answer", "2,Wait(5)"):
+        open22.asterisk.cli(f"dialplan add extension 700,{step} into public replace")
+    call = Raw(method=b"INVITE", from_user=b"guest", from_host=open_pbx.GUESTS.encode(), extension=b"700")
+    with (
+        rationed(open22, firewall) as guard,
+        calling(open22, f"{network_of(firewall)}.40", "TCP") as caller,
+    ):
+        before = guard.ask("status")["rationed"]
+        for _ in range(20):
+            answer = caller.ask(call, 5.0)
+            assert answer is not None
+            assert status_of(answer) == 200
+        assert guard.ask("status")["rationed"] == before
+        assert guard.banned() == set()
+
+
+def test_new_phones_behind_one_address_get_in(open22: Lab, firewall: dict[str, object]) -> None:
+    """Of fifty phones that register at the same moment from an unknown address every one is registered.
+
+    A phone whose refusal was dropped sends its request again.
+    """
+    accounts = [f"phone{number}" for number in range(1, phones.OFFICE + 1)]
+    with (
+        rationed(open22, firewall) as guard,
+        phones.phones_at(open22, f"{network_of(firewall)}.5", accounts) as office,
+    ):
+        assert set(phones.together(office, phones.Phone.register)) == {200}
+        assert guard.banned() == set()
+
+
+def test_a_guesser_gets_four_answers_at_most(open22: Lab, firewall: dict[str, object]) -> None:
     """One guess after the other, with a new nonce or the last one, by IPv4 and IPv6: all are banned."""
     net = network_of(firewall)
-    with rationed(asterisk22, tmp_path, firewall) as guard:
+    with rationed(open22, firewall) as guard:
         for source, options in {f"{net}.1": (), f"{net}.2": ("--reuse-nonce",), "fd00:19::c:1": IPV6}.items():
-            result = asterisk22.attack("guess", *INSISTENT, "--sources", source, *options)
+            result = open22.attack("guess", *INSISTENT, "--sources", source, *options)
             assert (result.answered <= 4, result.stopped) == (True, "silence")
         until(lambda: len(guard.bans()) == 3, "three bans")
         assert {row["attempts"] for row in guard.bans()} == {5}
 
 
 def test_two_thousand_guesses_at_once_get_four_answers_at_most(
-    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+    open22: Lab, firewall: dict[str, object]
 ) -> None:
     """The kernel counts the answers: Asterisk's speed and the time to the ban do not matter."""
     source = f"{network_of(firewall)}.3"
-    with rationed(asterisk22, tmp_path, firewall) as guard:
-        begun = time.monotonic()
-        result = asterisk22.attack("pipeline", "--number", "2000", "--sources", source)
+    with rationed(open22, firewall) as guard:
+        before, begun = guard.ask("status")["rationed"], time.monotonic()
+        result = open22.attack("pipeline", "--number", "2000", "--sources", source)
         assert result.answered <= 4 + 2 * (time.monotonic() - begun)
         until(lambda: guard.banned() == {source}, "the ban")
-        assert guard.ask("status")["rationed"] > 0
+        assert guard.ask("status")["rationed"] > before
 
 
-def test_guesses_without_a_daemon_are_rationed(
-    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
-) -> None:
+def test_guesses_without_a_daemon_are_rationed(open22: Lab, firewall: dict[str, object]) -> None:
     """While the daemon stands still, a guesser gets four answers and two a second, and no more."""
     source = f"{network_of(firewall)}.4"
-    with rationed(asterisk22, tmp_path, firewall) as guard:
+    with rationed(open22, firewall) as guard:
         os.kill(guard.pid, signal.SIGSTOP)
         try:
-            result = asterisk22.attack(
+            result = open22.attack(
                 *("guess", "--number", "20000", "--seconds", "4", "--timeout", "0.2"),
                 *("--silences", "1000", "--sources", source),
             )
@@ -93,9 +139,7 @@ def test_guesses_without_a_daemon_are_rationed(
         until(lambda: guard.banned() == {source}, "the ban")
 
 
-def test_a_guesser_by_tcp_gets_four_answers_at_most(
-    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
-) -> None:
+def test_a_guesser_by_tcp_gets_four_answers_at_most(open22: Lab, firewall: dict[str, object]) -> None:
     """One after the other, with a new nonce or the last one, and two thousand at once.
 
     Those who guess without waiting for a new nonce are banned. A dropped segment delays all that follow in
@@ -108,9 +152,9 @@ def test_a_guesser_by_tcp_gets_four_answers_at_most(
         f"{net}.13": ("guess", *INSISTENT),
     }
     banned = set(list(ways)[:2])
-    with rationed(asterisk22, tmp_path, firewall) as guard:
+    with rationed(open22, firewall) as guard:
         for source, options in ways.items():
-            result = asterisk22.attack(*options, "--transport", "TCP", "--sources", source)
+            result = open22.attack(*options, "--transport", "TCP", "--sources", source)
             assert result.answered <= 4
         until(lambda: guard.banned() >= banned, "the bans")
 
@@ -119,11 +163,11 @@ def test_a_guesser_by_tcp_gets_four_answers_at_most(
     ("pbx", "account"), [("open22", b"alice"), ("open16", b"carol")], ids=["PJSIP", "chan_sip"]
 )
 def test_a_guesser_on_one_connection_gets_four_answers_at_most(
-    request: pytest.FixtureRequest, tmp_path: Path, firewall: dict[str, object], pbx: str, account: bytes
+    request: pytest.FixtureRequest, firewall: dict[str, object], pbx: str, account: bytes
 ) -> None:
     """By each transport, a guesser that waits for each answer gets four of them, then silence or the ban."""
     lab: Lab = request.getfixturevalue(pbx)
-    with rationed(lab, tmp_path, firewall):
+    with rationed(lab, firewall):
         for number, transport in enumerate(("TCP", "TLS", "WS")):
             with calling(lab, f"198.19.{80 + number}.1", transport) as caller:
                 answers = guesses(caller, request_of(b"REGISTER", account), 60, 2.0)
@@ -131,26 +175,27 @@ def test_a_guesser_on_one_connection_gets_four_answers_at_most(
 
 
 def test_hidden_guesses_within_segments_get_four_answers_at_most(
-    open22: Lab, tmp_path: Path, firewall: dict[str, object]
+    open22: Lab, firewall: dict[str, object]
 ) -> None:
     """The ration counts bytes: it does not matter where in a segment an answer stands."""
-    with rationed(open22, tmp_path, firewall):
+    with rationed(open22, firewall):
         assert answered_within_segments(open22, f"{network_of(firewall)}.14") <= 4
 
 
 @pytest.mark.skipif(bool(why_no_kamailio()), reason=why_no_kamailio() or "Kamailio can be run")
 def test_a_guesser_behind_a_proxy_gets_four_answers_at_most(
-    asterisk22: Lab, tmp_path: Path, firewall: dict[str, object]
+    open22: Lab, tmp_path: Path, firewall: dict[str, object]
 ) -> None:
     """The proxy's answers to its client count, by UDP and by TCP; those of Asterisk to the proxy do not."""
     net = network_of(firewall)
     ways: dict[str, tuple[str, ...]] = {f"{net}.15": (), f"{net}.16": ("--transport", "TCP", "--reuse-nonce")}
     with (
-        Kamailio(asterisk22.network, tmp_path),
-        rationed(asterisk22, tmp_path, firewall, proxies=["127.0.0.1"]) as guard,
+        Kamailio(open22.network, tmp_path),
+        guarded(open22, tmp_path, firewall=firewall, proxies=["127.0.0.1"]) as guard,
     ):
+        until_rationed(guard)
         for source, options in ways.items():
-            result = asterisk22.attack("guess", *INSISTENT, *TARGET, *options, "--sources", source)
+            result = open22.attack("guess", *INSISTENT, *TARGET, *options, "--sources", source)
             assert 0 < result.answered <= 4
         until(lambda: guard.banned() == set(ways), "both bans")
 
@@ -164,10 +209,11 @@ def test_forged_senders_take_only_the_ration_of_the_address_that_they_name(
     """
     net = network_of(firewall)
     with (
-        rationed(open22, tmp_path, firewall) as guard,
+        guarded(open22, tmp_path, firewall=firewall) as guard,
         phones.phones_at(open22, f"{net}.50", ["phone1"]) as (named,),
         phones.phones_at(open22, f"{net}.51", ["phone2"]) as (other,),
     ):
+        until_rationed(guard)
         os.kill(guard.pid, signal.SIGSTOP)
         forger = Forger(open22, f"{net}.50", 1, 5_000, 2_500.0)
         try:
@@ -178,52 +224,3 @@ def test_forged_senders_take_only_the_ration_of_the_address_that_they_name(
         finally:
             forger.stop()
             os.kill(guard.pid, signal.SIGCONT)
-
-
-@pytest.mark.parametrize(
-    ("pbx", "account"), [("open22", b"alice"), ("open16", b"carol")], ids=["PJSIP", "chan_sip"]
-)
-def test_a_new_phone_meets_no_ration(
-    request: pytest.FixtureRequest, tmp_path: Path, firewall: dict[str, object], pbx: str, account: bytes
-) -> None:
-    """By each transport, a phone that registers for the first time loses no packet to the ration."""
-    lab: Lab = request.getfixturevalue(pbx)
-    with rationed(lab, tmp_path, firewall) as guard:
-        for number, transport in enumerate(PORTS):
-            with calling(lab, f"{network_of(firewall)}.{30 + number}", transport) as caller:
-                assert caller.guess(request_of(b"REGISTER", account), PASSWORD, 5.0) == 200
-        assert guard.ask("status")["rationed"] == 0
-
-
-def test_new_phones_behind_one_address_get_in(
-    open22: Lab, tmp_path: Path, firewall: dict[str, object]
-) -> None:
-    """Of fifty phones that register at the same moment from an unknown address every one is registered.
-
-    A phone whose refusal was dropped sends its request again.
-    """
-    accounts = [f"phone{number}" for number in range(1, phones.OFFICE + 1)]
-    with (
-        rationed(open22, tmp_path, firewall) as guard,
-        phones.phones_at(open22, f"{network_of(firewall)}.5", accounts) as office,
-    ):
-        assert set(phones.together(office, phones.Phone.register)) == {200}
-        assert guard.banned() == set()
-
-
-def test_guests_call_by_tcp_without_a_delay(tmp_path: Path, firewall: dict[str, object]) -> None:
-    """Asterisk answers twenty calls of a stranger without a password, and no segment meets the ration."""
-    files = open_pbx.configured("22")
-    files["extensions.conf"] += "\n[public]\nexten => 700,1,Answer()\n same => n,Wait(5)\n"
-    call = Raw(method=b"INVITE", from_user=b"guest", from_host=open_pbx.GUESTS.encode(), extension=b"700")
-    with (
-        Lab.made("22", files) as lab,
-        rationed(lab, tmp_path, firewall) as guard,
-        calling(lab, f"{network_of(firewall)}.40", "TCP") as caller,
-    ):
-        for _ in range(20):
-            answer = caller.ask(call, 5.0)
-            assert answer is not None
-            assert status_of(answer) == 200
-        assert guard.ask("status")["rationed"] == 0
-        assert guard.banned() == set()

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser
 from tests.support.chromium import PHONE, Window, chromium, why_no_chromium
 from tests.support.daemon import until
-from tests.support.guarded import guarded
+from tests.support.guarded import shared
 from tests.support.lab import Lab
 
 pytestmark = [
@@ -29,7 +29,7 @@ def _browser() -> Iterator[Browser]:
 def test_the_page_of_a_report(asterisk22: Lab, browser: Browser, tmp_path: Path) -> None:
     """The page shows the attacker, asks for nothing, has no fault that axe finds, and can be printed."""
     page = tmp_path / "report.html"
-    with guarded(asterisk22, tmp_path) as guard:
+    with shared(asterisk22) as guard:
         asterisk22.attack("guess", "--number", "2000", "--sources", SENDER)
         until(lambda: SENDER in guard.banned(), "the ban")
         guard.must("report", "--since", "1h", "--html", str(page))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import Guard, until
-from tests.support.guarded import guarded, passing
+from tests.support.guarded import guarded, passing, shared
 from tests.support.lab import Lab
 from tests.support.phones import Phone, phones_at
 from tests.support.sip_raw import (
@@ -181,13 +181,11 @@ def test_a_stranger_with_unprovable_guesses_gets_a_long_ban(open22: Lab, tmp_pat
         (b"SUBSCRIBE", "UDP"),
     ],
 )
-def test_guesses_at_chan_sip_end_with_a_full_ban(
-    open16: Lab, tmp_path: Path, method: bytes, transport: str
-) -> None:
+def test_guesses_at_chan_sip_end_with_a_full_ban(open16: Lab, method: bytes, transport: str) -> None:
     """By each method and transport the sender gets five answers; then no port answers it."""
-    source = f"198.19.71.{len(method)}{list(PORTS).index(transport)}"
+    source = f"198.19.1{len(method)}{list(PORTS).index(transport)}.1"
     request = request_of(method, b"carol")
-    with guarded(open16, tmp_path) as guard:
+    with shared(open16) as guard:
         with calling(open16, source, transport) as caller:
             statuses = guesses(caller, request, MANY, pause=SEEN if transport == "UDP" else PAUSE)
 
@@ -195,11 +193,11 @@ def test_guesses_at_chan_sip_end_with_a_full_ban(
         until(lambda: scopes(guard) == {source: "full"}, "the full ban")
 
 
-def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab, tmp_path: Path) -> None:
+def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab) -> None:
     """A guest of chan_sip that calls one extension after another by TCP is banned in full."""
     source = "198.19.72.1"
     request = Raw(method=b"INVITE", from_user=b"guest", extension=b"9{}")
-    with guarded(open16, tmp_path) as guard:
+    with shared(open16) as guard:
         with calling(open16, source, "TCP") as caller:
             statuses = guesses(caller, request, MANY, pause=PAUSE)
 
@@ -207,12 +205,18 @@ def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab, tmp_path: Path) -> 
         assert scopes(guard) == {source: "full"}
 
 
-@pytest.mark.parametrize("method", [b"REGISTER", b"SUBSCRIBE"], ids=["register", "subscribe"])
-def test_a_rotation_over_a_network_at_chan_sip_ends(open16: Lab, tmp_path: Path, method: bytes) -> None:
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(b"REGISTER", id="register"),
+        pytest.param(b"SUBSCRIBE", id="subscribe", marks=pytest.mark.long),
+    ],
+)
+def test_a_rotation_over_a_network_at_chan_sip_ends(open16: Lab, method: bytes) -> None:
     """Four guesses from each of forty addresses of a /24: the network is banned at the twentieth."""
     request = request_of(method, b"bob")
     network = 73 if method == b"REGISTER" else 74
-    with guarded(open16, tmp_path):
+    with shared(open16):
         assert rotation(open16, f"198.19.{network}.", request) <= ROTATION
 
 
@@ -232,13 +236,13 @@ def test_a_rotation_over_a_network_at_chan_sip_ends(open16: Lab, tmp_path: Path,
     ],
 )
 def test_hidden_guesses_end_after_a_hang_up_too(
-    request: pytest.FixtureRequest, tmp_path: Path, release: str, transport: str, port: int
+    request: pytest.FixtureRequest, release: str, transport: str, port: int
 ) -> None:
     """One guess and a closed connection, then guesses on another, all hidden: at most six are answered."""
     lab: Lab = request.getfixturevalue(f"open{release}")
-    source = f"198.19.75.{1 + port % 250}" if transport != "UDP" else f"198.19.75.{251 + port % 3}"
+    source = f"198.19.{port % 100 + 40 * (transport == 'UDP')}.75"
     hidden = Raw(call_id=HIDDEN)
-    with guarded(lab, tmp_path) as guard:
+    with shared(lab) as guard:
         statuses = []
         for most in (1, MANY):
             with calling(lab, source, transport, port) as caller:
@@ -248,9 +252,9 @@ def test_hidden_guesses_end_after_a_hang_up_too(
         until(lambda: scopes(guard) == {source: "full"}, "the full ban")
 
 
-def test_a_rotation_of_hidden_guesses_over_a_network_ends(open22: Lab, tmp_path: Path) -> None:
+def test_a_rotation_of_hidden_guesses_over_a_network_ends(open22: Lab) -> None:
     """Four hidden guesses from each of forty addresses of a /24 end after about 20."""
-    with guarded(open22, tmp_path):
+    with shared(open22):
         assert rotation(open22, "198.19.76.", Raw(call_id=HIDDEN)) <= ROTATION
 
 

@@ -1,24 +1,34 @@
-"""ringfence running beside a real Asterisk of the laboratory."""
+"""ringfence running beside a real Asterisk of the laboratory.
+
+``guarded`` starts a daemon for one test. ``shared`` has one daemon for all tests of a file with the same
+settings: each test has its own senders, and sees the bans that began since its own begin.
+"""
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
 from tests.support.asterisk import SECRET
 from tests.support.asterisk_files import MANAGER_PORT, MANAGER_USER
 from tests.support.daemon import Guard, until
 from tests.support.lab import Lab
 
+from ringfence.errors import RingfenceError
 from ringfence.firewall.contract import NetworkList
 from ringfence.firewall.ipset.sets import list_set_name
 
 NO_LOGS: dict[str, object] = {"paths": []}
 NO_WIRE: dict[str, object] = {"enabled": False}
 
+_READY = 0.1
+"""Seconds between two looks at the status: for each, the daemon starts iptables-save several times."""
 _UNIT = Path(__file__).parents[2] / "contrib/systemd/ringfence.service"
 
 
@@ -49,8 +59,102 @@ def passing(lab: Lab, backend: str) -> set[str]:
     return found
 
 
+class SharedGuard(Guard):
+    """A daemon for several tests: it lists the bans of the present test only."""
+
+    _before: frozenset[str] = frozenset()
+    _started = 0
+    _ended = 0.0
+
+    def begin(self) -> None:
+        """Begin a test; wait for the sources if the test before started the daemon again.
+
+        All senders that ask PJSIP within a second get the same nonce, which then proves no address. So a test
+        does not begin in the second in which the one before ended.
+        """
+        time.sleep(max(0.0, int(self._ended) + 1.0 - time.time()))
+        if self.pid != self._started:
+            until(lambda: self.source_is("listening"), "all sources", pause=_READY)
+            self._started = self.pid
+        self._before = frozenset(row["address"] for row in super().bans())
+
+    def end(self) -> None:
+        """End a test."""
+        self._ended = time.time()
+
+    def bans(self) -> list[dict[str, Any]]:
+        """Return the bans of addresses that were not banned when the test began."""
+        return [row for row in super().bans() if row["address"] not in self._before]
+
+    def attempts_of(self, address: str) -> list[dict[str, Any]]:
+        """Return the attempts of an address."""
+        attempts: list[dict[str, Any]] = self.ask("why", network=address)["attempts"]
+        return attempts
+
+
+@frozen
+class _Running:
+    """A shared daemon, its settings, and the stack whose end stops it."""
+
+    settings: Mapping[str, Any]
+    guard: SharedGuard
+    end: ExitStack
+
+
+_running: dict[str, _Running] = {}
+"""The shared daemon of each laboratory, by the namespace of its PBX."""
+
+
 @contextmanager
-def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa: ANN401 - whatever TOML holds
+def shared(lab: Lab, **settings: Any) -> Iterator[SharedGuard]:  # noqa: ANN401 - whatever TOML holds
+    """Guard the laboratory's Asterisk as :func:`guarded` does, with a daemon that goes on after the block.
+
+    The next call with the same settings gets this daemon again; one with others stops it, and so does the end
+    of the file. The senders of all tests guess at the same accounts, so the rule ``distributed`` is off. If
+    the block fails, the daemon ends.
+    """
+    settings["rules"] = {"distributed": {"enabled": False}, **settings.get("rules", {})}
+    running = _running.get(lab.network.pbx)
+    if running is None or running.settings != settings or not running.guard.running:
+        running = _start_shared(lab, settings)
+    try:
+        running.guard.begin()
+        yield running.guard
+        running.guard.end()
+    except BaseException:
+        end_shared(lab)
+        raise
+
+
+def end_shared(lab: Lab) -> None:
+    """Stop the laboratory's shared daemon, if there is one: two daemons would change the same firewall."""
+    _end(lab.network.pbx)
+
+
+def end_all_shared() -> None:
+    """Stop the shared daemons of all laboratories."""
+    for namespace in list(_running):
+        _end(namespace)
+
+
+def _end(namespace: str) -> None:
+    running = _running.pop(namespace, None)
+    if running is not None:
+        running.end.close()
+
+
+def _start_shared(lab: Lab, settings: Mapping[str, Any]) -> _Running:
+    end_shared(lab)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ringfence-shared-")))
+        guard = stack.enter_context(guarded(lab, folder, **settings))
+        running = _Running(settings, guard, stack.pop_all())
+    _running[lab.network.pbx] = running
+    return running
+
+
+@contextmanager
+def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  # noqa: ANN401 - as above
     """Guard the laboratory's Asterisk with ipset until the block ends; leave no rule and no ban.
 
     The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
@@ -58,6 +162,7 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
     ``firewall`` has one: most tests judge what the daemon itself does, and their clients give up at the first
     silence. The block begins when all sources listen and the friends are known, unless ``listening=False``.
     """
+    end_shared(lab)
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
     logs = settings.pop("logs", {"paths": [str(lab.asterisk.logs / "ringfence")], "timezone": "UTC"})
@@ -65,12 +170,20 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[Guard]:  # noqa
     proxies = settings.pop("proxies", [])
     pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, "proxies": proxies}
     firewall = {"ration": {"mode": "observe"}, **settings.pop("firewall", {"backend": "ipset"})}
-    guard = Guard(folder, prefix=lab.network.in_pbx(), asterisk=[pbx], firewall=firewall, **settings)
+    guard = SharedGuard(folder, prefix=lab.network.in_pbx(), asterisk=[pbx], firewall=firewall, **settings)
     with guard:
         try:
             if listening:
-                until(lambda: guard.source_is("listening"), "all sources")
+                until(lambda: guard.source_is("listening"), "all sources", pause=_READY)
                 until(lambda: "friends.known" in guard.log, "the friends to be known")
             yield guard
         finally:
-            guard.command("off")
+            _off(guard)
+
+
+def _off(guard: Guard) -> None:
+    """Remove all rules, by the daemon or by the command without it."""
+    try:
+        guard.ask("off")
+    except RingfenceError:
+        guard.command("off")

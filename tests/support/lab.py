@@ -64,6 +64,25 @@ class Lab:
         with log.open("ab") as output:
             return subprocess.Popen(self.network.in_pbx(*command), stdout=output, stderr=output)
 
+    @contextlib.contextmanager
+    def manager_conf(self, text: str) -> Iterator[None]:
+        """Add text to manager.conf, and let Asterisk read it again, while the block runs."""
+        config = self.asterisk.folder / "etc/manager.conf"
+        before = config.read_text("utf-8")
+        try:
+            self._write_manager_conf(before + text)
+            yield
+        finally:
+            self._write_manager_conf(before)
+
+    def _write_manager_conf(self, text: str) -> None:
+        config = self.asterisk.folder / "etc/manager.conf"
+        # Asterisk reads a file again if its time, in seconds, is another one.
+        other = max(time.time(), config.stat().st_mtime + 1.0)
+        config.write_text(text, "utf-8")
+        os.utime(config, (other, other))
+        self.asterisk.cli("manager reload")
+
     def listen(self) -> "Listener":
         """Log in to AMI over a plain socket, from which a test reads bytes."""
         return Listener(self.network.pbx)

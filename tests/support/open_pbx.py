@@ -15,7 +15,7 @@ TRUNK = "198.19.255.3"
 """The trunk at which the PBX registers, and therefore a friend."""
 
 _HTTP = f"[general]\nenabled = yes\nbindaddr = {PBX_IPV4}\nbindport = {HTTP_PORT}\nsessionlimit = 2000\n"
-_MANAGER = "\n[general](+)\nbindaddr = 0.0.0.0\n"
+_MANAGER = "\n[general](+)\nbindaddr = 0.0.0.0\nwebenabled = no\n"
 _TLS = f"""
 [tls4]
 type = transport

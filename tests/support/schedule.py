@@ -15,18 +15,19 @@ _TESTS = Path(__file__).parents[1]
 _SHARED = {
     "asterisk-1": ("guard", "flood", "crafted", "why"),
     "asterisk-2": ("standby", "proxies", "found_logs", "scope", "report", "metrics", "not_effective"),
-    "asterisk-open": ("framing", "uncounted", "hostile_text"),
+    "asterisk-open-1": ("framing", "uncounted", "hostile_text"),
+    "asterisk-open-2": ("ration", "manager_logins", "phones", "relays", "hidden_streams"),
 }
 """Files of tests/e2e by the laboratory that they share."""
 
-_SINGLE = ("e2e/test_setup.py", "e2e/test_manager_logins.py", "e2e/test_friends.py")
+_SINGLE = ("e2e/test_setup.py", "e2e/test_friends.py")
 """Files whose tests share nothing and are long: each test is a group of its own."""
 
 _LONGEST = (
-    "asterisk-2",
     "asterisk-1",
-    "asterisk-open",
-    "e2e/test_ration.py",
+    "asterisk-open-1",
+    "asterisk-2",
+    "asterisk-open-2",
     "packaging/test_install.py",
     "e2e/test_setup_failures.py",
     "firewall/test_packets.py",
@@ -39,7 +40,6 @@ _LONGEST = (
     "contrib/test_unit.py",
     "daemon/test_trial.py",
     "scenarios/test_scenarios.py",
-    "e2e/test_manager_logins.py",
     "detect/transcripts/test_recordings.py",
     "daemon/test_rights.py",
     "sources/test_ami.py",
@@ -57,7 +57,6 @@ _LONGEST = (
     "sources/test_roster.py",
     "e2e/test_repaired.py",
     "e2e/test_prefixes.py",
-    "e2e/test_phones.py",
     "web/test_pages.py",
     "cli/test_import_fail2ban.py",
 )
