@@ -1,6 +1,5 @@
 """The systemd unit: valid, as closed as docs/install.md states, and open enough for the daemon's work."""
 
-import json
 import os
 import pwd
 import re
@@ -11,11 +10,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import frozen
+from packaging.requirements import Requirement
 from tests.bench.forged import MOST_MEMORY
 from tests.contrib import unit
 from tests.support.asterisk import SECRET, tree_of
@@ -37,6 +38,8 @@ ATTACK = (FOLDER / "hostile-22" / "preemptive-unknown-new-call-ids.ami").read_by
 LOGGED = (FOLDER / "asterisk-22" / "wrong-password-register.security.log").read_bytes()  # 3 by 198.18.1.101
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEBIANS_PYTHON = Path("/usr/bin/python3")
+_PAUSE = 0.05
+"""Seconds between two questions to a daemon."""
 
 # ProtectSystem=strict, ProcSubset=pid and ProtectProc=invisible, in a separate mount namespace.
 _CONFINED = """\
@@ -199,19 +202,46 @@ class Installed:
 
 
 @pytest.fixture(scope="session")
-def installed() -> Iterator[Installed]:
-    """Install the checkout with the commands of docs/install.md, once for the whole run."""
+def installed(pytestconfig: pytest.Config) -> Iterator[Installed]:
+    """Install the checkout with the commands of docs/install.md, once for the whole run.
+
+    Except in the long run, the libraries are copies of those that the tests use: pip needs long for them.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f"rf-{os.getpid()}-unit-", dir="/var/tmp"))
     folder.chmod(0o755)
     try:
         prefix = folder / "opt"
         # python3 in docs/install.md is Debian's. The unit's user cannot run one in a home folder.
         python = str(_DEBIANS_PYTHON) if _DEBIANS_PYTHON.exists() else sys.executable
-        subprocess.run([python, "-m", "venv", str(prefix)], check=True)
-        subprocess.run([str(prefix / "bin/pip"), "install", "--quiet", str(ROOT)], check=True)
+        version = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
+        same = version.startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}.")
+        if pytestconfig.getoption("--long") or not same:
+            subprocess.run([python, "-m", "venv", str(prefix)], check=True)
+            subprocess.run([str(prefix / "bin/pip"), "install", "--quiet", str(ROOT)], check=True)
+        else:
+            subprocess.run([python, "-m", "venv", "--without-pip", str(prefix)], check=True)
+            _copy_libraries(next(prefix.glob("lib/python3*/site-packages")))
+            install = [sys.executable, "-m", "pip", "--python", str(prefix / "bin/python"), "install"]
+            subprocess.run([*install, "--quiet", "--no-deps", str(ROOT)], check=True)
         yield Installed(folder)
     finally:
         shutil.rmtree(folder)
+
+
+def _copy_libraries(target: Path) -> None:
+    """Copy the libraries that ringfence needs, and their own ones, with their compiled files."""
+    names, known = ["ringfence"], {"ringfence"}
+    while names:
+        library = distribution(names.pop())
+        needed = [Requirement(line) for line in library.requires or ()]
+        found = {one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})}
+        names += found - known
+        known |= found
+        files = [] if library.name == "ringfence" else library.files or []
+        for file in files:
+            if ".." not in file.parts:
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file.locate(), target / file)
 
 
 class Confined:
@@ -348,8 +378,8 @@ class Confined:
         }
 
     def bans(self) -> list[dict[str, object]]:
-        """Return the bans."""
-        rows: list[dict[str, object]] = json.loads(self.ask("bans", "--json"))
+        """Return the daemon's bans."""
+        rows: list[dict[str, object]] = control.ask(self._runtime / "control.sock", "bans", most=10)
         return rows
 
 
@@ -397,15 +427,15 @@ def test_the_daemon_guards_with_what_the_unit_leaves_it(confined: Confined) -> N
         with confined.running() as process:
             status = Path(f"/proc/{process.pid}/status").read_text("ascii")
             firewall = confined.status()["firewall"]["backend"]
-            until(confined.is_listening, "the manager interface and the wire")
+            until(confined.is_listening, "the manager interface and the wire", pause=_PAUSE)
             pbx.send(ATTACK)
-            until(lambda: confined.status()["bans"], "a ban")
+            until(lambda: confined.status()["bans"], "a ban", pause=_PAUSE)
             (row,) = confined.bans()
             listing = confined.ask("bans")
             confined.configure(pbx.port, allow={"networks": [row["address"]]})
             assert unit.read()["ExecReload"] == [f"{unit.PREFIX}/bin/ringfence reload"]
             confined.ask("reload")
-            until(lambda: not confined.status()["bans"], "the reload to end the ban")
+            until(lambda: not confined.status()["bans"], "the reload to end the ban", pause=_PAUSE)
             assert confined.bans() == []
 
         assert process.returncode == 0
@@ -425,12 +455,12 @@ def test_the_daemon_finds_the_log_that_the_unit_may_read(confined: Confined) -> 
     confined.log("asterisk/full", LOGGED)
     confined.log("asterisk/ringfence", LOGGED)
     with confined.running():
-        until(lambda: confined.states().get("asterisk/log") == "waiting", "the want of a log")
+        until(lambda: confined.states().get("asterisk/log") == "waiting", "the want of a log", pause=_PAUSE)
         confined.log("ringfence/ringfence", b"Asterisk 22.10.1 built by root\n")
         found = "asterisk/log:/var/log/ringfence/ringfence"
-        until(lambda: confined.states().get(found) == "listening", "the log")
+        until(lambda: confined.states().get(found) == "listening", "the log", pause=_PAUSE)
         confined.log("ringfence/ringfence", LOGGED * 2)
-        until(lambda: confined.status()["unconfirmed"] > 0, "what nothing else confirms")
+        until(lambda: confined.status()["unconfirmed"] > 0, "what nothing else confirms", pause=_PAUSE)
 
         assert set(confined.states()) == {"asterisk/ami", found, "wire"}
         assert [row["address"] for row in confined.status()["watched"]] == ["198.18.1.101"]

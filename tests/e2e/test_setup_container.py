@@ -71,7 +71,7 @@ def test_an_asterisk_in_a_container_is_protected_over_its_volumes(house: House, 
     report = machine.must("ringfence", "report")
     assert (SETUP_ACCOUNT in report, HOST in report) == (False, False)
     guess(house.network)
-    until(lambda: machine.banned() == {ATTACKER}, "the ban")
+    until(lambda: machine.banned() == {ATTACKER}, "the ban", pause=0.2)
 
     machine.must("ringfence", "setup", "--undo", "--yes")
     assert differing(before, digest_of(machine.root, *WATCHED, VOLUME[1:] + "/etc")) == []

@@ -41,7 +41,7 @@ def install_fail2ban(machine: PbxMachine) -> None:
     (machine.root / "var/lib/fail2ban").mkdir(exist_ok=True)
     machine.must("mkdir", "-p", "/run/fail2ban")
     machine.must("systemd-run", "--unit=fail2ban", "/usr/bin/fail2ban-server", "-f", "start")
-    until(lambda: machine.run("fail2ban-client", "ping").returncode == 0, "fail2ban")
+    until(lambda: machine.run("fail2ban-client", "ping").returncode == 0, "fail2ban", pause=0.2)
 
 
 def jails(machine: PbxMachine) -> set[str]:
@@ -67,7 +67,8 @@ def test_bans_and_guard_pass_from_fail2ban_and_back(package: Path, tmp_path: Pat
 
         machine.must("ringfence", "setup", "--undo", "--yes")
         assert jails(machine) == {"sshd", "asterisk"}
-        until(lambda: BANNED in machine.must("fail2ban-client", "status", "asterisk"), "fail2ban's own ban")
+        shown = ("fail2ban-client", "status", "asterisk")
+        until(lambda: BANNED in machine.must(*shown), "fail2ban's own ban", pause=0.2)
         assert (
             differing(before, digest_of(machine.root, "etc", "var/log/ringfence", "var/lib/ringfence")) == []
         )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from attrs import frozen
 from debian import build
 from tests.support.amiserver import Script
 from tests.support.asterisk import tree_of
@@ -49,30 +50,66 @@ _NOT_OURS = re.compile(
 )
 
 
-@pytest.fixture(params=["debian-12", pytest.param("debian-13", marks=pytest.mark.long)])
-def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+@frozen
+class Clean:
+    """A Debian before the first installation: its paths, and its users and groups."""
+
+    paths: set[str]
+    users: str
+
+
+@pytest.fixture(scope="module", params=["debian-12", pytest.param("debian-13", marks=pytest.mark.long)])
+def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Yield a writable copy of each Debian."""
     clean = tree_of(request.param)
     if not (clean / "usr/sbin/nft").exists():
         pytest.skip(f"`make lab` makes {clean}")
-    folder = tmp_path / "tree"
-    folder.mkdir()
-    with overlaid(clean, folder) as copy:
+    with overlaid(clean, tmp_path_factory.mktemp("tree")) as copy:
         yield copy
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
     """Yield the PBX's network and the attacker's."""
     with Network() as network:
         yield network
 
 
-@pytest.fixture
-def machine(tree: Path, network: Network) -> Iterator[Machine]:
-    """Yield a clean Debian that has booted."""
+@pytest.fixture(scope="module")
+def booted(tree: Path, network: Network) -> Iterator[Machine]:
+    """Yield a Debian that has booted, the same for all tests."""
     with Machine(tree, network.pbx) as machine:
         yield machine
+
+
+@pytest.fixture(scope="module")
+def clean(booted: Machine) -> Clean:
+    """Return what was on the Debian before the first installation."""
+    return Clean(paths_of(booted), users_of(booted))
+
+
+@pytest.fixture
+def machine(booted: Machine, clean: Clean) -> Machine:
+    """Return the Debian without ringfence, fail2ban's client, and their files."""
+    if state_of_package(booted) not in {"", "not-installed"}:
+        booted.must("apt-get", "purge", "--yes", "ringfence")
+    left = ("/etc/fail2ban", "/usr/bin/fail2ban-client", "/root/fail2ban-fails", "/root/fail2ban-was-asked")
+    backups = [f"/var/backups/{path.name}" for path in (booted.root / "var/backups").glob("ringfence.*")]
+    booted.must("rm", "-rf", *left, "/var/lib/ringfence-setup", *backups)
+    return booted
+
+
+@pytest.fixture
+def installed(request: pytest.FixtureRequest, booted: Machine, package: Path) -> Machine:
+    """Return the Debian with ringfence, installed now or by an earlier test."""
+    if state_of_package(booted) != "installed":
+        install(request.getfixturevalue("machine"), package)
+    return booted
+
+
+def state_of_package(machine: Machine) -> str:
+    """Return dpkg's state of the package; empty if dpkg has never known it."""
+    return machine.run("dpkg-query", "--show", "--showformat=${db:Status-Status}", "ringfence").stdout
 
 
 def install(machine: Machine, package: Path) -> str:
@@ -106,6 +143,11 @@ def paths_of(machine: Machine) -> set[str]:
     return {path for path in listed.splitlines() if not _NOT_OURS.match(path)}
 
 
+def users_of(machine: Machine) -> str:
+    """Return the users and groups."""
+    return machine.must("cat", "/etc/passwd", "/etc/group")
+
+
 def test_installation_starts_nothing_and_prints_the_next_command(
     machine: Machine, network: Network, package: Path
 ) -> None:
@@ -128,7 +170,7 @@ def test_installation_starts_nothing_and_prints_the_next_command(
 
     with asterisk(machine, network):
         machine.must("sh", "-c", START)
-        until(lambda: _listens(machine), "the daemon to log in to AMI")
+        until(lambda: _listens(machine), "the daemon to log in to AMI", pause=0.2)
         assert [machine.run("systemctl", "is-enabled", unit).stdout for unit in units] == ["enabled\n"] * 2
 
 
@@ -141,47 +183,9 @@ def _listens(machine: Machine) -> bool:
     return "listening" in {source["state"] for source in sources if source["name"] == "asterisk/ami"}
 
 
-def test_upgrade_keeps_bans_in_force_under_traffic(
-    machine: Machine, network: Network, earlier: Path, package: Path
-) -> None:
-    """During an upgrade with 10 000 bans no packet of a banned sender arrives, and AMI is soon read again."""
-    install(machine, earlier)
-    machine.must("sh", "-c", START)
-    with asterisk(machine, network) as ami:
-        until(lambda: ami.server.logins, "the daemon to log in to AMI")
-        machine.must("ringfence", "ban", BANNED, *MANY)
-        machine.must("sh", "-c", "echo '# a change' >>/etc/ringfence/ringfence.toml")
-        secret = machine.must("cat", "/etc/ringfence/asterisk.secret")
-        assert machine.must("ringfence", "--version") == f"ringfence {EARLIER}\n"
-        before = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
-        readers = {"AMI": lambda: bool(ami.server._listeners)}
-        with Traffic(network, readers, BANNED, OTHER) as traffic:
-            printed = install(machine, package)
-            until(lambda: is_active(machine) and readers["AMI"](), "the new version to read AMI")
-        after = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
-        restarts = []
-        for _ in range(3):
-            with Traffic(network, readers, BANNED) as restarted:
-                machine.must("systemctl", "restart", "ringfence")
-                until(lambda: is_active(machine) and readers["AMI"](), "the restarted daemon to read AMI")
-            restarts.append(restarted.silences["AMI"])
-
-        assert traffic.received[OTHER] > 100
-        assert traffic.received[BANNED] == 0
-        # A busy machine needs longer for both.
-        assert traffic.silences["AMI"] <= max(MOST_SILENCE, 2 * max(restarts))
-        assert after != before
-        assert CONNECT not in printed
-        assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
-        assert bans(machine) == {BANNED, *MANY}
-        assert machine.must("tail", "-n1", "/etc/ringfence/ringfence.toml") == "# a change\n"
-        assert machine.must("cat", "/etc/ringfence/asterisk.secret") == secret
-        assert not (machine.root / build.LIBRARY / "ringfence/gone.py").exists()
-
-
-def test_the_live_page_runs_as_a_user_of_its_own(machine: Machine, package: Path) -> None:
+def test_the_live_page_runs_as_a_user_of_its_own(installed: Machine) -> None:
     """The page shows the bans. Its process has no capability, and no access to the configuration."""
-    install(machine, package)
+    machine = installed
     assert machine.run("systemctl", "is-enabled", "ringfence-web").stdout == "disabled\n"
     machine.must("sh", "-c", START)
     machine.must("sh", "-c", WEB)
@@ -204,12 +208,10 @@ def test_the_live_page_runs_as_a_user_of_its_own(machine: Machine, package: Path
 
 
 def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
-    machine: Machine, network: Network, package: Path
+    installed: Machine, clean: Clean, package: Path
 ) -> None:
     """Removal keeps configuration and bans for a new installation; purge leaves no file and no user."""
-    users = machine.must("cat", "/etc/passwd", "/etc/group")
-    clean = paths_of(machine)
-    install(machine, package)
+    machine = installed
     machine.must("sh", "-c", START)
     machine.must("sh", "-c", WEB)
     machine.must("ringfence", "ban", BANNED)
@@ -234,8 +236,46 @@ def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
     purged = machine.run("apt-get", "purge", "--yes", "ringfence")
     assert purged.returncode == 0
     assert machine.must("nft", "list", "tables") == ""
-    assert paths_of(machine) == clean
-    assert machine.must("cat", "/etc/passwd", "/etc/group") == users
+    assert paths_of(machine) == clean.paths
+    assert users_of(machine) == clean.users
+
+
+def test_upgrade_keeps_bans_in_force_under_traffic(
+    machine: Machine, network: Network, earlier: Path, package: Path
+) -> None:
+    """During an upgrade with 10 000 bans no packet of a banned sender arrives, and AMI is soon read again."""
+    install(machine, earlier)
+    machine.must("sh", "-c", START)
+    with asterisk(machine, network) as ami:
+        until(lambda: ami.server.logins, "the daemon to log in to AMI")
+        machine.must("ringfence", "ban", BANNED, *MANY)
+        machine.must("sh", "-c", "echo '# a change' >>/etc/ringfence/ringfence.toml")
+        secret = machine.must("cat", "/etc/ringfence/asterisk.secret")
+        assert machine.must("ringfence", "--version") == f"ringfence {EARLIER}\n"
+        before = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
+        readers = {"AMI": lambda: bool(ami.server._listeners)}
+        with Traffic(network, readers, BANNED, OTHER) as traffic:
+            printed = install(machine, package)
+            until(lambda: readers["AMI"]() and is_active(machine), "the new version to read AMI")
+        after = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
+        restarts = []
+        for _ in range(3):
+            with Traffic(network, readers, BANNED) as restarted:
+                machine.must("systemctl", "restart", "ringfence")
+                until(lambda: readers["AMI"]() and is_active(machine), "the restarted daemon to read AMI")
+            restarts.append(restarted.silences["AMI"])
+
+        assert traffic.received[OTHER] > 100
+        assert traffic.received[BANNED] == 0
+        # A busy machine needs longer for both.
+        assert traffic.silences["AMI"] <= max(MOST_SILENCE, 2 * max(restarts))
+        assert after != before
+        assert CONNECT not in printed
+        assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
+        assert bans(machine) == {BANNED, *MANY}
+        assert machine.must("tail", "-n1", "/etc/ringfence/ringfence.toml") == "# a change\n"
+        assert machine.must("cat", "/etc/ringfence/asterisk.secret") == secret
+        assert not (machine.root / build.LIBRARY / "ringfence/gone.py").exists()
 
 
 JAIL = "/etc/fail2ban/jail.d/zz-ringfence.local"
@@ -269,9 +309,9 @@ def disable_jail(machine: Machine) -> None:
     machine.must("ls", JAIL)
 
 
-def test_removal_gives_the_jail_back_before_ringfence_stops(machine: Machine, package: Path) -> None:
+def test_removal_gives_the_jail_back_before_ringfence_stops(installed: Machine, package: Path) -> None:
     """fail2ban reads its jails again while ringfence still guards; a purge keeps what an undo needs."""
-    install(machine, package)
+    machine = installed
     machine.must("sh", "-c", START)
     disable_jail(machine)
     removed = machine.run("apt-get", "remove", "--yes", "ringfence")
@@ -293,9 +333,9 @@ def test_removal_gives_the_jail_back_before_ringfence_stops(machine: Machine, pa
     assert not (machine.root / "var/lib/ringfence-setup").exists()
 
 
-def test_a_jail_that_cannot_be_given_back_is_reported(machine: Machine, package: Path) -> None:
+def test_a_jail_that_cannot_be_given_back_is_reported(installed: Machine, package: Path) -> None:
     """If fail2ban does not reload, or setup's journal is missing, the removal succeeds and says so loudly."""
-    install(machine, package)
+    machine = installed
     disable_jail(machine)
     machine.must("touch", "/root/fail2ban-fails")
     removed = machine.run("apt-get", "remove", "--yes", "ringfence")

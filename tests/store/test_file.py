@@ -37,9 +37,10 @@ from ringfence.store.database import Store
 from ringfence.store.schema import SCHEMA
 
 
-def test_the_daemon_starts_with_any_damage_to_any_page(path: Path) -> None:
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
+def test_the_daemon_starts_with_any_damage_to_any_page(path: Path, every: int) -> None:
     """Every start succeeds after zeros, noise, swapped pages or a cut; the content is used or kept aside."""
-    starts = start_over_damage(path)
+    starts = start_over_damage(path, every=every)
 
     assert starts.failed == []
     assert starts.tried == starts.wanted

@@ -145,7 +145,7 @@ class PbxMachine(Machine):
         """Start Asterisk, and wait until it is booted."""
         self.must("systemctl", "start", "asterisk")
         wait = ("asterisk", "-rx", "core waitfullybooted")
-        until(lambda: "fully booted" in self.run(*wait).stdout, "Asterisk")
+        until(lambda: "fully booted" in self.run(*wait).stdout, "Asterisk", pause=0.1)
 
 
 @contextmanager
