@@ -379,8 +379,9 @@ def test_the_rolls_are_written_as_they_are_then(world: World) -> None:
     """The lists' contents are read at the time of writing: at the start, and on every change."""
     wanted = {
         NetworkList.ALLOW: [OTHER],
-        NetworkList.DENY: [SUBJECT],
         NetworkList.FRIENDS: [],
+        NetworkList.UNSHIELDED: [],
+        NetworkList.DENY: [SUBJECT],
         NetworkList.FETCHED: [],
     }
     world.wanted = wanted

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 
 from tests.support.cable import CABLES, WAIT, Cable
+from tests.support.daemon import PATIENCE
 from tests.support.flavours import finder
 from tests.support.netns import inside, neighbour, run
 
@@ -136,6 +137,7 @@ def seen(sender: socket.socket) -> bool | str:
 def flood(here: socket.socket, there: socket.socket, count: int, pause: float = 0.0) -> tuple[int, float]:
     """Send datagrams as fast as possible; return how many arrive, and how many seconds it took."""
     here.settimeout(0)
+    there.settimeout(PATIENCE)  # on a busy machine a full queue may wait for a link address
     target, arrived, begun = here.getsockname(), 0, time.monotonic()
     for number in range(count):
         there.sendto(b"x" * 400, target)
