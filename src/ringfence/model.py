@@ -9,9 +9,11 @@ window of a rule?) are monotonic seconds; they are never stored.
 
 import enum
 import re
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from attrs import field, frozen
 
@@ -500,3 +502,27 @@ def rfc3339(seconds: float) -> str:
     """Format a wall-clock time by RFC 3339, in UTC, to the second."""
     # strftime takes twice as long, and a list of bans can contain 200,000 times.
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+# -- A summary of the attempts that led to a ban, small enough to keep one in memory for each ban
+
+
+class AttemptCounts(NamedTuple):
+    """The number of attempts that led to a ban, and the number of them with a proven address.
+
+    ``accounts`` is the number of different accounts. ``account`` is the one that was tried most often, "" if
+    no attempt names an account.
+    """
+
+    attempts: int = 0
+    proven: int = 0
+    accounts: int = 0
+    account: str = ""
+
+    @classmethod
+    def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
+        """Return the counts of ``attempts``."""
+        accounts = Counter(attempt.account for attempt in attempts if attempt.account)
+        account = accounts.most_common(1)[0][0] if accounts else ""
+        proven = sum(attempt.proof is not Proof.CLAIMED for attempt in attempts)
+        return cls(len(attempts), proven, len(accounts), account)

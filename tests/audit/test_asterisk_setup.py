@@ -4,10 +4,9 @@ import pytest
 from attrs import evolve
 from tests.support.console import ScriptedConsole
 
-from ringfence.audit.asterisk import Asterisk, Gate
-from ringfence.audit.asterisk_setup import asterisk_findings
+from ringfence.audit.asterisk import Asterisk, Gate, asterisk_findings
 from ringfence.host.console import Console
-from ringfence.sources.coverage_gaps import CHAN_SIP_TLS
+from ringfence.sources.state import CHAN_SIP_TLS
 
 GOOD = Asterisk(channels={}, security=True, iax_silent=False, gate=None, chan_sip_tls=False, unread=())
 SETTINGS = "Global Settings:\n  TCP SIP Bindaddress:    Disabled\n  TLS SIP Bindaddress:    {}\n"

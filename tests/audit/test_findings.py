@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.audit.findings import Finding
+from ringfence.audit.asterisk import Finding
 
 
 @pytest.mark.parametrize(

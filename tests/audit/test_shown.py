@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.audit.shown import (
+from ringfence.audit.asterisk import (
     Context,
     Step,
     Trunk,

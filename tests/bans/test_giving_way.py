@@ -3,10 +3,8 @@
 from ipaddress import ip_network
 from math import inf
 
-from ringfence.bans.giving_way import GivingWay
-from ringfence.bans.ledger import Ledger, Record, key_of
-from ringfence.model import Ban, Scope
-from ringfence.store.attempt_counts import AttemptCounts
+from ringfence.bans.ledger import GivingWay, Ledger, Record, key_of
+from ringfence.model import AttemptCounts, Ban, Scope
 
 
 def ban(address: str, expires: float) -> Ban:

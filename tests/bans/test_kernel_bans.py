@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
-from ringfence.bans import known
+from ringfence.bans import kernel_bans
 from ringfence.bans.ledger import key_of, network_of
 from ringfence.bans.unban import unban
 from ringfence.detect.rules import DAY, HOUR, RULES
@@ -71,7 +71,7 @@ def test_a_firewall_that_cannot_speak_is_a_refusal_of_all(world: World) -> None:
 
 def test_what_is_pending_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit a refused ban is discarded, and its sender's attempts are counted again."""
-    monkeypatch.setattr(known, "MOST_PENDING", 1)
+    monkeypatch.setattr(kernel_bans, "MOST_PENDING", 1)
     world.backend.gone = FirewallError("the socket is gone")
     world.decide()
     world.decide(OTHER)

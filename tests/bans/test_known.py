@@ -5,11 +5,10 @@ from ipaddress import ip_network
 import pytest
 from tests.support.world import OTHER, START, SUBJECT
 
-from ringfence.bans import known
-from ringfence.bans.known import KnownBans
+from ringfence.bans import kernel_bans
+from ringfence.bans.kernel_bans import KnownBans
 from ringfence.bans.ledger import Record, key_of
-from ringfence.model import Ban, Network, Scope
-from ringfence.store.attempt_counts import AttemptCounts
+from ringfence.model import AttemptCounts, Ban, Network, Scope
 
 KEY, PENDING = key_of(SUBJECT), key_of(OTHER)
 
@@ -49,7 +48,7 @@ def test_a_confirmed_ban_is_not_pending() -> None:
 
 def test_pending_bans_are_limited_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit a refused ban is not pending; a pending ban ends with its time."""
-    monkeypatch.setattr(known, "MOST_PENDING", 1)
+    monkeypatch.setattr(kernel_bans, "MOST_PENDING", 1)
     bans = both()
     assert bans.refuse(ban(OTHER))
     assert not bans.refuse(ban(ip_network("192.0.2.3")))

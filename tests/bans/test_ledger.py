@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.bans.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
-from ringfence.model import Address, Ban, Network, Origin, Scope
+from ringfence.model import Address, AttemptCounts, Ban, Network, Origin, Scope
 from ringfence.networks import overlap
-from ringfence.store.attempt_counts import AttemptCounts
 
 NOW = 1_700_000_000.0
 NET = ip_network("192.0.2.0/24")

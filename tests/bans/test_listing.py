@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
-from ringfence.bans.ledger import key_of
-from ringfence.bans.listing import listed
+from ringfence.bans.ledger import key_of, listed
 from ringfence.errors import FirewallIncompleteError
 from ringfence.firewall.contract import Element
 from ringfence.firewall.memory import MemoryBackend

@@ -7,8 +7,8 @@ from structlog.testing import capture_logs
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World
 
+from ringfence.bans.enforcer import unbanned_keys
 from ringfence.bans.ledger import key_of
-from ringfence.bans.restart import unbanned_keys
 from ringfence.detect.rules import DAY, HOUR
 from ringfence.errors import SetFullError
 from ringfence.model import Origin, Scope

@@ -24,8 +24,7 @@ from tests.support.lab import Lab
 from tests.support.process import cpu_seconds, resident
 
 from ringfence.model import SourceId
-from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.ami_packets import END
+from ringfence.parse.ami import END, AmiDecoder
 
 SOURCES = 20
 GUESSES = 500

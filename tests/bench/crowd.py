@@ -18,7 +18,7 @@ from itertools import islice
 from attrs import evolve
 from tests.support.process import resident
 
-from ringfence.daemon.collector import tune_collector
+from ringfence.daemon.process import tune_collector
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Effect, Judgement

@@ -23,7 +23,7 @@ from tests.support.manybans import addresses, mixed
 from tests.support.netns import netns, run
 
 from ringfence.bans.kernel_bans import CHUNK
-from ringfence.daemon.collector import tune_collector
+from ringfence.daemon.process import tune_collector
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add, Backend
 from ringfence.model import Network

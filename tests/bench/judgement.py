@@ -41,14 +41,13 @@ from tests.support.captures import Capture, captures
 from tests.support.daemon import Guard, ami_server, until
 from tests.support.process import resident
 
-from ringfence.daemon.collector import tune_collector
+from ringfence.daemon.process import tune_collector
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Effect, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.model import Challenge, Network, SecurityEvent, Service, SourceId
-from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.ami_packets import END
+from ringfence.parse.ami import END, AmiDecoder
 from ringfence.parse.log import LogReader
 
 MEBIBYTE = 2**20

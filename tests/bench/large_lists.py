@@ -37,6 +37,7 @@ BANS = 50_000
 NETWORKS = 250_000
 QUIET = 20.0  # seconds before the CPU is measured
 MINUTE = 60.0
+PATIENCE = 120.0  # seconds until an imported list must be in the kernel
 LISTINGS = 200
 _FILL = """
 import json, time
@@ -108,10 +109,10 @@ def _beside(guard: Guard, waited: Waited, done: threading.Event) -> list[threadi
 
 
 def _loaded(number: int) -> bool:
-    """Whether the list is in the kernel, by its number of elements."""
+    """Whether the imported list is in the kernel, by its number of elements."""
     with NetlinkConnection(extended=True) as kernel:
         heads = nft_messages.sets_of(kernel.request(nft_messages.get_sets("ringfence")))
-    return any(head.name == "deny4" and head.elements == number for head in heads)
+    return any(head.name.startswith("fetched4") and head.elements == number for head in heads)
 
 
 def imports(folder: Path) -> list[Figure]:
@@ -125,6 +126,8 @@ def imports(folder: Path) -> list[Figure]:
             began = time.perf_counter()
             guard.must("deny", "import", str(lines))
             while not _loaded(NETWORKS):
+                if time.perf_counter() - began > PATIENCE:
+                    raise RuntimeError(f"the list is not in the kernel after {PATIENCE:.0f} s")
                 time.sleep(0.1)
             took = time.perf_counter() - began
             time.sleep(5)

@@ -26,7 +26,7 @@ from tests.support.netns import run
 from ringfence.cli.check import UNPROVEN, _closed_connections, _logins
 from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.netlink.nflog import bind_request
-from ringfence.sources.coverage_gaps import WITHOUT_CLIENTS, WITHOUT_LOG
+from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_LOG
 from ringfence.sources.wire import GROUP
 
 GOOD = Script(play=[GRANTED])
@@ -321,10 +321,10 @@ def test_for_scripts(tmp_path: Path) -> None:
 
 def test_logins(monkeypatch: pytest.MonkeyPatch) -> None:
     """If logins are unknown, the check names the reason and the remedy; this is not an error."""
-    monkeypatch.setattr("ringfence.host.logins.why_no_logins", lambda: "")
+    monkeypatch.setattr("ringfence.cli.check.why_no_logins", lambda: "")
     assert _logins().line == "ok  logins: addresses logged in to this host are known, and never banned"
 
-    monkeypatch.setattr("ringfence.host.logins.why_no_logins", lambda: "no logind runs here")
+    monkeypatch.setattr("ringfence.cli.check.why_no_logins", lambda: "no logind runs here")
     assert _logins().line == (
         "--  logins: no logind runs here; your own address could be banned; fix: put it on the allow list"
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.cli.check_fail2ban import fail2ban_findings
+from ringfence.cli.check import fail2ban_findings
 
 JAILS = """\
 [asterisk]

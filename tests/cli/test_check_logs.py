@@ -16,8 +16,8 @@ from ringfence.cli import check_logs
 from ringfence.cli.check_logs import TAIL, log_findings
 from ringfence.config.converters import LevelName, Name, Pattern
 from ringfence.config.loader import AsteriskSettings, CustomSettings, LogSettings
-from ringfence.sources.coverage_gaps import WITHOUT_LOG
 from ringfence.sources.logs import LOG_PATHS
+from ringfence.sources.state import WITHOUT_LOG
 
 CHANNEL = "the channel of contrib/asterisk/ringfence.logger.conf"
 LINE = b"[2026-11-20 06:05:02.730] %b[7] x.c: anything\n"
@@ -153,7 +153,7 @@ def test_missing_levels_are_reported_if_certain(places: tuple[Path, ...]) -> Non
 
 def test_an_abandoned_log(places: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """A log without a channel is reported; at ringfence's own path it is an error, since it hides others."""
-    monkeypatch.setattr("ringfence.sources.logs.OWN", places[:2])
+    monkeypatch.setattr("ringfence.cli.check_logs.OWN", places[:2])
     channels = settings({Path("/var/log/asterisk/other"): {"notice"}})
     why = "no channel of Asterisk's logger.conf writes to it"
     lack = f"{why}; fix: add that of {CHANNEL[15:]}, or remove the file"

@@ -8,9 +8,9 @@ import pytest
 from tests.report.test_history import history
 from tests.support.daemon import Guard
 
-from ringfence.cli import times
+from ringfence.cli import output
 from ringfence.cli.history import text_form
-from ringfence.report.history import history_lines
+from ringfence.report.text import history_lines
 from ringfence.store.database import Store
 
 
@@ -18,11 +18,11 @@ def test_times_can_be_local(monkeypatch: pytest.MonkeyPatch) -> None:
     """With ``--local`` or the configuration's choice, the times are those of the terminal."""
     monkeypatch.setenv("TZ", "TST-5")
     time.tzset()
-    times.configure("local")
+    output.configure("local")
     try:
         first = next(history_lines(history([]), text_form()))
     finally:
-        times.configure("utc")
+        output.configure("utc")
         monkeypatch.undo()
         time.tzset()
 

@@ -7,7 +7,7 @@ from io import StringIO
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.cli.lines import width_of, wrapped
+from ringfence.cli.output import width_of, wrapped
 
 WORDS = st.lists(st.text("abc/-:;.", min_size=1, max_size=30), min_size=1, max_size=30)
 

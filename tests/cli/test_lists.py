@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
+from tests.docs.commands import commands
 from tests.support.daemon import Completed, Guard
 from tests.support.lab import Lab
 from tests.support.mmdb import write
@@ -19,11 +19,7 @@ from ringfence.cli.app import app
 from ringfence.friends.exchange import as_json, lines_of
 from ringfence.model import Friend, FriendReason
 
-COMMANDS = [
-    (group, name)
-    for group in ("allow", "deny")
-    for name in typer.main.get_group(app).commands[group].commands  # type: ignore[attr-defined]
-]
+COMMANDS = [tuple(name.split()) for name, _ in commands() if name.startswith(("allow ", "deny "))]
 DOWN = "this takes effect when the daemon starts: no daemon listens at "
 
 

@@ -28,7 +28,7 @@ from ringfence.bans.exemptions import ITSELF
 from ringfence.cli import replay as command
 from ringfence.cli.app import app
 from ringfence.model import parse_network
-from ringfence.replay.outcomes import MAX_OUTCOMES
+from ringfence.replay.run import MAX_OUTCOMES
 
 CONFIG = """
 [[asterisk]]

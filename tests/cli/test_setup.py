@@ -6,7 +6,7 @@ import pytest
 from tests.setup.world import make_host
 from typer.testing import CliRunner
 
-from ringfence.cli import setup_run
+from ringfence.cli import setup
 from ringfence.cli.app import app
 from ringfence.errors import SetupError
 
@@ -15,8 +15,8 @@ from ringfence.errors import SetupError
 def test_each_option_has_its_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``--dry-run`` only shows, the answer no changes nothing, and ``--undo`` has nothing to do."""
     host = make_host(tmp_path)
-    monkeypatch.setattr("ringfence.setup.host_paths.HostPaths", lambda config: host.paths)
-    monkeypatch.setattr(setup_run, "find", lambda _paths: host.found())
+    monkeypatch.setattr("ringfence.cli.setup.HostPaths", lambda config: host.paths)
+    monkeypatch.setattr(setup, "find", lambda _paths: host.found())
     before = host.digest()
 
     dry = CliRunner().invoke(app, ["setup", "--dry-run"])
@@ -37,7 +37,7 @@ def test_an_error_is_a_line_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.
     def fail(_paths: object) -> None:
         raise SetupError("no running Asterisk is visible here")
 
-    monkeypatch.setattr(setup_run, "find", fail)
+    monkeypatch.setattr(setup, "find", fail)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     config = str(tmp_path / "gone.toml")
     done = CliRunner().invoke(app, ["setup", "--yes", "--config", config])

@@ -8,9 +8,9 @@ from tests.setup.world import SECRET, Host, allow_any_reader, make_host
 from tests.support.console import ScriptedConsole
 from tests.support.pbx_machine import differing
 
-from ringfence.audit.findings import Finding
-from ringfence.cli import setup_run
-from ringfence.cli.setup_run import SetupRun
+from ringfence.audit.asterisk import Finding
+from ringfence.cli import setup as setup_command
+from ringfence.cli.setup import SetupRun
 from ringfence.errors import ConfigError, SetupError
 from ringfence.setup import fail2ban_jails, session
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = make_host(tmp_path)
     allow_any_reader(monkeypatch)
-    monkeypatch.setattr(setup_run, "find", lambda _paths: host.found())
+    monkeypatch.setattr(setup_command, "find", lambda _paths: host.found())
     monkeypatch.setattr(session, "find_asterisk", host.asterisk)
     monkeypatch.setattr(session, "flush_everything", lambda: None)
     return host
@@ -88,7 +88,7 @@ def test_jails_are_named_before_the_question(
     host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The administrator sees that fail2ban's jail is disabled; without a proof it stays."""
-    monkeypatch.setattr(setup_run, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
+    monkeypatch.setattr(setup_command, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
     assert setup(host)
 
     assert "  fail2ban: take over the bans of asterisk, then disable it\n" in capsys.readouterr().out
@@ -116,11 +116,11 @@ def _proven(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that a daemon answers and that every source was proven, with an enabled jail of fail2ban."""
     (host.paths.fail2ban / "jail.d").mkdir(parents=True)
     (host.paths.fail2ban / "jail.local").write_text("[asterisk]\nenabled = true\n", "utf-8")
-    monkeypatch.setattr(setup_run, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
-    monkeypatch.setattr(setup_run, "is_reachable", lambda _path: True)
-    monkeypatch.setattr(setup_run, "wait_for_sources", lambda _path, **_options: {})
+    monkeypatch.setattr(setup_command, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
+    monkeypatch.setattr(setup_command, "is_reachable", lambda _path: True)
+    monkeypatch.setattr(setup_command, "wait_for_sources", lambda _path, **_options: {})
     monkeypatch.setattr(
-        setup_run, "prove", lambda *_arguments, **_options: [Finding(right=True, what="wire")]
+        setup_command, "prove", lambda *_arguments, **_options: [Finding(right=True, what="wire")]
     )
     monkeypatch.setattr(fail2ban_jails, "reload", lambda: "")
 
@@ -161,7 +161,7 @@ def test_a_source_that_is_not_proven_keeps_the_jail(
 ) -> None:
     """fail2ban goes on until ringfence sees everything."""
     monkeypatch.setattr(
-        setup_run, "prove", lambda *_arguments, **_options: [Finding(right=False, what="wire")]
+        setup_command, "prove", lambda *_arguments, **_options: [Finding(right=False, what="wire")]
     )
 
     assert not setup(host)

@@ -13,7 +13,7 @@ from tests.support.daemon import GRANTED, Guard, ami_server, until
 from ringfence.cli.status import _alarms, _watched
 from ringfence.friends.exchange import as_json, lines_of
 from ringfence.model import Friend, FriendReason
-from ringfence.sources.coverage_gaps import CHAN_SIP_TLS
+from ringfence.sources.state import CHAN_SIP_TLS
 
 BY_CHAN_SIP = capture("hostile-16", "cs-retransmit").ami.read_bytes()
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ringfence.cli import times
+from ringfence.cli import output
 
 MOMENT = "2026-11-21T23:30:15Z"
 
@@ -18,25 +18,25 @@ def _five_hours_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
-    times.choose(local=False)
-    times.configure("utc")
+    output.choose(local=False)
+    output.configure("utc")
 
 
 def test_times_are_utc_by_default() -> None:
     """Without a choice, times are shown as they are stored."""
-    assert times.short_time(MOMENT) == "2026-11-21 23:30"
-    assert times.short_time(MOMENT, seconds=True) == "2026-11-21 23:30:15"
-    assert times.short_time(None) == "?"
-    assert times.head("SINCE") == "SINCE (UTC)"
+    assert output.short_time(MOMENT) == "2026-11-21 23:30"
+    assert output.short_time(MOMENT, seconds=True) == "2026-11-21 23:30:15"
+    assert output.short_time(None) == "?"
+    assert output.head("SINCE") == "SINCE (UTC)"
 
 
 @pytest.mark.parametrize("by", ["option", "configuration"])
 def test_times_can_be_local(by: str) -> None:
     """The option and the configuration each choose local times."""
     if by == "option":
-        times.choose(local=True)
+        output.choose(local=True)
     else:
-        times.configure("local")
+        output.configure("local")
 
-    assert times.short_time(MOMENT) == "2026-11-22 04:30"
-    assert times.head("SINCE") == "SINCE (LOCAL)"
+    assert output.short_time(MOMENT) == "2026-11-22 04:30"
+    assert output.head("SINCE") == "SINCE (LOCAL)"

@@ -21,7 +21,7 @@ from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
 from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.model import FriendReason, ListKind
-from ringfence.store.past import Past
+from ringfence.store.bans import Past
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"

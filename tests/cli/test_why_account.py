@@ -14,9 +14,8 @@ from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
 from ringfence.cli.screen import Screen
-from ringfence.cli.why_account import print_account
-from ringfence.explain.account import AccountFacts, failures_of
-from ringfence.explain.account_json import account_document
+from ringfence.cli.why import print_account
+from ringfence.explain.account import AccountFacts, account_document, failures_of
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"

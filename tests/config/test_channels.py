@@ -15,12 +15,6 @@ MAIL = "[[notify.mail]]\nto = ['admin@example.com']\n"
 ADDRESS = 'must be a mail address such as "admin@example.com"'
 PASSWORD = "needs a password; name a file that holds it with password_file"
 CLEAR = 'must be "starttls" or "tls", because the password would be sent in clear'
-SERVER = 'must be the address of an RDAP server such as "https://rdap.org"; http only for this host'
-NO_SERVERS = (
-    "", "rdap.org", "http://rdap.org", "http://127.0.0.1.example", "ftp://rdap.org", "https://",
-    "https://u:p@rdap.org", "https://rdap.org/?q", "https://rdap.org/#x", "https://rdap.org:0",
-    "https://rdap.org:65536", "https://rdap.org/ x", "https://rdap.org/..%0d", "file:///etc/passwd",
-)  # fmt: skip
 DOMAIN = 'must be a mail address with a domain, such as "ringfence@example.com"'
 HOURS = 'must be two different times of the day such as "22:00-07:00"'
 
@@ -50,18 +44,6 @@ def test_the_defaults_of_a_channel() -> None:
     assert (mail.name, mail.host, mail.port, mail.security) == ("mail", "127.0.0.1", 25, MailSecurity.NONE)
     assert (mail.events, mail.rules, mail.severity) == (tuple(Topic), (), Severity.INFO)
     assert (mail.quiet, mail.digest, mail.timeout) == (None, 60.0, 30.0)
-
-
-def test_an_rdap_server_is_a_choice() -> None:
-    """By default no server is asked. It must have https, unless it is on this host."""
-    assert read(MAIL).rdap is None
-    for server in (
-        "https://rdap.org",
-        "https://rdap.example:8443/a/",
-        "http://127.0.0.1:8080",
-        "http://[::1]/",
-    ):
-        assert read(f"[notify]\nrdap = '{server}'").rdap == server
 
 
 def test_a_weekly_report_needs_a_mail_channel() -> None:
@@ -137,8 +119,6 @@ def test_a_password_comes_from_its_file(tmp_path: Path) -> None:
         ("[[notify.hook]]\ncommand = ['x']", ["notify.hook[0].command: must begin with an absolute path"]),
         ("[[notify.apprise]]", ["notify.apprise[0].config: is missing"]),
         ("[notify.mail]\nto = ['a']", ["notify.mail: must be a list"]),
-        *((f"[notify]\nrdap = '{text}'", [f"notify.rdap: {SERVER}"]) for text in NO_SERVERS),
-        ("[notify]\nrdap = 5", [f"notify.rdap: {SERVER}"]),
         ("[notify]\nfax = 1", ["notify.fax: unknown key"]),
     ],
 )  # fmt: skip

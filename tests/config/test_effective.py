@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.config.effective import MASKED, Value, ValueOrigin, effective
-from ringfence.config.keys import keys_of, text_of_key
+from ringfence.config.schema import keys_of, text_of_key
 from ringfence.errors import ConfigError
 
 CLEAR = "hunter2-correct-horse"

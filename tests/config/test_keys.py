@@ -1,8 +1,15 @@
 """The keys of the configuration: every key once, and the tables in which they are."""
 
 from ringfence.config.converters import Ladder, Paths, SipPort
-from ringfence.config.keys import ROOT, Key, children_of, keys_of, text_of_key
-from ringfence.config.schema import AsteriskSettings, RuleSettings
+from ringfence.config.schema import (
+    ROOT,
+    AsteriskSettings,
+    Key,
+    RuleSettings,
+    children_of,
+    keys_of,
+    text_of_key,
+)
 
 
 def test_every_key_is_listed_once() -> None:

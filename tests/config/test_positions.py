@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.docs.pages import ROOT
 
-from ringfence.config.keys import text_of_key
-from ringfence.config.positions import lines_of
+from ringfence.config.effective import lines_of
+from ringfence.config.schema import text_of_key
 
 DOCUMENT = """\
 # a comment with = and [brackets]

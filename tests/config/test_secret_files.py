@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config.secret_files import is_there, read_secret
+from ringfence.config.converters import is_there, read_secret
 from ringfence.model import Secret
 
 

@@ -23,7 +23,6 @@ from tests.support.asterisk import SECRET, tree_of
 from tests.support.captures import FOLDER
 from tests.support.daemon import PATIENCE, ami_server, toml, until
 from tests.support.peers import Mailbox, mail_server
-from tests.support.registry import registry
 
 from ringfence import control
 from ringfence.config.loader import Settings
@@ -486,25 +485,8 @@ def test_channels_work_with_what_the_unit_leaves_them(confined: Confined) -> Non
     assert not ran.exists()
 
 
-@pytest.mark.kernel
-def test_the_unit_leaves_the_child_an_rdap_server(confined: Confined) -> None:
-    """After a ban the child resolves the name of the server, asks it, and sends the contact."""
-    with ami_server() as pbx, registry() as server, mail_server(Mailbox()) as box:
-        channel = {"to": ["root"], "port": box.port, "events": ["ban"], "digest": "1s"}
-        rdap = server.base.replace("127.0.0.1", "localhost")
-        confined.configure(pbx.port, notify={"rdap": rdap, "mail": [channel]})
-        with confined.running():
-            confined.ask("ban", "9.0.0.1")
-            until(lambda: box.mails, "the message")
-
-    text = box.mails[0].get_content()
-    assert "9.0.0.1  admin" in text
-    assert "abuse: abuse@example.net" in text
-    assert server.asked == ["/ip/9.0.0.1"]
-
-
 def test_the_unit_closes_no_way_to_the_internet() -> None:
-    """Messages and RDAP need IPv4 and IPv6; names need the C library's netlink and sockets of resolvers."""
+    """Messages need IPv4 and IPv6; names need the C library's netlink and sockets of resolvers."""
     directives = unit.read()
 
     assert directives["RestrictAddressFamilies"] == ["AF_UNIX AF_NETLINK AF_INET AF_INET6"]

@@ -10,8 +10,8 @@ from tests.explain.world import friend
 from tests.support.attempts import ATTEMPT
 from tests.support.kept import kept, settings
 
-from ringfence.daemon import account_facts
-from ringfence.daemon.account_facts import AccountFactsReader, FailureMemory
+from ringfence.daemon import facts
+from ringfence.daemon.facts import AccountFactsReader, FailureMemory
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.explain.account import MOST_FRIENDS
@@ -42,7 +42,7 @@ def test_failures_are_remembered_by_address() -> None:
 
 def test_names_of_an_attacker_displace_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accounts that work here are kept apart, and the address where one works is discarded last."""
-    monkeypatch.setattr(account_facts, "MOST_UNKNOWN", 10)
+    monkeypatch.setattr(facts, "MOST_UNKNOWN", 10)
     friends = Friends()
     friends.add(friend(account="204"))
     failed = FailureMemory(friends)
@@ -53,7 +53,7 @@ def test_names_of_an_attacker_displace_no_account(monkeypatch: pytest.MonkeyPatc
     ):
         failed.on_judgement(one)
 
-    assert len(failed.of("204")) == account_facts.MOST_ADDRESSES
+    assert len(failed.of("204")) == facts.MOST_ADDRESSES
     assert failed.of("204")[0].last.address == HERE.network_address
     assert failed.of("50") == []
     assert failed.of("98") != []
@@ -61,7 +61,7 @@ def test_names_of_an_attacker_displace_no_account(monkeypatch: pytest.MonkeyPatc
 
 def test_the_memory_is_bounded_by_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accounts with many addresses leave room for fewer accounts."""
-    monkeypatch.setattr(account_facts, "MOST_UNKNOWN", 10)
+    monkeypatch.setattr(facts, "MOST_UNKNOWN", 10)
     memory = FailureMemory(Friends())
     for account in ("a", "b", "c"):
         for number in range(1, 5):

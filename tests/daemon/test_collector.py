@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.process import resident
 
-from ringfence.daemon.collector import THRESHOLDS, collector_paused, release_freed_memory, tune_collector
+from ringfence.daemon.process import THRESHOLDS, collector_paused, release_freed_memory, tune_collector
 
 BLOCKS, SIZE = 20_000, 1_000
 """A number of blocks, and bytes of each: too many for Python's own allocator, so the C library has them."""

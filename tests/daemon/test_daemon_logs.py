@@ -54,7 +54,7 @@ def test_what_reads_logs_is_loaded_when_there_is_one() -> None:
     """A daemon that reads no log loads neither the log parsers nor the log sources."""
     code = (
         "import sys, ringfence.daemon.service\n"
-        "unused = {'ringfence.parse.log', 'ringfence.parse.custom', 'ringfence.sources.logfile', "
+        "unused = {'ringfence.parse.log', 'ringfence.parse.custom', 'ringfence.sources.log_file', "
         "'ringfence.sources.journal', 'asyncinotify'}\n"
         "print(sorted(unused & sys.modules.keys()))"
     )

@@ -15,11 +15,11 @@ from ringfence.config.schema import (
     RationSettings,
     Settings,
 )
-from ringfence.daemon import firewall_rules
-from ringfence.daemon.firewall_rules import SipSockets, find_sip_sockets
+from ringfence.daemon import firewall_manager
+from ringfence.daemon.firewall_manager import SipSockets, find_sip_sockets
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Ports
-from ringfence.friends.readiness import SourceReadiness
+from ringfence.friends.registry import SourceReadiness
 from ringfence.host.listening import ListeningPorts
 from ringfence.model import Endpoint, Transport
 
@@ -120,14 +120,14 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
     A UDP port that the kernel assigned to the proxy is none of them.
     """
     sockets = frozenset(Endpoint(ip_address("127.0.0.1"), port, Transport.UDP) for port in (5070, 40_000))
-    monkeypatch.setattr(firewall_rules, "find_proxy_sockets", lambda: sockets)
+    monkeypatch.setattr(firewall_manager, "find_proxy_sockets", lambda: sockets)
     pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
     behind = evolve(settings(), asterisk=(pbx,))
 
-    monkeypatch.setattr(firewall_rules, "find_ports", lambda _: ListeningPorts((5080,), ()))
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda _: ListeningPorts((5080,), ()))
     assert find_sip_sockets(behind) == SipSockets(Ports((5070, 5080), Ports().tcp), sockets)
     assert find_sip_sockets(settings()) == SipSockets(Ports((5080,), Ports().tcp), frozenset(), unnamed=True)
-    monkeypatch.setattr(firewall_rules, "find_ports", lambda _: None)
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda _: None)
     assert find_sip_sockets(behind) == SipSockets(
         Ports(tuple(sorted({5070, *Ports().udp})), Ports().tcp), sockets
     )

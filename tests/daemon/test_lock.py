@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from tests.support.netns import netns
 
-from ringfence.daemon import lock
-from ringfence.daemon.lock import claim_sets
+from ringfence.daemon import process as daemon_process
+from ringfence.daemon.process import claim_sets
 from ringfence.errors import FirewallBusyError, FirewallError
 
 NOBODY = 65_534
 CLAIM_AND_DIE = """
 import os, sys
 from pathlib import Path
-from ringfence.daemon.lock import claim_sets
+from ringfence.daemon.process import claim_sets
 claim = claim_sets(Path(sys.argv[1]))
 claim.__enter__()
 print("claimed", flush=True)
@@ -34,7 +34,7 @@ def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a runtime folder of the test that replaces /run/ringfence."""
     folder = tmp_path / "runtime"
     folder.mkdir(mode=0o700)
-    monkeypatch.setattr(lock, "RUNTIME_FOLDER", folder)
+    monkeypatch.setattr(daemon_process, "RUNTIME_FOLDER", folder)
     return folder
 
 
@@ -68,7 +68,7 @@ def test_one_folder_in_common_is_enough(
     elsewhere.mkdir(mode=0o700)
     with claim_sets(other):
         if shared == "other":
-            monkeypatch.setattr(lock, "RUNTIME_FOLDER", tmp_path / "absent" / "folder")
+            monkeypatch.setattr(daemon_process, "RUNTIME_FOLDER", tmp_path / "absent" / "folder")
         with pytest.raises(FirewallBusyError):
             claim_sets(elsewhere if shared == "runtime" else other).__enter__()
     assert [*runtime.iterdir(), *other.iterdir(), *elsewhere.iterdir()] == []
@@ -140,7 +140,7 @@ def test_what_root_creates_belongs_to_the_service_user(runtime: Path) -> None:
 @pytest.mark.usefixtures("netns")
 def test_a_killed_process_holds_nothing(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process leaves no claim behind."""
-    monkeypatch.setattr(lock, "RUNTIME_FOLDER", other)
+    monkeypatch.setattr(daemon_process, "RUNTIME_FOLDER", other)
     with subprocess.Popen(
         [sys.executable, "-c", CLAIM_AND_DIE, str(other)],
         stdin=subprocess.PIPE,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tests.support.kept import kept
 
-from ringfence.daemon.log_positions import LogPositions
-from ringfence.store.best_effort import BestEffort
+from ringfence.daemon.source_manager import LogPositions
+from ringfence.store.writer import BestEffort
 
 
 def test_the_latest_position_is_known_before_it_is_written(tmp_path: Path) -> None:

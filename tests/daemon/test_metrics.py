@@ -21,15 +21,13 @@ from tests.support.web import free_port
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.ledger import Record, key_of
-from ringfence.daemon.effects import EffectHandler
 from ringfence.daemon.metrics import FRESH, DaemonMetrics
-from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import Counters, RuleCounter
-from ringfence.model import Ban, EventKind, Scope, SourceId
+from ringfence.model import AttemptCounts, Ban, EventKind, Scope, SourceId
 from ringfence.sources.state import Condition, State
-from ringfence.store.attempt_counts import AttemptCounts
 
 SUBJECT = ip_network("203.0.113.1/32")
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()

@@ -12,7 +12,7 @@ from tests.support.unprivileged import unprivileged
 from ringfence.config import loader
 from ringfence.config.schema import Settings
 from ringfence.daemon import offline
-from ringfence.daemon.lock import claim_sets
+from ringfence.daemon.process import claim_sets
 from ringfence.errors import (
     ControlError,
     DaemonUnreachableError,

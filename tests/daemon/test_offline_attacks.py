@@ -12,7 +12,7 @@ from tests.support.daemon import Guard
 from typer.testing import CliRunner
 
 from ringfence.cli.app import app
-from ringfence.daemon import lock
+from ringfence.daemon import process
 from ringfence.store.database import Store
 
 pytestmark = [
@@ -115,7 +115,7 @@ def _scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         place = Path(name)
         place.chmod(0o755)
         scene = Scene(place)
-        monkeypatch.setattr(lock, "RUNTIME_FOLDER", scene.state)
+        monkeypatch.setattr(process, "RUNTIME_FOLDER", scene.state)
         yield scene
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.support.attempts import attempts, ban_of
 
-from ringfence.daemon.past_bans import past_bans, since_from
+from ringfence.daemon.facts import past_bans, since_from
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
 

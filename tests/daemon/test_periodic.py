@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
-from ringfence.daemon.periodic import every
+from ringfence.daemon.process import every
 
 
 def test_an_action_is_repeated_until_the_task_is_cancelled() -> None:

@@ -91,7 +91,6 @@ VALUES: dict[str, object] = {
     **{
         f"notify.{kind}.{key}": value for kind in ("mail", "apprise", "hook") for key, value in FILTER.items()
     },
-    "notify.rdap": "https://rdap.example",
     "notify.mail.to": ["admin@example.com"],
     "notify.mail.sender": "pbx@example.com",
     "notify.mail.host": "127.0.0.2",
@@ -220,7 +219,6 @@ class Reloading:
             "lists": side.lists._configured,
             "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],
             "wire": daemon._reloader._pipeline.wire_asterisk,
-            "rdap": side.notifier._rdap,
             "channels": [outbox.settings for outbox in side.notifier._outboxes],
             "reports": side.notifier.report_channels,
         }

@@ -17,9 +17,8 @@ from tests.support.users import VALID
 
 from ringfence import control
 from ringfence.control import Peer
-from ringfence.daemon.account_facts import FailureMemory
-from ringfence.daemon.request_gate import RequestGate
-from ringfence.daemon.request_table import REQUESTS, Rights, Role, check_request
+from ringfence.daemon.facts import FailureMemory
+from ringfence.daemon.request_table import REQUESTS, RequestGate, Rights, Role, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.errors import ControlError, RingfenceError

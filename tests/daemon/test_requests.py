@@ -13,7 +13,7 @@ import pytest
 from tests.support.kept import Kept, kept, settings
 
 from ringfence.control import Encoded, encoded_rows
-from ringfence.daemon.account_facts import FailureMemory
+from ringfence.daemon.facts import FailureMemory
 from ringfence.daemon.request_table import Role, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.status import StatusData

@@ -20,8 +20,7 @@ from tests.support.programs import program_service
 from tests.support.users import ALICE, PAGE, READER, VALID, as_user, guard_with_users
 
 from ringfence import control
-from ringfence.daemon.request_gate import PAGE_CHANGES
-from ringfence.daemon.request_table import REQUESTS, WEB_USER, Rights, Role
+from ringfence.daemon.request_table import PAGE_CHANGES, REQUESTS, WEB_USER, Rights, Role
 from ringfence.errors import ControlError
 
 pytestmark = pytest.mark.kernel

@@ -14,8 +14,7 @@ from ringfence.alarms import Alarms
 from ringfence.clock import Clock
 from ringfence.config.converters import Name
 from ringfence.config.schema import AmiSettings, AsteriskSettings, LogSettings
-from ringfence.daemon.source_manager import SourceManager
-from ringfence.daemon.source_watchdog import SourceWatchdog
+from ringfence.daemon.source_manager import SourceManager, SourceWatchdog
 
 ONE = AsteriskSettings(
     name=Name("one"), ami=AmiSettings(enabled=False), logs=LogSettings(paths=(Path("/one"),))

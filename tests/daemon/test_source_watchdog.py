@@ -2,7 +2,7 @@
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
-from ringfence.daemon.source_watchdog import PATIENCE, SourceWatchdog
+from ringfence.daemon.source_manager import PATIENCE, SourceWatchdog
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.state import Condition, State
 

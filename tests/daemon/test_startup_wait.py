@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.support.kept import Kept
 
-from ringfence.daemon.startup_wait import StartupWait
-from ringfence.friends.readiness import LIMITER_IN_ALL, SourceReadiness
+from ringfence.daemon.daemon import StartupWait
+from ringfence.friends.registry import LIMITER_IN_ALL, SourceReadiness
 
 
 def test_decisions_are_held_until_the_rosters_are_known(kept: Kept) -> None:

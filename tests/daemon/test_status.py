@@ -23,12 +23,11 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
 from ringfence.firewall.contract import Counters, Element, Opened, RuleCounter
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Ban, Origin, Scope, Secret, format_network, printable, rfc3339
+from ringfence.model import AttemptCounts, Ban, Origin, Scope, Secret, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireCounts, WireSource
-from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.database import Store
 
 NOW = 1_700_000_000.0

@@ -9,7 +9,7 @@ from tests.support.attempts import ban_of
 from tests.support.kept import OTHER, Kept
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.daemon.store_watch import StoreWatch
+from ringfence.daemon.firewall_side import StoreWatch
 from ringfence.errors import StoreError
 from ringfence.store.database import Store
 

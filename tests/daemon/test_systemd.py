@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.daemon.systemd import feed_watchdog, notify, watchdog_interval
+from ringfence.daemon.process import feed_watchdog, notify, watchdog_interval
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from ipaddress import ip_address, ip_network
 
-from ringfence.daemon import tcp_floods
-from ringfence.daemon.tcp_floods import TcpFloods
+from ringfence.daemon.floods import _MOST as MOST_SUBJECTS
+from ringfence.daemon.floods import TcpFloods
 from ringfence.detect.rules import RULES
 from ringfence.model import Attempt, AttemptKind, EventKind, Proof, Service, Transport
 
@@ -35,8 +35,8 @@ def test_seconds_outside_the_window_do_not_count() -> None:
 def test_the_number_of_subjects_is_bounded() -> None:
     """Of more subjects than are kept, the one seen longest ago begins again."""
     floods = TcpFloods()
-    for number in range(tcp_floods._MOST + 1):
+    for number in range(MOST_SUBJECTS + 1):
         for time in range(9):
             assert floods.add(ip_network(number), second(time), RULE, time) == ()
     assert floods.add(ip_network(0), second(9.0), RULE, 9.0) == ()
-    assert len(floods.add(ip_network(tcp_floods._MOST), second(9.0), RULE, 9.0)) == 10
+    assert len(floods.add(ip_network(MOST_SUBJECTS), second(9.0), RULE, 9.0)) == 10

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ringfence.daemon.timeline_json import read_history
+from ringfence.daemon.timeline import read_history
 from ringfence.store.database import Store
-from ringfence.store.timeline import DAY, HOUR, Slot
+from ringfence.store.tables import DAY, HOUR, Slot
 
 NOON = 1_795_262_400.0  # 2026-11-21 12:00 UTC
 

@@ -17,9 +17,9 @@ from tests.support.kept import Kept
 from tests.support.world import START
 
 from ringfence.control import Encoded
-from ringfence.daemon.timeline_recorder import TimelineRecorder
+from ringfence.daemon.timeline import TimelineRecorder
 from ringfence.model import AttemptKind, Ban, EventKind
-from ringfence.store.timeline import DAY, MINUTE, Slot
+from ringfence.store.tables import DAY, MINUTE, Slot
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 
@@ -158,7 +158,7 @@ def test_it_records_at_the_end_of_each_minute_and_at_the_end(
         if len(pauses) == 3:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("ringfence.daemon.timeline_recorder.asyncio.sleep", sleep)
+    monkeypatch.setattr("ringfence.daemon.timeline.asyncio.sleep", sleep)
     recorded.kept.now += 12.5
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(recorded.recorder.run())

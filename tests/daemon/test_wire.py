@@ -7,8 +7,8 @@ import pytest
 from attrs import evolve
 from tests.support.kept import Kept
 
+from ringfence.daemon.source_manager import AnswerUsers, WireReader
 from ringfence.daemon.status import WITHOUT_WIRE
-from ringfence.daemon.wire import AnswerUsers, WireReader
 from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
 from ringfence.sources.state import Condition, State

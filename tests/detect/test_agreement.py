@@ -3,7 +3,7 @@
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
-from ringfence.detect.agreement import Agreement
+from ringfence.detect.attribution import Agreement
 from ringfence.detect.session import HORIZON
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId
 

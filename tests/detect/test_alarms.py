@@ -1,6 +1,6 @@
 """Alarms about what many senders do at the same time."""
 
-from ringfence.detect.alarms import distributed, distributed_cleared, spoofing
+from ringfence.detect.judgement import distributed, distributed_cleared, spoofing
 
 
 def test_a_distributed_attack_and_its_end_are_of_one_subject() -> None:

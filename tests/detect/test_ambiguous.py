@@ -4,7 +4,7 @@ from attrs import evolve
 from tests.detect.driven import Driven
 from tests.detect.events import NOTICES, SENDER, Connected, event
 
-from ringfence.detect.ambiguous import MOST, PATIENCE, AmbiguousLines
+from ringfence.detect.attribution import MOST_LINES, PATIENCE, AmbiguousLines
 from ringfence.detect.backing import UNBACKED, Backing
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.judgement import Disposition
@@ -88,9 +88,9 @@ def test_the_oldest_lines_make_room() -> None:
     """Of more lines than may wait, the oldest are tried at once."""
     kernel = Connected()
     lines = AmbiguousLines(Backing(kernel, Senders()))
-    for _ in range(MOST):
+    for _ in range(MOST_LINES):
         assert list(lines.backed([TRUE], 0.0)) == []
     kernel.remotes = Connected((SENDER, TRUE.remote.port)).remotes
 
     assert list(lines.backed([FALSE], 0.0)) == [TRUE]
-    assert list(lines.due(PATIENCE)) == [TRUE] * (MOST - 1)
+    assert list(lines.due(PATIENCE)) == [TRUE] * (MOST_LINES - 1)

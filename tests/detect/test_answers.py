@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
-from ringfence.detect.answers import LIFE, LOGGED_IN, MOST, Answers
+from ringfence.detect.confirmation import LIFE, LOGGED_IN, MOST, Answers
 from ringfence.detect.sender import SESSION_LIFE, Senders
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 

@@ -12,11 +12,10 @@ from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.backing import UNBACKED, WITHIN
-from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.friend_attempts import UNPROVEN, UNSHIELDED_FOR
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import RULES, Rule
-from ringfence.detect.unconfirmed import PATIENCE
 from ringfence.detect.wire import ANSWERED, MANY, SETTLED, SURE_AFTER, WAIT
 from ringfence.model import (
     AttemptKind,

@@ -6,9 +6,8 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SENDER, Connected, event
 
-from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing, Connections, NoConnections
-from ringfence.detect.confirmation import Confirmation, KnownSources
+from ringfence.detect.confirmation import Answers, Confirmation, KnownSources
 from ringfence.detect.events import attempt_from
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sender import Senders

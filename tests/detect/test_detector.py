@@ -12,9 +12,9 @@ from attrs import evolve
 from tests.detect.driven import Driven
 from tests.detect.events import SENDER, Connected, attempt, event
 
+from ringfence.detect.attribution import AttributedAttempt, Finding, NewProof
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
-from ringfence.detect.findings import AttributedAttempt, Finding, NewProof
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
 from ringfence.detect.rules import RULES, By, Rule
 from ringfence.model import (

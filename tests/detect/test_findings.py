@@ -5,9 +5,14 @@ from ipaddress import ip_address
 from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SENDER, attempt, event
 
-from ringfence.detect.attribution import Attribution
+from ringfence.detect.attribution import (
+    AttributedAttempt,
+    Attribution,
+    DuplicateReport,
+    NewProof,
+    duplicate_report,
+)
 from ringfence.detect.confirmation import KnownSources
-from ringfence.detect.findings import AttributedAttempt, DuplicateReport, NewProof, duplicate_report
 from ringfence.model import Challenge, EventKind, Proof, Service
 
 FAILED = EventKind.CHALLENGE_RESPONSE_FAILED

@@ -5,9 +5,8 @@ from ipaddress import ip_address
 from attrs import evolve
 from tests.detect.events import SENDER, event
 
-from ringfence.detect.findings import NewProof, UnprovableGuess
+from ringfence.detect.attribution import MOST_AWAITED, NewProof, Proofs, UnprovableGuess
 from ringfence.detect.nonces import Nonces
-from ringfence.detect.proofs import MOST_AWAITED, Proofs
 from ringfence.detect.sender import Senders
 from ringfence.model import Challenge, EventKind, Proof, Transport
 

@@ -9,10 +9,9 @@ import pytest
 from attrs import evolve
 
 from ringfence.detect import proxies
-from ringfence.detect.attribution import Attribution
+from ringfence.detect.attribution import AttributedAttempt, Attribution, ClientLogin, Finding, NewProof
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
-from ringfence.detect.findings import AttributedAttempt, ClientLogin, Finding, NewProof
 from ringfence.detect.judgement import Judgement, Login
 from ringfence.detect.proxies import MOST_WAITING, PATIENCE, RELAYED, Proxies
 from ringfence.detect.rules import RULES

@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SECURITY, SENDER, event
 
-from ringfence.detect.answers import Answers
+from ringfence.detect.confirmation import Answers
 from ringfence.detect.sender import Senders
 from ringfence.detect.wire import (
     ANSWERED,

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+import typer
 import typer.main
 from debian import manual
 from tests.docs.pages import FOLDER
@@ -48,7 +49,9 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 
 def _within(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - typer's own copy of click
-    for name, command in group.commands.items():
+    context = typer.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         yield f"{prefix}{name}", command
         if hasattr(command, "commands"):
             yield from _within(f"{prefix}{name} ", command)
@@ -81,8 +84,9 @@ def _with_json() -> str:
 
 def _overview() -> Iterator[str]:
     yield from ("| command | what it does |", "|---|---|")
-    for name, command in typer.main.get_group(app).commands.items():
-        yield f"| [`{name}`](#{name}) | {command.help} |"
+    for name, command in commands():
+        if " " not in name:
+            yield f"| [`{name}`](#{name}) | {command.help} |"
 
 
 def _usage(name: str, command: Any) -> str:  # noqa: ANN401 - as above

@@ -83,8 +83,8 @@ def test_commands_are_commands_of_ringfence(page: str) -> None:
 def _why_refused(arguments: list[str]) -> str:
     command: Any = typer.main.get_group(app)
     rest = list(arguments)
-    while rest and rest[0] in getattr(command, "commands", {}):
-        command = command.commands[rest.pop(0)]
+    while rest and hasattr(command, "get_command") and (found := command.get_command(None, rest[0])):
+        command, rest = found, rest[1:]
     if {"--help", "--version"} & {*rest} or (hasattr(command, "commands") and not rest):
         return ""
     if hasattr(command, "commands") and not rest[0].startswith("-"):

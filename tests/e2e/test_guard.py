@@ -21,7 +21,7 @@ from tests.support.guarded import NO_LOGS, NO_WIRE, guarded, shared
 from tests.support.lab import Lab
 
 from ringfence.alarm_codes import is_about_setup
-from ringfence.detect.unconfirmed import PATIENCE
+from ringfence.detect.confirmation import PATIENCE
 from ringfence.detect.wire import WAIT
 
 pytestmark = pytest.mark.asterisk

@@ -11,11 +11,10 @@ from tests.detect.events import event
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
-from ringfence.daemon.effects import EffectHandler
-from ringfence.daemon.pipeline import Pipeline
-from ringfence.detect.claimed_limit import MOST as MOST_CLAIMS
+from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
+from ringfence.detect.judge import MOST_CLAIMS
 from ringfence.detect.rules import RULES
 from ringfence.detect.subjects import _MOST as MOST_SUBJECTS
 from ringfence.firewall.memory import MemoryBackend

@@ -15,7 +15,7 @@ from tests.support.kamailio import PORT, TARGET, Kamailio, why_no_kamailio
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 
-from ringfence.sources.coverage_gaps import WITHOUT_CLIENTS
+from ringfence.sources.state import WITHOUT_CLIENTS
 
 pytestmark = [
     pytest.mark.asterisk,

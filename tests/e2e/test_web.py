@@ -17,7 +17,7 @@ from tests.support.guarded import guarded
 from tests.support.lab import Lab
 from tests.support.web import WebServer, free_port, web_in_thread, web_server
 
-from ringfence.web.sessions import IDLE_LIFE, SESSION_LIFE
+from ringfence.web.entrance import IDLE_LIFE, SESSION_LIFE
 
 pytestmark = pytest.mark.skipif(bool(why_no_chromium()), reason=why_no_chromium())
 

@@ -16,14 +16,14 @@ from ringfence.config.schema import Settings, StoreSettings
 from ringfence.explain.account import (
     MOST_FRIENDS,
     AccountFacts,
+    account_document,
+    account_offline,
     advice,
     failures_of,
     is_about_account,
     latest_of,
     merged,
 )
-from ringfence.explain.account_json import account_document
-from ringfence.explain.account_offline import account_offline
 from ringfence.model import EventKind, FriendReason
 from ringfence.store.database import Store
 

@@ -11,7 +11,7 @@ from ringfence.bans.exemptions import ITSELF
 from ringfence.explain.as_json import document
 from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.model import FriendReason, ListKind
-from ringfence.store.past import Past
+from ringfence.store.bans import Past
 
 KEYS = [
     *(

@@ -10,7 +10,7 @@ from tests.support.attempts import attempts
 
 from ringfence.explain.facts import AddressVerdict, is_about, sources_of
 from ringfence.model import ListKind, Proof
-from ringfence.store.past import Past
+from ringfence.store.bans import Past
 
 GATEWAY = {ip_network("192.0.2.1"): "the gateway"}
 BAN = running(ban())

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.explain.world import ban
 from tests.support.world import START, Faulty
 
-from ringfence.explain.lookup import read_bans, running_of
+from ringfence.explain.facts import read_bans, running_of
 from ringfence.firewall.contract import Add
 from ringfence.model import Scope
 from ringfence.store.database import Store

@@ -4,7 +4,7 @@ from attrs import evolve
 from tests.explain.world import known, proven, story
 from tests.support.attempts import attempts
 
-from ringfence.explain.remarks import remarks
+from ringfence.explain.as_json import remarks
 from ringfence.model import EventKind, Proof
 
 _LOG = ("log:/var/log/ringfence/ringfence#notice",)

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config.loader import Settings, parse
-from ringfence.fail2ban.carried import GUESS, LOGS, ConvertedSettings, Notes, convert
-from ringfence.fail2ban.document import WIDTH, document_of
+from ringfence.fail2ban.carried import GUESS, LOGS, WIDTH, ConvertedSettings, Notes, convert, document_of
 from ringfence.fail2ban.jails import Jail
 
 OPTIONS = (

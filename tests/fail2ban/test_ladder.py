@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from ringfence.config.converters import MAX_DURATION
 from ringfence.detect.rules import RETURN_WITHIN
+from ringfence.fail2ban.carried import OWN, ladder_of
 from ringfence.fail2ban.jails import Jail
-from ringfence.fail2ban.ladder import OWN, ladder_of
 
 DAY = 86_400
 

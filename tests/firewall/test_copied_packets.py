@@ -26,10 +26,10 @@ from ringfence.firewall.contract import (
     Ports,
     Remove,
 )
-from ringfence.firewall.ipset import static_sets as ipset_static_sets
+from ringfence.firewall.ipset import changes as ipset_static_sets
 from ringfence.firewall.nftables import changes as nft_changes
 from ringfence.firewall.nftables import installation as nft_installation
-from ringfence.firewall.nftables import requirements as nft_requirements
+from ringfence.firewall.nftables import installation as nft_requirements
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.model import Scope
 

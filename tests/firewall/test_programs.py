@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall import programs
-from ringfence.firewall.programs import find_program, run_program
+from ringfence.firewall import requirements
+from ringfence.firewall.requirements import find_program, run_program
 
 
 def script(folder: Path, text: str) -> str:
@@ -26,7 +26,7 @@ def test_a_program_is_found_on_path_and_in_the_sbin_folders(
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(FirewallUnsupportedError, match="not installed; fix: apt-get install package"):
         find_program("firewall", "package")
-    monkeypatch.setattr(programs, "_FOLDERS", (str(tmp_path),))
+    monkeypatch.setattr(requirements, "_FOLDERS", (str(tmp_path),))
     assert find_program("firewall", "package") == program
 
 
@@ -41,7 +41,7 @@ def test_a_program_that_ends_has_a_status_and_two_outputs(tmp_path: Path) -> Non
 
 def test_a_program_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that does not end in time is killed, which is an error; so is one that cannot be run."""
-    monkeypatch.setattr(programs, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(requirements, "_TIMEOUT", 0.2)
     with pytest.raises(FirewallError, match=r"did not end within 0\.2 s"):
         run_program([script(tmp_path, "exec sleep 5")], "", "package")
     with pytest.raises(FirewallUnsupportedError, match=r"cannot be run: .*apt-get install package"):

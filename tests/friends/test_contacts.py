@@ -13,7 +13,7 @@ from tests.friends.world import (
 )
 
 from ringfence.detect.friends import AUTHENTICATED_FOR
-from ringfence.friends.contacts import KEEP
+from ringfence.friends.registry import KEEP
 from ringfence.model import Roster
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"

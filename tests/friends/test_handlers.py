@@ -8,8 +8,7 @@ import pytest
 from tests.friends.world import AUTHENTICATED, NOW, World, success
 
 from ringfence.errors import ControlError
-from ringfence.friends.exchange import as_json
-from ringfence.friends.handlers import FriendRequests
+from ringfence.friends.exchange import FriendRequests, as_json
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 
@@ -84,7 +83,7 @@ def test_an_invalid_part_cancels_the_import(desk: Desk) -> None:
 
 def test_an_import_of_too_many_friends_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endless transfer cannot fill the memory."""
-    monkeypatch.setattr("ringfence.friends.handlers.MOST", 1)
+    monkeypatch.setattr("ringfence.friends.exchange.MOST", 1)
     desk.ask("import", friends=rows(PHONE), transfer="a", more=True)
     with pytest.raises(ControlError, match="more than 1"):
         desk.ask("import", friends=rows(OTHER), transfer="a", more=True)

@@ -3,7 +3,7 @@
 from ipaddress import ip_address, ip_network
 
 from ringfence.detect.friends import Friends
-from ringfence.friends.passing import Passing
+from ringfence.friends.registry import Passing
 from ringfence.model import Friend, FriendReason
 
 ONE, OTHER = ip_address("192.0.2.1"), ip_address("2001:db8::1")

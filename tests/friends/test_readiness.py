@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.friends.readiness import (
+from ringfence.friends.registry import (
     AFTER_LISTENING,
     IN_ALL,
     LIMITER_IN_ALL,

@@ -8,7 +8,7 @@ from tests.friends.world import (
     trunk,
 )
 
-from ringfence.friends.trunks import TRUNK_FOR
+from ringfence.friends.registry import TRUNK_FOR
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 

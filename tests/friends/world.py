@@ -21,7 +21,7 @@ from ringfence.model import (
     Transport,
     TrunkHost,
 )
-from ringfence.store.friends import FriendTable
+from ringfence.store.tables import FriendTable
 
 NOW = 1_700_000_000.0
 HERE = ip_address("198.51.100.1")

@@ -9,7 +9,7 @@ from tests.support.netns import netns as fresh
 from tests.support.netns import run
 
 from ringfence.errors import HostError
-from ringfence.host.addresses import follow_addresses, read_addresses
+from ringfence.host.routes import follow_addresses, read_addresses
 from ringfence.model import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -107,7 +107,7 @@ def test_addresses_that_cannot_be_read_are_a_host_error(monkeypatch: pytest.Monk
     def failing() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("ringfence.host.rtnetlink.IPRoute", failing)
+    monkeypatch.setattr("ringfence.host.routes.IPRoute", failing)
 
     with pytest.raises(HostError, match="cannot be read by rtnetlink"):
         read_addresses()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.host.asterisk_syntax import faults_of
+from ringfence.host.asterisk_conf import faults_of
 
 VALID = "; a\n[general](!)\na = 1\n[b](general)\n[b](+)\nc => d\n#tryinclude nothing.conf\n#exec /bin/false\n"
 

@@ -9,8 +9,8 @@ from pyroute2 import AsyncIPRoute
 from tests.support.netns import neighbour, run
 
 from ringfence.errors import HostError
-from ringfence.host import bridges
-from ringfence.host.bridges import follow_containers
+from ringfence.host import routes
+from ringfence.host.routes import follow_containers
 from ringfence.model import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -33,7 +33,7 @@ def _container() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the pause between readings, which exists for hosts with many containers."""
-    monkeypatch.setattr(bridges, "APART", 0.0)
+    monkeypatch.setattr(routes, "APART", 0.0)
 
 
 class Followed:
@@ -179,14 +179,14 @@ def test_changes_of_containers_are_followed(container: str) -> None:
 def test_an_error_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names what cannot be followed, for the administrator."""
     troubles = [OSError(24, "Too many open files")]
-    read_links = bridges._read
+    read_links = routes._read_bridges
 
     async def failing(route: AsyncIPRoute) -> frozenset[Network]:
         if troubles:
             raise troubles.pop()
         return await read_links(route)
 
-    monkeypatch.setattr(bridges, "_read", failing)
+    monkeypatch.setattr(routes, "_read", failing)
     [error] = follow(Followed.until).failed
 
     assert type(error) is HostError
@@ -198,5 +198,5 @@ def test_an_error_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch)
 def test_a_link_without_a_kind_does_not_lead_into_a_container() -> None:
     """Real hardware has no link kind, and attributes that the kernel omits are not guessed."""
     card = {"index": 2, "master": 5, "linkinfo": {"slave_kind": "bridge"}}
-    assert bridges._link(card) == bridges._Link(2, "", master=5, leads_away=False)
-    assert bridges._link({"index": 2}) == bridges._Link(2, "", master=None, leads_away=False)
+    assert routes._link(card) == routes._Link(2, "", master=5, leads_away=False)
+    assert routes._link({"index": 2}) == routes._Link(2, "", master=None, leads_away=False)

@@ -8,8 +8,8 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import HostError
-from ringfence.host import gateways
-from ringfence.host.gateways import follow_gateways, read_gateways
+from ringfence.host import routes
+from ringfence.host.routes import follow_gateways, read_gateways
 from ringfence.model import Network
 
 pytestmark = pytest.mark.kernel
@@ -33,7 +33,7 @@ def _cables(netns: None) -> Iterator[None]:
             f"address add 2001:db8:{number}::7/64 dev eth{number} nodad",
         )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gateways, "APART", 0.0)
+        patch.setattr(routes, "APART", 0.0)
         yield
 
 
@@ -112,7 +112,7 @@ def test_gateways_that_cannot_be_read_are_a_host_error(monkeypatch: pytest.Monke
     def failing() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("ringfence.host.rtnetlink.IPRoute", failing)
+    monkeypatch.setattr("ringfence.host.routes.IPRoute", failing)
 
     with pytest.raises(HostError, match="the gateways of this host cannot be read by rtnetlink"):
         read_gateways()
@@ -120,6 +120,6 @@ def test_gateways_that_cannot_be_read_are_a_host_error(monkeypatch: pytest.Monke
 
 def test_a_gateway_on_an_unknown_link_counts() -> None:
     """A gateway counts even if the name of its link is unknown."""
-    assert gateways._name(4_000_000) == ""
+    assert routes._name_of_link(4_000_000) == ""
     message = {"attrs": [("RTA_GATEWAY", "192.0.2.1"), ("RTA_OIF", 4_000_000)], "oif": 4_000_000}
-    assert gateways._gateways([message]) == told({"192.0.2.1": "a gateway"})
+    assert routes._gateways([message]) == told({"192.0.2.1": "a gateway"})

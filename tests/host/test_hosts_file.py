@@ -4,7 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from ringfence.host.hosts_file import MAX_SIZE, HostsFile
+from ringfence.host.names import MAX_SIZE, HostsFile
 
 
 def test_it_is_parsed_once_for_each_change(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The network interfaces of this host."""
 
-from ringfence.host.interfaces import missing_interfaces
+from ringfence.host.routes import missing_interfaces
 
 
 def test_missing_interfaces_are_named() -> None:

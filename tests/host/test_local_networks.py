@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from tests.support.netns import run
 
-from ringfence.host.local_networks import networks_from, read_local_networks
+from ringfence.host.routes import networks_from, read_local_networks
 
 
 def route(network: str, *, kind: int = 1) -> dict[str, object]:

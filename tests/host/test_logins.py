@@ -9,10 +9,10 @@ from tests.support.confined import confined, session
 from tests.support.netns import run
 
 from ringfence.host.connections import ConnectionTable
-from ringfence.host.logins import SESSIONS, read_logins, why_no_logins
+from ringfence.host.protected import SESSIONS, read_logins, why_no_logins
 from ringfence.model import Endpoint, Transport, parse_network
 
-IMPORTS = "import json; from ringfence.host.logins import read_logins, why_no_logins"
+IMPORTS = "import json; from ringfence.host.protected import read_logins, why_no_logins"
 READ = "print(json.dumps({str(network): reason for network, reason in read_logins().items()}))"
 
 
@@ -105,4 +105,4 @@ def test_the_number_of_sessions_is_limited(tmp_path: Path) -> None:
     for number in range(1, 8):
         (tmp_path / "sessions" / str(number)).write_text(session(REMOTE_HOST=f"203.0.113.{number}"))
     code = "logins.MOST = 5; print(json.dumps(len(read_logins())))"
-    assert confined(f"{IMPORTS}; from ringfence.host import logins", code, tmp_path) == 5
+    assert confined(f"{IMPORTS}; from ringfence.host import protected as logins", code, tmp_path) == 5

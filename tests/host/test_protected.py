@@ -10,9 +10,8 @@ from tests.support.confined import confined, session
 from tests.support.netns import run
 
 from ringfence.errors import HostError
-from ringfence.host import gateways, protected
-from ringfence.host.protected import follow_protected, read_protected
-from ringfence.host.resolvers import read_resolvers
+from ringfence.host import protected, routes
+from ringfence.host.protected import follow_protected, read_protected, read_resolvers
 from ringfence.model import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -31,7 +30,7 @@ def _cable(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
         text="link add eth9 type veth peer name far9\nlink set eth9 up\nlink set far9 up\n"
         "address add 192.0.2.7/24 dev eth9\nroute add default via 192.0.2.1 dev eth9\n",
     )
-    monkeypatch.setattr(gateways, "APART", 0.0)
+    monkeypatch.setattr(routes, "APART", 0.0)
     monkeypatch.setattr(protected, "LOOK_EVERY", 0.01)
 
 
@@ -146,8 +145,8 @@ def test_an_error_from_the_start_does_not_delay_the_others(
         raise OSError(24, "Too many open files")
 
     followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
-    monkeypatch.setattr("ringfence.host.rtnetlink.AsyncIPRoute", failing)
-    monkeypatch.setattr("ringfence.host.rtnetlink.IPRoute", failing)
+    monkeypatch.setattr("ringfence.host.routes.AsyncIPRoute", failing)
+    monkeypatch.setattr("ringfence.host.routes.IPRoute", failing)
     assert read_protected(followed.fail) == nets(_53="a DNS resolver of this host")
 
     async def script() -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.support.unprivileged import unprivileged
 
 from ringfence.errors import HostError
-from ringfence.host.resolvers import read_resolvers
+from ringfence.host.protected import read_resolvers
 from ringfence.model import Network
 
 RESOLVED = """\

@@ -14,8 +14,8 @@ from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR
 from tests.support.netns import run
 
 from ringfence.errors import HostError
-from ringfence.host import rtnetlink
-from ringfence.host.rtnetlink import READINGS, follow, read_now
+from ringfence.host import routes
+from ringfence.host.routes import READINGS, follow, read_now
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -81,7 +81,7 @@ def add(*addresses: str) -> None:
 
 def test_lost_notifications_lose_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """All addresses are reported, even after more changes than the socket's buffer holds (ENOBUFS)."""
-    monkeypatch.setattr(rtnetlink, "_RECEIVE_BUFFER", 4096)
+    monkeypatch.setattr(routes, "_RECEIVE_BUFFER", 4096)
     many = [f"10.{n >> 8}.{n & 255}.9" for n in range(400)]
 
     async def script(told: Followed) -> None:
@@ -104,7 +104,7 @@ def test_an_error_is_reported_and_clears(monkeypatch: pytest.MonkeyPatch) -> Non
             raise troubles.pop()
         return AsyncIPRoute(**options)
 
-    monkeypatch.setattr(rtnetlink, "AsyncIPRoute", failing)
+    monkeypatch.setattr(routes, "AsyncIPRoute", failing)
     begun = time.monotonic()
 
     told = followed_while(lambda told: told.until(LOOPBACK))

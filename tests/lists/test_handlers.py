@@ -9,7 +9,7 @@ from tests.support.mmdb import write
 
 from ringfence.errors import ControlError
 from ringfence.lists.compose import ListNetworks
-from ringfence.lists.importing import replace_imported
+from ringfence.lists.handlers import replace_imported
 from ringfence.model import ListKind
 
 GATEWAY = ip_network("192.0.2.1")

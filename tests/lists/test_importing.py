@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.errors import ListError
-from ringfence.lists import importing
-from ringfence.lists.importing import remove, replace_imported
+from ringfence.lists import handlers
+from ringfence.lists.handlers import remove, replace_imported
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import ListEntry, ListKind
 from ringfence.store.database import Store
@@ -100,7 +100,7 @@ def test_an_import_removes_no_other_entry(store: Store) -> None:
 
 def test_an_import_is_written_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list longer than one batch is imported completely and removed completely."""
-    monkeypatch.setattr(importing, "AT_ONCE", 3)
+    monkeypatch.setattr(handlers, "AT_ONCE", 3)
     texts = [f"192.0.2.{number}" for number in range(0, 20, 2)]
 
     assert imported(store, "/a", *texts) == (10, 0)

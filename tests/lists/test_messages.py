@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 
 from ringfence.errors import ControlError
-from ringfence.lists.messages import MAX_AT_ONCE, Addition, Answer, ListRow, addresses, network_text
+from ringfence.lists.entries import MAX_AT_ONCE, Addition, Answer, ListRow, addresses, network_text
 
 
 def test_an_addition_is_read() -> None:

@@ -11,7 +11,7 @@ from tests.support.peers import free_port, web_server
 from tests.support.programs import program_service
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.notify import apprise, notifications
+from ringfence.notify import notifications, programs
 
 COMMAND = str(Path(sys.executable).with_name("apprise"))
 
@@ -37,7 +37,7 @@ def test_a_message_arrives(tmp_path: Path) -> None:
     """Title, text and type are those of the message."""
     found = content(notifications.of_alarm(alarm(AlarmCode.SOURCE_SILENT, "pbx/ami", "it is gone")))
     with web_server() as (port, posted):
-        answer = apprise.send(channel(tmp_path, port), found, "pbx1")
+        answer = programs.send_by_apprise(channel(tmp_path, port), found, "pbx1")
 
     assert answer == f"{COMMAND} accepted it"
     assert [(one["title"], one["type"]) for one in posted] == [
@@ -50,9 +50,9 @@ def test_only_services_with_the_tag_get_it(tmp_path: Path) -> None:
     """A tag selects services of Apprise's file."""
     found = content(notifications.of_ban(ban(), WALL))
     with web_server() as (port, posted):
-        apprise.send(channel(tmp_path, port, tag="oncall"), found, "h")
+        programs.send_by_apprise(channel(tmp_path, port, tag="oncall"), found, "h")
         with pytest.raises(ValueError, match="apprise ended with"):
-            apprise.send(channel(tmp_path, port, tag="oncall") | {"tag": "other"}, found, "h")
+            programs.send_by_apprise(channel(tmp_path, port, tag="oncall") | {"tag": "other"}, found, "h")
 
     assert len(posted) == 1
 
@@ -61,7 +61,7 @@ def test_hostile_names_change_nothing(tmp_path: Path) -> None:
     """What the service gets has no markup, no mention, no link and no control character of a sender."""
     names = [one for one in HOSTILE if len(one) < 100]
     with web_server() as (port, posted):
-        apprise.send(channel(tmp_path, port), hostile_content(*names), "h")
+        programs.send_by_apprise(channel(tmp_path, port), hostile_content(*names), "h")
     [message] = posted
 
     assert message["message"].count(": an account ") == len(names)
@@ -74,8 +74,8 @@ def test_a_service_that_refuses_is_an_error(tmp_path: Path) -> None:
     """So is one that is down, and a missing file."""
     found = content(notifications.of_ban(ban(), WALL))
     with web_server(500) as (port, _), pytest.raises(ValueError, match="apprise ended with 1"):
-        apprise.send(channel(tmp_path, port), found, "h")
+        programs.send_by_apprise(channel(tmp_path, port), found, "h")
     with pytest.raises(ValueError, match="apprise ended with 1"):
-        apprise.send(channel(tmp_path, free_port()), found, "h")
+        programs.send_by_apprise(channel(tmp_path, free_port()), found, "h")
     with pytest.raises(ValueError, match="none: No such file or directory"):
-        apprise.send(channel(tmp_path, port) | {"config": f"{tmp_path}/none"}, found, "h")
+        programs.send_by_apprise(channel(tmp_path, port) | {"config": f"{tmp_path}/none"}, found, "h")

@@ -11,7 +11,7 @@ from tests.support.programs import program_service
 
 from ringfence.config.environment import overridden
 from ringfence.config.hook_variables import HOOK_VARIABLES
-from ringfence.notify import hook, notifications
+from ringfence.notify import notifications, programs
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 
@@ -39,7 +39,7 @@ def test_the_command_gets_the_message(tmp_path: Path) -> None:
     """The document has the whole message, the variables its only event."""
     channel = script(tmp_path, f'cat > {tmp_path}/in; env > {tmp_path}/env; echo "$1" > {tmp_path}/argument')
 
-    assert hook.send(channel, CONTENT, "pbx1") == f"{tmp_path}/hook ended with 0"
+    assert programs.run_hook(channel, CONTENT, "pbx1") == f"{tmp_path}/hook ended with 0"
     document = json.loads((tmp_path / "in").read_text("utf-8"))
     assert (document["host"], document["title"]) == ("pbx1", "[ringfence pbx1] 198.18.0.7 banned (guess)")
     assert document["events"] == CONTENT["events"]
@@ -57,7 +57,7 @@ def test_the_command_gets_the_message(tmp_path: Path) -> None:
 
 def test_several_events_are_a_digest() -> None:
     """The variables of one event are empty then."""
-    found = hook.variables(content(*[notifications.of_ban(ban(at), WALL) for at in range(3)]), "h", "t")
+    found = programs.variables(content(*[notifications.of_ban(ban(at), WALL) for at in range(3)]), "h", "t")
 
     assert (found["RINGFENCE_EVENT"], found["RINGFENCE_TOTAL"], found["RINGFENCE_SUBJECT"]) == (
         "digest",
@@ -68,7 +68,7 @@ def test_several_events_are_a_digest() -> None:
 
 def test_the_variables_are_those_that_the_configuration_ignores() -> None:
     """A command of ringfence inside a hook does not take them for keys of the configuration."""
-    found = hook.variables(CONTENT, "h", "t")
+    found = programs.variables(CONTENT, "h", "t")
 
     assert tuple(found) == HOOK_VARIABLES
     assert overridden({}, found).problems == ()
@@ -77,7 +77,7 @@ def test_the_variables_are_those_that_the_configuration_ignores() -> None:
 def test_a_variable_without_quotes_is_one_argument_and_no_option(tmp_path: Path) -> None:
     """A blank and a leading dash are encoded."""
     channel = script(tmp_path, f'printf "%s|" $RINGFENCE_SUBJECT > {tmp_path}/out')
-    hook.send(channel, content(notifications.of_alarm(alarm(subject="--to root -x"))), "h")
+    programs.run_hook(channel, content(notifications.of_alarm(alarm(subject="--to root -x"))), "h")
 
     assert (tmp_path / "out").read_text("utf-8") == "%2D-to%20root%20-x|"
 
@@ -89,7 +89,7 @@ def test_a_careless_script_runs_no_command_of_a_sender(tmp_path: Path, name: str
     before = {path.name for path in tmp_path.iterdir()} | {"out"}
     found = content(notifications.of_alarm(alarm(subject=name, text=name)))
 
-    hook.send(channel, found, "h")
+    programs.run_hook(channel, found, "h")
 
     assert {path.name for path in tmp_path.iterdir()} == before
     assert not Path("/tmp/pwned").exists()  # noqa: S108 - the name in the hostile text
@@ -97,7 +97,7 @@ def test_a_careless_script_runs_no_command_of_a_sender(tmp_path: Path, name: str
 
 def test_the_document_is_ascii_without_control_characters(tmp_path: Path) -> None:
     """A script that prints the document changes no terminal."""
-    hook.send(script(tmp_path, f"cat > {tmp_path}/in"), hostile_content(*HOSTILE), "h")
+    programs.run_hook(script(tmp_path, f"cat > {tmp_path}/in"), hostile_content(*HOSTILE), "h")
     text = (tmp_path / "in").read_text("ascii")
 
     assert text.rstrip("\n").isprintable()
@@ -107,4 +107,4 @@ def test_the_document_is_ascii_without_control_characters(tmp_path: Path) -> Non
 def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:
     """The error has the end of its output."""
     with pytest.raises(ValueError, match="ended with 4: broken"):
-        hook.send(script(tmp_path, "echo broken; exit 4"), CONTENT, "h")
+        programs.run_hook(script(tmp_path, "echo broken; exit 4"), CONTENT, "h")

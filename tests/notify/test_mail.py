@@ -19,7 +19,7 @@ from ringfence.config.channels import MailSettings
 from ringfence.config.converters import MailAddress, MailSecurity, Port, Text
 from ringfence.model import Secret
 from ringfence.notify import mail, notifications
-from ringfence.notify.report_message import page_of
+from ringfence.notify.mail import page_of
 from ringfence.notify.sending import channel_as_json
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))

@@ -25,16 +25,6 @@ def test_a_single_ban_is_in_the_title() -> None:
     )
 
 
-def test_the_abuse_contact_follows_the_place() -> None:
-    """A mail has the address as it is; for chats it has no character that mentions someone."""
-    found = content(notifications.of_ban(ban(7), WALL))
-    found["events"][0] |= {"country": "DE", "abuse": "abuse@www.example.net"}
-
-    assert "accounts: alice; DE; abuse: abuse@www.example.net\n" in compose(found, "h").body
-    chat = compose(found, "h", without_markup).body
-    assert "accounts: alice; DE; abuse: abuse at www\\x2eexample\\x2enet\n" in chat
-
-
 def test_a_storm_is_a_summary() -> None:
     """A thousand bans are counted by rule, and the first ones are listed."""
     many = [
@@ -116,7 +106,7 @@ LINKS = {
 
 @pytest.mark.parametrize(("text", "harmless"), LINKS.items())
 def test_no_text_from_outside_is_a_link(text: str, harmless: str) -> None:
-    """Neither a mail nor a chat has a link that a sender, an operator or a registry wrote."""
+    """Neither a mail nor a chat has a link that a sender or an operator wrote."""
     assert without_links(text) == harmless
     found = hostile_content(text)
     found["events"][0] |= {"country": text, "asn": text, "organisation": text}

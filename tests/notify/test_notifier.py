@@ -15,7 +15,7 @@ from tests.notify.samples import WALL, alarm, ban
 from ringfence.alarm_codes import AlarmCode
 from ringfence.clock import Clock
 from ringfence.config.channels import ChannelSettings, HookSettings, MailSettings, NotifySettings
-from ringfence.config.converters import Duration, MailAddress, Name, RdapServer, ReportName, Text
+from ringfence.config.converters import Duration, MailAddress, Name, ReportName, Text
 from ringfence.errors import ControlError
 from ringfence.notify import notifier as module
 from ringfence.notify.notifier import MAX_NAMED, Notifier
@@ -35,7 +35,6 @@ class Desk:
 
     def __init__(self, *names: str, digest: float = 0.01) -> None:
         self.sent: list[tuple[str, dict[str, Any]]] = []
-        self.asked: list[str | None] = []
         self.answers: dict[str, Delivery] = {}
         self.hanging: set[str] = set()
         self.slow = 0.0
@@ -50,10 +49,8 @@ class Desk:
         content: Mapping[str, object],
         host: str,
         databases: tuple[Path, ...],
-        rdap: str | None,
     ) -> Delivery:
         self.sent.append((channel.name, dict(content)))
-        self.asked.append(rdap)
         if channel.name in self.hanging:
             await asyncio.sleep(3_600)
         await asyncio.sleep(self.slow)
@@ -281,22 +278,6 @@ def test_a_test_message_reports_each_channel() -> None:
         asyncio.run(desk.notifier.test("x"))
     with pytest.raises(ControlError, match=r"^the configuration has none in \[notify\]$"):
         asyncio.run(Desk().notifier.test(None))
-
-
-def test_the_last_message_asks_no_rdap_server() -> None:
-    """Messages ask the server of the configuration, but the stop has no time for it."""
-    desk = Desk("one")
-    settings = NotifySettings(rdap=RdapServer("https://rdap.example"), hook=desk.settings.hook)
-    desk.notifier.configure(settings, ())
-
-    async def act() -> None:
-        desk.notifier.on_bans([ban()])
-        await desk.until(1)
-
-    desk.run(act)
-    asyncio.run(desk.notifier.finish())
-
-    assert desk.asked == ["https://rdap.example", None]
 
 
 def test_an_unban_of_many_names_the_first() -> None:

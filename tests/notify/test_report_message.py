@@ -2,7 +2,7 @@
 
 from tests.notify.samples import HOSTILE, report_content
 
-from ringfence.notify.report_message import compose_report, page_of
+from ringfence.notify.mail import compose_report, page_of
 
 
 def test_the_text_is_that_of_the_command() -> None:

@@ -4,20 +4,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
 from tests.notify.samples import WALL, ban, content, report_content
 from tests.support.mmdb import Record, write
 from tests.support.peers import Mailbox, free_port, mail_server, raw_server
 from tests.support.programs import program_service
-from tests.support.registry import registry
 
 from ringfence.notify import notifications
-from ringfence.notify.sender import add_contacts, add_locations
+from ringfence.notify.sender import add_locations
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 DE: Record = {"country": {"iso_code": "DE"}}
@@ -43,7 +40,7 @@ def mail(port: int, timeout: float = 5.0) -> dict[str, Any]:
     """Return a request for a mail."""
     server = {"host": "127.0.0.1", "port": port, "security": "none", "username": None, "timeout": timeout}
     channel = {"kind": "mail", "to": ["root"], "sender": None, **server}
-    return {"channel": channel, "content": CONTENT, "host": "h", "databases": [], "rdap": None}
+    return {"channel": channel, "content": CONTENT, "host": "h", "databases": []}
 
 
 @pytest.fixture(name="service")
@@ -56,7 +53,7 @@ def _service(tmp_path: Path) -> Iterator[str]:
 def hook(service: str, command: list[str], timeout: float = 5.0) -> dict[str, Any]:
     """Return a request for a hook."""
     channel = {"kind": "hook", "command": command, "timeout": timeout, "socket": service}
-    return {"channel": channel, "content": CONTENT, "host": "h", "databases": [], "rdap": None}
+    return {"channel": channel, "content": CONTENT, "host": "h", "databases": []}
 
 
 def test_the_result_is_that_of_the_channel(service: str) -> None:
@@ -126,37 +123,3 @@ def test_the_places_of_banned_addresses(tmp_path: Path, version: int) -> None:
         {"country": "DE", "asn": "AS64496", "organisation": organisation},
         {"country": "DE", "asn": None, "organisation": None},
     ]
-
-
-def test_the_contact_of_a_banned_address_is_sent(tmp_path: Path, service: str) -> None:
-    """The child asks the RDAP server, and a hook receives the contact."""
-    request = hook(service, ["/bin/sh", "-c", f"cat > {tmp_path}/got"])
-    request["content"] = content(notifications.of_ban(evolve(ban(), network=ip_network("9.0.0.1")), WALL))
-    with registry() as server:
-        result = send(request | {"rdap": server.base})
-
-    assert result == {"ok": True, "text": "/bin/sh ended with 0"}
-    [event] = json.loads((tmp_path / "got").read_text("utf-8"))["events"]
-    assert (event["abuse"], event["country"]) == ("abuse@example.net", "DE")
-
-
-def test_an_rdap_server_that_hangs_fails_no_message(tmp_path: Path, service: str) -> None:
-    """The message is sent without the contact, with time left, and the answer has the reason."""
-    request = hook(service, ["/bin/sh", "-c", f"cat > {tmp_path}/got"], 2.0)
-    request["content"] = content(notifications.of_ban(evolve(ban(), network=ip_network("9.0.0.1")), WALL))
-    with raw_server(lambda _: None) as port:
-        result = send(request | {"rdap": f"http://127.0.0.1:{port}"})
-
-    reason = "RDAP: 1 of 1 queries failed: no answer in time"
-    assert result == {"ok": True, "text": f"/bin/sh ended with 0; {reason}"}
-    [event] = json.loads((tmp_path / "got").read_text("utf-8"))["events"]
-    assert "abuse" not in event
-
-
-def test_a_message_without_a_ban_asks_nobody() -> None:
-    """Alarms, the start and the stop need no RDAP server, so a broken one is not noticed."""
-    found = content(notifications.of_unban(["9.0.0.1"], "", WALL))
-    with registry() as server:
-        assert add_contacts(found, server.base, 30.0) == ""
-        assert add_contacts(content(notifications.of_ban(ban(), WALL)), None, 30.0) == ""
-    assert server.asked == []

@@ -8,15 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from tests.notify.samples import WALL, ban, content
 from tests.support.daemon import until
 from tests.support.programs import program_service
-from tests.support.registry import registry
 
 from ringfence.config.channels import AppriseSettings, ChannelSettings, HookSettings, MailSettings
 from ringfence.config.converters import Duration, MailAddress, QuietHours, Text
@@ -52,16 +49,6 @@ def test_the_result_of_the_channel_is_returned() -> None:
     """A success and a failure are values, never exceptions."""
     assert sent(hook("/bin/true")) == Delivery(ok=True, text="/bin/true ended with 0")
     assert sent(hook("/bin/false")) == Delivery(ok=False, text="/bin/false ended with 1: no reason given")
-
-
-def test_the_child_asks_the_rdap_server(tmp_path: Path) -> None:
-    """The child process has the threads and the time that the query needs."""
-    found = content(notifications.of_ban(evolve(ban(), network=ip_network("9.0.0.1")), WALL))
-    channel = hook("/bin/sh", "-c", f"cat > {tmp_path}/got")
-    with registry() as server:
-        assert asyncio.run(send(channel, found, "h", (), server.base)).ok
-
-    assert '"abuse": "abuse@example.net"' in (tmp_path / "got").read_text("utf-8")
 
 
 def test_the_request_has_the_settings_and_the_password() -> None:

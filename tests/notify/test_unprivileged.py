@@ -45,7 +45,6 @@ def ambient_of_the_child(*prefix: str) -> int:
             "content": content(notifications.of_ban(ban(), WALL)),
             "host": "h",
             "databases": [],
-            "rdap": None,
         }
         child = subprocess.Popen([*prefix, *CHILD], stdin=subprocess.PIPE)  # each of them executes the next
         try:

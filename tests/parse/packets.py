@@ -4,9 +4,7 @@ import random
 from collections.abc import Sequence
 
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId
-from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.ami_items import AmiItem, Banner
-from ringfence.parse.ami_packets import END
+from ringfence.parse.ami import END, AmiDecoder, AmiItem, Banner
 
 SOURCE = SourceId("pbx", "ami")
 SPEAKING = (Service.PJSIP, Service.SIP, Service.AMI)

@@ -27,9 +27,17 @@ from tests.parse.packets import (
 from tests.support.captures import FORGED, capture
 
 from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport
-from ringfence.parse.ami import HOLD, MAX_FRAGMENTS, AmiCounts, AmiDecoder
-from ringfence.parse.ami_items import AmiItem, Banner, Reply
-from ringfence.parse.ami_packets import END, MAX_PACKET
+from ringfence.parse.ami import (
+    END,
+    HOLD,
+    MAX_FRAGMENTS,
+    MAX_PACKET,
+    AmiCounts,
+    AmiDecoder,
+    AmiItem,
+    Banner,
+    Reply,
+)
 from ringfence.parse.roster import RosterEvent
 from ringfence.parse.security import KINDS
 

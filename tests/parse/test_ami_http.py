@@ -7,11 +7,18 @@ from attrs import evolve
 from tests.parse.packets import BANNER, BY_TCP, SOURCE, head, packet, tail
 
 from ringfence.model import EventKind, SecurityEvent, Service
-from ringfence.parse import ami_http
-from ringfence.parse.ami import HOLD, MAX_FRAGMENTS, AmiDecoder
-from ringfence.parse.ami_http import HOLD_WITHIN, MOST_HELD
-from ringfence.parse.ami_items import AmiItem, Reply
-from ringfence.parse.ami_packets import END, MAX_PACKET
+from ringfence.parse import ami
+from ringfence.parse.ami import (
+    END,
+    HOLD,
+    HOLD_WITHIN,
+    MAX_FRAGMENTS,
+    MAX_PACKET,
+    MOST_HELD,
+    AmiDecoder,
+    AmiItem,
+    Reply,
+)
 from ringfence.parse.roster import RosterEvent
 
 TOKEN = "5f1d"
@@ -210,7 +217,7 @@ def test_a_reply_ends_an_unfinished_event() -> None:
 
 def test_held_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that does not reply makes the decoder keep no more than its bound."""
-    monkeypatch.setattr(ami_http, "MOST_HELD", 10_000)
+    monkeypatch.setattr(ami, "MOST_HELD", 10_000)
     peer = Peer("No", "No")
     peer.feed(FAILED)
     items = [one for _ in range(100) for one in peer.feed(FORGED_TLS)]

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.parse.ami_items import Banner
-from ringfence.parse.ami_packets import (
+from ringfence.parse.ami import (
     END,
     MAX_BANNER,
     MAX_PACKET,
     MOST_HEAD,
+    Banner,
     PacketSplitter,
     Piece,
     SkippedBytes,

@@ -3,8 +3,8 @@
 import pytest
 from tests.parse.corpus import SOURCE
 
-from ringfence.parse.asterisk_log_warnings import parse_logger, parse_security_events
 from ringfence.parse.line_result import LogAlarm, Reason
+from ringfence.parse.notices import parse_logger, parse_security_events
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from tests.parse.corpus import SOURCE
 from tests.support.captures import FORGED
 
 from ringfence.model import SecurityEvent
-from ringfence.parse.chan_sip import parse
 from ringfence.parse.line_result import OpenMessage
+from ringfence.parse.notices import parse_chan_sip
 
 END = b"' rejected because extension not found in context 'c'."
 PLANTS = st.sampled_from(
@@ -29,7 +29,7 @@ TEXT = st.lists(PLANTS | st.binary(max_size=3), max_size=6).map(b"".join)
 @settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_a_registration_names_its_sender(header: bytes) -> None:
     """The sender's address is found, whatever the To header holds."""
-    result = parse(
+    result = parse_chan_sip(
         b"Registration from '%s' failed for '192.0.2.7:5060' - Wrong password" % header, SOURCE, 0.0
     )
     assert isinstance(result, SecurityEvent)
@@ -41,7 +41,7 @@ def test_a_registration_names_its_sender(header: bytes) -> None:
 def test_a_call_names_its_sender_or_none(extension: bytes) -> None:
     """The sender's address or none is found, whatever was dialled."""
     line = b"Call from '' (192.0.2.7:5060) to extension '" + extension + END
-    result = parse(line, SOURCE, 0.0)
+    result = parse_chan_sip(line, SOURCE, 0.0)
     event = result.result if isinstance(result, OpenMessage) else result
     assert not isinstance(event, SecurityEvent) or event.remote.address != FORGED
 
@@ -60,6 +60,8 @@ def test_a_call_names_its_sender_or_none(extension: bytes) -> None:
 )
 def test_a_reason_with_an_m_can_be_forged(reason: bytes, *, forgeable: bool) -> None:
     """An ESC at the end of the To header removes the true address and all text up to that m."""
-    result = parse(b"Registration from '<sip:bob@h>' failed for '192.0.2.7:5060' - " + reason, SOURCE, 0.0)
+    result = parse_chan_sip(
+        b"Registration from '<sip:bob@h>' failed for '192.0.2.7:5060' - " + reason, SOURCE, 0.0
+    )
     assert isinstance(result, SecurityEvent)
     assert result.forgeable is forgeable

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 
 from ringfence.model import SecurityEvent
-from ringfence.parse.dialplan import parse
+from ringfence.parse.notices import parse_dialplan
 
 MESSAGES = (
     b': "Rejecting unknown SIP connection from %s"',
@@ -21,6 +21,6 @@ PLANTS = st.sampled_from([message % b"203.0.113.9" for message in MESSAGES] + [b
 @settings(deadline=None)
 def test_any_extension_may_precede_the_words(message: bytes, extension: bytes) -> None:
     """The last occurrence of the words counts, whatever was dialled."""
-    result = parse(extension + message % b"192.0.2.7", SOURCE, 0.0)
+    result = parse_dialplan(extension + message % b"192.0.2.7", SOURCE, 0.0)
     assert isinstance(result, SecurityEvent)
     assert str(result.remote.address) == "192.0.2.7"

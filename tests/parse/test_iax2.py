@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 
 from ringfence.model import SecurityEvent
-from ringfence.parse.iax2 import parse
 from ringfence.parse.line_result import OpenMessage
+from ringfence.parse.notices import parse_iax2
 
 LINES = (
     b"No registration for peer '%s' (from 192.0.2.7)",
@@ -24,7 +24,7 @@ PLANTS = st.sampled_from([b"' (from 203.0.113.9)", b"'", b"Host 203.0.113.9", b"
 @settings(deadline=None)
 def test_any_name_is_parsed(line: bytes, name: bytes) -> None:
     """The sender's address is found for any name, and no digest is kept."""
-    result = parse(line % name, SOURCE, 0.0)
+    result = parse_iax2(line % name, SOURCE, 0.0)
     event = result.result if isinstance(result, OpenMessage) else result
     assert isinstance(event, SecurityEvent)
     assert str(event.remote.address) == "192.0.2.7"

@@ -7,12 +7,12 @@ from tests.parse.corpus import SOURCE
 
 from ringfence.model import EventKind, SecurityEvent
 from ringfence.parse.line_result import Reason
-from ringfence.parse.manager import LoginDeduplicator, parse
+from ringfence.parse.notices import LoginDeduplicator, parse_manager
 
 
 def event(text: bytes, time: float = 0.0) -> SecurityEvent:
     """Return the event of a line."""
-    result = parse(text, SOURCE, time)
+    result = parse_manager(text, SOURCE, time)
     assert isinstance(result, SecurityEvent)
     return result
 

@@ -16,7 +16,7 @@ from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 
 from ringfence.model import ObservedRequest
-from ringfence.parse.observed import parse_observed
+from ringfence.parse.challenge import parse_observed
 
 NONCE = b"1795214124/e553aed184885575fe347bc9a8e5d70e"
 REQUEST = (

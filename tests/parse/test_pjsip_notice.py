@@ -9,7 +9,7 @@ from tests.parse.corpus import SOURCE
 from ringfence.event_values import evolve
 from ringfence.model import SecurityEvent
 from ringfence.parse.line_result import OpenMessage, Reason
-from ringfence.parse.pjsip_notice import parse_distributor, parse_session
+from ringfence.parse.notices import parse_distributor, parse_session
 
 PLANTS = st.sampled_from(
     [

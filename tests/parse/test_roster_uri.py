@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.model import Transport
-from ringfence.parse.roster_uri import SipTarget, address_of, target_of
+from ringfence.parse.roster import SipTarget, address_of, target_of
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from ringfence.clock import column_length
-from ringfence.report.history import _COLUMNS, _chart, history_lines
-from ringfence.report.layout import TextForm
+from ringfence.report.text import _COLUMNS, TextForm, _chart, history_lines
 
 HOUR, DAY = 3_600, 86_400
 SLOT = {"unbans": 1}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.report.layout import columns_of, cut, table_lines, utc_time
+from ringfence.report.text import columns_of, cut, table_lines, utc_time
 
 
 def texts(names: list[str], rows: list[list[str]], width: int = 80) -> list[str]:

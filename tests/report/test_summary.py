@@ -6,8 +6,7 @@ from typing import Any
 from tests.support.mmdb import write
 
 from ringfence.report import MOST_ENDED
-from ringfence.report.locations import locations_by_name
-from ringfence.report.summary import MOST_ROWS, ReportAnswers, summary_of
+from ringfence.report.summary import MOST_ROWS, ReportAnswers, locations_by_name, summary_of
 
 HISTORY = {
     "since": "2026-11-14T00:00:00Z",

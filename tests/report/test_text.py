@@ -7,10 +7,8 @@ from tests.notify.samples import HOSTILE
 from tests.report.test_summary import HISTORY, alarm, answers, ended, top
 
 from ringfence.model import printable
-from ringfence.report.layout import Line, TextForm
-from ringfence.report.sparkline import has_blocks, sparkline
 from ringfence.report.summary import summary_of
-from ringfence.report.text import report_lines
+from ringfence.report.text import Line, TextForm, has_blocks, report_lines, sparkline
 
 STATUS = {"limiter_drops": 7, "firewall": {"rules": [{"rule": "from banned", "packets": 1, "bytes": 1}]}}
 

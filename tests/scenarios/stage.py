@@ -25,9 +25,8 @@ from ringfence.bans.ledger import key_of
 from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
-from ringfence.daemon.effects import EffectHandler
-from ringfence.daemon.flood_judge import FloodJudge
-from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.floods import FloodJudge
+from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.firewall.contract import Flooder, NetworkList, exempts_friends

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.setup.conf_text import MARK, appended, includes, with_general, with_include
+from ringfence.setup.texts import MARK, appended, includes, with_general, with_include
 
 SAMPLE = "; a comment\n[general]\nenabled = no ; as delivered\nport = 5038\n\n[admin]\nenabled = no\n"
 

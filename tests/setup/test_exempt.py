@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tests.setup.world import make_host
 
-from ringfence.audit.shown import Trunk
+from ringfence.audit.asterisk import Trunk
 from ringfence.errors import HostError
-from ringfence.setup import exempt
-from ringfence.setup.exempt import networks_to_exempt, ssh_client, trunks_in, without_parts
+from ringfence.setup import find
+from ringfence.setup.find import networks_to_exempt, ssh_client, trunks_in, without_parts
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_local_networks_and_the_client_come_together(tmp_path: Path, monkeypatch
     """Each network has its reason; a kernel that cannot be asked is reported and stops nothing."""
     asterisk = make_host(tmp_path).asterisk()
     environ = {"SSH_CONNECTION": "192.0.2.9 1 192.0.2.1 22"}
-    monkeypatch.setattr(exempt, "read_local_networks", lambda: {ip_network("10.0.0.0/24"): "eth0"})
+    monkeypatch.setattr(find, "read_local_networks", lambda: {ip_network("10.0.0.0/24"): "eth0"})
     found, problems = networks_to_exempt(asterisk, environ)
 
     assert (problems, {str(network): why for network, why in found.items()}) == (
@@ -64,5 +64,5 @@ def test_local_networks_and_the_client_come_together(tmp_path: Path, monkeypatch
     def fail() -> None:
         raise HostError("no rtnetlink")
 
-    monkeypatch.setattr(exempt, "read_local_networks", fail)
+    monkeypatch.setattr(find, "read_local_networks", fail)
     assert networks_to_exempt(asterisk, {}) == ({}, ["no rtnetlink"])

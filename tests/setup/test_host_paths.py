@@ -1,7 +1,7 @@
 """The folders of setup."""
 
 from ringfence.config.schema import ControlSettings, StoreSettings
-from ringfence.setup.host_paths import HostPaths
+from ringfence.setup.texts import HostPaths
 from ringfence.sources.logs import OWN
 
 

@@ -14,8 +14,7 @@ from tests.setup.world import GID, UID, Host, make_host
 
 from ringfence.errors import SetupError
 from ringfence.file_rights import acting_as
-from ringfence.host.asterisk_conf import read_conf
-from ringfence.host.asterisk_syntax import faults_of
+from ringfence.host.asterisk_conf import faults_of, read_conf
 from ringfence.host.owned_files import opened_parent, read_file, user_of
 from ringfence.setup import session
 from ringfence.setup.changes import FileState, file_state, remove_file, remove_tree, set_folder, write_file

@@ -12,8 +12,8 @@ import pytest
 from tests.setup.world import Host, allow_any_reader, make_host
 from tests.support.pbx_machine import differing
 
-from ringfence.cli import setup_run
-from ringfence.cli.setup_run import SetupRun
+from ringfence.cli import setup
+from ringfence.cli.setup import SetupRun
 from ringfence.errors import FirewallError, SetupError
 from ringfence.setup import session
 
@@ -56,7 +56,7 @@ def _host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     """Return hosts of several layouts, with the package and with a venv."""
     layout, kind = request.param.split("-")
     host = make_host(tmp_path, layout, packaged=kind == "packaged")
-    monkeypatch.setattr(setup_run, "find", lambda _paths: host.found())
+    monkeypatch.setattr(setup, "find", lambda _paths: host.found())
     monkeypatch.setattr(session, "find_asterisk", host.asterisk)
     return host
 

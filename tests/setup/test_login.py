@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ringfence.model import SETUP_ACCOUNT
-from ringfence.setup.login import (
+from ringfence.setup.proof import (
     ManagerTarget,
     SipListener,
     failed_login,

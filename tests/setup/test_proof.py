@@ -10,8 +10,7 @@ import pytest
 
 from ringfence import control
 from ringfence.errors import SetupError
-from ringfence.setup.login import ManagerTarget, SipListener
-from ringfence.setup.proof import is_reachable, prove, wait_for_sources
+from ringfence.setup.proof import ManagerTarget, SipListener, is_reachable, prove, wait_for_sources
 
 TARGET = SipListener("127.0.0.1", 5060, udp=True)
 AMI, LOG, WIRE = "asterisk/ami", "asterisk/log:/var/log/ringfence/ringfence", "wire"

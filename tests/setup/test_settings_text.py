@@ -8,7 +8,7 @@ from tests.docs.pages import text_of
 
 from ringfence.config import loader
 from ringfence.config.schema import Settings
-from ringfence.setup.settings_text import is_untouched, settings_text, sorted_networks
+from ringfence.setup.texts import is_untouched, settings_text, sorted_networks
 
 NETWORKS = {ip_network(text): "a test" for text in ("198.51.100.9", "192.0.2.0/24", "2001:db8::/64")}
 

@@ -7,8 +7,7 @@ import pytest
 from attrs import evolve
 
 from ringfence.setup.changes import FileChange, FileState, FolderChange, FolderState, file_state
-from ringfence.setup.journal import JournalRecord, Produced
-from ringfence.setup.undo import KEPT, restore_files, without_change
+from ringfence.setup.journal import KEPT, JournalRecord, Produced, restore_files, without_change
 
 UID, GID = os.geteuid(), os.getegid()
 BEFORE = FileState(b"[a]\nx = 1\n", 0o640, UID, GID)

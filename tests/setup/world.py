@@ -17,9 +17,9 @@ from ringfence.model import Network
 from ringfence.setup.asterisk import FoundAsterisk
 from ringfence.setup.changes import file_state
 from ringfence.setup.find import Found, Owner
-from ringfence.setup.host_paths import HostPaths
 from ringfence.setup.layouts import layout_of
 from ringfence.setup.manager import read_manager, text_of
+from ringfence.setup.texts import HostPaths
 
 UID, GID = 4242, 4243
 """Asterisk's user and group."""

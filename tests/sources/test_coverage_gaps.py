@@ -1,6 +1,6 @@
 """The gaps in the coverage of the sources."""
 
-from ringfence.sources.coverage_gaps import (
+from ringfence.sources.state import (
     CHAN_SIP_TLS,
     WITHOUT_AMI,
     WITHOUT_CLIENTS,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.detect.events import PBX, event
 
 from ringfence.model import EventKind, SecurityEvent, SourceId
-from ringfence.sources.deliveries import Deliveries
+from ringfence.sources.standby import Deliveries
 
 SOURCES = (PBX, SourceId("pbx", "log:a#security"), SourceId("pbx", "log:b#security"))
 EVENTS = [

@@ -14,8 +14,8 @@ from tests.sources.logs import ROTATIONS, Log, Numbers
 from tests.support.daemon import until as wait_until
 from tests.support.netns import run as run_command
 
-from ringfence.sources import log_follower as follow
-from ringfence.sources.log_follower import LogFollower
+from ringfence.sources import log_file as follow
+from ringfence.sources.log_file import LogFollower
 from ringfence.sources.state import Condition, State
 
 NOBODY = 65_534

@@ -9,9 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.sources.logs import ROTATIONS, Log, Numbers
 
-from ringfence.sources import log_rotation as rotating
-from ringfence.sources.log_rotation import RotatingLog
-from ringfence.sources.log_tail import CHUNK, NOWHERE, Position
+from ringfence.sources import log_file as rotating
+from ringfence.sources.log_file import CHUNK, NOWHERE, Position, RotatingLog
 
 
 @pytest.fixture(name="log")

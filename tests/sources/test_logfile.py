@@ -17,7 +17,7 @@ from tests.support.lab import Lab
 from ringfence.clock import Backoff
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.log import LogReader
-from ringfence.sources.logfile import LogFileSource
+from ringfence.sources.log_file import LogFileSource
 from ringfence.sources.state import State
 
 ID = SourceId("pbx", "log")

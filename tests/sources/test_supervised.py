@@ -9,8 +9,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from ringfence.clock import Backoff
-from ringfence.sources.state import Condition, EndError, State
-from ringfence.sources.supervised import SupervisedSource
+from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 
 
 class Pauses(Backoff):

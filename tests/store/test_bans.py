@@ -12,6 +12,7 @@ from tests.support.recorded import recorded_bans
 
 from ringfence.errors import StoreError
 from ringfence.model import (
+    AttemptCounts,
     Ban,
     EventKind,
     Origin,
@@ -20,7 +21,6 @@ from ringfence.model import (
     Service,
     Transport,
 )
-from ringfence.store.attempt_counts import AttemptCounts
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from ringfence.errors import StoreDamagedError, StoreError
-from ringfence.store.best_effort import BestEffort
+from ringfence.store.writer import BestEffort
 
 Action = Callable[[], object]
 PATH = Path("/nowhere/ringfence.db")

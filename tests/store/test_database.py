@@ -26,7 +26,7 @@ from ringfence.model import (
     Scope,
 )
 from ringfence.store.database import Store
-from ringfence.store.schema import SCHEMA
+from ringfence.store.file import SCHEMA
 
 NOBODY = 65_534
 OLD = Path(__file__).parents[1] / "support" / "store-2.sql"

@@ -34,7 +34,7 @@ from ringfence.errors import StoreDamagedError, StoreError
 from ringfence.model import ListKind
 from ringfence.store import file
 from ringfence.store.database import Store
-from ringfence.store.schema import SCHEMA
+from ringfence.store.file import SCHEMA
 
 
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])

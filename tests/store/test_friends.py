@@ -13,7 +13,7 @@ from ringfence.model import (
     FriendReason,
 )
 from ringfence.store.database import Store
-from ringfence.store.friends import KEEP_FRIENDS
+from ringfence.store.tables import KEEP_FRIENDS
 
 
 def friend(
@@ -68,7 +68,7 @@ def test_purging_deletes_old_friends(store: Store, monkeypatch: pytest.MonkeyPat
     store.purge(1_501.0 + KEEP_FRIENDS)
     assert {*store.friends.former(1e9, 9)} == {friend(2), friend(3)}
 
-    monkeypatch.setattr("ringfence.store.friends.MOST_FRIENDS", 1)
+    monkeypatch.setattr("ringfence.store.tables.MOST_FRIENDS", 1)
     store.purge(2_000.0)
     assert store.friends.current(2_000.0, 9) == [friend(3)]
 

@@ -5,10 +5,9 @@ from ipaddress import ip_network
 from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 
-from ringfence.model import Proof, Scope
-from ringfence.store.attempt_counts import AttemptCounts
+from ringfence.model import AttemptCounts, Proof, Scope
+from ringfence.store.bans import End
 from ringfence.store.database import Store
-from ringfence.store.past import End
 
 MOST = 10
 

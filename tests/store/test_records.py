@@ -8,12 +8,10 @@ from structlog.testing import capture_logs
 from tests.support.attempts import ban_of
 from tests.support.recorded import active
 
-from ringfence.model import Scope
-from ringfence.store.attempt_counts import AttemptCounts
-from ringfence.store.bans import KEEP
-from ringfence.store.best_effort import BestEffort
+from ringfence.model import AttemptCounts, Scope
+from ringfence.store.bans import KEEP, Records
 from ringfence.store.database import Store
-from ringfence.store.records import Records
+from ringfence.store.writer import BestEffort
 
 Action = Callable[[], object]
 SUBJECT = ip_network("192.0.2.1")

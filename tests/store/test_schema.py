@@ -3,7 +3,7 @@
 import sqlite3
 from contextlib import closing
 
-from ringfence.store.schema import SCHEMA
+from ringfence.store.file import SCHEMA
 
 
 def test_each_migration_follows_the_previous_one() -> None:

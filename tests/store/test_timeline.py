@@ -8,8 +8,8 @@ import pytest
 
 from ringfence.errors import StoreError
 from ringfence.store.database import Store
-from ringfence.store.schema import SCHEMA
-from ringfence.store.timeline import DAY, HOUR, KEPT, MINUTE, Slot, Timeline, slot_length
+from ringfence.store.file import SCHEMA
+from ringfence.store.tables import DAY, HOUR, KEPT, MINUTE, Slot, Timeline, slot_length
 
 NOON = 1_795_262_400.0  # 2026-11-21 12:00 UTC
 NAMES = [f"attempts.a-rather-long-name.{number}" for number in range(30)]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ringfence.store import tops
+from ringfence.store import tables
 from ringfence.store.database import Store
-from ringfence.store.tops import HOUR, KEEP_HOURS, Top
+from ringfence.store.tables import HOUR, KEEP_HOURS, Top
 
 
 def test_counts_are_added_up_over_a_period(store: Store) -> None:
@@ -24,7 +24,7 @@ def test_counts_are_added_up_over_a_period(store: Store) -> None:
 
 def test_the_table_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an hour that is over only the highest counts are kept, and old hours are removed."""
-    monkeypatch.setattr(tops, "MOST_OF_HOUR", 2)
+    monkeypatch.setattr(tables, "MOST_OF_HOUR", 2)
     for hour in (10, 11):
         store.tops.add("accounts", hour, [(str(n), n) for n in range(1, 6)])
     store.purge(11.5 * HOUR)

@@ -11,13 +11,11 @@ from tests.detect.events import SENDER, Connected
 
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
-from ringfence.daemon.effects import EffectHandler
-from ringfence.daemon.flood_judge import FloodJudge
-from ringfence.daemon.pipeline import Pipeline
-from ringfence.detect.confirmation import KnownSources
+from ringfence.daemon.floods import FloodJudge
+from ringfence.daemon.pipeline import EffectHandler, Pipeline
+from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
-from ringfence.detect.unconfirmed import PATIENCE
 from ringfence.firewall.contract import Flooder
 from ringfence.model import Address, Challenge, Network
 

@@ -74,10 +74,8 @@ def kept(folder: Path, wanted: Settings | None = None, own: str = "198.18.0.1") 
         Store.open(folder / "ringfence.db", owner=True) as store,
     ):
         # The machine's real addresses could be among those that a test bans.
-        patch.setattr(
-            "ringfence.daemon.protected_networks.read_addresses", lambda: frozenset({ip_network(own)})
-        )
-        patch.setattr("ringfence.daemon.protected_networks.read_protected", lambda _: {})
+        patch.setattr("ringfence.daemon.exemptions.read_addresses", lambda: frozenset({ip_network(own)}))
+        patch.setattr("ringfence.daemon.exemptions.read_protected", lambda _: {})
         yield Kept(store, wanted if wanted is not None else settings())
 
 

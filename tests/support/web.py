@@ -24,8 +24,8 @@ import ringfence
 from ringfence import control
 from ringfence.web.app import Site, make_app
 from ringfence.web.daemon_client import DaemonClient
+from ringfence.web.entrance import Person, WebSessions
 from ringfence.web.server import config_of
-from ringfence.web.sessions import Person, WebSessions
 
 SITE = "http://localhost"
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent), "COLUMNS": "80"}

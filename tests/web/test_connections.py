@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.web import Browser, WebServer, web_server
 
-from ringfence.web.connections import BACKLOG, MOST_CONNECTIONS, REQUEST_TIME
+from ringfence.web.server import BACKLOG, MOST_CONNECTIONS, REQUEST_TIME
 
 HEAD = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
 

@@ -7,8 +7,8 @@ import pytest
 from markupsafe import Markup
 from starlette.requests import Request
 
+from ringfence.web.entrance import Person, WebSession
 from ringfence.web.rendering import MOST_TEXT, NONCE, SESSION, Renderer, moment, short, url_of, visible
-from ringfence.web.sessions import Person, WebSession
 
 HOSTILE = "<script>alert(1)</script>\"'\x1b[2J\u202e&"
 

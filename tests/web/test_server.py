@@ -15,8 +15,8 @@ from tests.support.web import ENVIRON, SITE, command, free_port, web_server
 from ringfence import control
 from ringfence.errors import ControlError
 from ringfence.web.app import Site
+from ringfence.web.entrance import WebSessions
 from ringfence.web.server import LoginLinks
-from ringfence.web.sessions import WebSessions
 
 
 def test_it_listens_on_loopback(tmp_path: Path) -> None:

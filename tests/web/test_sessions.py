@@ -1,6 +1,6 @@
 """Login links, sessions, and the limit of failed logins."""
 
-from ringfence.web.sessions import (
+from ringfence.web.entrance import (
     FAILURES_WITHIN,
     IDLE_LIFE,
     LINK_LIFE,

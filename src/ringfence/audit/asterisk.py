@@ -6,12 +6,181 @@ since Asterisk read them.
 
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from ringfence.host.asterisk_conf import FOLDER, Conf, Section, Wanted, is_true, read_conf
+from ringfence.model import Network
+from ringfence.sources.state import CHAN_SIP_TLS
+
+if TYPE_CHECKING:
+    from ringfence.host.console import Console
+
+
+# -- findings of ``check``: one line each
+
+
+@frozen
+class Finding:
+    """One line of ``check``: the subject, its state, and a detail or fix.
+
+    ``right`` is True if the state is right, False if it is wrong, None if it is unknown or may be intended.
+    """
+
+    right: bool | None
+    what: str
+    detail: str = ""
+
+    @property
+    def line(self) -> str:
+        """The finding as a line for people."""
+        mark = {True: "ok", False: "NO", None: "--"}[self.right]
+        return ": ".join(filter(None, [f"{mark:3} {self.what}", self.detail]))
+
+    @property
+    def as_json(self) -> dict[str, bool | str | None]:
+        """The finding as an object for scripts."""
+        return {"right": self.right, "what": self.what, "detail": self.detail}
+
+
+# -- parsers for the output of Asterisk's console: trunks, settings, and contexts of the dialplan
+#
+# These tables are made for people, and differ slightly between releases. Unexpected rows are skipped: the
+# results are hints for an administrator, and a wrong hint is worse than none.
+
+
+MAX_ROWS = 100_000
+
+_IDENTIFY = re.compile(r" Identify:  ([^/\s]{1,80})/(\S{1,80})")
+_MATCH = re.compile(r"      Match: ([0-9a-fA-F.:]{2,39}/[0-9]{1,3})")
+_HOST = re.compile(r"[0-9a-fA-F.:]{2,39}")
+_SETTING = re.compile(r"  ([^:]{1,40}):[ \t]+(\S.*)")
+_STEP = re.compile(r" {1,25}(?:\[[^\]]{1,80}\] {1,25})?([0-9]{1,9})\. (.*)")
+_TARGET = re.compile(r"  (Include|Alt\. Switch) => +'([^']{1,160})'.*")
+_EXTENSION = re.compile(r"  '([^']{1,160})' (?:\(CID match '[^']*'\) )?=> (.*)")
+_GLOBAL = re.compile(r" {1,4}([^= ]{1,80})=(.*)")
+
+
+@frozen
+class Trunk:
+    """A remote party that Asterisk identifies by address alone: Asterisk's name for it, and its network."""
+
+    name: str
+    network: Network
+
+
+@frozen
+class Step:
+    """A step of the dialplan: its extension or pattern, its priority, the application with its arguments."""
+
+    extension: str
+    priority: int
+    application: str
+
+
+@frozen
+class Context:
+    """A context of the dialplan: its own steps, and the names of included contexts and of switches."""
+
+    steps: tuple[Step, ...] = ()
+    includes: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
+
+
+def identifies_from(text: str) -> list[Trunk]:
+    """Parse ``pjsip show identifies``: return each network by which Asterisk identifies an endpoint.
+
+    An endpoint that is identified by a header (``X-Token: ...``) is skipped: the header contains no address,
+    and its value is secret.
+    """
+    found, endpoint = [], ""
+    for line in _rows(text):
+        if header := _IDENTIFY.fullmatch(line.rstrip()):
+            endpoint = header[2]
+        elif endpoint and (match := _MATCH.fullmatch(line.rstrip())):
+            network = _network(match[1])
+            found += [Trunk(endpoint, network)] if network else []
+    return found
+
+
+def peers_from(text: str) -> list[Trunk]:
+    """Parse ``sip show peers``: return the peers with a fixed address, which do not register.
+
+    The columns are found by their headings. Asterisk cuts a name after 25 characters.
+    """
+    found: list[Trunk] = []
+    columns: tuple[int, int, int] | None = None
+    for line in _rows(text):
+        if columns is None:
+            places = line.find("Host "), line.find(" Dyn "), line.find(" Forcerport")
+            columns = places if line.startswith("Name/username ") and min(places) > 0 else None
+            continue
+        host, dynamic, end = columns
+        name, address = line[:host].split("/")[0].strip(), line[host:dynamic].strip()
+        if line[dynamic:end].strip() or not name or not _HOST.fullmatch(address):
+            continue  # a phone that registers, an "(Unspecified)" address, or the line with the totals
+        network = _network(address)
+        found += [Trunk(name, network)] if network else []
+    return found
+
+
+def settings_from(text: str) -> dict[str, str]:
+    """Parse a table of settings, such as ``sip show settings``: return the values by name.
+
+    Names are in lower case. If a name occurs twice, its first value counts.
+    """
+    found: dict[str, str] = {}
+    for line in _rows(text):
+        if match := _SETTING.fullmatch(line.rstrip()):
+            found.setdefault(match[1].strip().lower(), match[2].strip())
+    return found
+
+
+def context_from(text: str) -> Context | None:
+    """Parse ``dialplan show CONTEXT``: return the context; None if the output contains none."""
+    steps: list[Step] = []
+    includes: list[str] = []
+    switches: list[str] = []
+    extension, begun = "", False
+    for line in _rows(text):
+        if line.startswith("[ Context '"):
+            begun = True
+        elif target := _TARGET.fullmatch(line):
+            (includes if target[1] == "Include" else switches).append(target[2])
+        elif begun:
+            first = _EXTENSION.fullmatch(line)
+            if first:
+                extension = first[1]
+            step = _STEP.fullmatch(" " + first[2] if first else line)
+            if step and extension:
+                steps.append(Step(extension, int(step[1]), step[2].rpartition(" [")[0].strip()))
+    return Context(tuple(steps), tuple(includes), tuple(switches)) if begun else None
+
+
+def globals_from(text: str) -> dict[str, str]:
+    """Parse ``dialplan show globals``: return the values of global variables by name."""
+    return {match[1]: match[2].strip() for line in _rows(text) if (match := _GLOBAL.fullmatch(line))}
+
+
+def _rows(text: str) -> Iterator[str]:
+    for number, line in enumerate(text.split("\n")):
+        if number == MAX_ROWS:
+            return
+        yield line
+
+
+def _network(text: str) -> Network | None:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return None
+    address = ip_address(network.network_address)
+    return None if address.is_loopback or (address.is_unspecified and network.prefixlen) else network
+
 
 LEVELS = frozenset({"debug", "notice", "warning", "error", "verbose", "dtmf", "fax", "security"})
 DUMPING = frozenset({"debug", "warning", "error", "verbose"})
@@ -160,3 +329,59 @@ def _gate(pjsip: Conf) -> Gate | None:
         if _NUMBER.fullmatch(text := settings[-1].last(option))
     }
     return Gate(**numbers)
+
+
+# -- findings of ``check`` about settings of Asterisk that hide attempts from all its logs
+
+
+ELSEWHERE = (
+    'asterisk -rx "logger show channels", asterisk -rx "pjsip show settings", and authdebug in iax.conf'
+)
+"""Where an administrator finds the settings that ``check`` could not read: commands and a file."""
+
+
+def asterisk_findings(asterisk: "Asterisk | None", console: "Console") -> Iterator[Finding]:
+    """Yield a finding for each setting that hides attempts; if there is none, a finding that says so.
+
+    ``asterisk`` is None if Asterisk's files cannot be read here. In this case, and if only a part of the
+    files can be read, yield a finding with the commands that show such settings to the administrator.
+    """
+    what = "asterisk's settings"
+    if asterisk is None:
+        yield Finding(None, what, f"cannot be read from here; on its host, see: {ELSEWHERE}")
+        return
+    if asterisk.unread:
+        names = ", ".join(asterisk.unread)
+        yield Finding(
+            None, what, f"not all files can be read ({names}); fix: run this as root, or see: {ELSEWHERE}"
+        )
+    if asterisk.iax_silent:
+        yield Finding(
+            None,
+            f"{what}: IAX2",
+            "failed logins are logged nowhere; fix: authdebug = yes in iax.conf [general]",
+        )
+    gate = asterisk.gate
+    if gate is not None:
+        yield Finding(
+            None,
+            f"{what}: PJSIP",
+            f"unknown callers are reported only from request {gate.count} within {gate.period} s on, "
+            f"and then not at all for up to {gate.mute} s (unidentified_request_count, _period, "
+            "_prune_interval); fix: remove auth_username from endpoint_identifier_order, unless needed",
+        )
+    chan_sip_tls = _chan_sip_tls(asterisk, console)
+    if chan_sip_tls:
+        yield Finding(None, f"{what}: chan_sip", CHAN_SIP_TLS)
+    if not asterisk.unread and not asterisk.iax_silent and gate is None and not chan_sip_tls:
+        yield Finding(True, what, "no setting hides attempts from its logs")
+
+
+def _chan_sip_tls(asterisk: "Asterisk", console: "Console") -> bool:
+    """Whether chan_sip serves TLS: the console's answer, or else what sip.conf configures.
+
+    The file decides only if the console cannot be used. A new Asterisk has no chan_sip, but often still a
+    sip.conf. Its console does not know the command; then the result is False.
+    """
+    shown = settings_from(console.show("sip show settings") or "").get("tls sip bindaddress")
+    return shown != "Disabled" if shown else bool(console.problem) and asterisk.chan_sip_tls

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from attrs import define, evolve, field, frozen
 
-from ringfence.audit.shown import Context, context_from, globals_from
+from ringfence.audit.asterisk import Context, context_from, globals_from
 from ringfence.host.console import Console
 
 MAX_CONTEXTS = 100

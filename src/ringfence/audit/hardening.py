@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from ringfence.audit.findings import Finding
+from ringfence.audit.asterisk import Finding
 from ringfence.model import printable
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _in_force(accounts: "AsteriskAccounts", console: "Console") -> "AsteriskAcco
 
     They may differ from the file: it may have changed since Asterisk read it.
     """
-    from ringfence.audit.shown import settings_from  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.audit.asterisk import settings_from  # noqa: PLC0415 - loaded when the command runs
 
     shown = settings_from(console.show("sip show settings") or "")
     guest_context = shown.get("allow unknown access")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.audit.passwords import is_weak
+from ringfence.audit.accounts import is_weak
 from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
 from ringfence.model import Address
 from ringfence.netlink.sock_diag import LISTENING, address_of, port_of, sockets

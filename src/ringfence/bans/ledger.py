@@ -10,7 +10,8 @@ may be too high (at most by :attr:`Ledger.uncertainty`).
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
@@ -18,8 +19,9 @@ from math import inf, isfinite
 
 from attrs import Factory, define
 
-from ringfence.model import Ban, Network, Origin, Scope
-from ringfence.store.attempt_counts import AttemptCounts
+from ringfence.errors import FirewallIncompleteError
+from ringfence.firewall.contract import Backend, Element
+from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
@@ -324,3 +326,60 @@ class Ledger:
 
 def _slot(expires: float) -> int:
     return int(expires / SLOT) if isfinite(expires) else 1 << 62
+
+
+# -- lists the kernel's bans completely, even if they change meanwhile
+
+
+def listed(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
+    """Yield every ban of the kernel. May be called in another thread.
+
+    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
+    kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by
+    one. So only a ban that another program has just added may be missing. The next comparison of the kernel
+    with the ledger, within a minute, adopts it.
+    """
+    found: set[int] = set()
+    with suppress(FirewallIncompleteError):
+        missing = None if known is None else (network_of(key) for key in known if key not in found)
+        for element in backend.list(missing):
+            found.add(key_of(element.network, element.scope))
+            yield element
+
+
+# -- selects the bans that are removed early if a set is full: those with the least time left
+
+
+AT_ONCE = 256
+"""The number of bans that one search returns. A search takes long, because it goes through all bans."""
+
+
+@define
+class GivingWay:
+    """Finds the bans of a full set that end first, so that they can make room for a longer ban."""
+
+    # The ends and keys of the bans found, by IP version, prefix length and scope. The earliest end is last.
+    _waiting: dict[tuple[int, int, Scope], list[tuple[float, int]]] = Factory(dict)
+
+    def next(self, ledger: Ledger, ban: Ban) -> int | None:
+        """Return the key of the ban to remove for ``ban``; None if no ban ends earlier than ``ban``."""
+        like = (ban.network.version, ban.network.prefixlen, ban.scope)
+        waiting = self._waiting.setdefault(like, [])
+        while waiting and not _still_ends(ledger, *waiting[-1]):
+            waiting.pop()
+        if not waiting:
+            waiting += ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
+        # If the bans found end too late for ``ban``, they are kept for a later call with a longer ban.
+        if not waiting or waiting[-1][0] >= ban.expires:
+            return None
+        return waiting.pop()[1]
+
+    def clear(self) -> None:
+        """Forget the bans that were found."""
+        self._waiting.clear()
+
+
+def _still_ends(ledger: Ledger, expires: float, key: int) -> bool:
+    """Whether a ban was neither removed nor replaced since it was found with this end."""
+    record = ledger.get(key)
+    return record is not None and record.expires == expires

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
 from ringfence.clock import Clock
-from ringfence.detect.recent import remember
+from ringfence.detect.subjects import remember
 from ringfence.firewall.contract import OBSERVE_MOST, OBSERVE_SECONDS, Backend
 from ringfence.model import Address, Network
 from ringfence.networks import prefix_of

@@ -14,11 +14,9 @@ from itertools import chain
 from attrs import evolve, frozen
 
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import CHUNK
-from ringfence.bans.ledger import key_of, network_of, parts_of
-from ringfence.bans.listing import listed
-from ringfence.bans.orders import failure_lines
-from ringfence.detect.claimed_limit import CLAIMED_SCOPES
+from ringfence.bans.kernel_bans import CHUNK, failure_lines
+from ringfence.bans.ledger import key_of, listed, network_of, parts_of
+from ringfence.detect.judge import CLAIMED_SCOPES
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome, exempts_friends
 from ringfence.model import Address, Network, Origin, Scope

@@ -3,11 +3,11 @@
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli import times
+from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -18,13 +18,13 @@ from ringfence.cli.common import (
     errors_reported,
     settings_from,
 )
-from ringfence.cli.hints import HintingGroup
-from ringfence.cli.output import echo, echo_json, echo_stderr
-from ringfence.cli.times import short_time
+from ringfence.cli.groups import HintingGroup
+from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
+from ringfence.cli.screen import Screen
+from ringfence.daemon.alarm_requests import MOST_PAST
 from ringfence.errors import DaemonUnreachableError, Exit
-
-if TYPE_CHECKING:
-    from ringfence.cli.screen import Screen
+from ringfence.store.alarms import KEEP_ALARMS
+from ringfence.store.database import Store
 
 _INDENT = 7  # columns before the text of an alarm
 
@@ -52,7 +52,7 @@ def alarms_list(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="With --past: how long ago, such as 7d.")
     ] = "",
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the active alarms, or with --past those that cleared. Do nothing if a subcommand was given."""
@@ -60,15 +60,13 @@ def alarms_list(
         return
     if since and not past:
         raise typer.BadParameter("--since needs --past")
-    times.choose(local=local)
+    output.choose(local=local)
     seconds = duration_from("--since", since) if since else None
     with errors_reported():
         rows, note = _rows(config, seconds, past=past)
     if as_json:
         echo_json(rows)
     else:
-        from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-
         _print(rows, Screen(whole_lines=True), past=past)
     if note:
         echo_stderr(note)
@@ -100,10 +98,6 @@ def _rows(path: Path, seconds: float | None, *, past: bool) -> tuple[Rows, str]:
 
 
 def _offline(path: Path, seconds: float | None, *, past: bool) -> Rows:
-    from ringfence.daemon.alarm_requests import MOST_PAST  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.alarms import KEEP_ALARMS  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
     database = settings_from(path).store.path
     if not database.exists():
         return []
@@ -143,4 +137,4 @@ def _history(row: dict[str, Any]) -> str:
     parts += [f"{what} {short_time(row[what])} by {row[f'{what}_by']}" for what in marks]
     if row["cleared"]:
         parts.append(f"cleared {short_time(row['cleared'])}")
-    return "; ".join(parts) + f" ({times.zone()})"
+    return "; ".join(parts) + f" ({output.zone()})"

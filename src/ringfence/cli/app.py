@@ -1,6 +1,6 @@
 """The command line application: its commands and exit codes.
 
-A command imports most of its libraries only when it runs, so that ``--help`` is fast.
+The module of a command is loaded when the command runs, so that ``--help`` is fast.
 
 Exit codes: 0 success, 1 a problem was found, 2 wrong usage or configuration, 3 the daemon is needed but not
 reachable.
@@ -8,40 +8,83 @@ reachable.
 
 import sys
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 import ringfence
-from ringfence.cli import (
-    alarms,
-    bans,
-    check,
-    config,
-    daemon,
-    events,
-    friends,
-    history,
-    import_fail2ban,
-    lists,
-    notify,
-    parse,
-    replay,
-    report,
-    setup,
-    status,
-    switch,
-    top,
-    web,
-    why,
-)
-from ringfence.cli.hints import HintingGroup
+from ringfence.cli.groups import LazyCommand, LazyGroup
 from ringfence.cli.output import echo, echo_stderr
 from ringfence.errors import Exit, report_defect
 
+
+class Commands(LazyGroup):
+    """The commands of ``ringfence``. A test compares each text with the help of the command itself."""
+
+    lazy: ClassVar = {
+        "setup": LazyCommand(
+            "setup",
+            "Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed "
+            "login.",
+        ),
+        "run": LazyCommand("daemon", "Guard the PBX until stopped. Bans stay in place when it ends."),
+        "reload": LazyCommand(
+            "daemon", "Reload the daemon's configuration; print its errors if it is invalid."
+        ),
+        "restore": LazyCommand(
+            "daemon",
+            "Restore rules and bans in the kernel, and exit. For boot, before the network is up.",
+        ),
+        "confirm": LazyCommand("daemon", "Keep rules and bans after the trial of `ringfence run --trial`."),
+        "bans": LazyCommand(
+            "bans", "List current bans, as read from the kernel, with the daemon up or down."
+        ),
+        "ban": LazyCommand("bans", "Ban addresses or networks by hand."),
+        "unban": LazyCommand(
+            "bans",
+            "End bans of addresses or networks, or all bans. Works with the daemon up or down.",
+        ),
+        "allow": LazyCommand("lists", "Show and change the allow list: addresses that are never banned."),
+        "deny": LazyCommand("lists", "Show and change the deny list: addresses that are always dropped."),
+        "friends": LazyCommand(
+            "friends",
+            "Show the known phones and trunks of this PBX; copy them to a second server.",
+        ),
+        "off": LazyCommand(
+            "switch",
+            "Remove every rule and set of ringfence, with the daemon up or down, until `ringfence on`.",
+        ),
+        "on": LazyCommand("switch", "Enforce again, after `ringfence off`."),
+        "status": LazyCommand("status", "Show alarms, sources, attempts, bans, and addresses near a ban."),
+        "history": LazyCommand("history", "Show attempts and bans over time, up to a year back."),
+        "report": LazyCommand(
+            "report", "Report what happened: attempts, who made them, bans, and broken phones."
+        ),
+        "events": LazyCommand("events", "Show the latest attempts, bans and alarms, one line each."),
+        "top": LazyCommand("top", "Show attempts and bans live; list the busiest accounts and addresses."),
+        "alarms": LazyCommand("alarms", "List alarms and their history; acknowledge or dismiss them."),
+        "why": LazyCommand(
+            "why", "Explain an address or an account: its attempts, its bans, and what to do."
+        ),
+        "check": LazyCommand("check", "Check the setup, and suggest fixes. Changes nothing."),
+        "notify": LazyCommand("notify", "Test the notifications."),
+        "web": LazyCommand("web", "Serve the live page, and print links to log in to it."),
+        "config": LazyCommand("config", "Show and check the configuration. Changes nothing."),
+        "parse": LazyCommand("parse", "Show line by line how ringfence parses a log. Changes nothing."),
+        "replay": LazyCommand(
+            "replay",
+            "Show which addresses would have been banned in past logs and AMI recordings. Changes nothing.",
+        ),
+        "import-fail2ban": LazyCommand(
+            "import_fail2ban",
+            "Print fail2ban's asterisk jail as a configuration, or take over its bans.",
+        ),
+    }
+
+
 app = typer.Typer(
     name="ringfence",
-    cls=HintingGroup,
+    cls=Commands,
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Guard an Asterisk PBX: ban password guessers and extension scanners in the kernel.",
     no_args_is_help=True,
@@ -49,39 +92,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (
-    setup,
-    daemon,
-    bans,
-    lists,
-    friends,
-    switch,
-    status,
-    history,
-    report,
-    events,
-    top,
-    alarms,
-    why,
-    check,
-    notify,
-    web,
-    config,
-    parse,
-    replay,
-    import_fail2ban,
-):
-    group.register(app)
-
-
-def _show_whole_help(commands: typer.Typer) -> None:
-    """Let ``--help`` list the whole docstring of each command. Typer would cut it to the terminal's width."""
-    for command in commands.registered_commands:
-        command.short_help = command.callback.__doc__ if command.callback else None
-    for group in commands.registered_groups:
-        group.short_help = group.help
-        if group.typer_instance is not None:
-            _show_whole_help(group.typer_instance)
 
 
 def _print_version(wanted: bool) -> None:
@@ -101,9 +111,6 @@ def _options(
     ] = False,
 ) -> None:
     """Define the options of ``ringfence`` itself, such as ``--version``. They stand before the command."""
-
-
-_show_whole_help(app)
 
 
 def main() -> None:

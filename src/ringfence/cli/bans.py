@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from attrs import asdict
+from rich.console import Group
+from rich.live import Live
 
-from ringfence.cli import times
+from ringfence.bans.ledger import Ledger, Record, key_of, network_of
+from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -28,19 +31,23 @@ from ringfence.cli.common import (
     warn_about_friends,
 )
 from ringfence.cli.lists import allow_entries
-from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr
+from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr, short_time
 from ringfence.cli.past_bans import account_cell, rule_cell, show_past
-from ringfence.cli.times import short_time
+from ringfence.cli.screen import Screen, add_row, fitting, plain_table, words
 from ringfence.clock import format_duration
+from ringfence.config.converters import parse_duration
+from ringfence.daemon.offline import unban_everything, unban_networks
+from ringfence.daemon.status import bans_report
 from ringfence.errors import DaemonUnreachableError, Exit, FirewallIncompleteError, StoreError
+from ringfence.firewall import make_backend
+from ringfence.model import Network, format_network
+from ringfence.networks import overlap
+from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ringfence.bans.ledger import Ledger
-    from ringfence.cli.screen import Screen
     from ringfence.config.loader import Settings
-    from ringfence.model import Network
 
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
@@ -95,7 +102,7 @@ def bans(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="With --past: how long ago, such as 7d.")
     ] = "",
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List current bans, as read from the kernel, with the daemon up or down."""
@@ -104,7 +111,7 @@ def bans(
         raise typer.BadParameter("--watch shows current bans to people: leave out --json and --past")
     if since and not past:
         raise typer.BadParameter("--since needs --past")
-    times.choose(local=local)
+    output.choose(local=local)
     wanted = [str(network) for network in networks_from(addresses)] if addresses else None
     if past:
         with errors_reported():
@@ -140,8 +147,6 @@ def ban(
     ] = False,
 ) -> None:
     """Ban addresses or networks by hand."""
-    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when the command runs
-
     for text in addresses:
         with suppress(ValueError):
             parse_duration(text)
@@ -170,8 +175,6 @@ def unban(
         addresses, everything = None, True
     if everything == bool(addresses) or (everything and allow):
         raise typer.BadParameter("name addresses, or --all without --allow")
-    from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
-
     networks = networks_from(addresses or [])
     settings, code = settings_or_defaults(config), 0
     if allow:  # before the unban: otherwise a new ban could be placed between the two
@@ -194,8 +197,6 @@ def _unban_everything(settings: "Settings") -> int:
     try:
         number: int = ask(settings, "unban", all=True)
     except DaemonUnreachableError:
-        from ringfence.daemon.offline import unban_everything  # noqa: PLC0415 - loaded when the command runs
-
         number = unban_everything(settings)
         echo_stderr(WITHOUT_DAEMON)
     return number
@@ -207,8 +208,6 @@ def _unban(settings: "Settings", networks: "Sequence[Network]", *, allowed: bool
             settings, "unban", networks=[str(n) for n in networks], allowed=allowed
         )
     except DaemonUnreachableError:
-        from ringfence.daemon.offline import unban_networks  # noqa: PLC0415 - loaded when the command runs
-
         found = unban_networks(settings, networks)
         answer = {name: list(lines) for name, lines in asdict(found).items()}
         echo_stderr(WITHOUT_DAEMON)
@@ -267,11 +266,6 @@ def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
 
 
 def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    from ringfence.bans.ledger import key_of, network_of  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.daemon.status import bans_report  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.networks import overlap  # noqa: PLC0415 - loaded when the command runs
-
     settings = settings_from(path)
     backend = make_backend(settings.firewall.backend)
     if not backend.enforces:
@@ -301,9 +295,6 @@ def _recorded(database: Path, now: float) -> "Ledger":
     The ledger is empty if there is no database. If the database cannot be read completely, print the error,
     and return the bans that could be read.
     """
-    from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
     ledger = Ledger()
     if not database.exists():
         return ledger
@@ -325,8 +316,6 @@ def _no_bans_text(wanted: Sequence[str] | None) -> str:
 
 def _table(rows: Rows, *, without: int = 0) -> "Table":
     """Return the table of bans. It lacks the first ``without`` columns of _OPTIONAL_COLUMNS."""
-    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
-
     table = plain_table()
     left_out = set(_OPTIONAL_COLUMNS[:without])
     if not any(row["account"] for row in rows):
@@ -335,7 +324,7 @@ def _table(rows: Rows, *, without: int = 0) -> "Table":
         if name not in left_out:
             # If the screen is too narrow for a row, addresses are wrapped, and the other cells are cut.
             fold = name == "ADDRESS"
-            head = times.head(name) if name == "SINCE" else name
+            head = output.head(name) if name == "SINCE" else name
             table.add_column(head, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     for row in rows:
         began, packets = short_time(row["since"]), str(row["packets"])
@@ -365,14 +354,10 @@ def _left(row: dict[str, Any]) -> str:
 
 def _fitting(rows: Rows, to: "Screen") -> "Table":
     """Return the table of bans with as many of the optional columns as fit the screen."""
-    from ringfence.cli.screen import fitting  # noqa: PLC0415 - loaded when the command runs
-
     return fitting((_table(rows, without=number) for number in range(len(_OPTIONAL_COLUMNS) + 1)), to)
 
 
 def _print(rows: Rows, if_empty: str) -> None:
-    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-
     if len(rows) >= _PLAIN_FROM:
         echo("  ".join(_COLUMNS))
         for row in rows:
@@ -386,11 +371,6 @@ def _print(rows: Rows, if_empty: str) -> None:
 
 
 def _watch(path: Path, wanted: list[str] | None) -> None:
-    from rich.console import Group  # noqa: PLC0415 - loaded when the command runs
-    from rich.live import Live  # noqa: PLC0415 - loaded when the command runs
-
-    from ringfence.cli.screen import Screen, words  # noqa: PLC0415 - loaded when the command runs
-
     to = Screen(whole_lines=True)
 
     def frame() -> Group:

@@ -1,13 +1,20 @@
 """``ringfence check``: print one line for each thing checked, with the fix. It changes nothing."""
 
+import asyncio
+import logging
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ringfence import control
 from ringfence.alarm_codes import is_about_setup
-from ringfence.audit.findings import Finding
+from ringfence.audit.asterisk import Finding, asterisk_findings, read_asterisk
+from ringfence.audit.hardening import accounts_in_force, hardening_findings
+from ringfence.cli.check_friends import allowed_of, decoy_findings, rights_findings, trunk_findings
+from ringfence.cli.check_logs import log_findings
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -17,12 +24,35 @@ from ringfence.cli.common import (
     errors_reported,
     settings_from,
 )
+from ringfence.cli.import_fail2ban import FAIL2BAN
 from ringfence.cli.output import echo, echo_json, echo_stderr
-from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
+from ringfence.daemon.process import USER, may_read
+from ringfence.daemon.process import configure as configure_logging
+from ringfence.daemon.status import WITHOUT_WIRE
+from ringfence.daemon.targets import target_of
+from ringfence.errors import (
+    ConfigError,
+    ControlError,
+    DaemonUnreachableError,
+    Exit,
+    FirewallError,
+    HostError,
+    error_lines,
+)
+from ringfence.fail2ban.jails import read_configuration
+from ringfence.firewall import make_backend
+from ringfence.host.connections import ClosedSockets
+from ringfence.host.console import Console, NoConsole, local_console
+from ringfence.host.listening import find_proxy_sockets
+from ringfence.host.processes import PROC, network_of, processes
+from ringfence.host.protected import why_no_logins
+from ringfence.model import format_network, printable
+from ringfence.sources.ami import AmiSource
+from ringfence.sources.state import WITHOUT_CLIENTS, State
+from ringfence.sources.wire import GROUP, WireSource
 
 if TYPE_CHECKING:
     from ringfence.config.loader import AsteriskSettings, Settings
-    from ringfence.host.console import Console
 
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
 _INDENT = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding
@@ -71,12 +101,6 @@ def check(
 
 
 def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool) -> Iterator[Finding]:
-    import asyncio  # noqa: PLC0415 - loaded when the command runs
-    import logging  # noqa: PLC0415 - loaded when the command runs
-
-    from ringfence.cli.check_fail2ban import fail2ban_findings  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
-
     configure_logging(logging.CRITICAL)  # errors are printed as findings: do not log them too
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
@@ -105,9 +129,6 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
 
 
 def _firewall_findings(settings: "Settings", report: Mapping[str, Any] | None) -> Iterator[Finding]:
-    from ringfence.firewall import make_backend  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.sources.wire import GROUP  # noqa: PLC0415 - loaded when the command runs
-
     name = report["firewall"]["backend"] if report else settings.firewall.backend
     try:
         backend = make_backend(name, settings.plan(None, GROUP if settings.wire else None))
@@ -125,8 +146,6 @@ def _closed_connections() -> Finding:
 
     The check opens the same netlink socket as the daemon.
     """
-    from ringfence.host.closed import ClosedSockets  # noqa: PLC0415 - loaded when the command runs
-
     closed = ClosedSockets()
     try:
         closed.open()
@@ -143,8 +162,6 @@ def _logins() -> Finding:
 
     The daemon never bans these addresses.
     """
-    from ringfence.host.logins import why_no_logins  # noqa: PLC0415 - loaded when the command runs
-
     why = why_no_logins()
     unknown = f"{why}; your own address could be banned; fix: put it on the allow list"
     return (
@@ -159,8 +176,6 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
 
     The daemon's user must be able to read all of them. Other users must not be able to read secrets.
     """
-    from ringfence.daemon.paths import USER, may_read  # noqa: PLC0415 - loaded when the command runs
-
     # settings_from() reads no secret files here. So ``ami.secret`` is set only if the configuration itself
     # contains the secret.
     written = [pbx.ami for pbx in settings_from(path).asterisk]
@@ -180,12 +195,6 @@ async def _ami_findings(pbx: "AsteriskSettings") -> list[Finding]:
 
     If it can log in, also report the weaknesses of this connection that the daemon would find.
     """
-    import asyncio  # noqa: PLC0415 - loaded when the command runs
-
-    from ringfence.daemon.targets import target_of  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.sources.ami import AmiSource  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.sources.state import State  # noqa: PLC0415 - loaded when the command runs
-
     source = AmiSource(target_of(pbx), lambda _events, _now: None)
     what = f"{pbx.name}: manager interface at {pbx.ami.host}:{pbx.ami.port}"
     try:
@@ -211,8 +220,6 @@ async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) 
     ``report`` is the daemon's status, which contains the state of the capture. If it is None (no daemon
     answers), try to open the capture here.
     """
-    from ringfence.daemon.status import WITHOUT_WIRE  # noqa: PLC0415 - loaded when the command runs
-
     if not settings.wire:
         why = f"is switched off ([asterisk.wire] enabled): {UNPROVEN}; {WITHOUT_WIRE}"
         return Finding(None, "wire", why)
@@ -232,10 +239,6 @@ def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
 
     Only the source "wire" shows these addresses. ``wire`` is the finding about this source.
     """
-    from ringfence.host.listening import find_proxy_sockets  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.sources.coverage_gaps import WITHOUT_CLIENTS  # noqa: PLC0415 - loaded when the command runs
-
     for pbx in settings.asterisk:
         if pbx.proxies:
             what = f"{pbx.name}: proxies {', '.join(map(format_network, pbx.proxies))}"
@@ -252,10 +255,6 @@ async def _open_wire() -> tuple[str, str]:
 
     If it cannot be opened, the details are the error.
     """
-    import asyncio  # noqa: PLC0415 - loaded when the command runs
-
-    from ringfence.sources.wire import WireSource  # noqa: PLC0415 - loaded when the command runs
-
     source = WireSource(lambda _challenges, _now: None, lambda _now: None)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(source.run())
@@ -268,11 +267,6 @@ def _asterisk_findings(
     settings: "Settings", report: Mapping[str, Any] | None, files: Path, *, hardening: bool
 ) -> Iterator[Finding]:
     """Check the logs of each Asterisk, and the settings and accounts of the one on this host."""
-    from ringfence.audit.asterisk import read_asterisk  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.audit.asterisk_setup import asterisk_findings  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.cli.check_logs import log_findings  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.host.console import NoConsole, local_console  # noqa: PLC0415 - loaded when the command runs
-
     alone = len(settings.asterisk) == 1
     # With several PBXs, or a remote one, it is unknown to which of them the files in /etc/asterisk belong.
     here = alone and _is_here(settings.asterisk[0].ami.host)
@@ -301,17 +295,6 @@ def _account_findings(
     are real accounts. With ``hardening``, report weaknesses of Asterisk's settings too. ``report`` is the
     daemon's status; None if the daemon does not answer.
     """
-    from ringfence.audit.hardening import (  # noqa: PLC0415 - loaded when the command runs
-        accounts_in_force,
-        hardening_findings,
-    )
-    from ringfence.cli.check_friends import (  # noqa: PLC0415 - loaded when the command runs
-        allowed_of,
-        decoy_findings,
-        rights_findings,
-        trunk_findings,
-    )
-
     user = str(settings.asterisk[0].ami.username)
     yield from rights_findings(files, user)
     known = allowed_of(
@@ -342,8 +325,6 @@ def _list_from_daemon(settings: "Settings", do: str, side: str = "") -> list[Map
 
 def _is_here(host: str) -> bool:
     """Whether ``host`` is this host: a loopback address, or ``localhost``. Other names are not resolved."""
-    from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
-
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -355,8 +336,6 @@ def _daemon_findings(settings: "Settings") -> tuple[Mapping[str, Any] | None, li
 
     The status is None if the daemon does not answer, or answers with an error.
     """
-    from ringfence import control  # noqa: PLC0415 - loaded when the command runs
-
     try:
         report: Mapping[str, Any] = control.ask(settings.control.socket, "status")
     except DaemonUnreachableError as error:
@@ -373,3 +352,63 @@ def _daemon_findings(settings: "Settings") -> tuple[Mapping[str, Any] | None, li
     alarms = [alarm_text(alarm) for alarm in report["alarms"] if is_about_setup(alarm["code"])]
     found = [Finding(False, "daemon", text) for text in (*alarms, *disconnected)]
     return report, found or [Finding(True, "daemon", "running, and every source is connected")]
+
+
+# -- findings of ``ringfence check`` about fail2ban, another program that may ban senders by Asterisk's logs
+#
+# FreePBX's "Intrusion Detection" is fail2ban with configuration files that FreePBX writes.
+
+
+FREEPBX = Path("/etc/freepbx.conf")
+"""A file by which a host with FreePBX is recognized: every FreePBX has it."""
+_PROGRAM = "fail2ban-server"
+_UNLISTED = "`ringfence bans` does not list its bans"
+_FREEPBX_FIX = (
+    "in FreePBX, stop Intrusion Detection (Connectivity > Firewall, or Admin > System Admin); FreePBX may "
+    "start it again after an upgrade"
+)
+
+
+def fail2ban_findings(
+    folder: Path = FAIL2BAN, freepbx: Path = FREEPBX, proc: Path = PROC
+) -> Iterator[Finding]:
+    """Report whether fail2ban guards Asterisk on this host.
+
+    Yield nothing if fail2ban neither runs nor has a configuration. ``folder`` has this configuration. The
+    file ``freepbx`` exists only on a host with FreePBX. ``proc`` is the folder /proc.
+    """
+    runs = _runs(proc)
+    if not runs and not folder.is_dir():
+        return
+    try:
+        jails = read_configuration(folder).jails
+    except ConfigError as error:
+        why = "; ".join(line.strip() for line in error_lines(error)[0])
+        yield Finding(None, "fail2ban", f"its jails are not known: {why}")
+        return
+    names = [jail.name for jail in jails if jail.enabled and jail.guards_asterisk]
+    if not names:
+        yield Finding(True, "fail2ban", "no jail of it bans for Asterisk")
+        return
+    whose = f"{'jail' if len(names) == 1 else 'jails'} {', '.join(map(printable, names))}"
+    fix = _FREEPBX_FIX if freepbx.exists() else _fix(names)
+    if runs:
+        yield Finding(False, "fail2ban", f"its {whose} bans for Asterisk too, and {_UNLISTED}; fix: {fix}")
+    else:
+        later = f"it does not run, but when it starts, its {whose} bans for Asterisk too"
+        yield Finding(None, "fail2ban", f"{later}; fix: {fix}")
+
+
+def _fix(names: list[str]) -> str:
+    """Return a shell command that disables the jails ``names``, also after a restart of fail2ban."""
+    text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in names)
+    return f"printf '{text}' > {FAIL2BAN}/jail.d/zz-ringfence.local; fail2ban-client reload"
+
+
+def _runs(proc: Path) -> bool:
+    """Whether a fail2ban server runs in this network namespace.
+
+    A server whose namespace this user may not read counts too.
+    """
+    here = network_of(proc=proc)
+    return any(network_of(process, proc) in {"", here} for process in processes(_PROGRAM, proc))

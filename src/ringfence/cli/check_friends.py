@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ringfence.audit.findings import Finding
-from ringfence.model import Network, printable
+from ringfence.audit.asterisk import Finding, Trunk, identifies_from, peers_from
+from ringfence.audit.services import read_services
+from ringfence.lists.entries import parse_entry
+from ringfence.model import FriendReason, ListKind, Network, printable
 
 if TYPE_CHECKING:
-    from ringfence.audit.shown import Trunk
     from ringfence.config.loader import Settings
     from ringfence.host.console import Console
 
@@ -26,8 +27,6 @@ _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 
 def trunks_from(console: "Console") -> "list[Trunk]":
     """Return the trunks that Asterisk identifies by address alone; none if the console cannot be used."""
-    from ringfence.audit.shown import identifies_from, peers_from  # noqa: PLC0415 - loaded when it runs
-
     trunks: dict[Trunk, None] = {}
     for command, reader in (("pjsip show identifies", identifies_from), ("sip show peers", peers_from)):
         trunks |= dict.fromkeys(reader(console.show(command) or ""))
@@ -117,8 +116,6 @@ def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
     ``folder`` has Asterisk's configuration files. Yield nothing if the user has all rights that it needs, or
     if its rights are unknown.
     """
-    from ringfence.audit.services import read_services  # noqa: PLC0415 - loaded when the command runs
-
     own = read_services(folder).manager(user)
     lacking = [f"{side} = {name}" for side, name in _RIGHTS if own and not own.may(side, name)]
     if lacking:
@@ -141,8 +138,6 @@ def allowed_of(
     ``friends`` are the daemon's friends, None if they are unknown. Only the friends of kind "trunk" are used:
     these are the trunks at which this PBX registers. Entries that are no networks are left out.
     """
-    from ringfence.model import FriendReason, ListKind  # noqa: PLC0415 - loaded when the command runs
-
     if rows is None:
         entries = [entry.value for entry in settings.lists().entries if entry.kind is ListKind.ALLOW]
     else:
@@ -154,8 +149,6 @@ def allowed_of(
 
 def _network(text: str) -> Network | None:
     """Return the network that a list entry names; None if it is a host name, a country, or no entry."""
-    from ringfence.lists.entries import parse_entry  # noqa: PLC0415 - loaded when the command runs
-
     try:
         return parse_entry(text).network
     except ValueError:

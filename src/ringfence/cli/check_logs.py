@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ringfence.audit.findings import Finding
-from ringfence.sources.coverage_gaps import WITHOUT_LOG
+from ringfence.audit.asterisk import DUMPING, Asterisk, Finding
+from ringfence.parse.prefix import parse_prefix
+from ringfence.sources.journal import PROGRAM, UNITS
+from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose
+from ringfence.sources.state import WITHOUT_LOG
 
 if TYPE_CHECKING:
-    from ringfence.audit.asterisk import Asterisk
     from ringfence.config.loader import AsteriskSettings, CustomSettings
 
 USER = "ringfence"
@@ -92,8 +94,6 @@ def _files(
     If a log is needed and none is found, yield None as the log, and the reason as its problem. The parameters
     are those of :func:`log_findings`.
     """
-    from ringfence.sources.logs import LOG_PATHS  # noqa: PLC0415 - loaded when the command runs
-
     if report is not None:  # logs that are not being read appear in the findings about the daemon
         prefix = f"{pbx.name}/log:"
         sources = [source for source in report["sources"] if source["name"].startswith(prefix)]
@@ -105,8 +105,6 @@ def _files(
 
 
 def _named(paths: Sequence[Path]) -> Iterator[tuple[Path | None, str]]:
-    from ringfence.sources.logs import check_paths  # noqa: PLC0415 - loaded when the command runs
-
     with _as_daemon() as user:
         look = check_paths(paths)
     for path in paths:
@@ -115,8 +113,6 @@ def _named(paths: Sequence[Path]) -> Iterator[tuple[Path | None, str]]:
 
 
 def _found(places: Sequence[Path], *, needed: bool) -> Iterator[tuple[Path | None, str]]:
-    from ringfence.sources.logs import OWN, check_paths, choose  # noqa: PLC0415 - loaded when the command runs
-
     with _as_daemon() as user:
         look = check_paths(places)
     denied = f"may not be read by {user}"
@@ -158,8 +154,6 @@ def _as_daemon() -> Iterator[str]:
 
 
 def _journal(name: str) -> Finding:
-    from ringfence.sources.journal import PROGRAM, UNITS  # noqa: PLC0415 - loaded when the command runs
-
     if shutil.which(PROGRAM[0]) is None:
         return Finding(False, f"{name}: journal", f"{PROGRAM[0]} is not installed; it is part of systemd")
     return Finding(True, f"{name}: journal", f"messages of {' and '.join(UNITS)} are read")
@@ -186,8 +180,6 @@ def _levels_in(path: Path) -> frozenset[str]:
     Asterisk's user could put a link to a device in a log's place, and to open some devices changes them. So
     the file is found without opening it, and only a regular file is opened.
     """
-    from ringfence.parse.prefix import parse_prefix  # noqa: PLC0415 - loaded when the command runs
-
     try:
         found = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -212,8 +204,6 @@ def _one(name: str, log: _Log) -> Finding:
     Some levels (DUMPING) are reported as a weakness. Their lines may contain text of callers unchanged, so
     callers can forge lines.
     """
-    from ringfence.audit.asterisk import DUMPING  # noqa: PLC0415 - loaded when the command runs
-
     what, levels = f"{name}: log {log.path}", ", ".join(sorted(log.levels))
     if not levels:
         return Finding(True, what, "is read; it does not show its levels yet")
@@ -233,8 +223,6 @@ def _orphan(name: str, log: _Log) -> Finding:
 
     For ringfence's own log this is an error, because ringfence reads no other log if this one exists.
     """
-    from ringfence.sources.logs import OWN  # noqa: PLC0415 - loaded when the command runs
-
     lack = (
         f"no channel of Asterisk's logger.conf writes to it; fix: add that of {_CHANNEL}, or remove the file"
     )

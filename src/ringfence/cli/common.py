@@ -1,24 +1,30 @@
 """Functions shared by all commands: configuration, requests to the daemon, and error output."""
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar, cast
+from zoneinfo import ZoneInfo
 
 import typer
 
 import ringfence
-from ringfence.cli import times
+from ringfence import control
+from ringfence.cli import output
 from ringfence.cli.output import echo_stderr
+from ringfence.config import loader as config
+from ringfence.config.converters import parse_duration
+from ringfence.detect.friends import MOST
 from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError, error_lines
+from ringfence.model import Friend, Network, parse_network
+from ringfence.store.database import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import tzinfo
 
     from ringfence.config.loader import Settings
-    from ringfence.model import Friend, Network
 
 _T = TypeVar("_T")
 
@@ -48,8 +54,6 @@ def errors_reported() -> Iterator[None]:
 @contextmanager
 def open_input(file: str) -> "Iterator[BinaryIO]":
     """Open an input file of a command; ``-`` is standard input. Raise ListError if it cannot be opened."""
-    import sys  # noqa: PLC0415 - loaded when a command runs
-
     if file == "-":
         yield sys.stdin.buffer
         return
@@ -107,8 +111,6 @@ def alarm_line(alarm: "Mapping[str, Any]") -> str:
 
 def duration_from(option: str, text: str) -> float:
     """Return the value ``text`` of an option in seconds. End with a usage error if it is not a duration."""
-    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - loaded when a command runs
-
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -120,9 +122,6 @@ def recorded_friends(database: Path) -> "list[Friend]":
 
     Raise StoreError if the database cannot be read.
     """
-    from ringfence.detect.friends import MOST  # noqa: PLC0415 - loaded when a command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when a command runs
-
     if not database.exists():
         return []
     with Store.open(database, owner=False) as store:
@@ -135,14 +134,12 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
     Secrets are only read with ``secrets``. Commands that only use the daemon or the kernel need none, and
     their user may not be allowed to read them.
     """
-    from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs
-
     return _with_times(config.load(path, secrets=secrets))
 
 
 def _with_times(settings: "Settings") -> "Settings":
     """Let this command show times as the settings choose, in UTC or local; return the settings."""
-    times.configure(settings.display.times)
+    output.configure(settings.display.times)
     return settings
 
 
@@ -162,8 +159,6 @@ def settings_or_defaults(path: Path) -> "Settings":
     try:
         return settings_from(path)
     except ConfigError as error:
-        from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs
-
         echo_stderr(*error_lines(error)[0])
         echo_stderr("continuing with the valid parts of it, and defaults for the rest")
         return _with_times(config.load_what_is_right(path))
@@ -191,14 +186,10 @@ def ask_daemon(
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
     """Send the request ``do`` as :func:`ask_daemon` does; return the answer as JSON text, not parsed."""
-    from ringfence import control  # noqa: PLC0415 - loaded when a command runs
-
     return _ask_with(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
 
 
 def _ask_with(path: Path, send: "Callable[[Settings], _T]", *, quietly: bool = False) -> "_T":
-    from ringfence.config import loader as config  # noqa: PLC0415 - loaded when a command runs
-
     try:
         settings = settings_from(path)
     except ConfigError as error:
@@ -223,15 +214,11 @@ def ask(
 
     Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
     """
-    from ringfence import control  # noqa: PLC0415 - loaded when a command runs
-
     return control.ask(settings.control.socket, do, timeout=patience, **arguments)
 
 
 def networks_from(texts: list[str]) -> "list[Network]":
     """Parse addresses or networks that a user typed. End with a usage error if one of them is invalid."""
-    from ringfence.model import parse_network  # noqa: PLC0415 - loaded when a command runs
-
     networks: list[Network] = []
     wrong = []
     for text in texts:
@@ -250,8 +237,6 @@ def zone_from(name: str) -> "tzinfo | None":
 
     End with a usage error if there is no such time zone.
     """
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 - loaded when a command runs
-
     try:
         return ZoneInfo(name) if name else None
     except (OSError, ValueError, LookupError):

@@ -14,14 +14,13 @@ from ringfence.cli.common import (
     errors_reported,
     settings_from,
 )
-from ringfence.cli.hints import HintingGroup
+from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_json
+from ringfence.config.effective import Value, effective
+from ringfence.config.schema import KeyPath, text_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from ringfence.config.effective import Value
-    from ringfence.config.keys import KeyPath
 
 _WIDEST = 48
 """The maximum width (columns) of a line ``key = value`` after which comments are aligned.
@@ -47,8 +46,6 @@ def register(app: typer.Typer) -> None:
 @config.command("show")
 def config_show(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show every value in force, and where it comes from. Secrets are masked."""
-    from ringfence.config.effective import effective  # noqa: PLC0415 - loaded when the command runs
-
     with errors_reported():
         values = effective(path)
     if as_json:
@@ -71,8 +68,6 @@ def config_check(
 
 
 def _as_json(value: "Value") -> dict[str, object]:
-    from ringfence.config.keys import text_of_key  # noqa: PLC0415 - loaded when the command runs
-
     return {
         "key": text_of_key(value.path),
         "value": value.value,

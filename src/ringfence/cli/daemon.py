@@ -19,7 +19,11 @@ from ringfence.cli.common import (
     settings_from,
 )
 from ringfence.cli.output import echo, echo_stderr
+from ringfence.daemon import trial
+from ringfence.daemon.offline import restore_bans
+from ringfence.daemon.process import configure as configure_logging
 from ringfence.errors import ConfigError, DaemonUnreachableError
+from ringfence.store.database import Store
 
 
 def register(app: typer.Typer) -> None:
@@ -66,18 +70,12 @@ def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Restore rules and bans in the kernel, and exit. For boot, before the network is up."""
     with errors_reported():
         settings = settings_from(config)
-        from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
-        from ringfence.daemon.restore import restore_bans  # noqa: PLC0415 - loaded when the command runs
-
         configure_logging(logging.WARNING)
         echo(restore_bans(settings))
 
 
 def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Keep rules and bans after the trial of `ringfence run --trial`."""
-    from ringfence.daemon import trial  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
     with errors_reported():
         settings = settings_from(config)
         try:

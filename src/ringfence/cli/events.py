@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.cli import times
+from ringfence import control
+from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -15,8 +16,8 @@ from ringfence.cli.common import (
     errors_reported,
     settings_or_defaults,
 )
-from ringfence.cli.output import echo, echo_json, echo_stderr
-from ringfence.cli.times import short_time
+from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
+from ringfence.control import LINE_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,13 +37,11 @@ def events(
         list[str] | None,
         typer.Option("--only", metavar="KIND", help="Only event, attempt, ban or alarm; may be repeated."),
     ] = None,
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the latest attempts, bans and alarms, one line each."""
-    from ringfence.control import LINE_KINDS  # noqa: PLC0415 - loaded when a command runs
-
-    times.choose(local=local)
+    output.choose(local=local)
     if set(only or ()) - set(LINE_KINDS):
         raise typer.BadParameter(f"--only takes {', '.join(LINE_KINDS)}")
     kinds = sorted(set(only or LINE_KINDS))
@@ -70,8 +69,6 @@ def followed(path: Path, kinds: list[str]) -> "Iterator[Row]":
     ``kinds`` are the wanted kinds of rows, some of LINE_KINDS. The daemon keeps no rows of the kind "event",
     so only new ones are yielded. Raise DaemonUnreachableError when the daemon ends.
     """
-    from ringfence import control  # noqa: PLC0415 - loaded when a command runs
-
     yield from control.follow(settings_or_defaults(path).control.socket, "follow", kinds=kinds)
 
 

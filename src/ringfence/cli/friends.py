@@ -5,13 +5,14 @@ If no daemon runs, the list and the export come from its database. Import and fo
 
 import os
 import time
+from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ringfence.cli import times
+from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -23,10 +24,11 @@ from ringfence.cli.common import (
     recorded_friends,
     settings_from,
 )
-from ringfence.cli.hints import HintingGroup
-from ringfence.cli.output import echo, echo_json, echo_stderr
-from ringfence.cli.times import short_time
+from ringfence.cli.groups import HintingGroup
+from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
+from ringfence.cli.screen import Screen, add_row, fitting, plain_table
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
+from ringfence.friends.exchange import as_json, lines_of, parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,13 +62,13 @@ def register(app: typer.Typer) -> None:
 def friends_list(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the known phones and trunks of this PBX. Do nothing if a subcommand was given."""
     if context.invoked_subcommand is not None:
         return
-    times.choose(local=local)
+    output.choose(local=local)
     with errors_reported():
         rows, note = _rows(config)
         grouped = _grouped(rows)
@@ -81,8 +83,6 @@ def friends_list(
 @friends.command("export")
 def friends_export(file: FileArgument = "-", config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Export the friends, except imported ones, for `friends import` on another server."""
-    from ringfence.friends.exchange import lines_of  # noqa: PLC0415 - loaded when the command runs
-
     with errors_reported():
         rows, note = _rows(config)
         lines = lines_of(rows)
@@ -102,8 +102,6 @@ def friends_import(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Import what `friends export` wrote on another server: all of it, or nothing if a line is invalid."""
-    from ringfence.friends.exchange import as_json, parse_document  # noqa: PLC0415 - loaded when the command runs
-
     with errors_reported():
         with open_input(file) as source:
             found = parse_document(source, time.time())
@@ -125,8 +123,6 @@ def friends_forget(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Forget a friend until it is seen again; a registered phone is seen within a minute."""
-    from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
-
     try:
         text = str(ip_address(address))
     except ValueError as error:
@@ -146,8 +142,6 @@ def _rows(path: Path) -> tuple[Rows, str]:
     try:
         return cast("Rows", ask_daemon(path, "friends")), ""
     except DaemonUnreachableError:
-        from ringfence.friends.exchange import as_json  # noqa: PLC0415 - loaded when the command runs
-
         rows = [as_json(friend) for friend in recorded_friends(settings_from(path).store.path)]
         return rows, "The daemon is not running: this list comes from its database."
 
@@ -214,12 +208,10 @@ def _times(row: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: Rows, shown: tuple[int, ...]) -> "Table":
-    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
-
     table = plain_table()
     for name in ("ADDRESS", "ACCOUNTS", "BECAUSE"):
         table.add_column(name, overflow="fold")
-    for name in ((times.head("SINCE"), "SEEN", "UNTIL")[at] for at in shown):
+    for name in ((output.head("SINCE"), "SEEN", "UNTIL")[at] for at in shown):
         table.add_column(name, no_wrap=True)
     for row in rows:
         moments = _times(row)
@@ -229,8 +221,6 @@ def _table(rows: Rows, shown: tuple[int, ...]) -> "Table":
 
 
 def _print(rows: Rows) -> None:
-    from ringfence.cli.screen import Screen, fitting  # noqa: PLC0415 - loaded when the command runs
-
     if len(rows) >= _PLAIN_FROM:
         echo("ADDRESS  ACCOUNTS  BECAUSE  SINCE  SEEN  UNTIL")
         for row in rows:

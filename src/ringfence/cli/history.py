@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli import times
+from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -19,10 +19,10 @@ from ringfence.cli.common import (
     settings_from,
 )
 from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.daemon.timeline import read_history
 from ringfence.errors import DaemonUnreachableError
-from ringfence.report.history import history_lines
-from ringfence.report.layout import TextForm
-from ringfence.report.sparkline import has_blocks
+from ringfence.report.text import TextForm, has_blocks, history_lines
+from ringfence.store.database import Store
 
 RECORDED_ONLY = "The daemon is not running: this is what it has recorded."
 
@@ -37,11 +37,11 @@ def history(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="How far to look back, such as 6h, 7d or 52w.")
     ] = "24h",
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show attempts and bans over time, up to a year back."""
-    times.choose(local=local)
+    output.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
         found = _found(config, seconds)
@@ -59,9 +59,6 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = ask_daemon(path, "history", seconds=seconds)
     except DaemonUnreachableError:
-        from ringfence.daemon.timeline_json import read_history  # noqa: PLC0415 - loaded when the command runs
-        from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
         database = settings_from(path).store.path
         if not database.exists():
             raise
@@ -77,4 +74,4 @@ def text_form(width: int = 80) -> TextForm:
     Charts use block characters if the encoding of standard output has them. Times are in UTC or local, as the
     user chose.
     """
-    return TextForm(has_blocks(sys.stdout.encoding), width, times.zone(), times.short_time)
+    return TextForm(has_blocks(sys.stdout.encoding), width, output.zone(), output.short_time)

@@ -6,6 +6,9 @@ read.
 """
 
 import time
+from datetime import datetime
+from glob import glob
+from ipaddress import ip_address
 from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,15 +25,19 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.output import echo, echo_document, echo_stderr
 from ringfence.clock import format_duration
+from ringfence.config.converters import MAX_DURATION
+from ringfence.control import MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit, StoreError
+from ringfence.fail2ban.carried import bantime_of, convert, document_of
+from ringfence.fail2ban.database import Fail2banBan, read_bans
+from ringfence.fail2ban.jails import Configuration, Jail, read_configuration
+from ringfence.model import Address, Network, format_network, parse_network, printable
+from ringfence.sources import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ringfence.config.loader import Settings
-    from ringfence.fail2ban.database import Fail2banBan
-    from ringfence.fail2ban.jails import Configuration, Jail
-    from ringfence.model import Address, Network
 
 FAIL2BAN = Path("/etc/fail2ban")
 BATCH = 5_000
@@ -67,8 +74,6 @@ def import_fail2ban(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Print fail2ban's asterisk jail as a configuration, or take over its bans."""
-    from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
-
     if not bans and (dry_run or database or force):
         raise typer.BadParameter("--dry-run, --database and --force need --bans")
     with errors_reported():
@@ -90,21 +95,14 @@ def _print_problems(problems: "Sequence[str]") -> int:
 
 
 def _print(jails: "Sequence[Jail]") -> None:
-    from ringfence.fail2ban.carried import convert  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.fail2ban.document import document_of  # noqa: PLC0415 - loaded when the command runs
-
     echo_document(document_of(convert(jails, _files, _own_log())))
 
 
 def _own_log() -> str:
-    from ringfence.sources import logs  # noqa: PLC0415 - loaded when the command runs
-
     return next((str(path) for path in logs.OWN if path.exists()), "")
 
 
 def _files(pattern: str) -> list[str]:
-    from glob import glob  # noqa: PLC0415 - loaded when the command runs
-
     return [path for path in sorted(glob(pattern)) if Path(path).exists() and not Path(path).is_dir()]  # noqa: PTH207 - as fail2ban does
 
 
@@ -114,8 +112,6 @@ def take_over_from(folder: Path, names: "Sequence[str]", config: Path) -> int:
     ``folder`` has fail2ban's configuration, which names fail2ban's database. Return 0 if there is no
     database, because then there are no bans to take over.
     """
-    from ringfence.fail2ban.jails import read_configuration  # noqa: PLC0415 - loaded when the command runs
-
     found = read_configuration(folder)
     database = Path(found.database)
     if not database.is_absolute() or not database.exists():  # kept in memory, or fail2ban has never run
@@ -146,9 +142,6 @@ def _active_bans(jails: "Sequence[Jail]", database: Path) -> "tuple[Sequence[Fai
 
     Return them, and the number of problems, which are printed.
     """
-    from ringfence.fail2ban.carried import bantime_of  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.fail2ban.database import read_bans  # noqa: PLC0415 - loaded when the command runs
-
     bantimes = {}
     for jail in jails:
         length = bantime_of(jail)
@@ -164,8 +157,6 @@ def _without_friends(
 
     ``friends`` maps the address of each friend to its accounts.
     """
-    from ringfence.model import format_network, printable  # noqa: PLC0415 - loaded when the command runs
-
     kept = []
     for ban in bans:
         one = ban.network.network_address if ban.network.num_addresses == 1 else None
@@ -189,8 +180,6 @@ def _friends(settings: "Settings") -> "dict[Address, set[str]]":
 
     If the database cannot be read, print a warning, and return no friends.
     """
-    from ipaddress import ip_address  # noqa: PLC0415 - loaded when the command runs
-
     friends: dict[Address, set[str]] = {}
     try:
         for row in ask(settings, "friends"):
@@ -215,8 +204,6 @@ def _database(found: "Configuration", named: Path | None) -> Path:
 
 
 def _list(bans: "Sequence[Fail2banBan]") -> None:
-    from ringfence.model import format_network  # noqa: PLC0415 - loaded when the command runs
-
     now = time.time()
     for ban in bans:
         left = format_duration(ban.expires - now) if isfinite(ban.expires) else "no end"
@@ -230,9 +217,6 @@ def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
     A network that ringfence already bans for at least as long is left out. Print how many bans were taken
     over. Return the number of bans that the daemon refused.
     """
-    from ringfence.config.converters import MAX_DURATION  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.control import MOST_LISTED  # noqa: PLC0415 - loaded when the command runs
-
     banned_until = _banned_until(ask(settings, "bans", most=MOST_LISTED))
     # A permanent ban of fail2ban becomes a ban of MAX_DURATION (ten years). A later run takes it over
     # again only if that ban ends before ``far``. Without this limit, every run would take it over again.
@@ -259,10 +243,6 @@ def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
 
 def _banned_until(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
     """Return the end of each network's current ban (seconds since the epoch; infinite if it has no end)."""
-    from datetime import datetime  # noqa: PLC0415 - loaded when the command runs
-
-    from ringfence.model import parse_network  # noqa: PLC0415 - loaded when the command runs
-
     return {
         parse_network(row["address"]): (
             inf if row["expires"] is None else datetime.fromisoformat(row["expires"]).timestamp()

@@ -5,13 +5,16 @@ starts. An imported block list is always written to the database, because a mill
 a request; then the daemon loads the database.
 """
 
+import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ringfence.cli import times
+from ringfence.cli import output
+from ringfence.cli.check import FILES
+from ringfence.cli.check_friends import allowed_of, denied_trunks
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -27,18 +30,26 @@ from ringfence.cli.common import (
     settings_from,
     warn_about_friends,
 )
-from ringfence.cli.hints import HintingGroup
-from ringfence.cli.output import echo, echo_json, echo_stderr
-from ringfence.cli.times import short_time
+from ringfence.cli.groups import HintingGroup
+from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
+from ringfence.cli.screen import Screen, plain_table, words
 from ringfence.clock import format_duration
+from ringfence.daemon.process import make_folder
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
+from ringfence.friends.exchange import as_json
+from ringfence.host.console import local_console
+from ringfence.lists.entries import EntryKind, parse_entry, parse_region
+from ringfence.lists.files import ListFile, read_list
+from ringfence.lists.handlers import ListRequests, replace_imported
+from ringfence.lists.manager import Lists
+from ringfence.model import ListKind, printable
+from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rich.table import Table
 
-    from ringfence.lists.files import ListFile
     from ringfence.lists.prefixes import Prefixes
 
 _SHOWN_ADDRESSES = 4
@@ -162,19 +173,19 @@ def deny_remove(
 
 @allow.command("list")
 def allow_list(
-    config: ConfigOption = DEFAULT_CONFIG, local: times.LocalOption = False, as_json: JsonOption = False
+    config: ConfigOption = DEFAULT_CONFIG, local: output.LocalOption = False, as_json: JsonOption = False
 ) -> None:
     """List the allow list, and the origin of each entry."""
-    times.choose(local=local)
+    output.choose(local=local)
     _list(config, ALLOW, as_json=as_json)
 
 
 @deny.command("list")
 def deny_list(
-    config: ConfigOption = DEFAULT_CONFIG, local: times.LocalOption = False, as_json: JsonOption = False
+    config: ConfigOption = DEFAULT_CONFIG, local: output.LocalOption = False, as_json: JsonOption = False
 ) -> None:
     """List the deny list, and the origin of each entry."""
-    times.choose(local=local)
+    output.choose(local=local)
     _list(config, DENY, as_json=as_json)
 
 
@@ -189,11 +200,6 @@ def deny_import(
     ] = False,
 ) -> None:
     """Import a block list. It replaces the entries imported from the same file before. Friends pass it."""
-    from ringfence.lists.files import read_list  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.lists.importing import replace_imported  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import ListKind  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
     with errors_reported():
         settings = settings_from(config)
         most = settings.firewall.max_bans
@@ -230,8 +236,6 @@ def deny_import(
 
 def _friends(config: Path, database: Path, *, absent: bool) -> "Rows":
     """Return the friends of this PBX, as the daemon lists them; without the daemon, those of its database."""
-    from ringfence.friends.exchange import as_json  # noqa: PLC0415 - loaded when the command runs
-
     if absent:
         return [as_json(friend) for friend in recorded_friends(database)]
     return cast("Rows", ask_daemon(config, "friends", quietly=True))
@@ -243,10 +247,6 @@ def _denied_trunks(config: Path, denied: "Prefixes", friends: "Rows") -> "Iterat
     ``friends`` are the friends of this PBX, as the daemon lists them: trunks among them pass the list. Only
     Asterisk's console shows such trunks. Without root it cannot be asked, which `ringfence check` reports.
     """
-    from ringfence.cli.check import FILES  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.cli.check_friends import allowed_of, denied_trunks  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.host.console import local_console  # noqa: PLC0415 - loaded when the command runs
-
     answer, _ = _request(config, "lists", side=ALLOW)
     allowed = allowed_of(settings_from(config), cast("Rows", answer), friends)
     yield from denied_trunks(local_console(FILES), denied.overlaps, allowed)
@@ -293,8 +293,6 @@ def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
     deny list that contains a friend, or a host name for which the DNS returns no address within
     _RESOLVE_TIMEOUT.
     """
-    from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - loaded when the command runs
-
     whats = [parse_entry(text) for text in done]
     networks = [what.network for what in whats if what.network is not None]
     if side == DENY and networks:
@@ -312,8 +310,6 @@ def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
 
 
 def _country(text: str) -> str:
-    from ringfence.lists.entries import parse_region  # noqa: PLC0415 - loaded when the command runs
-
     try:
         return parse_region(text).text
     except ValueError as error:
@@ -351,13 +347,6 @@ def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, li
 
 def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> Any:  # noqa: ANN401 - the daemon's JSON
     """Execute the request ``do`` on the daemon's database, by the daemon's own code; return the answer."""
-    import asyncio  # noqa: PLC0415 - loaded when the command runs
-
-    from ringfence.daemon.paths import make_folder  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.lists.handlers import ListRequests  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.lists.manager import Lists  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
     settings = settings_from(path)
     make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:
@@ -395,9 +384,6 @@ def _list(path: Path, side: str, *, as_json: bool) -> None:
 
 
 def _print(rows: Rows, side: str, *, absent: bool) -> None:
-    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when the command runs
-
     to = Screen(whole_lines=True)
     if not rows:
         to.show(f"The {side} list is empty.")
@@ -406,8 +392,8 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
         "ENTRY": [printable(row["entry"]) for row in rows],
         "NETWORKS": [_networks(row, absent=absent) for row in rows],
         "FROM": ["file" if row["file"] else printable(row["source"]) for row in rows],
-        times.head("ADDED"): [short_time(row["added"], "") for row in rows],
-        times.head("ENDS"): [short_time(row["ends"], "") for row in rows],
+        output.head("ADDED"): [short_time(row["added"], "") for row in rows],
+        output.head("ENDS"): [short_time(row["ends"], "") for row in rows],
         "NOTE": [printable(row["note"]) + (" (forced)" if row["forced"] else "") for row in rows],
     }
     # A column that is empty in every row is left out.
@@ -417,7 +403,7 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
     }
     note = min(widths.get("NOTE", 0), _NARROWEST_NOTE)
     for name in _OPTIONAL_COLUMNS:
-        optional = name if name in columns else times.head(name)
+        optional = name if name in columns else output.head(name)
         if sum(widths.values()) - widths.get("NOTE", 0) + note + 2 * (len(widths) - 1) <= to.width:
             break
         shown.pop(optional, None)
@@ -430,8 +416,6 @@ def _table(columns: "Mapping[str, list[str]]") -> "Table":
 
     Only notes and columns with very long texts are wrapped, so that all other texts can be copied.
     """
-    from ringfence.cli.screen import plain_table, words  # noqa: PLC0415 - loaded when the command runs
-
     table = plain_table()
     for head, cells in columns.items():
         longest = max(len(line) for cell in cells for line in cell.split("\n"))

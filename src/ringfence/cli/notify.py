@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, errors_reported, settings_or_defaults
-from ringfence.cli.hints import HintingGroup
+from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo
 from ringfence.errors import Exit
+from ringfence.notify.runner import main
 
 notify = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
@@ -41,6 +42,4 @@ def send_test(
 @notify.command("run")
 def run_program() -> None:
     """Run a channel's program for the daemon, which is connected to standard input (for systemd)."""
-    from ringfence.notify.runner import main  # noqa: PLC0415 - only the service needs it
-
     main()

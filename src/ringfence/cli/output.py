@@ -6,11 +6,56 @@ characters. Tables and colours are printed by ``screen``.
 """
 
 import json
+import re
+import shutil
 import sys
+from datetime import datetime
+from textwrap import wrap
+from typing import IO, Annotated
 
 import typer
+from attrs import define
 
-from ringfence.cli.lines import width_of, wrapped
+from ringfence.model import printable
+
+# -- line wrapping for terminals: lines break between words, and continuation lines are indented
+#
+# If the output is not a terminal but a pipe or a file, lines are not wrapped, so that grep finds whole
+# lines.
+
+
+_FIX = re.compile("; (?=fix: )")
+_PIPE = 1_000_000
+"""The width (columns) for a pipe or a file. It is so large that no line is wrapped."""
+
+
+def width_of(stream: IO[str]) -> int:
+    """Return the width of the terminal ``stream`` in columns; for a pipe or file, _PIPE."""
+    return shutil.get_terminal_size().columns if stream.isatty() else _PIPE
+
+
+def wrapped(text: str, width: int, indent: int) -> str:
+    """Return ``text`` wrapped to lines of at most ``width`` columns; all but the first are indented.
+
+    ``indent`` is in columns. If the text is too long for one line, its part ``fix: …`` begins a new line, so
+    that the command in it can be copied. A word that is longer than a line, such as a path, is not broken.
+    """
+    if len(text) <= width:
+        return text
+    lines: list[str] = []
+    for part in _FIX.split(text):
+        blanks = " " * indent
+        lines += wrap(
+            part,
+            width,
+            initial_indent=blanks if lines else "",
+            subsequent_indent=blanks,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+    return "\n".join(lines)
+
 
 _INDENT = 2  # columns before a continuation line on standard error
 
@@ -49,14 +94,10 @@ def echo_document(text: str) -> None:
 
     Unprintable characters are escaped, except line ends.
     """
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when a command runs
-
     typer.echo("\n".join(map(printable, text.split("\n"))).encode(), nl=False)
 
 
 def _write(lines: tuple[str, ...], *, err: bool, indent: int | None) -> None:
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when a command runs
-
     escaped = [printable(line) for line in lines]
     if indent is not None:
         width = width_of(sys.stderr if err else sys.stdout)
@@ -67,3 +108,61 @@ def _write(lines: tuple[str, ...], *, err: bool, indent: int | None) -> None:
 
 def _leading(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
+
+
+# -- times in the output for people: in UTC, or in the local time zone of the terminal
+#
+# ``--local`` or the key ``times`` of ``[display]`` chooses local times. JSON is always in UTC.
+
+
+LocalOption = Annotated[bool, typer.Option("--local", help="Show local times instead of UTC.")]
+
+
+@define
+class _Choice:
+    """Whether the option ``--local`` is given, and whether the configuration chooses local times.
+
+    Times are local if at least one of them is true.
+    """
+
+    option: bool = False
+    configured: bool = False
+
+    @property
+    def local(self) -> bool:
+        return self.option or self.configured
+
+
+_choice = _Choice()
+
+
+def choose(*, local: bool) -> None:
+    """Record whether the option ``--local`` is given. Without it, the configuration decides."""
+    _choice.option = local
+
+
+def configure(times: str) -> None:
+    """Record the key ``times`` of the configuration, ``utc`` or ``local``."""
+    _choice.configured = times == "local"
+
+
+def zone() -> str:
+    """Return the name of the time zone in which times are shown: ``UTC`` or ``LOCAL``."""
+    return "LOCAL" if _choice.local else "UTC"
+
+
+def head(name: str) -> str:
+    """Return the head of a column with times: its name and the time zone, as ``SINCE (UTC)``."""
+    return f"{name} ({zone()})"
+
+
+def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False) -> str:
+    """Return a time from the daemon's JSON as tables show it: ``2026-11-20 10:14``.
+
+    With ``seconds``, the seconds are shown too. Return ``unknown`` if there is no time.
+    """
+    if not moment:
+        return unknown
+    if _choice.local:
+        moment = datetime.fromisoformat(moment).astimezone().isoformat()
+    return moment.replace("T", " ").removesuffix("Z")[: 19 if seconds else 16]

@@ -20,15 +20,15 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.output import echo, echo_stderr
 from ringfence.errors import Exit, SourceError
+from ringfence.model import SecurityEvent, SourceId
+from ringfence.parse.custom import Custom
+from ringfence.parse.line_result import NOT_UNDERSTOOD, LineResult, Reason
+from ringfence.parse.log import LogReader
+from ringfence.replay.files import TRUNCATED, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import tzinfo
-
-    from ringfence.model import SecurityEvent
-    from ringfence.parse.custom import Custom
-    from ringfence.parse.line_result import LineResult
-    from ringfence.parse.log import LogReader
 
 CHUNK = 256 * 1024
 PATTERN = "pattern"
@@ -72,9 +72,6 @@ def parse(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Show line by line how ringfence parses a log. Changes nothing."""
-    from ringfence.model import SourceId  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when the command runs
-
     customs = [_custom(pattern)] if pattern else []
     zone = zone_from(timezone) or _configured_zone(config, Path(file))
     reader = LogReader(SourceId("-", "log:-"), timezone=zone, customs=customs)
@@ -164,8 +161,6 @@ class _Summary:
 
 
 def _custom(pattern: str) -> "Custom":
-    from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded when the command runs
-
     try:
         return Custom.compile(pattern, level="", file="", name=PATTERN)
     except ValueError as error:
@@ -198,8 +193,6 @@ def _open_log(name: str) -> "Iterator[tuple[Callable[[int], bytes], float]]":
     if name == "-":
         yield sys.stdin.buffer.read1, time.time()  # type: ignore[union-attr]
         return
-    from ringfence.replay.files import TRUNCATED, open_file  # noqa: PLC0415 - loaded when the command runs
-
     with open_file(Path(name)) as opened:
         yield opened.read, opened.status.st_mtime
         if opened.cut:
@@ -223,8 +216,6 @@ def _only_asterisk(found: "Iterator[list[LineResult]]", file: str) -> "Iterator[
     cause a message for each line. The first lines are MAX_FOREIGN or a few more, or all of a shorter file. An
     empty file is not an error.
     """
-    from ringfence.parse.line_result import Reason  # noqa: PLC0415 - loaded when the command runs
-
     foreign = {Reason.NO_PREFIX, Reason.CONTINUATION, Reason.TOO_LONG}
     held: list[LineResult] = []
     for readings in found:
@@ -244,8 +235,6 @@ def _only_asterisk(found: "Iterator[list[LineResult]]", file: str) -> "Iterator[
 
 
 def _show(readings: "list[LineResult]", lines: _Lines | None, *, as_json: bool, unparsed: bool) -> None:
-    from ringfence.parse.line_result import NOT_UNDERSTOOD  # noqa: PLC0415 - loaded when the command runs
-
     output: list[str] = []
     for reading in readings:
         if unparsed and reading.reason not in NOT_UNDERSTOOD:

@@ -8,11 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ringfence.cli import times
+from ringfence.cli import output
 from ringfence.cli.common import ask_daemon, networks_from, settings_from
 from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.screen import Screen, add_row, fitting, plain_table
 from ringfence.clock import format_duration
+from ringfence.daemon.facts import past_bans, since_from
 from ringfence.errors import DaemonUnreachableError
+from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,9 +77,6 @@ def rule_cell(row: dict[str, Any]) -> str:
 
 
 def _offline(path: Path, wanted: list[str] | None, arguments: dict[str, Any]) -> Rows:
-    from ringfence.daemon.past_bans import past_bans, since_from  # noqa: PLC0415 - loaded when it runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when it runs
-
     database, now = settings_from(path).store.path, time.time()
     if not database.exists():
         return []
@@ -86,8 +86,6 @@ def _offline(path: Path, wanted: list[str] | None, arguments: dict[str, Any]) ->
 
 
 def _print(rows: Rows) -> None:
-    from ringfence.cli.screen import Screen, fitting  # noqa: PLC0415 - loaded when the command runs
-
     if len(rows) >= _PLAIN_FROM:
         echo("  ".join(_columns(rows[:1])))
         for row in rows:
@@ -103,8 +101,8 @@ def _columns(rows: Rows) -> dict[str, list[str]]:
         "RULE": [rule_cell(row) for row in rows],
         "ACCOUNT": [account_cell(row) for row in rows],
         "BAN": [f"{row['offence']}." for row in rows],
-        "SINCE": [times.short_time(row["since"]) for row in rows],
-        times.head("ENDED"): [times.short_time(row["ended"]) for row in rows],
+        "SINCE": [output.short_time(row["since"]) for row in rows],
+        output.head("ENDED"): [output.short_time(row["ended"]) for row in rows],
         "AFTER": [_lasted(row) for row in rows],
         "HOW": [row["end"] for row in rows],
     }
@@ -117,8 +115,6 @@ def _lasted(row: dict[str, Any]) -> str:
 
 def _table(rows: Rows, without: int) -> "Table":
     """Return the table of bans. It lacks the first ``without`` columns of _OPTIONAL_COLUMNS."""
-    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
-
     left_out = _OPTIONAL_COLUMNS[:without]
     columns = {head: cells for head, cells in _columns(rows).items() if head not in left_out}
     table = plain_table()

@@ -13,10 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
 from ringfence.cli.common import JsonOption, errors_reported, settings_from, zone_from
 from ringfence.cli.output import echo, echo_stderr
+from ringfence.cli.screen import Screen, add_row, plain_table
+from ringfence.daemon.targets import logs_of
+from ringfence.detect.rules import RULES
 from ringfence.errors import Exit, SourceError
+from ringfence.model import AMI, SourceId, parse_network, rfc3339
+from ringfence.networks import NetworkSet
+from ringfence.replay.files import File, in_order, inspect, original
+from ringfence.replay.run import AddressOutcome, Replay
+from ringfence.replay.run import replay as run
+from ringfence.replay.source_reader import ReplayInput
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -25,10 +35,6 @@ if TYPE_CHECKING:
 
     from ringfence.config.loader import Settings
     from ringfence.parse.custom import Custom
-    from ringfence.replay.files import File
-    from ringfence.replay.outcomes import AddressOutcome
-    from ringfence.replay.run import Replay
-    from ringfence.replay.source_reader import ReplayInput
 
 MAX_SHOWN = 50
 """The maximum number of addresses in the table for people. JSON contains all."""
@@ -88,10 +94,6 @@ def _inputs(paths: Sequence[Path], zone: "tzinfo | None", settings: "Settings | 
     ``zone`` is the time zone of all logs; None for the configured one. A file that cannot be read is reported
     and left out. Without any readable file the command ends with an error.
     """
-    from ringfence.model import AMI, SourceId  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.replay.files import in_order, inspect  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.replay.source_reader import ReplayInput  # noqa: PLC0415 - loaded when the command runs
-
     files: list[File] = []
     for path in paths:
         try:
@@ -128,9 +130,6 @@ def _plan_of(
     """
     if settings is None:
         return ASTERISK, zone, ()
-    from ringfence.daemon.targets import logs_of  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.replay.files import original  # noqa: PLC0415 - loaded when the command runs
-
     plans = [logs_of(pbx) for pbx in settings.asterisk]
     name = original(path.absolute())[0]
     plan = next((plan for plan in plans if name in (plan.paths or ())), plans[0])
@@ -138,11 +137,6 @@ def _plan_of(
 
 
 def _replayed(inputs: "Sequence[ReplayInput]", settings: "Settings | None") -> "Replay":
-    from ringfence.detect.rules import RULES  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.model import parse_network  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.networks import NetworkSet  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.replay.run import replay as run  # noqa: PLC0415 - loaded when the command runs
-
     rules = RULES if settings is None else settings.rule_table()
     allowed = () if settings is None else settings.allow.networks
     exempt = NetworkSet((*map(parse_network, LOOPBACK), *allowed))
@@ -160,15 +154,6 @@ def _bar(size: int) -> "Iterator[Callable[[int], None]]":
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.progress import (  # noqa: PLC0415 - loaded when the command runs
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-    )
-
-    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-
     # Auto-refresh is off, because its thread would slow down the replay.
     columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
     with Progress(*columns, console=Screen(stderr=True), transient=True, auto_refresh=False) as bar:
@@ -232,14 +217,10 @@ def _as_object(row: "AddressOutcome") -> dict[str, object]:
 
 
 def _moment(seconds: float) -> str | None:
-    from ringfence.model import rfc3339  # noqa: PLC0415 - loaded when the command runs
-
     return rfc3339(seconds) if isfinite(seconds) else None
 
 
 def _print(past: "Replay", rows: "Sequence[AddressOutcome]", files: int) -> None:
-    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-
     tried = [row for row in rows if row.attempts]
     if tried:
         Screen().print(_table(tried[:MAX_SHOWN]))
@@ -261,8 +242,6 @@ def _print(past: "Replay", rows: "Sequence[AddressOutcome]", files: int) -> None
 
 
 def _table(rows: "Sequence[AddressOutcome]") -> "Table":
-    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
-
     table = plain_table()
     table.add_column("ADDRESS", overflow="fold")
     table.add_column("ATTEMPTS", justify="right", no_wrap=True)

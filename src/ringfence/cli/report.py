@@ -1,12 +1,16 @@
 """``ringfence report``: report a period's attempts and bans, on the terminal or as one page of HTML."""
 
+import os
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
+from tempfile import mkstemp
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.cli import times
+from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -18,12 +22,62 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.history import RECORDED_ONLY, text_form
 from ringfence.cli.output import echo_json, echo_stderr
-from ringfence.cli.private_files import write_private
+from ringfence.cli.screen import Screen
+from ringfence.daemon.facts import past_bans
+from ringfence.daemon.timeline import read_history
+from ringfence.daemon.tops import recorded_tops
 from ringfence.errors import DaemonUnreachableError, WebError
+from ringfence.report.summary import ReportAnswers, locations_by_name, summary_of
+from ringfence.report.text import report_lines
+from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from ringfence.config.loader import Settings
-    from ringfence.report.summary import ReportAnswers
+
+# -- files that a command writes for its user alone
+
+
+_DEVICES = (Path("/dev"), Path("/proc"))
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read; raise OSError if this is impossible.
+
+    An existing file is replaced in one step: if that fails, the old file stays. If ``file`` is a symbolic
+    link, the link is replaced and not its target. A device or a pipe, such as ``/dev/stdout``, is written
+    directly.
+    """
+    if _is_special(file):
+        file.write_text(text, "utf-8")
+        return
+    descriptor, name = mkstemp(prefix=f".{file.name[:100]}.", dir=file.parent)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as new:  # noqa: PTH123 - an open descriptor
+            new.write(text)
+            new.flush()
+            os.fsync(descriptor)
+        Path(name).replace(file)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _is_special(file: Path) -> bool:
+    """Whether a path is a device, a pipe or a folder, so that it cannot be replaced by a file.
+
+    Everything directly in ``/dev`` or below ``/proc`` counts as special, even a symbolic link such as
+    ``/dev/stdout``.
+    """
+    folder = file.parent.resolve()
+    if folder == _DEVICES[0] or folder.is_relative_to(_DEVICES[1]):
+        return True
+    try:
+        mode = file.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISLNK(mode)
+
 
 Document = dict[str, Any]
 
@@ -44,11 +98,11 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page of HTML to this file.")
     ] = None,
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Report what happened: attempts, who made them, bans, and broken phones."""
-    times.choose(local=local)
+    output.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
         settings = settings_from(config)
@@ -68,8 +122,6 @@ def _found(settings: "Settings", seconds: float) -> Document:
 
     Without a daemon, its database is read. Raise DaemonUnreachableError if there is no database either.
     """
-    from ringfence.report.summary import summary_of  # noqa: PLC0415 - loaded when the command runs
-
     try:
         answers = _asked(settings, seconds)
     except DaemonUnreachableError:
@@ -81,9 +133,6 @@ def _found(settings: "Settings", seconds: float) -> Document:
 
 
 def _asked(settings: "Settings", seconds: float) -> "ReportAnswers":
-    from ringfence.report.locations import locations_by_name  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.report.summary import ReportAnswers  # noqa: PLC0415 - loaded when the command runs
-
     addresses = ask(settings, "tops", kind="addresses", seconds=seconds)
     return ReportAnswers(
         ask(settings, "history", seconds=seconds),
@@ -97,13 +146,6 @@ def _asked(settings: "Settings", seconds: float) -> "ReportAnswers":
 
 
 def _offline(settings: "Settings", seconds: float) -> "ReportAnswers":
-    from ringfence.daemon.past_bans import past_bans  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.daemon.timeline_json import read_history  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.daemon.tops import recorded_tops  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.report.locations import locations_by_name  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.report.summary import ReportAnswers  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
     now = time.time()
     with Store.open(settings.store.path, owner=False) as store:
         addresses = recorded_tops(store.tops, "addresses", now - seconds)
@@ -133,9 +175,6 @@ def _write(file: Path, found: Document) -> None:
 
 
 def _print(found: Document) -> None:
-    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.report.text import report_lines  # noqa: PLC0415 - loaded when the command runs
-
     to = Screen(whole_lines=True)
     for line in report_lines(found, text_form(to.width)):
         to.show(line.text, style="bold" if line.is_head else "", indent=line.indent)

@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from ringfence.cli.lines import width_of, wrapped
+from ringfence.cli.output import width_of, wrapped
 from ringfence.model import printable
 
 _UNLIMITED = 10_000  # columns of an output in which no line is wrapped or cut

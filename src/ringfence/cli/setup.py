@@ -1,11 +1,42 @@
 """``ringfence setup``: connect ringfence to the Asterisk of this host and test this, or undo the changes."""
 
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, errors_reported
-from ringfence.errors import Exit
+from ringfence.audit.asterisk import Finding
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, errors_reported, settings_from
+from ringfence.cli.import_fail2ban import take_over_from
+from ringfence.cli.output import echo, echo_document, echo_stderr
+from ringfence.daemon.process import configure as configure_logging
+from ringfence.errors import ConfigError, ControlError, Exit, RingfenceError, SetupError, StoreError
+from ringfence.setup import fail2ban_jails
+from ringfence.setup.asterisk import FoundAsterisk
+from ringfence.setup.changes import FileState
+from ringfence.setup.find import Found, find, found_lines
+from ringfence.setup.journal import JournalRecord, open_journal, read_journal
+from ringfence.setup.plan import Plan, ami_host, plan
+from ringfence.setup.proof import (
+    LoginTarget,
+    ManagerTarget,
+    SipListener,
+    failed_login,
+    failed_manager_login,
+    is_reachable,
+    prove,
+    targets_of,
+    wait_for_sources,
+)
+from ringfence.setup.session import SetupSession, reload_asterisk, require_manager_user, require_valid_files
+from ringfence.setup.texts import HostPaths
+from ringfence.setup.units import START, Systemd
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]
@@ -24,11 +55,260 @@ def setup(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed login."""
-    from ringfence.cli.setup_run import SetupRun  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.setup.host_paths import HostPaths  # noqa: PLC0415 - loaded when the command runs
-
     with errors_reported():
         run = SetupRun(HostPaths(config=config), dry_run=dry_run, yes=yes)
         right = run.undo() if undo else run.setup()
     if not right:
         raise typer.Exit(Exit.PROBLEM)
+
+
+# -- the steps of ``ringfence setup``: show the changes, ask, make them, and test the result; or undo them
+#
+# The test is a harmless failed login, which every source of ringfence must report.
+
+
+_INDENT = 4
+_SIP_PORT = 5060
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a run: for Ctrl-C, for ``kill``, and for a lost SSH connection."""
+
+
+class SetupRun:
+    """One run of the command. Its methods return whether everything succeeded.
+
+    ``dry_run``: changes are shown and not made. ``yes``: changes are made without a question.
+    """
+
+    def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool) -> None:
+        self._paths = paths
+        self._dry_run = dry_run
+        self._yes = yes
+        self._systemd = Systemd(paths.systemd)
+        configure_logging(logging.CRITICAL)  # the command prints the results itself
+
+    def setup(self) -> bool:
+        """Show the changes, make them if the administrator agrees, and test the result by a failed login.
+
+        If an error or a signal ends the run, the state before the run is restored. If only the test fails,
+        the changes stay, and False is returned.
+        """
+        if self._paths.config.exists():
+            settings_from(self._paths.config)  # raises ConfigError if the configuration is invalid
+        _require_root()
+        record = read_journal(self._paths.state)
+        found = find(self._paths)
+        planned = plan(found, self._paths, _last_written(record))
+        echo(*found_lines(found))
+        if record.changes and not record.complete:
+            echo("An earlier setup was interrupted: this run goes on.")
+        self._show(found, planned)
+        if self._dry_run:
+            return True
+        if not self._yes and not typer.confirm("Make these changes?"):
+            echo("Nothing was changed.")
+            return True
+        with ExitStack() as stack:
+            with _signals_wait():  # one that kills the run here would leave the folder of an empty journal
+                journal = stack.enter_context(open_journal(self._paths.state))
+                session = SetupSession(self._paths, journal, self._systemd, self._is_reachable)
+                stack.enter_context(_taken_back_on_error(session))
+            self._apply(session, found.asterisk, planned)
+            right = self._prove(session, found, planned)
+            session.complete()
+        return right
+
+    def undo(self) -> bool:
+        """Restore the files, folders and systemd units that setup has changed to their state before it."""
+        _require_root()
+        record = read_journal(self._paths.state)
+        if record == JournalRecord():
+            if self._paths.state.exists() and not self._dry_run:
+                # An earlier run was killed before its first change. It left the folder of an empty journal.
+                # Opening and closing this journal removes the folder.
+                with open_journal(self._paths.state):
+                    pass
+            echo("There is nothing to undo: setup has changed nothing on this host.")
+            return True
+        paths = list(dict.fromkeys(str(change.path) for change in reversed(record.changes)))
+        echo("These files and folders become as they were before setup:", *(f"  {path}" for path in paths))
+        if self._dry_run:
+            return True
+        if not self._yes and not typer.confirm("Undo setup?"):
+            echo("Nothing was changed.")
+            return True
+        with open_journal(self._paths.state) as journal, _uninterrupted():
+            problems = [*SetupSession(self._paths, journal, self._systemd, self._is_reachable).undo()]
+        echo_stderr(*problems)
+        echo("Setup is undone." if not problems else "Setup is undone, except for the lines above.")
+        return not problems
+
+    def _show(self, found: Found, planned: Plan) -> None:
+        for number, change in enumerate(planned.changes, 1):
+            echo("", f"{number}. {change.path}: {change.reason}", indent=3)
+            echo_document("\n".join([*change.shown(), ""]))
+        echo("")
+        for note in planned.notes:
+            echo(f"note: {note}", indent=_INDENT)
+        if not planned.changes:
+            echo("No file has to be changed.")
+        steps = ["asterisk -rx 'manager reload'", "asterisk -rx 'logger reload'"] if planned.changes else []
+        steps += [START] if self._systemd.runs else []
+        steps.append("one failed SIP login from this host, which every source must report")
+        if found.jails:
+            steps.append(f"fail2ban: take over the bans of {', '.join(found.jails)}, then disable it")
+        echo("Then:", *(f"  {step}" for step in steps), "")
+
+    def _apply(self, session: SetupSession, asterisk: FoundAsterisk, planned: Plan) -> None:
+        """Make the changes, and start the daemon. If it already runs and anything changed, restart it."""
+        session.begin(planned)
+        for change in planned.changes:
+            session.apply(change)
+        if planned.changes:
+            require_valid_files(asterisk)
+            reload_asterisk(asterisk.console)
+        require_manager_user(asterisk.console)
+        echo(Finding(True, "files", f"{len(planned.changes)} changed").line)
+        if self._systemd.runs:
+            self._systemd.start(restart=bool(planned.changes))
+
+    def _prove(self, session: SetupSession, found: Found, planned: Plan) -> bool:
+        if not self._is_reachable():
+            if self._systemd.runs:
+                raise SetupError("the daemon does not answer; see: journalctl -u ringfence")
+            start = "systemd does not run here; start it: ringfence run; then prove it: ringfence setup"
+            echo(Finding(None, "daemon", start).line, indent=_INDENT)
+            return True
+        control = settings_from(self._paths.config).control.socket
+        wait_for_sources(control, log=planned.log is not None)
+        echo(Finding(True, "daemon", "ready, and logged in to AMI").line)
+        findings = prove(
+            control, lambda: _failed_login(found), contained=not found.asterisk.server.same_network
+        )
+        for finding in findings:
+            echo(finding.line, indent=_INDENT)
+        if any(finding.right is False for finding in findings):
+            if found.jails:
+                echo_stderr(f"fail2ban's jail {', '.join(found.jails)} stays, until every source works")
+            return False
+        return not found.jails or self._hand_over(session, found)
+
+    def _hand_over(self, session: SetupSession, found: Found) -> bool:
+        """Take over fail2ban's bans, then disable its jails for Asterisk; return whether this succeeded.
+
+        If the bans cannot be read or sent to the daemon, the jails stay enabled. If the daemon refuses some
+        of them, the jails are disabled, and False is returned.
+        """
+        name = ", ".join(found.jails)
+        try:
+            problems = take_over_from(self._paths.fail2ban, found.jails, self._paths.config)
+        except (StoreError, ControlError) as error:
+            text = f"jail {name} stays, because its bans cannot be taken over: {error}"
+            echo(Finding(False, "fail2ban", text).line, indent=_INDENT)
+            return False
+        session.apply(fail2ban_jails.disabling(self._paths.fail2ban, found.jails))
+        problem = fail2ban_jails.reload()
+        text = f"jail {name} is disabled, its bans are taken over; the other jails stay"
+        if problem:
+            text = f"jail {name} still runs: {problem}; fix: fail2ban-client reload"
+        echo(Finding(not problem, "fail2ban", text).line, indent=_INDENT)
+        return not problem and not problems
+
+    def _is_reachable(self) -> bool:
+        try:
+            return is_reachable(settings_from(self._paths.config).control.socket)
+        except ConfigError:
+            return False
+
+
+def _failed_login(found: Found) -> LoginTarget | None:
+    """Cause a failed login at Asterisk by SIP, or by AMI if SIP is not answered.
+
+    Return the target that answered; None if none did. The login by SIP comes from a loopback address. If
+    Asterisk is in another network namespace (a container), such packets do not reach it. Then the kernel
+    chooses the source address.
+    """
+    asterisk = found.asterisk
+    host = ami_host(found)
+    if asterisk.server.same_network:
+        done = failed_login(targets_of(asterisk.server.pid, found.manager.port))
+    else:
+        targets = [SipListener(host, _SIP_PORT, udp=True), SipListener(host, _SIP_PORT, udp=False)]
+        done = failed_login(targets, source="")
+    return done or failed_manager_login(ManagerTarget(host, found.manager.port))
+
+
+def _last_written(record: JournalRecord) -> dict[Path, FileState]:
+    """Return for each file that setup has written, by path, the state as it was written last."""
+    return {change.path: change.after for change in record.changes if isinstance(change.after, FileState)}
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise SetupError("setup reads and changes files of root and of Asterisk; fix: run it as root (sudo)")
+
+
+@contextmanager
+def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
+    """If the block fails or is interrupted, restore the state before this run, and raise the error again.
+
+    After a signal, a SetupError is raised instead of KeyboardInterrupt.
+    """
+    with _interruptible():
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            with _uninterrupted():
+                echo_stderr("setup did not come to its end: restoring everything as it was")
+                try:
+                    problems = [*session.take_back()]
+                except RingfenceError as second:
+                    problems = [f"{second}; fix this, then run: ringfence setup --undo"]
+                echo_stderr(*problems)
+            if isinstance(error, KeyboardInterrupt):
+                kept = "all but the lines above" if problems else "everything"
+                raise SetupError(f"interrupted: {kept} is as before") from None
+            raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block when a signal arrives that ends a run (one of _SIGNALS).
+
+    So the caller can restore the files before the run ends.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handled(interrupt):
+        yield
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore the signals that end a run while the block runs.
+
+    The block restores files, and must not be interrupted.
+    """
+    with _handled(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let the signals that end a run wait until the end of the block."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+@contextmanager
+def _handled(handler: "signal._HANDLER") -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

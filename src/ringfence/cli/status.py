@@ -17,11 +17,10 @@ from ringfence.cli.common import (
     print_config_errors,
 )
 from ringfence.cli.output import echo_json
+from ringfence.cli.screen import Screen, add_row, plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from ringfence.cli.screen import Screen
 
 _MAX_OF_ONE_CODE = 5
 """The maximum number of alarms with the same code that are shown."""
@@ -51,8 +50,6 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 
 def _print(report: dict[str, Any]) -> None:
-    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-
     screen = Screen(whole_lines=True)
     for line in _alarms(report["alarms"]):
         screen.show(line, style="bold red", indent=2)
@@ -165,8 +162,6 @@ def _count(entry: dict[str, Any]) -> str:
 
 def _watched(entries: list[dict[str, Any]], width: int) -> "Table":
     """Return the table of addresses near a ban, without the optional columns that do not fit."""
-    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
-
     columns = {
         "WATCHED": [entry["address"] for entry in entries],
         "ATTEMPTS": [_count(entry) for entry in entries],

@@ -14,10 +14,11 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.output import echo, echo_stderr
 from ringfence.errors import DaemonUnreachableError, Exit, StoreError
+from ringfence.firewall.cleanup import flush_everything, flush_other_backends
+from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from ringfence.config.loader import Settings
-
 
 PATIENCE = 5.0
 """Seconds that ``off`` waits for the daemon. It is short, because ``off`` is urgent and needs no daemon."""
@@ -63,8 +64,6 @@ def _remove_leftovers(settings: "Settings") -> None:
     Such rules may be left in the kernel after the configured backend was changed. This command removes them
     itself, because the daemon may lack the rights that another backend needs.
     """
-    from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - loaded when the command runs
-
     backend: str = ask(settings, "status")["firewall"]["backend"]
     if backend != "memory":  # "memory" is a dry run: it must not change the kernel
         flush_other_backends(backend)
@@ -76,8 +75,6 @@ def _off_without_daemon(settings: "Settings") -> None:
     "Switched off" is recorded before the rules are removed. Otherwise a daemon that runs but does not answer
     would restore them.
     """
-    from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - loaded when the command runs
-
     failed: StoreError | None = None
     try:
         _record(settings, switched_off=True)
@@ -91,7 +88,5 @@ def _off_without_daemon(settings: "Settings") -> None:
 
 
 def _record(settings: "Settings", *, switched_off: bool) -> None:
-    from ringfence.store.database import Store  # noqa: PLC0415 - loaded when the command runs
-
     with Store.open(settings.store.path, owner=False) as store:
         store.state.set_switched_off(switched_off)

@@ -3,14 +3,17 @@
 import os
 import select
 import sys
+import termios
 import time
+import tty
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.live import Live
 
-from ringfence.cli import times
+from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -21,19 +24,17 @@ from ringfence.cli.common import (
     duration_from,
     errors_reported,
 )
-from ringfence.cli.hints import HintingGroup
-from ringfence.cli.output import echo, echo_json
+from ringfence.cli.groups import HintingGroup
+from ringfence.cli.output import echo, echo_json, short_time
 from ringfence.cli.past_bans import account_cell, rule_cell
-from ringfence.cli.times import short_time
+from ringfence.cli.screen import Screen, add_row, cropped, plain_table
 from ringfence.clock import format_duration
-from ringfence.report.sparkline import has_blocks, sparkline
+from ringfence.report.text import has_blocks, sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
-
-    from ringfence.cli.screen import Screen
 
 REFRESH = 1.0  # seconds between two updates of the display
 _SLOW_REFRESH = 5.0  # seconds between two updates on a terminal that cannot move its cursor
@@ -56,12 +57,12 @@ def register(app: typer.Typer) -> None:
 
 @top.callback()
 def top_live(
-    context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, local: times.LocalOption = False
+    context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, local: output.LocalOption = False
 ) -> None:
     """Show attempts and bans live. Do nothing if a subcommand was given."""
     if context.invoked_subcommand is not None:
         return
-    times.choose(local=local)
+    output.choose(local=local)
     with errors_reported():
         _live(config)
 
@@ -70,7 +71,7 @@ def top_live(
 def top_accounts(
     config: ConfigOption = DEFAULT_CONFIG,
     since: SinceOption = "1d",
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the accounts with the most attempts in a period, counted by the hour."""
@@ -81,7 +82,7 @@ def top_accounts(
 def top_addresses(
     config: ConfigOption = DEFAULT_CONFIG,
     since: SinceOption = "1d",
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the addresses with the most attempts in a period, counted by the hour."""
@@ -89,7 +90,7 @@ def top_addresses(
 
 
 def _tops(path: Path, kind: str, since: str, *, local: bool, as_json: bool) -> None:
-    times.choose(local=local)
+    output.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
         rows = ask_daemon(path, "tops", kind=kind, seconds=seconds)
@@ -102,13 +103,11 @@ def _tops(path: Path, kind: str, since: str, *, local: bool, as_json: bool) -> N
 
 
 def _print(kind: str, rows: list[dict[str, Any]]) -> None:
-    from ringfence.cli.screen import Screen, add_row, plain_table  # noqa: PLC0415 - loaded when it runs
-
     table = plain_table()
     name, known = ("ACCOUNT", "works here") if kind == "accounts" else ("ADDRESS", "friend")
     table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=40)
     table.add_column("ATTEMPTS", justify="right", no_wrap=True)
-    table.add_column(times.head("LAST HOUR"), no_wrap=True)
+    table.add_column(output.head("LAST HOUR"), no_wrap=True)
     table.add_column("NOTE", no_wrap=True)
     for row in rows:
         notes = [known] if row["known"] else []
@@ -122,8 +121,6 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
 
 def _live(path: Path) -> None:
     """Show the live display until ``q`` or Ctrl-C is pressed. If the output is no terminal, print it once."""
-    from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-
     to = Screen()
     state = {"sort": _SORTS[0], "paused": ""}
     if not to.is_terminal:
@@ -140,8 +137,6 @@ def _live(path: Path) -> None:
 
 
 def _draw_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys") -> None:
-    from rich.live import Live  # noqa: PLC0415 - loaded when the command runs
-
     view, due = ask_daemon(path, "top"), time.monotonic() + REFRESH
     with Live(console=to, screen=True, auto_refresh=False) as live:
         while True:
@@ -194,9 +189,6 @@ class Keys:
 @contextmanager
 def _keys() -> "Iterator[Keys]":
     """Switch the terminal to single keys (without Enter) while the block runs, and restore it afterwards."""
-    import termios  # noqa: PLC0415 - loaded when the command runs
-    import tty  # noqa: PLC0415 - loaded when the command runs
-
     if not sys.stdin.isatty():
         yield Keys(None)
         return
@@ -219,8 +211,6 @@ def _page(view: View, to: "Screen", height: int, state: dict[str, str]) -> "Rend
 
     ``view`` and ``state`` are as in :func:`frame`.
     """
-    from ringfence.cli.screen import cropped  # noqa: PLC0415 - loaded when the command runs
-
     return cropped(frame(view, to.width, height, state, blocks=_has_blocks(to)), to.width - 1)
 
 

@@ -1,20 +1,25 @@
 """``ringfence web``: serve the live page; print a link to log in to it."""
 
+import logging
 import os
+import pwd
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from ringfence.cli.common import errors_reported
-from ringfence.cli.hints import HintingGroup
+from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_stderr
+from ringfence.config.converters import HOOKS, ListenAddress
+from ringfence.control import ask
+from ringfence.daemon.process import configure as configure_logging
+from ringfence.daemon.process import notify
 from ringfence.errors import DaemonUnreachableError, WebError
 from ringfence.web import LOOPBACK
-
-if TYPE_CHECKING:
-    from ringfence.config.converters import ListenAddress
-    from ringfence.web.server import WebSettings
+from ringfence.web.app import Site
+from ringfence.web.server import WebSettings
 
 DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")
@@ -75,8 +80,6 @@ def web_login(
     login_socket: LoginsOption = DEFAULT_LOGINS,
 ) -> None:
     """Print a link that logs in once, within five minutes."""
-    from ringfence.control import ask  # noqa: PLC0415 - loaded when the command runs
-
     person = name or os.environ.get("SUDO_USER") or _user()
     with errors_reported():
         try:
@@ -89,8 +92,6 @@ def web_login(
 
 
 def _user() -> str:
-    import pwd  # noqa: PLC0415 - loaded when the command runs
-
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -108,8 +109,6 @@ def _loopback(text: str) -> "ListenAddress":
 
     Only this host may connect, because the page has no encryption.
     """
-    from ringfence.config.converters import HOOKS, ListenAddress  # noqa: PLC0415 - loaded when the command runs
-
     try:
         where: ListenAddress = HOOKS[ListenAddress | None](text, None)
     except ValueError as error:
@@ -122,8 +121,6 @@ def _loopback(text: str) -> "ListenAddress":
 
 
 def _checked_url(text: str) -> str:
-    from urllib.parse import urlsplit  # noqa: PLC0415 - loaded when the command runs
-
     wrong = typer.BadParameter("--url must be an address such as https://pbx.example.com")
     try:
         parts = urlsplit(text)
@@ -141,11 +138,6 @@ def _checked_url(text: str) -> str:
 
 
 def _serve(where: "ListenAddress | Path", site: str, control: Path, logins: Path) -> None:
-    import logging  # noqa: PLC0415 - loaded when the command runs
-
-    from ringfence.daemon.logging import configure as configure_logging  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.daemon.systemd import notify  # noqa: PLC0415 - loaded when the command runs
-
     configure_logging(logging.INFO)
     try:
         from ringfence.web.server import serve  # noqa: PLC0415 - loaded when the command runs
@@ -157,8 +149,5 @@ def _serve(where: "ListenAddress | Path", site: str, control: Path, logins: Path
 
 
 def _settings(where: "ListenAddress | Path", site: str, control: Path, logins: Path) -> "WebSettings":
-    from ringfence.web.app import Site  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.web.server import WebSettings  # noqa: PLC0415 - loaded when the command runs
-
     place = where if isinstance(where, Path) else (where.address, where.port)
     return WebSettings(place, Site(site), control, logins)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.cli import times
+from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -18,19 +18,100 @@ from ringfence.cli.common import (
     networks_from,
     settings_from,
 )
-from ringfence.cli.output import echo_json, echo_stderr
-from ringfence.cli.times import short_time
-from ringfence.cli.why_account import account_facts, print_account
+from ringfence.cli.output import echo_json, echo_stderr, short_time
+from ringfence.cli.screen import Screen, add_row, fitting, plain_table, show_facts
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit
+from ringfence.explain.account import account_document, account_offline
+from ringfence.explain.as_json import document
+from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
+from ringfence.explain.offline import facts_offline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.table import Table
 
-    from ringfence.cli.screen import Screen
     from ringfence.model import Network
+
+# -- ``ringfence why ACCOUNT``: show everything known about an account, and advice
+
+
+Document = dict[str, Any]
+
+
+def account_facts(path: Path, account: str) -> Document:
+    """Return the facts about ``account`` as a JSON object, from the daemon or, without one, its database."""
+    try:
+        found: Document = ask_daemon(path, "why_account", account=account)
+    except DaemonUnreachableError:
+        return account_document(account_offline(settings_from(path), account, time.time()))
+    return found
+
+
+def print_account(found: Document, screen: "Screen") -> None:
+    """Print the facts of an account for people. ``found`` is as :func:`account_facts` returns it."""
+    style = "bold red" if found["verdict"] in BAD_VERDICTS else "bold"
+    screen.show(account_headline(found), style=style)
+    for alarm in found["alarms"]:
+        screen.show(alarm_line(alarm), style="bold red", indent=2)
+    screen.show()
+    show_facts(_account_lines(found), screen)
+    if found["failures"]:
+        screen.show()
+        screen.print(_failures(found["failures"], screen))
+
+
+def _account_lines(found: Document) -> "Iterator[tuple[str, str]]":
+    for home in found["addresses"]:
+        state = "at" if home["current"] else "was at"
+        until = f"until {short_time(home['until'])}"
+        banned = ", banned" if home["banned"] else ""
+        yield "phone", f"{state} {home['address']} ({home['reason']}), {until}{banned}"
+    if not found["addresses"]:
+        yield "phone", "not registered, as far as Asterisk reported"
+    success = found["last_success"]
+    if success is not None:
+        how = "password" if success["reason"] == "authenticated" else success["reason"]
+        yield "success", f"{short_time(success['seen'])} from {success['address']} ({how})"
+    for ban in found["bans"]:
+        of = "" if ban["network"] == ban["address"] else f" (of {ban['network']})"
+        until = f"until {short_time(ban['expires'])}"
+        yield "ban", f"{ban['address']}{of}: {ban['rule']}, since {short_time(ban['since'])}, {until}"
+    failures = found["failures"]
+    if failures:
+        last = failures[0]
+        yield "failure", f"{short_time(last['last'])} from {last['address']}: {last['reason']}"
+    yield "do", found["advice"]
+
+
+def _failures(failures: list[Document], screen: "Screen") -> "Table":
+    return fitting((_table(failures, left_out) for left_out in ((), ("FIRST",), ("FIRST", "BY"))), screen)
+
+
+def _table(failures: list[Document], left_out: tuple[str, ...]) -> "Table":
+    columns = {
+        "FAILED AT": [one["address"] for one in failures],
+        "REASON": [one["reason"] for one in failures],
+        "TIMES": [str(one["times"]) for one in failures],
+        "FIRST": [short_time(one["first"]) for one in failures],
+        output.head("LAST"): [short_time(one["last"]) for one in failures],
+        "BY": [f"{one['service']} {one['transport']}" for one in failures],
+        "NOTE": [_account_note(one) for one in failures],
+    }
+    table = plain_table()
+    shown = {head: cells for head, cells in columns.items() if head not in left_out and any(cells)}
+    for head in shown:
+        table.add_column(head, justify="right" if head == "TIMES" else "left", no_wrap=head != "FAILED AT")
+    for row in zip(*shown.values(), strict=True):
+        add_row(table, row)
+    return table
+
+
+def _account_note(one: Document) -> str:
+    notes = ["worked there"] if one["worked"] else []
+    return ", ".join([*notes, "banned"] if one["banned"] else notes)
+
 
 _MAX_SHOWN = 20
 """The maximum number of attempts that are shown (the latest ones). The same limit applies to past bans."""
@@ -49,8 +130,6 @@ _LEFT_OUT: "tuple[frozenset[str], ...]" = (
 ``date`` is not a column: it means that the column of times shows no dates.
 """
 
-Document = dict[str, Any]
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line ``app``."""
@@ -62,21 +141,17 @@ def why(
         str, typer.Argument(metavar="ADDRESS|ACCOUNT", help="An address, a network, or an account.")
     ],
     config: ConfigOption = DEFAULT_CONFIG,
-    local: times.LocalOption = False,
+    local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explain an address or an account: its attempts, its bans, and what to do."""
-    times.choose(local=local)
+    output.choose(local=local)
     with errors_reported():
-        from ringfence.explain.headlines import is_account  # noqa: PLC0415 - loaded when the command runs
-
         by_account = is_account(about)
         found = account_facts(config, about) if by_account else _address_facts(config, about)
     if as_json:
         echo_json(found)
     else:
-        from ringfence.cli.screen import Screen  # noqa: PLC0415 - loaded when the command runs
-
         (print_account if by_account else _print)(found, Screen())
     if not found["daemon"]:
         echo_stderr("The daemon is not running: attempts in its memory and the state of rules are unknown.")
@@ -95,16 +170,10 @@ def _address_facts(path: Path, text: str) -> Document:
 
 
 def _offline(path: Path, network: "Network") -> Document:
-    from ringfence.explain.as_json import document  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.explain.offline import facts_offline  # noqa: PLC0415 - loaded when the command runs
-
     return document(facts_offline(settings_from(path), network, time.time()))
 
 
 def _print(found: Document, screen: "Screen") -> None:
-    from ringfence.cli.screen import show_facts  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.explain.headlines import address_headline  # noqa: PLC0415 - loaded when the command runs
-
     out = found["verdict"] in {"banned", "denied"}
     screen.show(address_headline(found), style="bold red" if out else "bold")
     for alarm in found["alarms"]:
@@ -115,8 +184,6 @@ def _print(found: Document, screen: "Screen") -> None:
 
 
 def _print_tables(screen: "Screen", found: Document) -> None:
-    from ringfence.cli.screen import fitting  # noqa: PLC0415 - loaded when the command runs
-
     if found["attempts"]:
         screen.show()
         last = found["attempts"][-_MAX_SHOWN:]
@@ -208,10 +275,8 @@ def _entry(entry: Document) -> str:
 
 
 def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
-    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
-
     columns = {
-        times.head("TIME"): [
+        output.head("TIME"): [
             short_time(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
         ],
         "ADDRESS": [one["address"] for one in attempts],
@@ -250,8 +315,6 @@ def _note(attempt: Document) -> str:
 
 
 def _rules(rules: list[Document]) -> "Table":
-    from ringfence.cli.screen import add_row, plain_table  # noqa: PLC0415 - loaded when the command runs
-
     table = plain_table()
     for name in ("RULE", "COUNTED", "PROVEN", "WITHIN", "ONE LESS IN"):
         table.add_column(name, justify="right" if name in {"COUNTED", "PROVEN"} else "left")

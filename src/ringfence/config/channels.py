@@ -12,14 +12,13 @@ from ringfence.config.converters import (
     Name,
     Port,
     QuietHours,
-    RdapServer,
     ReportName,
     RuleName,
     Severity,
     Text,
     Topic,
+    read_secret,
 )
-from ringfence.config.secret_files import read_secret
 from ringfence.model import Secret
 from ringfence.networks import is_loopback
 
@@ -91,11 +90,9 @@ class HookSettings(ProgramSettings):
 class NotifySettings:
     """``[notify]``: all channels, and the settings for their messages.
 
-    ``rdap`` is the server that is asked for the abuse contacts of banned addresses; None for none. If
-    ``report`` is not None, all mail channels send a report once a week.
+    If ``report`` is not None, all mail channels send a report once a week.
     """
 
-    rdap: RdapServer | None = None
     report: ReportName | None = None
     mail: tuple[MailSettings, ...] = Factory(tuple)
     apprise: tuple[AppriseSettings, ...] = Factory(tuple)

@@ -19,7 +19,38 @@ from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
 from ringfence.model import Address, Network, Origin, Secret, parse_network
-from ringfence.networks import is_loopback
+
+# -- files that contain a secret
+
+
+MAX_SECRET_BYTES = 1024
+
+
+def is_there(path: Path) -> bool:
+    """Whether the file exists. Return False if this user is not allowed to know it."""
+    try:
+        return path.exists()
+    except OSError:  # systemd's folder of credentials is for another user only
+        return False
+
+
+def read_secret(path: Path, key: str) -> Secret:
+    """Read a secret. If that fails, raise ValueError with a text that begins with ``key``."""
+    line_end = len("\r\n")
+    try:
+        with path.open("rb") as file:
+            whole = file.read(MAX_SECRET_BYTES + line_end + 1)
+        clear = whole.strip(b"\r\n").decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{key}: {path} cannot be read: {reason}") from None
+    if len(whole) > MAX_SECRET_BYTES + line_end or len(clear.encode()) > MAX_SECRET_BYTES:
+        raise ValueError(f"{key}: {path} holds more than {MAX_SECRET_BYTES} bytes")
+    try:
+        return Secret(text_from(clear))
+    except ValueError as error:
+        raise ValueError(f"{key}: {path}: {error}") from None
+
 
 MAX_ATTEMPTS = 1_000
 MAX_FRIENDS_ATTEMPTS = 100_000
@@ -54,7 +85,6 @@ Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
 Paths = NewType("Paths", tuple[Path, ...])
 MailAddress = NewType("MailAddress", str)
-RdapServer = NewType("RdapServer", str)
 RuleName = NewType("RuleName", str)
 UserName = NewType("UserName", str)
 
@@ -305,28 +335,6 @@ def _mail_address(value: object, _: object) -> MailAddress:
     return MailAddress(value)
 
 
-_HTTP_HOST = r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]"
-_HTTP_BASE = re.compile(rf"(https?)://({_HTTP_HOST})(?::([0-9]{{1,5}}))?(?:/[A-Za-z0-9._~/-]{{0,200}})?")
-
-
-def _rdap_server(value: object, _: object) -> RdapServer:
-    """Parse the base address of an RDAP server.
-
-    It must have https, unless the server is on this host: otherwise anyone on the network path could forge
-    the answers.
-    """
-    match = _HTTP_BASE.fullmatch(value) if isinstance(value, str) else None
-    if (
-        match is None
-        or not 1 <= int(match[3] or "1") <= MAX_PORT
-        or not (match[1] == "https" or is_loopback(match[2].strip("[]")))
-    ):
-        raise ValueError(
-            'must be the address of an RDAP server such as "https://rdap.org"; http only for this host'
-        )
-    return RdapServer(match[0])
-
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -408,7 +416,6 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     MailSecurity: lambda value, kind: MailSecurity(_one_of(tuple(MailSecurity))(value, kind)),
     MailAddress: _mail_address,
     MailAddress | None: _mail_address,
-    RdapServer | None: _rdap_server,
     RuleName: _one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
     UserName: _user,
     QuietHours | None: _quiet_hours,

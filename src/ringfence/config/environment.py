@@ -18,7 +18,7 @@ from typing import Any, get_origin
 from attrs import frozen
 
 from ringfence.config.hook_variables import HOOK_VARIABLES
-from ringfence.config.keys import ROOT, Key, KeyPath, children_of, keys_of, text_of_key
+from ringfence.config.schema import ROOT, Key, KeyPath, children_of, keys_of, text_of_key
 
 PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"

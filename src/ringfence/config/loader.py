@@ -37,6 +37,7 @@ from ringfence.config.channels import (
 )
 from ringfence.config.converters import (
     HOOKS,
+    MAX_SECRET_BYTES,
     HostName,
     Interface,
     MailAddress,
@@ -47,7 +48,9 @@ from ringfence.config.converters import (
     Text,
     Topic,
     UserName,
+    is_there,
     list_only,
+    read_secret,
 )
 from ringfence.config.environment import overridden
 from ringfence.config.schema import (
@@ -70,7 +73,6 @@ from ringfence.config.schema import (
     WireSettings,
     default_rules,
 )
-from ringfence.config.secret_files import MAX_SECRET_BYTES, is_there, read_secret
 from ringfence.errors import ConfigError
 from ringfence.model import Network, Secret
 

@@ -9,12 +9,14 @@ user's name, too.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pwd import getpwuid
 from typing import Any
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmRecord, Alarms
+from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.errors import ControlError
@@ -22,6 +24,27 @@ from ringfence.model import printable
 from ringfence.store.alarms import KEEP_ALARMS
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
+
+# -- alarms about the present state of the firewall. Each alarm lasts as long as the state does
+
+
+def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
+    """Yield the alarms that follow from the firewall's present state.
+
+    Missing rules for the wire source are not here, but in :attr:`WireReader.alarms`.
+    """
+    backend, opened = enforcer.backend, enforcer.opened
+    if not enforcer.enforcing:
+        yield Alarm(AlarmCode.FIREWALL_OFF, "", "no address is banned; switch it on with: ringfence on")
+    elif not backend.enforces:
+        yield Alarm(AlarmCode.FIREWALL_DRY_RUN, "", f"the {backend.name} firewall drops nothing")
+    if enforcer.firewall_error:
+        pending = len(enforcer.known.pending_keys())
+        text = f"the firewall refuses bans ({pending} pending): {enforcer.firewall_error}"
+        yield Alarm(AlarmCode.FIREWALL_REFUSED, "", text)
+    if opened is not None and opened.limiter and backend.enforces:
+        yield Alarm(AlarmCode.LIMITER_ABSENT, "", f"the limiter is not in place: {opened.limiter}")
+
 
 MOST_PAST = 2_000
 _MAX_NAME = 64  # bytes of the name that a person gives

@@ -8,8 +8,8 @@ from ringfence.bans.ineffective import Ineffective
 from ringfence.bans.ledger import Ledger
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
-from ringfence.daemon.firewall_rules import WantedRules
-from ringfence.daemon.protected_networks import ProtectedNetworks
+from ringfence.daemon.exemptions import ProtectedNetworks
+from ringfence.daemon.firewall_manager import WantedRules
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.host.diagnosis import Diagnosis, Observations

@@ -28,30 +28,23 @@ from ringfence.alarms import Alarms
 from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
-from ringfence.daemon import systemd, trial
-from ringfence.daemon.account_facts import FailureMemory
-from ringfence.daemon.collector import release_freed_memory, tune_collector
-from ringfence.daemon.effects import EffectHandler
-from ringfence.daemon.firewall_rules import find_answer_users
+from ringfence.daemon import process, trial
+from ringfence.daemon.facts import FailureMemory
+from ringfence.daemon.firewall_manager import find_answer_users
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
-from ringfence.daemon.flood_judge import FloodJudge
-from ringfence.daemon.lock import claim_sets
-from ringfence.daemon.log_positions import LogPositions
-from ringfence.daemon.moderation import ModeratedSelector
-from ringfence.daemon.periodic import every
-from ringfence.daemon.pipeline import Pipeline, known_sources
+from ringfence.daemon.floods import FloodJudge
+from ringfence.daemon.pipeline import EffectHandler, Pipeline, known_sources
+from ringfence.daemon.process import claim_sets, every, release_freed_memory, tune_collector
 from ringfence.daemon.reload import Reloader
-from ringfence.daemon.request_gate import RequestGate
-from ringfence.daemon.request_table import Rights
+from ringfence.daemon.request_table import RequestGate, Rights
 from ringfence.daemon.requests import RequestHandlers
-from ringfence.daemon.source_manager import SourceManager
-from ringfence.daemon.source_watchdog import SourceWatchdog
-from ringfence.daemon.startup_wait import StartupWait
+from ringfence.daemon.source_manager import LogPositions, SourceManager, SourceWatchdog
 from ringfence.daemon.status_collector import StatusCollector
-from ringfence.daemon.timeline_recorder import TimelineRecorder
-from ringfence.daemon.tops import TopCounts, TopRequests
+from ringfence.daemon.timeline import TimelineRecorder
+from ringfence.daemon.tops import ModeratedSelector, TopCounts, TopRequests
 from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports
 from ringfence.detect.detector import Detector
+from ringfence.friends.registry import FriendRegistry
 from ringfence.host.connections import ConnectionTable
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
@@ -59,7 +52,52 @@ from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
     from ringfence.daemon.metrics_server import MetricsServer
-    from ringfence.daemon.wire import WireReader
+    from ringfence.daemon.source_manager import WireReader
+
+
+# -- the wait at the start, until the friends of this PBX are known
+
+
+LOOK_EVERY = 0.05  # seconds between two checks whether the phones are known
+
+
+class StartupWait:
+    """Delays bans until the registered phones are known: before that, a rule could ban one of them."""
+
+    def __init__(
+        self,
+        friends: FriendRegistry,
+        sources: SourceManager,
+        effects: EffectHandler,
+        reloader: Reloader,
+        clock: Clock,
+    ) -> None:
+        self._friends = friends
+        self._sources = sources
+        self._effects = effects
+        self._reloader = reloader
+        self._clock = clock
+        self._log = structlog.get_logger()
+
+    def begin(self) -> None:
+        """Keep decisions to ban from now on; :meth:`run` carries them out."""
+        self._effects.hold()
+
+    async def run(self) -> None:
+        """Carry out the kept decisions when the phones are known.
+
+        Return as soon as the limiter (the kernel's limit of packets per address) may drop packets, too.
+        """
+        startup, waits = self._friends.startup, True
+        while waits or not startup.for_limiter:
+            startup.update(self._sources.readiness(), self._clock.mono())
+            if waits and startup.for_bans:
+                waits = False
+                self._log.info("friends.known", friends=len(self._friends.friends))
+                self._reloader.warn_of_decoys()
+                self._effects.release()
+            await asyncio.sleep(LOOK_EVERY)
+
 
 # Seconds between two calls of periodic work.
 SECOND = 1.0
@@ -138,12 +176,12 @@ class Daemon:
             self._sources.configure(settings.asterisk_with_logs())
             tasks = [group.create_task(work) for work in self._work()]
             messages = group.create_task(self._side.notifier.run())
-            systemd.notify("READY=1")
+            process.notify("READY=1")
             release_freed_memory()
             self._log.info("daemon.ready", firewall=self._side.backend.name)
             self._side.notifier.on_start(self._side.backend.name)
             await self._stopped.wait()
-            systemd.stopping()
+            process.stopping()
             await self._send_last(messages)  # this may take seconds, in which all other parts keep running
             for task in tasks:
                 task.cancel()
@@ -216,9 +254,9 @@ async def _feed_watchdog() -> None:
 
     If the reports stop because the daemon hangs, systemd kills the daemon and starts it again.
     """
-    interval = systemd.watchdog_interval()
+    interval = process.watchdog_interval()
     while interval is not None:
-        systemd.feed_watchdog()
+        process.feed_watchdog()
         await asyncio.sleep(interval)
 
 
@@ -314,7 +352,7 @@ def _log_group(settings: Settings) -> int | None:
 
 
 def _wire(pipeline: Pipeline, side: FirewallSide, clock: Clock) -> "WireReader":
-    from ringfence.daemon.wire import WireReader  # noqa: PLC0415 - loaded where it is asked for
+    from ringfence.daemon.source_manager import WireReader  # noqa: PLC0415 - loaded where it is asked for
 
     return WireReader(
         pipeline,

@@ -1,22 +1,240 @@
 """Puts the firewall in place, switches it on again, and watches it for changes by other programs."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import chain, repeat
 from math import inf
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import structlog
+from attrs import evolve
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
-from ringfence.daemon.exemption_tracker import ExemptionTracker
-from ringfence.daemon.kernel_lists import KernelFriends
-from ringfence.daemon.lock import claim_sets
+from ringfence.config.schema import Settings
+from ringfence.daemon.exemptions import ExemptionTracker, KernelFriends
+from ringfence.daemon.process import claim_sets, every
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
-from ringfence.firewall.contract import Backend
+from ringfence.firewall.contract import Backend, FirewallPlan, Limit, LimitMode, NetworkList, Ports, Ration
+from ringfence.friends.registry import StartupGate
+from ringfence.host.listening import (
+    ASSIGNED,
+    ListeningPorts,
+    find_ports,
+    find_proxy_sockets,
+    find_proxy_users,
+    find_users,
+)
+from ringfence.model import Address, Endpoint, Transport
+
+# -- the firewall's rules: which ones are wanted now, and their changes while the daemon runs
+
+
+LOOK_EVERY = 1.0  # seconds between two checks whether limiter and ration may drop packets
+RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
+PORTS_EVERY = 60.0  # seconds between two look-ups of the SIP ports
+PROXY_EVERY = 5.0
+"""Seconds between two look-ups of the SIP ports while a SIP proxy is configured, but none listens."""
+
+
+class SipSockets(NamedTuple):
+    """The SIP ports of Asterisk and of its SIP proxies, and the sockets on which the proxies listen.
+
+    ``ports`` is None if neither Asterisk's ports nor a proxy are found. ``unnamed``: a proxy listens, but the
+    configuration names none.
+    """
+
+    ports: Ports | None
+    proxies: frozenset[Endpoint]
+    unnamed: bool = False
+
+
+def find_sip_sockets(settings: Settings) -> SipSockets:
+    """Look up the SIP ports of Asterisk and of its proxies, and the proxies' sockets.
+
+    If a proxy is found, but Asterisk is not, Asterisk's default ports are used.
+    """
+    found = find_ports(next(iter(settings.manager_ports()), None))
+    listening = find_proxy_sockets()
+    proxies = listening if settings.proxies() else frozenset()
+    if found is None and not proxies:
+        return SipSockets(None, proxies, unnamed=bool(listening - proxies))
+    # Leave out UDP ports that the kernel assigned: a proxy does not serve SIP there, but uses them to send
+    # requests to other services.
+    udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
+    tcp = {one.port for one in proxies if one.transport is Transport.TCP}
+    asterisk = found if found is not None else ListeningPorts((), ())
+    ports = Ports(
+        tuple(sorted(udp.union(asterisk.udp or Ports().udp))),
+        tuple(sorted(tcp.union(asterisk.tcp or Ports().tcp))),
+    )
+    return SipSockets(ports, proxies, unnamed=bool(listening - proxies))
+
+
+def find_answer_users(settings: Settings) -> frozenset[int]:
+    """Look up the users of the sockets from which Asterisk and the configured proxies send answers.
+
+    Return the empty set if those of Asterisk are unknown.
+    """
+    users = find_users(settings.manager_ports())
+    return users | find_proxy_users() if users and settings.proxies() else users
+
+
+class WantedRules:
+    """The rules that are wanted now. They depend on the configuration, the SIP ports and the friends.
+
+    ``startup`` decides whether the friends are known. ``log_group`` is the number of the NFLOG group that the
+    wire source reads; None without the wire source.
+    """
+
+    def __init__(self, settings: Settings, startup: StartupGate, log_group: int | None) -> None:
+        self.settings = settings
+        self.ports: Ports | None = None
+        """The SIP ports of Asterisk and of its proxies; None if unknown."""
+        self.containers: frozenset[Address] = frozenset()
+        """The addresses of Asterisks in containers."""
+        self._startup = startup
+        self._log_group = log_group
+
+    @property
+    def plan(self) -> FirewallPlan:
+        """The rules that are wanted now. Until the friends are known, limiter and ration only count."""
+        plan = evolve(self.settings.plan(self.ports, self._log_group), containers=self.containers)
+        if self._startup.for_limiter:
+            return plan
+        return evolve(plan, limit=_observing(plan.limit), ration=_observing(plan.ration))
+
+    @property
+    def limiter_waits(self) -> bool:
+        """Whether the limiter or the ration only observes because the friends are not known yet."""
+        plan = self.settings.plan(self.ports, self._log_group)
+        return LimitMode.ENFORCE in (plan.limit.mode, plan.ration.mode) and not self._startup.for_limiter
+
+    @property
+    def manager_ports(self) -> list[int]:
+        """The ports of the manager interfaces on this host."""
+        return self.settings.manager_ports()
+
+
+class RuleUpdates:
+    """Puts the wanted rules in place whenever they change.
+
+    The backend stays the one that was chosen at the start, even if a reloaded configuration names another.
+    Whenever listening SIP proxies are found, ``on_proxies`` is called with their sockets.
+    """
+
+    def __init__(
+        self,
+        wanted: WantedRules,
+        backend: Backend,
+        enforcer: Enforcer,
+        alarms: Alarms,
+        on_proxies: Callable[[frozenset[Endpoint]], None],
+    ) -> None:
+        self._on_proxies = on_proxies
+        self._wanted = wanted
+        self._backend = backend
+        self._enforcer = enforcer
+        self._alarms = alarms
+        self._failed = False
+        self._log = structlog.get_logger()
+
+    def update(self) -> None:
+        """Put the wanted rules in place if they have changed, or if the last call failed.
+
+        A failure activates an alarm, and :meth:`run` tries again. If enforcement is off, the kernel is not
+        changed: the backend only keeps the wanted rules for later.
+        """
+        before, plan = self._backend.plan, self._wanted.plan
+        if plan == before and not self._failed:
+            return
+        self._backend.plan = plan
+        if not self._enforcer.enforcing:
+            return
+        try:
+            # Damage may have emptied the lists, so they are written again when it is repaired. This is also
+            # done after a failed change: it may have repaired damage without writing the lists.
+            opened = self._enforcer.reopen()
+            if opened is None:  # `ringfence off` could not reach this daemon
+                return
+            if opened.repaired or self._failed:
+                self._enforcer.fill(*NetworkList)
+        except (FirewallError, StoreError) as error:
+            self._failed = True
+            self._alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")
+        else:
+            self._failed = False
+            self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
+            self._log.info("firewall.changed", what=plan.changed_keys(before))
+
+    async def run(self) -> None:
+        """Update the rules after changes of the SIP ports and when the friends are known, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(every(LOOK_EVERY, "rules", self._look, self._alarms))
+            group.create_task(every(RETRY_EVERY, "rules again", self.update, self._alarms))
+            group.create_task(self._follow_ports())
+
+    def _look(self) -> None:
+        """Update the rules if limiter and ration may drop packets now: the friends have become known."""
+        present, wanted = self._backend.plan, self._wanted.plan
+        if (present.limit.mode, present.ration.mode) != (wanted.limit.mode, wanted.ration.mode):
+            self.update()
+
+    async def _follow_ports(self) -> None:
+        """Look up the SIP ports periodically, and more often at the start or while a proxy is missing."""
+        for pause in chain((1.0, 4.0, 10.0), repeat(PORTS_EVERY)):
+            found = await asyncio.to_thread(find_sip_sockets, self._wanted.settings)
+            self.use(found)
+            await asyncio.sleep(min(pause, PROXY_EVERY) if self._misses_proxy(found) else pause)
+
+    def use(self, found: SipSockets) -> None:
+        """Use the SIP ports in ``found`` for the rules, and pass the proxies' sockets to ``on_proxies``.
+
+        Activate an alarm if a SIP proxy is configured, but none was found, and another one if a proxy was
+        found, but none is configured; otherwise clear these alarms.
+        """
+        if found.unnamed:
+            self._alarms.activate(AlarmCode.PROXY_UNNAMED, "", "Kamailio or OpenSIPS listens here")
+        else:
+            self._alarms.clear(AlarmCode.PROXY_UNNAMED, "")
+        if found.proxies:  # else keep the last ones: a proxy that starts again has the same sockets
+            self._on_proxies(found.proxies)
+        if self._misses_proxy(found):
+            self._alarms.activate(AlarmCode.PROXY_MISSING, "", "no Kamailio or OpenSIPS listens here")
+        else:
+            self._alarms.clear(AlarmCode.PROXY_MISSING, "")
+        if found.ports is not None:
+            self._set_ports(found.ports)
+
+    def use_containers(self, addresses: frozenset[Address]) -> None:
+        """Use ``addresses`` as those of Asterisks in containers from now on."""
+        if addresses != self._wanted.containers:
+            self._wanted.containers = addresses
+            self._log.info("asterisk.containers", addresses=sorted(map(str, addresses)))
+            self.update()
+
+    def _misses_proxy(self, found: SipSockets) -> bool:
+        return bool(self._wanted.settings.proxies()) and not found.proxies
+
+    def _set_ports(self, ports: Ports) -> None:
+        if ports != self._wanted.ports:
+            self._wanted.ports = ports
+            self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.tcp)
+            self.update()
+
+
+_Limited = TypeVar("_Limited", Limit, Ration)
+
+
+def _observing(limit: _Limited) -> _Limited:
+    """Return ``limit`` so that it only counts where it would drop packets."""
+    return evolve(limit, mode=LimitMode.OBSERVE) if limit.mode is LimitMode.ENFORCE else limit
+
 
 LOOK_EVERY = 1.0  # seconds between two checks of rules and sets
 RULES_EVERY = 0.2  # seconds between two checks of the rules alone

@@ -9,38 +9,63 @@ from functools import partial
 import structlog
 from attrs import frozen
 
-from ringfence.alarm_codes import Alarm
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmEvent, Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import BanWatch
-from ringfence.bans.known import KnownBans
+from ringfence.bans.kernel_bans import BanWatch, KnownBans
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.config.channels import NotifySettings
 from ringfence.config.schema import Settings
-from ringfence.daemon.alarm_requests import KeptAlarms
+from ringfence.daemon.alarm_requests import KeptAlarms, firewall_alarms
 from ringfence.daemon.ban_effectiveness import BanEffectiveness
-from ringfence.daemon.exemption_tracker import ExemptionTracker, NetworkFollower
+from ringfence.daemon.exemptions import (
+    ExemptionTracker,
+    KernelFriends,
+    KernelLists,
+    NetworkFollower,
+    ProtectedNetworks,
+)
 from ringfence.daemon.feed import Feed
-from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager
-from ringfence.daemon.firewall_rules import RuleUpdates, WantedRules
-from ringfence.daemon.kernel_lists import KernelFriends, KernelLists
-from ringfence.daemon.limiter_watch import LimiterWatch
-from ringfence.daemon.present_alarms import firewall_alarms
-from ringfence.daemon.protected_networks import ProtectedNetworks
-from ringfence.daemon.store_watch import StoreWatch
-from ringfence.daemon.trial_watch import TrialWatch
+from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager, RuleUpdates, WantedRules
+from ringfence.daemon.floods import LimiterWatch
+from ringfence.daemon.trial import TrialWatch
 from ringfence.detect.detector import Detector
 from ringfence.firewall import choose_backend, make_backend
 from ringfence.firewall.contract import Backend
-from ringfence.friends.passing import Passing
-from ringfence.friends.registry import FriendRegistry
-from ringfence.host.interfaces import missing_interfaces
+from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
+from ringfence.host.routes import missing_interfaces
 from ringfence.lists.manager import Lists
 from ringfence.model import Ban
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
+
+# -- periodic work on the database: its alarms, and the removal of old rows
+
+
+class StoreWatch:
+    """Watches the database of a running daemon."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The present alarms about the database."""
+        error = self._store.best_effort.error
+        texts = {
+            AlarmCode.STORE_DAMAGED: self._store.damage(),
+            AlarmCode.STORE_IN_MEMORY: self._store.memory_reason,
+            AlarmCode.STORE_INVALID_BANS: self._store.best_effort.unreadable,
+            AlarmCode.STORE_NOT_RECORDED: f"bans are not recorded: {error}" if error else "",
+        }
+        return [Alarm(code, "", text) for code, text in texts.items() if text]
+
+    def purge(self) -> None:
+        """Queue the removal of old rows from the database."""
+        self._store.best_effort.write(partial(self._store.purge, self._clock.wall()))
 
 
 @frozen

@@ -18,12 +18,12 @@ from prometheus_client.registry import Collector
 
 import ringfence
 from ringfence.alarm_codes import AlarmCode
-from ringfence.bans.delays import BOUNDS
+from ringfence.bans.enforcer import BOUNDS
 from ringfence.clock import Clock
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
-from ringfence.daemon.timeline_recorder import BANNED_BY, counted_rule
+from ringfence.daemon.timeline import BANNED_BY, counted_rule
 from ringfence.model import WIRE, EventKind, Proof, Scope
 from ringfence.sources.state import State
 from ringfence.store.writer import Writer

@@ -14,32 +14,170 @@ The table denies by default: a role that a request does not name may not send it
 named is refused. The bounds of a role may be tighter than those of an administrator.
 """
 
+import asyncio
 import enum
-from collections.abc import Mapping
+import inspect
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pwd import getpwuid
+from typing import Any
 
-from attrs import Factory, frozen
+import structlog
+from attrs import Factory, evolve, frozen
 
+from ringfence import control
 from ringfence.config.converters import MAX_DURATION
-from ringfence.control import LINE_KINDS, MOST_LISTED
-from ringfence.daemon.request_fields import (
-    Field,
-    check_fields,
-    choice,
-    choices,
-    flag,
-    network,
-    networks,
-    nullable,
-    numbers,
-    objects,
-    optional,
-    seconds,
-    text,
-    texts,
-    whole,
-)
+from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
 from ringfence.errors import ControlError
-from ringfence.lists.messages import MAX_AT_ONCE, MAX_NOTE, MAX_SECONDS, MAX_TEXT
+from ringfence.lists.entries import MAX_AT_ONCE, MAX_NOTE, MAX_SECONDS, MAX_TEXT
+from ringfence.model import Network, parse_network, printable
+
+# -- the checks of the fields of requests: which JSON values a field accepts
+#
+# A check never raises an exception, whatever the value is. The texts say what the value must be.
+
+
+MOST_NETWORK = 64  # characters of an address or a network
+_LONGEST_NAME = 40  # characters of a field's name in an error
+
+
+@frozen
+class Field:
+    """What a field of a request accepts.
+
+    ``accepts`` returns whether it accepts a value. ``form`` completes the sentence "the field must be …".
+    """
+
+    accepts: Callable[[Any], bool]
+    form: str
+    is_required: bool = True
+
+
+def check_fields(do: str, fields: Mapping[str, Field], request: Mapping[str, object]) -> None:
+    """Raise ControlError unless the request ``do`` has valid fields: all that are required, and no other."""
+    for name, value in request.items():
+        field = fields.get(name)
+        if field is None:
+            raise ControlError(f"{do}: there is no field {printable(name[:_MOST_SHOWN])}")
+        if not field.accepts(value):
+            raise ControlError(f"{do}: {name} must be {field.form}")
+    for name, field in fields.items():
+        if field.is_required and name not in request:
+            raise ControlError(f"{do}: {name} is missing; it must be {field.form}")
+
+
+def optional(field: Field) -> Field:
+    """Return ``field`` for a value that may be missing."""
+    return evolve(field, is_required=False)
+
+
+def nullable(field: Field) -> Field:
+    """Return ``field`` for a value that may be null or missing."""
+    accepts = field.accepts
+    return Field(lambda value: value is None or accepts(value), f"null or {field.form}", is_required=False)
+
+
+def flag() -> Field:
+    """Return a field for true or false, which may be missing."""
+    return Field(lambda value: isinstance(value, bool), "true or false", is_required=False)
+
+
+def whole(least: int, most: int) -> Field:
+    """Return a field for a whole number."""
+    return Field(lambda value: _is_whole(value, least, most), f"a whole number from {least} to {most}")
+
+
+def seconds(most: float) -> Field:
+    """Return a field for a number of seconds above 0."""
+
+    def accepts(value: object) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return 0 < value <= most  # false for NaN
+
+    return Field(accepts, f"a number of seconds, above 0 and at most {most:.0f}")
+
+
+def text(most: int, least: int = 0) -> Field:
+    """Return a field for a text with ``least`` to ``most`` characters."""
+    return Field(lambda value: _is_text(value, least, most), f"a text of {least} to {most} characters")
+
+
+def texts(most: int, longest: int) -> Field:
+    """Return a field for a list of 1 to ``most`` texts, each with at most ``longest`` characters."""
+    form = f"a list of 1 to {most} texts, each of 1 to {longest} characters"
+    return Field(_each(lambda value: _is_text(value, 1, longest), most), form)
+
+
+def choices(allowed: tuple[str, ...]) -> Field:
+    """Return a field for a list of some of the texts in ``allowed``."""
+    form = f"a list of some of: {', '.join(allowed)}"
+    return Field(_each(lambda value: isinstance(value, str) and value in allowed, len(allowed)), form)
+
+
+def choice(*allowed: str) -> Field:
+    """Return a field for one of the texts in ``allowed``."""
+    return Field(lambda value: isinstance(value, str) and value in allowed, f"one of: {', '.join(allowed)}")
+
+
+def numbers(most: int) -> Field:
+    """Return a field for a list of at most ``most`` whole numbers from 0."""
+    form = f"a list of at most {most} whole numbers"
+    return Field(_each(lambda value: _is_whole(value, 0, 2**53), most, least=0), form)
+
+
+def objects(most: int) -> Field:
+    """Return a field for a list of at most ``most`` JSON objects."""
+    form = f"a list of at most {most} objects"
+    return Field(_each(lambda value: isinstance(value, dict), most, least=0), form)
+
+
+def network(shortest: Mapping[int, int] | None = None) -> Field:
+    """Return a field for an address or a network.
+
+    ``shortest`` has the shortest prefix length that is accepted, by IP version; None for any length.
+    """
+    return Field(lambda value: _is_network(value, shortest), f"an address or network{_lengths(shortest)}")
+
+
+def networks(most: int, shortest: Mapping[int, int] | None = None) -> Field:
+    """Return a field for a list of 1 to ``most`` addresses or networks."""
+    form = f"a list of 1 to {most} addresses or networks{_lengths(shortest)}"
+    return Field(_each(lambda value: _is_network(value, shortest), most), form)
+
+
+def _lengths(shortest: Mapping[int, int] | None) -> str:
+    return "" if shortest is None else f", each a /{shortest[4]} (IPv6: /{shortest[6]}) or smaller"
+
+
+def _each(accepts: Callable[[object], bool], most: int, least: int = 1) -> Callable[[object], bool]:
+    return lambda value: (
+        isinstance(value, list) and least <= len(value) <= most and all(accepts(one) for one in value)
+    )
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_text(value: object, least: int, most: int) -> bool:
+    """Whether a value is a text of this length that UTF-8, and so the database, can represent."""
+    if not isinstance(value, str) or not least <= len(value) <= most:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _is_network(value: object, shortest: Mapping[int, int] | None) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_NETWORK:
+        return False
+    try:
+        found = parse_network(value)
+    except ValueError:
+        return False
+    return shortest is None or found.prefixlen >= shortest[found.version]
+
 
 WEB_USER = "ringfence-web"
 """The user of the live page's systemd unit, ``ringfence-web.service``."""
@@ -199,3 +337,143 @@ class Rights:
         if str(user) in self.admins or name in self.admins:
             return Role.ADMINISTRATOR
         return Role.DAEMON if user == self.own else Role.READER
+
+
+# -- the gate of the control socket: every request passes it before a handler sees it
+#
+# The gate looks up the role of the client's user, checks the request against the table of requests, and
+# logs each change with the user and the process of the client. Changes of the allow list and the deny list
+# are also notified. The live page may make a limited number of changes, none of which may block a friend.
+
+
+PAGE_CHANGES = 200
+PAGE_WITHIN = 3_600.0
+"""The live page may make ``PAGE_CHANGES`` changes within this time (seconds)."""
+LOGGED_REFUSALS = 10
+LOGGED_WITHIN = 60.0
+"""At most ``LOGGED_REFUSALS`` refused requests are logged within this time (seconds)."""
+MOST_NAMES = 256  # users whose names are kept
+_MOST_SHOWN = 10  # values of a list that a log line has
+_MOST_LOGGED = 500  # characters of the fields of a request in a log line
+
+Announce = Callable[[str, Sequence[str], str], object]
+"""A function that notifies administrators of a change of a list.
+
+It gets the request (such as ``allow_add``), the changed entries, and who changed them.
+"""
+
+
+class RequestGate:
+    """Handlers of requests that check each request, and log each change.
+
+    They pass valid requests to ``handlers``. ``has_friend`` returns whether a network contains a friend.
+    ``mono`` returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, control.Handler],
+        rights: Rights,
+        has_friend: Callable[[Network], bool],
+        announce: Announce,
+        mono: Callable[[], float],
+    ) -> None:
+        self._handlers = handlers
+        self._rights = rights
+        self._has_friend = has_friend
+        self._announce = announce
+        self._mono = mono
+        self._names: dict[int, str] = {}
+        self._page_changes: deque[float] = deque(maxlen=PAGE_CHANGES)
+        self._refusals: deque[float] = deque(maxlen=LOGGED_REFUSALS)
+        self._log = structlog.get_logger()
+
+    def handlers(self) -> Mapping[str, control.Handler]:
+        """Return a checked handler for each request."""
+        return {do: partial(self._answer, do, handler) for do, handler in self._handlers.items()}
+
+    async def _answer(self, do: str, handler: control.Handler, request: Mapping[str, Any]) -> object:
+        peer = control.PEER.get()
+        if peer is None:
+            raise ControlError("the kernel does not report who sends this request, so it is refused")
+        name = await self._name_of(peer.user)
+        role = self._rights.role_of(peer.user, name)
+        try:
+            check_request(role, do, request)
+            if role is Role.PAGE and REQUESTS[do].changes:
+                self._check_page(do, request)
+        except ControlError as error:
+            self._log_refusal(do, peer, name, str(error))
+            raise
+        result = handler(request)
+        if inspect.isawaitable(result):
+            result = await result
+        if REQUESTS[do].changes:
+            self._report_change(do, request, result, _author(peer, name))
+        return result
+
+    async def _name_of(self, user: int) -> str:
+        """Return the name of a user; "" if it has none. A thread looks it up: it may be on a slow server."""
+        if user == 0:
+            return "root"
+        if user not in self._names:
+            name = await asyncio.to_thread(_user_name, user)
+            while len(self._names) >= MOST_NAMES:
+                del self._names[next(iter(self._names))]
+            self._names[user] = name
+        return self._names[user]
+
+    def _check_page(self, do: str, request: Mapping[str, Any]) -> None:
+        """Raise ControlError if the live page changes too much, or if the change would block a friend."""
+        now = self._mono()
+        if len(self._page_changes) == PAGE_CHANGES and now - self._page_changes[0] < PAGE_WITHIN:
+            raise ControlError(
+                f"the live page may make {PAGE_CHANGES} changes an hour, and has made them; "
+                "use the command line"
+            )
+        if do in {"ban", "deny_add"}:
+            for text in request["networks" if do == "ban" else "what"]:
+                if self._has_friend(parse_network(text)):
+                    raise ControlError(
+                        f"{text}: a friend, a phone or trunk of this PBX, is there, so the live page may "
+                        "not block it; use the command line"
+                    )
+        self._page_changes.append(now)
+
+    def _log_refusal(self, do: str, peer: Peer, name: str, error: str) -> None:
+        now = self._mono()
+        if len(self._refusals) == LOGGED_REFUSALS and now - self._refusals[0] < LOGGED_WITHIN:
+            return
+        self._refusals.append(now)
+        self._log.warning("control.refused", do=do, by=_author(peer, name), error=printable(error))
+
+    def _report_change(self, do: str, request: Mapping[str, Any], result: object, who: str) -> None:
+        """Log a change. Notify administrators if it is a change of a list."""
+        fields = {key: _shortened(value) for key, value in request.items()}
+        text = json.dumps(fields, ensure_ascii=False)
+        self._log.info("control.changed", do=do, by=who, fields=printable(text[:_MOST_LOGGED]))
+        if do == "lists_reload":
+            self._announce(do, [], who)
+        elif do in _LIST_CHANGES and isinstance(result, Mapping) and result["done"]:
+            self._announce(do, result["done"], who)
+
+
+_LIST_CHANGES = frozenset({"allow_add", "allow_remove", "deny_add", "deny_remove"})
+
+
+def _shortened(value: object) -> object:
+    """Return a value for the log; of a long list, the first values and the number of the others."""
+    if not isinstance(value, list) or len(value) <= _MOST_SHOWN:
+        return value
+    return [*value[:_MOST_SHOWN], f"and {len(value) - _MOST_SHOWN} more"]
+
+
+def _author(peer: Peer, name: str) -> str:
+    return f"user {peer.user} ({printable(name)}), process {peer.process}"
+
+
+def _user_name(user: int) -> str:
+    try:
+        return getpwuid(user).pw_name
+    except KeyError:
+        return ""

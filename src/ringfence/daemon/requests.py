@@ -14,19 +14,18 @@ from typing import Any
 from attrs import asdict
 
 from ringfence import control
-from ringfence.bans.listing import listed
+from ringfence.bans.ledger import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon import trial
-from ringfence.daemon.account_facts import AccountFactsReader, FailureMemory
 from ringfence.daemon.alarm_requests import AlarmRequests
+from ringfence.daemon.facts import AccountFactsReader, FailureMemory, past_bans, since_from
 from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.past_bans import past_bans, since_from
 from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.daemon.tops import TopRequests
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, Element, NetworkList
-from ringfence.friends.handlers import FriendRequests
+from ringfence.friends.exchange import FriendRequests
 from ringfence.lists.handlers import ListRequests
 from ringfence.model import Network, format_network, parse_network
 from ringfence.networks import overlap
@@ -81,7 +80,7 @@ class RequestHandlers:
 
     async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return all facts about one address or network."""
-        from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
+        from ringfence.daemon.facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
 
         return await AddressFacts(self._side).answer(request)
 

@@ -21,8 +21,8 @@ for _name in ("rich", "greenlet"):
 
 from ringfence.config.loader import load  # noqa: E402 - as above
 from ringfence.daemon.daemon import run  # noqa: E402 - as above
-from ringfence.daemon.logging import configure as configure_logging  # noqa: E402 - as above
-from ringfence.daemon.paths import make_folder  # noqa: E402 - as above
+from ringfence.daemon.process import configure as configure_logging  # noqa: E402 - as above
+from ringfence.daemon.process import make_folder  # noqa: E402 - as above
 from ringfence.errors import (  # noqa: E402 - as above
     RingfenceError,
     error_lines,

@@ -1,28 +1,282 @@
 """Runs the sources of all PBXs, replaces them after a reload, and checks them."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import structlog
 from attrs import define
 
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.config.schema import AsteriskSettings
-from ringfence.daemon.log_positions import LogPositions
 from ringfence.daemon.pipeline import Pipeline
-from ringfence.daemon.source_watchdog import SourceWatchdog
+from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.daemon.targets import logs_of, target_of
-from ringfence.friends.readiness import SourceReadiness
-from ringfence.friends.registry import FriendRegistry
-from ringfence.model import Address, Contact, SecurityEvent
+from ringfence.detect.detector import Detector
+from ringfence.errors import HostError
+from ringfence.friends.registry import FriendRegistry, SourceReadiness
+from ringfence.host.routes import follow_containers
+from ringfence.model import Address, Contact, Network, SecurityEvent, printable
+from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.ami import AmiSource
-from ringfence.sources.coverage_gaps import coverage_gaps
 from ringfence.sources.logs import Logs, LogSource
 from ringfence.sources.standby import Standby
-from ringfence.sources.state import State
+from ringfence.sources.state import Condition, State, coverage_gaps
+from ringfence.sources.wire import WireSource
+from ringfence.store.tables import SavedState
+from ringfence.store.writer import BestEffort
 
-if TYPE_CHECKING:
-    from ringfence.daemon.wire import WireReader
+# -- the positions up to which logs were read
+
+
+class LogPositions:
+    """Reads and records the positions of logs. A position can be read before it is in the database.
+
+    A log's key is a text that identifies the log: the name of its source, and its path or ``journal``.
+    """
+
+    def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
+        self._state = state
+        self._best_effort = best_effort
+        self._latest: dict[str, str] = {}
+
+    def read(self) -> Mapping[str, str]:
+        """Return the latest position in each log, by the log's key."""
+        return {**self._best_effort.read(self._state.positions, {}), **self._latest}
+
+    def record(self, key: str, position: str) -> None:
+        """Queue the position in the log with this key, to be written to the database."""
+        self._latest[key] = position
+        self._best_effort.write(lambda: self._state.set_positions({key: position}))
+
+
+# -- the wire source in a running daemon: it reads the SIP challenges that this host or its containers send
+
+
+_UNKNOWN_USER = (
+    "the user of Asterisk's sockets is unknown, so answers of this host do not count; fix: let AMI listen on "
+    "this host with its own port"
+)
+_UNKNOWN_ADDRESS = (
+    "the address of Asterisk's container is unknown, so answers of containers do not count; fix: host of "
+    "[asterisk.ami] = the container's address"
+)
+RENEW = 60.0
+"""Seconds after which the users of Asterisk's sockets are looked up again."""
+RENEW_FOREIGN = 2.0
+"""The same for an answer of another user: Asterisk may have started again, under another user."""
+
+
+class AnswerUsers:
+    """The users whose sockets send Asterisk's answers, and those of the configured SIP proxies.
+
+    ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
+    change, with the monotonic time.
+    """
+
+    def __init__(
+        self, find: Callable[[], frozenset[int]], changed: Callable[[float], object], clock: Clock
+    ) -> None:
+        self.users: frozenset[int] = frozenset()
+        self._find = find
+        self._changed = changed
+        self._clock = clock
+        self._found_at = -RENEW
+
+    def has(self, user: int) -> bool | None:
+        """Whether answers of this user count; None if it is unknown which users are Asterisk's."""
+        now = self._clock.mono()
+        age = now - self._found_at
+        if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):
+            found = self._find()
+            self._found_at = now
+            if found != self.users:
+                self.users = found
+                self._changed(now)
+        return user in self.users if self.users else None
+
+
+class WireReader:
+    """Runs the wire source, and keeps its list of the networks of containers up to date.
+
+    ``find_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        detector: Detector,
+        enforcer: Enforcer,
+        clock: Clock,
+        find_users: Callable[[], frozenset[int]],
+    ) -> None:
+        self.users = AnswerUsers(find_users, self._on_users, clock)
+        self.source = WireSource(
+            pipeline.on_challenges,
+            detector.observe_loss,
+            is_asterisks=self.users.has,
+            is_container=self._is_container,
+        )
+        self._amis: Sequence[AmiSource | None] = ()
+        self._detector = detector
+        self._pipeline = pipeline
+        self._enforcer = enforcer
+        self._clock = clock
+        self._error = ""
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Read challenges, and follow the networks of containers, until cancelled."""
+        # This call without challenges shows the detector that the wire is read. Otherwise an event of AMI
+        # that arrives before the first challenge would be judged as if there were no wire.
+        self._pipeline.on_challenges((), self._clock.mono())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.source.run(), name="wire")
+            group.create_task(follow_containers(self.set_containers, self._failed))
+
+    def drain(self) -> None:
+        """Read the packets that have arrived, so that they count before the next events of other sources."""
+        self.source.drain()
+
+    @property
+    def condition(self) -> Condition:
+        """The state of the wire source, such as ``listening``, with a detail."""
+        return self.source.condition
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the wire source reads challenges now."""
+        return self.condition.state is State.LISTENING
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the wire source reads every challenge over UDP now.
+
+        The wire source must be listening. The firewall must guard both IP versions, and have the rules that
+        copy challenges to the wire source. The list of the containers' networks must be readable.
+        """
+        opened = self._enforcer.opened
+        return (
+            self.is_listening
+            and opened is not None
+            and not opened.wire
+            and all(trouble is None for trouble in opened.families.values())
+            and not self._error
+        )
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The alarms about the wire source, and about the networks of containers."""
+        found = [Alarm(AlarmCode.HOST_UNREADABLE, "containers", self._error)] if self._error else []
+        opened = self._enforcer.opened
+        if opened is not None and opened.wire:
+            text = f"the wire sees nothing: {opened.wire}; {WITHOUT_WIRE}"
+            found.append(Alarm(AlarmCode.WIRE_BLIND, "", text))
+        elif self.source.counts.unowned and not self.users.users:
+            found.append(Alarm(AlarmCode.WIRE_USER, "", _UNKNOWN_USER))
+        elif self.source.counts.unnamed and any(ami is None or ami.addresses is None for ami in self._amis):
+            found.append(Alarm(AlarmCode.WIRE_USER, "containers", _UNKNOWN_ADDRESS))
+        elif self.condition.state not in (State.LISTENING, State.CONNECTING):
+            why = printable(self.condition.detail) or str(self.condition.state)
+            found.append(Alarm(AlarmCode.WIRE_BLIND, "", f"the wire is not seen: {why}; {WITHOUT_WIRE}"))
+        return found
+
+    def set_asterisks(self, amis: "Sequence[AmiSource | None]") -> None:
+        """Use ``amis`` as the AMI sources of all Asterisks from now on; None for one without AMI."""
+        self._amis = amis
+
+    def _is_container(self, address: Address) -> bool | None:
+        """Whether a container's address is Asterisk's; None if AMI names no address of some Asterisk."""
+        found = [ami.addresses if ami is not None else None for ami in self._amis]
+        if any(address in one for one in found if one is not None):
+            return True
+        return None if not found or None in found else False
+
+    def _on_users(self, now: float) -> None:
+        """Record that the users of Asterisk's sockets have changed: answers in between did not count."""
+        self._detector.observe_loss(now)
+        self._log.info("wire.users", users=sorted(self.users.users))
+
+    def set_containers(self, networks: frozenset[Network]) -> None:
+        """Use ``networks`` as the networks of containers from now on."""
+        self._error = ""
+        if networks != frozenset(self.source.containers):
+            self.source.set_containers(networks)
+            self._log.info("host.containers", networks=[str(network) for network in self.source.containers])
+
+    def _failed(self, error: HostError) -> None:
+        self._error = str(error)
+        self._log.error("host.failed", error=str(error))
+
+
+# -- alarms about sources that have stopped, and about logs with faults, such as missing lines
+#
+# While a source is down, attempts that only this source reports are missed. A source that has not been
+# listening for ``PATIENCE`` has an alarm, with the reason, until it listens again. A log causes no such
+# alarm if it was missing at the daemon's start and has not appeared since.
+
+
+PATIENCE = 5.0
+"""Seconds that a source may take to start, or to listen again, before there is an alarm."""
+
+DAY = 86_400.0
+"""Seconds that an alarm about a fault of a log lasts."""
+
+
+class SourceWatchdog:
+    """Activates and clears the alarms about sources. :meth:`check` is called twice a second."""
+
+    def __init__(self, alarms: Alarms) -> None:
+        self._alarms = alarms
+        self._quiet_since: dict[str, float] = {}
+        self._listened: set[str] = set()
+        self._lost: dict[tuple[str, LogAlarm], int] = {}
+
+    def check(self, conditions: Mapping[str, Condition], now: float) -> None:
+        """Activate or clear the alarm of each source, by its condition at ``now`` (monotonic seconds).
+
+        ``conditions`` has the condition of each source by its name. The alarm of a source that is no longer
+        there is cleared.
+        """
+        for name, condition in conditions.items():
+            if condition.state is State.LISTENING:
+                self._listened.add(name)
+            if condition.state is State.LISTENING or self._is_waited_for(name, condition):
+                self._quiet_since.pop(name, None)
+                # An earlier run of the daemon may have activated the alarm, even if this run has not.
+                self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
+            elif now - self._quiet_since.setdefault(name, now) >= PATIENCE:
+                detail = printable(condition.detail)
+                text = f"reports nothing for {PATIENCE:.0f} s and more: {condition.state}, {detail}"
+                self._alarms.activate(AlarmCode.SOURCE_SILENT, name, text)
+        for name in self._quiet_since.keys() - conditions.keys():
+            del self._quiet_since[name]
+            self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
+
+    def _is_waited_for(self, name: str, condition: Condition) -> bool:
+        return condition.state is State.WAITING and name not in self._listened
+
+    def on_log_alarms(self, name: str, counts: Iterable[tuple[LogAlarm, int]]) -> None:
+        """Activate an alarm for each fault of the log ``name`` that has occurred again since the last call.
+
+        ``counts`` has each fault with the number of its occurrences so far.
+        """
+        for fault, count in counts:
+            if count > self._lost.get((name, fault), 0):
+                self._lost[name, fault] = count
+                self._alarms.activate(_CODES[fault], name, fault, lasts=DAY)
+
+
+_CODES = {
+    LogAlarm.QUEUE_FULL: AlarmCode.LOG_LOST,
+    LogAlarm.QUEUE_RESUMED: AlarmCode.LOG_LOST,
+    LogAlarm.SILENCED: AlarmCode.LOG_SILENCED,
+    LogAlarm.TAMPERED: AlarmCode.LOG_TAMPERED,
+    LogAlarm.CLOCK: AlarmCode.LOG_CLOCK,
+    LogAlarm.JOURNAL_DROPS: AlarmCode.LOG_JOURNAL_DROPS,
+}
 
 
 @define(eq=False)

@@ -15,7 +15,7 @@ from ringfence.host.connections import ConnectionTable
 from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
-    from ringfence.daemon.wire import WireReader
+    from ringfence.daemon.source_manager import WireReader
 
 
 class StatusCollector:

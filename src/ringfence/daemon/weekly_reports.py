@@ -21,12 +21,12 @@ from ringfence.alarms import AlarmRecord
 from ringfence.clock import Clock
 from ringfence.control import Encoded
 from ringfence.daemon.alarm_requests import MOST_PAST
+from ringfence.daemon.facts import past_bans
 from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.past_bans import past_bans
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.notify.notifications import MAX_TEXT, shown
 from ringfence.notify.notifier import Notifier
-from ringfence.report.schedule import WEEK, WeeklySchedule
+from ringfence.report.summary import WEEK, WeeklySchedule
 from ringfence.store.database import Store
 
 LOOK_EVERY = 5.0
@@ -82,8 +82,11 @@ class ReportCollector:
         active: Iterable[AlarmRecord],
         status: Document,
     ) -> Document:
-        from ringfence.report.locations import locations_by_name  # noqa: PLC0415 - loaded once a week
-        from ringfence.report.summary import ReportAnswers, summary_of  # noqa: PLC0415 - loaded once a week
+        from ringfence.report.summary import (  # noqa: PLC0415 - loaded once a week
+            ReportAnswers,
+            locations_by_name,
+            summary_of,
+        )
 
         store, now = self._side.store, self._side.clock.wall()
         alarms = [*active, *store.alarms.past(now - WEEK, MOST_PAST)]

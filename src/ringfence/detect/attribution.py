@@ -24,28 +24,22 @@ security lines of chan_sip, whose address is the text of a Via header. Without t
 NOTICE lines confirm each other (``agreement``).
 """
 
+import enum
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
-from ringfence.detect.agreement import Agreement
-from ringfence.detect.ambiguous import AmbiguousLines
-from ringfence.detect.answers import Answers
+from attrs import frozen
+
+from ringfence import event_values
 from ringfence.detect.backing import Backing, Connections, NoConnections
-from ringfence.detect.confirmation import Confirmation, KnownSources, has_session
-from ringfence.detect.events import Role, attempt_from, is_trusted, role_of
-from ringfence.detect.findings import (
-    AttributedAttempt,
-    ClientLogin,
-    Finding,
-    Verdict,
-    duplicate_report,
-)
+from ringfence.detect.confirmation import Answers, Confirmation, KnownSources, UnconfirmedReports, has_session
+from ringfence.detect.events import Role, attempt_from, is_trusted, role_of, session_key, session_number
 from ringfence.detect.nonces import Nonces
-from ringfence.detect.proofs import Proofs
 from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
 from ringfence.detect.sender import MAX_SESSIONS, SESSION_LIFE, Senders
-from ringfence.detect.session import UnconfirmedReport
-from ringfence.detect.unconfirmed import UnconfirmedReports
+from ringfence.detect.session import HORIZON, Naming, UnconfirmedReport
+from ringfence.detect.subjects import remember
 from ringfence.detect.wire import Listening, Wire, not_connected
 from ringfence.event_values import evolve
 from ringfence.model import (
@@ -64,6 +58,323 @@ from ringfence.model import (
     SourceId,
     Transport,
 )
+
+# -- findings of the attribution: new attempts, new facts about known attempts, and logins through SIP proxies
+#
+# A finding is what ``attribution`` concludes from one input of a source. The detector handles each finding.
+
+
+class Verdict(enum.Enum):
+    """Whether a reported attempt is real or forged, by the reports of all sources together."""
+
+    ATTEMPT = enum.auto()  # an attempt, confirmed or not
+    FORGED_LINE = enum.auto()  # a forged log line: the wire saw no challenge, but would have seen a true one
+    FORGED_HEADER = enum.auto()  # a forged Via: chan_sip's event and its NOTICE line name different addresses
+
+
+@event_values.frozen
+class AttributedAttempt:
+    """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
+
+    ``suspect``: only the wire reported the attempt, and its address is unproven. So the kernel should copy
+    the requests of this address, because one of them may contain a proof. ``claimed`` is the scope of the ban
+    if this attempt leads to a claimed ban: SIP_TCP if the attempt came through a SIP proxy by TCP or TLS,
+    otherwise SIP_UDP.
+    """
+
+    attempt: Attempt
+    at: float
+    verdict: Verdict = Verdict.ATTEMPT
+    suspect: bool = False
+    claimed: Scope = Scope.SIP_UDP
+
+
+@event_values.frozen
+class DuplicateReport:
+    """A report by ``source`` of an attempt that another source has already reported.
+
+    ``address``, ``session`` (a number, 0 if unknown) and ``service`` identify the attempt. ``forged_address``
+    is the wrong address that the request names; None if it names the true one.
+    """
+
+    address: Address
+    session: int
+    service: Service
+    source: str
+    forged_address: Address | None
+
+
+@event_values.frozen
+class NewProof:
+    """A proof that ``address`` really sent all attempts in ``session`` at ``asterisk`` that name it."""
+
+    asterisk: str
+    address: Address
+    session: int
+    proof: Proof
+
+
+@event_values.frozen
+class UnprovableGuess:
+    """A guess of ``address`` that nothing can prove.
+
+    Only this address requested the nonce of the guess, but the nonce was also sent to another address.
+    """
+
+    address: Address
+
+
+@event_values.frozen
+class ClientLogin:
+    """A login through a SIP proxy; ``event`` names the client of the proxy as its sender."""
+
+    event: SecurityEvent
+
+
+Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | ClientLogin
+
+
+def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
+    """Return the finding that ``event`` is a duplicate report of an attempt, and the proof that it adds.
+
+    ``tag`` is the number of the attempt. If it is 0, no proof is added, because the attempt could not be
+    found by its number. A claimed report adds no proof. A report about PJSIP adds none either: ``proofs``
+    proves PJSIP's attempts by their session.
+    """
+    report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.forged_address)
+    if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
+        return (report,)
+    return (report, NewProof(attempt.asterisk, attempt.address, tag, attempt.proof))
+
+
+# -- agreement of chan_sip's events with the NOTICE lines of its log: both name the same address
+#
+# chan_sip's security events (from AMI, or as lines of the security log) name the address in the Via header,
+# which the sender writes. The NOTICE lines of its log name the true source, but no session. Without the
+# wire source (answers that leave this host, copied by the kernel), an event and a NOTICE line confirm each
+# other if they report the same failure of the same account from the same address. Each report confirms only
+# one other report. Otherwise the NOTICE line of one guess would confirm any number of events that name its
+# sender.
+#
+# An event that no NOTICE line confirms is forged in one case: the latest NOTICE line of the same failure
+# and account names another address, and confirms no event.
+#
+# Bound: ``MOST`` reports of the last ``HORIZON`` seconds; the oldest are discarded first.
+
+
+MOST_REPORTS = 16_384
+"""The number of reports that are remembered."""
+
+_Failure = tuple[str, EventKind, str, str]
+
+
+class Agreement:
+    """Finds pairs of an event and a NOTICE line that report the same, and so confirm each other."""
+
+    def __init__(self, most: int = MOST_REPORTS) -> None:
+        self._most = most
+        self._all: deque[tuple[_Failure, bool, Naming]] = deque()
+        self._single: dict[tuple[_Failure, bool, Address], deque[Naming]] = {}
+        self._notices: dict[_Failure, Naming] = {}  # the latest NOTICE line of each failure
+
+    def __len__(self) -> int:
+        """Return the number of reports."""
+        return len(self._all)
+
+    def record(self, event: SecurityEvent, now: float) -> Naming:
+        """Record a report of chan_sip; return its :class:`Naming`, whose ``agrees`` may become True later.
+
+        An event and a NOTICE line agree if they name the same failure, account and address. The later one
+        sets ``agrees`` of both. Each report agrees with only one other: the oldest one that agrees with none
+        yet.
+        """
+        while self._all and (len(self._all) >= self._most or now - self._all[0][-1].at >= HORIZON):
+            self._discard_oldest()
+        failure, notice, address = _failure(event), event.source.notices, event.remote.address
+        naming = Naming(now, address)
+        self._all.append((failure, notice, naming))
+        if notice:
+            self._notices[failure] = naming
+        others = self._single.get((failure, not notice, address))
+        if others:
+            others.popleft().agrees = naming.agrees = True
+            if not others:
+                del self._single[failure, not notice, address]
+        else:
+            self._single.setdefault((failure, notice, address), deque()).append(naming)
+        return naming
+
+    def otherwise_named(self, event: SecurityEvent, at: float) -> Address | None:
+        """Return the address in the latest NOTICE line about the failure in ``event``, if it differs.
+
+        ``event`` arrived at ``at``. Return None if there is no such line within ``HORIZON``, if the line
+        names the address of ``event``, or if some event agrees with the line.
+        """
+        notice = self._notices.get(_failure(event))
+        if notice is None or notice.agrees or notice.address == event.remote.address:
+            return None
+        return notice.address if abs(at - notice.at) < HORIZON else None
+
+    def _discard_oldest(self) -> None:
+        failure, notice, naming = self._all.popleft()
+        if self._notices.get(failure) is naming:
+            del self._notices[failure]
+        if not naming.agrees:
+            key = failure, notice, naming.address
+            self._single[key].popleft()
+            if not self._single[key]:
+                del self._single[key]
+
+
+def _failure(event: SecurityEvent) -> _Failure:
+    """Return what all reports of one attempt share: the Asterisk, the kind of failure and the account."""
+    return event.source.asterisk, event.kind, event.acl_name, event.account
+
+
+# -- ambiguous log lines: one of their addresses is the true one, and the others may come from a sender's text
+#
+# A *reading* of such a line is the event that it reports with one of its addresses. A reading counts only
+# if the kernel has a TCP connection from the address and port that it names. The true sender's connection
+# is always there. So a sender cannot hide a guess by TLS with other addresses in its Call-ID. An attacker
+# can also name the connection of a victim, but must know its port. Each wrong port of a victim that has
+# connections counts as a line of the victim without a connection. If there are too many such lines, no line
+# of the victim is confirmed (``backing``).
+#
+# A connection that the remote end has just reset appears only some milliseconds later
+# (``host/connections.py``). So readings without a connection wait ``PATIENCE`` seconds and are checked once
+# more. Bound: ``MOST`` lines; if more wait, the oldest are checked at once.
+
+
+PATIENCE = 0.1
+MOST_LINES = 256
+
+
+@frozen
+class _Waiting:
+    """The readings of one line for which no connection was found at ``since``.
+
+    ``backed`` has the addresses of the other readings of the line, for which a connection was found.
+    """
+
+    since: float
+    readings: Sequence[SecurityEvent]
+    backed: frozenset[Address]
+
+
+class AmbiguousLines:
+    """Chooses the readings that a connection confirms. Times are monotonic seconds."""
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+        self._waiting: deque[_Waiting] = deque()
+
+    def backed(self, readings: Sequence[SecurityEvent], now: float) -> Iterator[SecurityEvent]:
+        """Yield the readings of a new line that a connection confirms. The others wait.
+
+        If more than ``MOST`` lines wait, check the oldest ones again now, and yield what is confirmed.
+        """
+        found, others = self._split(readings)
+        if others:
+            self._waiting.append(_Waiting(now, others, _addresses(found)))
+        yield from found
+        while len(self._waiting) > MOST_LINES:
+            yield from self._again(now)
+
+    def due(self, now: float) -> Iterator[SecurityEvent]:
+        """Check the lines that have waited long enough; yield the readings that a connection confirms."""
+        while self._waiting and now - self._waiting[0].since >= PATIENCE:
+            yield from self._again(now)
+
+    def _again(self, now: float) -> Iterator[SecurityEvent]:
+        """Check the oldest waiting line again; yield its readings that a connection confirms by now.
+
+        Then count a line without a connection for each address that no reading of the line confirms. An
+        address is left out if the kernel knows that it had no connection within a minute.
+        """
+        line = self._waiting.popleft()
+        found, others = self._split(line.readings)
+        yield from found
+        backed = line.backed | _addresses(found)
+        for remote in {one.remote.address: one.remote for one in others}.values():
+            if remote.address not in backed and not self._backing.excludes(remote.address):
+                self._backing.record_unbacked(remote, now)
+
+    def _split(self, readings: Sequence[SecurityEvent]) -> tuple[list[SecurityEvent], list[SecurityEvent]]:
+        """Return the readings that a connection confirms now, and the others."""
+        found: list[SecurityEvent] = []
+        others: list[SecurityEvent] = []
+        for reading in readings:
+            (found if self._backing.has(reading.remote) else others).append(reading)
+        return found, others
+
+
+def _addresses(readings: Sequence[SecurityEvent]) -> frozenset[Address]:
+    return frozenset(reading.remote.address for reading in readings)
+
+
+# -- proofs: which responses to challenges prove their sender, and which nothing can prove
+#
+# ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.session.Session`),
+# for its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a
+# response is remembered. Bound: ``MOST_AWAITED`` responses, the oldest are discarded first.
+
+
+MOST_AWAITED = 1_024
+_MOST_OF_NONCE = 256  # bytes of a nonce that are kept
+
+
+class Proofs:
+    """Proves the senders of sessions by the nonces in their responses."""
+
+    def __init__(self, senders: Senders, nonces: Nonces) -> None:
+        self._senders = senders
+        self._nonces = nonces
+        self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
+
+    def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
+        """Return the proof of an address if the response to this challenge was reported earlier, else ()."""
+        answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
+        if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):
+            return ()
+        return self.prove(*answered, now)
+
+    def on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle a failed response to a challenge of PJSIP; return what its nonce shows.
+
+        The nonce may prove the named address, or show that nothing can prove the guess: the named address had
+        the nonce sent elsewhere. Then the guess stays a claim about the named address. The receiver of the
+        nonce is never blamed, because anyone can have a challenge sent to it, by ``maddr`` in the Via header,
+        and a SIP proxy forwards it to the next Via (RFC 3261 §16.7).
+        """
+        if event.service is not Service.PJSIP or event.tampered or event.forgeable:
+            return ()
+        if not event.challenge or event.remote.transport is not Transport.UDP:
+            return ()
+        nonces, address = self._nonces, event.remote.address
+        sent_to = nonces.receivers(event.challenge, now)
+        answered = event.source.asterisk, address, event.session
+        if nonces.proves(event.challenge, address, now):
+            return self.prove(*answered, now)
+        if not sent_to:  # the event of AMI arrived before the challenge
+            remember(self._awaited, event.challenge[:_MOST_OF_NONCE], answered, MOST_AWAITED)
+        elif sent_to != (address,) and nonces.only_sender(event.challenge, now) == address:
+            return (UnprovableGuess(address),)
+        return ()
+
+    def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
+        """Record that ``address`` is proven for all its attempts in a session.
+
+        Return the proof; () if the session was proven lately, or has no Call-ID.
+        """
+        if not call_id:
+            return ()
+        session = self._senders.session(address, session_key(call_id), now)
+        if now - session.proven < SESSION_LIFE:
+            return ()
+        session.proven = now
+        self._senders.record_proof(address, now)
+        return (NewProof(asterisk, address, session_number(call_id), Proof.NONCE),)
+
 
 _MOST_AT_ONCE = 100  # the most abandoned challenges of one sender that one tick turns into attempts
 _FORBIDDEN, _NOT_FOUND = 403, 404

@@ -4,17 +4,284 @@ The head of ``attribution`` lists the ways of confirmation. That module also dec
 confirmed or an unconfirmed address.
 """
 
+from collections import deque
+from collections.abc import Iterator
+from math import inf
+
 from attrs import Factory, frozen
 
-from ringfence.detect.answers import Answers
 from ringfence.detect.backing import Backing
 from ringfence.detect.events import session_key
 from ringfence.detect.nonces import Nonces
-from ringfence.detect.sender import SESSION_LIFE, Senders
-from ringfence.detect.wire import Listening, Wire
+from ringfence.detect.sender import SESSION_LIFE, Sender, Senders, host_of
+from ringfence.detect.session import Session, UnconfirmedReport
+from ringfence.detect.wire import TRUSTED, Listening, Wire
 from ringfence.event_values import evolve
-from ringfence.model import Attempt, EventKind, Proof, SecurityEvent, Service, Transport
+from ringfence.model import (
+    AMI,
+    WIRE,
+    Address,
+    Attempt,
+    Challenge,
+    Endpoint,
+    EventKind,
+    Proof,
+    SecurityEvent,
+    Service,
+    Transport,
+)
 from ringfence.networks import NetworkSet
+
+# -- unconfirmed attempts: reports that wait for a confirmation, because their address may be forged
+#
+# :mod:`ringfence.detect.attribution` decides what confirms an address. Bound: 10 000 reports. The oldest
+# are discarded first; a discarded report is not judged, and not listed.
+
+
+PATIENCE = 1.0
+"""How long a report waits (seconds) for a reliable source to confirm it."""
+
+_MAX_REPORTS = 10_000
+# Services about which only log lines report, with the name to show.
+_NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
+
+
+class UnconfirmedReports:
+    """The reports that wait, in the order of arrival.
+
+    They are also found by their session, and by the address and port that they name.
+    """
+
+    def __init__(self, senders: Senders, most: int = _MAX_REPORTS) -> None:
+        self._senders = senders
+        self._most = most
+        self._queue: deque[tuple[UnconfirmedReport, Sender, Session]] = deque()
+
+    def __len__(self) -> int:
+        """Return the number of reports, including those already settled."""
+        return len(self._queue)
+
+    def add(self, report: UnconfirmedReport) -> None:
+        """Add a report."""
+        if len(self._queue) >= self._most:
+            self._remove_oldest()
+        remote = report.event.remote
+        session = self._senders.session(remote.address, session_key(report.event.session), report.at)
+        sender = self._senders.of(remote.address, report.at)
+        self._queue.append((report, sender, session))
+        if session.unconfirmed is None:
+            session.unconfirmed = []
+        session.unconfirmed.append(report)
+        if not report.event.forgeable:
+            if session.unforgeable is None:
+                session.unforgeable = []
+            session.unforgeable.append(report)
+        if sender.waiting is None:
+            sender.waiting = {}
+        sender.waiting.setdefault(remote.port, deque()).append(report)
+
+    def settle(self, address: Address, session: bytes) -> list[UnconfirmedReport]:
+        """Return the waiting reports of ``address`` with this session id. They wait no longer."""
+        known = self._senders.find_session(address, session_key(session)) if self._queue else None
+        if known is None or known.unconfirmed is None:
+            return []
+        found = [report for report in known.unconfirmed if not report.settled]
+        for report in found:
+            report.settled = True
+        known.unconfirmed = known.unforgeable = None
+        return found
+
+    def oldest_of(self, remote: Endpoint) -> UnconfirmedReport | None:
+        """Return the oldest report that waits and names the address and port of ``remote``, or None.
+
+        The report goes on waiting.
+        """
+        sender = self._senders.find(remote.address) if self._queue else None
+        waiting = sender.waiting.get(remote.port) if sender is not None and sender.waiting else None
+        while waiting and waiting[0].settled:
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def has_unforgeable(self, report: UnconfirmedReport) -> bool:
+        """Whether ``report`` is forgeable, but an unforgeable report of the same session still waits.
+
+        The unforgeable report then lists the attempt, so ``report`` must not list it again.
+        """
+        event = report.event
+        if not event.session or not event.forgeable:
+            return False
+        session = self._senders.find_session(event.remote.address, session_key(event.session))
+        others = session.unforgeable if session is not None else None
+        while others and others[0].settled:
+            others.pop(0)
+        return bool(others)
+
+    def due(self, now: float) -> Iterator[UnconfirmedReport]:
+        """Remove the reports that are ``PATIENCE`` seconds old; yield those that still wait."""
+        while self._queue and now - self._queue[0][0].at >= PATIENCE:
+            report = self._remove_oldest()
+            if not report.settled:
+                yield report
+
+    def _remove_oldest(self) -> UnconfirmedReport:
+        """Remove and return the oldest report.
+
+        So it is also the first report in the lists of its session and of its port.
+        """
+        report, sender, session = self._queue.popleft()
+        for waiting_in_session in (session.unconfirmed, session.unforgeable):
+            if waiting_in_session and waiting_in_session[0] is report:
+                waiting_in_session.pop(0)
+        port = report.event.remote.port
+        if sender.waiting is not None and port in sender.waiting:
+            waiting = sender.waiting[port]
+            if waiting and waiting[0] is report:
+                waiting.popleft()
+            if not waiting:
+                del sender.waiting[port]
+        return report
+
+
+def why_unconfirmed(attempt: Attempt) -> str:
+    """Return why an attempt that is not ``trusted`` leads to no ban."""
+    if attempt.service in _NOTHING_ELSE:
+        part = _NOTHING_ELSE[attempt.service]
+        return (
+            f"only the log reports {part}, and a sender can have Asterisk write such a line with any address"
+        )
+    if WIRE in attempt.sources:
+        return "what the wire sees by TCP may be a text of another sender, within a message to this phone"
+    if AMI not in attempt.sources:
+        return (
+            "only the log names this address, and a sender can have Asterisk write such a line: neither AMI "
+            "nor the wire nor a TCP connection confirms it"
+        )
+    if attempt.service is Service.SIP:
+        return (
+            "chan_sip's events name whatever address a Via header gives: neither the wire ([asterisk.wire]) "
+            "nor a log line nor a TCP connection confirms this one"
+        )
+    return "AMI alone names this address, in an event that a sender can forge, and nothing confirms it"
+
+
+# -- chan_sip's answers on the wire: they confirm log lines, and show guesses that no event reports
+#
+# The *wire* is the source that reads the answers (401, 403, 404, 407) that leave this host, copied by the
+# kernel. chan_sip raises no security event for MESSAGE, SUBSCRIBE and PUBLISH, although it checks their
+# passwords: it answers a wrong one with 403 (``channels/chan_sip.c``, tried on 16.28). It also answers 403
+# to a call that the dialplan forbids. So a 403 is a guess only if a challenge, or a request that the kernel
+# copied, came before it in the same session, and if the address has not just logged in. Each such challenge
+# or request makes only one 403 a guess. Asterisk's own answer names the sender of the request
+# (``parse/challenge.py``).
+#
+# If a guess carries a nonce that chan_sip never sent, chan_sip still checks the password, but answers with
+# a new challenge instead of the 403 (see ``session``). A From header that is not UTF-8 suppresses the
+# events of such challenges. So a challenge with a new nonce is a guess too, if no 403 has answered the
+# previous challenge of its session. A phone that registers again also gets such a challenge, but it has
+# succeeded before. So this does not apply to a host that succeeded within a day (``TRUSTED``). And AMI,
+# which reports the successes, must have been connected since before the previous challenge.
+#
+# A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of
+# that address within ``LIFE``, and each answer confirms one line. So forged lines count at most as often as
+# real requests came from that address. PJSIP's lines about calls to unknown extensions have no session
+# either, and their answer is a 404. Only answers by UDP confirm: a TCP segment may begin within a body that
+# another sender wrote, and for TCP the kernel knows the connection.
+#
+# Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1), byte for byte. A
+# repeat confirms no further line. An answer is identified by its nonce, or by its digest if it has no
+# nonce. The Call-ID does not identify it, because many guesses may share one. A 403 that looks like a
+# repeat can still show a new guess: guesses that differ only in their password get the same 403, but each
+# gets its own 401 before.
+#
+# Bounds: those of the senders and sessions (``sender.py``), and the nonces and digests of ``MOST`` answers,
+# of which the oldest are discarded first. Times are monotonic seconds.
+
+
+LIFE = 10.0
+"""How long an answer confirms a line (seconds). Log lines up to 3 s late were observed."""
+
+LOGGED_IN = 60.0
+"""How long after a success (seconds) a 403 is attributed to the dialplan."""
+
+MOST = 16_384
+"""The number of answers whose repeats are recognised, of all sessions together."""
+
+_MOST_ANSWERS = 64  # the number of answers that are kept for each address, service and kind (404 or other)
+_FORBIDDEN, _NOT_FOUND = 403, 404
+
+
+class Answers:
+    """The answers that the wire saw, by the sender of the request and by its session."""
+
+    def __init__(self, senders: Senders) -> None:
+        self._senders = senders
+        # Where each answer is stored: the table of its session, and its key there. The oldest comes first.
+        self._known: deque[tuple[dict[bytes, float], bytes]] = deque()
+
+    def record(self, answer: Challenge, sender: Address, now: float, since: float | None = -inf) -> bool:
+        """Record an answer to a request of ``sender``; return whether it shows a guess.
+
+        chan_sip may raise no event for such a guess. ``since`` is the time since when AMI has been connected
+        without interruption; None if it is not connected. Without AMI the result is False, because only AMI
+        reports which senders logged in.
+        """
+        session = self._senders.session(sender, session_key(answer.call_id), now)
+        is_new = self._is_new(session, answer, now)
+        known = self._senders.of(sender, now)
+        if is_new and answer.transport is Transport.UDP:
+            key = answer.service, answer.status == _NOT_FOUND
+            if known.answers is None:
+                known.answers = {}
+            known.answers.setdefault(key, deque(maxlen=_MOST_ANSWERS)).append(now)
+        if answer.service is not Service.SIP or answer.status == _NOT_FOUND:
+            return False
+        if answer.status != _FORBIDDEN:
+            return is_new and self._challenges_again(session, sender, now, since)
+        began, session.begun, session.challenged = session.begun, -inf, -inf
+        return since is not None and now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
+
+    def _challenges_again(self, session: Session, sender: Address, now: float, since: float | None) -> bool:
+        """Record a challenge with a new nonce; return whether it answers a guess.
+
+        The nonce of such a guess was never sent by chan_sip (see the head of this file). ``since`` is as in
+        :meth:`record`.
+        """
+        before, session.begun, session.challenged = session.challenged, now, now
+        if since is None or before < since or now - before >= SESSION_LIFE:
+            return False
+        return now - self._senders.of(host_of(sender), now).succeeded >= TRUSTED
+
+    def _is_new(self, session: Session, answer: Challenge, now: float) -> bool:
+        """Record an answer; return whether it is not a repeat."""
+        mark = session_key(answer.nonce or answer.digest)
+        if not mark:
+            return True
+        if session.answers is None:
+            session.answers = {}
+        if now - session.answers.get(mark, -inf) < SESSION_LIFE:
+            return False
+        session.answers[mark] = now
+        self._known.append((session.answers, mark))
+        if len(self._known) > MOST:
+            answers, oldest = self._known.popleft()
+            answers.pop(oldest, None)
+        return True
+
+    def record_request(self, sender: Address, call_id: bytes, now: float) -> None:
+        """Record a copied request of a session: if a 403 follows in this session, the request was a guess."""
+        self._senders.session(sender, session_key(call_id), now).begun = now
+
+    def confirms(self, event: SecurityEvent, now: float) -> bool:
+        """Whether a recent answer confirms the log line of ``event``; each answer confirms one line only."""
+        sender = self._senders.find(event.remote.address)
+        probe = event.kind is EventKind.FAILED_ACL and event.acl_name == "no_extension_match"
+        answers = sender.answers if sender is not None else None
+        times = answers.get((event.service, probe)) if answers is not None else None
+        while times:
+            if now - times.popleft() < LIFE:
+                return True
+        return False
+
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _PJSIP, _SIP, _UDP, _HIDDEN = Service.PJSIP, Service.SIP, Transport.UDP, EventKind.HIDDEN

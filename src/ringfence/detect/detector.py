@@ -18,23 +18,21 @@ from math import inf
 from attrs import frozen
 
 from ringfence.detect.active_bans import ActiveBans
-from ringfence.detect.alarms import distributed_cleared, forged_by
-from ringfence.detect.attribution import Attribution
-from ringfence.detect.backing import Connections
-from ringfence.detect.claimed_limit import CLAIMED_SCOPES, ClaimedLimit
-from ringfence.detect.confirmation import KnownSources
-from ringfence.detect.findings import (
+from ringfence.detect.attribution import (
     AttributedAttempt,
+    Attribution,
     ClientLogin,
     DuplicateReport,
     Finding,
     NewProof,
     Verdict,
 )
+from ringfence.detect.backing import Connections
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
-from ringfence.detect.judge import Judge
+from ringfence.detect.judge import CLAIMED_SCOPES, ClaimedLimit, Judge
 from ringfence.detect.judgement import (
     AddressSummary,
     Count,
@@ -45,6 +43,8 @@ from ringfence.detect.judgement import (
     Judgement,
     Login,
     Watched,
+    distributed_cleared,
+    forged_by,
 )
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sender import MAX_SESSIONS

@@ -19,13 +19,11 @@ from collections.abc import Sequence
 
 from attrs import Factory, define
 
-from ringfence.detect.alarms import unprovable
 from ringfence.detect.history import Fact, History, Key
-from ringfence.detect.judgement import Count, Counts, Decision
+from ringfence.detect.judgement import Count, Counts, Decision, unprovable
 from ringfence.detect.phones import Phones
-from ringfence.detect.recent import remember
 from ringfence.detect.rules import By, Of, Rule, is_proven
-from ringfence.detect.subjects import Subject, Subjects
+from ringfence.detect.subjects import Subject, Subjects, remember
 from ringfence.model import (
     Address,
     AlarmChange,

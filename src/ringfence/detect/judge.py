@@ -7,20 +7,197 @@ can still lead to a full ban.) Friends have their own limits (``friend_attempts`
 bans a friend.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable, Sequence
+from math import inf
+from typing import Generic, TypeVar
 
-from attrs import evolve
+from attrs import Factory, define, evolve
 
-from ringfence.detect.alarms import distributed
-from ringfence.detect.claimed_limit import ClaimedLimit
-from ringfence.detect.group_counts import GroupCount, GroupCounts
-from ringfence.detect.history import MAX_ACCOUNT, Fact, History, fact_of, summary, time_of
-from ringfence.detect.judgement import Count, Decision
-from ringfence.detect.rules import By, Of, Rule
-from ringfence.detect.subjects import Subject, Subjects
+from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, summary, time_of
+from ringfence.detect.judgement import Count, Decision, distributed, spoofing
+from ringfence.detect.rules import By, Claimed, Of, Rule
+from ringfence.detect.subjects import Subject, Subjects, remember
 from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope
 from ringfence.networks import is_one_host, prefix_of
+
+# -- counts over several subjects: the proven attempts of one prefix, or on one account
+#
+# Each prefix and each account has a count: of its attempts, and of the subjects that made them. Only proven
+# attempts count, so forged addresses cannot fill the tables. Bounds: ``MOST`` counts, of which those with
+# the oldest last attempt are discarded first. Each count keeps the times of the last ``attempts`` attempts
+# and the last ``MOST_SUBJECTS`` subjects. Times are monotonic seconds.
+
+
+MOST_GROUPS = 16_384
+MOST_SUBJECTS = 64
+_Group = TypeVar("_Group", bound=Hashable)
+
+
+@define
+class GroupCount:
+    """The times of the last attempts, and the time of each subject's last attempt (latest subject last)."""
+
+    times: deque[float]
+    subjects: OrderedDict[Key, float] = Factory(OrderedDict)
+
+
+class GroupCounts(Generic[_Group]):
+    """The counts of attempts within ``seconds``, by prefix or by account.
+
+    ``evicted`` is the number of counts that were discarded because there were more than ``most``.
+    """
+
+    def __init__(self, attempts: int, seconds: float, most: int = MOST_GROUPS) -> None:
+        self.attempts = attempts
+        self.seconds = seconds
+        self.evicted = 0
+        self._most = most
+        self._group_counts: OrderedDict[_Group, GroupCount] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of counts."""
+        return len(self._group_counts)
+
+    def add(self, what: _Group, subject: Key, now: float) -> GroupCount:
+        """Count one attempt by ``subject`` for ``what``, a prefix or an account.
+
+        Return the count, without expired attempts.
+        """
+        count = self._group_counts.get(what)
+        if count is None:
+            count = self._group_counts[what] = GroupCount(deque(maxlen=self.attempts))
+            if len(self._group_counts) > self._most:
+                self._group_counts.popitem(last=False)
+                self.evicted += 1
+        else:
+            self._group_counts.move_to_end(what)
+        count.times.append(now)
+        count.subjects[subject] = now
+        count.subjects.move_to_end(subject)
+        if len(count.subjects) > MOST_SUBJECTS:
+            count.subjects.popitem(last=False)
+        self._prune(count, now)
+        return count
+
+    def get(self, what: _Group, now: float) -> GroupCount | None:
+        """Return the count of a prefix or account, without expired attempts; None if there is no count."""
+        count = self._group_counts.get(what)
+        if count is not None:
+            self._prune(count, now)
+        return count
+
+    def forget(self, what: _Group) -> None:
+        """Discard the count of a prefix or account."""
+        self._group_counts.pop(what, None)
+
+    def expire(self, now: float) -> list[_Group]:
+        """Discard the counts whose last attempt has expired; return their keys."""
+        over = []
+        while self._group_counts:
+            what, count = next(iter(self._group_counts.items()))
+            if count.times and now - count.times[-1] < self.seconds:
+                break
+            del self._group_counts[what]
+            over.append(what)
+        return over
+
+    def _prune(self, count: GroupCount, now: float) -> None:
+        while count.times and now - count.times[0] >= self.seconds:
+            count.times.popleft()
+        while count.subjects and now - next(iter(count.subjects.values())) >= self.seconds:
+            count.subjects.popitem(last=False)
+
+
+# -- limits for bans on unproven evidence: their duration, and the number of new ones a minute
+#
+# Anyone who can forge UDP source addresses can choose whom to get banned. So these bans (*claimed* bans)
+# are short, and their number a minute is limited. Beyond the limit, only two kinds of subjects are banned:
+# those with an earlier claimed ban, and those that continue. A subject continues if it was first refused a
+# ban at least ``PERSISTS`` seconds ago and has made ``INSISTS`` times as many attempts as the rule needs.
+# Without this exception a forger could use up the bans of each minute, and real guessers could continue for
+# ever. With it, a forger needs ``INSISTS`` times as many packets for each ban beyond the limit, and the
+# number of these bans a minute is at most a tenth of the limit (``SHARE``).
+#
+# Bounds: ``MOST`` subjects with a ban, and as many with a refusal. The oldest are discarded first, and are
+# then treated as new. Times are monotonic seconds.
+
+
+CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
+"""The scopes that a claimed ban can have."""
+
+MOST_CLAIMS = 65_536
+PERSISTS = 10.0
+INSISTS = 4
+SHARE = 10
+MINUTE = 60.0
+ALARM_EVERY = 5.0
+"""The least time between two alarms about refused bans (seconds)."""
+
+
+class ClaimedLimit:
+    """Decides whether a claimed ban (one on unproven evidence) is allowed now, and how long it lasts."""
+
+    def __init__(self, terms: Claimed, most: int = MOST_CLAIMS) -> None:
+        self.terms = terms
+        self._alarm_at = -inf
+        self.refused = False
+        """Whether a ban was refused since the last call of :meth:`alarms`."""
+        self._most = most
+        self._new: deque[float] = deque()
+        self._insisting: deque[float] = deque()
+        self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+        self._refused_since: OrderedDict[Key, float] = OrderedDict()
+
+    def allows(self, key: Key, now: float, times: float = 1.0) -> bool:
+        """Whether the subject with ``key`` may get a claimed ban now.
+
+        ``times`` is the number of its attempts, divided by the number that the rule needs.
+        """
+        if key in self._before or self._has_room(self._new, now, self.terms.per_minute):
+            return True
+        most = max(1, self.terms.per_minute // SHARE)
+        return self._insists(key, now, times) and self._has_room(self._insisting, now, most)
+
+    def record_refusal(self, key: Key, now: float) -> None:
+        """Record that the limit refused a ban of this subject."""
+        self.refused = True
+        self._refused_since.setdefault(key, now)
+        if len(self._refused_since) > self._most:
+            self._refused_since.popitem(last=False)
+
+    def alarms(self, now: float) -> Sequence[AlarmChange]:
+        """Return the alarm that bans were refused, or () if none was refused since the last call.
+
+        Within ``ALARM_EVERY`` seconds after an alarm, return () too.
+        """
+        refused, self.refused = self.refused, False
+        if not refused or now - self._alarm_at < ALARM_EVERY:
+            return ()
+        self._alarm_at = now
+        return (spoofing(self.terms.per_minute),)
+
+    def begin_ban(self, key: Key, now: float) -> float:
+        """Count a new claimed ban of the subject with ``key``; return its duration (seconds)."""
+        number, last = self._before.get(key, (0, now))
+        if now - last >= self.terms.returns_within:
+            number = 0
+        insisted = self._refused_since.pop(key, None) is not None
+        if not number:
+            has_room = self._has_room(self._new, now, self.terms.per_minute)
+            (self._insisting if insisted and not has_room else self._new).append(now)
+        remember(self._before, key, (number + 1, now), self._most)
+        return self.terms.ban[min(number, len(self.terms.ban) - 1)]
+
+    def _insists(self, key: Key, now: float, times: float) -> bool:
+        since = self._refused_since.get(key)
+        return since is not None and now - since >= PERSISTS and times >= INSISTS
+
+    def _has_room(self, given: deque[float], now: float, most: int) -> bool:
+        while given and now - given[0] >= MINUTE:
+            given.popleft()
+        return len(given) < most
+
 
 _K = TypeVar("_K")
 _SECOND = 2

@@ -34,7 +34,7 @@ from math import inf
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.friends import Friends
-from ringfence.detect.recent import remember
+from ringfence.detect.subjects import remember
 from ringfence.model import Address, AlarmChange, Attempt, Contact, EventKind, SecurityEvent, printable
 
 AT_LEAST = 5

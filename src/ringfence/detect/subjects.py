@@ -9,7 +9,9 @@ An attacker sends many attempts, and this lookup takes a fifth of the time of ea
 until the friends or the exempt networks change.
 """
 
+from collections import OrderedDict
 from ipaddress import IPv6Network
+from typing import TypeVar
 
 from attrs import frozen
 
@@ -18,6 +20,21 @@ from ringfence.detect.friends import Friends
 from ringfence.detect.history import Key, key_of
 from ringfence.model import Address, Network
 from ringfence.networks import NetworkSet, sender_of
+
+# -- bounded tables of the most recently used entries
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
+    """Store ``value`` as the latest entry. Discard the oldest if ``table`` then has more than ``most``."""
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > most:
+        table.popitem(last=False)
+
 
 _MOST = 4_096
 

@@ -3,13 +3,30 @@
 import enum
 from collections.abc import Iterable, Mapping
 from heapq import nlargest
+from ipaddress import ip_network
+from typing import Any
 
 from attrs import Factory, frozen
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import ActiveAlarm
-from ringfence.explain.reasons import reason_of
-from ringfence.model import Address, Attempt, Ban, EventKind, Friend, FriendReason, printable
+from ringfence.config.schema import Settings
+from ringfence.detect.friends import MOST
+from ringfence.errors import StoreError
+from ringfence.explain.as_json import reason_of
+from ringfence.model import (
+    Address,
+    Attempt,
+    Ban,
+    EventKind,
+    Friend,
+    FriendReason,
+    format_network,
+    printable,
+    rfc3339,
+)
+from ringfence.store.bans import KEEP
+from ringfence.store.database import Store
 
 MOST_SHOWN = 16
 """The maximum number of addresses in each of two lists of an answer.
@@ -207,3 +224,111 @@ def _fix(failing: Failures, *, locked_out: bool) -> str:
     if reason_of(failing.last) == "unknown extension":
         return f"{mine}it called an extension that does not exist{then}"
     return f"{mine}correct the password in the phone at {address}{then}"
+
+
+# -- the facts of an account as JSON
+#
+# The keys are an interface for scripts: keys may be added, but not changed or removed.
+
+
+Document = dict[str, Any]
+
+
+def account_document(known: AccountFacts) -> Document:
+    """Return all facts as a JSON object. Times are RFC 3339 texts, and hostile text is made printable."""
+    success, homes = known.last_success, known.homes
+    return {
+        "account": printable(known.account),
+        "verdict": str(known.verdict),
+        "advice": advice(known),
+        "addresses": [_home(friend, known) for friend in [*homes.values()][:MOST_SHOWN]],
+        "last_success": None if success is None else _seen(success),
+        "failures": [_failures(one, known) for one in known.failures],
+        "bans": [_ban(address, ban) for address, bans in known.bans.items() for ban in bans],
+        "denied": [str(address) for address in known.denied],
+        "alarms": [alarm.as_json() for alarm in known.alarms],
+        "outage_mode": known.outage_mode,
+        "daemon": known.live,
+        "problems": list(known.problems),
+    }
+
+
+def _home(friend: Friend, known: AccountFacts) -> Document:
+    return {
+        **_seen(friend),
+        "asterisk": printable(friend.asterisk),
+        "since": rfc3339(friend.since),
+        "until": rfc3339(friend.until),
+        "current": friend.until > known.now,
+        "banned": bool(known.bans.get(friend.address)),
+    }
+
+
+def _seen(friend: Friend) -> Document:
+    return {"address": str(friend.address), "reason": str(friend.reason), "seen": rfc3339(friend.seen)}
+
+
+def _failures(one: Failures, known: AccountFacts) -> Document:
+    last = one.last
+    return {
+        "address": str(last.address),
+        "reason": reason_of(last),
+        "times": one.times,
+        "first": rfc3339(one.first),
+        "last": rfc3339(last.time),
+        "event": str(last.event),
+        "service": str(last.service),
+        "transport": str(last.transport),
+        "proof": last.proof.name.lower(),
+        "worked": last.address in known.homes,
+        "banned": bool(known.bans.get(last.address)),
+    }
+
+
+def _ban(address: Address, ban: Ban) -> Document:
+    return {
+        "address": str(address),
+        "network": format_network(ban.network),
+        "scope": str(ban.scope),
+        "rule": printable(ban.rule),
+        "reason": printable(ban.reason),
+        "since": rfc3339(ban.since),
+        "expires": rfc3339(ban.expires),
+    }
+
+
+# -- collects the facts of an account from the database, for a command that finds no daemon
+
+
+MOST_ATTEMPTS = 1_000
+_MOST_BANS = 5
+
+
+def account_offline(settings: Settings, account: str, now: float) -> AccountFacts:
+    """Collect the facts of ``account`` at ``now`` (seconds since the epoch).
+
+    The database has only failures that led to bans, so all others are missing. If the database cannot be
+    read, ``problems`` has the error.
+    """
+    path = settings.store.path
+    if not path.exists():
+        return AccountFacts(account, now, live=False)
+    try:
+        with Store.open(path, owner=False) as store:
+            return _known(store, account, now)
+    except StoreError as error:
+        return AccountFacts(account, now, live=False, problems=(str(error),))
+
+
+def _known(store: Store, account: str, now: float) -> AccountFacts:
+    friends = latest_of(one for one in store.friends.current(now, MOST) if one.account == account)
+    former = latest_of(one for one in store.friends.former(now, MOST) if one.account == account)
+    failures = merged((), failures_of(store.bans.attempts_on(account, now - KEEP, MOST_ATTEMPTS)))
+    addresses = [*(one.address for one in (*friends, *former)), *(one.last.address for one in failures)]
+    bans = {
+        address: tuple(
+            past.ban for past in store.bans.past(ip_network(address), now, _MOST_BANS) if past.runs(now)
+        )
+        for address in addresses
+    }
+    return AccountFacts(account, now, friends, former, failures, bans, live=False)

@@ -1,19 +1,91 @@
 """The facts of an address as JSON. Scripts depend on the keys, so these are stable."""
 
+from collections import Counter
+from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
 from ringfence.bans.exemptions import ITSELF
+from ringfence.detect.confirmation import why_unconfirmed
 from ringfence.detect.judgement import Count
 from ringfence.explain.facts import ActiveBan, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.explain.forecast import forecast
-from ringfence.explain.reasons import reason_of
-from ringfence.explain.remarks import remarks
 from ringfence.firewall.contract import Ration
 from ringfence.friends.exchange import as_json
-from ringfence.lists.lookup import Holder
-from ringfence.model import Ban, Friend, ListKind, Proof, format_network, printable, rfc3339
-from ringfence.store.past import Past
+from ringfence.lists.compose import Holder
+from ringfence.model import (
+    Attempt,
+    AttemptKind,
+    Ban,
+    EventKind,
+    Friend,
+    ListKind,
+    Proof,
+    Service,
+    format_network,
+    printable,
+    rfc3339,
+)
+from ringfence.store.bans import Past
+
+# -- words for the reasons why Asterisk refused attempts
+
+
+_BY_EVENT = {
+    EventKind.CHALLENGE_RESPONSE_FAILED: "wrong password",
+    EventKind.INVALID_PASSWORD: "wrong password",
+    EventKind.INVALID_ACCOUNT_ID: "no such account",
+    EventKind.FAILED_ACL: "ACL",
+    EventKind.INVALID_TRANSPORT: "wrong transport",
+    EventKind.HIDDEN: "hidden",
+    EventKind.LIMITED: "flood",
+}
+
+
+def reason_of(attempt: Attempt) -> str:
+    """Return in two or three words why Asterisk refused an attempt.
+
+    Most reasons follow from the kind of the event. For example, PJSIP reports a wrong password as
+    ``ChallengeResponseFailed``. For a kind without a reason in the table, return the name of the kind.
+    """
+    if attempt.kind is AttemptKind.PROBE:
+        return "unknown caller" if attempt.service is Service.DIALPLAN else "unknown extension"
+    return _BY_EVENT.get(attempt.event, str(attempt.event))
+
+
+# -- sentences about attempts that do not count in full: unconfirmed ones, and hidden ones without proof
+#
+# An *unconfirmed* attempt may name a forged address, and no other source confirms it. A *hidden* attempt is
+# missing in Asterisk's events and logs; only the wire (the capture of outgoing challenges) shows it.
+
+
+def remarks(known: NetworkFacts) -> list[str]:
+    """Return sentences: how many attempts do not count, or count only as claims, and why.
+
+    An attempt is only a claim if nothing proves that its address is really that of the sender.
+    """
+    attempts = [outcome.attempt for outcome in known.attempts()]
+    reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)
+    found = [_line(number, len(attempts), why) for why, number in reasons.items()]
+    return [*found, *_hidden(attempts)]
+
+
+def _line(number: int, of: int, why: str) -> str:
+    if number == of:
+        return f"no attempt counts: {why}"
+    return f"{number} of {of} attempts {'does' if number == 1 else 'do'} not count: {why}"
+
+
+def _hidden(attempts: list[Attempt]) -> Iterator[str]:
+    hidden = [attempt for attempt in attempts if attempt.trusted and attempt.event is EventKind.HIDDEN]
+    claimed = sum(attempt.proof is Proof.CLAIMED for attempt in hidden)
+    if claimed:
+        yield (
+            f"{claimed} of {len(attempts)} attempts are missing in Asterisk's events, and their address is "
+            "not proven so far: for a minute after each, requests from there are observed, and a nonce that "
+            "comes back proves the attempts of its session"
+        )
+
 
 Document = dict[str, Any]
 

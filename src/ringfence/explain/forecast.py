@@ -10,8 +10,8 @@ from ringfence.clock import format_duration
 from ringfence.detect.judgement import Count
 from ringfence.detect.rules import By, Of, Rule
 from ringfence.explain.facts import ActiveBan, AddressVerdict, NetworkFacts
+from ringfence.lists.compose import Holder
 from ringfence.lists.entries import COMMAND, CONFIGURATION
-from ringfence.lists.lookup import Holder
 from ringfence.model import AttemptKind, FriendReason, ListKind, Scope, format_network, printable, rfc3339
 
 _MAX_RULES = 3

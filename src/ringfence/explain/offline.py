@@ -7,16 +7,15 @@ from ringfence.bans.exemptions import ITSELF
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import HostError, RingfenceError, StoreError
-from ringfence.explain.facts import NetworkFacts
-from ringfence.explain.lookup import read_bans, running_of
+from ringfence.explain.facts import NetworkFacts, read_bans, running_of
 from ringfence.firewall import make_backend
-from ringfence.host.addresses import read_addresses
 from ringfence.host.protected import read_protected
-from ringfence.lists.lookup import Holder, holders
+from ringfence.host.routes import read_addresses
+from ringfence.lists.compose import Holder, holders
 from ringfence.lists.manager import Lists
 from ringfence.model import Friend, Network
 from ringfence.store.database import Store
-from ringfence.store.friends import FriendTable
+from ringfence.store.tables import FriendTable
 
 _OWN = "an address of this host"
 

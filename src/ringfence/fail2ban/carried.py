@@ -7,17 +7,231 @@ are used.
 """
 
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_network
-from math import ceil
+from math import ceil, exp, isfinite
 
 from attrs import Factory, define, field, frozen
 
 from ringfence.config.converters import MAX_ATTEMPTS, MAX_DURATION
+from ringfence.detect.rules import RETURN_WITHIN, RULES
 from ringfence.fail2ban.jails import Jail
-from ringfence.fail2ban.ladder import ladder_of
-from ringfence.fail2ban.times import seconds_from
 from ringfence.model import Network, parse_network, printable
+
+# -- the lengths of a jail's first and repeated bans, converted from fail2ban's formulas to ringfence's list
+#
+# In fail2ban, the length of the first ban is ``bantime``. With ``bantime.increment``, the length after N
+# earlier bans is ``bantime`` times a multiplier or a formula of N, at most ``bantime.maxtime``
+# (``Jail.setBanTimeExtra``). ringfence has a list of lengths, and remembers earlier bans for a limited
+# time. Lengths that cannot be reached within that time are left out.
+
+
+Note = Callable[[str], None]
+Growth = Callable[[int], float]
+"""A function that gets the number of earlier bans.
+
+It returns the factor by which the next ban is longer than the first.
+"""
+
+OWN = next(rule for rule in RULES if rule.name == "guess").ban
+MAX_STEPS = 40
+MAX_DOUBLINGS = 20
+"""The number of earlier bans after which fail2ban's bans no longer grow."""
+
+_DOUBLING = "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor"
+_EXPONENTIAL = "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp(1*banFactor)"
+
+
+def ladder_of(jail: Jail, note: Note) -> tuple[float, ...]:
+    """Return the lengths of a jail's first and repeated bans in seconds.
+
+    Return () if ringfence's default lengths apply. ``note`` is called with a text for each difference from
+    fail2ban, and for each value that cannot be converted.
+    """
+    text = jail.options.get("bantime", "").strip()
+    if not text:
+        note("bantime: no jail sets it; ringfence's default lengths apply")
+        return ()
+    try:
+        first = seconds_from(text)
+    except ValueError as error:
+        note(f"bantime {printable(text)[:100]}: {error}; ringfence's default lengths apply")
+        return ()
+    if first < 0:
+        note("bantime below 0 is permanent: every ban of ringfence has an end, and this is the longest")
+        return (MAX_DURATION,)
+    if not 0 < first <= MAX_DURATION:
+        note(f"bantime {printable(text)[:100]}: must be above 0 and at most ten years")
+    first = _within(first)
+    if jail.options.get("bantime.increment", "").lower() not in {"1", "on", "true", "yes"}:
+        note(
+            "every ban is as long as the first, as in fail2ban; ringfence's default lengths grow with "
+            f"each repeat ban: {', '.join(map(length_of, OWN))}"
+        )
+        return (first,)
+    try:
+        return _steps(first, jail, note)
+    except ValueError as error:
+        note(f"bantime.increment: {error}; ringfence's default lengths follow the first")
+        return (first, *(step for step in OWN if step > first))
+
+
+def _steps(first: float, jail: Jail, note: Note) -> tuple[float, ...]:
+    growth, last = _growth(jail)
+    top = _number(jail, "bantime.maxtime", MAX_DURATION)
+    steps = [first]
+    for returns in range(1, last + 1):
+        if sum(steps) >= RETURN_WITHIN:
+            note(
+                "longer bans are not reached: earlier bans are remembered for "
+                f"{RETURN_WITHIN / 86_400:.0f} days"
+            )
+            break
+        longer = _within(min(max(first, first * growth(returns)), top))
+        # fail2ban never makes a ban shorter than bantime.
+        steps.append(max(first, longer))
+    while len(steps) > 1 and steps[-1] == steps[-2]:  # the last length applies to all further bans
+        steps.pop()
+    return tuple(steps)
+
+
+def _growth(jail: Jail) -> tuple[Growth, int]:
+    """Return the growth of a jail's bans, and the number of earlier bans after which they stop growing.
+
+    Raise ValueError if a value is invalid, or if the formula is not one of fail2ban's own.
+    """
+    factor = _number(jail, "bantime.factor", 1.0)
+    if text := jail.options.get("bantime.multipliers", "").strip():
+        try:
+            multipliers = [int(word) for word in text.split()]
+        except ValueError:
+            raise ValueError(f"multipliers {printable(text)[:100]} are not whole numbers") from None
+        if max(map(abs, multipliers), default=0) > MAX_DURATION:
+            raise ValueError("multipliers are too large")
+        return lambda returns: multipliers[returns] * factor, min(len(multipliers) - 1, MAX_STEPS)
+    formula = "".join(jail.options.get("bantime.formula", "").split())
+    if formula in {"", _DOUBLING}:
+        return lambda returns: 2.0**returns * factor, MAX_DOUBLINGS
+    if formula == _EXPONENTIAL:
+        return lambda returns: exp(min(returns * factor, 100.0)), MAX_STEPS
+    raise ValueError("a formula is not evaluated")
+
+
+def _number(jail: Jail, option: str, default: float) -> float:
+    text = jail.options.get(option, "").strip()
+    try:
+        return seconds_from(text) if text else default
+    except ValueError as error:
+        raise ValueError(f"{option} {printable(text)[:100]}: {error}") from None
+
+
+def _within(seconds: float) -> float:
+    return float(min(max(1, ceil(min(seconds, MAX_DURATION))), MAX_DURATION))
+
+
+# -- durations in fail2ban's notation: ``600``, ``10m``, ``1d12h``, ``1 week``, ``60*60``, ``1y-6mo``, ``-1``
+#
+# fail2ban replaces units by products and evaluates the result with Python (``MyTime.str2seconds``). This
+# module parses the sums and products that people write, and evaluates nothing. A month is a twelfth of a
+# year of 365.25 days, as in fail2ban.
+
+
+_YEAR = 365.25 * 86_400
+_NAMES = {
+    1.0: "s ss se sec second seconds",
+    60.0: "m mm mi min minute minutes",
+    3_600.0: "h hh ho hou hour hours",
+    86_400.0: "d dd da day days",
+    604_800.0: "w ww we wee week weeks",
+    _YEAR / 12: "mo mon month months",
+    _YEAR: "y yy ye yea year years",
+}
+_UNITS = {name: size for size, names in _NAMES.items() for name in names.split()}
+_TOKEN = re.compile(r"([0-9]+(?:\.[0-9]*)?)|([A-Za-z]+)|([-+*/])")
+_MAX_LENGTH = 200  # characters; longer than any real duration
+
+
+def seconds_from(text: str) -> float:
+    """Return the seconds of a duration, which may be negative; raise ValueError if it is invalid."""
+    left = text.partition("#")[0].strip()  # the rest is a comment for Python's eval, which fail2ban uses
+    if len(left) > _MAX_LENGTH:
+        raise ValueError("too long for a time")
+    parsed = _Sum()
+    while left:
+        match = _TOKEN.match(left)
+        if match is None:
+            raise ValueError("not a time")
+        number, unit, operator = match.groups()
+        if number:
+            parsed.add_number(float(number))
+        elif unit:
+            parsed.add_unit(unit.lower())
+        else:
+            parsed.add_operator(operator)
+        left = left[match.end() :].lstrip()
+    return parsed.end()
+
+
+def length_of(seconds: float) -> str:
+    """Format whole seconds for ringfence's configuration: ``90s``, ``10m``, ``7d``."""
+    whole = round(seconds)
+    size, letter = next(
+        unit for unit in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")) if not whole % unit[0]
+    )
+    return f"{whole // size}{letter}"
+
+
+@define
+class _Sum:
+    """A sum of products that is being parsed.
+
+    ``product`` is the product that is being parsed, without its sign; None before its first number. ``sign``
+    is 1 or -1. ``total`` is the sum of the products before it. ``pending`` is ``*`` or ``/`` if a number must
+    follow, otherwise "".
+    """
+
+    total: float = 0.0
+    sign: float = 1.0
+    product: float | None = None
+    pending: str = ""
+
+    def add_number(self, number: float) -> None:
+        if self.product is not None and not self.pending:
+            self.add_operator("+")  # "1h30m" means "1h + 30m"
+        if self.product is None:
+            self.product = number
+        elif self.pending == "*":
+            self.product *= number
+        elif number:
+            self.product /= number
+        else:
+            raise ValueError("divides by zero")
+        self.pending = ""
+
+    def add_unit(self, name: str) -> None:
+        if self.product is None or self.pending or name not in _UNITS:
+            raise ValueError("not a time")
+        self.product *= _UNITS[name]
+
+    def add_operator(self, operator: str) -> None:
+        if self.pending or (operator in "*/" and self.product is None):
+            raise ValueError("not a time")
+        if operator in "*/":
+            self.pending = operator
+            return
+        self.total += self.sign * (self.product or 0.0)
+        self.sign = (1.0 if self.product is not None else self.sign) * (-1.0 if operator == "-" else 1.0)
+        self.product = None
+
+    def end(self) -> float:
+        if self.product is None or self.pending:
+            raise ValueError("not a time")
+        total = self.total + self.sign * self.product
+        if not isfinite(total):
+            raise ValueError("too large for a time")
+        return total
+
 
 Files = Callable[[str], Sequence[str]]
 """A function that returns the existing files for a path, which may contain ``*``, ``?`` and ``[…]``."""
@@ -328,3 +542,90 @@ _USED = {option: table for option, (table, _) in _NOT_CONVERTED.items()} | {
     "backend": LOGS,
     **dict.fromkeys(("maxretry", "findtime", "bantime", "action"), GUESS),
 }
+
+
+# -- configuration of ringfence as TOML, from converted settings of fail2ban, with notes for the administrator
+#
+# Text from fail2ban's files is written only into strings and one-line comments.
+
+
+WIDTH = 110
+_HEAD = (
+    "ringfence's configuration, made from fail2ban: {jails}. Lines that begin with NOTE describe what is "
+    "different here, and what was not carried over."
+)
+_LOGS = (
+    "the user ringfence must be able to read these, and callers can write into them. Better is a channel of "
+    'its own, see "The log" in docs/evidence.md; then leave paths out'
+)
+_JOURNAL = 'the user ringfence must be able to read the journal: see "The journal" in docs/evidence.md'
+
+
+def document_of(settings: ConvertedSettings) -> str:
+    """Return the text of the configuration file."""
+    jails = ", ".join(f"jail {printable(name)}" for name in settings.jails)
+    lines = [
+        *_comment(_HEAD.format(jails=jails)),
+        "",
+        "[[asterisk]]",
+        "",
+        "[asterisk.ami]",
+        'secret_file = "/etc/ringfence/asterisk.secret"',
+        *_table(LOGS, [*_always(settings), *settings.notes.of(LOGS)], _logs(settings)),
+        *_table(
+            ALLOW, settings.notes.of(ALLOW), [_list("networks", [str(net) for net in settings.networks])]
+        ),
+        *_table(GUESS, settings.notes.of(GUESS), _numbers(settings)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(name: str, notes: Sequence[str], keys: Sequence[str]) -> Iterator[str]:
+    if notes or keys:
+        yield from ("", f"[{name}]")
+        for note in notes:
+            yield from _comment(f"NOTE {note}.")
+        yield from keys
+
+
+def _always(settings: ConvertedSettings) -> Iterator[str]:
+    if settings.paths:
+        yield _LOGS
+    if settings.journal:
+        yield _JOURNAL
+
+
+def _logs(settings: ConvertedSettings) -> list[str]:
+    keys = [_list("paths", settings.paths)] if settings.paths else []
+    keys += ["journal = true"] if settings.journal else []
+    return [*keys, f"timezone = {_quoted(settings.timezone)}"] if settings.timezone else keys
+
+
+def _numbers(settings: ConvertedSettings) -> list[str]:
+    keys = [] if settings.attempts is None else [f"attempts = {settings.attempts}"]
+    keys += [] if settings.window is None else [f"window = {_quoted(length_of(settings.window))}"]
+    return [*keys, _list("ban", [length_of(step) for step in settings.ban])] if settings.ban else keys
+
+
+def _list(key: str, values: Sequence[str]) -> str:
+    line = f"{key} = [{', '.join(map(_quoted, values))}]"
+    if len(line) <= WIDTH:
+        return line
+    return "\n".join([f"{key} = [", *(f"    {_quoted(value)}," for value in values), "]"])
+
+
+def _quoted(text: str) -> str:
+    return '"' + "".join(map(_letter, text)) + '"'
+
+
+def _letter(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    return letter if letter.isprintable() else f"\\U{ord(letter):08X}"
+
+
+def _comment(text: str) -> list[str]:
+    lines = textwrap.wrap(
+        printable(text), WIDTH - 2, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+    )
+    return [f"# {line}" for line in lines]

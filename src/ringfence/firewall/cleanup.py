@@ -50,8 +50,7 @@ def holds_anything(name: str) -> bool:
     set as long as an iptables rule names it. False also if the kernel does not support the backend, or if its
     answer is an error.
     """
-    from ringfence.firewall.ipset.kernel import read_header  # noqa: PLC0415 - loaded only when needed
-    from ringfence.firewall.ipset.sets import all_set_names  # noqa: PLC0415 - as above
+    from ringfence.firewall.ipset.sets import all_set_names, read_header  # noqa: PLC0415 - loaded when needed
     from ringfence.firewall.nftables.state import read_state  # noqa: PLC0415 - as above
 
     with NetlinkConnection() as kernel:

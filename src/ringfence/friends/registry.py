@@ -8,19 +8,454 @@ The rosters of a PBX with ten thousand phones are handled in parts, and bans go 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from ipaddress import ip_address, ip_network
+from itertools import islice
 
 import structlog
+from attrs import evolve, frozen
 
-from ringfence.detect.friends import Friends, friend_from
-from ringfence.friends.contacts import KnownContacts
-from ringfence.friends.readiness import StartupGate
-from ringfence.friends.recorded import RecordedFriends
-from ringfence.friends.trunks import Answers, KnownTrunks
-from ringfence.model import Address, Contact, Friend, Roster, SecurityEvent, TrunkHost
-from ringfence.store.best_effort import at_once
-from ringfence.store.friends import FriendTable
+from ringfence.detect.friends import MOST, Friends, Key, friend_from, key_of
+from ringfence.model import Address, Contact, Friend, FriendReason, Network, Roster, SecurityEvent, TrunkHost
+from ringfence.store.tables import FriendTable
+from ringfence.store.writer import at_once
+
+# -- the friends whose packets the kernel does not drop by its limiter or by a ban of the friend's /64
+#
+# The *limiter* is a rule that drops the packets of a source that sends too many.
+
+
+class Passing:
+    """The contents of the kernel's list of friends.
+
+    *Unshielded* friends are left out: guesses come from the address of such a friend, and nothing can prove
+    whether the friend itself sends them. Creating a network object takes longer than the rest of the update,
+    so the objects of unchanged addresses are reused.
+    """
+
+    def __init__(self, friends: Friends) -> None:
+        self._friends = friends
+        self._networks: dict[Address, Network] = {}
+        self._unshielded: Collection[Address] = frozenset()
+
+    @property
+    def networks(self) -> Iterable[Network]:
+        """The selected friends as networks, one for each address."""
+        return self._networks.values()
+
+    @property
+    def addresses(self) -> Collection[Address]:
+        """The addresses of the friends that the latest :meth:`look` selected."""
+        return self._networks.keys()
+
+    @property
+    def left_out(self) -> Iterable[Network]:
+        """The friends that the latest :meth:`look` left out because they are unshielded."""
+        return (ip_network(one) for one in self._unshielded if self._friends.has(one))
+
+    def is_stale(self, unshielded: Collection[Address]) -> bool:
+        """Whether ``unshielded`` has changed since the latest :meth:`look`."""
+        return unshielded != self._unshielded
+
+    def look(self, most: int, unshielded: Collection[Address]) -> bool:
+        """Select at most ``most`` friends, without ``unshielded``; return whether the selection changed."""
+        before, self._unshielded = self._networks, unshielded
+        friends = (one for one in self._friends.addresses() if one not in unshielded)
+        self._networks = {one: before.get(one) or ip_network(one) for one in islice(friends, most)}
+        return self._networks.keys() != before.keys()
+
+
+# -- the reasons of friends, as they were last passed on to the detector and written into the store
+#
+# A *reason* is why an address is a friend: a login, a contact, a trunk, or an import. A PBX with ten
+# thousand phones reports all contacts every minute. So a report that changes little is not written into the
+# store. If it is the report of a contact, it is not passed on to the detector either.
+#
+# ``Friends`` limits the number of reasons, and ``MOST_ADDRESSES`` the number of addresses per account.
+# Without the second limit, a party with one password and an IPv6 network could displace the other phones.
+
+
+MOST_ADDRESSES = 256
+"""The maximum number of addresses of one account; a mobile phone has a few per day."""
+
+LONGEST = 366 * 86_400.0
+"""The longest time in seconds that a reason lasts, even if the registration lasts longer."""
+
+RENEW_EVERY = 300.0
+"""Seconds. A reason is written again if its end or its last sighting has moved by at least this much."""
+
+_BROADCAST = 0xFFFFFFFF
+
+
+class RecordedFriends:
+    """Passes reasons why an address is a friend on to ``friends``, and writes them into ``table``.
+
+    ``wall`` returns wall-clock seconds. ``write`` runs a write to the table, at once or later. ``own``
+    returns whether an address is this host's.
+    """
+
+    def __init__(
+        self,
+        friends: Friends,
+        table: FriendTable,
+        wall: Callable[[], float],
+        write: Callable[[Callable[[], object]], object],
+        own: Callable[[Address], bool],
+    ) -> None:
+        self._friends = friends
+        self._table = table
+        self._wall = wall
+        self._write = write
+        self._own = own
+        self._recorded: dict[Key, Friend] = {}
+        self._addresses: dict[tuple[str, str], dict[Address, None]] = {}
+        self._unwritten: set[Key] = set()
+
+    def load(self) -> list[Friend]:
+        """Load the current and former friends of the store; return the current ones.
+
+        Raise StoreError on failure.
+        """
+        now = self._wall()
+        for friend in self._table.former(now, MOST):
+            self._friends.remember(friend)
+        current = self._table.current(now, MOST)
+        for friend in current:
+            self._put(friend)
+        self._unwritten.clear()
+        return current
+
+    def renews(self, key: Key, seen: float, until: float) -> bool:
+        """Whether a report of the reason ``key`` is worth recording.
+
+        ``until`` is the reason's end by this report, ``seen`` its last sighting, both in seconds since the
+        epoch. The report is worth recording if the reason is not recorded yet, or if one of the two is at
+        least ``RENEW_EVERY`` seconds later than recorded.
+        """
+        recorded = self._recorded.get(key)
+        return (
+            recorded is None or until - recorded.until >= RENEW_EVERY or seen - recorded.seen >= RENEW_EVERY
+        )
+
+    def record(self, friend: Friend) -> Collection[Key]:
+        """Record a reason why an address is a friend; return the keys of the reasons that were removed.
+
+        Reasons are removed if the account has more than ``MOST_ADDRESSES`` addresses. An address that cannot
+        be a phone's is ignored: this host's own, loopback, multicast and broadcast.
+        """
+        address = friend.address
+        if address.is_loopback or address.is_unspecified or address.is_multicast or self._own(address):
+            return ()
+        if address.version == 4 and int(address) == _BROADCAST:  # noqa: PLR2004 - IPv4
+            return ()
+        friend = evolve(friend, until=min(friend.until, self._wall() + LONGEST))
+        key = key_of(friend)
+        if not self.renews(key, friend.seen, friend.until):
+            self._friends.add(friend)
+            return ()
+        removed = self._put(friend)
+        self._unwritten.add(key)
+        return removed
+
+    def shorten(self, key: Key, until: float) -> None:
+        """Make the friend's reason ``key`` end at ``until`` (seconds since the epoch) if it would end later.
+
+        An unknown key is ignored.
+        """
+        friend = self._recorded.get(key)
+        if friend is not None and friend.until > until:
+            self._friends.remove(key, self._wall())  # removed first, because ``Friends`` keeps the later end
+            del self._recorded[key]
+            self._put(evolve(friend, until=until))
+            self._unwritten.add(key)
+
+    def forget(self, address: Address) -> list[Key]:
+        """Remove every reason why an address is a friend, also from the store; return their keys."""
+        keys = [key_of(friend) for friend in self._friends.reasons(address)]
+        for key in keys:
+            self._remove(key)
+        self._write(partial(self._table.forget, address))
+        return keys
+
+    def expire(self) -> list[Key]:
+        """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
+        gone = [key_of(friend) for friend in self._friends.expire(self._wall())]
+        if len(self._recorded) > 2 * MOST:  # ``Friends`` was full and has dropped some: drop them here too
+            left = {key_of(friend) for friend in self._friends.all()}
+            gone += self._recorded.keys() - left
+        for key in gone:
+            self._drop(key)
+        return gone
+
+    def save(self) -> None:
+        """Write the reasons that are new or have changed since the last call.
+
+        Changes of less than ``RENEW_EVERY`` seconds are not written (see :meth:`renews`).
+        """
+        keys, self._unwritten = self._unwritten, set()
+        changed = [self._recorded[key] for key in keys if key in self._recorded]
+        if changed:
+            self._write(partial(self._table.add, changed))
+
+    def _put(self, friend: Friend) -> Collection[Key]:
+        """Pass one reason (a ``Friend`` object) on to ``Friends``, and remember it.
+
+        Return the keys of the reasons that were removed because its account has too many addresses.
+        """
+        key = key_of(friend)
+        recorded = self._recorded.get(key)
+        if recorded is not None:
+            friend = evolve(friend, since=recorded.since, until=max(recorded.until, friend.until))
+        self._friends.add(friend)
+        self._recorded[key] = friend
+        addresses = self._addresses.setdefault((friend.asterisk, friend.account), {})
+        addresses.pop(friend.address, None)
+        addresses[friend.address] = None
+        if len(addresses) <= MOST_ADDRESSES:
+            return ()
+        oldest = next(iter(addresses))
+        removed = [(friend.asterisk, oldest, friend.account, reason) for reason in FriendReason]
+        for one in removed:
+            self._remove(one)
+        return removed
+
+    def _remove(self, key: Key) -> None:
+        self._friends.remove(key, self._wall())
+        self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        self._recorded.pop(key, None)
+        self._unwritten.discard(key)
+        asterisk, address, account, _ = key
+        if not any((asterisk, address, account, reason) in self._recorded for reason in FriendReason):
+            addresses = self._addresses.get((asterisk, account), {})
+            addresses.pop(address, None)
+            if not addresses:
+                self._addresses.pop((asterisk, account), None)
+
+
+# -- contacts at an Asterisk: which phones are registered or answer now, and which have disappeared
+#
+# A contact that disappears stays a friend for ``KEEP`` more seconds. The phone may only be restarting: it
+# unregisters first, and comes back. A phone whose password was changed unregisters too, and does not come
+# back.
+
+
+KEEP = 3_600.0
+"""Seconds that an address stays a friend after its contact ends.
+
+A contact that disappears ends at that moment. A contact without an end counts as ended at its last report.
+"""
+
+_AT_ONCE = 200  # contacts that one step handles, in some 2 ms
+_REASONS = (FriendReason.REACHABLE, FriendReason.REGISTERED)
+
+
+class KnownContacts:
+    """Finds contacts that have disappeared, by comparing each roster with the one before.
+
+    A roster is an Asterisk's list of its contacts and trunks. ``recorded`` stores which addresses are friends
+    by a contact, and until when. ``wall`` returns wall-clock seconds.
+    """
+
+    def __init__(self, recorded: RecordedFriends, wall: Callable[[], float]) -> None:
+        self._recorded = recorded
+        self._wall = wall
+        self._round = 0
+        self._rounds: dict[str, dict[Key, int]] = {}
+        """The contacts of each Asterisk, each with the number of the latest list of contacts that had it."""
+
+    def restore(self, friends: Iterable[Friend]) -> None:
+        """Restore the contacts that an earlier run of the daemon knew, from its stored friends.
+
+        They count as listed in an earlier roster. So a contact that the next roster (an Asterisk's list
+        of its contacts and trunks) lacks has disappeared.
+        """
+        for friend in friends:
+            if friend.reason in _REASONS:
+                self._rounds.setdefault(friend.asterisk, {})[key_of(friend)] = 0
+
+    def on_contact(self, contact: Contact) -> None:
+        """Handle a change of a contact: a phone registers, answers, or is gone."""
+        if not contact.gone:
+            self._record(contact)
+            return
+        keys = [(contact.asterisk, contact.address, contact.account, reason) for reason in _REASONS]
+        self._end(contact.asterisk, keys)
+
+    def steps(self, asterisk: str, contacts: tuple[Contact, ...]) -> Iterator[Callable[[], None]]:
+        """Yield the steps that handle a complete list of an Asterisk's contacts: functions to call in order.
+
+        Each step takes some 2 ms, so that bans can go on between two steps.
+        """
+        self._round += 1
+        for start in range(0, len(contacts), _AT_ONCE):
+            yield partial(self._record_all, contacts[start : start + _AT_ONCE])
+        number, known = self._round, list(self._rounds.get(asterisk, {}).items())
+        for start in range(0, len(known), _AT_ONCE):
+            missing = [key for key, seen in known[start : start + _AT_ONCE] if seen < number]
+            if missing:
+                yield partial(self._end, asterisk, missing)
+
+    def discard(self, keys: Iterable[Key]) -> None:
+        """Forget the contacts with these keys: their addresses are no longer friends by these contacts."""
+        for key in keys:
+            self._rounds.get(key[0], {}).pop(key, None)
+
+    def _record_all(self, contacts: Iterable[Contact]) -> None:
+        for contact in contacts:
+            if not contact.gone:
+                self._record(contact)
+
+    def _record(self, contact: Contact) -> None:
+        now = self._wall()
+        reason = FriendReason.REACHABLE if contact.reachable else FriendReason.REGISTERED
+        until = (contact.until if contact.until is not None else now) + KEEP
+        if until <= now:
+            return
+        key = contact.asterisk, contact.address, contact.account, reason
+        self._rounds.setdefault(contact.asterisk, {})[key] = self._round
+        if self._recorded.renews(key, now, until):
+            friend = Friend(contact.asterisk, contact.address, contact.account, reason, now, now, until)
+            self.discard(self._recorded.record(friend))
+
+    def _end(self, asterisk: str, keys: Iterable[Key]) -> None:
+        """End the friend status by contacts that the Asterisk no longer has, in at most ``KEEP`` seconds."""
+        until = self._wall() + KEEP
+        for key in keys:
+            self._rounds.get(asterisk, {}).pop(key, None)
+            self._recorded.shorten(key, until)
+
+
+# -- trunks: the servers at which the PBX registers, and the addresses of their names
+
+
+TRUNK_FOR = 86_400.0
+"""Seconds that an address of a trunk stays a friend after the latest DNS answer that contained it.
+
+An answer may contain only some of a name's addresses, and the next answer others.
+"""
+
+Answers = Mapping[str, frozenset[Network]]
+"""The addresses of each host name by DNS, as networks of one address."""
+
+
+class KnownTrunks:
+    """The trunks of each Asterisk. ``follow`` is called with the host names to resolve by DNS."""
+
+    def __init__(self, follow: Callable[[frozenset[str]], None]) -> None:
+        self._follow = follow
+        self._trunks: dict[str, tuple[TrunkHost, ...]] = {}
+        self._answers: Answers = {}
+
+    def replace(self, asterisk: str, trunks: tuple[TrunkHost, ...], now: float) -> Iterable[Friend]:
+        """Set the trunks of an Asterisk; return their known addresses as friends, seen at ``now``."""
+        self._trunks[asterisk] = trunks
+        every = [trunk for mine in self._trunks.values() for trunk in mine]
+        self._follow(frozenset(_name(trunk) for trunk in every if _address(trunk) is None))
+        return self._friends(trunks, now)
+
+    def on_resolved(self, answers: Answers, now: float) -> Iterable[Friend]:
+        """Set the addresses of host names; return the addresses of all trunks as friends, seen at ``now``."""
+        self._answers = answers
+        return [friend for trunks in self._trunks.values() for friend in self._friends(trunks, now)]
+
+    def _friends(self, trunks: Iterable[TrunkHost], now: float) -> Iterator[Friend]:
+        for trunk in trunks:
+            address = _address(trunk)
+            networks = self._answers.get(_name(trunk), frozenset())
+            for one in [address] if address is not None else [net.network_address for net in networks]:
+                yield Friend(trunk.asterisk, one, trunk.name, FriendReason.TRUNK, now, now, now + TRUNK_FOR)
+
+
+def _name(trunk: TrunkHost) -> str:
+    return trunk.host.lower().rstrip(".")
+
+
+def _address(trunk: TrunkHost) -> Address | None:
+    try:
+        return ip_address(trunk.host.strip("[]"))
+    except ValueError:
+        return None
+
+
+# -- the start-up gate: until the friends are known, no rule bans and the limiter only observes
+#
+# The *limiter* is a firewall rule that drops the packets of a source that sends too many.
+#
+# Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones
+# and trunks), some tenths of a second after the login. The wait is limited, because ringfence bans nothing
+# while it waits, and an Asterisk may not answer at all. The wait is shorter if the store already has
+# friends, because then only phones that are new since the last run can be missing.
+
+
+AFTER_LISTENING = 3.0
+"""The longest time (seconds) after the connection to an Asterisk that bans wait for its phones and trunks."""
+IN_ALL = 5.0
+"""The longest time (seconds) after the start that bans wait for the phones and trunks of all Asterisks."""
+
+REMEMBERED_AFTER_LISTENING = 1.0
+REMEMBERED_IN_ALL = 2.0
+"""The limits ``AFTER_LISTENING`` and ``IN_ALL`` for a start with friends in the store."""
+
+LIMITER_IN_ALL = 30.0
+"""The longest time (seconds) after the start that the limiter only observes.
+
+It may be longer than ``IN_ALL``, because the limiter protects against load and not against guesses.
+"""
+
+
+@frozen(kw_only=True)
+class SourceReadiness:
+    """The state of the manager interface of an Asterisk, from which the friends come.
+
+    ``since`` is when it connected (monotonic seconds), None if it is not connected. ``roster_ready``: its
+    roster (its phones and trunks) is known, or it is known that no roster will come.
+    """
+
+    since: float | None
+    roster_ready: bool
+
+
+class StartupGate:
+    """Decides whether enough friends are known to ban (``for_bans``), and to limit (``for_limiter``).
+
+    A positive answer never becomes negative. Before the first :meth:`update` both answers are negative,
+    except that of the limiter if the store had friends.
+    """
+
+    def __init__(self) -> None:
+        self.remembered = False
+        """Whether the store had friends at the start."""
+        self.for_bans = False
+        """Whether rules may ban."""
+        self._began: float | None = None
+        self._limiter = False
+
+    @property
+    def for_limiter(self) -> bool:
+        """Whether the limiter may drop packets."""
+        return self._limiter or self.remembered
+
+    def update(self, sources: Sequence[SourceReadiness], now: float) -> None:
+        """Update both answers from the state of every Asterisk at ``now`` (monotonic seconds).
+
+        The wait for rosters begins with the first call.
+        """
+        began = self._began = now if self._began is None else self._began
+        after = REMEMBERED_AFTER_LISTENING if self.remembered else AFTER_LISTENING
+        in_all = REMEMBERED_IN_ALL if self.remembered else IN_ALL
+        if now - began >= in_all or all(_is_due(source, now, after) for source in sources):
+            self.for_bans = True
+        if now - began >= LIMITER_IN_ALL or all(source.roster_ready for source in sources):
+            self._limiter = True
+
+
+def _is_due(source: SourceReadiness, now: float, after: float) -> bool:
+    """Whether the roster of ``source`` is known, or ``after`` seconds have passed since it connected."""
+    return source.roster_ready or (source.since is not None and now - source.since >= after)
+
 
 WRITE_EVERY = 2.0
 EXPIRE_EVERY = 10.0

@@ -23,9 +23,9 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ringfence.errors import HostError
-from ringfence.host.gateways import read_gateways
 from ringfence.host.listening import listening_sockets
 from ringfence.host.processes import network_of, processes
+from ringfence.host.routes import read_gateways
 from ringfence.model import Address, Network
 from ringfence.netlink.sock_diag import port_of
 

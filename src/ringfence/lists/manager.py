@@ -19,13 +19,21 @@ from attrs import evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import RingfenceError, StoreError
-from ringfence.lists.compose import Answers, ComposedLists, ListNetworks, compose, guarded
+from ringfence.lists.compose import (
+    Answers,
+    ComposedLists,
+    Holder,
+    ListNetworks,
+    compose,
+    guarded,
+    holders,
+    texts_around,
+)
 from ringfence.lists.entries import COMMAND, Configured
 from ringfence.lists.geo import GeoDatabases
-from ringfence.lists.lookup import Holder, holders, texts_around
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import ListEntry, ListKind, Network
-from ringfence.store.entries import EntryTable
+from ringfence.store.tables import EntryTable
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -107,17 +107,11 @@ def _line(event: Event, escape: Escape) -> str:
 def _ban_line(event: Event, escape: Escape) -> str:
     accounts = ", ".join(map(escape, event.get("accounts", ())))
     place = " ".join(escape(str(event[key])) for key in ("country", "asn", "organisation") if event.get(key))
-    # The contact has the form of a mail address (rdap_answer). A mail program may make a link of it: that is
-    # its purpose. In a chat, an @ calls a member, and the domain alone would be a link.
-    abuse = event.get("abuse", "")
-    if escape is without_markup:
-        abuse = " at ".join(map(escape, abuse.split("@")))
     ports = "" if event["scope"] == "full" else f"{event['scope']}, "
     parts = [
         f"{escape(event['subject'])}  {event['name']} ({ports}{format_duration(event['seconds'])})",
         f"accounts: {accounts}" if accounts else "",
         place,
-        f"abuse: {abuse}" if abuse else "",
         escape(event["text"]) if event["name"] == "admin" else "",
     ]
     return "; ".join(filter(None, parts))

@@ -36,7 +36,7 @@ MAX_NAMED = 10
 """The maximum number of networks or entries that a notification names."""
 
 Sender = Callable[
-    [ChannelSettings, Mapping[str, object], str, tuple[Path, ...], str | None],
+    [ChannelSettings, Mapping[str, object], str, tuple[Path, ...]],
     Coroutine[None, None, Delivery],
 ]
 
@@ -58,7 +58,6 @@ class Notifier:
         self._send = sender
         self._host = socket.gethostname()
         self._databases = tuple(databases)
-        self._rdap = settings.rdap
         self._sends_reports = settings.report is not None
         self._outboxes = [Outbox(channel) for channel in settings.channels]
         self._stop_by: float | None = None
@@ -72,7 +71,6 @@ class Notifier:
         """
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
         self._databases = tuple(databases)
-        self._rdap = settings.rdap
         self._outboxes = [
             before.pop(channel.name) if channel.name in before else Outbox(channel)
             for channel in settings.channels
@@ -176,7 +174,6 @@ class Notifier:
         Give up ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but not before ``LAST_PATIENCE``
         seconds have passed here. Then log how many events were not sent.
         """
-        self._rdap = None  # no queries for abuse contacts: there is no time for them
         text = "bans stay in place"
         self._add(Notification(Topic.STOP, Severity.INFO, self._clock.wall(), text=text))
         left = STOP_PATIENCE if self._stop_by is None else self._stop_by - self._clock.mono()
@@ -205,7 +202,7 @@ class Notifier:
         """Send a message, and record the result in its outbox; return whether it was delivered."""
         name = outbox.settings.name
         try:
-            delivery = await self._send(outbox.settings, content, self._host, self._databases, self._rdap)
+            delivery = await self._send(outbox.settings, content, self._host, self._databases)
         except asyncio.CancelledError:
             outbox.interrupted()
             raise
@@ -231,7 +228,7 @@ class Notifier:
         content = _test_content(self._clock.wall())
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._send(channel, content, self._host, self._databases, self._rdap))
+                group.create_task(self._send(channel, content, self._host, self._databases))
                 for channel in channels
             ]
         return [

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ringfence.notify import apprise, hook, mail
+from ringfence.notify import mail, programs
 
 Content = dict[str, Any]
 CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Content, str], str]] = {
     "mail": mail.send,
-    "apprise": apprise.send,
-    "hook": hook.send,
+    "apprise": programs.send_by_apprise,
+    "hook": programs.run_hook,
 }
 """The function that sends a message, for each kind of channel.
 
@@ -42,9 +42,8 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, channel["timeout"])
     try:
         add_locations(content, [Path(path) for path in request["databases"]])
-        failure = add_contacts(content, request["rdap"], channel["timeout"])
         text = CHANNELS[channel["kind"]](channel, content, request["host"])
-        result = {"ok": True, "text": "; ".join(filter(None, [text, failure]))}
+        result = {"ok": True, "text": text}
     except TimeoutError:
         result = {"ok": False, "text": f"no answer within {channel['timeout']:.0f} s"}
     except (OSError, ValueError) as error:
@@ -65,18 +64,6 @@ def add_locations(content: Content, databases: list[Path]) -> None:
     locations = locations_of(databases, [ip_network(event["subject"]).network_address for event in bans])
     for event, location in zip(bans, locations, strict=True):
         event.update(location)
-
-
-def add_contacts(content: Content, server: str | None, timeout: float) -> str:
-    """Add abuse contacts to the bans, if there is an RDAP server.
-
-    Return a text about failed queries, "" if no query failed.
-    """
-    if server is None or all(event["event"] != "ban" for event in content["events"]):
-        return ""
-    from ringfence.notify.rdap import add_registrations  # noqa: PLC0415 - loaded if there is a server
-
-    return add_registrations(content, server, timeout)
 
 
 def _become_ordinary() -> None:

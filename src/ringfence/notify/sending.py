@@ -50,22 +50,19 @@ async def send(
     content: Mapping[str, object],
     host: str,
     databases: tuple[Path, ...] = (),
-    rdap: str | None = None,
     *,
     command: tuple[str, ...] = COMMAND,
 ) -> Delivery:
     """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
 
-    ``host`` is the name of this host. ``databases`` are the country databases of the configuration. ``rdap``
-    is the URL of the RDAP server to ask for abuse contacts; with None, no server is asked. ``command`` starts
-    the child.
+    ``host`` is the name of this host. ``databases`` are the country databases of the configuration.
+    ``command`` starts the child.
     """
     request = {
         "channel": channel_as_json(channel),
         "content": content,
         "host": host,
         "databases": [str(path) for path in databases],
-        "rdap": rdap,
     }
     try:
         ours, theirs = socket.socketpair()

@@ -1,6 +1,6 @@
 """Decoder of one AMI connection: bytes → security events and replies.
 
-An empty line ends a packet (:mod:`ringfence.parse.ami_packets`). The *head* of a security event is the
+An empty line ends a packet (:mod:`ringfence.parse.ami`). The *head* of a security event is the
 headers before its account, and the *tail* is the three headers after it (SessionID, LocalAddress,
 RemoteAddress). A sender's text may hold CR LF and even an empty line, but only within the account. So an
 event may come in fragments:
@@ -13,7 +13,7 @@ event may come in fragments:
   true tail is forged by the sender. If a packet with a tail comes in that time, it is joined to the event.
 
 AMI over HTTP (``webenabled``, off by default) accepts a user name of any length from anyone, and whole
-packets fit into it. :mod:`ringfence.parse.ami_http` handles such packets. Over the AMI port, a value cannot
+packets fit into it. :mod:`ringfence.parse.ami` handles such packets. Over the AMI port, a value cannot
 hold CR LF.
 
 Replies to ringfence's own actions carry a ``token`` that no SIP sender can know, so they are trusted at any
@@ -26,16 +26,14 @@ so 64 fragments are more than can occur. A packet that is too long is skipped an
 exception.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from attrs import astuple, define
+from attrs import astuple, define, evolve, frozen
 
 from ringfence.model import Address, EventKind, SecurityEvent, Service, SourceId
 from ringfence.parse.address import parse_endpoint
-from ringfence.parse.ami_http import HttpCheck
-from ringfence.parse.ami_items import EOL, AmiItem, ManagerEvent, Reply
-from ringfence.parse.ami_packets import END, MAX_PACKET, PacketSplitter, SkippedBytes
-from ringfence.parse.roster import parse_roster_event
+from ringfence.parse.roster import RosterEvent, parse_roster_event
 from ringfence.parse.security import (
     begins_manager_event,
     has_tail,
@@ -43,6 +41,291 @@ from ringfence.parse.security import (
     parse_tampered,
     starts_security_event,
 )
+
+# -- values that the decoder of an AMI connection returns, apart from security events and entries of lists
+
+
+@frozen
+class Banner:
+    """The first line of a connection.
+
+    ``version`` is that of the AMI protocol, such as ``11.0.0`` on Asterisk 22; "" if the line is not AMI's.
+    """
+
+    version: str
+
+
+@frozen
+class Reply:
+    """An answer to an action, as text with CR LF between its headers."""
+
+    text: str
+
+
+@frozen
+class ManagerEvent:
+    """A mark that an event of service AMI (a manager login or action) begins here.
+
+    A client of AMI over HTTP may have written any item that follows it.
+    """
+
+
+AmiItem: TypeAlias = Banner | Reply | RosterEvent | SecurityEvent
+"""The values that a decoder returns."""
+EOL = b"\r\n"
+EOL_TEXT = EOL.decode()
+
+
+# -- the packets of one AMI connection. A packet ends with an empty line, and only with one
+#
+# The end is CR LF CR LF (``main/manager.c:astman_append``). The first line is a banner, with one line end.
+# A SIP datagram has at most 64 KiB and appears about once in a packet, so 256 KiB holds any real packet. A
+# longer one is skipped to the next empty line. Each byte is searched once.
+
+
+END = b"\r\n\r\n"
+MAX_PACKET = 256 * 1024
+MAX_BANNER = 128
+MOST_HEAD = 1024
+"""The number of bytes that are kept from the start of a packet that is too long.
+
+They show which event the packet begins: the headers before the account, which Asterisk itself writes, are
+always shorter.
+"""
+
+
+@frozen
+class SkippedBytes:
+    """A skipped part of a packet that is too long to keep. ``size`` is the number of skipped bytes.
+
+    ``head`` has the packet's first bytes if this is its first part; otherwise it is empty.
+    """
+
+    size: int
+    head: bytes = b""
+
+
+Piece: TypeAlias = Banner | bytes | SkippedBytes
+
+
+class PacketSplitter:
+    """Splits the bytes of one connection: feed it bytes as they come."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._skipping = False
+        self._greeted = False
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Return the packets that ``data`` completes, without the empty lines after them, in order."""
+        self._buffer += data
+        pieces: list[Piece] = []
+        start = 0 if self._greeted else self._greet(pieces)
+        if self._greeted:
+            start = self._split(start, pieces)
+        del self._buffer[:start]
+        self._searched = max(0, self._searched - start)
+        self._bound(pieces)
+        return pieces
+
+    def _greet(self, pieces: list[Piece]) -> int:
+        """Append a Banner for the first line to ``pieces``; return where the first packet begins.
+
+        If the line is still incomplete, append nothing and return 0. If it is too long for a banner, the
+        Banner has no version, and the first packet begins at 0.
+        """
+        end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
+        if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
+            return 0
+        line = bytes(self._buffer[: max(end, 0)])
+        prefix = b"Asterisk Call Manager/"
+        known = line.startswith(prefix)
+        self._greeted = True
+        pieces.append(Banner(line.removeprefix(prefix).decode("ascii", "replace").strip() if known else ""))
+        return end + len(EOL) if end >= 0 else 0
+
+    def _split(self, start: int, pieces: list[Piece]) -> int:
+        """Append complete packets from ``start`` on to ``pieces``; return where the incomplete one begins."""
+        self._searched = max(self._searched, start)
+        while (end := self._buffer.find(END, self._searched)) >= 0:
+            if self._skipping:
+                pieces.append(SkippedBytes(end - start))
+                self._skipping = False
+            elif end - start > MAX_PACKET:
+                pieces.append(SkippedBytes(end - start, self._head(start)))
+            else:
+                pieces.append(bytes(self._buffer[start:end]))
+            start = self._searched = end + len(END)
+        # The end of a packet may be split between two reads, so the next search starts a few bytes earlier.
+        self._searched = max(start, len(self._buffer) - len(END) + 1)
+        return start
+
+    def _bound(self, pieces: list[Piece]) -> None:
+        """Skip the incomplete packet if it is longer than a real packet, or is being skipped already.
+
+        Its last few bytes are kept, because the end of the packet (CR LF CR LF) may begin in them. All others
+        are discarded, and ``pieces`` gets a SkippedBytes.
+        """
+        # A packet that is just short enough, and after it all but the last byte of END, must stay.
+        if len(self._buffer) < len(END) + (0 if self._skipping else MAX_PACKET):
+            return
+        excess = len(self._buffer) - len(END) + 1
+        pieces.append(SkippedBytes(excess, b"" if self._skipping else self._head(0)))
+        self._skipping = True
+        del self._buffer[:excess]
+        self._searched = 0
+
+    def _head(self, start: int) -> bytes:
+        return bytes(self._buffer[start : start + MOST_HEAD])
+
+
+# -- separates Asterisk's own packets from packets that a client of AMI over HTTP can forge
+#
+# AMI over HTTP (``webenabled`` in manager.conf, off by default) percent-decodes the user name of a login. A
+# failed login writes that name into a security event of service AMI, CR LF included. So one HTTP request
+# can write whole packets of any kind, correct to the last byte (tried on 16.28 and 22.10, with names of 40
+# kB). On the AMI port itself a value ends at its CR LF, so no packet can be forged.
+#
+# Two facts distinguish forged packets from Asterisk's own:
+#
+# - The event begins with Asterisk's own head, which names service AMI, before any text of the client.
+# - A reply with an ActionID that only ringfence knows is Asterisk's own. Asterisk writes the events and
+#   replies of a connection one after the other, so the client's text ends before the reply.
+#
+# Therefore ringfence sends a *question*, the action ``CoreSettings``, at each event of service AMI. The
+# field ``CoreHTTPenabled`` of the reply reports whether AMI over HTTP is on
+# (``main/manager.c:action_coresettings``). An earlier reply alone does not suffice: an administrator can
+# switch AMI over HTTP on by ``manager reload``, and no event reports that.
+#
+# - If the last ``ENOUGH`` replies were No, the event and all items after it are held until the next reply
+#   (0.1 ms on an idle machine). If this reply is No too, everything held is passed on unchanged.
+# - Otherwise everything from the event to the reply may be forged: security events are marked with
+#   ``forgeable``, and changes of phones are dropped.
+#
+# Limits: at most ``MOST_HELD`` bytes are held, for at most ``HOLD_WITHIN`` seconds. Beyond these limits the
+# held items are treated as forgeable.
+
+
+ENOUGH = 2
+"""The number of replies No in a row after which AMI over HTTP counts as off.
+
+One would not suffice. After the first No there may still come an event from the time when AMI over HTTP was
+on, because it was queued before that reply. After the second No there cannot.
+"""
+HOLD_WITHIN = 5.0
+MOST_HELD = 4 * 2**20
+
+_FIELD = f"{EOL_TEXT}CoreHTTPenabled: "
+_VALUES = {"Yes": True, "No": False}
+
+
+class HttpCheck:
+    """Holds or marks the items of one connection that may be forged.
+
+    The argument ``token`` begins the ActionID of the questions, and is secret. Without a token nothing can be
+    asked. The attribute ``enabled`` is the last answer: whether Asterisk serves AMI over HTTP, None if
+    unknown. ``wanted``: the caller should now send a question with the ActionID that :meth:`ask` returns.
+    ``active``: items must go through :meth:`pass_on`. ``deadline`` is the monotonic time at which
+    :meth:`expire` has something to return, or None.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.enabled: bool | None = None
+        self.wanted = False
+        self.active = False
+        self.deadline: float | None = None
+        self._token = token
+        self._id = f"{token}-http-"
+        self._mark = f"{EOL_TEXT}ActionID: {self._id}" if token else ""
+        self._asked = 0
+        self._waiting = False
+        self._off = 0
+        self._suspect = False
+        self._held: list[AmiItem] = []
+        self._size = 0
+
+    def ask(self) -> str:
+        """Return the ActionID of a new question. The caller must send the question now."""
+        self.wanted, self._waiting = False, True
+        self._asked += 1
+        return f"{self._id}{self._asked}"
+
+    def is_answer(self, reply: Reply) -> bool:
+        """Whether ``reply`` answers one of the questions."""
+        return bool(self._mark) and self._mark in reply.text
+
+    def pass_on(self, items: Iterable[AmiItem | ManagerEvent], size: int, now: float) -> list[AmiItem]:
+        """Return the items that can be passed on now. ``items`` were read from ``size`` bytes.
+
+        The items after a ManagerEvent, up to the next reply to a question, may be forged. If AMI over HTTP
+        counts as off, these items are held until that reply. Otherwise they are returned at once, as
+        :func:`_as_forgeable` changes them. All other items, and those that :meth:`_is_trusted` accepts, are
+        returned at once and unchanged. A ManagerEvent itself is never returned.
+        """
+        passed: list[AmiItem] = []
+        for item in items:
+            if isinstance(item, ManagerEvent):
+                self._begin(now)
+            elif isinstance(item, Reply) and self.is_answer(item):
+                passed += self._end(item)
+                passed.append(item)
+            elif not self._suspect or self._is_trusted(item):
+                passed.append(item)
+            elif self.deadline is not None:
+                self._held.append(item)
+            else:
+                passed += _as_forgeable([item])
+        if self.deadline is not None:
+            self._size += size
+            if self._size > MOST_HELD:
+                passed += self._give_up()
+        self.active = self._suspect
+        return passed
+
+    def expire(self, now: float) -> list[AmiItem]:
+        """Return items that were held for too long, marked as forgeable."""
+        return self._give_up() if self.deadline is not None and now >= self.deadline else []
+
+    def _begin(self, now: float) -> None:
+        if not self._suspect and self._off >= ENOUGH:
+            self.deadline = now + HOLD_WITHIN
+            self._size = 0
+        self._suspect = True
+        # No new question is needed while an earlier one has no reply: that reply will come after this event.
+        self.wanted = not self._waiting
+
+    def _end(self, answer: Reply) -> list[AmiItem]:
+        _, found, value = answer.text.partition(_FIELD)
+        self.enabled = _VALUES.get(value.partition(EOL_TEXT)[0]) if found else None
+        self._off = min(self._off + 1, ENOUGH) if self.enabled is False else 0
+        self._waiting = self.wanted = self._suspect = False
+        if self.enabled is not False:
+            return self._give_up()
+        held, self._held, self.deadline = self._held, [], None
+        return held
+
+    def _give_up(self) -> list[AmiItem]:
+        held, self._held, self.deadline = self._held, [], None
+        return list(_as_forgeable(held))
+
+    def _is_trusted(self, item: AmiItem) -> bool:
+        """Whether ``item`` is an answer to ringfence, or can do no harm if a client has forged it.
+
+        A RosterEvent must have ringfence's token, which no client knows. Every Reply is accepted: no action
+        waits for a forged one, because it lacks the token. So it has no effect.
+        """
+        if isinstance(item, RosterEvent):
+            return bool(self._token) and item.action.startswith(self._token)
+        return isinstance(item, Reply)
+
+
+def _as_forgeable(items: Iterable[AmiItem]) -> Iterator[AmiItem]:
+    """Mark security events as forgeable, and drop changes of phones: the next roster will show them."""
+    for item in items:
+        if isinstance(item, SecurityEvent):
+            yield evolve(item, forgeable=True)
+
 
 PRIVILEGE = b"\r\nPrivilege: security,"
 SYSTEM = b"\r\nPrivilege: system,all\r\n"

@@ -35,13 +35,198 @@ A display name that is not UTF-8 hides nothing, and old phones send such names.
 """
 
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
+from ipaddress import ip_address
+from itertools import islice
 
-from ringfence.model import Address, Challenge, Service, Transport
+from ringfence.model import Address, Challenge, ObservedRequest, Service, Transport
+from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user
 from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
 from ringfence.parse.stream import Streams
-from ringfence.parse.via import is_relayed, received_address, received_by_chan_sip, received_by_pjsip
+
+# -- the Vias of Asterisk's own answer: which address sent the request, and whether the answer is relayed
+#
+# PJSIP and chan_sip send their answer to the address in a Via ``maddr`` (chan_sip only without ``rport``).
+# But both write the source address of the request into the topmost Via, as its parameter ``received``.
+#
+# PJSIP writes ``…;received=ADDRESS;branch=…``, followed by the sender's other parameters
+# (``pjsip/src/pjsip/sip_msg.c:pjsip_via_hdr_print``). The sender may have placed another ``received``
+# before it: a host in brackets may contain anything, and PJSIP prints it without the brackets. After it,
+# the sender can place a ``received`` only inside a quoted string, because PJSIP escapes everything else. So
+# the Via is parsed from its end, parameter by parameter, and the first ``received`` is PJSIP's own. Tested
+# on 16.28 and 22.10.1 with 60 000 Vias.
+#
+# chan_sip writes ``…;received=ADDRESS``, sometimes with ``;rport=PORT``, at the end of the text before the
+# first comma (even a comma within quotes), and cuts the whole at 511 bytes
+# (``channels/chan_sip.c:copy_via_headers``). Tested with 8 900 Vias. A Via that may have been cut yields no
+# address, because its answer may have gone to another host.
+#
+# An answer with more than one Via continues to another host if its receiver is a proxy (RFC 3261 §16.7).
+# Proxies differ in what they accept as a second Via. So an answer counts as relayed unless every reading of
+# it has one Via: one header line, no folded line and no bare CR or LF anywhere (some parsers end a line
+# there), and no comma outside plain quoted values of parameters.
+
+
+# A whole head with one Via, as its first header. Asterisk writes no other header that begins with "v". The
+# Via has sent-protocol and sent-by, then parameters. Quotes may only enclose the whole value of a parameter.
+# Such a value has no quote or backslash inside, because parsers treat these differently.
+_ONE_VIA = re.compile(
+    rb"[^\r\n]*+\r\n[vV](?:[iI][aA])?[ \t]*+:"
+    rb'[^",;\\\r\n]*+(?:;[^",;\\=\r\n]*+(?:=(?:"[^"\\\r\n]*+"|[^",;\\\r\n]*+))?+)*+\r\n'
+    rb"(?:[^\r\nvV \t][^\r\n]*+\r\n)*+\r\n"
+)
+_RECEIVED = b"received="
+_CHAN_SIP_RECEIVED = re.compile(rb";received=([0-9a-fA-F.:]{2,45}+)(?:;rport=[0-9]{1,5}+)?")
+_CHAN_SIP_CUT = 511
+_QUOTE = b'"'
+
+
+def received_by_pjsip(via: bytes) -> Address | None:
+    """Return PJSIP's ``received`` address: the last parameter of that name in the Via, outside quotes.
+
+    Return None if there is none, or if its value is not an address.
+    """
+    end = len(via)
+    while end > 0:
+        start = end
+        if via.endswith(_QUOTE, 0, end):  # a quoted value: back to the quote that opens it
+            start = via.rfind(_QUOTE, 0, end - 1)
+            while start > 0 and via[start - 1 : start] == b"\\":
+                start = via.rfind(_QUOTE, 0, start)
+        start = via.rfind(b";", 0, max(start, 0))
+        parameter = via[start + 1 : end]
+        if start >= 0 and parameter.startswith(_RECEIVED):
+            return _address_in(parameter[len(_RECEIVED) :])
+        end = start
+    return None
+
+
+def received_by_chan_sip(via: bytes) -> Address | None:
+    """Return chan_sip's ``received`` address, before the first comma; None if it may be cut off."""
+    first, comma, _ = via.partition(b",")
+    if not comma and len(via) >= _CHAN_SIP_CUT:
+        return None
+    start = first.rfind(b";received=")
+    found = _CHAN_SIP_RECEIVED.fullmatch(first, start) if start >= 0 else None
+    return _address_in(found[1]) if found is not None else None
+
+
+def is_relayed(message: bytes) -> bool:
+    """Whether an answer may have more than one Via; true if its head is not complete."""
+    return _ONE_VIA.match(message) is None
+
+
+def _address_in(text: bytes) -> Address | None:
+    try:
+        return unmapped(ip_address(text.decode("ascii")))
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def received_address(text: bytes) -> Address | None:
+    """Return the address that ``text`` is; None if it is not an address.
+
+    Cached, because an attacker's address repeats. Callers pass at most 45 bytes, the longest IPv6 address, so
+    the cache stays small.
+    """
+    return _address_in(text)
+
+
+# -- parser of the nonces and Call-IDs in SIP requests of suspects, which the kernel copied from UDP
+#
+# Suspects are addresses that ringfence has asked the kernel to observe for some time. The sender wrote the
+# whole request. If a nonce occurs anywhere in it, the sender knows that nonce. So the whole request is
+# searched for nonces. It is read twice, as PJSIP and as chan_sip read it. Tested with a right password on
+# Asterisk 16.28 (chan_sip) and 22.10.1 (PJSIP):
+#
+# - Both find the parameter ``nonce`` in upper or lower case, and end a quoted value at the next quote. They
+#   undo no escapes, so a nonce with backslashes or ``%XX`` is invalid. Of several nonces in a header the
+#   last one counts.
+# - PJSIP allows white space and folds around ``=``. Its nonces contain a slash, so they are always quoted.
+# - chan_sip first removes every CR, joins folded lines and shortens white space
+#   (``channels/chan_sip.c:lws2sws``). It accepts an unquoted nonce, one without a closing quote, and one
+#   that a NUL ends, and it ignores case. Asterisk's own nonces are in lower case, so nonces are returned in
+#   lower case.
+# - Both answer with the first Call-ID or i header, and keep white space after its value. PJSIP ends a line
+#   at CR LF, LF, CR, and at ``&`` after a number; chan_sip at LF. chan_sip leaves out all bytes up to 0x20
+#   before the value, and ends it at a NUL.
+#
+# Limits: a sender can hide the true nonce or Call-ID by writing more of them than are kept. If a request is
+# fragmented, the kernel copies only the first fragment, unless connection tracking reassembles the request.
+
+
+MOST_NONCES = 64
+MOST_CALL_IDS = 4
+
+# The maximum number of occurrences of "nonce" that are examined, which bounds the time. The true one may lie
+# in what looks like the value of an earlier one (``x="nonce=", nonce="…"``). So values are searched too.
+_MOST_LOOKED_AT = 512
+_NONCE = re.compile(rb"(?<![-.!%*_+`'~0-9a-z])nonce[ \t\r\n]*+=[ \t\r\n]*+", re.IGNORECASE)
+_VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+)(?![^\s",;\0])')
+_CALL_IDS = re.compile(
+    rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)", re.IGNORECASE
+)
+_CALL_ID_OF_CHAN_SIP = re.compile(
+    rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)", re.IGNORECASE
+)
+_BLANK = bytes(range(1, 0x21))
+_WHITE_RUNS = re.compile(rb"([ \t])[ \t]++")
+_MOST_SHORTENED = 1024  # bytes; the white space inside a longer Call-ID stays as it is
+
+
+def parse_observed(packet: bytes) -> ObservedRequest | None:
+    """Parse a packet from its IP header on; None for a later fragment, or if it is not valid UDP."""
+    whole = ip_payload(packet)
+    if whole is None or whole[0] != UDP:
+        return None
+    _, source, _, payload, may_be_cut = whole
+    datagram = udp_datagram(payload, may_be_cut=may_be_cut)
+    if datagram is None:
+        return None
+    port, _, request = datagram
+    by_chan_sip = request.replace(b"\r", b"")
+    return ObservedRequest(
+        packed_address(source),
+        port,
+        _first(_nonces(request, by_chan_sip), MOST_NONCES),
+        _first(_call_ids(request, by_chan_sip), MOST_CALL_IDS),
+    )
+
+
+def _first(values: Iterator[bytes], most: int) -> tuple[bytes, ...]:
+    """Return the first ``most`` distinct values."""
+    found: dict[bytes, None] = {}
+    for value in values:
+        found[value] = None
+        if len(found) == most:
+            break
+    return tuple(found)
+
+
+def _nonces(*readings: bytes) -> Iterator[bytes]:
+    for text in readings:
+        for name in islice(_NONCE.finditer(text), _MOST_LOOKED_AT):
+            value = _VALUE.match(text, name.end())
+            if value is not None:
+                yield (value[1] or value[2]).lower()
+
+
+def _call_ids(request: bytes, by_chan_sip: bytes) -> Iterator[bytes]:
+    """Yield the Call-ID that chan_sip uses, and then each that PJSIP may use.
+
+    ``by_chan_sip`` is the request as chan_sip reads it: without CR.
+    """
+    match = _CALL_ID_OF_CHAN_SIP.search(by_chan_sip)
+    if match is not None:
+        value = match[1].replace(b"\n", b"")
+        yield (_WHITE_RUNS.sub(rb"\1", value) if len(value) <= _MOST_SHORTENED else value).lstrip(_BLANK)
+    for match in islice(_CALL_IDS.finditer(request), _MOST_LOOKED_AT):
+        yield match[1]
+
 
 _EOL = b"\r\n"
 _WHITE = (b" ", b"\t")

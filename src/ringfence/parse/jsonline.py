@@ -8,8 +8,12 @@ r"""Lines that are JSON: Asterisk's ``[json]`` formatter, and the wrappers of co
 """
 
 import json
+import re
+from collections.abc import Sequence
 
 from attrs import frozen
+
+from ringfence.parse.prefix import Prefix, parse_prefix
 
 
 @frozen
@@ -70,3 +74,50 @@ def _journal(found: dict[str, object]) -> bytes | None:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+# -- raw SIP packets in a log: pjproject writes them at ERROR, ``sip set debug`` at VERBOSE
+
+
+DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
+START = re.compile(
+    rb"(?:[\w.]{1,40}+ {1,8}+)?Error processing [^\n]{0,40}packet from "
+    rb"|<--- SIP read from |<--- Received SIP \w{1,16}+ \((?P<size>\d{1,6}+) bytes\)"
+)
+"""The beginning of a message that holds a packet, with the packet's size if Asterisk states it."""
+END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
+
+
+def begins_dump(line: bytes, first: Prefix) -> bool:
+    """Whether ``line`` begins another packet, logged by the same thread and source file as the previous one.
+
+    ``first`` is the prefix of the previous packet's first line. A sender cannot forge such a line, because
+    the sender does not know the number of the thread.
+    """
+    prefix = parse_prefix(line)
+    same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)
+    return same and prefix is not None and START.match(line, prefix.end) is not None
+
+
+def end_of_dump(
+    lines: Sequence[bytes | JsonMessage], at: int, first: Prefix, stated: int, most: int, *, final: bool
+) -> int | None:
+    """Return the index of the first line after the packet that begins at line ``at``.
+
+    Return None if the lines so far do not show where the packet ends. ``first`` is the prefix of its first
+    line. ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length of a
+    message, both in bytes. ``final``: no more lines follow.
+    """
+    size, end = 0, None
+    for index in range(at + 1, len(lines)):
+        line = lines[index]
+        size += len(line) + 1 if isinstance(line, bytes) else most
+        if size > most or (stated and size > stated):
+            return (end or index) if not stated else index
+        if stated or not isinstance(line, bytes):
+            continue
+        if END.fullmatch(line):
+            end = index + 1
+        elif end is not None and begins_dump(line, first):
+            return end
+    return (end or len(lines)) if final else None

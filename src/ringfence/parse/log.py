@@ -1,4 +1,4 @@
-r"""Reader of one log file: bytes → one result for each line.
+"""Reader of one log file: bytes → one result for each line.
 
 A message begins with a prefix (date, level, thread, file) at the start of a line, and LF ends each of its
 lines. Callers' text can contain LF in a few fields, and can imitate messages:
@@ -24,16 +24,15 @@ no text in it becomes a message. Nothing here raises for bytes; each line is rea
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ringfence.model import SecurityEvent, SourceId
-from ringfence.parse import asterisk_log_warnings, dump, security_log
+from ringfence.parse import jsonline, notices, security_log
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
-from ringfence.parse.formats import FORMATS, SUSPICIOUS, Format
 from ringfence.parse.jsonline import JsonMessage, unwrap
 from ringfence.parse.line_result import (
     LEVELS,
@@ -46,8 +45,65 @@ from ringfence.parse.line_result import (
     Reason,
     result_of,
 )
-from ringfence.parse.manager import LoginDeduplicator
-from ringfence.parse.prefix import PLAIN, Prefix, parse_prefix
+from ringfence.parse.notices import LoginDeduplicator
+from ringfence.parse.prefix import DIALPLAN, PLAIN, Prefix, parse_prefix
+
+# -- the table of known log messages
+#
+# Each row is for one name that Asterisk prints in its log lines: a source file of Asterisk (``acl.c``), or
+# ``Ext.`` for ``Log()`` in the dialplan. A new format needs a module that parses it, and a row here.
+
+
+Parse = Callable[[bytes, SourceId, float], Parsed]
+"""A function that parses a message.
+
+Its arguments are the bytes after the prefix, the source, and the time of the line (seconds since the epoch).
+"""
+
+
+@frozen
+class Format:
+    """The parser of the messages of one Asterisk file, and the levels at which they are evidence.
+
+    ``stateful``: two messages may report one attempt, so they are deduplicated. ``tail`` matches the end of a
+    message whose address stands after the sender's text. It is None if the address stands before that text,
+    or if the text cannot contain LF.
+    """
+
+    levels: frozenset[bytes]
+    parse: Parse
+    stateful: bool = False
+    tail: re.Pattern[bytes] | None = None
+
+
+def _at(*levels: bytes) -> frozenset[bytes]:
+    return frozenset(levels)
+
+
+FORMATS: dict[bytes, Format] = {
+    b"res_security_log.c": Format(_at(b"SECURITY"), security_log.parse, tail=security_log.END),
+    b"res_pjsip/pjsip_distributor.c": Format(_at(b"NOTICE"), notices.parse_distributor),
+    b"res_pjsip_session.c": Format(_at(b"NOTICE"), notices.parse_session),
+    b"res_pjsip_registrar.c": Format(
+        _at(b"NOTICE", b"WARNING"), notices.parse_registrar, tail=notices.REGISTRAR_END
+    ),
+    b"res_pjsip_acl.c": Format(_at(b"NOTICE", b"WARNING"), notices.parse_acl),
+    b"chan_sip.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_chan_sip),
+    b"chan_iax2.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_iax2, tail=notices.IAX2_END),
+    b"manager.c": Format(_at(b"NOTICE"), notices.parse_manager, stateful=True),
+    b"acl.c": Format(_at(b"NOTICE"), notices.parse_ha),
+    DIALPLAN: Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_dialplan, tail=notices.DIALPLAN_END),
+    b"logger": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),
+    b"logger.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),
+    b"security_events.c": Format(_at(b"ERROR"), notices.parse_security_events),
+}
+
+SUSPICIOUS = re.compile(
+    rb"fail|reject|den(?:y|ied)|authenticat|unauthori|forbid|refus|attack|invalid|mismatch|not match",
+    re.IGNORECASE,
+)
+"""Words that make an unknown message look like evidence."""
+
 
 MAX_LINE = 256 * 1024
 """Bytes; longer lines are skipped. In a container's log an 8 KiB message may have six times as many bytes."""
@@ -329,10 +385,10 @@ class _Batch:
         cut = len(line) > LOG_CUT and self._split_cut_line(at, line, prefix)
         if cut:
             line = line[:cut]
-        packet = dump.START.match(line, prefix.end) if prefix.file in dump.DUMP_FILES else None
+        packet = jsonline.START.match(line, prefix.end) if prefix.file in jsonline.DUMP_FILES else None
         if packet is not None:
             size = int(packet["size"] or 0)
-            behind = dump.end_of_dump(self._lines, at, prefix, size, MAX_MESSAGE, final=self._final)
+            behind = jsonline.end_of_dump(self._lines, at, prefix, size, MAX_MESSAGE, final=self._final)
             self._begin(None)
             for index in range(at, behind or at):
                 self._add(index, Reason.RAW_DUMP, prefix.level)
@@ -392,7 +448,7 @@ class _Batch:
 
     def _without_prefix(self, at: int, line: bytes) -> None:
         """Handle a line without a prefix: the message before it was incomplete, or was a sender's text."""
-        skip = not line.strip() or asterisk_log_warnings.OPENED.fullmatch(line) is not None
+        skip = not line.strip() or notices.OPENED.fullmatch(line) is not None
         self._add(at, Reason.NO_PREFIX if skip or not (self.results or self.skipped) else Reason.CONTINUATION)
         if skip:
             return

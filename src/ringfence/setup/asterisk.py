@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.audit.shown import settings_from
+from ringfence.audit.asterisk import settings_from
 from ringfence.errors import SetupError
 from ringfence.file_rights import FileUser
 from ringfence.host.asterisk_servers import (

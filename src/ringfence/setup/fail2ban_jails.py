@@ -14,10 +14,8 @@ from pathlib import Path
 from ringfence.errors import SetupError
 from ringfence.model import printable
 from ringfence.setup.changes import Change, FileChange, FileState, file_state
-from ringfence.setup.host_paths import HostPaths
-from ringfence.setup.journal import JournalRecord, read_journal
-from ringfence.setup.texts import jails_disabled
-from ringfence.setup.undo import restore_files
+from ringfence.setup.journal import JournalRecord, read_journal, restore_files
+from ringfence.setup.texts import HostPaths, jails_disabled
 
 _NAME = "zz-ringfence.local"
 _SECONDS = 60

@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ringfence.errors import SetupError
-from ringfence.setup.conf_text import includes
+from ringfence.setup.texts import includes
 
 MANAGER, LOGGER = "manager.conf", "logger.conf"
 

@@ -13,8 +13,7 @@ from typing import Protocol
 from attrs import field, frozen
 
 from ringfence.errors import SetupError
-from ringfence.host.asterisk_conf import Section, is_true, read_conf
-from ringfence.host.asterisk_syntax import faults_of
+from ringfence.host.asterisk_conf import Section, faults_of, is_true, read_conf
 from ringfence.model import Network, Secret, printable
 from ringfence.networks import contains
 from ringfence.setup.changes import FileState, file_state

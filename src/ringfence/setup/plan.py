@@ -31,13 +31,21 @@ from ringfence.setup.changes import (
     file_state,
     folder_state,
 )
-from ringfence.setup.conf_text import appended, with_general, with_include
 from ringfence.setup.find import Found
-from ringfence.setup.host_paths import HostPaths
 from ringfence.setup.layouts import LOGGER, Target
 from ringfence.setup.manager import PORT, ManagerConf, excess_of, text_of
-from ringfence.setup.settings_text import is_untouched, settings_text, sorted_networks
-from ringfence.setup.texts import log_channel, logrotate, manager_user
+from ringfence.setup.texts import (
+    HostPaths,
+    appended,
+    is_untouched,
+    log_channel,
+    logrotate,
+    manager_user,
+    settings_text,
+    sorted_networks,
+    with_general,
+    with_include,
+)
 
 LOG = "ringfence"
 _ROOT = 0

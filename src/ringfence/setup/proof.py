@@ -5,15 +5,186 @@ even if an event of an attacker made it grow. Setup cannot ask the daemon for th
 comes from a loopback address, which is exempt, and the daemon keeps no list of attempts from such addresses.
 """
 
+import re
+import secrets
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from attrs import frozen
 
 from ringfence import control
-from ringfence.audit.findings import Finding
+from ringfence.audit.asterisk import Finding
 from ringfence.errors import ControlError, DaemonUnreachableError, SetupError
-from ringfence.setup.login import LoginTarget
+from ringfence.host.listening import find_ports, listening_sockets
+from ringfence.host.processes import sockets_of
+from ringfence.model import SETUP_ACCOUNT
+from ringfence.netlink.sock_diag import port_of
+
+# -- causes one harmless failed login: a SIP REGISTER from a loopback address, for an account that no PBX has
+#
+# Loopback is never banned. The password is wrong on purpose, and a REGISTER cannot start a call. If
+# Asterisk does not answer SIP by UDP or TCP (it may serve TLS or WebSockets only), AMI gets a wrong login
+# instead.
+
+
+TIMEOUT = 2.0
+"""Seconds to wait for an answer of Asterisk. On loopback it takes milliseconds."""
+
+_SIP = 5060
+_BANNER = b"Asterisk Call Manager/"
+_LARGEST = 65_535
+_NONCE = re.compile(rb'[\s,]nonce="([^"\r\n]{1,256})"')
+_REALM = re.compile(rb'[\s,]realm="([^"\r\n]{1,256})"')
+
+
+@frozen
+class SipListener:
+    """An address and port at which Asterisk may answer SIP, by UDP or (if ``udp`` is false) by TCP."""
+
+    host: str
+    port: int
+    udp: bool
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} by {'UDP' if self.udp else 'TCP'}"
+
+    @property
+    def challenges(self) -> bool:
+        """Whether Asterisk answers with a SIP challenge, so that the capture of challenges can report it."""
+        return True
+
+
+@frozen
+class ManagerTarget:
+    """The address and port of Asterisk's manager interface."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} (AMI)"
+
+    @property
+    def challenges(self) -> bool:
+        """Whether Asterisk answers with a SIP challenge, so that the capture of challenges can report it."""
+        return False
+
+
+LoginTarget: TypeAlias = SipListener | ManagerTarget
+
+
+def targets_of(pid: int, ami_port: int) -> list[SipListener]:
+    """Return the targets at which the Asterisk with process id ``pid`` may answer SIP.
+
+    UDP comes before TCP, and port 5060 before other ports. Return [] if the SIP ports are unknown.
+    """
+    ports = find_ports(ami_port)
+    if ports is None:
+        return []
+    own = sockets_of(pid)
+    found = []
+    for protocol, wanted in ((socket.IPPROTO_UDP, ports.udp), (socket.IPPROTO_TCP, ports.tcp)):
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for row in listening_sockets(protocol, [family]):
+                port = port_of(row.local_port)
+                if row.inode in own and port in wanted and port != ami_port:
+                    host = _host(family, row.local)
+                    found += [SipListener(host, port, protocol == socket.IPPROTO_UDP)] if host else []
+    return sorted(dict.fromkeys(found), key=lambda one: (not one.udp, one.port != _SIP))
+
+
+def failed_login(targets: Iterable[SipListener], source: str | None = None) -> SipListener | None:
+    """Try a wrong password at the first target that answers SIP. Return this target; None if none answers.
+
+    ``source`` is the address from which the attempt is sent. By default it is a random address of
+    127.0.0.0/8; with "" the kernel chooses it.
+    """
+    for target in targets:
+        with suppress(OSError):
+            if _attempt(target, _loopback() if source is None else source):
+                return target
+    return None
+
+
+def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
+    """Try to log in to AMI with a wrong user. Return the target; None if no AMI answers there."""
+    request = f"Action: Login\r\nUsername: {SETUP_ACCOUNT}\r\nSecret: wrong\r\n\r\n".encode()
+    with (
+        suppress(OSError),
+        closing(socket.create_connection((target.host, target.port), TIMEOUT)) as connection,
+    ):
+        if connection.recv(_LARGEST).startswith(_BANNER):
+            connection.send(request)
+            return target if b"Response: Error" in connection.recv(_LARGEST) else None
+    return None
+
+
+def _attempt(target: SipListener, source: str) -> bool:
+    """Send a REGISTER from the address ``source``, and answer a challenge with a wrong digest.
+
+    Return whether the target answers SIP. Raise OSError if the target cannot be reached or does not answer in
+    time.
+    """
+    kind = socket.SOCK_DGRAM if target.udp else socket.SOCK_STREAM
+    with closing(socket.socket(socket.AF_INET, kind)) as connection:
+        connection.settimeout(TIMEOUT)
+        connection.bind((source, 0))
+        connection.connect((target.host, target.port))
+        call = secrets.token_hex(8)
+        connection.send(_register(target, connection.getsockname(), call, 1, []))
+        answer = connection.recv(_LARGEST)
+        nonce, realm = _NONCE.search(answer), _REALM.search(answer)
+        if not answer.startswith(b"SIP/2.0 "):
+            return False
+        if nonce and realm:
+            digest = (
+                f'Authorization: Digest username="{SETUP_ACCOUNT}",'
+                f'realm="{realm[1].decode("utf-8", "replace")}",'
+                f'nonce="{nonce[1].decode("utf-8", "replace")}",uri="sip:{target.host}",'
+                f'response="{"0" * 32}",algorithm=MD5'
+            )
+            connection.send(_register(target, connection.getsockname(), call, 2, [digest]))
+            connection.recv(_LARGEST)
+        return True
+
+
+def _register(
+    target: SipListener, local: tuple[str, int], call: str, number: int, more: Sequence[str]
+) -> bytes:
+    host, port = local
+    lines = [
+        f"REGISTER sip:{target.host} SIP/2.0",
+        f"Via: SIP/2.0/{'UDP' if target.udp else 'TCP'} {host}:{port};rport;branch=z9hG4bK{call}{number}",
+        "Max-Forwards: 70",
+        f"From: <sip:{SETUP_ACCOUNT}@{target.host}>;tag={call}",
+        f"To: <sip:{SETUP_ACCOUNT}@{target.host}>",
+        f"Call-ID: {call}",
+        f"CSeq: {number} REGISTER",
+        f"Contact: <sip:{SETUP_ACCOUNT}@{host}:{port}>",
+        *more,
+        "Content-Length: 0",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _host(family: socket.AddressFamily, raw: bytes) -> str | None:
+    """Return the IPv4 address of a listening socket; None if it listens on an IPv6 address.
+
+    ``raw`` is the address in 16 bytes, of which IPv4 uses the first four. All bytes are zero if the socket
+    listens on every address. Then return 127.0.0.1.
+    """
+    if not any(raw):
+        return "127.0.0.1"
+    return socket.inet_ntop(family, raw[:4]) if family == socket.AF_INET else None
+
+
+def _loopback() -> str:
+    return f"127.{1 + secrets.randbelow(254)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
+
 
 SETTLE = 10.0
 """Seconds to wait until every source listens. Usually this takes less than a second."""

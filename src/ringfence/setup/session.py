@@ -10,12 +10,11 @@ from ringfence.host.owned_files import names_in
 from ringfence.setup import fail2ban_jails
 from ringfence.setup.asterisk import FoundAsterisk, find_asterisk
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state
-from ringfence.setup.host_paths import HostPaths
-from ringfence.setup.journal import Journal, JournalRecord, Produced
+from ringfence.setup.journal import Journal, JournalRecord, Produced, restore_files
 from ringfence.setup.layouts import LOGGER, MANAGER
 from ringfence.setup.manager import USER, checked_state
 from ringfence.setup.plan import Plan
-from ringfence.setup.undo import restore_files
+from ringfence.setup.texts import HostPaths
 from ringfence.setup.units import SERVICE, Systemd
 
 _DATABASE = "ringfence.db"

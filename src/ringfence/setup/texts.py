@@ -4,13 +4,166 @@ They set the same options as the files in ``contrib/asterisk``, where long comme
 compares both.
 """
 
+import json
 import shlex
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
+from attrs import frozen
+
+from ringfence.host.asterisk_conf import directive_of, uncommented
 from ringfence.model import Network, Secret
-from ringfence.setup.conf_text import MARK
+
+# -- the files and folders of the host that setup reads and writes, except those of Asterisk
+
+
+@frozen
+class HostPaths:
+    """The paths of ringfence's own files, and of files and folders of other programs that setup uses.
+
+    ``state`` has setup's journal, and the originals of all changed files. It belongs to root alone. It is not
+    in ``data``, the folder of the service's user: that user could write a false journal there, and
+    ``setup --undo``, which runs as root, would then overwrite any file.
+    """
+
+    config: Path = Path("/etc/ringfence/ringfence.toml")
+    secret: Path = Path("/etc/ringfence/asterisk.secret")
+    logs: Path = Path("/var/log/ringfence")
+    logrotate: Path = Path("/etc/logrotate.d/ringfence")
+    state: Path = Path("/var/lib/ringfence-setup")
+    data: Path = Path("/var/lib/ringfence")
+    fail2ban: Path = Path("/etc/fail2ban")
+    systemd: Path = Path("/run/systemd/system")
+
+
+# -- changes to the text of Asterisk's configuration files. All other parts of the text stay as they are
+
+
+MARK = "; Added by `ringfence setup`; `ringfence setup --undo` removes it."
+
+
+def includes(text: str) -> list[str]:
+    """Return the names of the files that the text includes, in order. Names may contain ``*``."""
+    found = (directive_of(line) for _, line in uncommented(text) if line.startswith("#"))
+    return [name for command, name in found if command in {"include", "tryinclude"} and name]
+
+
+def appended(text: str, addition: str) -> str:
+    """Return the text with lines added at the end."""
+    end = "" if not text or text.endswith("\n") else "\n"
+    return f"{text}{end}{addition}"
+
+
+def with_include(text: str, name: str) -> str:
+    """Return the text with an additional last line that includes a file.
+
+    Asterisk ignores this line (``#tryinclude``) if the file does not exist.
+    """
+    return appended(text, f'\n{MARK}\n#tryinclude "{name}"\n')
+
+
+def with_general(text: str, option: str, value: str) -> str:
+    """Return the text with an option of section ``[general]`` set to a value.
+
+    The last line that sets the option is replaced. If no line sets it, a line is added after the section's
+    head. If the section does not exist, it is added at the end.
+    """
+    lines = text.split("\n")
+    number = max(_settings(text, option), default=0)
+    if number:
+        lines[number - 1] = f"{option} = {value}"
+        return "\n".join(lines)
+    head = next((n for n, line in uncommented(text) if _section(line) == "general"), 0)
+    if not head:
+        return appended(text, f"\n[general]\n{option} = {value}\n")
+    return "\n".join([*lines[:head], f"{option} = {value}", *lines[head:]])
+
+
+def _settings(text: str, option: str) -> Iterator[int]:
+    """Yield the number of each line of ``[general]`` that sets an option."""
+    section = ""
+    for number, line in uncommented(text):
+        if line.startswith("["):
+            section = _section(line)
+        elif section == "general" and line.partition("=")[0].strip().lower() == option:
+            yield number
+
+
+def _section(line: str) -> str:
+    return line[1:].partition("]")[0].strip().lower() if line.startswith("[") else ""
+
+
+# -- the text of ``ringfence.toml`` that setup writes
+
+
+_HEAD = """\
+# ringfence: written by `ringfence setup`. docs/configuration.md and examples/full.toml have every key with
+# its default. After a change: ringfence reload
+
+[[asterisk]]
+
+[asterisk.ami]
+"""
+_ALLOW = """\
+
+# Networks that are never banned. Add your office, your trunk providers, and a SIP proxy or SBC in front of
+# this PBX.
+[allow]
+"""
+
+
+def settings_text(
+    secret: Path,
+    networks: Mapping[Network, str],
+    ami: Sequence[tuple[str, str | int]],
+    logs: Sequence[Path] | None,
+) -> str:
+    """Return the text of the configuration.
+
+    ``secret`` is the file with the password. ``networks`` are allowed, each with a reason that becomes a
+    comment. ``ami`` has the keys of ``[asterisk.ami]`` that differ from the defaults. ``logs`` are the logs
+    to read; [] for none, and None if the daemon finds the log without a setting.
+    """
+    keys = [*ami, ("secret_file", str(secret))]
+    parts = [_HEAD, *(f"{key} = {json.dumps(value)}\n" for key, value in keys)]
+    if logs is not None:
+        parts += ["\n[asterisk.logs]\n", f"paths = {json.dumps([str(path) for path in logs])}\n"]
+    parts.append(_ALLOW)
+    if networks:
+        rows = [f"    {json.dumps(str(network))},  # {why}\n" for network, why in sorted_networks(networks)]
+        parts += ["networks = [\n", *rows, "]\n"]
+    else:
+        parts.append("networks = []\n")
+    return "".join(parts)
+
+
+def sorted_networks(networks: Mapping[Network, str]) -> list[tuple[Network, str]]:
+    """Return networks in a fixed order, so that a second run writes the same text."""
+    return sorted(
+        networks.items(), key=lambda one: (one[0].version, int(one[0].network_address), one[0].prefixlen)
+    )
+
+
+def is_untouched(text: str) -> bool:
+    """Whether the administrator has not changed the configuration that the package installs.
+
+    Such a configuration has at most one Asterisk, of which only ``secret_file`` in ``[asterisk.ami]`` is set,
+    and only empty lists in ``[allow]``. Return False if the text is not valid TOML.
+    """
+    try:
+        tables: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    pbx = tables.pop("asterisk", [{}])
+    allow = tables.pop("allow", {})
+    if tables or len(pbx) != 1 or any(allow.values()):
+        return False
+    ami = pbx[0].pop("ami", {})
+    return not pbx[0] and not ami.keys() - {"secret_file"}
+
 
 # contrib/asterisk/ringfence.manager.conf has the same filter, and explains it.
 _FILTER = (

@@ -38,14 +38,12 @@ from panoramisk.message import Message
 from ringfence.clock import Backoff
 from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId, printable
 from ringfence.parse.address import unmapped
-from ringfence.parse.ami import AmiCounts, AmiDecoder
-from ringfence.parse.ami_items import AmiItem, Banner, Reply
+from ringfence.parse.ami import AmiCounts, AmiDecoder, AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
 from ringfence.sources import roster
 from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore
 from ringfence.sources.standby import Coverage
-from ringfence.sources.state import Condition, EndError, State
-from ringfence.sources.supervised import SupervisedSource
+from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 
 CONNECT_WITHIN = 10.0
 GREET_WITHIN = 5.0
@@ -364,7 +362,7 @@ class AmiSource(SupervisedSource):
         The action CoreSettings answers that. ListCommands, which needs no right, shows whether this user may
         use CoreSettings. If not, Ping is sent instead, because Asterisk reports each refused action as a
         security event. The reply to Ping does not answer the question. It only marks the end of any text
-        that a client of AMI over HTTP wrote before it (see :mod:`ringfence.parse.ami_http`).
+        that a client of AMI over HTTP wrote before it (see :mod:`ringfence.parse.ami`).
         """
         await self._logged_in.wait()
         with contextlib.suppress(TimeoutError):

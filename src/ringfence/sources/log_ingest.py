@@ -24,7 +24,7 @@ from ringfence.clock import Backoff
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.line_result import LogAlarm, LogCounts
 from ringfence.sources.standby import LogPart, StandbyLog
-from ringfence.sources.supervised import SupervisedSource
+from ringfence.sources.state import SupervisedSource
 
 CLOCK_OFF = 120.0
 """Seconds. A live line whose time differs by more from the present time raises an alarm."""

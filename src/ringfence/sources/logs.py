@@ -34,8 +34,8 @@ from ringfence.sources.state import Condition, State
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom
     from ringfence.sources.journal import JournalSource
+    from ringfence.sources.log_file import LogFileSource
     from ringfence.sources.log_ingest import AlarmCount, FollowedLog, LogIngest
-    from ringfence.sources.logfile import LogFileSource
 
 LOOK_EVERY = 5.0
 
@@ -187,8 +187,11 @@ class Logs:
         self.condition = _missing(check)
 
     def _begin(self, group: asyncio.TaskGroup, path: Path, *, new: bool) -> None:
-        from ringfence.sources.log_tail import NOWHERE  # noqa: PLC0415 - loaded when there is something to read
-        from ringfence.sources.logfile import LogFileSource, position_key  # noqa: PLC0415 - the same
+        from ringfence.sources.log_file import (  # noqa: PLC0415 - the same
+            NOWHERE,
+            LogFileSource,
+            position_key,
+        )
 
         source = SourceId(self._plan.asterisk, f"log:{path}")
         position = self._positions().get(position_key(source, path), NOWHERE.to_text() if new else None)

@@ -20,8 +20,16 @@ from attrs import define, field
 
 from ringfence.errors import SourceError
 from ringfence.model import Contact, Roster, TrunkHost, printable
-from ringfence.parse.roster import Entry, ListedContact, Question, RosterEvent, RosterPlan, plan_questions
-from ringfence.parse.roster_live import BOOTED, ContactTracker
+from ringfence.parse.roster import (
+    BOOTED,
+    ContactTracker,
+    Entry,
+    ListedContact,
+    Question,
+    RosterEvent,
+    RosterPlan,
+    plan_questions,
+)
 
 MOST_ENTRIES = 20_000
 MOST_CHARACTERS = 32 * 2**20

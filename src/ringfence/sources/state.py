@@ -3,10 +3,14 @@
 ``ringfence status`` shows the words of :class:`State`, and scripts may compare them.
 """
 
+import asyncio
 import enum
+import random
 
+import structlog
 from attrs import frozen
 
+from ringfence.clock import Backoff
 from ringfence.errors import SourceError
 
 
@@ -45,3 +49,108 @@ class EndError(SourceError):
     def __init__(self, state: State, detail: str) -> None:
         super().__init__(detail)
         self.condition = Condition(state, detail)
+
+
+# -- the base class of sources: it keeps the condition, and runs one session after the other
+
+
+GOOD_AFTER = 30.0
+"""If a session lasted at least this long (seconds), the pause before the next one is short again."""
+
+
+class SupervisedSource:
+    """A source that works in sessions. :meth:`run` begins a new one after each end.
+
+    A session is one connection, one binding of a socket, or the following of one file. ``condition`` may be
+    read at any time. ``settled`` is set once the first session has reported its state. ``backoff`` computes
+    the pauses between sessions. An exception that is not an EndError is a defect of ringfence: it ends the
+    session, ``status`` shows it, and the next session begins.
+    """
+
+    good_after = GOOD_AFTER
+
+    def __init__(self, log: structlog.stdlib.BoundLogger, backoff: Backoff | None = None) -> None:
+        self.condition = Condition(State.CONNECTING)
+        self.settled = asyncio.Event()
+        self._log = log
+        self._backoff = backoff if backoff is not None else Backoff(choose=random.uniform)
+
+    async def run(self) -> None:
+        """Run one session after the other until cancelled."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        while True:
+            began = loop.time()
+            try:
+                await self._session()
+            except EndError as end:
+                self._set_condition(end.condition)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
+                defect = Condition(State.DEFECT, f"{type(error).__name__}; see the log")
+                if defect != self.condition:
+                    self._log.exception("source.defect")
+                self._set_condition(defect)
+            if task is not None and task.cancelling():
+                # The task was cancelled while the session ended. The session's TaskGroup then raises the
+                # session's own error in place of CancelledError.
+                raise asyncio.CancelledError
+            if loop.time() - began >= self.good_after:
+                self._backoff.reset()
+            await asyncio.sleep(self._backoff.next())
+
+    async def _session(self) -> None:
+        """Run one session until it ends; raise an EndError with the resulting condition."""
+        raise NotImplementedError
+
+    def _set_condition(self, condition: Condition) -> None:
+        if condition == self.condition:
+            return
+        changed, self.condition = condition.state is not self.condition.state, condition
+        self.settled.set()
+        if changed:
+            listens = condition.state is State.LISTENING
+            (self._log.info if listens else self._log.warning)(
+                "source.state", state=str(condition.state), detail=condition.detail
+            )
+
+
+# -- attempts that the sources of an Asterisk cannot report, as lines for ``check`` and ``status``
+
+
+WITHOUT_LOG = (
+    "without a log, guesses by TLS and secure WebSocket whose bytes suppress Asterisk's events are not seen"
+)
+WITHOUT_WIRE = (
+    "without the wire, guesses by UDP whose bytes suppress Asterisk's events cause no ban, and chan_sip's "
+    "senders are known only if its log names them too"
+)
+WITHOUT_AMI = "without AMI, failed manager logins are listed and cause no ban, and no phone becomes a friend"
+
+CHAN_SIP_TLS = (
+    "no source reports guesses at chan_sip by MESSAGE, SUBSCRIBE and PUBLISH over TLS and secure WebSocket; "
+    "fix: tlsenable = no and websocket_enabled = no in sip.conf [general], or serve both by PJSIP; "
+    "accept_outofcall_message = no ends only those by MESSAGE"
+)
+
+WITHOUT_CLIENTS = (
+    "attempts that come through a proxy name the proxy, which is never banned: AMI and the wire together "
+    "name the client; fix: enabled = true in [asterisk.ami] and [asterisk.wire], and see: ringfence check"
+)
+
+
+def coverage_gaps(
+    *, ami: bool, log: bool, wire: bool, chan_sip_tls: bool, proxies: bool = False
+) -> list[str]:
+    """Return a line for each kind of attempts that these sources cannot report.
+
+    ``ami``, ``log``, ``wire``: this source is configured. The wire is the capture of SIP challenges that
+    leave the host. ``chan_sip_tls``: chan_sip serves TLS or secure WebSocket. ``proxies``: SIP proxies stand
+    in front of this Asterisk.
+    """
+    gaps = (
+        (ami, WITHOUT_AMI),
+        (log, WITHOUT_LOG),
+        (wire, WITHOUT_WIRE),
+        (not chan_sip_tls, CHAN_SIP_TLS),
+        (not proxies or (ami and wire), WITHOUT_CLIENTS),
+    )
+    return [gap for there, gap in gaps if not there]

@@ -56,12 +56,10 @@ from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
 from ringfence.netlink.messages import NETLINK_NETFILTER
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
-from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut
-from ringfence.parse.observed import parse_observed
+from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_observed
 from ringfence.parse.packet import source_of
 from ringfence.parse.stream import Streams
-from ringfence.sources.state import Condition, EndError, State
-from ringfence.sources.supervised import SupervisedSource
+from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 
 GROUP = 21_063
 """The NFLOG group that the rules write and this source reads.

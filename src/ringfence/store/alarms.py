@@ -7,7 +7,7 @@ from typing import Any
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmRecord
 from ringfence.model import printable
-from ringfence.store.connection import Connection
+from ringfence.store.file import Connection
 from ringfence.store.rows import INVALID_ROW, Execute, shortened, times
 
 KEEP_ALARMS = 90 * 86_400.0

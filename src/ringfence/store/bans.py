@@ -6,17 +6,148 @@ clock and the monotonic clock is recorded too. If it has changed, the wall clock
 Ended bans are removed when they are too old (``KEEP``) or too many (``MOST``).
 """
 
+import asyncio
+import enum
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from ipaddress import IPv4Network, IPv6Network
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
+from typing import Any
 
-from ringfence.model import Attempt, Ban, Network, Origin, Scope
-from ringfence.store.attempt_counts import AttemptCounts
-from ringfence.store.connection import Connection
-from ringfence.store.past import EndedBan, Past, ended_bans, past_of
+from attrs import evolve, frozen
+
+from ringfence.errors import StoreError
+from ringfence.model import Attempt, AttemptCounts, Ban, Network, Origin, Scope
+from ringfence.store.file import Connection
 from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
+from ringfence.store.tables import SavedState
+from ringfence.store.writer import BestEffort
+
+# -- queries for recorded bans
+#
+# One returns the bans of a network and of networks around it, with their attempts. The other returns all
+# ended bans.
+
+
+_BANS = "SELECT id, network, since, expires, rule, reason, origin, scope, offence, forced, ended FROM bans"
+
+
+@frozen
+class Past:
+    """A recorded ban.
+
+    ``ended`` is the time when it was removed or replaced; None if it is active or expired.
+    """
+
+    ban: Ban
+    ended: float | None
+
+    def runs(self, now: float) -> bool:
+        """Whether the ban has time left and was not removed."""
+        return self.ended is None and self.ban.expires > now
+
+
+class End(enum.StrEnum):
+    """How a ban ended."""
+
+    EXPIRED = "expired"
+    REMOVED = "removed"
+    REPLACED = "replaced"  # by another ban of the same network and scope
+
+
+@frozen
+class EndedBan:
+    """A ban that ended at ``ended`` (seconds since the epoch), with the counts of its attempts."""
+
+    ban: Ban
+    counts: AttemptCounts
+    ended: float
+    end: End
+
+
+def ended_bans(execute: Execute, since: float, now: float) -> Iterator[EndedBan]:
+    """Yield the bans that ended from ``since`` to ``now``, the latest end first.
+
+    Invalid rows are left out.
+    """
+    for row in execute(_ENDED, (now, now, since)):
+        with suppress(*INVALID_ROW):
+            yield _ended(row)
+
+
+_ENDED = """
+    SELECT network, since, expires, rule, reason, origin, scope, offence, forced,
+        made, proven, accounts, account, ended,
+        ended IS NOT NULL AND EXISTS (
+            SELECT 1 FROM bans AS later
+            WHERE later.network = bans.network AND later.since = bans.ended AND later.scope = bans.scope
+        )
+    FROM bans WHERE (ended IS NOT NULL AND ended <= ? OR ended IS NULL AND expires <= ?)
+        AND coalesce(ended, expires) >= ?
+    ORDER BY coalesce(ended, expires) DESC, id DESC
+"""
+
+
+def _ended(row: Sequence[Any]) -> EndedBan:
+    network, since, expires, rule, reason, origin, scope, offence, forced, *counts, ended, replaced = row
+    made, proven, accounts, account = counts
+    end = End.EXPIRED if ended is None else End.REPLACED if replaced else End.REMOVED
+    when = expires if ended is None else ended
+    times(since, expires, when)
+    ban = Ban(
+        ip_network(network),
+        since,
+        expires,
+        rule,
+        reason,
+        Origin(origin),
+        scope=Scope(scope),
+        offence=int(offence),
+        forced=bool(forced),
+    )
+    return EndedBan(ban, AttemptCounts(int(made), int(proven), int(accounts), str(account)), when, end)
+
+
+def past_of(execute: Execute, network: Network, since: float, most: int) -> list[Past]:
+    """Return the bans of ``network`` and of networks around it: active ones, or ended after ``since``.
+
+    The ban that began last comes first. If there are more than ``most``, the earliest are left out. Invalid
+    rows are left out too.
+    """
+    around = [str(network.supernet(new_prefix=length)) for length in range(network.prefixlen + 1)]
+    marks = ", ".join("?" * len(around))
+    wanted = f"network IN ({marks}) AND coalesce(ended, expires) > ? ORDER BY since DESC, id DESC LIMIT ?"
+    rows = execute(f"{_BANS} WHERE {wanted}", (*around, since, most)).fetchall()
+    found = []
+    for identity, *row in rows:
+        try:
+            found.append(_past(execute, identity, row))
+        except INVALID_ROW:
+            continue
+    return found
+
+
+def _past(execute: Execute, identity: int, row: Sequence[Any]) -> Past:
+    network, since, expires, rule, reason, origin, scope, offence, forced, ended = row
+    times(since, expires, *(() if ended is None else (ended,)))
+    attempts = execute(f"SELECT {ATTEMPT} FROM attempts WHERE ban = ? ORDER BY rowid", (identity,))  # noqa: S608 - ours
+    ban = Ban(
+        ip_network(network),
+        since,
+        expires,
+        rule,
+        reason,
+        Origin(origin),
+        tuple(attempts_in(attempts)),
+        Scope(scope),
+        offence,
+        bool(forced),
+    )
+    return Past(ban, ended)
+
 
 KEEP = 90 * 86_400.0
 """Seconds for which ended bans are kept.
@@ -251,3 +382,117 @@ def _end(execute: Execute, network: Network, scope: Scope, when: float) -> None:
         " WHERE network = ? AND scope = ? AND ended IS NULL AND expires > ?",
         (when, str(network), str(scope), when),
     )
+
+
+# -- the records of bans: most writes are queued, and errors are logged and not raised
+
+
+_WAIT = 1.0  # seconds that :meth:`Records.end_and_wait` waits at most
+
+
+class Records:
+    """The recorded bans, and whether enforcement is switched off.
+
+    Only :meth:`set_switched_off` raises StoreError.
+    """
+
+    def __init__(self, bans: BanTable, state: SavedState, best_effort: BestEffort) -> None:
+        self._bans = bans
+        self._state = state
+        self._best_effort = best_effort
+
+    def ban(self, bans: Sequence[Ban]) -> None:
+        """Queue a write that records bans. The kernel has already acknowledged them."""
+        self._best_effort.write(partial(self._bans.record, bans))
+
+    def end(self, bans: Sequence[tuple[Network, Scope]], when: float) -> object:
+        """Queue a write that records the removal of bans at ``when``.
+
+        Return what the queue returns (a future, or None).
+        """
+        return self._best_effort.write(lambda: self._bans.end(bans, when))
+
+    async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
+        """Queue a write that records the removal of bans, and wait at most a second until it is done.
+
+        The caller removes the bans from the kernel afterwards. The daemon may be killed in between. Then the
+        next start finds a ban in the kernel that is recorded as removed, and removes it. In the other order,
+        the next start would find a recorded ban that is missing in the kernel, and restore it.
+        """
+        done = self.end(bans, when)
+        if isinstance(done, Future):
+            await asyncio.wait([asyncio.wrap_future(done)], timeout=_WAIT)
+
+    def resume(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
+        """Queue a write that undoes :meth:`end`, because the kernel refused to remove these bans.
+
+        ``when`` is the time that was passed to :meth:`end` (seconds since the epoch).
+        """
+        self._best_effort.write(lambda: self._bans.resume(bans, when))
+
+    def removed_early(self, now: float) -> Iterable[Ended]:
+        """Return the bans that were removed or replaced, and that would otherwise end only after ``now``.
+
+        Return [] if they cannot be read.
+        """
+        return self._best_effort.read(lambda: self._bans.removed_early(now), [])
+
+    def not_removed(self) -> Iterable[Ended]:
+        """Return the bans that were neither removed nor replaced, including expired ones.
+
+        Return [] if they cannot be read.
+        """
+        return self._best_effort.read(self._bans.not_removed, [])
+
+    def clock(self) -> float | None:
+        """Return the last recorded wall clock minus monotonic clock, in seconds; None if it is unknown."""
+        return self._best_effort.read(self._bans.clock, None)
+
+    def record_clock(self, offset: float, step: float, now: float) -> None:
+        """Call :meth:`BanTable.record_clock` at once, in the caller's thread."""
+        self._best_effort.write_now(lambda: self._bans.record_clock(offset, step, now))
+
+    def queue_clock_record(self, offset: float, step: float, now: float) -> None:
+        """Queue a call of :meth:`BanTable.record_clock`."""
+        self._best_effort.write(lambda: self._bans.record_clock(offset, step, now))
+
+    def running(self, now: float) -> Iterator[tuple[Ban, AttemptCounts]]:
+        """Yield the recorded bans that have time left, and the counts of attempts that led to each.
+
+        Invalid rows are left out. (If the kernel still has the ban of an invalid row, the daemon adopts it
+        from there.)
+
+        If a ban began after ``now``, the clock is wrong: a host without a battery boots with a date in the
+        past. It is unknown whether such a ban is over. So it is yielded with ``now`` as its begin, and with
+        its full length.
+        """
+        unreadable = 0
+        try:
+            for row in self._bans.running(now):
+                if row is None:
+                    unreadable += 1
+                    continue
+                ban, made = row
+                late = ban.since - now
+                yield (evolve(ban, since=now, expires=ban.expires - late), made) if late > 0 else (ban, made)
+        except StoreError as error:
+            self._best_effort.report(error)
+        if unreadable:
+            self._best_effort.report_unreadable(unreadable)
+
+    def offences(self, network: Network, since: float) -> int:
+        """Return the number of bans of ``network`` that rules have made since ``since``.
+
+        Bans on evidence whose source address was not proven (scope SIP_UDP or SIP_TCP) do not count. Return 0
+        if the number cannot be read.
+        """
+        return self._best_effort.read(lambda: self._bans.count_offences(network, since), 0)
+
+    @property
+    def switched_off(self) -> bool:
+        """Whether an administrator has switched enforcement off; False if that cannot be read."""
+        return self._best_effort.read(self._state.switched_off, fallback=False)
+
+    def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
+        """Record whether enforcement is switched off, before this returns; raise StoreError if that fails."""
+        self._state.set_switched_off(value)

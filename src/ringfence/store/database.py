@@ -16,11 +16,10 @@ from typing import Self
 
 from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
 from ringfence.store.alarms import AlarmTable
-from ringfence.store.bans import BanTable
-from ringfence.store.best_effort import BestEffort, at_once
-from ringfence.store.connection import Connection, OpenConnections
-from ringfence.store.entries import EntryTable
+from ringfence.store.bans import BanTable, Records
 from ringfence.store.file import (
+    Connection,
+    OpenConnections,
     cannot_make,
     check,
     connect,
@@ -34,14 +33,17 @@ from ringfence.store.file import (
     set_aside_before,
     size_of,
 )
-from ringfence.store.friends import FriendTable
-from ringfence.store.names import SavedNames
 from ringfence.store.owner import FileOwner, owner_of
-from ringfence.store.records import Records
-from ringfence.store.reports import SavedReports
-from ringfence.store.state import SavedState
-from ringfence.store.timeline import Timeline
-from ringfence.store.tops import TopTable
+from ringfence.store.tables import (
+    EntryTable,
+    FriendTable,
+    SavedNames,
+    SavedReports,
+    SavedState,
+    Timeline,
+    TopTable,
+)
+from ringfence.store.writer import BestEffort, at_once
 
 
 class Store:

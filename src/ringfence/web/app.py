@@ -16,10 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ringfence.errors import DaemonUnreachableError, RingfenceError, WebError
 from ringfence.web import LOOPBACK
 from ringfence.web.daemon_client import DaemonClient
-from ringfence.web.entrance import Cookie, Entrance
+from ringfence.web.entrance import Cookie, Entrance, WebSessions
 from ringfence.web.pages import Pages
 from ringfence.web.rendering import NONCE, Renderer
-from ringfence.web.sessions import WebSessions
 
 _NO_HOST = frozenset("@/?#\\")
 """Characters that no valid Host header has. ``urlsplit`` might find a wrong host in a header that has one."""

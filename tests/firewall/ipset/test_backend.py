@@ -16,7 +16,7 @@ from tests.support.lists import write_list
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
-from ringfence.firewall import programs
+from ringfence.firewall import requirements
 from ringfence.firewall.contract import (
     Add,
     FirewallPlan,
@@ -28,8 +28,8 @@ from ringfence.firewall.contract import (
     Outcome,
     Remove,
 )
-from ringfence.firewall.ipset import iptables_family
-from ringfence.firewall.ipset import kernel as ipset_kernel
+from ringfence.firewall.ipset import iptables
+from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.probe import verify
 from ringfence.model import Scope
@@ -341,7 +341,7 @@ def test_a_missing_capability_is_named_before_any_change(missing: str) -> None:
 def test_missing_iptables_is_named_before_any_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without iptables the error names the package, and no set was made."""
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(programs, "_FOLDERS", ())
+    monkeypatch.setattr(requirements, "_FOLDERS", ())
     backend = IpsetBackend()
 
     with pytest.raises(
@@ -361,7 +361,7 @@ def test_the_requirements_of_the_plan_are_checked(
     backend.plan = FirewallPlan(log_group=7, limit=Limit(LimitMode.OBSERVE))
     assert [part.problem for part in backend.requirements()] == [None] * 8
 
-    monkeypatch.setattr(iptables_family, "_WIRE_EXTENSIONS", ("u32", "no-such-match"))
+    monkeypatch.setattr(iptables, "_WIRE_EXTENSIONS", ("u32", "no-such-match"))
     missing = [part for part in backend.requirements() if part.problem is not None]
     assert [part.name for part in missing] == [
         "the log rule for the wire, IPv4",

@@ -11,8 +11,7 @@ from ringfence.firewall.contract import (
     Element,
     Opened,
 )
-from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.firewall.ipset.installation import make_sets
+from ringfence.firewall.ipset.backend import IpsetBackend, make_sets
 from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]

@@ -8,7 +8,7 @@ from tests.support.flavours import FLAVOURS, rules, tools_of
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall import programs
+from ringfence.firewall import requirements
 from ringfence.firewall.contract import BanAction, FirewallPlan
 from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.iptables import Printed, changes, parse, removals
@@ -246,7 +246,7 @@ def test_removal_names_only_existing_objects() -> None:
 def test_a_missing_tool_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without iptables the error names the package."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(programs, "_FOLDERS", ())
+    monkeypatch.setattr(requirements, "_FOLDERS", ())
 
     with pytest.raises(
         FirewallUnsupportedError, match=r"^ip6tables-save is not installed; .*apt-get install iptables$"
@@ -260,7 +260,7 @@ def test_tools_are_found_without_sbin_on_path(monkeypatch: pytest.MonkeyPatch, t
     for name in ("iptables-save", "iptables-restore"):
         (tmp_path / "sbin" / name).touch(0o755)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(programs, "_FOLDERS", (str(tmp_path / "sbin"),))
+    monkeypatch.setattr(requirements, "_FOLDERS", (str(tmp_path / "sbin"),))
 
     assert iptables.find_tools(4) == iptables.Tools(
         save=f"{tmp_path}/sbin/iptables-save", restore=f"{tmp_path}/sbin/iptables-restore"
@@ -293,7 +293,7 @@ def test_a_failing_tool_is_an_error(
 ) -> None:
     """A tool that fails or hangs is a FirewallError with its output, within the time limit."""
     if "sleep" in script:
-        monkeypatch.setattr(programs, "_TIMEOUT", 0.5)
+        monkeypatch.setattr(requirements, "_TIMEOUT", 0.5)
     path = tool(script)
 
     with pytest.raises(FirewallError, match=message):

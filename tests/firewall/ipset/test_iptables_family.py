@@ -9,7 +9,7 @@ from tests.support.netns import run
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode
 from ringfence.firewall.ipset import iptables, iptables_rules
-from ringfence.firewall.ipset.iptables_family import Family, InstalledRules, rule_requirements
+from ringfence.firewall.ipset.iptables import Family, InstalledRules, rule_requirements
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.netlink.connection import NetlinkConnection
 
@@ -184,9 +184,7 @@ def test_the_features_of_the_plan_are_checked(
         ("the log rule for the wire, IPv6", None),
         ("the limiter, IPv6", None),
     ]
-    monkeypatch.setattr(
-        "ringfence.firewall.ipset.iptables_family._LIMITER_EXTENSIONS", ("hashlimit", "gone", "SET")
-    )
+    monkeypatch.setattr("ringfence.firewall.ipset.iptables._LIMITER_EXTENSIONS", ("hashlimit", "gone", "SET"))
     [_, (_, problem)] = rule_requirements(kernel, 4, ALL)
     assert problem is not None
     assert problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")

@@ -8,8 +8,9 @@ from tests.support.netns import run
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import Element
-from ringfence.firewall.ipset import kernel as ipset_kernel
-from ringfence.firewall.ipset.kernel import (
+from ringfence.firewall.ipset import sets as ipset_kernel
+from ringfence.firewall.ipset.messages import Command, create
+from ringfence.firewall.ipset.sets import (
     contains,
     destroy,
     list_elements,
@@ -17,7 +18,6 @@ from ringfence.firewall.ipset.kernel import (
     replace,
     require_ipset,
 )
-from ringfence.firewall.ipset.messages import Command, create
 from ringfence.model import Scope
 from ringfence.netlink.connection import NetlinkConnection
 

@@ -22,7 +22,7 @@ from ringfence.errors import (
     FirewallPermissionError,
     FirewallUnsupportedError,
 )
-from ringfence.firewall import programs
+from ringfence.firewall import requirements
 from ringfence.firewall.contract import (
     Add,
     BanAction,
@@ -257,7 +257,7 @@ def test_a_list_that_is_changed_meanwhile_is_read_again(
     backend.apply(BANS[:1])
     [filled] = [head for head in read_sets(backend._kernel) if head.name == "ban4_32"]
     heads = [filled if counted else evolve(filled, elements=None)]
-    monkeypatch.setattr("ringfence.firewall.nftables.listing.read_sets", lambda _kernel: heads)
+    monkeypatch.setattr("ringfence.firewall.nftables.state.read_sets", lambda _kernel: heads)
     real, dumps = NetlinkConnection.stream, 0
 
     def disturbed(self: NetlinkConnection, message: bytes) -> Iterator[bytes]:
@@ -461,7 +461,7 @@ print(NftablesBackend().requirements()[0].problem)
 def test_a_missing_nft_is_named_before_any_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without nft the error names the package, and nothing was made."""
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(programs, "_FOLDERS", ())
+    monkeypatch.setattr(requirements, "_FOLDERS", ())
     backend = NftablesBackend()
     with pytest.raises(FirewallUnsupportedError, match=r"nft is not installed; .*apt-get install nftables"):
         backend.open()

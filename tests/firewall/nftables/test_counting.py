@@ -6,8 +6,8 @@ import pytest
 
 from ringfence.firewall.contract import Add, FirewallPlan, Limit, LimitMode
 from ringfence.firewall.nftables.backend import NftablesBackend
-from ringfence.firewall.nftables.counting import read_counters, read_flooders, total_bans
 from ringfence.firewall.nftables.messages import NftSetHeader
+from ringfence.firewall.nftables.state import read_counters, read_flooders, total_bans
 from ringfence.netlink.connection import NetlinkConnection
 
 

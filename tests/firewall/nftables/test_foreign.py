@@ -13,7 +13,7 @@ from ringfence.firewall.contract import (
     Health,
     NetworkList,
 )
-from ringfence.firewall.nftables import foreign as nft_foreign
+from ringfence.firewall.nftables import watch as nft_foreign
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.netlink.connection import NetlinkConnection
 

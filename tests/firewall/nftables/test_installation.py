@@ -13,8 +13,8 @@ from ringfence.firewall.contract import (
     LimitMode,
 )
 from ringfence.firewall.nftables import installation as nft_installation
+from ringfence.firewall.nftables import installation as nft_tool
 from ringfence.firewall.nftables import ruleset as nft_ruleset
-from ringfence.firewall.nftables import tool as nft_tool
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.ruleset import Ruleset
 

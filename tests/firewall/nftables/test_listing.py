@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 from tests.support.netns import run
 
-from ringfence.firewall.nftables import listing
+from ringfence.firewall.nftables import state
 from ringfence.model import Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkInterruptedError
 
@@ -32,20 +32,20 @@ def kernel(netns: None) -> Iterator[NetlinkConnection]:
 
 def test_every_ban_is_listed_and_found(kernel: NetlinkConnection) -> None:
     """Bans are listed with their scopes, other sets are not, and an absent ban is not found."""
-    assert {(one.network, one.scope) for one in listing.bans(kernel, [])} == {FOUR, SIX}
-    found = listing.find(kernel, *SIX)
+    assert {(one.network, one.scope) for one in state.bans(kernel, [])} == {FOUR, SIX}
+    found = state.find(kernel, *SIX)
     assert found is not None
     assert 3_500 < found.timeout <= 3_600
-    assert listing.find(kernel, FOUR[0], Scope.SIP_UDP) is None
+    assert state.find(kernel, FOUR[0], Scope.SIP_UDP) is None
 
 
 def test_a_part_is_sufficient(kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a set changes meanwhile, the answers that arrived are returned."""
-    answer = listing.read_part(kernel, "flood4")[0]
+    answer = state.read_part(kernel, "flood4")[0]
 
     def disturbed(_kernel: NetlinkConnection, _message: bytes) -> Iterator[bytes]:
         yield answer
         raise NetlinkInterruptedError([answer])
 
     monkeypatch.setattr(NetlinkConnection, "stream", disturbed)
-    assert listing.read_part(kernel, "flood4") == [answer]
+    assert state.read_part(kernel, "flood4") == [answer]

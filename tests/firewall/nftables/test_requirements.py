@@ -7,8 +7,13 @@ from tests.support.netns import run
 
 from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode, Requirement
 from ringfence.firewall.nftables.backend import NftablesBackend
-from ringfence.firewall.nftables.requirements import LIMITER_FIX, LOG_FIX, rule_requirements, variants
-from ringfence.firewall.nftables.tool import find_nft
+from ringfence.firewall.nftables.installation import (
+    LIMITER_FIX,
+    LOG_FIX,
+    find_nft,
+    rule_requirements,
+    variants,
+)
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

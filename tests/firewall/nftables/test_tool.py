@@ -6,8 +6,8 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall import programs
-from ringfence.firewall.nftables.tool import find_nft, run_nft
+from ringfence.firewall import requirements
+from ringfence.firewall.nftables.installation import find_nft, run_nft
 
 
 def script(folder: Path, text: str) -> str:
@@ -21,7 +21,7 @@ def script(folder: Path, text: str) -> str:
 def test_a_missing_tool_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without nft the error names the package."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(programs, "_FOLDERS", ())
+    monkeypatch.setattr(requirements, "_FOLDERS", ())
 
     with pytest.raises(FirewallUnsupportedError, match=r"^nft is not installed; .*apt-get install nftables$"):
         find_nft()
@@ -31,7 +31,7 @@ def test_the_tool_is_found_without_sbin_on_path(monkeypatch: pytest.MonkeyPatch,
     """The program is found although PATH lacks the sbin folders, as for ordinary users."""
     script(tmp_path, "true")
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(programs, "_FOLDERS", (str(tmp_path),))
+    monkeypatch.setattr(requirements, "_FOLDERS", (str(tmp_path),))
 
     assert find_nft() == str(tmp_path / "nft")
 
@@ -53,7 +53,7 @@ def test_a_failing_tool_is_an_error(
 ) -> None:
     """A tool that fails or hangs is a FirewallError with its first output, within the time limit."""
     if "sleep" in text:
-        monkeypatch.setattr(programs, "_TIMEOUT", 0.3)
+        monkeypatch.setattr(requirements, "_TIMEOUT", 0.3)
 
     with pytest.raises(FirewallError, match=message):
         run_nft(script(tmp_path, text), "text")

@@ -20,17 +20,229 @@ empty chain ``ringfence-made`` without a jump marks the table as ours. :func:`is
 the table may be deleted. ``nftables/messages.py`` deletes it if it contains nothing else.
 """
 
+import ctypes
+import errno
 import os
+import socket
+import struct
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain as chain_iterables
+from typing import Protocol
 
 from attrs import Factory, frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS, MADE, Rules
-from ringfence.firewall.programs import find_program, run_program
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.ipset.iptables_rules import (
+    AT_LIMITER,
+    CHAINS,
+    HOOKS,
+    MADE,
+    OVER_LIMIT,
+    WITHIN_LIMIT,
+    Rules,
+    counted_rules,
+    named_sets,
+    wanted_rules,
+)
+from ringfence.firewall.nftables import messages as nft_messages
+from ringfence.firewall.requirements import find_program, run_program
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+from ringfence.netlink.messages import FAMILIES, NLM_F_ACK, message, number, text
+
+# -- queries the kernel about iptables without a process: the size of a legacy table, and the extensions
+#
+# iptables-legacy sends no notification and has no netlink interface. But ``getsockopt`` on any socket of
+# the IP version returns the number of rules in a table and their bytes (``IPT_SO_GET_INFO``,
+# CAP_NET_ADMIN). It reads the table's name from the buffer for its answer. Python's own getsockopt cannot
+# pass such a buffer, so ctypes calls the C function. If another program replaces a rule and neither number
+# changes, this is not noticed.
+#
+# Matches and targets are queried by nfnetlink if the kernel has nft_compat, else by ``getsockopt`` too.
+
+
+# The socket option IPT_SO_GET_INFO; IP6T_SO_GET_INFO has the same number. The options that query a match or a
+# target (``_REVISION``) have other numbers for IPv6 than for IPv4.
+_GET_INFO = 64
+_REVISION = {4: (66, 67), 6: (68, 69)}
+_LEVELS = {4: socket.SOL_IP, 6: socket.IPPROTO_IPV6}
+_INFO = struct.Struct("=32sI20s20sII")
+_EXTENSION = struct.Struct("=29sB")
+_COMPAT_GET = 11 << 8
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@frozen
+class Size:
+    """The size of a table: its number of entries (rules, and one or two for each chain) and their bytes."""
+
+    entries: int
+    size: int
+
+
+def table_size(version: int, table: str) -> Size | None:
+    """Return the size of a table of iptables-legacy; None if the kernel has no such table."""
+    try:
+        answer = _query(version, _GET_INFO, _INFO.pack(table.encode(), 0, b"", b"", 0, 0))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOPROTOOPT):
+            return None
+        raise FirewallError(f"table {table} of IPv{version} cannot be queried: {error}") from error
+    *_, entries, size = _INFO.unpack(answer)
+    return Size(entries, size)
+
+
+def has_extension(kernel: NetlinkConnection, version: int, name: str, *, target: bool = False) -> bool:
+    """Whether the kernel has a match or target of that name; True if it cannot be queried."""
+    request = message(
+        _COMPAT_GET,
+        NLM_F_ACK,
+        FAMILIES[version],
+        text(1, name),
+        number(2, 0),
+        number(3, int(target)),
+    )
+    try:
+        kernel.request(request)
+    except NetlinkError as error:
+        if error.code != errno.EINVAL:  # EINVAL: the kernel has no nft_compat, so it cannot answer
+            return error.code != errno.ENOENT
+    else:
+        return True
+    try:
+        _query(version, _REVISION[version][target], _EXTENSION.pack(name.encode(), 0))
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    return True
+
+
+def _query(version: int, option: int, query: bytes) -> bytes:
+    buffer = ctypes.create_string_buffer(query, len(query))
+    length = ctypes.c_uint32(len(query))
+    with socket.socket(FAMILIES[version], socket.SOCK_DGRAM) as any_socket:
+        code = _libc.getsockopt(any_socket.fileno(), _LEVELS[version], option, buffer, ctypes.byref(length))
+    if code != 0:
+        number_ = ctypes.get_errno()
+        raise OSError(number_, os.strerror(number_))
+    return buffer.raw
+
+
+# -- checks whether our iptables rules are still installed, without a process: 0.1 ms if nothing changed
+#
+# Rules of iptables-nft are rules of nftables. The kernel numbers every transaction of nftables (the
+# generation). While that number is the same, nothing has changed. After a change the rules are read by
+# netlink and compared. For tables of iptables-legacy the kernel reports only the number of rules and their
+# bytes. So there a change of another program's rules counts as damage too, until ``open`` finds our rules
+# in place.
+
+
+# By table and chain: the handle and the body of each rule, in order. Both are compared: a replaced rule may
+# keep its handle, and a rule that was deleted and added again has the same body.
+_Recorded = Mapping[tuple[str, str], tuple[tuple[int, bytes], ...]]
+
+
+class Watch(Protocol):
+    """A check of one IP version's rules."""
+
+    def record(self, tables: Collection[str]) -> None:
+        """Record the present rules in ``tables`` as the wanted ones."""
+
+    def check(self) -> tuple[str | None, bool]:
+        """Check our rules, and return two values.
+
+        The first is a message about damage to our rules, None without damage. The second is whether any rule,
+        also of another program, changed since the last check.
+        """
+
+
+class NftWatch:
+    """The check of the rules of iptables-nft."""
+
+    def __init__(self, version: int, kernel: NetlinkConnection) -> None:
+        self._version = version
+        self._kernel = kernel
+        self._tables: Collection[str] = ()
+        self._recorded: _Recorded = {}
+        self._generation: int | None = None
+        self._damage: str | None = None
+
+    def record(self, tables: Collection[str]) -> None:
+        """Record the present rules in ``tables`` as the wanted ones."""
+        self._tables, self._damage = tables, None
+        self._generation = self._number()
+        self._recorded = self._rules()
+
+    def check(self) -> tuple[str | None, bool]:
+        """Check our rules, and return two values.
+
+        The first is a message about damage to our rules, None without damage. The second is whether any rule,
+        also of another program, changed since the last check.
+        """
+        number = self._number()
+        changed, self._generation = number != self._generation, number
+        if changed:
+            self._damage = self._compare()
+        return self._damage, changed
+
+    def _number(self) -> int | None:
+        answers = self._kernel.request(nft_messages.get_generation())
+        generation = nft_messages.generation_of(answers[0]) if answers else None
+        return generation.number if generation is not None else None
+
+    def _rules(self) -> _Recorded:
+        """Return the rules of our chains, and the first rule of each builtin chain, which should be ours."""
+        recorded: dict[tuple[str, str], tuple[tuple[int, bytes], ...]] = {}
+        for table in self._tables:
+            request = nft_messages.get_rules(table, family=FAMILIES[self._version])
+            for rule in nft_messages.rules_of(self._kernel.request(request)):
+                key = table, rule.chain
+                if rule.chain in CHAINS[table] or (rule.chain in HOOKS[table] and key not in recorded):
+                    recorded[key] = (*recorded.get(key, ()), (rule.handle, rule.body))
+        return recorded
+
+    def _compare(self) -> str | None:
+        now = self._rules()
+        for (table, chain), rules in self._recorded.items():
+            found = now.get((table, chain), ())
+            if found == rules:
+                continue
+            where = f"chain {chain} in table {table} of IPv{self._version}"
+            if chain in HOOKS[table] and found:
+                return f"another rule stands before ours in {where}"
+            return f"rules of {where} were {'changed' if found else 'removed'}"
+        return None
+
+
+class LegacyWatch:
+    """The check of the rules of iptables-legacy."""
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+        self._recorded: Mapping[str, Size | None] = {}
+        self._last: Mapping[str, Size | None] = {}
+
+    def record(self, tables: Collection[str]) -> None:
+        """Record the present sizes of ``tables`` as those of the wanted rules."""
+        self._recorded = self._last = self._sizes(tables)
+
+    def check(self) -> tuple[str | None, bool]:
+        """Check the sizes of the tables, and return two values.
+
+        The first is a message about a table that no longer has its recorded size; None if there is none. The
+        second is whether any size changed since the last check.
+        """
+        now = self._sizes(self._recorded)
+        changed, self._last = now != self._last, now
+        for table, size in self._recorded.items():
+            if now[table] != size:
+                return f"the rules in table {table} of IPv{self._version} were changed", changed
+        return None, changed
+
+    def _sizes(self, tables: Collection[str]) -> dict[str, Size | None]:
+        return {table: table_size(self._version, table) for table in tables}
+
 
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 _PACKAGE = "iptables"
@@ -307,3 +519,209 @@ def _run(command: list[str], text: str) -> str:
         reason = " ".join(done.errors.split()) or "no reason given"
         raise _ToolFailedError(f"{command[0]} failed ({done.status}): {reason}")
     return done.output
+
+
+# -- the installed iptables rules of one IP version: written, checked, and counted
+#
+# After each write the rules are read back. The write is repeated until they are the wanted ones. Before
+# each reading ``iptables_watch`` records the state of the kernel. So the next check finds any change that
+# another program made since then, even during the reading.
+
+
+_WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
+_LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set`"
+# Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
+_WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
+_LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET")
+# One write is enough, unless another program writes at the same time.
+_ATTEMPTS = 4
+
+
+@frozen
+class InstalledRules:
+    """The result of :meth:`Family.install`.
+
+    ``wire`` is why the log rules are missing, and ``limiter`` why the limiter is missing; None if they are
+    not. ``damaged``: some of our rules differed from our last installation.
+    """
+
+    wire: str | None = None
+    limiter: str | None = None
+    damaged: bool = False
+
+
+@frozen
+class FamilyCounters:
+    """The counters of the rules of one IP version.
+
+    ``kinds`` maps a kind of rules (such as ``from banned addresses``) to its packets and bytes. ``full`` is
+    the number of packets from sources for which the limiter had no room.
+    """
+
+    kinds: Mapping[str, tuple[int, int]]
+    full: int = 0
+
+
+class Family:
+    """The iptables rules of IP ``version``; its ``tools`` write them."""
+
+    def __init__(self, version: int, tools: Tools, kernel: NetlinkConnection) -> None:
+        self.version = version
+        self.tools = tools
+        self._kernel = kernel
+        self._legacy = tools.is_legacy()
+        self._watch: Watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
+        self._printed = Printed()
+        self._rules: Rules = {}
+        # How often our rules name each set. If the kernel counts fewer references to it, rules are missing.
+        self.references: Mapping[str, int] = {}
+        self._installed: SavedRules | None = None
+
+    def check(self) -> tuple[str | None, bool]:
+        """Check our rules, and return two values.
+
+        The first is a message about damage to our rules, None without damage. The second is whether any rule,
+        also of another program, changed since the last check.
+        """
+        return self._watch.check()
+
+    def install(self, plan: FirewallPlan) -> InstalledRules:
+        """Install the plan's rules, and remove all other rules of ours.
+
+        If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
+        the rules are installed without the part that it refuses.
+        """
+        asked = plan.log_group is not None, plan.limits
+        refused: dict[tuple[bool, bool], FirewallError] = {}
+        for way in dict.fromkeys([asked, (False, asked[1]), (asked[0], False), (False, False)]):
+            wire, limiter = way
+            try:
+                damaged = self._write(wanted_rules(plan, self.version, wire=wire, limiter=limiter))
+            except FirewallError as error:
+                if not (wire or limiter):
+                    raise
+                refused[way] = error
+            else:
+                return InstalledRules(
+                    _reason(refused, (True, False), _WIRE_FIX) if asked[0] and not wire else None,
+                    _reason(refused, (False, True), _LIMITER_FIX) if asked[1] and not limiter else None,
+                    damaged,
+                )
+        raise AssertionError  # the last attempt returns or raises
+
+    def _write(self, rules: Rules) -> bool:
+        """Write the rules until none is missing; return whether another program had changed any of them.
+
+        Raise FirewallError if rules are still missing after some attempts, or if a tool fails.
+        """
+        damaged = False
+        for attempt in range(_ATTEMPTS):
+            self._watch.record(tuple(rules))
+            state = parse(self._read(rules))
+            if attempt == 0:
+                damaged = self._installed is not None and own_rules(state) != self._installed
+            else:
+                self._printed.learn(state, rules)
+            texts = changes(state, rules, printed=self._printed, new_tables=self._absent_tables(rules))
+            if not texts:
+                self._rules, self._installed = rules, own_rules(state)
+                self.references = named_sets(rules)
+                return damaged
+            for change in texts:
+                restore(self.tools, change)
+        raise FirewallError(
+            f"the rules of IPv{self.version} do not stay as written: another program writes them too"
+        )
+
+    def _read(self, rules: Rules) -> str:
+        """Return the output of iptables-save.
+
+        The first time it is for all tables, because an earlier release may have left rules in them.
+        """
+        if self._installed is None:
+            return save_all(self.tools, rules.keys())
+        return "".join(save(self.tools, table=table) for table in sorted({*rules, *self._installed}))
+
+    def _absent_tables(self, rules: Rules) -> list[str]:
+        """Return the tables of ``rules`` that do not exist yet, and that iptables-nft will make."""
+        return [] if self._legacy else [table for table in rules if self._is_absent(table)]
+
+    def _is_absent(self, table: str) -> bool:
+        try:
+            self._kernel.request(nft_messages.get_table(table, family=FAMILIES[self.version]))
+        except NetlinkError as error:
+            return error.code == errno.ENOENT
+        return False
+
+    def counters(self) -> FamilyCounters:
+        """Return the counters of the rules since they were installed.
+
+        No rule counts the packets that the limiter drops for lack of room. So their number is computed: the
+        packets that entered the limiter, minus those that were over or within the limit. The counters are
+        read twice, because packets arrive meanwhile: the packets that entered are from the first reading,
+        those that left from the second. So a packet that was still in the limiter at the first reading is not
+        mistaken for a dropped one.
+        """
+        first = self._counters()
+        second = self._counters() if AT_LIMITER in first else first
+        left = sum(second.get(kind, (0, 0))[0] for kind in (OVER_LIMIT, WITHIN_LIMIT))
+        return FamilyCounters(second, full=max(first.get(AT_LIMITER, (0, 0))[0] - left, 0))
+
+    def _counters(self) -> dict[str, tuple[int, int]]:
+        rules = self._rules  # another thread may replace them meanwhile
+        state: dict[str, dict[str, list[str]]] = {}
+        for table in rules:
+            state |= parse(save(self.tools, table=table, counters=True))
+        sums: dict[str, tuple[int, int]] = {}
+        for table, chain, position, kind in counted_rules(rules):
+            lines = state.get(table, {}).get(chain, [])
+            packets, octets = parse_counters(lines[position]) if position < len(lines) else (0, 0)
+            before = sums.get(kind, (0, 0))
+            sums[kind] = before[0] + packets, before[1] + octets
+        return sums
+
+    def remove(self) -> None:
+        """Remove our rules, and the tables that were made for them if they contain nothing else."""
+        made = remove(self.tools)
+        for table in made if not self._legacy else ():
+            self._drop(table)
+        self._rules, self._installed = {}, None
+
+    def _drop(self, table: str) -> None:
+        family = FAMILIES[self.version]
+        try:
+            found = nft_messages.chains_of(self._kernel.request(nft_messages.get_chains(family=family)))
+            builtin = [chain.name for chain in found if chain.table == table and chain.hook is not None]
+            self._kernel.request(*nft_messages.delete_empty_table(self.version, table, builtin))
+        except NetlinkError as error:
+            if error.code not in (errno.EBUSY, errno.ENOENT):  # another program uses the table, or removed it
+                raise
+
+
+def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:
+    """Return why a feature (the log rules or the limiter) is missing, with the fix.
+
+    ``refused`` maps each refused attempt to its error. An attempt is a pair: whether it has the log rules,
+    and whether it has the limiter. ``alone`` is the attempt that has only the missing feature. The reason is
+    its error, or, if there was no such attempt, the error of the attempt with both features.
+    """
+    return f"{refused.get(alone) or refused[True, True]}; {fix}"
+
+
+def rule_requirements(
+    kernel: NetlinkConnection, version: int, plan: FirewallPlan
+) -> list[tuple[str, str | None]]:
+    """Return the name and the problem of each optional feature of the plan.
+
+    The problem is None if the kernel has every extension that the feature needs.
+    """
+    found = []
+    for feature, configured, names, fix in (
+        ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
+        ("the limiter", plan.limits, _LIMITER_EXTENSIONS, _LIMITER_FIX),
+    ):
+        if configured:
+            missing = [n for n in names if not has_extension(kernel, version, n, target=n.isupper())]
+            problem = f"this kernel has no {', '.join(missing)} for IPv{version}; {fix}" if missing else None
+            found.append((f"{feature}, IPv{version}", problem))
+    return found

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from ringfence.firewall.contract import Add, Change, whole_seconds
-from ringfence.firewall.ipset.kernel import contains, read_header
-from ringfence.firewall.ipset.sets import SetSpec
+from ringfence.firewall.ipset.sets import SetSpec, contains, read_header
 from ringfence.model import Network
 from ringfence.netlink.connection import NetlinkConnection
 

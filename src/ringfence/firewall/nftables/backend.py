@@ -30,16 +30,13 @@ from ringfence.firewall.contract import (
     Outcome,
     Requirement,
 )
-from ringfence.firewall.nftables import listing, messages
+from ringfence.firewall.nftables import messages, state
 from ringfence.firewall.nftables.changes import Changes, observe, renews
-from ringfence.firewall.nftables.counting import read_counters, read_flooders, total_bans
-from ringfence.firewall.nftables.foreign import ForeignChanges
-from ringfence.firewall.nftables.installation import Installation
-from ringfence.firewall.nftables.requirements import rule_requirements
+from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
-from ringfence.firewall.nftables.state import read_sets
+from ringfence.firewall.nftables.state import read_counters, read_flooders, read_sets, total_bans
 from ringfence.firewall.nftables.static_sets import NetworkListSets, by_version
-from ringfence.firewall.nftables.tool import find_nft
+from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 from ringfence.model import Address, Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
@@ -177,14 +174,14 @@ class NftablesBackend:
         """
         with NetlinkConnection(extended=True) as kernel:
             try:
-                yield from listing.bans(kernel, known)
+                yield from state.bans(kernel, known)
             except NetlinkError:
                 _require_kernel(kernel)  # raises a better error if nftables is missing
                 raise
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
         """Return one ban from the kernel, None if it is not there. Needs ``open``."""
-        return listing.find(self._kernel, network, scope)
+        return state.find(self._kernel, network, scope)
 
     def health(self) -> Health:
         """Check whether another program changed our rules or sets. Needs ``open``; changes nothing."""

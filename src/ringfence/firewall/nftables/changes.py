@@ -34,9 +34,9 @@ from ringfence.firewall.contract import (
     whole_seconds,
 )
 from ringfence.firewall.nftables import elements
-from ringfence.firewall.nftables.listing import find
 from ringfence.firewall.nftables.messages import batch
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
+from ringfence.firewall.nftables.state import find
 from ringfence.model import Address, Network
 from ringfence.netlink.connection import (
     NetlinkConnection,

@@ -7,12 +7,13 @@ start a process. When rules are replaced, the sets keep all their elements. A ta
 is adopted.
 """
 
+from collections.abc import Iterator
+from functools import partial
+
 from attrs import evolve, frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall.contract import FirewallPlan, not_open_error
-from ringfence.firewall.nftables.foreign import ForeignChanges
-from ringfence.firewall.nftables.requirements import LIMITER_FIX, LOG_FIX, variants
+from ringfence.firewall.contract import FirewallPlan, LimitMode, Requirement, not_open_error
 from ringfence.firewall.nftables.ruleset import (
     TABLE,
     BanSet,
@@ -23,8 +24,138 @@ from ringfence.firewall.nftables.ruleset import (
     ruleset_text,
 )
 from ringfence.firewall.nftables.state import TableState, difference, read_state, require_own_sets
-from ringfence.firewall.nftables.tool import find_nft, run_nft
+from ringfence.firewall.nftables.watch import ForeignChanges
+from ringfence.firewall.requirements import check_requirement, find_program, run_program
 from ringfence.netlink.connection import NetlinkConnection
+
+# -- runs the program ``nft``, which writes the rules, one transaction per run
+#
+# A ban starts it only if it is the first one of a prefix length that has no set yet.
+
+
+_PACKAGE = "nftables"
+# The end of the error message if another program declared a set with one of our names differently. ``nft``
+# cannot change a declaration, so the administrator must remove the table.
+_FOREIGN_SET = (
+    "; another program declared it differently; fix: `ringfence off`, or `nft delete table inet ringfence`"
+)
+
+
+def find_nft() -> str:
+    """Return the path of ``nft`` from PATH, /usr/sbin or /sbin; else raise FirewallUnsupportedError."""
+    return find_program("nft", _PACKAGE)
+
+
+def run_nft(program: str, text: str, *, check: bool = False) -> int:
+    """Carry out ``text`` in one transaction; return the process ID of ``nft``, which is its netlink port.
+
+    ``program`` is the path of ``nft``. With ``check`` the kernel examines the transaction, and changes
+    nothing.
+
+    Raises FirewallError with the output of ``nft`` if it fails. In that case nothing has changed.
+    """
+    done = run_program([program, *(["--check"] if check else []), "-f", "-"], text, _PACKAGE)
+    if done.status != 0:
+        reason = _reason(done.errors or done.output)
+        fix = _FOREIGN_SET if "File exists" in reason else ""
+        raise FirewallError(f"{program} failed ({done.status}): {reason}{fix}")
+    return done.pid
+
+
+def _reason(output: str) -> str:
+    """Return the first error of the output. Later lines only mark its position, or are consequences of it."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    return " ".join(" ".join(lines[:2]).split()) or "no reason given"
+
+
+# -- checks whether the kernel and ``nft`` support the rules of nftables, before anything is changed
+#
+# Version numbers would mislead, because distributions add features to older kernels. So ringfence tries the
+# rules: ``nft --check`` makes the kernel examine a whole transaction, and then discards it. The transaction
+# makes a table of another name, so the contents of our table do not matter. docs/firewall.md names the
+# versions.
+
+
+LIMITER_FIX = "fix: `modprobe nft_limit nft_fib_inet`"
+LOG_FIX = "fix: `modprobe nft_log nfnetlink_log nft_fib_inet`"
+_TABLE = "ringfence_check"
+_BANS = "sets and rules of nftables"
+_BANS_FIX = 'fix: Linux 5.7 and nft 0.9.5 or later, or `backend = "ipset"` in [firewall]'
+_LOG = "the log rules for the wire"
+_LIMITS = "the limiter"
+_NO_INNER = (
+    "over TCP only behind headers of 20 and 32 bytes, since this kernel or nft has no `@ih` (Linux 5.16, nft "
+    "1.0.1)"
+)
+
+
+def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, bool]]:
+    """Yield the plans to try until the kernel accepts one: the whole plan, then plans with fewer features.
+
+    Each item has four values: the plan; whether its rules use ``@ih`` (``ruleset.py``); whether the log
+    rules were left out; and whether the limiter and the ration were left out.
+    """
+    logging, limiting = plan.log_group is not None, plan.limits
+    rationing = plan.ration.mode is not LimitMode.OFF
+    yield plan, True, False, False
+    if logging or rationing:
+        yield plan, False, False, False
+    if logging:
+        for inner in (True, False) if rationing else (True,):
+            yield evolve(plan, log_group=None), inner, True, False
+    if limiting:
+        for inner in (True, False) if logging else (True,):
+            yield plan.without_limits(), inner, False, True
+    if logging and limiting:
+        yield evolve(plan.without_limits(), log_group=None), True, True, True
+
+
+def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
+    """Return what the rules of ``plan`` need: support for bans, for the log rules, for limiter and ration.
+
+    Each has a problem if the kernel or ``nft`` (its path is ``tool``) refuses the rules. Takes some 20 ms and
+    changes nothing.
+    """
+    bans = check_requirement(_BANS, partial(_try, tool, evolve(plan.without_limits(), log_group=None)))
+    if bans.problem is not None:
+        return [evolve(bans, problem=f"{bans.problem}; {_BANS_FIX}")]
+    requirements = [bans]
+    if plan.log_group is not None:
+        requirements.append(_log_rules(tool, plan.without_limits()))
+    if plan.limits:
+        quiet = evolve(plan, log_group=None)
+        limiter = check_requirement(_LIMITS, partial(_try, tool, quiet))
+        if limiter.problem is not None:
+            limiter = check_requirement(_LIMITS, partial(_try, tool, quiet, inner=False))
+        requirements.append(_optional(limiter, LIMITER_FIX))
+    return requirements
+
+
+def _log_rules(tool: str, plan: FirewallPlan) -> Requirement:
+    if check_requirement(_LOG, partial(_try, tool, plan)).problem is None:
+        return Requirement(_LOG)
+    without = check_requirement(_LOG, partial(_try, tool, plan, inner=False))
+    return _optional(without, LOG_FIX) if without.problem is not None else evolve(without, note=_NO_INNER)
+
+
+def _optional(requirement: Requirement, fix: str) -> Requirement:
+    return (
+        requirement
+        if requirement.problem is None
+        else evolve(requirement, problem=f"{requirement.problem}; {fix}", optional=True)
+    )
+
+
+def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
+    """Raise FirewallError if the kernel or the tool refuses the rules of ``plan``.
+
+    ``inner``: the rules use ``@ih``, the data after the TCP header (``ruleset.py``).
+    """
+    try:
+        run_nft(tool, ruleset_text(ruleset(plan, default_ban_sets(), inner=inner), table=_TABLE), check=True)
+    except FirewallError as error:
+        raise FirewallError(f"refused: {error}") from error
+
 
 _TRIES = 3
 

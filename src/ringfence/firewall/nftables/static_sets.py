@@ -30,11 +30,11 @@ from attrs import frozen
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import NetworkList
 from ringfence.firewall.nftables import elements, messages
-from ringfence.firewall.nftables.foreign import ForeignChanges
 from ringfence.firewall.nftables.installation import Installation
 from ringfence.firewall.nftables.messages import NftSetHeader
 from ringfence.firewall.nftables.ruleset import TABLE, alternate_name, base_name
 from ringfence.firewall.nftables.state import read_generation, read_sets
+from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.model import Network
 from ringfence.netlink.connection import (
     NetlinkConnection,

@@ -1,0 +1,88 @@
+"""Groups of commands: they load a command when it runs, and suggest what a mistyped word may have meant."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple
+
+import typer.core
+import typer.main
+
+from ringfence.lists.entries import EntryKind, parse_entry
+
+
+class HintingGroup(typer.core.TyperGroup):
+    """A group of commands. Its error message for an unknown command suggests the one that was meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own copies of click's types
+        """Find the command whose name is the first of ``args``. If it does not exist, end with a usage error.
+
+        The error contains a suggestion if possible. ``ctx`` is the context of click, typer's base.
+        """
+        if args and self.get_command(ctx, args[0]) is None:
+            suggestion = _suggestion(ctx.command_path, str(ctx.info_name), args[0])
+            if suggestion:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean: {suggestion}")
+        return super().resolve_command(ctx, args)
+
+
+class LazyCommand(NamedTuple):
+    """A command that is not loaded yet: its module in ``ringfence.cli``, and its line in the list."""
+
+    module: str
+    help: str
+
+
+class LazyGroup(HintingGroup):
+    """A group that loads the module of a command when this command runs.
+
+    So a module imports at its top whatever its commands need, and ``ringfence --help`` is still fast. The
+    function ``register`` of the module adds the commands to a :class:`typer.Typer`.
+    """
+
+    lazy: ClassVar[Mapping[str, LazyCommand]]
+    """The commands by their names, in the order of the list that ``--help`` prints."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - see above
+        """Return the names of all commands."""
+        return [*self.lazy]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - as above
+        """Return the command with this name; None if there is none."""
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            part = typer.Typer(rich_markup_mode=None, add_completion=False)
+            import_module(f"ringfence.cli.{self.lazy[cmd_name].module}").register(part)
+            _show_whole_help(part)
+            self.commands.update(typer.main.get_group(part).commands)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - as above
+        """Write the list of commands, without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in self.lazy.items()])
+
+
+def _show_whole_help(commands: typer.Typer) -> None:
+    """Let ``--help`` list the whole docstring of each command. Typer would cut it to the terminal's width."""
+    for command in commands.registered_commands:
+        command.short_help = command.callback.__doc__ if command.callback else None
+    for group in commands.registered_groups:
+        group.short_help = group.help
+        if group.typer_instance is not None:
+            _show_whole_help(group.typer_instance)
+
+
+def _suggestion(path: str, name: str, word: str) -> str:
+    """Return the command line that the user probably meant; "" if it cannot be guessed.
+
+    The user typed ``word`` where a command is expected. ``path`` is the command line before ``word``
+    (``ringfence allow``), and ``name`` is the last word of ``path`` (``allow``).
+    """
+    if word == "help":
+        return f"{path} --help"
+    try:
+        what = parse_entry(word)
+    except ValueError:
+        return ""
+    if name in {"allow", "deny"}:
+        return f"{path} {'country' if what.kind is EntryKind.REGION else 'add'} {word}"
+    return f"ringfence why {word}" if what.kind is EntryKind.NETWORK else ""

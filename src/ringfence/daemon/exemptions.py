@@ -1,0 +1,346 @@
+"""Who is never banned, and who passes in the kernel: this host's own networks, the lists, the friends."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import chain, islice
+
+import structlog
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.exemptions import ITSELF, Exempt, without_reserved
+from ringfence.bans.ledger import Ledger
+from ringfence.bans.unban import unban_friends
+from ringfence.clock import Clock
+from ringfence.detect.detector import Detector
+from ringfence.errors import HostError
+from ringfence.firewall.contract import NetworkList
+from ringfence.friends.registry import FriendRegistry, Passing
+from ringfence.host.names import Names
+from ringfence.host.protected import follow_protected, read_protected
+from ringfence.host.routes import follow_addresses, read_addresses
+from ringfence.lists.compose import ListNetworks
+from ringfence.lists.manager import Lists
+from ringfence.model import Address, Network, Scope
+from ringfence.networks import NetworkSet, overlap, without
+from ringfence.store.database import Store
+
+# -- the networks that this host needs: its own addresses, gateways, resolvers, remote logins, SIP proxies
+
+
+_OWN = "an address of this host"
+_PROXY = "a SIP proxy ([asterisk] proxies)"
+
+
+class ProtectedNetworks:
+    """The networks that this host needs. :meth:`read` reads them, :meth:`run` follows their changes."""
+
+    def __init__(self, proxies: NetworkSet) -> None:
+        self.proxies = proxies
+        """The SIP proxies of the configuration."""
+        self._own: frozenset[Network] = frozenset()
+        self._own_addresses: frozenset[Address] = frozenset()
+        self._others: Mapping[Network, str] = {}
+        self._errors: dict[str, str] = {}
+        self._log = structlog.get_logger()
+
+    @property
+    def reasons(self) -> dict[Network, str]:
+        """The protected networks, each with what it is, such as ``an address of this host``."""
+        proxies = dict.fromkeys(self.proxies.networks, _PROXY)
+        return {**proxies, **dict.fromkeys(self._own, _OWN), **self._others}
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """An alarm if this host's addresses are unreadable, and one if other protected networks are."""
+        return [Alarm(AlarmCode.HOST_UNREADABLE, what, error) for what, error in self._errors.items()]
+
+    def is_own(self, address: Address) -> bool:
+        """Whether ``address`` is an address of this host. A loopback address is not."""
+        return address in self._own_addresses
+
+    def read(self) -> None:
+        """Read the networks now; an error becomes an alarm.
+
+        Do not call this while an event loop runs, because a library that it uses starts one.
+        """
+        try:
+            self.set_own(read_addresses())
+        except HostError as error:  # run() tries again
+            self._failed("addresses", error)
+        self.set_others(read_protected(partial(self._failed, "protected")))
+
+    async def run(self, changed: Callable[[], object]) -> None:
+        """Follow changes of the networks, and call ``changed`` after each one, until cancelled."""
+
+        def on_addresses(own: frozenset[Network]) -> None:
+            if self.set_own(own):
+                self._log.info("host.addresses", own=sorted(str(network) for network in own))
+                changed()
+
+        def on_others(others: Mapping[Network, str]) -> None:
+            self._errors.pop("protected", None)
+            if self.set_others(others):
+                changed()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follow_addresses(on_addresses, partial(self._failed, "addresses")))
+            group.create_task(follow_protected(on_others, partial(self._failed, "protected")))
+
+    def set_own(self, own: frozenset[Network]) -> bool:
+        """Set this host's own addresses; return whether they changed."""
+        self._errors.pop("addresses", None)
+        before, self._own = self._own, own
+        self._own_addresses = frozenset(
+            network.network_address for network in own if not network.network_address.is_loopback
+        )
+        return own != before
+
+    def set_others(self, others: Mapping[Network, str]) -> bool:
+        """Set what else is protected, such as the gateway, by network; return whether it changed."""
+        before, self._others = self._others, others
+        return others != before
+
+    def _failed(self, what: str, error: HostError) -> None:
+        self._errors[what] = str(error)
+        self._log.error("host.failed", error=str(error))
+
+
+# -- the lists of networks in the kernel (allowed, denied, fetched, friends): what they must contain
+#
+# This module also updates the list of friends. ``bans/filling.py`` writes all lists into the kernel.
+
+
+WRITE_EVERY = 0.1
+"""Minimum seconds between two updates of the list of friends in the kernel."""
+
+LOOK_EVERY = 1.0
+"""Seconds between two checks for friends that lose or regain their exemption from the limiter."""
+
+
+class KernelLists:
+    """The wanted contents of the kernel's lists: allowed, denied and fetched networks, and friends.
+
+    ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each set are
+    used. ``networks.guarded`` are the networks that this host needs. They go to the list of allowed networks,
+    too, except those that an administrator has banned by force (``ringfence ban --force``). ``passing`` has
+    the friends. Those that it leaves out of the kernel's list of friends go to that of unshielded friends,
+    and are taken out of the fetched networks: they lose the exemption from the limiter, but they still have
+    no ration, and pass every fetched list.
+    """
+
+    def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
+        self.networks = ListNetworks()
+        self.most = most
+        self._written: dict[NetworkList, object] = {}
+        self._passing = passing
+        self._ledger = ledger
+        self._clock = clock
+
+    def contents(self, target: NetworkList) -> Iterable[Network]:
+        """Return the networks that the list ``target`` must contain. Another thread may iterate over them."""
+        if target is NetworkList.ALLOW:
+            return self._allowed()
+        if target is NetworkList.FRIENDS:
+            return self._passing.networks
+        if target is NetworkList.UNSHIELDED:
+            return tuple(self._passing.left_out)
+        self._written[target] = self._origin(target)
+        if target is NetworkList.DENY:
+            return islice(self.networks.deny, self.most)
+        return _without_holes(islice(self.networks.fetched, self.most), self._holes())
+
+    def stale(self) -> list[NetworkList]:
+        """Return the lists of denied and of fetched networks, if they changed since they were written."""
+        both = (NetworkList.DENY, NetworkList.FETCHED)
+        return [one for one in both if one not in self._written or self._origin(one) != self._written[one]]
+
+    def _origin(self, target: NetworkList) -> object:
+        """Return everything from which the contents of a list are made."""
+        if target is NetworkList.DENY:
+            return self.networks.deny
+        return self.networks.fetched, self._holes()
+
+    def _holes(self) -> dict[Network, list[Network]]:
+        """Return the friends that are left out of the list of friends, by the fetched network around them."""
+        holes: dict[Network, list[Network]] = {}
+        for friend in self._passing.left_out:
+            around = self.networks.fetched.containing(friend)
+            if around is not None:
+                holes.setdefault(around, []).append(friend)
+        return holes
+
+    def _allowed(self) -> Iterable[Network]:
+        now = self._clock.wall()
+        # The ledger is read now, in this thread. Another thread may iterate over the rest.
+        guarded = [one for one in self.networks.guarded if not self._is_banned_by_force(one, now)]
+        allowed = islice(self.networks.allow, self.most)
+        return chain(guarded, chain.from_iterable(map(without_reserved, allowed)))
+
+    def _is_banned_by_force(self, network: Network, now: float) -> bool:
+        records = map(self._ledger.get, self._ledger.covering(network, Scope.FULL, now))
+        return any(record is not None and record.forced for record in records)
+
+
+def _without_holes(
+    networks: Iterable[Network], holes: Mapping[Network, Sequence[Network]]
+) -> Iterator[Network]:
+    """Yield the parts of ``networks`` outside the ``holes``, which are given by the network around them."""
+    for network in networks:
+        parts = [network]
+        for hole in holes.get(network, ()):
+            pieces = (without(part, hole) if overlap(part, hole) else (part,) for part in parts)
+            parts = [*chain.from_iterable(pieces)]
+        yield from parts
+
+
+class KernelFriends:
+    """Writes the friends into the kernel after each change, and removes bans that affect new friends.
+
+    There may be many friends, and they may change often. So :meth:`run` pauses after each update for 20 times
+    as long as the update took.
+    """
+
+    def __init__(
+        self,
+        registry: FriendRegistry,
+        passing: Passing,
+        lists: KernelLists,
+        enforcer: Enforcer,
+        detector: Detector,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._passing = passing
+        self._lists = lists
+        self._enforcer = enforcer
+        self._detector = detector
+        self._clock = clock
+        self._freed: Collection[Address] = ()  # the friends that are no longer new: their bans were removed
+
+    def select(self) -> bool:
+        """Select the friends for the kernel's list; return whether the selection changed.
+
+        At most ``KernelLists.most`` friends are selected. The list exempts friends from the limiter. Left out
+        are the friends that the limiter must not exempt now (:meth:`Detector.unshielded`).
+        """
+        return self._passing.look(self._lists.most, self._unshielded())
+
+    def renew(self) -> None:
+        """Treat all friends as new at the next update, so that restored bans of friends are removed."""
+        self._freed = ()
+
+    async def run(self) -> None:
+        """Write changed friends into the kernel, and remove bans that affect new ones, until cancelled."""
+        while True:
+            await self._changed()
+            began = self._clock.mono()
+            if self.select() and self._enforcer.enforcing:
+                self._enforcer.fill(*self._lists.stale(), NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+                unban_friends(self._enforcer, set(self._passing.addresses) - set(self._freed))
+                self._freed = self._passing.addresses
+            await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))
+
+    async def _changed(self) -> None:
+        """Wait until a friend is added or removed, or loses or regains its exemption from the limiter."""
+        while not self._registry.changed.is_set() and not self._passing.is_stale(self._unshielded()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._registry.changed.wait()
+        self._registry.changed.clear()
+
+    def _unshielded(self) -> Collection[Address]:
+        return self._detector.unshielded(self._clock.mono())
+
+
+# -- follows this host's networks and the DNS, and updates the lists, the friends and the exempt networks
+#
+# The *protected networks* are those that this host needs: its own addresses, gateways and resolvers, for
+# example. They are exempt from bans.
+
+
+class ExemptionTracker:
+    """Exempts the networks of the allow list and the protected networks, and follows their changes."""
+
+    def __init__(self, protected: ProtectedNetworks, kernel_lists: KernelLists, enforcer: Enforcer) -> None:
+        self._protected = protected
+        self._kernel_lists = kernel_lists
+        self._enforcer = enforcer
+
+    def apply(self, *, restored: bool = False) -> None:
+        """Exempt the networks that are allowed or protected now, and remove the bans of newly exempt ones.
+
+        ``restored``: bans were just restored from the database, so remove the bans of all exempt networks.
+        """
+        allowed = NetworkSet(self._kernel_lists.networks.allow)
+        self._enforcer.allow(Exempt(allowed, {**ITSELF, **self._protected.reasons}), restored=restored)
+
+    def set_most(self, most: int) -> None:
+        """Set the maximum number of networks of each list in the kernel; write the lists if it changed."""
+        before, self._kernel_lists.most = self._kernel_lists.most, most
+        if most != before and self._enforcer.enforcing:
+            self._enforcer.fill(NetworkList.ALLOW, NetworkList.DENY, NetworkList.FETCHED)
+
+    def on_lists_changed(self, networks: ListNetworks) -> None:
+        """Use the networks of changed lists: exempt the allowed ones, and write the lists to the kernel."""
+        self._kernel_lists.networks = networks
+        self.apply()
+        if self._enforcer.enforcing:
+            self._enforcer.fill(*self._kernel_lists.stale())
+
+
+class NetworkFollower:
+    """Passes the protected networks and the addresses of host names on to other parts of the daemon.
+
+    These parts are the lists, the friends and the exemptions. Lists and friends may contain host names.
+    """
+
+    def __init__(
+        self,
+        protected: ProtectedNetworks,
+        names: Names,
+        lists: Lists,
+        friends: FriendRegistry,
+        exemptions: ExemptionTracker,
+        store: Store,
+    ) -> None:
+        self._protected = protected
+        self._names = names
+        self._lists = lists
+        self._friends = friends
+        self._exemptions = exemptions
+        self._store = store
+
+    def read(self) -> None:
+        """Read the protected networks, the lists and the friends, at the start.
+
+        Do not call this while an event loop runs, because a library that it uses starts one.
+        """
+        self._protected.read()
+        self._lists.protect(self._protected.reasons)
+        self._lists.on_resolved(self._names.answers)
+        self._friends.on_resolved(self._names.answers)
+        self._exemptions.on_lists_changed(self._lists.load())
+        self._store.best_effort.read(self._friends.load, None)
+
+    async def run(self) -> None:
+        """Follow changes of the protected networks and of host names until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._protected.run(self.on_protected))
+            group.create_task(self._names.run(self.on_resolved))
+
+    def on_protected(self) -> None:
+        """Pass changed protected networks on to the lists and the exemptions."""
+        self._lists.protect(self._protected.reasons)
+        self._exemptions.apply()
+
+    def on_resolved(self, answers: Mapping[str, frozenset[Network]]) -> None:
+        """Pass new addresses of host names on to the lists and the friends, and queue them for the database.
+
+        ``answers`` has the networks of each host name.
+        """
+        self._lists.on_resolved(answers)
+        self._friends.on_resolved(answers)
+        self._store.names.save(answers)

@@ -1,0 +1,362 @@
+"""The daemon as a process: memory, log, folders, locks, systemd, and work that repeats."""
+
+import asyncio
+import ctypes
+import fcntl
+import gc
+import logging
+import os
+import pwd
+import socket
+import stat
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager, suppress
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.errors import FirewallBusyError, FirewallError, StoreError
+from ringfence.model import printable
+from ringfence.store.owner import FileOwner, owner_of
+
+# -- settings of Python's garbage collector for the daemon, and the return of freed memory to the kernel
+#
+# By default the collector searches for reference cycles whenever 700 more objects have been created than
+# freed. With 100,000 bans in memory, such a search would delay new bans. It would find nothing, because
+# bans and attempts form no cycles. So the objects that exist after the start are excluded from the search,
+# and new objects are searched rarely.
+#
+# The C library keeps freed memory for later requests: 0.7 MB after the start. malloc_trim(3) of glibc
+# returns this memory to the kernel.
+
+
+THRESHOLDS = 20_000, 20, 20
+"""The arguments of ``gc.set_threshold``.
+
+The new objects are searched when there are 20,000 of them. About each 20th search includes older objects, and
+about each 20th of these searches includes the oldest.
+"""
+
+
+def tune_collector() -> None:
+    """Enable the collector with high thresholds, and exclude all objects that exist now from its search."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
+    gc.enable()
+
+
+def release_freed_memory() -> None:
+    """Return the pages of freed memory to the kernel. Do nothing if the C library is not glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Disable the collector for a block that creates very many objects without reference cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+# -- the daemon's own log: one line per event on standard error, which systemd adds to the journal
+#
+# An event has a stable name with dots, such as ``ban.placed``, and its data as fields. This module escapes
+# every text, so that a remote party's text cannot begin a new line, and cuts it after ``LONGEST``
+# characters. A secret is never logged.
+
+
+LONGEST = 4_096
+"""The maximum number of characters of a field, so that a remote party's text cannot fill the log."""
+_TRACEBACK = "exception"
+
+
+def _escape_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape every text. Write lists without brackets (``100,101``), which are easier to search."""
+    for key, value in event.items():
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else value
+        if text is None or isinstance(text, bool | int | float):
+            continue
+        event[key] = _escaped_lines(str(text)) if key == _TRACEBACK else _cut(printable(str(text)))
+    return event
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+
+
+def _escaped_lines(text: str) -> str:
+    """Escape each line of ``text``, and indent all lines but the first."""
+    return "\n  ".join(map(printable, text.split("\n")))
+
+
+class _Escaped(logging.Formatter):
+    """A formatter for the log records of libraries, which this module must escape, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as escaped text."""
+        return _escaped_lines(super().format(record))
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Set up logging for this process: formatted for people on a terminal, as ``key=value`` elsewhere.
+
+    Lower levels than ``level`` are not logged. Commands that print their result use ``logging.CRITICAL``.
+    """
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _escape_fields,
+            structlog.dev.ConsoleRenderer()
+            if terminal
+            else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # Libraries write to Python's log: only their errors are logged. Errors of panoramisk are left out, too,
+    # because they could contain the text of an AMI action.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Escaped("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
+    logging.getLogger("panoramisk").setLevel(logging.CRITICAL)
+
+
+# -- the user of ringfence's systemd unit: the folders that it needs, and the files that it may read
+
+
+USER = "ringfence"
+"""The name of the user that the systemd unit runs as."""
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` if it is missing. Normally systemd creates it for the unit.
+
+    In a folder of root, the unit's user becomes its owner, if there is such a user. In a folder of another
+    user, root creates it with the rights of this user. A failure is not reported here, because the code that
+    writes into the folder reports it.
+    """
+    with suppress(OSError, StoreError):
+        owner = owner_of(folder)
+        with owner.acting():
+            folder.mkdir(mode=0o750)
+        with suppress(KeyError):
+            user = pwd.getpwnam(USER)
+            if owner.uid == os.geteuid():
+                made = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    os.fchown(made, user.pw_uid, user.pw_gid)
+                finally:
+                    os.close(made)
+
+
+def may_read(file: Path) -> bool:
+    """Whether owners and modes permit the unit's user to read a file; true if that cannot be determined."""
+    try:
+        user = pwd.getpwnam(USER)
+        groups = {user.pw_gid, *os.getgrouplist(USER, user.pw_gid)}
+        above = all(_grants(folder, user.pw_uid, groups, stat.S_IXOTH) for folder in file.resolve().parents)
+        return above and _grants(file, user.pw_uid, groups, stat.S_IROTH)
+    except (KeyError, OSError):
+        return True
+
+
+def _grants(path: Path, user: int, groups: set[int], right: int) -> bool:
+    found = path.stat()
+    whose = 6 if found.st_uid == user else 3 if found.st_gid in groups else 0
+    return user == 0 or bool(found.st_mode >> whose & right)
+
+
+# -- the lock that allows only one ringfence in each network namespace
+#
+# The kernel's sets have fixed names, so two daemons would undo each other's work. The lock (``flock``) is
+# on a file that only root and the service user can open. The file's name contains the inode number of the
+# network namespace. The kernel releases the lock when the process ends for any reason.
+#
+# There is a lock in the runtime folder (``/run/ringfence``), so that two daemons with different
+# configurations exclude each other. If the control socket is in another folder, there is a second lock. It
+# is enough for a process that cannot write to /run.
+
+
+RUNTIME_FOLDER = Path("/run/ringfence")
+_NAMESPACE = Path("/proc/thread-self/ns/net")
+_WRITABLE_BY_OTHERS = 0o022
+_TRIES = 20
+
+
+@contextmanager
+def claim_sets(folder: Path) -> Iterator[None]:
+    """Hold the lock for the sets of this network namespace until the block ends.
+
+    ``folder`` is the folder of the control socket. Raise FirewallBusyError if another process has the lock,
+    FirewallError if the lock can be put into neither folder.
+    """
+    folders = dict.fromkeys((RUNTIME_FOLDER, folder))
+    refused = []
+    with ExitStack() as stack:
+        for place in folders:
+            make_folder(place)
+            try:
+                stack.enter_context(_locked(place))
+            except OSError as error:
+                refused.append(f"{place}: {error.strerror}")
+        if len(refused) == len(folders):
+            raise FirewallError(
+                f"the sets cannot be claimed: {'; '.join(refused)}; fix: give {RUNTIME_FOLDER} to the "
+                "user that runs ringfence, mode 0750"
+            )
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock in ``folder`` until the block ends.
+
+    Raise OSError if the folder cannot be used, or if other users may write there. Raise FirewallBusyError if
+    another process has the lock.
+    """
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(directory)
+        if found.st_mode & _WRITABLE_BY_OTHERS:
+            raise PermissionError(0, "other users may write there")
+        owner = FileOwner(found.st_uid, found.st_gid)
+        name = f"sets-{_NAMESPACE.stat().st_ino}.lock"
+        with owner.acting():
+            descriptor = _lock(directory, name, folder)
+        try:
+            yield
+        finally:
+            # The file is removed while this process holds the lock. Another process that has opened the file
+            # notices the removal, and tries again.
+            with suppress(OSError), owner.acting():
+                if _is_at(descriptor, directory, name):
+                    os.unlink(name, dir_fd=directory)
+            os.close(descriptor)
+    finally:
+        os.close(directory)
+
+
+def _lock(directory: int, name: str, folder: Path) -> int:
+    """Lock the file ``name`` in the open folder ``directory``, and return its descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    for _ in range(_TRIES):
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(descriptor, directory, name):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise FirewallBusyError(
+                f"another ringfence guards this network namespace (it locks {folder / name}, see `lslocks`); "
+                "stop it first: systemctl stop ringfence"
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    raise FirewallBusyError(
+        f"other processes of ringfence come and go ({folder / name}); try again when they have ended"
+    )
+
+
+def _is_at(descriptor: int, directory: int, name: str) -> bool:
+    """Whether the file ``name`` in the folder is still the open file, not a newer one."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+# -- notifications to systemd: sd_notify(3) and the watchdog, without a library
+#
+# A notification is one datagram with lines ``NAME=value``, sent to the socket that the environment variable
+# ``NOTIFY_SOCKET`` names. If the variable is not set (in a shell or a container), nothing is sent.
+
+
+def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Send one state such as ``READY=1``. Raise OSError if sending fails."""
+    _send(state, environ)
+
+
+def _send(state: str, environ: Mapping[str, str], flags: int = 0) -> None:
+    address = environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(state.encode(), flags, address)
+
+
+def stopping(environ: Mapping[str, str] = os.environ) -> None:
+    """Report that the daemon is stopping; errors are ignored."""
+    with suppress(OSError):
+        _send("STOPPING=1", environ, socket.MSG_DONTWAIT)
+
+
+def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
+    """Report that the daemon is alive, without waiting. Errors are ignored.
+
+    If the socket's buffer is full, this report is lost. The next call sends another one.
+    """
+    with suppress(OSError):
+        _send("WATCHDOG=1", environ, socket.MSG_DONTWAIT)
+
+
+def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
+    """Return how many seconds to wait between calls of :func:`feed_watchdog`: half of what systemd allows.
+
+    Return None if systemd has set no watchdog for this process.
+    """
+    asked = environ.get("WATCHDOG_USEC", "")
+    meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(asked) / 2_000_000 if asked.isdecimal() and int(asked) and meant else None
+
+
+# -- periodic work. If it fails, an alarm says so, and it is tried again: it never ends the daemon
+
+
+async def every(
+    seconds: float, name: str, action: Callable[[], object | Awaitable[object]], alarms: Alarms
+) -> None:
+    """Wait for ``seconds`` and call ``action``, again and again until cancelled.
+
+    ``name`` is the subject of the alarm if ``action`` raises an exception. The alarm clears when the action
+    succeeds again.
+    """
+    log = structlog.get_logger()
+    failed = False
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            result = action()
+            if isawaitable(result):
+                await result
+        except Exception as error:
+            if not failed:  # once, and not every second
+                log.exception("task.failed", task=name)
+            failed = True
+            text = f"{type(error).__name__}: {error}"
+            alarms.activate(AlarmCode.TASK_FAILED, name, text)
+        else:
+            if failed:
+                log.info("task.works", task=name)
+                alarms.clear(AlarmCode.TASK_FAILED, name)
+            failed = False

@@ -1,0 +1,178 @@
+"""The timeline: counts of attempts and bans by minute, hour and day, recorded once a minute, and as JSON."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.control import Encoded
+from ringfence.detect.detector import Detector
+from ringfence.detect.rules import RULES
+from ringfence.model import AttemptKind, Origin, Proof, rfc3339
+from ringfence.store.database import Store
+from ringfence.store.tables import DAY, MINUTE, Slot, Timeline, slot_length
+
+# -- the history of a period, as JSON: the numbers of attempts, bans and unbans over time
+#
+# A *slot* is a minute, an hour or a day, with the counts of that time (``store/tables.py``). ``watched`` is
+# the number of seconds of it in which the daemon ran.
+#
+# The keys are an interface for scripts: keys may be added, but not changed or removed.
+
+
+ATTEMPTS, BANS, UNBANS, UNCONFIRMED = "attempts", "bans", "unbans", "unconfirmed"
+TOTAL, PROVEN = "total", "proven"
+"""The constants above are parts of the names of counts: ``attempts.guess.proven`` or ``bans.slow``.
+
+An attempt counts as proven in the minute of its proof. This may be later than the minute of the attempt.
+"""
+
+
+def read_history(
+    timeline: Timeline, seconds: float, now: float, newest: Slot | None = None
+) -> dict[str, Any]:
+    """Return the totals and the slots of the ``seconds`` before ``now`` (seconds since the epoch).
+
+    Minutes are kept for a shorter time than hours, and hours than days. The slots are the shortest ones that
+    are kept for the whole period. ``newest`` has counts that are not in the database yet; None if all are.
+    Raise StoreError if the database cannot be read.
+    """
+    length = slot_length(seconds)
+    since = int((now - seconds) // length) * length
+    slots = {slot.start: slot for slot in timeline.read(length, since, now)}
+    if newest is not None:
+        start = newest.start // length * length
+        slots[start] = _sum((slots.get(start, Slot(start, 0.0, {})), newest), start)
+    whole = _sum(slots.values(), since)
+    return {
+        "since": rfc3339(since),
+        "until": rfc3339(now),
+        "step": length,
+        "watched": round(whole.watched),
+        "totals": _nested(whole.counts),
+        "slots": [
+            {"start": rfc3339(start), "watched": round(slots[start].watched), **_nested(slots[start].counts)}
+            for start in sorted(slots)
+        ],
+    }
+
+
+def _sum(slots: Iterable[Slot], start: int) -> Slot:
+    watched, counts = 0.0, Counter[str]()
+    for slot in slots:
+        watched += slot.watched
+        counts.update(slot.counts)
+    return Slot(start, watched, counts)
+
+
+def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return ``counts`` as nested objects.
+
+    The count ``attempts.guess.proven``, for example, has the keys ``attempts``, ``guess`` and ``proven``.
+    """
+    bans = {name.partition(".")[2]: number for name, number in counts.items() if name.startswith(f"{BANS}.")}
+    return {
+        ATTEMPTS: {
+            str(kind): {part: counts.get(f"{ATTEMPTS}.{kind}.{part}", 0) for part in (TOTAL, PROVEN)}
+            for kind in AttemptKind
+            if any(name.startswith(f"{ATTEMPTS}.{kind}.") for name in counts)
+        },
+        BANS: dict(sorted(bans.items())),
+        UNBANS: counts.get(UNBANS, 0),
+        UNCONFIRMED: counts.get(UNCONFIRMED, 0),
+    }
+
+
+# -- records once a minute, for the timeline in the database, how much the daemon's counters have grown
+
+
+OTHER_RULE = "other"
+"""The name under which a new ban is counted if this version of ringfence does not have its rule.
+
+Example: an earlier version banned a network by a rule that has been removed since. Now a part of the network
+is unbanned. The other parts then get new bans by the old rule.
+"""
+BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
+"""The names under which new bans are counted, besides ``OTHER_RULE``.
+
+These are the names of the rules, and one name for the bans by administrators.
+"""
+
+
+def counted_rule(rule: str) -> str:
+    """Return the name under which the bans of ``rule`` are counted."""
+    return rule if rule in BANNED_BY else OTHER_RULE
+
+
+class TimelineRecorder:
+    """Records how much the counters of the detector and the enforcer have grown since the last record."""
+
+    def __init__(self, detector: Detector, enforcer: Enforcer, store: Store, clock: Clock) -> None:
+        self._detector = detector
+        self._enforcer = enforcer
+        self._store = store
+        self._clock = clock
+        self._records = 0
+        self._recorded = self._counts()
+        self._until = clock.mono()
+
+    async def run(self) -> None:
+        """Record at the end of each minute, and when cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(max(1.0, MINUTE - self._clock.wall() % MINUTE))
+                self.record()
+        finally:
+            self.record()
+
+    def record(self) -> None:
+        """Queue the counts since the last record, to be added to the database."""
+        new = self.unrecorded()
+        self._records += 1
+        self._recorded.update(new.counts)
+        self._until += new.watched
+        self._store.best_effort.write(partial(self._store.timeline.add, new.start, new.watched, new.counts))
+
+    def unrecorded(self) -> Slot:
+        """Return the counts since the last record as one slot.
+
+        All of them count for one minute: the one in the middle of the time since the last record.
+        """
+        watched = max(0.0, self._clock.mono() - self._until)
+        gained = self._counts()
+        gained.subtract(self._recorded)
+        start = int((self._clock.wall() - watched / 2) // MINUTE) * MINUTE
+        return Slot(start, watched, {name: number for name, number in gained.items() if number})
+
+    async def answer(self, request: Mapping[str, Any]) -> Encoded:
+        """Handle the request ``{"do": "history", "seconds": 86400}``.
+
+        A thread reads the database and encodes the answer.
+        """
+        seconds = request.get("seconds", DAY)
+        while True:
+            before = self._records
+            encoded = await asyncio.to_thread(self._encoded, seconds, self.unrecorded())
+            # If counts were recorded meanwhile, they may be in the answer twice. Then the loop reads again.
+            if before == self._records:
+                return encoded
+
+    def _encoded(self, seconds: float, new: Slot) -> Encoded:
+        found = read_history(self._store.timeline, seconds, self._clock.wall(), new)
+        return Encoded((json.dumps(found).encode(),))
+
+    def _counts(self) -> Counter[str]:
+        """Return the present values of the counters, by their names in the database."""
+        counts, bans = self._detector.counts, self._enforcer.bans.counts
+        found = Counter({UNBANS: bans.unbanned, UNCONFIRMED: counts.unconfirmed})
+        for kind, by_proof in counts.by_kind.items():
+            number, later = sum(by_proof), counts.proven_later[kind]
+            found[f"{ATTEMPTS}.{kind}.{TOTAL}"] = number
+            found[f"{ATTEMPTS}.{kind}.{PROVEN}"] = number - by_proof[Proof.CLAIMED] + later
+        for (rule, _), number in bans.placed_by.items():
+            found[f"{BANS}.{counted_rule(rule)}"] += number
+        return found

@@ -1,0 +1,451 @@
+"""The tables of the database, except those of bans and alarms: small ones, each with its own class."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from attrs import frozen
+
+from ringfence.errors import StoreError
+from ringfence.model import Address, Friend, FriendReason, ListEntry, ListKind, Network, parse_network
+from ringfence.store.file import Connection
+from ringfence.store.rows import INVALID_ROW, address_of, times
+from ringfence.store.writer import BestEffort
+
+# -- values that a restart must not lose: whether enforcement is switched off, facts, positions in logs
+
+
+class SavedState:
+    """The daemon's small values in its database. Every method raises StoreError if a read or write fails."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def switched_off(self) -> bool:
+        """Whether an administrator has switched enforcement off."""
+        with self._connection.reading() as execute:
+            row = execute("SELECT value FROM switches WHERE name = 'off'").fetchone()
+        return bool(row and row[0])
+
+    def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
+        """Record whether enforcement is switched off."""
+        with self._connection.transaction() as execute:
+            execute("INSERT OR REPLACE INTO switches VALUES ('off', ?)", (int(value),))
+
+    def fact(self, name: str) -> str | None:
+        """Return the text last recorded under ``name``; None if there is none."""
+        with self._connection.reading() as execute:
+            row = execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def set_fact(self, name: str, value: str | None) -> None:
+        """Record a short text under ``name``; None removes it."""
+        with self._connection.transaction() as execute:
+            if value is None:
+                execute("DELETE FROM facts WHERE name = ?", (name,))
+            else:
+                execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def positions(self) -> dict[str, str]:
+        """Return the position up to which each log was read, by the log's key.
+
+        The key is a text that identifies the log. Key and position are as they were passed to
+        :meth:`set_positions`.
+        """
+        with self._connection.reading() as execute:
+            rows = execute("SELECT source, position FROM positions").fetchall()
+        return {source: place for source, place in rows if isinstance(source, str) and isinstance(place, str)}
+
+    def set_positions(self, positions: Mapping[str, str]) -> None:
+        """Record the positions of some logs; the positions of other logs stay."""
+        with self._connection.transaction() as execute:
+            for row in positions.items():
+                execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", row)
+
+
+# -- the table of the entries that commands and imports added to the allow list and the deny list
+
+
+_SELECT = "SELECT what, note, added, until, origin, forced FROM entries WHERE side = ?"
+
+
+class EntryTable:
+    """The list entries of a database. Every method raises StoreError if it cannot be read or written."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def current(self, kind: ListKind, now: float) -> Iterator[ListEntry]:
+        """Yield the entries of a list that have not ended at ``now``, the earliest added first."""
+        with self._connection.scanning() as execute:
+            current = f"{_SELECT} AND (until IS NULL OR until > ?) ORDER BY added, what"
+            for row in execute(current, (str(kind), now)):
+                if (entry := _entry_of(kind, row)) is not None:
+                    yield entry
+
+    def about(self, kind: ListKind, values: Sequence[str], now: float, origin: str) -> list[ListEntry]:
+        """Return the entries of a list that have one of ``values`` or the origin ``origin``.
+
+        An entry's origin is ``command``, or the name of the file from which it was imported. Entries that
+        have ended at ``now`` are left out.
+        """
+        named = f"what IN ({', '.join('?' * len(values))})"
+        with self._connection.scanning() as execute:
+            rows = execute(f"{_SELECT} AND ({named} OR origin = ?)", (str(kind), *values, origin)).fetchall()
+        entries = (_entry_of(kind, row) for row in rows)
+        return [e for e in entries if e is not None and (e.until is None or e.until > now)]
+
+    def add(self, entries: Iterable[ListEntry]) -> None:
+        """Add entries to their lists, all or none. An entry replaces one with the same value on its list."""
+        with self._connection.transaction() as execute:
+            for e in entries:
+                row = (str(e.kind), e.value, e.note, e.added, e.until, e.origin, int(e.forced))
+                execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def remove(self, kind: ListKind, values: Iterable[str]) -> int:
+        """Remove the entries with these values from a list, in one transaction.
+
+        Return how many were removed. A value that is not on the list is ignored.
+        """
+        with self._connection.transaction() as execute:
+            delete = "DELETE FROM entries WHERE side = ? AND what = ?"
+            return sum(execute(delete, (str(kind), value)).rowcount for value in values)
+
+    def purge(self, now: float) -> None:
+        """Remove entries that ended before ``now``."""
+        with self._connection.transaction() as execute:
+            execute("DELETE FROM entries WHERE until < ?", (now,))
+
+
+def _entry_of(kind: ListKind, row: Sequence[Any]) -> ListEntry | None:
+    """Return the list entry of a row; None if the row is invalid."""
+    value, note, added, until, origin, forced = row
+    try:
+        times(added, *(() if until is None else (until,)))
+    except INVALID_ROW:
+        return None
+    if not all(isinstance(text, str) for text in (value, note, origin)):
+        return None
+    return ListEntry(kind, value, note, added, until, origin, bool(forced))
+
+
+# -- the table of friends (known phones and trunks): each row is one reason why an address is a friend
+
+
+KEEP_FRIENDS = 30 * 86_400.0
+"""Seconds for which former friends are kept."""
+
+MOST_FRIENDS = 131_072
+"""The maximum number of reasons why addresses are or were friends: twice that of the valid reasons."""
+
+_COLUMNS = "asterisk, address, account, tie, since, seen, until"
+
+
+class FriendTable:
+    """The friends of a database. Every method raises StoreError if the database cannot be read or written."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def current(self, now: float, most: int) -> list[Friend]:
+        """Return the reasons why addresses are friends at ``now``; the one that was seen last comes last.
+
+        If there are more than ``most``, those that were not seen for longest are left out.
+        """
+        return self._latest("until > ?", "seen", now, most)
+
+    def former(self, now: float, most: int) -> list[Friend]:
+        """Return the reasons why addresses were friends before ``now``; the one that ended last comes last.
+
+        If there are more than ``most``, those that ended first are left out.
+        """
+        return self._latest("until <= ?", "until", now, most)
+
+    def _latest(self, which: str, order: str, now: float, most: int) -> list[Friend]:
+        """Return the rows for which the SQL condition ``which`` holds; its parameter is ``now``.
+
+        They are sorted by the time in the column ``order``, the latest at the end. If there are more than
+        ``most``, the earliest are left out. Invalid rows are left out too.
+        """
+        latest = f"SELECT {_COLUMNS} FROM friends WHERE {which} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - ours
+        found = []
+        with self._connection.reading() as execute:
+            rows = execute(f"SELECT * FROM ({latest}) ORDER BY {order}", (now, most))  # noqa: S608 - ours
+            for asterisk, address, account, reason, *moments in rows:
+                with suppress(*INVALID_ROW):
+                    times(*moments)
+                    found.append(
+                        Friend(
+                            sys.intern(asterisk),  # many rows share a few texts
+                            address_of(address),
+                            sys.intern(account),
+                            FriendReason(reason),
+                            *moments,
+                        )
+                    )
+        return found
+
+    def add(self, friends: Iterable[Friend]) -> None:
+        """Record reasons why addresses are friends. An existing record of a reason is replaced."""
+        with self._connection.transaction() as execute:
+            for friend in friends:
+                execute(
+                    f"INSERT OR REPLACE INTO friends ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - ours
+                    (
+                        friend.asterisk,
+                        str(friend.address),
+                        friend.account,
+                        str(friend.reason),
+                        friend.since,
+                        friend.seen,
+                        friend.until,
+                    ),
+                )
+
+    def forget(self, address: Address) -> None:
+        """Remove all reasons why ``address`` is or was a friend."""
+        with self._connection.transaction() as execute:
+            execute("DELETE FROM friends WHERE address = ?", (str(address),))
+
+    def purge(self, now: float) -> None:
+        """Remove former friends: the rows whose reason ended more than KEEP_FRIENDS before ``now``.
+
+        If there are still more than MOST_FRIENDS rows, also remove those that were not seen for longest.
+        """
+        with self._connection.transaction() as execute:
+            execute("DELETE FROM friends WHERE until < ?", (now - KEEP_FRIENDS,))
+            (number,) = execute("SELECT count(*) FROM friends").fetchone()
+            if number > MOST_FRIENDS:
+                key = "address, asterisk, account, tie"
+                oldest = f"SELECT {key} FROM friends ORDER BY seen LIMIT ?"  # noqa: S608 - ours
+                execute(f"DELETE FROM friends WHERE ({key}) IN ({oldest})", (number - MOST_FRIENDS,))  # noqa: S608 - ours
+
+
+# -- counts of attempts and bans: for each minute of a day, each hour of a month, and each day of a year
+#
+# A *slot* is one such minute, hour or day of UTC. It has the numbers that the daemon has counted, each
+# under a *name*. It also has the seconds in which the daemon ran (*watched*), so a quiet hour differs from
+# an hour without a daemon.
+#
+# The size is bounded by the number of slots (``KEPT``) and of names: 3 MB with 21 names. The slots that
+# were written longest ago are removed first. This does not depend on the clock, so a wrong clock removes
+# nothing.
+
+
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+KEPT = {MINUTE: 1_440, HOUR: 744, DAY: 366}
+"""The number of slots that are kept, by their length in seconds."""
+
+
+@frozen
+class Slot:
+    """One slot: the counts by name; a missing name has the count 0.
+
+    ``start`` is its begin (seconds since the epoch), ``watched`` the seconds in which the daemon ran.
+    """
+
+    start: int
+    watched: float
+    counts: Mapping[str, int]
+
+
+def slot_length(seconds: float) -> int:
+    """Return the length (seconds) of the shortest slots that are kept for a period of ``seconds``.
+
+    If no slots are kept for so long, return the length of the longest slots.
+    """
+    return next((length for length, number in KEPT.items() if seconds <= length * number), DAY)
+
+
+class Timeline:
+    """The tables of slots. Every method raises StoreError if the database cannot be read or written."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, at: float, watched: float, counts: Mapping[str, int]) -> None:
+        """Add counts and watched seconds to the minute, hour and day that contain ``at``, all or none."""
+        with self._connection.transaction() as execute:
+            (turn,) = execute("SELECT coalesce(max(turn), 0) + 1 FROM timeline").fetchone()
+            for length in KEPT:
+                start = int(at // length) * length
+                execute(_ADD_SLOT, (length, start, watched, turn, length))
+                for name, number in counts.items():
+                    if number:
+                        execute(_ADD_COUNT, (length, start, name, number))
+
+    def read(self, length: int, since: float, until: float) -> list[Slot]:
+        """Return the slots of this length whose start is from ``since`` to ``until``, oldest first."""
+        with self._connection.scanning() as execute:
+            rows = execute(_READ, (length, since, until)).fetchall()
+        found = []
+        for (start, watched), group in groupby(rows, itemgetter(0, 1)):
+            found.append(Slot(start, watched, {name: number for _, _, name, number in group if name}))
+        return found
+
+    def purge(self) -> None:
+        """Keep ``KEPT`` slots of each length, and remove the others: those that were written longest ago."""
+        with self._connection.transaction() as execute:
+            for length, number in KEPT.items():
+                execute(_PURGE, (length, length, number))
+
+
+_ADD_SLOT = (
+    "INSERT INTO timeline (length, start, watched, turn) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET watched = min(?, watched + excluded.watched), turn = excluded.turn"
+)
+_ADD_COUNT = (
+    "INSERT INTO timeline_counts (length, start, name, number) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET number = number + excluded.number"
+)
+_READ = (
+    "SELECT start, watched, name, number FROM timeline LEFT JOIN timeline_counts USING (length, start)"
+    " WHERE length = ? AND start >= ? AND start <= ? ORDER BY start"
+)
+_PURGE = (
+    "DELETE FROM timeline WHERE length = ? AND turn <="
+    " (SELECT turn FROM timeline WHERE length = ? ORDER BY turn DESC LIMIT 1 OFFSET ?)"
+)
+
+
+# -- the accounts and addresses with the most attempts of each hour
+
+
+HOUR = 3_600
+KEEP_HOURS = 31 * 24
+MOST_OF_HOUR = 50
+"""The maximum number of accounts that are kept for each past hour. The same number holds for addresses.
+
+In 31 days that is 74,000 rows, or 5 MB with names of 48 bytes.
+"""
+
+
+class Top(NamedTuple):
+    """An account or address, and the number of its attempts.
+
+    ``last`` is the begin of the last hour with an attempt (seconds since the epoch).
+    """
+
+    name: str
+    attempts: int
+    last: float
+
+
+class TopTable:
+    """The numbers of attempts by hour and name. ``kind`` is ``accounts`` or ``addresses``.
+
+    Every method raises StoreError if the database cannot be read or written.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, kind: str, hour: int, counts: Iterable[tuple[str, int]]) -> None:
+        """Add numbers of attempts, by name, to an hour. ``hour`` is the number of hours since the epoch."""
+        with self._connection.transaction() as execute:
+            for name, attempts in counts:
+                execute(
+                    "INSERT INTO tops VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts",
+                    (hour, kind, name, attempts),
+                )
+
+    def top(self, kind: str, since: float, most: int) -> list[Top]:
+        """Return the ``most`` names with the most attempts, the highest number first.
+
+        Attempts count from the hour that contains ``since`` (seconds since the epoch).
+        """
+        sql = (
+            "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
+            " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
+        )
+        with self._connection.scanning() as execute:
+            rows = execute(sql, (kind, int(since // HOUR), most)).fetchall()
+        return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
+
+    def purge(self, now: float) -> None:
+        """Remove the hours that are older than KEEP_HOURS.
+
+        Of each other hour before the present one, keep the MOST_OF_HOUR accounts with the most attempts, and
+        as many addresses.
+        """
+        hour = int(now // HOUR)
+        with self._connection.transaction() as execute:
+            execute("DELETE FROM tops WHERE hour < ?", (hour - KEEP_HOURS,))
+            execute(_TRIM, (hour, MOST_OF_HOUR))
+
+
+_TRIM = """
+    DELETE FROM tops WHERE (hour, kind, name) IN (
+        SELECT hour, kind, name FROM (
+            SELECT *, row_number() OVER (PARTITION BY hour, kind ORDER BY attempts DESC) AS place
+            FROM tops WHERE hour < ?
+        ) WHERE place > ?
+    )
+"""
+
+
+# -- the last known addresses of each host name, for a start at which no DNS server answers
+
+
+_NAMES = "names"
+
+
+class SavedNames:
+    """Loads and saves the addresses of host names, as networks. Errors are logged and not raised."""
+
+    def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
+        self._state = state
+        self._best_effort = best_effort
+
+    def load(self) -> dict[str, frozenset[Network]]:
+        """Return the last saved networks of each host name; {} if none are saved or they are invalid."""
+        try:
+            names = json.loads(self._best_effort.read(lambda: self._state.fact(_NAMES), None) or "{}")
+            return {name: frozenset(map(parse_network, networks)) for name, networks in names.items()}
+        except (ValueError, TypeError, AttributeError) as error:  # the recorded text was edited by hand
+            self._best_effort.report(StoreError(f"the recorded addresses of names are invalid: {error}"))
+            return {}
+
+    def save(self, answers: Mapping[str, frozenset[Network]]) -> None:
+        """Queue a write that records the networks of each host name."""
+        names = {name: sorted(map(str, networks)) for name, networks in answers.items()}
+        self._best_effort.write(lambda: self._state.set_fact(_NAMES, json.dumps(names)))
+
+
+# -- the time of the last weekly report of each channel, so that a restart neither repeats nor loses one
+#
+# A channel is one way in which the configuration sends notifications. Only channels by mail send reports.
+
+
+_REPORTS = "reports"
+
+
+class SavedReports:
+    """Loads and saves the time of each channel's last report. Errors are logged and not raised."""
+
+    def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
+        self._state = state
+        self._best_effort = best_effort
+
+    def load(self) -> dict[str, float]:
+        """Return the time of each channel's last report, by name; {} if none are saved or readable."""
+        try:
+            found = json.loads(self._best_effort.read(lambda: self._state.fact(_REPORTS), None) or "{}")
+            times(*found.values())
+            return {name: float(time) for name, time in found.items()}
+        except (ValueError, TypeError, AttributeError) as error:  # the recorded text was edited by hand
+            self._best_effort.report(StoreError(f"the recorded times of reports are invalid: {error}"))
+            return {}
+
+    def save(self, last: Mapping[str, float]) -> object:
+        """Queue a write that records the time of each channel's last report. {} removes the record.
+
+        Return what :meth:`BestEffort.write` returns.
+        """
+        text = json.dumps(dict(last)) if last else None
+        return self._best_effort.write(lambda: self._state.set_fact(_REPORTS, text))
