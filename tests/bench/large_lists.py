@@ -26,7 +26,7 @@ from tests.support.usernamespace import in_user_namespace
 from ringfence.errors import ControlError, FirewallIncompleteError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add
-from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import NetlinkConnection
 
@@ -237,9 +237,9 @@ def _disturb(done: threading.Event) -> None:
         while not done.wait(0.01):
             one = ip_network((0xC6130000 + number // 2 % 1000, 32))
             part = (
-                nft_elements.delete("ringfence", "ban4_32", [one])
+                nft_elements.delete_elements("ringfence", "ban4_32", [one])
                 if number % 2
-                else nft_elements.add("ringfence", "ban4_32", [(one, 600)])
+                else nft_elements.add_elements("ringfence", "ban4_32", [(one, 600)])
             )
             kernel.transact(nft_messages.batch(part))
             number += 1

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config.channels import NotifySettings
 from ringfence.config.converters import MailSecurity, QuietHours, Severity, Topic
 from ringfence.config.loader import parse
+from ringfence.config.schema import NotifySettings
 from ringfence.errors import ConfigError
 from ringfence.model import Secret
 

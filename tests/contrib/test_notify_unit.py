@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from tests.contrib import unit
 
-from ringfence.config.channels import HookSettings
 from ringfence.config.converters import Text
-from ringfence.config.schema import ControlSettings
+from ringfence.config.schema import ControlSettings, HookSettings
 from ringfence.notify.runner import LONGEST
 
 SERVICE = unit.FILE.with_name("ringfence-notify@.service")

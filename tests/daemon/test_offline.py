@@ -1,11 +1,13 @@
 """Unbans without the daemon: what is refused, and what happens if the kernel or the database is empty."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import Guard
+from tests.support.daemon import Guard, until
 from tests.support.netns import run
 from tests.support.unprivileged import unprivileged
 
@@ -32,7 +34,14 @@ def _guard(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Guard]:
     """Return a daemon with two bans in the kernel."""
     with Guard(tmp_path, firewall={"backend": request.param}) as guard:
         assert guard.ask("ban", networks=[str(ADDRESS), str(OTHER)], seconds=3_600) == []
+        until(lambda: _recorded(guard) == 2, "the records")  # a thread writes them after the answer
         yield guard
+
+
+def _recorded(guard: Guard) -> int:
+    """Return the number of bans in the database."""
+    with closing(sqlite3.connect(guard.settings["store"]["path"])) as database:
+        return int(database.execute("SELECT count(*) FROM bans").fetchone()[0])
 
 
 def settings_of(guard: Guard) -> Settings:

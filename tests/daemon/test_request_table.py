@@ -80,6 +80,7 @@ def test_the_check_of_any_fields_ends(do: str, role: Role, request: dict[str, An
         ("alarms_dismiss", {"numbers": ["1"]}, "alarms_dismiss: numbers must be"),
         ("alarms_dismiss", {"numbers": [1], "by": 7}, "alarms_dismiss: by must be"),
         ("status", {"now\x1b": 1}, r"status: there is no field now\x1b"),
+        ("status", {"n" * 100: 1}, "status: there is no field " + "n" * 40),
     ],
 )
 def test_a_malformed_field_is_named(do: str, request_: dict[str, Any], why: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ringfence.config.converters import LevelName, Name, Pattern, Port, Text
 from ringfence.config.loader import AmiSettings, AsteriskSettings, CustomSettings, LogSettings
-from ringfence.daemon.targets import logs_of, target_of
+from ringfence.daemon.source_manager import logs_of, target_of
 from ringfence.errors import SourceError
 from ringfence.model import Secret
 from ringfence.parse.custom import Custom

@@ -24,17 +24,15 @@ from tests.support.world import START
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.unban import unban
-from ringfence.config.channels import ChannelSettings, MailSettings, NotifySettings
 from ringfence.config.converters import Duration, MailAddress, Name, ReportName
+from ringfence.config.schema import ChannelSettings, MailSettings, NotifySettings
 from ringfence.daemon.timeline import TimelineRecorder
 from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.daemon.weekly_reports import RETRY_AFTER, ReportCollector, WeeklyReports
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
 from ringfence.notify.mail import compose_report, page_of
-from ringfence.notify.notifier import Notifier
-from ringfence.notify.outbox import TRIES
-from ringfence.notify.sending import Delivery
+from ringfence.notify.notifier import TRIES, Delivery, Notifier
 from ringfence.report.summary import WEEK, next_report
 from ringfence.store.database import Store
 

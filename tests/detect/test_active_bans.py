@@ -2,9 +2,8 @@
 
 from ipaddress import ip_address, ip_network
 
-from ringfence.detect.active_bans import ActiveBans
 from ringfence.detect.friends import Friends
-from ringfence.detect.subjects import Subject, Subjects
+from ringfence.detect.subjects import ActiveBans, Subject, Subjects
 from ringfence.model import Scope
 from ringfence.networks import NetworkSet
 

@@ -6,9 +6,9 @@ import pytest
 from attrs import evolve
 from tests.detect.events import PBX, attempt, event
 
-from ringfence.detect import phones as phones_module
+from ringfence.detect import friend_attempts as phones_module
+from ringfence.detect.friend_attempts import AT_LEAST, FAILURES, QUIET, WITHIN, Phones
 from ringfence.detect.friends import Friends
-from ringfence.detect.phones import AT_LEAST, FAILURES, QUIET, WITHIN, Phones
 from ringfence.model import AlarmChange, EventKind, Friend, FriendReason, SecurityEvent
 
 BROKEN, FAILING, ALL_FAILING = "phone.broken", "phone.failing", "phones.all_failing"
@@ -113,7 +113,7 @@ def test_a_broken_phone_is_an_alarm_after_five_minutes() -> None:
 
 def test_the_phones_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound the phone that failed first is forgotten, and raises no alarm."""
-    monkeypatch.setattr(phones_module, "MOST", 2)
+    monkeypatch.setattr(phones_module, "MOST_PHONES", 2)
     _, phones = with_friends(20)
     for last in range(3):
         list(phones.on_failure(attempt(account=str(200 + last)), float(last)))

@@ -112,11 +112,11 @@ LAST = ("off", "on", "restore", "unban", "reload")
 
 def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - as typer's click has it
     """Yield every command with its name: a group that runs alone is one too."""
-    inner = getattr(command, "commands", None)
-    if inner is None or (name and getattr(command, "invoke_without_command", False)):
+    inner = hasattr(command, "list_commands")
+    if not inner or (name and getattr(command, "invoke_without_command", False)):
         yield name, command
-    for word, one in (inner or {}).items():
-        yield from leaves(one, f"{name} {word}".strip())
+    for word in command.list_commands(None) if inner else ():
+        yield from leaves(command.get_command(None, word), f"{name} {word}".strip())
 
 
 COMMANDS = dict(leaves(typer.main.get_command(app)))

@@ -19,7 +19,7 @@ from tests.explain.world import (
 )
 
 from ringfence.detect.judgement import Count
-from ringfence.explain.forecast import forecast
+from ringfence.explain.as_json import forecast
 from ringfence.model import FriendReason, ListKind, Scope
 
 GUESS, SLOW, PREFIX, FLOOD = RULE["guess"], RULE["slow"], RULE["prefix"], RULE["flood"]

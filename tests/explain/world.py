@@ -10,7 +10,7 @@ from ringfence.detect.judgement import AddressSummary, Count
 from ringfence.detect.rules import RULES, Rule
 from ringfence.explain.facts import ActiveBan, NetworkFacts
 from ringfence.firewall.contract import Element
-from ringfence.lists.compose import Holder
+from ringfence.lists.manager import Holder
 from ringfence.model import Attempt, Ban, Friend, FriendReason, ListEntry, ListKind, Proof, Scope
 
 NOW = 1_700_000_100.0

@@ -26,7 +26,7 @@ from ringfence.firewall.contract import (
     Ports,
     Remove,
 )
-from ringfence.firewall.ipset import changes as ipset_static_sets
+from ringfence.firewall.ipset import backend as ipset_static_sets
 from ringfence.firewall.nftables import changes as nft_changes
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_requirements

@@ -33,7 +33,7 @@ def _container() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the pause between readings, which exists for hosts with many containers."""
-    monkeypatch.setattr(routes, "APART", 0.0)
+    monkeypatch.setattr(routes, "BRIDGES_APART", 0.0)
 
 
 class Followed:
@@ -186,7 +186,7 @@ def test_an_error_names_what_cannot_be_followed(monkeypatch: pytest.MonkeyPatch)
             raise troubles.pop()
         return await read_links(route)
 
-    monkeypatch.setattr(routes, "_read", failing)
+    monkeypatch.setattr(routes, "_read_bridges", failing)
     [error] = follow(Followed.until).failed
 
     assert type(error) is HostError

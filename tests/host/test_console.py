@@ -19,8 +19,7 @@ from tests.support.network import Network
 
 from ringfence.errors import SetupError
 from ringfence.file_rights import FileUser
-from ringfence.host.asterisk_servers import servers
-from ringfence.host.console import MAX_BYTES, SocketConsole, control_socket, local_console
+from ringfence.host.console import MAX_BYTES, SocketConsole, control_socket, local_console, servers
 from ringfence.host.processes import processes
 from ringfence.setup.asterisk import find_asterisk, inspect
 

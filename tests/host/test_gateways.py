@@ -33,7 +33,7 @@ def _cables(netns: None) -> Iterator[None]:
             f"address add 2001:db8:{number}::7/64 dev eth{number} nodad",
         )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(routes, "APART", 0.0)
+        patch.setattr(routes, "GATEWAYS_APART", 0.0)
         yield
 
 

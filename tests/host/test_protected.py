@@ -30,7 +30,7 @@ def _cable(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
         text="link add eth9 type veth peer name far9\nlink set eth9 up\nlink set far9 up\n"
         "address add 192.0.2.7/24 dev eth9\nroute add default via 192.0.2.1 dev eth9\n",
     )
-    monkeypatch.setattr(routes, "APART", 0.0)
+    monkeypatch.setattr(routes, "GATEWAYS_APART", 0.0)
     monkeypatch.setattr(protected, "LOOK_EVERY", 0.01)
 
 

@@ -4,8 +4,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from ringfence.lists.compose import holders, texts_around
 from ringfence.lists.entries import CONFIGURATION
+from ringfence.lists.manager import holders, texts_around
 from ringfence.model import ListEntry, ListKind, Network
 
 ANSWERS = {"sip.carrier.example": frozenset({ip_network("192.0.2.9"), ip_network("2001:db8::9")})}

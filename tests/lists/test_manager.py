@@ -11,8 +11,8 @@ from tests.support.mmdb import write
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import StoreError
 from ringfence.lists import manager
-from ringfence.lists.compose import ListNetworks
 from ringfence.lists.handlers import replace_imported
+from ringfence.lists.manager import ListNetworks
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import ListEntry, ListKind, Network
 

@@ -14,7 +14,7 @@ from ringfence.model import ListEntry, ListKind
 from ringfence.store.database import Store
 
 if TYPE_CHECKING:
-    from ringfence.lists.compose import ListNetworks
+    from ringfence.lists.manager import ListNetworks
 
 PATIENCE = 20.0
 

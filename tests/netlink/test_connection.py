@@ -13,7 +13,7 @@ from tests.support.netns import run
 
 from ringfence.errors import FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall.ipset import messages
-from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink import connection
 from ringfence.netlink.connection import (
@@ -305,17 +305,19 @@ def test_a_large_batch_is_accepted_and_a_bad_one_has_no_effect() -> None:
     """A transaction of megabytes is accepted; one with an error reports the position, and has no effect."""
     run("nft", "add table inet t; add set inet t s { type ipv4_addr; flags timeout; }")
     networks = [(ip_network((0x0A000000 + n, 32)), 60) for n in range(60_000)]
-    messages = [nft_elements.add("t", "s", networks[at : at + 1200]) for at in range(0, 60_000, 1200)]
-    bad = nft_elements.add("t", "s", networks[:2], exclusive=True)
+    messages = [
+        nft_elements.add_elements("t", "s", networks[at : at + 1200]) for at in range(0, 60_000, 1200)
+    ]
+    bad = nft_elements.add_elements("t", "s", networks[:2], exclusive=True)
     with NetlinkConnection(timeout=30.0, extended=True) as kernel:
         ports = [kernel.port]
         assert kernel.transact(nft_messages.batch(*messages)) == []
         ports.append(kernel.port)
         assert [port is None for port in ports] == [True, False]
-        [refusal] = kernel.transact(nft_messages.batch(nft_elements.clear("t", "s"), bad, bad))
+        [refusal] = kernel.transact(nft_messages.batch(nft_elements.clear_elements("t", "s"), bad, bad))
         assert (refusal.index, refusal.code) == (3, errno.EEXIST)
         assert nft_elements.refused_index(bad, refusal.offset) == 0
-        assert sum(len(got) > 40 for got in kernel.stream(nft_elements.dump("t", "s"))) > 50
+        assert sum(len(got) > 40 for got in kernel.stream(nft_elements.dump_elements("t", "s"))) > 50
 
 
 @pytest.mark.kernel
@@ -323,10 +325,14 @@ def test_a_large_batch_is_accepted_and_a_bad_one_has_no_effect() -> None:
 def test_a_batch_of_many_messages_is_answered_once() -> None:
     """A batch of 2 000 messages needs no more room for answers than a batch of one: none is lost."""
     run("nft", "add table inet t; add set inet t s { type ipv4_addr; flags timeout; }")
-    adds = [nft_elements.add("t", "s", [(ip_network((0x0A000000 + n, 32)), 60)]) for n in range(2_000)]
+    adds = [
+        nft_elements.add_elements("t", "s", [(ip_network((0x0A000000 + n, 32)), 60)]) for n in range(2_000)
+    ]
     with NetlinkConnection(timeout=30.0, extended=True) as kernel:
         assert kernel.transact(nft_messages.batch(*adds)) == []
-        [refusal] = kernel.transact(nft_messages.batch(nft_elements.add("t", "no", [(NETWORK, 60)]), *adds))
+        [refusal] = kernel.transact(
+            nft_messages.batch(nft_elements.add_elements("t", "no", [(NETWORK, 60)]), *adds)
+        )
         assert (refusal.index, refusal.code) == (1, errno.ENOENT)
 
 

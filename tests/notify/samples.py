@@ -19,7 +19,7 @@ from ringfence.model import (
     printable,
 )
 from ringfence.notify import notifications
-from ringfence.notify.outbox import Digest
+from ringfence.notify.notifier import Digest
 from ringfence.report.summary import summary_of
 
 WALL = 1_795_154_701.0

@@ -9,8 +9,8 @@ import pytest
 from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 from tests.support.programs import program_service
 
-from ringfence.config.environment import overridden
 from ringfence.config.hook_variables import HOOK_VARIABLES
+from ringfence.config.loader import overridden
 from ringfence.notify import notifications, programs
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))

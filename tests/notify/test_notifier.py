@@ -14,12 +14,11 @@ from tests.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.clock import Clock
-from ringfence.config.channels import ChannelSettings, HookSettings, MailSettings, NotifySettings
 from ringfence.config.converters import Duration, MailAddress, Name, ReportName, Text
+from ringfence.config.schema import ChannelSettings, HookSettings, MailSettings, NotifySettings
 from ringfence.errors import ControlError
 from ringfence.notify import notifier as module
-from ringfence.notify.notifier import MAX_NAMED, Notifier
-from ringfence.notify.sending import Delivery
+from ringfence.notify.notifier import MAX_NAMED, Delivery, Notifier
 
 OK = Delivery(ok=True, text="ok")
 REFUSED = Delivery(ok=False, text="refused")
@@ -120,7 +119,7 @@ def test_a_channel_that_hangs_delays_no_other() -> None:
 
 def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is tried again; the alarm clears when it arrives."""
-    monkeypatch.setattr("ringfence.notify.outbox.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ringfence.notify.notifier.FIRST_PAUSE", 0.01)
     desk = Desk("one")
     desk.answers["one"] = REFUSED
 

@@ -6,10 +6,10 @@ import pytest
 from tests.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.config.channels import HookSettings, MailSettings
 from ringfence.config.converters import MailAddress, Name, QuietHours, RuleName, Severity, Text, Topic
+from ringfence.config.schema import HookSettings, MailSettings
 from ringfence.notify import notifications
-from ringfence.notify.outbox import KEPT, PROMPT, TRIES, Outbox
+from ringfence.notify.notifier import KEPT, PROMPT, TRIES, Outbox
 
 NOON = 12 * 60
 NIGHT = 3 * 60

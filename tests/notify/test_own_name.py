@@ -39,10 +39,10 @@ _SEND = """\
 import socket, time
 from tests.notify.samples import WALL, ban, content
 from tests.support.peers import raw_server
-from ringfence.config.channels import MailSettings
+from ringfence.config.schema import MailSettings
 from ringfence.config.converters import MailAddress, Port
 from ringfence.notify import mail, notifications
-from ringfence.notify.sending import channel_as_json
+from ringfence.notify.notifier import channel_as_json
 
 said = []
 def serve(connection):

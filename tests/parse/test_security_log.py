@@ -8,7 +8,7 @@ from tests.support.captures import FORGED
 
 from ringfence.model import SecurityEvent
 from ringfence.parse.line_result import Reason
-from ringfence.parse.security_log import ends_message, is_whole, parse, time_of
+from ringfence.parse.security import ends_message, is_whole, parse_line, time_of
 
 HEAD = (
     b'SecurityEvent="InvalidAccountID",EventTV="2026-11-20T06:05:22.090+0000",Severity="Error",'
@@ -35,13 +35,13 @@ def swallowed(line: bytes) -> bytes:
 def test_only_the_senders_address_is_found(account: bytes, session: bytes, escape: bool) -> None:  # noqa: FBT001
     """Only the sender's address is found, for any account and session, also if they end with an ESC."""
     session += b"\x1b" if escape else b""
-    result = parse(swallowed(HEAD + account + b'",SessionID="' + session + TAIL), SOURCE, 0.0)
+    result = parse_line(swallowed(HEAD + account + b'",SessionID="' + session + TAIL), SOURCE, 0.0)
     assert not isinstance(result, SecurityEvent) or result.remote.address != FORGED
 
 
 def test_an_account_and_a_session_of_any_text_are_kept() -> None:
     """Without a forgery both are unchanged."""
-    result = parse(HEAD + b'a"b' + b'",SessionID="c"d' + TAIL, SOURCE, 0.0)
+    result = parse_line(HEAD + b'a"b' + b'",SessionID="c"d' + TAIL, SOURCE, 0.0)
     assert isinstance(result, SecurityEvent)
     assert (result.account, result.session, result.tampered) == ('a"b', b'c"d', False)
 
@@ -63,7 +63,7 @@ def test_a_success_shows_whether_a_password_was_verified(
     account: bytes, session: bytes, used: bytes, *, password: bool
 ) -> None:
     """Asterisk's own field counts, in a line without tampering."""
-    result = parse(
+    result = parse_line(
         SUCCESS + account + b'",SessionID="' + session + TAIL + b',UsingPassword="' + used + b'"', SOURCE, 0.0
     )
     assert isinstance(result, SecurityEvent)
@@ -95,7 +95,7 @@ def test_a_line_is_whole_with_its_head_an_address_and_its_last_quote(line: bytes
 
 def test_the_time_of_a_line_is_that_of_a_sip_event() -> None:
     """An eventfilter may hide those of the manager interface from AMI."""
-    result = parse(WHOLE.partition(b": ")[2], SOURCE, 0.0)
+    result = parse_line(WHOLE.partition(b": ")[2], SOURCE, 0.0)
     assert isinstance(result, SecurityEvent)
     service = b'Service="%b"' % result.service.encode()
     assert time_of(WHOLE) == time_of(WHOLE.partition(b": ")[2]) == result.time
@@ -106,11 +106,11 @@ def test_the_time_of_a_line_is_that_of_a_sip_event() -> None:
 def test_a_line_of_another_kind_in_another_form_is_unknown() -> None:
     """A kind that Asterisk does not have is no event, also if the fields after it are not Asterisk's."""
     line = HEAD.replace(b"InvalidAccountID", b"InvalidWeather") + b"a" + TAIL
-    assert parse(line, SOURCE, 0.0) is Reason.UNKNOWN_WORDING
-    assert parse(line.replace(b"LocalAddress", b"Elsewhere"), SOURCE, 0.0) is Reason.UNKNOWN_WORDING
+    assert parse_line(line, SOURCE, 0.0) is Reason.UNKNOWN_WORDING
+    assert parse_line(line.replace(b"LocalAddress", b"Elsewhere"), SOURCE, 0.0) is Reason.UNKNOWN_WORDING
 
 
 def test_a_line_in_another_form_without_an_address_is_no_event() -> None:
     """A host name where Asterisk writes an address gives no event, also behind a line feed in the account."""
     named = TAIL.replace(b"192.0.2.7", b"pbx.example")
-    assert parse(HEAD + b"a\nb" + named, SOURCE, 0.0) is Reason.NOT_AN_ADDRESS
+    assert parse_line(HEAD + b"a\nb" + named, SOURCE, 0.0) is Reason.NOT_AN_ADDRESS

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ringfence.model import SourceId
-from ringfence.replay.files import File, inspect
-from ringfence.replay.source_reader import ReplayInput
+from ringfence.replay.files import File, ReplayInput, inspect
 
 START = 1795154722.0  # 2026-11-20 06:05:22 UTC
 UNKNOWN = "InvalidAccountID"

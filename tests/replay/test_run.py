@@ -25,8 +25,8 @@ from tests.support.captures import Capture, captures
 
 from ringfence.detect.rules import DAY, HOUR, RULES, Rule
 from ringfence.networks import NetworkSet
+from ringfence.replay.files import ReplayInput
 from ringfence.replay.run import AddressOutcome, Replay, replay
-from ringfence.replay.source_reader import ReplayInput
 
 NOBODY = NetworkSet()
 APART = {

@@ -19,8 +19,7 @@ from tests.support.captures import capture
 
 from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
-from ringfence.replay.files import BLOCK
-from ringfence.replay.source_reader import Batch, ReplayInput, read_batches
+from ringfence.replay.files import BLOCK, Batch, ReplayInput, read_batches
 
 
 def events(batches: list[Batch]) -> list[SecurityEvent]:

@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 
 from ringfence.errors import SetupError
-from ringfence.host.asterisk_servers import Server, is_console, servers
+from ringfence.host.console import Server, is_console, servers
 from ringfence.setup.asterisk import drivers_from, find_asterisk, host_path, inspect, reload_command
 
 SERVER = Server(

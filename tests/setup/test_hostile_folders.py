@@ -21,8 +21,7 @@ from ringfence.setup.changes import FileState, file_state, remove_file, remove_t
 from ringfence.setup.changes import FolderState as Rights
 from ringfence.setup.journal import open_journal
 from ringfence.setup.plan import Plan, plan
-from ringfence.setup.session import SetupSession
-from ringfence.setup.units import Systemd
+from ringfence.setup.session import SetupSession, Systemd
 
 pytestmark = pytest.mark.kernel  # files of several users need root
 

@@ -6,7 +6,7 @@ import pytest
 from tests.support.pbx_layouts import LAYOUTS, LaidOut
 
 from ringfence.errors import SetupError
-from ringfence.setup.layouts import PLAIN, Layout, Target, layout_of
+from ringfence.setup.texts import PLAIN, Layout, Target, layout_of
 
 FOLDER = Path("/etc/asterisk")
 CUSTOM = "#include manager_custom.conf\n"

@@ -12,8 +12,7 @@ from ringfence.setup import fail2ban_jails, session
 from ringfence.setup.changes import FileState
 from ringfence.setup.journal import open_journal, read_journal
 from ringfence.setup.plan import Plan, plan
-from ringfence.setup.session import SetupSession, reload_asterisk, require_manager_user
-from ringfence.setup.units import Systemd
+from ringfence.setup.session import SetupSession, Systemd, reload_asterisk, require_manager_user
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 

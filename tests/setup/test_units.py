@@ -6,7 +6,7 @@ import pytest
 
 from ringfence.errors import SetupError
 from ringfence.setup.journal import Unit
-from ringfence.setup.units import EARLY, SERVICE, Systemd
+from ringfence.setup.session import EARLY, SERVICE, Systemd
 
 _PROGRAM = """\
 #!/bin/sh

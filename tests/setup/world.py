@@ -11,15 +11,13 @@ from tests.support.console import ScriptedConsole
 from tests.support.pbx_layouts import LAYOUTS
 from tests.support.pbx_machine import Digest, digest_of
 
-from ringfence.host.asterisk_servers import Server
-from ringfence.host.console import Console
+from ringfence.host.console import Console, Server
 from ringfence.model import Network
 from ringfence.setup.asterisk import FoundAsterisk
 from ringfence.setup.changes import file_state
 from ringfence.setup.find import Found, Owner
-from ringfence.setup.layouts import layout_of
 from ringfence.setup.manager import read_manager, text_of
-from ringfence.setup.texts import HostPaths
+from ringfence.setup.texts import HostPaths, layout_of
 
 UID, GID = 4242, 4243
 """Asterisk's user and group."""

@@ -5,9 +5,9 @@ from attrs import evolve
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmRecord
-from ringfence.store import alarms
-from ringfence.store.alarms import KEEP_ALARMS
+from ringfence.store import tables
 from ringfence.store.database import Store
+from ringfence.store.tables import KEEP_ALARMS
 
 ONE = AlarmRecord(1, AlarmCode.PHONE_BROKEN, "204 at 192.0.2.1", "wrong", 100.0, 160.0, 700.0, 3)
 
@@ -32,7 +32,7 @@ def test_an_alarm_is_kept_until_long_after_it_cleared(store: Store) -> None:
 
 def test_the_history_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The alarms that cleared first are removed beyond the maximum."""
-    monkeypatch.setattr(alarms, "MOST_ALARMS", 3)
+    monkeypatch.setattr(tables, "MOST_ALARMS", 3)
     store.alarms.record(evolve(ONE, number=n, cleared=200.0 + n) for n in range(1, 8))
     store.purge(300.0)
 
@@ -44,7 +44,7 @@ def test_a_hostile_subject_and_an_unknown_code(store: Store) -> None:
     store.alarms.record([evolve(ONE, subject="\ud800\x1b" + "x" * 65_536)])
     [found] = store.alarms.active()
     assert found.subject.startswith("\\ud800\\x1bx")
-    assert len(found.subject) == alarms.MAX_SUBJECT
+    assert len(found.subject) == tables.MAX_SUBJECT
     with store._connection.transaction() as execute:
         execute("UPDATE alarms SET code = 'alarm.of_the_future'")
     assert store.alarms.active() == []

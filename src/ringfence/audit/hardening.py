@@ -6,20 +6,486 @@ intended is marked ``--``. Administrators show these lines to others. So no line
 exact reason why a password is weak.
 """
 
+import re
+import socket
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import evolve
+from attrs import define, evolve, field, frozen
 
-from ringfence.audit.asterisk import Finding
-from ringfence.model import printable
+from ringfence.audit.accounts import is_weak
+from ringfence.audit.asterisk import Context, Finding, context_from, globals_from
+from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+from ringfence.host.console import Console
+from ringfence.model import Address, printable
+from ringfence.netlink.sock_diag import LISTENING, address_of, port_of, sockets
 
 if TYPE_CHECKING:
     from ringfence.audit.accounts import Account, AsteriskAccounts
-    from ringfence.audit.dialplan import Dialplan
-    from ringfence.audit.services import Services
-    from ringfence.host.console import Console
+
+
+# -- asterisk's services besides telephony, from its files: the manager interface, its HTTP server, and ARI
+#
+# If Asterisk runs in this network namespace, the kernel's list of sockets shows on which addresses they
+# listen. Otherwise the addresses come from the files.
+
+
+POWERS = ("all", "command", "originate", "system", "config")
+"""Write classes of manager users that permit them to control this host or to call any number."""
+
+_SECRET = frozenset({"secret", "password"})
+_WANTED = frozenset(
+    {
+        *("enabled", "bindaddr", "port", "bindport", "tlsenable", "tlsbindaddr", "webenabled"),
+        *("read", "write", "deny", "acl", "type", "password_format"),
+    }
+)
+_ACLS = ("deny", "acl")
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]{2,45})\]|([0-9.]{7,15})|([0-9a-fA-F:]{2,39}))(?::([0-9]{1,5}))?")
+_NUMBER = re.compile(r"[0-9]{1,5}")
+
+
+@frozen
+class Manager:
+    """A user of the manager interface.
+
+    ``read`` and ``write`` are the user's rights, which Asterisk calls classes. ``restricted``: an ACL limits
+    the addresses from which the user may log in. ``weak``: the user's password can be guessed easily.
+    """
+
+    name: str
+    read: frozenset[str]
+    write: frozenset[str]
+    restricted: bool
+    weak: bool
+
+    @property
+    def powers(self) -> tuple[str, ...]:
+        """The write classes of this user that are in ``POWERS``."""
+        return tuple(power for power in POWERS if power in self.write)
+
+    def may(self, side: str, name: str) -> bool:
+        """Whether the user has the class ``name``, or all classes. ``side`` is "read" or "write"."""
+        return not {name, "all"}.isdisjoint(self.read if side == "read" else self.write)
+
+
+@frozen
+class Listener:
+    """A configured listening port.
+
+    ``what`` is its service (AMI or HTTP). ``addresses`` are the local addresses on which it listens.
+    ``setting`` is the option that makes it reachable from this host only.
+    """
+
+    what: str
+    port: int
+    addresses: tuple[Address, ...]
+    setting: str
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other hosts may reach the port: it listens on more than loopback addresses."""
+        return any(not address.is_loopback for address in self.addresses)
+
+
+@frozen
+class Services:
+    """The services that Asterisk's files configure.
+
+    ``managers``: the users of the manager interface, none if it is off. ``listeners``: the ports of the
+    manager interface and of the HTTP server, as far as they are on. ``ari``: the users of ARI, none if it is
+    off. ``weak_ari``: the users of ARI with weak passwords. ``webmanager``: the manager interface is also
+    served over HTTP. ``unread``: files of which a part could not be read.
+    """
+
+    managers: tuple[Manager, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    ari: tuple[str, ...] = ()
+    weak_ari: tuple[str, ...] = ()
+    webmanager: bool = False
+    unread: tuple[str, ...] = ()
+
+    def manager(self, name: str) -> Manager | None:
+        """Return the manager user with this name; None if there is no such user."""
+        return next((manager for manager in self.managers if manager.name == name), None)
+
+    def open_listeners(self, what: str) -> list[Listener]:
+        """Return the listeners of the service ``what`` that listen on more than loopback addresses."""
+        return [door for door in self.listeners if door.what == what and door.is_public]
+
+
+AMI, HTTP = "AMI", "HTTP"
+
+
+def read_services(folder: Path) -> Services:
+    """Return the services that the files in ``folder`` configure.
+
+    The addresses of a service come from the kernel's list of sockets, or else from the files.
+    """
+    read = {
+        name: read_conf(
+            folder / name, lambda _, option: option in _WANTED, lambda _, option: option in _SECRET
+        )
+        for name in ("manager.conf", "http.conf", "ari.conf")
+    }
+    manager, http, ari = (read[name] or Conf() for name in read)
+    ami_on, http_on = (is_true(conf.section("general").last("enabled")) for conf in (manager, http))
+    own, web = manager.section("general"), http.section("general")
+    listeners = (
+        *(_listeners(AMI, "manager.conf", own, "port", (5038, 5039)) if ami_on else ()),
+        *(_listeners(HTTP, "http.conf", web, "bindport", (8088, 8089)) if http_on else ()),
+    )
+    users = _ari_users(ari) if is_true(ari.section("general").last("enabled", "yes")) else ()
+    return Services(
+        managers=tuple(_manager(section) for section in manager.sections if section.name.lower() != "general")
+        if ami_on
+        else (),
+        listeners=listeners,
+        ari=tuple(section.name for section in users),
+        weak_ari=tuple(section.name for section in users if _is_weak_ari(section)),
+        webmanager=is_true(own.last("webenabled")),
+        unread=tuple(name for name, conf in read.items() if conf and conf.unread),
+    )
+
+
+def _manager(section: Section) -> Manager:
+    secret = section.secret("secret")
+    return Manager(
+        section.name,
+        read=frozenset(_classes(section.last("read"))),
+        write=frozenset(_classes(section.last("write"))),
+        restricted=any(section.last(option) for option in _ACLS),
+        weak=secret is not None and is_weak(secret, [section.name]),
+    )
+
+
+def _classes(text: str) -> Iterable[str]:
+    return (part.strip().lower() for part in text.split(","))
+
+
+def _ari_users(ari: Conf) -> tuple[Section, ...]:
+    return tuple(section for section in ari.sections if section.last("type").lower() == "user")
+
+
+def _is_weak_ari(section: Section) -> bool:
+    secret = section.secret("password")
+    plain = section.last("password_format", "plain").lower() == "plain"
+    return plain and secret is not None and is_weak(secret, [section.name])
+
+
+def _listeners(
+    what: str, file: str, general: Section, port_option: str, ports: tuple[int, int]
+) -> Iterable[Listener]:
+    """Yield a service's listener without TLS, and its listener with TLS if TLS is enabled.
+
+    ``what`` is the service (AMI or HTTP). ``file`` and its section ``general`` configure it. The option
+    ``port_option`` sets its port without TLS. ``ports`` are its default ports, without and with TLS.
+    """
+    text = general.last(port_option)
+    plain = int(text) if _NUMBER.fullmatch(text) else ports[0]
+    yield _listener(what, plain, general.last("bindaddr"), f"bindaddr = 127.0.0.1 in {file} [general]")
+    if is_true(general.last("tlsenable")):
+        setting = f"tlsbindaddr = 127.0.0.1:{ports[1]} in {file} [general]"
+        yield _listener(what, ports[1], general.last("tlsbindaddr"), setting)
+
+
+def _listener(what: str, port: int, place: str, setting: str) -> Listener:
+    """Return a listener on ``port``, or on the port in ``place`` if that names one.
+
+    ``place`` is the address from the file, "" if the file names none. The listener has the addresses of the
+    kernel's sockets at its port. If there is no such socket, it has the address in ``place``, or all
+    addresses (``::``) if ``place`` is "". A host name in ``place`` is not resolved, and counts as no address.
+    ``what`` and ``setting`` are those of :class:`Listener`.
+    """
+    written = _ADDRESS.fullmatch(place)
+    if written and written[4]:
+        port = int(written[4])
+    found = listening_at(port) or ({ip_address("::")} if not place else set())
+    if not found and written:
+        with suppress(ValueError):
+            found = {ip_address(written[1] or written[2] or written[3])}
+    return Listener(what, port, tuple(sorted(found, key=str)), setting)
+
+
+def listening_at(port: int) -> set[Address]:
+    """Return the local addresses on which a program listens at a TCP port in this network namespace.
+
+    Return an empty set if the kernel cannot list its sockets.
+    """
+    try:
+        return {
+            address_of(row.local[:4] if family is socket.AF_INET else row.local)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for row in sockets(family, socket.IPPROTO_TCP, 1 << LISTENING)
+            if port_of(row.local_port) == port
+        }
+    except OSError:  # the kernel lacks the module that lists sockets
+        return set()
+
+
+# -- reachability in the dialplan: whether a call into a context can dial out, or only reach this PBX
+#
+# Toll fraud needs a trunk that dials a number of the caller's choice. So a context *dials out* if a pattern
+# for long numbers dials the number that the caller dialled, through a named trunk:
+# ``Dial(PJSIP/${EXTEN}@carrier)``, ``Dial(DAHDI/g0/${EXTEN:1})``. ``Dial(PJSIP/${EXTEN})`` only rings a
+# phone.
+#
+# Included contexts count, and so do contexts that get the number by a jump or as an argument. Values known
+# only during a call are reported as unclear: variables, scripts (AGI, ARI, Lua), switches, and menus that
+# let the caller dial. So if a context is reported to dial out, this is reliable. If not, it may still dial
+# out.
+#
+# A ``Dial`` may contain a password (``IAX2/user:secret@host``), so only names of contexts and extensions
+# are returned.
+
+
+MAX_CONTEXTS = 100
+"""The maximum number of visits in one call of :meth:`Dialplan.reach`.
+
+A visit is a context and how a call reaches it. One context can have several visits.
+"""
+LONG = 7
+"""The least number of digits of an outside number.
+
+A pattern matches long numbers if it has this many digits or more, or if it ends with a wildcard.
+"""
+
+_CALLED = "\x01"
+"""A placeholder for the number that the caller dialled."""
+_UNKNOWN = "\x02"
+"""A placeholder for a value that is known only during a call."""
+_PHONES = frozenset({"SIP", "PJSIP", "IAX2", "SCCP"})
+_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,80}")
+_GLOBAL = re.compile(r"(?:GLOBAL\(([A-Za-z0-9_]{1,80})\)|([A-Za-z0-9_]{1,80}))")
+_ARGUMENT = re.compile(r"ARG([1-9][0-9]?)")
+_SET = re.compile(r"\[[^\]]{0,80}\]")
+_MAX_DEPTH = 5
+_JUMPS = frozenset({"goto", "gosub"})
+_LENGTHS = (2, 3)
+"""How many parts a jump's target has: 2 (extension, priority) or 3 (context, extension, priority)."""
+_SCRIPTS = frozenset({"agi", "eagi", "fastagi", "deadagi", "externalivr", "stasis"})
+
+
+@frozen
+class Reach:
+    """The result of :meth:`Dialplan.reach`.
+
+    ``dials``: the patterns that dial out (``_00X. in outbound``). ``unclear``: texts about what could not be
+    examined. ``known`` is False if the console does not answer, or if the context does not exist.
+    """
+
+    known: bool = True
+    dials: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
+
+
+@frozen
+class _Visit:
+    """A context to examine, and how a call reaches it.
+
+    If ``extension`` is "", the call arrives with the number that the caller dialled. Otherwise the call goes
+    to the fixed ``extension``, with ``arguments``. ``origin`` is the pattern that matched the dialled number,
+    for messages; "" until a pattern is known.
+    """
+
+    context: str
+    extension: str = ""
+    arguments: tuple[str, ...] = ()
+    origin: str = ""
+
+
+@define
+class Dialplan:
+    """The dialplan in force, from the console. The console is asked only once for each context."""
+
+    _console: Console
+    _contexts: dict[str, Context | None] = field(factory=dict)
+    _globals: dict[str, str] | None = None
+
+    def reach(self, context: str) -> Reach:
+        """Return whether a call into ``context`` can dial out, and through which patterns."""
+        first = self._context(context)
+        if first is None:
+            return Reach(known=False)
+        dials: dict[str, None] = {}
+        unclear: dict[str, None] = {}
+        visits, seen = deque([_Visit(context)]), {_Visit(context)}
+        while visits:
+            visit = visits.popleft()
+            found = self._context(visit.context)
+            if found is None:
+                continue
+            unclear |= {f"the switch {switch.partition('/')[0]}": None for switch in found.switches}
+            nexts = [evolve(visit, context=name) for name in found.includes]
+            for extension, name, arguments in self._applications(found, visit):
+                origin = visit.origin or f"{extension} in {visit.context}"
+                verdict = _verdict(name, arguments)
+                if verdict is not False:
+                    (dials if verdict else unclear)[origin] = None
+                nexts += (evolve(jump, origin=origin) for jump in _jumps(name, arguments, visit.context))
+            for new in nexts:
+                if new in seen:
+                    continue
+                if len(seen) == MAX_CONTEXTS:
+                    unclear[f"more than {MAX_CONTEXTS} contexts"] = None
+                    break
+                seen.add(new)
+                visits.append(new)
+        return Reach(dials=tuple(dials), unclear=tuple(unclear))
+
+    def _context(self, name: str) -> Context | None:
+        if name not in self._contexts:
+            shown = self._console.show(f"dialplan show {name}") if _NAME.fullmatch(name) else None
+            self._contexts[name] = context_from(shown) if shown else None
+        return self._contexts[name]
+
+    def _applications(self, context: Context, visit: _Visit) -> Iterator[tuple[str, str, str]]:
+        """Yield each application that may run on this visit: its extension, its name and its arguments.
+
+        If the visit has no fixed extension, only patterns that match long numbers count. In the arguments,
+        variables are replaced by their values or by placeholders.
+        """
+        begun = {
+            step.extension for step in context.steps if step.priority == 1
+        }  # the extensions that a call can enter: it begins at priority 1
+        for step in context.steps:
+            if visit.extension:
+                fits = step.extension == visit.extension
+            else:
+                fits = step.extension in begun and _is_wide(step.extension)
+            if not fits:
+                continue
+            name, _, arguments = step.application.partition("(")
+            yield step.extension, name.strip().lower(), self._filled(arguments.removesuffix(")"), visit)
+
+    def _filled(self, text: str, visit: _Visit) -> str:
+        return "".join(
+            self._value(part[2:-1], visit, 0) if part[:2] == "${" else part for part in _parts(text)
+        )
+
+    def _value(self, name: str, visit: _Visit, depth: int) -> str:
+        """Return the value of ``name``, the text within ``${}``: a variable, or a function.
+
+        Return _CALLED if the value contains the dialled number, and _UNKNOWN if it is known only during a
+        call. ``depth`` is the depth of nested ``${}``.
+        """
+        if "${" in name and depth < _MAX_DEPTH:  # nested, such as ${FILTER(0-9,${EXTEN})}
+            inner = "".join(
+                self._value(part[2:-1], visit, depth + 1) if part[:2] == "${" else "" for part in _parts(name)
+            )
+            contacts = name.startswith("PJSIP_DIAL_CONTACTS(")
+            return f"PJSIP/{_CALLED}" if contacts else _CALLED if _CALLED in inner else _UNKNOWN
+        base = name.partition(":")[0]
+        argument = _ARGUMENT.fullmatch(base)
+        if base == "EXTEN":
+            return visit.extension or _CALLED
+        if argument:
+            number = int(argument[1])
+            return visit.arguments[number - 1] if number <= len(visit.arguments) else _UNKNOWN
+        known = _GLOBAL.fullmatch(base)
+        if self._globals is None:
+            self._globals = globals_from(self._console.show("dialplan show globals") or "")
+        value = self._globals.get(known[1] or known[2], "") if known else ""
+        return value if value and "${" not in value else _UNKNOWN
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Split a text into its variables and the texts between them.
+
+    A variable is ``${...}`` with all that is in it, even other variables.
+    """
+    start = position = 0
+    while (position := text.find("${", start)) >= 0:
+        yield text[start:position]
+        depth, end = 0, position
+        while end < len(text):
+            if text.startswith("{", end):
+                depth += 1
+            elif text[end] == "}":
+                depth -= 1
+                if not depth:
+                    break
+            end += 1
+        yield text[position : end + 1]
+        start = end + 1
+    yield text[start:]
+
+
+def _is_wide(extension: str) -> bool:
+    """Whether an extension is a pattern that matches long numbers."""
+    pattern = _SET.sub("X", extension)
+    return pattern[:1] == "_" and (pattern[-1] in ".!" or len(pattern) > LONG)
+
+
+def _verdict(name: str, arguments: str) -> bool | None:
+    """Whether an application dials the number that the caller dialled, through a trunk.
+
+    Return None if this is unclear: for a script, or if a value is known only during a call. Return False for
+    a jump to a known target: the jump itself dials nothing, and ``_jumps`` follows it.
+    """
+    if name in _SCRIPTS:
+        return None
+    if name in _JUMPS:
+        return None if _UNKNOWN in ",".join(_target(arguments)[:2]) else False
+    return _dialled(arguments) if name == "dial" else False
+
+
+def _dialled(arguments: str) -> bool | None:
+    """Whether a Dial calls the number that the caller dialled, through a trunk; None if this is unclear.
+
+    A Local channel dials nothing itself: it leads to another context, which ``_jumps`` returns.
+    """
+    found: bool | None = False
+    for position in arguments.partition(",")[0].split("&"):
+        technology, _, rest = position.partition("/")
+        if technology == "Local":
+            continue
+        if _CALLED in rest and _UNKNOWN not in technology:
+            named = technology not in _PHONES or "/" in rest or "@" in rest
+            found = True if named else found
+        elif _UNKNOWN in position or _CALLED in technology:
+            found = None if found is False else found
+    return found
+
+
+def _target(arguments: str) -> list[str]:
+    """Return the parts of a jump's target: context, extension and priority.
+
+    There are two parts without a context, and one if only the priority is given.
+    """
+    return [part.strip() for part in arguments.partition("(")[0].split(",")]
+
+
+def _jumps(name: str, arguments: str, here: str) -> list[_Visit]:
+    """Return the visits to which the application ``name`` sends a call next.
+
+    A jump to a fixed extension of another context counts only if an argument has the dialled number. ``here``
+    is the context of the application; a jump that names no context stays in it.
+    """
+    if name == "dial":
+        places = [
+            position for position in arguments.partition(",")[0].split("&") if position.startswith("Local/")
+        ]
+        contexts = [
+            position.rpartition("@")[2].partition("/")[0] for position in places if _CALLED in position
+        ]
+        return [_Visit(context) for context in contexts]
+    if name == "macro":
+        macro, *words = arguments.split(",")
+        return [_Visit(f"macro-{macro}", "s", tuple(words))] if _CALLED in "".join(words) else []
+    target = _target(arguments)
+    if name not in _JUMPS or len(target) not in _LENGTHS:
+        return []
+    context, extension, _ = target if len(target) == max(_LENGTHS) else (here, *target)
+    if _CALLED in extension:
+        return [_Visit(context)]
+    text = arguments.partition("(")[2].removesuffix(")")
+    return [_Visit(context, extension, tuple(text.split(",")))] if _CALLED in text or context == here else []
+
 
 FEW, MANY = 5, 60
 """The maximum number of names (such as accounts) in one finding.
@@ -51,9 +517,6 @@ def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[
 
     ``user`` is the manager user with which ringfence logs in.
     """
-    from ringfence.audit.dialplan import Dialplan  # noqa: PLC0415 - loaded when the command runs
-    from ringfence.audit.services import read_services  # noqa: PLC0415 - loaded when the command runs
-
     if not (folder / "asterisk.conf").exists():
         yield Finding(
             None,
@@ -229,8 +692,6 @@ def _passwords(accounts: "AsteriskAccounts", services: "Services") -> Iterator[F
 
 def _managers(services: "Services", user: str) -> Iterator[Finding]:
     """Yield findings about access to the manager interface, and about the rights of its users."""
-    from ringfence.audit.services import AMI  # noqa: PLC0415 - loaded when the command runs
-
     listeners = services.open_listeners(AMI)
     anywhere = [manager.name for manager in services.managers if not manager.restricted]
     for listener in listeners:
@@ -270,8 +731,6 @@ def _web(services: "Services") -> Iterator[Finding]:
 
     Asterisk does not log wrong passwords there, so guessers are not banned.
     """
-    from ringfence.audit.services import HTTP  # noqa: PLC0415 - loaded when the command runs
-
     unseen = "wrong passwords are reported nowhere, so guessers are never banned"
     for listener in services.open_listeners(HTTP):
         where = f"HTTP listens on {', '.join(map(str, listener.addresses))} port {listener.port}"

@@ -21,10 +21,7 @@ from ringfence.cli.common import (
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
 from ringfence.cli.screen import Screen
-from ringfence.daemon.alarm_requests import MOST_PAST
 from ringfence.errors import DaemonUnreachableError, Exit
-from ringfence.store.alarms import KEEP_ALARMS
-from ringfence.store.database import Store
 
 _INDENT = 7  # columns before the text of an alarm
 
@@ -98,6 +95,10 @@ def _rows(path: Path, seconds: float | None, *, past: bool) -> tuple[Rows, str]:
 
 
 def _offline(path: Path, seconds: float | None, *, past: bool) -> Rows:
+    from ringfence.daemon.alarm_requests import MOST_PAST  # noqa: PLC0415 - slow to load
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+    from ringfence.store.tables import KEEP_ALARMS  # noqa: PLC0415 - slow to load
+
     database = settings_from(path).store.path
     if not database.exists():
         return []

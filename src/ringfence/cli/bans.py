@@ -13,7 +13,6 @@ from attrs import asdict
 from rich.console import Group
 from rich.live import Live
 
-from ringfence.bans.ledger import Ledger, Record, key_of, network_of
 from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
@@ -30,23 +29,19 @@ from ringfence.cli.common import (
     settings_or_defaults,
     warn_about_friends,
 )
-from ringfence.cli.lists import allow_entries
 from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr, short_time
 from ringfence.cli.past_bans import account_cell, rule_cell, show_past
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table, words
 from ringfence.clock import format_duration
 from ringfence.config.converters import parse_duration
-from ringfence.daemon.offline import unban_everything, unban_networks
-from ringfence.daemon.status import bans_report
 from ringfence.errors import DaemonUnreachableError, Exit, FirewallIncompleteError, StoreError
-from ringfence.firewall import make_backend
 from ringfence.model import Network, format_network
 from ringfence.networks import overlap
-from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ringfence.bans.ledger import Ledger
     from ringfence.config.loader import Settings
 
 REFRESH = 1.0  # seconds between two updates of the live list
@@ -171,6 +166,8 @@ def unban(
     ] = False,
 ) -> None:
     """End bans of addresses or networks, or all bans. Works with the daemon up or down."""
+    from ringfence.cli.lists import allow_entries  # noqa: PLC0415 - slow to load
+
     if addresses == ["all"]:
         addresses, everything = None, True
     if everything == bool(addresses) or (everything and allow):
@@ -194,6 +191,8 @@ def unban(
 
 
 def _unban_everything(settings: "Settings") -> int:
+    from ringfence.daemon.offline import unban_everything  # noqa: PLC0415 - slow to load
+
     try:
         number: int = ask(settings, "unban", all=True)
     except DaemonUnreachableError:
@@ -203,6 +202,8 @@ def _unban_everything(settings: "Settings") -> int:
 
 
 def _unban(settings: "Settings", networks: "Sequence[Network]", *, allowed: bool) -> dict[str, list[str]]:
+    from ringfence.daemon.offline import unban_networks  # noqa: PLC0415 - slow to load
+
     try:
         answer: dict[str, list[str]] = ask(
             settings, "unban", networks=[str(n) for n in networks], allowed=allowed
@@ -266,6 +267,10 @@ def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
 
 
 def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
+    from ringfence.bans.ledger import key_of, network_of  # noqa: PLC0415 - slow to load
+    from ringfence.daemon.status import bans_report  # noqa: PLC0415 - slow to load
+    from ringfence.firewall import make_backend  # noqa: PLC0415 - slow to load
+
     settings = settings_from(path)
     backend = make_backend(settings.firewall.backend)
     if not backend.enforces:
@@ -295,6 +300,9 @@ def _recorded(database: Path, now: float) -> "Ledger":
     The ledger is empty if there is no database. If the database cannot be read completely, print the error,
     and return the bans that could be read.
     """
+    from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - slow to load
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+
     ledger = Ledger()
     if not database.exists():
         return ledger

@@ -28,8 +28,8 @@ from ringfence.cli.import_fail2ban import FAIL2BAN
 from ringfence.cli.output import echo, echo_json, echo_stderr
 from ringfence.daemon.process import USER, may_read
 from ringfence.daemon.process import configure as configure_logging
+from ringfence.daemon.source_manager import target_of
 from ringfence.daemon.status import WITHOUT_WIRE
-from ringfence.daemon.targets import target_of
 from ringfence.errors import (
     ConfigError,
     ControlError,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringfence.audit.asterisk import Finding, Trunk, identifies_from, peers_from
-from ringfence.audit.services import read_services
+from ringfence.audit.hardening import read_services
 from ringfence.lists.entries import parse_entry
 from ringfence.model import FriendReason, ListKind, Network, printable
 

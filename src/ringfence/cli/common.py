@@ -16,10 +16,8 @@ from ringfence.cli import output
 from ringfence.cli.output import echo_stderr
 from ringfence.config import loader as config
 from ringfence.config.converters import parse_duration
-from ringfence.detect.friends import MOST
 from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError, error_lines
 from ringfence.model import Friend, Network, parse_network
-from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -122,6 +120,9 @@ def recorded_friends(database: Path) -> "list[Friend]":
 
     Raise StoreError if the database cannot be read.
     """
+    from ringfence.detect.friends import MOST  # noqa: PLC0415 - slow to load
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+
     if not database.exists():
         return []
     with Store.open(database, owner=False) as store:

@@ -7,8 +7,6 @@ from typing import Any, ClassVar, NamedTuple
 import typer.core
 import typer.main
 
-from ringfence.lists.entries import EntryKind, parse_entry
-
 
 class HintingGroup(typer.core.TyperGroup):
     """A group of commands. Its error message for an unknown command suggests the one that was meant."""
@@ -77,6 +75,8 @@ def _suggestion(path: str, name: str, word: str) -> str:
     The user typed ``word`` where a command is expected. ``path`` is the command line before ``word``
     (``ringfence allow``), and ``name`` is the last word of ``path`` (``allow``).
     """
+    from ringfence.lists.entries import EntryKind, parse_entry  # noqa: PLC0415 - slow to load
+
     if word == "help":
         return f"{path} --help"
     try:

@@ -19,10 +19,8 @@ from ringfence.cli.common import (
     settings_from,
 )
 from ringfence.cli.output import echo, echo_json, echo_stderr
-from ringfence.daemon.timeline import read_history
 from ringfence.errors import DaemonUnreachableError
 from ringfence.report.text import TextForm, has_blocks, history_lines
-from ringfence.store.database import Store
 
 RECORDED_ONLY = "The daemon is not running: this is what it has recorded."
 
@@ -56,6 +54,9 @@ def _found(path: Path, seconds: float) -> Mapping[str, Any]:
 
     Raise DaemonUnreachableError if there is no database either.
     """
+    from ringfence.daemon.timeline import read_history  # noqa: PLC0415 - slow to load
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+
     try:
         found: Mapping[str, Any] = ask_daemon(path, "history", seconds=seconds)
     except DaemonUnreachableError:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.check import FILES
-from ringfence.cli.check_friends import allowed_of, denied_trunks
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -34,22 +32,16 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
 from ringfence.cli.screen import Screen, plain_table, words
 from ringfence.clock import format_duration
-from ringfence.daemon.process import make_folder
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
-from ringfence.friends.exchange import as_json
-from ringfence.host.console import local_console
 from ringfence.lists.entries import EntryKind, parse_entry, parse_region
-from ringfence.lists.files import ListFile, read_list
-from ringfence.lists.handlers import ListRequests, replace_imported
-from ringfence.lists.manager import Lists
 from ringfence.model import ListKind, printable
-from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rich.table import Table
 
+    from ringfence.lists.files import ListFile
     from ringfence.lists.prefixes import Prefixes
 
 _SHOWN_ADDRESSES = 4
@@ -200,6 +192,10 @@ def deny_import(
     ] = False,
 ) -> None:
     """Import a block list. It replaces the entries imported from the same file before. Friends pass it."""
+    from ringfence.lists.files import read_list  # noqa: PLC0415 - slow to load
+    from ringfence.lists.handlers import replace_imported  # noqa: PLC0415 - slow to load
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+
     with errors_reported():
         settings = settings_from(config)
         most = settings.firewall.max_bans
@@ -236,6 +232,8 @@ def deny_import(
 
 def _friends(config: Path, database: Path, *, absent: bool) -> "Rows":
     """Return the friends of this PBX, as the daemon lists them; without the daemon, those of its database."""
+    from ringfence.friends.exchange import as_json  # noqa: PLC0415 - slow to load
+
     if absent:
         return [as_json(friend) for friend in recorded_friends(database)]
     return cast("Rows", ask_daemon(config, "friends", quietly=True))
@@ -247,6 +245,10 @@ def _denied_trunks(config: Path, denied: "Prefixes", friends: "Rows") -> "Iterat
     ``friends`` are the friends of this PBX, as the daemon lists them: trunks among them pass the list. Only
     Asterisk's console shows such trunks. Without root it cannot be asked, which `ringfence check` reports.
     """
+    from ringfence.cli.check import FILES  # noqa: PLC0415 - slow to load
+    from ringfence.cli.check_friends import allowed_of, denied_trunks  # noqa: PLC0415 - slow to load
+    from ringfence.host.console import local_console  # noqa: PLC0415 - slow to load
+
     answer, _ = _request(config, "lists", side=ALLOW)
     allowed = allowed_of(settings_from(config), cast("Rows", answer), friends)
     yield from denied_trunks(local_console(FILES), denied.overlaps, allowed)
@@ -347,6 +349,11 @@ def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, li
 
 def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> Any:  # noqa: ANN401 - the daemon's JSON
     """Execute the request ``do`` on the daemon's database, by the daemon's own code; return the answer."""
+    from ringfence.daemon.process import make_folder  # noqa: PLC0415 - slow to load
+    from ringfence.lists.handlers import ListRequests  # noqa: PLC0415 - slow to load
+    from ringfence.lists.manager import Lists  # noqa: PLC0415 - slow to load
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+
     settings = settings_from(path)
     make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:

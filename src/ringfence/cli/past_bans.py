@@ -13,9 +13,7 @@ from ringfence.cli.common import ask_daemon, networks_from, settings_from
 from ringfence.cli.output import echo, echo_json, echo_stderr
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table
 from ringfence.clock import format_duration
-from ringfence.daemon.facts import past_bans, since_from
 from ringfence.errors import DaemonUnreachableError
-from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,6 +75,9 @@ def rule_cell(row: dict[str, Any]) -> str:
 
 
 def _offline(path: Path, wanted: list[str] | None, arguments: dict[str, Any]) -> Rows:
+    from ringfence.daemon.facts import past_bans, since_from  # noqa: PLC0415 - slow to load
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+
     database, now = settings_from(path).store.path, time.time()
     if not database.exists():
         return []

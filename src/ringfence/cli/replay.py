@@ -18,15 +18,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from ringfence.cli.common import JsonOption, errors_reported, settings_from, zone_from
 from ringfence.cli.output import echo, echo_stderr
 from ringfence.cli.screen import Screen, add_row, plain_table
-from ringfence.daemon.targets import logs_of
+from ringfence.daemon.source_manager import logs_of
 from ringfence.detect.rules import RULES
 from ringfence.errors import Exit, SourceError
 from ringfence.model import AMI, SourceId, parse_network, rfc3339
 from ringfence.networks import NetworkSet
-from ringfence.replay.files import File, in_order, inspect, original
+from ringfence.replay.files import File, ReplayInput, in_order, inspect, original
 from ringfence.replay.run import AddressOutcome, Replay
 from ringfence.replay.run import replay as run
-from ringfence.replay.source_reader import ReplayInput
 
 if TYPE_CHECKING:
     from datetime import tzinfo

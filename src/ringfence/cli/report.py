@@ -23,13 +23,9 @@ from ringfence.cli.common import (
 from ringfence.cli.history import RECORDED_ONLY, text_form
 from ringfence.cli.output import echo_json, echo_stderr
 from ringfence.cli.screen import Screen
-from ringfence.daemon.facts import past_bans
-from ringfence.daemon.timeline import read_history
-from ringfence.daemon.tops import recorded_tops
 from ringfence.errors import DaemonUnreachableError, WebError
 from ringfence.report.summary import ReportAnswers, locations_by_name, summary_of
 from ringfence.report.text import report_lines
-from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from ringfence.config.loader import Settings
@@ -146,6 +142,11 @@ def _asked(settings: "Settings", seconds: float) -> "ReportAnswers":
 
 
 def _offline(settings: "Settings", seconds: float) -> "ReportAnswers":
+    from ringfence.daemon.facts import past_bans  # noqa: PLC0415 - slow to load
+    from ringfence.daemon.timeline import read_history  # noqa: PLC0415 - slow to load
+    from ringfence.daemon.tops import recorded_tops  # noqa: PLC0415 - slow to load
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+
     now = time.time()
     with Store.open(settings.store.path, owner=False) as store:
         addresses = recorded_tops(store.tops, "addresses", now - seconds)

@@ -34,9 +34,15 @@ from ringfence.setup.proof import (
     targets_of,
     wait_for_sources,
 )
-from ringfence.setup.session import SetupSession, reload_asterisk, require_manager_user, require_valid_files
+from ringfence.setup.session import (
+    START,
+    SetupSession,
+    Systemd,
+    reload_asterisk,
+    require_manager_user,
+    require_valid_files,
+)
 from ringfence.setup.texts import HostPaths
-from ringfence.setup.units import START, Systemd
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]

@@ -14,8 +14,6 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.output import echo, echo_stderr
 from ringfence.errors import DaemonUnreachableError, Exit, StoreError
-from ringfence.firewall.cleanup import flush_everything, flush_other_backends
-from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from ringfence.config.loader import Settings
@@ -64,6 +62,8 @@ def _remove_leftovers(settings: "Settings") -> None:
     Such rules may be left in the kernel after the configured backend was changed. This command removes them
     itself, because the daemon may lack the rights that another backend needs.
     """
+    from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - slow to load
+
     backend: str = ask(settings, "status")["firewall"]["backend"]
     if backend != "memory":  # "memory" is a dry run: it must not change the kernel
         flush_other_backends(backend)
@@ -75,6 +75,8 @@ def _off_without_daemon(settings: "Settings") -> None:
     "Switched off" is recorded before the rules are removed. Otherwise a daemon that runs but does not answer
     would restore them.
     """
+    from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - slow to load
+
     failed: StoreError | None = None
     try:
         _record(settings, switched_off=True)
@@ -88,5 +90,7 @@ def _off_without_daemon(settings: "Settings") -> None:
 
 
 def _record(settings: "Settings", *, switched_off: bool) -> None:
+    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
+
     with Store.open(settings.store.path, owner=False) as store:
         store.state.set_switched_off(switched_off)

@@ -22,10 +22,7 @@ from ringfence.cli.output import echo_json, echo_stderr, short_time
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table, show_facts
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit
-from ringfence.explain.account import account_document, account_offline
-from ringfence.explain.as_json import document
 from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
-from ringfence.explain.offline import facts_offline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +39,8 @@ Document = dict[str, Any]
 
 def account_facts(path: Path, account: str) -> Document:
     """Return the facts about ``account`` as a JSON object, from the daemon or, without one, its database."""
+    from ringfence.explain.account import account_document, account_offline  # noqa: PLC0415 - slow to load
+
     try:
         found: Document = ask_daemon(path, "why_account", account=account)
     except DaemonUnreachableError:
@@ -170,6 +169,9 @@ def _address_facts(path: Path, text: str) -> Document:
 
 
 def _offline(path: Path, network: "Network") -> Document:
+    from ringfence.explain.as_json import document  # noqa: PLC0415 - slow to load
+    from ringfence.explain.offline import facts_offline  # noqa: PLC0415 - slow to load
+
     return document(facts_offline(settings_from(path), network, time.time()))
 
 

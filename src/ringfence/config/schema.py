@@ -3,7 +3,7 @@
 This module reads no file; ``loader`` does.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 from attrs import Attribute, Factory, evolve, fields, frozen, has
 
-from ringfence.config.channels import NotifySettings
 from ringfence.config.converters import (
     HOOKS,
     BackendName,
@@ -24,26 +23,181 @@ from ringfence.config.converters import (
     Ladder,
     LevelName,
     ListenAddress,
+    MailAddress,
+    MailSecurity,
     Name,
     Paths,
     Pattern,
     PerMinute,
     Port,
+    QuietHours,
     Rate,
     Region,
+    ReportName,
+    RuleName,
     ScopeName,
     SetSize,
+    Severity,
     SipPort,
     Text,
     TimesName,
+    Topic,
     UserName,
+    read_secret,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, Scope, Secret
-from ringfence.networks import NetworkSet
+from ringfence.networks import NetworkSet, is_loopback
+
+# -- ``[notify]``: the channels that notify administrators, and the checks that concern several of its keys
+
+
+@frozen(kw_only=True)
+class ChannelSettings:
+    """The keys that every channel has: its name, what it sends, and when.
+
+    The channel sends events of the kinds ``events``, except those less urgent than ``severity``. Of bans, it
+    sends those by the rules ``rules``, or all if ``rules`` is empty.
+
+    The channel collects bans for ``digest`` seconds, and other events for at most a few seconds, and sends
+    them as one message. During ``quiet`` it sends only messages with a critical event; None means no quiet
+    hours. One try to send takes at most ``timeout`` seconds.
+    """
+
+    name: Name
+    events: tuple[Topic, ...] = tuple(Topic)
+    rules: tuple[RuleName, ...] = ()
+    severity: Severity = Severity.INFO
+    quiet: QuietHours | None = None
+    digest: Duration = Duration(60.0)
+    timeout: Duration = Duration(30.0)
+
+
+@frozen(kw_only=True)
+class MailSettings(ChannelSettings):
+    """``[[notify.mail]]``: mail by an SMTP server."""
+
+    name: Name = Name("mail")
+    to: tuple[MailAddress, ...]
+    sender: MailAddress | None = None
+    host: Text = Text("127.0.0.1")
+    port: Port = Port(25)
+    security: MailSecurity = MailSecurity.NONE
+    tls_ca: Path | None = None
+    tls_verify: bool = True
+    username: Text | None = None
+    password: Secret | None = None
+    password_file: Path | None = None
+
+
+@frozen(kw_only=True)
+class ProgramSettings(ChannelSettings):
+    """The key of the channels that run a program: ``socket`` is that of the service which runs it."""
+
+    socket: Path = Path("/run/ringfence-notify.socket")
+
+
+@frozen(kw_only=True)
+class AppriseSettings(ProgramSettings):
+    """``[[notify.apprise]]``: any service of Apprise, by its command and its configuration file."""
+
+    name: Name = Name("apprise")
+    config: Path
+    tag: Text | None = None
+    command: Path = Path("/usr/bin/apprise")
+
+
+@frozen(kw_only=True)
+class HookSettings(ProgramSettings):
+    """``[[notify.hook]]``: a command of the administrator."""
+
+    name: Name = Name("hook")
+    command: tuple[Text, ...]
+
+
+@frozen
+class NotifySettings:
+    """``[notify]``: all channels, and the settings for their messages.
+
+    If ``report`` is not None, all mail channels send a report once a week.
+    """
+
+    report: ReportName | None = None
+    mail: tuple[MailSettings, ...] = Factory(tuple)
+    apprise: tuple[AppriseSettings, ...] = Factory(tuple)
+    hook: tuple[HookSettings, ...] = Factory(tuple)
+
+    @property
+    def channels(self) -> tuple[ChannelSettings, ...]:
+        """All channels: those by mail, then those by Apprise, then the commands."""
+        return (*self.mail, *self.apprise, *self.hook)
+
+
+def channel_problems(notify: NotifySettings) -> list[str]:
+    """Return a line for each mistake in ``[notify]`` that the check of single values did not find.
+
+    A line begins with the path of the key.
+    """
+    return [
+        *_taken_names(notify),
+        *(f"notify.mail[{at}].{problem}" for at, mail in enumerate(notify.mail) for problem in _mail(mail)),
+        *(
+            f"notify.hook[{at}].command: must begin with an absolute path"
+            for at, hook in enumerate(notify.hook)
+            if not hook.command or not hook.command[0].startswith("/")
+        ),
+    ]
+
+
+def with_passwords(notify: NotifySettings) -> tuple[NotifySettings, list[str]]:
+    """Return ``notify`` with the passwords that are in password files, and a list of problems.
+
+    The list has a line for each password file that cannot be used.
+    """
+    problems: list[str] = []
+    mails: list[MailSettings] = []
+    for at, mail in enumerate(notify.mail):
+        found = mail.password
+        if mail.password_file is not None and found is None:
+            try:
+                found = read_secret(mail.password_file, "password_file")
+            except ValueError as error:
+                problems.append(f"notify.mail[{at}].{error}")
+        mails.append(evolve(mail, password=found))
+    return evolve(notify, mail=tuple(mails)), problems
+
+
+def _taken_names(notify: NotifySettings) -> Iterator[str]:
+    kinds: Sequence[tuple[str, Sequence[ChannelSettings]]] = (
+        ("mail", notify.mail),
+        ("apprise", notify.apprise),
+        ("hook", notify.hook),
+    )
+    names: set[str] = set()
+    for kind, channels in kinds:
+        for at, channel in enumerate(channels):
+            if channel.name in names:
+                yield f'notify.{kind}[{at}].name: "{channel.name}" is taken; give each channel its own name'
+            names.add(channel.name)
+
+
+def _mail(mail: MailSettings) -> Iterator[str]:
+    has_password = mail.password is not None or mail.password_file is not None
+    if not mail.to:
+        yield "to: must have at least one address"
+    if mail.sender is not None and "@" not in mail.sender:
+        yield 'sender: must be a mail address with a domain, such as "ringfence@example.com"'
+    if mail.password is not None and mail.password_file is not None:
+        yield "password: is given twice, here and by password_file; keep one"
+    if mail.username is not None and not has_password:
+        yield "username: needs a password; name a file that holds it with password_file"
+    if has_password and mail.username is None:
+        yield "password: needs a username"
+    if has_password and mail.security is MailSecurity.NONE and not is_loopback(mail.host):
+        yield 'security: must be "starttls" or "tls", because the password would be sent in clear'
 
 
 @frozen

@@ -21,9 +21,9 @@ from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.model import printable
-from ringfence.store.alarms import KEEP_ALARMS
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
+from ringfence.store.tables import KEEP_ALARMS
 
 # -- alarms about the present state of the firewall. Each alarm lasts as long as the state does
 

@@ -21,8 +21,7 @@ from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
 from ringfence.host.protected import follow_protected, read_protected
 from ringfence.host.routes import follow_addresses, read_addresses
-from ringfence.lists.compose import ListNetworks
-from ringfence.lists.manager import Lists
+from ringfence.lists.manager import ListNetworks, Lists
 from ringfence.model import Address, Network, Scope
 from ringfence.networks import NetworkSet, overlap, without
 from ringfence.store.database import Store

@@ -27,7 +27,7 @@ from ringfence.explain.account import (
 )
 from ringfence.explain.as_json import Document, document
 from ringfence.explain.facts import ActiveBan, BanRecords, NetworkFacts, is_about, read_bans, running_of
-from ringfence.lists.compose import Holder
+from ringfence.lists.manager import Holder
 from ringfence.model import (
     Address,
     Ban,

@@ -15,8 +15,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.kernel_bans import BanWatch, KnownBans
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
-from ringfence.config.channels import NotifySettings
-from ringfence.config.schema import Settings
+from ringfence.config.schema import NotifySettings, Settings
 from ringfence.daemon.alarm_requests import KeptAlarms, firewall_alarms
 from ringfence.daemon.ban_effectiveness import BanEffectiveness
 from ringfence.daemon.exemptions import (

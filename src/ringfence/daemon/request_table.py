@@ -60,7 +60,7 @@ def check_fields(do: str, fields: Mapping[str, Field], request: Mapping[str, obj
     for name, value in request.items():
         field = fields.get(name)
         if field is None:
-            raise ControlError(f"{do}: there is no field {printable(name[:_MOST_SHOWN])}")
+            raise ControlError(f"{do}: there is no field {printable(name[:_LONGEST_NAME])}")
         if not field.accepts(value):
             raise ControlError(f"{do}: {name} must be {field.form}")
     for name, field in fields.items():

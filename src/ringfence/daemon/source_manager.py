@@ -1,7 +1,9 @@
 """Runs the sources of all PBXs, replaces them after a reload, and checks them."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 from attrs import define
@@ -10,23 +12,73 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
+from ringfence.config.loader import AmiSettings, CustomSettings
 from ringfence.config.schema import AsteriskSettings
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.status import WITHOUT_WIRE
-from ringfence.daemon.targets import logs_of, target_of
 from ringfence.detect.detector import Detector
-from ringfence.errors import HostError
+from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry, SourceReadiness
 from ringfence.host.routes import follow_containers
 from ringfence.model import Address, Contact, Network, SecurityEvent, printable
 from ringfence.parse.line_result import LogAlarm
-from ringfence.sources.ami import AmiSource
-from ringfence.sources.logs import Logs, LogSource
+from ringfence.sources.ami import AmiSource, AmiTarget
+from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.standby import Standby
 from ringfence.sources.state import Condition, State, coverage_gaps
 from ringfence.sources.wire import WireSource
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
+
+if TYPE_CHECKING:
+    from ringfence.parse.custom import Custom
+
+
+# -- the parameters of the sources (addresses, logins, paths of logs), from the configuration
+#
+# The daemon and ``ringfence check`` both use this module, so that both connect in the same way.
+
+
+def target_of(pbx: AsteriskSettings) -> AmiTarget:
+    """Return the address of the manager interface (AMI) of ``pbx``, with the login and the TLS settings.
+
+    Raise SourceError if the configuration was loaded without its secrets.
+    """
+    ami = pbx.ami
+    if ami.secret is None:
+        raise SourceError(f"{pbx.name}: the configuration was loaded without its secrets")
+    return AmiTarget(
+        asterisk=pbx.name,
+        host=ami.host,
+        port=ami.port,
+        username=ami.username,
+        secret=ami.secret,
+        tls=_tls(ami) if ami.tls else None,
+    )
+
+
+def logs_of(pbx: AsteriskSettings) -> LogPlan:
+    """Return which logs of ``pbx`` are read, their time zone, and the administrator's own line patterns."""
+    logs = pbx.logs
+    return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, tuple(_customs(logs.custom)))
+
+
+def _customs(settings: Sequence[CustomSettings]) -> "Iterator[Custom]":
+    if not settings:
+        return
+    from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded where it is asked for
+
+    for own in settings:
+        yield Custom.compile(own.pattern, level=own.level, file=own.file, name=own.name)
+
+
+def _tls(ami: AmiSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ami.tls_ca)
+    if not ami.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
 
 # -- the positions up to which logs were read
 

@@ -17,7 +17,6 @@ from math import inf
 
 from attrs import frozen
 
-from ringfence.detect.active_bans import ActiveBans
 from ringfence.detect.attribution import (
     AttributedAttempt,
     Attribution,
@@ -48,7 +47,7 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sender import MAX_SESSIONS
-from ringfence.detect.subjects import Subject, Subjects
+from ringfence.detect.subjects import ActiveBans, Subject, Subjects
 from ringfence.detect.wire import Listening, not_connected
 from ringfence.event_values import evolve
 from ringfence.model import (

@@ -11,7 +11,7 @@ from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
 from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.firewall.contract import Backend, Element, LimitMode, Ration
-from ringfence.lists.compose import Holder
+from ringfence.lists.manager import Holder
 from ringfence.model import WIRE, Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
 from ringfence.networks import contains, overlap
 from ringfence.store.bans import KEEP, BanTable, Past

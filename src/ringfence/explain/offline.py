@@ -11,8 +11,7 @@ from ringfence.explain.facts import NetworkFacts, read_bans, running_of
 from ringfence.firewall import make_backend
 from ringfence.host.protected import read_protected
 from ringfence.host.routes import read_addresses
-from ringfence.lists.compose import Holder, holders
-from ringfence.lists.manager import Lists
+from ringfence.lists.manager import Holder, Lists, holders
 from ringfence.model import Friend, Network
 from ringfence.store.database import Store
 from ringfence.store.tables import FriendTable

@@ -46,7 +46,7 @@ from typing import NamedTuple
 
 from ringfence.errors import HostError
 from ringfence.model import Address, Endpoint
-from ringfence.netlink.messages import NetlinkMessageError, frames
+from ringfence.netlink.connection import NetlinkMessageError, frames
 from ringfence.netlink.sock_diag import (
     ATTRIBUTES,
     BY_FAMILY,

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from ringfence.model import Address
-from ringfence.netlink.messages import (
+from ringfence.netlink.connection import (
     FRAME,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,

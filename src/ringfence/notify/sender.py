@@ -1,6 +1,6 @@
 """The child process that sends one message: ``python -m ringfence.notify.sender``.
 
-It reads a request of :mod:`ringfence.notify.sending` from standard input and prints its result.
+It reads a request of :mod:`ringfence.notify.notifier` from standard input and prints its result.
 """
 
 import json

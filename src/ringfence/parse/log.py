@@ -30,7 +30,7 @@ from datetime import tzinfo
 from attrs import evolve, frozen
 
 from ringfence.model import SecurityEvent, SourceId
-from ringfence.parse import jsonline, notices, security_log
+from ringfence.parse import jsonline, notices, security
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
 from ringfence.parse.jsonline import JsonMessage, unwrap
@@ -81,7 +81,7 @@ def _at(*levels: bytes) -> frozenset[bytes]:
 
 
 FORMATS: dict[bytes, Format] = {
-    b"res_security_log.c": Format(_at(b"SECURITY"), security_log.parse, tail=security_log.END),
+    b"res_security_log.c": Format(_at(b"SECURITY"), security.parse_line, tail=security.LINE_END),
     b"res_pjsip/pjsip_distributor.c": Format(_at(b"NOTICE"), notices.parse_distributor),
     b"res_pjsip_session.c": Format(_at(b"NOTICE"), notices.parse_session),
     b"res_pjsip_registrar.c": Format(
@@ -143,7 +143,7 @@ class LogReader:
         self._skipping = False
         self._waiting: list[_Line] = []
         self.number = 1  # the number of the first waiting line, or of the next line
-        self.since_security = security_log.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
+        self.since_security = security.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
         """Return the results of lines that need no later line; without data at the deadline, those of all."""
@@ -330,11 +330,11 @@ class _Batch:
     def _skip(self, at: int, line: _Line) -> bool:
         """Skip a SECURITY message that is on one line and looks complete; return whether it was one."""
         if isinstance(line, JsonMessage):
-            if line.level != _SECURITY or line.file != security_log.FILE:
+            if line.level != _SECURITY or line.file != security.FILE:
                 return False
             self.sample = line.message
         else:
-            if len(line) > LOG_CUT or not security_log.is_whole(line):
+            if len(line) > LOG_CUT or not security.is_whole(line):
                 return False
             self._security_at.add(at)
             self.sample = line
@@ -405,7 +405,7 @@ class _Batch:
                 parsed = self._parse(self._joined(at, end), prefix) if may_span else Reason.AMBIGUOUS
         form = FORMATS.get(prefix.file)
         tail = form.tail if form is not None else None
-        if tail is security_log.END:
+        if tail is security.LINE_END:
             self._security_at.add(at)
         elif tail is None and self._ends_security(at, line):
             parsed = Reason.INSIDE_ANOTHER
@@ -470,10 +470,10 @@ class _Batch:
         The message begins at the earliest SECURITY line in the ``MAX_ACCOUNT`` bytes before ``at``: the
         sender may write later ones. If that is line ``again``, its event was just parsed again, and is kept.
         """
-        if not security_log.ends_message(line):
+        if not security.ends_message(line):
             return False
         first, size = self.first_security(at)
-        if size > security_log.MAX_ACCOUNT:
+        if size > security.MAX_ACCOUNT:
             return False
         for result in range(len(self.results) - 1, -1, -1):
             if self._lines_of[result] < first:
@@ -487,16 +487,16 @@ class _Batch:
 
         The index is -1 if that line came in an earlier feed. More than MAX_ACCOUNT bytes: there is none.
         """
-        first, size = (-1, security_log.MAX_ACCOUNT + 1), 0
+        first, size = (-1, security.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):
             if index in self._security_at:
                 first = index, size
             above = self._lines[index]
             size += _size(above)
-            if size > security_log.MAX_ACCOUNT:
+            if size > security.MAX_ACCOUNT:
                 return first
         size += self._since_security
-        return (-1, size) if size <= security_log.MAX_ACCOUNT else first
+        return (-1, size) if size <= security.MAX_ACCOUNT else first
 
     def _parse_again(self, at: int, line: bytes) -> bool:
         """Parse the last message again with the lines up to ``at``; return whether that gives an event."""

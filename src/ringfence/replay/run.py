@@ -25,7 +25,7 @@ from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement,
 from ringfence.detect.rules import RETURN_WITHIN, Rule
 from ringfence.model import Address, EventKind, Network, Proof, SecurityEvent
 from ringfence.networks import NetworkSet, sender_of
-from ringfence.replay.source_reader import Batch, ReplayInput, read_batches
+from ringfence.replay.files import Batch, ReplayInput, read_batches
 
 # -- outcomes of a replay: one for each subject, in a bounded table
 #

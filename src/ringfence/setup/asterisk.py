@@ -16,15 +16,16 @@ from attrs import frozen
 from ringfence.audit.asterisk import settings_from
 from ringfence.errors import SetupError
 from ringfence.file_rights import FileUser
-from ringfence.host.asterisk_servers import (
+from ringfence.host.console import (
     OPTIONS,
+    Console,
     Server,
+    SocketConsole,
     is_same,
     likely_servers,
     names_of,
     owner_of,
 )
-from ringfence.host.console import Console, SocketConsole
 from ringfence.host.owned_files import exists
 from ringfence.host.processes import PROC
 from ringfence.model import printable
@@ -77,7 +78,7 @@ class FoundAsterisk:
 def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
     """Return the Asterisk that runs on this host; raise SetupError if there is none, or more than one.
 
-    :func:`~ringfence.host.asterisk_servers.likely_servers` decides which Asterisk counts.
+    :func:`~ringfence.host.console.likely_servers` decides which Asterisk counts.
     """
     found = likely_servers(_FOLDER, proc)
     if not found:

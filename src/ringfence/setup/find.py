@@ -18,9 +18,8 @@ from ringfence.model import Network, printable
 from ringfence.networks import contains
 from ringfence.setup.asterisk import FoundAsterisk, find_asterisk
 from ringfence.setup.changes import FileState
-from ringfence.setup.layouts import LOGGER, MANAGER, Layout, layout_of
 from ringfence.setup.manager import ManagerConf, checked_state, read_manager, text_of
-from ringfence.setup.texts import HostPaths
+from ringfence.setup.texts import LOGGER, MANAGER, HostPaths, Layout, layout_of
 
 # -- networks that setup proposes for the allow list: local ones, trunks, the administrator's own address
 #

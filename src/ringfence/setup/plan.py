@@ -32,10 +32,11 @@ from ringfence.setup.changes import (
     folder_state,
 )
 from ringfence.setup.find import Found
-from ringfence.setup.layouts import LOGGER, Target
 from ringfence.setup.manager import PORT, ManagerConf, excess_of, text_of
 from ringfence.setup.texts import (
+    LOGGER,
     HostPaths,
+    Target,
     appended,
     is_untouched,
     log_channel,

@@ -26,7 +26,7 @@ from attrs import define, evolve
 
 from ringfence.model import SecurityEvent
 from ringfence.parse.line_result import Level, LineResult, LogCounts, Reason
-from ringfence.parse.security_log import time_of
+from ringfence.parse.security import time_of
 
 # -- the latest events of all sources of one Asterisk. Each event counts once, at its first delivery
 #

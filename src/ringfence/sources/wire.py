@@ -54,7 +54,7 @@ from attrs import define
 
 from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
-from ringfence.netlink.messages import NETLINK_NETFILTER
+from ringfence.netlink.connection import NETLINK_NETFILTER
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_observed
 from ringfence.parse.packet import source_of

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Self
 
 from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
-from ringfence.store.alarms import AlarmTable
 from ringfence.store.bans import BanTable, Records
 from ringfence.store.file import (
     Connection,
@@ -35,6 +34,7 @@ from ringfence.store.file import (
 )
 from ringfence.store.owner import FileOwner, owner_of
 from ringfence.store.tables import (
+    AlarmTable,
     EntryTable,
     FriendTable,
     SavedNames,

@@ -19,8 +19,7 @@ from tests.support.netns import run
 from ringfence.firewall.contract import Element
 from ringfence.firewall.ipset import messages
 from ringfence.model import Scope
-from ringfence.netlink.connection import NetlinkConnection
-from ringfence.netlink.messages import NetlinkMessageError, parse
+from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError, parse
 
 HEAD = "02000000 05000100 07000000 "
 SET4 = "0f000200 72696e67 66656e63 65340000 "

@@ -12,7 +12,7 @@ from tests.support.netns import run
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Flooder, NetworkList
 from ringfence.firewall.ipset import messages
-from ringfence.firewall.ipset.changes import FloodCounts, by_version, replace_list_in_steps
+from ringfence.firewall.ipset.backend import FloodCounts, by_version, replace_list_in_steps
 from ringfence.firewall.ipset.sets import create_set, list_elements, set_specs
 from ringfence.firewall.ipset.watch import WrittenList
 from ringfence.model import Network
@@ -160,7 +160,7 @@ def test_old_sources_are_forgotten(kernel: NetlinkConnection, monkeypatch: pytes
     flood(("192.0.2.1", 100))
     counted.read(kernel, (4,))
     flood()
-    monkeypatch.setattr("ringfence.firewall.ipset.changes._MEMORY", 0.0)
+    monkeypatch.setattr("ringfence.firewall.ipset.backend._MEMORY", 0.0)
     counted.read(kernel, (4,))
     assert counted._seen == {}
 

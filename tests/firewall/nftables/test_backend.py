@@ -37,7 +37,7 @@ from ringfence.firewall.contract import (
     Remove,
 )
 from ringfence.firewall.nftables import changes as nft_changes
-from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_generation, read_sets
@@ -305,8 +305,12 @@ def test_nothing_known_is_missing_from_a_disturbed_list(backend: NftablesBackend
 
     def disturb() -> None:
         nonlocal turns
-        added = nft_messages.batch(nft_elements.add("ringfence", "ban4_32", [(ip_network("192.0.2.1"), 60)]))
-        removed = nft_messages.batch(nft_elements.delete("ringfence", "ban4_32", [ip_network("192.0.2.1")]))
+        added = nft_messages.batch(
+            nft_elements.add_elements("ringfence", "ban4_32", [(ip_network("192.0.2.1"), 60)])
+        )
+        removed = nft_messages.batch(
+            nft_elements.delete_elements("ringfence", "ban4_32", [ip_network("192.0.2.1")])
+        )
         with NetlinkConnection(extended=True) as other:
             while not done.is_set():
                 assert other.transact(added) == other.transact(removed) == []

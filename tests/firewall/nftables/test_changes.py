@@ -10,7 +10,7 @@ from tests.support.usernamespace import in_user_namespace, why_no_user_namespace
 
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Change, Element, Outcome, Remove
-from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables.changes import Changes
 from ringfence.firewall.nftables.ruleset import BanSet
 from ringfence.model import Scope
@@ -80,7 +80,7 @@ def listed(kernel: NetlinkConnection, ban: BanSet) -> list[Element]:
     """Return the elements of a set."""
     return [
         element
-        for answer in kernel.stream(nft_elements.dump("ringfence", ban.name))
+        for answer in kernel.stream(nft_elements.dump_elements("ringfence", ban.name))
         for element in nft_elements.bans_of(answer, ban.version, ban.length, ban.scope)
     ]
 

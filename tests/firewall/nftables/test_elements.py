@@ -10,11 +10,10 @@ from hypothesis import given
 from tests.support.netns import run
 
 from ringfence.firewall.contract import Element, Flooder
-from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.model import Network, Scope
-from ringfence.netlink.connection import NetlinkConnection
-from ringfence.netlink.messages import NetlinkMessageError
+from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError
 
 TABLE = """\
 table inet ringfence {
@@ -33,34 +32,34 @@ little = pytest.mark.skipif(sys.byteorder != "little", reason="the recorded head
 def test_messages_equal_those_of_nft() -> None:
     """Each message equals that of the nft command above it, with NLM_F_ACK instead of a set ID."""
     # nft add element inet ringfence ban4_32 { 1.2.3.5 timeout 60s }
-    assert nft_elements.add("ringfence", "ban4_32", [(ip_network("1.2.3.5"), 60)]).hex(" ", -4) == (
+    assert nft_elements.add_elements("ringfence", "ban4_32", [(ip_network("1.2.3.5"), 60)]).hex(" ", -4) == (
         "50000000 0c0a0504 00000000 00000000 01000000 0e000100 72696e67 66656e63 65000000 0c000200 62616e34"
         " 5f333200 20000380 1c000180 0c000400 00000000 0000ea60 0c000180 08000100 01020305"
     )
     # nft create element inet ringfence ban4_24 { 1.2.3.0 timeout 60s }
-    assert nft_elements.add("ringfence", "ban4_24", [(ip_network("1.2.3.0/24"), 60)], exclusive=True).hex(
-        " ", -4
-    ) == (
+    assert nft_elements.add_elements(
+        "ringfence", "ban4_24", [(ip_network("1.2.3.0/24"), 60)], exclusive=True
+    ).hex(" ", -4) == (
         "50000000 0c0a0506 00000000 00000000 01000000 0e000100 72696e67 66656e63 65000000 0c000200 62616e34"
         " 5f323400 20000380 1c000180 0c000400 00000000 0000ea60 0c000180 08000100 01020300"
     )
     # nft add element inet ringfence ban6_64 { 2001:db8:: timeout 60s expires 60s }
-    assert nft_elements.add("ringfence", "ban6_64", [(ip_network("2001:db8::/64"), 60)], renewing=True).hex(
-        " ", -4
-    ) == (
+    assert nft_elements.add_elements(
+        "ringfence", "ban6_64", [(ip_network("2001:db8::/64"), 60)], renewing=True
+    ).hex(" ", -4) == (
         "68000000 0c0a0504 00000000 00000000 01000000 0e000100 72696e67 66656e63 65000000 0c000200 62616e36"
         " 5f363400 38000380 34000180 0c000400 00000000 0000ea60 0c000500 00000000 0000ea60 18000180 14000100"
         " 20010db8 00000000 00000000 00000000"
     )
     # nft delete element inet ringfence ban4_32 { 1.2.3.5 }
-    assert nft_elements.delete("ringfence", "ban4_32", [ip_network("1.2.3.5")]).hex(" ", -4) == (
+    assert nft_elements.delete_elements("ringfence", "ban4_32", [ip_network("1.2.3.5")]).hex(" ", -4) == (
         "44000000 0e0a0500 00000000 00000000 01000000 0e000100 72696e67 66656e63 65000000 0c000200 62616e34"
         " 5f333200 14000380 10000180 0c000180 08000100 01020305"
     )
     # nft destroy element inet ringfence ban4_32 { 1.2.3.5 }
-    assert nft_elements.delete("ringfence", "ban4_32", [ip_network("1.2.3.5")], lenient=True)[4:6].hex() == (
-        "1e0a"
-    )
+    assert nft_elements.delete_elements("ringfence", "ban4_32", [ip_network("1.2.3.5")], lenient=True)[
+        4:6
+    ].hex() == ("1e0a")
     # nft add element inet ringfence allow4 { 10.0.0.0/8 } (which numbers them, and begins with an end at 0)
     [message] = nft_elements.intervals(
         "ringfence", "allow4", 4, nft_elements.merged([ip_network("10.0.0.0/8")])
@@ -71,7 +70,7 @@ def test_messages_equal_those_of_nft() -> None:
         " 0b000000"
     )
     # nft flush set inet ringfence allow4
-    assert nft_elements.clear("ringfence", "allow4").hex(" ", -4) == (
+    assert nft_elements.clear_elements("ringfence", "allow4").hex(" ", -4) == (
         "30000000 0e0a0500 00000000 00000000 01000000 0e000100 72696e67 66656e63 65000000 0b000200 616c6c6f"
         " 77340000"
     )
@@ -88,13 +87,13 @@ def test_elements_are_parsed_as_written() -> None:
         def read(name: str, version: int, length: int) -> list[Element]:
             return [
                 element
-                for answer in kernel.stream(nft_elements.dump("ringfence", name))
+                for answer in kernel.stream(nft_elements.dump_elements("ringfence", name))
                 for element in nft_elements.bans_of(answer, version, length, Scope.FULL)
             ]
 
         messages = [
-            nft_elements.add("ringfence", "ban4_32", [(v4, 600)]),
-            nft_elements.add("ringfence", "ban6_64", [(v6, 60)], renewing=True),
+            nft_elements.add_elements("ringfence", "ban4_32", [(v4, 600)]),
+            nft_elements.add_elements("ringfence", "ban6_64", [(v6, 60)], renewing=True),
         ]
         assert kernel.transact(nft_messages.batch(*messages)) == []
         [first], [second] = read("ban4_32", 4, 32), read("ban6_64", 6, 64)
@@ -121,9 +120,9 @@ def test_counters_are_read() -> None:
     run("nft", "add element inet ringfence ban4_32 { 192.0.2.1 counter packets 3 bytes 300 timeout 60s }")
     run("nft", "add element inet ringfence flood6 { 2001:db8:: counter packets 7 bytes 700 }")
     with NetlinkConnection(extended=True) as kernel:
-        answers = list(kernel.stream(nft_elements.dump("ringfence", "ban4_32")))
+        answers = list(kernel.stream(nft_elements.dump_elements("ringfence", "ban4_32")))
         [element] = (e for answer in answers for e in nft_elements.bans_of(answer, 4, 32, Scope.SIP_UDP))
-        dumped = list(kernel.stream(nft_elements.dump("ringfence", "flood6")))
+        dumped = list(kernel.stream(nft_elements.dump_elements("ringfence", "flood6")))
 
     assert (element.packets, element.bytes, element.scope) == (3, 300, Scope.SIP_UDP)
     flooders = [flooder for answer in dumped for flooder in nft_elements.flooders_of(answer)]
@@ -141,9 +140,9 @@ def test_intervals_are_listed_by_nft() -> None:
     with NetlinkConnection(extended=True) as kernel:
         for _ in range(2):
             messages = [
-                nft_elements.clear("ringfence", "allow4"),
+                nft_elements.clear_elements("ringfence", "allow4"),
                 *nft_elements.intervals("ringfence", "allow4", 4, ranges),
-                nft_elements.clear("ringfence", "allow6"),
+                nft_elements.clear_elements("ringfence", "allow6"),
                 *nft_elements.intervals("ringfence", "allow6", 6, all_addresses),
             ]
             assert kernel.transact(nft_messages.batch(*messages)) == []
@@ -177,7 +176,7 @@ def test_merged_ranges_cover_the_same(given_networks: list[Network]) -> None:
 def test_the_refused_element_is_found(index: int) -> None:
     """The offset of an error leads to the element's index, at its first byte and at its last."""
     bans = [(ip_network((0x0A000000 + n, 32)), 60) for n in range(7)]
-    message = nft_elements.add("ringfence", "ban4_32", bans, renewing=True)
+    message = nft_elements.add_elements("ringfence", "ban4_32", bans, renewing=True)
     begin = len(message) - 7 * 40
     for offset in (begin + 40 * index, begin + 40 * index + 39):
         assert nft_elements.refused_index(message, offset) == index
@@ -186,7 +185,7 @@ def test_the_refused_element_is_found(index: int) -> None:
 @little
 def test_an_error_outside_the_elements_has_no_index() -> None:
     """An error without an offset, or with one outside the elements, has no index."""
-    message = nft_elements.add("ringfence", "ban4_32", [(ip_network("192.0.2.1"), 60)])
+    message = nft_elements.add_elements("ringfence", "ban4_32", [(ip_network("192.0.2.1"), 60)])
     assert [nft_elements.refused_index(message, offset) for offset in (None, 0, 36, 4000)] == [None] * 4
     assert nft_elements.refused_index(b"", 36) is None
 

@@ -14,7 +14,7 @@ from tests.support.netns import run
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Health, NetworkList
 from ringfence.firewall.nftables import backend as nft_backend
-from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import static_sets
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_sets, read_state
@@ -232,7 +232,7 @@ def test_an_address_on_both_lists_is_never_missing(backend: NftablesBackend) -> 
         with NetlinkConnection(extended=True) as other:
             while not done.is_set():
                 try:
-                    other.request(nft_elements.query("ringfence", "deny4", steady))
+                    other.request(nft_elements.query_elements("ringfence", "deny4", steady))
                 except NetlinkError as error:
                     missed.append(error)
                 next(looks)
@@ -254,7 +254,7 @@ def in_use(backend: NftablesBackend, network: Network) -> bool:
     state = read_state(backend._kernel)
     assert state is not None
     try:
-        backend._kernel.request(nft_elements.query("ringfence", state.names["deny4"], network))
+        backend._kernel.request(nft_elements.query_elements("ringfence", state.names["deny4"], network))
     except NetlinkError:
         return False
     return True

@@ -49,8 +49,15 @@ from ringfence.firewall.ipset.iptables_rules import (
 )
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.requirements import find_program, run_program
-from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.netlink.messages import FAMILIES, NLM_F_ACK, message, number, text
+from ringfence.netlink.connection import (
+    FAMILIES,
+    NLM_F_ACK,
+    NetlinkConnection,
+    NetlinkError,
+    message,
+    number,
+    text,
+)
 
 # -- queries the kernel about iptables without a process: the size of a legacy table, and the extensions
 #

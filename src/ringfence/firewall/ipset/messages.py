@@ -25,7 +25,7 @@ from attrs import frozen
 
 from ringfence.firewall.contract import Element
 from ringfence.model import Network, Scope
-from ringfence.netlink.messages import (
+from ringfence.netlink.connection import (
     ATTRIBUTE,
     BIG_ENDIAN,
     FAMILIES,

@@ -33,7 +33,7 @@ from ringfence.firewall.contract import (
     Outcome,
     whole_seconds,
 )
-from ringfence.firewall.nftables import elements
+from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.messages import batch
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
 from ringfence.firewall.nftables.state import find
@@ -117,9 +117,9 @@ class Changes:
         size = 0
         for ban, numbers in by_set.items():
             for adds, run in self._runs(numbers):
-                for at in range(0, len(run), elements.MAX_ELEMENTS):
-                    group = ChangeGroup(ban, run[at : at + elements.MAX_ELEMENTS], adds)
-                    if size + len(group.numbers) > elements.CHUNK or len(groups) >= _MESSAGES:
+                for at in range(0, len(run), messages.MAX_ELEMENTS):
+                    group = ChangeGroup(ban, run[at : at + messages.MAX_ELEMENTS], adds)
+                    if size + len(group.numbers) > messages.CHUNK or len(groups) >= _MESSAGES:
                         yield groups
                         groups, size = [], 0
                     groups.append(group)
@@ -220,19 +220,19 @@ class Changes:
         if not group.adds:
             networks = [self._batch[number].network for number in group.numbers]
             if self._modern:
-                yield elements.delete(TABLE, name, networks, lenient=True)
+                yield messages.delete_elements(TABLE, name, networks, lenient=True)
                 return
-            yield elements.add(TABLE, name, [(network, _MOMENT) for network in networks])
-            yield elements.delete(TABLE, name, list(dict.fromkeys(networks)))
+            yield messages.add_elements(TABLE, name, [(network, _MOMENT) for network in networks])
+            yield messages.delete_elements(TABLE, name, list(dict.fromkeys(networks)))
             return
         timed = [(self._batch[number].network, self._seconds[number]) for number in group.numbers]
         if group.replace:
             once = list(dict(timed).items())  # the last change of a network counts
-            yield elements.add(TABLE, name, timed)
-            yield elements.delete(TABLE, name, [network for network, _ in once])
-            yield elements.add(TABLE, name, once)
+            yield messages.add_elements(TABLE, name, timed)
+            yield messages.delete_elements(TABLE, name, [network for network, _ in once])
+            yield messages.add_elements(TABLE, name, once)
         else:
-            yield elements.add(TABLE, name, timed, exclusive=not self._modern, renewing=self._modern)
+            yield messages.add_elements(TABLE, name, timed, exclusive=not self._modern, renewing=self._modern)
 
     def _remaining(
         self,
@@ -264,7 +264,7 @@ class Changes:
 
         Store the outcomes of the changes that are not sent again.
         """
-        index = elements.refused_index(request, refusal.offset)
+        index = messages.refused_index(request, refusal.offset)
         if index is None or index >= len(group.numbers):
             self._refuse(group.numbers, _explain(group.ban, refusal))
             return []
@@ -296,7 +296,7 @@ class Changes:
 
     def _contains(self, ban: BanSet, network: Network) -> bool:
         try:
-            self._kernel.request(elements.query(TABLE, ban.name, network))
+            self._kernel.request(messages.query_elements(TABLE, ban.name, network))
         except FirewallError:
             return False
         return True
@@ -358,10 +358,10 @@ def _observe(
     kernel: NetlinkConnection, version: int, timed: Sequence[tuple[Network, int]], *, modern: bool
 ) -> Sequence[Refusal]:
     name = f"observe{version}"
-    messages = [elements.add(TABLE, name, timed, renewing=modern)]
+    requests = [messages.add_elements(TABLE, name, timed, renewing=modern)]
     if not modern:
-        messages += [elements.delete(TABLE, name, [network for network, _ in timed]), *messages]
-    return kernel.transact(batch(*messages))
+        requests += [messages.delete_elements(TABLE, name, [network for network, _ in timed]), *requests]
+    return kernel.transact(batch(*requests))
 
 
 def renews(release: str) -> bool:

@@ -29,7 +29,7 @@ from attrs import frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import NetworkList
-from ringfence.firewall.nftables import elements, messages
+from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.installation import Installation
 from ringfence.firewall.nftables.messages import NftSetHeader
 from ringfence.firewall.nftables.ruleset import TABLE, alternate_name, base_name
@@ -68,7 +68,7 @@ class Ranges:
     @classmethod
     def of(cls, version: int, networks: Sequence[Network]) -> "Ranges":
         """Return the ranges that ``networks``, of one IP version, cover."""
-        ranges, size = elements.merged(networks), BITS[version] // 8
+        ranges, size = messages.merged(networks), BITS[version] // 8
         if version == 4:  # noqa: PLR2004 - IPv4, in one step
             packed = struct.pack(f">{2 * len(ranges)}I", *(end for one in ranges for end in one))
         else:
@@ -185,8 +185,8 @@ class RangeChange:
     def messages(self, name: str, version: int) -> list[bytes]:
         """Build the messages of the transaction."""
         return [
-            *elements.intervals(TABLE, name, version, self.removed, remove=True),
-            *elements.intervals(TABLE, name, version, self.added),
+            *messages.intervals(TABLE, name, version, self.removed, remove=True),
+            *messages.intervals(TABLE, name, version, self.added),
         ]
 
     def __len__(self) -> int:
@@ -326,8 +326,8 @@ class NetworkListSets:
         """Clear a short list and fill it again, in one transaction."""
         name = self._name(base)
         requests = [
-            elements.clear(TABLE, name),
-            *elements.intervals(TABLE, name, wanted.version, list(wanted)),
+            messages.clear_elements(TABLE, name),
+            *messages.intervals(TABLE, name, wanted.version, list(wanted)),
         ]
         self._held.pop(base, None)
         try:

@@ -22,12 +22,10 @@ from contextlib import contextmanager, suppress
 
 from attrs import frozen
 
-from ringfence.firewall.nftables.elements import CHUNK
-from ringfence.firewall.nftables.messages import INET, MessageType
+from ringfence.firewall.nftables.messages import CHUNK, INET, MessageType
 from ringfence.firewall.nftables.ruleset import TABLE
 from ringfence.firewall.nftables.state import read_generation
-from ringfence.netlink.connection import NetlinkConnection
-from ringfence.netlink.messages import NETLINK_NETFILTER, frames
+from ringfence.netlink.connection import NETLINK_NETFILTER, NetlinkConnection, frames
 
 # <linux/netlink.h>; Python has no names for these
 _SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
