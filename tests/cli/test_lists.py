@@ -270,7 +270,7 @@ def test_a_file_without_a_good_line_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
     """A list over the limit is refused with the key to raise, daemon up or down; the old import stays."""
-    guard = Guard(tmp_path, firewall={"max_bans": 1_024})
+    guard = Guard(tmp_path, firewall={"backend": "memory", "max_bans": 1_024})
     file = tmp_path / "list.txt"
     file.write_text("203.0.113.9\n", "utf-8")
     guard.command("deny", "import", str(file))

@@ -9,8 +9,7 @@ from tests.support.attempts import attempts
 from tests.support.kept import OTHER, Kept
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.bans.ineffective import ENOUGH, GRACE
-from ringfence.daemon.ban_effectiveness import MOST_WAITING
+from ringfence.daemon.ban_effectiveness import ENOUGH, GRACE, MOST_WAITING
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.host.diagnosis import Observations
 from ringfence.model import Address, Attempt

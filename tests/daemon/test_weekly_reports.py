@@ -28,12 +28,11 @@ from ringfence.config.converters import Duration, MailAddress, Name, ReportName
 from ringfence.config.schema import ChannelSettings, MailSettings, NotifySettings
 from ringfence.daemon.timeline import TimelineRecorder
 from ringfence.daemon.tops import TopCounts, TopRequests
-from ringfence.daemon.weekly_reports import RETRY_AFTER, ReportCollector, WeeklyReports
+from ringfence.daemon.weekly_reports import RETRY_AFTER, WEEK, ReportCollector, WeeklyReports, next_report
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
 from ringfence.notify.mail import compose_report, page_of
 from ringfence.notify.notifier import TRIES, Delivery, Notifier
-from ringfence.report.summary import WEEK, next_report
 from ringfence.store.database import Store
 
 GUESSER = "198.18.1.101"

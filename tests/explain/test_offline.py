@@ -11,8 +11,7 @@ from tests.support.kept import settings
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.errors import HostError
 from ringfence.explain.as_json import document
-from ringfence.explain.facts import AddressVerdict
-from ringfence.explain.offline import facts_offline
+from ringfence.explain.facts import AddressVerdict, facts_offline
 from ringfence.model import FriendReason, ListEntry, ListKind
 from ringfence.store.database import Store
 
@@ -23,9 +22,9 @@ HERE = ip_network("192.0.2.1")
 def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Return a configuration; the host has one address, which is not this machine's."""
     monkeypatch.setattr(
-        "ringfence.explain.offline.read_addresses", lambda: frozenset({ip_network("198.18.0.1")})
+        "ringfence.explain.facts.read_addresses", lambda: frozenset({ip_network("198.18.0.1")})
     )
-    monkeypatch.setattr("ringfence.explain.offline.read_protected", lambda _: {})
+    monkeypatch.setattr("ringfence.explain.facts.read_protected", lambda _: {})
     denied = settings("198.51.100.0/24", denied=("203.0.113.0/24",))
     return evolve(denied, store=StoreSettings(tmp_path / "ringfence.db"))
 
@@ -80,7 +79,7 @@ def test_a_read_error_is_a_problem(wanted: Settings, monkeypatch: pytest.MonkeyP
         raise HostError("no addresses")
 
     wanted.store.path.write_bytes(b"no database at all" * 100)
-    monkeypatch.setattr("ringfence.explain.offline.read_addresses", broken)
+    monkeypatch.setattr("ringfence.explain.facts.read_addresses", broken)
     told = document(facts_offline(wanted, HERE, NOW))
 
     assert any("no addresses" in problem for problem in told["problems"])

@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 from tests.support.attempts import ATTEMPT
 
-from ringfence.explain.as_json import reason_of
+from ringfence.explain.account import reason_of
 from ringfence.model import AttemptKind, EventKind, Service
 
 

@@ -21,7 +21,7 @@ from ringfence.errors import SetupError
 from ringfence.file_rights import FileUser
 from ringfence.host.console import MAX_BYTES, SocketConsole, control_socket, local_console, servers
 from ringfence.host.processes import processes
-from ringfence.setup.asterisk import find_asterisk, inspect
+from ringfence.setup.find import find_asterisk, inspect
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asterisk]
 

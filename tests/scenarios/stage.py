@@ -20,13 +20,12 @@ from tests.scenarios.language import Scenario
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.exemptions import ITSELF, Exempt
+from ringfence.bans.kernel_bans import ITSELF, Exempt
 from ringfence.bans.ledger import key_of
-from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.floods import FloodJudge
-from ringfence.daemon.pipeline import EffectHandler, Pipeline
+from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.firewall.contract import Flooder, NetworkList, exempts_friends

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from ringfence.errors import SetupError
 from ringfence.host.console import Server, is_console, servers
-from ringfence.setup.asterisk import drivers_from, find_asterisk, host_path, inspect, reload_command
+from ringfence.setup.find import drivers_from, find_asterisk, host_path, inspect, reload_command
 
 SERVER = Server(
     7, 101, 101, (), ("/usr/sbin/asterisk", "-f"), "/usr/sbin/asterisk", same_root=True, same_network=True

@@ -13,9 +13,8 @@ from tests.support.pbx_machine import Digest, digest_of
 
 from ringfence.host.console import Console, Server
 from ringfence.model import Network
-from ringfence.setup.asterisk import FoundAsterisk
 from ringfence.setup.changes import file_state
-from ringfence.setup.find import Found, Owner
+from ringfence.setup.find import Found, FoundAsterisk, Owner
 from ringfence.setup.manager import read_manager, text_of
 from ringfence.setup.texts import HostPaths, layout_of
 

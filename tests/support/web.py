@@ -199,6 +199,12 @@ class WebServer:
             timeout=30,
         )
 
+    @property
+    def accepts(self) -> bool:
+        """Whether the page listens for requests of login links. The socket's file exists a moment before."""
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.logins)) == 0
+
     def link(self, name: str = "alice", *, read_only: bool = False) -> str:
         """Return the login link that ``ringfence web login`` prints, without a process for the command."""
         return str(control.ask(self.logins, "login", name=name, read_only=read_only))
@@ -227,7 +233,7 @@ def web_server(folder: Path, daemon: Path, port: int = 0) -> Iterator[WebServer]
         process = start(line, environ=ENVIRON, stdout=log, stderr=log)
     running = WebServer(folder, process)
     try:
-        until(lambda: running.logins.exists() or process.poll() is not None, "the live page")
+        until(lambda: running.accepts or process.poll() is not None, "the live page")
         assert process.poll() is None, running.log
         yield running
     finally:

@@ -13,8 +13,7 @@ from tests.support.recorded import active
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.exemptions import ITSELF, Exempt
-from ringfence.bans.kernel_bans import BanWatch
+from ringfence.bans.kernel_bans import ITSELF, BanWatch, Exempt
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector

@@ -36,6 +36,28 @@ def test_it_listens_on_loopback(tmp_path: Path) -> None:
     assert not (tmp_path / "login.sock").exists()
 
 
+STOPPED_AT_ONCE = """
+import os, signal, sys
+from pathlib import Path
+from ringfence.web.app import Site
+from ringfence.web.server import WebSettings, serve
+
+folder = Path(sys.argv[1])
+settings = WebSettings(folder / "web.sock", Site(sys.argv[2]), folder / "control.sock", folder / "login.sock")
+serve(settings, lambda: os.kill(os.getpid(), signal.SIGTERM))
+"""
+"""A page that gets SIGTERM when its sockets exist, before uvicorn serves them."""
+
+
+def test_a_signal_during_the_start_ends_the_page(tmp_path: Path) -> None:
+    """The page ends as after any other SIGTERM: at once, without an error, and its sockets are gone."""
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_AT_ONCE, str(tmp_path), SITE], env=ENVIRON, check=False, timeout=30
+    )
+    assert done.returncode == 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_sockets_are_private_and_removed(tmp_path: Path) -> None:
     """Both sockets are closed to other users, replace those of a dead process, and are gone afterwards."""
     folder = tmp_path / "web"

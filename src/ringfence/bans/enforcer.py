@@ -13,9 +13,8 @@ from itertools import accumulate
 import structlog
 from attrs import frozen
 
-from ringfence.bans.exemptions import Exempt, too_wide
 from ringfence.bans.filling import Filler
-from ringfence.bans.kernel_bans import CHUNK, BanWatch, KernelBans, KnownBans, failure_lines
+from ringfence.bans.kernel_bans import CHUNK, BanWatch, Exempt, KernelBans, KnownBans, failure_lines, too_wide
 from ringfence.bans.ledger import Record, key_of, listed, network_of, parts_of
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector

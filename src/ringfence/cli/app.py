@@ -56,7 +56,7 @@ class Commands(LazyGroup):
         ),
         "on": LazyCommand("switch", "Enforce again, after `ringfence off`."),
         "status": LazyCommand("status", "Show alarms, sources, attempts, bans, and addresses near a ban."),
-        "history": LazyCommand("history", "Show attempts and bans over time, up to a year back."),
+        "history": LazyCommand("report", "Show attempts and bans over time, up to a year back."),
         "report": LazyCommand(
             "report", "Report what happened: attempts, who made them, bans, and broken phones."
         ),

@@ -18,9 +18,8 @@ from ringfence.cli.output import echo, echo_document, echo_stderr
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.errors import ConfigError, ControlError, Exit, RingfenceError, SetupError, StoreError
 from ringfence.setup import fail2ban_jails
-from ringfence.setup.asterisk import FoundAsterisk
 from ringfence.setup.changes import FileState
-from ringfence.setup.find import Found, find, found_lines
+from ringfence.setup.find import Found, FoundAsterisk, find, found_lines
 from ringfence.setup.journal import JournalRecord, open_journal, read_journal
 from ringfence.setup.plan import Plan, ami_host, plan
 from ringfence.setup.proof import (

@@ -170,7 +170,7 @@ def _address_facts(path: Path, text: str) -> Document:
 
 def _offline(path: Path, network: "Network") -> Document:
     from ringfence.explain.as_json import document  # noqa: PLC0415 - slow to load
-    from ringfence.explain.offline import facts_offline  # noqa: PLC0415 - slow to load
+    from ringfence.explain.facts import facts_offline  # noqa: PLC0415 - slow to load
 
     return document(facts_offline(settings_from(path), network, time.time()))
 

@@ -25,7 +25,6 @@ from attrs import asdict, frozen
 
 from ringfence import control
 from ringfence.alarms import Alarms
-from ringfence.bans.suspects import Suspects
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import process, trial
@@ -33,12 +32,12 @@ from ringfence.daemon.facts import FailureMemory
 from ringfence.daemon.firewall_manager import find_answer_users
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.daemon.floods import FloodJudge
-from ringfence.daemon.pipeline import EffectHandler, Pipeline, known_sources
+from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects, known_sources
 from ringfence.daemon.process import claim_sets, every, release_freed_memory, tune_collector
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.request_table import RequestGate, Rights
 from ringfence.daemon.requests import RequestHandlers
-from ringfence.daemon.source_manager import LogPositions, SourceManager, SourceWatchdog
+from ringfence.daemon.source_manager import LogPositions, SourceManager, SourceWatchdog, WireReader
 from ringfence.daemon.status_collector import StatusCollector
 from ringfence.daemon.timeline import TimelineRecorder
 from ringfence.daemon.tops import ModeratedSelector, TopCounts, TopRequests
@@ -47,12 +46,12 @@ from ringfence.detect.detector import Detector
 from ringfence.friends.registry import FriendRegistry
 from ringfence.host.connections import ConnectionTable
 from ringfence.notify.notifier import Notifier
+from ringfence.sources.wire import GROUP
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
     from ringfence.daemon.metrics_server import MetricsServer
-    from ringfence.daemon.source_manager import WireReader
 
 
 # -- the wait at the start, until the friends of this PBX are known
@@ -312,7 +311,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         writer = Writer()
         store = stack.enter_context(Store.open_or_memory(settings.store.path, writer))
         stack.enter_context(writer)  # ends before the store closes, so that the queued writes are done
-        log_group = _log_group(settings)
+        log_group = GROUP if settings.wire else None  # of NFLOG
         chosen = choose(settings, log_group)
         stack.callback(chosen.backend.close)
         if chosen.backend.enforces:
@@ -342,18 +341,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process before the last writes
 
 
-def _log_group(settings: Settings) -> int | None:
-    """Return the number of the NFLOG group that the wire source reads; None without the wire source."""
-    if not settings.wire:
-        return None
-    from ringfence.sources.wire import GROUP  # noqa: PLC0415 - loaded where it is asked for
-
-    return GROUP
-
-
-def _wire(pipeline: Pipeline, side: FirewallSide, clock: Clock) -> "WireReader":
-    from ringfence.daemon.source_manager import WireReader  # noqa: PLC0415 - loaded where it is asked for
-
+def _wire(pipeline: Pipeline, side: FirewallSide, clock: Clock) -> WireReader:
     return WireReader(
         pipeline,
         side.detector,
@@ -368,7 +356,7 @@ def _metrics(
     side: FirewallSide,
     pipeline: Pipeline,
     sources: SourceManager,
-    wire: "WireReader | None",
+    wire: WireReader | None,
     writer: Writer,
     clock: Clock,
 ) -> "MetricsServer | None":

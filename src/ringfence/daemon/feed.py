@@ -26,7 +26,7 @@ from ringfence.alarms import AlarmEvent
 from ringfence.control import LINE_KINDS, PEER, Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
-from ringfence.explain.as_json import reason_of
+from ringfence.explain.account import reason_of
 from ringfence.model import Ban, Network, Scope, SecurityEvent, format_network, printable, rfc3339
 
 MOST_WAITING = 1_000

@@ -22,7 +22,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.model import printable
-from ringfence.store.owner import FileOwner, owner_of
+from ringfence.store.file import FileOwner, owner_of
 
 # -- settings of Python's garbage collector for the daemon, and the return of freed memory to the kernel
 #

@@ -80,7 +80,7 @@ class RequestHandlers:
 
     async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return all facts about one address or network."""
-        from ringfence.daemon.facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
+        from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
 
         return await AddressFacts(self._side).answer(request)
 

@@ -13,20 +13,46 @@ from ringfence.alarms import ActiveAlarm
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import StoreError
-from ringfence.explain.as_json import reason_of
 from ringfence.model import (
     Address,
     Attempt,
+    AttemptKind,
     Ban,
     EventKind,
     Friend,
     FriendReason,
+    Service,
     format_network,
     printable,
     rfc3339,
 )
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
+
+# -- words for the reasons why Asterisk refused attempts
+
+
+_BY_EVENT = {
+    EventKind.CHALLENGE_RESPONSE_FAILED: "wrong password",
+    EventKind.INVALID_PASSWORD: "wrong password",
+    EventKind.INVALID_ACCOUNT_ID: "no such account",
+    EventKind.FAILED_ACL: "ACL",
+    EventKind.INVALID_TRANSPORT: "wrong transport",
+    EventKind.HIDDEN: "hidden",
+    EventKind.LIMITED: "flood",
+}
+
+
+def reason_of(attempt: Attempt) -> str:
+    """Return in two or three words why Asterisk refused an attempt.
+
+    Most reasons follow from the kind of the event. For example, PJSIP reports a wrong password as
+    ``ChallengeResponseFailed``. For a kind without a reason in the table, return the name of the kind.
+    """
+    if attempt.kind is AttemptKind.PROBE:
+        return "unknown caller" if attempt.service is Service.DIALPLAN else "unknown extension"
+    return _BY_EVENT.get(attempt.event, str(attempt.event))
+
 
 MOST_SHOWN = 16
 """The maximum number of addresses in each of two lists of an answer.

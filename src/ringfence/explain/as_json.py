@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from ringfence.bans.exemptions import ITSELF
+from ringfence.bans.kernel_bans import ITSELF
 from ringfence.clock import format_duration
 from ringfence.detect.confirmation import why_unconfirmed
 from ringfence.detect.judgement import Count
 from ringfence.detect.rules import By, Of, Rule
+from ringfence.explain.account import reason_of
 from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.firewall.contract import Ration
 from ringfence.friends.exchange import as_json
@@ -25,7 +26,6 @@ from ringfence.model import (
     ListKind,
     Proof,
     Scope,
-    Service,
     format_network,
     printable,
     rfc3339,
@@ -311,31 +311,6 @@ def _one(rule: Rule) -> str:
     if rule.of is Of.UNKNOWN_ACCOUNTS:
         return "account that does not exist"
     return _NOUNS[next(iter(rule.counts))] if len(rule.counts) == 1 else "attempt"
-
-
-# -- words for the reasons why Asterisk refused attempts
-
-
-_BY_EVENT = {
-    EventKind.CHALLENGE_RESPONSE_FAILED: "wrong password",
-    EventKind.INVALID_PASSWORD: "wrong password",
-    EventKind.INVALID_ACCOUNT_ID: "no such account",
-    EventKind.FAILED_ACL: "ACL",
-    EventKind.INVALID_TRANSPORT: "wrong transport",
-    EventKind.HIDDEN: "hidden",
-    EventKind.LIMITED: "flood",
-}
-
-
-def reason_of(attempt: Attempt) -> str:
-    """Return in two or three words why Asterisk refused an attempt.
-
-    Most reasons follow from the kind of the event. For example, PJSIP reports a wrong password as
-    ``ChallengeResponseFailed``. For a kind without a reason in the table, return the name of the kind.
-    """
-    if attempt.kind is AttemptKind.PROBE:
-        return "unknown caller" if attempt.service is Service.DIALPLAN else "unknown extension"
-    return _BY_EVENT.get(attempt.event, str(attempt.event))
 
 
 # -- sentences about attempts that do not count in full: unconfirmed ones, and hidden ones without proof

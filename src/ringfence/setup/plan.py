@@ -21,7 +21,6 @@ from ringfence.errors import SetupError
 from ringfence.host.processes import PROC
 from ringfence.model import Network, Secret, parse_network
 from ringfence.networks import contains
-from ringfence.setup.asterisk import host_path, reload_command
 from ringfence.setup.changes import (
     Change,
     FileChange,
@@ -31,7 +30,7 @@ from ringfence.setup.changes import (
     file_state,
     folder_state,
 )
-from ringfence.setup.find import Found
+from ringfence.setup.find import Found, host_path, reload_command
 from ringfence.setup.manager import PORT, ManagerConf, excess_of, text_of
 from ringfence.setup.texts import (
     LOGGER,

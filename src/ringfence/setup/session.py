@@ -10,8 +10,8 @@ from ringfence.host.console import Console
 from ringfence.host.owned_files import names_in
 from ringfence.model import printable
 from ringfence.setup import fail2ban_jails
-from ringfence.setup.asterisk import FoundAsterisk, find_asterisk
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state
+from ringfence.setup.find import FoundAsterisk, find_asterisk
 from ringfence.setup.journal import Journal, JournalRecord, Produced, Unit, restore_files
 from ringfence.setup.manager import USER, checked_state
 from ringfence.setup.plan import Plan

@@ -18,6 +18,7 @@ from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
 from ringfence.store.bans import BanTable, Records
 from ringfence.store.file import (
     Connection,
+    FileOwner,
     OpenConnections,
     cannot_make,
     check,
@@ -26,13 +27,13 @@ from ringfence.store.file import (
     errors,
     lock,
     make,
+    owner_of,
     prepare,
     salvage,
     set_aside,
     set_aside_before,
     size_of,
 )
-from ringfence.store.owner import FileOwner, owner_of
 from ringfence.store.tables import (
     AlarmTable,
     EntryTable,

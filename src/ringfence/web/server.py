@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -149,19 +150,25 @@ def serve(settings: WebSettings, ready: Callable[[], object]) -> None:
 
     Raise WebError or ControlError if a socket cannot be created.
     """
-    # While uvicorn runs, it has its own handlers. At its end it restores the ones set here, and raises the
-    # signal again. So the handlers set here ignore signals. Otherwise the signal would end the process as if
-    # it had failed.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    asyncio.run(_serve(settings, ready))
-
-
-async def _serve(settings: WebSettings, ready: Callable[[], object]) -> None:
     clock, sessions = Clock(), WebSessions()
     app = make_app(DaemonClient(settings.daemon, clock.mono), sessions, settings.site, clock.mono)
     server = uvicorn.Server(config_of(app))
     links = LoginLinks(sessions, settings.site, clock.mono)
+
+    def stop(_: int, __: FrameType | None) -> None:
+        server.should_exit = True
+
+    # While uvicorn runs, it has its own handlers. At its end it restores the ones set here, and raises the
+    # signal again. With the default handlers this would end the process as if it had failed. A signal that
+    # comes before uvicorn runs must end the page, too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    asyncio.run(_serve(settings, server, links, ready))
+
+
+async def _serve(
+    settings: WebSettings, server: uvicorn.Server, links: "LoginLinks", ready: Callable[[], object]
+) -> None:
     with _listening(settings.where) as listener:
         async with control.serve(settings.logins, {"login": links.make}):
             ready()

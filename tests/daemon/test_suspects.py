@@ -4,8 +4,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from ringfence.bans.suspects import MOST_A_SECOND, MOST_NETWORKS, Suspects
 from ringfence.clock import Clock
+from ringfence.daemon.pipeline import MOST_A_SECOND, MOST_NETWORKS, Suspects
 from ringfence.firewall.contract import OBSERVE_MOST, OBSERVE_SECONDS
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Address  # noqa: TC001 - of no matter here

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address
 
-from ringfence.bans.ineffective import ENOUGH, GRACE, MOST, Ineffective
+from ringfence.daemon.ban_effectiveness import ENOUGH, GRACE, MOST, Ineffective
 
 ATTACKER = IPv4Address("203.0.113.9")
 SINCE = 1_700_000_000.0
