@@ -108,7 +108,7 @@ def theirs(root: Path, attack: Attack) -> Outcome:
 
 
 def figures(root: Path | None) -> Iterator[Figure]:
-    """Measure both; yield a row for each attack, and two for hostile text."""
+    """Measure both; yield a row for each attack, and three for hostile text."""
     for attack in ATTACKS:
         outcome = ours(attack)
         yield Figure(
@@ -128,6 +128,7 @@ def _texts() -> list[Figure]:
     cases = sum(one.cases for one in found)
     framed = {address: names for one in found for address, names in one.framed.items()}
     uncounted = {name: came for one in found for name, came in one.uncounted.items()}
+    late = {name: came for one in found for name, came in one.late.items()}
     took = max(one.seconds for one in found)
     return [
         Figure(
@@ -141,12 +142,18 @@ def _texts() -> list[Figure]:
         ),
         Figure(
             what=(
-                f"then: cases whose sender had more than {QUICK.attempts + 1} answers at a threshold of "
-                f"{QUICK.attempts}, or was not banned; known limits ({len(LIMITS)}) aside"
+                f"then: cases whose sender was not banned by {QUICK.attempts + 3} guesses at a threshold "
+                f"of {QUICK.attempts}; known limits ({len(LIMITS)}) aside"
             ),
             measured=_count(uncounted),
             must="0",
             reached=not uncounted,
+        ),
+        Figure(
+            what=f"then: cases whose sender was banned after more than {QUICK.attempts + 1} answers",
+            measured=_count(late),
+            must="0",
+            reached=not late,
         ),
     ]
 

@@ -48,3 +48,4 @@ def test_hostile_text_bans_only_its_sender(
 
     assert found.framed == {}
     assert found.uncounted == {}
+    assert found.late == {}

@@ -7,8 +7,8 @@
 Each case has a victim, and a sender of its own that guesses with the case's text in each request. Many
 cases run side by side, and all bans are read at the end. The rules that look at several senders are off,
 since all senders are neighbours. A victim that is banned was *framed*. A case is *uncounted* if its sender
-had more answers than the threshold and one more, or was not banned. Such cases run a second time, slowly,
-because a busy machine can answer one guess too many.
+was not banned, and *late* if it was banned after more answers than the threshold and one more. Such cases run
+a second time, slowly, because a busy machine can answer one guess too many.
 """
 
 import argparse
@@ -160,7 +160,9 @@ class Findings:
     framed: dict[str, str] = field(factory=dict)
     """The banned addresses that belong to no sender, each with the cases that named it."""
     uncounted: dict[str, str] = field(factory=dict)
-    """The cases whose sender was not banned in time, each with the statuses that it received."""
+    """The cases whose sender was not banned, each with the statuses that it received."""
+    late: dict[str, str] = field(factory=dict)
+    """The cases whose sender was banned after too many answers, each with these and the ban's scope."""
     seconds: float = 0.0
 
     def add(self, other: "Findings") -> None:
@@ -169,6 +171,7 @@ class Findings:
         self.answered += other.answered
         self.framed |= other.framed
         self.uncounted |= other.uncounted
+        self.late |= other.late
         self.seconds += other.seconds
 
 
@@ -390,7 +393,8 @@ def run(lab: Lab, cases: Sequence[Case], terms: Terms, folder: Path) -> Findings
         if again:
             time.sleep(_HIDDEN)
         for trial in (*_judged(guard, again, terms), *suspects[_MAX_REPEATED:]):
-            found.uncounted[trial.case.name] = f"{trial.statuses}, {trial.banned or 'no ban'}"
+            named = found.late if trial.banned else found.uncounted
+            named[trial.case.name] = f"{trial.statuses}, {trial.banned or 'no ban'}"
         found.framed = _framed(guard, [*trials, *again])
         found.answered = sum(trial.answered for trial in trials)
     found.seconds = time.monotonic() - began
@@ -495,7 +499,7 @@ def main() -> int:
         with pbx_of(options.release) as lab, tempfile.TemporaryDirectory() as folder:
             found.add(run(lab, part, terms, Path(folder)))
     print(json.dumps(asdict(found)))
-    return 1 if found.framed or found.uncounted else 0
+    return 1 if found.framed or found.uncounted or found.late else 0
 
 
 def _parts(cases: Iterable[Case]) -> list[Sequence[Case]]:
