@@ -11,11 +11,8 @@ from zoneinfo import ZoneInfo
 import typer
 
 import ringfence
-from ringfence import control
 from ringfence.cli import output
 from ringfence.cli.output import echo_stderr
-from ringfence.config import loader as config
-from ringfence.config.converters import parse_duration
 from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError, error_lines
 from ringfence.model import Friend, Network, parse_network
 
@@ -109,6 +106,8 @@ def alarm_line(alarm: "Mapping[str, Any]") -> str:
 
 def duration_from(option: str, text: str) -> float:
     """Return the value ``text`` of an option in seconds. End with a usage error if it is not a duration."""
+    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - slow to load
+
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -135,7 +134,9 @@ def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
     Secrets are only read with ``secrets``. Commands that only use the daemon or the kernel need none, and
     their user may not be allowed to read them.
     """
-    return _with_times(config.load(path, secrets=secrets))
+    from ringfence.config import loader  # noqa: PLC0415 - slow to load
+
+    return _with_times(loader.load(path, secrets=secrets))
 
 
 def _with_times(settings: "Settings") -> "Settings":
@@ -162,7 +163,13 @@ def settings_or_defaults(path: Path) -> "Settings":
     except ConfigError as error:
         echo_stderr(*error_lines(error)[0])
         echo_stderr("continuing with the valid parts of it, and defaults for the rest")
-        return _with_times(config.load_what_is_right(path))
+        return _valid_parts(path)
+
+
+def _valid_parts(path: Path) -> "Settings":
+    from ringfence.config import loader  # noqa: PLC0415 - slow to load
+
+    return _with_times(loader.load_what_is_right(path))
 
 
 def ask_daemon(
@@ -187,6 +194,8 @@ def ask_daemon(
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
     """Send the request ``do`` as :func:`ask_daemon` does; return the answer as JSON text, not parsed."""
+    from ringfence import control  # noqa: PLC0415 - slow to load
+
     return _ask_with(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
 
 
@@ -195,7 +204,7 @@ def _ask_with(path: Path, send: "Callable[[Settings], _T]", *, quietly: bool = F
         settings = settings_from(path)
     except ConfigError as error:
         try:
-            answer = send(_with_times(config.load_what_is_right(path)))
+            answer = send(_valid_parts(path))
         except DaemonUnreachableError:
             raise error from None
         if not quietly:
@@ -215,6 +224,8 @@ def ask(
 
     Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
     """
+    from ringfence import control  # noqa: PLC0415 - slow to load
+
     return control.ask(settings.control.socket, do, timeout=patience, **arguments)
 
 

@@ -18,7 +18,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from ringfence.cli.common import JsonOption, errors_reported, settings_from, zone_from
 from ringfence.cli.output import echo, echo_stderr
 from ringfence.cli.screen import Screen, add_row, plain_table
-from ringfence.daemon.source_manager import logs_of
 from ringfence.detect.rules import RULES
 from ringfence.errors import Exit, SourceError
 from ringfence.model import AMI, SourceId, parse_network, rfc3339
@@ -129,10 +128,9 @@ def _plan_of(
     """
     if settings is None:
         return ASTERISK, zone, ()
-    plans = [logs_of(pbx) for pbx in settings.asterisk]
     name = original(path.absolute())[0]
-    plan = next((plan for plan in plans if name in (plan.paths or ())), plans[0])
-    return plan.asterisk, zone or plan.timezone, plan.customs
+    pbx = next((one for one in settings.asterisk if name in (one.logs.paths or ())), settings.asterisk[0])
+    return pbx.name, zone or pbx.logs.timezone, pbx.logs.patterns
 
 
 def _replayed(inputs: "Sequence[ReplayInput]", settings: "Settings | None") -> "Replay":

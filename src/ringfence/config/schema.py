@@ -6,7 +6,7 @@ This module reads no file; ``loader`` does.
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from zoneinfo import ZoneInfo
 
 from attrs import Attribute, Factory, evolve, fields, frozen, has
@@ -51,6 +51,9 @@ from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, Scope, Secret
 from ringfence.networks import NetworkSet, is_loopback
+
+if TYPE_CHECKING:
+    from ringfence.parse.custom import Custom
 
 # -- ``[notify]``: the channels that notify administrators, and the checks that concern several of its keys
 
@@ -248,6 +251,17 @@ class LogSettings:
     timezone: ZoneInfo | None = None
     journal: bool = False
     custom: tuple[CustomSettings, ...] = ()
+
+    @property
+    def patterns(self) -> "tuple[Custom, ...]":
+        """The additional messages, compiled."""
+        if not self.custom:
+            return ()
+        from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded where it is asked for
+
+        return tuple(
+            Custom.compile(own.pattern, level=own.level, file=own.file, name=own.name) for own in self.custom
+        )
 
     @property
     def wanted(self) -> bool:

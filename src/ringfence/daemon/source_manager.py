@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import structlog
 from attrs import define
@@ -12,7 +11,7 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
-from ringfence.config.loader import AmiSettings, CustomSettings
+from ringfence.config.loader import AmiSettings
 from ringfence.config.schema import AsteriskSettings
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.status import WITHOUT_WIRE
@@ -29,10 +28,6 @@ from ringfence.sources.state import Condition, State, coverage_gaps
 from ringfence.sources.wire import WireSource
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
-
-if TYPE_CHECKING:
-    from ringfence.parse.custom import Custom
-
 
 # -- the parameters of the sources (addresses, logins, paths of logs), from the configuration
 #
@@ -60,16 +55,7 @@ def target_of(pbx: AsteriskSettings) -> AmiTarget:
 def logs_of(pbx: AsteriskSettings) -> LogPlan:
     """Return which logs of ``pbx`` are read, their time zone, and the administrator's own line patterns."""
     logs = pbx.logs
-    return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, tuple(_customs(logs.custom)))
-
-
-def _customs(settings: Sequence[CustomSettings]) -> "Iterator[Custom]":
-    if not settings:
-        return
-    from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded where it is asked for
-
-    for own in settings:
-        yield Custom.compile(own.pattern, level=own.level, file=own.file, name=own.name)
+    return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, logs.patterns)
 
 
 def _tls(ami: AmiSettings) -> ssl.SSLContext:
