@@ -11,10 +11,10 @@ from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
 from ringfence.bans.kernel_bans import CHUNK
-from ringfence.bans.ledger import key_of
 from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
+from ringfence.ledger import key_of
 from ringfence.model import Network, Origin, Scope
 from ringfence.store.writer import Writer
 
@@ -129,7 +129,7 @@ def test_unban_reaches_what_is_pending(world: World) -> None:
     world.backend.refuses.clear()
 
     assert let_in(world, "192.0.2.1") == UnbanResult()
-    assert (len(world.enforcer.known.pending), world.enforcer.firewall_error) == (0, "")
+    assert (len(world.enforcer.ledger.pending), world.enforcer.firewall_error) == (0, "")
     world.wait(5)
     assert world.in_kernel() == {}
 
@@ -216,9 +216,9 @@ def test_everybody_is_let_in(world: World) -> None:
     world.backend.refuses.clear()
 
     assert asyncio.run(unban_all(world.enforcer)) == 4
-    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.pending)) == ({}, {}, 0)
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger.pending)) == ({}, {}, 0)
     assert asyncio.run(unban_all(world.enforcer)) == 0
-    assert key_of(OTHER) not in world.enforcer.known.ledger
+    assert key_of(OTHER) not in world.enforcer.ledger
 
 
 def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:

@@ -149,7 +149,7 @@ def test_a_late_line_of_a_banned_address_is_no_forgery() -> None:
     """A late line of a banned address is late and no forgery, since a banned address gets no challenge."""
     detector = joining()
     detector.observe_challenges([challenge(call_id=b"another")], 0.0, 0.0, "pbx")
-    detector.record_ban(ip_network(SENDER), 100.0)
+    detector.bans.assume(ip_network(SENDER), Scope.FULL, 100.0)
     assert detector.observe(line(), 1.0) == []
 
     assert [j.disposition for j in detector.tick(1.0 + PATIENCE, wire=True)] == [Disposition.LATE]
@@ -689,7 +689,7 @@ def test_a_friends_guesses_with_nonces_of_its_own_are_an_alarm() -> None:
 
 def test_a_friend_within_a_banned_64_keeps_its_exemption() -> None:
     """A friend within a banned /64 stays on the kernel's list, which also exempts it from that ban."""
-    friend, banned = "fd00:19::4:1", {ip_network("fd00:19::/64")}
+    friend = "fd00:19::4:1"
     detector = joining()
     detector.observe(
         evolve(event(EventKind.SUCCESSFUL_AUTH, account="204", address=friend), password=True), 0.0
@@ -699,7 +699,7 @@ def test_a_friend_within_a_banned_64_keeps_its_exemption() -> None:
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n", address=friend), 1.0)
     assert detector.unshielded(1.0) == {ip_address(friend)}
 
-    detector.banned = lambda network, scope: network in banned and scope is Scope.SIP_UDP
+    detector.bans.assume(ip_network("fd00:19::/64"), Scope.SIP_UDP, 100.0)
     assert detector.unshielded(1.0) == frozenset()
 
 

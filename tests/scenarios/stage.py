@@ -21,16 +21,16 @@ from tests.scenarios.language import Scenario
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.kernel_bans import ITSELF, Exempt
-from ringfence.bans.ledger import key_of
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.floods import FloodJudge
 from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
-from ringfence.firewall.contract import Flooder, NetworkList, exempts_friends
+from ringfence.firewall.contract import Flooder, NetworkList
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
+from ringfence.ledger import key_of
 from ringfence.model import (
     Address,
     Ban,
@@ -46,7 +46,7 @@ from ringfence.model import (
     Transport,
     TrunkHost,
 )
-from ringfence.networks import NetworkSet
+from ringfence.networks import NetworkSet, exempts_friends
 from ringfence.store.database import Store
 
 MIDNIGHT = 1_700_006_400.0
@@ -312,7 +312,7 @@ class Stage:
         return Happened(self.now, rule, network, "", seconds, only_sip, after, is_ban=True)
 
     def _ban(self, network: Network, scope: Scope) -> Ban | None:
-        return self._enforcer.known.get(key_of(network, scope))
+        return self._enforcer.ledger.ban(key_of(network, scope))
 
 
 _PORT = 5_060

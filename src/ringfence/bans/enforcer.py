@@ -14,8 +14,7 @@ import structlog
 from attrs import frozen
 
 from ringfence.bans.filling import Filler
-from ringfence.bans.kernel_bans import CHUNK, BanWatch, Exempt, KernelBans, KnownBans, failure_lines, too_wide
-from ringfence.bans.ledger import Record, key_of, listed, network_of, parts_of
+from ringfence.bans.kernel_bans import CHUNK, BanWatch, Exempt, KernelBans, failure_lines, listed, too_wide
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
@@ -23,7 +22,8 @@ from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import MAX_TIMEOUT, Add, Backend, NetworkList, Opened, Outcome, Remove
 from ringfence.firewall.probe import Verification, verify
-from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
+from ringfence.ledger import Record, key_of, network_of, parts_of
+from ringfence.model import AttemptCounts, Ban, Network, Origin
 from ringfence.networks import NetworkSet
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
@@ -172,11 +172,11 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, no
 class Enforcer:
     """Decides which bans are placed and removed.
 
-    :attr:`bans` places and removes them in the kernel, and :attr:`known` has all of them. Call :meth:`start`
-    or :meth:`attach` first. ``list_contents`` returns the networks that one of the kernel's lists must
-    contain. ``opened`` is the result of the last :meth:`reopen`. ``verification`` is the result of the test
-    packets of :meth:`start`, None if it sent none. ``watch`` has functions that are called with new and ended
-    bans; they must not wait.
+    :attr:`bans` places and removes them in the kernel, and :attr:`ledger` has all of them: the detector reads
+    it. Call :meth:`start` or :meth:`attach` first. ``list_contents`` returns the networks that one of the
+    kernel's lists must contain. ``opened`` is the result of the last :meth:`reopen`. ``verification`` is the
+    result of the test packets of :meth:`start`, None if it sent none. ``watch`` has functions that are called
+    with new and ended bans; they must not wait.
     """
 
     def __init__(
@@ -186,23 +186,22 @@ class Enforcer:
         detector: Detector,
         clock: Clock,
         list_contents: Callable[[NetworkList], Iterable[Network]] = lambda _: (),
-        known: KnownBans | None = None,
         watch: BanWatch | None = None,
     ) -> None:
         self.backend = backend
         self.records = records
         self.detector = detector
         self.clock = clock
-        self.known = known if known is not None else KnownBans()
+        self.ledger = detector.bans
+        self.ledger.offset = clock.wall() - clock.mono()
         self.watch = watch if watch is not None else BanWatch()
-        self.bans = KernelBans(backend, records, detector, clock, self.known, self.watch)
+        self.bans = KernelBans(backend, records, detector, clock, self.watch)
         self.filler = Filler(backend, list_contents)
         self.exempt = Exempt()
         self.delays = BanDelays()
         self.enforcing = False
         self.opened: Opened | None = None
         self.verification: Verification | None = None
-        self._offset: float | None = None  # wall clock - monotonic clock (seconds); None before the start
         self._log = structlog.get_logger()
 
     # -- enforcement on and off
@@ -215,7 +214,6 @@ class Enforcer:
         test packet is sent. If enforcement is switched off, the kernel is not changed. Raise FirewallError;
         ProbeError if the rules did not drop a test packet.
         """
-        self.detector.banned = self.is_banned
         if self.records.switched_off:
             self._log.warning("enforcement.off", fix="ringfence on")
             return
@@ -226,8 +224,8 @@ class Enforcer:
             for check in self.verification.untried:
                 self._log.info("probe.untried", direction=check.name, why=check.note)
         self.enforcing = True
-        self._offset = self.clock.wall() - self.clock.mono()
-        restored = restore_bans(self.backend, self.records, self.bans, self.clock, self._offset)
+        self.ledger.offset = self.clock.wall() - self.clock.mono()
+        restored = restore_bans(self.backend, self.records, self.bans, self.clock, self.ledger.offset)
         self.adopt(restored.unknown)
         self._log.info(
             "bans.restored",
@@ -244,7 +242,7 @@ class Enforcer:
         self.opened = self.backend.open()
         self.enforcing = True
         for ban, made in self.records.running(self.clock.wall()):
-            self.known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made))
+            self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made))
 
     def reopen(self) -> Opened | None:
         """Write the rules and sets that are missing, or that differ from the backend's settings.
@@ -282,7 +280,9 @@ class Enforcer:
         While enforcement was off, rules have decided on bans that were not placed. The attempts that led to
         these bans are not counted again: only new attempts can lead to a ban.
         """
-        self.detector.record_all_unbanned()
+        for subject in self.ledger.assumed(self.clock.wall()):
+            self.ledger.discard_assumed(subject)
+            self.detector.record_unban(subject)
         self.records.set_switched_off(False)
         if not self.enforcing:
             self.start()
@@ -322,7 +322,7 @@ class Enforcer:
         made, origin = decision.attempts, Origin.RULE
         ban = Ban(subject, now - age, expires, rule.name, rule.meaning, origin, made, scope, before + 1)
         if not self.enforcing:
-            self.detector.record_ban(subject, self.clock.mono() + expires - now, scope)
+            self.ledger.assume(subject, scope, expires)
             self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
             return
         self.bans.record_outcomes([ban], outcomes)
@@ -369,14 +369,6 @@ class Enforcer:
             key for key in found if self.exempt.refusal(network_of(key)[0]) is not None
         )
 
-    def is_banned(self, network: Network, scope: Scope) -> bool:
-        """Whether a ban of exactly this ``scope`` applies to ``network`` (see :meth:`KnownBans.drops`).
-
-        If the first address of ``network`` is a friend, bans that do not apply to friends are ignored.
-        """
-        friend = self.detector.friends.has(network.network_address)
-        return self.known.drops(network, scope, self.clock.wall(), friend=friend)
-
     @property
     def firewall_error(self) -> str:
         """The latest error of the firewall; "" if the kernel has accepted all bans and lists."""
@@ -397,12 +389,12 @@ class Enforcer:
             self.bans.unban_with_retry(self._newly_exempt(before, exempt))
 
     def _newly_exempt(self, before: Exempt, after: Exempt) -> set[int]:
-        known, now = self.known, self.clock.wall()
+        ledger, now = self.ledger, self.clock.wall()
         allowed = NetworkSet(after.allowed.networks - before.allowed.networks)
-        keys = known.all_keys() if allowed else ()
+        keys = ledger.all_keys() if allowed else ()
         freed = {key for key in keys if allowed.contains_prefix(*parts_of(key))}
         for network in after.protected.keys() - before.protected.keys():
-            freed.update(key for key in known.overlapping(network, now) if not known.is_forced(key))
+            freed.update(key for key in ledger.overlapping(network, now) if not ledger.is_forced(key))
         return freed
 
     def fill(self, *targets: NetworkList) -> None:
@@ -417,9 +409,11 @@ class Enforcer:
         Retry refused bans, renew timeouts, forget expired bans, and follow changes of the wall clock.
         """
         self._follow_clock()
-        over, renew = self.known.ledger.due(self.clock.wall())
+        now = self.clock.wall()
+        self.ledger.expire_assumed(now)
+        over, renew = self.ledger.due(now)
         for key in over:
-            self.known.ledger.pop(key)
+            self.ledger.pop(key)
             self.watch.ended(*network_of(key), "expired")
         if self.enforcing:
             self.bans.retry()
@@ -429,8 +423,8 @@ class Enforcer:
         """If the wall clock was set, move the times of all bans, so that the time left stays the same."""
         now = self.clock.wall()
         offset = now - self.clock.mono()
-        step, self._offset = offset - self._offset if self._offset is not None else 0.0, offset
+        step, self.ledger.offset = offset - self.ledger.offset, offset
         if abs(step) > CLOCK_STEP:
-            self.known.shift(step)
+            self.ledger.shift(step)
             self.records.queue_clock_record(offset, step, now)
             self._log.warning("clock.set", seconds=round(step))

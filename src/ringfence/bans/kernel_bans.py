@@ -6,18 +6,20 @@ least time left are removed early. If a ban is longer than the longest timeout i
 renewed while it lasts.
 """
 
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import ip_network
 from math import isfinite
 
 import structlog
-from attrs import evolve, field, frozen
+from attrs import Factory, define, field, frozen
 
-from ringfence.bans.ledger import BanCounts, GivingWay, Ledger, Record, ban_of, key_of, network_of, renew_at
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
-from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall.contract import Add, Backend, Change, Outcome, Remove, exempts_friends
+from ringfence.errors import FirewallError, FirewallIncompleteError, SetFullError
+from ringfence.firewall.contract import Add, Backend, Change, Element, Outcome, Remove
+from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, renew_at
 from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope, format_network, printable
 from ringfence.networks import SHORTEST, NetworkSet, overlap, without
 from ringfence.store.bans import Records
@@ -89,117 +91,81 @@ def without_reserved(network: Network) -> Iterator[Network]:
             yield from without_reserved(part)
 
 
-def meets_friend(ban: Network, friend: Network) -> bool:
-    """Whether a ban of the network ``ban`` drops the packets of ``friend``, a friend's address within it.
+@define
+class BanCounts:
+    """Numbers of bans since the start.
 
-    Some bans do not apply to friends, see :func:`exempts_friends`.
+    ``placed_by`` counts the placed bans, by the name of their rule (or their origin) and their scope.
+    ``failed`` counts the bans that the kernel refused, and ``unbanned`` the bans that were removed before
+    their end. ``displaced`` is the part of ``unbanned`` that was removed because a set was full.
     """
-    return ban == friend or not exempts_friends(ban)
 
-
-# -- all bans that the daemon knows: those in the kernel, and the pending ones
-#
-# A *pending* ban is one that the kernel has refused. It is tried again until it succeeds or its time is
-# over. Meanwhile its network counts as banned. Otherwise further attempts would lead to more bans, and the
-# kernel would refuse each of them, and the log would report each refusal.
-
-
-MOST_PENDING = 1_000
-"""The maximum number of refused bans that are tried again."""
-
-
-class KnownBans:
-    """The ledger of the kernel's bans, and the pending bans. ``now`` is always in seconds since the epoch."""
-
-    def __init__(self) -> None:
-        self.ledger = Ledger()
-        self._pending: dict[int, Ban] = {}
+    placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
+    failed: int = 0
+    unbanned: int = 0
+    displaced: int = 0
 
     @property
-    def pending(self) -> Sequence[Ban]:
-        """The bans that the kernel has refused and that are tried again."""
-        return list(self._pending.values())
+    def placed(self) -> int:
+        """The number of placed bans."""
+        return self.placed_by.total()
 
-    def pending_keys(self) -> KeysView[int]:
-        """Return the keys of the pending bans."""
-        return self._pending.keys()
 
-    def get(self, key: int) -> Ban | None:
-        """Return the ban with that key, or None.
+# -- lists the kernel's bans completely, even if they change meanwhile
 
-        An active ban is returned without its attempts, a pending one as it was when the kernel refused it.
-        """
-        record = self.ledger.get(key)
-        return ban_of(key, record) if record is not None else self._pending.get(key)
 
-    def all_keys(self) -> list[int]:
-        """Return the key of every ban, including the pending ones."""
-        return [*self.ledger.keys(), *self._pending]
+def listed(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
+    """Yield every ban of the kernel. May be called in another thread.
 
-    def overlapping(self, network: Network, now: float) -> list[int]:
-        """Return the keys of the bans that have an address in common with ``network``."""
-        found = [key for key in self._pending if overlap(network_of(key)[0], network)]
-        for scope in Scope:
-            found += self.ledger.covering(network, scope, now)
-            found += self.ledger.within(network, scope)
-        return found
+    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
+    kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by
+    one. So only a ban that another program has just added may be missing. The next comparison of the kernel
+    with the ledger, within a minute, adopts it.
+    """
+    found: set[int] = set()
+    with suppress(FirewallIncompleteError):
+        missing = None if known is None else (network_of(key) for key in known if key not in found)
+        for element in backend.list(missing):
+            found.add(key_of(element.network, element.scope))
+            yield element
 
-    def is_forced(self, key: int) -> bool:
-        """Whether an administrator forced a ban."""
-        record = self.ledger.get(key) or self._pending.get(key)
-        return record is not None and record.forced
 
-    def drops(self, network: Network, scope: Scope, now: float, *, friend: bool) -> bool:
-        """Whether a ban of exactly this ``scope`` applies to ``network``; wider scopes do not count.
+# -- selects the bans that are removed early if a set is full: those with the least time left
 
-        It is an active ban of a network that contains ``network``, or a pending ban of ``network`` itself.
-        With ``friend``, ``network`` is a friend's address, and active bans that do not apply to friends are
-        ignored.
-        """
-        if key_of(network, scope) in self._pending:
-            return True
-        covering = self.ledger.covering(network, scope, now)
-        return any(not friend or meets_friend(network_of(key)[0], network) for key in covering)
 
-    def confirm(self, key: int, record: Record) -> None:
-        """Record that the kernel has a ban. It is no longer pending."""
-        self._pending.pop(key, None)
-        self.ledger.put(key, record)
+AT_ONCE = 256
+"""The number of bans that one search returns. A search takes long, because it goes through all bans."""
 
-    def refuse(self, ban: Ban) -> bool:
-        """Record as pending a ban that the kernel has refused; return False if too many are pending."""
-        key = key_of(ban.network, ban.scope)
-        if key not in self._pending and len(self._pending) >= MOST_PENDING:
-            return False
-        self._pending[key] = ban
-        return True
 
-    def discard(self, key: int) -> None:
-        """Forget the ban with that key, active or pending."""
-        self.ledger.pop(key)
-        self._pending.pop(key, None)
+@define
+class GivingWay:
+    """Finds the bans of a full set that end first, so that they can make room for a longer ban."""
 
-    def discard_pending(self, key: int) -> None:
-        """Forget the pending ban with that key. An active ban with this key stays."""
-        self._pending.pop(key, None)
+    # The ends and keys of the bans found, by IP version, prefix length and scope. The earliest end is last.
+    _waiting: dict[tuple[int, int, Scope], list[tuple[float, int]]] = Factory(dict)
 
-    def expire_pending(self, now: float) -> bool:
-        """Forget the pending bans whose time is over; return whether there were any."""
-        over = [key for key, ban in self._pending.items() if ban.expires <= now]
-        for key in over:
-            del self._pending[key]
-        return bool(over)
-
-    def shift(self, seconds: float) -> None:
-        """Move all times by ``seconds``, because the clock was set."""
-        self.ledger.shift(seconds)
-        for key, ban in self._pending.items():
-            self._pending[key] = evolve(ban, since=ban.since + seconds, expires=ban.expires + seconds)
+    def next(self, ledger: Ledger, ban: Ban) -> int | None:
+        """Return the key of the ban to remove for ``ban``; None if no ban ends earlier than ``ban``."""
+        like = (ban.network.version, ban.network.prefixlen, ban.scope)
+        waiting = self._waiting.setdefault(like, [])
+        while waiting and not _still_ends(ledger, *waiting[-1]):
+            waiting.pop()
+        if not waiting:
+            waiting += ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
+        # If the bans found end too late for ``ban``, they are kept for a later call with a longer ban.
+        if not waiting or waiting[-1][0] >= ban.expires:
+            return None
+        return waiting.pop()[1]
 
     def clear(self) -> None:
-        """Forget all bans."""
-        self.ledger.clear()
-        self._pending.clear()
+        """Forget the bans that were found."""
+        self._waiting.clear()
+
+
+def _still_ends(ledger: Ledger, expires: float, key: int) -> bool:
+    """Whether a ban was neither removed nor replaced since it was found with this end."""
+    record = ledger.get(key)
+    return record is not None and record.expires == expires
 
 
 # -- small conversions of bans and of changes: from and to keys, and to texts for answers and the log
@@ -269,7 +235,7 @@ class BanWatch:
 
 
 class KernelBans:
-    """Places and removes bans. ``known`` has the bans that the kernel has confirmed, and the refused ones."""
+    """Places and removes bans, and records the kernel's answers in the ledger, which is ``detector.bans``."""
 
     def __init__(
         self,
@@ -277,7 +243,6 @@ class KernelBans:
         records: Records,
         detector: Detector,
         clock: Clock,
-        known: KnownBans,
         watch: BanWatch,
     ) -> None:
         self.counts = BanCounts()
@@ -287,7 +252,7 @@ class KernelBans:
         self._records = records
         self._detector = detector
         self._clock = clock
-        self._known = known
+        self._ledger = detector.bans
         self._watch = watch
         self._comparison = 0
         self._recently_unbanned: set[int] = set()
@@ -311,7 +276,7 @@ class KernelBans:
         errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
         if errors:
             self.error = errors[0]
-        elif self.error and self._known.pending_keys() <= keys_of(changes):
+        elif self.error and self._ledger.pending_keys() <= keys_of(changes):
             self.error = ""
         return outcomes
 
@@ -373,24 +338,24 @@ class KernelBans:
         ``made`` are the counts of its attempts. ``granted`` is its timeout in the kernel in seconds.
         """
         again = renew_at(ban.expires, now, granted)
-        self._known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made, again, self._comparison))
+        self._ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made, again, self._comparison))
 
     def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
         """Remove a ban that ends before ``ban`` from the full set, and add ``ban`` again.
 
         Return the kernel's answer. ``refused`` is its first answer, and is returned if no ban was removed.
         """
-        key = self._giving_way.next(self._known.ledger, ban)
+        key = self._giving_way.next(self._ledger, ban)
         if key is None or self.unban([key]):
             return refused
         self.counts.displaced += 1
         return self.apply([Add(ban.network, ban.expires - now, ban.scope)])[0]
 
     def _record_refusal(self, ban: Ban, error: FirewallError) -> None:
-        if key_of(ban.network, ban.scope) not in self._known.pending_keys():
+        if key_of(ban.network, ban.scope) not in self._ledger.pending_keys():
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **ban_fields(ban))
-        if not self._known.refuse(ban):
+        if not self._ledger.refuse(ban):
             # Too many bans are pending, so this one is not tried again. The detector forgets it, and
             # decides on another ban after enough new attempts.
             self._detector.record_unban(ban.network)
@@ -418,7 +383,7 @@ class KernelBans:
     def renew(self, keys: Sequence[int]) -> None:
         """Set the kernel's timeouts of these bans to the time that they have left."""
         now = self._clock.wall()
-        records = [(key, record) for key in keys if (record := self._known.ledger.get(key)) is not None]
+        records = [(key, record) for key in keys if (record := self._ledger.get(key)) is not None]
         changes = [add_order(key, record.expires - now) for key, record in records]
         for (_, record), outcome in zip(records, self.apply(changes), strict=True):
             if outcome.error is None:
@@ -426,7 +391,7 @@ class KernelBans:
 
     def restore(self, keys: Sequence[int]) -> int:
         """Add bans again that the kernel has lost. Return how many it accepted; the others are pending."""
-        now, ledger = self._clock.wall(), self._known.ledger
+        now, ledger = self._clock.wall(), self._ledger
         bans = []
         for key in keys:
             record = ledger.get(key)
@@ -447,9 +412,9 @@ class KernelBans:
         """Try again the changes that the kernel has refused: first the removals, then the pending bans."""
         if self._failed_unbans:
             self.unban_with_retry(self._failed_unbans)
-        if self._known.expire_pending(self._clock.wall()):
+        if self._ledger.expire_pending(self._clock.wall()):
             self.error = ""  # set again if a ban is still refused
-        self.add(self._known.pending)
+        self.add(self._ledger.pending)
 
     def begin_comparison(self) -> int:
         """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
@@ -491,7 +456,7 @@ class KernelBans:
         return failed
 
     def _discard(self, key: int) -> None:
-        self._known.discard(key)
+        self._ledger.discard(key)
         self._recently_unbanned.add(key)
 
     def unban_with_retry(self, keys: Iterable[int]) -> None:
@@ -500,7 +465,7 @@ class KernelBans:
         failed = self.unban(asked)
         left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
         for key in left:  # if a ban to remove stayed pending, ``retry`` would place it again
-            self._known.discard_pending(key)
+            self._ledger.discard_pending(key)
         if left - self._failed_unbans:
             addresses = sorted(str(network_of(key)[0]) for key in left)
             self._log.error("unban.failed", addresses=addresses[:20], error=str(failed[0].error))
@@ -512,7 +477,7 @@ class KernelBans:
         So listings show the network once. A ban of scope ``SIP`` stays if it lasts longer than ``ban``. Bans
         of ``SIP_UDP`` and ``SIP_TCP``, whose evidence may be forged, are removed in any case.
         """
-        subject, ledger = ban.network, self._known.ledger
+        subject, ledger = ban.network, self._ledger
         if key_of(subject, ban.scope) not in ledger:
             return
         for scope in _NARROWER.get(ban.scope, ()):
@@ -526,9 +491,9 @@ class KernelBans:
 
     def clear(self) -> None:
         """Forget all bans, because the kernel no longer has any."""
-        for ban in self._known.pending:
+        for ban in self._ledger.pending:
             self._detector.record_unban(ban.network)
-        self._known.clear()
+        self._ledger.clear()
         self._failed_unbans.clear()
         self._giving_way.clear()
         self.error = ""

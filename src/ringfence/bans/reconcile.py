@@ -25,9 +25,9 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.kernel_bans import CHUNK
-from ringfence.bans.ledger import key_of, network_of
 from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.firewall.contract import Element, NetworkList
+from ringfence.ledger import key_of, network_of
 from ringfence.model import Network, Scope
 
 COMPARE_EVERY = 60.0
@@ -76,8 +76,7 @@ class Reconciler:
         self._broken = False
         self._enforcer = enforcer
         self._bans = enforcer.bans
-        self._known = enforcer.known
-        self._ledger = enforcer.known.ledger
+        self._ledger = enforcer.ledger
         self._alarms = alarms
         self._wanted = asyncio.Event()
         self._damaged = asyncio.Event()
@@ -87,7 +86,7 @@ class Reconciler:
     def expected(self) -> int:
         """The number of bans that should be in the kernel now, including the pending ones."""
         now = self._enforcer.clock.wall()
-        return self._ledger.alive(now) + len(self._known.pending_keys())
+        return self._ledger.alive(now) + len(self._ledger.pending_keys())
 
     @property
     def enforced(self) -> int:

@@ -217,7 +217,7 @@ class DaemonMetrics(Collector):
         """Yield how many writes, bans and attempts wait, and the size of the database."""
         lengths = {
             ("database",): self._writer.waiting,
-            ("pending_bans",): len(self._side.known_bans.pending_keys()),
+            ("pending_bans",): len(self._side.enforcer.ledger.pending_keys()),
             ("unconfirmed",): self._side.detector.waiting,
         }
         yield _gauge("queue_length", "Entries that wait, by queue.", ["queue"], lengths.items())

@@ -1,10 +1,10 @@
 """The detector: turns security events into judgements and bans.
 
 It uses no clock, no socket and no firewall. Its caller passes the time of each event, carries out the
-decisions, and makes the active bans known to it: by :attr:`Detector.banned` if there is a firewall, otherwise
-by :meth:`Detector.record_ban` and :meth:`Detector.record_unban`. An attempt of a banned subject is *late*: it
-was sent before the ban took effect, and leads to no further ban. A claimed ban usually blocks only the SIP
-ports by UDP. So it makes only attempts by UDP late, and a proven one can still lead to a full ban.
+decisions, and records the bans in force in :attr:`Detector.bans`, which the detector only reads. An attempt
+of a banned subject is *late*: it was sent before the ban took effect, and leads to no further ban. A claimed
+ban usually blocks only the SIP ports by UDP. So it makes only attempts by UDP late, and a proven one can
+still lead to a full ban.
 
 ``attribution`` decides which events are attempts, and of which address. ``judge`` decides which ban follows,
 and ``phones`` which phones fail. A method that handles an input returns its effects, and the caller carries
@@ -12,8 +12,7 @@ them out in this order. An effect is a judged attempt with the ban that follows,
 administrator, or a login that makes a friend.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from math import inf
+from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
@@ -30,7 +29,7 @@ from ringfence.detect.backing import Connections
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
-from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
+from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, pack_network, unpack_network
 from ringfence.detect.judge import CLAIMED_SCOPES, ClaimedLimit, Judge
 from ringfence.detect.judgement import (
     AddressSummary,
@@ -47,9 +46,10 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sender import MAX_SESSIONS
-from ringfence.detect.subjects import ActiveBans, Subject, Subjects
+from ringfence.detect.subjects import Subject, Subjects
 from ringfence.detect.wire import Listening, not_connected
 from ringfence.event_values import evolve
+from ringfence.ledger import Ledger, key_of
 from ringfence.model import (
     Address,
     AlarmChange,
@@ -66,7 +66,7 @@ from ringfence.model import (
     Service,
     Transport,
 )
-from ringfence.networks import NetworkSet, is_one_host, sender_of
+from ringfence.networks import NetworkSet, is_one_host, prefix_of, sender_of
 
 _MOST_SEARCHED = 200
 _PHONES = (Service.PJSIP, Service.SIP)
@@ -106,17 +106,18 @@ class Detector:
         connections: Connections | None = None,
         sources: KnownSources | None = None,
         bounds: Bounds | None = None,
+        bans: Ledger | None = None,
     ) -> None:
         """Create a detector.
 
-        ``exempt`` are the networks that are never banned. ``claimed`` are the limits of bans on unproven
-        evidence, None for the default. ``connections`` are the TCP connections to this host, None if unknown.
+        ``bans`` are the bans in force: the detector reads them, and its caller records them. ``exempt`` are
+        the networks that are never banned. ``claimed`` are the limits of bans on unproven evidence, None for
+        the default. ``connections`` are the TCP connections to this host, None if unknown.
         """
         bounds = bounds if bounds is not None else Bounds()
         sources = sources if sources is not None else KnownSources()
         self.counts = Counts()
-        self.banned: Callable[[Network, Scope], bool] = lambda _, __: False
-        """Whether a network is banned now with a scope. A caller with a firewall sets this function."""
+        self.bans = bans if bans is not None else Ledger()
         self.friends = friends if friends is not None else Friends()
         self.rules = rules
         self._claims = ClaimedLimit(claimed if claimed is not None else Claimed())
@@ -126,8 +127,8 @@ class Detector:
         self._judge = Judge(rules, self._claims, self._history, self._subjects)
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
         self._friend_attempts.configure(rules)
-        self._bans = ActiveBans()
-        self._decided = ActiveBans()  # the bans that the present call returns: they are not in force yet
+        # The bans that the present call returns, by network and scope: they are not in force yet.
+        self._decided: set[tuple[Network, Scope]] = set()
 
     def configure(
         self, rules: tuple[Rule, ...], sources: KnownSources | None = None, claimed: Claimed | None = None
@@ -216,11 +217,10 @@ class Detector:
             for finding in found:
                 for effect in self._on_finding(finding, now):
                     if isinstance(effect, Judgement) and effect.decision is not None:
-                        self._decided.add(effect.decision.subject, inf, effect.decision.scope)
+                        self._decided.add((effect.decision.subject, effect.decision.scope))
                     effects.append(effect)
         finally:
-            if len(self._decided):
-                self._decided = ActiveBans()
+            self._decided.clear()
         return effects
 
     def _on_finding(self, finding: Finding, now: float) -> Sequence[Effect]:
@@ -297,7 +297,7 @@ class Detector:
         return frozenset(
             address
             for address in self._friend_attempts.unshielded(now)
-            if is_one_host(address) or not any(self.banned(sender_of(address), scope) for scope in Scope)
+            if is_one_host(address) or not self._drops(key_of(sender_of(address)), now)
         )
 
     # -- judging attempts -------------------------------------------------------------------------------
@@ -371,40 +371,40 @@ class Detector:
 
     # -- bans -------------------------------------------------------------------------------------------
 
+    def is_banned(self, address: Address, scope: Scope, now: float) -> bool:
+        """Whether the subject of ``address`` is banned with ``scope``, ``full`` or ``sip``."""
+        subject = self._subjects.of(address)
+        return self._is_banned(subject, scope, now) or self._is_banned(subject, _FULL, now)
+
     def _is_banned(self, subject: Subject, scope: Scope, now: float) -> bool:
         """Whether ``subject`` is banned with ``scope``.
 
         A ban with SIP counts as a ban with FULL too, because SIP includes all ports of Asterisk.
         """
-        if self._bans.has(subject, scope, now) or self._decided.has(subject, scope, now):
+        if self.bans.drops(subject.ban_key, scope, now, friend=subject.friend):
             return True
-        if self.banned(subject.network, scope):
-            return True
+        if self._decided:
+            around = (subject.network, prefix_of(subject.address))
+            if any((network, scope) in self._decided for network in around):
+                return True
         return scope is _FULL and self._is_banned(subject, _SIP, now)
 
-    def record_ban(self, subject: Network, until: float, scope: Scope = Scope.FULL) -> None:
-        """Count attempts of ``subject`` as late until ``until`` (monotonic seconds), because it is banned."""
-        self._bans.add(subject, until, scope)
+    def _drops(self, sender: int, now: float) -> bool:
+        """Whether any ban applies to the sender with this key."""
+        return any(self.bans.drops(sender, scope, now, friend=False) for scope in Scope)
 
     def record_unban(self, subject: Network) -> None:
-        """Record that ``subject`` is no longer banned. Its attempts so far are kept, but lead to no ban."""
-        self._bans.remove(subject)
-        self._history.consume(key_of(subject))
-
-    def record_all_unbanned(self) -> None:
-        """Remove all bans that :meth:`record_ban` recorded. Attempts of these subjects count from zero."""
-        for subject in self._bans.subjects:
-            self.record_unban(subject)
+        """Record that a ban of ``subject`` was removed. Its attempts so far are kept, but lead to no ban."""
+        self._history.consume(pack_network(subject))
 
     def tick(
         self, now: float, wall: float = 0.0, *, wire: bool = False, listening: Listening = not_connected
     ) -> Sequence[Effect]:
         """Do periodic work, in the daemon twice a second.
 
-        Expire bans and counts, and judge the reports that have waited long enough. ``wall``,
+        Expire counts, and judge the reports that have waited long enough. ``wall``,
         ``wire`` and ``listening`` are as in :meth:`Attribution.tick`.
         """
-        self._bans.expire(now)
         self._history.expire(now)
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]
         alarms += self._friend_attempts.tick(now)
@@ -451,7 +451,7 @@ class Detector:
         """
         found = []
         for key, kept in self._history.latest(_MOST_SEARCHED):
-            network = network_of(key)
+            network = unpack_network(key)
             subject = self._subjects.of(network.network_address)
             if any(self._is_banned(subject, scope, now) for scope in Scope):
                 continue

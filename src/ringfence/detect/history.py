@@ -3,7 +3,7 @@
 All rules use the same attempts, so each attempt is stored once, for the longest window of all rules. It is
 stored as bytes: the benchmark row "a million addresses, one attempt each, within an hour: ≤ 200 MB" fails
 with objects, of which each takes 230 bytes with its account and its time. A *key* stands for a subject
-(:func:`key_of`).
+(:func:`pack_network`).
 
 Subjects are grouped in generations by their last attempt. A generation covers a sixth of the longest window
 and expires as a whole.
@@ -188,7 +188,7 @@ _MILLI = 1000.0
 _INT32 = (1 << 31) - 1
 
 
-def key_of(subject: Network) -> Key:
+def pack_network(subject: Network) -> Key:
     """Return the key of a subject.
 
     It is bytes: Python's hash of bytes is secret, so attackers cannot choose subjects whose hashes collide.
@@ -198,8 +198,8 @@ def key_of(subject: Network) -> Key:
     return subject.network_address.packed + bytes((subject.prefixlen,))
 
 
-def network_of(key: Key) -> Network:
-    """Return the subject of a key: the inverse of :func:`key_of`."""
+def unpack_network(key: Key) -> Network:
+    """Return the subject of a key: the inverse of :func:`pack_network`."""
     if len(key) == _IPV4_BYTES:
         return IPv4Network(key)
     made = IPv4Network if len(key) == _IPV4_BYTES + 1 else IPv6Network
@@ -364,14 +364,14 @@ class History:
         facts = (
             fact_of(packed)
             for one in subjects
-            for packed in self.of(key_of(one))
+            for packed in self.of(pack_network(one))
             if self.attempt_of(packed, one).address == address
         )
         return [fact for fact in facts if fact.trusted and fact.at > since]
 
     def attempts(self, key: Key) -> tuple[Attempt, ...]:
         """Return the attempts of a subject, unpacked, oldest first."""
-        subject = network_of(key)
+        subject = unpack_network(key)
         return tuple(self.attempt_of(packed, subject) for packed in self.of(key))
 
     def attempt_of(self, packed: bytes, subject: Network) -> Attempt:
