@@ -11,6 +11,7 @@ from tests.detect.driven import Driven
 from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
 from ringfence.alarm_codes import AlarmCode
+from ringfence.detect.backing import GUESS as LEAST
 from ringfence.detect.backing import UNBACKED, WITHIN
 from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.friend_attempts import UNPROVEN, UNSHIELDED_FOR
@@ -340,8 +341,8 @@ def test_a_short_connection_confirms_a_login_to_the_manager_alone() -> None:
     """A login to the manager is shorter than any guess by SIP, so fewer bytes are enough."""
 
     class Short(Connected):
-        def backs(self, remote: Endpoint, length: int) -> bool:
-            return length <= 20 and super().backs(remote, length)
+        def backs(self, remote: Endpoint, length: int, now: float) -> bool:
+            return length <= 20 and super().backs(remote, length, now)
 
     for service, standing in (
         (Service.AMI, Disposition.COUNTED),
@@ -359,8 +360,8 @@ def test_a_login_that_is_confirmed_confirms_no_longer_request() -> None:
     """A connection that carried a login's bytes alone leaves a waiting guess of its port unconfirmed."""
 
     class Short(Connected):
-        def backs(self, remote: Endpoint, length: int) -> bool:
-            return length <= 20 and super().backs(remote, length)
+        def backs(self, remote: Endpoint, length: int, now: float) -> bool:
+            return length <= 20 and super().backs(remote, length, now)
 
     connected = Short()
     detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=connected)
@@ -430,14 +431,36 @@ def test_the_kernel_is_not_queried_for_reported_lines() -> None:
     asked: list[Endpoint] = []
 
     class Asked(Connected):
-        def backs(self, remote: Endpoint, length: int) -> bool:
+        def backs(self, remote: Endpoint, length: int, now: float) -> bool:
             asked.append(remote)
             return True
 
     detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=Asked())
+    assert [*detector.queries(port_line(), 0.0)] == [(port_line().remote, LEAST)]
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
+    assert [*detector.queries(port_line(), 0.0)] == []
     detector.observe(port_line(), 0.0)
     assert (detector.tick(PATIENCE, wire=True), asked) == ([], [])
+    assert [*detector.queries(port_line(), 0.0)] == [(port_line().remote, LEAST)]
+
+
+def test_only_reports_that_need_a_connection_are_queried() -> None:
+    """Events by UDP, challenges and successes of AMI need no connection; each reading of a line does."""
+    detector = joining()
+    failed = event(EventKind.CHALLENGE_RESPONSE_FAILED, transport=Transport.TCP)
+    for needless in (
+        evolve(failed, remote=evolve(failed.remote, transport=Transport.UDP)),
+        evolve(failed, remote=evolve(failed.remote, port=0)),
+        evolve(failed, kind=EventKind.CHALLENGE_SENT),
+        evolve(failed, kind=EventKind.SUCCESSFUL_AUTH),
+    ):
+        assert [*detector.queries(needless, 0.0)] == []
+    login = evolve(failed, kind=EventKind.SUCCESSFUL_AUTH, source=NOTICES)
+    readings = (port_line(), port_line(STRANGER))
+    ambiguous = evolve(line(), readings=readings)
+
+    assert [*detector.queries(failed, 0.0)] == [*detector.queries(login, 0.0)] == [(failed.remote, LEAST)]
+    assert [*detector.queries(ambiguous, 0.0)] == [(one.remote, LEAST) for one in readings]
 
 
 def test_many_lines_without_connections_end_the_confirmation() -> None:

@@ -97,15 +97,15 @@ class _Streams:
     def __init__(self) -> None:
         self.remotes: dict[tuple[Address, int], None] = {}
 
-    def has(self, remote: Endpoint) -> bool:
+    def has(self, remote: Endpoint, now: float) -> bool:
         """Whether this address and port used TCP."""
         return (remote.address, remote.port) in self.remotes
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def backs(self, remote: Endpoint, length: int, now: float) -> bool:
         """Whether this address and port used TCP."""
-        return self.has(remote)
+        return self.has(remote, now)
 
-    def had_any(self, address: Address) -> bool:
+    def had_any(self, address: Address, now: float) -> bool:
         """Whether this address used TCP."""
         return any(address == known for known, _ in self.remotes)
 

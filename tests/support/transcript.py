@@ -353,14 +353,14 @@ class _Connections:
     def __init__(self, remotes: Iterable[tuple[str, int]]) -> None:
         self._remotes = {(ip_address(address), port) for address, port in remotes}
 
-    def has(self, remote: Endpoint) -> bool:
+    def has(self, remote: Endpoint, now: float) -> bool:
         """Whether that address and port has a connection."""
         return (remote.address, remote.port) in self._remotes
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def backs(self, remote: Endpoint, length: int, now: float) -> bool:
         """Whether that address and port has a connection."""
-        return self.has(remote)
+        return self.has(remote, now)
 
-    def had_any(self, address: Address) -> bool:
+    def had_any(self, address: Address, now: float) -> bool:
         """Whether that address has any connection."""
         return any(address == known for known, _ in self._remotes)

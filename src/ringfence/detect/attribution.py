@@ -32,7 +32,7 @@ from itertools import count
 from attrs import frozen
 
 from ringfence import event_values
-from ringfence.detect.backing import Backing, Connections, NoConnections
+from ringfence.detect.backing import Backing, Connections, NoConnections, Query
 from ringfence.detect.confirmation import Answers, Confirmation, KnownSources, UnconfirmedReports, has_session
 from ringfence.detect.events import Role, attempt_from, is_trusted, role_of, session_key, session_number
 from ringfence.detect.nonces import Nonces
@@ -273,7 +273,7 @@ class AmbiguousLines:
 
         If more than ``MOST`` lines wait, check the oldest ones again now, and yield what is confirmed.
         """
-        found, others = self._split(readings)
+        found, others = self._split(readings, now)
         if others:
             self._waiting.append(_Waiting(now, others, _addresses(found)))
         yield from found
@@ -292,19 +292,21 @@ class AmbiguousLines:
         address is left out if the kernel knows that it had no connection within a minute.
         """
         line = self._waiting.popleft()
-        found, others = self._split(line.readings)
+        found, others = self._split(line.readings, now)
         yield from found
         backed = line.backed | _addresses(found)
         for remote in {one.remote.address: one.remote for one in others}.values():
-            if remote.address not in backed and not self._backing.excludes(remote.address):
+            if remote.address not in backed and not self._backing.excludes(remote.address, now):
                 self._backing.record_unbacked(remote, now)
 
-    def _split(self, readings: Sequence[SecurityEvent]) -> tuple[list[SecurityEvent], list[SecurityEvent]]:
+    def _split(
+        self, readings: Sequence[SecurityEvent], now: float
+    ) -> tuple[list[SecurityEvent], list[SecurityEvent]]:
         """Return the readings that a connection confirms now, and the others."""
         found: list[SecurityEvent] = []
         others: list[SecurityEvent] = []
         for reading in readings:
-            (found if self._backing.has(reading.remote) else others).append(reading)
+            (found if self._backing.has(reading.remote, now) else others).append(reading)
         return found, others
 
 
@@ -736,6 +738,10 @@ class Attribution:
         This is so if neither AMI nor the wire reports its Asterisk now, and its request came by UDP.
         """
         return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
+
+    def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
+        """Yield the connections that may be looked up for an event (:meth:`Confirmation.queries`)."""
+        return self._confirmation.queries(event, now)
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
         """Whether to believe the address in the log line of a login (:meth:`Confirmation.confirms_login`)."""

@@ -12,7 +12,7 @@ them out in this order. An effect is a judged attempt with the ban that follows,
 administrator, or a login that makes a friend.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import frozen
 
@@ -25,7 +25,7 @@ from ringfence.detect.attribution import (
     NewProof,
     Verdict,
 )
-from ringfence.detect.backing import Connections
+from ringfence.detect.backing import Connections, Query
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
@@ -112,7 +112,8 @@ class Detector:
 
         ``bans`` are the bans in force: the detector reads them, and its caller records them. ``exempt`` are
         the networks that are never banned. ``claimed`` are the limits of bans on unproven evidence, None for
-        the default. ``connections`` are the TCP connections to this host, None if unknown.
+        the default. ``connections`` are the TCP connections to this host: the detector reads them, and
+        its caller keeps them up to date. None if they are unknown.
         """
         bounds = bounds if bounds is not None else Bounds()
         sources = sources if sources is not None else KnownSources()
@@ -171,6 +172,13 @@ class Detector:
     def set_proxy_sockets(self, sockets: frozenset[Endpoint]) -> None:
         """Set the sockets on which the SIP proxies of this host listen."""
         self._attribution.proxies.set_sockets(sockets)
+
+    def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
+        """Yield the connections that :meth:`observe` may look up for an event, with a number of bytes each.
+
+        The caller must first bring the table of connections up to date for these. An event by UDP needs none.
+        """
+        return self._attribution.queries(event, now)
 
     # -- input of the sources ---------------------------------------------------------------------------
 

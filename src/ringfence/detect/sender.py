@@ -301,6 +301,13 @@ class Senders:
         known = session.attempts.get(key) if session is not None else None
         return known.match(event.source.name, now) if known is not None else None
 
+    def is_reported(self, event: SecurityEvent, now: float) -> bool:
+        """Whether another source has already reported the attempt of an event. Nothing is recorded."""
+        session = self.find_session(event.remote.address, shared_session_id(event))
+        key = event.source.asterisk, event.service, False
+        known = session.attempts.get(key) if session is not None else None
+        return known is not None and known.is_known(event.source.name, now)
+
     def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
         """Record a report of an unconfirmed attempt.
 

@@ -186,6 +186,12 @@ class Attempts:
         self.reported[source] = number + 1
         return self.open[number - self.first][1]
 
+    def is_known(self, source: str, now: float) -> bool:
+        """Whether the next report of ``source`` is about a known attempt (see :meth:`match`)."""
+        closed = sum(now - at >= HORIZON for at, _ in self.open)
+        number = max(self.reported.get(source, 0), self.first + closed)
+        return number < self.first + len(self.open)
+
     def add(self, source: str, now: float, tag: int) -> bool:
         """Add a new attempt that ``source`` reports. Return whether an open one was discarded for it."""
         is_full = len(self.open) >= MOST_ATTEMPTS
