@@ -242,8 +242,8 @@ def both() -> Ledger:
 
 def dropped(ledger: Ledger, now: float, scope: Scope = Scope.FULL, *, friend: bool = False) -> list[int]:
     """Return the last bytes of those of three addresses that are banned at ``now``."""
-    found = (ledger.drops(key_of(one), scope, now, friend=friend) for one in (ONE, TWO, THREE))
-    return [number for number, banned in enumerate(found, 1) if banned]
+    found = (ledger.scopes(key_of(one), now, friend=friend) for one in (ONE, TWO, THREE))
+    return [number for number, scopes in enumerate(found, 1) if scope in scopes]
 
 
 def test_a_pending_ban_is_found_like_a_confirmed_one() -> None:
@@ -306,8 +306,8 @@ def test_a_ban_of_a_wider_network_drops_all_in_it() -> None:
     sender = key_of(ip_network("2001:db8:0:7::/64"))
 
     assert (dropped(confirmed, NOW), dropped(assumed, NOW)) == ([1, 2, 3], [1, 2, 3])
-    assert not confirmed.drops(key_of(ip_network("192.0.2.4")), Scope.FULL, NOW, friend=False)
-    assert assumed.drops(sender, Scope.FULL, NOW, friend=False)
+    assert not confirmed.scopes(key_of(ip_network("192.0.2.4")), NOW, friend=False)
+    assert assumed.scopes(sender, NOW, friend=False)
     assumed.discard_assumed(NET)
     assert dropped(assumed, NOW) == []
 
@@ -317,10 +317,10 @@ def test_a_ban_of_a_64_does_not_apply_to_a_friend_in_it(prefix: int) -> None:
     """A friend is banned by a ban of its own address, and not by one of its /64 or of a part of it."""
     friend, ledger = ip_network("2001:db8::7"), Ledger()
     ledger.put(key_of(friend.supernet(new_prefix=prefix)), record(NOW + 60.0))
-    assert not ledger.drops(key_of(friend), Scope.FULL, NOW, friend=True)
-    assert ledger.drops(key_of(friend), Scope.FULL, NOW, friend=False)
+    assert not ledger.scopes(key_of(friend), NOW, friend=True)
+    assert ledger.scopes(key_of(friend), NOW, friend=False)
     ledger.put(key_of(friend), record(NOW + 60.0))
-    assert ledger.drops(key_of(friend), Scope.FULL, NOW, friend=True)
+    assert ledger.scopes(key_of(friend), NOW, friend=True)
 
 
 def test_an_assumed_ban_lasts_until_its_end() -> None:

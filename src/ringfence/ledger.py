@@ -153,7 +153,7 @@ def parts_of(key: int) -> tuple[int, int, int]:
 
 
 class Ledger:
-    """All bans in force. Times are in seconds since the epoch, except those of :meth:`drops`.
+    """All bans in force. Times are in seconds since the epoch, except those of :meth:`scopes`.
 
     ``offset`` is the wall clock minus the monotonic clock (seconds). The one that writes the ledger keeps it
     up to date. In a replay it stays 0.
@@ -175,25 +175,39 @@ class Ledger:
 
     # -- what the detector reads
 
-    def drops(self, subject: int, scope: Scope, now: float, *, friend: bool) -> bool:
-        """Whether a ban of exactly this ``scope`` applies to a subject; wider scopes do not count.
+    def scopes(self, subject: int, now: float, *, friend: bool) -> list[Scope]:
+        """Return the scopes in which a subject is banned.
 
         ``subject`` is the key of its network with the scope ``full``, and ``now`` is in monotonic seconds.
-        The ban is a confirmed ban of a network that contains the subject, an assumed ban of the subject or
-        of the prefix around it, or a pending ban of the subject itself. With ``friend``, the subject is a
-        friend's address, and bans of wider networks that do not apply to friends are ignored.
+        A subject is banned by a confirmed ban of a network that contains it, by an assumed ban of the subject
+        or of the prefix around it, or by a pending ban of the subject itself. With ``friend``, the subject is
+        a friend's address, and bans of wider networks that do not apply to friends are ignored.
         """
-        key, wall = subject | _NUMBERS[scope] << 1, now + self.offset
-        if key in self._pending:
-            return True
-        found = self._covering(key, wall)
-        if self._assumed:
-            own = key >> _KIND_BITS & _LENGTH
-            lengths = (length for length in (own, *PREFIX_LENGTHS) if length <= own)
-            around = {_widened(key, length) for length in lengths}
-            found += [one for one in around if self._assumed.get(one, wall) > wall]
-        return bool(found) and (
-            not friend or any(one == key or not exempts_friends(network_of(one)[0]) for one in found)
+        found, wall = list[Scope](), now + self.offset
+        own, version = subject >> _KIND_BITS & _LENGTH, subject & 1
+        for number, scope in enumerate(_SCOPES):
+            key = subject | number << 1
+            for length in self._lengths_of(number << 1 | version):
+                if length > own:
+                    break
+                wide = _widened(key, length) if length < own else key
+                record = self._records.get(wide)
+                if record is None or record.expires <= wall:
+                    continue
+                if not friend or length == own or not exempts_friends(network_of(wide)[0]):
+                    found.append(scope)
+                    break
+        if self._pending or self._assumed:
+            found += [scope for scope in _SCOPES if self._is_unconfirmed(subject, scope, wall)]
+        return found
+
+    def _is_unconfirmed(self, subject: int, scope: Scope, now: float) -> bool:
+        """Whether a pending or assumed ban with ``scope`` applies to a subject."""
+        key = subject | _NUMBERS[scope] << 1
+        own = key >> _KIND_BITS & _LENGTH
+        lengths = (length for length in (own, *PREFIX_LENGTHS) if length <= own)
+        return key in self._pending or any(
+            self._assumed.get(_widened(key, length), now) > now for length in lengths
         )
 
     # -- confirmed bans
@@ -290,23 +304,19 @@ class Ledger:
 
         Expired ones are left out. The widest network comes first.
         """
-        return self._covering(key_of(network, scope), now)
+        key, own = key_of(network, scope), network.prefixlen
+        around = [_widened(key, length) for length in self._lengths_of(key & _KIND) if length <= own]
+        return [
+            one for one in around if (record := self._records.get(one)) is not None and record.expires > now
+        ]
 
-    def _covering(self, key: int, now: float) -> list[int]:
-        low = key & _KIND
-        lengths = self._lengths.get(low)
+    def _lengths_of(self, kind: int) -> list[int]:
+        """Return the prefix lengths in use for a scope and IP version, the widest network first."""
+        lengths = self._lengths.get(kind)
         if lengths is None:
-            shapes = [shape for shape in self._shapes if shape & _KIND == low]
-            lengths = self._lengths[low] = sorted(shape >> _KIND_BITS for shape in shapes)
-        found, own = [], key >> _KIND_BITS & _LENGTH
-        for length in lengths:
-            if length > own:
-                break
-            wide = _widened(key, length)
-            record = self._records.get(wide)
-            if record is not None and record.expires > now:
-                found.append(wide)
-        return found
+            shapes = [shape for shape in self._shapes if shape & _KIND == kind]
+            lengths = self._lengths[kind] = sorted(shape >> _KIND_BITS for shape in shapes)
+        return lengths
 
     def within(self, network: Network, scope: Scope) -> list[int]:
         """Return the keys of the confirmed bans of ``scope`` whose network is ``network`` or lies within it.

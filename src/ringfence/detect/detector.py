@@ -12,7 +12,7 @@ them out in this order. An effect is a judged attempt with the ban that follows,
 administrator, or a login that makes a friend.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from attrs import frozen
 
@@ -30,7 +30,7 @@ from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, pack_network, unpack_network
-from ringfence.detect.judge import CLAIMED_SCOPES, ClaimedLimit, Judge
+from ringfence.detect.judge import ClaimedLimit, Judge
 from ringfence.detect.judgement import (
     AddressSummary,
     Count,
@@ -252,7 +252,8 @@ class Detector:
         raised = self._history.prove(subject.key, proof.session, proof.proof)
         for fact in raised:
             self.counts.proven_later[fact.kind] += 1
-        if not raised or subject.exempt or self._is_banned(subject, Scope.FULL, now):
+        banned = self._scopes_of(subject, now)
+        if not raised or subject.exempt or _is_full(banned):
             return []
         kept = self._history.of(subject.key)
         attempt = self._history.attempt_of(kept[-1], subject.network)
@@ -269,8 +270,7 @@ class Detector:
             decision = ban or decision
             alarms += phones
         if decision is None and not subject.proven:
-            narrowed = any(self._is_banned(subject, scope, now) for scope in CLAIMED_SCOPES)
-            decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed)
+            decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
         if decision is None:
             return [*alarms]
         return [Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms]
@@ -305,7 +305,7 @@ class Detector:
         return frozenset(
             address
             for address in self._friend_attempts.unshielded(now)
-            if is_one_host(address) or not self._drops(key_of(sender_of(address)), now)
+            if is_one_host(address) or not self.bans.scopes(key_of(sender_of(address)), now, friend=False)
         )
 
     # -- judging attempts -------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class Detector:
         if found.verdict is not _ATTEMPT:
             subject = self._subjects.of(attempt.address)
             # A banned address gets no challenge. So a missing one does not show that the line is forged.
-            if found.verdict is Verdict.FORGED_HEADER or not self._is_banned(subject, Scope.FULL, found.at):
+            if found.verdict is Verdict.FORGED_HEADER or not _is_full(self._scopes_of(subject, found.at)):
                 self.counts.forged += 1
                 return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:
@@ -340,7 +340,8 @@ class Detector:
         if subject.exempt:
             self.counts.exempt += 1
             return (Judgement(attempt, network, Disposition.EXEMPT),)
-        if self._is_banned(subject, _FULL, now):
+        banned = self._scopes_of(subject, now)
+        if _is_full(banned):
             self.counts.late += 1
             return (Judgement(attempt, network, Disposition.LATE),)
         if not self._judge.counts_kind(attempt.kind):
@@ -353,12 +354,18 @@ class Detector:
         if worked or (subject.friend and (subject.proven or attempt.proof is _CLAIMED)):
             decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
             return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
-        return self._judge_stranger(subject, kept, attempt, now, claimed)
+        return self._judge_stranger(subject, kept, attempt, now, claimed, narrowed=claimed in banned)
 
     def _judge_stranger(
-        self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float, claimed: Scope
+        self,
+        subject: Subject,
+        kept: list[bytes],
+        attempt: Attempt,
+        now: float,
+        claimed: Scope,
+        *,
+        narrowed: bool,
     ) -> Judged:
-        narrowed = self._is_banned(subject, claimed, now)
         decision = None
         alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # claimed attempts do not lengthen a claimed ban
@@ -381,25 +388,16 @@ class Detector:
 
     def is_banned(self, address: Address, scope: Scope, now: float) -> bool:
         """Whether the subject of ``address`` is banned with ``scope``, ``full`` or ``sip``."""
-        subject = self._subjects.of(address)
-        return self._is_banned(subject, scope, now) or self._is_banned(subject, _FULL, now)
+        banned = self._scopes_of(self._subjects.of(address), now)
+        return scope in banned or _is_full(banned)
 
-    def _is_banned(self, subject: Subject, scope: Scope, now: float) -> bool:
-        """Whether ``subject`` is banned with ``scope``.
-
-        A ban with SIP counts as a ban with FULL too, because SIP includes all ports of Asterisk.
-        """
-        if self.bans.drops(subject.ban_key, scope, now, friend=subject.friend):
-            return True
+    def _scopes_of(self, subject: Subject, now: float) -> Collection[Scope]:
+        """Return the scopes in which ``subject`` is banned."""
+        found = self.bans.scopes(subject.ban_key, now, friend=subject.friend)
         if self._decided:
             around = (subject.network, prefix_of(subject.address))
-            if any((network, scope) in self._decided for network in around):
-                return True
-        return scope is _FULL and self._is_banned(subject, _SIP, now)
-
-    def _drops(self, sender: int, now: float) -> bool:
-        """Whether any ban applies to the sender with this key."""
-        return any(self.bans.drops(sender, scope, now, friend=False) for scope in Scope)
+            found += [scope for network, scope in self._decided if network in around]
+        return found
 
     def record_unban(self, subject: Network) -> None:
         """Record that a ban of ``subject`` was removed. Its attempts so far are kept, but lead to no ban."""
@@ -461,7 +459,7 @@ class Detector:
         for key, kept in self._history.latest(_MOST_SEARCHED):
             network = unpack_network(key)
             subject = self._subjects.of(network.network_address)
-            if any(self._is_banned(subject, scope, now) for scope in Scope):
+            if self._scopes_of(subject, now):
                 continue
             facts = [fact_of(packed) for packed in kept]
             trusted = [packed for packed, fact in zip(kept, facts, strict=True) if not fact.consumed]
@@ -476,6 +474,14 @@ class Detector:
             found.append(_watched(subject, network, attempts, counts))
         found.sort(key=lambda entry: (-entry.have / entry.of, -len(entry.attempts), -entry.attempts[-1].time))
         return found[:most]
+
+
+def _is_full(banned: Collection[Scope]) -> bool:
+    """Whether a ban with one of these scopes stops all that Asterisk sees.
+
+    A ban with SIP does, because SIP includes all ports of Asterisk.
+    """
+    return _FULL in banned or _SIP in banned
 
 
 def _watched(

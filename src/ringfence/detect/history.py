@@ -26,7 +26,7 @@ from itertools import chain, islice
 from struct import Struct
 from typing import TypeVar
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 
 from ringfence import event_values
 from ringfence.model import Address, Attempt, AttemptKind, EventKind, Network, Proof, Service, Transport
@@ -213,6 +213,7 @@ class Fact:
     ``trusted``: its address is confirmed. ``event`` is the kind of the event that reported it. ``unknown``:
     the account does not exist. ``consumed``: it counts for no further ban. ``claim_consumed``: it has led to
     a claimed ban. It still counts for full bans, and for claimed bans by the rules with ``insists``.
+    ``packed`` is the attempt as the history keeps it, empty if it comes from elsewhere.
     """
 
     at: float
@@ -225,6 +226,7 @@ class Fact:
     session: int
     consumed: bool
     claim_consumed: bool
+    packed: bytes = field(default=b"", eq=False, repr=False)
 
 
 @frozen
@@ -559,6 +561,7 @@ def fact_of(packed: bytes) -> Fact:
         session,
         bool(flags & _CONSUMED),
         bool(flags & _CLAIM_CONSUMED),
+        packed,
     )
 
 
