@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from ringfence.detect.events import Role
+from ringfence.detect.sessions import Role
 from ringfence.model import (
     Address,
     Attempt,

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from tests.detect.events import SENDER, Connected
 
 from ringfence.detect.backing import GUESS, LOGIN, UNBACKED, WITHIN, Backing, NoConnections
-from ringfence.detect.sender import Senders
+from ringfence.detect.sessions import Senders
 from ringfence.model import Endpoint, Service, Transport
 
 HERE = Endpoint(ip_address(SENDER), 5062, Transport.UNKNOWN)

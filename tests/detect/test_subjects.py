@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 from attrs import evolve
 
 from ringfence.detect.friends import Friends, identity_of
-from ringfence.detect.subjects import Subjects
+from ringfence.detect.history import Subjects
 from ringfence.model import Friend, FriendReason
 from ringfence.networks import NetworkSet
 

@@ -16,8 +16,8 @@ from ringfence.detect.backing import GUESS
 from ringfence.detect.confirmation import KnownSources, why_unconfirmed
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
+from ringfence.detect.history import remember
 from ringfence.detect.judgement import FORGED_BY_TEXT, Decision, Disposition, Effect, Judgement, Login
-from ringfence.detect.subjects import remember
 from ringfence.firewall.contract import OBSERVE_MOST, OBSERVE_SECONDS, Backend
 from ringfence.model import (
     AMI,
@@ -239,17 +239,20 @@ class EffectHandler:
             self._unshield()
 
     def _warn_of_attempt(self, judgement: Judgement) -> None:
-        attempt, address = judgement.attempt, str(judgement.attempt.address)
-        activate = self._alarms.activate
+        attempt, disposition = judgement.attempt, judgement.disposition
+        suspicious = attempt.event is EventKind.HIDDEN or attempt.forged_address is not None
+        if not suspicious and disposition not in (Disposition.FORGED, Disposition.UNCONFIRMED):
+            return
+        address, activate = str(attempt.address), self._alarms.activate
         if attempt.forged_address is not None:
-            own = judgement.disposition is not Disposition.FORGED
+            own = disposition is not Disposition.FORGED
             text = FORGED_BY_TEXT if own else _TWO_NAMES
             activate(AlarmCode.EVIDENCE_FORGED_BY, address, text.format(at=attempt.forged_address))
-        elif judgement.disposition is Disposition.FORGED:
+        elif disposition is Disposition.FORGED:
             activate(AlarmCode.EVIDENCE_FORGED, address, _FORGED)
         if attempt.event is EventKind.HIDDEN:
             activate(AlarmCode.EVIDENCE_HIDDEN, address, _HIDDEN)
-        if judgement.disposition is Disposition.UNCONFIRMED:
+        if disposition is Disposition.UNCONFIRMED:
             activate(AlarmCode.EVIDENCE_UNCONFIRMED, address, _LISTED.format(why=why_unconfirmed(attempt)))
 
 

@@ -1,9 +1,9 @@
 """The detection core: turns security events into attempts, counts attempts, and decides on bans.
 
 A rule decides on a ban if enough attempts lie within its time window. The package performs no I/O and gets
-the time as an argument. ``session`` states how events become attempts, ``sender`` has the table of senders
-and sessions, ``attribution`` combines the sources. ``history`` keeps the attempts within bounds, ``rules``
-lists the limits (one row for each rule), ``detector`` connects the parts.
+the time as an argument. ``sessions`` has the table of senders and their sessions, and states how events
+become attempts. ``attribution`` combines the sources. ``history`` has the subjects, and keeps their attempts
+within bounds. ``rules`` lists the limits (one row for each rule), ``detector`` connects the parts.
 
 Words of this package:
 

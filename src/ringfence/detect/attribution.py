@@ -34,12 +34,23 @@ from attrs import frozen
 from ringfence import event_values
 from ringfence.detect.backing import Backing, Connections, NoConnections, Query
 from ringfence.detect.confirmation import Answers, Confirmation, KnownSources, UnconfirmedReports, has_session
-from ringfence.detect.events import Role, attempt_from, is_trusted, role_of, session_key, session_number
+from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
-from ringfence.detect.sender import MAX_SESSIONS, SESSION_LIFE, Senders
-from ringfence.detect.session import HORIZON, Naming, UnconfirmedReport
-from ringfence.detect.subjects import remember
+from ringfence.detect.sessions import (
+    HORIZON,
+    MAX_SESSIONS,
+    SESSION_LIFE,
+    Naming,
+    Role,
+    Senders,
+    UnconfirmedReport,
+    attempt_from,
+    is_trusted,
+    role_of,
+    session_key,
+    session_number,
+)
 from ringfence.detect.wire import Listening, Wire, not_connected
 from ringfence.event_values import evolve
 from ringfence.model import (
@@ -316,7 +327,7 @@ def _addresses(readings: Sequence[SecurityEvent]) -> frozenset[Address]:
 
 # -- proofs: which responses to challenges prove their sender, and which nothing can prove
 #
-# ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.session.Session`),
+# ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.sessions.Session`),
 # for its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a
 # response is remembered. Bound: ``MOST_AWAITED`` responses, the oldest are discarded first.
 

@@ -11,12 +11,12 @@ A line without a connection is counted as soon as it arrives. The count is reduc
 confirms the line. If lines were counted later, a forger could try a thousand ports before the first one
 counts.
 
-The counts are part of the sender (``sender.py``), and so are their bounds. Times are monotonic seconds.
+The counts are part of the sender (``sessions.py``), and so are their bounds. Times are monotonic seconds.
 """
 
 from typing import Protocol
 
-from ringfence.detect.sender import LineCounts, Senders
+from ringfence.detect.sessions import LineCounts, Senders
 from ringfence.model import Address, Endpoint, Service, Transport
 
 WITHIN = 3_600.0

@@ -11,10 +11,18 @@ from math import inf
 from attrs import Factory, frozen
 
 from ringfence.detect.backing import Backing, Query, least_bytes
-from ringfence.detect.events import Role, role_of, session_key
 from ringfence.detect.nonces import Nonces
-from ringfence.detect.sender import SESSION_LIFE, Sender, Senders, host_of
-from ringfence.detect.session import Session, UnconfirmedReport
+from ringfence.detect.sessions import (
+    SESSION_LIFE,
+    Role,
+    Sender,
+    Senders,
+    Session,
+    UnconfirmedReport,
+    host_of,
+    role_of,
+    session_key,
+)
 from ringfence.detect.wire import TRUSTED, Listening, Wire
 from ringfence.event_values import evolve
 from ringfence.model import (
@@ -175,7 +183,7 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # (``parse/challenge.py``).
 #
 # If a guess carries a nonce that chan_sip never sent, chan_sip still checks the password, but answers with
-# a new challenge instead of the 403 (see ``session``). A From header that is not UTF-8 suppresses the
+# a new challenge instead of the 403 (see ``sessions``). A From header that is not UTF-8 suppresses the
 # events of such challenges. So a challenge with a new nonce is a guess too, if no 403 has answered the
 # previous challenge of its session. A phone that registers again also gets such a challenge, but it has
 # succeeded before. So this does not apply to a host that succeeded within a day (``TRUSTED``). And AMI,
@@ -193,7 +201,7 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # repeat can still show a new guess: guesses that differ only in their password get the same 403, but each
 # gets its own 401 before.
 #
-# Bounds: those of the senders and sessions (``sender.py``), and the nonces and digests of ``MOST`` answers,
+# Bounds: those of the senders and sessions (``sessions.py``), and the nonces and digests of ``MOST`` answers,
 # of which the oldest are discarded first. Times are monotonic seconds.
 
 

@@ -23,13 +23,23 @@ from ringfence.detect.attribution import (
     DuplicateReport,
     Finding,
     NewProof,
+    UnprovableGuess,
     Verdict,
 )
 from ringfence.detect.backing import Connections, Query
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
-from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, pack_network, unpack_network
+from ringfence.detect.history import (
+    MAX_ATTEMPTS,
+    History,
+    Subject,
+    Subjects,
+    fact_from,
+    fact_of,
+    pack_network,
+    unpack_network,
+)
 from ringfence.detect.judge import ClaimedLimit, Judge
 from ringfence.detect.judgement import (
     AddressSummary,
@@ -45,8 +55,7 @@ from ringfence.detect.judgement import (
     forged_by,
 )
 from ringfence.detect.rules import By, Claimed, Rule
-from ringfence.detect.sender import MAX_SESSIONS
-from ringfence.detect.subjects import Subject, Subjects
+from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.detect.wire import Listening, not_connected
 from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of
@@ -223,7 +232,11 @@ class Detector:
         effects: list[Effect] = []
         try:
             for finding in found:
-                for effect in self._on_finding(finding, now):
+                if isinstance(finding, AttributedAttempt):
+                    follows = self._on_attempt(finding)
+                else:
+                    follows = self._on_finding(finding, now)
+                for effect in follows:
                     if isinstance(effect, Judgement) and effect.decision is not None:
                         self._decided.add((effect.decision.subject, effect.decision.scope))
                     effects.append(effect)
@@ -231,9 +244,9 @@ class Detector:
             self._decided.clear()
         return effects
 
-    def _on_finding(self, finding: Finding, now: float) -> Sequence[Effect]:
-        if isinstance(finding, AttributedAttempt):
-            return self._on_attempt(finding)
+    def _on_finding(
+        self, finding: DuplicateReport | NewProof | ClientLogin | UnprovableGuess, now: float
+    ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
             key = self._subjects.of(finding.address).key
             self._history.add_source(key, finding.session, finding.service, finding.source, now)

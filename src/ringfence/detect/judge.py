@@ -14,10 +14,20 @@ from typing import Generic, TypeVar
 
 from attrs import Factory, define
 
-from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, summary, time_of
+from ringfence.detect.history import (
+    MAX_ACCOUNT,
+    Fact,
+    History,
+    Key,
+    Subject,
+    Subjects,
+    fact_of,
+    remember,
+    summary,
+    time_of,
+)
 from ringfence.detect.judgement import Count, Decision, distributed, spoofing
 from ringfence.detect.rules import By, Claimed, Of, Rule
-from ringfence.detect.subjects import Subject, Subjects, remember
 from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope
 from ringfence.networks import is_one_host, prefix_of
 
