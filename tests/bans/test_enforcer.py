@@ -45,7 +45,7 @@ def test_a_decision_becomes_a_ban(world: World) -> None:
             "accounts": ["alice"],
         }
     ]
-    assert (world.enforcer.bans.counts.placed, world.enforcer.bans.counts.failed) == (1, 0)
+    assert (world.enforcer.counts.placed, world.enforcer.counts.failed) == (1, 0)
 
 
 def test_a_hostile_account_is_made_printable_in_the_log(world: World) -> None:

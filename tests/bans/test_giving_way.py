@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 from math import inf
 
-from ringfence.bans.kernel_bans import GivingWay
+from ringfence.bans.enforcer import GivingWay
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import AttemptCounts, Ban, Scope
 

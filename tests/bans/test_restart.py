@@ -171,12 +171,12 @@ def test_a_ban_after_an_unban_outlasts_a_restart_without_its_record(world: World
     for again in (HOUR, HOUR / 2, 2 * HOUR):
         world.decide()
         world.now += 10
-        world.enforcer.bans.unban([key_of(SUBJECT)])
+        world.enforcer.unban([key_of(SUBJECT)])
         world.backend.put(SUBJECT, world.now + again)
         world.restart()
 
         assert world.in_kernel() == {"192.0.2.1/32": again}
-        world.enforcer.bans.unban([key_of(SUBJECT)])
+        world.enforcer.unban([key_of(SUBJECT)])
 
 
 @pytest.mark.parametrize("running", [False, True])

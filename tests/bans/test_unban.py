@@ -10,7 +10,7 @@ from attrs import evolve
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
-from ringfence.bans.kernel_bans import CHUNK
+from ringfence.bans.enforcer import CHUNK
 from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
@@ -51,7 +51,7 @@ def test_unban_ends_exactly_the_named_bans(world: World) -> None:
     whole = "2001:db8::/64: unbanned as a whole, since one sender has all of it"
     assert lifted == UnbanResult((), (whole,), ("203.0.113.1/32",))
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32", "2001:db8:0:1::/64"}
-    assert world.enforcer.bans.counts.unbanned == 2
+    assert world.enforcer.counts.unbanned == 2
 
 
 def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> None:
@@ -229,9 +229,9 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
             lifting = group.create_task(unban_all(world.enforcer))
-            while not world.enforcer.bans.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
+            while not world.enforcer.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
                 await asyncio.sleep(0)
-            assert world.enforcer.bans.counts.unbanned < len(many)
+            assert world.enforcer.counts.unbanned < len(many)
             world.decide()
         assert lifting.result() == len(many)
 

@@ -20,7 +20,7 @@ from tests.scenarios.language import Scenario
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import ITSELF, Exempt
+from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.floods import FloodJudge
@@ -235,7 +235,7 @@ class Stage:
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
         elif deed.verb is Verb.UNBANS:
-            self._enforcer.bans.unban_with_retry(
+            self._enforcer.unban_with_retry(
                 key_of(ip_network(address), scope) for address in deed.addresses for scope in Scope
             )
         self._look()

@@ -23,8 +23,7 @@ from attrs import define, frozen
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import CHUNK
+from ringfence.bans.enforcer import CHUNK, Enforcer
 from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.firewall.contract import Element, NetworkList
 from ringfence.ledger import key_of, network_of
@@ -75,7 +74,6 @@ class Reconciler:
         self._missing = 0
         self._broken = False
         self._enforcer = enforcer
-        self._bans = enforcer.bans
         self._ledger = enforcer.ledger
         self._alarms = alarms
         self._wanted = asyncio.Event()
@@ -179,7 +177,7 @@ class Reconciler:
         enforcer = self._enforcer
         if not enforcer.enforcing:
             return
-        look = self._bans.begin_comparison()
+        look = self._enforcer.begin_comparison()
         began = enforcer.clock.wall()
         known = [*self._ledger.keys()]
         found = await asyncio.to_thread(self._read, known, look, began)
@@ -201,11 +199,11 @@ class Reconciler:
             self._adopt(part)
             await asyncio.sleep(0)
         for start in range(0, len(missing), CHUNK):
-            self.counts.restored += self._bans.restore(missing[start : start + CHUNK])
+            self.counts.restored += self._enforcer.restore(missing[start : start + CHUNK])
             self._missing = max(0, self._missing - CHUNK)  # refused bans are pending, not missing
             await asyncio.sleep(0)
         for start in range(0, len(found.mistimed), CHUNK):
-            self._bans.renew(found.mistimed[start : start + CHUNK])
+            self._enforcer.renew(found.mistimed[start : start + CHUNK])
             await asyncio.sleep(0)
         if missing or unknown:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
@@ -219,7 +217,7 @@ class Reconciler:
         left = {
             key: seconds
             for key, seconds in found.items()
-            if enforcer.enforcing and not self._bans.was_unbanned(key) and key not in self._ledger
+            if enforcer.enforcing and not enforcer.was_unbanned(key) and key not in self._ledger
         }
         if left:
             enforcer.adopt(left)

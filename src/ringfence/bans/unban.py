@@ -13,8 +13,7 @@ from itertools import chain
 
 from attrs import evolve, frozen
 
-from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import CHUNK, failure_lines, listed
+from ringfence.bans.enforcer import CHUNK, Enforcer, failure_lines, listed
 from ringfence.detect.judge import CLAIMED_SCOPES
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
@@ -54,7 +53,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
             if record is not None and record.origin is Origin.RULE and not spared:
                 freed.add(key)
     if freed:
-        enforcer.bans.unban_with_retry(freed)
+        enforcer.unban_with_retry(freed)
 
 
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
@@ -120,9 +119,7 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outco
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
     records = ((key, enforcer.ledger.get(key)) for key in keys)
-    return enforcer.bans.unban(
-        [key for key, one in records if one is None or one.since <= when], recorded=when
-    )
+    return enforcer.unban([key for key, one in records if one is None or one.since <= when], recorded=when)
 
 
 def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:
@@ -146,5 +143,5 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
         there = enforcer.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
             shorter.append(ban)
-    added = enforcer.bans.add(shorter, announce=False)
+    added = enforcer.add(shorter, announce=False)
     return [outcome for outcome in added if outcome.error is not None]

@@ -10,7 +10,7 @@ import structlog
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import ITSELF, Exempt, without_reserved
+from ringfence.bans.exempt import ITSELF, Exempt, without_reserved
 from ringfence.bans.unban import unban_friends
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector

@@ -11,8 +11,7 @@ from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmEvent, Alarms
-from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import BanWatch
+from ringfence.bans.enforcer import BanWatch, Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.config.schema import NotifySettings, Settings

@@ -163,7 +163,7 @@ class DaemonMetrics(Collector):
 
     def _ban_metrics(self) -> Iterator[Metric]:
         """Yield the numbers of bans: placed, refused, ended early, and in force; and the delays of bans."""
-        side, counts = self._side, self._side.enforcer.bans.counts
+        side, counts = self._side, self._side.enforcer.counts
         placed: dict[tuple[str, ...], float] = {
             (rule, str(scope)): 0 for rule in sorted(BANNED_BY) for scope in Scope
         }

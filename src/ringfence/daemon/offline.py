@@ -97,7 +97,7 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
         _load(enforcer)
         yield enforcer
         failed = store.memory_reason or store.best_effort.error
-        if enforcer.bans.counts.unbanned and failed:
+        if enforcer.counts.unbanned and failed:
             raise StoreError(
                 f"removed from the kernel, but the next start bans again: this is not recorded: {failed}"
             )

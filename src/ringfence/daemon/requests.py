@@ -14,7 +14,7 @@ from typing import Any
 from attrs import asdict
 
 from ringfence import control
-from ringfence.bans.kernel_bans import listed
+from ringfence.bans.enforcer import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon import trial
