@@ -111,16 +111,21 @@ SETUP_ACCOUNT = "ringfence-setup-test"
 _NOT_TEXT = frozenset({AMI, WIRE})
 
 
-@frozen
+@frozen(cache_hash=True)
 class SourceId:
     """One source of one Asterisk: the names of the Asterisk and of the source.
 
     The names of sources are ``ami``, ``wire``, ``log:PATH``, and ``log:PATH#notice`` for the NOTICE lines of
-    a log.
+    a log. ``text``: the source is a log, and a sender can forge its lines.
     """
 
     asterisk: str
     name: str
+    text: bool = field(init=False, eq=False, repr=False)
+
+    @text.default
+    def _is_text(self) -> bool:
+        return self.name not in _NOT_TEXT
 
     def __str__(self) -> str:
         return f"{self.asterisk}/{self.name}"
@@ -129,11 +134,6 @@ class SourceId:
     def notices(self) -> bool:
         """Whether this source is the NOTICE lines of a log."""
         return self.name.endswith("#notice")
-
-    @property
-    def text(self) -> bool:
-        """Whether this source is a log. A sender can forge lines of a log."""
-        return self.name not in _NOT_TEXT
 
 
 @event_values.frozen

@@ -123,6 +123,18 @@ def whole_sender(network: Network) -> Network:
     return network
 
 
+def exempts_friends(network: Network) -> bool:
+    """Whether a ban of ``network`` exempts the friends in it: it then drops none of their packets.
+
+    The answer is true for an IPv6 /64, and for a part of a /64 that is more than one address. An IPv6 sender
+    has a whole /64, so the /64 is counted and banned. But a phone may share that /64 with an attacker.
+
+    Three kinds of bans do drop a friend's packets: a ban of exactly its IPv6 address, a ban of an IPv6
+    network wider than a /64, and every IPv4 ban. The scope of the ban makes no difference.
+    """
+    return isinstance(network, IPv6Network) and IPV6_SENDER <= network.prefixlen < network.max_prefixlen
+
+
 class NetworkSet:
     """An immutable set of networks of both IP versions. Look-ups take constant time.
 

@@ -10,12 +10,12 @@ from tests.support.attempts import attempts
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
-from ringfence.bans.ledger import key_of
 from ringfence.bans.unban import unban, unban_all
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.firewall.contract import Add, NetworkList
+from ringfence.ledger import key_of
 from ringfence.model import Ban, Friend, FriendReason, Origin, Scope
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
@@ -45,7 +45,7 @@ def test_a_decision_becomes_a_ban(world: World) -> None:
             "accounts": ["alice"],
         }
     ]
-    assert (world.enforcer.bans.counts.placed, world.enforcer.bans.counts.failed) == (1, 0)
+    assert (world.enforcer.counts.placed, world.enforcer.counts.failed) == (1, 0)
 
 
 def test_a_hostile_account_is_made_printable_in_the_log(world: World) -> None:
@@ -299,7 +299,7 @@ def test_an_administrator_may_insist(world: World) -> None:
     world.restart(reboot=True)
     world.allow(_203_0_113_1="the gateway")
     assert set(world.in_kernel()) == {"203.0.113.1/32"}
-    assert world.enforcer.known.is_forced(key_of(gateway))
+    assert world.enforcer.ledger.is_forced(key_of(gateway))
 
 
 def test_a_network_around_an_allowed_address_may_be_banned(world: World) -> None:
@@ -321,7 +321,7 @@ def test_to_be_allowed_is_to_be_let_in_at_once(world: World) -> None:
 
     left = {"203.0.113.0/24", "2001:db8::/64"}
     assert set(world.in_kernel()) == set(world.in_store()) == left
-    assert len(world.enforcer.known.pending) == 0
+    assert len(world.enforcer.ledger.pending) == 0
     world.wait(5)
     assert set(world.in_kernel()) == left
 
@@ -425,11 +425,11 @@ def test_a_clock_that_is_set_makes_no_ban_shorter_or_longer(world: World) -> Non
     for ahead in (7_200.0, 0.0):
         world.ahead = ahead
         world.wait(1.0)
-        record = world.enforcer.known.ledger.get(key)
+        record = world.enforcer.ledger.get(key)
 
         assert record is not None
         assert (record.rule, record.expires) == ("guess", START + HOUR + ahead)
-        assert world.enforcer.known.ledger.alive(world.now + ahead) == 1
+        assert world.enforcer.ledger.alive(world.now + ahead) == 1
     world.backend.refuses.clear()
     world.wait(1.0)
 
@@ -459,10 +459,10 @@ def test_a_friend_in_a_banned_64_is_not_late(world: World) -> None:
     world.enforcer.ban([ip_network("2001:db8::/64")], HOUR, "")
     world.detector.friends.add(Friend("pbx", friend, "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e12))
 
-    assert not world.enforcer.is_banned(ip_network(friend), Scope.FULL)
-    assert world.enforcer.is_banned(ip_network(stranger), Scope.FULL)
+    assert not world.detector.is_banned(friend, Scope.FULL, world.clock.mono())
+    assert world.detector.is_banned(stranger, Scope.FULL, world.clock.mono())
     world.enforcer.ban([ip_network(friend)], HOUR, "")
-    assert world.enforcer.is_banned(ip_network(friend), Scope.FULL)
+    assert world.detector.is_banned(friend, Scope.FULL, world.clock.mono())
 
 
 def test_the_time_until_a_ban_is_measured(world: World) -> None:

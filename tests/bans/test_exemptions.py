@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from ringfence.bans.kernel_bans import ITSELF, Exempt, too_wide, without_reserved
+from ringfence.bans.exempt import ITSELF, Exempt, too_wide, without_reserved
 from ringfence.networks import NetworkSet
 
 EXEMPT = Exempt(

@@ -3,7 +3,8 @@
 from ipaddress import ip_network
 from math import inf
 
-from ringfence.bans.ledger import GivingWay, Ledger, Record, key_of
+from ringfence.bans.enforcer import GivingWay
+from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import AttemptCounts, Ban, Scope
 
 

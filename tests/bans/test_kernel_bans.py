@@ -6,12 +6,12 @@ from ipaddress import ip_network
 import pytest
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
-from ringfence.bans import kernel_bans
-from ringfence.bans.ledger import key_of, network_of
+from ringfence import ledger
 from ringfence.bans.unban import unban
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, FirewallPlan
+from ringfence.ledger import key_of, network_of
 from ringfence.model import Scope
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
@@ -26,9 +26,9 @@ def test_a_refused_ban_is_pending_and_tried_until_it_is_done(world: World) -> No
         world.wait(5)
 
     assert names == ["ban.failed"]
-    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.pending)) == ({}, {}, 1)
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger.pending)) == ({}, {}, 1)
     assert world.enforcer.firewall_error == "the set is full"
-    assert (world.enforcer.bans.counts.placed, world.enforcer.bans.counts.failed) == (0, 1)
+    assert (world.enforcer.counts.placed, world.enforcer.counts.failed) == (0, 1)
     assert world.held()
 
     world.backend.refuses.clear()
@@ -37,9 +37,9 @@ def test_a_refused_ban_is_pending_and_tried_until_it_is_done(world: World) -> No
 
     assert names == ["ban.placed"]
     left = {"192.0.2.1/32": round(HOUR) - 15}
-    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.pending)) == (left, left, 0)
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger.pending)) == (left, left, 0)
     assert world.enforcer.firewall_error == ""
-    assert world.enforcer.bans.counts.placed == 1
+    assert world.enforcer.counts.placed == 1
 
 
 def test_new_bans_are_passed_on_when_the_kernel_has_them(world: World) -> None:
@@ -63,7 +63,7 @@ def test_a_firewall_that_cannot_speak_is_a_refusal_of_all(world: World) -> None:
     world.decide()
     world.decide(OTHER)
 
-    assert (len(world.enforcer.known.pending), world.in_store()) == (2, {})
+    assert (len(world.enforcer.ledger.pending), world.in_store()) == (2, {})
     world.backend.gone = None
     world.wait(5)
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32", "192.0.2.2/32"}
@@ -71,12 +71,12 @@ def test_a_firewall_that_cannot_speak_is_a_refusal_of_all(world: World) -> None:
 
 def test_what_is_pending_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit a refused ban is discarded, and its sender's attempts are counted again."""
-    monkeypatch.setattr(kernel_bans, "MOST_PENDING", 1)
+    monkeypatch.setattr(ledger, "MOST_PENDING", 1)
     world.backend.gone = FirewallError("the socket is gone")
     world.decide()
     world.decide(OTHER)
 
-    assert (len(world.enforcer.known.pending), world.enforcer.bans.counts.failed) == (1, 2)
+    assert (len(world.enforcer.ledger.pending), world.enforcer.counts.failed) == (1, 2)
     assert (world.held(), world.held(OTHER)) == (True, False)
 
 
@@ -86,7 +86,7 @@ def test_a_pending_ban_ends_with_its_time(world: World) -> None:
     world.decide()
     world.wait(HOUR)
 
-    assert (len(world.enforcer.known.pending), world.enforcer.firewall_error) == (0, "")
+    assert (len(world.enforcer.ledger.pending), world.enforcer.firewall_error) == (0, "")
     assert not world.held()
 
 
@@ -109,7 +109,7 @@ def test_a_full_ban_takes_the_place_of_a_narrow_one(world: World) -> None:
         ("192.0.2.1/32", Scope.FULL)
     ]
     assert world.in_store() == {"192.0.2.1/32": HOUR}
-    assert list(world.enforcer.known.all_keys()) == [key_of(SUBJECT)]
+    assert list(world.enforcer.ledger.all_keys()) == [key_of(SUBJECT)]
     world.restart()
     assert world.in_kernel() == {"192.0.2.1/32": HOUR}
 
@@ -136,7 +136,7 @@ def test_a_ban_of_the_ports_of_asterisk_survives_a_restart(world: World) -> None
     world.backend.apply([Add(OTHER, 100.0, Scope.SIP)])
     world.restart()
 
-    assert {network_of(key) for key in world.enforcer.known.all_keys()} == {
+    assert {network_of(key) for key in world.enforcer.ledger.all_keys()} == {
         (SUBJECT, Scope.SIP),
         (OTHER, Scope.SIP),
     }
@@ -156,7 +156,7 @@ def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
     assert max(seen) <= 100
     assert world.now == START + HOUR
     assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
-    assert world.enforcer.bans.counts.placed == 1
+    assert world.enforcer.counts.placed == 1
 
 
 def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
@@ -183,7 +183,7 @@ def test_in_a_full_set_the_first_ban_to_end_is_removed(world: World) -> None:
     assert names == ["ban.removed", "ban.placed"]
     assert set(world.in_kernel()) == {"192.0.2.2/32", "192.0.2.3/32", "2001:db8::/64"}
     assert world.in_kernel() == world.in_store()
-    assert (world.enforcer.bans.counts.displaced, len(world.enforcer.known.pending)) == (1, 0)
+    assert (world.enforcer.counts.displaced, len(world.enforcer.ledger.pending)) == (1, 0)
     assert not world.held()
 
 
@@ -209,8 +209,8 @@ def test_a_shorter_ban_waits_until_the_set_has_room(world: World) -> None:
     for _ in range(3):
         world.wait(5)
 
-    assert (set(world.in_kernel()), len(world.enforcer.known.pending)) == ({"192.0.2.2/32"}, 1)
-    assert world.enforcer.bans.counts.displaced == 0
+    assert (set(world.in_kernel()), len(world.enforcer.ledger.pending)) == ({"192.0.2.2/32"}, 1)
+    assert world.enforcer.counts.displaced == 0
     asyncio.run(unban(world.enforcer, [OTHER]))
     world.wait(5)
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
@@ -236,7 +236,7 @@ def test_as_many_give_way_as_there_is_need(world: World) -> None:
     world.enforcer.ban([ip_network((0xCB007100 + n, 32)) for n in range(290)], HOUR, "")
 
     assert {network for network in old if world.backend._ends.get((network, Scope.FULL))} == set(old[290:])
-    assert world.enforcer.bans.counts.displaced == 290
+    assert world.enforcer.counts.displaced == 290
 
 
 def test_the_record_ends_before_the_kernel_lets_go(world: World) -> None:
@@ -245,7 +245,7 @@ def test_the_record_ends_before_the_kernel_lets_go(world: World) -> None:
     seen: list[dict[str, int]] = []
     world.backend.before_batch = lambda: seen.append(world.in_store())
     world.backend.refuses[SUBJECT] = FirewallError("no answer")
-    assert len(world.enforcer.bans.unban([key_of(SUBJECT)])) == 1
+    assert len(world.enforcer.unban([key_of(SUBJECT)])) == 1
 
     assert seen == [{}]
     assert set(world.in_store()) == {"192.0.2.1/32"}

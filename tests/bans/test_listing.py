@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
-from ringfence.bans.ledger import key_of, listed
+from ringfence.bans.enforcer import listed
 from ringfence.errors import FirewallIncompleteError
 from ringfence.firewall.contract import Element
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.ledger import key_of
 from ringfence.model import Network, Scope
 
 KNOWN = (ip_network("192.0.2.1"), Scope.SIP_UDP)

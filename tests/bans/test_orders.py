@@ -4,10 +4,10 @@ from ipaddress import ip_network
 
 from tests.support.attempts import attempts
 
-from ringfence.bans.kernel_bans import add_order, ban_fields, failure_lines, keys_of
-from ringfence.bans.ledger import key_of
+from ringfence.bans.enforcer import add_order, ban_fields, failure_lines, keys_of
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Add, Outcome, Remove
+from ringfence.ledger import key_of
 from ringfence.model import Ban, Scope
 
 ONE = ip_network("192.0.2.1")

@@ -13,9 +13,7 @@ from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import CHUNK
-from ringfence.bans.ledger import key_of
+from ringfence.bans.enforcer import CHUNK, Enforcer
 from ringfence.bans.reconcile import SLACK, ReconcileCounts, Reconciler
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
@@ -24,6 +22,7 @@ from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, FirewallPlan, NetworkList
+from ringfence.ledger import key_of
 from ringfence.model import Network, Origin, Scope
 from ringfence.store.database import Store
 
@@ -152,7 +151,7 @@ def test_what_is_about_to_end_is_let_end(world: World) -> None:
     compare(world)
 
     assert set(world.in_kernel()) == {"192.0.2.2/32"}
-    assert key_of(OTHER) not in world.enforcer.known.ledger
+    assert key_of(OTHER) not in world.enforcer.ledger
 
 
 def test_a_ban_that_is_placed_during_the_reading_is_not_missing(world: World) -> None:
@@ -201,7 +200,7 @@ def test_an_unban_during_the_restoration_is_kept(world: World) -> None:
 
     asyncio.run(main())
     compare(world)
-    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.ledger)) == ({}, {}, 0)
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger)) == ({}, {}, 0)
 
 
 def test_switched_off_during_the_reading_nothing_is_put_back(world: World) -> None:
@@ -214,7 +213,7 @@ def test_switched_off_during_the_reading_nothing_is_put_back(world: World) -> No
     world.backend.meanwhile = lambda: None
     compare(world)
 
-    assert (world.in_kernel(), len(world.enforcer.known.ledger), counts(world)) == ({}, 0, (0, 0))
+    assert (world.in_kernel(), len(world.enforcer.ledger), counts(world)) == ({}, 0, (0, 0))
 
 
 def test_what_cannot_be_put_back_is_pending(world: World) -> None:
@@ -227,7 +226,7 @@ def test_what_cannot_be_put_back_is_pending(world: World) -> None:
         compare(world)
 
     assert names == ["ban.failed", "bans.reconciled"]
-    assert (counts(world), len(world.enforcer.known.pending)) == ((1, 2), 1)
+    assert (counts(world), len(world.enforcer.ledger.pending)) == ((1, 2), 1)
     world.backend.refuses.clear()
     world.wait(1)
     assert (set(world.in_kernel()), counts(world)) == ({"192.0.2.1/32", "192.0.2.2/32"}, (2, 2))
@@ -586,7 +585,7 @@ def test_a_width_that_is_full_gives_way_to_its_like(nft_host: Host) -> None:
 
     assert nft_host.enforcer.ban([newcomer], 7_200.0, "") == []
     assert nft_host.banned() == {*many, newcomer, *NETWORKS[1:]}
-    assert nft_host.enforcer.bans.counts.displaced == 1
+    assert nft_host.enforcer.counts.displaced == 1
 
 
 def test_comparisons_after_damage_take_a_fifth_of_the_time(

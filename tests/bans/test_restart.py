@@ -8,9 +8,9 @@ from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World
 
 from ringfence.bans.enforcer import unbanned_keys
-from ringfence.bans.ledger import key_of
 from ringfence.detect.rules import DAY, HOUR
 from ringfence.errors import SetFullError
+from ringfence.ledger import key_of
 from ringfence.model import Origin, Scope
 
 NETWORK = ip_network("192.0.2.1")
@@ -47,7 +47,7 @@ def test_a_refused_ban_that_was_restored_is_no_second_offence(world: World) -> N
     world.decide()
     world.backend.refuses[SUBJECT] = SetFullError("the set is full")
     world.restart(reboot=True)
-    assert len(world.enforcer.known.pending) == 1
+    assert len(world.enforcer.ledger.pending) == 1
     world.backend.refuses.clear()
     world.wait(5)
 
@@ -75,7 +75,7 @@ def test_a_restart_keeps_what_is_there(world: World) -> None:
 
     assert world.backend.batches == []
     assert logs == [{"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 0, "adopted": 0}]
-    record = world.enforcer.known.ledger.get(key_of(SUBJECT))
+    record = world.enforcer.ledger.get(key_of(SUBJECT))
     assert record is not None
     assert (record.attempts, record.since, record.reason) == (5, START, RULE.meaning)
     assert world.held()
@@ -171,12 +171,12 @@ def test_a_ban_after_an_unban_outlasts_a_restart_without_its_record(world: World
     for again in (HOUR, HOUR / 2, 2 * HOUR):
         world.decide()
         world.now += 10
-        world.enforcer.bans.unban([key_of(SUBJECT)])
+        world.enforcer.unban([key_of(SUBJECT)])
         world.backend.put(SUBJECT, world.now + again)
         world.restart()
 
         assert world.in_kernel() == {"192.0.2.1/32": again}
-        world.enforcer.bans.unban([key_of(SUBJECT)])
+        world.enforcer.unban([key_of(SUBJECT)])
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -194,7 +194,7 @@ def test_a_clock_that_is_set_and_a_restart_keep_rule_and_attempts(
     else:
         world.now += 1.0
     world.restart()
-    record = world.enforcer.known.ledger.get(key_of(SUBJECT))
+    record = world.enforcer.ledger.get(key_of(SUBJECT))
 
     assert record is not None
     assert (record.rule, record.attempts, record.expires) == ("guess", 5, START + HOUR + ahead)

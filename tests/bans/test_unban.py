@@ -10,11 +10,11 @@ from attrs import evolve
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
-from ringfence.bans.kernel_bans import CHUNK
-from ringfence.bans.ledger import key_of
+from ringfence.bans.enforcer import CHUNK
 from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
+from ringfence.ledger import key_of
 from ringfence.model import Network, Origin, Scope
 from ringfence.store.writer import Writer
 
@@ -51,7 +51,7 @@ def test_unban_ends_exactly_the_named_bans(world: World) -> None:
     whole = "2001:db8::/64: unbanned as a whole, since one sender has all of it"
     assert lifted == UnbanResult((), (whole,), ("203.0.113.1/32",))
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32", "2001:db8:0:1::/64"}
-    assert world.enforcer.bans.counts.unbanned == 2
+    assert world.enforcer.counts.unbanned == 2
 
 
 def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> None:
@@ -129,7 +129,7 @@ def test_unban_reaches_what_is_pending(world: World) -> None:
     world.backend.refuses.clear()
 
     assert let_in(world, "192.0.2.1") == UnbanResult()
-    assert (len(world.enforcer.known.pending), world.enforcer.firewall_error) == (0, "")
+    assert (len(world.enforcer.ledger.pending), world.enforcer.firewall_error) == (0, "")
     world.wait(5)
     assert world.in_kernel() == {}
 
@@ -216,9 +216,9 @@ def test_everybody_is_let_in(world: World) -> None:
     world.backend.refuses.clear()
 
     assert asyncio.run(unban_all(world.enforcer)) == 4
-    assert (world.in_kernel(), world.in_store(), len(world.enforcer.known.pending)) == ({}, {}, 0)
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger.pending)) == ({}, {}, 0)
     assert asyncio.run(unban_all(world.enforcer)) == 0
-    assert key_of(OTHER) not in world.enforcer.known.ledger
+    assert key_of(OTHER) not in world.enforcer.ledger
 
 
 def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
@@ -229,9 +229,9 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
             lifting = group.create_task(unban_all(world.enforcer))
-            while not world.enforcer.bans.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
+            while not world.enforcer.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
                 await asyncio.sleep(0)
-            assert world.enforcer.bans.counts.unbanned < len(many)
+            assert world.enforcer.counts.unbanned < len(many)
             world.decide()
         assert lifting.result() == len(many)
 

@@ -144,7 +144,7 @@ def hold(detector: Detector, effect: Effect, now: float) -> None:
     """Update the detector as the daemon does when it bans."""
     if isinstance(effect, Judgement) and effect.decision is not None:
         decision = effect.decision
-        detector.record_ban(decision.subject, now + decision.rule.ban_for(0), decision.scope)
+        detector.bans.assume(decision.subject, decision.scope, now + decision.rule.ban_for(0))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tests.replay.logs import (
 from tests.support.captures import capture
 from typer.testing import CliRunner
 
-from ringfence.bans.kernel_bans import ITSELF
+from ringfence.bans.exempt import ITSELF
 from ringfence.cli import replay as command
 from ringfence.cli.app import app
 from ringfence.model import parse_network

@@ -18,7 +18,7 @@ def test_an_unproven_attempt_that_the_wire_alone_saw_makes_a_suspect(bench: Benc
     assert bench.observed == []
     for number in range(4):
         bench.pipeline.on_challenges([evolve(challenge(b"%d\xff" % number), evasive=True)], 0.0)
-        bench.detector.record_ban(ip_network(SENDER), 100.0) if number == 1 else None
+        bench.detector.bans.assume(ip_network(SENDER), Scope.FULL, 100.0) if number == 1 else None
     assert bench.observed == [ip_address(SENDER)] * 2
 
 
@@ -92,9 +92,9 @@ def test_attempts_of_banned_addresses_are_reported(bench: Bench) -> None:
     guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"a")
     bench.pipeline.on_events([guess], 0.0)
     assert bench.unaffected == []
-    bench.detector.banned = lambda network, _: network == ip_network(SENDER)
+    bench.detector.bans.assume(ip_network(SENDER), Scope.FULL, 100.0)
     bench.pipeline.on_events([evolve(guess, session=b"b")], 1.0)
-    bench.detector.banned = lambda _, __: False
+    bench.detector.bans.discard_assumed(ip_network(SENDER))
     bench.detector.exempt = NetworkSet([ip_network(SENDER)])
     bench.pipeline.on_events([evolve(guess, session=b"c")], 2.0)
 

@@ -1,6 +1,7 @@
 """Floods: seconds over the limit that ban, by UDP and by TCP."""
 
 from ipaddress import ip_address, ip_network
+from math import inf
 
 import pytest
 from tests.support.evidence import RULE, Bench
@@ -54,7 +55,7 @@ def test_a_flood_by_tcp_bans_no_exempt_address(bench: Bench, why: str) -> None:
     if why == "never":
         bench.detector.exempt = NetworkSet([ip_network("192.0.2.0/24")])
     elif isinstance(why, Scope):
-        bench.detector.banned = lambda _, scope: scope is why
+        bench.detector.bans.assume(ip_network("192.0.2.7"), why, inf)
     else:
         bench.detector.configure((RULE,))
     for second in range(20):
@@ -82,7 +83,7 @@ def test_an_exempt_address_may_flood(bench: Bench) -> None:
 
 def test_a_flood_of_a_banned_address_is_not_late(bench: Bench) -> None:
     """A flood from a banned address is not late: the limiter can see packets that a later rule rejects."""
-    bench.detector.banned = lambda _, __: True
+    bench.detector.bans.assume(ip_network("192.0.2.7"), Scope.FULL, inf)
     for second in range(20):
         bench.flood([ip_network("192.0.2.7")], at=bench.now + second)
 

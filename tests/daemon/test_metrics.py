@@ -20,12 +20,12 @@ from tests.support.kept import PHONE, Kept
 from tests.support.web import free_port
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.bans.ledger import Record, key_of
 from ringfence.daemon.metrics import FRESH, DaemonMetrics
 from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import Counters, RuleCounter
+from ringfence.ledger import Record, key_of
 from ringfence.model import AttemptCounts, Ban, EventKind, Scope, SourceId
 from ringfence.sources.state import Condition, State
 
@@ -99,7 +99,7 @@ def test_attempts_and_bans_are_measured(scraped: Scraped) -> None:
     kept.detector.counts.unconfirmed, kept.detector.counts.hidden, kept.detector.counts.forged = 1, 2, 3
     kept.enforcer.carry_out(Decision(SUBJECT, RULES[0], attempts(5), kept.clock.mono() - 0.02))
     kept.ban("203.0.113.9")
-    kept.enforcer.bans.add([Ban(ip_network("203.0.113.8"), kept.now, kept.now + 60, 'x"} 1\nfake 1', "")])
+    kept.enforcer.add([Ban(ip_network("203.0.113.8"), kept.now, kept.now + 60, 'x"} 1\nfake 1', "")])
     kept.detector.friends.add(PHONE)
     values = scraped.values()
 
@@ -155,7 +155,7 @@ def test_a_page_takes_as_long_with_many_bans(scraped: Scraped) -> None:
     ban = Ban(SUBJECT, kept.now, kept.now + 86_400.0, "guess")
     record = Record.of(ban, AttemptCounts())
     for number in range(50_000):
-        kept.side.known_bans.ledger.put(key_of(ip_network(0x0A000000 + number), Scope.FULL), record)
+        kept.side.enforcer.ledger.put(key_of(ip_network(0x0A000000 + number), Scope.FULL), record)
 
     assert scraped.values()["ringfence_bans_expected"] == 50_000
     assert any(best_of(scraped) < 3 * empty for _ in range(5))

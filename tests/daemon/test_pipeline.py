@@ -8,6 +8,8 @@ from attrs import evolve
 from tests.detect.events import SENDER, event
 from tests.support.evidence import Bench, challenge
 
+from ringfence.daemon.pipeline import STREAMS_MATTER
+from ringfence.detect.backing import GUESS
 from ringfence.model import EventKind, ObservedRequest, Service, Transport
 
 
@@ -53,6 +55,25 @@ def test_an_event_by_secure_websocket_marks_chan_sip_too(bench: Bench) -> None:
         one = event(EventKind.CHALLENGE_SENT, transport=transport, service=Service.SIP)
         bench.pipeline.on_events([one], 0.0)
         assert bench.pipeline.chan_sip_tls == marked
+
+
+def test_connections_are_refreshed_before_they_are_looked_up(bench: Bench) -> None:
+    """A report about a connection refreshes it, and for 30 s each tick refreshes all; UDP refreshes none."""
+    reported = event(EventKind.CHALLENGE_RESPONSE_FAILED)
+    bench.pipeline.on_events([reported], bench.now)
+    bench.pipeline.on_challenges([challenge()], bench.now)
+    bench.tend()
+    assert bench.refreshed == []
+
+    remote = evolve(reported.remote, transport=Transport.TCP)
+    bench.pipeline.on_events([evolve(reported, remote=remote, session=b"tcp")], bench.now)
+    bench.pipeline.on_challenges([evolve(challenge(), transport=Transport.TCP)], bench.now)
+    assert bench.refreshed == [(remote, GUESS)] * 2
+    bench.tend()
+    assert bench.refreshed[2:] == [(None, 0)]
+    bench.now += STREAMS_MATTER
+    bench.tend()
+    assert len(bench.refreshed) == 3
 
 
 def test_events_are_counted_by_source_and_kind(bench: Bench) -> None:

@@ -15,7 +15,6 @@ from tests.support.attempts import attempts, ban_of
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import ActiveAlarm, Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.ledger import Ledger, Record, key_of
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.daemon.status import StatusData, bans_report, decoy_alarms, status_report
@@ -23,6 +22,7 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
 from ringfence.firewall.contract import Counters, Element, Opened, RuleCounter
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import AttemptCounts, Ban, Origin, Scope, Secret, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
@@ -358,7 +358,7 @@ def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
 def test_the_status_of_a_firewall_that_lacks_something(enforcer: Enforcer) -> None:
     """A missing IP version has its reason, and a ban that the firewall refuses is expected and pending."""
     enforcer.opened = Opened({4: None, 6: "no IPv6"})
-    enforcer.known.refuse(ban_of("192.0.2.1"))
+    enforcer.ledger.refuse(ban_of("192.0.2.1"))
     report = status(enforcer)
     assert report["firewall"]["families"] == {"4": "guarded", "6": "no IPv6"}
     assert (report["enforced"], report["expected"], report["pending"]) == (0, 1, 1)
@@ -414,5 +414,5 @@ def test_a_banned_address_is_not_watched(enforcer: Enforcer) -> None:
     report = status(enforcer)
 
     assert (report["watched"], report["bans"]) == ([], 1)
-    rows = json.loads(b"".join(bans_report(enforcer.backend.list(), enforcer.known.ledger, NOW)))
+    rows = json.loads(b"".join(bans_report(enforcer.backend.list(), enforcer.ledger, NOW)))
     assert [(row["address"], row["attempts"]) for row in rows] == [("192.0.2.1", 5)]

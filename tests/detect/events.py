@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from ringfence.detect.events import Role
+from ringfence.detect.sessions import Role
 from ringfence.model import (
     Address,
     Attempt,
@@ -66,15 +66,15 @@ class Connected:
     def __init__(self, *remotes: tuple[str, int]) -> None:
         self.remotes = {(ip_address(address), port) for address, port in remotes}
 
-    def has(self, remote: Endpoint) -> bool:
+    def has(self, remote: Endpoint, now: float) -> bool:
         """Whether this address and port has a connection."""
         return (remote.address, remote.port) in self.remotes
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def backs(self, remote: Endpoint, length: int, now: float) -> bool:
         """Whether this address and port has a connection."""
-        return self.has(remote)
+        return self.has(remote, now)
 
-    def had_any(self, address: Address) -> bool:
+    def had_any(self, address: Address, now: float) -> bool:
         """Whether this address has a connection."""
         return any(address == known for known, _ in self.remotes)
 

@@ -4,7 +4,7 @@ from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
 from ringfence.detect.attribution import Agreement
-from ringfence.detect.session import HORIZON
+from ringfence.detect.sessions import HORIZON
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId
 
 STRANGER = "203.0.113.9"

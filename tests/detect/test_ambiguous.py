@@ -9,7 +9,7 @@ from ringfence.detect.backing import UNBACKED, Backing
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES
-from ringfence.detect.sender import Senders
+from ringfence.detect.sessions import Senders
 from ringfence.model import EventKind, Proof, SecurityEvent, Service, Transport
 
 VICTIM = "203.0.113.9"

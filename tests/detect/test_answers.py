@@ -7,7 +7,7 @@ from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
 from ringfence.detect.confirmation import LIFE, LOGGED_IN, MOST, Answers
-from ringfence.detect.sender import SESSION_LIFE, Senders
+from ringfence.detect.sessions import SESSION_LIFE, Senders
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 BY: Address = ip_address(SENDER)

@@ -11,6 +11,7 @@ from tests.detect.driven import Driven
 from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
 from ringfence.alarm_codes import AlarmCode
+from ringfence.detect.backing import GUESS as LEAST
 from ringfence.detect.backing import UNBACKED, WITHIN
 from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.friend_attempts import UNPROVEN, UNSHIELDED_FOR
@@ -149,7 +150,7 @@ def test_a_late_line_of_a_banned_address_is_no_forgery() -> None:
     """A late line of a banned address is late and no forgery, since a banned address gets no challenge."""
     detector = joining()
     detector.observe_challenges([challenge(call_id=b"another")], 0.0, 0.0, "pbx")
-    detector.record_ban(ip_network(SENDER), 100.0)
+    detector.bans.assume(ip_network(SENDER), Scope.FULL, 100.0)
     assert detector.observe(line(), 1.0) == []
 
     assert [j.disposition for j in detector.tick(1.0 + PATIENCE, wire=True)] == [Disposition.LATE]
@@ -340,8 +341,8 @@ def test_a_short_connection_confirms_a_login_to_the_manager_alone() -> None:
     """A login to the manager is shorter than any guess by SIP, so fewer bytes are enough."""
 
     class Short(Connected):
-        def backs(self, remote: Endpoint, length: int) -> bool:
-            return length <= 20 and super().backs(remote, length)
+        def backs(self, remote: Endpoint, length: int, now: float) -> bool:
+            return length <= 20 and super().backs(remote, length, now)
 
     for service, standing in (
         (Service.AMI, Disposition.COUNTED),
@@ -359,8 +360,8 @@ def test_a_login_that_is_confirmed_confirms_no_longer_request() -> None:
     """A connection that carried a login's bytes alone leaves a waiting guess of its port unconfirmed."""
 
     class Short(Connected):
-        def backs(self, remote: Endpoint, length: int) -> bool:
-            return length <= 20 and super().backs(remote, length)
+        def backs(self, remote: Endpoint, length: int, now: float) -> bool:
+            return length <= 20 and super().backs(remote, length, now)
 
     connected = Short()
     detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=connected)
@@ -430,14 +431,36 @@ def test_the_kernel_is_not_queried_for_reported_lines() -> None:
     asked: list[Endpoint] = []
 
     class Asked(Connected):
-        def backs(self, remote: Endpoint, length: int) -> bool:
+        def backs(self, remote: Endpoint, length: int, now: float) -> bool:
             asked.append(remote)
             return True
 
     detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=Asked())
+    assert [*detector.queries(port_line(), 0.0)] == [(port_line().remote, LEAST)]
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), 0.0)
+    assert [*detector.queries(port_line(), 0.0)] == []
     detector.observe(port_line(), 0.0)
     assert (detector.tick(PATIENCE, wire=True), asked) == ([], [])
+    assert [*detector.queries(port_line(), 0.0)] == [(port_line().remote, LEAST)]
+
+
+def test_only_reports_that_need_a_connection_are_queried() -> None:
+    """Events by UDP, challenges and successes of AMI need no connection; each reading of a line does."""
+    detector = joining()
+    failed = event(EventKind.CHALLENGE_RESPONSE_FAILED, transport=Transport.TCP)
+    for needless in (
+        evolve(failed, remote=evolve(failed.remote, transport=Transport.UDP)),
+        evolve(failed, remote=evolve(failed.remote, port=0)),
+        evolve(failed, kind=EventKind.CHALLENGE_SENT),
+        evolve(failed, kind=EventKind.SUCCESSFUL_AUTH),
+    ):
+        assert [*detector.queries(needless, 0.0)] == []
+    login = evolve(failed, kind=EventKind.SUCCESSFUL_AUTH, source=NOTICES)
+    readings = (port_line(), port_line(STRANGER))
+    ambiguous = evolve(line(), readings=readings)
+
+    assert [*detector.queries(failed, 0.0)] == [*detector.queries(login, 0.0)] == [(failed.remote, LEAST)]
+    assert [*detector.queries(ambiguous, 0.0)] == [(one.remote, LEAST) for one in readings]
 
 
 def test_many_lines_without_connections_end_the_confirmation() -> None:
@@ -689,7 +712,7 @@ def test_a_friends_guesses_with_nonces_of_its_own_are_an_alarm() -> None:
 
 def test_a_friend_within_a_banned_64_keeps_its_exemption() -> None:
     """A friend within a banned /64 stays on the kernel's list, which also exempts it from that ban."""
-    friend, banned = "fd00:19::4:1", {ip_network("fd00:19::/64")}
+    friend = "fd00:19::4:1"
     detector = joining()
     detector.observe(
         evolve(event(EventKind.SUCCESSFUL_AUTH, account="204", address=friend), password=True), 0.0
@@ -699,7 +722,7 @@ def test_a_friend_within_a_banned_64_keeps_its_exemption() -> None:
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n", address=friend), 1.0)
     assert detector.unshielded(1.0) == {ip_address(friend)}
 
-    detector.banned = lambda network, scope: network in banned and scope is Scope.SIP_UDP
+    detector.bans.assume(ip_network("fd00:19::/64"), Scope.SIP_UDP, 100.0)
     assert detector.unshielded(1.0) == frozenset()
 
 

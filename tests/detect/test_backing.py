@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from tests.detect.events import SENDER, Connected
 
 from ringfence.detect.backing import GUESS, LOGIN, UNBACKED, WITHIN, Backing, NoConnections
-from ringfence.detect.sender import Senders
+from ringfence.detect.sessions import Senders
 from ringfence.model import Endpoint, Service, Transport
 
 HERE = Endpoint(ip_address(SENDER), 5062, Transport.UNKNOWN)
@@ -29,9 +29,9 @@ def test_a_line_needs_the_bytes_of_its_request() -> None:
             super().__init__((SENDER, 5062))
             self.received = received
 
-        def backs(self, remote: Endpoint, length: int) -> bool:
+        def backs(self, remote: Endpoint, length: int, now: float) -> bool:
             self.received -= length
-            return super().backs(remote, length) and self.received >= 0
+            return super().backs(remote, length, now) and self.received >= 0
 
     guesses, logins = Backing(Counted(2 * GUESS + LOGIN), Senders()), Backing(Counted(2 * LOGIN), Senders())
 
@@ -77,17 +77,17 @@ def test_an_address_is_excluded_only_if_the_kernel_had_no_connection() -> None:
     other = ip_address("203.0.113.9")
     for connections, excluded in ((Connected((SENDER, 5062)), True), (NoConnections(), False)):
         backing = Backing(connections, Senders())
-        assert not backing.excludes(HERE.address)
-        assert backing.excludes(other) is excluded
+        assert not backing.excludes(HERE.address, 0.0)
+        assert backing.excludes(other, 0.0) is excluded
 
 
 def test_without_a_kernel_nothing_is_confirmed_or_excluded() -> None:
     """Without a kernel, as in a replay, no connection is confirmed and none is excluded."""
-    assert not NoConnections().backs(HERE, GUESS)
-    assert NoConnections().had_any(HERE.address) is None
+    assert not NoConnections().backs(HERE, GUESS, 0.0)
+    assert NoConnections().had_any(HERE.address, 0.0) is None
 
 
 def test_a_replay_knows_no_connection() -> None:
     """The substitute for the kernel in a replay confirms nothing."""
     none = NoConnections()
-    assert (none.has(HERE), none.backs(HERE, 1)) == (False, False)
+    assert (none.has(HERE, 0.0), none.backs(HERE, 1, 0.0)) == (False, False)

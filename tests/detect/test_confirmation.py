@@ -8,9 +8,8 @@ from tests.detect.events import NOTICES, PBX, SENDER, Connected, event
 
 from ringfence.detect.backing import Backing, Connections, NoConnections
 from ringfence.detect.confirmation import Answers, Confirmation, KnownSources
-from ringfence.detect.events import attempt_from
 from ringfence.detect.nonces import Nonces
-from ringfence.detect.sender import Senders
+from ringfence.detect.sessions import Senders, attempt_from
 from ringfence.detect.wire import Wire
 from ringfence.model import AttemptKind, Challenge, EventKind, Proof, SecurityEvent, Transport
 

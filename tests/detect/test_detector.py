@@ -17,11 +17,14 @@ from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
 from ringfence.detect.rules import RULES, By, Rule
+from ringfence.ledger import Record, key_of
 from ringfence.model import (
     Address,
     AlarmChange,
     Attempt,
+    AttemptCounts,
     AttemptKind,
+    Ban,
     Challenge,
     EventKind,
     Friend,
@@ -56,6 +59,12 @@ def attempt_of(words: str) -> tuple[float, Attempt]:
     proof = Proof.CLAIMED if "claimed" in rest else Proof.NONCE
     trusted = "untrusted" not in rest
     return float(time), attempt(address, float(time), kind=kind, proof=proof, trusted=trusted)
+
+
+def unban(detector: Driven, network: str = SENDER) -> None:
+    """End the bans of a network that were assumed."""
+    detector.bans.discard_assumed(ip_network(network))
+    detector.record_unban(ip_network(network))
 
 
 def counts(*, exempt: int = 0, unconfirmed: int = 0, late: int = 0, **kinds: int) -> Counts:
@@ -115,7 +124,7 @@ def test_attempts_of_a_banned_subject_are_late() -> None:
     """An attempt of a banned subject is late; after the ban or an unban the count begins again."""
     detector = Driven((evolve(GUESS, attempts=2),))
     play(detector, "0 192.0.2.7 -> counted")
-    detector.record_ban(ip_network("192.0.2.7/32"), 10.0)
+    detector.bans.assume(ip_network("192.0.2.7/32"), Scope.FULL, 10.0)
     play(
         detector,
         """
@@ -125,9 +134,9 @@ def test_attempts_of_a_banned_subject_are_late() -> None:
           10   192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 2
         """,
     )
-    detector.record_ban(ip_network("192.0.2.7/32"), 100.0)
+    detector.bans.assume(ip_network("192.0.2.7/32"), Scope.FULL, 100.0)
     play(detector, "11 192.0.2.7 -> late")
-    detector.record_unban(ip_network("192.0.2.7/32"))
+    unban(detector, "192.0.2.7/32")
     play(detector, "12 192.0.2.7 -> counted")
     detector.record_unban(ip_network("192.0.2.7/32"))
     play(detector, "13 192.0.2.7 -> counted")
@@ -137,7 +146,7 @@ def test_attempts_of_a_banned_subject_are_late() -> None:
 def test_those_never_banned_are_not_counted() -> None:
     """Exempt networks are judged first, whether banned or not."""
     detector = Driven((evolve(GUESS, attempts=1),), exempt=OWN)
-    detector.record_ban(ip_network("192.0.2.128/32"), 10.0)
+    detector.bans.assume(ip_network("192.0.2.128/32"), Scope.FULL, 10.0)
     play(
         detector,
         """
@@ -379,22 +388,23 @@ def test_the_watched_are_those_nearest_to_a_ban() -> None:
 
 
 def test_an_unbanned_subject_counts_from_zero() -> None:
-    """An unban clears all windows of a subject, even if no ban was recorded, and ends a recorded ban."""
+    """An unban clears all windows of a subject, even if no ban was recorded."""
     detector = Driven((evolve(GUESS, attempts=2),))
     play(detector, f"0 {SENDER} -> counted")
     detector.record_unban(ip_network(SENDER))
     play(detector, f"0 {SENDER} -> counted")
-    detector.record_ban(ip_network(SENDER), 1.0)
+    detector.bans.assume(ip_network(SENDER), Scope.FULL, 1.0)
     play(detector, f"0 {SENDER} -> late")
-    detector.record_unban(ip_network(SENDER))
+    unban(detector)
     play(detector, f"0 {SENDER} -> counted")
 
 
-def test_attempts_are_late_while_banned_returns_true() -> None:
-    """Attempts of a banned subject count nothing for as long as ``banned`` reports the ban."""
+def test_attempts_are_late_while_the_kernel_has_a_ban() -> None:
+    """Attempts of a banned subject count nothing while the kernel has the ban, and count afterwards."""
     detector = Driven((evolve(GUESS, attempts=2),))
-    banned = {ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")}
-    detector.banned = lambda network, scope: network in banned and scope is Scope.FULL
+    for network in (ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")):
+        one = Ban(network, 0.0, 100.0, "guess")
+        detector.bans.put(key_of(network), Record.of(one, AttemptCounts()))
     play(
         detector,
         """
@@ -403,7 +413,7 @@ def test_attempts_are_late_while_banned_returns_true() -> None:
           0 192.0.2.8   -> counted
         """,
     )
-    banned.clear()
+    detector.bans.clear()
     play(
         detector,
         """
@@ -591,13 +601,13 @@ def test_the_same_rules_change_nothing() -> None:
     assert detector.judged(attempt(SENDER, 4.0), 4.0).decision is not None
 
 
-def test_after_all_bans_are_removed_attempts_count_from_zero() -> None:
-    """``record_all_unbanned`` ends every ban, and a banned subject is not among the watched before."""
+def test_a_banned_subject_is_not_watched() -> None:
+    """A banned subject is not among the watched; after an unban its attempts count from zero."""
     detector = Driven(RULES)
     for now in range(4):
         detector.judged(attempt(SENDER, float(now)), float(now))
     assert len(detector.watched(4.0)) == 1
-    detector.record_ban(ip_network(SENDER), 600.0)
+    detector.bans.assume(ip_network(SENDER), Scope.FULL, 600.0)
     assert detector.watched(4.0) == []
-    detector.record_all_unbanned()
+    unban(detector)
     assert detector.judged(attempt(SENDER, 5.0), 5.0).decision is None

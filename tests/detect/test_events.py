@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, PBX, ROLES, SECURITY, event
 
-from ringfence.detect.events import Role, is_trusted, proof_of, role_of
+from ringfence.detect.sessions import Role, is_trusted, proof_of, role_of
 from ringfence.model import WIRE, EventKind, Proof, SecurityEvent, Service, SourceId, Transport
 
 

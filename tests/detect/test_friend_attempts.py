@@ -9,10 +9,9 @@ from tests.detect.events import SENDER, attempt
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.friend_attempts import MOST, PROVEN_WITHIN, UNPROVEN, UNSHIELDED_FOR, FriendAttempts
 from ringfence.detect.friends import Friends
-from ringfence.detect.history import History
+from ringfence.detect.history import History, Subjects
 from ringfence.detect.judgement import Counts
 from ringfence.detect.rules import HOUR, RULES
-from ringfence.detect.subjects import Subjects
 from ringfence.model import Attempt, EventKind, Friend, FriendReason, Proof, Transport
 from ringfence.networks import NetworkSet
 

@@ -5,7 +5,14 @@ from typing import Any
 
 from attrs import evolve
 
-from ringfence.detect.friends import AUTHENTICATED_FOR, FORMER_FOR, MOST_FORMER, Friends, friend_from, key_of
+from ringfence.detect.friends import (
+    AUTHENTICATED_FOR,
+    FORMER_FOR,
+    MOST_FORMER,
+    Friends,
+    friend_from,
+    identity_of,
+)
 from ringfence.model import (
     Endpoint,
     EventKind,
@@ -107,8 +114,8 @@ def test_which_accounts_work_where_is_known_while_they_do() -> None:
     friends.add(PHONE)
     assert friends.worked_at("204", PHONE.address)
     assert not friends.worked_at("205", PHONE.address)
-    assert friends.remove(key_of(PHONE), 20.0) == PHONE
-    assert friends.remove(key_of(PHONE), 20.0) is None
+    assert friends.remove(identity_of(PHONE), 20.0) == PHONE
+    assert friends.remove(identity_of(PHONE), 20.0) is None
     assert friends.knows_account("204")
     assert not friends.knows_account("205")
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.detect.events import attempt
 
-from ringfence.detect.history import LATEST, MOST, History, fact_from, fact_of, key_of, network_of
+from ringfence.detect.history import LATEST, MOST, History, fact_from, fact_of, pack_network, unpack_network
 from ringfence.model import Attempt, AttemptKind, EventKind, Proof, Service, Transport
 
 HOUR = 3_600.0
-ONE = key_of(ip_network("192.0.2.1"))
+ONE = pack_network(ip_network("192.0.2.1"))
 SUBJECTS = ("192.0.2.1/32", "192.0.2.0/24", "2001:db8::/64", "2001:db8::1/128", "2001:db8::/48")
 
 ATTEMPTS = st.builds(
@@ -38,7 +38,7 @@ ATTEMPTS = st.builds(
 @pytest.mark.parametrize("text", SUBJECTS)
 def test_a_key_stands_for_one_network(text: str) -> None:
     """A key converts back to its network."""
-    assert str(network_of(key_of(ip_network(text)))) == text
+    assert str(unpack_network(pack_network(ip_network(text)))) == text
 
 
 @given(made=ATTEMPTS)
@@ -59,7 +59,7 @@ def test_an_attempt_comes_back_as_it_was(made: Attempt) -> None:
 def test_an_address_within_a_subject_is_remembered() -> None:
     """For an IPv6 /64 the history keeps which of its addresses made each attempt."""
     history = History(HOUR)
-    key = key_of(ip_network("2001:db8::/64"))
+    key = pack_network(ip_network("2001:db8::/64"))
     history.add(key, attempt("2001:db8::abcd"), 0.0)
     assert [str(one.address) for one in history.attempts(key)] == ["2001:db8::abcd"]
 
@@ -136,7 +136,7 @@ def test_proof_raises_a_single_attempt() -> None:
     history.add(ONE, evolve(attempt(), session=1), 0.0)
     assert len(history.prove(ONE, 1)) == 1
     for number in range(2, 40):
-        history.add(key_of(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), 1.0)
+        history.add(pack_network(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), 1.0)
     assert [one.proof for one in history.attempts(ONE)] == [Proof.NONCE]
     assert (len(history), history.evicted) == (16, 23)
 
@@ -169,7 +169,7 @@ def test_what_is_spent_stays_known() -> None:
         (True, True),
         (True, False),
     ]
-    history.consume(key_of(ip_network("192.0.2.0/24")))
+    history.consume(pack_network(ip_network("192.0.2.0/24")))
 
 
 def test_what_is_older_than_asked_for_goes() -> None:
@@ -200,7 +200,9 @@ def test_single_claimed_ones_go_first_the_oldest_of_the_oldest() -> None:
     for now in (0.0, 1.0):
         history.add(ONE, attempt(), now)
     for number in range(2, 40):
-        history.add(key_of(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), float(number))
+        history.add(
+            pack_network(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), float(number)
+        )
     assert len(history.of(ONE)) == 2
     assert (len(history), history.evicted) == (4, 36)
 
@@ -213,17 +215,19 @@ def test_without_single_attempts_the_oldest_subject_is_discarded() -> None:
     history = History(HOUR, max_attempts=4)
     for number in (1, 2, 3):
         for now in (0.0, 1.0):
-            history.add(key_of(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), number + now)
+            history.add(
+                pack_network(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), number + now
+            )
     assert (history.of(ONE), len(history), history.evicted) == ([], 4, 1)
-    assert len(history.of(key_of(ip_network("192.0.2.3")))) == 2
+    assert len(history.of(pack_network(ip_network("192.0.2.3")))) == 2
 
 
 def test_the_latest_subjects_are_given_first() -> None:
     """The latest subjects come first, those with several attempts before those with one."""
     history = History(HOUR)
     for last in (1, 2, 3, 3, 1):
-        history.add(key_of(ip_network(f"192.0.2.{last}")), attempt(f"192.0.2.{last}"), 0.0)
-    found = [(str(network_of(key)), len(kept)) for key, kept in history.latest(10)]
+        history.add(pack_network(ip_network(f"192.0.2.{last}")), attempt(f"192.0.2.{last}"), 0.0)
+    found = [(str(unpack_network(key)), len(kept)) for key, kept in history.latest(10)]
     assert found == [("192.0.2.1/32", 2), ("192.0.2.3/32", 2), ("192.0.2.2/32", 1)]
     assert len(list(history.latest(1))) == 2
 
@@ -240,9 +244,9 @@ def test_the_names_of_sources_are_bounded() -> None:
 def test_a_generation_without_a_full_subject_is_passed_over() -> None:
     """If the oldest generation has single claimed attempts only, and few, the next one makes room."""
     history = History(HOUR, max_attempts=100)
-    history.add(key_of(ip_network("203.0.113.9")), attempt("203.0.113.9"), 0.0)
+    history.add(pack_network(ip_network("203.0.113.9")), attempt("203.0.113.9"), 0.0)
     for number in range(1, 60):
         for now in (HOUR / 2, HOUR / 2 + 1):
-            history.add(key_of(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), now)
+            history.add(pack_network(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), now)
     assert history.of(ONE) == []
-    assert len(history.of(key_of(ip_network("203.0.113.9")))) == 1
+    assert len(history.of(pack_network(ip_network("203.0.113.9")))) == 1

@@ -40,7 +40,7 @@ def play(detector: Driven, transcript: str) -> None:
         decision = detector.judged(made(address, what, account, float(time)), float(time)).decision
         follows = f"{decision.rule.name} {decision.subject} {decision.scope}" if decision else "-"
         if decision is not None and decision.seconds is not None:
-            detector.record_ban(decision.subject, float(time) + decision.seconds, decision.scope)
+            detector.bans.assume(decision.subject, decision.scope, float(time) + decision.seconds)
         played.append(f"{left} -> {follows}")
     assert played == lines
 
@@ -211,7 +211,7 @@ def test_the_neighbours_in_a_friends_64_are_one() -> None:
     )
     judged = [detector.judged(made(f"2001:db8::{number}", "guess", "a"), 0.0) for number in range(100, 105)]
     assert [str(j.decision.subject) for j in judged if j.decision] == ["2001:db8::/64"]
-    detector.record_ban(judged[-1].subject, 100.0)
+    detector.bans.assume(judged[-1].subject, Scope.FULL, 100.0)
     assert detector.judged(made("2001:db8::7", "guess", "204"), 0.0).disposition is Disposition.FRIEND
 
 
@@ -374,7 +374,7 @@ def test_so_many_claimed_bans_a_minute() -> None:
         for _ in range(6):
             judged = detector.judged(made(f"198.51.100.{number}", "guess?", "a"), number * 0.1)
             if judged.decision is not None:
-                detector.record_ban(judged.decision.subject, 600.0, judged.decision.scope)
+                detector.bans.assume(judged.decision.subject, judged.decision.scope, 600.0)
                 banned += 1
     assert banned == 3
     assert {notice.code for notice in detector.take_alarms()} == {"attack.spoofing"}

@@ -7,7 +7,7 @@ from tests.detect.events import SENDER, event
 
 from ringfence.detect.attribution import MOST_AWAITED, NewProof, Proofs, UnprovableGuess
 from ringfence.detect.nonces import Nonces
-from ringfence.detect.sender import Senders
+from ringfence.detect.sessions import Senders
 from ringfence.model import Challenge, EventKind, Proof, Transport
 
 BY, OTHER, HERE = ip_address(SENDER), ip_address("203.0.113.9"), ip_address("198.18.0.1")

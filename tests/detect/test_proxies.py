@@ -242,7 +242,7 @@ def test_a_claimed_ban_blocks_the_transport_of_the_leg(transport: Transport, sco
         judged += [one for one in detector.observe(failed, 100.5 + number) if isinstance(one, Judgement)]
         for one in judged[-1:]:
             if one.decision is not None:
-                detector.record_ban(one.subject, 1_000.0, one.decision.scope)
+                detector.bans.assume(one.subject, one.decision.scope, 1_000.0)
 
     decisions = [one.decision for one in judged if one.decision is not None]
     assert [(len(one.attempts), one.scope) for one in decisions] == [(5, scope)]

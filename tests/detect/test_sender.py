@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from tests.detect.events import NOTICES, PBX, ROLES, SENDER, event
 from tests.support.captures import Capture, captures
 
-from ringfence.detect.events import Role
-from ringfence.detect.sender import Senders
-from ringfence.detect.session import HORIZON, MOST_ATTEMPTS
+from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Role, Senders
 from ringfence.model import (
     Address,
     Attempt,

@@ -5,9 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.detect.events import event
 
-from ringfence.detect.events import shared_session_id
-from ringfence.detect.sender import Senders
-from ringfence.detect.session import HORIZON, MOST_ATTEMPTS, Attempts
+from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Attempts, Senders, shared_session_id
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId
 
 AMI, LOG, WIRE = "ami", "log:messages#notice", "wire"

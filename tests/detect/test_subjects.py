@@ -4,8 +4,8 @@ from ipaddress import ip_address, ip_network
 
 from attrs import evolve
 
-from ringfence.detect.friends import Friends, key_of
-from ringfence.detect.subjects import Subjects
+from ringfence.detect.friends import Friends, identity_of
+from ringfence.detect.history import Subjects
 from ringfence.model import Friend, FriendReason
 from ringfence.networks import NetworkSet
 
@@ -22,7 +22,7 @@ def test_the_subject_of_ipv6_is_narrow_where_a_friend_lives() -> None:
     assert str(subjects.of(stranger).network) == "2001:db8::/64"
     assert str(subjects.of(PHONE.address).network) == f"{PHONE.address}/128"
     assert (subjects.of(PHONE.address).friend, subjects.of(PHONE.address).proven) == (True, False)
-    friends.remove(key_of(PHONE), 1.0)
+    friends.remove(identity_of(PHONE), 1.0)
     assert str(subjects.of(stranger).network) == "2001:db8::/64"
 
 

@@ -8,8 +8,7 @@ from tests.detect.events import NOTICES, SENDER, attempt, event
 from tests.support.attempts import attempts
 
 from ringfence.detect.confirmation import PATIENCE, UnconfirmedReports, why_unconfirmed
-from ringfence.detect.sender import Senders
-from ringfence.detect.session import UnconfirmedReport
+from ringfence.detect.sessions import Senders, UnconfirmedReport
 from ringfence.model import EventKind, Service
 
 _LOG = "log:/var/log/ringfence/ringfence#notice"

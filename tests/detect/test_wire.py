@@ -7,7 +7,7 @@ from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SECURITY, SENDER, event
 
 from ringfence.detect.confirmation import Answers
-from ringfence.detect.sender import Senders
+from ringfence.detect.sessions import Senders
 from ringfence.detect.wire import (
     ANSWERED,
     ASKED,

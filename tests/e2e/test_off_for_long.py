@@ -14,9 +14,9 @@ from ringfence.clock import Clock
 from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
+from ringfence.detect.history import _MOST_KNOWN as MOST_SUBJECTS
 from ringfence.detect.judge import MOST_CLAIMS
 from ringfence.detect.rules import RULES
-from ringfence.detect.subjects import _MOST as MOST_SUBJECTS
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import EventKind, Transport
 from ringfence.store.database import Store

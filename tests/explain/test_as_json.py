@@ -7,7 +7,7 @@ from attrs import evolve
 from tests.explain.world import NOW, RULE, ban, count, friend, holder, known, proven, running, story
 from tests.support.attempts import attempts
 
-from ringfence.bans.kernel_bans import ITSELF
+from ringfence.bans.exempt import ITSELF
 from ringfence.explain.as_json import document
 from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.model import FriendReason, ListKind

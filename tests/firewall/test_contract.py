@@ -30,11 +30,11 @@ from ringfence.firewall.contract import (
     Outcome,
     Ports,
     Remove,
-    exempts_friends,
     whole_seconds,
 )
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Network, Scope
+from ringfence.networks import exempts_friends
 
 MAXELEM = 64
 PLAN = FirewallPlan(maxelem=MAXELEM)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
-from ringfence.detect.friends import Key, key_of
+from ringfence.detect.friends import Key, identity_of
 from ringfence.friends.registry import FriendRegistry
 from ringfence.model import (
     Address,
@@ -45,7 +45,7 @@ class Shelf(FriendTable):
 
     def add(self, friends: Iterable[Friend]) -> None:
         """Store friends and record their number."""
-        told = {key_of(one): one for one in friends}
+        told = {identity_of(one): one for one in friends}
         self.written.append(len(told))
         self.rows.update(told)
         self.told.set()

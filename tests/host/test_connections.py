@@ -23,9 +23,35 @@ from ringfence.host.connections import (
     ConnectionTable,
     _Past,
 )
-from ringfence.model import Endpoint, Transport, parse_network
+from ringfence.model import Address, Endpoint, Transport, parse_network
 
 LENGTH = 250
+
+
+class Refreshed:
+    """A table that asks the kernel before each look-up, as the daemon does."""
+
+    def __init__(
+        self,
+        lists: tuple[Path, ...] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.table, self._clock = ConnectionTable(lists, clock), clock
+
+    def has(self, remote: Endpoint) -> bool:
+        """Whether ``remote`` has or had a connection."""
+        self.table.refresh(remote)
+        return self.table.has(remote, self._clock())
+
+    def backs(self, remote: Endpoint, length: int) -> bool:
+        """Whether the connection of ``remote`` confirms a line."""
+        self.table.refresh(remote, length)
+        return self.table.backs(remote, length, self._clock())
+
+    def had_any(self, address: Address) -> bool | None:
+        """Whether ``address`` has or had a connection."""
+        self.table.refresh()
+        return self.table.had_any(address, self._clock())
 
 
 def endpoint(host: str, port: int) -> Endpoint:
@@ -47,7 +73,7 @@ def test_an_open_connection_counts_by_address_and_port(
 ) -> None:
     """An open connection counts, and another port of the same address does not."""
     now = [0.0]
-    connections = ConnectionTable(clock=lambda: now[0])
+    connections = Refreshed(clock=lambda: now[0])
     dual = listen == "::"
     with socket.create_server((listen, 0), family=family, dualstack_ipv6=dual) as server:
         with socket.create_connection((connect, server.getsockname()[1])) as client:
@@ -59,14 +85,14 @@ def test_an_open_connection_counts_by_address_and_port(
                 assert not connections.has(endpoint("203.0.113.9", here.port))
         now[0] += FRESH
         assert not connections.has(endpoint(connect, 1))
-    assert connections.error == ""
+    assert connections.table.error == ""
 
 
 @pytest.mark.parametrize("closes", [False, True])
 def test_each_line_is_paid_for_by_bytes_that_came(*, closes: bool) -> None:
     """An idle connection backs no log line, although its port is known; a request backs one line."""
     now = [0.0]
-    connections = ConnectionTable(clock=lambda: now[0])
+    connections = Refreshed(clock=lambda: now[0])
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(("127.0.0.1", server.getsockname()[1])) as client:
             accepted, _ = server.accept()
@@ -89,7 +115,7 @@ def test_without_counts_a_connection_is_enough(tmp_path: Path) -> None:
     """`/proc/net/tcp` has no byte counters, so there each connection backs every line."""
     lines = "sl local rem st\n0: 0100007F:13C4 00000000:0000 0A\n1: 0100007F:13C4 0900000A:1388 01\n"
     (tmp_path / "tcp").write_text(lines)
-    connections = ConnectionTable((tmp_path / "tcp",))
+    connections = Refreshed((tmp_path / "tcp",))
     assert [connections.backs(endpoint("10.0.0.9", 5000), LENGTH) for _ in range(3)] == [True] * 3
 
 
@@ -98,7 +124,7 @@ def test_an_outgoing_connection_does_not_count() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
-            connections = ConnectionTable()
+            connections = Refreshed()
 
             assert not connections.has(endpoint("127.0.0.1", port))
             assert connections.has(endpoint("127.0.0.1", client.getsockname()[1]))
@@ -107,7 +133,7 @@ def test_an_outgoing_connection_does_not_count() -> None:
 def test_a_listener_is_no_connection() -> None:
     """A listener is not a connection, although the list shows it with the remote end 0.0.0.0:0."""
     with socket.create_server(("127.0.0.1", 0)):
-        assert not ConnectionTable().has(endpoint("0.0.0.0", 0))
+        assert not Refreshed().has(endpoint("0.0.0.0", 0))
 
 
 HEAD = "  sl  local_address rem_address   st\n"
@@ -124,9 +150,9 @@ def test_the_list_is_read_again_for_a_connection_that_it_lacks(
     now = [0.0]
     table = tmp_path / "tcp"
     table.write_text(HEAD + LISTENER)
-    connections = ConnectionTable((table,), lambda: now[0])
+    connections = Refreshed((table,), lambda: now[0])
     assert not connections.has(REMOTE)
-    connections._reading_took = took
+    connections.table._reading_took = took
     table.write_text(HEAD + LISTENER + CONNECTION)
     now[0] = again - 0.001
     assert not connections.has(REMOTE)
@@ -139,7 +165,7 @@ def test_the_list_answers_for_50_ms(tmp_path: Path) -> None:
     now = [0.0]
     table = tmp_path / "tcp"
     table.write_text(HEAD + LISTENER + CONNECTION)
-    connections = ConnectionTable((table,), lambda: now[0])
+    connections = Refreshed((table,), lambda: now[0])
     assert connections.has(REMOTE)
     table.write_text(HEAD + LISTENER)
     now[0] = FRESH - 0.01
@@ -152,10 +178,10 @@ def test_a_long_list_is_read_less_often(tmp_path: Path) -> None:
     now = [0.0]
     table = tmp_path / "tcp"
     table.write_text(HEAD + LISTENER)
-    connections = ConnectionTable((table,), lambda: now[0])
-    connections._known_from = 0.0
+    connections = Refreshed((table,), lambda: now[0])
+    connections.table._known_from = 0.0
     assert connections.had_any(REMOTE.address) is False
-    connections._reading_took = 0.02
+    connections.table._reading_took = 0.02
     table.write_text(HEAD + LISTENER + CONNECTION)
     now[0] = 0.199
     assert not connections.has(REMOTE)
@@ -169,9 +195,9 @@ def test_the_list_is_never_older_than_half_a_second(tmp_path: Path) -> None:
     now = [0.0]
     table = tmp_path / "tcp"
     table.write_text(HEAD + LISTENER)
-    connections = ConnectionTable((table,), lambda: now[0])
+    connections = Refreshed((table,), lambda: now[0])
     assert not connections.has(REMOTE)
-    connections._reading_took = 3.0
+    connections.table._reading_took = 3.0
     table.write_text(HEAD + LISTENER + CONNECTION)
     now[0] = OLDEST
     assert connections.has(REMOTE)
@@ -182,7 +208,7 @@ def test_a_connection_that_leaves_the_list_counts_from_when_it_was_last_seen(tmp
     now = [0.0]
     table = tmp_path / "tcp"
     table.write_text(HEAD + LISTENER + CONNECTION)
-    connections = ConnectionTable((table,), lambda: now[0])
+    connections = Refreshed((table,), lambda: now[0])
     assert connections.has(REMOTE)
     table.write_text(HEAD)
     now[0] = REMEMBERED - 1
@@ -198,28 +224,28 @@ def test_a_handshake_that_is_not_finished_proves_nothing(tmp_path: Path) -> None
     table = tmp_path / "tcp"
     for state in ("02", "03", "04", "0C"):  # SYN_SENT, SYN_RECV, FIN_WAIT1, NEW_SYN_RECV
         table.write_text(HEAD + LISTENER + CONNECTION.replace(" 01 ", f" {state} "))
-        assert not ConnectionTable((table,)).has(REMOTE)
+        assert not Refreshed((table,)).has(REMOTE)
 
 
 def test_an_unreadable_list_is_reported(tmp_path: Path) -> None:
     """An unreadable list is reported and counts as empty; a missing list is no error."""
-    connections = ConnectionTable((tmp_path, tmp_path / "none"))
+    connections = Refreshed((tmp_path, tmp_path / "none"))
     assert not connections.has(endpoint("198.18.170.7", 5062))
-    assert connections.error == f"{tmp_path}: Is a directory"
+    assert connections.table.error == f"{tmp_path}: Is a directory"
 
 
 @contextmanager
 def followed(
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[tuple[ConnectionTable, asyncio.AbstractEventLoop]]:
+) -> Iterator[tuple[Refreshed, asyncio.AbstractEventLoop]]:
     """Return connections that follow the kernel's reports, and the event loop, which the test runs."""
-    connections = ConnectionTable(clock=clock)
+    connections = Refreshed(clock=clock)
     loop = asyncio.new_event_loop()
-    connections.follow(loop)
+    connections.table.follow(loop)
     try:
         yield connections, loop
     finally:
-        connections.close()
+        connections.table.close()
         loop.close()
 
 
@@ -282,7 +308,7 @@ def test_whether_an_address_had_a_connection_is_unknown_at_first_and_after_a_los
         until(lambda: connections.had_any(there.address) is True, "the report of its end")
         now[0] = 1000.0 + REMEMBERED
         assert connections.had_any(stranger) is False
-        kernel = connections._closed._kernel
+        kernel = connections.table._closed._kernel
         assert kernel is not None
         kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for _ in range(50):
@@ -301,7 +327,7 @@ def test_reports_are_read_without_a_lookup() -> None:
         assert not connections.has(REMOTE)
         there = short_connection(server)
         loop.run_until_complete(asyncio.sleep(0.05))
-        assert connections._closed.read() == ([], False, False)
+        assert connections.table._closed.read() == ([], False, False)
         assert connections.has(there)
 
 
@@ -344,4 +370,23 @@ def test_reports_that_cannot_be_followed_are_an_error_and_the_list_still_counts(
             with accepted:
                 assert connections.has(endpoint(*client.getsockname()))
         assert connections.had_any(endpoint("203.0.113.9", 1).address) is None
-        assert connections.error == "cannot follow"
+        assert connections.table.error == "cannot follow"
+
+
+def test_a_look_up_asks_no_kernel(tmp_path: Path) -> None:
+    """The table answers from its last refresh; an address without a connection is unknown after 50 ms."""
+    now = [0.0]
+    table = tmp_path / "tcp"
+    table.write_text(HEAD + LISTENER)
+    connections = ConnectionTable((table,), lambda: now[0])
+    connections._known_from = 0.0
+    assert connections.had_any(REMOTE.address, 0.0) is None
+    connections.refresh()
+    table.write_text(HEAD + LISTENER + CONNECTION)
+
+    assert connections.had_any(REMOTE.address, FRESH - 0.01) is False
+    assert connections.had_any(REMOTE.address, FRESH) is None
+    assert not connections.has(REMOTE, FRESH)
+    now[0] = FRESH
+    connections.refresh(REMOTE)
+    assert connections.has(REMOTE, FRESH)

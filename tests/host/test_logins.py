@@ -1,6 +1,7 @@
 """Remote logins, as libsystemd reports them from session files that logind writes."""
 
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def test_a_connection_without_a_login_does_not_count(tmp_path: Path) -> None:
         accepted, (host, port) = server.accept()
         with accepted, client:
             stranger = Endpoint(parse_network(host).network_address, port, Transport.TCP)
-            assert ConnectionTable().has(stranger)
+            connections = ConnectionTable()
+            connections.refresh(stranger)
+            assert connections.has(stranger, time.monotonic())
             assert read_from(tmp_path, {"1": session()}) == {
                 "203.0.113.5/32": "the remote host of a login (root on pts/0)"
             }

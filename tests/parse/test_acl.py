@@ -3,7 +3,7 @@
 import pytest
 from tests.parse.corpus import SOURCE
 
-from ringfence.detect.events import Role, role_of
+from ringfence.detect.sessions import Role, role_of
 from ringfence.model import SecurityEvent
 from ringfence.parse.notices import parse_ha
 

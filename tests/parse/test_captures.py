@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.captures import FORGED, Capture, captures
 
-from ringfence.detect.sender import Senders
+from ringfence.detect.sessions import Senders
 from ringfence.model import Address, SecurityEvent, SourceId
 from ringfence.parse.line_result import LineResult, LogAlarm
 from ringfence.parse.log import LogReader

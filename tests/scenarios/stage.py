@@ -20,17 +20,17 @@ from tests.scenarios.language import Scenario
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import ITSELF, Exempt
-from ringfence.bans.ledger import key_of
+from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.floods import FloodJudge
 from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
-from ringfence.firewall.contract import Flooder, NetworkList, exempts_friends
+from ringfence.firewall.contract import Flooder, NetworkList
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
+from ringfence.ledger import key_of
 from ringfence.model import (
     Address,
     Ban,
@@ -46,7 +46,7 @@ from ringfence.model import (
     Transport,
     TrunkHost,
 )
-from ringfence.networks import NetworkSet
+from ringfence.networks import NetworkSet, exempts_friends
 from ringfence.store.database import Store
 
 MIDNIGHT = 1_700_006_400.0
@@ -97,15 +97,15 @@ class _Streams:
     def __init__(self) -> None:
         self.remotes: dict[tuple[Address, int], None] = {}
 
-    def has(self, remote: Endpoint) -> bool:
+    def has(self, remote: Endpoint, now: float) -> bool:
         """Whether this address and port used TCP."""
         return (remote.address, remote.port) in self.remotes
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def backs(self, remote: Endpoint, length: int, now: float) -> bool:
         """Whether this address and port used TCP."""
-        return self.has(remote)
+        return self.has(remote, now)
 
-    def had_any(self, address: Address) -> bool:
+    def had_any(self, address: Address, now: float) -> bool:
         """Whether this address used TCP."""
         return any(address == known for known, _ in self.remotes)
 
@@ -235,7 +235,7 @@ class Stage:
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
         elif deed.verb is Verb.UNBANS:
-            self._enforcer.bans.unban_with_retry(
+            self._enforcer.unban_with_retry(
                 key_of(ip_network(address), scope) for address in deed.addresses for scope in Scope
             )
         self._look()
@@ -312,7 +312,7 @@ class Stage:
         return Happened(self.now, rule, network, "", seconds, only_sip, after, is_ban=True)
 
     def _ban(self, network: Network, scope: Scope) -> Ban | None:
-        return self._enforcer.known.get(key_of(network, scope))
+        return self._enforcer.ledger.ban(key_of(network, scope))
 
 
 _PORT = 5_060

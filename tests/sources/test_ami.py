@@ -29,7 +29,7 @@ from tests.support.netns import inside
 from tests.support.network import PBX_IPV4
 
 from ringfence.clock import Backoff
-from ringfence.detect.sender import Senders
+from ringfence.detect.sessions import Senders
 from ringfence.model import EventKind, Secret, SecurityEvent, Service
 from ringfence.parse import ami as parse_ami
 from ringfence.sources import ami

@@ -17,7 +17,7 @@ from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import Flooder
-from ringfence.model import Address, Challenge, Network
+from ringfence.model import Address, Challenge, Endpoint, Network
 
 if TYPE_CHECKING:
     from ringfence.detect.judgement import Decision, Judgement
@@ -52,7 +52,10 @@ class Bench:
             unaffected=self.unaffected.append,
             observe=self.observed.extend,
         )
-        self.pipeline = Pipeline(self.detector, self.effects, clock, "pbx")
+        self.refreshed: list[tuple[Endpoint | None, int]] = []
+        self.pipeline = Pipeline(
+            self.detector, self.effects, clock, "pbx", refresh=lambda *asked: self.refreshed.append(asked)
+        )
         self.flooders: Sequence[Flooder] = ()
         limiter: Any = SimpleNamespace(new_flooders=lambda: self.flooders)
         self.floods = FloodJudge(limiter, self.detector, self.connected.get, self.effects, clock)

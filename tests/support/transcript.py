@@ -18,9 +18,12 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.friends import friend_from
 from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import RULES, Claimed
+from ringfence.ledger import Record, key_of
 from ringfence.model import (
     Address,
     AlarmChange,
+    AttemptCounts,
+    Ban,
     Challenge,
     Contact,
     Endpoint,
@@ -175,7 +178,7 @@ class Guard:
     ``sources`` are those of its Asterisks, PBX and ``others``. ``connected`` are the remote ends of the TCP
     connections that the kernel knows. ``ami_for`` is how long AMI has delivered when the transcript begins
     (seconds). ``rules`` are the only rules that are on (None: all); ``changed`` gives a rule other values.
-    ``firewall``: the detector asks a firewall which bans it enforces, instead of keeping them itself.
+    ``firewall``: a kernel confirms the bans. Otherwise they are assumed, as in a replay.
     """
 
     def __init__(
@@ -211,10 +214,7 @@ class Guard:
         self._ami_since = UPTIME - ami_for if "AMI" in sources else None
         self._now = UPTIME
         self._happened = Happened()
-        self._enforced: dict[tuple[Network, Scope], float] | None = {} if firewall else None
-        if self._enforced is not None:
-            ends = self._enforced
-            self._detector.banned = lambda *ban: ends.get(ban, self._now) > self._now
+        self._firewall = firewall
         if "wire" in sources:
             self._detector.observe_challenges((), self._now, EPOCH, PBX)
         self._tick()
@@ -296,16 +296,19 @@ class Guard:
         elif isinstance(entry, Banned):
             self._ban(ip_network(entry.network), entry.seconds, entry.scope)
         elif isinstance(entry, Unbanned):
+            detector.bans.discard_assumed(ip_network(entry.network))
             detector.record_unban(ip_network(entry.network))
         else:
             assert isinstance(entry, Exempt)
             detector.exempt = NetworkSet(ip_network(network) for network in entry.networks)
 
     def _ban(self, network: Network, seconds: float, scope: Scope) -> None:
-        if self._enforced is not None:
-            self._enforced[network, scope] = self._now + seconds
+        bans, until = self._detector.bans, self._now + seconds
+        if self._firewall:
+            ban = Ban(network, self._now, until, "guess", scope=scope)
+            bans.put(key_of(network, scope), Record.of(ban, AttemptCounts()))
         else:
-            self._detector.record_ban(network, self._now + seconds, scope)
+            bans.assume(network, scope, until)
 
     def _tick(self) -> None:
         self._detector.friends.expire(self._wall)
@@ -350,14 +353,14 @@ class _Connections:
     def __init__(self, remotes: Iterable[tuple[str, int]]) -> None:
         self._remotes = {(ip_address(address), port) for address, port in remotes}
 
-    def has(self, remote: Endpoint) -> bool:
+    def has(self, remote: Endpoint, now: float) -> bool:
         """Whether that address and port has a connection."""
         return (remote.address, remote.port) in self._remotes
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def backs(self, remote: Endpoint, length: int, now: float) -> bool:
         """Whether that address and port has a connection."""
-        return self.has(remote)
+        return self.has(remote, now)
 
-    def had_any(self, address: Address) -> bool:
+    def had_any(self, address: Address, now: float) -> bool:
         """Whether that address has any connection."""
         return any(address == known for known, _ in self._remotes)

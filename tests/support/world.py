@@ -12,8 +12,8 @@ from tests.support.attempts import attempts
 from tests.support.recorded import active
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import ITSELF, BanWatch, Exempt
+from ringfence.bans.enforcer import BanWatch, Enforcer
+from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector

@@ -1,11 +1,9 @@
 """Turns decisions into bans in the kernel, and records these bans.
 
-``enforcer`` decides which bans are placed and removed, and ``kernel_bans`` does that in the kernel. ``known``
-has all bans: those that the kernel has confirmed (the ``ledger``), and the *pending* ones, which it has
-refused so far. The database keeps the confirmed ones, so that ``restart`` can restore them at the next start.
-``exemptions`` has the addresses that are not banned. ``filling`` writes the kernel's lists. ``unban`` removes
-bans by command. ``reconcile`` compares the kernel with the ledger. ``ineffective`` detects bans that do not
-work. ``suspects`` are addresses whose requests the kernel copies.
+``enforcer`` places and removes bans in the kernel, records the kernel's answers in the ledger
+(``ringfence.ledger``) and in the database, and restores the bans at the start. ``exempt`` has the
+networks that are not banned. ``filling`` writes the kernel's lists. ``unban`` removes bans by command.
+``reconcile`` compares the kernel with the ledger.
 
 Words of this package: the *store* is the daemon's database. The *scope* of a ban is the traffic that it drops
 (:class:`~ringfence.model.Scope`). The *key* of a ban is a number that encodes its network and its scope

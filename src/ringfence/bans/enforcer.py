@@ -7,23 +7,36 @@ leads to a ban and the netlink exchange that places it.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
+from math import isfinite
 
 import structlog
-from attrs import frozen
+from attrs import Factory, define, frozen
 
+from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.bans.filling import Filler
-from ringfence.bans.kernel_bans import CHUNK, BanWatch, Exempt, KernelBans, KnownBans, failure_lines, too_wide
-from ringfence.bans.ledger import Record, key_of, listed, network_of, parts_of
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
-from ringfence.errors import ControlError
-from ringfence.firewall.contract import MAX_TIMEOUT, Add, Backend, NetworkList, Opened, Outcome, Remove
+from ringfence.errors import ControlError, FirewallError, FirewallIncompleteError, SetFullError
+from ringfence.firewall.contract import (
+    MAX_TIMEOUT,
+    Add,
+    Backend,
+    Change,
+    Element,
+    NetworkList,
+    Opened,
+    Outcome,
+    Remove,
+)
 from ringfence.firewall.probe import Verification, verify
-from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
+from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
+from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope, printable
 from ringfence.networks import NetworkSet
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
@@ -55,6 +68,649 @@ class BanDelays:
     def cumulative(self) -> list[int]:
         """Return the number of delays up to each of ``BOUNDS``. The last item is the number of all delays."""
         return list(accumulate(self._numbers))
+
+
+@define
+class BanCounts:
+    """Numbers of bans since the start.
+
+    ``placed_by`` counts the placed bans, by the name of their rule (or their origin) and their scope.
+    ``failed`` counts the bans that the kernel refused, and ``unbanned`` the bans that were removed before
+    their end. ``displaced`` is the part of ``unbanned`` that was removed because a set was full.
+    """
+
+    placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
+    failed: int = 0
+    unbanned: int = 0
+    displaced: int = 0
+
+    @property
+    def placed(self) -> int:
+        """The number of placed bans."""
+        return self.placed_by.total()
+
+
+# -- lists the kernel's bans completely, even if they change meanwhile
+
+
+def listed(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
+    """Yield every ban of the kernel. May be called in another thread.
+
+    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
+    kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by
+    one. So only a ban that another program has just added may be missing. The next comparison of the kernel
+    with the ledger, within a minute, adopts it.
+    """
+    found: set[int] = set()
+    with suppress(FirewallIncompleteError):
+        missing = None if known is None else (network_of(key) for key in known if key not in found)
+        for element in backend.list(missing):
+            found.add(key_of(element.network, element.scope))
+            yield element
+
+
+# -- selects the bans that are removed early if a set is full: those with the least time left
+
+
+AT_ONCE = 256
+"""The number of bans that one search returns. A search takes long, because it goes through all bans."""
+
+
+@define
+class GivingWay:
+    """Finds the bans of a full set that end first, so that they can make room for a longer ban."""
+
+    # The ends and keys of the bans found, by IP version, prefix length and scope. The earliest end is last.
+    _waiting: dict[tuple[int, int, Scope], list[tuple[float, int]]] = Factory(dict)
+
+    def next(self, ledger: Ledger, ban: Ban) -> int | None:
+        """Return the key of the ban to remove for ``ban``; None if no ban ends earlier than ``ban``."""
+        like = (ban.network.version, ban.network.prefixlen, ban.scope)
+        waiting = self._waiting.setdefault(like, [])
+        while waiting and not _still_ends(ledger, *waiting[-1]):
+            waiting.pop()
+        if not waiting:
+            waiting += ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
+        # If the bans found end too late for ``ban``, they are kept for a later call with a longer ban.
+        if not waiting or waiting[-1][0] >= ban.expires:
+            return None
+        return waiting.pop()[1]
+
+    def clear(self) -> None:
+        """Forget the bans that were found."""
+        self._waiting.clear()
+
+
+def _still_ends(ledger: Ledger, expires: float, key: int) -> bool:
+    """Whether a ban was neither removed nor replaced since it was found with this end."""
+    record = ledger.get(key)
+    return record is not None and record.expires == expires
+
+
+# -- small conversions of bans and of changes: from and to keys, and to texts for answers and the log
+
+
+ADOPTED_FOR = 86_400.0
+"""Seconds after which an adopted ban ends if it has no end in the kernel. Each ban of ringfence must end.
+
+An adopted ban was found in the kernel, and the database does not have it.
+"""
+
+
+def add_order(key: int, seconds: float) -> Add:
+    """Return the change that adds the ban with this key to the kernel, for ``seconds`` from now."""
+    network, scope = network_of(key)
+    return Add(network, seconds, scope)
+
+
+def adopted_ban(key: int, now: float, left: float) -> Ban:
+    """Return a ban for a key that was found in the kernel without a record. It ends in ``left`` seconds."""
+    network, scope = network_of(key)
+    rule, reason = str(Origin.ADOPTED), "found in the kernel"
+    return Ban(network, now, now + left, rule, reason, Origin.ADOPTED, scope=scope)
+
+
+def keys_of(changes: Iterable[Change]) -> set[int]:
+    """Return the keys of the bans that ``changes`` concern."""
+    return {key_of(change.network, change.scope) for change in changes}
+
+
+def failure_lines(failed: Iterable[Outcome]) -> list[str]:
+    """Return a line for each failed change."""
+    return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
+
+
+def ban_fields(ban: Ban) -> dict[str, object]:
+    """Return the fields of a ban for the log."""
+    return {
+        "address": str(ban.network),
+        "seconds": round(ban.expires - ban.since),
+        "rule": ban.rule,
+        "attempts": len(ban.attempts),
+        "accounts": sorted({printable(attempt.account) for attempt in ban.attempts})[:5],
+    }
+
+
+CHUNK = 2_000
+"""The maximum number of bans in one call to the kernel, which takes some ten milliseconds."""
+_NARROWER = {
+    Scope.FULL: (Scope.SIP, Scope.SIP_UDP, Scope.SIP_TCP),
+    Scope.SIP: (Scope.SIP_UDP, Scope.SIP_TCP),
+}
+"""For each scope, the narrower scopes. A ban of the scope also drops what a ban of a narrower one drops."""
+
+
+@frozen
+class BanWatch:
+    """Functions that are called after a change; they must not wait.
+
+    ``placed`` is called with new bans that the kernel has acknowledged, and with True if people are to be
+    notified of them. (False if bans of parts of a network replace a ban of the whole.) ``ended`` is called
+    with the network and the scope of a ban that has ended, and with ``expired`` or ``removed``.
+    """
+
+    placed: Callable[[Sequence[Ban], bool], object] = lambda _bans, _announce: None
+    ended: Callable[[Network, Scope, str], object] = lambda _network, _scope, _how: None
+
+
+class Enforcer:
+    """Places and removes bans in the kernel, and records the kernel's answers in the ledger and the store.
+
+    A ban is recorded in the :attr:`ledger` only after the kernel has acknowledged it. A ban that the kernel
+    refuses is logged and kept as *pending*: it is tried again until it succeeds or its time is over. If a set
+    is full, the bans with the least time left are removed early. If a ban is longer than the longest timeout
+    in the kernel, its timeout is renewed while it lasts.
+
+    Call :meth:`start` or :meth:`attach` first. ``list_contents`` returns the networks that one of the
+    kernel's lists must contain. ``opened`` is the result of the last :meth:`reopen`. ``verification`` is the
+    result of the test packets of :meth:`start`, None if it sent none. ``watch`` has functions that are called
+    with new and ended bans; they must not wait.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        records: Records,
+        detector: Detector,
+        clock: Clock,
+        list_contents: Callable[[NetworkList], Iterable[Network]] = lambda _: (),
+        watch: BanWatch | None = None,
+    ) -> None:
+        self.backend = backend
+        self.records = records
+        self.detector = detector
+        self.clock = clock
+        self.ledger = detector.bans
+        self.ledger.offset = clock.wall() - clock.mono()
+        self.watch = watch if watch is not None else BanWatch()
+        self.counts = BanCounts()
+        self.error = ""
+        """The latest error of the kernel; "" if it has accepted all bans."""
+        self.filler = Filler(backend, list_contents)
+        self.exempt = Exempt()
+        self.delays = BanDelays()
+        self.enforcing = False
+        self.opened: Opened | None = None
+        self.verification: Verification | None = None
+        self._comparison = 0
+        self._recently_unbanned: set[int] = set()
+        self._failed_unbans: set[int] = set()
+        self._giving_way = GivingWay()
+        self._log = structlog.get_logger()
+
+    # -- enforcement on and off
+
+    def start(self, *, verified: bool = True) -> None:
+        """Write rules, sets and lists, test them with packets, and reconcile the kernel with the store.
+
+        Bans that are in the store but not in the kernel are restored (after a reboot). Bans that are in the
+        kernel but not in the store are adopted for the time that they have left. With ``verified`` false, no
+        test packet is sent. If enforcement is switched off, the kernel is not changed. Raise FirewallError;
+        ProbeError if the rules did not drop a test packet.
+        """
+        if self.records.switched_off:
+            self._log.warning("enforcement.off", fix="ringfence on")
+            return
+        self.opened = self.backend.open()
+        self.fill(*NetworkList)
+        if verified:
+            self.verification = verify(self.backend, self.opened.families)
+            for check in self.verification.untried:
+                self._log.info("probe.untried", direction=check.name, why=check.note)
+        self.enforcing = True
+        self.ledger.offset = self.clock.wall() - self.clock.mono()
+        restored = restore_bans(self)
+        self.adopt(restored.unknown)
+        self._log.info(
+            "bans.restored",
+            kept=restored.kept,
+            put_back=restored.put_back,
+            adopted=len(restored.unknown),
+        )
+
+    def attach(self) -> None:
+        """Write rules and sets, and load the store's bans, for a command that runs without a daemon.
+
+        The bans in the kernel are not changed. Raise FirewallError.
+        """
+        self.opened = self.backend.open()
+        self.enforcing = True
+        for ban, made in self.records.running(self.clock.wall()):
+            self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made))
+
+    def reopen(self) -> Opened | None:
+        """Write the rules and sets that are missing, or that differ from the backend's settings.
+
+        Return the backend's result, such as the IP versions that are guarded. Return None and switch
+        enforcement off if `ringfence off` could not reach the daemon: the command then removes the rules
+        itself, and records that enforcement is off. It records first, so the record is read before and after
+        the rules are written. Raise FirewallError or StoreError.
+        """
+        if not self.records.switched_off:
+            self.opened = self.backend.open()
+            if not self.records.switched_off:
+                return self.opened
+        self.switch_off()
+        return None
+
+    def switch_off(self) -> None:
+        """Remove all rules and sets of ringfence from the kernel, and record that enforcement is off.
+
+        If one of these two steps fails (the database may be full), the other one is still tried, and the
+        error is raised afterwards.
+        """
+        self.enforcing = False
+        self.filler.stop()
+        try:
+            self.backend.flush()
+        finally:
+            self._forget_bans()
+            self.records.set_switched_off(True)
+        self._log.warning("enforcement.off", fix="ringfence on")
+
+    def switch_on(self) -> None:
+        """Enforce again, and restore the bans that have time left.
+
+        While enforcement was off, rules have decided on bans that were not placed. The attempts that led to
+        these bans are not counted again: only new attempts can lead to a ban.
+        """
+        for subject in self.ledger.assumed(self.clock.wall()):
+            self.ledger.discard_assumed(subject)
+            self.detector.record_unban(subject)
+        self.records.set_switched_off(False)
+        if not self.enforcing:
+            self.start()
+
+    def require_enforcing(self) -> None:
+        """Raise ControlError if enforcement is switched off."""
+        if not self.enforcing:
+            raise ControlError("enforcement is switched off; switch it on with: ringfence on")
+
+    # -- bans
+
+    def carry_out(self, decision: Decision) -> None:
+        """Place the ban that a rule has decided. Never raises: a failure is logged, and the ban tried again.
+
+        The ban is added to the kernel within 0.3 ms. If the decision has a length, the ban has this length.
+        Otherwise it first has the length of a first ban. Then the earlier bans of this network are counted in
+        the database, which may take longer. If there are any, the ban is made longer.
+        """
+        now = self.clock.wall()
+        subject, rule, scope = decision.subject, decision.rule, decision.scope
+        # The ban starts at the last attempt. If a log was read after a restart, the ban may already be over.
+        age = max(0.0, self.clock.mono() - decision.at)
+        seconds, before = decision.seconds or rule.ban_for(0), 0
+        outcomes = self._add_for(decision, seconds - age)
+        if outcomes and outcomes[0].error is None:
+            self.delays.record(self.clock.mono() - decision.at)
+        if decision.seconds is None:
+            before = self.records.offences(subject, now - RETURN_WITHIN)
+            if rule.ban_for(before) != seconds:
+                seconds = rule.ban_for(before)
+                if not outcomes or outcomes[0].error is None:
+                    outcomes = self._add_for(decision, seconds - age)
+        if seconds <= age:
+            self._log.info("ban.expired", address=str(subject), rule=rule.name, seconds_ago=round(age))
+            return
+        expires = now - age + seconds
+        made, origin = decision.attempts, Origin.RULE
+        ban = Ban(subject, now - age, expires, rule.name, rule.meaning, origin, made, scope, before + 1)
+        if not self.enforcing:
+            self.ledger.assume(subject, scope, expires)
+            self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
+            return
+        self.record_outcomes([ban], outcomes)
+        self.supersede(ban)
+
+    def _add_for(self, decision: Decision, seconds: float) -> list[Outcome]:
+        """Add the ban to the kernel for ``seconds``, and return the kernel's answers.
+
+        Return [] and do nothing if ``seconds`` is not positive, or if enforcement is switched off.
+        """
+        if not self.enforcing or seconds <= 0.0:
+            return []
+        return self.apply([Add(decision.subject, seconds, decision.scope)])
+
+    def ban(
+        self, networks: Sequence[Network], seconds: float, reason: str, *, force: bool = False
+    ) -> list[str]:
+        """Ban networks for an administrator, for ``seconds``; return a line for each that was not banned.
+
+        A line has the network and the reason. With ``force``, protected and very wide networks are banned
+        too. A ban that the kernel refuses is tried again later, like the ban of a rule. Raise ControlError if
+        enforcement is switched off.
+        """
+        self.require_enforcing()
+        now = self.clock.wall()
+        refused, bans = [], []
+        for network in networks:
+            why = self.exempt.refusal(network, force=force) or (None if force else too_wide(network))
+            if why is not None:
+                refused.append(f"{network}: {why}")
+                continue
+            rule = str(Origin.ADMIN)
+            bans.append(Ban(network, now, now + seconds, rule, reason, Origin.ADMIN, forced=force))
+        outcomes = self.add(bans)
+        return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
+
+    def adopt(self, found: Mapping[int, float]) -> None:
+        """Record bans that the kernel has, but the ledger lacks. Bans of exempt networks are removed instead.
+
+        ``found`` has their keys, and the seconds that each has left (infinity if a ban has no end). A ban
+        without an end gets one, in ``ADOPTED_FOR`` seconds.
+        """
+        now = self.clock.wall()
+        endless = [key for key, left in found.items() if not isfinite(left)]
+        for start in range(0, len(endless), CHUNK):
+            self.apply([add_order(key, ADOPTED_FOR) for key in endless[start : start + CHUNK]])
+        bans = []
+        for key, timeout in found.items():
+            left = timeout if isfinite(timeout) else ADOPTED_FOR
+            bans.append(adopted_ban(key, now, left))
+            self.record_active(bans[-1], AttemptCounts(), now, left)
+        if bans:
+            self.records.ban(bans)
+        self.unban_with_retry(key for key in found if self.exempt.refusal(network_of(key)[0]) is not None)
+
+    @property
+    def firewall_error(self) -> str:
+        """The latest error of the firewall; "" if the kernel has accepted all bans and lists."""
+        return self.error or self.filler.error
+
+    # -- the kernel's answers
+
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Carry out changes in the kernel, but not in the ledger and the store.
+
+        Return the kernel's answers. Never raises.
+        """
+        if not changes:
+            return []
+        try:
+            outcomes = self.backend.apply(changes)
+        except FirewallError as error:
+            outcomes = [Outcome(change, error=error) for change in changes]
+        errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
+        if errors:
+            self.error = errors[0]
+        elif self.error and self.ledger.pending_keys() <= keys_of(changes):
+            self.error = ""
+        return outcomes
+
+    def add(
+        self,
+        bans: Sequence[Ban],
+        made: Sequence[AttemptCounts] | None = None,
+        *,
+        record: bool = True,
+        announce: bool = True,
+    ) -> list[Outcome]:
+        """Add ``bans`` to the kernel, record its answers, and return its last answer to each ban.
+
+        ``made`` has the counts of attempts for each ban. If it is None, the attempts in each ban are counted.
+        ``record`` is false if the bans are not new: then they are neither written into the store nor counted
+        as placed. ``announce`` is false if bans of parts of a network replace a ban of the whole.
+        """
+        now = self.clock.wall()
+        outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
+        return self.record_outcomes(bans, outcomes, made, record=record, announce=announce)
+
+    def record_outcomes(
+        self,
+        bans: Sequence[Ban],
+        outcomes: Sequence[Outcome],
+        made: Sequence[AttemptCounts] | None = None,
+        *,
+        record: bool = True,
+        announce: bool = True,
+    ) -> list[Outcome]:
+        """Record the kernel's answers (``outcomes``) to ``bans``, and return its last answer to each ban.
+
+        If a set was full, a ban that ends earlier is removed, and the new ban is added again. For the other
+        arguments see :meth:`add`.
+        """
+        now = self.clock.wall()
+        taken, final = [], []
+        for ban, number, first in zip(
+            bans, made or [AttemptCounts.of(ban.attempts) for ban in bans], outcomes, strict=True
+        ):
+            outcome = self._make_room(ban, first, now) if isinstance(first.error, SetFullError) else first
+            final.append(outcome)
+            if outcome.error is not None:
+                self._record_refusal(ban, outcome.error)
+                continue
+            self.record_active(ban, number, now, outcome.timeout)
+            taken.append(ban)
+            if record:
+                self.counts.placed_by[ban.rule, ban.scope] += 1
+                self._log.warning("ban.placed", **ban_fields(ban))
+        if record and taken:
+            self.records.ban(taken)
+            self.watch.placed(taken, announce)
+        return final
+
+    def record_active(self, ban: Ban, made: AttemptCounts, now: float, granted: float) -> None:
+        """Record in the ledger that the kernel has a ban.
+
+        ``made`` are the counts of its attempts. ``granted`` is its timeout in the kernel in seconds.
+        """
+        again = renew_at(ban.expires, now, granted)
+        self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made, again, self._comparison))
+
+    def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
+        """Remove a ban that ends before ``ban`` from the full set, and add ``ban`` again.
+
+        Return the kernel's answer. ``refused`` is its first answer, and is returned if no ban was removed.
+        """
+        key = self._giving_way.next(self.ledger, ban)
+        if key is None or self.unban([key]):
+            return refused
+        self.counts.displaced += 1
+        return self.apply([Add(ban.network, ban.expires - now, ban.scope)])[0]
+
+    def _record_refusal(self, ban: Ban, error: FirewallError) -> None:
+        if key_of(ban.network, ban.scope) not in self.ledger.pending_keys():
+            self.counts.failed += 1
+            self._log.error("ban.failed", error=str(error), **ban_fields(ban))
+        if not self.ledger.refuse(ban):
+            # Too many bans are pending, so this one is not tried again. The detector forgets it, and
+            # decides on another ban after enough new attempts.
+            self.detector.record_unban(ban.network)
+
+    # -- keep bans in the kernel
+
+    def renew(self, keys: Sequence[int]) -> None:
+        """Set the kernel's timeouts of these bans to the time that they have left."""
+        now = self.clock.wall()
+        records = [(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
+        changes = [add_order(key, record.expires - now) for key, record in records]
+        for (_, record), outcome in zip(records, self.apply(changes), strict=True):
+            if outcome.error is None:
+                record.renew_at = renew_at(record.expires, now, outcome.timeout)
+
+    def restore(self, keys: Sequence[int]) -> int:
+        """Add bans again that the kernel has lost. Return how many it accepted; the others are pending."""
+        now, ledger = self.clock.wall(), self.ledger
+        bans = []
+        for key in keys:
+            record = ledger.get(key)
+            if record is not None and record.expires > now:
+                bans.append((key, record))
+        changes = [add_order(key, record.expires - now) for key, record in bans]
+        taken = 0
+        for (key, record), outcome in zip(bans, self.apply(changes), strict=True):
+            if outcome.error is not None:
+                ledger.pop(key)
+                self._record_refusal(ban_of(key, record), outcome.error)
+                continue
+            record.renew_at = renew_at(record.expires, now, outcome.timeout)
+            taken += 1
+        return taken
+
+    def retry(self) -> None:
+        """Try again the changes that the kernel has refused: first the removals, then the pending bans."""
+        if self._failed_unbans:
+            self.unban_with_retry(self._failed_unbans)
+        if self.ledger.expire_pending(self.clock.wall()):
+            self.error = ""  # set again if a ban is still refused
+        self.add(self.ledger.pending)
+
+    def begin_comparison(self) -> int:
+        """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
+        self._comparison += 1
+        self._recently_unbanned.clear()
+        return self._comparison
+
+    def was_unbanned(self, key: int) -> bool:
+        """Whether a ban was removed from the kernel since the latest comparison began."""
+        return key in self._recently_unbanned
+
+    # -- remove bans
+
+    def unban(self, keys: Iterable[int], *, recorded: float = 0.0) -> list[Outcome]:
+        """Remove bans from the kernel and the ledger; return the changes that the kernel refused.
+
+        The store records the end of the bans. If the caller has already recorded it there, ``recorded`` is
+        the recorded time (seconds since the epoch), otherwise 0.
+        """
+        bans, when = [network_of(key) for key in dict.fromkeys(keys)], recorded or self.clock.wall()
+        if bans and not recorded:
+            self.records.end(bans, when)
+        lifted, failed = [], []
+        for outcome in self.apply([Remove(*ban) for ban in bans]):
+            network, scope = outcome.change.network, outcome.change.scope
+            if outcome.error is not None:
+                failed.append(outcome)
+                continue
+            self._discard(key_of(network, scope))
+            self.detector.record_unban(network)
+            lifted.append((network, scope))
+            self.watch.ended(network, scope, "removed")
+        if failed:
+            self.records.resume([(out.change.network, out.change.scope) for out in failed], when)
+        if lifted:
+            self.counts.unbanned += len(lifted)
+            addresses = [str(network) for network, _ in lifted[:20]]
+            self._log.info("ban.removed", addresses=addresses, number=len(lifted))
+        return failed
+
+    def _discard(self, key: int) -> None:
+        self.ledger.discard(key)
+        self._recently_unbanned.add(key)
+
+    def unban_with_retry(self, keys: Iterable[int]) -> None:
+        """Remove bans. If the kernel refuses, that is logged once, and :meth:`retry` tries again."""
+        asked = set(keys)
+        failed = self.unban(asked)
+        left = {key_of(outcome.change.network, outcome.change.scope) for outcome in failed}
+        for key in left:  # if a ban to remove stayed pending, ``retry`` would place it again
+            self.ledger.discard_pending(key)
+        if left - self._failed_unbans:
+            addresses = sorted(str(network_of(key)[0]) for key in left)
+            self._log.error("unban.failed", addresses=addresses[:20], error=str(failed[0].error))
+        self._failed_unbans = self._failed_unbans - asked | left
+
+    def supersede(self, ban: Ban) -> None:
+        """Remove the bans of the same network that have a narrower scope than ``ban``, a new ban.
+
+        So listings show the network once. A ban of scope ``SIP`` stays if it lasts longer than ``ban``. Bans
+        of ``SIP_UDP`` and ``SIP_TCP``, whose evidence may be forged, are removed in any case.
+        """
+        subject, ledger = ban.network, self.ledger
+        if key_of(subject, ban.scope) not in ledger:
+            return
+        for scope in _NARROWER.get(ban.scope, ()):
+            narrow = key_of(subject, scope)
+            record = ledger.get(narrow)
+            if record is None or (scope is Scope.SIP and record.expires > ban.expires):
+                continue
+            if self.apply([Remove(subject, scope)])[0].error is None:
+                self._discard(narrow)
+                self.records.end([(subject, scope)], self.clock.wall())
+
+    def _forget_bans(self) -> None:
+        """Forget all bans, because the kernel no longer has any."""
+        for ban in self.ledger.pending:
+            self.detector.record_unban(ban.network)
+        self.ledger.clear()
+        self._failed_unbans.clear()
+        self._giving_way.clear()
+        self.error = ""
+
+    # -- exemptions and lists
+
+    def allow(self, exempt: Exempt, *, restored: bool = False) -> None:
+        """Set the exempt networks, and remove the bans of those that were not exempt before.
+
+        ``restored``: bans were just restored from the store, so the bans of all exempt networks are removed.
+        If the kernel does not remove a ban, that is logged, and tried again.
+        """
+        before, self.exempt = Exempt() if restored else self.exempt, exempt
+        self.detector.exempt = exempt.never
+        if self.enforcing:
+            self.fill(NetworkList.ALLOW, NetworkList.FRIENDS)
+            self.unban_with_retry(self._newly_exempt(before, exempt))
+
+    def _newly_exempt(self, before: Exempt, after: Exempt) -> set[int]:
+        ledger, now = self.ledger, self.clock.wall()
+        allowed = NetworkSet(after.allowed.networks - before.allowed.networks)
+        keys = ledger.all_keys() if allowed else ()
+        freed = {key for key in keys if allowed.contains_prefix(*parts_of(key))}
+        for network in after.protected.keys() - before.protected.keys():
+            freed.update(key for key in ledger.overlapping(network, now) if not ledger.is_forced(key))
+        return freed
+
+    def fill(self, *targets: NetworkList) -> None:
+        """Write lists into the kernel. Bans do not wait for a long list, or for one that fails."""
+        self.filler.fill(*targets)
+
+    # -- periodic work
+
+    def tick(self) -> None:
+        """Do the periodic work, about once a second.
+
+        Retry refused bans, renew timeouts, forget expired bans, and follow changes of the wall clock.
+        """
+        self._follow_clock()
+        now = self.clock.wall()
+        self.ledger.expire_assumed(now)
+        over, renew = self.ledger.due(now)
+        for key in over:
+            self.ledger.pop(key)
+            self.watch.ended(*network_of(key), "expired")
+        if self.enforcing:
+            self.retry()
+            self.renew(renew)
+
+    def _follow_clock(self) -> None:
+        """If the wall clock was set, move the times of all bans, so that the time left stays the same."""
+        now = self.clock.wall()
+        offset = now - self.clock.mono()
+        step, self.ledger.offset = offset - self.ledger.offset, offset
+        if abs(step) > CLOCK_STEP:
+            self.ledger.shift(step)
+            self.records.queue_clock_record(offset, step, now)
+            self._log.warning("clock.set", seconds=round(step))
 
 
 # -- reconciles the kernel with the store when the daemon starts, after a restart or a reboot
@@ -95,37 +751,35 @@ class Restored:
     unknown: Mapping[int, float]
 
 
-def restore_bans(
-    backend: Backend, records: Records, bans: KernelBans, clock: Clock, offset: float
-) -> Restored:
+def restore_bans(enforcer: Enforcer) -> Restored:
     """Compare the store's bans with the kernel's when the daemon starts.
 
     Bans that both have are recorded in the ledger. Bans that only the store has are added to the kernel. If
     an unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed
-    now. ``offset`` is the wall clock minus the monotonic clock.
+    now.
     """
-    began = clock.wall()
-    found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, None)}
-    follow_clock(records, found, offset, began)
+    records, began = enforcer.records, enforcer.clock.wall()
+    found = {key_of(one.network, one.scope): one.timeout for one in listed(enforcer.backend, None)}
+    follow_clock(records, found, enforcer.ledger.offset, began)
     inside, missing, put_back = len(found), list[tuple[Ban, AttemptCounts]](), 0
     for ban, made in records.running(began):
         left = found.pop(key_of(ban.network, ban.scope), None)
         if left is not None:
-            bans.record_active(ban, made, began, left)
+            enforcer.record_active(ban, made, began, left)
             continue
         missing.append((ban, made))
         if len(missing) >= CHUNK:
-            put_back += _put_back(bans, missing)
+            put_back += _put_back(enforcer, missing)
             missing.clear()
-    put_back += _put_back(bans, missing)
-    ended = unbanned_keys(found, records.removed_early(began) if found else (), began, clock.wall())
-    bans.apply([Remove(*network_of(key)) for key in ended])
+    put_back += _put_back(enforcer, missing)
+    ended = unbanned_keys(found, records.removed_early(began) if found else (), began, enforcer.clock.wall())
+    enforcer.apply([Remove(*network_of(key)) for key in ended])
     unknown = {key: left for key, left in found.items() if key not in ended}
     return Restored(inside - len(unknown), put_back, unknown)
 
 
-def _put_back(bans: KernelBans, missing: Sequence[tuple[Ban, AttemptCounts]]) -> int:
-    bans.add([ban for ban, _ in missing], [made for _, made in missing], record=False)
+def _put_back(enforcer: Enforcer, missing: Sequence[tuple[Ban, AttemptCounts]]) -> int:
+    enforcer.add([ban for ban, _ in missing], [made for _, made in missing], record=False)
     return len(missing)
 
 
@@ -167,270 +821,3 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, no
         if (left := found.get(key_of(network, scope))) is not None
     )
     records.record_clock(offset, step if confirmed else 0.0, now)
-
-
-class Enforcer:
-    """Decides which bans are placed and removed.
-
-    :attr:`bans` places and removes them in the kernel, and :attr:`known` has all of them. Call :meth:`start`
-    or :meth:`attach` first. ``list_contents`` returns the networks that one of the kernel's lists must
-    contain. ``opened`` is the result of the last :meth:`reopen`. ``verification`` is the result of the test
-    packets of :meth:`start`, None if it sent none. ``watch`` has functions that are called with new and ended
-    bans; they must not wait.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        records: Records,
-        detector: Detector,
-        clock: Clock,
-        list_contents: Callable[[NetworkList], Iterable[Network]] = lambda _: (),
-        known: KnownBans | None = None,
-        watch: BanWatch | None = None,
-    ) -> None:
-        self.backend = backend
-        self.records = records
-        self.detector = detector
-        self.clock = clock
-        self.known = known if known is not None else KnownBans()
-        self.watch = watch if watch is not None else BanWatch()
-        self.bans = KernelBans(backend, records, detector, clock, self.known, self.watch)
-        self.filler = Filler(backend, list_contents)
-        self.exempt = Exempt()
-        self.delays = BanDelays()
-        self.enforcing = False
-        self.opened: Opened | None = None
-        self.verification: Verification | None = None
-        self._offset: float | None = None  # wall clock - monotonic clock (seconds); None before the start
-        self._log = structlog.get_logger()
-
-    # -- enforcement on and off
-
-    def start(self, *, verified: bool = True) -> None:
-        """Write rules, sets and lists, test them with packets, and reconcile the kernel with the store.
-
-        Bans that are in the store but not in the kernel are restored (after a reboot). Bans that are in the
-        kernel but not in the store are adopted for the time that they have left. With ``verified`` false, no
-        test packet is sent. If enforcement is switched off, the kernel is not changed. Raise FirewallError;
-        ProbeError if the rules did not drop a test packet.
-        """
-        self.detector.banned = self.is_banned
-        if self.records.switched_off:
-            self._log.warning("enforcement.off", fix="ringfence on")
-            return
-        self.opened = self.backend.open()
-        self.fill(*NetworkList)
-        if verified:
-            self.verification = verify(self.backend, self.opened.families)
-            for check in self.verification.untried:
-                self._log.info("probe.untried", direction=check.name, why=check.note)
-        self.enforcing = True
-        self._offset = self.clock.wall() - self.clock.mono()
-        restored = restore_bans(self.backend, self.records, self.bans, self.clock, self._offset)
-        self.adopt(restored.unknown)
-        self._log.info(
-            "bans.restored",
-            kept=restored.kept,
-            put_back=restored.put_back,
-            adopted=len(restored.unknown),
-        )
-
-    def attach(self) -> None:
-        """Write rules and sets, and load the store's bans, for a command that runs without a daemon.
-
-        The bans in the kernel are not changed. Raise FirewallError.
-        """
-        self.opened = self.backend.open()
-        self.enforcing = True
-        for ban, made in self.records.running(self.clock.wall()):
-            self.known.confirm(key_of(ban.network, ban.scope), Record.of(ban, made))
-
-    def reopen(self) -> Opened | None:
-        """Write the rules and sets that are missing, or that differ from the backend's settings.
-
-        Return the backend's result, such as the IP versions that are guarded. Return None and switch
-        enforcement off if `ringfence off` could not reach the daemon: the command then removes the rules
-        itself, and records that enforcement is off. It records first, so the record is read before and after
-        the rules are written. Raise FirewallError or StoreError.
-        """
-        if not self.records.switched_off:
-            self.opened = self.backend.open()
-            if not self.records.switched_off:
-                return self.opened
-        self.switch_off()
-        return None
-
-    def switch_off(self) -> None:
-        """Remove all rules and sets of ringfence from the kernel, and record that enforcement is off.
-
-        If one of these two steps fails (the database may be full), the other one is still tried, and the
-        error is raised afterwards.
-        """
-        self.enforcing = False
-        self.filler.stop()
-        try:
-            self.backend.flush()
-        finally:
-            self.bans.clear()
-            self.records.set_switched_off(True)
-        self._log.warning("enforcement.off", fix="ringfence on")
-
-    def switch_on(self) -> None:
-        """Enforce again, and restore the bans that have time left.
-
-        While enforcement was off, rules have decided on bans that were not placed. The attempts that led to
-        these bans are not counted again: only new attempts can lead to a ban.
-        """
-        self.detector.record_all_unbanned()
-        self.records.set_switched_off(False)
-        if not self.enforcing:
-            self.start()
-
-    def require_enforcing(self) -> None:
-        """Raise ControlError if enforcement is switched off."""
-        if not self.enforcing:
-            raise ControlError("enforcement is switched off; switch it on with: ringfence on")
-
-    # -- bans
-
-    def carry_out(self, decision: Decision) -> None:
-        """Place the ban that a rule has decided. Never raises: a failure is logged, and the ban tried again.
-
-        The ban is added to the kernel within 0.3 ms. If the decision has a length, the ban has this length.
-        Otherwise it first has the length of a first ban. Then the earlier bans of this network are counted in
-        the database, which may take longer. If there are any, the ban is made longer.
-        """
-        now = self.clock.wall()
-        subject, rule, scope = decision.subject, decision.rule, decision.scope
-        # The ban starts at the last attempt. If a log was read after a restart, the ban may already be over.
-        age = max(0.0, self.clock.mono() - decision.at)
-        seconds, before = decision.seconds or rule.ban_for(0), 0
-        outcomes = self._add_for(decision, seconds - age)
-        if outcomes and outcomes[0].error is None:
-            self.delays.record(self.clock.mono() - decision.at)
-        if decision.seconds is None:
-            before = self.records.offences(subject, now - RETURN_WITHIN)
-            if rule.ban_for(before) != seconds:
-                seconds = rule.ban_for(before)
-                if not outcomes or outcomes[0].error is None:
-                    outcomes = self._add_for(decision, seconds - age)
-        if seconds <= age:
-            self._log.info("ban.expired", address=str(subject), rule=rule.name, seconds_ago=round(age))
-            return
-        expires = now - age + seconds
-        made, origin = decision.attempts, Origin.RULE
-        ban = Ban(subject, now - age, expires, rule.name, rule.meaning, origin, made, scope, before + 1)
-        if not self.enforcing:
-            self.detector.record_ban(subject, self.clock.mono() + expires - now, scope)
-            self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
-            return
-        self.bans.record_outcomes([ban], outcomes)
-        self.bans.supersede(ban)
-
-    def _add_for(self, decision: Decision, seconds: float) -> list[Outcome]:
-        """Add the ban to the kernel for ``seconds``, and return the kernel's answers.
-
-        Return [] and do nothing if ``seconds`` is not positive, or if enforcement is switched off.
-        """
-        if not self.enforcing or seconds <= 0.0:
-            return []
-        return self.bans.apply([Add(decision.subject, seconds, decision.scope)])
-
-    def ban(
-        self, networks: Sequence[Network], seconds: float, reason: str, *, force: bool = False
-    ) -> list[str]:
-        """Ban networks for an administrator, for ``seconds``; return a line for each that was not banned.
-
-        A line has the network and the reason. With ``force``, protected and very wide networks are banned
-        too. A ban that the kernel refuses is tried again later, like the ban of a rule. Raise ControlError if
-        enforcement is switched off.
-        """
-        self.require_enforcing()
-        now = self.clock.wall()
-        refused, bans = [], []
-        for network in networks:
-            why = self.exempt.refusal(network, force=force) or (None if force else too_wide(network))
-            if why is not None:
-                refused.append(f"{network}: {why}")
-                continue
-            rule = str(Origin.ADMIN)
-            bans.append(Ban(network, now, now + seconds, rule, reason, Origin.ADMIN, forced=force))
-        outcomes = self.bans.add(bans)
-        return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
-
-    def adopt(self, found: Mapping[int, float]) -> None:
-        """Adopt bans of the kernel that have no record. Bans of exempt networks are removed instead.
-
-        ``found`` has the keys of these bans, and the seconds that each has left.
-        """
-        self.bans.adopt(found)
-        self.bans.unban_with_retry(
-            key for key in found if self.exempt.refusal(network_of(key)[0]) is not None
-        )
-
-    def is_banned(self, network: Network, scope: Scope) -> bool:
-        """Whether a ban of exactly this ``scope`` applies to ``network`` (see :meth:`KnownBans.drops`).
-
-        If the first address of ``network`` is a friend, bans that do not apply to friends are ignored.
-        """
-        friend = self.detector.friends.has(network.network_address)
-        return self.known.drops(network, scope, self.clock.wall(), friend=friend)
-
-    @property
-    def firewall_error(self) -> str:
-        """The latest error of the firewall; "" if the kernel has accepted all bans and lists."""
-        return self.bans.error or self.filler.error
-
-    # -- exemptions and lists
-
-    def allow(self, exempt: Exempt, *, restored: bool = False) -> None:
-        """Set the exempt networks, and remove the bans of those that were not exempt before.
-
-        ``restored``: bans were just restored from the store, so the bans of all exempt networks are removed.
-        If the kernel does not remove a ban, that is logged, and tried again.
-        """
-        before, self.exempt = Exempt() if restored else self.exempt, exempt
-        self.detector.exempt = exempt.never
-        if self.enforcing:
-            self.fill(NetworkList.ALLOW, NetworkList.FRIENDS)
-            self.bans.unban_with_retry(self._newly_exempt(before, exempt))
-
-    def _newly_exempt(self, before: Exempt, after: Exempt) -> set[int]:
-        known, now = self.known, self.clock.wall()
-        allowed = NetworkSet(after.allowed.networks - before.allowed.networks)
-        keys = known.all_keys() if allowed else ()
-        freed = {key for key in keys if allowed.contains_prefix(*parts_of(key))}
-        for network in after.protected.keys() - before.protected.keys():
-            freed.update(key for key in known.overlapping(network, now) if not known.is_forced(key))
-        return freed
-
-    def fill(self, *targets: NetworkList) -> None:
-        """Write lists into the kernel. Bans do not wait for a long list, or for one that fails."""
-        self.filler.fill(*targets)
-
-    # -- periodic work
-
-    def tick(self) -> None:
-        """Do the periodic work, about once a second.
-
-        Retry refused bans, renew timeouts, forget expired bans, and follow changes of the wall clock.
-        """
-        self._follow_clock()
-        over, renew = self.known.ledger.due(self.clock.wall())
-        for key in over:
-            self.known.ledger.pop(key)
-            self.watch.ended(*network_of(key), "expired")
-        if self.enforcing:
-            self.bans.retry()
-            self.bans.renew(renew)
-
-    def _follow_clock(self) -> None:
-        """If the wall clock was set, move the times of all bans, so that the time left stays the same."""
-        now = self.clock.wall()
-        offset = now - self.clock.mono()
-        step, self._offset = offset - self._offset if self._offset is not None else 0.0, offset
-        if abs(step) > CLOCK_STEP:
-            self.known.shift(step)
-            self.records.queue_clock_record(offset, step, now)
-            self._log.warning("clock.set", seconds=round(step))

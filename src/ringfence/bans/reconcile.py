@@ -23,11 +23,10 @@ from attrs import define, frozen
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import CHUNK
-from ringfence.bans.ledger import key_of, network_of
+from ringfence.bans.enforcer import CHUNK, Enforcer
 from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.firewall.contract import Element, NetworkList
+from ringfence.ledger import key_of, network_of
 from ringfence.model import Network, Scope
 
 COMPARE_EVERY = 60.0
@@ -75,9 +74,7 @@ class Reconciler:
         self._missing = 0
         self._broken = False
         self._enforcer = enforcer
-        self._bans = enforcer.bans
-        self._known = enforcer.known
-        self._ledger = enforcer.known.ledger
+        self._ledger = enforcer.ledger
         self._alarms = alarms
         self._wanted = asyncio.Event()
         self._damaged = asyncio.Event()
@@ -87,7 +84,7 @@ class Reconciler:
     def expected(self) -> int:
         """The number of bans that should be in the kernel now, including the pending ones."""
         now = self._enforcer.clock.wall()
-        return self._ledger.alive(now) + len(self._known.pending_keys())
+        return self._ledger.alive(now) + len(self._ledger.pending_keys())
 
     @property
     def enforced(self) -> int:
@@ -180,7 +177,7 @@ class Reconciler:
         enforcer = self._enforcer
         if not enforcer.enforcing:
             return
-        look = self._bans.begin_comparison()
+        look = self._enforcer.begin_comparison()
         began = enforcer.clock.wall()
         known = [*self._ledger.keys()]
         found = await asyncio.to_thread(self._read, known, look, began)
@@ -202,11 +199,11 @@ class Reconciler:
             self._adopt(part)
             await asyncio.sleep(0)
         for start in range(0, len(missing), CHUNK):
-            self.counts.restored += self._bans.restore(missing[start : start + CHUNK])
+            self.counts.restored += self._enforcer.restore(missing[start : start + CHUNK])
             self._missing = max(0, self._missing - CHUNK)  # refused bans are pending, not missing
             await asyncio.sleep(0)
         for start in range(0, len(found.mistimed), CHUNK):
-            self._bans.renew(found.mistimed[start : start + CHUNK])
+            self._enforcer.renew(found.mistimed[start : start + CHUNK])
             await asyncio.sleep(0)
         if missing or unknown:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
@@ -220,7 +217,7 @@ class Reconciler:
         left = {
             key: seconds
             for key, seconds in found.items()
-            if enforcer.enforcing and not self._bans.was_unbanned(key) and key not in self._ledger
+            if enforcer.enforcing and not enforcer.was_unbanned(key) and key not in self._ledger
         }
         if left:
             enforcer.adopt(left)

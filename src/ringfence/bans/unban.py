@@ -13,14 +13,13 @@ from itertools import chain
 
 from attrs import evolve, frozen
 
-from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import CHUNK, failure_lines
-from ringfence.bans.ledger import key_of, listed, network_of, parts_of
+from ringfence.bans.enforcer import CHUNK, Enforcer, failure_lines, listed
 from ringfence.detect.judge import CLAIMED_SCOPES
 from ringfence.errors import ControlError
-from ringfence.firewall.contract import Outcome, exempts_friends
+from ringfence.firewall.contract import Outcome
+from ringfence.ledger import key_of, network_of, parts_of
 from ringfence.model import Address, Network, Origin, Scope
-from ringfence.networks import PREFIX_LENGTHS, overlap, whole_sender, without
+from ringfence.networks import PREFIX_LENGTHS, exempts_friends, overlap, whole_sender, without
 
 _PROVEN = (Scope.FULL, Scope.SIP)
 
@@ -42,7 +41,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
     for example one of the address itself for proven attempts. A ban of a /64 need not be removed, because the
     kernel does not apply it to friends.
     """
-    now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.known.ledger
+    now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.ledger
     for address in friends if len(ledger) else ():
         network = ip_network(address)
         around = [key for scope in CLAIMED_SCOPES for key in ledger.covering(network, scope, now)]
@@ -54,7 +53,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
             if record is not None and record.origin is Origin.RULE and not spared:
                 freed.add(key)
     if freed:
-        enforcer.bans.unban_with_retry(freed)
+        enforcer.unban_with_retry(freed)
 
 
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
@@ -68,7 +67,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     not_banned: list[str] = []
     for network in networks:
         enforcer.require_enforcing()  # enforcement may be switched off while this function waits
-        found = dict.fromkeys(enforcer.known.overlapping(network, enforcer.clock.wall()))
+        found = dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.clock.wall()))
         if not found:
             foreign = _known_to_the_kernel(enforcer, network)
             enforcer.adopt(foreign)
@@ -96,9 +95,9 @@ async def unban_all(enforcer: Enforcer) -> int:
     if the kernel refuses to remove some.
     """
     enforcer.require_enforcing()
-    bans = listed(enforcer.backend, enforcer.known.all_keys())
+    bans = listed(enforcer.backend, enforcer.ledger.all_keys())
     inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
-    keys, problems = [*dict.fromkeys(chain(inside, enforcer.known.all_keys()))], list[str]()
+    keys, problems = [*dict.fromkeys(chain(inside, enforcer.ledger.all_keys()))], list[str]()
     for start in range(0, len(keys), CHUNK):
         if not enforcer.enforcing:  # enforcement was switched off while this function waited
             break
@@ -119,16 +118,14 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outco
     await enforcer.records.end_and_wait([network_of(key) for key in keys], when)
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
-    records = ((key, enforcer.known.ledger.get(key)) for key in keys)
-    return enforcer.bans.unban(
-        [key for key, one in records if one is None or one.since <= when], recorded=when
-    )
+    records = ((key, enforcer.ledger.get(key)) for key in keys)
+    return enforcer.unban([key for key, one in records if one is None or one.since <= when], recorded=when)
 
 
 def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:
     return {
         key_of(element.network, element.scope): element.timeout
-        for element in listed(enforcer.backend, enforcer.known.all_keys())
+        for element in listed(enforcer.backend, enforcer.ledger.all_keys())
         if overlap(element.network, network)
     }
 
@@ -139,12 +136,12 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
     ``key`` is the key of the ban of the whole network. The caller removes this ban afterwards. If a part
     already has a ban that ends as late or later, this ban stays.
     """
-    whole = enforcer.known.get(key)
+    whole = enforcer.ledger.ban(key)
     bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
     shorter = []
     for ban in bans:
-        there = enforcer.known.ledger.get(key_of(ban.network, ban.scope))
+        there = enforcer.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
             shorter.append(ban)
-    added = enforcer.bans.add(shorter, announce=False)
+    added = enforcer.add(shorter, announce=False)
     return [outcome for outcome in added if outcome.error is not None]

@@ -41,8 +41,8 @@ from ringfence.networks import overlap
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ringfence.bans.ledger import Ledger
     from ringfence.config.loader import Settings
+    from ringfence.ledger import Ledger
 
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
@@ -267,9 +267,9 @@ def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
 
 
 def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    from ringfence.bans.ledger import key_of, network_of  # noqa: PLC0415 - slow to load
     from ringfence.daemon.status import bans_report  # noqa: PLC0415 - slow to load
     from ringfence.firewall import make_backend  # noqa: PLC0415 - slow to load
+    from ringfence.ledger import key_of, network_of  # noqa: PLC0415 - slow to load
 
     settings = settings_from(path)
     backend = make_backend(settings.firewall.backend)
@@ -300,7 +300,7 @@ def _recorded(database: Path, now: float) -> "Ledger":
     The ledger is empty if there is no database. If the database cannot be read completely, print the error,
     and return the bans that could be read.
     """
-    from ringfence.bans.ledger import Ledger, Record, key_of  # noqa: PLC0415 - slow to load
+    from ringfence.ledger import Ledger, Record, key_of  # noqa: PLC0415 - slow to load
     from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
 
     ledger = Ledger()

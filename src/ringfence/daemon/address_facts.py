@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from ipaddress import IPv6Network
 from typing import Any
 
-from ringfence.bans.ledger import network_of
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import RingfenceError
 from ringfence.explain.as_json import Document, document
 from ringfence.explain.facts import ActiveBan, BanRecords, NetworkFacts, is_about, read_bans, running_of
+from ringfence.ledger import network_of
 from ringfence.lists.manager import Holder
 from ringfence.model import (
     Network,
@@ -80,9 +80,9 @@ class AddressFacts:
         A ban is returned if it is in the kernel, in the database or in the ledger. ``found`` has those of the
         kernel and of the database. ``now`` is in seconds since the epoch.
         """
-        bans = self._side.known_bans
-        keys = [key for scope in Scope for key in bans.ledger.covering(network, scope, now)]
-        return running_of(found, {network_of(key): bans.get(key) for key in keys}, now)
+        ledger = self._side.enforcer.ledger
+        keys = [key for scope in Scope for key in ledger.covering(network, scope, now)]
+        return running_of(found, {network_of(key): ledger.ban(key) for key in keys}, now)
 
 
 def _is_single(network: Network) -> bool:

@@ -8,7 +8,6 @@ from attrs import define
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
-from ringfence.bans.ledger import Ledger
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.daemon.exemptions import ProtectedNetworks
@@ -16,6 +15,7 @@ from ringfence.daemon.firewall_manager import WantedRules
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.host.diagnosis import Diagnosis, Observations
+from ringfence.ledger import Ledger
 from ringfence.model import Address, Attempt, Scope
 
 # -- detects ineffective bans: attempts that keep arriving from a banned address

@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports
 from ringfence.detect.detector import Detector
 from ringfence.friends.registry import FriendRegistry
 from ringfence.host.connections import ConnectionTable
+from ringfence.model import Address
 from ringfence.notify.notifier import Notifier
 from ringfence.sources.wire import GROUP
 from ringfence.store.database import Store
@@ -283,8 +285,12 @@ def build_daemon(
         unshield=side.friends.changed.set,
         watch=(failures.on_judgement, tops.on_judgement, side.feed.on_judgement),
     )
-    pipeline = Pipeline(side.detector, effects, clock, settings.asterisk[0].name, side.feed.on_events)
-    floods = FloodJudge(side.limiter, side.detector, connections.had_any, effects, clock)
+    pipeline = Pipeline(
+        side.detector, effects, clock, settings.asterisk[0].name, side.feed.on_events, connections.refresh
+    )
+    floods = FloodJudge(
+        side.limiter, side.detector, partial(_had_connection, connections, clock), effects, clock
+    )
     wire = _wire(pipeline, side, clock) if settings.wire else None
     positions, watchdog = LogPositions(side.store.state, side.store.best_effort), SourceWatchdog(side.alarms)
     sources = SourceManager(pipeline, side.friends, positions, watchdog, wire, clock)
@@ -372,6 +378,12 @@ def _metrics(
     source = wire.source if wire is not None else None
     metrics = DaemonMetrics(side, pipeline, sources, source, writer, clock)
     return MetricsServer(settings.metrics.listen, metrics.render, settings.metrics.hosts)
+
+
+def _had_connection(connections: ConnectionTable, clock: Clock, address: Address) -> bool | None:
+    """Whether ``address`` has, or had within a minute, a connection to this host; None if unknown."""
+    connections.refresh()
+    return connections.had_any(address, clock.mono())
 
 
 def _moderated_loop() -> asyncio.AbstractEventLoop:

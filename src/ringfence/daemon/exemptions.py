@@ -10,8 +10,7 @@ import structlog
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import ITSELF, Exempt, without_reserved
-from ringfence.bans.ledger import Ledger
+from ringfence.bans.exempt import ITSELF, Exempt, without_reserved
 from ringfence.bans.unban import unban_friends
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -21,6 +20,7 @@ from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
 from ringfence.host.protected import follow_protected, read_protected
 from ringfence.host.routes import follow_addresses, read_addresses
+from ringfence.ledger import Ledger
 from ringfence.lists.manager import ListNetworks, Lists
 from ringfence.model import Address, Network, Scope
 from ringfence.networks import NetworkSet, overlap, without

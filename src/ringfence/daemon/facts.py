@@ -163,9 +163,9 @@ class AccountFactsReader:
         )
 
     def _bans(self, address: Address, now: float) -> tuple[Ban, ...]:
-        bans, network = self._side.known_bans, ip_network(address)
-        keys = [key for scope in Scope for key in bans.ledger.covering(network, scope, now)]
-        return tuple(ban for ban in map(bans.get, keys) if ban is not None)
+        ledger, network = self._side.enforcer.ledger, ip_network(address)
+        keys = [key for scope in Scope for key in ledger.covering(network, scope, now)]
+        return tuple(ban for ban in map(ledger.ban, keys) if ban is not None)
 
     async def _denied(self, address: Address, problems: list[str]) -> bool:
         try:

@@ -11,8 +11,7 @@ from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmEvent, Alarms
-from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.kernel_bans import BanWatch, KnownBans
+from ringfence.bans.enforcer import BanWatch, Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.config.schema import NotifySettings, Settings
@@ -87,7 +86,6 @@ class FirewallSide:
     detector: Detector
     backend: Backend
     why: str
-    known_bans: KnownBans
     enforcer: Enforcer
     reconciler: Reconciler
     wanted_rules: WantedRules
@@ -208,11 +206,11 @@ def build_firewall_side(
         follow=partial(names.want, by="friends"),
         own=protected.is_own,
     )
-    passing, known = Passing(friends.friends), KnownBans()
-    kernel_lists = KernelLists(passing, known.ledger, clock, settings.firewall.max_bans)
+    passing = Passing(friends.friends)
+    kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
     wanted = WantedRules(settings, friends.startup, log_group)
     watch = BanWatch(watchers.on_bans, watchers.feed.on_ban_end)
-    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, known, watch)
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, watch)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
     lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
@@ -230,7 +228,6 @@ def build_firewall_side(
         detector=detector,
         backend=backend,
         why=chosen.why,
-        known_bans=known,
         enforcer=enforcer,
         reconciler=reconciler,
         wanted_rules=wanted,
@@ -242,7 +239,7 @@ def build_firewall_side(
         manager=FirewallManager(backend, enforcer, exemptions, kernel_friends, alarms, folder),
         changes=ChangeWatch(backend, enforcer, reconciler),
         limiter=LimiterWatch(backend, enforcer, alarms),
-        effectiveness=BanEffectiveness(detector, known.ledger, reconciler, protected, wanted, alarms, clock),
+        effectiveness=BanEffectiveness(detector, detector.bans, reconciler, protected, wanted, alarms, clock),
         trial=TrialWatch(store, enforcer, alarms, clock),
         store_watch=StoreWatch(store, clock),
     )

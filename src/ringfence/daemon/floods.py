@@ -206,7 +206,7 @@ class FloodJudge:
         for network in networks:
             address = network.network_address
             subject = self._detector.subject_of(address)
-            if subject not in counted and self._may_be_banned_by_tcp(subject, address):
+            if subject not in counted and self._may_be_banned_by_tcp(address, now):
                 counted.add(subject)
                 yield from self._count_tcp(subject, address, rule, now)
 
@@ -217,10 +217,10 @@ class FloodJudge:
             decision = Decision(subject, rule, attempts, now, Scope.SIP_TCP, rule.ban_for(0))
             yield Judgement(attempt, subject, Disposition.COUNTED, decision)
 
-    def _may_be_banned_by_tcp(self, subject: Network, address: Address) -> bool:
+    def _may_be_banned_by_tcp(self, address: Address, now: float) -> bool:
         detector = self._detector
         exempt = detector.exempt.covers(address) or detector.friends.has(address)
-        banned = any(detector.banned(subject, scope) for scope in (Scope.FULL, Scope.SIP, Scope.SIP_TCP))
+        banned = detector.is_banned(address, Scope.SIP_TCP, now)
         return not exempt and not banned and self._had_connection(address) is True
 
 

@@ -163,7 +163,7 @@ class DaemonMetrics(Collector):
 
     def _ban_metrics(self) -> Iterator[Metric]:
         """Yield the numbers of bans: placed, refused, ended early, and in force; and the delays of bans."""
-        side, counts = self._side, self._side.enforcer.bans.counts
+        side, counts = self._side, self._side.enforcer.counts
         placed: dict[tuple[str, ...], float] = {
             (rule, str(scope)): 0 for rule in sorted(BANNED_BY) for scope in Scope
         }
@@ -217,7 +217,7 @@ class DaemonMetrics(Collector):
         """Yield how many writes, bans and attempts wait, and the size of the database."""
         lengths = {
             ("database",): self._writer.waiting,
-            ("pending_bans",): len(self._side.known_bans.pending_keys()),
+            ("pending_bans",): len(self._side.enforcer.ledger.pending_keys()),
             ("unconfirmed",): self._side.detector.waiting,
         }
         yield _gauge("queue_length", "Entries that wait, by queue.", ["queue"], lengths.items())

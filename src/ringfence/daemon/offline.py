@@ -56,7 +56,7 @@ def restore_bans(settings: Settings) -> str:
         side = build_firewall_side(settings, store, Detector(()), chosen, Clock())
         stack.enter_context(collector_paused())
         side.start(verified=False)
-        done = f"{len(side.enforcer.known.ledger)} bans are in place ({chosen.backend.name})"
+        done = f"{len(side.enforcer.ledger)} bans are in place ({chosen.backend.name})"
         problems = (store.damage(), store.memory_reason, store.best_effort.error)
         return "; ".join([done, *filter(None, problems)])
 
@@ -97,7 +97,7 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
         _load(enforcer)
         yield enforcer
         failed = store.memory_reason or store.best_effort.error
-        if enforcer.bans.counts.unbanned and failed:
+        if enforcer.counts.unbanned and failed:
             raise StoreError(
                 f"removed from the kernel, but the next start bans again: this is not recorded: {failed}"
             )

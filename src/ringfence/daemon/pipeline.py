@@ -12,11 +12,12 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
+from ringfence.detect.backing import GUESS
 from ringfence.detect.confirmation import KnownSources, why_unconfirmed
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
+from ringfence.detect.history import remember
 from ringfence.detect.judgement import FORGED_BY_TEXT, Decision, Disposition, Effect, Judgement, Login
-from ringfence.detect.subjects import remember
 from ringfence.firewall.contract import OBSERVE_MOST, OBSERVE_SECONDS, Backend
 from ringfence.model import (
     AMI,
@@ -25,6 +26,7 @@ from ringfence.model import (
     AttemptKind,
     Challenge,
     Contact,
+    Endpoint,
     EventKind,
     Network,
     ObservedRequest,
@@ -237,17 +239,20 @@ class EffectHandler:
             self._unshield()
 
     def _warn_of_attempt(self, judgement: Judgement) -> None:
-        attempt, address = judgement.attempt, str(judgement.attempt.address)
-        activate = self._alarms.activate
+        attempt, disposition = judgement.attempt, judgement.disposition
+        suspicious = attempt.event is EventKind.HIDDEN or attempt.forged_address is not None
+        if not suspicious and disposition not in (Disposition.FORGED, Disposition.UNCONFIRMED):
+            return
+        address, activate = str(attempt.address), self._alarms.activate
         if attempt.forged_address is not None:
-            own = judgement.disposition is not Disposition.FORGED
+            own = disposition is not Disposition.FORGED
             text = FORGED_BY_TEXT if own else _TWO_NAMES
             activate(AlarmCode.EVIDENCE_FORGED_BY, address, text.format(at=attempt.forged_address))
-        elif judgement.disposition is Disposition.FORGED:
+        elif disposition is Disposition.FORGED:
             activate(AlarmCode.EVIDENCE_FORGED, address, _FORGED)
         if attempt.event is EventKind.HIDDEN:
             activate(AlarmCode.EVIDENCE_HIDDEN, address, _HIDDEN)
-        if judgement.disposition is Disposition.UNCONFIRMED:
+        if disposition is Disposition.UNCONFIRMED:
             activate(AlarmCode.EVIDENCE_UNCONFIRMED, address, _LISTED.format(why=why_unconfirmed(attempt)))
 
 
@@ -270,7 +275,13 @@ _HIDDEN = "Asterisk answered its request and reported no event: the sender hides
 
 
 # Module-level aliases: enum member lookups are slow in code that runs for each event.
-_SIP, _ENCRYPTED = Service.SIP, (Transport.TLS, Transport.WSS)
+_SIP, _UDP, _ENCRYPTED = Service.SIP, Transport.UDP, (Transport.TLS, Transport.WSS)
+
+STREAMS_MATTER = 30.0
+"""For this time after a report about a connection (seconds), a tick may look up its connection.
+
+No report and no hidden attempt waits that long.
+"""
 
 
 def known_sources(settings: Settings) -> KnownSources:
@@ -285,7 +296,8 @@ class Pipeline:
     """Passes the reports of the sources to ``detector``, and its results to ``effects``.
 
     The packets of the wire source count for the Asterisk with the name ``wire_asterisk``. ``watch`` is called
-    with the events of every other source, before they are judged.
+    with the events of every other source, before they are judged. ``refresh`` brings the detector's table of
+    TCP connections up to date: for one remote end and a number of bytes, or as a whole.
     """
 
     def __init__(
@@ -295,6 +307,7 @@ class Pipeline:
         clock: Clock,
         wire_asterisk: str,
         watch: Callable[[Sequence[SecurityEvent]], object] = lambda _: None,
+        refresh: Callable[[Endpoint | None, int], object] = lambda _remote, _bytes: None,
     ) -> None:
         self.wire_asterisk = wire_asterisk
         self.chan_sip_tls: set[str] = set()
@@ -305,6 +318,8 @@ class Pipeline:
         self._effects = effects
         self._clock = clock
         self._watch = watch
+        self._refresh = refresh
+        self._streams_until = 0.0  # until when a tick may look up connections
 
     def configure(self, new: Settings) -> None:
         """Apply a new configuration."""
@@ -321,6 +336,10 @@ class Pipeline:
             kinds[event.kind] += 1
             if event.service is _SIP and event.remote.transport in _ENCRYPTED:
                 self.chan_sip_tls.add(event.source.asterisk)
+            if event.remote.transport is not _UDP or event.readings:
+                self._streams_until = now + STREAMS_MATTER
+                for remote, least_bytes in self._detector.queries(event, now):
+                    self._refresh(remote, least_bytes)
             self._effects.carry_out(self._detector.observe(event, now))
             if event.tampered or event.forgeable:
                 self._effects.warn_of(event)
@@ -343,6 +362,10 @@ class Pipeline:
 
     def _on_answers(self, answers: Sequence[Challenge], now: float) -> None:
         wall = self._clock.wall()
+        for answer in answers:
+            if answer.transport is not _UDP:
+                self._streams_until = now + STREAMS_MATTER
+                self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
         self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
 
     def on_contact(self, contact: Contact, now: float) -> None:
@@ -356,5 +379,7 @@ class Pipeline:
         the AMI of an Asterisk delivers events (monotonic seconds); None if it does not.
         """
         now = self._clock.mono()
+        if now < self._streams_until:
+            self._refresh(None, 0)
         effects = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)
         self._effects.carry_out(effects)

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import asdict
 
 from ringfence import control
-from ringfence.bans.ledger import listed
+from ringfence.bans.enforcer import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon import trial
@@ -91,7 +91,7 @@ class RequestHandlers:
         only the bans that overlap one of them.
         """
         wanted, most = _networks(request) if "networks" in request else None, request["most"]
-        known = self._side.known_bans.all_keys()
+        known = self._side.enforcer.ledger.all_keys()
         return await asyncio.to_thread(partial(self._listing, wanted, known, most))
 
     def _listing(self, wanted: list[Network] | None, known: list[int], most: int) -> Encoded:
@@ -104,7 +104,7 @@ class RequestHandlers:
         if most < len(known):
             found = nlargest(most, found, key=attrgetter("timeout"))
         found = islice(found, most)  # another program may have added bans that are not known
-        return Encoded(tuple(bans_report(found, self._side.known_bans.ledger, self._clock.wall())))
+        return Encoded(tuple(bans_report(found, self._side.enforcer.ledger, self._clock.wall())))
 
     async def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
         """Return the list of ended bans. A thread reads and encodes it, because it may be long."""

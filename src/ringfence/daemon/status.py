@@ -15,12 +15,12 @@ from attrs import frozen
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import ActiveAlarm
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.ledger import Ledger, Record, key_of
 from ringfence.bans.reconcile import Reconciler
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Watched
 from ringfence.detect.rules import Rule
 from ringfence.firewall.contract import Counters, Element
+from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Network, Scope, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource
 
@@ -194,10 +194,10 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "proxies": [format_network(network) for network in seen.proxies],
         "limiter_drops": seen.usage.limiter_drops,
         "rationed": seen.usage.rationed,
-        "placed": enforcer.bans.counts.placed,
-        "failed": enforcer.bans.counts.failed,
-        "pending": len(enforcer.known.pending_keys()),
-        "displaced": enforcer.bans.counts.displaced,
+        "placed": enforcer.counts.placed,
+        "failed": enforcer.counts.failed,
+        "pending": len(enforcer.ledger.pending_keys()),
+        "displaced": enforcer.counts.displaced,
         "watched": [_watched(entry) for entry in detector.watched(seen.now)],
         "alarms": [alarm.as_json() for alarm in seen.alarms],
         "unseen": [*seen.unseen],

@@ -18,9 +18,9 @@ from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
-from ringfence.bans.ledger import Record, network_of
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.ledger import Record, network_of
 from ringfence.model import SETUP_ACCOUNT, Scope, format_network, printable, rfc3339
 from ringfence.store.rows import shortened
 from ringfence.store.tables import HOUR, KEEP_HOURS, TopTable
@@ -172,18 +172,18 @@ class TopRequests:
 
     def _is_banned(self, name: str, now: float) -> bool:
         network = ip_network(name)
-        return any(self._side.known_bans.ledger.covering(network, scope, now) for scope in Scope)
+        return any(self._side.enforcer.ledger.covering(network, scope, now) for scope in Scope)
 
     def _overview(self, _: Mapping[str, Any]) -> object:
         """Return the data of the live display (``ringfence top``), from memory alone."""
         side, now = self._side, self._side.clock.wall()
-        latest = side.known_bans.ledger.latest(MOST_BANS)
+        latest = side.enforcer.ledger.latest(MOST_BANS)
         return {
             "time": rfc3339(now),
             "enforcing": side.enforcer.enforcing and side.backend.enforces,
             "backend": side.backend.name,
             "attempts": side.detector.counts.attempts,
-            "bans": side.known_bans.ledger.alive(now),
+            "bans": side.enforcer.ledger.alive(now),
             "friends": len(side.friends.friends),
             "alarms": [alarm.as_json() for alarm in side.alarms.active[:MOST_ATTEMPTS]],
             "minutes": self._counts.minutes(),

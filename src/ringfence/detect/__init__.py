@@ -1,16 +1,16 @@
 """The detection core: turns security events into attempts, counts attempts, and decides on bans.
 
 A rule decides on a ban if enough attempts lie within its time window. The package performs no I/O and gets
-the time as an argument. ``session`` states how events become attempts, ``sender`` has the table of senders
-and sessions, ``attribution`` combines the sources. ``history`` keeps the attempts within bounds, ``rules``
-lists the limits (one row for each rule), ``detector`` connects the parts.
+the time as an argument. ``sessions`` has the table of senders and their sessions, and states how events
+become attempts. ``attribution`` combines the sources. ``history`` has the subjects, and keeps their attempts
+within bounds. ``rules`` lists the limits (one row for each rule), ``detector`` connects the parts.
 
 Words of this package:
 
 - *attempt*: one guess or probe of a sender. A *report* is the statement of one source that there was an
   attempt: several sources may report the same one.
 - *subject*: what is counted and banned as one sender: an IPv4 address, or the /64 of an IPv6 address. Its
-  *key* is the subject as bytes (``history.key_of``). The *prefix* is the /24 or /48 around it.
+  *key* is the subject as bytes (``history.pack_network``). The *prefix* is the /24 or /48 around it.
 - *friend*: an address of a phone or trunk of this PBX. Any other address is a *stranger*.
 - *wire*: the source that reads SIP challenges and other answers (401, 403, 404, 407) that leave this host.
   The kernel copies them. A *hidden* attempt is one that only the wire shows.

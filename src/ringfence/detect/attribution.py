@@ -32,14 +32,25 @@ from itertools import count
 from attrs import frozen
 
 from ringfence import event_values
-from ringfence.detect.backing import Backing, Connections, NoConnections
+from ringfence.detect.backing import Backing, Connections, NoConnections, Query
 from ringfence.detect.confirmation import Answers, Confirmation, KnownSources, UnconfirmedReports, has_session
-from ringfence.detect.events import Role, attempt_from, is_trusted, role_of, session_key, session_number
+from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
-from ringfence.detect.sender import MAX_SESSIONS, SESSION_LIFE, Senders
-from ringfence.detect.session import HORIZON, Naming, UnconfirmedReport
-from ringfence.detect.subjects import remember
+from ringfence.detect.sessions import (
+    HORIZON,
+    MAX_SESSIONS,
+    SESSION_LIFE,
+    Naming,
+    Role,
+    Senders,
+    UnconfirmedReport,
+    attempt_from,
+    is_trusted,
+    role_of,
+    session_key,
+    session_number,
+)
 from ringfence.detect.wire import Listening, Wire, not_connected
 from ringfence.event_values import evolve
 from ringfence.model import (
@@ -273,7 +284,7 @@ class AmbiguousLines:
 
         If more than ``MOST`` lines wait, check the oldest ones again now, and yield what is confirmed.
         """
-        found, others = self._split(readings)
+        found, others = self._split(readings, now)
         if others:
             self._waiting.append(_Waiting(now, others, _addresses(found)))
         yield from found
@@ -292,19 +303,21 @@ class AmbiguousLines:
         address is left out if the kernel knows that it had no connection within a minute.
         """
         line = self._waiting.popleft()
-        found, others = self._split(line.readings)
+        found, others = self._split(line.readings, now)
         yield from found
         backed = line.backed | _addresses(found)
         for remote in {one.remote.address: one.remote for one in others}.values():
-            if remote.address not in backed and not self._backing.excludes(remote.address):
+            if remote.address not in backed and not self._backing.excludes(remote.address, now):
                 self._backing.record_unbacked(remote, now)
 
-    def _split(self, readings: Sequence[SecurityEvent]) -> tuple[list[SecurityEvent], list[SecurityEvent]]:
+    def _split(
+        self, readings: Sequence[SecurityEvent], now: float
+    ) -> tuple[list[SecurityEvent], list[SecurityEvent]]:
         """Return the readings that a connection confirms now, and the others."""
         found: list[SecurityEvent] = []
         others: list[SecurityEvent] = []
         for reading in readings:
-            (found if self._backing.has(reading.remote) else others).append(reading)
+            (found if self._backing.has(reading.remote, now) else others).append(reading)
         return found, others
 
 
@@ -314,7 +327,7 @@ def _addresses(readings: Sequence[SecurityEvent]) -> frozenset[Address]:
 
 # -- proofs: which responses to challenges prove their sender, and which nothing can prove
 #
-# ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.session.Session`),
+# ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.sessions.Session`),
 # for its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a
 # response is remembered. Bound: ``MOST_AWAITED`` responses, the oldest are discarded first.
 
@@ -736,6 +749,10 @@ class Attribution:
         This is so if neither AMI nor the wire reports its Asterisk now, and its request came by UDP.
         """
         return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
+
+    def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
+        """Yield the connections that may be looked up for an event (:meth:`Confirmation.queries`)."""
+        return self._confirmation.queries(event, now)
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
         """Whether to believe the address in the log line of a login (:meth:`Confirmation.confirms_login`)."""

@@ -11,12 +11,12 @@ A line without a connection is counted as soon as it arrives. The count is reduc
 confirms the line. If lines were counted later, a forger could try a thousand ports before the first one
 counts.
 
-The counts are part of the sender (``sender.py``), and so are their bounds. Times are monotonic seconds.
+The counts are part of the sender (``sessions.py``), and so are their bounds. Times are monotonic seconds.
 """
 
 from typing import Protocol
 
-from ringfence.detect.sender import LineCounts, Senders
+from ringfence.detect.sessions import LineCounts, Senders
 from ringfence.model import Address, Endpoint, Service, Transport
 
 WITHIN = 3_600.0
@@ -33,40 +33,53 @@ LOGIN = 14
 
 
 class Connections(Protocol):
-    """The TCP connections to this host, as the kernel reports them."""
+    """A table of the TCP connections to this host, as the kernel reported them last.
 
-    def has(self, remote: Endpoint) -> bool:
+    The detector only reads it, and asks no kernel: its caller brings the table up to date before it passes an
+    input (:meth:`Detector.queries`).
+    """
+
+    def has(self, remote: Endpoint, now: float) -> bool:
         """Whether the kernel has, or had within a minute, a connection from that address and port."""
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def backs(self, remote: Endpoint, length: int, now: float) -> bool:
         """Whether a connection of ``remote`` confirms a line about a request of at least ``length`` bytes.
 
         The remote end must have sent this number of bytes that have confirmed no other line. The call uses
         them up.
         """
 
-    def had_any(self, address: Address) -> bool | None:
+    def had_any(self, address: Address, now: float) -> bool | None:
         """Whether that address has or had any connection within a minute; None if that is unknown."""
 
 
 class NoConnections:
     """A substitute for the kernel, for replays: it knows no connections."""
 
-    def has(self, remote: Endpoint) -> bool:  # noqa: ARG002 - the protocol's
+    def has(self, remote: Endpoint, now: float) -> bool:  # noqa: ARG002 - the protocol's
         """Return False: no connection is known."""
         return False
 
-    def backs(self, remote: Endpoint, length: int) -> bool:  # noqa: ARG002 - the protocol's
+    def backs(self, remote: Endpoint, length: int, now: float) -> bool:  # noqa: ARG002 - the protocol's
         """Return False: no connection is known, so no line is confirmed."""
         return False
 
-    def had_any(self, address: Address) -> bool | None:  # noqa: ARG002 - the protocol's
+    def had_any(self, address: Address, now: float) -> bool | None:  # noqa: ARG002 - the protocol's
         """Return None: it is unknown whether the address had a connection."""
         return None
 
 
+Query = tuple[Endpoint, int]
+"""A remote address and port, and the least number of bytes of its requests."""
+
+
+def least_bytes(service: Service) -> int:
+    """Return the least number of bytes of a request to ``service``."""
+    return LOGIN if service is Service.AMI else GUESS
+
+
 class Backing:
-    """Checks with the kernel whether a connection confirms a line."""
+    """Checks whether a connection confirms a line."""
 
     def __init__(self, connections: Connections, senders: Senders) -> None:
         self._connections = connections
@@ -76,24 +89,23 @@ class Backing:
         """Whether a TCP connection of ``remote`` confirms a line of ``service``.
 
         Return False for UDP, without a port, or if too many lines of this address had no connection. If there
-        is a connection, count the line as one with a connection. Call this after all other checks: it is
-        slow, and other sources confirm nearly all lines.
+        is a connection, count the line as one with a connection, and use up the bytes of one request.
         """
         if not remote.port or remote.transport is Transport.UDP:
             return False
-        if not self._connections.backs(remote, LOGIN if service is Service.AMI else GUESS):
+        if not self._connections.backs(remote, least_bytes(service), now):
             return False
         lines = self._lines(remote.address, now)
         lines.backed += 1
         return lines.unbacked <= UNBACKED * lines.backed
 
-    def has(self, remote: Endpoint) -> bool:
+    def has(self, remote: Endpoint, now: float) -> bool:
         """Whether the kernel has, or had within a minute, a connection of ``remote``; False for port 0."""
-        return bool(remote.port) and self._connections.has(remote)
+        return bool(remote.port) and self._connections.has(remote, now)
 
-    def excludes(self, address: Address) -> bool:
+    def excludes(self, address: Address, now: float) -> bool:
         """Whether the kernel knows that an address had no connection within a minute."""
-        return self._connections.had_any(address) is False
+        return self._connections.had_any(address, now) is False
 
     def record_unbacked(self, remote: Endpoint, now: float) -> None:
         """Count a log line for whose address and port the kernel has no TCP connection.

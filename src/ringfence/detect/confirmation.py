@@ -10,11 +10,19 @@ from math import inf
 
 from attrs import Factory, frozen
 
-from ringfence.detect.backing import Backing
-from ringfence.detect.events import session_key
+from ringfence.detect.backing import Backing, Query, least_bytes
 from ringfence.detect.nonces import Nonces
-from ringfence.detect.sender import SESSION_LIFE, Sender, Senders, host_of
-from ringfence.detect.session import Session, UnconfirmedReport
+from ringfence.detect.sessions import (
+    SESSION_LIFE,
+    Role,
+    Sender,
+    Senders,
+    Session,
+    UnconfirmedReport,
+    host_of,
+    role_of,
+    session_key,
+)
 from ringfence.detect.wire import TRUSTED, Listening, Wire
 from ringfence.event_values import evolve
 from ringfence.model import (
@@ -175,7 +183,7 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # (``parse/challenge.py``).
 #
 # If a guess carries a nonce that chan_sip never sent, chan_sip still checks the password, but answers with
-# a new challenge instead of the 403 (see ``session``). A From header that is not UTF-8 suppresses the
+# a new challenge instead of the 403 (see ``sessions``). A From header that is not UTF-8 suppresses the
 # events of such challenges. So a challenge with a new nonce is a guess too, if no 403 has answered the
 # previous challenge of its session. A phone that registers again also gets such a challenge, but it has
 # succeeded before. So this does not apply to a host that succeeded within a day (``TRUSTED``). And AMI,
@@ -193,7 +201,7 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # repeat can still show a new guess: guesses that differ only in their password get the same 403, but each
 # gets its own 401 before.
 #
-# Bounds: those of the senders and sessions (``sender.py``), and the nonces and digests of ``MOST`` answers,
+# Bounds: those of the senders and sessions (``sessions.py``), and the nonces and digests of ``MOST`` answers,
 # of which the oldest are discarded first. Times are monotonic seconds.
 
 
@@ -353,6 +361,23 @@ class Confirmation:
             return False
         return self.wire_sees_all or self._listening is None or self._listening(asterisk) is not None
 
+    def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
+        """Yield the connections that the attribution may look up for an event.
+
+        A report that another source has made before is a duplicate and needs none. This matters: the kernel
+        takes the time of several guesses for its list.
+        """
+        for reading in event.readings:
+            yield reading.remote, least_bytes(reading.service)
+        remote, role = event.remote, role_of(event)
+        corroborated = event.source.text and self._is_corroborated(event.source.asterisk)
+        if event.readings or remote.transport is _UDP or role in (Role.CHALLENGE, Role.NONE):
+            return
+        if (remote.transport is Transport.UNKNOWN or role is Role.SUCCESS) and not corroborated:
+            return
+        if remote.port and not self._senders.is_reported(event, now):
+            yield remote, least_bytes(event.service)
+
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
         """Whether to believe the address in the log line of a login.
 
@@ -400,7 +425,7 @@ class Confirmation:
         """
         if not self.sees_wire or not self.wire_sees_all or now < self._wire.blind_until:
             return False
-        return event.remote.transport is _UDP or self._backing.excludes(event.remote.address)
+        return event.remote.transport is _UDP or self._backing.excludes(event.remote.address, now)
 
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt, whose address is reliable, with the best proof of this address.

@@ -1,10 +1,10 @@
 """The detector: turns security events into judgements and bans.
 
 It uses no clock, no socket and no firewall. Its caller passes the time of each event, carries out the
-decisions, and makes the active bans known to it: by :attr:`Detector.banned` if there is a firewall, otherwise
-by :meth:`Detector.record_ban` and :meth:`Detector.record_unban`. An attempt of a banned subject is *late*: it
-was sent before the ban took effect, and leads to no further ban. A claimed ban usually blocks only the SIP
-ports by UDP. So it makes only attempts by UDP late, and a proven one can still lead to a full ban.
+decisions, and records the bans in force in :attr:`Detector.bans`, which the detector only reads. An attempt
+of a banned subject is *late*: it was sent before the ban took effect, and leads to no further ban. A claimed
+ban usually blocks only the SIP ports by UDP. So it makes only attempts by UDP late, and a proven one can
+still lead to a full ban.
 
 ``attribution`` decides which events are attempts, and of which address. ``judge`` decides which ban follows,
 and ``phones`` which phones fail. A method that handles an input returns its effects, and the caller carries
@@ -12,8 +12,7 @@ them out in this order. An effect is a judged attempt with the ban that follows,
 administrator, or a login that makes a friend.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from math import inf
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from attrs import frozen
 
@@ -24,14 +23,24 @@ from ringfence.detect.attribution import (
     DuplicateReport,
     Finding,
     NewProof,
+    UnprovableGuess,
     Verdict,
 )
-from ringfence.detect.backing import Connections
+from ringfence.detect.backing import Connections, Query
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
-from ringfence.detect.history import MAX_ATTEMPTS, History, fact_from, fact_of, key_of, network_of
-from ringfence.detect.judge import CLAIMED_SCOPES, ClaimedLimit, Judge
+from ringfence.detect.history import (
+    MAX_ATTEMPTS,
+    History,
+    Subject,
+    Subjects,
+    fact_from,
+    fact_of,
+    pack_network,
+    unpack_network,
+)
+from ringfence.detect.judge import ClaimedLimit, Judge
 from ringfence.detect.judgement import (
     AddressSummary,
     Count,
@@ -46,10 +55,10 @@ from ringfence.detect.judgement import (
     forged_by,
 )
 from ringfence.detect.rules import By, Claimed, Rule
-from ringfence.detect.sender import MAX_SESSIONS
-from ringfence.detect.subjects import ActiveBans, Subject, Subjects
+from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.detect.wire import Listening, not_connected
 from ringfence.event_values import evolve
+from ringfence.ledger import Ledger, key_of
 from ringfence.model import (
     Address,
     AlarmChange,
@@ -66,7 +75,7 @@ from ringfence.model import (
     Service,
     Transport,
 )
-from ringfence.networks import NetworkSet, is_one_host, sender_of
+from ringfence.networks import NetworkSet, is_one_host, prefix_of, sender_of
 
 _MOST_SEARCHED = 200
 _PHONES = (Service.PJSIP, Service.SIP)
@@ -106,17 +115,19 @@ class Detector:
         connections: Connections | None = None,
         sources: KnownSources | None = None,
         bounds: Bounds | None = None,
+        bans: Ledger | None = None,
     ) -> None:
         """Create a detector.
 
-        ``exempt`` are the networks that are never banned. ``claimed`` are the limits of bans on unproven
-        evidence, None for the default. ``connections`` are the TCP connections to this host, None if unknown.
+        ``bans`` are the bans in force: the detector reads them, and its caller records them. ``exempt`` are
+        the networks that are never banned. ``claimed`` are the limits of bans on unproven evidence, None for
+        the default. ``connections`` are the TCP connections to this host: the detector reads them, and
+        its caller keeps them up to date. None if they are unknown.
         """
         bounds = bounds if bounds is not None else Bounds()
         sources = sources if sources is not None else KnownSources()
         self.counts = Counts()
-        self.banned: Callable[[Network, Scope], bool] = lambda _, __: False
-        """Whether a network is banned now with a scope. A caller with a firewall sets this function."""
+        self.bans = bans if bans is not None else Ledger()
         self.friends = friends if friends is not None else Friends()
         self.rules = rules
         self._claims = ClaimedLimit(claimed if claimed is not None else Claimed())
@@ -126,8 +137,8 @@ class Detector:
         self._judge = Judge(rules, self._claims, self._history, self._subjects)
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
         self._friend_attempts.configure(rules)
-        self._bans = ActiveBans()
-        self._decided = ActiveBans()  # the bans that the present call returns: they are not in force yet
+        # The bans that the present call returns, by network and scope: they are not in force yet.
+        self._decided: set[tuple[Network, Scope]] = set()
 
     def configure(
         self, rules: tuple[Rule, ...], sources: KnownSources | None = None, claimed: Claimed | None = None
@@ -170,6 +181,13 @@ class Detector:
     def set_proxy_sockets(self, sockets: frozenset[Endpoint]) -> None:
         """Set the sockets on which the SIP proxies of this host listen."""
         self._attribution.proxies.set_sockets(sockets)
+
+    def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
+        """Yield the connections that :meth:`observe` may look up for an event, with a number of bytes each.
+
+        The caller must first bring the table of connections up to date for these. An event by UDP needs none.
+        """
+        return self._attribution.queries(event, now)
 
     # -- input of the sources ---------------------------------------------------------------------------
 
@@ -214,18 +232,21 @@ class Detector:
         effects: list[Effect] = []
         try:
             for finding in found:
-                for effect in self._on_finding(finding, now):
+                if isinstance(finding, AttributedAttempt):
+                    follows = self._on_attempt(finding)
+                else:
+                    follows = self._on_finding(finding, now)
+                for effect in follows:
                     if isinstance(effect, Judgement) and effect.decision is not None:
-                        self._decided.add(effect.decision.subject, inf, effect.decision.scope)
+                        self._decided.add((effect.decision.subject, effect.decision.scope))
                     effects.append(effect)
         finally:
-            if len(self._decided):
-                self._decided = ActiveBans()
+            self._decided.clear()
         return effects
 
-    def _on_finding(self, finding: Finding, now: float) -> Sequence[Effect]:
-        if isinstance(finding, AttributedAttempt):
-            return self._on_attempt(finding)
+    def _on_finding(
+        self, finding: DuplicateReport | NewProof | ClientLogin | UnprovableGuess, now: float
+    ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
             key = self._subjects.of(finding.address).key
             self._history.add_source(key, finding.session, finding.service, finding.source, now)
@@ -244,7 +265,8 @@ class Detector:
         raised = self._history.prove(subject.key, proof.session, proof.proof)
         for fact in raised:
             self.counts.proven_later[fact.kind] += 1
-        if not raised or subject.exempt or self._is_banned(subject, Scope.FULL, now):
+        banned = self._scopes_of(subject, now)
+        if not raised or subject.exempt or _is_full(banned):
             return []
         kept = self._history.of(subject.key)
         attempt = self._history.attempt_of(kept[-1], subject.network)
@@ -261,8 +283,7 @@ class Detector:
             decision = ban or decision
             alarms += phones
         if decision is None and not subject.proven:
-            narrowed = any(self._is_banned(subject, scope, now) for scope in CLAIMED_SCOPES)
-            decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed)
+            decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
         if decision is None:
             return [*alarms]
         return [Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms]
@@ -297,7 +318,7 @@ class Detector:
         return frozenset(
             address
             for address in self._friend_attempts.unshielded(now)
-            if is_one_host(address) or not any(self.banned(sender_of(address), scope) for scope in Scope)
+            if is_one_host(address) or not self.bans.scopes(key_of(sender_of(address)), now, friend=False)
         )
 
     # -- judging attempts -------------------------------------------------------------------------------
@@ -308,7 +329,7 @@ class Detector:
         if found.verdict is not _ATTEMPT:
             subject = self._subjects.of(attempt.address)
             # A banned address gets no challenge. So a missing one does not show that the line is forged.
-            if found.verdict is Verdict.FORGED_HEADER or not self._is_banned(subject, Scope.FULL, found.at):
+            if found.verdict is Verdict.FORGED_HEADER or not _is_full(self._scopes_of(subject, found.at)):
                 self.counts.forged += 1
                 return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:
@@ -332,7 +353,8 @@ class Detector:
         if subject.exempt:
             self.counts.exempt += 1
             return (Judgement(attempt, network, Disposition.EXEMPT),)
-        if self._is_banned(subject, _FULL, now):
+        banned = self._scopes_of(subject, now)
+        if _is_full(banned):
             self.counts.late += 1
             return (Judgement(attempt, network, Disposition.LATE),)
         if not self._judge.counts_kind(attempt.kind):
@@ -345,12 +367,18 @@ class Detector:
         if worked or (subject.friend and (subject.proven or attempt.proof is _CLAIMED)):
             decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
             return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
-        return self._judge_stranger(subject, kept, attempt, now, claimed)
+        return self._judge_stranger(subject, kept, attempt, now, claimed, narrowed=claimed in banned)
 
     def _judge_stranger(
-        self, subject: Subject, kept: list[bytes], attempt: Attempt, now: float, claimed: Scope
+        self,
+        subject: Subject,
+        kept: list[bytes],
+        attempt: Attempt,
+        now: float,
+        claimed: Scope,
+        *,
+        narrowed: bool,
     ) -> Judged:
-        narrowed = self._is_banned(subject, claimed, now)
         decision = None
         alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # claimed attempts do not lengthen a claimed ban
@@ -371,40 +399,31 @@ class Detector:
 
     # -- bans -------------------------------------------------------------------------------------------
 
-    def _is_banned(self, subject: Subject, scope: Scope, now: float) -> bool:
-        """Whether ``subject`` is banned with ``scope``.
+    def is_banned(self, address: Address, scope: Scope, now: float) -> bool:
+        """Whether the subject of ``address`` is banned with ``scope``, ``full`` or ``sip``."""
+        banned = self._scopes_of(self._subjects.of(address), now)
+        return scope in banned or _is_full(banned)
 
-        A ban with SIP counts as a ban with FULL too, because SIP includes all ports of Asterisk.
-        """
-        if self._bans.has(subject, scope, now) or self._decided.has(subject, scope, now):
-            return True
-        if self.banned(subject.network, scope):
-            return True
-        return scope is _FULL and self._is_banned(subject, _SIP, now)
-
-    def record_ban(self, subject: Network, until: float, scope: Scope = Scope.FULL) -> None:
-        """Count attempts of ``subject`` as late until ``until`` (monotonic seconds), because it is banned."""
-        self._bans.add(subject, until, scope)
+    def _scopes_of(self, subject: Subject, now: float) -> Collection[Scope]:
+        """Return the scopes in which ``subject`` is banned."""
+        found = self.bans.scopes(subject.ban_key, now, friend=subject.friend)
+        if self._decided:
+            around = (subject.network, prefix_of(subject.address))
+            found += [scope for network, scope in self._decided if network in around]
+        return found
 
     def record_unban(self, subject: Network) -> None:
-        """Record that ``subject`` is no longer banned. Its attempts so far are kept, but lead to no ban."""
-        self._bans.remove(subject)
-        self._history.consume(key_of(subject))
-
-    def record_all_unbanned(self) -> None:
-        """Remove all bans that :meth:`record_ban` recorded. Attempts of these subjects count from zero."""
-        for subject in self._bans.subjects:
-            self.record_unban(subject)
+        """Record that a ban of ``subject`` was removed. Its attempts so far are kept, but lead to no ban."""
+        self._history.consume(pack_network(subject))
 
     def tick(
         self, now: float, wall: float = 0.0, *, wire: bool = False, listening: Listening = not_connected
     ) -> Sequence[Effect]:
         """Do periodic work, in the daemon twice a second.
 
-        Expire bans and counts, and judge the reports that have waited long enough. ``wall``,
+        Expire counts, and judge the reports that have waited long enough. ``wall``,
         ``wire`` and ``listening`` are as in :meth:`Attribution.tick`.
         """
-        self._bans.expire(now)
         self._history.expire(now)
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]
         alarms += self._friend_attempts.tick(now)
@@ -451,9 +470,9 @@ class Detector:
         """
         found = []
         for key, kept in self._history.latest(_MOST_SEARCHED):
-            network = network_of(key)
+            network = unpack_network(key)
             subject = self._subjects.of(network.network_address)
-            if any(self._is_banned(subject, scope, now) for scope in Scope):
+            if self._scopes_of(subject, now):
                 continue
             facts = [fact_of(packed) for packed in kept]
             trusted = [packed for packed, fact in zip(kept, facts, strict=True) if not fact.consumed]
@@ -468,6 +487,14 @@ class Detector:
             found.append(_watched(subject, network, attempts, counts))
         found.sort(key=lambda entry: (-entry.have / entry.of, -len(entry.attempts), -entry.attempts[-1].time))
         return found[:most]
+
+
+def _is_full(banned: Collection[Scope]) -> bool:
+    """Whether a ban with one of these scopes stops all that Asterisk sees.
+
+    A ban with SIP does, because SIP includes all ports of Asterisk.
+    """
+    return _FULL in banned or _SIP in banned
 
 
 def _watched(

@@ -22,10 +22,9 @@ from attrs import Factory, define
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.friends import Friends
-from ringfence.detect.history import Fact, History, Key
+from ringfence.detect.history import Fact, History, Key, Subject, Subjects, remember
 from ringfence.detect.judgement import Count, Counts, Decision, unprovable
 from ringfence.detect.rules import By, Of, Rule, is_proven
-from ringfence.detect.subjects import Subject, Subjects, remember
 from ringfence.model import (
     Address,
     AlarmChange,

@@ -38,7 +38,7 @@ Key = tuple[str, Address, str, FriendReason]
 """The identity of a reason: the Asterisk, the address, the account and the kind of reason."""
 
 
-def key_of(friend: Friend) -> Key:
+def identity_of(friend: Friend) -> Key:
     """Return the identity of a reason. A renewed reason has the same identity as before."""
     return friend.asterisk, friend.address, friend.account, friend.reason
 
@@ -145,7 +145,7 @@ class Friends:
 
         A renewed reason keeps its first ``since``. Its ``until`` is never set to an earlier time.
         """
-        key = key_of(friend)
+        key = identity_of(friend)
         known = self._current.entries.get(key)
         if known is not None:
             friend = evolve(friend, since=known.since, until=max(known.until, friend.until))
@@ -172,7 +172,7 @@ class Friends:
         entries, former = self._current.entries, self._former.entries
         over = [friend for friend in entries.values() if friend.until <= now]
         for friend in over:
-            self.remember(self._drop(key_of(friend)))
+            self.remember(self._drop(identity_of(friend)))
         self._next = min((friend.until for friend in entries.values()), default=now)
         while former and now - next(iter(former.values())).until >= FORMER_FOR:
             self._former.drop(next(iter(former)))

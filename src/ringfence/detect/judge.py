@@ -12,12 +12,22 @@ from collections.abc import Hashable, Iterable, Sequence
 from math import inf
 from typing import Generic, TypeVar
 
-from attrs import Factory, define, evolve
+from attrs import Factory, define
 
-from ringfence.detect.history import MAX_ACCOUNT, Fact, History, Key, fact_of, summary, time_of
+from ringfence.detect.history import (
+    MAX_ACCOUNT,
+    Fact,
+    History,
+    Key,
+    Subject,
+    Subjects,
+    fact_of,
+    remember,
+    summary,
+    time_of,
+)
 from ringfence.detect.judgement import Count, Decision, distributed, spoofing
 from ringfence.detect.rules import By, Claimed, Of, Rule
-from ringfence.detect.subjects import Subject, Subjects, remember
 from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope
 from ringfence.networks import is_one_host, prefix_of
 
@@ -261,27 +271,24 @@ class Judge:
         if len(kept) < self._least[kind] and not decoy and not is_attacked:
             return None
         rules = self._candidates(subject, kept, kind, now, decoy=decoy, narrowed=narrowed)
+        limits = [(rule, rule.attempts) for rule in rules]
         if is_attacked and shared is not None:
             number, proven, fresh, _ = summary(kept, _bytes_of(attempt))
             claims = fresh >= shared.strangers and not narrowed and self._claims.allows(subject.key, now)
-            is_attacked = number >= shared.strangers and (claims or proven > 0)
-        if not rules and not is_attacked:
-            return None
-        facts = [fact for fact in map(fact_of, kept) if fact.proven or not subject.friend]
-        narrow: Rule | None = None
-        for rule in rules:
+            if number >= shared.strangers and (claims or proven > 0):
+                limits.append((shared, shared.strangers))
+        narrow: tuple[Rule, list[Fact]] | None = None
+        facts = [fact for fact in map(fact_of, kept) if fact.proven or not subject.friend] if limits else []
+        for rule, number in limits:
             found = self._matching(rule, facts)
-            if _is_full(rule, rule.attempts, found):
-                return self._full(subject, rule, kept, now)
-            if narrow is None and _is_claim(rule, rule.attempts, found):
-                narrow = rule
-        if is_attacked and shared is not None:
-            found = [fact for fact in self._matching(shared, facts) if fact.account == _bytes_of(attempt)]
-            if _is_full(shared, shared.strangers, found):
-                return self._full(subject, shared, kept, now)
-            narrow = narrow or (shared if _is_claim(shared, shared.strangers, found) else None)
-        ban = self._narrow(subject, narrow, kept, now) if narrow is not None and not narrowed else None
-        return evolve(ban, scope=claimed) if ban is not None else None
+            counted = [one for one in found if rule is not shared or one.account == _bytes_of(attempt)]
+            if _is_full(rule, number, counted):
+                return self._full(subject, rule, found, now)
+            if narrow is None and _is_claim(rule, number, counted):
+                narrow = rule, found
+        if narrow is None or narrowed:
+            return None
+        return self._narrow(subject, *narrow, len(kept), now, claimed)
 
     def _candidates(
         self,
@@ -350,41 +357,38 @@ class Judge:
                     and not (fact.account in each and each[fact.account].proven)
                 ):
                     each[fact.account] = fact
-            return list(each.values())
+            return sorted(each.values(), key=lambda fact: fact.at)
         return found
 
-    def _full(self, subject: Subject, rule: Rule, kept: Sequence[bytes], at: float) -> Decision:
+    def _full(self, subject: Subject, rule: Rule, found: Sequence[Fact], at: float) -> Decision:
         self._history.consume(subject.key)
-        return Decision(subject.network, rule, self._evidence(subject, rule, kept), at, rule.scope)
+        return Decision(subject.network, rule, self._evidence(subject, rule, found), at, rule.scope)
 
-    def _narrow(self, subject: Subject, rule: Rule, kept: Sequence[bytes], now: float) -> Decision | None:
-        if not self._claims.allows(subject.key, now, len(kept) / max(rule.attempts, 1)):
+    def _narrow(
+        self, subject: Subject, rule: Rule, found: Sequence[Fact], kept: int, now: float, scope: Scope
+    ) -> Decision | None:
+        """Return a claimed ban, None if the limit refuses it. ``kept`` attempts are in memory."""
+        if not self._claims.allows(subject.key, now, kept / max(rule.attempts, 1)):
             self._claims.record_refusal(subject.key, now)
             return None
         seconds = self._claims.begin_ban(subject.key, now)
         self._history.consume(subject.key, claimed=not rule.insists)
         if rule.scope is Scope.SIP_UDP or rule.insists:
             seconds = rule.ban_for(0)
-        return Decision(
-            subject.network, rule, self._evidence(subject, rule, kept), now, Scope.SIP_UDP, seconds
-        )
+        return Decision(subject.network, rule, self._evidence(subject, rule, found), now, scope, seconds)
 
-    def _evidence(self, subject: Subject, rule: Rule, kept: Sequence[bytes]) -> tuple[Attempt, ...]:
-        facts = [fact_of(packed) for packed in kept]
-        counted = {id(fact) for fact in self._matching(rule, facts)}
-        chosen = [
-            (packed, fact.proven) for packed, fact in zip(kept, facts, strict=True) if id(fact) in counted
-        ]
+    def _evidence(self, subject: Subject, rule: Rule, found: Sequence[Fact]) -> tuple[Attempt, ...]:
+        """Return the attempts to show for a ban: of those that the rule counts, as many as it needs."""
         number = rule.strangers if rule.by is By.ACCOUNT else rule.attempts
         # Proven attempts decide on a full ban, so claims are the first to be left out of the evidence.
-        spare = len(chosen) - number
+        spare = len(found) - number
         shown = []
-        for packed, proven in chosen:
-            if not proven and spare > 0:
+        for fact in found:
+            if not fact.proven and spare > 0:
                 spare -= 1
             else:
-                shown.append(self._history.attempt_of(packed, subject.network))
-        return tuple(shown[-number:])
+                shown.append(fact)
+        return tuple(self._history.attempt_of(fact.packed, subject.network) for fact in shown[-number:])
 
     # -- groups of subjects -----------------------------------------------------------------------------
 
@@ -433,10 +437,9 @@ class Judge:
         banned at its second proven attempt. The /64 of an IPv6 host is banned at the first, because an
         attacker may use a new address for each attempt. Return None if there are too few attempts.
         """
-        kept = self._history.of(subject.key)
-        found = [fact for fact in self._matching(rule, [fact_of(packed) for packed in kept]) if fact.proven]
+        found = self._matching(rule, [fact_of(packed) for packed in self._history.of(subject.key)])
         enough = _SECOND if is_one_host(subject.address) else 1
-        return self._full(subject, rule, kept, at) if len(found) >= enough else None
+        return self._full(subject, rule, found, at) if sum(fact.proven for fact in found) >= enough else None
 
     def _evidence_of_prefix(self, count: GroupCount, rule: Rule) -> tuple[Attempt, ...]:
         found: list[Attempt] = []

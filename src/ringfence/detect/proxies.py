@@ -56,8 +56,8 @@ from typing import TypeVar
 
 from attrs import define, frozen
 
-from ringfence.detect.events import Role, role_of, session_key
 from ringfence.detect.nonces import LIFE, Nonces
+from ringfence.detect.sessions import Role, role_of, session_key
 from ringfence.event_values import evolve
 from ringfence.model import Address, Challenge, Endpoint, EventKind, SecurityEvent, Service, Transport
 from ringfence.networks import NetworkSet

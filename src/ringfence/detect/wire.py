@@ -42,16 +42,14 @@ which each phone registers, and must have reported a success. (So nothing is fou
 switched off.) A host that succeeded within ``TRUSTED`` is never affected. chan_sip is not covered, because it
 does not report a successful SUBSCRIBE, and a phone may send a hundred of them (for its lamps).
 
-Bounds: those of the senders and sessions (``sender.py``), and 65 536 waiting challenges, of which the oldest
+Bounds: those of the senders and sessions (``sessions``), and 65 536 waiting challenges, of which the oldest
 are discarded first. Times are monotonic seconds.
 """
 
 from collections import deque
 from collections.abc import Callable
 
-from ringfence.detect.events import session_key
-from ringfence.detect.sender import Sender, Senders, Streak, host_of
-from ringfence.detect.session import Challenges, LocalPort
+from ringfence.detect.sessions import Challenges, LocalPort, Sender, Senders, Streak, host_of, session_key
 from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 Listening = Callable[[str], float | None]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from ringfence.bans.kernel_bans import ITSELF
+from ringfence.bans.exempt import ITSELF
 from ringfence.clock import format_duration
 from ringfence.detect.confirmation import why_unconfirmed
 from ringfence.detect.judgement import Count

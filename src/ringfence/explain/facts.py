@@ -9,7 +9,7 @@ from functools import partial
 from attrs import Factory, evolve, frozen
 
 from ringfence.alarms import ActiveAlarm
-from ringfence.bans.kernel_bans import ITSELF
+from ringfence.bans.exempt import ITSELF
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.detect.judgement import AddressSummary

@@ -44,7 +44,6 @@ from attrs import evolve, fields, frozen
 from ringfence import event_values
 from ringfence.errors import FirewallError
 from ringfence.model import Address, Network, Scope
-from ringfence.networks import IPV6_SENDER
 
 PROBE_PORT = 21_063
 """The UDP port on which ``probe.py`` tests bans if ``FirewallPlan.every_port`` is false.
@@ -250,9 +249,9 @@ class NetworkList(enum.StrEnum):
     for packets of ``FRIENDS``.
 
     The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
-    (:func:`exempts_friends`). ``UNSHIELDED`` are friends that lost these exemptions, because somebody else
-    seems to guess from their address. The ration applies to none of the three: forged senders must not make
-    a phone's calls slow.
+    (:func:`~ringfence.networks.exempts_friends`). ``UNSHIELDED`` are friends that lost these exemptions,
+    because somebody else seems to guess from their address. The ration applies to none of the three: forged
+    senders must not make a phone's calls slow.
     """
 
     ALLOW = "allow"
@@ -261,18 +260,6 @@ class NetworkList(enum.StrEnum):
     DENY = "deny"
     FETCHED = "fetched"
     """The last list. They are written in this order, so the kernel knows the friends before it drops any."""
-
-
-def exempts_friends(network: Network) -> bool:
-    """Whether a ban of ``network`` exempts the friends in it: it then drops none of their packets.
-
-    The answer is true for an IPv6 /64, and for a part of a /64 that is more than one address. An IPv6 sender
-    has a whole /64, so the /64 is counted and banned. But a phone may share that /64 with an attacker.
-
-    Three kinds of bans do drop a friend's packets: a ban of exactly its IPv6 address, a ban of an IPv6
-    network wider than a /64, and every IPv4 ban. The scope of the ban makes no difference.
-    """
-    return network.version == 6 and IPV6_SENDER <= network.prefixlen < network.max_prefixlen  # noqa: PLR2004 - IPv6
 
 
 @frozen

@@ -16,7 +16,7 @@ from itertools import islice
 import structlog
 from attrs import evolve, frozen
 
-from ringfence.detect.friends import MOST, Friends, Key, friend_from, key_of
+from ringfence.detect.friends import MOST, Friends, Key, friend_from, identity_of
 from ringfence.model import Address, Contact, Friend, FriendReason, Network, Roster, SecurityEvent, TrunkHost
 from ringfence.store.tables import FriendTable
 from ringfence.store.writer import at_once
@@ -150,7 +150,7 @@ class RecordedFriends:
         if address.version == 4 and int(address) == _BROADCAST:  # noqa: PLR2004 - IPv4
             return ()
         friend = evolve(friend, until=min(friend.until, self._wall() + LONGEST))
-        key = key_of(friend)
+        key = identity_of(friend)
         if not self.renews(key, friend.seen, friend.until):
             self._friends.add(friend)
             return ()
@@ -172,7 +172,7 @@ class RecordedFriends:
 
     def forget(self, address: Address) -> list[Key]:
         """Remove every reason why an address is a friend, also from the store; return their keys."""
-        keys = [key_of(friend) for friend in self._friends.reasons(address)]
+        keys = [identity_of(friend) for friend in self._friends.reasons(address)]
         for key in keys:
             self._remove(key)
         self._write(partial(self._table.forget, address))
@@ -180,9 +180,9 @@ class RecordedFriends:
 
     def expire(self) -> list[Key]:
         """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
-        gone = [key_of(friend) for friend in self._friends.expire(self._wall())]
+        gone = [identity_of(friend) for friend in self._friends.expire(self._wall())]
         if len(self._recorded) > 2 * MOST:  # ``Friends`` was full and has dropped some: drop them here too
-            left = {key_of(friend) for friend in self._friends.all()}
+            left = {identity_of(friend) for friend in self._friends.all()}
             gone += self._recorded.keys() - left
         for key in gone:
             self._drop(key)
@@ -203,7 +203,7 @@ class RecordedFriends:
 
         Return the keys of the reasons that were removed because its account has too many addresses.
         """
-        key = key_of(friend)
+        key = identity_of(friend)
         recorded = self._recorded.get(key)
         if recorded is not None:
             friend = evolve(friend, since=recorded.since, until=max(recorded.until, friend.until))
@@ -274,7 +274,7 @@ class KnownContacts:
         """
         for friend in friends:
             if friend.reason in _REASONS:
-                self._rounds.setdefault(friend.asterisk, {})[key_of(friend)] = 0
+                self._rounds.setdefault(friend.asterisk, {})[identity_of(friend)] = 0
 
     def on_contact(self, contact: Contact) -> None:
         """Handle a change of a contact: a phone registers, answers, or is gone."""

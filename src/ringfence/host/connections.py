@@ -19,11 +19,11 @@ A sender that knows the remote port of another party's connection can make Aster
 a connection confirms a line only if enough bytes came by it for a request, and each byte counts for one line
 only. An idle connection confirms nothing.
 
-Closed connections come from the kernel's reports (``closed.py`` lists which events are reported, and when),
+Closed connections come from the kernel's reports (a comment below lists which events are reported, and when),
 and from the difference between two readings of the list. They are remembered for ``REMEMBERED`` seconds.
 
 If the remote end resets a connection, neither the list nor the reports have it until Asterisk closes its
-descriptor (4 to 16 ms with Asterisk 22, 0 to 3 ms with 16). So the caller must query the table again later
+descriptor (4 to 16 ms with Asterisk 22, 0 to 3 ms with 16). So the caller must refresh the table again later
 before it treats a line as unconfirmed.
 
 Measured on two busy cores: 4.5 µs of CPU for each closed connection at 12 000 a second. The kernel's buffer
@@ -305,6 +305,7 @@ class ConnectionTable:
         self._unread = ""
         self._unfollowed = ""
         self._read_at = -math.inf
+        self._whole = False  # whether the last refresh left no report unread
         self._reading_took = 0.0
         self._open: dict[bytes, _Received] = {}
         self._used: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
@@ -352,72 +353,79 @@ class ConnectionTable:
         self._closed.close()
         self._known_from = math.inf
 
-    def has(self, remote: Endpoint) -> bool:
+    def refresh(self, remote: Endpoint | None = None, length: int = 0) -> None:
+        """Ask the kernel for its reports and, if it is older than ``FRESH``, its list of connections.
+
+        Read the list again if it lacks ``remote``, or has fewer than ``length`` unused bytes of it. Call this
+        before the detector looks up connections: the other methods only read what this one has found.
+        """
+        now = self._clock()
+        self._whole = self._drain(now)
+        if remote is None:
+            self._renew(now)
+            return
+        key = _key(remote)
+        if not self._past.has(key, now):
+            self._renew(now)
+            if key not in self._open:
+                self._renew(now, SOON)  # the connection may be newer than the list
+        if self.has(remote, now) and self._unused(key) < length:
+            self._renew(now, SOON)  # the bytes of this line may be newer than the list
+
+    def has(self, remote: Endpoint, now: float) -> bool:
         """Whether ``remote`` has a connection to this host, or had one in the last 60 s.
 
         A connection without a completed handshake does not count.
         """
-        key = remote.address.packed + remote.port.to_bytes(_PORT, "big")
-        now = self._clock()
-        self._drain(now)
-        if self._past.has(key, now):
-            return True
-        self._renew(now)
-        if key not in self._open:
-            self._renew(now, SOON)  # the connection may be newer than the list
+        key = _key(remote)
         return key in self._open or self._past.has(key, now)
 
-    def backs(self, remote: Endpoint, length: int) -> bool:
+    def backs(self, remote: Endpoint, length: int, now: float) -> bool:
         """Whether the connection of ``remote`` (see :meth:`has`) confirms a log line about a request.
 
         ``length`` is the least size of such a request, in bytes. The remote end must have sent so many bytes
         that have not confirmed another line; this call uses them up. If the number of bytes is unknown, the
         connection is enough, unless it is open and listed by sock_diag.
         """
-        if not self.has(remote):
+        key = _key(remote)
+        if not self.has(remote, now) or self._unused(key) < length:
             return False
-        if self._pays(remote, length):
-            return True
-        self._renew(self._clock(), SOON)  # the bytes of this line may be newer than the list
-        return self._pays(remote, length)
-
-    def _pays(self, remote: Endpoint, length: int) -> bool:
-        """Use up ``length`` of the bytes that came by a connection; return whether so many were left.
-
-        If the number of bytes is unknown, return False for an open connection that sock_diag listed, because
-        sock_diag normally reports the number. Otherwise return True.
-        """
-        key = remote.address.packed + remote.port.to_bytes(_PORT, "big")
-        opened, closed = self._open.get(key), self._past.received(key)
-        counts = [n for n in (opened and opened(), closed) if n is not None]
-        if not counts:
-            return key not in self._open or self._lists is not None
-        received = max(counts)
-        before, used = self._used.get(key, (0, 0))
-        if received < before:  # it is a new connection from the same port
-            used = 0
-        if used + length > received:
-            return False
-        self._used[key] = received, used + length
-        self._used.move_to_end(key)
-        if len(self._used) > MOST_REMEMBERED:
-            self._used.popitem(last=False)
+        received = self._received(key)
+        if received is not None:
+            before, used = self._used.get(key, (0, 0))
+            self._used[key] = received, (used if received >= before else 0) + length
+            self._used.move_to_end(key)
+            if len(self._used) > MOST_REMEMBERED:
+                self._used.popitem(last=False)
         return True
 
-    def had_any(self, address: Address) -> bool | None:
+    def _received(self, key: bytes) -> int | None:
+        opened, closed = self._open.get(key), self._past.received(key)
+        return max([n for n in (opened and opened(), closed) if n is not None], default=None)
+
+    def _unused(self, key: bytes) -> float:
+        """Return the number of bytes that came by a connection and have confirmed no line.
+
+        If that is unknown, return 0 for an open connection that sock_diag listed, because sock_diag normally
+        reports the number. Otherwise return infinity.
+        """
+        received = self._received(key)
+        if received is None:
+            return math.inf if key not in self._open or self._lists is not None else 0
+        before, used = self._used.get(key, (0, 0))
+        return received - (used if received >= before else 0)  # fewer bytes: a new connection of that port
+
+    def had_any(self, address: Address, now: float) -> bool | None:
         """Whether ``address`` has a connection from any port, or had one in the last 60 s.
 
-        Return None if that is unknown.
+        Return None if that is unknown, also because the list is older than ``FRESH``.
         """
-        now = self._clock()
-        whole = self._drain(now)
-        self._renew(now)
         if self._open_from is None:
             self._open_from = frozenset(key[:-_PORT] for key in self._open)
         if address.packed in self._open_from or self._past.had_any(address.packed, now):
             return True
         recent = now - self._read_at < FRESH
-        return False if whole and recent and self.knows(now) else None
+        return False if self._whole and recent and self.knows(now) else None
 
     def knows(self, now: float) -> bool:
         """Whether this table has every connection of the 60 s before ``now`` (monotonic seconds)."""
@@ -582,6 +590,10 @@ def _asked(family: socket.AddressFamily, states: int) -> Iterator[_Row]:
     width = 4 if family == socket.AF_INET else 16
     for row in sockets(family, socket.IPPROTO_TCP, states, info=True):
         yield row.state, row.local_port, partial(_end, row.remote[:width], row.remote_port), row.received
+
+
+def _key(remote: Endpoint) -> bytes:
+    return remote.address.packed + remote.port.to_bytes(_PORT, "big")
 
 
 def _endpoint(text: bytes) -> bytes:

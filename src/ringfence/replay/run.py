@@ -227,7 +227,7 @@ class Replay:
             sources=_known_sources(self._asterisks if len(inputs) > 1 else frozenset()),
             bounds=Bounds(attempts=4 * MAX_REMEMBERED, sessions=MAX_REMEMBERED),
         )
-        self.outcomes = Outcomes(released=self._detector.record_unban)
+        self.outcomes = Outcomes(released=self._release)
         self._now = self._due = -inf
         self._shift = 0.0
 
@@ -305,6 +305,7 @@ class Replay:
 
     def _tick(self, now: float) -> None:
         self._friends.expire(now - self._shift)
+        self._detector.bans.expire_assumed(now)
         for effect in self._detector.tick(now, now - self._shift):
             self._carry_out(effect)
 
@@ -324,7 +325,12 @@ class Replay:
         length = self.outcomes.record(judgement, time)
         if length is not None and judgement.decision is not None:
             banned = judgement.decision
-            self._detector.record_ban(banned.subject, time + self._shift + length, banned.scope)
+            self._detector.bans.assume(banned.subject, banned.scope, time + self._shift + length)
+
+    def _release(self, subject: Network) -> None:
+        """End the bans of a subject, so that later attempts can lead to a ban again."""
+        self._detector.bans.discard_assumed(subject)
+        self._detector.record_unban(subject)
 
 
 def _known_sources(several: frozenset[str]) -> KnownSources:

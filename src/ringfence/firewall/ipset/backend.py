@@ -46,7 +46,6 @@ from ringfence.firewall.contract import (
     Remove,
     Requirement,
     RuleCounter,
-    exempts_friends,
     not_open_error,
     whole_seconds,
 )
@@ -79,7 +78,7 @@ from ringfence.firewall.ipset.watch import SampleBans, WrittenList, check_set
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 from ringfence.model import Address, Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.networks import SENDER_LENGTHS, VERSIONS
+from ringfence.networks import SENDER_LENGTHS, VERSIONS, exempts_friends
 
 # -- carries out changes of bans in the sets of ipset, and returns an outcome for each
 #

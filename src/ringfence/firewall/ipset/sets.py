@@ -15,7 +15,7 @@
 ``ringfence4`` and ``ringfence6`` were also sets of the previous release: they are adopted with all their
 elements.
 
-The bans that exempt friends (``contract.exempts_friends``) have their own sets, because a rule cannot see
+The bans that exempt friends (``networks.exempts_friends``) have their own sets, because a rule cannot see
 which prefix length in a set has matched. The rule for these sets first checks whether the address is a
 friend's, so their counters count dropped packets only. The kernel looks up an address once for each prefix
 length in use. The separate sets add only one lookup, that of the friends.
@@ -28,12 +28,12 @@ from collections.abc import Iterator, Mapping
 from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall.contract import OBSERVE_MOST, Element, NetworkList, exempts_friends
+from ringfence.firewall.contract import OBSERVE_MOST, Element, NetworkList
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
 from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.networks import BITS, SENDER_LENGTHS, VERSIONS
+from ringfence.networks import BITS, SENDER_LENGTHS, VERSIONS, exempts_friends
 
 # -- reads, looks up, replaces and destroys a set of ipset in the kernel
 

@@ -20,7 +20,7 @@ administrator's own rules still see them.
   packet. So only the common lengths have sets from the start. The set of any other length is made, with its
   rules, at the first ban of such a length. ``size`` limits each set separately.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
-  (``contract.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
+  (``networks.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
   Neither do fetched networks: their rule looks up the friends last.
 * **Network lists** are interval sets. To replace a long list whose contents in the kernel are unknown, a
@@ -103,10 +103,9 @@ from ringfence.firewall.contract import (
     LimitMode,
     NetworkList,
     Ports,
-    exempts_friends,
 )
 from ringfence.model import Network, Scope
-from ringfence.networks import BITS, VERSIONS
+from ringfence.networks import BITS, VERSIONS, exempts_friends
 
 TABLE = "ringfence"
 MARK = "ringfence "

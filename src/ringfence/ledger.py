@@ -1,4 +1,14 @@
-"""The ledger: all bans that the kernel has confirmed, for listings and comparisons.
+"""The ledger: all bans in force, in memory.
+
+``bans`` writes it, when the kernel acknowledges or refuses a ban. The detector and the listings read it. In a
+replay, which has no kernel, the replay writes it. It has three kinds of bans:
+
+- *Confirmed* bans: the kernel has acknowledged them. Each has a :class:`Record`.
+- *Pending* bans: the kernel has refused them, and they are tried again until their time is over. Meanwhile
+  their networks count as banned. Otherwise further attempts would lead to more bans, and the kernel would
+  refuse each of them, and the log would report each refusal.
+- *Assumed* bans: rules have decided them, but no kernel enforces them, because enforcement is switched off or
+  because this is a replay. Their networks count as banned too.
 
 It is designed for 100,000 bans in some 25 MB. Each ban is a small record with a number as its *key*, which
 encodes its network and its scope. The attempts are only in the database. To check whether an address is
@@ -10,18 +20,25 @@ may be too high (at most by :attr:`Ledger.uncertainty`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, KeysView, Sequence
 from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from math import inf, isfinite
 
-from attrs import Factory, define
+from attrs import define, evolve
 
-from ringfence.errors import FirewallIncompleteError
-from ringfence.firewall.contract import Backend, Element
 from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
+from ringfence.networks import BITS, PREFIX_LENGTHS, exempts_friends, overlap
+
+MOST_PENDING = 1_000
+"""The maximum number of refused bans that are tried again."""
+
+MOST_ASSUMED = 262_144
+"""The maximum number of assumed bans: as many as the kernel's set of bans holds by default.
+
+Beyond it, the bans that end first are discarded, and attempts of their subjects count again.
+"""
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
@@ -30,6 +47,7 @@ RENEW_BELOW = 0.5
 The kernel's timeout of a ban may be shorter than the ban.
 """
 _SLICE = 5_000
+_EXPIRE_EVERY = 60.0
 _SCOPES = tuple(Scope)
 _NUMBERS = {scope: number for number, scope in enumerate(_SCOPES)}
 _IPV4 = 4
@@ -37,26 +55,6 @@ _IPV4 = 4
 _LENGTH_BITS, _KIND_BITS = 8, 3
 _LENGTH, _KIND = (1 << _LENGTH_BITS) - 1, (1 << _KIND_BITS) - 1
 _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
-
-
-@define
-class BanCounts:
-    """Numbers of bans since the start.
-
-    ``placed_by`` counts the placed bans, by the name of their rule (or their origin) and their scope.
-    ``failed`` counts the bans that the kernel refused, and ``unbanned`` the bans that were removed before
-    their end. ``displaced`` is the part of ``unbanned`` that was removed because a set was full.
-    """
-
-    placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
-    failed: int = 0
-    unbanned: int = 0
-    displaced: int = 0
-
-    @property
-    def placed(self) -> int:
-        """The number of placed bans."""
-        return self.placed_by.total()
 
 
 @define(eq=False)
@@ -142,16 +140,31 @@ def ban_of(key: int, record: Record) -> Ban:
     )
 
 
+def _widened(key: int, length: int) -> int:
+    """Return the key of the network with this prefix length around the network of ``key``."""
+    host_bits = BITS[6 if key & 1 else 4] - length
+    address = key >> _KIND_BITS + _LENGTH_BITS
+    return (address >> host_bits << host_bits << _LENGTH_BITS | length) << _KIND_BITS | key & _KIND
+
+
 def parts_of(key: int) -> tuple[int, int, int]:
     """Return the IP version, the address and the prefix length of a key, as numbers."""
     return 6 if key & 1 else 4, key >> _KIND_BITS + _LENGTH_BITS, key >> _KIND_BITS & _LENGTH
 
 
 class Ledger:
-    """The bans that the kernel has. ``now`` is always in seconds since the epoch."""
+    """All bans in force. Times are in seconds since the epoch, except those of :meth:`scopes`.
+
+    ``offset`` is the wall clock minus the monotonic clock (seconds). The one that writes the ledger keeps it
+    up to date. In a replay it stays 0.
+    """
 
     def __init__(self) -> None:
+        self.offset = 0.0
         self._records: dict[int, Record] = {}
+        self._pending: dict[int, Ban] = {}
+        self._assumed: dict[int, float] = {}
+        self._next_expiry = inf
         self._shapes: Counter[int] = Counter()
         # Prefix lengths in use, by scope and IP version. They are computed when they are needed.
         self._lengths: dict[int, list[int]] = {}
@@ -160,11 +173,51 @@ class Ledger:
         self._slot = 0
         self._unchecked: list[int] = []
 
+    # -- what the detector reads
+
+    def scopes(self, subject: int, now: float, *, friend: bool) -> list[Scope]:
+        """Return the scopes in which a subject is banned.
+
+        ``subject`` is the key of its network with the scope ``full``, and ``now`` is in monotonic seconds.
+        A subject is banned by a confirmed ban of a network that contains it, by an assumed ban of the subject
+        or of the prefix around it, or by a pending ban of the subject itself. With ``friend``, the subject is
+        a friend's address, and bans of wider networks that do not apply to friends are ignored.
+        """
+        found, wall = list[Scope](), now + self.offset
+        own, version = subject >> _KIND_BITS & _LENGTH, subject & 1
+        for number, scope in enumerate(_SCOPES):
+            key = subject | number << 1
+            for length in self._lengths_of(number << 1 | version):
+                if length > own:
+                    break
+                wide = _widened(key, length) if length < own else key
+                record = self._records.get(wide)
+                if record is None or record.expires <= wall:
+                    continue
+                if not friend or length == own or not exempts_friends(network_of(wide)[0]):
+                    found.append(scope)
+                    break
+        if self._pending or self._assumed:
+            found += [scope for scope in _SCOPES if self._is_unconfirmed(subject, scope, wall)]
+        return found
+
+    def _is_unconfirmed(self, subject: int, scope: Scope, now: float) -> bool:
+        """Whether a pending or assumed ban with ``scope`` applies to a subject."""
+        key = subject | _NUMBERS[scope] << 1
+        own = key >> _KIND_BITS & _LENGTH
+        lengths = (length for length in (own, *PREFIX_LENGTHS) if length <= own)
+        return key in self._pending or any(
+            self._assumed.get(_widened(key, length), now) > now for length in lengths
+        )
+
+    # -- confirmed bans
+
     def __len__(self) -> int:
-        """The number of records, including expired ones that are not removed yet."""
+        """The number of confirmed bans, including expired ones that are not removed yet."""
         return len(self._records)
 
     def __contains__(self, key: int) -> bool:
+        """Whether the kernel has confirmed the ban with that key."""
         return key in self._records
 
     def get(self, key: int) -> Record | None:
@@ -172,7 +225,8 @@ class Ledger:
         return self._records.get(key)
 
     def put(self, key: int, record: Record) -> None:
-        """Store a record, replacing an earlier one."""
+        """Record a ban that the kernel has confirmed, replacing an earlier one. It is no longer pending."""
+        self._pending.pop(key, None)
         self.pop(key)
         self._records[key] = record
         shape = key & _SHAPE
@@ -203,8 +257,8 @@ class Ledger:
         return record
 
     def clear(self) -> None:
-        """Remove all records."""
-        for kept in (self._records, self._shapes, self._lengths, self._ends, self._unchecked):
+        """Forget all bans except the assumed ones."""
+        for kept in (self._records, self._pending, self._shapes, self._lengths, self._ends, self._unchecked):
             kept.clear()
         self._expired = 0
 
@@ -219,6 +273,9 @@ class Ledger:
         self._slot = 0
         for record in self._records.values():
             self._ends[_slot(record.expires)] += 1
+        for key, ban in self._pending.items():
+            self._pending[key] = evolve(ban, since=ban.since + seconds, expires=ban.expires + seconds)
+        self._assumed = {key: expires + seconds for key, expires in self._assumed.items()}
 
     def alive(self, now: float) -> int:
         """Return how many bans have time left. The number may be too high by up to :attr:`uncertainty`."""
@@ -243,30 +300,26 @@ class Ledger:
         return self._ends[self._slot] + self._ends[self._slot + 1]
 
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
-        """Return the keys of the active bans of ``scope`` whose network contains ``network``.
+        """Return the keys of the confirmed bans of ``scope`` whose network contains ``network``.
 
-        The widest network comes first.
+        Expired ones are left out. The widest network comes first.
         """
-        found = []
-        own, bits = network.prefixlen, network.max_prefixlen
-        address = int(network.network_address)
-        low = key_of(network, scope) & _KIND
-        lengths = self._lengths.get(low)
+        key, own = key_of(network, scope), network.prefixlen
+        around = [_widened(key, length) for length in self._lengths_of(key & _KIND) if length <= own]
+        return [
+            one for one in around if (record := self._records.get(one)) is not None and record.expires > now
+        ]
+
+    def _lengths_of(self, kind: int) -> list[int]:
+        """Return the prefix lengths in use for a scope and IP version, the widest network first."""
+        lengths = self._lengths.get(kind)
         if lengths is None:
-            shapes = [shape for shape in self._shapes if shape & _KIND == low]
-            lengths = self._lengths[low] = sorted(shape >> _KIND_BITS for shape in shapes)
-        for length in lengths:
-            if length > own:
-                break
-            prefix = address >> (bits - length) << (bits - length)
-            key = (prefix << _LENGTH_BITS | length) << _KIND_BITS | low
-            record = self._records.get(key)
-            if record is not None and record.expires > now:
-                found.append(key)
-        return found
+            shapes = [shape for shape in self._shapes if shape & _KIND == kind]
+            lengths = self._lengths[kind] = sorted(shape >> _KIND_BITS for shape in shapes)
+        return lengths
 
     def within(self, network: Network, scope: Scope) -> list[int]:
-        """Return the keys of the bans of ``scope`` whose network is ``network`` or lies within it.
+        """Return the keys of the confirmed bans of ``scope`` whose network is ``network`` or lies within it.
 
         This goes through all records, unless ``network`` is a single address.
         """
@@ -283,11 +336,11 @@ class Ledger:
         ]
 
     def keys(self) -> Iterable[int]:
-        """Return all keys."""
+        """Return the keys of all confirmed bans."""
         return self._records.keys()
 
     def items(self) -> Iterable[tuple[int, Record]]:
-        """Return all keys with their records."""
+        """Return the keys of all confirmed bans with their records."""
         return self._records.items()
 
     def latest(self, most: int) -> list[tuple[int, Record]]:
@@ -323,63 +376,95 @@ class Ledger:
         like = ((record.expires, key) for key, record in self._records.items() if (key ^ shape) & mask == 0)
         return nsmallest(most, like)
 
+    # -- confirmed and pending bans
+
+    def ban(self, key: int) -> Ban | None:
+        """Return the ban with that key, or None.
+
+        A confirmed ban is returned without its attempts, a pending one as it was when the kernel refused it.
+        """
+        record = self._records.get(key)
+        return ban_of(key, record) if record is not None else self._pending.get(key)
+
+    def all_keys(self) -> list[int]:
+        """Return the keys of all confirmed and pending bans."""
+        return [*self._records, *self._pending]
+
+    def overlapping(self, network: Network, now: float) -> list[int]:
+        """Return the keys of the bans that have an address in common with ``network``."""
+        found = [key for key in self._pending if overlap(network_of(key)[0], network)]
+        for scope in Scope:
+            found += self.covering(network, scope, now)
+            found += self.within(network, scope)
+        return found
+
+    def is_forced(self, key: int) -> bool:
+        """Whether an administrator forced a ban."""
+        record = self._records.get(key) or self._pending.get(key)
+        return record is not None and record.forced
+
+    def discard(self, key: int) -> None:
+        """Forget the ban with that key, confirmed or pending."""
+        self.pop(key)
+        self._pending.pop(key, None)
+
+    # -- pending bans
+
+    @property
+    def pending(self) -> Sequence[Ban]:
+        """The bans that the kernel has refused and that are tried again."""
+        return list(self._pending.values())
+
+    def pending_keys(self) -> KeysView[int]:
+        """Return the keys of the pending bans."""
+        return self._pending.keys()
+
+    def refuse(self, ban: Ban) -> bool:
+        """Record as pending a ban that the kernel has refused; return False if too many are pending."""
+        key = key_of(ban.network, ban.scope)
+        if key not in self._pending and len(self._pending) >= MOST_PENDING:
+            return False
+        self._pending[key] = ban
+        return True
+
+    def discard_pending(self, key: int) -> None:
+        """Forget the pending ban with that key. A confirmed ban with this key stays."""
+        self._pending.pop(key, None)
+
+    def expire_pending(self, now: float) -> bool:
+        """Forget the pending bans whose time is over; return whether there were any."""
+        over = [key for key, ban in self._pending.items() if ban.expires <= now]
+        for key in over:
+            del self._pending[key]
+        return bool(over)
+
+    # -- assumed bans
+
+    def assume(self, subject: Network, scope: Scope, expires: float) -> None:
+        """Count a subject or prefix as banned until ``expires``, although no kernel enforces it."""
+        self._assumed[key_of(subject, scope)] = expires
+        self._next_expiry = min(self._next_expiry, expires)
+        if len(self._assumed) > MOST_ASSUMED:
+            first = nsmallest(max(1, MOST_ASSUMED // 8), self._assumed.items(), key=lambda item: item[1])
+            for key, _ in first:
+                del self._assumed[key]
+
+    def assumed(self, now: float) -> set[Network]:
+        """Return the subjects and prefixes with an assumed ban that has time left."""
+        return {network_of(key)[0] for key, expires in self._assumed.items() if expires > now}
+
+    def discard_assumed(self, subject: Network) -> None:
+        """Forget the assumed bans of a subject or prefix, whatever their scope."""
+        for scope in Scope:
+            self._assumed.pop(key_of(subject, scope), None)
+
+    def expire_assumed(self, now: float) -> None:
+        """Forget the assumed bans whose time is over, at most once in ``_EXPIRE_EVERY`` seconds."""
+        if now >= self._next_expiry:
+            self._assumed = {key: expires for key, expires in self._assumed.items() if expires > now}
+            first = min(self._assumed.values(), default=inf)
+            self._next_expiry = max(first, now + _EXPIRE_EVERY) if self._assumed else inf
+
 
 def _slot(expires: float) -> int:
     return int(expires / SLOT) if isfinite(expires) else 1 << 62
-
-
-# -- lists the kernel's bans completely, even if they change meanwhile
-
-
-def listed(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
-    """Yield every ban of the kernel. May be called in another thread.
-
-    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
-    kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by
-    one. So only a ban that another program has just added may be missing. The next comparison of the kernel
-    with the ledger, within a minute, adopts it.
-    """
-    found: set[int] = set()
-    with suppress(FirewallIncompleteError):
-        missing = None if known is None else (network_of(key) for key in known if key not in found)
-        for element in backend.list(missing):
-            found.add(key_of(element.network, element.scope))
-            yield element
-
-
-# -- selects the bans that are removed early if a set is full: those with the least time left
-
-
-AT_ONCE = 256
-"""The number of bans that one search returns. A search takes long, because it goes through all bans."""
-
-
-@define
-class GivingWay:
-    """Finds the bans of a full set that end first, so that they can make room for a longer ban."""
-
-    # The ends and keys of the bans found, by IP version, prefix length and scope. The earliest end is last.
-    _waiting: dict[tuple[int, int, Scope], list[tuple[float, int]]] = Factory(dict)
-
-    def next(self, ledger: Ledger, ban: Ban) -> int | None:
-        """Return the key of the ban to remove for ``ban``; None if no ban ends earlier than ``ban``."""
-        like = (ban.network.version, ban.network.prefixlen, ban.scope)
-        waiting = self._waiting.setdefault(like, [])
-        while waiting and not _still_ends(ledger, *waiting[-1]):
-            waiting.pop()
-        if not waiting:
-            waiting += ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
-        # If the bans found end too late for ``ban``, they are kept for a later call with a longer ban.
-        if not waiting or waiting[-1][0] >= ban.expires:
-            return None
-        return waiting.pop()[1]
-
-    def clear(self) -> None:
-        """Forget the bans that were found."""
-        self._waiting.clear()
-
-
-def _still_ends(ledger: Ledger, expires: float, key: int) -> bool:
-    """Whether a ban was neither removed nor replaced since it was found with this end."""
-    record = ledger.get(key)
-    return record is not None and record.expires == expires

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.bans.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
+from ringfence import ledger as ledgers
+from ringfence.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
 from ringfence.model import Address, AttemptCounts, Ban, Network, Origin, Scope
 from ringfence.networks import overlap
 
 NOW = 1_700_000_000.0
 NET = ip_network("192.0.2.0/24")
+ONE, TWO, THREE = (ip_network(f"192.0.2.{n}/32") for n in (1, 2, 3))
 
 Model = dict[tuple[Network, Scope], Record]
 
@@ -223,3 +225,136 @@ def test_many_bans_are_little_memory(number: int) -> None:
 
     assert len(ledger) == number
     assert after - before < number * 300
+
+
+def ban(network: Network, *, forced: bool = False) -> Ban:
+    """Return a ban of a minute."""
+    return Ban(network, NOW, NOW + 60.0, "admin", forced=forced)
+
+
+def both() -> Ledger:
+    """Return a ledger with a confirmed ban, and a forced one that is pending."""
+    ledger = Ledger()
+    ledger.put(key_of(ONE), Record.of(ban(ONE), AttemptCounts()))
+    ledger.refuse(ban(TWO, forced=True))
+    return ledger
+
+
+def dropped(ledger: Ledger, now: float, scope: Scope = Scope.FULL, *, friend: bool = False) -> list[int]:
+    """Return the last bytes of those of three addresses that are banned at ``now``."""
+    found = (ledger.scopes(key_of(one), now, friend=friend) for one in (ONE, TWO, THREE))
+    return [number for number, scopes in enumerate(found, 1) if scope in scopes]
+
+
+def test_a_pending_ban_is_found_like_a_confirmed_one() -> None:
+    """Look-ups find both kinds; a subject with a pending ban counts as banned."""
+    ledger = both()
+    keys = key_of(ONE), key_of(TWO)
+    assert tuple(ledger.all_keys()) == keys
+    assert ledger.overlapping(NET, NOW) == [key_of(TWO), key_of(ONE)]
+    assert [ledger.is_forced(key) for key in keys] == [False, True]
+    assert [ledger.ban(key) for key in (*keys, 0)] == [ban(ONE), ban(TWO, forced=True), None]
+    assert dropped(ledger, NOW) == [1, 2]
+    assert dropped(ledger, NOW, Scope.SIP_UDP) == []
+
+
+def test_a_confirmed_ban_is_not_pending() -> None:
+    """A pending ban that the kernel accepts is confirmed; a discarded one is unknown."""
+    ledger = both()
+    ledger.put(key_of(TWO), Record.of(ban(TWO), AttemptCounts()))
+    assert (ledger.pending, len(ledger)) == ([], 2)
+    ledger.discard(key_of(TWO))
+    assert ledger.all_keys() == [key_of(ONE)]
+
+
+def test_pending_bans_are_limited_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit a refused ban is not pending; a pending ban ends with its time."""
+    monkeypatch.setattr(ledgers, "MOST_PENDING", 1)
+    ledger = both()
+    assert ledger.refuse(ban(TWO))
+    assert not ledger.refuse(ban(THREE))
+    ends = (ledger.expire_pending(NOW), ledger.expire_pending(NOW + 60.0))
+    assert (*ends, ledger.pending) == (False, True, [])
+
+
+def test_a_clock_that_is_set_moves_every_ban() -> None:
+    """If the clock is set, bans of every kind keep their time left."""
+    ledger = both()
+    ledger.assume(THREE, Scope.FULL, NOW + 60.0)
+    ledger.shift(3_600.0)
+    moved = ledger.get(key_of(ONE))
+    assert moved is not None
+    assert [moved.expires, ledger.pending[0].expires] == [NOW + 3_660.0] * 2
+    assert dropped(ledger, NOW + 3_659.0) == [1, 2, 3]
+    assert dropped(ledger, NOW + 3_660.0) == [2]
+
+
+def test_the_detector_asks_in_monotonic_time() -> None:
+    """``offset`` converts the monotonic time of the detector into the time of the bans."""
+    ledger = both()
+    ledger.discard_pending(key_of(TWO))
+    ledger.offset = NOW
+    assert (dropped(ledger, 59.9), dropped(ledger, 60.0)) == ([1], [])
+
+
+def test_a_ban_of_a_wider_network_drops_all_in_it() -> None:
+    """A confirmed ban of any network applies to the subjects in it, an assumed one if it is a prefix."""
+    confirmed, assumed = Ledger(), Ledger()
+    confirmed.put(key_of(ip_network("192.0.2.0/30")), record(NOW + 60.0))
+    assumed.assume(NET, Scope.FULL, NOW + 60.0)
+    assumed.assume(ip_network("2001:db8::/48"), Scope.FULL, NOW + 60.0)
+    sender = key_of(ip_network("2001:db8:0:7::/64"))
+
+    assert (dropped(confirmed, NOW), dropped(assumed, NOW)) == ([1, 2, 3], [1, 2, 3])
+    assert not confirmed.scopes(key_of(ip_network("192.0.2.4")), NOW, friend=False)
+    assert assumed.scopes(sender, NOW, friend=False)
+    assumed.discard_assumed(NET)
+    assert dropped(assumed, NOW) == []
+
+
+@pytest.mark.parametrize("prefix", [64, 96])
+def test_a_ban_of_a_64_does_not_apply_to_a_friend_in_it(prefix: int) -> None:
+    """A friend is banned by a ban of its own address, and not by one of its /64 or of a part of it."""
+    friend, ledger = ip_network("2001:db8::7"), Ledger()
+    ledger.put(key_of(friend.supernet(new_prefix=prefix)), record(NOW + 60.0))
+    assert not ledger.scopes(key_of(friend), NOW, friend=True)
+    assert ledger.scopes(key_of(friend), NOW, friend=False)
+    ledger.put(key_of(friend), record(NOW + 60.0))
+    assert ledger.scopes(key_of(friend), NOW, friend=True)
+
+
+def test_an_assumed_ban_lasts_until_its_end() -> None:
+    """An assumed ban ends when its time is over. The last end that was recorded counts."""
+    ledger = Ledger()
+    for network, ends in ((ONE, (10.0, 100.0)), (TWO, (100.0, 10.0)), (THREE, (10.0, 20.0))):
+        for end in ends:
+            ledger.assume(network, Scope.FULL, end)
+    assert (dropped(ledger, 9.9), dropped(ledger, 10.0)) == ([1, 2, 3], [1, 3])
+    assert ledger.assumed(10.0) == {ONE, THREE}
+    for now in (10.0, 20.0, 80.0):
+        ledger.expire_assumed(now)
+    assert ledger.assumed(0.0) == {ONE}
+    ledger.expire_assumed(200.0)
+    ledger.assume(TWO, Scope.FULL, 210.0)
+    ledger.expire_assumed(210.0)
+    assert ledger.assumed(0.0) == set()
+
+
+def test_the_scopes_of_assumed_bans_are_distinct() -> None:
+    """Each scope counts by itself, and all end together."""
+    ledger = Ledger()
+    ledger.assume(ONE, Scope.SIP_UDP, 10.0)
+    assert (dropped(ledger, 0.0), dropped(ledger, 0.0, Scope.SIP_UDP)) == ([], [1])
+    ledger.assume(ONE, Scope.FULL, 10.0)
+    ledger.discard_assumed(ONE)
+    assert (dropped(ledger, 0.0), dropped(ledger, 0.0, Scope.SIP_UDP)) == ([], [])
+
+
+def test_assumed_bans_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit the bans that end first are forgotten, in whatever order they were recorded."""
+    monkeypatch.setattr(ledgers, "MOST_ASSUMED", 3)
+    ledger = Ledger()
+    for last, end in ((1, 5.0), (1, 40.0), (2, 10.0), (3, 30.0), (4, 20.0), (5, 50.0)):
+        ledger.assume(ip_network(f"192.0.2.{last}"), Scope.FULL, end)
+
+    assert ledger.assumed(0.0) == {ip_network(f"192.0.2.{last}") for last in (1, 3, 5)}

@@ -1,0 +1,878 @@
+"""Senders and their sessions, and how security events become attempts.
+
+A session has the requests of one sender with one session id, and the reports of every source about them.
+
+A session has separate numbers for each Asterisk, service and source, because a sender may use one Call-ID at
+several. The wire (challenges that leave this host, copied by the kernel) names no Asterisk, so its challenges
+belong to the session as a whole.
+
+**Events become reports.** One attempt causes one to eleven security events, so events cannot be counted. The
+following rules were found by experiment on recordings of real servers, and are exact on all of them. For
+each source there are three numbers, which start at zero (:class:`Reports`):
+
+    opener:     if half: n += 1, owed += 1;   half = true
+    challenge:  if half: half = false, n += 1, owed += 1
+    failed:     half = false;   if owed: owed -= 1 else n += 1
+    reported = n + (1 if half and owed == 0 else 0)
+
+An *opener* is the first event of a request that cannot succeed (unknown account, ACL). ``half`` is true until
+this request ends, for which a *challenge* is enough. The answer to that challenge is *owed* until a *failed*
+reports that the answer was wrong. Each time ``reported`` grows, this source reports one more attempt. So
+there are four states, and ``+`` marks the events that report:
+
+    half  owed  state   opener    challenge  failed
+    no    0     idle    open  +   idle       idle +
+    yes   0     open    both      owing      idle
+    no    1..   owing   both      owing      owing, or idle after the last answer
+    yes   1..   both    both  +   owing  +   owing, or idle after the last answer
+
+In the state *idle*, an opener reports at once, because an attacker may never answer the challenge. So the
+events that complete this request report nothing: the challenge, its wrong answer, or the opener of the same
+request with credentials.
+
+(An event that comes twice for each request is counted apart from this table: two of them are one attempt, and
+the first one reports it. See ``Role.HALF``.)
+
+A challenge alone is never an attempt, because each successful registration begins with one. But if a guess
+carries an unknown nonce, chan_sip reports only another challenge. It still checks the password, and answers a
+right one with ``stale=true`` (``channels/chan_sip.c:check_auth``, tried on 16.28). So chan_sip's challenge
+with a new nonce counts as a *failed* if the previous challenge of its session was not answered. (To a
+retransmitted request chan_sip repeats the nonce.)
+
+The numbers start again after 32 s without an event (PJSIP's nonces live that long). If they start again too
+early, too many attempts may be counted, because a late answer then counts as a separate attempt. (Only
+between two simultaneous openers and their answers, within microseconds, one attempt could be missed.)
+
+**Reports become attempts** (:class:`Attempts`). A report matches the oldest attempt of its session that is
+younger than ``HORIZON`` and that this source has not reported yet. If there is none, the attempt is new and
+counts at once. So the number of attempts is the highest number that any one source reports within the
+horizon: no attempt counts twice, and one source can report what another misses. Sources that do not name the
+same session share a session by the kind of failure (:func:`shared_session_id`).
+
+The horizon is short, because one source may report attempts that another misses. With a long horizon, later
+reports of the other source would match these old attempts, instead of counting as new ones. 10 s is more than
+three times the longest observed delay of a log line. A report matches the oldest attempt first, so one number
+for each source shows which open attempts it has reported.
+"""
+
+import enum
+from collections import OrderedDict, deque
+from functools import cache
+from hashlib import blake2b
+from ipaddress import IPv4Address, IPv6Address
+from math import inf
+
+from attrs import Factory, define
+
+from ringfence.model import (
+    WIRE,
+    Address,
+    Attempt,
+    AttemptKind,
+    Challenge,
+    EventKind,
+    Proof,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+from ringfence.networks import is_one_host, sender_key
+
+# -- what a single event shows: its role in a session, its attempt, and how sure its address is
+
+
+_MAX_SESSION = 64  # bytes; of a longer session id only a digest is kept
+_MAX_ACCOUNT = 128  # characters kept for display
+
+AddressKey = int | bytes
+"""An address as a dictionary key: :func:`address_key`."""
+
+
+class Role(enum.Enum):
+    """The role of an event in its session; the head of this file explains how roles become attempts."""
+
+    OPENER = enum.auto()  # the first event of a request that cannot succeed
+    CHALLENGE = enum.auto()  # Asterisk sent a challenge
+    FAILED = enum.auto()  # a guess failed
+    HALF = enum.auto()  # one of two equal events of a request, such as those of IAX2 about an unknown peer
+    PROBE = enum.auto()  # such as a call of an extension that does not exist
+    SUCCESS = enum.auto()
+    NONE = enum.auto()  # the event belongs to no attempt
+
+
+# The key is the service, the kind of event and, for FailedACL, the name of the ACL. Events without a row here
+# belong to no attempt: limits, bad formats, and events about an authenticated phone (`registrar_*`).
+_ROLES: dict[tuple[Service, EventKind, str], Role] = {
+    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): Role.OPENER,
+    (Service.PJSIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
+    (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.PJSIP, EventKind.HIDDEN, ""): Role.OPENER,
+    (Service.PJSIP, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.SIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
+    (Service.SIP, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.SIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.SIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
+    (Service.SIP, EventKind.INVALID_TRANSPORT, ""): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "domain_must_match"): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "peer_not_dynamic"): Role.FAILED,
+    (Service.SIP, EventKind.FAILED_ACL, "device_must_match_acl"): Role.HALF,
+    (Service.SIP, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.SIP, EventKind.FAILED_ACL, "hacking_attempt"): Role.PROBE,
+    (Service.SIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.SIP, EventKind.HIDDEN, ""): Role.FAILED,
+    (Service.AMI, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
+    (Service.AMI, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
+    (Service.AMI, EventKind.FAILED_ACL, ""): Role.FAILED,
+    (Service.AMI, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
+    (Service.IAX2, EventKind.INVALID_ACCOUNT_ID, ""): Role.HALF,
+    (Service.IAX2, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "device_must_match_acl"): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "peer_not_dynamic"): Role.FAILED,
+    (Service.IAX2, EventKind.FAILED_ACL, "connect_rejected"): Role.PROBE,
+    (Service.IAX2, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_sip_connection"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "unknown_peer"): Role.PROBE,
+    (Service.DIALPLAN, EventKind.FAILED_ACL, "hacking_attempt"): Role.PROBE,
+}
+# Module-level aliases: enum member lookups are slow in the per-event hot path.
+_OPENER, _CHALLENGE, _FAILED, _HALF = Role.OPENER, Role.CHALLENGE, Role.FAILED, Role.HALF
+_PROBE, _SUCCESS, _NONE = Role.PROBE, Role.SUCCESS, Role.NONE
+_FAILED_ACL, _PJSIP, _SIP, _AMI = EventKind.FAILED_ACL, Service.PJSIP, Service.SIP, Service.AMI
+_NAMING = (Service.PJSIP, Service.SIP)  # services whose log lines name the account of the caller
+_STRANGER = "anonymous"
+
+
+def role_of(event: SecurityEvent) -> Role:
+    """Return the role of ``event`` in its session.
+
+    A message is never a success if text of the sender has broken its form (``tampered``).
+
+    An administrator can add patterns for log lines (``parse/custom.py``). Their events are of the service
+    DIALPLAN, with an ACL name that is not in ``_ROLES``. Such an event has the role FAILED. If a log line
+    names a caller that has an account and dials an unknown number, the role is NONE: the caller has only
+    misdialled.
+    """
+    if event.kind is not _FAILED_ACL:  # nearly all events
+        role = _ROLES.get((event.service, event.kind, ""), _NONE)
+        return _NONE if event.tampered and role is Role.SUCCESS else role
+    other = Role.FAILED if event.service is Service.DIALPLAN else Role.NONE
+    role = _ROLES.get((event.service, event.kind, event.acl_name), other)
+    named = role is Role.PROBE and event.source.notices and event.service in _NAMING
+    return Role.NONE if named and not _is_stranger(event.account) else role
+
+
+def _is_stranger(account: str) -> bool:
+    """Whether the account in a log line is no account of this PBX.
+
+    PJSIP treats an unknown caller as the endpoint ``anonymous@DOMAIN``, or else ``anonymous``
+    (``res/res_pjsip_endpoint_identifier_anonymous.c``).
+    """
+    return not account or account == _STRANGER or account.startswith(f"{_STRANGER}@")
+
+
+def proof_of(event: SecurityEvent) -> Proof:
+    """Return how well one event alone verifies its address.
+
+    Text verifies no address: the sender may have chosen the address in a log line, or in an AMI packet that
+    breaks Asterisk's grammar. Otherwise a handshake verifies the address, except under chan_sip, which
+    believes a Via ``maddr`` on TCP too (``channels/chan_sip.c:check_via``).
+    """
+    source = event.source
+    if event.tampered or event.forgeable or source.text:
+        return Proof.CLAIMED
+    if source.name == WIRE and event.remote.transport is not Transport.UDP:
+        return Proof.HANDSHAKE  # the answer was sent through the sender's own connection
+    return _proof(event.service, event.remote.transport)
+
+
+@cache
+def _proof(service: Service, transport: Transport) -> Proof:
+    if service is Service.AMI:
+        return Proof.HANDSHAKE
+    shaken = transport not in (Transport.UDP, Transport.UNKNOWN)
+    return Proof.HANDSHAKE if shaken and service is Service.PJSIP else Proof.CLAIMED
+
+
+def is_trusted(event: SecurityEvent) -> bool:
+    """Whether the sender cannot have chosen the address in an event, as far as the event shows.
+
+    Return False for a forgeable event, and for a security event of chan_sip: it may name any address that the
+    sender writes into a Via ``maddr``. chan_sip's NOTICE lines name the true source. So do reports of the
+    wire, which come from Asterisk's own answer.
+    """
+    if event.forgeable:
+        return False
+    return event.service is not Service.SIP or event.source.notices or event.source.name == WIRE
+
+
+def session_id(event: SecurityEvent) -> bytes:
+    """Return the session id of an event as a key.
+
+    Log lines name no session. For some of them the port or the account is used instead; otherwise the result
+    is empty.
+    """
+    session = event.session
+    if session:  # nearly all events
+        return session if len(session) <= _MAX_SESSION else session_key(session)
+    if event.service is Service.IAX2 and event.kind is EventKind.INVALID_ACCOUNT_ID:
+        return session_key(b"account %b" % event.account.encode("utf-8", "replace"))
+    if event.service is _SIP and event.acl_name == "device_must_match_acl":
+        return b"port %d" % event.remote.port
+    return session
+
+
+def shared_session_id(event: SecurityEvent) -> bytes:
+    """Return a session id that is the same in all sources' reports of one attempt.
+
+    PJSIP's sources all name the Call-ID. For the other services, a log names no session, or the sources name
+    different ones. So all failures of one kind share one id. For chan_sip, a refusal by an ACL is of the same
+    kind as a guess.
+    """
+    if event.service is Service.PJSIP:
+        return session_key(event.session)
+    if event.service is Service.AMI:
+        return b""  # one id for all kinds: the sources name different kinds for one failure
+    if event.service is _SIP and event.acl_name != "no_extension_match":
+        return b"guess"  # also for an ACL's refusal: with alwaysauthreject, the wire sees the same answers
+    return f"{event.kind}/{event.acl_name}".encode()
+
+
+def attempt_from(event: SecurityEvent, kind: AttemptKind) -> Attempt:
+    """Return the attempt that an event reports, with the facts that this event alone shows."""
+    remote, service, source = event.remote, event.service, event.source
+    return Attempt(  # keyword arguments would make each event a tenth slower
+        source.asterisk,
+        remote.address,
+        kind,
+        proof_of(event),
+        service,
+        remote.transport,
+        event.account[:_MAX_ACCOUNT],
+        event.kind,
+        event.time,
+        is_trusted(event),
+        event.tampered,
+        None,
+        session_number(event.session),
+        (source.name,),
+    )
+
+
+def session_number(session: bytes) -> int:
+    """Return a number for a session, valid while this process runs; 0 for no session."""
+    return hash(session) & 0xFFFFFFFF
+
+
+def address_key(address: Address) -> AddressKey:
+    """Return an address as a fast dictionary key: hashing an address object takes 0.3 µs.
+
+    An IPv4 address is an integer. Attackers could choose integers of 128 bits whose hashes collide, so an
+    IPv6 address is bytes.
+    """
+    return int(address) if isinstance(address, IPv4Address) else address.packed
+
+
+def session_key(session: bytes) -> bytes:
+    """Return a session as a dictionary key of limited size: a Call-ID may be as long as a datagram."""
+    if len(session) <= _MAX_SESSION:
+        return session
+    return blake2b(session, digest_size=_MAX_SESSION).digest() + b"#"
+
+
+# -- reports of one source, and the attempts of a session
+
+
+HORIZON = 10.0
+"""The greatest age of an attempt that another report may match (seconds)."""
+
+FORGET = 32.0
+"""Seconds (of a source's own time) without an event of it, after which its counts start again at zero."""
+
+CHALLENGES_LIFE = 15.0
+"""Seconds without a challenge or event after which a session's challenges are counted from zero."""
+
+REPORTED = 1.5
+"""AMI reports a challenge within this time (seconds), unless its events are late (``wire.LATE``)."""
+
+MOST_ATTEMPTS = 1_024
+"""The maximum number of attempts in ``Attempts.open``. The oldest are discarded first."""
+
+# The least and the greatest time (seconds) from a wrong answer to its retransmission. By RFC 3261 these are
+# T1 (0.5 s, but less in some phones) and 64 * T1.
+_REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0
+
+LocalPort = tuple[Address, int]
+"""The local address and port that sent a challenge."""
+
+
+@define
+class Reports:
+    """The counts of one source's events about one service (such as PJSIP) in a session.
+
+    The head of this file explains ``half``, ``owed``, ``n`` and ``reported``. ``seen`` is the source's own
+    time of its latest event. ``halves`` counts the events with the role HALF, of which two are one attempt.
+    ``challenged``: a challenge was reported, so the sender has an account. ``answer`` is a hash of the latest
+    wrong answer to a challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's
+    latest challenge, 0 if another event followed.
+    """
+
+    seen: float
+    half: bool = False
+    owed: int = 0
+    n: int = 0
+    halves: int = 0
+    reported: int = 0
+    challenged: bool = False
+    answer: int = 0
+    answered_at: float = 0.0
+    nonce: int = 0
+
+    def repeats(self, event: SecurityEvent) -> bool:
+        """Whether this failure may be a retransmission of the last one; record it as the last one.
+
+        The result is False for a failure that completes an earlier request, because it does not count anyway.
+        """
+        previous, age = self.answer, event.time - self.answered_at
+        self.answer, self.answered_at = hash((event.challenge, event.response)), event.time
+        if previous != self.answer or self.owed or self.half or not (event.challenge and event.response):
+            return False
+        return _REPEAT_SOONEST <= age <= _REPEAT_LATEST
+
+    def advance(self, role: Role, event: SecurityEvent) -> bool:
+        """Handle an event; return whether it reports one more attempt."""
+        if event.service is _SIP and self._fails_by_challenge(role, event.challenge):
+            role = _FAILED
+        if role is _OPENER:
+            if self.half:
+                self.n += 1
+                self.owed += 1
+            self.half = True
+        elif role is _CHALLENGE:
+            self.challenged = True
+            if self.half:
+                self.half = False
+                self.n += 1
+                self.owed += 1
+        elif role is _HALF:
+            self.halves += 1
+        else:
+            self.half = False
+            if self.owed:
+                self.owed -= 1
+            else:
+                self.n += 1
+        reported = self.n + (self.half and not self.owed) + (self.halves + 1) // 2
+        if reported <= self.reported:
+            return False
+        self.reported = reported
+        return True
+
+    def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
+        """Whether this challenge of chan_sip means that a guess failed; record the challenge."""
+        if role is not _CHALLENGE:
+            self.nonce = 0
+            return False
+        before, self.nonce = self.nonce, hash(nonce) if nonce else 0
+        return before not in (0, self.nonce)
+
+
+@define
+class Attempts:
+    """The open attempts of one service: those younger than the horizon.
+
+    ``open`` holds for each attempt the time of its first report, and its tag (the caller's number for it),
+    oldest first. Attempts are numbered in this order, and ``first`` is the number of the oldest open one.
+    ``reported`` holds for each source the number of the next attempt that it has not reported. (``open`` is a
+    list, because there are many sessions with one attempt, and an empty deque takes 760 bytes.)
+    """
+
+    open: list[tuple[float, int]] = Factory(list)
+    reported: dict[str, int] = Factory(dict)
+    first: int = 0
+
+    def match(self, source: str, now: float) -> int | None:
+        """Record a report of ``source``, and return the tag of the known attempt that it reports.
+
+        If it reports no known attempt, return None and record nothing.
+        """
+        closed = 0
+        while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
+            closed += 1
+        self._drop_oldest(closed)
+        number = max(self.reported.get(source, 0), self.first)
+        if number >= self.first + len(self.open):
+            return None
+        self.reported[source] = number + 1
+        return self.open[number - self.first][1]
+
+    def is_known(self, source: str, now: float) -> bool:
+        """Whether the next report of ``source`` is about a known attempt (see :meth:`match`)."""
+        closed = sum(now - at >= HORIZON for at, _ in self.open)
+        number = max(self.reported.get(source, 0), self.first + closed)
+        return number < self.first + len(self.open)
+
+    def add(self, source: str, now: float, tag: int) -> bool:
+        """Add a new attempt that ``source`` reports. Return whether an open one was discarded for it."""
+        is_full = len(self.open) >= MOST_ATTEMPTS
+        if is_full:
+            self._drop_oldest(1)
+        self.open.append((now, tag))
+        self.reported[source] = self.first + len(self.open)
+        return is_full
+
+    def _drop_oldest(self, number: int) -> None:
+        del self.open[:number]
+        self.first += number
+
+
+@define
+class Challenges:
+    """The numbers of challenges in a session that the wire saw, and that AMI reported.
+
+    ``due``: the number that AMI should have reported by now. ``reported``: the number that AMI has reported.
+    ``last`` is the time of the last challenge on the wire, ``used`` that of the last challenge or report,
+    whichever came later. ``local_port`` sent the last challenge; None if the wire has seen none. ``sent_by``
+    is the Asterisk whose AMI reported a challenge before the wire saw it, otherwise "". ``discarded``: the
+    session was discarded so early that AMI may still report challenges of it.
+    """
+
+    used: float
+    last: float = -inf
+    local_port: LocalPort | None = None
+    reported: int = 0
+    due: int = 0
+    sent_by: str = ""
+    discarded: bool = False
+
+
+@define(eq=False)
+class Naming:
+    """A report of chan_sip at ``at`` that names ``address``; ``agrees``: another report names it too."""
+
+    at: float
+    address: Address
+    agrees: bool = False
+
+
+@define(eq=False)
+class UnconfirmedReport:
+    """An attempt that ``event`` reported at ``at`` (monotonic seconds), and that needs a confirmation.
+
+    ``settled``: it no longer waits for one. ``naming`` shows whether another report of chan_sip names the
+    same address; None if this is not checked.
+    """
+
+    at: float
+    attempt: Attempt
+    event: SecurityEvent
+    naming: Naming | None = None
+    settled: bool = False
+
+
+@define(eq=False)
+class Session:
+    """One session: its id as a key, and the time of its last use (monotonic seconds).
+
+    - ``reports``: by Asterisk, source and service.
+    - ``attempts``: by Asterisk, by service, and by whether they are unconfirmed and so only listed.
+    - ``datagrams``: the challenges by UDP. ``streams``: those by TCP.
+    - ``answers``: the times of Asterisk's SIP answers, by nonce, or by digest if they have none.
+    - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
+      forge.
+    - ``challenged``: the time of chan_sip's last challenge. ``begun``: the time of this challenge, or of a
+      later request that the kernel copied. A 403 resets both.
+    - ``proven``: when a nonce proved the sender.
+
+    Most sessions need few of these, so tables are created when they are needed.
+    """
+
+    name: bytes
+    used: float
+    reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
+    attempts: dict[tuple[str, Service, bool], Attempts] = Factory(dict)
+    datagrams: Challenges | None = None
+    streams: Challenges | None = None
+    answers: dict[bytes, float] | None = None
+    unconfirmed: list[UnconfirmedReport] | None = None
+    unforgeable: list[UnconfirmedReport] | None = None
+    begun: float = -inf
+    challenged: float = -inf
+    proven: float = -inf
+
+    def challenges_by(self, now: float, *, datagram: bool) -> Challenges:
+        """Return the counts of challenges by UDP (``datagram``) or by TCP.
+
+        They start at zero again if the last challenge or event is ``CHALLENGES_LIFE`` old.
+        """
+        known = self.datagrams if datagram else self.streams
+        if known is None or now - known.used >= CHALLENGES_LIFE:
+            known = Challenges(now)
+            if datagram:
+                self.datagrams = known
+            else:
+                self.streams = known
+        known.used = now
+        return known
+
+    def discard(self, now: float) -> None:
+        """Mark the challenges as discarded if the last one is so young that AMI may still report it.
+
+        This session ends, so AMI's events about these challenges will be counted in a new session. Without
+        the mark, the challenges would be treated as challenges that AMI never reported.
+        """
+        for challenges in (self.datagrams, self.streams):
+            if challenges is not None:
+                challenges.discarded = now - challenges.last < REPORTED
+
+
+# -- the facts about each remote address, and the one table of senders and their sessions
+#
+# A :class:`Sender` is one remote address with its sessions. An IPv6 host has a whole /64. So the facts
+# about the host (its successes, its abandoned challenges, its forgiven retransmission) are kept with the
+# first address of its /64 (:func:`host_of`). *Forgiven* means that a repeated failure counts as no attempt,
+# because it may be a retransmission.
+#
+# The counts of the rules belong to the *subject* of an address, for up to a day: its attempts
+# (``history``), its claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
+#
+# Bounds: 65 536 sessions, at most an eighth of them of one sender; 65 536 senders of which nothing is
+# proven, and a quarter as many others. A forged datagram creates a sender at no cost. So senders of which
+# nothing is proven are discarded first, with their sessions: those used longest ago. If there is none, the
+# oldest session is discarded. Both are counted in ``evicted``. If a session is discarded early, too many
+# attempts may be counted, and evidence against its sender may be lost. If a sender is discarded early, it
+# is unknown whether a retransmission of it was already forgiven. A second one could be forgiven, and too
+# few attempts would be counted. So for ten minutes after that, no retransmission of any sender is forgiven.
+#
+# Expiry: a session is discarded when it was not used for ``SESSION_LIFE``, a sender when it has no session
+# and no fact that is still needed (``until``). Times are monotonic seconds.
+
+
+MAX_SESSIONS = 65_536
+_SENDER_SHARE = 8  # one sender has at most an eighth of all sessions
+_PROVEN_SHARE = 4  # at most a quarter as many proven senders as sessions
+
+SESSION_LIFE = 64.0
+"""Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
+
+FORGIVE_AGAIN = 600.0
+"""Seconds for which no other failure of a host is ignored, after one was ignored as a retransmission."""
+
+
+@define(eq=False)
+class Streak:
+    """The challenges to a host since ``began``, after which no success followed.
+
+    ``count`` is their number, ``latest`` the last one, at ``last``. ``asterisk`` sent the first one.
+    ``returned`` is how many of them ``Wire.abandoned`` does not return: the first ``wire.MANY``, which a
+    phone may cause too, and those that it has already returned.
+    """
+
+    began: float
+    asterisk: str
+    latest: Challenge
+    last: float
+    count: int = 0
+    returned: int = 0
+
+
+@define
+class LineCounts:
+    """The numbers of log lines since ``since`` that named one sender, with its port.
+
+    ``backed`` counts the lines for which the kernel had a TCP connection from this port, ``unbacked`` the
+    lines without one.
+    """
+
+    since: float
+    backed: int = 0
+    unbacked: int = 0
+
+
+@define(eq=False)
+class Sender:
+    """One remote address.
+
+    ``proven``: something came from it that no other sender can forge. ``until``: the facts below are needed
+    until this time. All times are monotonic seconds.
+
+    - ``forgiven``: by source, when its report of a failure was last ignored as a retransmission.
+    - ``streak``: the abandoned challenges of the host. ``succeeded``: the host's last success.
+    - ``logged_in``: the last success at chan_sip from exactly this address.
+    - ``diverted``: when a challenge for this address went to another address.
+    - ``lines``: the numbers of log lines with and without a connection.
+    - ``answers``: the times of the SIP answers that can confirm log lines, by service and by whether the
+      answer is a 404.
+    - ``waiting``: the reports that wait for a confirmation, by remote port.
+    """
+
+    key: AddressKey
+    used: float
+    proven: bool = False
+    until: float = -inf
+    sessions: dict[bytes, Session] = Factory(dict)
+    forgiven: dict[SourceId, float] | None = None
+    streak: Streak | None = None
+    succeeded: float = -inf
+    logged_in: float = -inf
+    diverted: float = -inf
+    lines: LineCounts | None = None
+    answers: dict[tuple[Service, bool], deque[float]] | None = None
+    waiting: dict[int, deque[UnconfirmedReport]] | None = None
+
+    def keep(self, until: float) -> None:
+        """Keep the sender at least until ``until``, because a fact about it is needed until then."""
+        self.until = max(self.until, until)
+
+    def is_needed(self, now: float) -> bool:
+        """Whether the sender has a session or a needed fact, or was used within ``SESSION_LIFE``."""
+        return bool(self.sessions) or self.until > now or now - self.used < SESSION_LIFE
+
+
+class Senders:
+    """The table of senders and sessions. ``evicted`` counts the sessions and attempts discarded early.
+
+    It has more than twenty methods because senders and their sessions expire and are evicted together.
+    """
+
+    def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
+        self.evicted = 0
+        self._max_sessions = max_sessions
+        self._max_sessions_of_sender = max(1, max_sessions // _SENDER_SHARE)
+        self._claimed: OrderedDict[AddressKey, Sender] = OrderedDict()
+        self._proven: OrderedDict[AddressKey, Sender] = OrderedDict()
+        self._sessions: OrderedDict[Session, Sender] = OrderedDict()  # those used longest ago first
+        self._expire_at = -inf  # no session expires before this time
+        self._evicted_at = -inf
+        self._latest: Sender | None = None  # the sender used last
+
+    def __len__(self) -> int:
+        """Return the number of sessions."""
+        return len(self._sessions)
+
+    @property
+    def senders(self) -> int:
+        """The number of senders."""
+        return len(self._claimed) + len(self._proven)
+
+    # -- looking up -------------------------------------------------------------------------------------
+
+    def find(self, address: Address) -> Sender | None:
+        """Return the sender at ``address``, None if it is unknown."""
+        key = address_key(address)
+        return self._claimed.get(key) or self._proven.get(key)
+
+    def of(self, address: Address, now: float) -> Sender:
+        """Return the sender at ``address``, created if needed. It is now the one used last."""
+        sender = self.find(address)
+        if sender is None:
+            if len(self._claimed) >= self._max_sessions:
+                self.expire(now)
+            if len(self._claimed) >= self._max_sessions:
+                self._evict(self._claimed, now)
+            key = address_key(address)
+            sender = self._claimed[key] = Sender(key, now)
+        self._use(sender, now)
+        return sender
+
+    def _use(self, sender: Sender, now: float) -> None:
+        """Make a sender the one used last; discard what has expired."""
+        sender.used = now
+        self._latest = sender
+        (self._proven if sender.proven else self._claimed).move_to_end(sender.key)
+        if now >= self._expire_at:
+            self.expire(now)
+
+    def find_session(self, address: Address, session: bytes) -> Session | None:
+        """Return the session of a sender, None if it is unknown."""
+        sender = self.find(address)
+        return sender.sessions.get(session) if sender is not None else None
+
+    def session(self, address: Address, session: bytes, now: float) -> Session:
+        """Return a session of the sender at ``address``, created if needed; it is used at ``now``."""
+        return self._session_of(self.of(address, now), session, now)
+
+    def _session_of(self, sender: Sender, name: bytes, now: float) -> Session:
+        session = sender.sessions.get(name)
+        if session is not None:
+            self._use_session(sender, session, now)
+            return session
+        if len(sender.sessions) >= self._max_sessions_of_sender:
+            self._drop(sender, next(iter(sender.sessions.values())), now)
+            self.evicted += 1
+        while len(self._sessions) >= self._max_sessions:
+            self._make_room(sender, now)
+        session = sender.sessions[name] = Session(name, now)
+        self._sessions[session] = sender
+        return session
+
+    def _use_session(self, sender: Sender, session: Session, now: float) -> None:
+        """Make a session the one used last. In each table, the sessions used longest ago come first."""
+        session.used = now
+        self._sessions.move_to_end(session)
+        if len(sender.sessions) > 1:
+            sender.sessions[session.name] = sender.sessions.pop(session.name)
+
+    def record_proof(self, address: Address, now: float) -> Sender:
+        """Record that something came from ``address`` that no other sender can forge; return the sender."""
+        sender = self.of(address, now)
+        if not sender.proven:
+            sender.proven = True
+            self._proven[sender.key] = self._claimed.pop(sender.key)
+            if len(self._proven) > self._max_sessions // _PROVEN_SHARE:
+                self._evict(self._proven, now)
+        return sender
+
+    # -- reports and attempts ---------------------------------------------------------------------------
+
+    def report(self, event: SecurityEvent, now: float) -> Attempt | None:
+        """Handle an event that arrived at ``now``; return the attempt that it reports, or None."""
+        role = role_of(event)
+        if role is _NONE:
+            return None
+        source, address, name = event.source, event.remote.address, session_id(event)
+        key = source.asterisk, source.name, event.service
+        sender = self.find(address)
+        session = sender.sessions.get(name) if sender is not None else None
+        reports = session.reports.get(key) if session is not None else None
+        # Each successful registration has a challenge. So a challenge of PJSIP is ignored if the session has
+        # no other reports. chan_sip's challenges are remembered, because they show that the caller has an
+        # account.
+        if role is _SUCCESS or (role is _CHALLENGE and reports is None and event.service is _PJSIP):
+            if role is _SUCCESS and session is not None:
+                session.reports.pop(key, None)
+            return None
+        if sender is None or session is None:
+            session = self.session(address, name, now)
+        else:
+            self._use_session(sender, session, now)
+            sender.used = now
+            if sender is not self._latest:
+                self._use(sender, now)
+        if reports is None or event.time - reports.seen > FORGET:
+            reports = session.reports[key] = Reports(event.time)
+        reports.seen = event.time
+        if role is _FAILED and reports.repeats(event) and self._forgive(event, now):
+            return None
+        misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
+        if misdialled or not reports.advance(role, event):
+            return None
+        probe = AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS
+        return attempt_from(event, AttemptKind.MANAGER if event.service is _AMI else probe)
+
+    def _forgive(self, event: SecurityEvent, now: float) -> bool:
+        """Whether to ignore a repeated failure, which may be a retransmission.
+
+        For each host and source, only one failure in ten minutes is ignored, and only by UDP. More would be
+        wrong, because equal events may report different guesses: if a request has two Authorization headers,
+        the event shows the first, but Asterisk checks the second.
+        """
+        if event.remote.transport is not Transport.UDP or now - self._evicted_at < FORGIVE_AGAIN:
+            return False
+        host = self.of(host_of(event.remote.address), now)
+        if host.forgiven is None:
+            host.forgiven = {}
+        if now - host.forgiven.get(event.source, -inf) <= FORGIVE_AGAIN:
+            return False
+        host.forgiven[event.source] = now
+        host.keep(now + FORGIVE_AGAIN)
+        return True
+
+    def record_report(self, event: SecurityEvent, address: Address, now: float, tag: int = 0) -> int | None:
+        """Record a report of an attempt; return the tag of the attempt if another source has reported it.
+
+        A *tag* is a number by which an attempt is found again. If this is the first report, the attempt gets
+        the tag ``tag``, and the result is None. ``address`` is the sender.
+        """
+        session = self.session(address, shared_session_id(event), now)
+        return self._record(session, event, now, tag, listed=False)
+
+    def match_report(self, event: SecurityEvent, address: Address, now: float) -> int | None:
+        """Record a report only if another source has already reported its attempt.
+
+        Return the tag of that attempt, or None.
+        """
+        session = self.find_session(address, shared_session_id(event))
+        key = event.source.asterisk, event.service, False
+        known = session.attempts.get(key) if session is not None else None
+        return known.match(event.source.name, now) if known is not None else None
+
+    def is_reported(self, event: SecurityEvent, now: float) -> bool:
+        """Whether another source has already reported the attempt of an event. Nothing is recorded."""
+        session = self.find_session(event.remote.address, shared_session_id(event))
+        key = event.source.asterisk, event.service, False
+        known = session.attempts.get(key) if session is not None else None
+        return known is not None and known.is_known(event.source.name, now)
+
+    def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
+        """Record a report of an unconfirmed attempt.
+
+        Return whether another source has reported the attempt, so that it is listed already.
+        """
+        session = self.session(address, shared_session_id(event), now)
+        return self._record(session, event, now, 0, listed=True) is not None
+
+    def _record(
+        self, session: Session, event: SecurityEvent, now: float, tag: int, *, listed: bool
+    ) -> int | None:
+        key = event.source.asterisk, event.service, listed
+        attempts = session.attempts.get(key)
+        if attempts is None:
+            attempts = session.attempts[key] = Attempts()
+        known = attempts.match(event.source.name, now)
+        if known is None:
+            self.evicted += attempts.add(event.source.name, now, tag)
+        return known
+
+    # -- bounds -----------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Discard expired sessions, and the senders of which nothing is needed any more."""
+        self._expire_at = now + SESSION_LIFE
+        while self._sessions:
+            session, sender = next(iter(self._sessions.items()))
+            if now - session.used < SESSION_LIFE:
+                self._expire_at = session.used + SESSION_LIFE
+                break
+            self._drop(sender, session, now)
+            if not sender.is_needed(now):
+                (self._proven if sender.proven else self._claimed).pop(sender.key, None)
+        for table in (self._claimed, self._proven):
+            while table and not (oldest := next(iter(table.values()))).is_needed(now):
+                del table[oldest.key]
+
+    def _make_room(self, using: Sender, now: float) -> None:
+        """Discard the unproven sender that was used longest ago, with its sessions.
+
+        If there is none, or if it is ``using``, which needs the room, discard only the oldest session.
+        """
+        if next(iter(self._claimed.values()), using) is not using:
+            self._evict(self._claimed, now)
+            return
+        session, sender = next(iter(self._sessions.items()))
+        self._drop(sender, session, now)
+        self.evicted += 1
+
+    def _evict(self, table: OrderedDict[AddressKey, Sender], now: float) -> None:
+        """Discard the sender of ``table`` that was used longest ago, with its sessions."""
+        _, sender = table.popitem(last=False)
+        self.evicted += max(1, len(sender.sessions))
+        self._evicted_at = now
+        for session in list(sender.sessions.values()):
+            self._drop(sender, session, now)
+
+    def _drop(self, sender: Sender, session: Session, now: float) -> None:
+        del sender.sessions[session.name]
+        del self._sessions[session]
+        session.discard(now)
+
+
+def host_of(address: Address) -> Address:
+    """Return the address that stands for a host: its only one, or the first one of its /64."""
+    if is_one_host(address):
+        return address
+    return IPv6Address(int(sender_key(address)) << 64)
