@@ -1,7 +1,7 @@
 """The nftables messages for queries and deletions, as bytes: builders and parsers, no socket, no clock.
 
-The objects here are small: tables, chains, rules, headers of sets, named counters. ``elements.py`` has the
-messages for elements, of which there may be many.
+Tables, chains, rules, headers of sets and named counters come first. The messages for elements, of which
+there may be many, are at the end.
 
 The ipset backend needs one deletion too. iptables-nft makes its table ``raw`` with the first rule, and has no
 command to delete it. So after ringfence has removed its iptables rules, it deletes the chains and the table

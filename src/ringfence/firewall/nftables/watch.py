@@ -151,9 +151,10 @@ def _attach(connection: socket.socket, ignored: int | None) -> None:
 # -- notices at once the changes that other programs make to nftables
 #
 # The kernel reports every transaction with the netlink port of its author, and whether it changed our table
-# (``watch.py``). A transaction can change several tables, and ringfence does not read every change. So
-# after any transaction of another program our rules are *suspect*: they are read and compared. The elements
-# of our sets count as changed only if a change of our table was seen, or if notifications were lost.
+# (:class:`ChangeMonitor`). A transaction can change several tables, and ringfence does not read every
+# change. So after any transaction of another program our rules are *suspect*: they are read and compared.
+# The elements of our sets count as changed only if a change of our table was seen, or if notifications were
+# lost.
 #
 # During a large transaction of its own, ringfence does not listen, because the kernel would write 8 kB for
 # each element to a listener. The kernel numbers every transaction (the generation). So the number shows
