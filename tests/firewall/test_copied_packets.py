@@ -27,7 +27,7 @@ from ringfence.firewall.contract import (
     Remove,
 )
 from ringfence.firewall.ipset import backend as ipset_static_sets
-from ringfence.firewall.nftables import changes as nft_changes
+from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_requirements
 from ringfence.firewall.nftables.backend import NftablesBackend
@@ -375,7 +375,7 @@ def test_observing_ends_unless_it_is_renewed(
         if isinstance(backend, NftablesBackend):
             backend._modern = modern
         with monkeypatch.context() as short:
-            for module in (nft_changes, ipset_static_sets):
+            for module in (nft_backend, ipset_static_sets):
                 short.setattr(module, "OBSERVE_SECONDS", 1)
             backend.observe([*(ip_address(cable.banned) for cable in cables), *renewed])
         backend.observe(renewed)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from ringfence.sources.log_ingest import LogIngest
-from ringfence.sources.standby import Sink, SkippingReader, Standby, StandbyLog
+from ringfence.parse.log import LogReader
+from ringfence.sources.log_file import LogIngest, Sink
+from ringfence.sources.standby import Standby, StandbyLog
 
 LINE = 90
 """Bytes of a line."""
@@ -95,7 +96,7 @@ class Log:
         return f"{self.written:08} ".encode().ljust(LINE - 1, b".") + b"\n"
 
 
-def ingest_of(reader: SkippingReader, sink: Sink) -> LogIngest:
+def ingest_of(reader: LogReader, sink: Sink) -> LogIngest:
     """Return the ingest of a log at an Asterisk without AMI."""
     return LogIngest(StandbyLog(Standby(sink, ami=False), reader), sink)
 
@@ -103,7 +104,7 @@ def ingest_of(reader: SkippingReader, sink: Sink) -> LogIngest:
 ROTATIONS = ("rotate_sequential", "rotate_rotate", "rotate_timestamp", "rotate_late")
 
 
-class Numbers:
+class Numbers(LogIngest):
     """Consumes the lines of a log, and keeps their numbers."""
 
     def __init__(self) -> None:

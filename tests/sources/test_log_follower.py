@@ -14,8 +14,9 @@ from tests.sources.logs import ROTATIONS, Log, Numbers
 from tests.support.daemon import until as wait_until
 from tests.support.netns import run as run_command
 
+from ringfence.model import SourceId
 from ringfence.sources import log_file as follow
-from ringfence.sources.log_file import LogFollower
+from ringfence.sources.log_file import LogFileSource
 from ringfence.sources.state import Condition, State
 
 NOBODY = 65_534
@@ -33,17 +34,40 @@ class Patient(Numbers):
         """Count the call."""
         self.ticks += 1
 
+    def close(self) -> None:
+        """Pass on nothing: no line waits."""
+
+
+class Recorded(LogFileSource):
+    """A source that records its conditions and positions."""
+
+    def __init__(
+        self,
+        conditions: list[Condition],
+        path: Path,
+        reader: Patient,
+        position: str | None,
+        remember: Callable[[str], None],
+    ) -> None:
+        super().__init__(
+            SourceId("pbx", "log"), path, reader, position, lambda _key, position: remember(position)
+        )
+        self._conditions = conditions
+
+    def _set_condition(self, condition: Condition) -> None:
+        if condition != self.condition:
+            self._conditions.append(condition)
+        super()._set_condition(condition)
+
 
 class Followed:
-    """A running follower, the lines that it passed on, and its conditions."""
+    """A running source, the lines that it passed on, and its conditions."""
 
     def __init__(self, path: Path, position: str | None = START) -> None:
         self.reader = Patient()
         self.positions: list[str] = []
         self.conditions: list[Condition] = []
-        self.follower = LogFollower(
-            path, self.reader, position, self.positions.append, self.conditions.append
-        )
+        self.source = Recorded(self.conditions, path, self.reader, position, self.positions.append)
 
     @property
     def states(self) -> list[State]:
@@ -62,7 +86,7 @@ class Followed:
 
     async def until_state(self, state: State) -> None:
         """Wait until it is in that state."""
-        await self.until(lambda: self.follower.condition.state is state)
+        await self.until(lambda: self.source.condition.state is state)
 
 
 def following(
@@ -73,12 +97,11 @@ def following(
     async def session() -> Followed:
         followed = Followed(path, position)
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(followed.follower.run())
+            task = group.create_task(followed.source.run())
             try:
                 await then(followed)
             finally:
                 task.cancel()
-        followed.follower.close()
         return followed
 
     before = descriptors()

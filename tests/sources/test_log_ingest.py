@@ -14,7 +14,7 @@ from tests.sources.test_standby import START, line
 from ringfence.model import EventKind, SecurityEvent, SourceId
 from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts
 from ringfence.parse.log import LogReader
-from ringfence.sources.log_ingest import ANCIENT, AlarmCount, LogIngest, effective_time
+from ringfence.sources.log_file import ANCIENT, AlarmCount, LogIngest, effective_time
 from ringfence.sources.standby import Standby, StandbyLog
 
 HOUR = 3_600.0
@@ -37,7 +37,7 @@ def test_old_evidence_counts_at_its_own_age(written: float, live: bool, expected
 
 
 @define
-class Scripted:
+class Scripted(LogReader):
     """A reader with scripted results."""
 
     readings: list[LineResult] = field(factory=list)

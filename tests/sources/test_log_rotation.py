@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.sources.logs import ROTATIONS, Log, Numbers
 
 from ringfence.sources import log_file as rotating
-from ringfence.sources.log_file import CHUNK, NOWHERE, Position, RotatingLog
+from ringfence.sources.log_file import CHUNK, NOWHERE, LogIngest, Position, RotatingLog
 
 
 @pytest.fixture(name="log")
@@ -177,7 +177,9 @@ def test_a_cut_line_is_passed_on_at_the_end_of_its_file(tmp_path: Path) -> None:
     """Asterisk cuts a line at 8191 bytes and its newline with it: the last line of a file is complete."""
     passed_on: list[object] = []
 
-    class Reader:
+    class Reader(LogIngest):
+        def __init__(self) -> None: ...
+
         def lines(self, data: bytes, *, live: bool) -> None:
             passed_on.append((data, live))
 
@@ -200,7 +202,9 @@ def test_a_long_line_is_passed_on_in_pieces(tmp_path: Path) -> None:
     """Of a line without an end no more than a chunk is kept."""
     pieces: list[int] = []
 
-    class Reader:
+    class Reader(LogIngest):
+        def __init__(self) -> None: ...
+
         def lines(self, data: bytes, *, live: bool) -> None:
             pieces.append(len(data))
 

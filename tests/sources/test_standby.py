@@ -81,7 +81,7 @@ class Pbx:
         if data:
             parts = self.log.feed(data, START + now, now, live=live)
         else:
-            parts = self.log.look(START + now, now)
+            parts = self.log.end_if_over(START + now, now)
             self.log.resume(now)
         for part in parts:
             found = [reading.event for reading in part.results if reading.event is not None]

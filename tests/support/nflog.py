@@ -5,9 +5,9 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ringfence.netlink.connection import NETLINK_NETFILTER, SO_RCVBUFFORCE
 from ringfence.netlink.nflog import bind_request
 
-_NETLINK_NETFILTER, _SO_RCVBUFFORCE = 12, 33
 _HEADER, _BODY, _PACKET = 16, 20, 0x400
 _PAYLOAD, _PREFIX = 9, 10
 _PATIENCE = 10.0
@@ -19,8 +19,8 @@ Copied = tuple[str, bytes]
 @contextmanager
 def copies(group: int) -> Iterator[Callable[[bytes], list[Copied]]]:
     """Read a group; yield a function that returns all copies up to one with the given payload, exclusive."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as reader:
-        reader.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as reader:
+        reader.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         reader.settimeout(_PATIENCE)
         reader.bind((0, 0))
         reader.send(bind_request(group))

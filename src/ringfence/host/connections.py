@@ -46,7 +46,13 @@ from typing import NamedTuple
 
 from ringfence.errors import HostError
 from ringfence.model import Address, Endpoint
-from ringfence.netlink.connection import NetlinkMessageError, frames
+from ringfence.netlink.connection import (
+    ADD_MEMBERSHIP,
+    SO_RCVBUFFORCE,
+    SOL_NETLINK,
+    NetlinkMessageError,
+    frames,
+)
 from ringfence.netlink.sock_diag import (
     ATTRIBUTES,
     BY_FAMILY,
@@ -94,8 +100,6 @@ MOST_AT_ONCE = 256
 """The maximum number of messages that one call reads. Otherwise many of them could block the event loop."""
 
 _GROUPS = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (linux/sock_diag.h)
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 _BUFFER = 8 << 20  # the kernel doubles it
 _DATAGRAM = 4096  # bytes; a message of the kernel has 380 (Linux 6.18)
 _MESSAGE = struct.Struct("=16xB3x2s2s16s16s")  # inet_diag_msg: family; ports and addresses, high byte first
@@ -138,12 +142,12 @@ class ClosedSockets:
             raise _refused(error) from error
         try:
             try:
-                kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._buffer)
+                kernel.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, self._buffer)
             except PermissionError:  # without CAP_NET_ADMIN the host limits the buffer
                 kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
             kernel.bind((0, 0))
             for group in _GROUPS:
-                kernel.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+                kernel.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
         except OSError as error:
             kernel.close()
             raise _refused(error) from error

@@ -48,6 +48,9 @@ from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUns
 
 
 NETLINK_NETFILTER = 12
+SOL_NETLINK, SO_RCVBUFFORCE = 270, 33
+"""Of ``linux/socket.h`` and ``asm/socket.h``. Python has no names for these, nor for the next ones."""
+ADD_MEMBERSHIP, DROP_MEMBERSHIP = 1, 2
 FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 """The address family of each IP version."""
 
@@ -217,8 +220,8 @@ _MAX_ERRNO = 4096
 # The most bytes that recv() returns. An error repeats the whole request, and one attribute may have 64 kB.
 _RECEIVE = 1 << 18
 _SEQUENCE = struct.Struct("=I")
+_FLAGS = struct.Struct("=HI")  # nlmsg_flags and nlmsg_seq
 _TIMEVAL = struct.Struct("@ll")
-_SOL_NETLINK = 270  # from <linux/socket.h>; Python's socket module lacks it and the next three
 _CAP_ACK, _EXT_ACK = 10, 11
 _SO_SNDBUFFORCE = 32
 _DUMPS = 10  # how often a dump is requested at most, if something changes during each
@@ -329,20 +332,24 @@ class NetlinkConnection:
     def transact(self, messages: Sequence[bytes]) -> list[Refusal]:
         """Send one batch (begin, messages, end) and return a refusal for each message that was refused.
 
-        If the kernel refused any, nothing was changed. At least the last message before the end must have
-        NLM_F_ACK. Several messages may be refused at once. Errors that concern the whole batch are raised as
-        by ``request``. After NetlinkLostError the batch may have been carried out; after NetlinkTooLongError
-        it was not.
+        If the kernel refused any, nothing was changed. Several messages may be refused at once. Errors that
+        concern the whole batch are raised as by ``request``. After NetlinkLostError the batch may have been
+        carried out; after NetlinkTooLongError it was not.
+
+        Only the last message before the end asks for an acknowledgement, whatever the flags of the others
+        are. Each answer takes 768 bytes of the receive buffer, which often has room for only 277 answers
+        (more end with ENOBUFS). The kernel reports a refused message in any case.
         """
         indexes: dict[int, int] = {}
-        awaited: set[int] = set()
+        awaited = 0
         parts: list[bytes] = []
         for index, message in enumerate(messages):
             number = self._next()
             indexes[number] = index
-            if FRAME.unpack_from(message)[2] & NLM_F_ACK:
-                awaited.add(number)
-            parts += (message[:8], _SEQUENCE.pack(number), message[12:])
+            flags = FRAME.unpack_from(message)[2] & ~NLM_F_ACK
+            if index == len(messages) - 2:
+                awaited, flags = number, flags | NLM_F_ACK
+            parts += (message[:6], _FLAGS.pack(flags, number), message[12:])
         connection = self._with_retry(partial(self._send_batch, b"".join(parts)))
         try:
             return self._refusals(connection, indexes, awaited)
@@ -411,22 +418,22 @@ class NetlinkConnection:
             self._socket = _connect(self._timeout)
             if self._extended:
                 for option in (_CAP_ACK, _EXT_ACK):
-                    self._socket.setsockopt(_SOL_NETLINK, option, 1)
+                    self._socket.setsockopt(SOL_NETLINK, option, 1)
         return self._socket
 
     def _next(self) -> int:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         return self._sequence
 
-    def _refusals(
-        self, connection: socket.socket, indexes: Mapping[int, int], awaited: set[int]
-    ) -> list[Refusal]:
+    def _refusals(self, connection: socket.socket, indexes: Mapping[int, int], awaited: int) -> list[Refusal]:
+        """Read the answers to a batch until the message with the number ``awaited`` is answered."""
         deadline = time.monotonic() + self._timeout
         refusals: list[Refusal] = []
+        answered = False
         try:
-            while awaited:
+            while not answered:
                 for number, refusal in _answers(connection.recv(_RECEIVE), indexes):
-                    awaited.discard(number)
+                    answered |= number == awaited
                     if refusal is not None:
                         refusals.append(refusal)
                     if indexes[number] == 0 or (refusal is not None and refusal.code == errno.EPERM):

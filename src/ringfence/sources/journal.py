@@ -29,7 +29,7 @@ from itertools import groupby
 from ringfence.clock import Backoff
 from ringfence.model import SourceId, printable
 from ringfence.parse.line_result import LogAlarm
-from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
+from ringfence.sources.log_file import FollowedLog, LogIngest, Remember
 from ringfence.sources.state import Condition, EndError, State
 
 PROGRAM = ("journalctl",)

@@ -1,8 +1,8 @@
 """A log file as a source: it is read line by line, across rotation and truncation, and never twice.
 
-From the bottom to the top: a :class:`Tail` reads one open file, a :class:`RotatingLog` knows which file comes
-next, a :class:`LogFollower` waits for changes, and a :class:`LogFileSource` parses the lines and passes the
-events on.
+From the bottom to the top: a :class:`LogIngest` parses lines and passes their events on, a :class:`Tail`
+reads one open file, a :class:`RotatingLog` knows which file comes next, and a :class:`LogFileSource` waits
+for changes. The journal uses :class:`LogIngest` too.
 """
 
 import asyncio
@@ -11,20 +11,203 @@ import json
 import os
 import re
 import stat
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from itertools import groupby
 from pathlib import Path
-from typing import Protocol, Self, TypeAlias
+from typing import Self, TypeAlias
 
+import structlog
 from asyncinotify import Inotify, Mask, Watch
 from attrs import asdict, evolve, frozen
 
 from ringfence.clock import Backoff
-from ringfence.model import SourceId
-from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
-from ringfence.sources.state import Condition, State
+from ringfence.model import SecurityEvent, SourceId
+from ringfence.parse.line_result import LogAlarm, LogCounts
+from ringfence.sources.standby import LogPart, StandbyLog
+from ringfence.sources.state import Condition, State, SupervisedSource
+
+# -- conversion of a log's bytes to events, with the time at which they count, and to alarms
+#
+# An event is *live* if its line was written while ringfence ran. A live event counts at its arrival, whatever
+# time the line has. So a wrong time zone cannot make today's guesses count as yesterday's. (It raises an
+# alarm.)
+#
+# An event that was written while ringfence was down counts at its own age: a guess of an hour ago counts as
+# received an hour ago. So the rules count it at its true time, and it causes no ban if it is too old. An old
+# line with a date in the future has no plausible age. It counts as older than the sliding window of any rule.
+#
+# Asterisk may report in a line that its log or its events are incomplete. That is an alarm too, with the
+# parser's text.
+
+
+CLOCK_OFF = 120.0
+"""Seconds. A live line whose time differs by more from the present time raises an alarm."""
+
+ANCIENT = 400 * 86_400.0
+"""The age (seconds) of events without a plausible age: longer than the sliding window of any rule."""
+
+SHORTEST_WAIT = 0.005
+"""The minimum time (seconds) for which lines wait for later lines of the same message.
+
+They wait so long even if their deadline has already passed.
+"""
+
+Remember = Callable[[str, str], None]
+"""A function that stores how far a log was read.
+
+Its arguments are the key under which the position is stored (one for each log), and the position, as texts.
+"""
+
+Sink = Callable[[Sequence[SecurityEvent], float], None]
+"""A function that handles events. Its second argument is the time at which they count (monotonic seconds)."""
+
+
+@frozen
+class AlarmCount:
+    """The number of times that an alarm was raised, and the last time (seconds since the epoch)."""
+
+    count: int
+    last: float
+
+
+def effective_time(written: float, wall: float, mono: float, *, live: bool) -> float:
+    """Return the time at which an event counts (monotonic seconds).
+
+    ``written`` is the time of its line, and ``wall`` is now, both in seconds since the epoch. ``mono`` is the
+    monotonic time at which the line was read. ``live``: the line was written while ringfence ran. An old line
+    with a time in the future counts as ``ANCIENT`` seconds old.
+    """
+    if live:
+        return mono
+    age = wall - written
+    return mono - (age if age >= 0 else ANCIENT)
+
+
+class LogIngest:
+    """Passes a log's bytes to ``log``, which parses them, and the events to ``sink``.
+
+    ``sink`` also gets the time at which the events count. The attribute ``alarms`` counts each alarm.
+    """
+
+    def __init__(self, log: StandbyLog, sink: Sink) -> None:
+        self.alarms: dict[LogAlarm, AlarmCount] = {}
+        self.last_sign: float | None = None
+        """The monotonic time at which a line was read last; None before the first line."""
+        self._log = log
+        self._sink = sink
+        self._live = False
+        self._due: float | None = None
+
+    @property
+    def counts(self) -> LogCounts:
+        """Counters of the log since the start."""
+        return self._log.counts
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
+        return self._log.standing_by
+
+    def lines(self, data: bytes, *, live: bool) -> None:
+        """Parse new lines. ``live``: they were written while ringfence ran."""
+        self._live = live
+        wall, mono = time.time(), _monotonic()
+        self.last_sign = mono
+        self._pass_on(self._log.feed(data, wall, mono, live=live), wall)
+
+    def cut(self) -> None:
+        """Parse the lines that wait for later lines of their message: the next lines do not belong to it."""
+        wall, mono = time.time(), _monotonic()
+        self._pass_on(self._log.end(wall, mono, live=self._live), wall)
+
+    def close(self) -> None:
+        """Pass on everything that waits, because this log is read no further.
+
+        SECURITY lines whose events AMI has not delivered yet are parsed too.
+        """
+        wall, mono = time.time(), _monotonic()
+        self._pass_on(self._log.release(wall, mono), wall)
+        self.cut()
+
+    @property
+    def due_in(self) -> float | None:
+        """The seconds until :meth:`tick` has something to do; None if nothing waits."""
+        due = None if self._due is None else max(0.0, self._due - _monotonic())
+        return min((wait for wait in (due, self._log.due_in) if wait is not None), default=None)
+
+    def tick(self) -> None:
+        """Pass on lines that have waited long enough: for later lines, or for AMI to deliver their events."""
+        deadline, wall, mono = self._log.deadline, time.time(), _monotonic()
+        if deadline is not None and self._due is not None and mono >= self._due:
+            wall = max(wall, deadline)  # the deadline has passed, even if the wall clock was set back
+            self._pass_on(self._log.feed(b"", wall, mono, live=self._live), wall)
+        else:
+            if parts := self._log.end_if_over(wall, mono):
+                self._pass_on(parts, wall)
+            self._log.resume(mono)
+
+    def _pass_on(self, parts: Iterable[LogPart], wall: float) -> None:
+        deadline = self._log.deadline
+        self._due = None if deadline is None else _monotonic() + max(SHORTEST_WAIT, deadline - wall)
+        for part in parts:
+            self._pass_on_part(part, wall)
+
+    def _pass_on_part(self, part: LogPart, wall: float) -> None:
+        events: list[SecurityEvent] = []
+        for result in part.results:
+            if result.alarm is not None:
+                self.alarm(result.alarm, wall)
+            event = result.event or result.ambiguous
+            if event is not None:
+                events.append(event)
+                if part.live and abs(wall - event.time) > CLOCK_OFF:
+                    self.alarm(LogAlarm.CLOCK, wall)
+        mono, live = part.at, part.live
+        for when, group in groupby(events, lambda event: effective_time(event.time, wall, mono, live=live)):
+            self._sink(list(group), when)
+
+    def alarm(self, alarm: LogAlarm, wall: float) -> None:
+        """Count an alarm that was raised at ``wall`` (seconds since the epoch)."""
+        known = self.alarms.get(alarm)
+        self.alarms[alarm] = AlarmCount(known.count + 1 if known else 1, wall)
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class FollowedLog(SupervisedSource):
+    """The base class of logs as sources: a file or the journal. ``ingest`` gets the lines."""
+
+    def __init__(self, source: SourceId, ingest: LogIngest, backoff: Backoff | None) -> None:
+        super().__init__(structlog.get_logger().bind(source=str(source)), backoff)
+        self.id = source
+        self._ingest = ingest
+
+    @property
+    def counts(self) -> LogCounts:
+        """Counters since the start."""
+        return self._ingest.counts
+
+    @property
+    def last_sign(self) -> float | None:
+        """The monotonic time at which a line was read last; None before the first line."""
+        return self._ingest.last_sign
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether SECURITY lines are skipped now, because AMI delivers their events."""
+        return self._ingest.standing_by
+
+    @property
+    def alarms(self) -> Mapping[LogAlarm, AlarmCount]:
+        """The alarms about the log as a source: how often each was raised, and when last."""
+        return self._ingest.alarms
+
 
 # -- one open file of a log, from which whole lines are read, and the position in it
 #
@@ -329,19 +512,6 @@ Earlier lines are skipped. This is about a day of guesses at 3 a second.
 """
 
 
-class LineConsumer(Protocol):
-    """The interface of an object that receives the lines of a log."""
-
-    def lines(self, data: bytes, *, live: bool) -> None:
-        """Handle whole lines, or a piece of a very long line.
-
-        ``live``: they were written while ringfence ran.
-        """
-
-    def cut(self) -> None:
-        """Handle a break (a loss, or another file): the next lines do not continue the last ones."""
-
-
 class RotatingLog:
     """Reads the log at ``path`` across rotation and truncation, and passes its lines to ``reader``.
 
@@ -354,7 +524,7 @@ class RotatingLog:
     none. Every method may raise OSError, and may be called again afterwards.
     """
 
-    def __init__(self, path: Path, reader: LineConsumer, position: Position | None = None) -> None:
+    def __init__(self, path: Path, reader: LogIngest, position: Position | None = None) -> None:
         self.path = path
         self.live = False
         self.skipped = 0
@@ -536,10 +706,11 @@ class RotatingLog:
         return status.st_dev, status.st_ino
 
 
-# -- the follower of one growing log: it waits for changes, reports the condition, and stores the position
+# -- one log file of one Asterisk as a source: it waits for changes, reports the condition, and stores the
+# position
 #
-# :mod:`ringfence.sources.log_file` reads; this module waits. inotify (asyncinotify, 70 µs from a write
-# to the wake-up) reports writes to the file, and new names in its folder. The file is also checked every
+# inotify (asyncinotify, 70 µs from a write to the wake-up) reports writes to the file, and new names in its
+# folder. The file is also checked every
 # ``LOOK_EVERY`` seconds, because inotify misses some changes (network file systems, an overflow, a folder
 # that does not exist yet). So a missed change only delays the lines. If the kernel allows this user no more
 # instances or watches of inotify, the file is checked every ``LOOK_BLIND`` seconds, and the condition
@@ -557,41 +728,34 @@ _NAMES = Mask.CREATE | Mask.MOVED_TO | Mask.ATTRIB | Mask.ONLYDIR
 _WRITING = Mask.MODIFY
 
 
-class TimedReader(LineConsumer, Protocol):
-    """A consumer that may hold lines for a while, until more lines come."""
+class LogFileSource(FollowedLog):
+    """A source that follows the log at ``path``.
 
-    @property
-    def due_in(self) -> float | None:
-        """The seconds until :meth:`tick` has something to do; None if nothing waits."""
+    ``ingest`` parses the lines and passes on their events. It is called as soon as new lines are read, and
+    not in another task, so that a ban is not delayed. If it raises an exception, which is a defect of
+    ringfence, only the piece of the log that was being parsed is lost.
 
-    def tick(self) -> None:
-        """Pass on the lines that have waited long enough."""
-
-
-class LogFollower:
-    """Follows the log at ``path``, and passes its lines to ``reader``.
-
-    :meth:`run` may run again after it ended; :meth:`close` ends the work for good. ``remember`` is called
-    with the position as text, at most once a second, and at the end. ``position`` is the text that an earlier
-    process passed to ``remember``, None at the very first start. If that text is invalid, the file is read
-    from its start. ``on_condition`` is called when the condition changes.
+    ``remember`` gets the position at most once a second, and at the end. ``position`` is the text that an
+    earlier process passed to ``remember`` under position_key(), None at the very first start. If that text is
+    invalid, the file is read from its start.
     """
 
     def __init__(
         self,
+        source: SourceId,
         path: Path,
-        reader: TimedReader,
-        position: str | None,
-        remember: Callable[[str], None],
-        on_condition: Callable[[Condition], None],
+        ingest: LogIngest,
+        position: str | None = None,
+        remember: Remember = lambda _key, _position: None,
+        backoff: Backoff | None = None,
     ) -> None:
-        self.condition = Condition(State.CONNECTING)
+        super().__init__(source, ingest, backoff)
+        self._log = self._log.bind(path=str(path))
         start = None if position is None else Position.from_text(position) or NOWHERE
-        self.log = RotatingLog(path, reader, start)
+        self._rotating = RotatingLog(path, ingest, start)
         self._path = path
-        self._reader = reader
         self._remember = remember
-        self._on_condition = on_condition
+        self._key = position_key(source, path)
         self._remembered = (0.0, start)
         self._inotify: Inotify | None = None
         self._watches: dict[str, Watch] = {}
@@ -599,29 +763,42 @@ class LogFollower:
         self._blind = False
         self._idle = False
 
+    @property
+    def skipped(self) -> int:
+        """The number of bytes of old lines that were skipped, because there were too many."""
+        return self._rotating.skipped
+
     async def run(self) -> None:
+        """Follow the log until cancelled.
+
+        At the end, lines that wait for later lines or for AMI are passed on, and the position is stored.
+        """
+        try:
+            await super().run()
+        finally:
+            try:
+                self._ingest.close()
+            finally:
+                self._save_position(now=True)
+                self._rotating.close()
+
+    async def _session(self) -> None:
         """Read present and future lines until cancelled."""
-        self.condition = Condition(State.CONNECTING)
         with self._watching():
             while True:
                 try:
                     await self._catch_up()
                 except OSError as error:
                     self._set_condition(_unreadable(self._path, error))
-                self._reader.tick()
+                self._ingest.tick()
                 await self._wake()
-
-    def close(self) -> None:
-        """Store the position, and close the file."""
-        self._save_position(now=True)
-        self.log.close()
 
     # -- reading ----------------------------------------------------------------------------------------
 
     async def _catch_up(self) -> None:
         """Read all lines that are there now. Other tasks run after each piece."""
         while True:
-            while self.log.step():
+            while self._rotating.step():
                 self._save_position()
                 await asyncio.sleep(0)
             # inotify does not report writes from before the watch, so the file is read again after a watch
@@ -634,13 +811,13 @@ class LogFollower:
     def _save_position(self, *, now: bool = False) -> None:
         """Store the position if it has changed: at once with ``now``, else at most once a second."""
         last, known = self._remembered
-        time = asyncio.get_running_loop().time()
-        if not now and time - last < REMEMBER_EVERY:
+        at = asyncio.get_running_loop().time()
+        if not now and at - last < REMEMBER_EVERY:
             return
-        position = self.log.position
+        position = self._rotating.position
         if position is not None and position != known:
-            self._remembered = (time, position)
-            self._remember(position.to_text())
+            self._remembered = (at, position)
+            self._remember(self._key, position.to_text())
 
     # -- waking up --------------------------------------------------------------------------------------
 
@@ -664,7 +841,7 @@ class LogFollower:
     async def _wake(self) -> None:
         """Wait for an event of inotify, for the reader's next tick, or for the next check."""
         look = LOOK_BLIND if self._blind else LOOK_EVERY
-        due_in = self._reader.due_in
+        due_in = self._ingest.due_in
         self._idle = False
         try:
             async with asyncio.timeout(look if due_in is None else min(look, due_in)):
@@ -685,7 +862,7 @@ class LogFollower:
 
         Return whether one of them is another file than at the last call.
         """
-        present, newest = self.log.present, self.log.newest
+        present, newest = self._rotating.present, self._rotating.newest
         seen = (present and present.key, newest)
         if seen == self._seen:
             return False
@@ -697,7 +874,7 @@ class LogFollower:
             self._watch("newest", self._path, _WRITING)
         return True
 
-    def _watch(self, what: str, path: Path, mask: Mask) -> None:
+    def _watch(self, name: str, path: Path, mask: Mask) -> None:
         if self._inotify is None:
             return
         try:
@@ -705,7 +882,7 @@ class LogFollower:
         except OSError as error:  # the file is gone or unreadable: the regular check handles it
             self._blind = self._blind or error.errno == errno.ENOSPC  # no more watches are allowed
             return
-        old, self._watches[what] = self._watches.get(what), watch
+        old, self._watches[name] = self._watches.get(name), watch
         if old is not None and all(old.wd != kept.wd for kept in self._watches.values()):
             with suppress(OSError):  # the kernel has removed the watch with its file
                 self._inotify.rm_watch(old)
@@ -713,10 +890,10 @@ class LogFollower:
     # -- what is reported -------------------------------------------------------------------------------
 
     def _current_condition(self) -> Condition:
-        present = self.log.present
+        present = self._rotating.present
         if present is None:
             return Condition(State.WAITING, f"{self._path} does not exist yet")
-        if self._idle and self.log.newest is None:
+        if self._idle and self._rotating.newest is None:
             return Condition(State.WAITING, f"{self._path} was removed and not replaced")
         disk = os.fstatvfs(present.fd)
         if disk.f_blocks and not disk.f_bavail:
@@ -727,11 +904,6 @@ class LogFollower:
             )
         return Condition(State.LISTENING, str(self._path))
 
-    def _set_condition(self, condition: Condition) -> None:
-        if condition != self.condition:
-            self.condition = condition
-            self._on_condition(condition)
-
 
 def _unreadable(path: Path, error: OSError) -> Condition:
     """Return the condition of a log that cannot be read, with the fix."""
@@ -739,58 +911,6 @@ def _unreadable(path: Path, error: OSError) -> Condition:
         detail = f"{path} cannot be read: permission denied; fix: give ringfence's user an ACL on it"
         return Condition(State.UNREADABLE, detail)
     return Condition(State.UNREADABLE, f"{path} cannot be read: {error.strerror}")
-
-
-# -- one log file of one Asterisk as a source: its lines are parsed, and their events are passed on
-#
-# :mod:`ringfence.sources.log_file` follows the file, and :mod:`ringfence.sources.log_ingest` determines
-# when its events count. If a defect of ringfence raises an exception, only the piece of the log that was
-# being parsed is lost.
-
-
-class LogFileSource(FollowedLog):
-    """A source that follows one log.
-
-    ``ingest`` parses the lines and passes on their events. It is called as soon as new lines are read, and
-    not in another task, so that a ban is not delayed. ``position`` is the text that an earlier process passed
-    to ``remember`` under position_key(), None at the very first start. ``remember`` gets the position at most
-    once a second, and at the end.
-    """
-
-    def __init__(
-        self,
-        source: SourceId,
-        path: Path,
-        ingest: LogIngest,
-        position: str | None = None,
-        remember: Remember = lambda _key, _position: None,
-        backoff: Backoff | None = None,
-    ) -> None:
-        super().__init__(source, ingest, backoff)
-        self._log = self._log.bind(path=str(path))
-        key = position_key(source, path)
-        self._follower = LogFollower(
-            path, ingest, position, lambda text: remember(key, text), self._set_condition
-        )
-
-    @property
-    def skipped(self) -> int:
-        """The number of bytes of old lines that were skipped, because there were too many."""
-        return self._follower.log.skipped
-
-    async def run(self) -> None:
-        """Follow the log until cancelled.
-
-        At the end, lines that wait for later lines or for AMI are passed on.
-        """
-        with closing(self._follower):
-            try:
-                await super().run()
-            finally:
-                self._ingest.close()
-
-    async def _session(self) -> None:
-        await self._follower.run()
 
 
 def position_key(source: SourceId, path: Path) -> str:

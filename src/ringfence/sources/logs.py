@@ -34,8 +34,7 @@ from ringfence.sources.state import Condition, State
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom
     from ringfence.sources.journal import JournalSource
-    from ringfence.sources.log_file import LogFileSource
-    from ringfence.sources.log_ingest import AlarmCount, FollowedLog, LogIngest
+    from ringfence.sources.log_file import AlarmCount, FollowedLog, LogFileSource, LogIngest
 
 LOOK_EVERY = 5.0
 
@@ -120,7 +119,7 @@ class Logs:
     If ``plan`` has no log (``paths`` is empty, and ``journal`` is off), :meth:`run` returns at once.
     Otherwise it runs until it is cancelled. ``remember`` stores the position in a log under a key, and
     ``positions`` returns all stored positions by key. ``sink`` is that of
-    :class:`ringfence.sources.log_ingest.LogIngest`. ``standby`` decides which SECURITY lines count. Its
+    :class:`ringfence.sources.log_file.LogIngest`. ``standby`` decides which SECURITY lines count. Its
     default is for an Asterisk without AMI: all of them count.
 
     As long as no log is found, this object is itself a source, so that ``status`` can show it.
@@ -209,7 +208,7 @@ class Logs:
 
     def _ingest_of(self, source: SourceId) -> "LogIngest":
         from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when there is something to read
-        from ringfence.sources.log_ingest import LogIngest  # noqa: PLC0415 - the same
+        from ringfence.sources.log_file import LogIngest  # noqa: PLC0415 - the same
 
         reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
         return LogIngest(StandbyLog(self._standby, reader), self._sink)

@@ -20,13 +20,16 @@ If more than ``MOST_HELD`` bytes wait for AMI, they are parsed at once, so nothi
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self
+from typing import TYPE_CHECKING
 
 from attrs import define, evolve
 
 from ringfence.model import SecurityEvent
 from ringfence.parse.line_result import Level, LineResult, LogCounts, Reason
 from ringfence.parse.security import time_of
+
+if TYPE_CHECKING:
+    from ringfence.parse.log import LogReader
 
 # -- the latest events of all sources of one Asterisk. Each event counts once, at its first delivery
 #
@@ -100,34 +103,6 @@ These are kept back until AMI has reported the same events.
 """
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
-
-
-class SkippingReader(Protocol):
-    """A reader that can skip SECURITY messages: :class:`ringfence.parse.log.LogReader`.
-
-    ``skips_security``: SECURITY messages are skipped now. If the last :meth:`feed` skipped messages,
-    ``sample`` is one of them. A line may wait for later lines that belong to its message. ``deadline`` is
-    when to parse the waiting lines even if no more data comes, None if no line waits. Times are seconds since
-    the epoch.
-    """
-
-    skips_security: bool
-    sample: bytes | None
-    counts: LogCounts
-    deadline: float | None
-
-    @property
-    def waiting(self) -> int:
-        """The number of lines that wait for later lines; the last of them may be incomplete."""
-
-    def fresh(self) -> Self:
-        """Return a reader for the same log that has read nothing."""
-
-    def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Parse the next bytes of the log; without bytes, the waiting lines if their deadline has passed."""
-
-    def end(self, now: float) -> list[LineResult]:
-        """Parse the waiting lines, because no more lines follow."""
 
 
 @define(eq=False)
@@ -271,7 +246,7 @@ class LogPart:
 class StandbyLog:
     """One log and its ``reader``. Its SECURITY lines are skipped (standby) while AMI delivers them."""
 
-    def __init__(self, standby: Standby, reader: SkippingReader) -> None:
+    def __init__(self, standby: Standby, reader: "LogReader") -> None:
         standby.logs += 1
         self._standby = standby
         self._reader = reader
@@ -300,7 +275,7 @@ class StandbyLog:
 
     @property
     def due_in(self) -> float | None:
-        """The seconds until :meth:`look` should be called; None if no held bytes wait for AMI."""
+        """The seconds until :meth:`end_if_over` should be called; None if no held bytes wait for AMI."""
         if self._period is None or not self._held:
             return None
         last = self._held[-1].last
@@ -313,7 +288,7 @@ class StandbyLog:
         ``now`` is monotonic, ``wall`` in seconds since the epoch. ``live``: the data was written while
         ringfence ran.
         """
-        parts = self.look(wall, now)
+        parts = self.end_if_over(wall, now)
         before = self._reader.counts.standby
         results = self._reader.feed(data, wall)
         if self._period is None:
@@ -333,7 +308,7 @@ class StandbyLog:
         results = self._reader.end(wall)
         return [self._without_duplicates(LogPart(now, live, results), wall, now)]
 
-    def look(self, wall: float, now: float) -> list[LogPart]:
+    def end_if_over(self, wall: float, now: float) -> list[LogPart]:
         """End the standby if AMI no longer delivers, or if too many bytes are held.
 
         Return the events of the held bytes that AMI did not deliver. Nothing is returned while the standby

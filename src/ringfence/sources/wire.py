@@ -54,7 +54,7 @@ from attrs import define
 
 from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
-from ringfence.netlink.connection import NETLINK_NETFILTER
+from ringfence.netlink.connection import NETLINK_NETFILTER, SO_RCVBUFFORCE
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_observed
 from ringfence.parse.packet import source_of
@@ -84,7 +84,6 @@ A datagram takes some 35 µs. So an attacker that guesses as fast as the datagra
 have 9 ms before the first of its guesses counts: some 35 answers more (measured on Asterisk 22).
 """
 
-_SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 _BUFFER = 16 << 20  # bytes of the socket's receive buffer; the kernel doubles the number
 _MOST_KNOWN = 4096  # addresses of which it is cached whether they are in a container's network
 _DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, or one buffer of messages)
@@ -367,7 +366,7 @@ def _open(buffer: int) -> socket.socket:
         raise EndError(State.LOST, f"netlink: {error.strerror}") from error
     try:
         try:
-            connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
+            connection.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer)
         except PermissionError:  # in a user namespace, where net.core.rmem_max limits the buffer
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         connection.bind((0, 0))

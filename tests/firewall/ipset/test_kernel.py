@@ -44,7 +44,7 @@ class Older:
         """Send a request to the real kernel, and lower the number in the answer to that command."""
         command, head, number = self._changed
         answers = self._kernel.request(*messages)
-        if messages[0][4] != command:
+        if messages[0][4] != command & 0xFF:  # the command is the low byte of the type
             return answers
         return [self._lowered(answer, head, number) for answer in answers]
 

@@ -205,7 +205,7 @@ def test_a_dump_is_read_with_its_elements(message: bytes, expected: tuple[Elemen
 @pytest.mark.parametrize("message", [LISTED4, LISTED6], ids=["IPv4", "IPv6"])
 def test_both_ways_of_reading_a_dump_agree(message: bytes) -> None:
     """The fast parser of the usual layout returns the same as the attribute-by-attribute one."""
-    adt = parse(message, messages._kind(messages.Command.LIST))[messages._Attr.ADT]
+    adt = parse(message, messages.Command.LIST)[messages._Attr.ADT]
 
     quick = [
         found

@@ -13,8 +13,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Flooder, NetworkList
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.backend import FloodCounts, by_version, replace_list_in_steps
-from ringfence.firewall.ipset.sets import create_set, list_elements, set_specs
-from ringfence.firewall.ipset.watch import WrittenList
+from ringfence.firewall.ipset.sets import WrittenList, create_set, list_elements, set_specs
 from ringfence.model import Network
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 

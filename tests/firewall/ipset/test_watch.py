@@ -7,8 +7,7 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.firewall.contract import Add, Remove
-from ringfence.firewall.ipset.sets import SetSpec
-from ringfence.firewall.ipset.watch import SampleBans, WrittenList, check_set
+from ringfence.firewall.ipset.sets import SampleBans, SetSpec, WrittenList, check_set
 from ringfence.model import Network
 from ringfence.netlink.connection import NetlinkConnection
 

@@ -36,7 +36,7 @@ from ringfence.firewall.contract import (
     Outcome,
     Remove,
 )
-from ringfence.firewall.nftables import changes as nft_changes
+from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.nftables.backend import NftablesBackend
@@ -528,7 +528,7 @@ def test_a_dead_socket_is_replaced(backend: NftablesBackend) -> None:
 )
 def test_the_release_decides_about_renewing(release: str, renews: bool) -> None:  # noqa: FBT001
     """From 6.12 on adding again renews; an unknown release counts as an old kernel."""
-    assert nft_changes.renews(release) == renews
+    assert nft_backend.renews(release) == renews
 
 
 def test_an_old_kernel_is_supported() -> None:

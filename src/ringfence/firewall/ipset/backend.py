@@ -6,12 +6,12 @@ elements, and counts the packets that match an element. An existing set of ours 
 elements, so a restart has no moment without protection. An adopted set keeps its size; ``ringfence off`` and
 ``ringfence on`` make it again with the configured size.
 
-Bans use netlink only, and start no process (``changes.py``).
+Bans use netlink only, and start no process (:class:`SetChanges`).
 
 The health check finds a missing set, missing rules that should name a set, and a network list whose number of
 elements has changed. In a network list with more than 4 096 elements, it only looks up one element. For each
-set of bans it also looks up one sample ban (``watch.py``). It returns the number of bans, and the caller
-compares that number.
+set of bans it also looks up one sample ban (``sets.SampleBans``). It returns the number of bans, and the
+caller compares that number.
 """
 
 import errno
@@ -56,10 +56,13 @@ from ringfence.firewall.ipset.messages import Code, IpsetHeader
 from ringfence.firewall.ipset.sets import (
     FLOOD,
     OBSERVE,
+    SampleBans,
     SetSpec,
+    WrittenList,
     all_set_names,
     ban_set_name,
     ban_set_names,
+    check_set,
     create_list_set,
     create_set,
     destroy,
@@ -74,7 +77,6 @@ from ringfence.firewall.ipset.sets import (
     set_specs,
     temporary_name,
 )
-from ringfence.firewall.ipset.watch import SampleBans, WrittenList, check_set
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 from ringfence.model import Address, Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError

@@ -56,7 +56,6 @@ ADDRESS_TYPE = "hash:ip"
 ADDRESS_REVISION = 1
 MAX_ELEMENTS = 1200
 
-_SUBSYSTEM = 6 << 8
 _LIST_HEADER = 1 << 2
 _WITH_COUNTERS = 1 << 3
 _NOMATCH = 1 << 2
@@ -67,17 +66,17 @@ _VERSIONS = {family: version for version, family in FAMILIES.items()}
 
 
 class Command(enum.IntEnum):
-    """The commands of the ipset subsystem that are used here."""
+    """The commands of the ipset subsystem that are used here, with the number of the subsystem."""
 
-    PROTOCOL = 1
-    CREATE = 2
-    DESTROY = 3
-    SWAP = 6
-    LIST = 7
-    ADD = 9
-    DEL = 10
-    TEST = 11
-    TYPE = 13
+    PROTOCOL = 0x601
+    CREATE = 0x602
+    DESTROY = 0x603
+    SWAP = 0x606
+    LIST = 0x607
+    ADD = 0x609
+    DEL = 0x60A
+    TEST = 0x60B
+    TYPE = 0x60D
 
 
 class Code(enum.IntEnum):
@@ -141,13 +140,9 @@ class IpsetHeader:
     references: int
 
 
-def _kind(command: Command) -> int:
-    return _SUBSYSTEM | command
-
-
 def _message(command: Command, flags: int, *attributes: bytes) -> bytes:
     version = attribute(_Attr.PROTOCOL, bytes([PROTOCOL_VERSION]))
-    return message(_kind(command), flags | NLM_F_ACK, AF_INET, version, *attributes)
+    return message(command, flags | NLM_F_ACK, AF_INET, version, *attributes)
 
 
 def protocol() -> bytes:
@@ -167,7 +162,7 @@ def version_of(answer: bytes, asked: Command) -> int:
     ``asked`` is the command of the query. For ``PROTOCOL`` it is the version of the protocol, for ``TYPE``
     the revision of a set type.
     """
-    return integer(parse(answer, _kind(asked)), _NEWEST[asked])
+    return integer(parse(answer, asked), _NEWEST[asked])
 
 
 _NEWEST = {Command.PROTOCOL: _Attr.PROTOCOL, Command.TYPE: _Attr.REVISION}
@@ -326,7 +321,7 @@ _TIMED = number(_Data.TIMEOUT, 0) + number(_Data.CADT_FLAGS, _WITH_COUNTERS)
 
 def parse_header(answer: bytes) -> IpsetHeader:
     """Parse the header of one LIST answer."""
-    top = parse(answer, _kind(Command.LIST))
+    top = parse(answer, Command.LIST)
     data = dict(attributes(required(top, _Attr.DATA)))
     return IpsetHeader(
         name=string(top, _Attr.SETNAME),
@@ -346,7 +341,7 @@ def parse_elements(answer: bytes, scope: Scope = Scope.FULL) -> tuple[Element, .
     Remaining times are in seconds, ``inf`` without a timeout. A large set arrives in several answers. An
     exception (``nomatch``) that another program added bans nothing, and is skipped.
     """
-    adt = parse(answer, _kind(Command.LIST)).get(_Attr.ADT, memoryview(b""))
+    adt = parse(answer, Command.LIST).get(_Attr.ADT, memoryview(b""))
     for layout in _LAYOUTS:
         elements = _regular(adt, scope, *layout)
         if elements is not None:

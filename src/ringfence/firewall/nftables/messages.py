@@ -1,7 +1,7 @@
 """The nftables messages for queries and deletions, as bytes: builders and parsers, no socket, no clock.
 
-The objects here are small: tables, chains, rules, headers of sets, named counters. ``elements.py`` has the
-messages for elements, of which there may be many.
+Tables, chains, rules, headers of sets and named counters come first. The messages for elements, of which
+there may be many, are at the end.
 
 The ipset backend needs one deletion too. iptables-nft makes its table ``raw`` with the first rule, and has no
 command to delete it. So after ringfence has removed its iptables rules, it deletes the chains and the table
@@ -51,38 +51,32 @@ from ringfence.netlink.connection import (
 from ringfence.networks import BITS, SENDER_LENGTHS
 
 INET = 1  # NFPROTO_INET: a table for both IP versions
-SUBSYSTEM = 10
-_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_FLAGS, _FLAGS_AT = struct.Struct("=H"), 6  # nlmsg_flags
+_SUBSYSTEM = 10
+_BEGIN, _END = (message(kind, 0, 0, resource=_SUBSYSTEM) for kind in (0x10, 0x11))  # NFNL_MSG_BATCH_*
 _COMMENT = 0  # the type of a comment in a rule's user data
 
 
 class MessageType(enum.IntEnum):
-    """The message types of the nftables subsystem that are used here."""
+    """The message types of the nftables subsystem that are used here, with the number of the subsystem."""
 
-    NEWTABLE = 0
-    GETTABLE = 1
-    DELTABLE = 2
-    NEWCHAIN = 3
-    GETCHAIN = 4
-    DELCHAIN = 5
-    NEWRULE = 6
-    GETRULE = 7
-    NEWSET = 9
-    GETSET = 10
-    NEWSETELEM = 12
-    GETSETELEM = 13
-    DELSETELEM = 14
-    NEWGEN = 15
-    GETGEN = 16
-    NEWOBJ = 18
-    GETOBJ = 19
-    DESTROYSETELEM = 30
-
-    @property
-    def kind(self) -> int:
-        """The type in a message's header, with the number of the subsystem."""
-        return SUBSYSTEM << 8 | self
+    NEWTABLE = 0xA00
+    GETTABLE = 0xA01
+    DELTABLE = 0xA02
+    NEWCHAIN = 0xA03
+    GETCHAIN = 0xA04
+    DELCHAIN = 0xA05
+    NEWRULE = 0xA06
+    GETRULE = 0xA07
+    NEWSET = 0xA09
+    GETSET = 0xA0A
+    NEWSETELEM = 0xA0C
+    GETSETELEM = 0xA0D
+    DELSETELEM = 0xA0E
+    NEWGEN = 0xA0F
+    GETGEN = 0xA10
+    NEWOBJ = 0xA12
+    GETOBJ = 0xA13
+    DESTROYSETELEM = 0xA1E
 
 
 @frozen
@@ -172,39 +166,19 @@ def delete_empty_table(
     """
     family, named = FAMILIES[version], text(1, table)
     return batch(
-        *(message(MessageType.DELCHAIN.kind, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
-        message(MessageType.DELTABLE.kind, NLM_F_NONREC | NLM_F_ACK, family, named),
+        *(message(MessageType.DELCHAIN, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
+        message(MessageType.DELTABLE, NLM_F_NONREC | NLM_F_ACK, family, named),
     )
 
 
 def batch(*messages: bytes) -> tuple[bytes, ...]:
-    """Combine messages into one transaction, which the kernel carries out completely or not at all.
-
-    Only the last message asks for an acknowledgement. Each answer takes 768 bytes of the receive buffer,
-    which often has room for only 277 answers (more end with ENOBUFS). The kernel reports a refused message in
-    any case.
-    """
-    *others, last = messages
-    return (
-        message(_BATCH_BEGIN, 0, 0, resource=SUBSYSTEM),
-        *(_flagged(one, ack=False) for one in others),
-        _flagged(last, ack=True),
-        message(_BATCH_END, 0, 0, resource=SUBSYSTEM),
-    )
-
-
-def _flagged(request: bytes, *, ack: bool) -> bytes:
-    """Return a message with or without the flag that asks for an acknowledgement."""
-    [flags] = _FLAGS.unpack_from(request, _FLAGS_AT)
-    wanted = flags | NLM_F_ACK if ack else flags & ~NLM_F_ACK
-    if wanted == flags:
-        return request
-    return b"".join((request[:_FLAGS_AT], _FLAGS.pack(wanted), request[_FLAGS_AT + _FLAGS.size :]))
+    """Combine messages into one transaction, which the kernel carries out completely or not at all."""
+    return _BEGIN, *messages, _END
 
 
 def get_generation() -> bytes:
     """Build the query for the present generation; :func:`generation_of` parses its one answer."""
-    return message(MessageType.GETGEN.kind, NLM_F_ACK, 0)
+    return message(MessageType.GETGEN, NLM_F_ACK, 0)
 
 
 def get_table(name: str, *, family: int = INET) -> bytes:
@@ -212,12 +186,12 @@ def get_table(name: str, *, family: int = INET) -> bytes:
 
     The error is ENOENT if there is no such table.
     """
-    return message(MessageType.GETTABLE.kind, NLM_F_ACK, family, text(1, name))
+    return message(MessageType.GETTABLE, NLM_F_ACK, family, text(1, name))
 
 
 def get_chains(*, family: int = INET) -> bytes:
     """Build the request for all chains of a family, of every table; :func:`chains_of` parses the answers."""
-    return message(MessageType.GETCHAIN.kind, NLM_F_DUMP, family)
+    return message(MessageType.GETCHAIN, NLM_F_DUMP, family)
 
 
 def get_rules(table: str, *, family: int = INET) -> bytes:
@@ -226,7 +200,7 @@ def get_rules(table: str, *, family: int = INET) -> bytes:
     If there is no such table, there is no answer. ``family`` is INET, or AF_INET or AF_INET6 for the tables
     of iptables-nft.
     """
-    return message(MessageType.GETRULE.kind, NLM_F_DUMP, family, text(1, table))
+    return message(MessageType.GETRULE, NLM_F_DUMP, family, text(1, table))
 
 
 def get_sets(table: str, *, family: int = INET) -> bytes:
@@ -234,17 +208,17 @@ def get_sets(table: str, *, family: int = INET) -> bytes:
 
     The error is ENOENT if there is no such table.
     """
-    return message(MessageType.GETSET.kind, NLM_F_DUMP, family, text(1, table))
+    return message(MessageType.GETSET, NLM_F_DUMP, family, text(1, table))
 
 
 def get_counters(table: str, *, family: int = INET) -> bytes:
     """Build the request for a table's named counters; :func:`counters_of` parses the answers."""
-    return message(MessageType.GETOBJ.kind, NLM_F_DUMP, family, text(1, table))
+    return message(MessageType.GETOBJ, NLM_F_DUMP, family, text(1, table))
 
 
 def delete_table(name: str, *, family: int = INET) -> tuple[bytes, ...]:
     """Build the batch that deletes a table with all its contents; the error is ENOENT if there is none."""
-    return batch(message(MessageType.DELTABLE.kind, NLM_F_ACK, family, text(1, name)))
+    return batch(message(MessageType.DELTABLE, NLM_F_ACK, family, text(1, name)))
 
 
 def generation_of(answer: bytes) -> Generation | None:
@@ -252,9 +226,9 @@ def generation_of(answer: bytes) -> Generation | None:
     if len(answer) < HEADER.size:
         return None
     _length, kind, _flags, _sequence, port = HEADER.unpack_from(answer)[:5]
-    if kind != MessageType.NEWGEN.kind:
+    if kind != MessageType.NEWGEN:
         return None
-    return Generation(integer(parse(answer, MessageType.NEWGEN.kind), 1), port)
+    return Generation(integer(parse(answer, MessageType.NEWGEN), 1), port)
 
 
 def tables_of(answers: Iterable[bytes]) -> list[Table]:
@@ -282,7 +256,7 @@ def chains_of(answers: Iterable[bytes]) -> list[NftChain]:
 
 def rules_of(answers: Iterable[bytes]) -> list[NftRule]:
     """Parse the answers to :func:`get_rules`, in the order of the rules in each chain."""
-    return [_rule(attributes_of(answer, MessageType.NEWRULE.kind)) for answer in answers]
+    return [_rule(attributes_of(answer, MessageType.NEWRULE)) for answer in answers]
 
 
 # The rules are read again after each transaction of another program, and most of them are unchanged.
@@ -300,7 +274,7 @@ def _rule(found: bytes) -> NftRule:
 
 def sets_of(answers: Iterable[bytes]) -> list[NftSetHeader]:
     """Parse the answers to :func:`get_sets`, including anonymous sets (``__set0``)."""
-    return [_set(attributes_of(answer, MessageType.NEWSET.kind)) for answer in answers]
+    return [_set(attributes_of(answer, MessageType.NEWSET)) for answer in answers]
 
 
 @lru_cache(maxsize=128)  # the sets are read every second, and most of them are unchanged
@@ -332,7 +306,7 @@ def counters_of(answers: Iterable[bytes]) -> list[NftCounter]:
 
 
 def _tops(answers: Iterable[bytes], kind: MessageType) -> Iterator[dict[int, memoryview]]:
-    return (parse(answer, kind.kind) for answer in answers)
+    return (parse(answer, kind) for answer in answers)
 
 
 def _body(expressions: memoryview) -> bytes:
@@ -516,12 +490,12 @@ def query_elements(table: str, name: str, network: Network) -> bytes:
 
 def dump_elements(table: str, name: str) -> bytes:
     """Build the request for a set's elements; :func:`bans_of` or :func:`flooders_of` parses the answers."""
-    return message(MessageType.GETSETELEM.kind, NLM_F_DUMP, INET, text(_TABLE, table), text(_SET, name))
+    return message(MessageType.GETSETELEM, NLM_F_DUMP, INET, text(_TABLE, table), text(_SET, name))
 
 
 def clear_elements(table: str, name: str) -> bytes:
     """Build the message that removes all elements of a set."""
-    return message(MessageType.DELSETELEM.kind, NLM_F_ACK, INET, text(_TABLE, table), text(_SET, name))
+    return message(MessageType.DELSETELEM, NLM_F_ACK, INET, text(_TABLE, table), text(_SET, name))
 
 
 def intervals(
@@ -592,7 +566,7 @@ def refused_index(request: bytes, offset: int | None) -> int | None:
 
 def _elements(kind: MessageType, flags: int, table: str, name: str, elements: Sequence[bytes]) -> bytes:
     return message(
-        kind.kind,
+        kind,
         flags | NLM_F_ACK,
         INET,
         text(_TABLE, table),
@@ -674,7 +648,7 @@ def flooders_of(answer: bytes, *, tcp: bool = False) -> Iterator[Flooder]:
 
 
 def _payload(answer: bytes) -> memoryview:
-    return parse(answer, MessageType.NEWSETELEM.kind).get(_ELEMENTS, memoryview(b""))
+    return parse(answer, MessageType.NEWSETELEM).get(_ELEMENTS, memoryview(b""))
 
 
 def _read(payload: memoryview) -> Iterator[tuple[bytes, int, int, float]]:

@@ -25,14 +25,19 @@ from attrs import frozen
 from ringfence.firewall.nftables.messages import CHUNK, INET, MessageType
 from ringfence.firewall.nftables.ruleset import TABLE
 from ringfence.firewall.nftables.state import read_generation
-from ringfence.netlink.connection import NETLINK_NETFILTER, NetlinkConnection, frames
+from ringfence.netlink.connection import (
+    ADD_MEMBERSHIP,
+    DROP_MEMBERSHIP,
+    NETLINK_NETFILTER,
+    SO_RCVBUFFORCE,
+    SOL_NETLINK,
+    NetlinkConnection,
+    frames,
+)
 
-# <linux/netlink.h>; Python has no names for these
-_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
 _SO_ATTACH_FILTER = 26
 _GROUP = 7  # NFNLGRP_NFTABLES
 _RECEIVE = 1 << 14
-_SO_RCVBUFFORCE = 33  # <asm/socket.h>; Python has no name for it
 # The default of 212,992 bytes has no room for the notifications about our own ruleset with every option.
 _BUFFER = 1 << 20
 _INSTRUCTION = struct.Struct("=HBBI")
@@ -66,7 +71,7 @@ class ChangeMonitor:
         self._ignored: int | None = None
         try:
             with suppress(OSError):  # a small buffer loses notifications; then all rules are compared
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
             _attach(self._socket, None)
             self._socket.bind((0, 0))
             self.resume()
@@ -86,11 +91,11 @@ class ChangeMonitor:
 
     def pause(self) -> None:
         """Leave the group: without a listener, large changes cost the kernel far less time."""
-        self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, _GROUP)
+        self._socket.setsockopt(SOL_NETLINK, DROP_MEMBERSHIP, _GROUP)
 
     def resume(self) -> None:
         """Join the group of the kernel that receives the notifications."""
-        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+        self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, _GROUP)
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
@@ -111,7 +116,7 @@ class ChangeMonitor:
                 continue
             frame = next(frames(datagram), None)
             if frame is not None:
-                (ports if frame.kind == MessageType.NEWGEN.kind else touched).add(frame.port)
+                (ports if frame.kind == MessageType.NEWGEN else touched).add(frame.port)
 
 
 def _attach(connection: socket.socket, ignored: int | None) -> None:
@@ -120,7 +125,7 @@ def _attach(connection: socket.socket, ignored: int | None) -> None:
     ``ignored`` is the netlink port to ignore; None if no port is ignored. The filter reads all values as
     big-endian, although the kernel writes them in the host's byte order. So the constants are converted here.
     """
-    newgen = int.from_bytes(struct.pack("=H", MessageType.NEWGEN.kind), "big")
+    newgen = int.from_bytes(struct.pack("=H", MessageType.NEWGEN), "big")
     name = f"{TABLE}\0".encode()
     # The first attribute of every notification about a change (type 1) is the name of the changed table.
     first = struct.pack("=HH", 4 + len(name), 1) + name
@@ -146,9 +151,10 @@ def _attach(connection: socket.socket, ignored: int | None) -> None:
 # -- notices at once the changes that other programs make to nftables
 #
 # The kernel reports every transaction with the netlink port of its author, and whether it changed our table
-# (``watch.py``). A transaction can change several tables, and ringfence does not read every change. So
-# after any transaction of another program our rules are *suspect*: they are read and compared. The elements
-# of our sets count as changed only if a change of our table was seen, or if notifications were lost.
+# (:class:`ChangeMonitor`). A transaction can change several tables, and ringfence does not read every
+# change. So after any transaction of another program our rules are *suspect*: they are read and compared.
+# The elements of our sets count as changed only if a change of our table was seen, or if notifications were
+# lost.
 #
 # During a large transaction of its own, ringfence does not listen, because the kernel would write 8 kB for
 # each element to a listener. The kernel numbers every transaction (the generation). So the number shows
