@@ -341,10 +341,11 @@ class Attack:
         return Result(**values)
 
     def stop(self) -> None:
-        """Kill the client if it still runs."""
-        with self._output:
-            self._process.kill()
-            self._process.wait()
+        """Kill the client if it still runs; do nothing after :meth:`result`."""
+        if not self._output.closed:
+            with self._output:
+                self._process.kill()
+                self._process.wait()
 
 
 def attack(namespace: str, *arguments: str) -> Result:
