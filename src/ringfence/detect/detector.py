@@ -357,7 +357,7 @@ class Detector:
         if _is_full(banned):
             self.counts.late += 1
             return (Judgement(attempt, network, Disposition.LATE),)
-        if not self._judge.counts_kind(attempt.kind):
+        if attempt.kind not in self._judge.kinds:
             return (Judgement(attempt, network, Disposition.NO_RULE),)
         kept = self._history.add(subject.key, attempt, now)
         if not attempt.trusted:
