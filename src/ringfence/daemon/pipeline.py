@@ -210,8 +210,12 @@ class EffectHandler:
 
     def _apply(self, judgement: Judgement) -> None:
         """Carry out the judgement's decision, if it has one, and then its other effects."""
-        if judgement.decision is not None:
-            self._decide(judgement.decision)
+        decision = judgement.decision
+        if decision is not None:
+            if self._held is None:
+                self._ban(decision)
+            elif len(self._held) < MOST_WAITING:  # else drop it: if attempts go on, there is another decision
+                self._held[decision.subject, decision.scope] = decision
         for watch in self._watch:
             watch(judgement)
         attempt = judgement.attempt
@@ -223,12 +227,6 @@ class EffectHandler:
         elif judgement.suspect:
             self._observe((attempt.address,))
         self._warn_of_attempt(judgement)
-
-    def _decide(self, decision: Decision) -> None:
-        if self._held is None:
-            self._ban(decision)
-        elif len(self._held) < MOST_WAITING:  # else drop it: if attempts go on, the detector decides again
-            self._held[decision.subject, decision.scope] = decision
 
     def _change_alarm(self, change: AlarmChange) -> None:
         if change.cleared:
