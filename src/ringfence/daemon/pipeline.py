@@ -335,8 +335,8 @@ class Pipeline:
             if event.service is _SIP and event.remote.transport in _ENCRYPTED:
                 self.chan_sip_tls.add(event.source.asterisk)
             if event.remote.transport is not _UDP or event.readings:
-                self._streams_until = now + STREAMS_MATTER
                 for remote, least_bytes in self._detector.queries(event, now):
+                    self._streams_until = now + STREAMS_MATTER
                     self._refresh(remote, least_bytes)
             self._effects.carry_out(self._detector.observe(event, now))
             if event.tampered or event.forgeable:
@@ -363,7 +363,10 @@ class Pipeline:
         for answer in answers:
             if answer.transport is not _UDP:
                 self._streams_until = now + STREAMS_MATTER
-                self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
+                # Only these can be hidden attempts at once. Phones cause all others: reading the list of
+                # connections for each would take too long.
+                if answer.evasive or answer.service is _SIP:
+                    self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
         self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
 
     def on_contact(self, contact: Contact, now: float) -> None:

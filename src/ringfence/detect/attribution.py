@@ -514,7 +514,7 @@ class Attribution:
         source = event.source
         named = event.service is _SIP and event.kind is not _HIDDEN and not event.forgeable
         naming = self._agreement.record(event, now) if named else None
-        if attempt.trusted and not self._confirmation.is_hint(event, attempt):
+        if attempt.trusted and not (source.text and self._confirmation.is_hint(event, attempt)):
             return self._accept(attempt, event, now)
         if source.text or not event.challenge:
             tag = self._senders.match_report(event, attempt.address, now)
