@@ -9,7 +9,7 @@ from tests.detect.events import SENDER, event
 from tests.support.evidence import Bench, challenge
 
 from ringfence.daemon.pipeline import STREAMS_MATTER
-from ringfence.detect.backing import GUESS
+from ringfence.detect.confirmation import GUESS
 from ringfence.model import EventKind, ObservedRequest, Service, Transport
 
 

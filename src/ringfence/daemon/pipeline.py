@@ -12,8 +12,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
-from ringfence.detect.backing import GUESS
-from ringfence.detect.confirmation import KnownSources, why_unconfirmed
+from ringfence.detect.confirmation import GUESS, KnownSources, why_unconfirmed
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.history import remember

@@ -26,8 +26,7 @@ from ringfence.detect.attribution import (
     UnprovableGuess,
     Verdict,
 )
-from ringfence.detect.backing import Connections, Query
-from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.confirmation import Connections, KnownSources, Query
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import (
