@@ -166,8 +166,9 @@ class Ledger:
         self._assumed: dict[int, float] = {}
         self._next_expiry = inf
         self._shapes: Counter[int] = Counter()
-        # Prefix lengths in use, by scope and IP version. They are computed when they are needed.
-        self._lengths: dict[int, list[int]] = {}
+        # By IP version, the scopes in use, each with its bits in a key and its prefix lengths, the widest
+        # network first. They are computed when they are needed.
+        self._kinds: dict[int, list[tuple[int, Scope, list[int]]]] = {}
         self._ends: Counter[int] = Counter()
         self._expired = 0  # records that are expired and not yet removed
         self._slot = 0
@@ -185,12 +186,11 @@ class Ledger:
         """
         found, wall = list[Scope](), now + self.offset
         own, version = subject >> _KIND_BITS & _LENGTH, subject & 1
-        for number, scope in enumerate(_SCOPES):
-            key = subject | number << 1
-            for length in self._lengths_of(number << 1 | version):
+        for bits, scope, lengths in self._in_use(version):
+            for length in lengths:
                 if length > own:
                     break
-                wide = _widened(key, length) if length < own else key
+                wide = _widened(subject | bits, length) if length < own else subject | bits
                 record = self._records.get(wide)
                 if record is None or record.expires <= wall:
                     continue
@@ -231,7 +231,7 @@ class Ledger:
         self._records[key] = record
         shape = key & _SHAPE
         if not self._shapes[shape]:
-            self._lengths.clear()
+            self._kinds.clear()
         self._shapes[shape] += 1
         slot = _slot(record.expires)
         if slot < self._slot:
@@ -248,7 +248,7 @@ class Ledger:
         self._shapes[shape] -= 1
         if not self._shapes[shape]:
             del self._shapes[shape]
-            self._lengths.clear()
+            self._kinds.clear()
         slot = _slot(record.expires)
         if slot < self._slot:
             self._expired -= 1
@@ -258,7 +258,7 @@ class Ledger:
 
     def clear(self) -> None:
         """Forget all bans except the assumed ones."""
-        for kept in (self._records, self._pending, self._shapes, self._lengths, self._ends, self._unchecked):
+        for kept in (self._records, self._pending, self._shapes, self._kinds, self._ends, self._unchecked):
             kept.clear()
         self._expired = 0
 
@@ -305,18 +305,22 @@ class Ledger:
         Expired ones are left out. The widest network comes first.
         """
         key, own = key_of(network, scope), network.prefixlen
-        around = [_widened(key, length) for length in self._lengths_of(key & _KIND) if length <= own]
+        lengths = [length for _, one, found in self._in_use(key & 1) if one is scope for length in found]
+        around = [_widened(key, length) for length in lengths if length <= own]
         return [
             one for one in around if (record := self._records.get(one)) is not None and record.expires > now
         ]
 
-    def _lengths_of(self, kind: int) -> list[int]:
-        """Return the prefix lengths in use for a scope and IP version, the widest network first."""
-        lengths = self._lengths.get(kind)
-        if lengths is None:
-            shapes = [shape for shape in self._shapes if shape & _KIND == kind]
-            lengths = self._lengths[kind] = sorted(shape >> _KIND_BITS for shape in shapes)
-        return lengths
+    def _in_use(self, version: int) -> list[tuple[int, Scope, list[int]]]:
+        known = self._kinds.get(version)
+        if known is None:
+            lengths: dict[int, list[int]] = {}
+            for shape in sorted(self._shapes):
+                if shape & 1 == version:
+                    lengths.setdefault(shape & _KIND & ~1, []).append(shape >> _KIND_BITS)
+            known = [(bits, _SCOPES[bits >> 1], found) for bits, found in lengths.items()]
+            self._kinds[version] = known
+        return known
 
     def within(self, network: Network, scope: Scope) -> list[int]:
         """Return the keys of the confirmed bans of ``scope`` whose network is ``network`` or lies within it.

@@ -9,7 +9,7 @@ from tests.detect.events import SENDER, event
 from tests.support.evidence import Bench, challenge
 
 from ringfence.daemon.pipeline import STREAMS_MATTER
-from ringfence.detect.backing import GUESS
+from ringfence.detect.confirmation import GUESS
 from ringfence.model import EventKind, ObservedRequest, Service, Transport
 
 
@@ -58,7 +58,7 @@ def test_an_event_by_secure_websocket_marks_chan_sip_too(bench: Bench) -> None:
 
 
 def test_connections_are_refreshed_before_they_are_looked_up(bench: Bench) -> None:
-    """A report about a connection refreshes it, and for 30 s each tick refreshes all; UDP refreshes none."""
+    """A report that needs a connection refreshes it, and for 30 s each tick refreshes all."""
     reported = event(EventKind.CHALLENGE_RESPONSE_FAILED)
     bench.pipeline.on_events([reported], bench.now)
     bench.pipeline.on_challenges([challenge()], bench.now)
@@ -67,7 +67,10 @@ def test_connections_are_refreshed_before_they_are_looked_up(bench: Bench) -> No
 
     remote = evolve(reported.remote, transport=Transport.TCP)
     bench.pipeline.on_events([evolve(reported, remote=remote, session=b"tcp")], bench.now)
-    bench.pipeline.on_challenges([evolve(challenge(), transport=Transport.TCP)], bench.now)
+    by_phone = evolve(challenge(b"phone"), transport=Transport.TCP)
+    bench.pipeline.on_challenges([by_phone], bench.now)
+    assert bench.refreshed == [(remote, GUESS)]
+    bench.pipeline.on_challenges([evolve(by_phone, evasive=True)], bench.now)
     assert bench.refreshed == [(remote, GUESS)] * 2
     bench.tend()
     assert bench.refreshed[2:] == [(None, 0)]

@@ -5,8 +5,7 @@ from tests.detect.driven import Driven
 from tests.detect.events import NOTICES, SENDER, Connected, event
 
 from ringfence.detect.attribution import MOST_LINES, PATIENCE, AmbiguousLines
-from ringfence.detect.backing import UNBACKED, Backing
-from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.confirmation import UNBACKED, Backing, KnownSources
 from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES
 from ringfence.detect.sessions import Senders

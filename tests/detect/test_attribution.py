@@ -11,9 +11,8 @@ from tests.detect.driven import Driven
 from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.detect.backing import GUESS as LEAST
-from ringfence.detect.backing import UNBACKED, WITHIN
-from ringfence.detect.confirmation import PATIENCE, KnownSources
+from ringfence.detect.confirmation import GUESS as LEAST
+from ringfence.detect.confirmation import PATIENCE, UNBACKED, WITHIN, KnownSources
 from ringfence.detect.friend_attempts import UNPROVEN, UNSHIELDED_FOR
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import RULES, Rule

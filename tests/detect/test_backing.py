@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 from tests.detect.events import SENDER, Connected
 
-from ringfence.detect.backing import GUESS, LOGIN, UNBACKED, WITHIN, Backing, NoConnections
+from ringfence.detect.confirmation import GUESS, LOGIN, UNBACKED, WITHIN, Backing, NoConnections
 from ringfence.detect.sessions import Senders
 from ringfence.model import Endpoint, Service, Transport
 

@@ -6,8 +6,14 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SENDER, Connected, event
 
-from ringfence.detect.backing import Backing, Connections, NoConnections
-from ringfence.detect.confirmation import Answers, Confirmation, KnownSources
+from ringfence.detect.confirmation import (
+    Answers,
+    Backing,
+    Confirmation,
+    Connections,
+    KnownSources,
+    NoConnections,
+)
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import Senders, attempt_from
 from ringfence.detect.wire import Wire

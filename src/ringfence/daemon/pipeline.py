@@ -12,8 +12,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
-from ringfence.detect.backing import GUESS
-from ringfence.detect.confirmation import KnownSources, why_unconfirmed
+from ringfence.detect.confirmation import GUESS, KnownSources, why_unconfirmed
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.history import remember
@@ -210,8 +209,12 @@ class EffectHandler:
 
     def _apply(self, judgement: Judgement) -> None:
         """Carry out the judgement's decision, if it has one, and then its other effects."""
-        if judgement.decision is not None:
-            self._decide(judgement.decision)
+        decision = judgement.decision
+        if decision is not None:
+            if self._held is None:
+                self._ban(decision)
+            elif len(self._held) < MOST_WAITING:  # else drop it: if attempts go on, there is another decision
+                self._held[decision.subject, decision.scope] = decision
         for watch in self._watch:
             watch(judgement)
         attempt = judgement.attempt
@@ -223,12 +226,6 @@ class EffectHandler:
         elif judgement.suspect:
             self._observe((attempt.address,))
         self._warn_of_attempt(judgement)
-
-    def _decide(self, decision: Decision) -> None:
-        if self._held is None:
-            self._ban(decision)
-        elif len(self._held) < MOST_WAITING:  # else drop it: if attempts go on, the detector decides again
-            self._held[decision.subject, decision.scope] = decision
 
     def _change_alarm(self, change: AlarmChange) -> None:
         if change.cleared:
@@ -337,8 +334,8 @@ class Pipeline:
             if event.service is _SIP and event.remote.transport in _ENCRYPTED:
                 self.chan_sip_tls.add(event.source.asterisk)
             if event.remote.transport is not _UDP or event.readings:
-                self._streams_until = now + STREAMS_MATTER
                 for remote, least_bytes in self._detector.queries(event, now):
+                    self._streams_until = now + STREAMS_MATTER
                     self._refresh(remote, least_bytes)
             self._effects.carry_out(self._detector.observe(event, now))
             if event.tampered or event.forgeable:
@@ -365,7 +362,10 @@ class Pipeline:
         for answer in answers:
             if answer.transport is not _UDP:
                 self._streams_until = now + STREAMS_MATTER
-                self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
+                # Only these can be hidden attempts at once. Phones cause all others: reading the list of
+                # connections for each would take too long.
+                if answer.evasive or answer.service is _SIP:
+                    self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
         self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
 
     def on_contact(self, contact: Contact, now: float) -> None:

@@ -12,7 +12,7 @@ name the address in the Via header. Such a report counts only if its address is 
   (``wire``).
 - The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender that
   forges lines can guess ports. So the connections of an address no longer count if most lines with this
-  address have none (``backing``).
+  address have none (``confirmation``).
 
 A report that nothing confirms waits ``PATIENCE`` seconds. Then it is *unconfirmed*: it is listed, but leads
 to no ban. If the wire would have seen the challenge of a true attempt and saw none, the report is a forgery
@@ -32,8 +32,17 @@ from itertools import count
 from attrs import frozen
 
 from ringfence import event_values
-from ringfence.detect.backing import Backing, Connections, NoConnections, Query
-from ringfence.detect.confirmation import Answers, Confirmation, KnownSources, UnconfirmedReports, has_session
+from ringfence.detect.confirmation import (
+    Answers,
+    Backing,
+    Confirmation,
+    Connections,
+    KnownSources,
+    NoConnections,
+    Query,
+    UnconfirmedReports,
+    has_session,
+)
 from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
@@ -249,7 +258,7 @@ def _failure(event: SecurityEvent) -> _Failure:
 # is always there. So a sender cannot hide a guess by TLS with other addresses in its Call-ID. An attacker
 # can also name the connection of a victim, but must know its port. Each wrong port of a victim that has
 # connections counts as a line of the victim without a connection. If there are too many such lines, no line
-# of the victim is confirmed (``backing``).
+# of the victim is confirmed (``confirmation``).
 #
 # A connection that the remote end has just reset appears only some milliseconds later
 # (``host/connections.py``). So readings without a connection wait ``PATIENCE`` seconds and are checked once
@@ -514,7 +523,7 @@ class Attribution:
         source = event.source
         named = event.service is _SIP and event.kind is not _HIDDEN and not event.forgeable
         naming = self._agreement.record(event, now) if named else None
-        if attempt.trusted and not self._confirmation.is_hint(event, attempt):
+        if attempt.trusted and not (source.text and self._confirmation.is_hint(event, attempt)):
             return self._accept(attempt, event, now)
         if source.text or not event.challenge:
             tag = self._senders.match_report(event, attempt.address, now)

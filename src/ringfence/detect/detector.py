@@ -26,8 +26,7 @@ from ringfence.detect.attribution import (
     UnprovableGuess,
     Verdict,
 )
-from ringfence.detect.backing import Connections, Query
-from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.confirmation import Connections, KnownSources, Query
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import (
@@ -83,9 +82,12 @@ _PHONES = (Service.PJSIP, Service.SIP)
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _SUCCESS, _HIDDEN, _ATTEMPT = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Verdict.ATTEMPT
-_FULL, _SIP, _NARROW = Scope.FULL, Scope.SIP, Scope.SIP_UDP
+_NARROW = Scope.SIP_UDP
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
+
+_WHOLE = frozenset({Scope.FULL, Scope.SIP})
+"""The scopes that stop all that Asterisk sees of a sender. SIP includes all ports of Asterisk."""
 
 Judged = tuple[Judgement, *tuple[AlarmChange, ...]]
 """A judgement, and the alarms that follow from it."""
@@ -266,7 +268,7 @@ class Detector:
         for fact in raised:
             self.counts.proven_later[fact.kind] += 1
         banned = self._scopes_of(subject, now)
-        if not raised or subject.exempt or _is_full(banned):
+        if not raised or subject.exempt or not _WHOLE.isdisjoint(banned):
             return []
         kept = self._history.of(subject.key)
         attempt = self._history.attempt_of(kept[-1], subject.network)
@@ -329,7 +331,8 @@ class Detector:
         if found.verdict is not _ATTEMPT:
             subject = self._subjects.of(attempt.address)
             # A banned address gets no challenge. So a missing one does not show that the line is forged.
-            if found.verdict is Verdict.FORGED_HEADER or not _is_full(self._scopes_of(subject, found.at)):
+            banned = self._scopes_of(subject, found.at)
+            if found.verdict is Verdict.FORGED_HEADER or _WHOLE.isdisjoint(banned):
                 self.counts.forged += 1
                 return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:
@@ -354,10 +357,10 @@ class Detector:
             self.counts.exempt += 1
             return (Judgement(attempt, network, Disposition.EXEMPT),)
         banned = self._scopes_of(subject, now)
-        if _is_full(banned):
+        if not _WHOLE.isdisjoint(banned):
             self.counts.late += 1
             return (Judgement(attempt, network, Disposition.LATE),)
-        if not self._judge.counts_kind(attempt.kind):
+        if attempt.kind not in self._judge.kinds:
             return (Judgement(attempt, network, Disposition.NO_RULE),)
         kept = self._history.add(subject.key, attempt, now)
         if not attempt.trusted:
@@ -402,7 +405,7 @@ class Detector:
     def is_banned(self, address: Address, scope: Scope, now: float) -> bool:
         """Whether the subject of ``address`` is banned with ``scope``, ``full`` or ``sip``."""
         banned = self._scopes_of(self._subjects.of(address), now)
-        return scope in banned or _is_full(banned)
+        return scope in banned or not _WHOLE.isdisjoint(banned)
 
     def _scopes_of(self, subject: Subject, now: float) -> Collection[Scope]:
         """Return the scopes in which ``subject`` is banned."""
@@ -487,14 +490,6 @@ class Detector:
             found.append(_watched(subject, network, attempts, counts))
         found.sort(key=lambda entry: (-entry.have / entry.of, -len(entry.attempts), -entry.attempts[-1].time))
         return found[:most]
-
-
-def _is_full(banned: Collection[Scope]) -> bool:
-    """Whether a ban with one of these scopes stops all that Asterisk sees.
-
-    A ban with SIP does, because SIP includes all ports of Asterisk.
-    """
-    return _FULL in banned or _SIP in banned
 
 
 def _watched(

@@ -229,7 +229,8 @@ class Judge:
         self._history = history
         self._subjects = subjects
         mine = [rule for rule in self.rules if rule.by is By.SUBJECT]
-        self._kinds = frozenset[AttemptKind]().union(*(rule.counts for rule in self.rules))
+        self.kinds = frozenset[AttemptKind]().union(*(rule.counts for rule in self.rules))
+        """The kinds of attempts that any rule counts."""
         self._by_kind = {kind: [rule for rule in mine if kind in rule.counts] for kind in AttemptKind}
         self._least = {
             kind: min((rule.attempts for rule in rules if rule.accounts is None), default=1 << 30)
@@ -242,10 +243,6 @@ class Judge:
         self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed)
         self.attacked: dict[AccountKey, int] = {}
         """The accounts under a distributed attack, and the number of subjects that try each."""
-
-    def counts_kind(self, kind: AttemptKind) -> bool:
-        """Whether any rule counts attempts of this kind."""
-        return kind in self._kinds
 
     # -- strangers --------------------------------------------------------------------------------------
 

@@ -666,9 +666,12 @@ class Senders:
         key = address_key(address)
         return self._claimed.get(key) or self._proven.get(key)
 
-    def of(self, address: Address, now: float) -> Sender:
-        """Return the sender at ``address``, created if needed. It is now the one used last."""
-        sender = self.find(address)
+    def of(self, address: Address, now: float, sender: Sender | None = None) -> Sender:
+        """Return the sender at ``address``, created if needed. It is now the one used last.
+
+        ``sender`` is the result of :meth:`find`, if the caller has called it.
+        """
+        sender = sender or self.find(address)
         if sender is None:
             if len(self._claimed) >= self._max_sessions:
                 self.expire(now)
@@ -747,7 +750,7 @@ class Senders:
                 session.reports.pop(key, None)
             return None
         if sender is None or session is None:
-            session = self.session(address, name, now)
+            session = self._session_of(self.of(address, now, sender), name, now)
         else:
             self._use_session(sender, session, now)
             sender.used = now
