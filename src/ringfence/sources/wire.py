@@ -54,7 +54,7 @@ from attrs import define
 
 from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
-from ringfence.netlink.connection import NETLINK_NETFILTER, SO_RCVBUFFORCE
+from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_observed
 from ringfence.parse.packet import source_of
@@ -354,9 +354,7 @@ _NO_NFLOG = (
 def _open(buffer: int) -> socket.socket:
     """Open the socket, with a large receive buffer for unread packets."""
     try:
-        connection = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
-        )
+        return open_listener(NETLINK_NETFILTER, buffer)
     except OSError as error:
         if error.errno == errno.EAFNOSUPPORT:
             detail = "the unit's RestrictAddressFamilies= lacks AF_NETLINK; fix: use the unit as shipped"
@@ -364,16 +362,6 @@ def _open(buffer: int) -> socket.socket:
         if error.errno == errno.EPROTONOSUPPORT:
             raise EndError(State.ABSENT, _NO_NFLOG) from error
         raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-    try:
-        try:
-            connection.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer)
-        except PermissionError:  # in a user namespace, where net.core.rmem_max limits the buffer
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        connection.bind((0, 0))
-    except OSError as error:
-        connection.close()
-        raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-    return connection
 
 
 def _bind(connection: socket.socket, group: int) -> None:
