@@ -402,14 +402,15 @@ class AmiDecoder:
                 self._skip(piece, items)
             else:
                 items.append(piece)
-        return self._pass_on(items, len(data), now)
+        # A ManagerEvent makes the check active, so without the check there is none among the items.
+        return self.http.pass_on(items, len(data), now) if self.http.active else items  # type: ignore[return-value]
 
     def tick(self, now: float) -> list[AmiItem]:
         """Return the items that need not be held any longer at ``now``."""
         items: _Items = []
         if self._until is not None and now >= self._until:
             self._release(items)
-        return [*self._pass_on(items, 0, now), *self.http.expire(now)]
+        return [*self.http.pass_on(items, 0, now), *self.http.expire(now)]
 
     @property
     def deadline(self) -> float | None:
@@ -417,11 +418,6 @@ class AmiDecoder:
         if self.http.deadline is None or self._until is None:
             return self._until if self.http.deadline is None else self.http.deadline
         return min(self._until, self.http.deadline)
-
-    def _pass_on(self, items: _Items, size: int, now: float) -> list[AmiItem]:
-        if self.http.active:
-            return self.http.pass_on(items, size, now)
-        return items  # type: ignore[return-value]  # a ManagerEvent makes the check active
 
     def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
         """Count skipped bytes of a packet that is too long.

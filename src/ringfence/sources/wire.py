@@ -47,7 +47,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import structlog
 from attrs import define
@@ -172,11 +172,13 @@ class WireSource(SupervisedSource):
         self._last: int | None = None
         self._is_asterisks = is_asterisks
         self._streams = Streams()
-        self._drained: Callable[[], object] = _nothing
+        self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 
     def drain(self) -> None:
         """Read the packets that have arrived, so that they count before later events of another source."""
-        self._drained()
+        for _ in range(MOST_TURNS):
+            if self._bound is None or not self._readable(*self._bound):
+                return
 
     def set_containers(self, networks: Iterable[Network]) -> None:
         """Set the networks of this host's containers.
@@ -200,19 +202,14 @@ class WireSource(SupervisedSource):
             self._last = None
             self._gap(loop.time())
             loop.add_reader(connection, self._readable, connection, ended)
-            self._drained = partial(self._drain, connection, ended)
+            self._bound = connection, ended
             try:
                 self._set_condition(Condition(State.LISTENING, f"NFLOG group {self._group}"))
                 await ended
             finally:
                 loop.remove_reader(connection)
-                self._drained = _nothing
+                self._bound = None
                 self._gap(loop.time())
-
-    def _drain(self, connection: socket.socket, ended: asyncio.Future[None]) -> None:
-        for _ in range(MOST_TURNS):
-            if not self._readable(connection, ended):
-                return
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
         """Read and pass on packets, limited by ``TURN`` and ``TURN_BYTES``; return whether more may wait.
@@ -326,10 +323,6 @@ class WireSource(SupervisedSource):
         self.counts.gaps += 1
         self.counts.lost += number
         self._gap(now)
-
-
-def _nothing() -> None:
-    """Do nothing: this stands in for :meth:`WireSource._drain` while no socket is bound."""
 
 
 def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
