@@ -474,7 +474,7 @@ class AmiDecoder:
         elif self._held:
             self._follow(packet, now, items)
         else:
-            self._other(packet, items)
+            self._handle_other(packet, items)
 
     def _record_local(self, packet: bytes) -> None:
         """Record the address at which Asterisk received a request. Loopback does not count."""
@@ -536,7 +536,7 @@ class AmiDecoder:
         else:
             self._tampered(parse_tampered(packet, self._source), items)
         for follower in followers:
-            self._other(follower, items)
+            self._handle_other(follower, items)
 
     def _tampered(self, event: SecurityEvent | None, items: _Items) -> None:
         if event is None:
@@ -578,7 +578,7 @@ class AmiDecoder:
         if item is not None:
             items.append(item)
 
-    def _other(self, packet: bytes, items: _Items) -> None:
+    def _handle_other(self, packet: bytes, items: _Items) -> None:
         if packet.startswith(b"Response: "):
             items.append(Reply(packet.decode("utf-8", "backslashreplace")))
         elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, packet.find(EOL)):

@@ -339,10 +339,10 @@ class _Plan:
         name = ban_set_name(version, Scope.FULL, friends_exempt=False)
         probed = [
             IptablesRule(
-                f"{'-s' if side == 'src' else '-d'} {PROBE_NETWORKS[version]} {way}{what}"
+                f"{'-s' if side == 'src' else '-d'} {PROBE_NETWORKS[version]} {way}{packets}"
                 f"-m set --match-set {name} {side} -j {target}"
             )
-            for what in full
+            for packets in full
             for way in self._interface_matches(option)
         ]
         rows = [
@@ -362,12 +362,13 @@ class _Plan:
         ]
         return probed + [
             IptablesRule(
-                f"{way}{what}{self._not_on(side, NetworkList.ALLOW, *[NetworkList.FRIENDS] * friends_exempt)}"
+                f"{way}{packets}"
+                f"{self._not_on(side, NetworkList.ALLOW, *[NetworkList.FRIENDS] * friends_exempt)}"
                 f"-m set --match-set {name} {side} -j {end}",
                 kind,
             )
-            for name, friends_exempt, whats, kind, end in rows
-            for what in whats
+            for name, friends_exempt, covered, kind, end in rows
+            for packets in covered
             for way in self._interface_matches(option)
         ]
 
@@ -400,9 +401,9 @@ class _Plan:
             return []
         strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
         return [
-            IptablesRule(f"{way}{what}{_TO_THIS_HOST}{strangers}-j {_LIMIT}", AT_LIMITER)
+            IptablesRule(f"{way}{packets}{_TO_THIS_HOST}{strangers}-j {_LIMIT}", AT_LIMITER)
             for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
-            for what in _port_matches(protocol, ports, "src")
+            for packets in _port_matches(protocol, ports, "src")
             for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
         ]
 
