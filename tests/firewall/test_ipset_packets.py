@@ -53,7 +53,7 @@ def test_a_full_limiter_drops_strangers_in_mode_enforce_only(
 ) -> None:
     """Packets of sources without room are counted; in mode enforce they are dropped, in observe they pass."""
     monkeypatch.setattr(iptables_rules, "_BUCKETS", 4)
-    monkeypatch.setattr(iptables_rules, "_SOURCES", 4)
+    monkeypatch.setattr(iptables_rules, "MOST_LIMITED", 4)
     plan(backend, FirewallPlan(limit=Limit(mode)))
     cable = CABLES["IPv4"]
     arrived = 0

@@ -27,7 +27,7 @@ def test_strangers_pass_a_full_limiter_and_are_counted(
     backend: NftablesBackend, far: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the limiter has no room for a source, its packets pass, and are counted as such."""
-    monkeypatch.setattr(ruleset, "RATE_SIZE", 4)
+    monkeypatch.setattr(ruleset, "MOST_LIMITED", 4)
     plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE, rate=1, burst=5)))
     cable = CABLES["IPv4"]
     arrived = 0

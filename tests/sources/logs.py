@@ -7,8 +7,8 @@ from itertools import count
 from pathlib import Path
 
 from ringfence.parse.log import LogReader
-from ringfence.sources.log_file import LogIngest, Sink
-from ringfence.sources.standby import Standby, StandbyLog
+from ringfence.sources.log_file import LogIngest
+from ringfence.sources.standby import Sink, Standby, StandbyLog
 
 LINE = 90
 """Bytes of a line."""

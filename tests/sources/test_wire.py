@@ -23,7 +23,6 @@ from ringfence.clock import Backoff
 from ringfence.firewall.contract import OBSERVE_PREFIX, Add, FirewallPlan, Ports, Remove
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Challenge, ObservedRequest, Service, Transport
-from ringfence.netlink.connection import SO_RCVBUFFORCE
 from ringfence.sources import wire
 from ringfence.sources.state import EndError, State
 from ringfence.sources.wire import GROUP, WireItem, WireSource
@@ -581,7 +580,7 @@ def test_a_user_namespace_has_a_smaller_buffer(monkeypatch: pytest.MonkeyPatch) 
     """If the buffer may not be forced, the host's limit is used."""
     monkeypatch.setattr(socket, "socket", Modest)
     wire._open(1 << 20).close()
-    assert Modest.asked == [SO_RCVBUFFORCE, socket.SO_RCVBUF]
+    assert Modest.asked == [33, socket.SO_RCVBUF]  # SO_RCVBUFFORCE
 
 
 class Script:

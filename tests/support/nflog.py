@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ringfence.netlink.connection import NETLINK_NETFILTER, SO_RCVBUFFORCE
+from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import bind_request
 
 _HEADER, _BODY, _PACKET = 16, 20, 0x400
@@ -19,10 +19,8 @@ Copied = tuple[str, bytes]
 @contextmanager
 def copies(group: int) -> Iterator[Callable[[bytes], list[Copied]]]:
     """Read a group; yield a function that returns all copies up to one with the given payload, exclusive."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as reader:
-        reader.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+    with open_listener(NETLINK_NETFILTER, 16 << 20) as reader:
         reader.settimeout(_PATIENCE)
-        reader.bind((0, 0))
         reader.send(bind_request(group))
 
         def until(last: bytes) -> list[Copied]:

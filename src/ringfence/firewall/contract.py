@@ -79,6 +79,30 @@ A sender may choose where a segment begins, and may write a status line into a h
 But it cannot write a line end, and no header that Asterisk repeats stands before a Via, except for another
 Via.
 """
+REFUSALS = (b"SIP/2.0 401", b"SIP/2.0 403", b"SIP/2.0 407")
+"""How the answers begin that the ration counts."""
+COPIED = (*REFUSALS, b"SIP/2.0 404")
+"""How the datagrams begin that are copied to the wire. A 404 answers a call to an unknown extension."""
+
+GUESS = 300
+"""Bytes. No guess is shorter, with its headers."""
+MOST_LIMITED = 1_000_000
+"""The number of addresses for which the limiter has room, and the ration."""
+FLOOD_SECONDS = 10
+"""Seconds that the limiter remembers an address, and a flood set a source over the limit."""
+MOST_FLOODERS = 4_096
+"""The size of a flood set, which holds sources over the limit.
+
+The event loop reads it every second: 4 096 elements take some 30 ms of CPU, 16 384 took 150 ms. A source
+without room in the set is still limited. It is reported as soon as the set has room for it.
+"""
+
+FROM_BANNED = "from banned addresses"
+TO_BANNED = "to banned addresses"
+FROM_DENIED = "from denied networks"
+TO_DENIED = "to denied networks"
+"""The names of the counted kinds of dropped packets (``RuleCounter.name``)."""
+
 _SIP = 5060
 _REFUSAL = 400  # bytes of a refusal in a TCP segment, with a share of the headers
 _FRAME = 1_600  # bytes: an Ethernet frame, rounded up

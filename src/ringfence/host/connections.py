@@ -46,13 +46,7 @@ from typing import NamedTuple
 
 from ringfence.errors import HostError
 from ringfence.model import Address, Endpoint
-from ringfence.netlink.connection import (
-    ADD_MEMBERSHIP,
-    SO_RCVBUFFORCE,
-    SOL_NETLINK,
-    NetlinkMessageError,
-    frames,
-)
+from ringfence.netlink.connection import NetlinkMessageError, frames, open_listener
 from ringfence.netlink.sock_diag import (
     ATTRIBUTES,
     BY_FAMILY,
@@ -135,23 +129,9 @@ class ClosedSockets:
         Raise HostError, with the fix, if the kernel refuses.
         """
         try:
-            kernel = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
-            )
+            self._kernel = open_listener(NETLINK_SOCK_DIAG, self._buffer, _GROUPS)
         except OSError as error:
             raise _refused(error) from error
-        try:
-            try:
-                kernel.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, self._buffer)
-            except PermissionError:  # without CAP_NET_ADMIN the host limits the buffer
-                kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
-            kernel.bind((0, 0))
-            for group in _GROUPS:
-                kernel.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
-        except OSError as error:
-            kernel.close()
-            raise _refused(error) from error
-        self._kernel = kernel
 
     def close(self) -> None:
         """Close the socket."""

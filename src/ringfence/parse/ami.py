@@ -402,14 +402,15 @@ class AmiDecoder:
                 self._skip(piece, items)
             else:
                 items.append(piece)
-        return self._pass_on(items, len(data), now)
+        # A ManagerEvent makes the check active, so without the check there is none among the items.
+        return self.http.pass_on(items, len(data), now) if self.http.active else items  # type: ignore[return-value]
 
     def tick(self, now: float) -> list[AmiItem]:
         """Return the items that need not be held any longer at ``now``."""
         items: _Items = []
         if self._until is not None and now >= self._until:
             self._release(items)
-        return [*self._pass_on(items, 0, now), *self.http.expire(now)]
+        return [*self.http.pass_on(items, 0, now), *self.http.expire(now)]
 
     @property
     def deadline(self) -> float | None:
@@ -417,11 +418,6 @@ class AmiDecoder:
         if self.http.deadline is None or self._until is None:
             return self._until if self.http.deadline is None else self.http.deadline
         return min(self._until, self.http.deadline)
-
-    def _pass_on(self, items: _Items, size: int, now: float) -> list[AmiItem]:
-        if self.http.active:
-            return self.http.pass_on(items, size, now)
-        return items  # type: ignore[return-value]  # a ManagerEvent makes the check active
 
     def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
         """Count skipped bytes of a packet that is too long.
@@ -478,7 +474,7 @@ class AmiDecoder:
         elif self._held:
             self._follow(packet, now, items)
         else:
-            self._other(packet, items)
+            self._handle_other(packet, items)
 
     def _record_local(self, packet: bytes) -> None:
         """Record the address at which Asterisk received a request. Loopback does not count."""
@@ -540,7 +536,7 @@ class AmiDecoder:
         else:
             self._tampered(parse_tampered(packet, self._source), items)
         for follower in followers:
-            self._other(follower, items)
+            self._handle_other(follower, items)
 
     def _tampered(self, event: SecurityEvent | None, items: _Items) -> None:
         if event is None:
@@ -582,7 +578,7 @@ class AmiDecoder:
         if item is not None:
             items.append(item)
 
-    def _other(self, packet: bytes, items: _Items) -> None:
+    def _handle_other(self, packet: bytes, items: _Items) -> None:
         if packet.startswith(b"Response: "):
             items.append(Reply(packet.decode("utf-8", "backslashreplace")))
         elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, packet.find(EOL)):

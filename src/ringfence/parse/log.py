@@ -23,6 +23,7 @@ looks complete, only its head and its last bytes are read. In any other, the end
 no text in it becomes a message. Nothing here raises for bytes; each line is read a bounded number of times.
 """
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
@@ -30,10 +31,9 @@ from datetime import tzinfo
 from attrs import evolve, frozen
 
 from ringfence.model import SecurityEvent, SourceId
-from ringfence.parse import jsonline, notices, security
+from ringfence.parse import notices, security
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
-from ringfence.parse.jsonline import JsonMessage, unwrap
 from ringfence.parse.line_result import (
     LEVELS,
     NOT_UNDERSTOOD,
@@ -47,6 +47,122 @@ from ringfence.parse.line_result import (
 )
 from ringfence.parse.notices import LoginDeduplicator
 from ringfence.parse.prefix import DIALPLAN, PLAIN, Prefix, parse_prefix
+
+# -- lines that are JSON: Asterisk's ``[json]`` formatter, and the wrappers of containers and the journal
+#
+# - Asterisk (``main/logger.c:format_log_json``): one message a line, with its line feeds escaped. Its text
+#   cannot imitate another message. A message of more than 8 KiB is cut, and is no valid JSON then.
+# - docker's ``json-file``: ``{"log": "<line>\n", "stream": …, "time": …}``: the line is parsed as any other.
+# - ``journalctl -o json``: ``MESSAGE`` is the line, as text or as a list of bytes. A line without a date has
+#   the journal's time.
+
+
+@frozen
+class JsonMessage:
+    """A message of the ``[json]`` formatter."""
+
+    date: bytes
+    level: bytes
+    file: bytes
+    message: bytes
+
+
+def unwrap(line: bytes) -> JsonMessage | bytes | None:
+    """Parse a JSON object: return a JsonMessage of Asterisk, or the log line inside a wrapper.
+
+    The line of a journal entry begins with the journal's time, if there is one, and ``asterisk: ``. Return
+    None for any other text, and for a journal entry of a program other than Asterisk.
+    """
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    if isinstance(found.get("log"), str):
+        return _encoded(found["log"]).removesuffix(b"\n").removesuffix(b"\r")
+    if "MESSAGE" in found:
+        return _journals_line(found)
+    return _asterisks_message(found)
+
+
+def _asterisks_message(found: dict[str, object]) -> JsonMessage | None:
+    entry = found.get("logmsg")
+    location = entry.get("location") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(location, dict):
+        return None
+    values = (
+        found.get("timestamp"),
+        entry.get("level"),
+        location.get("filename"),
+        entry.get("message"),
+    )
+    date, level, file, message = (_encoded(value) if isinstance(value, str) else b"" for value in values)
+    return JsonMessage(date, level, file, message.removesuffix(b"\n")) if level and file else None
+
+
+def _journals_line(found: dict[str, object]) -> bytes | None:
+    message, micros = found["MESSAGE"], found.get("__REALTIME_TIMESTAMP")
+    try:
+        line = bytes(message) if isinstance(message, list) else _encoded(str(message))
+    except (TypeError, ValueError):
+        return None
+    if found.get("SYSLOG_IDENTIFIER") not in ("asterisk", "safe_asterisk"):
+        return None
+    stamp = f"{micros[:-6]}.{micros[-6:]} " if isinstance(micros, str) and micros.isdecimal() else ""
+    return _encoded(stamp) + b"asterisk: " + line
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+# -- raw SIP packets in a log: pjproject writes them at ERROR, ``sip set debug`` at VERBOSE
+
+
+DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
+_DUMP_START = re.compile(
+    rb"(?:[\w.]{1,40}+ {1,8}+)?Error processing [^\n]{0,40}packet from "
+    rb"|<--- SIP read from |<--- Received SIP \w{1,16}+ \((?P<size>\d{1,6}+) bytes\)"
+)
+"""The beginning of a message that holds a packet, with the packet's size if Asterisk states it."""
+_DUMP_END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
+
+
+def begins_dump(line: bytes, first: Prefix) -> bool:
+    """Whether ``line`` begins another packet, logged by the same thread and source file as the previous one.
+
+    ``first`` is the prefix of the previous packet's first line. A sender cannot forge such a line, because
+    the sender does not know the number of the thread.
+    """
+    prefix = parse_prefix(line)
+    same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)
+    return same and prefix is not None and _DUMP_START.match(line, prefix.end) is not None
+
+
+def end_of_dump(
+    lines: Sequence[bytes | JsonMessage], at: int, first: Prefix, stated: int, most: int, *, final: bool
+) -> int | None:
+    """Return the index of the first line after the packet that begins at line ``at``.
+
+    Return None if the lines so far do not show where the packet ends. ``first`` is the prefix of its first
+    line. ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length of a
+    message, both in bytes. ``final``: no more lines follow.
+    """
+    size, end = 0, None
+    for index in range(at + 1, len(lines)):
+        line = lines[index]
+        size += len(line) + 1 if isinstance(line, bytes) else most
+        if size > most or (stated and size > stated):
+            return (end or index) if not stated else index
+        if stated or not isinstance(line, bytes):
+            continue
+        if _DUMP_END.fullmatch(line):
+            end = index + 1
+        elif end is not None and begins_dump(line, first):
+            return end
+    return (end or len(lines)) if final else None
+
 
 # -- the table of known log messages
 #
@@ -385,10 +501,10 @@ class _Batch:
         cut = len(line) > LOG_CUT and self._split_cut_line(at, line, prefix)
         if cut:
             line = line[:cut]
-        packet = jsonline.START.match(line, prefix.end) if prefix.file in jsonline.DUMP_FILES else None
+        packet = _DUMP_START.match(line, prefix.end) if prefix.file in DUMP_FILES else None
         if packet is not None:
             size = int(packet["size"] or 0)
-            behind = jsonline.end_of_dump(self._lines, at, prefix, size, MAX_MESSAGE, final=self._final)
+            behind = end_of_dump(self._lines, at, prefix, size, MAX_MESSAGE, final=self._final)
             self._begin(None)
             for index in range(at, behind or at):
                 self._add(index, Reason.RAW_DUMP, prefix.level)

@@ -13,7 +13,7 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from itertools import groupby
@@ -27,7 +27,7 @@ from attrs import asdict, evolve, frozen
 from ringfence.clock import Backoff
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.line_result import LogAlarm, LogCounts
-from ringfence.sources.standby import LogPart, StandbyLog
+from ringfence.sources.standby import LogPart, Sink, StandbyLog
 from ringfence.sources.state import Condition, State, SupervisedSource
 
 # -- conversion of a log's bytes to events, with the time at which they count, and to alarms
@@ -61,9 +61,6 @@ Remember = Callable[[str, str], None]
 
 Its arguments are the key under which the position is stored (one for each log), and the position, as texts.
 """
-
-Sink = Callable[[Sequence[SecurityEvent], float], None]
-"""A function that handles events. Its second argument is the time at which they count (monotonic seconds)."""
 
 
 @frozen

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
-from ringfence.model import SecurityEvent, SourceId
+from ringfence.model import SourceId
 from ringfence.parse.line_result import LogAlarm, LogCounts
-from ringfence.sources.standby import Standby, StandbyLog
+from ringfence.sources.standby import Sink, Standby, StandbyLog
 from ringfence.sources.state import Condition, State
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Logs:
     def __init__(
         self,
         plan: LogPlan,
-        sink: Callable[[Sequence[SecurityEvent], float], None],
+        sink: Sink,
         positions: Callable[[], Mapping[str, str]] = dict,
         remember: Callable[[str, str], None] = lambda _key, _position: None,
         standby: Standby | None = None,

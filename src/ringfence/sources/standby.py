@@ -103,6 +103,7 @@ These are kept back until AMI has reported the same events.
 """
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
+"""A function that handles events. Its second argument is the time at which they count (monotonic seconds)."""
 
 
 @define(eq=False)

@@ -47,14 +47,14 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
-from ringfence.netlink.connection import NETLINK_NETFILTER, SO_RCVBUFFORCE
+from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_observed
 from ringfence.parse.packet import source_of
@@ -172,11 +172,13 @@ class WireSource(SupervisedSource):
         self._last: int | None = None
         self._is_asterisks = is_asterisks
         self._streams = Streams()
-        self._drained: Callable[[], object] = _nothing
+        self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 
     def drain(self) -> None:
         """Read the packets that have arrived, so that they count before later events of another source."""
-        self._drained()
+        for _ in range(MOST_TURNS):
+            if self._bound is None or not self._readable(*self._bound):
+                return
 
     def set_containers(self, networks: Iterable[Network]) -> None:
         """Set the networks of this host's containers.
@@ -200,19 +202,14 @@ class WireSource(SupervisedSource):
             self._last = None
             self._gap(loop.time())
             loop.add_reader(connection, self._readable, connection, ended)
-            self._drained = partial(self._drain, connection, ended)
+            self._bound = connection, ended
             try:
                 self._set_condition(Condition(State.LISTENING, f"NFLOG group {self._group}"))
                 await ended
             finally:
                 loop.remove_reader(connection)
-                self._drained = _nothing
+                self._bound = None
                 self._gap(loop.time())
-
-    def _drain(self, connection: socket.socket, ended: asyncio.Future[None]) -> None:
-        for _ in range(MOST_TURNS):
-            if not self._readable(connection, ended):
-                return
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
         """Read and pass on packets, limited by ``TURN`` and ``TURN_BYTES``; return whether more may wait.
@@ -328,10 +325,6 @@ class WireSource(SupervisedSource):
         self._gap(now)
 
 
-def _nothing() -> None:
-    """Do nothing: this stands in for :meth:`WireSource._drain` while no socket is bound."""
-
-
 def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
     """Return a function that checks whether an address is in one of the networks.
 
@@ -354,9 +347,7 @@ _NO_NFLOG = (
 def _open(buffer: int) -> socket.socket:
     """Open the socket, with a large receive buffer for unread packets."""
     try:
-        connection = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
-        )
+        return open_listener(NETLINK_NETFILTER, buffer)
     except OSError as error:
         if error.errno == errno.EAFNOSUPPORT:
             detail = "the unit's RestrictAddressFamilies= lacks AF_NETLINK; fix: use the unit as shipped"
@@ -364,16 +355,6 @@ def _open(buffer: int) -> socket.socket:
         if error.errno == errno.EPROTONOSUPPORT:
             raise EndError(State.ABSENT, _NO_NFLOG) from error
         raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-    try:
-        try:
-            connection.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer)
-        except PermissionError:  # in a user namespace, where net.core.rmem_max limits the buffer
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        connection.bind((0, 0))
-    except OSError as error:
-        connection.close()
-        raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-    return connection
 
 
 def _bind(connection: socket.socket, group: int) -> None:

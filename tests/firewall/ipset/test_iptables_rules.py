@@ -5,8 +5,12 @@ import itertools
 import pytest
 
 from ringfence.firewall.contract import (
+    FROM_BANNED,
+    FROM_DENIED,
     PROBE_NETWORKS,
     PROBE_PORT,
+    TO_BANNED,
+    TO_DENIED,
     BanAction,
     FirewallPlan,
     Limit,
@@ -16,11 +20,7 @@ from ringfence.firewall.contract import (
 from ringfence.firewall.ipset.iptables_rules import (
     AT_LIMITER,
     CHAINS,
-    FROM_BANNED,
-    FROM_DENIED,
     OVER_LIMIT,
-    TO_BANNED,
-    TO_DENIED,
     WITHIN_LIMIT,
     byte_budget,
     counted_rules,

@@ -68,7 +68,7 @@ def test_differences_lead_from_the_one_to_the_other(
     before: list[Network], after: list[Network], most: int
 ) -> None:
     """The changes lead from one list to the other; common addresses always stay, without overlaps."""
-    held, wanted = Ranges.of(4, before), Ranges.of(4, after)
+    held, wanted = Ranges.covering(4, before), Ranges.covering(4, after)
     difference, now = Difference(held, wanted), {*held}
     steady = {one for a, z in held for one in range(a, z + 1)} & {
         one for a, z in wanted for one in range(a, z + 1)
@@ -87,7 +87,7 @@ def test_differences_lead_from_the_one_to_the_other(
 
 def test_a_change_that_is_put_back_is_returned_again() -> None:
     """A change that was put back is returned again, also in smaller changes."""
-    wanted = Ranges.of(4, nets("10.0.0.0/24", "10.0.2.0/24", "10.0.4.0/24"))
+    wanted = Ranges.covering(4, nets("10.0.0.0/24", "10.0.2.0/24", "10.0.4.0/24"))
     difference = Difference(Ranges(4, b""), wanted)
     change = difference.next_change(2)
     assert change is not None
@@ -99,14 +99,14 @@ def test_a_change_that_is_put_back_is_returned_again() -> None:
 
 def test_too_many_overlaps_are_not_divided() -> None:
     """A range that replaces very many others cannot be divided."""
-    many = Ranges.of(4, [ip_network((BASE + 2 * n, 32)) for n in range(12_000)])
-    assert Difference(many, Ranges.of(4, nets("10.0.0.0/8"))).next_change(100) is None
+    many = Ranges.covering(4, [ip_network((BASE + 2 * n, 32)) for n in range(12_000)])
+    assert Difference(many, Ranges.covering(4, nets("10.0.0.0/8"))).next_change(100) is None
 
 
 def test_ranges_are_packed() -> None:
     """Ranges of both IP versions are packed in 8 and in 32 bytes each, unpacked, and counted."""
-    four = Ranges.of(4, nets("192.0.2.0/24", "10.0.0.0/8"))
-    six = Ranges.of(6, nets("2001:db8::/32", "ff00::/8"))
+    four = Ranges.covering(4, nets("192.0.2.0/24", "10.0.0.0/8"))
+    six = Ranges.covering(6, nets("2001:db8::/32", "ff00::/8"))
 
     assert [*four] == [(BASE, BASE + 0xFFFFFF), (0xC0000200, 0xC00002FF)]
     assert [*six][1] == (0xFF << 120, (1 << 128) - 1)

@@ -29,7 +29,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain as chain_iterables
-from typing import Protocol
 
 from attrs import Factory, frozen
 
@@ -148,20 +147,6 @@ def _query(version: int, option: int, query: bytes) -> bytes:
 # By table and chain: the handle and the body of each rule, in order. Both are compared: a replaced rule may
 # keep its handle, and a rule that was deleted and added again has the same body.
 _Recorded = Mapping[tuple[str, str], tuple[tuple[int, bytes], ...]]
-
-
-class Watch(Protocol):
-    """A check of one IP version's rules."""
-
-    def record(self, tables: Collection[str]) -> None:
-        """Record the present rules in ``tables`` as the wanted ones."""
-
-    def check(self) -> tuple[str | None, bool]:
-        """Check our rules, and return two values.
-
-        The first is a message about damage to our rules, None without damage. The second is whether any rule,
-        also of another program, changed since the last check.
-        """
 
 
 class NftWatch:
@@ -577,7 +562,7 @@ class Family:
         self.tools = tools
         self._kernel = kernel
         self._legacy = tools.is_legacy()
-        self._watch: Watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
+        self._watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
         self._printed = Printed()
         self._rules: Rules = {}
         # How often our rules name each set. If the kernel counts fewer references to it, rules are missing.

@@ -91,11 +91,20 @@ from itertools import pairwise
 from attrs import frozen
 
 from ringfence.firewall.contract import (
+    COPIED,
+    FLOOD_SECONDS,
+    FROM_BANNED,
+    FROM_DENIED,
+    GUESS,
+    MOST_LIMITED,
     OBSERVE_PREFIX,
     OBSERVE_RATE,
     PROBE_NETWORKS,
     PROBE_PORT,
+    REFUSALS,
     SERVED,
+    TO_BANNED,
+    TO_DENIED,
     BanAction,
     FirewallPlan,
     Limit,
@@ -105,7 +114,6 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset.sets import (
     FLOOD,
-    FLOOD_SECONDS,
     OBSERVE,
     ban_set_name,
     friends_exempt_values,
@@ -142,10 +150,6 @@ CHAINS: Mapping[str, Sequence[str]] = {
     "filter": ("ringfence-in", "ringfence-fwd", _REJECT, _DROP, MADE),
 }
 
-FROM_BANNED = "from banned addresses"
-TO_BANNED = "to banned addresses"
-FROM_DENIED = "from denied networks"
-TO_DENIED = "to denied networks"
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED)
 # Kinds of rules at the limiter. The number of packets without room in the limiter is computed from these
 # three.
@@ -158,14 +162,11 @@ RATION_FULL = "without room in the ration"
 _IPV4 = 4
 # The maximum number of ports in one multiport match.
 _PORTS_A_RULE = 15
-_GUESS = 300  # bytes; no guess is shorter, with its headers
 # The limit of copied requests. Each IP version has its own rules, and therefore half of the rate.
 _SHARE = f"-m limit --limit {OBSERVE_RATE // 2}/sec --limit-burst {OBSERVE_RATE // 2}"
 _KIBI = 1024
 _FRAME = 2  # kilobytes: an Ethernet frame, rounded up
 _BUCKETS = 65_536
-_SOURCES = 1_000_000
-_EXPIRY = 10  # the limiter forgets a source after at least so many seconds without packets
 # Rates in packets a second that iptables-save prints as they were written. It prints others rounded.
 _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
@@ -196,8 +197,9 @@ _REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
 # and that of the TCP payload.
 _HEADER = "0x0>>0x16&0x3c@"
 _STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
-_CODES = "0x20343031,0x20343033,0x20343037"  # " 401", " 403", " 407"
-_COPIED_CODES = f"{_CODES},0x20343034"  # and " 404"
+_CODES, _COPIED_CODES = (
+    ",".join(f"0x{begin[-4:].hex()}" for begin in begins) for begins in (REFUSALS, COPIED)
+)
 _WORD = 4  # bytes that u32 compares at once
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
 _TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
@@ -337,10 +339,10 @@ class _Plan:
         name = ban_set_name(version, Scope.FULL, friends_exempt=False)
         probed = [
             IptablesRule(
-                f"{'-s' if side == 'src' else '-d'} {PROBE_NETWORKS[version]} {way}{what}"
+                f"{'-s' if side == 'src' else '-d'} {PROBE_NETWORKS[version]} {way}{packets}"
                 f"-m set --match-set {name} {side} -j {target}"
             )
-            for what in full
+            for packets in full
             for way in self._interface_matches(option)
         ]
         rows = [
@@ -360,12 +362,13 @@ class _Plan:
         ]
         return probed + [
             IptablesRule(
-                f"{way}{what}{self._not_on(side, NetworkList.ALLOW, *[NetworkList.FRIENDS] * friends_exempt)}"
+                f"{way}{packets}"
+                f"{self._not_on(side, NetworkList.ALLOW, *[NetworkList.FRIENDS] * friends_exempt)}"
                 f"-m set --match-set {name} {side} -j {end}",
                 kind,
             )
-            for name, friends_exempt, whats, kind, end in rows
-            for what in whats
+            for name, friends_exempt, covered, kind, end in rows
+            for packets in covered
             for way in self._interface_matches(option)
         ]
 
@@ -398,9 +401,9 @@ class _Plan:
             return []
         strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
         return [
-            IptablesRule(f"{way}{what}{_TO_THIS_HOST}{strangers}-j {_LIMIT}", AT_LIMITER)
+            IptablesRule(f"{way}{packets}{_TO_THIS_HOST}{strangers}-j {_LIMIT}", AT_LIMITER)
             for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
-            for what in _port_matches(protocol, ports, "src")
+            for packets in _port_matches(protocol, ports, "src")
             for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
         ]
 
@@ -532,8 +535,8 @@ def byte_budget(limit: Limit) -> tuple[int, int]:
     refills are together at most ``limit.burst`` guesses of 300 bytes. But the budget is at least one Ethernet
     frame: otherwise no full frame would ever pass, and TCP would repeat it without end.
     """
-    whole = limit.burst * _GUESS // _KIBI
-    second = max(limit.rate * _GUESS // _KIBI, _FRAME)
+    whole = limit.burst * GUESS // _KIBI
+    second = max(limit.rate * GUESS // _KIBI, _FRAME)
     refills = max(min(limit.burst // max(limit.rate, 1), whole // second) - 1, 1)
     return max(min(second, whole // (refills + 1)), _FRAME), refills
 
@@ -543,7 +546,7 @@ def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, S
     ration = plan.ration
     mask = "" if version == _IPV4 else f" --hashlimit-dstmask {IPV6_SENDER}"
     table = (
-        f"--hashlimit-htable-size {_BUCKETS} --hashlimit-htable-max {_SOURCES} "
+        f"--hashlimit-htable-size {_BUCKETS} --hashlimit-htable-max {MOST_LIMITED} "
         f"--hashlimit-htable-expire {_expiry(ration) * 1000}{mask}"
     )
     drop = f" -j {target}" if ration.mode is LimitMode.ENFORCE else " -j RETURN"
@@ -598,7 +601,7 @@ def _total_limit(name: str, limit: Limit | Ration) -> str:
     A full table drops packets. At the permitted rate, a table becomes at most 60 % full, even if each packet
     has a new address. The limiter needs the rule only in the mode observe, which must drop no packet.
     """
-    most = _SOURCES * 6 // 10 // (_expiry(limit) + 1)
+    most = MOST_LIMITED * 6 // 10 // (_expiry(limit) + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
     name = f"ringfence-{name}-{limit.rate}-{limit.burst}"
     above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
@@ -607,7 +610,7 @@ def _total_limit(name: str, limit: Limit | Ration) -> str:
 
 def _expiry(limit: Limit | Ration) -> int:
     """Return the seconds after which a limit forgets an address; by then its burst is available again."""
-    return max(_EXPIRY, -(-limit.burst // max(limit.rate, 1)))
+    return max(FLOOD_SECONDS, -(-limit.burst // max(limit.rate, 1)))
 
 
 def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) -> str:
@@ -615,7 +618,7 @@ def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) ->
     return (
         f"-m hashlimit --hashlimit-above {above} --hashlimit-burst {burst} --hashlimit-mode srcip "
         f"--hashlimit-name ringfence-{name}-{limit.rate}-{limit.burst} --hashlimit-htable-size {_BUCKETS} "
-        f"--hashlimit-htable-max {_SOURCES} --hashlimit-htable-expire {_expiry(limit) * 1000} {mask}"
+        f"--hashlimit-htable-max {MOST_LIMITED} --hashlimit-htable-expire {_expiry(limit) * 1000} {mask}"
     )
 
 

@@ -26,6 +26,7 @@ from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
+    MOST_FLOODERS,
     OBSERVE_MOST,
     Add,
     Change,
@@ -171,11 +172,6 @@ FLOOD: Mapping[tuple[int, bool], str] = {
     for tcp in (False, True)
 }
 OBSERVE: Mapping[int, str] = {4: "ringfence-observe4", 6: "ringfence-observe6"}
-# Seconds that a source stays in the flood set after its first packet over the limit.
-FLOOD_SECONDS = 10
-# The event loop reads each flood set every second: 4 096 elements take some 30 ms of CPU, 16 384 took 150 ms.
-# A source without room in the set is still limited. It is reported as soon as the set has room for it.
-_FLOOD_SIZE = 4_096
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
 _HASHSIZE = 16_384
@@ -240,8 +236,8 @@ def set_specs(version: int) -> list[SetSpec]:
             for friends_exempt in friends_exempt_values(version)
         ),
         *(SetSpec(list_set_name(which, version), version, network_list=True) for which in NetworkList),
-        SetSpec(FLOOD[version, False], version, size=_FLOOD_SIZE, prefix=SENDER_LENGTHS[version]),
-        SetSpec(FLOOD[version, True], version, size=_FLOOD_SIZE, prefix=BITS[version]),
+        SetSpec(FLOOD[version, False], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
+        SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
         SetSpec(OBSERVE[version], version, size=OBSERVE_MOST, prefix=BITS[version]),
     ]
 

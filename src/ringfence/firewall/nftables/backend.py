@@ -476,7 +476,7 @@ class NftablesBackend:
         A change that the kernel refuses has an error in its outcome. Changes of one set are carried out in
         order. Idempotent; needs ``open``.
         """
-        self._installation.require()
+        existing = self._installation.require().state.bans
         outcomes = [UNKNOWN_OUTCOME] * len(batch)
         possible: dict[BanSet, list[int]] = {}
         for ban, numbers in _by_set(batch).items():
@@ -489,8 +489,10 @@ class NftablesBackend:
             else:
                 possible[ban] = numbers
         adding = {ban for ban, numbers in possible.items() if any(isinstance(batch[n], Add) for n in numbers)}
-        failed = self._installation.add_sets(adding)
-        existing = self._installation.require().state.bans
+        failed = None
+        if adding - existing:
+            failed = self._installation.add_sets(adding)
+            existing = self._installation.require().state.bans
         for ban in possible.keys() - existing:
             _set_outcomes(batch, outcomes, possible.pop(ban), failed)
         changes = Changes(self._kernel, batch, outcomes, modern=self._modern)

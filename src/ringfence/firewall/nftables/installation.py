@@ -253,11 +253,8 @@ class Installation:
 
         Return None if all of them exist now, else the error.
         """
-        bans = self.require().state.bans
-        if wanted <= bans:
-            return None
         try:
-            self._rewrite(bans | wanted)
+            self._rewrite(self.require().state.bans | wanted)
         except FirewallError as error:
             return error
         return None

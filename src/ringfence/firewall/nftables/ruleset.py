@@ -91,13 +91,23 @@ from attrs import frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import (
+    COPIED,
+    FLOOD_SECONDS,
+    FROM_BANNED,
+    FROM_DENIED,
+    GUESS,
+    MOST_FLOODERS,
+    MOST_LIMITED,
     OBSERVE_MOST,
     OBSERVE_PREFIX,
     OBSERVE_RATE,
     OBSERVE_SECONDS,
     PROBE_NETWORKS,
     PROBE_PORT,
+    REFUSALS,
     SERVED,
+    TO_BANNED,
+    TO_DENIED,
     BanAction,
     FirewallPlan,
     LimitMode,
@@ -112,22 +122,15 @@ MARK = "ringfence "
 # Common prefix lengths of bans: addresses and /64s, and those that registries assign and whois prints.
 DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24, 16, 8), 6: (128, 64, 56, 48, 32)}
 COUNTERS: Mapping[str, str] = {
-    "from_banned": "from banned addresses",
-    "to_banned": "to banned addresses",
-    "from_denied": "from denied networks",
-    "to_denied": "to denied networks",
+    "from_banned": FROM_BANNED,
+    "to_banned": TO_BANNED,
+    "from_denied": FROM_DENIED,
+    "to_denied": TO_DENIED,
     "over_limit": "over the limit",
     "no_room": "without room in the limiter",
     "rationed": "over the ration of refusals",
     "ration_full": "without room in the ration",
 }
-RATE_SIZE = 1_000_000
-# A flood set holds sources over the limit. The event loop reads it every second: 4 096 elements take some
-# 30 ms of CPU, 65 536 took 600 ms. A source without room in the set is still limited. It is reported as soon
-# as the set has room for it.
-FLOOD_SIZE = 4_096
-LIMIT_SECONDS = 10
-GUESS = 300  # bytes; no guess is shorter, with its headers
 _SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 _SECOND = "_2"
@@ -143,9 +146,9 @@ _REJECT_REPLIES = {
     BanAction.ADMIN_PROHIBITED: ("icmp type destination-unreachable", "icmpv6 type destination-unreachable"),
     BanAction.TCP_RESET: ("tcp flags & rst == rst",),
 }
-# "SIP/2.0 401", 403 and 407; the second set has 404 too.
-_ANSWERS = "{ 0x5349502f322e3020343031, 0x5349502f322e3020343033, 0x5349502f322e3020343037 }"
-_DATAGRAMS = _ANSWERS.replace(" }", ", 0x5349502f322e3020343034 }")
+_ANSWERS, _DATAGRAMS = (
+    f"{{ {', '.join(f'0x{begin.hex()}' for begin in begins)} }}" for begins in (REFUSALS, COPIED)
+)
 _MOST_COMPARED = 16  # bytes in one comparison
 _HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
 _TO_BE_ROUTED = "fib saddr . iif oif != 0 fib daddr type unicast"
@@ -309,12 +312,12 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
             f"type {_TYPES[version]}; flags timeout; timeout {OBSERVE_SECONDS}s; size {OBSERVE_MOST};"
         )
         if plan.limit.mode is not LimitMode.OFF:
-            body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {LIMIT_SECONDS}s; size"
-            sets[f"rate{version}"] = sets[f"bytes{version}"] = f"{body} {RATE_SIZE};"
-            sets[f"flood{version}"] = sets[f"flood_tcp{version}"] = f"{body} {FLOOD_SIZE};"
+            body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {FLOOD_SECONDS}s; size"
+            sets[f"rate{version}"] = sets[f"bytes{version}"] = f"{body} {MOST_LIMITED};"
+            sets[f"flood{version}"] = sets[f"flood_tcp{version}"] = f"{body} {MOST_FLOODERS};"
         if plan.ration.mode is not LimitMode.OFF:
-            body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {LIMIT_SECONDS}s; size"
-            sets[f"ration{version}"] = sets[f"ration_bytes{version}"] = f"{body} {RATE_SIZE};"
+            body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {FLOOD_SECONDS}s; size"
+            sets[f"ration{version}"] = sets[f"ration_bytes{version}"] = f"{body} {MOST_LIMITED};"
     return sets
 
 

@@ -214,7 +214,7 @@ def difference(before: TableState, now: TableState | None) -> str | None:
             _table_differences(before.table, now.table),
             _named_differences("set", before.sets, now.sets),
             _named_differences("chain", before.chains, now.chains),
-            (what for chain in before.chains for what in _rule_differences(chain.name, before, now)),
+            (one for chain in before.chains for one in _rule_differences(chain.name, before, now)),
         ),
         f"the rules of table inet {TABLE} were changed",
     )
@@ -228,16 +228,16 @@ def _table_differences(before: Table, now: Table) -> Iterator[str]:
 
 
 def _named_differences(
-    what: str, before: Sequence[NftSetHeader | NftChain], now: Sequence[NftSetHeader | NftChain]
+    kind: str, before: Sequence[NftSetHeader | NftChain], now: Sequence[NftSetHeader | NftChain]
 ) -> Iterator[str]:
     ours, present = {one.name: one for one in before}, {one.name: one for one in now}
     for name, one in ours.items():
         if name not in present:
-            yield f"{what} {name} of table inet {TABLE} is gone"
+            yield f"{kind} {name} of table inet {TABLE} is gone"
         elif one != present[name]:
-            yield f"{what} {name} of table inet {TABLE} was replaced"
+            yield f"{kind} {name} of table inet {TABLE} was replaced"
     yield from (
-        f"another program added {what} {name} to table inet {TABLE}" for name in present if name not in ours
+        f"another program added {kind} {name} to table inet {TABLE}" for name in present if name not in ours
     )
 
 

@@ -66,7 +66,7 @@ class Ranges:
     packed: bytes
 
     @classmethod
-    def of(cls, version: int, networks: Sequence[Network]) -> "Ranges":
+    def covering(cls, version: int, networks: Sequence[Network]) -> "Ranges":
         """Return the ranges that ``networks``, of one IP version, cover."""
         ranges, size = messages.merged(networks), BITS[version] // 8
         if version == 4:  # noqa: PLR2004 - IPv4, in one step
@@ -383,7 +383,7 @@ def by_version(networks: Iterable[Network]) -> dict[int, Ranges]:
     sorted_: dict[int, list[Network]] = {version: [] for version in VERSIONS}
     for network in networks:
         sorted_[network.version].append(network)
-    return {version: Ranges.of(version, sorted_[version]) for version in VERSIONS}
+    return {version: Ranges.covering(version, sorted_[version]) for version in VERSIONS}
 
 
 def _missing_set(base: str) -> FirewallError:

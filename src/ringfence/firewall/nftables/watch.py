@@ -29,10 +29,10 @@ from ringfence.netlink.connection import (
     ADD_MEMBERSHIP,
     DROP_MEMBERSHIP,
     NETLINK_NETFILTER,
-    SO_RCVBUFFORCE,
     SOL_NETLINK,
     NetlinkConnection,
     frames,
+    open_listener,
 )
 
 _SO_ATTACH_FILTER = 26
@@ -65,15 +65,11 @@ class ChangeMonitor:
     """A socket that receives the kernel's notifications of changed rules, until it is closed."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
-        )
+        # If the buffer is small, notifications may be lost. Then all rules are compared.
+        self._socket = open_listener(NETLINK_NETFILTER, _BUFFER)
         self._ignored: int | None = None
         try:
-            with suppress(OSError):  # a small buffer loses notifications; then all rules are compared
-                self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
             _attach(self._socket, None)
-            self._socket.bind((0, 0))
             self.resume()
         except OSError:
             self._socket.close()
