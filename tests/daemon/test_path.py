@@ -146,7 +146,7 @@ def test_a_guess_by_ami_enters_few_rooms(tmp_path: Path, netns: None) -> None:
         guard = Guard(tmp_path, ami={"port": server.port}, firewall={"backend": "nftables"})
         with traced(guard, "_Protocol.buffer_updated", "NetlinkConnection.transact") as found:
             trace = read_trace(found)
-    assert_at_most(trace, files=30, functions=118, changes=92)
+    assert_at_most(trace, files=25, functions=102, changes=52)
 
 
 def test_a_guess_by_the_log_enters_few_rooms(tmp_path: Path, netns: None) -> None:
@@ -160,7 +160,7 @@ def test_a_guess_by_the_log_enters_few_rooms(tmp_path: Path, netns: None) -> Non
         until(lambda: guard.source_is("listening"), "the log")
         log.write_bytes(LINE + b"\n")
         trace = read_trace(found)
-    assert_at_most(trace, files=8, functions=42, changes=16)
+    assert_at_most(trace, files=9, functions=40, changes=14)
 
 
 def test_a_challenge_on_the_wire_enters_few_rooms(tmp_path: Path, netns: None) -> None:
@@ -183,4 +183,4 @@ def test_a_challenge_on_the_wire_enters_few_rooms(tmp_path: Path, netns: None) -
                 asterisk.sendto(CHALLENGE, ("127.0.0.2", 5062))
                 time.sleep(0.2)
             trace = read_trace(found)
-    assert_at_most(trace, files=12, functions=40, changes=30)
+    assert_at_most(trace, files=11, functions=35, changes=23)
