@@ -220,7 +220,7 @@ def swap(name: str, other: str) -> bytes:
 
 def contains(name: str, network: Network) -> bytes:
     """Build the query for one element, ``network``; the error is ``Code.EXIST`` if the set lacks it."""
-    entry = _PLAIN[network.version].pack(network.network_address.packed, network.prefixlen, _NO_LINE)
+    [entry] = _WITHOUT_TIMEOUT[network.version].write([(network, 0)], _NO_LINE)
     return _message(Command.TEST, 0, text(_Attr.SETNAME, name), entry)
 
 
@@ -242,19 +242,19 @@ def add(name: str, elements: Sequence[tuple[Network, int]]) -> bytes:
 
     All networks have one IP version. An existing element gets the new timeout and keeps its counters.
     """
-    return _many(Command.ADD, name, _ENTRIES[elements[0][0].version].write(elements))
+    return _many(Command.ADD, name, _WITH_TIMEOUT[elements[0][0].version].write(elements))
 
 
 def add_permanent(name: str, networks: Sequence[Network]) -> bytes:
     """Build one ADD of at most MAX_ELEMENTS networks of one IP version to a set without timeouts."""
-    pack = _PLAIN[networks[0].version].pack
-    entries = [pack(n.network_address.packed, n.prefixlen, line) for line, n in enumerate(networks, 1)]
-    return _many(Command.ADD, name, entries)
+    return _many(
+        Command.ADD, name, _WITHOUT_TIMEOUT[networks[0].version].write([(one, 0) for one in networks])
+    )
 
 
 def delete(name: str, networks: Sequence[Network]) -> bytes:
     """Build one DEL of at most MAX_ELEMENTS networks of one IP version; absent ones are not an error."""
-    return _many(Command.DEL, name, _ENTRIES[networks[0].version].write([(one, 0) for one in networks]))
+    return _many(Command.DEL, name, _WITH_TIMEOUT[networks[0].version].write([(one, 0) for one in networks]))
 
 
 def _many(command: Command, name: str, entries: Sequence[bytes]) -> bytes:
@@ -267,55 +267,43 @@ def _many(command: Command, name: str, entries: Sequence[bytes]) -> bytes:
     )
 
 
-class _Entry:
-    """An encoder of elements with timeouts. The kernel ignores a timeout in a DEL.
+class _Encoder:
+    """An encoder of elements. ``timed``: with timeouts, which the kernel ignores in a DEL.
 
     Only address, prefix length, timeout and line number differ between two elements of one IP version, so one
-    ``struct.pack`` encodes an element. ``kind`` is the attribute number of the address (1 for IPv4, 2 for
-    IPv6), and ``size`` is the length of the address in bytes.
+    ``struct.pack`` encodes an element.
     """
 
-    def __init__(self, kind: int, size: int) -> None:
+    def __init__(self, version: int, *, timed: bool) -> None:
         # An IPv4 address is encoded faster from a number than from bytes.
-        self._pack = struct.Struct(f">12s{'I' if size == _IPV4 else '16s'}4sB3x4sI4sI").pack
-        self._key = int if size == _IPV4 else operator.attrgetter("packed")
+        size, address = (4, "I") if version == _IPV4 else (16, "16s")
+        self._pack = struct.Struct(f">12s{address}4sB3x{'4sI' * timed}4sI").pack
+        self._key = int if version == _IPV4 else operator.attrgetter("packed")
         self._ip = (
-            ATTRIBUTE.pack(size + 36, _Attr.DATA | NESTED)
+            ATTRIBUTE.pack(size + 28 + 8 * timed, _Attr.DATA | NESTED)
             + ATTRIBUTE.pack(size + 8, _Data.IP | NESTED)
-            + ATTRIBUTE.pack(size + 4, kind | BIG_ENDIAN)
+            + ATTRIBUTE.pack(size + 4, (1 if version == _IPV4 else 2) | BIG_ENDIAN)
         )
         self._cidr = ATTRIBUTE.pack(5, _Data.CIDR)
-        self._timeout = ATTRIBUTE.pack(8, _Data.TIMEOUT | BIG_ENDIAN)
+        self._timeout = ATTRIBUTE.pack(8, _Data.TIMEOUT | BIG_ENDIAN) if timed else b""
         self._line = ATTRIBUTE.pack(8, _Data.LINENO | BIG_ENDIAN)
 
-    def write(self, elements: Iterable[tuple[Network, int]]) -> list[bytes]:
+    def write(self, elements: Iterable[tuple[Network, int]], first: int = 1) -> list[bytes]:
+        """Encode networks with their timeouts in seconds; ``first`` is the line number of the first one."""
         pack, key, ip = self._pack, self._key, self._ip
         cidr, time, line = self._cidr, self._timeout, self._line
+        lines = enumerate(elements, first)
+        if not time:
+            return [pack(ip, key(n.network_address), cidr, n.prefixlen, line, at) for at, (n, _) in lines]
         return [
             pack(ip, key(one.network_address), cidr, one.prefixlen, time, seconds, line, number)
-            for number, (one, seconds) in enumerate(elements, 1)
+            for number, (one, seconds) in lines
         ]
 
 
-class _Plain:
-    """An encoder of elements without a timeout; see :class:`_Entry`."""
-
-    def __init__(self, kind: int, size: int) -> None:
-        self._pack = struct.Struct(f">12s{size}s4sB3x4sI").pack
-        self._ip = (
-            ATTRIBUTE.pack(size + 28, _Attr.DATA | NESTED)
-            + ATTRIBUTE.pack(size + 8, _Data.IP | NESTED)
-            + ATTRIBUTE.pack(size + 4, kind | BIG_ENDIAN)
-        )
-        self._cidr = ATTRIBUTE.pack(5, _Data.CIDR)
-        self._line = ATTRIBUTE.pack(8, _Data.LINENO | BIG_ENDIAN)
-
-    def pack(self, address: bytes, prefix: int, line: int) -> bytes:
-        return self._pack(self._ip, address, self._cidr, prefix, self._line, line)
-
-
-_ENTRIES = {4: _Entry(1, 4), 6: _Entry(2, 16)}
-_PLAIN = {4: _Plain(1, 4), 6: _Plain(2, 16)}
+_WITH_TIMEOUT, _WITHOUT_TIMEOUT = (
+    {version: _Encoder(version, timed=timed) for version in FAMILIES} for timed in (True, False)
+)
 _TIMED = number(_Data.TIMEOUT, 0) + number(_Data.CADT_FLAGS, _WITH_COUNTERS)
 
 
