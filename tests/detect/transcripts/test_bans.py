@@ -177,6 +177,14 @@ def test_so_many_new_claimed_bans_a_minute() -> None:
     assert guard.play(*claimed([60.5] * 5, "203.0.113.101")).bans == []
 
 
+def test_a_partly_proven_guesser_meets_the_limit_of_claimed_bans() -> None:
+    """Five attempts of which one is proven are a claim, and beyond the limit they ban nothing."""
+    guard = Guard(claimed_per_minute=1)
+    assert guard.play(*claimed([0.0] * 5, BYSTANDER)).alarms == []
+    happened = guard.play(at(1, guess()), *claimed([1.0] * 4))
+    assert (happened.bans, happened.alarms) == ([], ["attack.spoofing"])
+
+
 def test_an_address_that_was_banned_before_needs_no_room_in_the_minute() -> None:
     """A forger that fills every minute does not prevent the ban of an earlier guesser that returns."""
     guard = Guard(claimed_per_minute=1)
