@@ -8,7 +8,7 @@ from tests.support.kept import Kept, settings
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.daemon.reload import Reloader
-from ringfence.daemon.status_collector import StatusCollector
+from ringfence.daemon.status import StatusCollector
 from ringfence.firewall.contract import Counters
 
 

@@ -8,10 +8,9 @@ from attrs import evolve
 from tests.support.kept import Kept
 
 from ringfence.daemon.source_manager import AnswerUsers, WireReader
-from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
-from ringfence.sources.state import Condition, State
+from ringfence.sources.state import WITHOUT_WIRE, Condition, State
 
 
 class Judge:

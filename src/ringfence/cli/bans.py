@@ -267,7 +267,7 @@ def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
 
 
 def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    from ringfence.daemon.status import bans_report  # noqa: PLC0415 - slow to load
+    from ringfence.daemon.ban_list import bans_report  # noqa: PLC0415 - slow to load
     from ringfence.firewall import make_backend  # noqa: PLC0415 - slow to load
     from ringfence.ledger import key_of, network_of  # noqa: PLC0415 - slow to load
 

@@ -29,7 +29,6 @@ from ringfence.cli.output import echo, echo_json, echo_stderr
 from ringfence.daemon.process import USER, may_read
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.source_manager import target_of
-from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.errors import (
     ConfigError,
     ControlError,
@@ -48,7 +47,7 @@ from ringfence.host.processes import PROC, network_of, processes
 from ringfence.host.protected import why_no_logins
 from ringfence.model import format_network, printable
 from ringfence.sources.ami import AmiSource
-from ringfence.sources.state import WITHOUT_CLIENTS, State
+from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
 from ringfence.sources.wire import GROUP, WireSource
 
 if TYPE_CHECKING:

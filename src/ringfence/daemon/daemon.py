@@ -39,7 +39,7 @@ from ringfence.daemon.reload import Reloader
 from ringfence.daemon.request_table import RequestGate, Rights
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.source_manager import LogPositions, SourceManager, SourceWatchdog, WireReader
-from ringfence.daemon.status_collector import StatusCollector
+from ringfence.daemon.status import StatusCollector
 from ringfence.daemon.timeline import TimelineRecorder
 from ringfence.daemon.tops import ModeratedSelector, TopCounts, TopRequests
 from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports

@@ -1,10 +1,10 @@
 """Loads the configuration of a running daemon again, on request."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import structlog
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.config import loader
@@ -12,8 +12,39 @@ from ringfence.config.schema import Settings
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
-from ringfence.daemon.status import Reloaded, decoy_alarms
+from ringfence.detect.rules import Rule
 from ringfence.errors import ConfigError
+from ringfence.model import printable
+
+
+@frozen
+class Reloaded:
+    """The result of reloading the configuration file ``where``.
+
+    ``refused`` are the errors in the file. If there are any, the old configuration stays in force, and there
+    are no ``notes``. Notes are remarks on the new configuration.
+    """
+
+    where: str
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Alarm]:
+    """Return an alarm for each decoy that is a real account.
+
+    A decoy is an account in the list of a rule such as ``decoy``. One attempt on it causes a ban, so no phone
+    may use it. ``knew`` returns whether an account is real: whether it has ever authenticated.
+    """
+    named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}
+    text = (
+        "is a real account, so one mistyped password is a ban; fix: take it out of accounts in [rules.decoy]"
+    )
+    return [
+        Alarm(AlarmCode.CONFIGURATION_DECOY, printable(account), text)
+        for account in sorted(named)
+        if knew(account)
+    ]
 
 
 class Reloader:

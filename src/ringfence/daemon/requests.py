@@ -19,9 +19,10 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon import trial
 from ringfence.daemon.alarm_requests import AlarmRequests
+from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.facts import AccountFactsReader, FailureMemory, past_bans, since_from
 from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.status import StatusData, bans_report, status_report
+from ringfence.daemon.status import StatusData, status_report
 from ringfence.daemon.tops import TopRequests
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, Element, NetworkList

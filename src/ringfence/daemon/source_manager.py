@@ -14,7 +14,6 @@ from ringfence.clock import Clock
 from ringfence.config.loader import AmiSettings
 from ringfence.config.schema import AsteriskSettings
 from ringfence.daemon.pipeline import Pipeline
-from ringfence.daemon.status import WITHOUT_WIRE
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry, SourceReadiness
@@ -24,7 +23,7 @@ from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.standby import Standby
-from ringfence.sources.state import Condition, State, coverage_gaps
+from ringfence.sources.state import WITHOUT_WIRE, Condition, State, coverage_gaps
 from ringfence.sources.wire import WireSource
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort

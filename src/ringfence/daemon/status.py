@@ -1,13 +1,9 @@
-"""The list of bans and the status, as JSON.
+"""The present state of all parts: the status as JSON, and the alarms that follow from it.
 
 The keys are an interface for scripts: keys may be added, but not changed or removed.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from math import isfinite
-from operator import itemgetter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -16,95 +12,24 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import ActiveAlarm
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
+from ringfence.clock import Clock
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.reload import Reloader
+from ringfence.daemon.source_manager import SourceManager
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Watched
 from ringfence.detect.rules import Rule
-from ringfence.firewall.contract import Counters, Element
-from ringfence.ledger import Ledger, Record, key_of
-from ringfence.model import Network, Scope, format_network, printable, rfc3339
+from ringfence.firewall.contract import Counters
+from ringfence.host.connections import ConnectionTable
+from ringfence.model import Network, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource
+from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
+    from ringfence.daemon.metrics_server import MetricsServer
+    from ringfence.daemon.source_manager import WireReader
     from ringfence.sources.logs import LogSource
     from ringfence.sources.wire import WireSource
-
-_ROWS = 500  # the number of bans in one part of the list, some 120 kB
-WITHOUT_WIRE = (
-    "a sender that hides from Asterisk's own events is only listed, and so is a guesser at chan_sip"
-)
-"""Which attempts lead to no ban while outgoing challenges cannot be read, as text for people."""
-
-
-def bans_report(elements: Iterable[Element], ledger: Ledger, now: float) -> Iterator[bytes]:
-    """Return the kernel's bans as a JSON list, one object for each ban, the newest first.
-
-    ``timeout`` in an object is the time left in the kernel (seconds). If ``ledger`` has no record of a ban,
-    the values that only a record has are null. If another program added the ban without an end, ``expires``
-    and ``timeout`` are null.
-
-    All elements are read at once. The text of the list comes in parts, because 100,000 objects would take
-    150 MB.
-    """
-    found = []
-    for element in elements:
-        record = ledger.get(key_of(element.network, element.scope))
-        since = -record.since if record else 0.0
-        # The network is kept as text, which takes a tenth of the memory of the network object.
-        found.append(
-            (
-                since,
-                format_network(element.network),
-                element.scope,
-                element.timeout,
-                element.packets,
-                element.bytes,
-                record,
-            )
-        )
-    found.sort(key=itemgetter(0))
-    return _bans_in_parts(found, now)
-
-
-_Row = tuple[float, str, Scope, float, int, int, Record | None]
-
-
-def _bans_in_parts(found: Sequence[_Row], now: float) -> Iterator[bytes]:
-    between = "["
-    for start in range(0, len(found), _ROWS):
-        rows = [_ban_row(row, now) for row in found[start : start + _ROWS]]
-        yield (between + ", ".join(rows)).encode()
-        between = ", "
-    yield b"]" if found else b"[]"
-
-
-def _ban_row(row: _Row, now: float) -> str:
-    """Encode one ban as JSON by hand, which is faster for 100,000 bans."""
-    _, address, scope, timeout, packets, octets, record = row
-    # A ban may be longer than the longest timeout of the kernel. Then the record has the later, true end.
-    expires = max(now + timeout, record.expires if record else 0.0)
-    since = f'"{rfc3339(record.since)}"' if record else "null"
-    until = f'"{rfc3339(expires)}"' if isfinite(expires) else "null"
-    left = round(timeout) if isfinite(timeout) else "null"
-    rule, reason = (_quoted(record.rule), _quoted(record.reason)) if record else ("null", "null")
-    attempts, offence = (record.attempts, record.offence) if record else ("null", "null")
-    proven = record.proven if record else "null"
-    accounts, account = (record.accounts, _encoded(record.account)) if record else ("null", "null")
-    return (
-        f'{{"address": "{address}", "since": {since}, "expires": {until}, "rule": {rule}, '
-        f'"attempts": {attempts}, "packets": {packets}, "bytes": {octets}, "timeout": {left}, '
-        f'"reason": {reason}, "scope": "{scope}", "offence": {offence}, "proven": {proven}, '
-        f'"account": {account}, "accounts": {accounts}}}'
-    )
-
-
-@lru_cache(maxsize=64)
-def _quoted(text: str) -> str:
-    """Encode a text as JSON. The result is cached, because most bans have one of a few texts."""
-    return _encoded(text)
-
-
-def _encoded(text: str) -> str:
-    return json.dumps(printable(text))
 
 
 @frozen
@@ -129,36 +54,6 @@ class StatusData:
     unseen: Sequence[str] = ()
     rules: Sequence[Rule] = ()
     proxies: Sequence[Network] = ()
-
-
-@frozen
-class Reloaded:
-    """The result of reloading the configuration file ``where``.
-
-    ``refused`` are the errors in the file. If there are any, the old configuration stays in force, and there
-    are no ``notes``. Notes are remarks on the new configuration.
-    """
-
-    where: str
-    refused: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Alarm]:
-    """Return an alarm for each decoy that is a real account.
-
-    A decoy is an account in the list of a rule such as ``decoy``. One attempt on it causes a ban, so no phone
-    may use it. ``knew`` returns whether an account is real: whether it has ever authenticated.
-    """
-    named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}
-    text = (
-        "is a real account, so one mistyped password is a ban; fix: take it out of accounts in [rules.decoy]"
-    )
-    return [
-        Alarm(AlarmCode.CONFIGURATION_DECOY, printable(account), text)
-        for account in sorted(named)
-        if knew(account)
-    ]
 
 
 def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
@@ -282,3 +177,79 @@ def _watched(entry: Watched) -> dict[str, object]:
         "accounts": [printable(account) for account in dict.fromkeys(a.account for a in entry.attempts)][:5],
         "last": rfc3339(last.time),
     }
+
+
+# -- the present state of all parts, for the status and for the alarms
+
+
+class StatusCollector:
+    """Collects the state of all parts.
+
+    ``wire`` and ``metrics`` are None if they are not configured. There are eight parameters because each part
+    of the daemon knows its own state.
+    """
+
+    def __init__(
+        self,
+        side: FirewallSide,
+        sources: SourceManager,
+        wire: "WireReader | None",
+        reloader: Reloader,
+        connections: ConnectionTable,
+        writer: Writer,
+        clock: Clock,
+        metrics: "MetricsServer | None" = None,
+    ) -> None:
+        self._side = side
+        self._sources = sources
+        self._wire = wire
+        self._reloader = reloader
+        self._connections = connections
+        self._writer = writer
+        self._clock = clock
+        self._metrics = metrics
+
+    def collect(self, counters: Counters) -> StatusData:
+        """Update the alarms, and return the present state. ``counters`` are those of the firewall's rules."""
+        side = self._side
+        self.update_alarms()
+        return StatusData(
+            now=self._clock.mono(),
+            sources=self._sources.active,
+            wire=self._wire.source if self._wire is not None else None,
+            detector=side.detector,
+            reconciler=side.reconciler,
+            usage=counters,
+            why=side.why,
+            alarms=side.alarms.active,
+            unseen=self._sources.coverage_gaps(),
+            rules=self._reloader.settings.rule_table(),
+            proxies=[network for pbx in self._reloader.settings.asterisk for network in pbx.proxies],
+        )
+
+    def update_alarms(self) -> None:
+        """Activate the alarms that follow from the present state of all parts.
+
+        Clear those that no longer follow from it, and all alarms whose time has ended.
+        """
+        alarms = self._side.alarms
+        alarms.expire()
+        if not self._connections.error:  # clear the alarm: an earlier run of the daemon may have set it
+            alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")
+        alarms.hold(
+            [
+                *self._reloader.alarms,
+                *(self._wire.alarms if self._wire is not None else ()),
+                *self._side.present_alarms,
+                *self._others(),
+            ]
+        )
+
+    def _others(self) -> Iterator[Alarm]:
+        if self._metrics is not None:
+            yield from self._metrics.alarms
+        if self._connections.error:
+            yield Alarm(AlarmCode.HOST_UNREADABLE, "connections", self._connections.error)
+        if self._writer.refused:
+            text = f"{self._writer.refused} bans or ends of bans are not recorded"
+            yield Alarm(AlarmCode.STORE_SLOW, "", text)
