@@ -165,7 +165,8 @@ def storm(here: GuardedPbx, senders: int, each: int, rate: float, *, allowed: fl
             time.sleep(0.1)
         found.guesses = here.lab.attack(
             *("guess", "--number", str(GUESSES), "--sources", ATTACKER),
-            *("--timeout", "3", "--silences", "2"),  # an answer may be late during the storm
+            # An answer may be late during the storm, and the ration lets only few through.
+            *("--timeout", "1", "--silences", "8", "--reuse-nonce"),
         )
         found.renewed += [phone.register(expires=600) for phone in here.phones]
         here.carrier.register()
