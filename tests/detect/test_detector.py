@@ -289,6 +289,19 @@ def test_the_watched_are_those_nearest_to_a_ban() -> None:
     assert detector.watched(1000.0) == []
 
 
+def test_a_ban_covers_its_scope() -> None:
+    """A narrow ban covers its own scope, a full ban and one of SIP every scope, until they end."""
+    narrow = {scope: {scope} for scope in (Scope.SIP_UDP, Scope.SIP_TCP)}
+    for scope, covered in {Scope.FULL: {*Scope}, Scope.SIP: {*Scope}, **narrow}.items():
+        detector = Driven((GUESS,))
+        detector.bans.assume(ip_network("192.0.2.7/32"), scope, 10.0)
+        found = {one for one in Scope if detector.is_banned(ip_address("192.0.2.7"), one, 9.0)}
+
+        assert found == covered
+        assert not detector.is_banned(ip_address("192.0.2.8"), scope, 9.0)
+        assert not detector.is_banned(ip_address("192.0.2.7"), scope, 10.0)
+
+
 def test_attempts_are_late_while_the_kernel_has_a_ban() -> None:
     """Attempts of a banned subject count nothing while the kernel has the ban, and count afterwards."""
     detector = Driven((evolve(GUESS, attempts=2),))
