@@ -214,8 +214,14 @@ def test_a_refused_change_affects_no_other(backend: Backend) -> None:
     assert networks(backend) == nets("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::/64")
 
 
+@restored
 def test_a_full_set_is_reported_by_element(backend: Backend) -> None:
-    """A new network beyond maxelem is a SetFullError; a known one is renewed; the other set has room."""
+    """A new network beyond maxelem is a SetFullError; a known one is renewed; the other set has room.
+
+    The sets are new: ipset would use the slots that earlier tests' bans left, beyond maxelem.
+    """
+    backend.flush()
+    backend.open()
     many = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(MAXELEM + 20)]
     known = Add(many[0].network, 900.0)
     other = Add(ip_network("2001:db8::/64"), 60.0)

@@ -213,7 +213,8 @@ class Ports:
 class FirewallPlan:
     """The configuration of the rules.
 
-    ``maxelem``: how many bans a new set has room for. ``log_group``: the NFLOG group to which the kernel
+    ``maxelem``: how many bans a new set has room for. A set of ipset may take a few more, because the kernel
+    uses the slots of removed bans even if the set is full. ``log_group``: the NFLOG group to which the kernel
     copies outgoing SIP answers; None: it copies none. Over UDP it copies 401, 403, 404 and 407, from any
     port. Over TCP it copies every segment from ``sip_ports`` to strangers. Segments to friends and allowed
     networks, and over the loopback interface, it copies if they begin with 401, 403 or 407, bare or in a
