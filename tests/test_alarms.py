@@ -16,7 +16,6 @@ from ringfence.alarms import (
     MOST_LOGGED,
     RESTORED_FOR,
     SHOWN,
-    ActiveAlarm,
     AlarmEvent,
     AlarmRecord,
     Alarms,
@@ -60,7 +59,9 @@ def test_an_alarm_is_logged_once_and_counted(bench: Bench) -> None:
         bench.alarms.activate(*RULES, "they are gone")
         bench.now += 1
 
-    assert bench.alarms.active == [ActiveAlarm(*RULES, "they are gone", 1_000.0, 1_002.0, 3)]
+    assert bench.alarms.active == [
+        AlarmRecord(1, *RULES, "they are gone", 1_000.0, 1_002.0, 1_002.0 + LASTS, 3)
+    ]
     assert bench.logged == [
         {
             "event": "alarm.firewall.damaged",
@@ -143,9 +144,8 @@ def test_a_held_alarm_lasts_as_long_as_it_is_reported(bench: Bench) -> None:
     for text in ("3 bans wait", "4 bans wait", "5 bans wait"):
         bench.alarms.hold([Alarm(AlarmCode.FIREWALL_REFUSED, "", text)])
         bench.now += 2 * LASTS
-    assert bench.alarms.active == [
-        ActiveAlarm(AlarmCode.FIREWALL_REFUSED, "", "5 bans wait", 1_000.0, 1_000.0, 1)
-    ]
+    refused = AlarmRecord(1, AlarmCode.FIREWALL_REFUSED, "", "5 bans wait", 1_000.0, 1_000.0, held=True)
+    assert bench.alarms.active == [refused]
     bench.alarms.activate(*RULES, "text")
     for _ in range(2):
         bench.alarms.hold([])
@@ -181,19 +181,6 @@ def test_alarms_are_counted_by_code(bench: Bench) -> None:
 
 
 # -- their life -------------------------------------------------------------------------------------------
-
-
-def test_an_acknowledged_alarm_is_shown_with_the_name(bench: Bench) -> None:
-    """It stays active until it clears, and a repeat changes nothing."""
-    bench.alarms.activate(*RULES, "they are gone")
-    [active] = bench.alarms.active
-    record = bench.alarms.acknowledge(active.number, "alice")
-    bench.alarms.activate(*RULES, "they are gone")
-
-    assert record is not None
-    assert [one.acknowledged_by for one in bench.alarms.active] == ["alice"]
-    assert bench.alarms.acknowledge(99, "alice") is None
-    assert bench.alarms.dismiss(99, "alice") is None
 
 
 def test_a_dismissed_alarm_returns_when_it_happens_again(bench: Bench) -> None:

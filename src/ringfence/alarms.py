@@ -12,8 +12,8 @@ There are three limits for each code. At most ``MOST`` alarms are kept; after th
 repeat of the newest alarm, and a held one is left out. Only the ``SHOWN`` alarms that were activated last are
 shown. At most ``MOST_LOGGED`` begins and new texts are logged per minute.
 
-An administrator may *acknowledge* an alarm: it is still shown, with the administrator's name. A *dismissed*
-alarm is not shown until it is activated again; a held one, until it ends and begins again.
+An administrator may *dismiss* an alarm: it is not shown until it is activated again; a held one, until it
+ends and begins again.
 
 Each alarm has a number. Changes are kept for the database (:meth:`Alarms.take_changes`), and the next start
 restores the alarms that had not cleared (:meth:`Alarms.restore`).
@@ -24,7 +24,7 @@ from heapq import nlargest
 from math import inf, isfinite
 
 import structlog
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.model import printable, rfc3339
@@ -60,11 +60,10 @@ REWRITE_AFTER = 30.0
 """Minimum seconds between two writes of an alarm to the database, if only its time and its count change."""
 MOST_UNWRITTEN = 10_000
 
-CHANGES = BEGAN, UPDATED, CLEARED, ACKNOWLEDGED, DISMISSED = (
+CHANGES = BEGAN, UPDATED, CLEARED, DISMISSED = (
     "began",
     "updated",  # the alarm has a new text
     "cleared",
-    "acknowledged",
     "dismissed",
 )
 
@@ -77,7 +76,7 @@ class AlarmRecord:
 
     ``since`` and ``last`` are the times of the first and the latest activation. ``until`` is when the alarm
     clears by itself, None for a held alarm and for one without an end. ``times`` counts the activations.
-    ``cleared``, ``acknowledged`` and ``dismissed`` are None if this has not happened.
+    ``cleared`` and ``dismissed`` are None if this has not happened.
     """
 
     number: int
@@ -90,55 +89,23 @@ class AlarmRecord:
     times: int = 1
     held: bool = False
     cleared: float | None = None
-    acknowledged: float | None = None
-    acknowledged_by: str = ""
     dismissed: float | None = None
     dismissed_by: str = ""
 
     def as_json(self) -> dict[str, object]:
         """Return the alarm as a JSON object for commands and the live page, control characters escaped."""
         return {
-            **_as_json(self),
+            "code": str(self.code),
+            "subject": printable(self.subject),
+            "text": printable(self.text),
+            "since": rfc3339(self.since),
+            "last": rfc3339(self.last),
+            "times": self.times,
+            "number": self.number,
             "cleared": _moment(self.cleared),
-            "acknowledged": _moment(self.acknowledged),
             "dismissed": _moment(self.dismissed),
             "dismissed_by": printable(self.dismissed_by),
         }
-
-
-@frozen
-class ActiveAlarm:
-    """An active alarm as it is shown; ``times`` counts its activations.
-
-    ``since`` and ``last`` are the wall-clock times of the first and the latest activation.
-    """
-
-    code: AlarmCode
-    subject: str
-    text: str
-    since: float
-    last: float
-    times: int
-    number: int = field(default=0, eq=False)
-    acknowledged_by: str = ""
-
-    def as_json(self) -> dict[str, object]:
-        """Return the alarm as a JSON object for commands and the live page, control characters escaped."""
-        return _as_json(self)
-
-
-def _as_json(alarm: AlarmRecord | ActiveAlarm) -> dict[str, object]:
-    """Return the part of the JSON object that is the same for a recorded alarm and an active one."""
-    return {
-        "code": str(alarm.code),
-        "subject": printable(alarm.subject),
-        "text": printable(alarm.text),
-        "since": rfc3339(alarm.since),
-        "last": rfc3339(alarm.last),
-        "times": alarm.times,
-        "number": alarm.number,
-        "acknowledged_by": printable(alarm.acknowledged_by),
-    }
 
 
 @frozen
@@ -306,11 +273,11 @@ class Alarms:
         return {code: number for code, number in numbers.items() if number}
 
     @property
-    def active(self) -> list[ActiveAlarm]:
+    def active(self) -> list[AlarmRecord]:
         """The active alarms that are not dismissed, at most ``SHOWN`` of each code; last activated first."""
         self.expire()
         found = [
-            _active(record)
+            record
             for of_code in self._up.values()
             for record in nlargest(SHOWN, _shown(of_code), key=lambda one: one.last)
         ]
@@ -334,19 +301,6 @@ class Alarms:
         return sorted(found, key=lambda record: record.number)
 
     # -- requests of administrators
-
-    def acknowledge(self, number: int, by: str) -> AlarmRecord | None:
-        """Record that the administrator ``by`` knows an active alarm.
-
-        Return the alarm's record; None if no active alarm has this number.
-        """
-        now = self._clock()
-        state = self._numbered.get(number)
-        if state is None:
-            return None
-        state.record = evolve(state.record, acknowledged=now, acknowledged_by=by)
-        self._change(state, ACKNOWLEDGED, now, by)
-        return state.record
 
     def dismiss(self, number: int, by: str) -> AlarmRecord | None:
         """Hide an active alarm until it happens again; ``by`` is the administrator.
@@ -427,19 +381,6 @@ def _end_of(record: AlarmRecord, now: float) -> float:
 
 def _shown(of_code: dict[str, _State]) -> Iterable[AlarmRecord]:
     return (state.record for state in of_code.values() if state.record.dismissed is None)
-
-
-def _active(record: AlarmRecord) -> ActiveAlarm:
-    return ActiveAlarm(
-        record.code,
-        record.subject,
-        record.text,
-        record.since,
-        record.last,
-        record.times,
-        record.number,
-        record.acknowledged_by,
-    )
 
 
 def _moment(seconds: float | None) -> str | None:

@@ -74,8 +74,8 @@ def test_the_end_of_the_daemon_is_an_error(guard: Guard) -> None:
 def test_each_kind_has_a_line() -> None:
     """A line has the time, the kind, and what an administrator must know."""
     alarm = {"code": "phone.broken", "subject": "204 at 192.0.2.1", "text": "wrong", "by": "root"}
-    row = {"what": "alarm", "time": "2026-11-21T02:41:25Z", "change": "acknowledged", **alarm}
+    row = {"what": "alarm", "time": "2026-11-21T02:41:25Z", "change": "dismissed", **alarm}
 
     assert line_of(row) == (
-        "2026-11-21 02:41:25  alarm    acknowledged by root: phone.broken 204 at 192.0.2.1: wrong"
+        "2026-11-21 02:41:25  alarm    dismissed by root: phone.broken 204 at 192.0.2.1: wrong"
     )

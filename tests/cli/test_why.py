@@ -15,7 +15,7 @@ from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.alarms import ActiveAlarm
+from ringfence.alarms import AlarmRecord
 from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
@@ -169,7 +169,7 @@ def test_the_ration_of_a_stranger(monkeypatch: pytest.MonkeyPatch, mode: LimitMo
 def test_alarms_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Alarms follow the first line, as in ``status``."""
     text = "extension 204 has a wrong password"
-    alarm = ActiveAlarm(AlarmCode.PHONE_BROKEN, "204 at 192.0.2.1", text, NOW, NOW, 300)
+    alarm = AlarmRecord(1, AlarmCode.PHONE_BROKEN, "204 at 192.0.2.1", text, NOW, NOW, times=300)
 
     assert shown(monkeypatch, alarms=(alarm,))[1] == (
         "! phone.broken 204 at 192.0.2.1: extension 204 has a wrong password (300 times)"

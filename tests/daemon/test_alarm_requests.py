@@ -31,14 +31,14 @@ def ask(alarms: Alarms, store: Store, do: str, **request: object) -> Any:  # noq
     return json.loads(b"".join(found.parts)) if isinstance(found, Encoded) else found
 
 
-def test_alarms_are_marked_and_kept(tmp_path: Path) -> None:
-    """A mark has the user of the socket and the name of the person, and survives a restart."""
+def test_alarms_are_dismissed_and_kept(tmp_path: Path) -> None:
+    """A dismissal has the user of the socket and the name of the person, and survives a restart."""
     path = tmp_path / "ringfence.db"
     with Store.open(path, owner=True) as store:
         alarms = Alarms(Clock().wall)
         alarms.activate(AlarmCode.PHONE_BROKEN, "204", HOSTILE)
         alarms.activate(AlarmCode.EVIDENCE_HIDDEN, "192.0.2.1", "hides")
-        done = ask(alarms, store, "alarms_acknowledge", numbers=[1, 9], by=HOSTILE)
+        done = ask(alarms, store, "alarms_dismiss", numbers=[1, 9], by=HOSTILE)
         assert done["unknown"] == [9]
         assert ask(alarms, store, "alarms_dismiss", numbers=[2])["done"][0]["dismissed_by"] == ME
 
@@ -51,8 +51,8 @@ def test_alarms_are_marked_and_kept(tmp_path: Path) -> None:
         past = ask(alarms, store, "alarms", past=True)
 
     assert [row["number"] for row in rows] == [1, 2]
-    assert rows[0]["acknowledged_by"].endswith(f" (as {ME})")
-    assert len(rows[0]["acknowledged_by"]) < 200
+    assert rows[0]["dismissed_by"].endswith(f" (as {ME})")
+    assert len(rows[0]["dismissed_by"]) < 200
     assert all(str(value).isprintable() for row in rows for value in row.values())
     assert [(row["number"], row["cleared"] is not None) for row in past] == [(1, True)]
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.alarms import ActiveAlarm, Alarms
+from ringfence.alarms import AlarmRecord, Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
@@ -60,7 +60,7 @@ def status(
     wire: WireSource | None = None,
     *,
     usage: Counters | None = None,
-    alarms: Sequence[ActiveAlarm] = (),
+    alarms: Sequence[AlarmRecord] = (),
 ) -> dict[str, Any]:
     """Return the full status, as a command would read it."""
     seen = StatusData(
@@ -391,7 +391,7 @@ def test_the_status_counts_what_the_rules_met(enforcer: Enforcer) -> None:
 
 def test_the_status_has_the_alarms(enforcer: Enforcer) -> None:
     """The status lists each alarm with its times and its printable text."""
-    alarm = ActiveAlarm(AlarmCode.FIREWALL_DAMAGED, "", "gone \x1b[2J", NOW, NOW + 60, 3)
+    alarm = AlarmRecord(7, AlarmCode.FIREWALL_DAMAGED, "", "gone \x1b[2J", NOW, NOW + 60, times=3)
 
     assert status(enforcer, alarms=[alarm])["alarms"] == [
         {
@@ -401,8 +401,10 @@ def test_the_status_has_the_alarms(enforcer: Enforcer) -> None:
             "since": "2023-11-14T22:13:20Z",
             "last": "2023-11-14T22:14:20Z",
             "times": 3,
-            "number": 0,
-            "acknowledged_by": "",
+            "number": 7,
+            "cleared": None,
+            "dismissed": None,
+            "dismissed_by": "",
         }
     ]
 

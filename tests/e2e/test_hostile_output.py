@@ -57,7 +57,6 @@ GUESSES = capture("asterisk-22", "wrong-password-register")
 
 ARGUMENTS: dict[str, list[list[str]]] = {
     "alarms": [[], ["--past"]],
-    "alarms acknowledge": [["all", "--by", HOSTILE], [HOSTILE]],
     "alarms dismiss": [["999"], [HOSTILE]],
     "allow add": [["192.0.2.77", "--note", HOSTILE], [HOSTILE], ["192.0.2.78"]],
     "allow country": [["DE"], [HOSTILE]],

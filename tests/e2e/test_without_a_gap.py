@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.before import release_before
 from tests.support.daemon import Guard, until
 from tests.support.door import Door
 from tests.support.netns import run
@@ -96,28 +95,6 @@ def test_another_backend_takes_over_without_a_gap(tmp_path: Path, network: Netwo
             assert (status["firewall"]["backend"], status["enforced"], alarms_of(status)) == (now, 4, [])
             assert guard.banned() == set(BANS)
             assert left_of(before, network) == []
-
-
-@pytest.mark.parametrize("backend", ["ipset", "nftables"])
-def test_the_release_before_is_taken_over_without_a_gap(
-    tmp_path: Path, network: Network, door: Door, backend: str
-) -> None:
-    """Its sets, rules and database are taken over with every ban while packets run, by either backend."""
-    guard = guard_of(tmp_path, network, backend)
-    release_before(network, Path(guard.settings["store"]["path"]), BANS)
-    with door.knocking(*BANNED) as knocks, guard:
-        until(lambda: door.passing(DENIED) == set(), "the new deny list")
-        rows = guard.bans()
-        status = guard.ask("status")
-    assert knocks.arrived == []
-    assert {(row["address"], row["rule"], row["reason"]) for row in rows} == {
-        (ban, "admin", "by hand") for ban in BANS
-    }
-    assert min(row["timeout"] for row in rows) > 604_000
-    assert (status["enforced"], alarms_of(status), status["firewall"]["adopted"]) == (4, [], 0)
-    assert door.passing(*STRANGERS, *BANNED) == set(STRANGERS)
-    if backend == "nftables":
-        assert left_of("ipset", network) == []
 
 
 def alarms_of(status: Mapping[str, Any]) -> list[str]:

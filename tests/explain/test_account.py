@@ -11,7 +11,7 @@ from tests.explain.world import ADDRESS, NOW, ban, friend
 from tests.support.attempts import ATTEMPT, attempts, ban_of
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.alarms import ActiveAlarm
+from ringfence.alarms import AlarmRecord
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.explain.account import (
     MOST_FRIENDS,
@@ -110,7 +110,7 @@ def test_alarms_about_an_account() -> None:
     """An alarm names its account alone, at an address or of an Asterisk; a name cannot imitate another."""
 
     def is_about(code: AlarmCode, subject: str) -> bool:
-        return is_about_account(ActiveAlarm(code, subject, "", NOW, NOW, 1), "204")
+        return is_about_account(AlarmRecord(1, code, subject, "", NOW, NOW), "204")
 
     assert is_about(AlarmCode.PHONE_BROKEN, "204 at 192.0.2.1")
     assert is_about(AlarmCode.ATTACK_DISTRIBUTED, "204 of pbx")

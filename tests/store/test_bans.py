@@ -233,11 +233,7 @@ def test_purging_keeps_the_latest_ended_bans(
 
 def test_an_invalid_row_is_left_out(store: Store, path: Path) -> None:
     """An invalid network in the table is counted, and the other rows are returned."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(
-            "INSERT INTO bans (network, since, expires, rule, reason, origin)"
-            " VALUES ('198.51.100.1/24', 0, 9e9, 'r', '', 'rule')"
-        )
+    store.bans.record([evolve(ban_of("198.51.100.1", 0.0), rule="r", expires=9e9)])
     store.bans.record([ban_of("192.0.2.9", 1_000.0)])
     for what in ("198.51.100.1/24", "nonsense", "192.0.2.1", "192.0.2.1/33", "2001:db8::/x"):
         with closing(sqlite3.connect(path)) as connection, connection:

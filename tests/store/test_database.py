@@ -19,17 +19,14 @@ from tests.support.unprivileged import unprivileged
 import ringfence
 from ringfence.errors import StoreBusyError, StoreError
 from ringfence.model import (
-    Ban,
     ListEntry,
     ListKind,
-    Origin,
     Scope,
 )
 from ringfence.store.database import Store
-from ringfence.store.file import SCHEMA
+from ringfence.store.file import VERSION
 
 NOBODY = 65_534
-OLD = Path(__file__).parents[1] / "support" / "store-2.sql"
 
 
 @contextmanager
@@ -90,76 +87,20 @@ def test_a_fresh_file_gets_the_schema(path: Path) -> None:
     Store.open(path, owner=False).close()
 
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(SCHEMA),)
+        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_newer_database_is_refused(path: Path) -> None:
     """A database of an unknown version stays unchanged, and the owner's lock is released."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {len(SCHEMA) + 1}")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     before = path.read_bytes()
     for owner in (True, True, False):
-        with pytest.raises(
-            StoreError, match=f"of version {len(SCHEMA) + 1}, newer than this ringfence knows"
-        ):
+        with pytest.raises(StoreError, match=f"of version {VERSION + 1}, newer than this ringfence knows"):
             Store.open(path, owner=owner)
 
     assert path.read_bytes() == before
-
-
-@pytest.fixture(name="old")
-def _old(path: Path) -> Path:
-    """Return a database of version 2, as the previous release wrote it."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(OLD.read_text("utf-8"))
-    return path
-
-
-def of_the_old(store: Store) -> None:
-    """Compare the content of a store with the data that the previous release wrote."""
-    assert recorded_bans(store, 2_000.0) == [
-        ban_of("192.0.2.1", 1_000.5, made=attempts(5)),
-        Ban(ip_network("2001:db8::/64"), 1_001.0, 9_999.0, "admin", "a reason\nof 'two' lines", Origin.ADMIN),
-        Ban(ip_network("203.0.113.0/24"), 1_003.0, 9e9, "adopted", "found in the kernel", Origin.ADOPTED),
-    ]
-    assert [made.attempts for _, made in store.records.running(2_000.0)] == [5, 0, 0]
-    assert [store.bans.count_offences(ip_network(f"192.0.2.{last}"), 0.0) for last in (1, 2, 3)] == [1, 1, 0]
-    assert store.state.switched_off() is True
-
-
-def test_a_database_of_the_previous_release_is_migrated(old: Path) -> None:
-    """Bans with attempts and counts, offences, log positions and the switch are kept permanently."""
-    with Store.open(old, owner=True) as store:
-        of_the_old(store)
-        assert store.state.positions() == {"pbx/log /var/log/asterisk/messages": "17 4711"}
-        assert [list(store.entries.current(side, 0.0)) for side in ListKind] == [[], []]
-        store.bans.end([(ip_network("192.0.2.1"), Scope.SIP_UDP)], 2_000.0)  # a ban of another scope
-    with Store.open(old, owner=False) as store:
-        of_the_old(store)
-
-
-def test_a_database_of_the_first_version_is_migrated(old: Path) -> None:
-    """The migration also works from the first release, which had no log positions."""
-    with closing(sqlite3.connect(old)) as connection:
-        connection.executescript("DROP TABLE positions; PRAGMA user_version = 1;")
-
-    with Store.open(old, owner=True) as store:
-        of_the_old(store)
-        assert store.state.positions() == {}
-
-
-def test_a_failed_migration_changes_nothing(old: Path) -> None:
-    """A migration that fails in the middle, for example on a full disk, leaves the old database unchanged."""
-    with closing(sqlite3.connect(old)) as connection:
-        connection.execute("CREATE TABLE facts (in_the TEXT, way TEXT)")
-        before = list(connection.iterdump())
-    with pytest.raises(StoreError, match="facts already exists"):
-        Store.open(old, owner=True)
-
-    with closing(sqlite3.connect(old)) as connection:
-        assert list(connection.iterdump()) == before
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_other_users_cannot_read_the_database(store: Store, path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ringfence.errors import StoreError
 from ringfence.store.database import Store
-from ringfence.store.file import SCHEMA
+from ringfence.store.file import VERSION
 from ringfence.store.tables import DAY, HOUR, KEPT, MINUTE, Slot, Timeline, slot_length
 
 NOON = 1_795_262_400.0  # 2026-11-21 12:00 UTC
@@ -134,7 +134,7 @@ def test_the_timeline_is_copied_from_a_damaged_or_newer_database(path: Path) -> 
     with Store.open(path, owner=True) as store:
         store.timeline.add(NOON, 60.0, {"unbans": 1})
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {len(SCHEMA) + 1}")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
 
     with Store.open_or_memory(path) as store:
         assert store.memory_reason

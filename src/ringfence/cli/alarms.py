@@ -1,4 +1,4 @@
-"""``ringfence alarms``: list alarms with their history, acknowledge and dismiss them."""
+"""``ringfence alarms``: list alarms with their history, and dismiss them."""
 
 import os
 import time
@@ -38,7 +38,7 @@ alarms = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completi
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line ``app``."""
-    app.add_typer(alarms, name="alarms", help="List alarms and their history; acknowledge or dismiss them.")
+    app.add_typer(alarms, name="alarms", help="List alarms and their history, or dismiss them.")
 
 
 @alarms.callback()
@@ -69,20 +69,23 @@ def alarms_list(
         echo_stderr(note)
 
 
-@alarms.command("acknowledge")
-def alarms_acknowledge(
-    numbers: NumbersArgument, config: ConfigOption = DEFAULT_CONFIG, by: ByOption = ""
-) -> None:
-    """Record that you know an alarm; it is still shown, with your name."""
-    _mark(config, "acknowledge", "acknowledged", numbers, by)
-
-
 @alarms.command("dismiss")
 def alarms_dismiss(
     numbers: NumbersArgument, config: ConfigOption = DEFAULT_CONFIG, by: ByOption = ""
 ) -> None:
     """Hide an alarm until it happens again."""
-    _mark(config, "dismiss", "dismissed", numbers, by)
+    if numbers != ["all"] and not all(text.isascii() and text.isdecimal() for text in numbers):
+        raise typer.BadParameter("name numbers of alarms, or `all`")
+    which: dict[str, Any] = (
+        {"all": True} if numbers == ["all"] else {"numbers": [int(text) for text in numbers]}
+    )
+    with errors_reported():
+        answer = ask_daemon(config, "alarms_dismiss", by=by or os.environ.get("SUDO_USER", ""), **which)
+    for row in answer["done"]:
+        echo(f"dismissed: {row['number']} {alarm_text(row)}", indent=2)
+    echo_stderr(*(f"no active alarm has the number {number}" for number in answer["unknown"]))
+    if answer["unknown"]:
+        raise typer.Exit(Exit.PROBLEM)
 
 
 def _rows(path: Path, seconds: float | None, *, past: bool) -> tuple[Rows, str]:
@@ -108,19 +111,6 @@ def _offline(path: Path, seconds: float | None, *, past: bool) -> Rows:
     return [record.as_json() for record in found]
 
 
-def _mark(path: Path, verb: str, done: str, texts: list[str], by: str) -> None:
-    if texts != ["all"] and not all(text.isascii() and text.isdecimal() for text in texts):
-        raise typer.BadParameter("name numbers of alarms, or `all`")
-    which: dict[str, Any] = {"all": True} if texts == ["all"] else {"numbers": [int(text) for text in texts]}
-    with errors_reported():
-        answer = ask_daemon(path, f"alarms_{verb}", by=by or os.environ.get("SUDO_USER", ""), **which)
-    for row in answer["done"]:
-        echo(f"{done}: {row['number']} {alarm_text(row)}", indent=2)
-    echo_stderr(*(f"no active alarm has the number {number}" for number in answer["unknown"]))
-    if answer["unknown"]:
-        raise typer.Exit(Exit.PROBLEM)
-
-
 def _print(rows: Rows, to: "Screen", *, past: bool) -> None:
     if not rows:
         to.show("No alarm cleared in this time." if past else "There are no alarms.")
@@ -134,8 +124,8 @@ def _history(row: dict[str, Any]) -> str:
     parts = [f"since {short_time(row['since'])}"]
     if row["times"] > 1:
         parts.append(f"{row['times']} times, last {short_time(row['last'])}")
-    marks = [what for what in ("acknowledged", "dismissed") if row[what]]
-    parts += [f"{what} {short_time(row[what])} by {row[f'{what}_by']}" for what in marks]
+    if row["dismissed"]:
+        parts.append(f"dismissed {short_time(row['dismissed'])} by {row['dismissed_by']}")
     if row["cleared"]:
         parts.append(f"cleared {short_time(row['cleared'])}")
     return "; ".join(parts) + f" ({output.zone()})"

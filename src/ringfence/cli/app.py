@@ -62,7 +62,7 @@ class Commands(LazyGroup):
         ),
         "events": LazyCommand("events", "Show the latest attempts, bans and alarms, one line each."),
         "top": LazyCommand("top", "Show attempts and bans live; list the busiest accounts and addresses."),
-        "alarms": LazyCommand("alarms", "List alarms and their history; acknowledge or dismiss them."),
+        "alarms": LazyCommand("alarms", "List alarms and their history, or dismiss them."),
         "why": LazyCommand(
             "why", "Explain an address or an account: its attempts, its bans, and what to do."
         ),

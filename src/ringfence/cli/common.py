@@ -98,10 +98,9 @@ def alarm_text(alarm: "Mapping[str, Any]") -> str:
 
 
 def alarm_line(alarm: "Mapping[str, Any]") -> str:
-    """Return the line that shows an active alarm, with how often it was raised, and who acknowledged it."""
+    """Return the line that shows an active alarm, with how often it was raised."""
     again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
-    known = f" (acknowledged by {alarm['acknowledged_by']})" if alarm.get("acknowledged_by") else ""
-    return f"! {alarm_text(alarm)}{again}{known}"
+    return f"! {alarm_text(alarm)}{again}"
 
 
 def duration_from(option: str, text: str) -> float:

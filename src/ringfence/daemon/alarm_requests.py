@@ -1,10 +1,10 @@
-"""The alarms of a daemon: saved for a restart, and acknowledged or dismissed by commands.
+"""The alarms of a daemon: saved for a restart, and dismissed by commands.
 
 The request ``{"do": "alarms"}`` returns the active alarms. With ``"past": true`` it returns the alarms that
 cleared in the last ``seconds``.
 
-The requests ``alarms_acknowledge`` and ``alarms_dismiss`` have the arguments ``numbers`` (or ``"all": true``)
-and ``by``, the name of the person. The kernel reports which user sent a request. The daemon records this
+The request ``alarms_dismiss`` has the arguments ``numbers`` (or ``"all": true``) and ``by``, the name of the
+person. The kernel reports which user sent a request. The daemon records this
 user's name, too.
 """
 
@@ -82,8 +82,7 @@ class AlarmRequests:
         """Return the handler of each request."""
         return {
             "alarms": self._list,
-            "alarms_acknowledge": partial(self._mark, self._alarms.acknowledge),
-            "alarms_dismiss": partial(self._mark, self._alarms.dismiss),
+            "alarms_dismiss": self._dismiss,
         }
 
     async def _list(self, request: Mapping[str, Any]) -> Encoded:
@@ -93,13 +92,10 @@ class AlarmRequests:
         since = self._clock.wall() - request.get("seconds", KEEP_ALARMS)
         return await asyncio.to_thread(lambda: _encoded(self._store.alarms.past(since, MOST_PAST)))
 
-    async def _mark(
-        self, mark: Callable[[int, str], AlarmRecord | None], request: Mapping[str, Any]
-    ) -> object:
-        """Acknowledge or dismiss alarms: call ``mark`` with the number of each, and the person's name.
+    async def _dismiss(self, request: Mapping[str, Any]) -> object:
+        """Dismiss alarms; return them, and the requested numbers that no active alarm has.
 
-        Return the changed alarms, and the requested numbers that no active alarm has. Raise ControlError if
-        the request names no alarm.
+        Raise ControlError if the request names no alarm.
         """
         by = await asyncio.to_thread(_person, request)  # users' names may be on a slow server (LDAP)
         if request.get("all") is True:
@@ -110,7 +106,7 @@ class AlarmRequests:
             raise ControlError("alarms are named by their numbers")
         done, unknown = [], []
         for number in dict.fromkeys(numbers):
-            record = mark(number, by)
+            record = self._alarms.dismiss(number, by)
             if record is None:
                 unknown.append(number)
             else:

@@ -249,14 +249,13 @@ _ADD: Fields = {
 _PAGE_ADD: Fields = {"what": _ONE_SMALL, "note": _NOTE}
 _REMOVE: Fields = {"what": optional(texts(MAX_AT_ONCE, MAX_TEXT)), "origin": nullable(text(4_096, 1))}
 _PAGE_REMOVE: Fields = {"what": texts(1, MAX_TEXT)}
-_MARK: Fields = {"numbers": optional(numbers(100_000)), "all": flag(), "by": _BY}
-_PAGE_MARK: Fields = {"numbers": numbers(1), "by": _BY}
+_DISMISS: Fields = {"numbers": optional(numbers(100_000)), "all": flag(), "by": _BY}
+_PAGE_DISMISS: Fields = {"numbers": numbers(1), "by": _BY}
 _KINDS: Fields = {"kinds": optional(choices(LINE_KINDS))}
 
 REQUESTS: Mapping[str, Request] = {
     "alarms": _read({"past": flag(), "seconds": _PERIOD}, page={"past": flag(), "seconds": _PERIOD}),
-    "alarms_acknowledge": _only(_MARK, page=_PAGE_MARK),
-    "alarms_dismiss": _only(_MARK, page=_PAGE_MARK),
+    "alarms_dismiss": _only(_DISMISS, page=_PAGE_DISMISS),
     "allow_add": _only(_ADD, page=_PAGE_ADD),
     "allow_remove": _only(_REMOVE, page=_PAGE_REMOVE),
     "ban": _only(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.alarms import ActiveAlarm
+from ringfence.alarms import AlarmRecord
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
@@ -50,7 +50,7 @@ class StatusData:
     reconciler: Reconciler
     usage: Counters
     why: str
-    alarms: Sequence[ActiveAlarm]
+    alarms: Sequence[AlarmRecord]
     unseen: Sequence[str] = ()
     rules: Sequence[Rule] = ()
     proxies: Sequence[Network] = ()

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import Factory, frozen
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.alarms import ActiveAlarm
+from ringfence.alarms import AlarmRecord
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import StoreError
@@ -117,7 +117,7 @@ class AccountFacts:
     failures: tuple[Failures, ...] = ()
     bans: Mapping[Address, tuple[Ban, ...]] = Factory(dict)
     denied: tuple[Address, ...] = ()
-    alarms: tuple[ActiveAlarm, ...] = ()
+    alarms: tuple[AlarmRecord, ...] = ()
     outage_mode: bool = False
     live: bool = True
     problems: tuple[str, ...] = ()
@@ -175,7 +175,7 @@ class AccountFacts:
         return next(verdict for verdict, true in applies.items() if true)
 
 
-def is_about_account(alarm: ActiveAlarm, account: str) -> bool:
+def is_about_account(alarm: AlarmRecord, account: str) -> bool:
     """Whether an alarm is about ``account``.
 
     The subject of such an alarm is the account, alone or followed by an address (``204 at 192.0.2.1``) or by

@@ -8,7 +8,7 @@ from functools import partial
 
 from attrs import Factory, evolve, frozen
 
-from ringfence.alarms import ActiveAlarm
+from ringfence.alarms import AlarmRecord
 from ringfence.bans.exempt import ITSELF
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
@@ -104,7 +104,7 @@ class NetworkFacts:
     contains_exempt: bool = False
     claimed: Claimed = Factory(Claimed)
     ration: Ration = Factory(Ration)
-    alarms: tuple[ActiveAlarm, ...] = ()
+    alarms: tuple[AlarmRecord, ...] = ()
     enforcing: bool = True
     live: bool = True
     problems: tuple[str, ...] = ()

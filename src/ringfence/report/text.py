@@ -253,9 +253,8 @@ def _note(kind: str, row: Document) -> str:
 def _alarm(row: Document, form: TextForm) -> str:
     about = " ".join(filter(None, (row["code"], row["subject"])))
     again = f" ({row['times']} times)" if row["times"] > 1 else ""
-    known = f" (acknowledged by {row['acknowledged_by']})" if row.get("acknowledged_by") else ""
     cleared = f" (cleared {form.moment(row['cleared'])})" if row.get("cleared") else ""
-    return f"! {about}: {row['text']}{again}{known}{cleared}"
+    return f"! {about}: {row['text']}{again}{cleared}"
 
 
 def _closing(found: Document) -> Iterator[str]:

@@ -80,7 +80,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, owner: bool) -> Self:
-        """Open the database at ``path``; create or migrate it if needed.
+        """Open the database at ``path``; create it if needed.
 
         With ``owner``, lock it, and raise StoreBusyError if another process has the lock. Raise StoreError if
         the database cannot be used.
@@ -183,7 +183,7 @@ def _owner(path: Path) -> FileOwner:
 
 
 def _connections(path: Path, *, checked: bool = False) -> OpenConnections:
-    """Open the database at ``path``; create or migrate it first if needed.
+    """Open the database at ``path``; create it first if needed.
 
     With ``checked``, read all of it, and raise StoreDamagedError if it is damaged.
     """

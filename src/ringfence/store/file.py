@@ -137,11 +137,16 @@ def _is_open(folder: os.stat_result) -> bool:
     return bool(folder.st_mode & stat.S_IWOTH or (folder.st_mode & stat.S_IWGRP and folder.st_gid != _ROOT))
 
 
-# -- the database's schema, as SQL scripts. Each one changes a database of one version to the next version
+# -- the database's schema
 
 
-SCHEMA = (
-    """
+VERSION = 1
+"""The version of the schema, as the database has it in ``user_version``.
+
+Whoever changes the schema after a release also converts the databases of the earlier versions.
+"""
+
+_SCHEMA = """
     CREATE TABLE bans (
         id INTEGER PRIMARY KEY,
         network TEXT NOT NULL,
@@ -150,7 +155,14 @@ SCHEMA = (
         rule TEXT NOT NULL,
         reason TEXT NOT NULL,
         origin TEXT NOT NULL,
-        ended REAL
+        ended REAL,
+        scope TEXT NOT NULL,
+        made INTEGER NOT NULL,
+        offence INTEGER NOT NULL,
+        forced INTEGER NOT NULL,
+        proven INTEGER NOT NULL,
+        accounts INTEGER NOT NULL,
+        account TEXT NOT NULL
     ) STRICT;
     CREATE INDEX bans_network ON bans (network, since);
     CREATE INDEX bans_running ON bans (expires) WHERE ended IS NULL;
@@ -166,15 +178,13 @@ SCHEMA = (
         account TEXT NOT NULL,
         event TEXT NOT NULL,
         trusted INTEGER NOT NULL,
-        tampered INTEGER NOT NULL
+        tampered INTEGER NOT NULL,
+        sources TEXT NOT NULL
     ) STRICT;
     CREATE INDEX attempts_ban ON attempts (ban);
     CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-    """,
-    """
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT;
-    """,
-    """
     CREATE TABLE entries (
         side TEXT NOT NULL,
         what TEXT NOT NULL,
@@ -185,14 +195,6 @@ SCHEMA = (
         forced INTEGER NOT NULL,
         PRIMARY KEY (side, what)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-    ALTER TABLE bans ADD COLUMN scope TEXT NOT NULL DEFAULT 'full';
-    ALTER TABLE bans ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE bans ADD COLUMN offence INTEGER NOT NULL DEFAULT 1;
-    ALTER TABLE bans ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
-    UPDATE bans SET made = (SELECT count(*) FROM attempts WHERE ban = bans.id);
-    """,
-    """
     CREATE TABLE friends (
         address TEXT NOT NULL,
         asterisk TEXT NOT NULL,
@@ -203,13 +205,28 @@ SCHEMA = (
         until REAL NOT NULL,
         PRIMARY KEY (address, asterisk, account, tie)
     ) STRICT, WITHOUT ROWID;
-    ALTER TABLE attempts ADD COLUMN sources TEXT NOT NULL DEFAULT '';
-    """,
-    """
-    ALTER TABLE bans ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
-    UPDATE bans SET proven = (SELECT count(*) FROM attempts WHERE ban = bans.id AND proof > 0);
-    """,
-    """
+    CREATE TABLE alarms (
+        number INTEGER PRIMARY KEY,
+        code TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        text TEXT NOT NULL,
+        since REAL NOT NULL,
+        last REAL NOT NULL,
+        until REAL,
+        times INTEGER NOT NULL,
+        held INTEGER NOT NULL,
+        cleared REAL,
+        dismissed REAL,
+        dismissed_by TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX alarms_active ON alarms (number) WHERE cleared IS NULL;
+    CREATE TABLE tops (
+        hour INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        PRIMARY KEY (hour, kind, name)
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE timeline (
         length INTEGER NOT NULL,
         start INTEGER NOT NULL,
@@ -225,47 +242,8 @@ SCHEMA = (
         PRIMARY KEY (length, start, name),
         FOREIGN KEY (length, start) REFERENCES timeline ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
-    """,
-    """
-    ALTER TABLE bans ADD COLUMN accounts INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE bans ADD COLUMN account TEXT NOT NULL DEFAULT '';
-    UPDATE bans SET accounts =
-        (SELECT count(DISTINCT account) FROM attempts WHERE ban = bans.id AND account != '');
-    UPDATE bans SET account =
-        (SELECT account FROM attempts WHERE ban = bans.id AND account != ''
-            GROUP BY account ORDER BY count(*) DESC LIMIT 1)
-        WHERE accounts > 0;
-    """,
-    """
-    CREATE TABLE alarms (
-        number INTEGER PRIMARY KEY,
-        code TEXT NOT NULL,
-        subject TEXT NOT NULL,
-        text TEXT NOT NULL,
-        since REAL NOT NULL,
-        last REAL NOT NULL,
-        until REAL,
-        times INTEGER NOT NULL,
-        held INTEGER NOT NULL,
-        cleared REAL,
-        acknowledged REAL,
-        acknowledged_by TEXT NOT NULL,
-        dismissed REAL,
-        dismissed_by TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX alarms_active ON alarms (number) WHERE cleared IS NULL;
-    """,
-    """
-    CREATE TABLE tops (
-        hour INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        name TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        PRIMARY KEY (hour, kind, name)
-    ) STRICT, WITHOUT ROWID;
-    """,
-)
-"""Script N, counted from 0, migrates a database of version N to version N + 1.
+"""
+"""The tables.
 
 Some columns have short names. ``entries.side`` is the kind of the list, and ``entries.what`` the value of the
 entry. ``friends.tie`` is the reason why an address is a friend. ``bans.made`` is the number of attempts. The
@@ -398,25 +376,25 @@ def lock(path: Path) -> int:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Set SQLite's modes, and migrate the schema to the present version.
+    """Set SQLite's modes, and create the tables in a new database, whose version is 0.
 
     Raise StoreNewerError if the schema is of a later version, StoreDamagedError if the version is a number
     that ringfence cannot have written.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if len(SCHEMA) < version <= len(SCHEMA) + _MUCH_NEWER:
+    if VERSION < version <= VERSION + _MUCH_NEWER:
         raise StoreNewerError(
-            f"the database is of version {version}, newer than this ringfence knows ({len(SCHEMA)}); "
+            f"the database is of version {version}, newer than this ringfence knows ({VERSION}); "
             "upgrade ringfence, or name another [store] path"
         )
-    if not 0 <= version <= len(SCHEMA):
+    if not 0 <= version <= VERSION:
         raise StoreDamagedError(f"the database has the impossible version {version}")
     connection.execute("PRAGMA journal_mode = WAL")
     # A power failure may lose the last transactions, but never damages the database.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
-    for number, script in enumerate(SCHEMA[version:], start=version + 1):
-        connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+    if version == 0:
+        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
 def check(connection: sqlite3.Connection) -> None:

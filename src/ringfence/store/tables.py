@@ -476,11 +476,10 @@ A limit is needed because subject and text may contain an account, and the sende
 """
 
 _ALARM_COLUMNS = (
-    "number, code, subject, text, since, last, until, times, held, cleared,"
-    " acknowledged, acknowledged_by, dismissed, dismissed_by"
+    "number, code, subject, text, since, last, until, times, held, cleared, dismissed, dismissed_by"
 )
 
-_INSERT = f"INSERT OR REPLACE INTO alarms ({_ALARM_COLUMNS}) VALUES ({', '.join('?' * 14)})"  # noqa: S608 - ours
+_INSERT = f"INSERT OR REPLACE INTO alarms ({_ALARM_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - ours
 _DELETE_OLDEST = """
     DELETE FROM alarms WHERE cleared IS NOT NULL AND number NOT IN
         (SELECT number FROM alarms WHERE cleared IS NOT NULL ORDER BY cleared DESC LIMIT ?)
@@ -556,8 +555,6 @@ def _write(execute: Execute, one: AlarmRecord) -> None:
             one.times,
             int(one.held),
             one.cleared,
-            one.acknowledged,
-            shortened(printable(one.acknowledged_by), MAX_NAME),
             one.dismissed,
             shortened(printable(one.dismissed_by), MAX_NAME),
         ),
@@ -566,8 +563,8 @@ def _write(execute: Execute, one: AlarmRecord) -> None:
 
 def _record(row: Sequence[Any]) -> AlarmRecord:
     number, code, subject, text, since, last, until, count, held, cleared, *marks = row
-    acknowledged, acknowledged_by, dismissed, dismissed_by = marks
-    times(since, last, *(one for one in (until, cleared, acknowledged, dismissed) if one is not None))
+    dismissed, dismissed_by = marks
+    times(since, last, *(one for one in (until, cleared, dismissed) if one is not None))
     return AlarmRecord(
         int(number),
         _CODES[code],
@@ -579,8 +576,6 @@ def _record(row: Sequence[Any]) -> AlarmRecord:
         int(count),
         bool(held),
         cleared,
-        acknowledged,
-        acknowledged_by,
         dismissed,
         dismissed_by,
     )

@@ -183,12 +183,9 @@ def _removing(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResul
     return run
 
 
-def _marking(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
-    async def run(client: DaemonClient, order: Order) -> CommandResult:
-        answer = await client.command(do, numbers=[int(order.what)], by=order.person)
-        return CommandResult(("this alarm is not active",) if answer["unknown"] else ())
-
-    return run
+async def _dismiss(client: DaemonClient, order: Order) -> CommandResult:
+    answer = await client.command("alarms_dismiss", numbers=[int(order.what)], by=order.person)
+    return CommandResult(("this alarm is not active",) if answer["unknown"] else ())
 
 
 def _outcome(answer: Mapping[str, Any]) -> CommandResult:
@@ -245,16 +242,10 @@ COMMANDS: Mapping[str, WebCommand] = {
         _removing("deny_remove"),
         _entry,
     ),
-    "acknowledge": WebCommand(
-        "Acknowledge alarm",
-        "The alarm stays visible, with your name.",
-        _marking("alarms_acknowledge"),
-        _alarm,
-    ),
     "dismiss": WebCommand(
         "Dismiss alarm",
         "The alarm is hidden until it happens again.",
-        _marking("alarms_dismiss"),
+        _dismiss,
         _alarm,
     ),
 }
