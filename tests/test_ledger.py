@@ -48,7 +48,8 @@ STEPS = st.one_of(
 
 def record(expires: float, since: float = NOW, renew_at: float = inf) -> Record:
     """Return a record with that end."""
-    return Record(since, expires, "guess", "somebody tries", Origin.RULE, 5, renew_at=renew_at)
+    ban = Ban(NET, since, expires, "guess", "somebody tries", counts=AttemptCounts(5))
+    return Record.of(ban, renew_at)
 
 
 def inside(one: Network, other: Network) -> bool:
@@ -143,10 +144,11 @@ def test_a_ban_goes_through_a_record() -> None:
         scope=Scope.SIP_UDP,
         offence=3,
         forced=True,
+        counts=AttemptCounts(7, 6),
     )
-    kept = Record.of(ban, AttemptCounts(7, 6), renew_at=1.5, seen=4)
+    kept = Record.of(ban, renew_at=1.5, seen=4)
 
-    assert (kept.attempts, kept.proven, kept.renew_at, kept.seen) == (7, 6, 1.5, 4)
+    assert (kept.counts, kept.renew_at, kept.seen) == (ban.counts, 1.5, 4)
     assert ban_of(key_of(NET, Scope.SIP_UDP), kept) == ban
 
 
@@ -216,7 +218,7 @@ def test_many_bans_are_little_memory(number: int) -> None:
         for nth, network in enumerate(networks):
             scope = Scope.SIP_UDP if nth % 10 == 0 else Scope.FULL
             ban = Ban(network, NOW + nth, NOW + 3_600 + nth, "guess", "somebody tries", scope=scope)
-            ledger.put(key_of(network, scope), Record.of(ban, AttemptCounts(5, 5)))
+            ledger.put(key_of(network, scope), Record.of(ban))
         ledger.alive(NOW)
         ledger.due(NOW)
         after, _ = tracemalloc.get_traced_memory()
@@ -235,7 +237,7 @@ def ban(network: Network, *, forced: bool = False) -> Ban:
 def both() -> Ledger:
     """Return a ledger with a confirmed ban, and a forced one that is pending."""
     ledger = Ledger()
-    ledger.put(key_of(ONE), Record.of(ban(ONE), AttemptCounts()))
+    ledger.put(key_of(ONE), Record.of(ban(ONE)))
     ledger.refuse(ban(TWO, forced=True))
     return ledger
 
@@ -261,7 +263,7 @@ def test_a_pending_ban_is_found_like_a_confirmed_one() -> None:
 def test_a_confirmed_ban_is_not_pending() -> None:
     """A pending ban that the kernel accepts is confirmed; a discarded one is unknown."""
     ledger = both()
-    ledger.put(key_of(TWO), Record.of(ban(TWO), AttemptCounts()))
+    ledger.put(key_of(TWO), Record.of(ban(TWO)))
     assert (ledger.pending, len(ledger)) == ([], 2)
     ledger.discard(key_of(TWO))
     assert ledger.all_keys() == [key_of(ONE)]

@@ -25,6 +25,7 @@ from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from math import inf, isfinite
+from operator import attrgetter
 
 from attrs import define, evolve
 
@@ -61,12 +62,9 @@ _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 class Record:
     """One ban. Its times are in seconds since the epoch.
 
-    ``attempts`` is the number of attempts that led to it, and ``proven`` the number of those with a proven
-    address. They tried ``accounts`` different accounts, ``account`` most often. ``offence`` is the ordinal of
-    this ban among the bans of its network by rules within 30 days (2: the second one). ``renew_at`` is when
-    the kernel's timeout must be renewed because it ends before the ban; infinity if it need not be. ``seen``
-    is the number of the latest comparison that found the ban in the kernel. ``forced``: an administrator
-    banned the network with ``--force``.
+    ``since`` to ``counts`` are those of :class:`ringfence.model.Ban`. ``renew_at`` is when the kernel's
+    timeout must be renewed because it ends before the ban; infinity if it need not be. ``seen`` is the number
+    of the latest comparison that found the ban in the kernel.
     """
 
     since: float
@@ -74,33 +72,20 @@ class Record:
     rule: str
     reason: str
     origin: Origin
-    attempts: int
-    offence: int = 1
+    offence: int
+    forced: bool
+    counts: AttemptCounts
     renew_at: float = inf
     seen: int = 0
-    forced: bool = False
-    proven: int = 0
-    accounts: int = 0
-    account: str = ""
 
     @classmethod
-    def of(cls, ban: Ban, made: AttemptCounts, renew_at: float = inf, seen: int = 0) -> "Record":
-        """Return the record of a ban; ``made`` are the numbers of attempts that led to it."""
-        return cls(
-            ban.since,
-            ban.expires,
-            ban.rule,
-            ban.reason,
-            ban.origin,
-            made.attempts,
-            ban.offence,
-            renew_at,
-            seen,
-            ban.forced,
-            made.proven,
-            made.accounts,
-            made.account,
-        )
+    def of(cls, ban: Ban, renew_at: float = inf, seen: int = 0) -> "Record":
+        """Return the record of a ban."""
+        return cls(**dict(zip(_KEPT, _kept(ban), strict=True)), renew_at=renew_at, seen=seen)
+
+
+_KEPT = "since", "expires", "rule", "reason", "origin", "offence", "forced", "counts"
+_kept = attrgetter(*_KEPT)
 
 
 def renew_at(expires: float, now: float, granted: float) -> float:
@@ -127,17 +112,7 @@ def network_of(key: int) -> tuple[Network, Scope]:
 def ban_of(key: int, record: Record) -> Ban:
     """Return the ban of a record, without its attempts."""
     network, scope = network_of(key)
-    return Ban(
-        network,
-        record.since,
-        record.expires,
-        record.rule,
-        record.reason,
-        record.origin,
-        scope=scope,
-        offence=record.offence,
-        forced=record.forced,
-    )
+    return Ban(network, scope=scope, **dict(zip(_KEPT, _kept(record), strict=True)))
 
 
 def _widened(key: int, length: int) -> int:

@@ -10,12 +10,12 @@ window of a rule?) are monotonic seconds; they are never stored.
 import enum
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from ringfence import event_values
 from ringfence.alarm_codes import AlarmCode
@@ -303,14 +303,49 @@ class Scope(_Name):
     SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 
 
+class AttemptCounts(NamedTuple):
+    """The number of attempts that led to a ban, and the number of them with a proven address.
+
+    ``accounts`` is the number of different accounts. ``account`` is the one that was tried most often, "" if
+    no attempt names an account.
+    """
+
+    attempts: int = 0
+    proven: int = 0
+    accounts: int = 0
+    account: str = ""
+
+    @classmethod
+    def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
+        """Return the counts of ``attempts``."""
+        if not attempts:
+            return _NO_ATTEMPTS
+        accounts = Counter(attempt.account for attempt in attempts if attempt.account)
+        account = accounts.most_common(1)[0][0] if accounts else ""
+        proven = sum(attempt.proof is not Proof.CLAIMED for attempt in attempts)
+        return cls(len(attempts), proven, len(accounts), account)
+
+
+_NO_ATTEMPTS = AttemptCounts()
+
+
+class BanEnd(enum.StrEnum):
+    """How a ban ended."""
+
+    EXPIRED = "expired"
+    REMOVED = "removed"
+    REPLACED = "replaced"  # by another ban of the same network
+
+
 @frozen
 class Ban:
     """A ban of a network: its start and end (seconds since the epoch), and its reason.
 
     ``rule`` is the name of the rule for a ban by a rule, otherwise the origin's name. ``attempts`` are the
-    attempts that led to the ban, oldest first, at most as many as the rule needs. ``offence`` is the ordinal
-    of this ban among the bans of the network within 30 days: 2 for the second ban, and so on. ``forced``
-    means that an administrator overrode the protection of the network.
+    attempts that led to the ban, oldest first, at most as many as the rule needs, and ``counts`` are their
+    numbers. (A ban that was read from the database has the numbers, but not always the attempts.) ``offence``
+    is the ordinal of this ban among the bans of the network within 30 days: 2 for the second ban, and so on.
+    ``forced`` means that an administrator overrode the protection of the network.
     """
 
     network: Network
@@ -323,6 +358,7 @@ class Ban:
     scope: Scope = Scope.FULL
     offence: int = 1
     forced: bool = False
+    counts: AttemptCounts = Factory(lambda ban: AttemptCounts.of(ban.attempts), takes_self=True)
 
 
 class FriendReason(enum.StrEnum):
@@ -504,25 +540,51 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
-# -- A summary of the attempts that led to a ban, small enough to keep one in memory for each ban
+# -- what every list of bans shows
 
 
-class AttemptCounts(NamedTuple):
-    """The number of attempts that led to a ban, and the number of them with a proven address.
+class BanFacts(Protocol):
+    """What :class:`Ban`, and the ledger's ``Record`` of it, know besides its network and scope."""
 
-    ``accounts`` is the number of different accounts. ``account`` is the one that was tried most often, "" if
-    no attempt names an account.
+    @property
+    def since(self) -> float: ...  # noqa: D102 - as in Ban, also the others
+    @property
+    def rule(self) -> str: ...  # noqa: D102
+    @property
+    def reason(self) -> str: ...  # noqa: D102
+    @property
+    def origin(self) -> Origin: ...  # noqa: D102
+    @property
+    def offence(self) -> int: ...  # noqa: D102
+    @property
+    def counts(self) -> AttemptCounts: ...  # noqa: D102
+
+
+_MOST_TEXT = 500  # characters
+
+
+def ban_json(ban: BanFacts) -> dict[str, object]:
+    """Return what every list of bans shows of a ban, as JSON.
+
+    The keys are an interface for scripts: keys may be added, but not changed or removed.
     """
+    counts = ban.counts
+    return {
+        "since": rfc3339(ban.since),
+        "rule": printable(ban.rule),
+        "reason": _shown(ban.reason),
+        "origin": str(ban.origin),
+        "offence": ban.offence,
+        "attempts": counts.attempts,
+        "proven": counts.proven,
+        "account": _shown(counts.account),
+        "accounts": counts.accounts,
+    }
 
-    attempts: int = 0
-    proven: int = 0
-    accounts: int = 0
-    account: str = ""
 
-    @classmethod
-    def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
-        """Return the counts of ``attempts``."""
-        accounts = Counter(attempt.account for attempt in attempts if attempt.account)
-        account = accounts.most_common(1)[0][0] if accounts else ""
-        proven = sum(attempt.proof is not Proof.CLAIMED for attempt in attempts)
-        return cls(len(attempts), proven, len(accounts), account)
+def _shown(text: str) -> str:
+    return printable(text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…")
+
+
+UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(Ban(IPv4Network(0), 0.0, 0.0, "")))
+"""What the lists show of a ban that is in the kernel and has no record."""

@@ -1,11 +1,10 @@
 """Bans that give way to a new ban: the shortest first, like for like."""
 
 from ipaddress import ip_network
-from math import inf
 
 from ringfence.bans.enforcer import GivingWay
 from ringfence.ledger import Ledger, Record, key_of
-from ringfence.model import AttemptCounts, Ban, Scope
+from ringfence.model import Ban, Scope
 
 
 def ban(address: str, expires: float) -> Ban:
@@ -17,7 +16,7 @@ def ledger(*bans: Ban) -> Ledger:
     """Return a ledger of these bans."""
     made = Ledger()
     for one in bans:
-        made.put(key_of(one.network, Scope.FULL), Record.of(one, AttemptCounts(), inf, 0))
+        made.put(key_of(one.network, Scope.FULL), Record.of(one))
     return made
 
 
@@ -48,7 +47,7 @@ def test_a_ban_that_was_replaced_after_the_search_keeps_no_other() -> None:
     giving_way.next(kept, new)
     kept.put(
         key_of(ip_network("192.0.2.3"), Scope.FULL),
-        Record.of(ban("192.0.2.3", 90.0), AttemptCounts(), inf, 0),
+        Record.of(ban("192.0.2.3", 90.0)),
     )
 
     assert giving_way.next(kept, new) == key_of(ip_network("192.0.2.1"), Scope.FULL)

@@ -77,7 +77,7 @@ def test_a_restart_keeps_what_is_there(world: World) -> None:
     assert logs == [{"event": "bans.restored", "log_level": "info", "kept": 1, "put_back": 0, "adopted": 0}]
     record = world.enforcer.ledger.get(key_of(SUBJECT))
     assert record is not None
-    assert (record.attempts, record.since, record.reason) == (5, START, RULE.meaning)
+    assert (record.counts.attempts, record.since, record.reason) == (5, START, RULE.meaning)
     assert world.held()
 
 
@@ -197,7 +197,7 @@ def test_a_clock_that_is_set_and_a_restart_keep_rule_and_attempts(
     record = world.enforcer.ledger.get(key_of(SUBJECT))
 
     assert record is not None
-    assert (record.rule, record.attempts, record.expires) == ("guess", 5, START + HOUR + ahead)
+    assert (record.rule, record.counts.attempts, record.expires) == ("guess", 5, START + HOUR + ahead)
     assert world.in_kernel() == {"192.0.2.1/32": HOUR - 1}
     [ban] = recorded_bans(world.store, world.clock.wall())
     assert (ban.rule, len(ban.attempts)) == ("guess", 5)

@@ -15,7 +15,7 @@ from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.ledger import key_of
-from ringfence.model import Network, Origin, Scope
+from ringfence.model import BanEnd, Network, Origin, Scope
 from ringfence.store.writer import Writer
 
 PARTS_OF_24 = {
@@ -272,9 +272,9 @@ def test_everybody_is_let_in_while_the_disk_is_slow(world: World) -> None:
     seen: list[tuple[bool, int]] = []
     end = world.store.bans.end
 
-    def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
+    def slow(bans: Iterable[tuple[Network, Scope]], when: float, how: BanEnd) -> None:
         seen.append((turned.wait(20), len(world.in_kernel())))
-        end(bans, when)
+        end(bans, when, how)
 
     async def let_everybody_in() -> int:
         asyncio.get_running_loop().call_later(0.05, turned.set)
@@ -297,9 +297,9 @@ def test_one_is_let_in_while_the_disk_is_slow(world: World) -> None:
     seen: list[tuple[bool, set[str]]] = []
     end = world.store.bans.end
 
-    def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
+    def slow(bans: Iterable[tuple[Network, Scope]], when: float, how: BanEnd) -> None:
         seen.append((turned.wait(20), set(world.in_kernel())))
-        end(bans, when)
+        end(bans, when, how)
 
     def go_on() -> None:
         world.now += 1.0
@@ -327,9 +327,9 @@ def test_an_exempt_address_is_unbanned_without_the_disk(world: World) -> None:
     recorded = threading.Event()
     end = world.store.bans.end
 
-    def slow(bans: Iterable[tuple[Network, Scope]], when: float) -> None:
+    def slow(bans: Iterable[tuple[Network, Scope]], when: float, how: BanEnd) -> None:
         assert recorded.wait(20)
-        end(bans, when)
+        end(bans, when, how)
 
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.store.bans, "end", slow)

@@ -21,8 +21,8 @@ from ringfence.cli.bans import _fitting
 from ringfence.cli.screen import Screen
 
 KEYS = [
-    *("address", "since", "expires", "rule", "attempts", "packets", "bytes", "timeout", "reason"),
-    *("scope", "offence", "proven", "account", "accounts"),
+    *("address", "scope", "since", "rule", "reason", "origin", "offence", "attempts", "proven"),
+    *("account", "accounts", "expires", "timeout", "packets", "bytes"),
 ]
 PREFIX = "2001:db8:1234:5678::/64"
 

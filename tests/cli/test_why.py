@@ -21,7 +21,7 @@ from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
 from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.model import FriendReason, ListKind
-from ringfence.store.bans import Past
+from ringfence.store.bans import RecordedBan
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"
@@ -132,7 +132,7 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(
         monkeypatch,
         running=(running(ban(made=proven(5), offence=2)),),
-        past=(Past(ban("192.0.2.0/24", since=NOW - 9_000), NOW - 8_000),),
+        past=(RecordedBan(ban("192.0.2.0/24", since=NOW - 9_000), NOW - 8_000),),
         holders=(holder(ListKind.DENY, "192.0.2.0/24", note="bad people", origin="/lists/voipbl"),),
         friends=(friend(FriendReason.REGISTERED, "205"),),
         former=(friend(until=NOW - 10),),

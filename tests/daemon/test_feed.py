@@ -18,7 +18,7 @@ from ringfence.daemon import feed as module
 from ringfence.daemon.feed import Feed
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
-from ringfence.model import EventKind, Scope
+from ringfence.model import BanEnd, EventKind, Scope
 
 HOSTILE = "2\x1b[2J\u202e04\n" + "x" * 65_536
 NETWORK = ip_network("192.0.2.1")
@@ -50,7 +50,7 @@ def test_every_kind_is_one_line() -> None:
             feed.on_events([event(EventKind.INVALID_PASSWORD, account=HOSTILE)])
             feed.on_judgement(judged(HOSTILE))
             feed.on_bans([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))])
-            feed.on_ban_end(NETWORK, Scope.FULL, "expired")
+            feed.on_ban_end(NETWORK, Scope.FULL, BanEnd.EXPIRED)
             feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
         return waiting.result()
 
@@ -146,7 +146,7 @@ def test_the_ends_of_many_bans_displace_no_attempt(monkeypatch: pytest.MonkeyPat
     feed = Feed(lambda: 60.0)
     feed.on_judgement(judged())
     for _ in range(9):
-        feed.on_ban_end(NETWORK, Scope.FULL, "expired")
+        feed.on_ban_end(NETWORK, Scope.FULL, BanEnd.EXPIRED)
     feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
 
     found = [row["what"] for row in feed.latest(LINE_KINDS)]

@@ -26,7 +26,7 @@ from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import Counters, RuleCounter
 from ringfence.ledger import Record, key_of
-from ringfence.model import AttemptCounts, Ban, EventKind, Scope, SourceId
+from ringfence.model import Ban, EventKind, Scope, SourceId
 from ringfence.sources.state import Condition, State
 
 SUBJECT = ip_network("203.0.113.1/32")
@@ -153,7 +153,7 @@ def test_a_page_takes_as_long_with_many_bans(scraped: Scraped) -> None:
     kept = scraped.kept
     empty = best_of(scraped)
     ban = Ban(SUBJECT, kept.now, kept.now + 86_400.0, "guess")
-    record = Record.of(ban, AttemptCounts())
+    record = Record.of(ban)
     for number in range(50_000):
         kept.side.enforcer.ledger.put(key_of(ip_network(0x0A000000 + number), Scope.FULL), record)
 

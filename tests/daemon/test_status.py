@@ -49,7 +49,8 @@ def listed(elements: Iterable[Element], *known: tuple[Ban, int]) -> list[dict[st
     """Return the report of these kernel elements, with these known bans and their numbers of attempts."""
     ledger = Ledger()
     for ban, made in known:
-        ledger.put(key_of(ban.network, ban.scope), Record.of(ban, AttemptCounts(made, made, 1, "alice")))
+        counted = evolve(ban, counts=AttemptCounts(made, made, 1, "alice"))
+        ledger.put(key_of(ban.network, ban.scope), Record.of(counted))
     rows: list[dict[str, Any]] = json.loads(b"".join(bans_report(elements, ledger, NOW)))
     return rows
 
@@ -103,6 +104,7 @@ def test_a_rules_ban() -> None:
             "bytes": 420,
             "timeout": 3_000,
             "reason": "somebody tries",
+            "origin": "rule",
             "scope": "full",
             "offence": 1,
             "proven": 5,
@@ -121,8 +123,8 @@ def test_a_ban_that_only_the_kernel_knows() -> None:
         ]
     )
 
-    unknown = {"since": None, "rule": None, "attempts": None, "reason": None, "offence": None}
-    unknown |= {"proven": None, "account": None, "accounts": None}
+    keys = ("since", "rule", "reason", "origin", "offence", "attempts", "proven", "account", "accounts")
+    unknown = dict.fromkeys(keys)
     assert report == [
         {
             "address": "2001:db8::/64",

@@ -20,7 +20,6 @@ from ringfence.ledger import Record, key_of
 from ringfence.model import (
     AlarmChange,
     Attempt,
-    AttemptCounts,
     AttemptKind,
     Ban,
     Challenge,
@@ -307,7 +306,7 @@ def test_attempts_are_late_while_the_kernel_has_a_ban() -> None:
     detector = Driven((evolve(GUESS, attempts=2),))
     for network in (ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")):
         one = Ban(network, 0.0, 100.0, "guess")
-        detector.bans.put(key_of(network), Record.of(one, AttemptCounts()))
+        detector.bans.put(key_of(network), Record.of(one))
     play(
         detector,
         """

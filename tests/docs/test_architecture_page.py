@@ -13,7 +13,7 @@ _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def _names(files: Iterable[Path]) -> set[str]:
-    """Return the classes, functions and tables of files, and each method with its class."""
+    """Return the classes, functions and tables of files, and each method and field with its class."""
     found: set[str] = set()
     for path in files:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -21,9 +21,15 @@ def _names(files: Iterable[Path]) -> set[str]:
                 found.add(node.name)
             if isinstance(node, ast.ClassDef):
                 found.update(f"{node.name}.{one.name}" for one in node.body if isinstance(one, _DEFINITIONS))
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                found.add(node.target.id)
+                found.update(f"{node.name}.{field}" for one in node.body for field in _assigned(one))
+            found.update(_assigned(node))
     return found
+
+
+def _assigned(node: ast.AST) -> list[str]:
+    """Return the names to which a statement assigns."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _named(text: str) -> set[str]:

@@ -11,7 +11,7 @@ from ringfence.bans.exempt import ITSELF
 from ringfence.explain.as_json import document
 from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.model import FriendReason, ListKind
-from ringfence.store.bans import Past
+from ringfence.store.bans import RecordedBan
 
 KEYS = [
     *(
@@ -87,6 +87,8 @@ def test_an_active_ban() -> None:
             "offence": 1,
             "attempts": 5,
             "proven": 4,
+            "account": "alice",
+            "accounts": 1,
             "expires": "2023-11-14T23:14:00Z",
             "in_kernel": True,
             "timeout": 3_540,
@@ -111,7 +113,7 @@ def test_a_ban_without_record_or_element() -> None:
 
 def test_past_bans() -> None:
     """Each past ban has its expiry, and the time of an unban."""
-    over, lifted = Past(ban(), None), Past(ban("192.0.2.0/24"), NOW - 30)
+    over, lifted = RecordedBan(ban(), None), RecordedBan(ban("192.0.2.0/24"), NOW - 30)
     told = document(known(past=(over, lifted)))["past"]
 
     assert [(one["network"], one["ended"]) for one in told] == [

@@ -10,7 +10,7 @@ from tests.support.attempts import attempts
 
 from ringfence.explain.facts import AddressVerdict, is_about, sources_of
 from ringfence.model import ListKind, Proof
-from ringfence.store.bans import Past
+from ringfence.store.bans import RecordedBan
 
 GATEWAY = {ip_network("192.0.2.1"): "the gateway"}
 BAN = running(ban())
@@ -76,7 +76,7 @@ def test_attempts_of_two_bans_are_listed_once() -> None:
 def test_attempts_are_in_order() -> None:
     """Attempts are listed oldest first, with or without a ban."""
     old, new = attempts(2), tuple(evolve(one, time=one.time + 50) for one in attempts(2))
-    told = known(past=(Past(ban(made=new), None), Past(ban(made=old), None))).attempts()
+    told = known(past=(RecordedBan(ban(made=new), None), RecordedBan(ban(made=old), None))).attempts()
 
     assert [one.attempt for one in told] == [*old, *new]
 

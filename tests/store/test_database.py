@@ -177,7 +177,7 @@ def works_for_now(store: Store, *networks: str) -> None:
     store.entries.add([ListEntry(ListKind.ALLOW, "203.0.113.0/24", "", 1.0)])
     store.purge(2_000.0)
     assert store.bans.count_offences(ip_network("198.51.100.1"), 0.0) == 1
-    assert [str(ban.network) for ban, _ in store.records.running(2_000.0)] == [*networks, "198.51.100.1/32"]
+    assert [str(ban.network) for ban in store.records.running(2_000.0)] == [*networks, "198.51.100.1/32"]
     assert (store.state.positions()["a"], len(list(store.entries.current(ListKind.ALLOW, 0.0)))) == ("1", 1)
 
 
@@ -253,7 +253,7 @@ def test_a_full_disk_gives_a_copy_in_memory(tmp_path: Path) -> None:
         store = Store.open_or_memory(path)
         with store:
             store.bans.record([ban_of("192.0.2.2")])
-            print(*(ban.network for ban, _ in store.records.running(2_000.0)))
+            print(*(ban.network for ban in store.records.running(2_000.0)))
         print(store.memory_reason)
     """
     script = tmp_path / "full.py"

@@ -5,8 +5,7 @@ from ipaddress import ip_network
 from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 
-from ringfence.model import AttemptCounts, Proof, Scope
-from ringfence.store.bans import End
+from ringfence.model import AttemptCounts, BanEnd, Proof, Scope
 from ringfence.store.database import Store
 
 MOST = 10
@@ -41,8 +40,8 @@ def test_an_unbanned_ban_has_the_time_of_its_end(store: Store) -> None:
 
     found = {one.ban.scope: one for one in store.bans.past(full.network, 0.0, MOST)}
 
-    assert (found[Scope.FULL].ended, found[Scope.FULL].runs(1_600.0)) == (1_500.0, False)
-    assert (found[Scope.SIP_UDP].ended, found[Scope.SIP_UDP].runs(1_600.0)) == (None, True)
+    assert (found[Scope.FULL].removed, found[Scope.FULL].runs(1_600.0)) == (1_500.0, False)
+    assert (found[Scope.SIP_UDP].removed, found[Scope.SIP_UDP].runs(1_600.0)) == (None, True)
 
 
 def test_past_bans_are_limited_by_number_and_age(store: Store) -> None:
@@ -79,9 +78,9 @@ def test_ended_bans_name_how_they_ended(store: Store) -> None:
     found = list(store.bans.ended(0.0, 2_000.0))
 
     assert [(str(one.ban.network), one.ended, one.end) for one in found] == [
-        ("192.0.2.3/32", 1_500.0, End.REPLACED),
-        ("192.0.2.2/32", 1_300.0, End.REMOVED),
-        ("192.0.2.1/32", 1_100.0, End.EXPIRED),
+        ("192.0.2.3/32", 1_500.0, BanEnd.REPLACED),
+        ("192.0.2.2/32", 1_300.0, BanEnd.REMOVED),
+        ("192.0.2.1/32", 1_100.0, BanEnd.EXPIRED),
     ]
-    assert found[-1].counts == AttemptCounts(3, 0, 1, "alice")
+    assert found[-1].ban.counts == AttemptCounts(3, 0, 1, "alice")
     assert [one.ended for one in store.bans.ended(1_200.0, 1_400.0)] == [1_300.0]

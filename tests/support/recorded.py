@@ -6,7 +6,7 @@ from ringfence.store.database import Store
 
 def active(store: Store, now: float) -> list[Ban]:
     """Return every readable active ban without its attempts, oldest first."""
-    return [ban for ban, _ in filter(None, store.bans.running(now))]
+    return [*filter(None, store.bans.running(now))]
 
 
 def recorded_bans(store: Store, now: float) -> list[Ban]:

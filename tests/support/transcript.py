@@ -22,7 +22,6 @@ from ringfence.ledger import Record, key_of
 from ringfence.model import (
     Address,
     AlarmChange,
-    AttemptCounts,
     Ban,
     Challenge,
     Contact,
@@ -306,7 +305,7 @@ class Guard:
         bans, until = self._detector.bans, self._now + seconds
         if self._firewall:
             ban = Ban(network, self._now, until, "guess", scope=scope)
-            bans.put(key_of(network, scope), Record.of(ban, AttemptCounts()))
+            bans.put(key_of(network, scope), Record.of(ban))
         else:
             bans.assume(network, scope, until)
 

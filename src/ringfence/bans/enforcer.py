@@ -36,7 +36,7 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
-from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope, printable
+from ringfence.model import Ban, BanEnd, Network, Origin, Scope, printable
 from ringfence.networks import NetworkSet
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
@@ -206,11 +206,11 @@ class BanWatch:
 
     ``placed`` is called with new bans that the kernel has acknowledged, and with True if people are to be
     notified of them. (False if bans of parts of a network replace a ban of the whole.) ``ended`` is called
-    with the network and the scope of a ban that has ended, and with ``expired`` or ``removed``.
+    with the network and the scope of a ban that has ended, and how it ended.
     """
 
     placed: Callable[[Sequence[Ban], bool], object] = lambda _bans, _announce: None
-    ended: Callable[[Network, Scope, str], object] = lambda _network, _scope, _how: None
+    ended: Callable[[Network, Scope, BanEnd], object] = lambda _network, _scope, _how: None
 
 
 class Enforcer:
@@ -295,8 +295,8 @@ class Enforcer:
         """
         self.opened = self.backend.open()
         self.enforcing = True
-        for ban, made in self.records.running(self.clock.wall()):
-            self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made))
+        for ban in self.records.running(self.clock.wall()):
+            self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban))
 
     def reopen(self) -> Opened | None:
         """Write the rules and sets that are missing, or that differ from the backend's settings.
@@ -427,7 +427,7 @@ class Enforcer:
         for key, timeout in found.items():
             left = timeout if isfinite(timeout) else ADOPTED_FOR
             bans.append(adopted_ban(key, now, left))
-            self.record_active(bans[-1], AttemptCounts(), now, left)
+            self.record_active(bans[-1], now, left)
         if bans:
             self.records.ban(bans)
         self.unban_with_retry(key for key in found if self.exempt.refusal(network_of(key)[0]) is not None)
@@ -460,26 +460,23 @@ class Enforcer:
     def add(
         self,
         bans: Sequence[Ban],
-        made: Sequence[AttemptCounts] | None = None,
         *,
         record: bool = True,
         announce: bool = True,
     ) -> list[Outcome]:
         """Add ``bans`` to the kernel, record its answers, and return its last answer to each ban.
 
-        ``made`` has the counts of attempts for each ban. If it is None, the attempts in each ban are counted.
         ``record`` is false if the bans are not new: then they are neither written into the store nor counted
         as placed. ``announce`` is false if bans of parts of a network replace a ban of the whole.
         """
         now = self.clock.wall()
         outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
-        return self.record_outcomes(bans, outcomes, made, record=record, announce=announce)
+        return self.record_outcomes(bans, outcomes, record=record, announce=announce)
 
     def record_outcomes(
         self,
         bans: Sequence[Ban],
         outcomes: Sequence[Outcome],
-        made: Sequence[AttemptCounts] | None = None,
         *,
         record: bool = True,
         announce: bool = True,
@@ -491,15 +488,13 @@ class Enforcer:
         """
         now = self.clock.wall()
         taken, final = [], []
-        for ban, number, first in zip(
-            bans, made or [AttemptCounts.of(ban.attempts) for ban in bans], outcomes, strict=True
-        ):
+        for ban, first in zip(bans, outcomes, strict=True):
             outcome = self._make_room(ban, first, now) if isinstance(first.error, SetFullError) else first
             final.append(outcome)
             if outcome.error is not None:
                 self._record_refusal(ban, outcome.error)
                 continue
-            self.record_active(ban, number, now, outcome.timeout)
+            self.record_active(ban, now, outcome.timeout)
             taken.append(ban)
             if record:
                 self.counts.placed_by[ban.rule, ban.scope] += 1
@@ -509,13 +504,10 @@ class Enforcer:
             self.watch.placed(taken, announce)
         return final
 
-    def record_active(self, ban: Ban, made: AttemptCounts, now: float, granted: float) -> None:
-        """Record in the ledger that the kernel has a ban.
-
-        ``made`` are the counts of its attempts. ``granted`` is its timeout in the kernel in seconds.
-        """
+    def record_active(self, ban: Ban, now: float, granted: float) -> None:
+        """Record in the ledger that the kernel has a ban; ``granted`` is its timeout there in seconds."""
         again = renew_at(ban.expires, now, granted)
-        self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, made, again, self._comparison))
+        self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban, again, self._comparison))
 
     def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Outcome:
         """Remove a ban that ends before ``ban`` from the full set, and add ``ban`` again.
@@ -605,7 +597,7 @@ class Enforcer:
             self._discard(key_of(network, scope))
             self.detector.record_unban(network)
             lifted.append((network, scope))
-            self.watch.ended(network, scope, "removed")
+            self.watch.ended(network, scope, BanEnd.REMOVED)
         if failed:
             self.records.resume([(out.change.network, out.change.scope) for out in failed], when)
         if lifted:
@@ -646,7 +638,7 @@ class Enforcer:
                 continue
             if self.apply([Remove(subject, scope)])[0].error is None:
                 self._discard(narrow)
-                self.records.end([(subject, scope)], self.clock.wall())
+                self.records.end([(subject, scope)], self.clock.wall(), BanEnd.REPLACED)
 
     def _forget_bans(self) -> None:
         """Forget all bans, because the kernel no longer has any."""
@@ -697,7 +689,7 @@ class Enforcer:
         over, renew = self.ledger.due(now)
         for key in over:
             self.ledger.pop(key)
-            self.watch.ended(*network_of(key), "expired")
+            self.watch.ended(*network_of(key), BanEnd.EXPIRED)
         if self.enforcing:
             self.retry()
             self.renew(renew)
@@ -761,26 +753,23 @@ def restore_bans(enforcer: Enforcer) -> Restored:
     records, began = enforcer.records, enforcer.clock.wall()
     found = {key_of(one.network, one.scope): one.timeout for one in listed(enforcer.backend, None)}
     follow_clock(records, found, enforcer.ledger.offset, began)
-    inside, missing, put_back = len(found), list[tuple[Ban, AttemptCounts]](), 0
-    for ban, made in records.running(began):
+    inside, missing, put_back = len(found), list[Ban](), 0
+    for ban in records.running(began):
         left = found.pop(key_of(ban.network, ban.scope), None)
         if left is not None:
-            enforcer.record_active(ban, made, began, left)
+            enforcer.record_active(ban, began, left)
             continue
-        missing.append((ban, made))
+        missing.append(ban)
         if len(missing) >= CHUNK:
-            put_back += _put_back(enforcer, missing)
-            missing.clear()
-    put_back += _put_back(enforcer, missing)
+            enforcer.add(missing, record=False)
+            put_back += len(missing)
+            missing = []
+    enforcer.add(missing, record=False)
+    put_back += len(missing)
     ended = unbanned_keys(found, records.removed_early(began) if found else (), began, enforcer.clock.wall())
     enforcer.apply([Remove(*network_of(key)) for key in ended])
     unknown = {key: left for key, left in found.items() if key not in ended}
     return Restored(inside - len(unknown), put_back, unknown)
-
-
-def _put_back(enforcer: Enforcer, missing: Sequence[tuple[Ban, AttemptCounts]]) -> int:
-    enforcer.add([ban for ban, _ in missing], [made for _, made in missing], record=False)
-    return len(missing)
 
 
 def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:

@@ -308,8 +308,8 @@ def _recorded(database: Path, now: float) -> "Ledger":
         return ledger
     try:
         with Store.open(database, owner=False) as store:
-            for ban, counts in filter(None, store.bans.running(now)):
-                ledger.put(key_of(ban.network, ban.scope), Record.of(ban, counts))
+            for ban in filter(None, store.bans.running(now)):
+                ledger.put(key_of(ban.network, ban.scope), Record.of(ban))
     except StoreError as error:
         echo_stderr(str(error))
     return ledger

@@ -1,17 +1,13 @@
-"""The list of bans, as JSON.
-
-The keys are an interface for scripts: keys may be added, but not changed or removed.
-"""
+"""The list of the bans in force, as JSON."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from math import isfinite
 from operator import itemgetter
 
 from ringfence.firewall.contract import Element
 from ringfence.ledger import Ledger, Record, key_of
-from ringfence.model import Scope, format_network, printable, rfc3339
+from ringfence.model import UNRECORDED, Scope, ban_json, format_network, rfc3339
 
 _ROWS = 500  # the number of bans in one part of the list, some 120 kB
 
@@ -52,37 +48,22 @@ _Row = tuple[float, str, Scope, float, int, int, Record | None]
 def _bans_in_parts(found: Sequence[_Row], now: float) -> Iterator[bytes]:
     between = "["
     for start in range(0, len(found), _ROWS):
-        rows = [_ban_row(row, now) for row in found[start : start + _ROWS]]
-        yield (between + ", ".join(rows)).encode()
+        rows = json.dumps([_ban_row(row, now) for row in found[start : start + _ROWS]])
+        yield (between + rows[1:-1]).encode()
         between = ", "
     yield b"]" if found else b"[]"
 
 
-def _ban_row(row: _Row, now: float) -> str:
-    """Encode one ban as JSON by hand, which is faster for 100,000 bans."""
+def _ban_row(row: _Row, now: float) -> dict[str, object]:
     _, address, scope, timeout, packets, octets, record = row
     # A ban may be longer than the longest timeout of the kernel. Then the record has the later, true end.
     expires = max(now + timeout, record.expires if record else 0.0)
-    since = f'"{rfc3339(record.since)}"' if record else "null"
-    until = f'"{rfc3339(expires)}"' if isfinite(expires) else "null"
-    left = round(timeout) if isfinite(timeout) else "null"
-    rule, reason = (_quoted(record.rule), _quoted(record.reason)) if record else ("null", "null")
-    attempts, offence = (record.attempts, record.offence) if record else ("null", "null")
-    proven = record.proven if record else "null"
-    accounts, account = (record.accounts, _encoded(record.account)) if record else ("null", "null")
-    return (
-        f'{{"address": "{address}", "since": {since}, "expires": {until}, "rule": {rule}, '
-        f'"attempts": {attempts}, "packets": {packets}, "bytes": {octets}, "timeout": {left}, '
-        f'"reason": {reason}, "scope": "{scope}", "offence": {offence}, "proven": {proven}, '
-        f'"account": {account}, "accounts": {accounts}}}'
-    )
-
-
-@lru_cache(maxsize=64)
-def _quoted(text: str) -> str:
-    """Encode a text as JSON. The result is cached, because most bans have one of a few texts."""
-    return _encoded(text)
-
-
-def _encoded(text: str) -> str:
-    return json.dumps(printable(text))
+    return {
+        "address": address,
+        "scope": scope,
+        **(ban_json(record) if record else UNRECORDED),
+        "expires": rfc3339(expires) if isfinite(expires) else None,
+        "timeout": round(timeout) if isfinite(timeout) else None,
+        "packets": packets,
+        "bytes": octets,
+    }

@@ -30,13 +30,13 @@ from ringfence.model import (
     ListKind,
     Network,
     Scope,
+    ban_json,
     format_network,
-    printable,
     rfc3339,
 )
 from ringfence.networks import overlap
 from ringfence.report import MOST_ENDED
-from ringfence.store.bans import KEEP, BanTable, EndedBan
+from ringfence.store.bans import KEEP, BanTable, RecordedBan
 
 # -- the facts about one account, collected in a running daemon, and the daemon's memory of failures
 #
@@ -209,20 +209,11 @@ def since_from(request: Mapping[str, Any], now: float) -> float:
     return now - min(float(request.get("seconds", KEEP)), KEEP)
 
 
-def _as_json(one: EndedBan) -> dict[str, Any]:
-    ban, counts = one.ban, one.counts
+def _as_json(one: RecordedBan) -> dict[str, Any]:
     return {
-        "address": format_network(ban.network),
-        "since": rfc3339(ban.since),
+        "address": format_network(one.ban.network),
+        "scope": str(one.ban.scope),
+        **ban_json(one.ban),
         "ended": rfc3339(one.ended),
         "end": str(one.end),
-        "rule": printable(ban.rule),
-        "reason": printable(ban.reason),
-        "origin": str(ban.origin),
-        "scope": str(ban.scope),
-        "offence": ban.offence,
-        "attempts": counts.attempts,
-        "proven": counts.proven,
-        "account": printable(counts.account),
-        "accounts": counts.accounts,
     }

@@ -27,7 +27,17 @@ from ringfence.control import LINE_KINDS, PEER, Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.explain.account import reason_of
-from ringfence.model import Ban, Network, Scope, SecurityEvent, format_network, printable, rfc3339
+from ringfence.model import (
+    Ban,
+    BanEnd,
+    Network,
+    Scope,
+    SecurityEvent,
+    ban_json,
+    format_network,
+    printable,
+    rfc3339,
+)
 
 MOST_WAITING = 1_000
 MOST_FOLLOWERS = 16
@@ -126,7 +136,7 @@ class Feed:
         for ban in bans:
             self._add("ban", partial(_ban, ban))
 
-    def on_ban_end(self, network: Network, scope: Scope, how: str) -> None:
+    def on_ban_end(self, network: Network, scope: Scope, how: BanEnd) -> None:
         """Pass on the end of a ban; ``how`` is ``removed`` or ``expired``."""
         moment = self._wall()
         self._add("ban", lambda: _ban_end(network, scope, how, moment))
@@ -232,24 +242,20 @@ def _attempt(judgement: Judgement) -> dict[str, object]:
 
 
 def _ban(ban: Ban) -> dict[str, object]:
-    account = ban.attempts[-1].account if ban.attempts else ""
     return {
         "time": rfc3339(ban.since),
         "change": "placed",
         "address": format_network(ban.network),
-        "rule": _text(ban.rule),
         "scope": str(ban.scope),
         "expires": rfc3339(ban.expires),
-        "attempts": len(ban.attempts),
-        "account": _text(account),
-        "offence": ban.offence,
+        **ban_json(ban),
     }
 
 
-def _ban_end(network: Network, scope: Scope, how: str, moment: float) -> dict[str, object]:
+def _ban_end(network: Network, scope: Scope, how: BanEnd, moment: float) -> dict[str, object]:
     return {
         "time": rfc3339(moment),
-        "change": how,
+        "change": str(how),
         "address": format_network(network),
         "scope": str(scope),
     }

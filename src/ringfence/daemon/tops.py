@@ -21,7 +21,7 @@ from typing import Any
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.ledger import Record, network_of
-from ringfence.model import SETUP_ACCOUNT, Scope, format_network, printable, rfc3339
+from ringfence.model import SETUP_ACCOUNT, Scope, ban_json, format_network, printable, rfc3339
 from ringfence.store.rows import shortened
 from ringfence.store.tables import HOUR, KEEP_HOURS, TopTable
 from ringfence.store.writer import BestEffort
@@ -196,12 +196,9 @@ def _ban(key: int, record: Record, now: float) -> dict[str, object]:
     network, scope = network_of(key)
     return {
         "address": format_network(network),
-        "rule": printable(record.rule),
         "scope": str(scope),
-        "since": rfc3339(record.since),
+        **ban_json(record),
         "left": round(record.expires - now),
-        "account": printable(record.account),
-        "accounts": record.accounts,
     }
 
 

@@ -17,20 +17,21 @@ from ringfence.friends.exchange import as_json
 from ringfence.lists.entries import COMMAND, CONFIGURATION
 from ringfence.lists.manager import Holder
 from ringfence.model import (
+    UNRECORDED,
     Attempt,
     AttemptKind,
-    Ban,
     EventKind,
     Friend,
     FriendReason,
     ListKind,
     Proof,
     Scope,
+    ban_json,
     format_network,
     printable,
     rfc3339,
 )
-from ringfence.store.bans import Past
+from ringfence.store.bans import RecordedBan
 
 # -- sentences about an address: why it is banned or exempt, what would end that, and what would cause a ban
 #
@@ -408,7 +409,7 @@ def _running(known: NetworkFacts, one: ActiveBan) -> Document:
     return {
         "network": format_network(one.network),
         "scope": str(one.scope),
-        **_record(ban),
+        **(ban_json(ban) if ban is not None else UNRECORDED),
         "expires": rfc3339(expires) if isfinite(expires) else None,
         "in_kernel": element is not None,
         "timeout": round(left) if isfinite(left) else None,
@@ -417,28 +418,13 @@ def _running(known: NetworkFacts, one: ActiveBan) -> Document:
     }
 
 
-def _past(one: Past) -> Document:
+def _past(one: RecordedBan) -> Document:
     return {
         "network": format_network(one.ban.network),
         "scope": str(one.ban.scope),
-        **_record(one.ban),
+        **ban_json(one.ban),
         "expires": rfc3339(one.ban.expires),
-        "ended": None if one.ended is None else rfc3339(one.ended),
-    }
-
-
-def _record(ban: Ban | None) -> Document:
-    """Return the recorded facts of a ban. Each is null if the ban has no record."""
-    if ban is None:
-        return dict.fromkeys(("since", "rule", "reason", "origin", "offence", "attempts", "proven"))
-    return {
-        "since": rfc3339(ban.since),
-        "rule": printable(ban.rule),
-        "reason": printable(ban.reason),
-        "origin": str(ban.origin),
-        "offence": ban.offence,
-        "attempts": len(ban.attempts),
-        "proven": sum(attempt.proof is not Proof.CLAIMED for attempt in ban.attempts),
+        "ended": None if one.removed is None else rfc3339(one.removed),
     }
 
 

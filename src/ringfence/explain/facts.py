@@ -22,7 +22,7 @@ from ringfence.host.routes import read_addresses
 from ringfence.lists.manager import Holder, Lists, holders
 from ringfence.model import WIRE, Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
 from ringfence.networks import contains, overlap
-from ringfence.store.bans import KEEP, BanTable, Past
+from ringfence.store.bans import KEEP, BanTable, RecordedBan
 from ringfence.store.database import Store
 from ringfence.store.tables import FriendTable
 
@@ -93,7 +93,7 @@ class NetworkFacts:
     now: float
     subject: Network
     running: tuple[ActiveBan, ...] = ()
-    past: tuple[Past, ...] = ()
+    past: tuple[RecordedBan, ...] = ()
     offences: int = 0
     holders: tuple[Holder, ...] = ()
     protected: Mapping[Network, str] = Factory(dict)
@@ -228,7 +228,7 @@ class BanRecords:
     """
 
     elements: tuple[Element, ...]
-    past: tuple[Past, ...]
+    past: tuple[RecordedBan, ...]
     problems: tuple[str, ...]
 
 
@@ -240,7 +240,7 @@ def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now
     """
     problems: list[str] = []
     elements: list[Element] = []
-    past: list[Past] = []
+    past: list[RecordedBan] = []
     try:
         elements.extend(one for one in backend.list() if contains(one.network, network))
     except FirewallIncompleteError as error:

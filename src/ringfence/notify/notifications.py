@@ -81,7 +81,7 @@ class Notification:
                 "seconds": round(ban.expires - ban.since),
                 "scope": str(ban.scope),
                 "offence": ban.offence,
-                "attempts": len(ban.attempts),
+                "attempts": ban.counts.attempts,
                 "accounts": [shown(account, MAX_NAME) for account in list(accounts)[:_ACCOUNTS]],
             }
         return found

@@ -7,146 +7,139 @@ Ended bans are removed when they are too old (``KEEP``) or too many (``MOST``).
 """
 
 import asyncio
-import enum
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 from attrs import evolve, frozen
 
 from ringfence.errors import StoreError
-from ringfence.model import Attempt, AttemptCounts, Ban, Network, Origin, Scope
+from ringfence.model import Attempt, AttemptCounts, Ban, BanEnd, Network, Origin, Scope
 from ringfence.store.file import Connection
 from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
 
-# -- queries for recorded bans
-#
-# One returns the bans of a network and of networks around it, with their attempts. The other returns all
-# ended bans.
+# -- the bans as rows
 
-
-_BANS = "SELECT id, network, since, expires, rule, reason, origin, scope, offence, forced, ended FROM bans"
+BANS = """
+    CREATE TABLE bans (
+        id INTEGER PRIMARY KEY,
+        network TEXT NOT NULL,
+        since REAL NOT NULL,
+        expires REAL NOT NULL,
+        rule TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        ended REAL,
+        end TEXT,
+        scope TEXT NOT NULL,
+        made INTEGER NOT NULL,
+        offence INTEGER NOT NULL,
+        forced INTEGER NOT NULL,
+        proven INTEGER NOT NULL,
+        accounts INTEGER NOT NULL,
+        account TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX bans_network ON bans (network, since);
+    CREATE INDEX bans_running ON bans (expires) WHERE ended IS NULL;
+    CREATE TABLE attempts (
+        ban INTEGER NOT NULL REFERENCES bans (id) ON DELETE CASCADE,
+        time REAL NOT NULL,
+        asterisk TEXT NOT NULL,
+        address TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        proof INTEGER NOT NULL,
+        service TEXT NOT NULL,
+        transport TEXT NOT NULL,
+        account TEXT NOT NULL,
+        event TEXT NOT NULL,
+        trusted INTEGER NOT NULL,
+        tampered INTEGER NOT NULL,
+        sources TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX attempts_ban ON attempts (ban);
+"""
+"""The tables of bans and their attempts. ``bans.made`` is the number of attempts."""
 
 
 @frozen
-class Past:
-    """A recorded ban.
-
-    ``ended`` is the time when it was removed or replaced; None if it is active or expired.
-    """
+class RecordedBan:
+    """A ban in the database. If it ended early, ``removed`` is when, and ``how`` is how; else None."""
 
     ban: Ban
-    ended: float | None
+    removed: float | None
+    how: BanEnd | None = None
+
+    @property
+    def ended(self) -> float:
+        """The time when the ban ended or will end (seconds since the epoch)."""
+        return self.ban.expires if self.removed is None else self.removed
+
+    @property
+    def end(self) -> BanEnd:
+        """How the ban ended or will end."""
+        return self.how or BanEnd.EXPIRED
 
     def runs(self, now: float) -> bool:
-        """Whether the ban has time left and was not removed."""
-        return self.ended is None and self.ban.expires > now
+        """Whether the ban has time left and did not end early."""
+        return self.removed is None and self.ban.expires > now
 
 
-class End(enum.StrEnum):
-    """How a ban ended."""
+_BAN = (
+    "network, since, expires, rule, reason, origin, scope, offence, forced, made, proven, accounts, account"
+)
+"""The columns of a ban, in the order of :func:`_row_of` and :func:`_ban_of`."""
 
-    EXPIRED = "expired"
-    REMOVED = "removed"
-    REPLACED = "replaced"  # by another ban of the same network and scope
-
-
-@frozen
-class EndedBan:
-    """A ban that ended at ``ended`` (seconds since the epoch), with the counts of its attempts."""
-
-    ban: Ban
-    counts: AttemptCounts
-    ended: float
-    end: End
+_RECORDED = f"SELECT id, {_BAN}, ended, end FROM bans"  # noqa: S608 - ours
 
 
-def ended_bans(execute: Execute, since: float, now: float) -> Iterator[EndedBan]:
-    """Yield the bans that ended from ``since`` to ``now``, the latest end first.
-
-    Invalid rows are left out.
-    """
-    for row in execute(_ENDED, (now, now, since)):
-        with suppress(*INVALID_ROW):
-            yield _ended(row)
-
-
-_ENDED = """
-    SELECT network, since, expires, rule, reason, origin, scope, offence, forced,
-        made, proven, accounts, account, ended,
-        ended IS NOT NULL AND EXISTS (
-            SELECT 1 FROM bans AS later
-            WHERE later.network = bans.network AND later.since = bans.ended AND later.scope = bans.scope
-        )
-    FROM bans WHERE (ended IS NOT NULL AND ended <= ? OR ended IS NULL AND expires <= ?)
-        AND coalesce(ended, expires) >= ?
-    ORDER BY coalesce(ended, expires) DESC, id DESC
-"""
-
-
-def _ended(row: Sequence[Any]) -> EndedBan:
-    network, since, expires, rule, reason, origin, scope, offence, forced, *counts, ended, replaced = row
-    made, proven, accounts, account = counts
-    end = End.EXPIRED if ended is None else End.REPLACED if replaced else End.REMOVED
-    when = expires if ended is None else ended
-    times(since, expires, when)
-    ban = Ban(
-        ip_network(network),
-        since,
-        expires,
-        rule,
-        reason,
-        Origin(origin),
-        scope=Scope(scope),
-        offence=int(offence),
-        forced=bool(forced),
+def _row_of(ban: Ban) -> tuple[object, ...]:
+    """Return the values of a ban for the columns _BAN."""
+    return (
+        str(ban.network),
+        ban.since,
+        ban.expires,
+        ban.rule,
+        ban.reason,
+        str(ban.origin),
+        str(ban.scope),
+        ban.offence,
+        int(ban.forced),
+        *ban.counts,
     )
-    return EndedBan(ban, AttemptCounts(int(made), int(proven), int(accounts), str(account)), when, end)
 
 
-def past_of(execute: Execute, network: Network, since: float, most: int) -> list[Past]:
-    """Return the bans of ``network`` and of networks around it: active ones, or ended after ``since``.
-
-    The ban that began last comes first. If there are more than ``most``, the earliest are left out. Invalid
-    rows are left out too.
-    """
-    around = [str(network.supernet(new_prefix=length)) for length in range(network.prefixlen + 1)]
-    marks = ", ".join("?" * len(around))
-    wanted = f"network IN ({marks}) AND coalesce(ended, expires) > ? ORDER BY since DESC, id DESC LIMIT ?"
-    rows = execute(f"{_BANS} WHERE {wanted}", (*around, since, most)).fetchall()
-    found = []
-    for identity, *row in rows:
-        try:
-            found.append(_past(execute, identity, row))
-        except INVALID_ROW:
-            continue
-    return found
-
-
-def _past(execute: Execute, identity: int, row: Sequence[Any]) -> Past:
-    network, since, expires, rule, reason, origin, scope, offence, forced, ended = row
-    times(since, expires, *(() if ended is None else (ended,)))
-    attempts = execute(f"SELECT {ATTEMPT} FROM attempts WHERE ban = ? ORDER BY rowid", (identity,))  # noqa: S608 - ours
-    ban = Ban(
-        ip_network(network),
+def _ban_of(row: Sequence[Any], attempts: Iterable[Attempt] = ()) -> Ban:
+    """Return the ban of a row with the columns _BAN; raise one of INVALID_ROW if it is invalid."""
+    network, since, expires, rule, reason, origin, scope, offence, forced, *counted = row
+    made, proven, accounts, account = counted
+    times(since, expires)
+    return Ban(
+        _network(network),
         since,
         expires,
-        rule,
-        reason,
-        Origin(origin),
-        tuple(attempts_in(attempts)),
-        Scope(scope),
-        offence,
+        sys.intern(rule),  # 100,000 rows share a few texts
+        sys.intern(reason),
+        _ORIGINS[origin],
+        tuple(attempts),
+        _SCOPES[scope],
+        int(offence),
         bool(forced),
+        AttemptCounts(int(made), int(proven), int(accounts), sys.intern(account)),
     )
-    return Past(ban, ended)
+
+
+def _recorded(row: Sequence[Any], attempts: Iterable[Attempt] = ()) -> RecordedBan:
+    """Return the ban of a row of _RECORDED; raise one of INVALID_ROW if it is invalid."""
+    _, *columns, removed, how = row
+    times(*(() if removed is None else (removed,)))
+    return RecordedBan(_ban_of(columns, attempts), removed, None if how is None else BanEnd(how))
 
 
 KEEP = 90 * 86_400.0
@@ -177,21 +170,21 @@ class BanTable:
             for ban in bans:
                 _record(execute, ban)
 
-    def end(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
-        """Record that these bans were removed at ``when`` (seconds since the epoch), all or none.
+    def end(self, bans: Iterable[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> None:
+        """Record that these bans ended early at ``when`` (seconds since the epoch), all or none.
 
         A ban that had expired by then stays as it is.
         """
         with self._connection.transaction() as execute:
             for network, scope in bans:
-                _end(execute, network, scope, when)
+                _end(execute, network, scope, when, how)
 
     def resume(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
         """Undo a call of :meth:`end` with the same arguments, because the bans were not removed after all."""
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 execute(
-                    "UPDATE bans SET ended = NULL WHERE network = ? AND scope = ? AND ended = ?",
+                    "UPDATE bans SET ended = NULL, end = NULL WHERE network = ? AND scope = ? AND ended = ?",
                     (str(network), str(scope), when),
                 )
 
@@ -240,38 +233,22 @@ class BanTable:
         except ValueError:
             return None
 
-    def running(self, now: float) -> Iterator[tuple[Ban, AttemptCounts] | None]:
-        """Yield every ban that is active at ``now``, with the counts of its attempts, oldest first.
+    def running(self, now: float) -> Iterator[Ban | None]:
+        """Yield every ban that is active at ``now``, without its attempts, oldest first.
 
         An invalid row (edited by hand, or damaged) yields None.
         """
         with self._connection.reading() as execute:
             for row in execute(
-                "SELECT network, since, expires, rule, reason, origin, scope, offence, forced,"
-                " made, proven, accounts, account"
-                " FROM bans WHERE ended IS NULL AND expires > ? ORDER BY since, id",
+                f"SELECT {_BAN} FROM bans WHERE ended IS NULL AND expires > ? ORDER BY since, id",  # noqa: S608 - ours
                 (now,),
             ):
-                network, since, expires, rule, reason, origin, scope, offence, forced, *counted = row
                 try:
-                    times(since, expires)
-                    ban = Ban(
-                        _network(network),
-                        since,
-                        expires,
-                        sys.intern(rule),  # 100,000 rows share a few texts
-                        sys.intern(reason),
-                        _ORIGINS[origin],
-                        scope=_SCOPES[scope],
-                        offence=int(offence),
-                        forced=bool(forced),
-                    )
-                    made, proven, accounts, account = counted
-                    counts = AttemptCounts(int(made), int(proven), int(accounts), sys.intern(account))
+                    ban = _ban_of(row)
                 except INVALID_ROW:
                     yield None
                 else:
-                    yield ban, counts
+                    yield ban
 
     def count_offences(self, network: Network, since: float) -> int:
         """Return the number of bans of ``network`` that rules have made since ``since``.
@@ -288,13 +265,22 @@ class BanTable:
             (number,) = execute(sql, (str(network), since, str(Origin.RULE), *proven)).fetchone()
         return int(number)
 
-    def past(self, network: Network, since: float, most: int) -> list[Past]:
+    def past(self, network: Network, since: float, most: int) -> list[RecordedBan]:
         """Return the bans of ``network`` and of networks around it: active ones, or ended after ``since``.
 
-        The ban that began last comes first. If there are more than ``most``, the earliest are left out.
+        They come with their attempts. The ban that began last comes first. If there are more than ``most``,
+        the earliest are left out. Invalid rows are left out too.
         """
+        around = [str(network.supernet(new_prefix=length)) for length in range(network.prefixlen + 1)]
+        marks = ", ".join("?" * len(around))
+        wanted = f"network IN ({marks}) AND coalesce(ended, expires) > ? ORDER BY since DESC, id DESC LIMIT ?"
+        attempts = f"SELECT {ATTEMPT} FROM attempts WHERE ban = ? ORDER BY rowid"  # noqa: S608 - ours
+        found = []
         with self._connection.scanning() as execute:
-            return past_of(execute, network, since, most)
+            for row in execute(f"{_RECORDED} WHERE {wanted}", (*around, since, most)).fetchall():
+                with suppress(*INVALID_ROW):
+                    found.append(_recorded(row, attempts_in(execute(attempts, row[:1]))))
+        return found
 
     def attempts_on(self, account: str, since: float, most: int) -> list[Attempt]:
         """Return the latest attempts on ``account`` that led to bans, made at ``since`` or later.
@@ -306,13 +292,17 @@ class BanTable:
         with self._connection.scanning() as execute:
             return list(attempts_in(execute(wanted, (account, since, most))))
 
-    def ended(self, since: float, now: float) -> Iterator[EndedBan]:
+    def ended(self, since: float, now: float) -> Iterator[RecordedBan]:
         """Yield the bans that ended from ``since`` to ``now``, the latest end first.
 
-        Invalid rows are left out.
+        They come without their attempts. Invalid rows are left out.
         """
+        over = "(ended IS NOT NULL AND ended <= ? OR ended IS NULL AND expires <= ?)"
+        latest = "coalesce(ended, expires) >= ? ORDER BY coalesce(ended, expires) DESC, id DESC"
         with self._connection.scanning() as execute:
-            yield from ended_bans(execute, since, now)
+            for row in execute(f"{_RECORDED} WHERE {over} AND {latest}", (now, now, since)):
+                with suppress(*INVALID_ROW):
+                    yield _recorded(row)
 
     def purge(self, now: float) -> None:
         """Remove bans that ended more than KEEP before ``now``.
@@ -346,41 +336,28 @@ def _network(text: str) -> Network:
 
 
 def _record(execute: Execute, ban: Ban) -> None:
-    same = (str(ban.network), ban.since, ban.expires, str(ban.scope))
     # INDEXED BY makes SQLite search by network. It might search by end instead. This is slow after a command
     # has banned many networks, because all these bans have the same end.
     known = (
         "SELECT 1 FROM bans INDEXED BY bans_network"
         " WHERE network = ? AND since = ? AND expires = ? AND scope = ? AND ended IS NULL"
     )
-    if execute(known, same).fetchone():
+    if execute(known, (str(ban.network), ban.since, ban.expires, str(ban.scope))).fetchone():
         return
-    _end(execute, ban.network, ban.scope, ban.since)
-    identity = execute(
-        "INSERT INTO bans"
-        " (network, since, expires, scope, rule, reason, origin,"
-        " made, proven, accounts, account, offence, forced)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *same,
-            ban.rule,
-            ban.reason,
-            str(ban.origin),
-            *AttemptCounts.of(ban.attempts),
-            ban.offence,
-            int(ban.forced),
-        ),
-    ).lastrowid
+    _end(execute, ban.network, ban.scope, ban.since, BanEnd.REPLACED)
+    row = _row_of(ban)
+    add = f"INSERT INTO bans ({_BAN}) VALUES ({', '.join('?' * len(row))})"  # noqa: S608 - ours
+    identity = execute(add, row).lastrowid
     for attempt in ban.attempts:
         add_attempt(execute, int(identity or 0), attempt)
 
 
-def _end(execute: Execute, network: Network, scope: Scope, when: float) -> None:
+def _end(execute: Execute, network: Network, scope: Scope, when: float, how: BanEnd) -> None:
     """End the active ban of ``network`` at ``when``. A ban that had expired by then stays as it is."""
     execute(
-        "UPDATE bans INDEXED BY bans_network SET ended = ?"
+        "UPDATE bans INDEXED BY bans_network SET ended = ?, end = ?"
         " WHERE network = ? AND scope = ? AND ended IS NULL AND expires > ?",
-        (when, str(network), str(scope), when),
+        (when, str(how), str(network), str(scope), when),
     )
 
 
@@ -405,12 +382,12 @@ class Records:
         """Queue a write that records bans. The kernel has already acknowledged them."""
         self._best_effort.write(partial(self._bans.record, bans))
 
-    def end(self, bans: Sequence[tuple[Network, Scope]], when: float) -> object:
-        """Queue a write that records the removal of bans at ``when``.
+    def end(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> object:
+        """Queue a write that records that bans ended early, at ``when``.
 
         Return what the queue returns (a future, or None).
         """
-        return self._best_effort.write(lambda: self._bans.end(bans, when))
+        return self._best_effort.write(lambda: self._bans.end(bans, when, how))
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
         """Queue a write that records the removal of bans, and wait at most a second until it is done.
@@ -456,8 +433,8 @@ class Records:
         """Queue a call of :meth:`BanTable.record_clock`."""
         self._best_effort.write(lambda: self._bans.record_clock(offset, step, now))
 
-    def running(self, now: float) -> Iterator[tuple[Ban, AttemptCounts]]:
-        """Yield the recorded bans that have time left, and the counts of attempts that led to each.
+    def running(self, now: float) -> Iterator[Ban]:
+        """Yield the recorded bans that have time left, without their attempts.
 
         Invalid rows are left out. (If the kernel still has the ban of an invalid row, the daemon adopts it
         from there.)
@@ -468,13 +445,12 @@ class Records:
         """
         unreadable = 0
         try:
-            for row in self._bans.running(now):
-                if row is None:
+            for ban in self._bans.running(now):
+                if ban is None:
                     unreadable += 1
                     continue
-                ban, made = row
                 late = ban.since - now
-                yield (evolve(ban, since=now, expires=ban.expires - late), made) if late > 0 else (ban, made)
+                yield evolve(ban, since=now, expires=ban.expires - late) if late > 0 else ban
         except StoreError as error:
             self._best_effort.report(error)
         if unreadable:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
-from ringfence.store.bans import BanTable, Records
+from ringfence.store.bans import BANS, BanTable, Records
 from ringfence.store.file import (
     Connection,
     FileOwner,
@@ -35,6 +35,7 @@ from ringfence.store.file import (
     size_of,
 )
 from ringfence.store.tables import (
+    TABLES,
     AlarmTable,
     EntryTable,
     FriendTable,
@@ -45,6 +46,8 @@ from ringfence.store.tables import (
     TopTable,
 )
 from ringfence.store.writer import BestEffort, at_once
+
+SCHEMA = BANS + TABLES
 
 
 class Store:
@@ -128,7 +131,7 @@ class Store:
             raise
         except StoreError as error:
             memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            prepare(memory)
+            prepare(memory, SCHEMA)
             if source is not None:
                 with user.acting():
                     salvage(source, memory)
@@ -191,9 +194,9 @@ def _connections(path: Path, *, checked: bool = False) -> OpenConnections:
         make(path)
         with ExitStack() as stack:
             writer = stack.enter_context(closing(connect(path)))
-            prepare(writer)
+            prepare(writer, SCHEMA)
             if checked:
-                check(writer)
+                check(writer, SCHEMA)
             reader = stack.enter_context(closing(connect(path)))
             opened = OpenConnections(writer, reader, connect(path))
             stack.pop_all()

@@ -137,119 +137,12 @@ def _is_open(folder: os.stat_result) -> bool:
     return bool(folder.st_mode & stat.S_IWOTH or (folder.st_mode & stat.S_IWGRP and folder.st_gid != _ROOT))
 
 
-# -- the database's schema
-
-
 VERSION = 1
 """The version of the schema, as the database has it in ``user_version``.
 
-Whoever changes the schema after a release also converts the databases of the earlier versions.
+The tables are those of :mod:`~ringfence.store.bans` and :mod:`~ringfence.store.tables`. Whoever changes them
+after a release also converts the databases of the earlier versions.
 """
-
-_SCHEMA = """
-    CREATE TABLE bans (
-        id INTEGER PRIMARY KEY,
-        network TEXT NOT NULL,
-        since REAL NOT NULL,
-        expires REAL NOT NULL,
-        rule TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        origin TEXT NOT NULL,
-        ended REAL,
-        scope TEXT NOT NULL,
-        made INTEGER NOT NULL,
-        offence INTEGER NOT NULL,
-        forced INTEGER NOT NULL,
-        proven INTEGER NOT NULL,
-        accounts INTEGER NOT NULL,
-        account TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX bans_network ON bans (network, since);
-    CREATE INDEX bans_running ON bans (expires) WHERE ended IS NULL;
-    CREATE TABLE attempts (
-        ban INTEGER NOT NULL REFERENCES bans (id) ON DELETE CASCADE,
-        time REAL NOT NULL,
-        asterisk TEXT NOT NULL,
-        address TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        proof INTEGER NOT NULL,
-        service TEXT NOT NULL,
-        transport TEXT NOT NULL,
-        account TEXT NOT NULL,
-        event TEXT NOT NULL,
-        trusted INTEGER NOT NULL,
-        tampered INTEGER NOT NULL,
-        sources TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX attempts_ban ON attempts (ban);
-    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-    CREATE TABLE positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT;
-    CREATE TABLE entries (
-        side TEXT NOT NULL,
-        what TEXT NOT NULL,
-        note TEXT NOT NULL,
-        added REAL NOT NULL,
-        until REAL,
-        origin TEXT NOT NULL,
-        forced INTEGER NOT NULL,
-        PRIMARY KEY (side, what)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE friends (
-        address TEXT NOT NULL,
-        asterisk TEXT NOT NULL,
-        account TEXT NOT NULL,
-        tie TEXT NOT NULL,
-        since REAL NOT NULL,
-        seen REAL NOT NULL,
-        until REAL NOT NULL,
-        PRIMARY KEY (address, asterisk, account, tie)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE alarms (
-        number INTEGER PRIMARY KEY,
-        code TEXT NOT NULL,
-        subject TEXT NOT NULL,
-        text TEXT NOT NULL,
-        since REAL NOT NULL,
-        last REAL NOT NULL,
-        until REAL,
-        times INTEGER NOT NULL,
-        held INTEGER NOT NULL,
-        cleared REAL,
-        dismissed REAL,
-        dismissed_by TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX alarms_active ON alarms (number) WHERE cleared IS NULL;
-    CREATE TABLE tops (
-        hour INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        name TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        PRIMARY KEY (hour, kind, name)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE timeline (
-        length INTEGER NOT NULL,
-        start INTEGER NOT NULL,
-        watched REAL NOT NULL,
-        turn INTEGER NOT NULL,
-        PRIMARY KEY (length, start)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE timeline_counts (
-        length INTEGER NOT NULL,
-        start INTEGER NOT NULL,
-        name TEXT NOT NULL,
-        number INTEGER NOT NULL,
-        PRIMARY KEY (length, start, name),
-        FOREIGN KEY (length, start) REFERENCES timeline ON DELETE CASCADE
-    ) STRICT, WITHOUT ROWID;
-"""
-"""The tables.
-
-Some columns have short names. ``entries.side`` is the kind of the list, and ``entries.what`` the value of the
-entry. ``friends.tie`` is the reason why an address is a friend. ``bans.made`` is the number of attempts. The
-writes to the timeline are numbered, and ``timeline.turn`` is the number of the latest write to a slot.
-"""
-
 
 MOST_ASIDE = 5
 """The maximum number of damaged databases that are kept.
@@ -375,8 +268,8 @@ def lock(path: Path) -> int:
     return descriptor
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Set SQLite's modes, and create the tables in a new database, whose version is 0.
+def prepare(connection: sqlite3.Connection, schema: str) -> None:
+    """Set SQLite's modes, and create the tables of ``schema`` in a new database, whose version is 0.
 
     Raise StoreNewerError if the schema is of a later version, StoreDamagedError if the version is a number
     that ringfence cannot have written.
@@ -394,15 +287,15 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     if version == 0:
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
-def check(connection: sqlite3.Connection) -> None:
-    """Read the whole database; raise StoreDamagedError if it is damaged.
+def check(connection: sqlite3.Connection, schema: str) -> None:
+    """Read the whole database with the tables of ``schema``; raise StoreDamagedError if it is damaged.
 
     This takes 0.3 s for 60 MB (100,000 bans). After CHECK_SECONDS the check ends without a result.
     """
-    if _shape(connection) != _wanted_shape():
+    if _shape(connection) != _wanted_shape(schema):
         raise StoreDamagedError("its tables are not those of its version")
     with _bounded(connection):
         try:
@@ -421,9 +314,9 @@ def _shape(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
     ).fetchall()
 
 
-def _wanted_shape() -> list[tuple[object, ...]]:
+def _wanted_shape(schema: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
-        prepare(memory)
+        prepare(memory, schema)
         return _shape(memory)
 
 

@@ -27,6 +27,74 @@ from ringfence.store.file import Connection
 from ringfence.store.rows import INVALID_ROW, Execute, address_of, shortened, times
 from ringfence.store.writer import BestEffort
 
+TABLES = """    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) STRICT;
+    CREATE TABLE entries (
+        side TEXT NOT NULL,
+        what TEXT NOT NULL,
+        note TEXT NOT NULL,
+        added REAL NOT NULL,
+        until REAL,
+        origin TEXT NOT NULL,
+        forced INTEGER NOT NULL,
+        PRIMARY KEY (side, what)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE friends (
+        address TEXT NOT NULL,
+        asterisk TEXT NOT NULL,
+        account TEXT NOT NULL,
+        tie TEXT NOT NULL,
+        since REAL NOT NULL,
+        seen REAL NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (address, asterisk, account, tie)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE alarms (
+        number INTEGER PRIMARY KEY,
+        code TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        text TEXT NOT NULL,
+        since REAL NOT NULL,
+        last REAL NOT NULL,
+        until REAL,
+        times INTEGER NOT NULL,
+        held INTEGER NOT NULL,
+        cleared REAL,
+        dismissed REAL,
+        dismissed_by TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX alarms_active ON alarms (number) WHERE cleared IS NULL;
+    CREATE TABLE tops (
+        hour INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        PRIMARY KEY (hour, kind, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE timeline (
+        length INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        watched REAL NOT NULL,
+        turn INTEGER NOT NULL,
+        PRIMARY KEY (length, start)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE timeline_counts (
+        length INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        PRIMARY KEY (length, start, name),
+        FOREIGN KEY (length, start) REFERENCES timeline ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+"""
+"""The tables of this module.
+
+Some columns have short names. ``entries.side`` is the kind of the list, and ``entries.what`` the value of the
+entry. ``friends.tie`` is the reason why an address is a friend. The writes to the timeline are numbered, and
+``timeline.turn`` is the number of the latest write to a slot.
+"""
+
 # -- values that a restart must not lose: whether enforcement is switched off, facts, positions in logs
 
 
