@@ -193,7 +193,7 @@ def test_a_dry_run_has_no_bans_without_the_daemon(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("netns")
 def test_without_the_daemon_the_kernel_is_read(tmp_path: Path) -> None:
     """Without the daemon: the kernel's list with the store's facts, a note on standard error, exit code 0."""
-    note = "The daemon is not running: the list is read from the kernel, which enforces bans without it."
+    note = "The daemon is not running: the list is read from the kernel, which enforces bans without it"
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
         assert guard.ask("ban", networks=["203.0.113.1", PREFIX], seconds=7_200) == []
         before = {row["address"]: row for row in guard.bans()}
@@ -206,7 +206,7 @@ def test_without_the_daemon_the_kernel_is_read(tmp_path: Path) -> None:
             done = guard.command("bans", "--json")
             after = {row["address"]: row for row in rows_of(done.stdout)}
 
-            assert (done.returncode, done.stderr.splitlines()[-1]) == (0, note), store
+            assert (done.returncode, done.stderr.startswith(note)) == (0, True), store
             assert ("not a database" in done.stderr) == (store == "broken")
             assert set(after) == set(before), store
             for address, row in after.items():

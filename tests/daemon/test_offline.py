@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.daemon import Guard, until
@@ -22,6 +23,7 @@ from ringfence.errors import (
     StoreBusyError,
     StoreError,
 )
+from ringfence.model import Network
 
 ADDRESS = ip_network("203.0.113.1")
 OTHER = ip_network("203.0.113.2")
@@ -49,16 +51,22 @@ def settings_of(guard: Guard) -> Settings:
     return loader.load(guard.config)
 
 
+def unban(settings: Settings, *networks: Network) -> Any:  # noqa: ANN401 - any JSON value
+    """Unban these networks, or all, as a command does without the daemon; return the answer."""
+    which = {"networks": [str(network) for network in networks]} if networks else {"all": True}
+    return offline.ANSWERS["unban"](settings, which)
+
+
 def test_nothing_is_done_while_a_daemon_lives(guard: Guard) -> None:
     """Offline unbans are refused while a daemon has the database or the sets: it would restore the bans."""
     with pytest.raises(StoreBusyError, match="another ringfence is using"):
-        offline.unban_networks(settings_of(guard), [ADDRESS])
+        unban(settings_of(guard), ADDRESS)
     with pytest.raises(StoreBusyError, match="another ringfence is using"):
-        offline.unban_everything(settings_of(guard))
+        unban(settings_of(guard))
     assert guard.banned() == {"203.0.113.1", "203.0.113.2"}
     guard.kill()
     with claim_sets(guard.folder), pytest.raises(FirewallBusyError, match="another ringfence guards"):
-        offline.unban_networks(settings_of(guard), [ADDRESS])
+        unban(settings_of(guard), ADDRESS)
 
 
 def test_only_root_can(guard: Guard) -> None:
@@ -66,7 +74,7 @@ def test_only_root_can(guard: Guard) -> None:
     settings = settings_of(guard)
     guard.kill()
     with unprivileged(), pytest.raises(DaemonUnreachableError, match=r"run this as root \(sudo\), or start"):
-        offline.unban_networks(settings, [ADDRESS])
+        unban(settings, ADDRESS)
 
 
 def test_switched_off_is_refused_as_by_the_daemon(guard: Guard) -> None:
@@ -74,7 +82,7 @@ def test_switched_off_is_refused_as_by_the_daemon(guard: Guard) -> None:
     guard.ask("off")
     guard.kill()
     with pytest.raises(ControlError, match="enforcement is switched off"):
-        offline.unban_networks(settings_of(guard), [ADDRESS])
+        unban(settings_of(guard), ADDRESS)
 
 
 def test_a_ban_that_only_the_database_has_ends(guard: Guard) -> None:
@@ -84,7 +92,7 @@ def test_a_ban_that_only_the_database_has_ends(guard: Guard) -> None:
     for name in run("ipset", "list", "-name").split():
         run("ipset", "destroy", name)
 
-    assert offline.unban_networks(settings_of(guard), [ADDRESS]).problems == ()
+    assert unban(settings_of(guard), ADDRESS)["problems"] == []
     assert guard.banned() == set()
     guard.start()
     assert guard.banned() == {"203.0.113.2"}
@@ -96,9 +104,9 @@ def test_a_ban_that_only_the_kernel_has_ends(guard: Guard) -> None:
     for file in guard.folder.glob("ringfence.db*"):
         file.unlink()
 
-    assert offline.unban_networks(settings_of(guard), [ADDRESS]).problems == ()
+    assert unban(settings_of(guard), ADDRESS)["problems"] == []
     assert guard.banned() == {"203.0.113.2"}
-    assert offline.unban_everything(settings_of(guard)) == 1
+    assert unban(settings_of(guard)) == 1
 
 
 def test_an_end_that_cannot_be_recorded_is_a_problem(guard: Guard) -> None:
@@ -109,7 +117,7 @@ def test_an_end_that_cannot_be_recorded_is_a_problem(guard: Guard) -> None:
     (guard.folder / "ringfence.db").mkdir()
 
     with pytest.raises(StoreError, match="removed from the kernel, but the next start bans again"):
-        offline.unban_networks(settings_of(guard), [ADDRESS])
+        unban(settings_of(guard), ADDRESS)
     assert guard.banned() == {"203.0.113.2"}
 
 
@@ -119,7 +127,7 @@ def test_rules_and_lists_stay(guard: Guard) -> None:
     guard.ask("deny_add", what=["198.51.100.0/25"])
     assert guard.ask("ban", networks=["203.0.113.64/26"], seconds=3_600) == []
     guard.kill()
-    assert offline.unban_networks(settings_of(guard), [ip_network("203.0.113.100")]).problems == ()
+    assert unban(settings_of(guard), ip_network("203.0.113.100"))["problems"] == []
     rules = run("nft", "list", "ruleset") + run("ipset", "save")
 
     assert "192.0.2.0/25" in rules

@@ -1,7 +1,6 @@
 """``ringfence alarms``: list alarms with their history, and dismiss them."""
 
 import os
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +13,14 @@ from ringfence.cli.common import (
     JsonOption,
     alarm_text,
     ask_daemon,
+    ask_or_read,
     duration_from,
     errors_reported,
-    settings_from,
 )
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
 from ringfence.cli.screen import Screen
-from ringfence.errors import DaemonUnreachableError, Exit
+from ringfence.errors import Exit
 
 _INDENT = 7  # columns before the text of an alarm
 
@@ -90,25 +89,8 @@ def alarms_dismiss(
 
 def _rows(path: Path, seconds: float | None, *, past: bool) -> tuple[Rows, str]:
     period = {} if seconds is None else {"seconds": seconds}
-    try:
-        rows: Rows = ask_daemon(path, "alarms", past=past, **period)  # type: ignore[arg-type]
-    except DaemonUnreachableError:
-        return _offline(path, seconds, past=past), "The daemon is not running: its database is read."
-    return rows, ""
-
-
-def _offline(path: Path, seconds: float | None, *, past: bool) -> Rows:
-    from ringfence.daemon.alarm_requests import MOST_PAST  # noqa: PLC0415 - slow to load
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-    from ringfence.store.tables import KEEP_ALARMS  # noqa: PLC0415 - slow to load
-
-    database = settings_from(path).store.path
-    if not database.exists():
-        return []
-    with Store.open(database, owner=False) as store:
-        since = time.time() - (KEEP_ALARMS if seconds is None else seconds)
-        found = store.alarms.past(since, MOST_PAST) if past else store.alarms.active()
-    return [record.as_json() for record in found]
+    rows, live = ask_or_read(path, "alarms", past=past, **period)
+    return rows, "" if live else "The daemon is not running: its database is read."
 
 
 def _print(rows: Rows, to: "Screen", *, past: bool) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from attrs import asdict
 from rich.console import Group
 from rich.live import Live
 
@@ -18,6 +17,7 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
+    answer_without_daemon,
     ask,
     ask_daemon,
     ask_daemon_encoded,
@@ -29,20 +29,20 @@ from ringfence.cli.common import (
     settings_or_defaults,
     warn_about_friends,
 )
+from ringfence.cli.lists import allow_entries
 from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr, short_time
 from ringfence.cli.past_bans import account_cell, rule_cell, show_past
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table, words
 from ringfence.clock import format_duration
 from ringfence.config.converters import parse_duration
-from ringfence.errors import DaemonUnreachableError, Exit, FirewallIncompleteError, StoreError
-from ringfence.model import Network, format_network
-from ringfence.networks import overlap
+from ringfence.control import MOST_LISTED
+from ringfence.errors import DaemonUnreachableError, Exit
+from ringfence.model import format_network
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ringfence.config.loader import Settings
-    from ringfence.ledger import Ledger
 
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
@@ -166,8 +166,6 @@ def unban(
     ] = False,
 ) -> None:
     """End bans of addresses or networks, or all bans. Works with the daemon up or down."""
-    from ringfence.cli.lists import allow_entries  # noqa: PLC0415 - slow to load
-
     if addresses == ["all"]:
         addresses, everything = None, True
     if everything == bool(addresses) or (everything and allow):
@@ -178,9 +176,9 @@ def unban(
         code = allow_entries(config, [format_network(network) for network in networks], "unban --allow")
     with errors_reported():
         if everything:
-            echo(f"{counted(_unban_everything(settings), 'ban')} ended")
+            echo(f"{counted(_unban(settings, all=True), 'ban')} ended")
             return
-        answer = _unban(settings, networks, allowed=allow)
+        answer = _unban(settings, networks=[str(network) for network in networks], allowed=allow)
         problems = list(answer["problems"])
         if not allow:  # with --allow, it is no problem if an address was not banned
             problems += [f"{network}: is not banned" for network in answer["not_banned"]]
@@ -190,29 +188,13 @@ def unban(
         raise typer.Exit(code)
 
 
-def _unban_everything(settings: "Settings") -> int:
-    from ringfence.daemon.offline import unban_everything  # noqa: PLC0415 - slow to load
-
+def _unban(settings: "Settings", **which: Any) -> Any:  # noqa: ANN401 - the daemon's JSON
     try:
-        number: int = ask(settings, "unban", all=True)
+        return ask(settings, "unban", **which)
     except DaemonUnreachableError:
-        number = unban_everything(settings)
+        answer = answer_without_daemon(settings, "unban", **which)
         echo_stderr(WITHOUT_DAEMON)
-    return number
-
-
-def _unban(settings: "Settings", networks: "Sequence[Network]", *, allowed: bool) -> dict[str, list[str]]:
-    from ringfence.daemon.offline import unban_networks  # noqa: PLC0415 - slow to load
-
-    try:
-        answer: dict[str, list[str]] = ask(
-            settings, "unban", networks=[str(n) for n in networks], allowed=allowed
-        )
-    except DaemonUnreachableError:
-        found = unban_networks(settings, networks)
-        answer = {name: list(lines) for name, lines in asdict(found).items()}
-        echo_stderr(WITHOUT_DAEMON)
-    return answer
+        return answer
 
 
 def _print_outcome(
@@ -252,67 +234,17 @@ def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
     Without a daemon, the bans are read from the kernel, and the note says so. The caller prints the note
     after the words "The daemon is not running". ``wanted`` are the wanted networks; None for all bans.
     """
+    arguments: dict[str, object] = {"networks": wanted} if wanted is not None else {}
     try:
-        from ringfence.control import MOST_LISTED  # noqa: PLC0415 - loaded when the command runs
-
-        asked: dict[str, Any] = {"most": MOST_LISTED} | ({"networks": wanted} if wanted is not None else {})
-        return ask_daemon_encoded(path, "bans", **asked), ""
+        return ask_daemon_encoded(path, "bans", most=MOST_LISTED, **arguments), ""
     except DaemonUnreachableError:
-        return _encoded_offline(path, wanted)
+        encoded, note = answer_without_daemon(settings_from(path), "bans", **arguments)
+        return encoded, note
 
 
 def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
     encoded, note = _encoded(path, wanted)
     return json.loads(encoded), note
-
-
-def _encoded_offline(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
-    from ringfence.daemon.ban_list import bans_report  # noqa: PLC0415 - slow to load
-    from ringfence.firewall import make_backend  # noqa: PLC0415 - slow to load
-    from ringfence.ledger import key_of, network_of  # noqa: PLC0415 - slow to load
-
-    settings = settings_from(path)
-    backend = make_backend(settings.firewall.backend)
-    if not backend.enforces:
-        return b"[]", f", and without it the {backend.name} firewall has no bans"
-    now = time.time()
-    networks, ledger, incomplete = networks_from(wanted or []), _recorded(settings.store.path, now), ""
-    found: list[Any] = []
-    keys: set[int] = set()
-    try:
-        for element in backend.list(network_of(key) for key in ledger.keys() if key not in keys):  # noqa: SIM118
-            keys.add(key_of(element.network, element.scope))
-            found.append(element)
-    except FirewallIncompleteError as error:
-        incomplete = f". The list may be incomplete: {error}"
-    finally:
-        backend.close()
-    wanted_ones = (
-        one for one in found if not networks or any(overlap(one.network, network) for network in networks)
-    )
-    encoded = b"".join(bans_report(wanted_ones, ledger, now))
-    return encoded, f": the list is read from the kernel, which enforces bans without it{incomplete}"
-
-
-def _recorded(database: Path, now: float) -> "Ledger":
-    """Return the active bans that the database has, as a ledger (the daemon's table of bans in memory).
-
-    The ledger is empty if there is no database. If the database cannot be read completely, print the error,
-    and return the bans that could be read.
-    """
-    from ringfence.ledger import Ledger, Record, key_of  # noqa: PLC0415 - slow to load
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-
-    ledger = Ledger()
-    if not database.exists():
-        return ledger
-    try:
-        with Store.open(database, owner=False) as store:
-            for ban in filter(None, store.bans.running(now)):
-                ledger.put(key_of(ban.network, ban.scope), Record.of(ban))
-    except StoreError as error:
-        echo_stderr(str(error))
-    return ledger
 
 
 def _no_bans_text(wanted: Sequence[str] | None) -> str:

@@ -1,7 +1,6 @@
 """Functions shared by all commands: configuration, requests to the daemon, and error output."""
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import ringfence
 from ringfence.cli import output
 from ringfence.cli.output import echo_stderr
 from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError, error_lines
-from ringfence.model import Friend, Network, parse_network
+from ringfence.model import Network, parse_network
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -111,20 +110,6 @@ def duration_from(option: str, text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(f"{option} {error}") from None
-
-
-def recorded_friends(database: Path) -> "list[Friend]":
-    """Return the friends that the database has and whose time is not over; [] if there is no such file.
-
-    Raise StoreError if the database cannot be read.
-    """
-    from ringfence.detect.friends import MOST  # noqa: PLC0415 - slow to load
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-
-    if not database.exists():
-        return []
-    with Store.open(database, owner=False) as store:
-        return store.friends.current(time.time(), MOST)
 
 
 def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
@@ -226,6 +211,27 @@ def ask(
     from ringfence import control  # noqa: PLC0415 - slow to load
 
     return control.ask(settings.control.socket, do, timeout=patience, **arguments)
+
+
+def answer_without_daemon(settings: "Settings", do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
+    """Answer the request ``do`` from the daemon's database and the kernel.
+
+    Raise DaemonUnreachableError if there is no database.
+    """
+    from ringfence.daemon import offline  # noqa: PLC0415 - slow to load, and only needed without the daemon
+
+    return offline.ANSWERS[do](settings, arguments)
+
+
+def ask_or_read(path: Path, do: str, **arguments: Any) -> tuple[Any, bool]:  # noqa: ANN401 - any JSON values
+    """Send the request ``do`` to the daemon. If none answers, answer it without the daemon.
+
+    Return the answer, and whether the daemon gave it.
+    """
+    try:
+        return ask_daemon(path, do, **arguments), True
+    except DaemonUnreachableError:
+        return answer_without_daemon(settings_from(path), do, **arguments), False
 
 
 def networks_from(texts: list[str]) -> "list[Network]":

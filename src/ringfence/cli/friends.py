@@ -8,7 +8,7 @@ import time
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,16 +18,15 @@ from ringfence.cli.common import (
     ConfigOption,
     JsonOption,
     ask_daemon,
+    ask_or_read,
     counted,
     errors_reported,
     open_input,
-    recorded_friends,
-    settings_from,
 )
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table
-from ringfence.errors import DaemonUnreachableError, Exit, ListError
+from ringfence.errors import Exit, ListError
 from ringfence.friends.exchange import as_json, lines_of, parse_document
 
 if TYPE_CHECKING:
@@ -139,11 +138,8 @@ def _rows(path: Path) -> tuple[Rows, str]:
 
     Without a daemon, the rows come from its database, and the note says so. Otherwise the note is "".
     """
-    try:
-        return cast("Rows", ask_daemon(path, "friends")), ""
-    except DaemonUnreachableError:
-        rows = [as_json(friend) for friend in recorded_friends(settings_from(path).store.path)]
-        return rows, "The daemon is not running: this list comes from its database."
+    rows, live = ask_or_read(path, "friends")
+    return rows, "" if live else "The daemon is not running: this list comes from its database."
 
 
 def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:

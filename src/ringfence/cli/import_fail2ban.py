@@ -18,9 +18,9 @@ import typer
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
+    answer_without_daemon,
     ask,
     errors_reported,
-    recorded_friends,
     settings_or_defaults,
 )
 from ringfence.cli.output import echo, echo_document, echo_stderr
@@ -182,14 +182,15 @@ def _friends(settings: "Settings") -> "dict[Address, set[str]]":
     """
     friends: dict[Address, set[str]] = {}
     try:
-        for row in ask(settings, "friends"):
-            friends.setdefault(ip_address(row["address"]), set()).add(row["account"])
+        rows = ask(settings, "friends")
     except DaemonUnreachableError:
         try:
-            for friend in recorded_friends(settings.store.path):
-                friends.setdefault(friend.address, set()).add(friend.account)
+            rows = answer_without_daemon(settings, "friends")
         except StoreError as error:
             echo_stderr(f"friends are unknown, and not left out: {error}")
+            rows = []
+    for row in rows:
+        friends.setdefault(ip_address(row["address"]), set()).add(row["account"])
     return friends
 
 

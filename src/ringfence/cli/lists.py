@@ -5,12 +5,12 @@ starts. An imported block list is always written to the database, because a mill
 a request; then the daemon loads the database.
 """
 
-import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from attrs import frozen
 
 from ringfence.cli import output
 from ringfence.cli.common import (
@@ -18,13 +18,13 @@ from ringfence.cli.common import (
     ConfigOption,
     JsonOption,
     alarm_text,
+    answer_without_daemon,
     ask_daemon,
     duration_from,
     errors_reported,
     networks_from,
     open_input,
     print_friends,
-    recorded_friends,
     settings_from,
     warn_about_friends,
 )
@@ -34,7 +34,10 @@ from ringfence.cli.screen import Screen, plain_table, words
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
 from ringfence.lists.entries import EntryKind, parse_entry, parse_region
+from ringfence.lists.files import read_list
+from ringfence.lists.handlers import replace_imported
 from ringfence.model import ListKind, printable
+from ringfence.store.database import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,10 +60,6 @@ ALLOW, DENY = "allow", "deny"
 STANDARD_INPUT = "standard input"
 
 Rows = list[dict[str, Any]]
-AllowArgument = Annotated[
-    list[str], typer.Argument(metavar="ENTRY", help="Addresses, networks or host names.")
-]
-DenyArgument = Annotated[list[str], typer.Argument(metavar="ENTRY", help="Addresses or networks.")]
 RemoveArgument = Annotated[
     list[str],
     typer.Argument(metavar="ENTRY", help="Entries as `list` shows them, also countries and network numbers."),
@@ -72,67 +71,78 @@ NoteOption = Annotated[str, typer.Option(metavar="TEXT", help="Note, shown in th
 ForOption = Annotated[
     str, typer.Option("--for", metavar="TIME", help="Lifetime of the entry, such as 2h; default: no end.")
 ]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Also deny what this host needs, or a very wide network.")
-]
-AllowForceOption = Annotated[bool, typer.Option("--force", help="Also allow a very wide network.")]
 
-allow = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
-deny = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
+
+@frozen
+class ListTexts:
+    """The help of the commands that both lists have, and of the list itself."""
+
+    side: str
+    help: str
+    entries: str
+    add: str
+    force: str
+    country: str
+
+
+def list_group(texts: ListTexts) -> typer.Typer:
+    """Return the commands that both lists have: add, country, list."""
+    group, side = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False), texts.side
+
+    @group.command("add", help=texts.add)
+    def add(
+        entries: Annotated[list[str], typer.Argument(metavar="ENTRY", help=texts.entries)],
+        config: ConfigOption = DEFAULT_CONFIG,
+        note: NoteOption = "",
+        length: ForOption = "",
+        force: Annotated[bool, typer.Option("--force", help=texts.force)] = False,
+    ) -> None:
+        _add(config, side, entries, note, length, force=force)
+
+    @group.command("country", help=texts.country)
+    def country(
+        countries: CountryArgument,
+        config: ConfigOption = DEFAULT_CONFIG,
+        note: NoteOption = "",
+        length: ForOption = "",
+    ) -> None:
+        _add(config, side, [_country(text) for text in countries], note, length)
+
+    @group.command("list", help=f"List the {side} list, and the origin of each entry.")
+    def show(
+        config: ConfigOption = DEFAULT_CONFIG,
+        local: output.LocalOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        output.choose(local=local)
+        _list(config, side, as_json=as_json)
+
+    return group
+
+
+ALLOW_TEXTS = ListTexts(
+    ALLOW,
+    help="Show and change the allow list: addresses that are never banned.",
+    entries="Addresses, networks or host names.",
+    add="Add entries to the allow list. It overrides every ban and the deny list.",
+    force="Also allow a very wide network.",
+    country="Allow countries and network numbers. Needs a [geo] database.",
+)
+DENY_TEXTS = ListTexts(
+    DENY,
+    help="Show and change the deny list: addresses that are always dropped.",
+    entries="Addresses or networks.",
+    add="Add entries to the deny list. Only the allow list overrides it: friends are denied too.",
+    force="Also deny what this host needs, or a very wide network.",
+    country="Deny countries and network numbers, except for friends. Needs a [geo] database.",
+)
+allow, deny = list_group(ALLOW_TEXTS), list_group(DENY_TEXTS)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line ``app``."""
-    app.add_typer(
-        allow, name="allow", help="Show and change the allow list: addresses that are never banned."
-    )
-    app.add_typer(deny, name="deny", help="Show and change the deny list: addresses that are always dropped.")
-
-
-@allow.command("add")
-def allow_add(
-    entries: AllowArgument,
-    config: ConfigOption = DEFAULT_CONFIG,
-    note: NoteOption = "",
-    length: ForOption = "",
-    force: AllowForceOption = False,
-) -> None:
-    """Add entries to the allow list. It overrides every ban and the deny list."""
-    _add(config, ALLOW, entries, note, length, force=force)
-
-
-@deny.command("add")
-def deny_add(
-    entries: DenyArgument,
-    config: ConfigOption = DEFAULT_CONFIG,
-    note: NoteOption = "",
-    length: ForOption = "",
-    force: ForceOption = False,
-) -> None:
-    """Add entries to the deny list. Only the allow list overrides it: friends are denied too."""
-    _add(config, DENY, entries, note, length, force=force)
-
-
-@allow.command("country")
-def allow_country(
-    countries: CountryArgument,
-    config: ConfigOption = DEFAULT_CONFIG,
-    note: NoteOption = "",
-    length: ForOption = "",
-) -> None:
-    """Allow countries and network numbers. Needs a [geo] database."""
-    _add(config, ALLOW, [_country(text) for text in countries], note, length)
-
-
-@deny.command("country")
-def deny_country(
-    countries: CountryArgument,
-    config: ConfigOption = DEFAULT_CONFIG,
-    note: NoteOption = "",
-    length: ForOption = "",
-) -> None:
-    """Deny countries and network numbers, except for friends. Needs a [geo] database."""
-    _add(config, DENY, [_country(text) for text in countries], note, length)
+    app.add_typer(allow, name=ALLOW, help=ALLOW_TEXTS.help)
+    app.add_typer(deny, name=DENY, help=DENY_TEXTS.help)
 
 
 @allow.command("remove")
@@ -172,15 +182,6 @@ def allow_list(
     _list(config, ALLOW, as_json=as_json)
 
 
-@deny.command("list")
-def deny_list(
-    config: ConfigOption = DEFAULT_CONFIG, local: output.LocalOption = False, as_json: JsonOption = False
-) -> None:
-    """List the deny list, and the origin of each entry."""
-    output.choose(local=local)
-    _list(config, DENY, as_json=as_json)
-
-
 @deny.command("import")
 def deny_import(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A block list; - is standard input.")],
@@ -192,10 +193,6 @@ def deny_import(
     ] = False,
 ) -> None:
     """Import a block list. It replaces the entries imported from the same file before. Friends pass it."""
-    from ringfence.lists.files import read_list  # noqa: PLC0415 - slow to load
-    from ringfence.lists.handlers import replace_imported  # noqa: PLC0415 - slow to load
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-
     with errors_reported():
         settings = settings_from(config)
         most = settings.firewall.max_bans
@@ -217,7 +214,7 @@ def deny_import(
             )
         echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
         alarms, absent = _reload(config)
-        friends = _friends(config, settings.store.path, absent=absent)
+        friends = _friends(config, absent=absent)
         inside = (
             row for row in friends if found.networks.containing(*networks_from([row["address"]])) is not None
         )
@@ -230,12 +227,10 @@ def deny_import(
             raise typer.Exit(Exit.UNREACHABLE)
 
 
-def _friends(config: Path, database: Path, *, absent: bool) -> "Rows":
+def _friends(config: Path, *, absent: bool) -> "Rows":
     """Return the friends of this PBX, as the daemon lists them; without the daemon, those of its database."""
-    from ringfence.friends.exchange import as_json  # noqa: PLC0415 - slow to load
-
     if absent:
-        return [as_json(friend) for friend in recorded_friends(database)]
+        return cast("Rows", answer_without_daemon(settings_from(config), "friends"))
     return cast("Rows", ask_daemon(config, "friends", quietly=True))
 
 
@@ -245,9 +240,9 @@ def _denied_trunks(config: Path, denied: "Prefixes", friends: "Rows") -> "Iterat
     ``friends`` are the friends of this PBX, as the daemon lists them: trunks among them pass the list. Only
     Asterisk's console shows such trunks. Without root it cannot be asked, which `ringfence check` reports.
     """
-    from ringfence.cli.check import FILES  # noqa: PLC0415 - slow to load
-    from ringfence.cli.check_friends import allowed_of, denied_trunks  # noqa: PLC0415 - slow to load
-    from ringfence.host.console import local_console  # noqa: PLC0415 - slow to load
+    from ringfence.cli.check import FILES  # noqa: PLC0415 - only an import of a list needs it
+    from ringfence.cli.check_friends import allowed_of, denied_trunks  # noqa: PLC0415 - as above
+    from ringfence.host.console import local_console  # noqa: PLC0415 - as above
 
     answer, _ = _request(config, "lists", side=ALLOW)
     allowed = allowed_of(settings_from(config), cast("Rows", answer), friends)
@@ -344,22 +339,7 @@ def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, li
     try:
         return ask_daemon(path, do, quietly=False, **arguments), ""
     except DaemonUnreachableError as error:
-        return _request_offline(path, do, arguments), str(error)
-
-
-def _request_offline(path: Path, do: str, arguments: "Mapping[str, object]") -> Any:  # noqa: ANN401 - the daemon's JSON
-    """Execute the request ``do`` on the daemon's database, by the daemon's own code; return the answer."""
-    from ringfence.daemon.process import make_folder  # noqa: PLC0415 - slow to load
-    from ringfence.lists.handlers import ListRequests  # noqa: PLC0415 - slow to load
-    from ringfence.lists.manager import Lists  # noqa: PLC0415 - slow to load
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-
-    settings = settings_from(path)
-    make_folder(settings.store.path.parent)  # the daemon may never have run
-    with Store.open(settings.store.path, owner=False) as store:
-        lists = Lists(store.entries, settings.lists(), lambda _networks: None, now=time.time)
-        lists.load()
-        return asyncio.run(ListRequests(lists, store.entries, time.time).handlers()[do](arguments))
+        return answer_without_daemon(settings_from(path), do, **arguments), str(error)
 
 
 def _print_outcome(done: str, answer: "Mapping[str, list[str]]", absent: str) -> None:

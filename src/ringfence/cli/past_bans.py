@@ -3,17 +3,15 @@
 It also has the functions for the cells RULE and ACCOUNT, which all tables of bans use.
 """
 
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringfence.cli import output
-from ringfence.cli.common import ask_daemon, networks_from, settings_from
+from ringfence.cli.common import ask_or_read
 from ringfence.cli.output import echo, echo_json, echo_stderr
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table
 from ringfence.clock import format_duration
-from ringfence.errors import DaemonUnreachableError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,20 +34,15 @@ def show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, as
     arguments: dict[str, Any] = {"networks": wanted} if wanted is not None else {}
     if seconds is not None:
         arguments["seconds"] = seconds
-    note = ""
-    try:
-        rows: Rows = ask_daemon(path, "past_bans", **arguments)
-    except DaemonUnreachableError:
-        rows = _offline(path, wanted, arguments)
-        note = "The daemon is not running: the list is read from its database."
+    rows, live = ask_or_read(path, "past_bans", **arguments)
     if as_json:
         echo_json(rows)
     elif rows:
         _print(rows)
     else:
         echo("No ban ended in this time.")
-    if note:
-        echo_stderr(note)
+    if not live:
+        echo_stderr("The daemon is not running: the list is read from its database.")
 
 
 def account_cell(row: dict[str, Any]) -> str:
@@ -72,18 +65,6 @@ def rule_cell(row: dict[str, Any]) -> str:
     """
     rule = row["rule"] or "?"
     return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
-
-
-def _offline(path: Path, wanted: list[str] | None, arguments: dict[str, Any]) -> Rows:
-    from ringfence.daemon.facts import past_bans, since_from  # noqa: PLC0415 - slow to load
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-
-    database, now = settings_from(path).store.path, time.time()
-    if not database.exists():
-        return []
-    networks = networks_from(wanted) if wanted is not None else None
-    with Store.open(database, owner=False) as store:
-        return list(past_bans(store.bans, since_from(arguments, now), now, networks))
 
 
 def _print(rows: Rows) -> None:

@@ -3,12 +3,10 @@
 import os
 import stat
 import sys
-import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,21 +15,17 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
-    ask,
     ask_daemon,
+    ask_or_read,
     duration_from,
     errors_reported,
     settings_from,
 )
 from ringfence.cli.output import echo, echo_json, echo_stderr
 from ringfence.cli.screen import Screen
-from ringfence.errors import DaemonUnreachableError, WebError
+from ringfence.errors import WebError
 from ringfence.report.summary import ReportAnswers, locations_by_name, summary_of
 from ringfence.report.text import TextForm, has_blocks, history_lines, report_lines
-
-if TYPE_CHECKING:
-    from ringfence.config.loader import Settings
-
 
 # -- ``ringfence history``: show how many attempts, bans and unbans there were over time
 
@@ -51,31 +45,13 @@ def history(
     output.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
-        found = _history_found(config, seconds)
+        found, live = ask_or_read(config, "history", seconds=seconds)
     if as_json:
         echo_json(found)
     else:
         echo(*history_lines(found, text_form()))
-
-
-def _history_found(path: Path, seconds: float) -> Mapping[str, Any]:
-    """Return the history from the daemon, or from the database if the daemon does not run.
-
-    Raise DaemonUnreachableError if there is no database either.
-    """
-    from ringfence.daemon.timeline import read_history  # noqa: PLC0415 - slow to load
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-
-    try:
-        found: Mapping[str, Any] = ask_daemon(path, "history", seconds=seconds)
-    except DaemonUnreachableError:
-        database = settings_from(path).store.path
-        if not database.exists():
-            raise
-        with Store.open(database, owner=False) as store:
-            found = read_history(store.timeline, seconds, time.time())
+    if not live:
         echo_stderr(RECORDED_ONLY)
-    return found
 
 
 def text_form(width: int = 80) -> TextForm:
@@ -159,8 +135,7 @@ def report(
     output.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
-        settings = settings_from(config)
-        found = _found(settings, seconds)
+        found, live = _found(config, seconds)
         if html is not None:
             _write(html, found)
     if as_json:
@@ -169,55 +144,28 @@ def report(
         _print(found)
     if seconds > _TOP_DAYS * 86_400:
         echo_stderr(f"Addresses and accounts are those of the last {_TOP_DAYS} days.")
-
-
-def _found(settings: "Settings", seconds: float) -> Document:
-    """Return the report of the last ``seconds``, from the daemon's answers.
-
-    Without a daemon, its database is read. Raise DaemonUnreachableError if there is no database either.
-    """
-    try:
-        answers = _asked(settings, seconds)
-    except DaemonUnreachableError:
-        if not settings.store.path.exists():
-            raise
-        answers = _offline(settings, seconds)
+    if not live:
         echo_stderr(RECORDED_ONLY)
-    return summary_of(answers)
 
 
-def _asked(settings: "Settings", seconds: float) -> "ReportAnswers":
-    addresses = ask(settings, "tops", kind="addresses", seconds=seconds)
-    return ReportAnswers(
-        ask(settings, "history", seconds=seconds),
-        ask(settings, "past_bans", seconds=seconds),
+def _found(path: Path, seconds: float) -> tuple[Document, bool]:
+    """Return the report of the last ``seconds``, and whether a daemon runs. Without one, records are read."""
+    history, live = ask_or_read(path, "history", seconds=seconds)
+
+    def answer(do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
+        return ask_or_read(path, do, **arguments)[0]
+
+    addresses = answer("tops", kind="addresses", seconds=seconds)
+    answers = ReportAnswers(
+        history,
+        answer("past_bans", seconds=seconds),
         addresses,
-        ask(settings, "tops", kind="accounts", seconds=seconds),
-        [*ask(settings, "alarms"), *ask(settings, "alarms", past=True, seconds=seconds)],
-        ask(settings, "status"),
-        locations_by_name(settings.geo.database or (), addresses),
+        answer("tops", kind="accounts", seconds=seconds),
+        [*answer("alarms"), *answer("alarms", past=True, seconds=seconds)],
+        ask_daemon(path, "status") if live else None,
+        locations_by_name(settings_from(path).geo.database or (), addresses),
     )
-
-
-def _offline(settings: "Settings", seconds: float) -> "ReportAnswers":
-    from ringfence.daemon.facts import past_bans  # noqa: PLC0415 - slow to load
-    from ringfence.daemon.timeline import read_history  # noqa: PLC0415 - slow to load
-    from ringfence.daemon.tops import recorded_tops  # noqa: PLC0415 - slow to load
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-
-    now = time.time()
-    with Store.open(settings.store.path, owner=False) as store:
-        addresses = recorded_tops(store.tops, "addresses", now - seconds)
-        records = [*store.alarms.active(), *store.alarms.past(now - seconds, 2_000)]
-        return ReportAnswers(
-            read_history(store.timeline, seconds, now),
-            [*past_bans(store.bans, now - seconds, now, None)],
-            addresses,
-            recorded_tops(store.tops, "accounts", now - seconds),
-            [record.as_json() for record in records],
-            None,
-            locations_by_name(settings.geo.database or (), addresses),
-        )
+    return summary_of(answers), live
 
 
 def _write(file: Path, found: Document) -> None:

@@ -7,13 +7,14 @@ import typer
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
+    answer_without_daemon,
     ask,
     errors_reported,
     settings_from,
     settings_or_defaults,
 )
 from ringfence.cli.output import echo, echo_stderr
-from ringfence.errors import DaemonUnreachableError, Exit, StoreError
+from ringfence.errors import DaemonUnreachableError, Exit
 
 if TYPE_CHECKING:
     from ringfence.config.loader import Settings
@@ -50,7 +51,7 @@ def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
         try:
             ask(settings, "on")
         except DaemonUnreachableError as error:
-            _record(settings, switched_off=False)
+            answer_without_daemon(settings, "on")
             echo_stderr(f"ringfence is switched on, but {error}")
             raise typer.Exit(Exit.UNREACHABLE) from None
     echo("ringfence is on.")
@@ -70,27 +71,8 @@ def _remove_leftovers(settings: "Settings") -> None:
 
 
 def _off_without_daemon(settings: "Settings") -> None:
-    """Switch off without the daemon.
-
-    "Switched off" is recorded before the rules are removed. Otherwise a daemon that runs but does not answer
-    would restore them.
-    """
-    from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - slow to load
-
-    failed: StoreError | None = None
-    try:
-        _record(settings, switched_off=True)
-    except StoreError as error:
-        failed = error
-    flush_everything()
-    if failed is not None:
+    failed = answer_without_daemon(settings, "off")
+    if failed:
         echo_stderr(f"all rules are removed, but this cannot be recorded, so they may come back: {failed}")
         raise typer.Exit(Exit.PROBLEM)
     echo_stderr("the daemon does not answer: removed from the kernel directly")
-
-
-def _record(settings: "Settings", *, switched_off: bool) -> None:
-    from ringfence.store.database import Store  # noqa: PLC0415 - slow to load
-
-    with Store.open(settings.store.path, owner=False) as store:
-        store.state.set_switched_off(switched_off)

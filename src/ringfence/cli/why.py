@@ -2,7 +2,6 @@
 
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,15 +12,14 @@ from ringfence.cli.common import (
     ConfigOption,
     JsonOption,
     alarm_line,
-    ask_daemon,
+    ask_or_read,
     errors_reported,
     networks_from,
-    settings_from,
 )
 from ringfence.cli.output import echo_json, echo_stderr, short_time
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table, show_facts
 from ringfence.clock import format_duration
-from ringfence.errors import DaemonUnreachableError, Exit
+from ringfence.errors import Exit
 from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from ringfence.model import Network
 
 # -- ``ringfence why ACCOUNT``: show everything known about an account, and advice
 
@@ -37,19 +34,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def account_facts(path: Path, account: str) -> Document:
-    """Return the facts about ``account`` as a JSON object, from the daemon or, without one, its database."""
-    from ringfence.explain.account import account_document, account_offline  # noqa: PLC0415 - slow to load
-
-    try:
-        found: Document = ask_daemon(path, "why_account", account=account)
-    except DaemonUnreachableError:
-        return account_document(account_offline(settings_from(path), account, time.time()))
-    return found
-
-
 def print_account(found: Document, screen: "Screen") -> None:
-    """Print the facts of an account for people. ``found`` is as :func:`account_facts` returns it."""
+    """Print the facts of an account for people. ``found`` is the daemon's answer to ``why_account``."""
     style = "bold red" if found["verdict"] in BAD_VERDICTS else "bold"
     screen.show(account_headline(found), style=style)
     for alarm in found["alarms"]:
@@ -147,7 +133,11 @@ def why(
     output.choose(local=local)
     with errors_reported():
         by_account = is_account(about)
-        found = account_facts(config, about) if by_account else _address_facts(config, about)
+        if by_account:
+            found, _ = ask_or_read(config, "why_account", account=about)
+        else:
+            [network] = networks_from([about])
+            found, _ = ask_or_read(config, "why", network=str(network))
     if as_json:
         echo_json(found)
     else:
@@ -157,22 +147,6 @@ def why(
     echo_stderr(*found["problems"])
     if found["problems"]:
         raise typer.Exit(Exit.PROBLEM)
-
-
-def _address_facts(path: Path, text: str) -> Document:
-    [network] = networks_from([text])
-    try:
-        found: Document = ask_daemon(path, "why", network=str(network))
-    except DaemonUnreachableError:
-        return _offline(path, network)
-    return found
-
-
-def _offline(path: Path, network: "Network") -> Document:
-    from ringfence.explain.as_json import document  # noqa: PLC0415 - slow to load
-    from ringfence.explain.facts import facts_offline  # noqa: PLC0415 - slow to load
-
-    return document(facts_offline(settings_from(path), network, time.time()))
 
 
 def _print(found: Document, screen: "Screen") -> None:

@@ -1,34 +1,57 @@
-"""Unbanning without the daemon: a command that runs as root changes the kernel and the database directly.
+"""Requests without the daemon: a command answers them itself, from the daemon's database and the kernel.
 
-While a daemon runs, these functions raise an error: the daemon has locked the database and the kernel's sets,
-and it would restore the bans.
+``ANSWERS`` has a function for each such request. It gets the settings and the arguments of the request, and
+its answer has the same form as the daemon's. A request that reads returns what is recorded; it needs the
+rights of the database's files. Lists may be changed too, and the daemon reads them when it starts. Only root
+can unban: that changes the kernel. While a daemon runs, an unban raises an error, because the daemon has
+locked the database and the kernel's sets, and would restore the bans.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import asdict
 
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.unban import UnbanResult, unban, unban_all
+from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import trial
+from ringfence.daemon.alarm_requests import MOST_PAST
+from ringfence.daemon.ban_list import bans_report
+from ringfence.daemon.facts import past_bans, since_from
 from ringfence.daemon.firewall_manager import find_sip_sockets
 from ringfence.daemon.firewall_side import build_firewall_side, choose
 from ringfence.daemon.process import claim_sets, collector_paused, make_folder
 from ringfence.daemon.process import configure as configure_logging
+from ringfence.daemon.timeline import read_history
+from ringfence.daemon.tops import recorded_tops
 from ringfence.detect.detector import Detector
-from ringfence.errors import DaemonUnreachableError, StoreError
+from ringfence.detect.friends import MOST
+from ringfence.errors import DaemonUnreachableError, FirewallIncompleteError, StoreError
+from ringfence.explain.account import account_document, account_offline
+from ringfence.explain.as_json import Document, document
+from ringfence.explain.facts import facts_offline
 from ringfence.firewall import KERNEL_BACKENDS, make_backend
-from ringfence.firewall.cleanup import holds_anything
-from ringfence.firewall.contract import Backend
+from ringfence.firewall.cleanup import flush_everything, holds_anything
+from ringfence.firewall.contract import Backend, Element
 from ringfence.firewall.requirements import require_capabilities
-from ringfence.model import Network
+from ringfence.friends.exchange import as_json
+from ringfence.ledger import Ledger, Record, key_of, network_of
+from ringfence.lists.handlers import ListRequests
+from ringfence.lists.manager import Lists
+from ringfence.model import Network, parse_network
+from ringfence.networks import overlap
 from ringfence.sources.wire import GROUP
 from ringfence.store.database import Store
+from ringfence.store.tables import KEEP_ALARMS
 
 # -- the restore at boot, before the network is up: bans that have not ended are added to the kernel again
 #
@@ -61,23 +84,173 @@ def restore_bans(settings: Settings) -> str:
         return "; ".join([done, *filter(None, problems)])
 
 
-_PROC = Path("/proc")
+# -- requests that read what is recorded
 
 
-def unban_networks(settings: Settings, networks: Sequence[Network]) -> UnbanResult:
-    """Unban ``networks`` as the daemon does.
+Arguments = Mapping[str, Any]
+_T = TypeVar("_T")
+_Rows = Callable[[Settings, Arguments], list[_T]]
 
-    The result has the networks that were not banned, and the bans that the kernel refused to remove. Raise
-    RingfenceError if this process may not unban, or cannot record it.
+
+@contextmanager
+def _recorded(settings: Settings) -> Iterator[Store]:
+    """Yield the database. Raise StoreError if it cannot be read, DaemonUnreachableError if there is none."""
+    path = settings.store.path
+    if not path.exists():
+        raise DaemonUnreachableError(f"no daemon answers, and there is no database {path}")
+    with Store.open(path, owner=False) as store:
+        yield store
+
+
+def _empty_if_unused(read: "_Rows[_T]") -> "_Rows[_T]":
+    """Let a function that reads rows return none if there is no database yet."""
+
+    def answer(settings: Settings, arguments: Arguments) -> list[_T]:
+        return read(settings, arguments) if settings.store.path.exists() else []
+
+    return answer
+
+
+@_empty_if_unused
+def _alarms(settings: Settings, arguments: Arguments) -> list[dict[str, object]]:
+    since = time.time() - arguments.get("seconds", KEEP_ALARMS)
+    with _recorded(settings) as store:
+        past = arguments.get("past") is True
+        return [
+            one.as_json() for one in (store.alarms.past(since, MOST_PAST) if past else store.alarms.active())
+        ]
+
+
+def _bans(settings: Settings, arguments: Arguments) -> tuple[bytes, str]:
+    """Return the bans in the kernel as encoded JSON, and a note for the user."""
+    backend = make_backend(settings.firewall.backend)
+    if not backend.enforces:
+        return b"[]", f", and without it the {backend.name} firewall has no bans"
+    now, ledger, incomplete = time.time(), Ledger(), ""
+    try:
+        with suppress(DaemonUnreachableError), _recorded(settings) as store:
+            for ban in filter(None, store.bans.running(now)):
+                ledger.put(key_of(ban.network, ban.scope), Record.of(ban))
+    except StoreError as error:
+        incomplete = f". Records are missing: {error}"
+    found: list[Element] = []
+    keys: set[int] = set()
+    try:
+        for element in backend.list(network_of(key) for key in ledger.keys() if key not in keys):  # noqa: SIM118
+            keys.add(key_of(element.network, element.scope))
+            found.append(element)
+    except FirewallIncompleteError as error:
+        incomplete += f". The list may be incomplete: {error}"
+    finally:
+        backend.close()
+    wanted = _networks(arguments)
+    encoded = b"".join(bans_report((one for one in found if _is_wanted(one.network, wanted)), ledger, now))
+    return encoded, f": the list is read from the kernel, which enforces bans without it{incomplete}"
+
+
+def _networks(arguments: Arguments) -> list[Network] | None:
+    return [parse_network(text) for text in arguments["networks"]] if "networks" in arguments else None
+
+
+def _is_wanted(network: Network, wanted: Sequence[Network] | None) -> bool:
+    return wanted is None or any(overlap(network, one) for one in wanted)
+
+
+@_empty_if_unused
+def _past_bans(settings: Settings, arguments: Arguments) -> list[dict[str, Any]]:
+    now = time.time()
+    with _recorded(settings) as store:
+        return [*past_bans(store.bans, since_from(arguments, now), now, _networks(arguments))]
+
+
+def _history(settings: Settings, arguments: Arguments) -> dict[str, Any]:
+    with _recorded(settings) as store:
+        return read_history(store.timeline, arguments["seconds"], time.time())
+
+
+def _tops(settings: Settings, arguments: Arguments) -> list[dict[str, Any]]:
+    with _recorded(settings) as store:
+        return recorded_tops(store.tops, arguments["kind"], time.time() - arguments["seconds"])
+
+
+@_empty_if_unused
+def _friends(settings: Settings, _: Arguments) -> list[dict[str, Any]]:
+    with _recorded(settings) as store:
+        return [as_json(friend) for friend in store.friends.current(time.time(), MOST)]
+
+
+def _why(settings: Settings, arguments: Arguments) -> Document:
+    return document(facts_offline(settings, parse_network(arguments["network"]), time.time()))
+
+
+def _why_account(settings: Settings, arguments: Arguments) -> Document:
+    return account_document(account_offline(settings, arguments["account"], time.time()))
+
+
+# -- requests that change something
+
+
+def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
+    """Carry out a request about the lists by the daemon's own code, on its database."""
+    make_folder(settings.store.path.parent)  # the daemon may never have run
+    with Store.open(settings.store.path, owner=False) as store:
+        lists = Lists(store.entries, settings.lists(), lambda _networks: None, now=time.time)
+        lists.load()
+        return asyncio.run(ListRequests(lists, store.entries, time.time).handlers()[do](arguments))
+
+
+def _switch(settings: Settings, *, switched_off: bool) -> None:
+    with Store.open(settings.store.path, owner=False) as store:
+        store.state.set_switched_off(switched_off)
+
+
+def _off(settings: Settings, _: Arguments) -> str:
+    """Switch off; return why that could not be recorded, "" if it was.
+
+    "Switched off" is recorded before the rules are removed. Otherwise a daemon that runs but does not answer
+    would restore them.
     """
-    with _enforcer(settings) as enforcer:
-        return asyncio.run(unban(enforcer, networks))
+    failed = ""
+    try:
+        _switch(settings, switched_off=True)
+    except StoreError as error:
+        failed = str(error)
+    flush_everything()
+    return failed
 
 
-def unban_everything(settings: Settings) -> int:
-    """Remove every ban and return their number. Raise RingfenceError if that fails."""
+def _on(settings: Settings, _: Arguments) -> None:
+    _switch(settings, switched_off=False)
+
+
+def _unban(settings: Settings, arguments: Arguments) -> Any:  # noqa: ANN401 - the daemon's JSON
+    """Unban as the daemon does. Raise RingfenceError if this process may not unban, or cannot record it."""
     with _enforcer(settings) as enforcer:
-        return asyncio.run(unban_all(enforcer))
+        if arguments.get("all"):
+            return asyncio.run(unban_all(enforcer))
+        done = asyncio.run(unban(enforcer, _networks(arguments) or []))
+        return {name: list(lines) for name, lines in asdict(done).items()}
+
+
+ANSWERS: Mapping[str, Callable[[Settings, Arguments], Any]] = {
+    "alarms": _alarms,
+    "bans": _bans,
+    "friends": _friends,
+    "history": _history,
+    "off": _off,
+    "on": _on,
+    "past_bans": _past_bans,
+    "tops": _tops,
+    "unban": _unban,
+    "why": _why,
+    "why_account": _why_account,
+    **{
+        do: partial(_on_lists, do) for do in ("lists", "allow_add", "allow_remove", "deny_add", "deny_remove")
+    },
+}
+"""The requests that a command can answer itself, by their names."""
+
+_PROC = Path("/proc")
 
 
 @contextmanager
