@@ -156,7 +156,7 @@ class AlarmCode(enum.StrEnum):
     BAN_NOT_EFFECTIVE = (
         "ban.not_effective",
         "Packets of a banned address still arrive.",
-        "Remove the likely cause, which the text names.",
+        "See operating.md, *A ban has no effect*.",
     )
 
     FIREWALL_NOT_ENFORCED = (

@@ -52,7 +52,7 @@ def published(lab: Lab, namespace: str) -> Iterator[int]:
 
 
 def test_an_asterisk_in_another_namespace_is_noticed(asterisk22: Lab, tmp_path: Path) -> None:
-    """A banned guesser still gets answers: status and log report it, and that Asterisk is elsewhere."""
+    """A banned guesser still gets answers: status and log report it."""
     with neighbour() as elsewhere, published(asterisk22, elsewhere) as port:
         ami = {"username": MANAGER_USER, "secret": SECRET, "port": port}
         pbx = {"name": "pbx", "ami": ami, "logs": NO_LOGS, "wire": NO_WIRE}
@@ -72,5 +72,4 @@ def test_an_asterisk_in_another_namespace_is_noticed(asterisk22: Lab, tmp_path: 
             status = guard.ask("status")
     [alarm] = status["alarms"]
     assert (alarm["code"], alarm["subject"]) == ("ban.not_effective", GUESSER)
-    assert "another network namespace" in alarm["text"]
     assert guard.log.count("event=alarm.ban.not_effective") == 1

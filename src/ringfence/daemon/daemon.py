@@ -223,7 +223,6 @@ class Daemon:
             side.enforcer.filler.run(),
             side.changes.run(),
             side.rules.run(),
-            side.effectiveness.run(),
             self._reports.run(),
             *self._recorders.jobs(side.alarms),
             _feed_watchdog(),

@@ -239,7 +239,7 @@ def build_firewall_side(
         manager=FirewallManager(backend, enforcer, exemptions, kernel_friends, alarms, folder),
         changes=ChangeWatch(backend, enforcer, reconciler),
         limiter=LimiterWatch(backend, enforcer, alarms),
-        effectiveness=BanEffectiveness(detector, detector.bans, reconciler, protected, wanted, alarms, clock),
+        effectiveness=BanEffectiveness(detector, reconciler, protected, alarms, clock),
         trial=TrialWatch(store, enforcer, alarms, clock),
         store_watch=StoreWatch(store, clock),
     )
