@@ -26,10 +26,6 @@ WRITTEN = {
     "1month": 2_629_800,
     "6 mo": 15_778_800,
     "1year": 31_557_600,
-    "1year-6mo": 15_778_800,
-    "60*60*24": 86_400,
-    "2*1h": 7_200,
-    "6h/2": 10_800,
     "1.5h": 5_400,
     "90 seconds": 90,
     "600 # ten minutes": 600,
@@ -39,7 +35,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize(("text", "seconds"), WRITTEN.items())
 def test_a_time_is_read_as_fail2ban_reads_it(text: str, seconds: float) -> None:
-    """Units, sums and products have fail2ban's results."""
+    """Units and sums have fail2ban's results."""
     assert seconds_from(text) == seconds
 
 
@@ -68,7 +64,8 @@ def test_fail2ban_itself_reads_these_times_so() -> None:
         "soon",
         "10 parsecs",
         "m",
-        "10*",
+        "60*60",
+        "10+",
         "*10",
         "10+*5",
         "1/0",
@@ -81,7 +78,7 @@ def test_fail2ban_itself_reads_these_times_so() -> None:
 )
 def test_invalid_durations_are_refused(text: str) -> None:
     """Other Python expressions, and invalid durations, are a ValueError."""
-    with pytest.raises(ValueError, match=r"time|zero"):
+    with pytest.raises(ValueError, match="time"):
         seconds_from(text)
 
 

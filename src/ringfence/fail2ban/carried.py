@@ -10,37 +10,23 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_network
-from math import ceil, exp, isfinite
+from math import ceil
 
 from attrs import Factory, define, field, frozen
 
 from ringfence.config.converters import MAX_ATTEMPTS, MAX_DURATION
-from ringfence.detect.rules import RETURN_WITHIN, RULES
+from ringfence.detect.rules import RULES
 from ringfence.fail2ban.jails import Jail
 from ringfence.model import Network, parse_network, printable
 
-# -- the lengths of a jail's first and repeated bans, converted from fail2ban's formulas to ringfence's list
+# -- the length of a jail's bans
 #
-# In fail2ban, the length of the first ban is ``bantime``. With ``bantime.increment``, the length after N
-# earlier bans is ``bantime`` times a multiplier or a formula of N, at most ``bantime.maxtime``
-# (``Jail.setBanTimeExtra``). ringfence has a list of lengths, and remembers earlier bans for a limited
-# time. Lengths that cannot be reached within that time are left out.
+# fail2ban's bans grow by formulas that the jail contains. They are not evaluated: ringfence's own lengths
+# follow the first.
 
 
 Note = Callable[[str], None]
-Growth = Callable[[int], float]
-"""A function that gets the number of earlier bans.
-
-It returns the factor by which the next ban is longer than the first.
-"""
-
 OWN = next(rule for rule in RULES if rule.name == "guess").ban
-MAX_STEPS = 40
-MAX_DOUBLINGS = 20
-"""The number of earlier bans after which fail2ban's bans no longer grow."""
-
-_DOUBLING = "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor"
-_EXPONENTIAL = "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp(1*banFactor)"
 
 
 def ladder_of(jail: Jail, note: Note) -> tuple[float, ...]:
@@ -63,78 +49,21 @@ def ladder_of(jail: Jail, note: Note) -> tuple[float, ...]:
         return (MAX_DURATION,)
     if not 0 < first <= MAX_DURATION:
         note(f"bantime {printable(text)[:100]}: must be above 0 and at most ten years")
-    first = _within(first)
-    if jail.options.get("bantime.increment", "").lower() not in {"1", "on", "true", "yes"}:
-        note(
-            "every ban is as long as the first, as in fail2ban; ringfence's default lengths grow with "
-            f"each repeat ban: {', '.join(map(length_of, OWN))}"
-        )
-        return (first,)
-    try:
-        return _steps(first, jail, note)
-    except ValueError as error:
-        note(f"bantime.increment: {error}; ringfence's default lengths follow the first")
+    first = float(min(max(1, ceil(min(first, MAX_DURATION))), MAX_DURATION))
+    if jail.options.get("bantime.increment", "").lower() in {"1", "on", "true", "yes"}:
+        note("bantime.increment: ringfence's default lengths follow the first")
         return (first, *(step for step in OWN if step > first))
+    note(
+        "every ban is as long as the first, as in fail2ban; ringfence's default lengths grow with "
+        f"each repeat ban: {', '.join(map(length_of, OWN))}"
+    )
+    return (first,)
 
 
-def _steps(first: float, jail: Jail, note: Note) -> tuple[float, ...]:
-    growth, last = _growth(jail)
-    top = _number(jail, "bantime.maxtime", MAX_DURATION)
-    steps = [first]
-    for returns in range(1, last + 1):
-        if sum(steps) >= RETURN_WITHIN:
-            note(
-                "longer bans are not reached: earlier bans are remembered for "
-                f"{RETURN_WITHIN / 86_400:.0f} days"
-            )
-            break
-        longer = _within(min(max(first, first * growth(returns)), top))
-        # fail2ban never makes a ban shorter than bantime.
-        steps.append(max(first, longer))
-    while len(steps) > 1 and steps[-1] == steps[-2]:  # the last length applies to all further bans
-        steps.pop()
-    return tuple(steps)
-
-
-def _growth(jail: Jail) -> tuple[Growth, int]:
-    """Return the growth of a jail's bans, and the number of earlier bans after which they stop growing.
-
-    Raise ValueError if a value is invalid, or if the formula is not one of fail2ban's own.
-    """
-    factor = _number(jail, "bantime.factor", 1.0)
-    if text := jail.options.get("bantime.multipliers", "").strip():
-        try:
-            multipliers = [int(word) for word in text.split()]
-        except ValueError:
-            raise ValueError(f"multipliers {printable(text)[:100]} are not whole numbers") from None
-        if max(map(abs, multipliers), default=0) > MAX_DURATION:
-            raise ValueError("multipliers are too large")
-        return lambda returns: multipliers[returns] * factor, min(len(multipliers) - 1, MAX_STEPS)
-    formula = "".join(jail.options.get("bantime.formula", "").split())
-    if formula in {"", _DOUBLING}:
-        return lambda returns: 2.0**returns * factor, MAX_DOUBLINGS
-    if formula == _EXPONENTIAL:
-        return lambda returns: exp(min(returns * factor, 100.0)), MAX_STEPS
-    raise ValueError("a formula is not evaluated")
-
-
-def _number(jail: Jail, option: str, default: float) -> float:
-    text = jail.options.get(option, "").strip()
-    try:
-        return seconds_from(text) if text else default
-    except ValueError as error:
-        raise ValueError(f"{option} {printable(text)[:100]}: {error}") from None
-
-
-def _within(seconds: float) -> float:
-    return float(min(max(1, ceil(min(seconds, MAX_DURATION))), MAX_DURATION))
-
-
-# -- durations in fail2ban's notation: ``600``, ``10m``, ``1d12h``, ``1 week``, ``60*60``, ``1y-6mo``, ``-1``
+# -- durations in fail2ban's notation: ``600``, ``10m``, ``1d12h``, ``1 week``, ``-1``
 #
-# fail2ban replaces units by products and evaluates the result with Python (``MyTime.str2seconds``). This
-# module parses the sums and products that people write, and evaluates nothing. A month is a twelfth of a
-# year of 365.25 days, as in fail2ban.
+# A month is a twelfth of a year of 365.25 days, as in fail2ban. (fail2ban evaluates a duration with Python,
+# so it also accepts formulas.)
 
 
 _YEAR = 365.25 * 86_400
@@ -148,29 +77,24 @@ _NAMES = {
     _YEAR: "y yy ye yea year years",
 }
 _UNITS = {name: size for size, names in _NAMES.items() for name in names.split()}
-_TOKEN = re.compile(r"([0-9]+(?:\.[0-9]*)?)|([A-Za-z]+)|([-+*/])")
+_PART = re.compile(r"([0-9]{1,15}+(?:\.[0-9]{0,9}+)?)[ \t]*+([A-Za-z]{1,7}+)?[ \t]*+\+?[ \t]*+")
 _MAX_LENGTH = 200  # characters; longer than any real duration
 
 
 def seconds_from(text: str) -> float:
-    """Return the seconds of a duration, which may be negative; raise ValueError if it is invalid."""
-    left = text.partition("#")[0].strip()  # the rest is a comment for Python's eval, which fail2ban uses
-    if len(left) > _MAX_LENGTH:
-        raise ValueError("too long for a time")
-    parsed = _Sum()
+    """Return the seconds of a duration; -1 if it is permanent. Raise ValueError if it is invalid."""
+    left, total = text.partition("#")[0].strip(), 0.0  # the rest is a comment for Python
+    permanent = left.startswith("-")
+    left = left.removeprefix("-").lstrip()
+    if not left or len(left) > _MAX_LENGTH or left.endswith("+"):
+        raise ValueError("not a time")
     while left:
-        match = _TOKEN.match(left)
-        if match is None:
+        match = _PART.match(left)
+        if match is None or (match[2] or "s").lower() not in _UNITS:
             raise ValueError("not a time")
-        number, unit, operator = match.groups()
-        if number:
-            parsed.add_number(float(number))
-        elif unit:
-            parsed.add_unit(unit.lower())
-        else:
-            parsed.add_operator(operator)
-        left = left[match.end() :].lstrip()
-    return parsed.end()
+        total += float(match[1]) * _UNITS[(match[2] or "s").lower()]
+        left = left[match.end() :]
+    return -1.0 if permanent else total
 
 
 def length_of(seconds: float) -> str:
@@ -180,57 +104,6 @@ def length_of(seconds: float) -> str:
         unit for unit in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")) if not whole % unit[0]
     )
     return f"{whole // size}{letter}"
-
-
-@define
-class _Sum:
-    """A sum of products that is being parsed.
-
-    ``product`` is the product that is being parsed, without its sign; None before its first number. ``sign``
-    is 1 or -1. ``total`` is the sum of the products before it. ``pending`` is ``*`` or ``/`` if a number must
-    follow, otherwise "".
-    """
-
-    total: float = 0.0
-    sign: float = 1.0
-    product: float | None = None
-    pending: str = ""
-
-    def add_number(self, number: float) -> None:
-        if self.product is not None and not self.pending:
-            self.add_operator("+")  # "1h30m" means "1h + 30m"
-        if self.product is None:
-            self.product = number
-        elif self.pending == "*":
-            self.product *= number
-        elif number:
-            self.product /= number
-        else:
-            raise ValueError("divides by zero")
-        self.pending = ""
-
-    def add_unit(self, name: str) -> None:
-        if self.product is None or self.pending or name not in _UNITS:
-            raise ValueError("not a time")
-        self.product *= _UNITS[name]
-
-    def add_operator(self, operator: str) -> None:
-        if self.pending or (operator in "*/" and self.product is None):
-            raise ValueError("not a time")
-        if operator in "*/":
-            self.pending = operator
-            return
-        self.total += self.sign * (self.product or 0.0)
-        self.sign = (1.0 if self.product is not None else self.sign) * (-1.0 if operator == "-" else 1.0)
-        self.product = None
-
-    def end(self) -> float:
-        if self.product is None or self.pending:
-            raise ValueError("not a time")
-        total = self.total + self.sign * self.product
-        if not isfinite(total):
-            raise ValueError("too large for a time")
-        return total
 
 
 Files = Callable[[str], Sequence[str]]
