@@ -15,7 +15,7 @@ from tests.support.kept import Kept, kept, settings
 from ringfence.alarm_codes import AlarmCode
 from ringfence.config.converters import Ladder
 from ringfence.config.schema import ClaimedSettings
-from ringfence.daemon.address_facts import AddressFacts
+from ringfence.daemon.facts import AddressFacts
 from ringfence.errors import FirewallError
 from ringfence.lists.handlers import replace_imported
 from ringfence.lists.prefixes import Prefixes

@@ -14,7 +14,8 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, Peer
-from ringfence.daemon.alarm_requests import AlarmRequests, KeptAlarms
+from ringfence.daemon.firewall_side import KeptAlarms
+from ringfence.daemon.requests import AlarmRequests
 from ringfence.errors import ControlError
 from ringfence.store.database import Store
 
@@ -67,7 +68,7 @@ def test_a_user_database_that_hangs_delays_nothing_else(
         looked_up.append(threading.current_thread())
         return getpwuid(user)
 
-    monkeypatch.setattr("ringfence.daemon.alarm_requests.getpwuid", lookup)
+    monkeypatch.setattr("ringfence.daemon.requests.getpwuid", lookup)
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
         ask(Alarms(Clock().wall), store, "alarms_dismiss", all=True)
 

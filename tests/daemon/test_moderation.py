@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from attrs import define, field
 
-from ringfence.daemon.tops import ONSET, PERIOD, QUIET, ModeratedSelector
+from ringfence.daemon.process import ONSET, PERIOD, QUIET, ModeratedSelector
 
 
 @define

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 from tests.support.kept import Kept
 
-from ringfence.daemon.alarm_requests import firewall_alarms
+from ringfence.daemon.firewall_side import firewall_alarms
 from ringfence.firewall.contract import Opened
 
 

@@ -212,8 +212,7 @@ def test_long_lists_are_encoded_by_a_thread(office: Office, monkeypatch: pytest.
         threads.append(threading.current_thread())
         return encoded_rows(rows)
 
-    for module in ("requests", "alarm_requests"):
-        monkeypatch.setattr(f"ringfence.daemon.{module}.encoded_rows", encoded)
+    monkeypatch.setattr("ringfence.daemon.requests.encoded_rows", encoded)
     office.ask("ban", networks=["192.0.2.1"], seconds=60)
     office.ask("unban", networks=["192.0.2.1"])
 

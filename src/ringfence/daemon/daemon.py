@@ -34,14 +34,20 @@ from ringfence.daemon.firewall_manager import find_answer_users
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.daemon.floods import FloodJudge
 from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects, known_sources
-from ringfence.daemon.process import claim_sets, every, release_freed_memory, tune_collector
+from ringfence.daemon.process import (
+    ModeratedSelector,
+    claim_sets,
+    every,
+    release_freed_memory,
+    tune_collector,
+)
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.request_table import RequestGate, Rights
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.source_manager import LogPositions, SourceManager, SourceWatchdog, WireReader
 from ringfence.daemon.status import StatusCollector
 from ringfence.daemon.timeline import TimelineRecorder
-from ringfence.daemon.tops import ModeratedSelector, TopCounts, TopRequests
+from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports
 from ringfence.detect.detector import Detector
 from ringfence.friends.registry import FriendRegistry

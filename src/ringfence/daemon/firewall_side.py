@@ -3,7 +3,7 @@
 The daemon's other side are the sources, which report attempts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import structlog
@@ -15,7 +15,6 @@ from ringfence.bans.enforcer import BanWatch, Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.config.schema import NotifySettings, Settings
-from ringfence.daemon.alarm_requests import KeptAlarms, firewall_alarms
 from ringfence.daemon.ban_effectiveness import BanEffectiveness
 from ringfence.daemon.exemptions import (
     ExemptionTracker,
@@ -38,6 +37,50 @@ from ringfence.lists.manager import Lists
 from ringfence.model import Ban
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
+
+# -- the alarms: those about the present state of the firewall, and those that a restart keeps
+
+
+def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
+    """Yield the alarms that follow from the firewall's present state.
+
+    Missing rules for the wire source are not here, but in :attr:`WireReader.alarms`.
+    """
+    backend, opened = enforcer.backend, enforcer.opened
+    if not enforcer.enforcing:
+        yield Alarm(AlarmCode.FIREWALL_OFF, "", "no address is banned; switch it on with: ringfence on")
+    elif not backend.enforces:
+        yield Alarm(AlarmCode.FIREWALL_DRY_RUN, "", f"the {backend.name} firewall drops nothing")
+    if enforcer.firewall_error:
+        pending = len(enforcer.ledger.pending_keys())
+        text = f"the firewall refuses bans ({pending} pending): {enforcer.firewall_error}"
+        yield Alarm(AlarmCode.FIREWALL_REFUSED, "", text)
+    if opened is not None and opened.limiter and backend.enforces:
+        yield Alarm(AlarmCode.LIMITER_ABSENT, "", f"the limiter is not in place: {opened.limiter}")
+
+
+MOST_PAST = 2_000
+"""The most past alarms in one answer."""
+
+
+class KeptAlarms:
+    """Saves the alarms in the database, and restores them at the start."""
+
+    def __init__(self, alarms: Alarms, store: Store) -> None:
+        self._alarms = alarms
+        self._store = store
+
+    def restore(self) -> None:
+        """Restore the alarms that were active when the last daemon ended; none if they cannot be read."""
+        table, read = self._store.alarms, self._store.best_effort.read
+        self._alarms.restore(read(table.active, []), read(table.next_number, None))
+
+    def save(self) -> None:
+        """Queue the alarms that changed since the last call, to be written to the database."""
+        changed = self._alarms.take_changes()
+        if changed:
+            self._store.best_effort.write(partial(self._store.alarms.record, changed))
+
 
 # -- periodic work on the database: its alarms, and the removal of old rows
 

@@ -24,13 +24,12 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import trial
-from ringfence.daemon.alarm_requests import MOST_PAST
-from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.facts import past_bans, since_from
 from ringfence.daemon.firewall_manager import find_sip_sockets
-from ringfence.daemon.firewall_side import build_firewall_side, choose
+from ringfence.daemon.firewall_side import MOST_PAST, build_firewall_side, choose
 from ringfence.daemon.process import claim_sets, collector_paused, make_folder
 from ringfence.daemon.process import configure as configure_logging
+from ringfence.daemon.status import bans_report
 from ringfence.daemon.timeline import read_history
 from ringfence.daemon.tops import recorded_tops
 from ringfence.detect.detector import Detector

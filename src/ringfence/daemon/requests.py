@@ -9,27 +9,31 @@ from functools import partial
 from heapq import nlargest
 from itertools import islice
 from operator import attrgetter
+from pwd import getpwuid
 from typing import Any
 
 from attrs import asdict
 
 from ringfence import control
+from ringfence.alarms import AlarmRecord, Alarms
 from ringfence.bans.enforcer import listed
 from ringfence.bans.unban import unban, unban_all
-from ringfence.control import Encoded, encoded_rows
+from ringfence.clock import Clock
+from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.daemon import trial
-from ringfence.daemon.alarm_requests import AlarmRequests
-from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.facts import AccountFactsReader, FailureMemory, past_bans, since_from
-from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.status import StatusData, status_report
+from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
+from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.daemon.tops import TopRequests
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters, Element, NetworkList
 from ringfence.friends.exchange import FriendRequests
 from ringfence.lists.handlers import ListRequests
-from ringfence.model import Network, format_network, parse_network
+from ringfence.model import Network, format_network, parse_network, printable
 from ringfence.networks import overlap
+from ringfence.store.database import Store
+from ringfence.store.rows import shortened
+from ringfence.store.tables import KEEP_ALARMS
 
 
 class RequestHandlers:
@@ -81,7 +85,7 @@ class RequestHandlers:
 
     async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return all facts about one address or network."""
-        from ringfence.daemon.address_facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
+        from ringfence.daemon.facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
 
         return await AddressFacts(self._side).answer(request)
 
@@ -179,3 +183,80 @@ class RequestHandlers:
 
 def _networks(request: Mapping[str, Any]) -> list[Network]:
     return [parse_network(text) for text in request["networks"]]
+
+
+# -- requests about alarms
+#
+# The request ``{"do": "alarms"}`` returns the active alarms. With ``"past": true`` it returns the alarms that
+# cleared in the last ``seconds``. The request ``alarms_dismiss`` has the arguments ``numbers`` (or
+# ``"all": true``) and ``by``, the name of the person. The kernel reports which user sent a request. The
+# daemon records this user's name, too.
+
+
+_MAX_NAME = 64  # bytes of the name that a person gives
+
+
+class AlarmRequests:
+    """Handles requests about alarms."""
+
+    def __init__(self, alarms: Alarms, kept: KeptAlarms, store: Store, clock: Clock) -> None:
+        self._alarms = alarms
+        self._kept = kept
+        self._store = store
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+        """Return the handler of each request."""
+        return {
+            "alarms": self._list,
+            "alarms_dismiss": self._dismiss,
+        }
+
+    async def _list(self, request: Mapping[str, Any]) -> Encoded:
+        """Return active or past alarms. A thread encodes them, because there may be thousands."""
+        if request.get("past") is not True:
+            return await asyncio.to_thread(_encoded, self._alarms.records())
+        since = self._clock.wall() - request.get("seconds", KEEP_ALARMS)
+        return await asyncio.to_thread(lambda: _encoded(self._store.alarms.past(since, MOST_PAST)))
+
+    async def _dismiss(self, request: Mapping[str, Any]) -> object:
+        """Dismiss alarms; return them, and the requested numbers that no active alarm has.
+
+        Raise ControlError if the request names no alarm.
+        """
+        by = await asyncio.to_thread(_person, request)  # users' names may be on a slow server (LDAP)
+        if request.get("all") is True:
+            numbers = [record.number for record in self._alarms.records() if record.dismissed is None]
+        elif "numbers" in request:
+            numbers = request["numbers"]
+        else:
+            raise ControlError("alarms are named by their numbers")
+        done, unknown = [], []
+        for number in dict.fromkeys(numbers):
+            record = self._alarms.dismiss(number, by)
+            if record is None:
+                unknown.append(number)
+            else:
+                done.append(record.as_json())
+            await asyncio.sleep(0)  # lets other tasks run, because there may be thousands of alarms
+        self._kept.save()
+        return {"done": done, "unknown": unknown}
+
+
+def _encoded(records: Iterable[AlarmRecord]) -> Encoded:
+    return encoded_rows(record.as_json() for record in records)
+
+
+def _person(request: Mapping[str, Any]) -> str:
+    """Return who sent a request, as text such as ``Ann (as root)``.
+
+    ``Ann`` is the name in the request, ``root`` the user who sent the request. If one of them is missing, or
+    both are equal, return one name alone. If both are missing, return "unknown".
+    """
+    peer, by = PEER.get(), request.get("by", "")
+    try:
+        name = getpwuid(peer.user).pw_name if peer is not None else ""
+    except KeyError:
+        name = str(peer.user) if peer is not None else ""
+    by = shortened(printable(by), _MAX_NAME)
+    return f"{by} (as {name})" if by and name and by != name else by or name or "unknown"

@@ -21,9 +21,8 @@ from ringfence import control
 from ringfence.alarms import AlarmRecord
 from ringfence.clock import Clock
 from ringfence.control import Encoded
-from ringfence.daemon.alarm_requests import MOST_PAST
 from ringfence.daemon.facts import past_bans
-from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.notify.notifications import MAX_TEXT, shown
 from ringfence.notify.notifier import Notifier
