@@ -540,6 +540,61 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
+# -- what a notification is about, how urgent it is, and when none is sent
+
+
+class Topic(enum.StrEnum):
+    """What a notification is about.
+
+    ``UNBAN`` is an unban by a command, not the end of a ban. ``LIST`` is a change of the allow list or the
+    deny list. ``CLEARED`` is the end of an alarm.
+    """
+
+    BAN = "ban"
+    UNBAN = "unban"
+    LIST = "list"
+    ALARM = "alarm"
+    CLEARED = "cleared"
+    START = "start"
+    STOP = "stop"
+
+
+class Severity(enum.StrEnum):
+    """How urgent a notification is, the least urgent first."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """How urgent this severity is, as a number: 0 is the least urgent."""
+        return _RANKS[self]
+
+
+_RANKS = {severity: rank for rank, severity in enumerate(Severity)}
+
+
+@frozen
+class QuietHours:
+    """A time of every day: its start and end in minutes since midnight, in the host's time zone.
+
+    It may span midnight.
+    """
+
+    start: int
+    end: int
+
+    def has(self, minute: int) -> bool:
+        """Whether a minute of the day, counted from midnight, is in the quiet hours."""
+        if self.start < self.end:
+            return self.start <= minute < self.end
+        return minute >= self.start or minute < self.end
+
+    def __str__(self) -> str:
+        return "-".join(f"{at // 60:02}:{at % 60:02}" for at in (self.start, self.end))
+
+
 # -- what every list of bans shows
 
 

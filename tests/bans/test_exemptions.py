@@ -40,12 +40,12 @@ def test_a_refusal_has_its_reason(text: str, why: str | None, forced: str | None
 
 def test_without_a_word_only_this_host_itself_is_exempt() -> None:
     """Without configuration only the loopback networks of both versions are exempt."""
-    assert Exempt().never.networks == frozenset(ITSELF)
+    assert Exempt().never_banned.networks == frozenset(ITSELF)
 
 
 def test_the_detector_gets_allowed_and_protected_networks() -> None:
     """The detector receives all exempt networks, allowed and protected."""
-    assert EXEMPT.never.networks == EXEMPT.allowed.networks | EXEMPT.protected.keys()
+    assert EXEMPT.never_banned.networks == EXEMPT.allowed.networks | EXEMPT.protected.keys()
 
 
 @pytest.mark.parametrize(

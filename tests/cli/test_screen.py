@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 
-from ringfence.cli.screen import Screen, add_row, fitting, plain_table, words
+from ringfence.cli.screen import Screen, add_row, escaped_text, fitting, plain_table
 
 HOSTILE = "[red]:boom:\x1b[31m\r\nEVIL\u202e\u2028\x9b\x00"
 ESCAPED = r"[red]:boom:\x1b[31m\r\nEVIL\u202e\u2028\x9b\x00"
@@ -43,7 +43,7 @@ def test_unescaped_text_is_escaped_at_output(*, terminal: bool) -> None:
 
 def test_a_cell_of_several_lines() -> None:
     """A cell may have several lines; each is escaped."""
-    assert words("a", "b\nc").plain == "a\nb\\nc"
+    assert escaped_text("a", "b\nc").plain == "a\nb\\nc"
 
 
 def test_the_first_table_that_fits_is_taken() -> None:

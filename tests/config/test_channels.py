@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config.converters import MailSecurity, QuietHours, Severity, Topic
+from ringfence.config.converters import MailSecurity
 from ringfence.config.loader import parse
 from ringfence.config.schema import NotifySettings
 from ringfence.errors import ConfigError
-from ringfence.model import Secret
+from ringfence.model import QuietHours, Secret, Severity, Topic
 
 MAIL = "[[notify.mail]]\nto = ['admin@example.com']\n"
 ADDRESS = 'must be a mail address such as "admin@example.com"'

@@ -33,11 +33,11 @@ def test_failures_are_remembered_by_address() -> None:
     failed.on_judgement(judged("204", 3, Disposition.FORGED))
     failed.on_judgement(judged("204", 4, Disposition.PROVEN))
 
-    assert [(str(one.last.address), one.times) for one in failed.of("204")] == [
+    assert [(str(one.last.address), one.times) for one in failed.failures_of("204")] == [
         ("192.0.2.1", 2),
         ("192.0.2.2", 1),
     ]
-    assert failed.of("205") == []
+    assert failed.failures_of("205") == []
 
 
 def test_names_of_an_attacker_displace_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +53,10 @@ def test_names_of_an_attacker_displace_no_account(monkeypatch: pytest.MonkeyPatc
     ):
         failed.on_judgement(one)
 
-    assert len(failed.of("204")) == facts.MOST_ADDRESSES
-    assert failed.of("204")[0].last.address == HERE.network_address
-    assert failed.of("50") == []
-    assert failed.of("98") != []
+    assert len(failed.failures_of("204")) == facts.MOST_ADDRESSES
+    assert failed.failures_of("204")[0].last.address == HERE.network_address
+    assert failed.failures_of("50") == []
+    assert failed.failures_of("98") != []
 
 
 def test_the_memory_is_bounded_by_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_the_memory_is_bounded_by_pairs(monkeypatch: pytest.MonkeyPatch) -> None
         for number in range(1, 5):
             memory.on_judgement(judged(account, number))
 
-    assert [len(memory.of(account)) for account in ("a", "b", "c")] == [0, 4, 4]
+    assert [len(memory.failures_of(account)) for account in ("a", "b", "c")] == [0, 4, 4]
 
 
 def test_an_account_that_is_forgotten_has_its_failures() -> None:
@@ -81,7 +81,11 @@ def test_an_account_that_is_forgotten_has_its_failures() -> None:
     memory._friends = friends
     memory.on_judgement(judged("204", 3))
 
-    assert [str(one.last.address) for one in memory.of("204")] == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    assert [str(one.last.address) for one in memory.failures_of("204")] == [
+        "192.0.2.1",
+        "192.0.2.2",
+        "192.0.2.3",
+    ]
 
 
 def test_an_account_with_many_addresses_costs_little(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_an_unshielded_friend_has_no_ration_and_passes_fetched_networks(kept: Ke
     assert kept.backend.lists[NetworkList.FETCHED] == {around, ip_network("203.0.113.0/24")}
 
     for unshielded in (True, False):
-        side.kernel_friends._passing.look(1_000, {friend.network_address} if unshielded else ())
+        side.kernel_friends._passing.refresh(1_000, {friend.network_address} if unshielded else ())
         lists = (NetworkList.FRIENDS, NetworkList.UNSHIELDED)
         kept.enforcer.fill(*side.kernel_friends._lists.stale(), *lists)
 

@@ -18,7 +18,7 @@ from tests.support.users import VALID
 from ringfence import control
 from ringfence.control import Peer
 from ringfence.daemon.facts import FailureMemory
-from ringfence.daemon.request_table import REQUESTS, RequestGate, Rights, Role, check_request
+from ringfence.daemon.request_table import REQUESTS, PeerRole, RequestGate, Rights, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.errors import ControlError, RingfenceError
@@ -39,8 +39,8 @@ NAMES = sorted(
 )
 
 
-@given(st.sampled_from(sorted(REQUESTS)), st.sampled_from(Role), st.dictionaries(TEXTS, JSON, max_size=4))
-def test_the_check_of_any_fields_ends(do: str, role: Role, request: dict[str, Any]) -> None:
+@given(st.sampled_from(sorted(REQUESTS)), st.sampled_from(PeerRole), st.dictionaries(TEXTS, JSON, max_size=4))
+def test_the_check_of_any_fields_ends(do: str, role: PeerRole, request: dict[str, Any]) -> None:
     """The check accepts a request or raises ControlError, whatever JSON it gets."""
     with suppress(ControlError):
         check_request(role, do, request)
@@ -86,7 +86,7 @@ def test_the_check_of_any_fields_ends(do: str, role: Role, request: dict[str, An
 def test_a_malformed_field_is_named(do: str, request_: dict[str, Any], why: str) -> None:
     """The refusal names the request and the field, and says what the field must be."""
     with pytest.raises(ControlError) as caught:
-        check_request(Role.ADMINISTRATOR, do, request_)
+        check_request(PeerRole.ADMINISTRATOR, do, request_)
 
     assert str(caught.value).startswith(why)
 
@@ -117,7 +117,7 @@ def test_any_request_of_root_has_an_answer_or_an_error(
 ) -> None:
     """No JSON that the socket can deliver makes a handler of the daemon fail by a defect."""
     do = data.draw(st.sampled_from(sorted(handlers)))
-    fields = st.one_of(st.sampled_from(sorted(REQUESTS[do].fields[Role.ADMINISTRATOR]) or NAMES), TEXTS)
+    fields = st.one_of(st.sampled_from(sorted(REQUESTS[do].fields[PeerRole.ADMINISTRATOR]) or NAMES), TEXTS)
     drawn = data.draw(st.dictionaries(fields, JSON, max_size=4))
     valid = VALID.get(do, {}) if data.draw(st.booleans()) else {}
     try:

@@ -14,7 +14,7 @@ from tests.support.kept import Kept, kept, settings
 
 from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon.facts import FailureMemory
-from ringfence.daemon.request_table import Role, check_request
+from ringfence.daemon.request_table import PeerRole, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.status import StatusData
 from ringfence.daemon.tops import TopCounts, TopRequests
@@ -50,7 +50,7 @@ class Office:
     def ask(self, do: str, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds
         """Return the answer that a command would read."""
         received = json.loads(json.dumps(request))
-        check_request(Role.ADMINISTRATOR, do, received)
+        check_request(PeerRole.ADMINISTRATOR, do, received)
         answer = self.handlers[do](received)
         if inspect.isawaitable(answer):
             answer = asyncio.run(self._wait(answer))

@@ -20,7 +20,7 @@ from tests.support.programs import program_service
 from tests.support.users import ALICE, PAGE, READER, VALID, as_user, guard_with_users
 
 from ringfence import control
-from ringfence.daemon.request_table import PAGE_CHANGES, REQUESTS, WEB_USER, Rights, Role
+from ringfence.daemon.request_table import PAGE_CHANGES, REQUESTS, WEB_USER, PeerRole, Rights
 from ringfence.errors import ControlError
 
 pytestmark = pytest.mark.kernel
@@ -68,8 +68,8 @@ def is_off(guard: Guard) -> bool:
     return "firewall.off" in codes(guard)
 
 
-@pytest.mark.parametrize(("user", "role"), [(PAGE, Role.PAGE), (READER, Role.READER)])
-def test_a_user_may_send_what_its_role_has(guard: Guard, user: int, role: Role) -> None:
+@pytest.mark.parametrize(("user", "role"), [(PAGE, PeerRole.PAGE), (READER, PeerRole.READER)])
+def test_a_user_may_send_what_its_role_has(guard: Guard, user: int, role: PeerRole) -> None:
     """The page and other users get the answers of their requests; every other request is refused."""
     for do, request in REQUESTS.items():
         if do == "follow":  # its answer has no end
@@ -85,9 +85,9 @@ def test_a_user_may_send_what_its_role_has(guard: Guard, user: int, role: Role) 
 def test_what_readers_may_send_changes_nothing() -> None:
     """Readers may send no request that changes something, and the daemon's own user may only reload."""
     for do, request in REQUESTS.items():
-        assert request.changes is (Role.READER not in request.fields)
-        assert (Role.DAEMON in request.fields) is (do == "reload")
-        assert Role.ADMINISTRATOR in request.fields
+        assert request.changes is (PeerRole.READER not in request.fields)
+        assert (PeerRole.DAEMON in request.fields) is (do == "reload")
+        assert PeerRole.ADMINISTRATOR in request.fields
 
 
 def test_every_request_of_the_daemon_is_in_the_table(guard: Guard) -> None:
@@ -119,13 +119,13 @@ def test_the_roles_of_users() -> None:
     ]
 
     assert [rights.role_of(*user) for user in users] == [
-        *[Role.ADMINISTRATOR] * 3,
-        Role.PAGE,
-        Role.DAEMON,
-        *[Role.READER] * 2,
+        *[PeerRole.ADMINISTRATOR] * 3,
+        PeerRole.PAGE,
+        PeerRole.DAEMON,
+        *[PeerRole.READER] * 2,
     ]
-    assert Rights(999, frozenset({WEB_USER})).role_of(7, WEB_USER) is Role.PAGE
-    assert Rights(0).role_of(0, "root") is Role.ADMINISTRATOR
+    assert Rights(999, frozenset({WEB_USER})).role_of(7, WEB_USER) is PeerRole.PAGE
+    assert Rights(0).role_of(0, "root") is PeerRole.ADMINISTRATOR
 
 
 def test_the_user_of_the_page_is_that_of_its_unit() -> None:

@@ -80,7 +80,7 @@ class Office:
         asyncio.run(self._look())
 
     async def _look(self) -> None:
-        await self.reports.look()
+        await self.reports.check()
         for outbox, content in self.notifier._due():
             await self.notifier._deliver(outbox, content)
 

@@ -101,7 +101,7 @@ def test_after_a_login_a_403_is_the_dialplans() -> None:
     senders = Senders()
     answers = Answers(senders)
     answers.record(ASKED, BY, 0.0)
-    senders.of(BY, 0.0).logged_in = 0.0
+    senders.sender_at(BY, 0.0).logged_in = 0.0
     assert not answers.record(REFUSED, BY, 1.0)
     answers.record(evolve(ASKED, nonce=b"o"), BY, LOGGED_IN)
     assert answers.record(REFUSED, BY, LOGGED_IN)

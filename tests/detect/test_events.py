@@ -88,7 +88,12 @@ def test_every_event_has_the_part_that_the_table_gives_it(service: Service, kind
 @pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
 @pytest.mark.parametrize(
     ("account", "role"),
-    [("", Role.PROBE), ("anonymous", Role.PROBE), ("anonymous@a.example", Role.PROBE), ("alice", Role.NONE)],
+    [
+        ("", Role.PROBE),
+        ("anonymous", Role.PROBE),
+        ("anonymous@a.example", Role.PROBE),
+        ("alice", Role.NONE),
+    ],
     ids=str,
 )
 def test_a_caller_with_an_account_has_misdialled(service: Service, account: str, role: Role) -> None:

@@ -37,7 +37,7 @@ class Office:
 
     def fails(self, one: Attempt, now: float) -> str | None:
         """Record an attempt; return the rule that bans, if any."""
-        subject = self.subjects.of(one.address)
+        subject = self.subjects.find(one.address)
         self.history.add(subject.key, one, now)
         decision, _ = self.attempts.on_attempt(subject, one, now)
         return decision.rule.name if decision is not None else None
@@ -79,7 +79,7 @@ def test_only_proven_attempts_count_while_the_wire_can_prove() -> None:
         office = Office(sees_wire=sees_wire)
         assert {office.fails(GUESS, 0.1 * number) for number in range(40)} == {None}
         assert (office.counts.friends, office.counts.uncounted) == (40, 40)
-        subject = office.subjects.of(GUESS.address)
+        subject = office.subjects.find(GUESS.address)
         assert (office.attempts.nearest(BY_NAME["guess"], subject, 4.0).have > 0) is (have > 0)
 
 

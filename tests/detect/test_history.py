@@ -47,7 +47,7 @@ def test_an_attempt_comes_back_as_it_was(made: Attempt) -> None:
     history = History(HOUR)
     history.add(ONE, evolve(made, time=1_700_000_000.0), 5.0)
     history.add(ONE, made, 7.0)
-    kept = history.of(ONE)[-1]
+    kept = history.packed(ONE)[-1]
     back = history.attempts(ONE)[-1]
     assert back.time == pytest.approx(made.time, abs=0.002)
     account = made.account.encode("utf-8", "replace").decode()
@@ -69,7 +69,7 @@ def test_a_late_attempt_is_inserted_in_order() -> None:
     history = History(HOUR)
     for now in (10.0, 30.0, 20.0):
         history.add(ONE, attempt(time=now), now)
-    assert [fact_of(kept).at for kept in history.of(ONE)] == [10.0, 20.0, 30.0]
+    assert [fact_of(kept).at for kept in history.packed(ONE)] == [10.0, 20.0, 30.0]
 
 
 def test_of_one_subject_the_latest_are_kept_and_each_account_once() -> None:
@@ -82,7 +82,7 @@ def test_of_one_subject_the_latest_are_kept_and_each_account_once() -> None:
         history.add(ONE, attempt(account=f"other{number}"), float(number))
     for number in range(1_000):
         history.add(ONE, attempt(account="phone"), 100.0 + number)
-    facts = [fact_of(kept) for kept in history.of(ONE)]
+    facts = [fact_of(kept) for kept in history.packed(ONE)]
     assert len(facts) == MOST
     assert {fact.account for fact in facts} == {b"phone"} | {b"other%d" % number for number in range(20)}
     assert [fact.at for fact in facts[-LATEST:]] == [1_100.0 - LATEST + n for n in range(LATEST)]
@@ -96,9 +96,9 @@ def test_attempts_without_effect_displace_no_others(aside: dict[str, Any]) -> No
         history.add(ONE, attempt(account="204", proof=Proof.HANDSHAKE), float(number))
         for _ in range(40):
             history.add(ONE, evolve(attempt(account="x"), **aside), float(number))
-    counted = [one for one in map(fact_of, history.of(ONE)) if one.account == b"204"]
+    counted = [one for one in map(fact_of, history.packed(ONE)) if one.account == b"204"]
     assert [fact.at for fact in counted] == [float(number) for number in range(8)]
-    assert len(history.of(ONE)) <= MOST
+    assert len(history.packed(ONE)) <= MOST
 
 
 def test_what_is_spent_goes_before_what_is_not() -> None:
@@ -109,7 +109,7 @@ def test_what_is_spent_goes_before_what_is_not() -> None:
     history.consume(ONE)
     for _ in range(10):
         history.add(ONE, attempt(account="b"), 100.0)
-    facts = [fact_of(kept) for kept in history.of(ONE)]
+    facts = [fact_of(kept) for kept in history.packed(ONE)]
     assert (len(facts), sum(not fact.consumed for fact in facts)) == (MOST, 10)
 
 
@@ -162,10 +162,12 @@ def test_what_is_spent_stays_known() -> None:
     history = History(HOUR)
     history.add(ONE, attempt(), 0.0)
     history.consume(ONE, claimed=True)
-    assert [(fact.consumed, fact.claim_consumed) for fact in map(fact_of, history.of(ONE))] == [(False, True)]
+    assert [(fact.consumed, fact.claim_consumed) for fact in map(fact_of, history.packed(ONE))] == [
+        (False, True)
+    ]
     history.add(ONE, attempt(), 1.0)
     history.consume(ONE)
-    assert [(fact.consumed, fact.claim_consumed) for fact in map(fact_of, history.of(ONE))] == [
+    assert [(fact.consumed, fact.claim_consumed) for fact in map(fact_of, history.packed(ONE))] == [
         (True, True),
         (True, False),
     ]
@@ -179,7 +181,7 @@ def test_what_is_older_than_asked_for_goes() -> None:
     history.expire(HOUR)
     assert len(history) == 1
     history.expire(HOUR * 7 / 6)
-    assert (len(history), history.of(ONE)) == (0, [])
+    assert (len(history), history.packed(ONE)) == (0, [])
 
 
 def test_the_retention_starts_at_the_last_attempt() -> None:
@@ -188,7 +190,7 @@ def test_the_retention_starts_at_the_last_attempt() -> None:
     history.add(ONE, attempt(), 0.0)
     history.add(ONE, attempt(), HOUR / 2)
     history.expire(HOUR * 7 / 6)
-    assert len(history.of(ONE)) == 2
+    assert len(history.packed(ONE)) == 2
 
 
 def test_single_claimed_ones_go_first_the_oldest_of_the_oldest() -> None:
@@ -203,7 +205,7 @@ def test_single_claimed_ones_go_first_the_oldest_of_the_oldest() -> None:
         history.add(
             pack_network(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), float(number)
         )
-    assert len(history.of(ONE)) == 2
+    assert len(history.packed(ONE)) == 2
     assert (len(history), history.evicted) == (4, 36)
 
 
@@ -218,8 +220,8 @@ def test_without_single_attempts_the_oldest_subject_is_discarded() -> None:
             history.add(
                 pack_network(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), number + now
             )
-    assert (history.of(ONE), len(history), history.evicted) == ([], 4, 1)
-    assert len(history.of(pack_network(ip_network("192.0.2.3")))) == 2
+    assert (history.packed(ONE), len(history), history.evicted) == ([], 4, 1)
+    assert len(history.packed(pack_network(ip_network("192.0.2.3")))) == 2
 
 
 def test_the_latest_subjects_are_given_first() -> None:
@@ -248,5 +250,5 @@ def test_a_generation_without_a_full_subject_is_passed_over() -> None:
     for number in range(1, 60):
         for now in (HOUR / 2, HOUR / 2 + 1):
             history.add(pack_network(ip_network(f"192.0.2.{number}")), attempt(f"192.0.2.{number}"), now)
-    assert history.of(ONE) == []
-    assert len(history.of(pack_network(ip_network("203.0.113.9")))) == 1
+    assert history.packed(ONE) == []
+    assert len(history.packed(pack_network(ip_network("203.0.113.9")))) == 1

@@ -85,7 +85,7 @@ def test_claims_decide_on_no_second_claimed_ban() -> None:
     """Where only a full ban may follow, claimed attempts ban nothing and ask for no place in the limit."""
     detector = Driven(RULES)
     claim = made("198.51.100.7", "guess?", "a")
-    subject = detector._subjects.of(claim.address)
+    subject = detector._subjects.find(claim.address)
     kept = [detector._history.add(subject.key, claim, float(number)) for number in range(5)]
     assert detector._judge.decide(subject, kept[-1], claim, 5.0, narrowed=True) is None
     assert not detector._claims.refused

@@ -349,7 +349,7 @@ def test_an_event_of_a_known_session_makes_it_the_one_used_last(other: str) -> N
         opened(senders, address, session, now)
     if other == SENDER:
         opened(senders, session=b"3", now=11.0)
-        assert sorted(senders.of(ip_address(SENDER), 11.0).sessions) == [b"1", b"3"]
+        assert sorted(senders.sender_at(ip_address(SENDER), 11.0).sessions) == [b"1", b"3"]
     else:
         senders.expire(65.0)
         assert len(senders) == 1
@@ -380,7 +380,7 @@ def test_a_sender_stays_while_a_fact_is_needed() -> None:
     """A sender without sessions stays until its last fact is no longer needed."""
     senders = Senders()
     opened(senders)
-    senders.of(ip_address(SENDER), 0.0).keep(600.0)
+    senders.sender_at(ip_address(SENDER), 0.0).keep(600.0)
     senders.expire(599.0)
     assert (len(senders), senders.senders) == (0, 1)
     senders.expire(600.0)
@@ -403,7 +403,7 @@ def test_a_long_session_takes_no_more_room_than_a_short_one() -> None:
     for session in (b"x" * 65536 + b"1", b"x" * 65536 + b"2", b"x" * 64, b"x" * 65):
         assert senders.report(event(opener, session=session), 0.0) is not None
         assert senders.report(event(challenge, session=session), 0.0) is None
-    sender = senders.of(ip_address(SENDER), 0.0)
+    sender = senders.sender_at(ip_address(SENDER), 0.0)
     assert sorted(map(len, sender.sessions)) == [64, 65, 65, 65]
 
 

@@ -17,13 +17,16 @@ def test_the_subject_of_ipv6_is_narrow_where_a_friend_lives() -> None:
     friends = Friends()
     subjects = Subjects(friends, NetworkSet())
     stranger = ip_address("2001:db8::8")
-    assert str(subjects.of(stranger).network) == "2001:db8::/64"
+    assert str(subjects.find(stranger).network) == "2001:db8::/64"
     friends.add(PHONE)
-    assert str(subjects.of(stranger).network) == "2001:db8::/64"
-    assert str(subjects.of(PHONE.address).network) == f"{PHONE.address}/128"
-    assert (subjects.of(PHONE.address).friend, subjects.of(PHONE.address).proven) == (True, False)
+    assert str(subjects.find(stranger).network) == "2001:db8::/64"
+    assert str(subjects.find(PHONE.address).network) == f"{PHONE.address}/128"
+    assert (subjects.find(PHONE.address).friend, subjects.find(PHONE.address).proven) == (
+        True,
+        False,
+    )
     friends.remove(identity_of(PHONE), 1.0)
-    assert str(subjects.of(stranger).network) == "2001:db8::/64"
+    assert str(subjects.find(stranger).network) == "2001:db8::/64"
 
 
 def test_the_end_of_a_proven_reason_is_noticed() -> None:
@@ -33,26 +36,29 @@ def test_the_end_of_a_proven_reason_is_noticed() -> None:
     friends.add(PHONE)
     proven = evolve(PHONE, reason=FriendReason.AUTHENTICATED, until=50.0)
     friends.add(proven)
-    assert subjects.of(PHONE.address).proven
+    assert subjects.find(PHONE.address).proven
     friends.expire(60.0)
-    assert (subjects.of(PHONE.address).friend, subjects.of(PHONE.address).proven) == (True, False)
+    assert (subjects.find(PHONE.address).friend, subjects.find(PHONE.address).proven) == (
+        True,
+        False,
+    )
 
 
 def test_a_change_of_those_never_banned_is_seen_at_once() -> None:
     """A new exempt set takes effect at once for addresses that are already known."""
     subjects = Subjects(Friends(), NetworkSet())
     address = ip_address("192.0.2.7")
-    assert not subjects.of(address).exempt
+    assert not subjects.find(address).exempt
     subjects.exempt = NetworkSet([ip_network("192.0.2.0/24")])
-    assert subjects.of(address).exempt
+    assert subjects.find(address).exempt
     assert subjects.exempt.covers(address)
 
 
 def test_an_address_of_nat64_is_a_subject_of_its_own() -> None:
     """An address of NAT64 is a subject of its own, also if its /64 has no friend."""
     subjects = Subjects(Friends(), NetworkSet())
-    assert str(subjects.of(ip_address("64:ff9b::c000:207")).network) == "64:ff9b::c000:207/128"
-    assert str(subjects.of(ip_address("64:ff9c::c000:207")).network) == "64:ff9c::/64"
+    assert str(subjects.find(ip_address("64:ff9b::c000:207")).network) == "64:ff9b::c000:207/128"
+    assert str(subjects.find(ip_address("64:ff9c::c000:207")).network) == "64:ff9c::/64"
 
 
 def test_a_prefix_with_an_exempt_address_is_not_banned() -> None:
@@ -69,5 +75,5 @@ def test_places_are_remembered_within_bounds() -> None:
     """The memory for addresses is bounded, however many senders a forger invents."""
     subjects = Subjects(Friends(), NetworkSet())
     for number in range(10_000):
-        subjects.of(ip_address(number))
+        subjects.find(ip_address(number))
     assert len(subjects._known) <= 4_096

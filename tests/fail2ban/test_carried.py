@@ -26,8 +26,8 @@ def converted(*options: Mapping[str, str], files: Mapping[str, list[str]] | None
 
 def notes(found: ConvertedSettings, table: str, of_usual: ConvertedSettings | None = None) -> list[str]:
     """Return the notes on a table, without those on the usual jail."""
-    usual = (of_usual or converted({})).notes.of(table)
-    return [note for note in found.notes.of(table) if note not in usual]
+    usual = (of_usual or converted({})).notes.on(table)
+    return [note for note in found.notes.on(table) if note not in usual]
 
 
 def test_numbers() -> None:
@@ -35,7 +35,7 @@ def test_numbers() -> None:
     found = converted({"maxretry": "7", "findtime": "1d12h", "bantime": "90m"})
 
     assert (found.attempts, found.window, found.ban) == (7, 129_600.0, (5_400.0,))
-    assert "fail2ban counts log lines" in found.notes.of(GUESS)[0]
+    assert "fail2ban counts log lines" in found.notes.on(GUESS)[0]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_logs() -> None:
     )
 
     assert found.paths == ("/log/a", "/log/b c", "/log/new", "/log/full", "/log/x.1")
-    assert found.notes.of(LOGS) == [
+    assert found.notes.on(LOGS) == [
         "/log/new does not exist now; it is read once it does",
         "logpath /log/*: the files that match now (2) are read, later ones are not",
         "logpath log/relative: not an absolute path",
@@ -145,7 +145,7 @@ def test_the_own_log_channel_stays_in_use(options: Mapping[str, str], read: str)
     found = convert([jail(options)], lambda path: files.get(path, []), "/var/log/ringfence/ringfence")
 
     assert (found.paths, found.journal) == ((), False)
-    [note] = found.notes.of(LOGS)
+    [note] = found.notes.on(LOGS)
     assert note.startswith("/var/log/ringfence/ringfence is ringfence's own log channel.")
     assert f"What fail2ban read ({read}) has" in note
 

@@ -20,16 +20,16 @@ def friends() -> Friends:
 def test_every_friend_passes_except_unshielded_ones() -> None:
     """A friend whose nonces also go to other addresses is limited like a stranger for a while."""
     passing = Passing(friends())
-    assert passing.look(10, frozenset())
+    assert passing.refresh(10, frozenset())
     assert set(passing.networks) == {ip_network(ONE), ip_network(OTHER)}
-    assert not passing.look(10, frozenset())
+    assert not passing.refresh(10, frozenset())
     assert passing.is_stale({ONE})
-    assert passing.look(10, {ONE})
+    assert passing.refresh(10, {ONE})
     assert (list(passing.addresses), passing.is_stale({ONE})) == ([OTHER], False)
 
 
 def test_no_more_pass_than_a_set_holds() -> None:
     """Friends beyond the size of the set are limited."""
     passing = Passing(friends())
-    passing.look(1, frozenset())
+    passing.refresh(1, frozenset())
     assert len(passing.addresses) == 1

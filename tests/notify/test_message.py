@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 
-from ringfence.config.converters import Severity, Topic
+from ringfence.model import Severity, Topic
 from ringfence.notify import notifications
 from ringfence.notify.message import SHOWN, compose, without_links, without_markup
 from ringfence.notify.notifications import Notification

@@ -7,7 +7,7 @@ from tests.notify.samples import HOSTILE, WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import CLEARED, AlarmEvent
-from ringfence.config.converters import Severity, Topic
+from ringfence.model import Severity, Topic
 from ringfence.notify.notifications import MAX_TEXT, of_alarm, of_ban, of_unban, severity_of, shown
 
 

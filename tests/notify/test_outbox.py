@@ -6,8 +6,9 @@ import pytest
 from tests.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.config.converters import MailAddress, Name, QuietHours, RuleName, Severity, Text, Topic
+from ringfence.config.converters import MailAddress, Name, RuleName, Text
 from ringfence.config.schema import HookSettings, MailSettings
+from ringfence.model import QuietHours, Severity, Topic
 from ringfence.notify import notifications
 from ringfence.notify.notifier import KEPT, PROMPT, TRIES, Outbox
 

@@ -15,9 +15,9 @@ from tests.notify.samples import WALL, ban, content
 from tests.support.daemon import until
 from tests.support.programs import program_service
 
-from ringfence.config.converters import Duration, MailAddress, QuietHours, Text
+from ringfence.config.converters import Duration, MailAddress, Text
 from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings
-from ringfence.model import Secret
+from ringfence.model import QuietHours, Secret
 from ringfence.notify import notifications, notifier
 from ringfence.notify.notifier import Delivery, channel_as_json, send
 

@@ -28,7 +28,7 @@ def judged(
 
 def outcome_of(accounts: Outcomes, address: str = "192.0.2.7", network: Network = NETWORK) -> AddressOutcome:
     """Return the outcome of an address."""
-    return accounts.of(network, ip_address(address))
+    return accounts.outcome_of(network, ip_address(address))
 
 
 def test_attempts_are_counted() -> None:

@@ -64,7 +64,7 @@ class Bench:
         """Judge a second in which these networks exceeded the limit."""
         self.flooders = [Flooder(network, 1, tcp=tcp) for network in networks]
         before, self.now = self.now, at
-        self.floods.look()
+        self.floods.check()
         self.now = before
 
     def tend(self, *, wire: bool = False) -> None:

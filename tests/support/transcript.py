@@ -1,7 +1,7 @@
 """Transcripts: what the sources report, and when, played through the detector's public interface.
 
 Of all tests of detection, only this module knows how the detector is built and driven. A transcript is a list
-of steps in order of time (:func:`at`, :func:`ticks`), and :meth:`Guard.play` returns what follows from it as
+of steps in order of time (:func:`at`, :func:`ticks`), and :meth:`Player.play` returns what follows from it as
 text. Nothing enforces a ban, unless the transcript says so (:class:`Banned`).
 
 Times in a transcript are seconds since it began. The guard's clocks run ahead of them by different amounts,
@@ -171,7 +171,7 @@ class Happened:
             yield address, rest.split(", ")[0]
 
 
-class Guard:
+class Player:
     """A detector that plays transcripts.
 
     ``sources`` are those of its Asterisks, PBX and ``others``. ``connected`` are the remote ends of the TCP

@@ -9,7 +9,7 @@ from tests.support.daemon import Guard
 from tests.support.web import Browser, daemon_in_thread, web_server
 
 from ringfence import control
-from ringfence.daemon.request_table import Role, check_request
+from ringfence.daemon.request_table import PeerRole, check_request
 from ringfence.errors import ControlError
 
 
@@ -24,7 +24,7 @@ def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser
         def forward(do: str) -> control.Handler:
             async def answer(request: Mapping[str, Any]) -> object:
                 try:
-                    check_request(Role.PAGE, do, request)
+                    check_request(PeerRole.PAGE, do, request)
                 except ControlError as error:
                     refusals.append(str(error))
                     raise

@@ -658,7 +658,7 @@ class Enforcer:
         If the kernel does not remove a ban, that is logged, and tried again.
         """
         before, self.exempt = Exempt() if restored else self.exempt, exempt
-        self.detector.exempt = exempt.never
+        self.detector.exempt = exempt.never_banned
         if self.enforcing:
             self.fill(NetworkList.ALLOW, NetworkList.FRIENDS)
             self.unban_with_retry(self._newly_exempt(before, exempt))

@@ -31,7 +31,7 @@ class Exempt:
     protected: Mapping[Network, str] = ITSELF
 
     @property
-    def never(self) -> NetworkSet:
+    def never_banned(self) -> NetworkSet:
         """All exempt networks."""
         return NetworkSet([*self.allowed.networks, *self.protected])
 

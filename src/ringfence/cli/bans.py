@@ -32,7 +32,7 @@ from ringfence.cli.common import (
 from ringfence.cli.lists import allow_entries
 from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr, short_time
 from ringfence.cli.past_bans import account_cell, rule_cell, show_past
-from ringfence.cli.screen import Screen, add_row, fitting, plain_table, words
+from ringfence.cli.screen import Screen, add_row, escaped_text, fitting, plain_table
 from ringfence.clock import format_duration
 from ringfence.config.converters import parse_duration
 from ringfence.control import MOST_LISTED
@@ -316,9 +316,9 @@ def _watch(path: Path, wanted: list[str] | None) -> None:
     def frame() -> Group:
         rows, note = _rows(path, wanted)
         source = f"the daemon is not running{note}" if note else "live"
-        head = words(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
+        head = escaped_text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
         room = max(1, to.height - _OTHER_LINES)
-        more = [words(f"and {len(rows) - room} more", style="dim")] if len(rows) > room else []
+        more = [escaped_text(f"and {len(rows) - room} more", style="dim")] if len(rows) > room else []
         return Group(head, _fitting(rows[:room], to), *more)
 
     try:

@@ -30,7 +30,7 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
-from ringfence.cli.screen import Screen, plain_table, words
+from ringfence.cli.screen import Screen, escaped_text, plain_table
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
 from ringfence.lists.entries import EntryKind, parse_entry, parse_region
@@ -413,7 +413,7 @@ def _table(columns: "Mapping[str, list[str]]") -> "Table":
             no_wrap=head != "NOTE" and longest <= _MAX_UNBROKEN,
         )
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*(words(*cell.split("\n")) for cell in row))
+        table.add_row(*(escaped_text(*cell.split("\n")) for cell in row))
     return table
 
 

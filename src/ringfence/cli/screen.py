@@ -43,7 +43,7 @@ class Screen(Console):
         super().__init__(width=width, stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of a renderable. Escape the texts that :func:`words` has not escaped yet."""
+        """Yield the segments of a renderable. Escape texts that :func:`escaped_text` did not."""
         for segment in super().render(renderable, options):
             text = segment.text
             if segment.control or text.isprintable() or text == "\n":
@@ -57,7 +57,7 @@ class Screen(Console):
         On a terminal, a long line is :func:`wrapped`; its continuation lines begin with ``indent`` blanks.
         """
         lines = wrapped(printable(text), width_of(self.file), indent).split("\n")
-        self.print(words(*lines, style=style), soft_wrap=True)
+        self.print(escaped_text(*lines, style=style), soft_wrap=True)
 
 
 def show_facts(facts: Iterable[tuple[str, str]], to: Screen) -> None:
@@ -66,10 +66,10 @@ def show_facts(facts: Iterable[tuple[str, str]], to: Screen) -> None:
         room = to.width - _LABEL
         first, *rest = wrap(printable(text), room, break_on_hyphens=False, break_long_words=False) or [""]
         lines = [f"{label:{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
-        to.print(words(*lines), soft_wrap=True)
+        to.print(escaped_text(*lines), soft_wrap=True)
 
 
-def words(*lines: str, style: str = "") -> Text:
+def escaped_text(*lines: str, style: str = "") -> Text:
     """Return these lines as one text for a table or the screen. Line ends inside a line are escaped."""
     return Text("\n".join(map(printable, lines)), style=style)
 
@@ -89,7 +89,7 @@ def plain_table() -> Table:
 
 def add_row(table: Table, cells: Iterable[str]) -> None:
     """Add a row of texts to a table."""
-    table.add_row(*map(words, cells))
+    table.add_row(*map(escaped_text, cells))
 
 
 def fitting(tables: Iterable[Table], to: Console) -> Table:

@@ -18,7 +18,7 @@ from ringfence.detect.rules import RULES
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
-from ringfence.model import Address, Network, Origin, Secret, parse_network
+from ringfence.model import Address, Network, Origin, QuietHours, Secret, Severity, Topic, parse_network
 
 # -- files that contain a secret
 
@@ -110,64 +110,12 @@ class ListenAddress:
         return f"{host}:{self.port}"
 
 
-class Topic(StrEnum):
-    """What a notification is about.
-
-    ``UNBAN`` is an unban by a command, not the end of a ban. ``LIST`` is a change of the allow list or the
-    deny list. ``CLEARED`` is the end of an alarm.
-    """
-
-    BAN = "ban"
-    UNBAN = "unban"
-    LIST = "list"
-    ALARM = "alarm"
-    CLEARED = "cleared"
-    START = "start"
-    STOP = "stop"
-
-
-class Severity(StrEnum):
-    """How urgent a notification is, the least urgent first."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
-
-    @property
-    def rank(self) -> int:
-        """How urgent this severity is, as a number: 0 is the least urgent."""
-        return _RANKS[self]
-
-
-_RANKS = {severity: rank for rank, severity in enumerate(Severity)}
-
-
 class MailSecurity(StrEnum):
     """How a connection to a mail server is encrypted: not, after STARTTLS, or from its beginning."""
 
     NONE = "none"
     STARTTLS = "starttls"
     TLS = "tls"
-
-
-@frozen
-class QuietHours:
-    """A time of every day: its start and end in minutes since midnight, in the host's time zone.
-
-    It may span midnight.
-    """
-
-    start: int
-    end: int
-
-    def has(self, minute: int) -> bool:
-        """Whether a minute of the day, counted from midnight, is in the quiet hours."""
-        if self.start < self.end:
-            return self.start <= minute < self.end
-        return minute >= self.start or minute < self.end
-
-    def __str__(self) -> str:
-        return "-".join(f"{at // 60:02}:{at % 60:02}" for at in (self.start, self.end))
 
 
 def parse_duration(text: object) -> float:

@@ -40,7 +40,6 @@ from ringfence.config.converters import (
     RuleName,
     SipPort,
     Text,
-    Topic,
     UserName,
     is_there,
     list_only,
@@ -80,7 +79,7 @@ from ringfence.config.schema import (
     with_passwords,
 )
 from ringfence.errors import ConfigError
-from ringfence.model import Network, Secret
+from ringfence.model import Network, Secret, Topic
 
 # -- environment variables that set keys of the configuration, for containers
 #

@@ -30,18 +30,15 @@ from ringfence.config.converters import (
     Pattern,
     PerMinute,
     Port,
-    QuietHours,
     Rate,
     Region,
     ReportName,
     RuleName,
     ScopeName,
     SetSize,
-    Severity,
     SipPort,
     Text,
     TimesName,
-    Topic,
     UserName,
     read_secret,
 )
@@ -49,7 +46,7 @@ from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
-from ringfence.model import ListEntry, ListKind, Network, Scope, Secret
+from ringfence.model import ListEntry, ListKind, Network, QuietHours, Scope, Secret, Severity, Topic
 from ringfence.networks import NetworkSet, is_loopback
 
 if TYPE_CHECKING:

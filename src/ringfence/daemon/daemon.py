@@ -206,11 +206,11 @@ class Daemon:
         """Return the coroutines that run until the daemon stops."""
         side = self._side
         periodic = (
-            (JUDGE_EVERY, "sources", self._sources.look),
+            (JUDGE_EVERY, "sources", self._sources.check),
             (SECOND, "containers", self._look_at_containers),
             (SECOND, "enforcer", side.enforcer.tick),
-            (SECOND, "floods", self._floods.look),
-            (SECOND, "trial", side.trial.look),
+            (SECOND, "floods", self._floods.check),
+            (SECOND, "trial", side.trial.check),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.kept_alarms.save),
             (RETRY_EVERY, "switch on", side.manager.retry_switch_on),

@@ -225,7 +225,7 @@ class KernelFriends:
         At most ``KernelLists.most`` friends are selected. The list exempts friends from the limiter. Left out
         are the friends that the limiter must not exempt now (:meth:`Detector.unshielded`).
         """
-        return self._passing.look(self._lists.most, self._unshielded())
+        return self._passing.refresh(self._lists.most, self._unshielded())
 
     def renew(self) -> None:
         """Treat all friends as new at the next update, so that restored bans of friends are removed."""

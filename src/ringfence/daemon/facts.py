@@ -122,7 +122,7 @@ class FailureMemory:
             del here[next(strange, next(iter(here)))]
         table.add(account, here)
 
-    def of(self, account: str) -> list[Failures]:
+    def failures_of(self, account: str) -> list[Failures]:
         """Return one entry for each address at which ``account`` failed; the latest one is last."""
         here = self._known.accounts.get(account) or self._unknown.accounts.get(account)
         return list(here.values()) if here else []
@@ -151,7 +151,7 @@ class AccountFactsReader:
             problems.append(f"recorded attempts are unknown: {error}")
         known = side.friends.friends
         friends, former = map(latest_of, known.of_account(account))
-        failures = merged(self._failures.of(account), recorded)
+        failures = merged(self._failures.failures_of(account), recorded)
         homes = dict.fromkeys(friend.address for friend in (*friends, *former))
         addresses = dict.fromkeys([*homes, *(one.last.address for one in failures)])
         return AccountFacts(

@@ -175,11 +175,11 @@ class RuleUpdates:
     async def run(self) -> None:
         """Update the rules after changes of the SIP ports and when the friends are known, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(every(LOOK_EVERY, "rules", self._look, self._alarms))
+            group.create_task(every(LOOK_EVERY, "rules", self._check, self._alarms))
             group.create_task(every(RETRY_EVERY, "rules again", self.update, self._alarms))
             group.create_task(self._follow_ports())
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Update the rules if limiter and ration may drop packets now: the friends have become known."""
         present, wanted = self._backend.plan, self._wanted.plan
         if (present.limit.mode, present.ration.mode) != (wanted.limit.mode, wanted.ration.mode):

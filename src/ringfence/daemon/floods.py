@@ -171,7 +171,7 @@ class FloodJudge:
         self._clock = clock
         self._tcp_floods = TcpFloods()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Judge the sources that exceeded the limit in the last second."""
         self._effects.carry_out(self.judge(self._limiter.new_flooders(), self._clock.mono()))
 

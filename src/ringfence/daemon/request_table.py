@@ -196,7 +196,7 @@ _MOST_NAME = 256
 Fields = Mapping[str, Field]
 
 
-class Role(enum.StrEnum):
+class PeerRole(enum.StrEnum):
     """What the user of a client may do."""
 
     ADMINISTRATOR = "administrator"
@@ -212,25 +212,25 @@ class Request:
     A role without an entry may not send the request. ``changes``: the request changes something.
     """
 
-    fields: Mapping[Role, Fields]
+    fields: Mapping[PeerRole, Fields]
     changes: bool = False
 
 
 def _only(fields: Fields, page: Fields | None = None, *, daemon: bool = False) -> Request:
     """Return a request that changes something: administrators may send it, the page with ``page``."""
-    found = {Role.ADMINISTRATOR: fields}
+    found = {PeerRole.ADMINISTRATOR: fields}
     if page is not None:
-        found[Role.PAGE] = page
+        found[PeerRole.PAGE] = page
     if daemon:
-        found[Role.DAEMON] = fields
+        found[PeerRole.DAEMON] = fields
     return Request(found, changes=True)
 
 
 def _read(fields: Fields, page: Fields | None = None, reader: Fields | None = None) -> Request:
     """Return a request that only reads: administrators and readers may send it, the page with ``page``."""
-    found = {Role.ADMINISTRATOR: fields, Role.READER: fields if reader is None else reader}
+    found = {PeerRole.ADMINISTRATOR: fields, PeerRole.READER: fields if reader is None else reader}
     if page is not None:
-        found[Role.PAGE] = page
+        found[PeerRole.PAGE] = page
     return Request(found)
 
 
@@ -303,13 +303,13 @@ REQUESTS: Mapping[str, Request] = {
 """Every request, by its name (``do``)."""
 
 _REFUSALS = {
-    Role.PAGE: "the live page may not send the request {}; use the command line",
-    Role.DAEMON: "the daemon's own user may not send the request {}; fix: be root",
-    Role.READER: "the request {} needs more rights; fix: be root, or a user that [control] admins names",
+    PeerRole.PAGE: "the live page may not send the request {}; use the command line",
+    PeerRole.DAEMON: "the daemon's own user may not send the request {}; fix: be root",
+    PeerRole.READER: "the request {} needs more rights; fix: be root, or a user that [control] admins names",
 }
 
 
-def check_request(role: Role, do: str, request: Mapping[str, object]) -> None:
+def check_request(role: PeerRole, do: str, request: Mapping[str, object]) -> None:
     """Raise ControlError if ``role`` may not send the request ``do``, or if a field is invalid."""
     fields = REQUESTS[do].fields.get(role)
     if fields is None:
@@ -327,15 +327,15 @@ class Rights:
     own: int
     admins: frozenset[str] = Factory(frozenset)
 
-    def role_of(self, user: int, name: str) -> Role:
+    def role_of(self, user: int, name: str) -> PeerRole:
         """Return the role of the user with the id ``user`` and the name ``name`` ("" if it has none)."""
         if user == 0:
-            return Role.ADMINISTRATOR
+            return PeerRole.ADMINISTRATOR
         if name == WEB_USER:
-            return Role.PAGE
+            return PeerRole.PAGE
         if str(user) in self.admins or name in self.admins:
-            return Role.ADMINISTRATOR
-        return Role.DAEMON if user == self.own else Role.READER
+            return PeerRole.ADMINISTRATOR
+        return PeerRole.DAEMON if user == self.own else PeerRole.READER
 
 
 # -- the gate of the control socket: every request passes it before a handler sees it
@@ -399,7 +399,7 @@ class RequestGate:
         role = self._rights.role_of(peer.user, name)
         try:
             check_request(role, do, request)
-            if role is Role.PAGE and REQUESTS[do].changes:
+            if role is PeerRole.PAGE and REQUESTS[do].changes:
                 self._check_page(do, request)
         except ControlError as error:
             self._log_refusal(do, peer, name, str(error))

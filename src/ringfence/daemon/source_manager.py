@@ -415,7 +415,7 @@ class SourceManager:
             SourceReadiness(since=ami.listening_since, roster_ready=ami.roster_ready.is_set()) for ami in amis
         ]
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Judge the reports that have waited long enough for confirmation; update the alarms of sources."""
         sees_all = self._wire is not None and self._wire.sees_all
         self._pipeline.tick(wire=sees_all, listening=self._listening_since)

@@ -133,7 +133,7 @@ class TrialWatch:
         text = f"everything is removed at {rfc3339(end)}, unless: ringfence confirm"
         return [Alarm(AlarmCode.TRIAL_RUNNING, "", text)]
 
-    def look(self) -> None:
+    def check(self) -> None:
         """End the trial if its time is over."""
         end = self.until
         if end is not None and end <= self._clock.wall():

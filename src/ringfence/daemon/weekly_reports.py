@@ -182,9 +182,9 @@ class WeeklyReports:
         """Check every few seconds whether a report is due, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            await self.look()
+            await self.check()
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """If a report is due for a channel, make it and pass it on.
 
         If it cannot be made, the next try is ``RETRY_AFTER`` later.

@@ -578,7 +578,7 @@ class Attribution:
             if sender is None:
                 continue
             if sender != challenge.address:
-                self._senders.of(sender, now).diverted = now
+                self._senders.sender_at(sender, now).diverted = now
             source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
             if challenge.service is _PJSIP and challenge.status not in (_FORBIDDEN, _NOT_FOUND):
                 found += self._on_pjsip_challenge(challenge, sender, source, now, wall)

@@ -76,7 +76,7 @@ class UnconfirmedReports:
             self._remove_oldest()
         remote = report.event.remote
         session = self._senders.session(remote.address, session_key(report.event.session), report.at)
-        sender = self._senders.of(remote.address, report.at)
+        sender = self._senders.sender_at(remote.address, report.at)
         self._queue.append((report, sender, session))
         if session.unconfirmed is None:
             session.unconfirmed = []
@@ -236,7 +236,7 @@ class Answers:
         """
         session = self._senders.session(sender, session_key(answer.call_id), now)
         is_new = self._is_new(session, answer, now)
-        known = self._senders.of(sender, now)
+        known = self._senders.sender_at(sender, now)
         if is_new and answer.transport is Transport.UDP:
             key = answer.service, answer.status == _NOT_FOUND
             if known.answers is None:
@@ -258,7 +258,7 @@ class Answers:
         before, session.begun, session.challenged = session.challenged, now, now
         if since is None or before < since or now - before >= SESSION_LIFE:
             return False
-        return now - self._senders.of(host_of(sender), now).succeeded >= TRUSTED
+        return now - self._senders.sender_at(host_of(sender), now).succeeded >= TRUSTED
 
     def _is_new(self, session: Session, answer: Challenge, now: float) -> bool:
         """Record an answer; return whether it is not a repeat."""
@@ -412,7 +412,7 @@ class Backing:
             lines.unbacked = max(0, lines.unbacked - 1)
 
     def _lines(self, address: Address, now: float) -> LineCounts:
-        sender = self._senders.of(address, now)
+        sender = self._senders.sender_at(address, now)
         if sender.lines is None or now - sender.lines.since >= WITHIN:
             sender.lines = LineCounts(now)
             sender.keep(now + WITHIN)

@@ -250,7 +250,7 @@ class Detector:
         self, finding: DuplicateReport | NewProof | ClientLogin | UnprovableGuess, now: float
     ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
-            key = self._subjects.of(finding.address).key
+            key = self._subjects.find(finding.address).key
             self._history.add_source(key, finding.session, finding.service, finding.source, now)
             forged = finding.forged_address
             return () if forged is None else (forged_by(finding.address, forged),)
@@ -263,14 +263,14 @@ class Detector:
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
         """Record that an address is proven for a session; return the effects, which may be a ban."""
         address = proof.address
-        subject = self._subjects.of(address)
+        subject = self._subjects.find(address)
         raised = self._history.prove(subject.key, proof.session, proof.proof)
         for fact in raised:
             self.counts.proven_later[fact.kind] += 1
         banned = self._scopes_of(subject, now)
         if not raised or subject.exempt or not _WHOLE.isdisjoint(banned):
             return []
-        kept = self._history.of(subject.key)
+        kept = self._history.packed(subject.key)
         attempt = self._history.attempt_of(kept[-1], subject.network)
         decision: Decision | None = None
         alarms: list[AlarmChange] = []
@@ -329,7 +329,7 @@ class Detector:
         """Judge an attempt that the attribution found. A forged one is only counted as forged."""
         attempt = found.attempt
         if found.verdict is not _ATTEMPT:
-            subject = self._subjects.of(attempt.address)
+            subject = self._subjects.find(attempt.address)
             # A banned address gets no challenge. So a missing one does not show that the line is forged.
             banned = self._scopes_of(subject, found.at)
             if found.verdict is Verdict.FORGED_HEADER or _WHOLE.isdisjoint(banned):
@@ -337,7 +337,7 @@ class Detector:
                 return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
-            if attempt.transport is not Transport.UDP and self._subjects.of(attempt.address).friend:
+            if attempt.transport is not Transport.UDP and self._subjects.find(attempt.address).friend:
                 # A message by TCP to this phone may contain text of another sender that looks like a
                 # challenge. So the attempt must not count against the phone.
                 attempt = evolve(attempt, trusted=False)
@@ -351,7 +351,7 @@ class Detector:
         if it follows from claimed attempts.
         """
         self.counts.by_kind[attempt.kind][attempt.proof] += 1
-        subject = self._subjects.of(attempt.address)
+        subject = self._subjects.find(attempt.address)
         network = subject.network
         if subject.exempt:
             self.counts.exempt += 1
@@ -404,7 +404,7 @@ class Detector:
 
     def is_banned(self, address: Address, scope: Scope, now: float) -> bool:
         """Whether the subject of ``address`` is banned with ``scope``, ``full`` or ``sip``."""
-        banned = self._scopes_of(self._subjects.of(address), now)
+        banned = self._scopes_of(self._subjects.find(address), now)
         return scope in banned or not _WHOLE.isdisjoint(banned)
 
     def _scopes_of(self, subject: Subject, now: float) -> Collection[Scope]:
@@ -437,11 +437,11 @@ class Detector:
 
     def subject_of(self, address: Address) -> Network:
         """Return the network in which ``address`` is counted and banned."""
-        return self._subjects.of(address).network
+        return self._subjects.find(address).network
 
     def summary_of(self, address: Address, now: float) -> AddressSummary:
         """Return all that is known about an address."""
-        subject = self._subjects.of(address)
+        subject = self._subjects.find(address)
         return AddressSummary(
             address,
             subject.network,
@@ -474,7 +474,7 @@ class Detector:
         found = []
         for key, kept in self._history.latest(_MOST_SEARCHED):
             network = unpack_network(key)
-            subject = self._subjects.of(network.network_address)
+            subject = self._subjects.find(network.network_address)
             if self._scopes_of(subject, now):
                 continue
             facts = [fact_of(packed) for packed in kept]

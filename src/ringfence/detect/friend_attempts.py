@@ -449,7 +449,7 @@ class FriendAttempts:
         return sum(fact.kind is AttemptKind.GUESS and (fact.proven or not self.sees_wire) for fact in facts)
 
     def _facts(self, address: Address, now: float) -> Sequence[Fact]:
-        return self._history.facts_of(address, self._subjects.of(address).network, now - HOUR)
+        return self._history.facts_of(address, self._subjects.find(address).network, now - HOUR)
 
     # -- guesses that nothing can prove -----------------------------------------------------------------
 
@@ -458,7 +458,7 @@ class FriendAttempts:
 
         If the address is a friend, the limiter stops exempting it for ``UNSHIELDED_FOR``.
         """
-        friend = self._subjects.of(address).friend
+        friend = self._subjects.find(address).friend
         if friend:
             remember(self._unshielded, address, now, MOST)
         return unprovable(address, friend=friend)

@@ -318,7 +318,7 @@ class History:
     def prove(self, key: Key, session: int, proof: Proof = Proof.NONCE) -> list[Fact]:
         """Record that the address is proven for ``session``; return the attempts whose proof improved."""
         raised: list[Fact] = []
-        kept = self.of(key)
+        kept = self.packed(key)
         # Most attempts are already proven; only the others are unpacked.
         for index in [number for number, packed in enumerate(kept) if not packed[_FLAGS] & _PROVEN]:
             packed = kept[index]
@@ -338,7 +338,7 @@ class History:
         """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
-        kept = self.of(key)
+        kept = self.packed(key)
         for index, packed in enumerate(kept):
             if (packed[_SOURCES_AT] | packed[_SOURCES_AT + 1] << 8) & bit:
                 continue  # nearly all attempts end here; unpacking them would be slow
@@ -355,12 +355,13 @@ class History:
         """Mark all attempts of a subject as consumed (``claimed``: they may still lead to a full ban)."""
         bit = _CLAIM_CONSUMED if claimed else _CONSUMED
         kept = [
-            packed[:_FLAGS] + bytes((packed[_FLAGS] | bit,)) + packed[_FLAGS + 1 :] for packed in self.of(key)
+            packed[:_FLAGS] + bytes((packed[_FLAGS] | bit,)) + packed[_FLAGS + 1 :]
+            for packed in self.packed(key)
         ]
         if kept:
             self._put_back(key, kept)
 
-    def of(self, key: Key) -> list[bytes]:
+    def packed(self, key: Key) -> list[bytes]:
         """Return a copy of the packed attempts of a subject, oldest first."""
         for generation in reversed(self._generations):
             kept = generation.others.get(key)
@@ -382,7 +383,7 @@ class History:
         facts = (
             fact_of(packed)
             for one in subjects
-            for packed in self.of(pack_network(one))
+            for packed in self.packed(pack_network(one))
             if self.attempt_of(packed, one).address == address
         )
         return [fact for fact in facts if fact.trusted and fact.at > since]
@@ -390,7 +391,7 @@ class History:
     def attempts(self, key: Key) -> tuple[Attempt, ...]:
         """Return the attempts of a subject, unpacked, oldest first."""
         subject = unpack_network(key)
-        return tuple(self.attempt_of(packed, subject) for packed in self.of(key))
+        return tuple(self.attempt_of(packed, subject) for packed in self.packed(key))
 
     def attempt_of(self, packed: bytes, subject: Network) -> Attempt:
         """Unpack an attempt. If no address is packed with it, its address is the first one of ``subject``."""
@@ -672,7 +673,7 @@ class Subjects:
         self._exempt = exempt
         self._known.clear()
 
-    def of(self, address: Address) -> Subject:
+    def find(self, address: Address) -> Subject:
         """Return the subject of ``address``."""
         if self._changes != self.friends.changes:
             self._forget()

@@ -434,7 +434,7 @@ class Judge:
         banned at its second proven attempt. The /64 of an IPv6 host is banned at the first, because an
         attacker may use a new address for each attempt. Return None if there are too few attempts.
         """
-        found = self._matching(rule, [fact_of(packed) for packed in self._history.of(subject.key)])
+        found = self._matching(rule, [fact_of(packed) for packed in self._history.packed(subject.key)])
         enough = _SECOND if is_one_host(subject.address) else 1
         return self._full(subject, rule, found, at) if sum(fact.proven for fact in found) >= enough else None
 
@@ -462,7 +462,7 @@ class Judge:
 
     def counts(self, subject: Subject, now: float) -> list[Count]:
         """Return how near each rule is to a ban of a subject."""
-        facts = [fact_of(packed) for packed in self._history.of(subject.key)]
+        facts = [fact_of(packed) for packed in self._history.packed(subject.key)]
         alive = [fact for fact in facts if now - fact.at < self._history.seconds]
         return [self._count(rule, subject, alive, now) for rule in self.rules]
 

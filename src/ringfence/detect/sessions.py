@@ -666,7 +666,7 @@ class Senders:
         key = address_key(address)
         return self._claimed.get(key) or self._proven.get(key)
 
-    def of(self, address: Address, now: float, sender: Sender | None = None) -> Sender:
+    def sender_at(self, address: Address, now: float, sender: Sender | None = None) -> Sender:
         """Return the sender at ``address``, created if needed. It is now the one used last.
 
         ``sender`` is the result of :meth:`find`, if the caller has called it.
@@ -697,7 +697,7 @@ class Senders:
 
     def session(self, address: Address, session: bytes, now: float) -> Session:
         """Return a session of the sender at ``address``, created if needed; it is used at ``now``."""
-        return self._session_of(self.of(address, now), session, now)
+        return self._session_of(self.sender_at(address, now), session, now)
 
     def _session_of(self, sender: Sender, name: bytes, now: float) -> Session:
         session = sender.sessions.get(name)
@@ -722,7 +722,7 @@ class Senders:
 
     def record_proof(self, address: Address, now: float) -> Sender:
         """Record that something came from ``address`` that no other sender can forge; return the sender."""
-        sender = self.of(address, now)
+        sender = self.sender_at(address, now)
         if not sender.proven:
             sender.proven = True
             self._proven[sender.key] = self._claimed.pop(sender.key)
@@ -750,7 +750,7 @@ class Senders:
                 session.reports.pop(key, None)
             return None
         if sender is None or session is None:
-            session = self._session_of(self.of(address, now, sender), name, now)
+            session = self._session_of(self.sender_at(address, now, sender), name, now)
         else:
             self._use_session(sender, session, now)
             sender.used = now
@@ -776,7 +776,7 @@ class Senders:
         """
         if event.remote.transport is not Transport.UDP or now - self._evicted_at < FORGIVE_AGAIN:
             return False
-        host = self.of(host_of(event.remote.address), now)
+        host = self.sender_at(host_of(event.remote.address), now)
         if host.forgiven is None:
             host.forgiven = {}
         if now - host.forgiven.get(event.source, -inf) <= FORGIVE_AGAIN:

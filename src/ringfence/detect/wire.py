@@ -140,7 +140,7 @@ class Wire:
             self._waiting.append((now, challenges, challenge))
 
     def _count_abandoned(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> None:
-        host = self._senders.of(host_of(sender), now)
+        host = self._senders.sender_at(host_of(sender), now)
         if now - host.succeeded < TRUSTED:
             return
         streak = host.streak
@@ -160,7 +160,7 @@ class Wire:
             if event.service in (Service.PJSIP, Service.SIP):
                 self._record_success(event.remote.address, event.source.asterisk, now)
             if event.service is Service.SIP:
-                self._senders.of(event.remote.address, now).logged_in = now
+                self._senders.sender_at(event.remote.address, now).logged_in = now
         if now + self._ahead - event.time > LATE:
             self._late = now
         datagram = _SEEN.get(event.remote.transport)

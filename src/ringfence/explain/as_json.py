@@ -217,7 +217,9 @@ def _by_friend(counts: list[Count]) -> str:
             else _plural(count.rule)
         )
         so_far = f" ({count.have} so far)" if count.have else ""
-        each.append(f"{count.number} {what} within {format_duration(count.within)}{so_far}{_other(count)}")
+        each.append(
+            f"{count.number} {what} within {format_duration(count.within)}{so_far}{_other_limit(count)}"
+        )
     if not each:
         return "a friend: no rule bans it"
     return (
@@ -225,7 +227,7 @@ def _by_friend(counts: list[Count]) -> str:
     )
 
 
-def _other(count: Count) -> str:
+def _other_limit(count: Count) -> str:
     """Return the rule's other limit for friends as text (``or 30 within 1d``); "" if it has only one.
 
     ``count`` is about one of the limits.

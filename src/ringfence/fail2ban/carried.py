@@ -157,7 +157,7 @@ class Notes:
         if text not in notes:
             notes.append(text)
 
-    def of(self, table: str) -> Sequence[str]:
+    def on(self, table: str) -> Sequence[str]:
         """Return the notes on a table."""
         return self.by_table.get(table, ())
 
@@ -444,11 +444,11 @@ def document_of(settings: ConvertedSettings) -> str:
         "",
         "[asterisk.ami]",
         'secret_file = "/etc/ringfence/asterisk.secret"',
-        *_table(LOGS, [*_always(settings), *settings.notes.of(LOGS)], _logs(settings)),
+        *_table(LOGS, [*_always(settings), *settings.notes.on(LOGS)], _logs(settings)),
         *_table(
-            ALLOW, settings.notes.of(ALLOW), [_list("networks", [str(net) for net in settings.networks])]
+            ALLOW, settings.notes.on(ALLOW), [_list("networks", [str(net) for net in settings.networks])]
         ),
-        *_table(GUESS, settings.notes.of(GUESS), _numbers(settings)),
+        *_table(GUESS, settings.notes.on(GUESS), _numbers(settings)),
     ]
     return "\n".join(lines) + "\n"
 

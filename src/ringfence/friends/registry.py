@@ -58,7 +58,7 @@ class Passing:
         """Whether ``unshielded`` has changed since the latest :meth:`look`."""
         return unshielded != self._unshielded
 
-    def look(self, most: int, unshielded: Collection[Address]) -> bool:
+    def refresh(self, most: int, unshielded: Collection[Address]) -> bool:
         """Select at most ``most`` friends, without ``unshielded``; return whether the selection changed."""
         before, self._unshielded = self._networks, unshielded
         friends = (one for one in self._friends.addresses() if one not in unshielded)

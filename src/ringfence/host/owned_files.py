@@ -166,7 +166,7 @@ class _Walk:
         self.folder = Folder(os.dup(self._root))
         self.name = "."
         try:
-            self._look()
+            self._check()
             while self._left:
                 self._step()
         except BaseException:
@@ -201,9 +201,9 @@ class _Walk:
     def _enter(self, descriptor: int) -> None:
         os.close(self.folder.descriptor)
         self.folder.descriptor = descriptor
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Choose the rights for everything below the present folder."""
         if os.geteuid() != 0 or self._strayed:
             return

@@ -74,7 +74,7 @@ def parse_entry(text: str) -> EntryValue:
     try:
         network = parse_network(text)
     except ValueError as error:
-        return _other(text, error)
+        return _region_or_host(text, error)
     if not network.prefixlen:
         raise ValueError(f"{text}: is the whole internet, which cannot be allowed or denied")
     return EntryValue(EntryKind.NETWORK, text_of(*code_of(network)), network)
@@ -99,7 +99,7 @@ def parse_region(text: str) -> EntryValue:
     raise ValueError('must be a country such as "DE" or a network number such as "AS64496"')
 
 
-def _other(text: str, why_no_network: ValueError) -> EntryValue:
+def _region_or_host(text: str, why_no_network: ValueError) -> EntryValue:
     if "/" in text or ":" in text or "%" in text:
         raise ValueError(printable(str(why_no_network))) from None
     for reader in (parse_region, parse_host):

@@ -6,8 +6,7 @@ from attrs import frozen
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import CLEARED, AlarmEvent
-from ringfence.config.converters import Severity, Topic
-from ringfence.model import Ban, format_network, printable, rfc3339
+from ringfence.model import Ban, Severity, Topic, format_network, printable, rfc3339
 
 MAX_NAME = 64
 MAX_TEXT = 500

@@ -23,7 +23,6 @@ from attrs import Factory, asdict, define, evolve, frozen
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
 from ringfence.clock import Backoff, Clock
-from ringfence.config.converters import Severity, Topic
 from ringfence.config.schema import (
     AppriseSettings,
     ChannelSettings,
@@ -32,7 +31,7 @@ from ringfence.config.schema import (
     NotifySettings,
 )
 from ringfence.errors import ControlError
-from ringfence.model import Ban, Secret, printable, rfc3339
+from ringfence.model import Ban, Secret, Severity, Topic, printable, rfc3339
 from ringfence.notify import notifications
 from ringfence.notify.notifications import Notification
 

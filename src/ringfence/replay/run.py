@@ -107,7 +107,7 @@ class Outcomes:
         yield from self._banned.values()
         yield from self._rows.values()
 
-    def of(self, subject: Network, address: Address) -> AddressOutcome:
+    def outcome_of(self, subject: Network, address: Address) -> AddressOutcome:
         """Return the outcome of ``subject``; create it if there is none.
 
         ``address`` is the address of the subject that was seen now.
@@ -128,7 +128,7 @@ class Outcomes:
         Return the length of the ban that the attempt causes (seconds), or None if it causes none.
         """
         subject, address = judgement.subject, judgement.attempt.address
-        row = self.of(subject, address)
+        row = self.outcome_of(subject, address)
         row.attempts += judgement.disposition is not Disposition.PROVEN
         if judgement.disposition is Disposition.LATE:
             return None
@@ -264,7 +264,7 @@ class Replay:
             self.first, self.last = min(self.first, *times), max(self.last, *times)
             self._record_sources(batch.events)
         for address, number in Counter(map(_address, batch.events)).items():
-            self.outcomes.of(self._detector.subject_of(address), address).events += number
+            self.outcomes.outcome_of(self._detector.subject_of(address), address).events += number
 
     def _record_sources(self, events: Sequence[SecurityEvent]) -> None:
         """Make the detector deduplicate reports once a second source has appeared.
@@ -286,7 +286,7 @@ class Replay:
             address = event.remote.address
             # Before observe(), which may cause a ban: ``later_succeeded`` is about logins after a ban.
             if event.kind is success and not event.tampered:
-                self.outcomes.of(self._detector.subject_of(address), address).succeed(event.time)
+                self.outcomes.outcome_of(self._detector.subject_of(address), address).succeed(event.time)
             for effect in observe(event, now):
                 self._carry_out(effect)
 

@@ -16,7 +16,7 @@ from tests.detect.transcripts.reports import (
     wrong,
     wrong_by_notice,
 )
-from tests.support.transcript import Banned, Exempt, Guard, Step, Unbanned, at, ticks
+from tests.support.transcript import Banned, Exempt, Player, Step, Unbanned, at, ticks
 
 from ringfence.model import EventKind, FriendReason, Scope, SecurityEvent, Service, Transport
 
@@ -41,7 +41,7 @@ def claimed(times: Iterable[float], address: str = ATTACKER) -> list[Step]:
     return [at(time, guess(address, proven=False)) for time in times]
 
 
-def when(guard: Guard, *steps: Step) -> dict[float, list[str]]:
+def when(guard: Player, *steps: Step) -> dict[float, list[str]]:
     """Return the bans of each step that leads to one."""
     return {step.time: bans for step in steps if (bans := guard.play(step).bans)}
 
@@ -56,12 +56,12 @@ def test_a_full_ban_needs_all_but_one_of_its_attempts_proven() -> None:
         (3, ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]),
     ):
         steps = [at(n, guess(proven=n < number)) for n in range(5)]
-        assert Guard().play(*steps).bans == bans
+        assert Player().play(*steps).bans == bans
 
 
 def test_proof_of_a_narrowly_banned_address_is_a_full_ban() -> None:
     """Claims from a narrowly banned address change nothing any more; its proven attempts count."""
-    guard = Guard()
+    guard = Player()
     assert len(guard.play(*claimed(range(5))).bans) == 1
     guard.play(at(5, Banned("192.0.2.7/32", 600.0, Scope.SIP_UDP)))
     assert guard.play(*claimed(range(6, 26))).of("late") == [ATTACKER] * 20
@@ -72,7 +72,7 @@ def test_proof_of_a_narrowly_banned_address_is_a_full_ban() -> None:
 def test_a_rule_may_close_the_ports_of_asterisk_only() -> None:
     """With scope "sip" a proven ban covers SIP; later attempts are late, and claims still lead to less."""
     for enforced in (False, True):
-        guard = Guard(changed={"guess": {"scope": Scope.SIP}}, firewall=enforced)
+        guard = Player(changed={"guess": {"scope": Scope.SIP}}, firewall=enforced)
         steps = [at(n, guess()) for n in range(5)]
         assert guard.play(*steps).bans == ["guess bans 192.0.2.7/32 by sip after 5"]
         guard.play(at(5, Banned("192.0.2.7/32", 600.0, Scope.SIP)))
@@ -87,11 +87,11 @@ def test_a_rule_may_close_the_ports_of_asterisk_only() -> None:
 def test_the_scope_of_every_rule_reaches_its_ban() -> None:
     """Bans of a prefix and of a friend have the scope of their rule too."""
     sip = {"scope": Scope.SIP}
-    guard = Guard(rules=["prefix"], changed={"prefix": sip})
+    guard = Player(rules=["prefix"], changed={"prefix": sip})
     bans = guard.play(*(at(n, guess(f"192.0.2.{n % 4}")) for n in range(20))).bans
     assert bans == ["prefix bans 192.0.2.0/24 by sip after 20"]
 
-    guard = Guard(rules=["guess"], changed={"guess": sip})
+    guard = Player(rules=["guess"], changed={"guess": sip})
     guard.play(at(0, friend(PHONE)))
     bans = guard.play(*(at(1 + n / 10, guess(PHONE, "999")) for n in range(30))).bans
     assert [ban.split(" after")[0] for ban in bans] == [f"guess bans {PHONE}/32 by sip"]
@@ -99,7 +99,7 @@ def test_the_scope_of_every_rule_reaches_its_ban() -> None:
 
 def test_attempts_that_led_to_a_full_ban_count_no_more() -> None:
     """The next full ban needs five new attempts."""
-    assert when(Guard(), *(at(n, guess()) for n in range(14))) == {
+    assert when(Player(), *(at(n, guess()) for n in range(14))) == {
         4.0: ["guess bans 192.0.2.7/32 in full after 5"],
         9.0: ["guess bans 192.0.2.7/32 in full after 5"],
     }
@@ -107,14 +107,14 @@ def test_attempts_that_led_to_a_full_ban_count_no_more() -> None:
 
 def test_attempts_that_led_to_a_ban_make_room_for_new_ones() -> None:
     """Of the 64 attempts that are kept of an address, those that led to a ban are discarded first."""
-    guard = Guard(rules=("guess", "slow"), changed={"slow": {"attempts": 62, "window": DAY}})
+    guard = Player(rules=("guess", "slow"), changed={"slow": {"attempts": 62, "window": DAY}})
     guard.play(*(at(n, guess(account=f"{n}")) for n in range(5)))
     assert [*when(guard, *(at(1_000 + 400 * n, guess()) for n in range(62)))] == [1_000.0 + 400 * 61]
 
 
 def test_claims_that_led_to_a_ban_count_no_more() -> None:
     """The next narrow ban needs five new claims."""
-    assert [*when(Guard(), *claimed(range(14)))] == [4.0, 9.0]
+    assert [*when(Player(), *claimed(range(14)))] == [4.0, 9.0]
 
 
 def test_claims_that_led_to_a_narrow_ban_count_for_a_full_one() -> None:
@@ -122,7 +122,7 @@ def test_claims_that_led_to_a_narrow_ban_count_for_a_full_one() -> None:
 
     The address is banned in full without new guesses.
     """
-    guard = Guard()
+    guard = Player()
     guard.play(*(at(n, failed(call=b"one", nonce=b"n")) for n in range(5)))
     assert guard.play(at(6, sent(call=b"one", nonce=b"n"), copied(call=b"one", nonce=b"n"))).bans == [
         "guess bans 192.0.2.7/32 in full after 5"
@@ -131,7 +131,7 @@ def test_claims_that_led_to_a_narrow_ban_count_for_a_full_one() -> None:
 
 def test_claimed_bans_grow_on_return_within_a_day() -> None:
     """The lengths are 10 min, 30 min, 2 h and again 2 h; after a day without a ban they begin again."""
-    guard = Guard(rules=("guess",))
+    guard = Player(rules=("guess",))
     lengths = []
     for start in (0.0, HOUR, 2 * HOUR, 3 * HOUR, 5 * DAY):
         (ban,) = guard.play(*claimed(start + n for n in range(5))).bans
@@ -148,7 +148,7 @@ def test_claimed_bans_grow_on_return_within_a_day() -> None:
 @pytest.mark.parametrize(("later", "length"), [(DAY - 0.1, "1800"), (DAY, "600")])
 def test_the_ladder_of_claimed_bans_is_reset_after_a_day(later: float, length: str) -> None:
     """The lengths of claimed bans begin again a day after the last claimed ban."""
-    guard = Guard(rules=("guess",))
+    guard = Player(rules=("guess",))
     guard.play(*claimed([0.0] * 5))
     (ban,) = guard.play(*claimed([later] * 5)).bans
     assert ban == f"guess bans 192.0.2.7/32 by sip-udp for {length} s after 5"
@@ -156,7 +156,7 @@ def test_the_ladder_of_claimed_bans_is_reset_after_a_day(later: float, length: s
 
 def test_the_day_of_return_runs_from_the_last_claimed_ban() -> None:
     """An address that returns every twenty hours is banned for longer each time."""
-    guard = Guard(rules=("guess",))
+    guard = Player(rules=("guess",))
     bans = [ban for n in range(3) for ban in guard.play(*claimed([n * 20 * HOUR] * 5)).bans]
     assert [ban.partition(" for ")[2] for ban in bans] == [
         "600 s after 5",
@@ -167,7 +167,7 @@ def test_the_day_of_return_runs_from_the_last_claimed_ban() -> None:
 
 def test_so_many_new_claimed_bans_a_minute() -> None:
     """Beyond the limit an alarm reports forged addresses; proven addresses are still banned."""
-    guard = Guard(claimed_per_minute=3)
+    guard = Player(claimed_per_minute=3)
     steps = [step for n in range(5) for step in claimed([float(n)] * 5, f"203.0.113.{n}")]
     happened = guard.play(*steps)
     assert [ban.split(" ")[2] for ban in happened.bans] == [f"203.0.113.{n}/32" for n in range(3)]
@@ -179,7 +179,7 @@ def test_so_many_new_claimed_bans_a_minute() -> None:
 
 def test_a_partly_proven_guesser_meets_the_limit_of_claimed_bans() -> None:
     """Five attempts of which one is proven are a claim, and beyond the limit they ban nothing."""
-    guard = Guard(claimed_per_minute=1)
+    guard = Player(claimed_per_minute=1)
     assert guard.play(*claimed([0.0] * 5, BYSTANDER)).alarms == []
     happened = guard.play(at(1, guess()), *claimed([1.0] * 4))
     assert (happened.bans, happened.alarms) == ([], ["attack.spoofing"])
@@ -187,7 +187,7 @@ def test_a_partly_proven_guesser_meets_the_limit_of_claimed_bans() -> None:
 
 def test_an_address_that_was_banned_before_needs_no_room_in_the_minute() -> None:
     """A forger that fills every minute does not prevent the ban of an earlier guesser that returns."""
-    guard = Guard(claimed_per_minute=1)
+    guard = Player(claimed_per_minute=1)
     guard.play(*claimed(range(5)))
     guard.play(*claimed([100.0] * 5, BYSTANDER))
     assert len(guard.play(*claimed([101.0] * 5)).bans) == 1
@@ -195,24 +195,24 @@ def test_an_address_that_was_banned_before_needs_no_room_in_the_minute() -> None
 
 def test_an_address_that_returns_takes_no_room_of_the_minute() -> None:
     """An address that was banned before and a new one are banned in the same minute."""
-    guard = Guard(claimed_per_minute=1)
+    guard = Player(claimed_per_minute=1)
     guard.play(*claimed(range(5)))
     assert len(guard.play(*claimed([100.0] * 5), *claimed([101.0] * 5, BYSTANDER)).bans) == 2
 
 
 def test_an_address_that_insists_is_banned_in_a_full_minute() -> None:
     """An address is banned ten seconds after a refusal, with four times the attempts that the rule needs."""
-    guard = Guard(claimed_per_minute=1)
+    guard = Player(claimed_per_minute=1)
     guard.play(*claimed([0.0] * 5, BYSTANDER))
     assert [*when(guard, *claimed(n * 0.25 for n in range(100)))][:1] == [11.0]
-    slower = Guard(claimed_per_minute=1)
+    slower = Player(claimed_per_minute=1)
     slower.play(*claimed([0.0] * 5, BYSTANDER))
     assert [*when(slower, *claimed(n * 2.0 for n in range(19)))] == []
 
 
 def test_a_tenth_as_many_that_insist_are_banned_in_a_minute() -> None:
     """Only a tenth of the limit is banned for persisting each minute, because a forger could persist too."""
-    guard = Guard(claimed_per_minute=20)
+    guard = Player(claimed_per_minute=20)
     guard.play(*(at(0, *[guess(f"203.0.113.{n}", proven=False)] * 5) for n in range(20)))
     insisting = [f"198.51.100.{n}" for n in range(4)]
     steps = [at(n * 0.5, *(guess(one, proven=False) for one in insisting)) for n in range(100)]
@@ -229,31 +229,31 @@ def test_three_unknown_accounts_are_an_enumeration() -> None:
     A repeated account, or one that exists, does not count.
     """
     accounts = ["100", "100", "101", "102"]
-    assert Guard().play(*(at(n, unknown(account=one)) for n, one in enumerate(accounts))).bans == [
+    assert Player().play(*(at(n, unknown(account=one)) for n, one in enumerate(accounts))).bans == [
         "enumeration bans 192.0.2.7/32 in full after 3"
     ]
-    assert Guard().play(*(at(n, guess(account=str(100 + n))) for n in range(4))).bans == []
-    assert Guard().play(*(at(n, unknown(account="<unknown>")) for n in range(4))).bans == []
+    assert Player().play(*(at(n, guess(account=str(100 + n))) for n in range(4))).bans == []
+    assert Player().play(*(at(n, unknown(account="<unknown>")) for n in range(4))).bans == []
 
 
 def test_a_claim_at_an_account_does_not_replace_its_proven_attempt() -> None:
     """If a claim follows a proven attempt at the same unknown account, the proven one counts."""
     attempts = [("100", True), ("101", True), ("100", False), ("102", False)]
     steps = [at(n, unknown(account=one, proven=proven)) for n, (one, proven) in enumerate(attempts)]
-    assert Guard().play(*steps).bans == ["enumeration bans 192.0.2.7/32 in full after 3"]
+    assert Player().play(*steps).bans == ["enumeration bans 192.0.2.7/32 in full after 3"]
 
 
 @pytest.mark.parametrize("proven", [True, False])
 def test_of_two_full_rules_the_first_one_decides(*, proven: bool) -> None:
     """Five guesses at three unknown accounts fill two rules at once, and the ban follows the first rule."""
     accounts = ["100", "100", "101", "101", "102"]
-    happened = Guard().play(*(at(n, unknown(account=one, proven=proven)) for n, one in enumerate(accounts)))
+    happened = Player().play(*(at(n, unknown(account=one, proven=proven)) for n, one in enumerate(accounts)))
     assert [ban.split(" ")[0] for ban in happened.bans] == ["guess"]
 
 
 def test_a_decoy_is_a_ban_at_once() -> None:
     """One proven attempt at a decoy is a ban; of claims, two are needed for a narrow ban."""
-    guard = Guard(changed={"decoy": {"accounts": frozenset({"100"})}})
+    guard = Player(changed={"decoy": {"accounts": frozenset({"100"})}})
     assert guard.play(at(0, unknown(account="101"))).bans == []
     assert guard.play(at(1, unknown())).bans == ["decoy bans 192.0.2.7/32 in full after 1"]
     assert guard.play(at(2, unknown(BYSTANDER, proven=False))).bans == []
@@ -264,7 +264,7 @@ def test_a_decoy_is_a_ban_at_once() -> None:
 
 def test_only_attempts_at_a_decoy_count_by_its_rule() -> None:
     """A claimed guess at another account does not count towards the rule ``decoy``."""
-    guard = Guard(changed={"decoy": {"accounts": frozenset({"100"})}})
+    guard = Player(changed={"decoy": {"accounts": frozenset({"100"})}})
     assert guard.play(*claimed([0.0])).bans == []
     assert guard.play(at(1, unknown(proven=False))).bans == []
 
@@ -272,14 +272,14 @@ def test_only_attempts_at_a_decoy_count_by_its_rule() -> None:
 def test_twenty_claims_in_a_day_are_slow() -> None:
     """Claims that led to claimed bans count for ``slow``, whose ban has the rule's own length."""
     steps = [at(n * HOUR + m, guess(proven=False)) for n in range(4) for m in range(5)]
-    bans = when(Guard(), *steps, at(4 * HOUR, guess(proven=False)))
+    bans = when(Player(), *steps, at(4 * HOUR, guess(proven=False)))
     assert [*bans] == [4.0, HOUR + 4, 2 * HOUR + 4, 3 * HOUR + 4, 4 * HOUR]
     assert bans[4 * HOUR] == ["slow bans 192.0.2.7/32 by sip-udp for 86400 s after 20"]
 
 
 def test_claims_that_led_to_a_slow_ban_count_no_more() -> None:
     """The next ban by ``slow`` needs twenty new claims."""
-    assert [*when(Guard(rules=("slow",)), *claimed(range(45)))] == [19.0, 39.0]
+    assert [*when(Player(rules=("slow",)), *claimed(range(45)))] == [19.0, 39.0]
 
 
 def manager(address: str = ATTACKER) -> SecurityEvent:
@@ -297,7 +297,7 @@ def test_each_rule_counts_its_own_kinds() -> None:
         at(4, manager()),
         at(5, manager()),
     ]
-    assert Guard(rules=("guess", "manager")).play(*steps).bans == []
+    assert Player(rules=("guess", "manager")).play(*steps).bans == []
 
 
 def called() -> SecurityEvent:
@@ -311,14 +311,14 @@ def called() -> SecurityEvent:
 def test_calls_and_guesses_of_a_day_are_slow_together() -> None:
     """Ten guesses and ten calls to unknown extensions within a day are a ban by ``slow``."""
     steps = [at(n * 4_000, guess() if n % 2 else called()) for n in range(20)]
-    assert when(Guard(), *steps) == {76_000.0: ["slow bans 192.0.2.7/32 in full after 20"]}
+    assert when(Player(), *steps) == {76_000.0: ["slow bans 192.0.2.7/32 in full after 20"]}
 
 
 def test_manager_logins_count_for_a_prefix_and_at_a_decoy() -> None:
     """Failed manager logins of ten addresses ban their prefix, and one at a decoy bans its address."""
     rotated = [at(n, manager(f"192.0.2.{n % 10}")) for n in range(20)]
-    assert Guard(rules=("prefix",)).play(*rotated).bans == ["prefix bans 192.0.2.0/24 in full after 20"]
-    guard = Guard(changed={"decoy": {"accounts": frozenset({"204"})}})
+    assert Player(rules=("prefix",)).play(*rotated).bans == ["prefix bans 192.0.2.0/24 in full after 20"]
+    guard = Player(changed={"decoy": {"accounts": frozenset({"204"})}})
     assert guard.play(at(0, manager())).bans == ["decoy bans 192.0.2.7/32 in full after 1"]
 
 
@@ -326,13 +326,13 @@ def test_other_attempts_bring_no_guess_back_into_its_window() -> None:
     """Calls between them do not make two guesses from over ten minutes ago count with three new ones."""
     guesses = [at(time, guess()) for time in (0, 1, 700, 701, 702)]
     calls = [at(time, called()) for time in (698, 699)]
-    assert Guard().play(sorted([*guesses, *calls], key=lambda step: step.time)).bans == []
+    assert Player().play(sorted([*guesses, *calls], key=lambda step: step.time)).bans == []
 
 
 def test_a_rule_that_is_off_does_nothing() -> None:
     """A disabled rule does nothing, and makes no other rule stricter."""
     steps = [at(n, guess()) for n in range(19)]
-    assert Guard(rules=("slow", "enumeration", "manager")).play(*steps).bans == []
+    assert Player(rules=("slow", "enumeration", "manager")).play(*steps).bans == []
 
 
 # -- subjects --------------------------------------------------------------------------------------------
@@ -341,12 +341,12 @@ def test_a_rule_that_is_off_does_nothing() -> None:
 def test_a_64_is_one_subject() -> None:
     """The addresses of a /64 are one subject, since a host owns its /64, and two /64s share nothing."""
     steps = [at(n, guess(f"2001:db8:0:{n % 2}::{n}")) for n in range(9)]
-    assert Guard().play(*steps).bans == ["guess bans 2001:db8::/64 in full after 5"]
+    assert Player().play(*steps).bans == ["guess bans 2001:db8::/64 in full after 5"]
 
 
 def test_with_an_exempt_address_each_address_of_a_64_is_a_subject() -> None:
     """Near an exempt address each address is a subject, as a ban of the /64 would ban the exempt one too."""
-    guard = Guard(rules=("guess",))
+    guard = Player(rules=("guess",))
     guard.play(at(0, Exempt(("2001:db8::1/128",))))
     assert guard.play(*(at(n, guess(f"2001:db8::{n + 2}")) for n in range(9))).bans == []
     assert guard.play(*(at(10 + n, guess("2001:db8::2")) for n in range(4))).bans == [
@@ -357,7 +357,7 @@ def test_with_an_exempt_address_each_address_of_a_64_is_a_subject() -> None:
 
 def test_an_exempt_address_is_not_counted() -> None:
     """An attempt of an exempt address does not count later either, when the address is no longer exempt."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, Exempt(("192.0.2.0/24",))), *(at(n, guess()) for n in range(4)))
     guard.play(at(5, Exempt(())))
     assert guard.play(at(6, guess())).bans == []
@@ -365,7 +365,7 @@ def test_an_exempt_address_is_not_counted() -> None:
 
 def test_a_banned_address_is_late_and_counts_again_afterwards() -> None:
     """An attempt from before the ban that is read during it is late; afterwards attempts count again."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, guess()), at(0.5, Banned("192.0.2.7/32", 9.5)))
     assert guard.play(at(9.9, guess())).of("late") == [ATTACKER]
     assert guard.play(at(10, guess())).of("counted") == [ATTACKER]
@@ -373,7 +373,7 @@ def test_a_banned_address_is_late_and_counts_again_afterwards() -> None:
 
 def test_an_unban_begins_the_count_again() -> None:
     """After an unban, attempts that led to the ban, or nearly led to the next one, count no more."""
-    guard = Guard()
+    guard = Player()
     guard.play(*(at(n, guess()) for n in range(4)), at(4, Banned("192.0.2.7/32", 600.0)))
     guard.play(at(5, Unbanned("192.0.2.7/32")))
     assert [*when(guard, *(at(6 + n, guess()) for n in range(5)))] == [10.0]
@@ -381,14 +381,14 @@ def test_an_unban_begins_the_count_again() -> None:
 
 def test_an_unban_ends_a_narrow_ban() -> None:
     """After an unban, claims of an address with a narrow ban count again."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, Banned("192.0.2.7/32", 600.0, Scope.SIP_UDP)), at(1, Unbanned("192.0.2.7/32")))
     assert guard.play(*claimed([2.0])).of("counted") == [ATTACKER]
 
 
 def test_a_renewed_ban_lasts_until_its_new_end() -> None:
     """An address stays banned when the first end of its renewed ban is over."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, Banned("192.0.2.7/32", 10.0)), at(5, Banned("192.0.2.7/32", 15.0)), *ticks(6, 12))
     assert guard.play(at(19.9, guess())).of("late") == [ATTACKER]
 
@@ -402,7 +402,7 @@ def test_a_renewed_ban_lasts_until_its_new_end() -> None:
 )
 def test_a_banned_prefix_holds_every_address_of_it(prefix: str, inside: str, outside: str) -> None:
     """Attempts from a banned prefix are late until the ban of the prefix ends."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, Banned(prefix, 100.0)))
     assert guard.play(at(1, guess(inside), guess(outside))).of("late") == [inside]
     assert guard.play(at(99.9, guess(inside))).of("late") == [inside]
@@ -428,12 +428,12 @@ def rotated(addresses: list[str], number: int, *, proven: bool = True, every: fl
 )
 def test_twenty_proven_attempts_of_a_prefix_ban_it(addresses: list[str], prefix: str) -> None:
     """Five addresses with four attempts each, none of which is banned alone, have their prefix banned."""
-    assert when(Guard(), *rotated(addresses, 20)) == {190.0: [f"prefix bans {prefix} in full after 20"]}
+    assert when(Player(), *rotated(addresses, 20)) == {190.0: [f"prefix bans {prefix} in full after 20"]}
 
 
 def test_attempts_that_led_to_the_ban_of_a_prefix_count_no_more() -> None:
     """After the ban of a prefix, an address that had made four guesses begins with its first again."""
-    guard = Guard()
+    guard = Player()
     assert len(guard.play(*rotated([f"192.0.2.{n}" for n in range(1, 6)], 20)).bans) == 1
     assert guard.play(*(at(200 + n, guess("192.0.2.1", "9")) for n in range(4))).bans == []
 
@@ -441,13 +441,13 @@ def test_attempts_that_led_to_the_ban_of_a_prefix_count_no_more() -> None:
 def test_two_addresses_are_no_rotation() -> None:
     """Two addresses are no rotation: three subjects of a prefix must take part."""
     steps = rotated(["192.0.2.1", "192.0.2.2"], 30)
-    assert Guard(rules=("prefix",)).play(*steps).bans == []
-    assert len(Guard(rules=("prefix",)).play(*steps[:29], at(300, guess("192.0.2.3"))).bans) == 1
+    assert Player(rules=("prefix",)).play(*steps).bans == []
+    assert len(Player(rules=("prefix",)).play(*steps[:29], at(300, guess("192.0.2.3"))).bans) == 1
 
 
 def test_a_prefix_that_late_proofs_fill_is_banned() -> None:
     """Of four attempts that are proven at once, the second one fills the prefix."""
-    guard = Guard(rules=("prefix",))
+    guard = Player(rules=("prefix",))
     guard.play(*rotated(["192.0.2.1", "192.0.2.2"], 18, every=1.0))
     guard.play(*(at(20 + n, failed("192.0.2.3", b"one", nonce=b"n")) for n in range(4)))
     proof = at(25, sent("192.0.2.3", b"one", nonce=b"n"))
@@ -457,7 +457,7 @@ def test_a_prefix_that_late_proofs_fill_is_banned() -> None:
 def test_the_attempts_of_a_prefix_leave_its_window_one_by_one() -> None:
     """When the first attempt of a prefix is over an hour old, the later ones still count."""
     addresses = [f"192.0.2.{n}" for n in range(1, 5)]
-    guard = Guard(rules=("prefix",))
+    guard = Player(rules=("prefix",))
     guard.play(at(0, guess("192.0.2.1")), *(at(1_800 + n, guess(addresses[n % 4])) for n in range(18)))
     guard.play(*ticks(3_601, 3_601))
     assert [*when(guard, *(at(3_602 + n, guess(addresses[n])) for n in range(3)))] == [3_603.0]
@@ -465,13 +465,13 @@ def test_the_attempts_of_a_prefix_leave_its_window_one_by_one() -> None:
 
 def test_claims_ban_no_prefix() -> None:
     """Claims ban no prefix, because a forger of sources could choose the prefix."""
-    assert Guard().play(*rotated([f"192.0.2.{n}" for n in range(50)], 100, proven=False)).bans == []
+    assert Player().play(*rotated([f"192.0.2.{n}" for n in range(50)], 100, proven=False)).bans == []
 
 
 @pytest.mark.parametrize("spared", ["friend", "exempt"])
 def test_a_prefix_with_a_friend_or_an_exempt_address_is_not_banned(spared: str) -> None:
     """In such a prefix each other address is banned with its second attempt, once there are enough in all."""
-    guard = Guard(rules=("prefix",))
+    guard = Player(rules=("prefix",))
     guard.play(at(0, friend("192.0.2.200") if spared == "friend" else Exempt(("192.0.2.200/32",))))
     addresses = [f"192.0.2.{n}" for n in range(1, 21)]
     assert guard.play(*rotated(addresses, 20)).bans == []
@@ -489,7 +489,7 @@ def distributed_attack(account: str = "204") -> list[Step]:
 
 def test_eight_addresses_at_one_account_raise_an_alarm() -> None:
     """The eighth address raises the alarm, and it clears an hour after the first attempts."""
-    guard = Guard()
+    guard = Player()
     assert guard.play(*distributed_attack()[:7]).alarms == []
     assert guard.play(distributed_attack()[7]).alarms == ["attack.distributed of 204 of pbx"]
     assert guard.play(*ticks(3_599, 3_599)).alarms == []
@@ -498,7 +498,7 @@ def test_eight_addresses_at_one_account_raise_an_alarm() -> None:
 
 def test_the_second_failure_of_a_stranger_during_a_distributed_attack_is_a_ban() -> None:
     """The ban follows failures at this account alone, and claims lead to a narrow ban."""
-    guard = Guard()
+    guard = Player()
     guard.play(*distributed_attack())
     steps = [
         at(10, guess("192.0.2.1")),
@@ -519,28 +519,28 @@ def test_the_second_failure_of_a_stranger_during_a_distributed_attack_is_a_ban()
 @pytest.mark.parametrize("account", ["<unknown>", ""])
 def test_an_account_that_does_not_exist_is_not_under_distributed_attack(account: str) -> None:
     """A missing account is not under attack: every scanner tries 100, and PJSIP writes ``<unknown>``."""
-    assert Guard().play(*distributed_attack(account)).alarms == []
+    assert Player().play(*distributed_attack(account)).alarms == []
     steps = [at(n, unknown(f"198.51.{n}.1")) for n in range(20)]
-    assert Guard().play(*steps).alarms == []
+    assert Player().play(*steps).alarms == []
 
 
 def test_claims_raise_no_alarm_of_a_distributed_attack() -> None:
     """Claims raise no alarm, because a forger could raise it for any account."""
     steps = [at(n, guess(f"198.51.{n}.1", proven=False)) for n in range(30)]
-    assert Guard().play(*steps).alarms == []
+    assert Player().play(*steps).alarms == []
 
 
 def test_claims_that_two_sources_report_raise_no_alarm_of_a_distributed_attack() -> None:
     """An event and a notice of chan_sip that agree are a claim, and the second of them proves nothing."""
     addresses = [f"198.51.{n}.1" for n in range(8)]
     reports = [one for address in addresses for one in (wrong(address), wrong_by_notice(address))]
-    happened = Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
+    happened = Player(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
     assert (happened.counted, happened.alarms) == (8, [])
 
 
 def test_a_claim_helps_to_ban_no_contact_during_a_distributed_attack() -> None:
     """A contact whose address nothing proves is banned for two proven failures, and not for a claim."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, friend(PHONE, "999", FriendReason.REGISTERED)), *distributed_attack())
     steps = [at(10, guess(PHONE, proven=False)), at(11, guess(PHONE)), at(12, guess(PHONE))]
     assert when(guard, *steps) == {12.0: [f"distributed bans {PHONE}/32 in full after 2"]}
@@ -550,11 +550,11 @@ def test_addresses_that_failed_over_an_hour_ago_attack_no_account() -> None:
     """One of seven fails again; when the eighth comes, the other six have left the window."""
     steps = [at(n, guess(f"198.51.{n}.1")) for n in range(7)]
     later = [at(3_500, guess("198.51.0.1")), at(3_700, guess("198.51.7.1"))]
-    assert Guard().play(*steps, *later).alarms == []
+    assert Player().play(*steps, *later).alarms == []
 
 
 def test_the_phone_of_an_account_under_distributed_attack_is_no_stranger() -> None:
     """A friend that fails on its own account is a broken phone, even if others try the account."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, friend()), *distributed_attack())
     assert guard.play(*(at(10 + n, guess(PHONE)) for n in range(10))).bans == []

@@ -17,14 +17,14 @@ from tests.detect.transcripts.reports import (
     wrong,
     wrong_by_notice,
 )
-from tests.support.transcript import Guard, Sources, at, ticks
+from tests.support.transcript import Player, Sources, at, ticks
 
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
 
 
 def test_every_source_of_one_attempt_is_known() -> None:
     """AMI, both kinds of log line and the wire report one guess: one attempt, with all its sources."""
-    guard = Guard()
+    guard = Player()
     happened = guard.play(
         at(0, sent(nonce=b"n"), failed(nonce=b"n")),
         at(1, failed(by=SECURITY, nonce=b"n"), failed(by=NOTICE)),
@@ -38,14 +38,14 @@ def test_every_source_of_one_attempt_is_known() -> None:
 def test_the_order_of_the_sources_changes_nothing(first: int) -> None:
     """The order does not matter: a line that comes before AMI's event is of the same attempt."""
     both = [failed(by=NOTICE), failed()]
-    happened = Guard().play(at(0, sent(), both[first], both[1 - first]), *ticks(1, 3))
+    happened = Player().play(at(0, sent(), both[first], both[1 - first]), *ticks(1, 3))
     assert happened.counted == 1
 
 
 def test_the_same_address_under_two_call_ids_makes_two_attempts() -> None:
     """AMI reports one session and the log another, so neither reports the other's attempt."""
     for call, attempts in ((b"call-1", 1), (b"call-2", 2)):
-        guard = Guard()
+        guard = Player()
         happened = guard.play(
             at(0, sent(), sent(call=b"call-2"), failed()),
             at(1, failed(call=call, by=SECURITY)),
@@ -58,12 +58,12 @@ def test_the_most_that_one_source_reports_is_the_number() -> None:
     """AMI reports three guesses of a session and the log two, and three count in any order."""
     for order in ("AALLA", "LLAAA", "ALALA"):
         entries = [failed() if one == "A" else failed(by=SECURITY) for one in order]
-        assert Guard().play(at(0, sent(), *entries), *ticks(1, 3)).counted == 3
+        assert Player().play(at(0, sent(), *entries), *ticks(1, 3)).counted == 3
 
 
 def test_a_line_is_of_one_attempt_only() -> None:
     """A line reports the older one of two guesses under one Call-ID, and not both."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, sent(), failed(), failed()), at(1, failed(by=SECURITY)), *ticks(2, 4))
     assert guard.sources_of(ATTACKER) == [{AMI, SECURITY}, {AMI}]
 
@@ -71,7 +71,7 @@ def test_a_line_is_of_one_attempt_only() -> None:
 @pytest.mark.parametrize(("later", "attempts"), [(9.9, 1), (10.0, 2)])
 def test_reports_are_joined_within_ten_seconds(later: float, attempts: int) -> None:
     """A line that comes later than any line was ever seen to come is of another attempt."""
-    happened = Guard().play(
+    happened = Player().play(
         at(0, sent(), failed()),
         at(5, sent()),
         at(later, failed(by=SECURITY)),
@@ -82,7 +82,7 @@ def test_reports_are_joined_within_ten_seconds(later: float, attempts: int) -> N
 
 def test_the_horizon_runs_from_the_first_report_of_each_attempt() -> None:
     """A later guess matches its own line, even after the time of the first guess is over."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, sent(), failed()), at(6, sent(), failed()))
     assert guard.play(at(12, failed(by=SECURITY)), *ticks(13, 15)).counted == 0
     assert guard.play(at(15.5, sent(), failed(by=SECURITY)), *ticks(16, 18)).counted == 1
@@ -92,22 +92,22 @@ def test_one_call_id_at_two_asterisks_is_two_attempts() -> None:
     """One Call-ID at two PBXs counts twice, because each PBX reports its own attempts."""
     branch = evolve(failed(), source=SourceId("branch", AMI))
     for others in ((), ("branch",)):
-        assert Guard(others=others).play(at(0, failed(), branch)).counted == 2
+        assert Player(others=others).play(at(0, failed(), branch)).counted == 2
         by_log = evolve(branch, source=SourceId("branch", SECURITY))
-        happened = Guard(others=others).play(at(0, sent(), failed(), by_log), *ticks(1, 3))
+        happened = Player(others=others).play(at(0, sent(), failed(), by_log), *ticks(1, 3))
         assert happened.counted == 2
 
 
 def test_ipv4_and_ipv6_senders_of_one_call_id_are_two() -> None:
     """One Call-ID of two senders counts twice, because a Call-ID belongs to its sender."""
-    assert Guard().play(at(0, failed(), failed("2001:db8::7"))).counted == 2
+    assert Player().play(at(0, failed(), failed("2001:db8::7"))).counted == 2
 
 
 def test_a_guess_at_chan_sip_is_joined_by_its_address() -> None:
     """A line of chan_sip matches any guess of its address within ten seconds, as it names no session."""
     challenges = [sent(nonce=b"%d" % n, service=Service.SIP) for n in range(3)]
     guesses = [wrong(call=b"%d" % n, nonce=b"%d" % n, response=b"r") for n in range(3)]
-    happened = Guard().play(at(0, *challenges, *guesses), at(1, *[wrong_by_notice()] * 3), *ticks(2, 4))
+    happened = Player().play(at(0, *challenges, *guesses), at(1, *[wrong_by_notice()] * 3), *ticks(2, 4))
     assert happened.counted == 3
 
 
@@ -116,7 +116,7 @@ def test_a_guess_at_chan_sip_is_joined_by_its_address() -> None:
 def test_an_event_and_a_notice_of_chan_sip_that_agree_count_once(first: int, later: float) -> None:
     """Without the wire, both wait for each other: whichever is due first, they are one attempt."""
     both = [wrong(nonce=b"n", response=b"r"), wrong_by_notice()]
-    guard = Guard(sources=("AMI", "log"))
+    guard = Player(sources=("AMI", "log"))
     happened = guard.play(at(0.3, both[first]), at(0.3 + later, both[1 - first]), *ticks(1.2, 4.2, 0.5))
     assert happened.attempts == ["192.0.2.7 counted, claimed"]
     assert guard.sources_of(ATTACKER) == [{AMI, NOTICE}]
@@ -125,21 +125,21 @@ def test_an_event_and_a_notice_of_chan_sip_that_agree_count_once(first: int, lat
 def test_two_senders_that_try_one_account_of_chan_sip_count_once_each() -> None:
     """Two senders may fail with one account in the same second: each notice agrees with its own event."""
     reports = [one for address in (ATTACKER, PHONE) for one in (wrong_by_notice(address), wrong(address))]
-    happened = Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
+    happened = Player(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 counted, claimed", "198.51.100.4 counted, claimed"]
 
 
 def test_a_notice_of_chan_sip_agrees_with_one_event_only() -> None:
     """The notice of one guess confirms no further event that names its sender."""
     events = [wrong(call=b"%d" % n) for n in range(3)]
-    happened = Guard(sources=("AMI", "log")).play(at(0, wrong_by_notice(), *events), *ticks(1, 3))
+    happened = Player(sources=("AMI", "log")).play(at(0, wrong_by_notice(), *events), *ticks(1, 3))
     assert (happened.counted, len(happened.of("unconfirmed"))) == (1, 2)
 
 
 def test_an_event_and_a_notice_of_two_accounts_do_not_agree() -> None:
     """An event and a notice are of one attempt only if they name the same account."""
     reports = [wrong_by_notice(account="205"), wrong()]
-    assert Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3)).counted == 0
+    assert Player(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3)).counted == 0
 
 
 def test_an_event_without_a_notice_is_not_forged_because_of_another_senders() -> None:
@@ -148,7 +148,7 @@ def test_an_event_without_a_notice_is_not_forged_because_of_another_senders() ->
     chan_sip writes no notice for an INVITE.
     """
     reports = [wrong_by_notice(), wrong(), wrong(PHONE)]
-    happened = Guard(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
+    happened = Player(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 counted, claimed", "198.51.100.4 unconfirmed, claimed"]
 
 
@@ -156,7 +156,7 @@ def test_a_call_and_a_guess_at_chan_sip_are_two_attempts() -> None:
     """A line of a call to an unknown extension does not report the guess of the same address."""
     call = misdialled_by_notice()
     answers = [sent(nonce=b"n", service=Service.SIP), sent(call=b"call-2", service=Service.SIP, status=404)]
-    happened = Guard().play(at(0, *answers, wrong(nonce=b"n", response=b"r"), call), *ticks(1, 3))
+    happened = Player().play(at(0, *answers, wrong(nonce=b"n", response=b"r"), call), *ticks(1, 3))
     assert happened.counted == 2
 
 
@@ -172,7 +172,7 @@ def test_a_refusal_by_an_acl_is_one_attempt_of_all_sources(*, late: bool) -> Non
     reports = [refused(NOTICE, b""), refused(), refused(NOTICE, b""), refused()]
     answers = [sent(nonce=b"n", service=Service.SIP), sent(service=Service.SIP, status=403)]
     steps = [at(0, *answers, *reports)] if late else [at(0, answers[0], *reports, answers[1])]
-    happened = Guard().play(*steps, *ticks(1, 8))
+    happened = Player().play(*steps, *ticks(1, 8))
     assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
@@ -181,20 +181,20 @@ def test_a_refusal_by_an_acl_is_listed_once_without_the_wire(sources: tuple[str,
     """Nothing confirms such an event and its notice, so they are one unconfirmed attempt."""
     event = AMI if "AMI" in sources else SECURITY
     reports = [refused(NOTICE, b""), refused(event), refused(NOTICE, b""), refused(event)]
-    happened = Guard(sources=sources).play(at(0, *reports), *ticks(1, 3))
+    happened = Player(sources=sources).play(at(0, *reports), *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_hidden_attempt_that_ami_reports_counts_once() -> None:
     """An ESC in a display name suppresses nothing: AMI reports the same call."""
-    happened = Guard().play(at(0, sent(evasive=True), probed(), challenged()), *ticks(1, 8))
+    happened = Player().play(at(0, sent(evasive=True), probed(), challenged()), *ticks(1, 8))
     assert happened.counted == 1
 
 
 def test_a_source_that_reports_more_than_another_adds_the_rest() -> None:
     """An attempt that a sender suppressed in one source counts by the report of another."""
     calls = [b"%d" % n for n in range(4)]
-    happened = Guard().play(
+    happened = Player().play(
         at(0, *(sent(call=call) for call in calls)),
         at(0.1, *(failed(call=call) for call in calls[:2])),
         at(0.2, *(failed(call=call, by=SECURITY) for call in calls[1:])),
@@ -206,13 +206,13 @@ def test_a_source_that_reports_more_than_another_adds_the_rest() -> None:
 def test_an_unconfirmed_attempt_is_listed_once() -> None:
     """Both lines of one request that no source confirms are one entry."""
     lines = [failed(by=by, port=0, transport=Transport.UNKNOWN) for by in (NOTICE, SECURITY)]
-    happened = Guard(sources=("AMI", "log")).play(at(0, *lines), *ticks(1, 3))
+    happened = Player(sources=("AMI", "log")).play(at(0, *lines), *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_late_line_of_an_unconfirmed_source_is_joined_with_what_was_confirmed() -> None:
     """A line adds nothing if AMI reports the same attempt while the line waits."""
-    guard = Guard()
+    guard = Player()
     happened = guard.play(at(0, failed(by=NOTICE)), at(0.5, failed()), *ticks(1, 4))
     assert happened.attempts == ["192.0.2.7 counted, claimed"]
     assert guard.sources_of(ATTACKER) == [{AMI, NOTICE}]
@@ -223,5 +223,5 @@ def test_of_two_lines_that_wait_the_one_that_cannot_be_forged_counts(first: int)
     """When AMI and the wire are away at the time of judgement, one line is a claim for both."""
     lines = [failed(by=NOTICE, forgeable=True), failed(by=SECURITY)]
     away = at(0.5, Sources(ami=False, wire=False))
-    happened = Guard().play(at(0, lines[first], lines[1 - first]), away, *ticks(1, 3))
+    happened = Player().play(at(0, lines[first], lines[1 - first]), away, *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 counted, claimed"]

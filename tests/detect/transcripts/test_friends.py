@@ -19,7 +19,7 @@ from tests.detect.transcripts.reports import (
     report,
     sent,
 )
-from tests.support.transcript import PBX, Banned, Guard, Sources, Step, Tick, at, ticks
+from tests.support.transcript import PBX, Banned, Player, Sources, Step, Tick, at, ticks
 
 from ringfence.model import (
     Contact,
@@ -48,14 +48,14 @@ def unknown(account: str, address: str = PHONE, *, proven: bool = True) -> Secur
     return probed(address, b"u%d" % next(_CALLS), account=account, transport=transport)
 
 
-def with_friend(*accounts: str, tie: FriendReason = FriendReason.REACHABLE, **more: object) -> Guard:
+def with_friend(*accounts: str, tie: FriendReason = FriendReason.REACHABLE, **more: object) -> Player:
     """Return a guard that knows these accounts at PHONE as friends."""
-    guard = Guard(**more)  # type: ignore[arg-type]
+    guard = Player(**more)  # type: ignore[arg-type]
     guard.play(at(0, *(friend(PHONE, account, tie) for account in accounts or ("204",))))
     return guard
 
 
-def banned_after(guard: Guard, steps: Iterable[Step]) -> tuple[int, list[str]] | None:
+def banned_after(guard: Player, steps: Iterable[Step]) -> tuple[int, list[str]] | None:
     """Return the number of the step that leads to a ban, and its bans, or None."""
     for number, step in enumerate(steps, 1):
         bans = guard.play(step).bans
@@ -69,7 +69,7 @@ def banned_after(guard: Guard, steps: Iterable[Step]) -> tuple[int, list[str]] |
 
 def test_a_right_password_makes_a_friend_for_two_hours() -> None:
     """A friend stays one for two hours, because phones register at least once an hour."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, login()))
     guard.play(*ticks(7_199, 7_199))
     assert guard.is_friend(PHONE)
@@ -79,7 +79,7 @@ def test_a_right_password_makes_a_friend_for_two_hours() -> None:
 
 def test_a_later_right_password_prolongs_friendship() -> None:
     """The two hours of friendship run from the last right password."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, login()), at(HOUR, login()), *ticks(3 * HOUR - 1, 3 * HOUR - 1))
     assert guard.is_friend(PHONE)
 
@@ -107,14 +107,14 @@ def test_a_renewal_shortens_no_friendship() -> None:
 )
 def test_no_other_success_makes_a_friend(event: SecurityEvent) -> None:
     """A success whose address may be forged, or that is no phone's, makes no friend."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, event))
     assert not guard.is_friend(PHONE)
 
 
 def test_a_success_without_a_password_makes_no_friend() -> None:
     """A success without ``UsingPassword`` makes no friend: Asterisk reports guests so too."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, report(EventKind.SUCCESSFUL_AUTH, PHONE)))
     assert not guard.is_friend(PHONE)
 
@@ -125,15 +125,15 @@ def test_a_line_of_a_login_makes_no_friend_unless_something_confirms_it() -> Non
     Without AMI and the wire the line makes a friend too.
     """
     line = login(by=SECURITY)
-    alone = Guard()
+    alone = Player()
     alone.play(at(0, line))
     assert not alone.is_friend(PHONE)
     alone.play(at(1, sent(PHONE), line))
     assert alone.is_friend(PHONE)
-    connected = Guard(connected=[(PHONE, 5062)])
+    connected = Player(connected=[(PHONE, 5062)])
     connected.play(at(0, login(by=SECURITY, transport=Transport.TLS)))
     assert connected.is_friend(PHONE)
-    nothing_better = Guard()
+    nothing_better = Player()
     nothing_better.play(at(0, Sources(ami=False, wire=False)), *ticks(0, 0), at(1, line))
     assert nothing_better.is_friend(PHONE)
 
@@ -141,7 +141,7 @@ def test_a_line_of_a_login_makes_no_friend_unless_something_confirms_it() -> Non
 @pytest.mark.parametrize(("later", "is_friend"), [(63.9, False), (64.0, True)])
 def test_a_success_in_another_name_makes_no_friend(later: float, *, is_friend: bool) -> None:
     """A success makes no friend if a challenge for its address went elsewhere less than 64 s ago."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, sent(ATTACKER, sender=PHONE)), at(later, login()))
     assert guard.is_friend(PHONE) is is_friend
 
@@ -161,7 +161,7 @@ def test_a_phone_that_fails_on_its_own_account_is_one_alarm_and_no_ban() -> None
 @pytest.mark.parametrize(("later", "alarms"), [(29, 1), (31, 0)])
 def test_an_account_that_worked_within_a_month_is_a_broken_phones(later: int, alarms: int) -> None:
     """A phone is a broken one for a month, because a wrong password cannot renew its friendship."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, login(), login()), *ticks(2 * HOUR, 2 * HOUR), *ticks(later * DAY, later * DAY))
     start = 2 * HOUR + later * DAY - 10
     happened = guard.play(*(at(start + n, fails()) for n in range(5)))
@@ -307,7 +307,7 @@ def test_the_rest_of_a_friends_64_is_one_subject() -> None:
 
     A sender has all of its /64.
     """
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, friend("2001:db8::7")))
     steps = [at(n, fails("205", f"2001:db8::{100 + n}")) for n in range(5)]
     assert banned_after(guard, steps) == (5, ["guess bans 2001:db8::/64 in full after 5"])
@@ -394,7 +394,7 @@ def test_a_friends_guess_has_two_seconds_for_its_proof() -> None:
 def test_a_friend_in_a_banned_64_keeps_its_exemption() -> None:
     """A friend in a banned /64 stays on the kernel's list of friends, which exempts it from that ban."""
     phone = "2001:db8::7"
-    guard = Guard(firewall=True)
+    guard = Player(firewall=True)
     guard.play(at(0, friend(phone)))
     asked = [sent(phone, b"c", nonce=b"n"), sent(BYSTANDER, b"c", nonce=b"n", sender=phone)]
     guard.play(at(1, *asked, failed(phone, b"c", nonce=b"n")))
@@ -407,7 +407,7 @@ def test_a_friend_in_a_banned_64_keeps_its_exemption() -> None:
 
 def test_what_the_firewall_bans_is_late() -> None:
     """Attempts are late while the firewall enforces a ban, in full or of UDP alone."""
-    guard = Guard(firewall=True)
+    guard = Player(firewall=True)
     guard.play(at(0, Banned("192.0.2.7/32", 10.0), Banned("192.0.2.8/32", 10.0, Scope.SIP_UDP)))
     senders = [(ATTACKER, True), ("192.0.2.8", True), (ATTACKER, False), ("192.0.2.8", False)]
     during = guard.play(at(9, *(fails(address=one, proven=proven) for one, proven in senders)))
@@ -423,14 +423,14 @@ def test_what_the_firewall_bans_is_late() -> None:
 def test_a_login_after_three_failures_of_its_address_is_an_alarm(failures: int, alarms: list[str]) -> None:
     """One or two failures before a login are typing errors, and three raise an alarm."""
     steps = [at(n, fails("300", ATTACKER)) for n in range(failures)]
-    assert Guard().play(*steps, at(10, login(ATTACKER, account="300"))).alarms == alarms
+    assert Player().play(*steps, at(10, login(ATTACKER, account="300"))).alarms == alarms
 
 
 @pytest.mark.parametrize(("later", "alarms"), [(HOUR - 1, 1), (HOUR + 3, 0)])
 def test_failures_count_against_a_login_for_an_hour(later: float, alarms: int) -> None:
     """Failures count against a login for an hour, as a guesser may wait."""
     steps = [at(n, fails("300", ATTACKER)) for n in range(3)]
-    happened = Guard().play(*steps, at(later, login(ATTACKER, account="300")))
+    happened = Player().play(*steps, at(later, login(ATTACKER, account="300")))
     assert len(happened.alarms) == alarms
 
 
@@ -444,28 +444,28 @@ def test_failures_count_against_a_login_for_an_hour(later: float, alarms: int) -
 )
 def test_other_failures_make_no_login_suspicious(guesses: list[SecurityEvent]) -> None:
     """Neither a neighbour's guesses nor claims that the wire could prove make a login suspicious."""
-    assert Guard().play(at(0, *guesses), at(1, login(ATTACKER, account="300"))).alarms == []
+    assert Player().play(at(0, *guesses), at(1, login(ATTACKER, account="300"))).alarms == []
 
 
 def test_failures_elsewhere_in_its_64_make_no_login_suspicious() -> None:
     """Only guesses of the login's own address count against it, although its /64 is one subject."""
     for guesser, alarms in (("2001:db8::8", 0), ("2001:db8::7", 1)):
         guesses = [fails("300", guesser) for _ in range(4)]
-        happened = Guard().play(at(0, *guesses), at(1, login("2001:db8::7", account="300")))
+        happened = Player().play(at(0, *guesses), at(1, login("2001:db8::7", account="300")))
         assert len(happened.alarms) == alarms
 
 
 def test_failures_from_before_an_address_became_a_friend_make_its_login_suspicious() -> None:
     """An IPv6 address becomes a subject of its own as a friend, and its earlier guesses still count."""
     phone = "2001:db8::7"
-    guard = Guard()
+    guard = Player()
     guard.play(*(at(n, fails("300", phone)) for n in range(3)), at(4, friend(phone)))
     assert guard.play(at(5, login(phone, account="300"))).alarms == [f"password.guessed of 300 at {phone}"]
 
 
 def test_a_suspicious_login_in_another_name_is_an_alarm_too() -> None:
     """A login after failures raises an alarm, also if its challenge went elsewhere and it makes no friend."""
-    guard = Guard()
+    guard = Player()
     guard.play(*(at(n, fails("300", ATTACKER)) for n in range(3)), at(4, sent(BYSTANDER, sender=ATTACKER)))
     happened = guard.play(at(5, login(ATTACKER, account="300")))
     assert happened.alarms == [f"password.guessed of 300 at {ATTACKER}"]
@@ -475,7 +475,7 @@ def test_a_suspicious_login_in_another_name_is_an_alarm_too() -> None:
 def test_unconfirmed_failures_make_no_login_suspicious() -> None:
     """Lines that an attacker writes with an address do not make a later login there suspicious."""
     lines = [failed(ATTACKER, b"%d" % n, by=SECURITY) for n in range(4)]
-    guard = Guard(sources=("AMI", "log"))
+    guard = Player(sources=("AMI", "log"))
     assert guard.play(at(0, *lines), *ticks(1, 3)).of("unconfirmed") == [ATTACKER] * 4
     assert guard.play(at(4, login(ATTACKER, account="300"))).alarms == []
 
@@ -490,7 +490,7 @@ def test_a_login_of_a_known_account_elsewhere_is_an_alarm() -> None:
 @pytest.mark.parametrize(("failures", "alarms"), [(2, 0), (3, 1)])
 def test_a_contact_where_three_guesses_failed_is_an_alarm(failures: int, alarms: int) -> None:
     """A contact raises an alarm too, because Asterisk's events may not show the login that made it."""
-    guard = Guard()
+    guard = Player()
     guard.play(*(at(n, fails("300", ATTACKER)) for n in range(failures)))
     contact = Contact(PBX, Service.PJSIP, "300", ip_address(ATTACKER))
     gone = Contact(PBX, Service.PJSIP, "300", ip_address(ATTACKER), gone=True)
@@ -503,7 +503,7 @@ def test_a_contact_where_three_guesses_failed_is_an_alarm(failures: int, alarms:
 ALL_FAIL = f"phones.all_failing of {PBX}"
 
 
-def outage(number: int, known: int, start: float = 100.0) -> tuple[Guard, list[str]]:
+def outage(number: int, known: int, start: float = 100.0) -> tuple[Player, list[str]]:
     """Return a guard that knows ``known`` accounts, and the alarms when ``number`` of them fail."""
     accounts = [str(200 + n) for n in range(known)]
     guard = with_friend(*accounts)
@@ -587,7 +587,7 @@ def test_an_outage_is_over_when_phones_that_retry_stop() -> None:
 def test_an_outage_ends_by_its_own_failures_and_not_by_earlier_ones() -> None:
     """Forty phones that failed before, while another succeeded, do not end an outage of five."""
     former = [str(300 + n) for n in range(40)]
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, *(evolve(friend(account=one), until=1_000.0) for one in former)), at(90, login()))
     happened = guard.play(at(100, *(fails(one) for one in former)), *ticks(1_001, 1_001))
     assert ALL_FAIL not in happened.alarms
@@ -599,7 +599,7 @@ def test_an_outage_ends_by_its_own_failures_and_not_by_earlier_ones() -> None:
 
 def test_an_outage_makes_former_friends_friends() -> None:
     """A former friend is a friend in an outage, because its phone could not renew its friendship."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, login(PHONE)), at(0, login(BYSTANDER, account="300")), *ticks(2 * HOUR, 2 * HOUR))
     assert not guard.is_friend(BYSTANDER)
     accounts = [str(200 + n) for n in range(5)]
@@ -617,7 +617,7 @@ def test_phones_under_other_names_are_an_outage_too() -> None:
     """
     offices = ["198.51.100.1", "198.51.100.2", "198.51.100.3"]
     for others, mode in ((3, True), (4, False)):
-        guard = Guard()
+        guard = Player()
         guard.play(
             at(0, *(friend(office, "endpoint") for office in offices)),
             at(0, *(friend(f"203.0.113.{n}", "endpoint") for n in range(others))),

@@ -15,7 +15,7 @@ from tests.detect.transcripts.reports import (
     probed,
     sent,
 )
-from tests.support.transcript import Banned, Guard, Loss, Sources, Step, at, ticks
+from tests.support.transcript import Banned, Loss, Player, Sources, Step, at, ticks
 
 from ringfence.model import Challenge, SecurityEvent, Service, Transport
 
@@ -37,7 +37,7 @@ def line(address: str = ATTACKER, call: bytes = b"call-1") -> SecurityEvent:
 
 def test_a_challenge_that_ami_does_not_report_within_five_seconds_is_an_attempt() -> None:
     """AMI reports every challenge, so a sender suppressed an event that is missing."""
-    guard = Guard()
+    guard = Player()
     guard.play(reported(), at(1, sent()))
     assert guard.play(*ticks(2, 5.9, every=0.3)).attempts == []
     hidden = guard.play(*ticks(6, 8))
@@ -48,7 +48,7 @@ def test_a_challenge_that_ami_does_not_report_within_five_seconds_is_an_attempt(
 @pytest.mark.parametrize("order", ["AMI first", "wire first"])
 def test_any_event_of_ami_reports_a_challenge(event: SecurityEvent, order: str) -> None:
     """One event for each challenge is enough, before the challenge or within five seconds after it."""
-    guard = Guard()
+    guard = Player()
     steps = [at(1, event), at(1.1, sent())] if order == "AMI first" else [at(1, sent()), at(5.9, event)]
     happened = guard.play(reported(), *steps, *ticks(6, 8))
     assert happened.suspects == []
@@ -57,12 +57,12 @@ def test_any_event_of_ami_reports_a_challenge(event: SecurityEvent, order: str) 
 def test_an_event_that_comes_before_its_challenge_shows_that_ami_reports_all() -> None:
     """If AMI is read before the wire, its event shows that AMI reports the challenges of that port."""
     first = at(0, challenged(PHONE, b"before"), sent(PHONE, b"before"))
-    assert Guard().play(first, at(1, sent()), *ticks(2, 8)).suspects == [ATTACKER]
+    assert Player().play(first, at(1, sent()), *ticks(2, 8)).suspects == [ATTACKER]
 
 
 def test_a_hidden_challenge_by_tcp_counts_for_the_peer_of_its_connection() -> None:
     """A challenge by TCP that AMI does not report is proven, although its Via names no sender."""
-    happened = Guard().play(reported(), at(1, sent(sender=None, transport=Transport.TCP)), *ticks(2, 8))
+    happened = Player().play(reported(), at(1, sent(sender=None, transport=Transport.TCP)), *ticks(2, 8))
     assert happened.attempts == ["192.0.2.7 counted, proven by handshake"]
 
 
@@ -72,13 +72,13 @@ def test_each_challenge_needs_an_event_of_its_own() -> None:
     The first of the others may be the challenge that the second one answers.
     """
     asked = [sent() for _ in range(4)]
-    happened = Guard().play(reported(), at(1, *asked, challenged()), *ticks(2, 8))
+    happened = Player().play(reported(), at(1, *asked, challenged()), *ticks(2, 8))
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2
 
 
 def test_a_hidden_challenge_makes_no_later_one_hidden() -> None:
     """After a hidden challenge, AMI's events report the later ones, one event for each."""
-    guard = Guard()
+    guard = Player()
     assert guard.play(reported(), at(1, sent()), *ticks(2, 7)).suspects == [ATTACKER]
     for start in (8, 16, 24):
         later = guard.play(at(start, sent(), challenged()), *ticks(start + 1, start + 7))
@@ -88,26 +88,26 @@ def test_a_hidden_challenge_makes_no_later_one_hidden() -> None:
 def test_an_event_reports_its_challenge_however_old_its_session_is() -> None:
     """The challenges of a session are not counted from zero between a challenge and its event."""
     steps = [at(1, sent(), challenged()), at(15.9, sent()), at(16.1, challenged())]
-    assert Guard().play(reported(), *steps, *ticks(17, 24)).suspects == []
+    assert Player().play(reported(), *steps, *ticks(17, 24)).suspects == []
 
 
 @pytest.mark.parametrize("other", [{"transport": Transport.TCP}, {"service": Service.SIP}], ids=str)
 def test_an_event_of_another_transport_or_service_reports_no_challenge(other: dict[str, object]) -> None:
     """A sender that asks for challenges by TCP under the same Call-ID hides no datagram."""
     event = challenged(**other)  # type: ignore[arg-type]
-    assert Guard().play(reported(), at(1, sent(), event), *ticks(2, 8)).suspects == [ATTACKER]
+    assert Player().play(reported(), at(1, sent(), event), *ticks(2, 8)).suspects == [ATTACKER]
 
 
 def test_a_log_line_reports_no_challenge() -> None:
     """A log line does not report a challenge: only AMI reports all of them, and senders can write lines."""
-    happened = Guard().play(reported(), at(1, sent(), challenged(by=SECURITY)), *ticks(2, 8))
+    happened = Player().play(reported(), at(1, sent(), challenged(by=SECURITY)), *ticks(2, 8))
     assert happened.suspects == [ATTACKER]
 
 
 def test_nothing_is_concluded_while_ami_is_late() -> None:
     """Nothing is concluded after an event that is over a second old, as Asterisk itself is late."""
     for late, suspects in ((0.9, [ATTACKER]), (1.5, [])):
-        happened = Guard().play(
+        happened = Player().play(
             reported(),
             *ticks(1, 1),
             at(2, sent()),
@@ -119,7 +119,7 @@ def test_nothing_is_concluded_while_ami_is_late() -> None:
 
 def test_after_a_delay_of_ami_later_challenges_are_expected_again() -> None:
     """Only challenges from before a late event may still be reported."""
-    happened = Guard().play(
+    happened = Player().play(
         reported(),
         *ticks(1, 1),
         at(3, challenged(PHONE, b"flood", late=3.0)),
@@ -132,7 +132,7 @@ def test_after_a_delay_of_ami_later_challenges_are_expected_again() -> None:
 def test_nothing_is_concluded_of_what_left_before_ami_delivered() -> None:
     """A challenge from before AMI reconnected is not hidden: its event was lost with the connection."""
     for reconnected, suspects in ((0.5, [ATTACKER]), (1.5, [])):
-        guard = Guard()
+        guard = Player()
         guard.play(reported(), at(0.2, Sources(ami=False)))
         steps = [at(1, sent()), at(reconnected, Sources())]
         happened = guard.play(sorted(steps, key=lambda step: step.time), *ticks(2, 8))
@@ -141,7 +141,7 @@ def test_nothing_is_concluded_of_what_left_before_ami_delivered() -> None:
 
 def test_nothing_is_concluded_without_ami() -> None:
     """Without AMI, a challenge that no source reports is not hidden."""
-    guard = Guard()
+    guard = Player()
     happened = guard.play(reported(), at(0.5, Sources(ami=False)), at(1, sent()), *ticks(2, 8))
     assert happened.suspects == []
 
@@ -154,13 +154,13 @@ def test_a_reported_challenge_shows_for_ten_minutes_that_ami_reports_all(
 
     A reported challenge is valid for ten minutes.
     """
-    happened = Guard().play(reported(), at(later, sent()), *ticks(later + 1, later + 8))
+    happened = Player().play(reported(), at(later, sent()), *ticks(later + 1, later + 8))
     assert happened.suspects == suspects
 
 
 def test_nothing_is_concluded_of_a_port_that_ami_never_reported() -> None:
     """A port that PJSIP's events never came from may be another server's on this host."""
-    assert Guard().play(at(1, sent()), *ticks(2, 8)).suspects == []
+    assert Player().play(at(1, sent()), *ticks(2, 8)).suspects == []
 
 
 def test_a_phone_that_registers_again_and_again_hides_nothing() -> None:
@@ -170,14 +170,14 @@ def test_a_phone_that_registers_again_and_again_hides_nothing() -> None:
         time = 60.0 * minute
         steps += [at(time, sent(PHONE), challenged(PHONE)), at(time + 0.1, login(PHONE))]
         steps += [*ticks(time + 1, time + 8)]
-    assert Guard().play(*steps).attempts == []
+    assert Player().play(*steps).attempts == []
 
 
 def test_a_sender_flushes_no_hidden_challenge() -> None:
     """A hidden challenge counts, also if its sender then opens thousands of reported sessions."""
     calls = [b"%d" % n for n in range(8_200)]
     more = [at(1.1 + n / 2_000, sent(call=call), challenged(call=call)) for n, call in enumerate(calls)]
-    assert Guard().play(reported(), at(1, sent()), more, *ticks(6, 12)).suspects == [ATTACKER]
+    assert Player().play(reported(), at(1, sent()), more, *ticks(6, 12)).suspects == [ATTACKER]
 
 
 # -- evasive requests -------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_a_sender_flushes_no_hidden_challenge() -> None:
 
 def test_an_evasive_request_counts_at_once() -> None:
     """An evasive request counts at once: it has bytes that suppress events and that no phone sends."""
-    guard = Guard()
+    guard = Player()
     steps = [at(n, sent(call=b"%d\xff" % n, evasive=True)) for n in range(5)]
     happened = guard.play(*steps)
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
@@ -199,24 +199,24 @@ def test_an_evasive_request_counts_once() -> None:
 
     Of three in one session, the first may be the request for a challenge.
     """
-    happened = Guard().play(reported(), at(1, *[sent(evasive=True)] * 3), *ticks(2, 9))
+    happened = Player().play(reported(), at(1, *[sent(evasive=True)] * 3), *ticks(2, 9))
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2
 
 
 def test_an_evasive_request_of_an_unknown_sender_counts_for_no_address() -> None:
     """An evasive request whose topmost Via was cut counts for no address, since its sender is unknown."""
-    assert Guard().play(at(0, sent(evasive=True, sender=None)), *ticks(1, 8)).attempts == []
+    assert Player().play(at(0, sent(evasive=True, sender=None)), *ticks(1, 8)).attempts == []
 
 
 def test_an_evasive_request_by_tcp_is_proven() -> None:
     """An evasive request by TCP is proven, because the answer left by the sender's own connection."""
-    happened = Guard().play(at(0, sent(evasive=True, sender=None, transport=Transport.TCP)))
+    happened = Player().play(at(0, sent(evasive=True, sender=None, transport=Transport.TCP)))
     assert (happened.attempts, happened.suspects) == (["192.0.2.7 counted, proven by handshake"], [])
 
 
 def test_what_a_friend_is_sent_by_tcp_is_no_guess_of_it() -> None:
     """An answer to a friend by TCP is no guess, as it may begin within a body that another sender wrote."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, friend()))
     by_tcp = guard.play(at(1, sent(PHONE, evasive=True, transport=Transport.TCP)))
     assert by_tcp.attempts == [f"{PHONE} unconfirmed, proven by handshake"]
@@ -230,14 +230,14 @@ def test_what_a_friend_is_sent_by_tcp_is_no_guess_of_it() -> None:
 def test_a_line_counts_with_its_challenge(order: str) -> None:
     """A challenge of the same address and Call-ID confirms a line, before it or within a second after it."""
     steps = [at(0, sent()), at(0.1, line())] if order == "wire first" else [at(0, line()), at(0.9, sent())]
-    happened = Guard().play(*steps, *ticks(1, 3))
+    happened = Player().play(*steps, *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
 @pytest.mark.parametrize(("age", "standing"), [(9.9, "counted"), (10.0, "forged")])
 def test_a_challenge_confirms_a_line_for_ten_seconds(age: float, standing: str) -> None:
     """A line without a recent challenge is forged, because the wire would have seen the challenge."""
-    happened = Guard().play(at(0, sent()), at(age, line()), *ticks(age + 1, age + 3))
+    happened = Player().play(at(0, sent()), at(age, line()), *ticks(age + 1, age + 3))
     assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
 
 
@@ -249,7 +249,7 @@ def test_a_challenge_confirms_a_line_for_ten_seconds(age: float, standing: str) 
 def test_a_line_is_confirmed_by_nothing_but_its_own_challenge(other: Challenge) -> None:
     """Only a challenge of the same address, Call-ID, service and transport confirms a line."""
     for entries in ((other, line()), (line(), other)):
-        happened = Guard().play(at(0, *entries), *ticks(1, 3))
+        happened = Player().play(at(0, *entries), *ticks(1, 3))
         assert happened.attempts == ["192.0.2.7 forged, claimed"]
 
 
@@ -260,33 +260,33 @@ def test_nothing_is_concluded_for_ten_seconds_after_a_loss(lost: float, standing
     The line is judged a second after it comes.
     """
     steps = sorted([at(20 + lost, Loss()), at(20, line())], key=lambda step: step.time)
-    happened = Guard().play(*steps, *ticks(21, 22))
+    happened = Player().play(*steps, *ticks(21, 22))
     assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
 
 
 def test_a_line_without_a_wire_is_unconfirmed() -> None:
     """Without the wire a line is unconfirmed, as no source would have seen its challenge."""
-    guard = Guard()
+    guard = Player()
     happened = guard.play(at(0, Sources(wire=False)), *ticks(0, 0), at(1, line()), *ticks(2, 3))
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_line_needs_its_challenge_while_ami_is_away() -> None:
     """The wire still sees each challenge, so a line without one is forged."""
-    guard = Guard()
+    guard = Player()
     happened = guard.play(at(0, Sources(ami=False)), *ticks(0, 0), at(1, failed(by=SECURITY)), *ticks(2, 3))
     assert happened.attempts == ["192.0.2.7 forged, claimed"]
 
 
 def test_a_line_of_a_banned_address_is_late_and_no_forgery() -> None:
     """A line of a banned address is late and not forged, since the address gets no challenge any more."""
-    happened = Guard().play(at(0, Banned("192.0.2.7/32", 100.0)), at(1, line()), *ticks(2, 3))
+    happened = Player().play(at(0, Banned("192.0.2.7/32", 100.0)), at(1, line()), *ticks(2, 3))
     assert happened.attempts == ["192.0.2.7 late, claimed"]
 
 
 def test_without_ami_and_the_wire_a_line_is_a_claim() -> None:
     """Without AMI and the wire a line is a claim; once AMI is back, a line is unconfirmed again."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, Sources(ami=False, wire=False)), *ticks(0, 0))
     assert guard.play(at(1, failed(by=SECURITY))).attempts == ["192.0.2.7 counted, claimed"]
     guard.play(at(2, Sources(wire=False)), *ticks(2, 2))
@@ -297,7 +297,7 @@ def test_without_ami_and_the_wire_a_line_is_a_claim() -> None:
 def test_with_the_log_alone_a_forgeable_line_is_unconfirmed() -> None:
     """A line that may name any address is less than a claim; an ordinary line is a claim."""
     for entry, standing in ((line(), "unconfirmed"), (failed(by=SECURITY), "counted")):
-        happened = Guard(sources=("log",)).play(at(0, entry), *ticks(1, 2))
+        happened = Player(sources=("log",)).play(at(0, entry), *ticks(1, 2))
         assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
 
 
@@ -312,27 +312,27 @@ def by_port(port: int = 5062, call: bytes = b"call-1") -> SecurityEvent:
 def test_a_line_counts_with_the_connection_of_its_address_and_port() -> None:
     """A connection of a line's address and port proves it, because that host completed a handshake."""
     for port, attempts in ((5062, ["192.0.2.7 counted, proven by handshake"]), (5063, [])):
-        guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+        guard = Player(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
         assert guard.play(at(0, by_port(port))).attempts == attempts
 
 
 def test_a_connection_confirms_no_line_of_a_datagram() -> None:
     """A connection confirms no datagram: its source may be forged, also if it has a TCP connection."""
-    guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+    guard = Player(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
     assert guard.play(at(0, line()), *ticks(1, 2)).attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 @pytest.mark.parametrize(("misses", "counted"), [(10, 1), (11, 0)])
 def test_ten_lines_without_a_connection_are_forgiven(misses: int, counted: int) -> None:
     """Ten lines without a connection are forgiven; a forger guesses ports, so it makes many more."""
-    guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+    guard = Player(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
     guard.play(at(0, *(by_port(20_000 + n, b"%d" % n) for n in range(misses))), *ticks(1, 3))
     assert guard.play(at(4, by_port())).counted == counted
 
 
 def test_lines_of_tls_count_against_their_address_with_the_log_alone() -> None:
     """With the log alone, lines of TLS without a connection count against their address too."""
-    guard = Guard(sources=("log",), connected=[(ATTACKER, 5062)])
+    guard = Player(sources=("log",), connected=[(ATTACKER, 5062)])
     by_tls = [
         failed(call=b"%d" % n, by=SECURITY, port=20_000 + n, transport=Transport.TLS) for n in range(30)
     ]
@@ -343,14 +343,14 @@ def test_lines_of_tls_count_against_their_address_with_the_log_alone() -> None:
 @pytest.mark.parametrize(("later", "counted"), [(3_599.0, 0), (3_600.0, 1)])
 def test_lines_count_against_an_address_for_an_hour(later: float, counted: int) -> None:
     """After an hour an address's connections confirm its lines again."""
-    guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+    guard = Player(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
     guard.play(at(0, *(by_port(20_000 + n, b"%d" % n) for n in range(20))), *ticks(1, 3), *ticks(100, 100))
     assert guard.play(at(later, by_port())).counted == counted
 
 
 def test_a_line_that_ami_confirms_counts_against_no_connection() -> None:
     """A waiting line that AMI confirms is taken back from the count against its address."""
-    guard = Guard(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
+    guard = Player(sources=("AMI", "log"), connected=[(ATTACKER, 5062)])
     calls = [b"%d" % n for n in range(20)]
     guard.play(at(0, *(by_port(20_000, call) for call in calls)))
     guard.play(at(0.5, *(failed(call=call, port=20_000) for call in calls)), *ticks(1, 3))
@@ -359,7 +359,7 @@ def test_a_line_that_ami_confirms_counts_against_no_connection() -> None:
 
 def test_a_line_that_a_challenge_confirms_counts_against_no_connection() -> None:
     """A waiting line that the wire confirms is taken back from the count against its address."""
-    guard = Guard(connected=[(ATTACKER, 5062)])
+    guard = Player(connected=[(ATTACKER, 5062)])
     calls = [b"%d" % n for n in range(20)]
     guard.play(at(0, *(by_port(20_000, call) for call in calls)))
     guard.play(at(0.5, *(sent(call=call) for call in calls)), *ticks(1, 3))
@@ -387,13 +387,13 @@ def test_more_than_a_hundred_abandoned_challenges_are_attempts(number: int, atte
 
     No phone requests so many. The first one may be the challenge that the next request answers.
     """
-    happened = Guard().play(phone_logs_in(), abandoned(number), *ticks(11, 13))
+    happened = Player().play(phone_logs_in(), abandoned(number), *ticks(11, 13))
     assert happened.counted == attempts
 
 
 def test_each_further_abandoned_challenge_is_an_attempt() -> None:
     """The attempts that abandoned challenges make do not begin the count again."""
-    guard = Guard()
+    guard = Player()
     guard.play(phone_logs_in(), abandoned(106), *ticks(11, 13))
     assert guard.play(abandoned(1, 14.0), *ticks(15, 16)).counted == 1
 
@@ -402,31 +402,31 @@ def test_the_abandoned_challenges_of_a_64_are_those_of_one_host() -> None:
     """A host owns its /64, so it gains nothing by another address for each challenge."""
     senders = [(f"2001:db8::{n}", b"%d" % n) for n in range(106)]
     asked = at(10, *(sent(*sender) for sender in senders), *(challenged(*sender) for sender in senders))
-    assert Guard().play(phone_logs_in(), asked, *ticks(11, 13)).counted == 5
+    assert Player().play(phone_logs_in(), asked, *ticks(11, 13)).counted == 5
 
 
 @pytest.mark.parametrize(("ami_for", "attempts"), [(TWO_HOURS - 10.25, 0), (TWO_HOURS - 10.0, 5)])
 def test_abandoned_challenges_need_two_hours_of_ami(ami_for: float, attempts: int) -> None:
     """AMI must be connected for two hours, within which each phone registers and AMI reports it."""
-    happened = Guard(ami_for=ami_for).play(phone_logs_in(), abandoned(106), *ticks(11, 13))
+    happened = Player(ami_for=ami_for).play(phone_logs_in(), abandoned(106), *ticks(11, 13))
     assert happened.counted == attempts
 
 
 def test_abandoned_challenges_from_the_first_two_hours_of_ami_do_not_add_up() -> None:
     """Challenges from before are discarded, and the next ones are counted from zero."""
-    guard = Guard(ami_for=TWO_HOURS - 10.25)
+    guard = Player(ami_for=TWO_HOURS - 10.25)
     assert guard.play(phone_logs_in(), abandoned(106), *ticks(11, 13)).counted == 0
     assert guard.play(abandoned(106, 20.0), *ticks(21, 23)).counted == 5
 
 
 def test_abandoned_challenges_need_a_success_that_ami_reports() -> None:
     """AMI must have reported a success, because an administrator may have switched SuccessfulAuth off."""
-    assert Guard().play(abandoned(106), *ticks(11, 13)).counted == 0
+    assert Player().play(abandoned(106), *ticks(11, 13)).counted == 0
 
 
 def test_abandoned_challenges_wait_a_second_for_a_success() -> None:
     """A success within a second prevents attempts, as AMI reports a burst of registrations in that time."""
-    guard = Guard()
+    guard = Player()
     assert guard.play(phone_logs_in(), abandoned(106), *ticks(10.5, 10.9, every=0.2)).counted == 0
     assert guard.play(at(10.95, login(ATTACKER)), *ticks(11, 13)).counted == 0
 
@@ -434,14 +434,14 @@ def test_abandoned_challenges_wait_a_second_for_a_success() -> None:
 @pytest.mark.parametrize(("rest", "attempts"), [(609.9, 5), (610.0, 0)])
 def test_abandoned_challenges_are_counted_for_ten_minutes(rest: float, attempts: int) -> None:
     """Fifty challenges and 56 more within ten minutes make attempts; 56 after that time make none."""
-    happened = Guard().play(phone_logs_in(), abandoned(50), abandoned(56, rest), *ticks(rest + 1, rest + 3))
+    happened = Player().play(phone_logs_in(), abandoned(50), abandoned(56, rest), *ticks(rest + 1, rest + 3))
     assert happened.counted == attempts
 
 
 @pytest.mark.parametrize(("later", "attempts"), [(86_400.9, 0), (86_401.0, 5)])
 def test_an_address_that_succeeded_is_trusted_for_a_day(later: float, attempts: int) -> None:
     """An address that succeeded is trusted for a day: its phone may answer no challenge of OPTIONS."""
-    happened = Guard().play(
+    happened = Player().play(
         phone_logs_in(),
         at(1, login(ATTACKER)),
         *ticks(200, 200),
@@ -455,12 +455,12 @@ def test_a_tampered_success_makes_no_address_trusted() -> None:
     """Neither a tampered success nor one from the log makes an address trusted."""
     for success in (login(ATTACKER, tampered=True), login(ATTACKER, by=SECURITY)):
         steps = [phone_logs_in(), at(1, success), abandoned(106), *ticks(11, 13)]
-        assert Guard().play(*steps).counted == 5
+        assert Player().play(*steps).counted == 5
 
 
 def test_an_attempt_that_is_reported_begins_the_count_again() -> None:
     """A guess that AMI reports resets the count of abandoned challenges."""
-    happened = Guard().play(
+    happened = Player().play(
         phone_logs_in(),
         abandoned(100),
         at(10.5, sent(call=b"open"), challenged(call=b"open"), failed(call=b"open")),
@@ -472,7 +472,7 @@ def test_an_attempt_that_is_reported_begins_the_count_again() -> None:
 
 def test_after_a_reported_attempt_a_hundred_are_abandoned_again() -> None:
     """The count that begins again allows no more challenges than the first one."""
-    guard = Guard()
+    guard = Player()
     guard.play(phone_logs_in(), abandoned(150), *ticks(11, 13))
     assert guard.play(at(14, failed(call=b"open"))).counted == 1
     assert len(guard.play(abandoned(106, 15.0), *ticks(16, 18)).attempts) == 5
@@ -481,7 +481,7 @@ def test_after_a_reported_attempt_a_hundred_are_abandoned_again() -> None:
 def test_of_chan_sip_nothing_is_concluded() -> None:
     """chan_sip reports no success of a SUBSCRIBE, and a phone may have a hundred lamps."""
     steps = [at(10 + n / 100, sent(call=b"%d" % n, service=Service.SIP)) for n in range(200)]
-    assert Guard().play(phone_logs_in(), *steps, *ticks(13, 16)).counted == 0
+    assert Player().play(phone_logs_in(), *steps, *ticks(13, 16)).counted == 0
 
 
 # -- lines of an address that has asked for a challenge before -------------------------------------------
@@ -497,7 +497,7 @@ def test_a_line_of_an_address_that_asked_lately_counts() -> None:
 
     PJSIP sends no answer if a Via is unreachable.
     """
-    happened = Guard().play(*asked_before(), *ticks(11, 11), at(15, line()), *ticks(16, 18))
+    happened = Player().play(*asked_before(), *ticks(11, 11), at(15, line()), *ticks(16, 18))
     assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
@@ -511,7 +511,7 @@ def test_an_address_asked_lately_between_two_and_sixty_seconds_ago(line_at: floa
     A registering phone answers within 2 s, and Asterisk accepts a nonce for 32 s. A line is judged when it
     comes, and again a second later.
     """
-    happened = Guard().play(
+    happened = Player().play(
         *asked_before(), *ticks(10, 10), at(line_at, line()), *ticks(line_at + 1.05, line_at + 1.05)
     )
     assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
@@ -520,13 +520,13 @@ def test_an_address_asked_lately_between_two_and_sixty_seconds_ago(line_at: floa
 def test_earlier_challenges_confirm_no_line_while_the_wire_may_miss_some() -> None:
     """While the wire does not see every challenge, nothing is concluded from abandoned ones."""
     missing = at(11, Sources(wire=False))
-    happened = Guard().play(*asked_before(), missing, *ticks(11, 11), at(15, line()), *ticks(16, 18))
+    happened = Player().play(*asked_before(), missing, *ticks(11, 11), at(15, line()), *ticks(16, 18))
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_phone_that_is_registering_is_named_by_no_line() -> None:
     """A line that an attacker writes between a phone's challenge and its success is forged."""
-    happened = Guard().play(
+    happened = Player().play(
         phone_logs_in(),
         *ticks(1, 1),
         at(10, sent("198.51.100.5", b"new"), challenged("198.51.100.5", b"new")),
@@ -552,16 +552,16 @@ def test_a_refusal_of_chan_sip_after_its_challenge_is_a_guess() -> None:
     """A 403 after a challenge is a guess: chan_sip checks the password of a MESSAGE and reports nothing."""
     asked = at(0.5, sent(service=Service.SIP, nonce=b"n"))
     ready = [*ticks(0, 0)]
-    assert Guard().play(*ready, asked, refused()).attempts == ["192.0.2.7 counted, claimed"]
-    assert Guard().play(*ready, refused()).attempts == []
-    assert Guard().play(*ready, asked, refused(), refused()).counted == 1
+    assert Player().play(*ready, asked, refused()).attempts == ["192.0.2.7 counted, claimed"]
+    assert Player().play(*ready, refused()).attempts == []
+    assert Player().play(*ready, asked, refused(), refused()).counted == 1
 
 
 def test_a_refusal_of_a_copied_request_is_a_guess() -> None:
     """A request that carries its sender's own nonce is a guess if a 403 follows, under any Call-ID."""
     asked = at(0.2, sent(service=Service.SIP, nonce=b"n", call=b"asked"))
     copy = at(0.5, copied(nonce=b"n"))
-    assert Guard().play(*ticks(0, 0), asked, copy, refused()).counted == 1
+    assert Player().play(*ticks(0, 0), asked, copy, refused()).counted == 1
 
 
 @pytest.mark.parametrize(("later", "counted"), [(63.9, 1), (64.0, 0)])
@@ -569,13 +569,13 @@ def test_a_challenge_waits_64_seconds_for_its_refusal(later: float, counted: int
     """A 403 more than 64 s after a challenge belongs to another request."""
     asked = at(0, sent(service=Service.SIP, nonce=b"n"))
     refusal = at(later, sent(service=Service.SIP, status=403))
-    assert Guard().play(*ticks(0, 0), asked, refusal).counted == counted
+    assert Player().play(*ticks(0, 0), asked, refusal).counted == counted
 
 
 @pytest.mark.parametrize(("later", "counted"), [(59.9, 0), (60.0, 1)])
 def test_a_refusal_within_a_minute_of_a_login_is_the_dialplans(later: float, counted: int) -> None:
     """A phone that logged in may call a number that the dialplan forbids, so its 403 is no guess."""
-    happened = Guard().play(
+    happened = Player().play(
         *ticks(0, 0),
         at(0, login(ATTACKER, service=Service.SIP)),
         at(later, sent(service=Service.SIP, nonce=b"n"), sent(service=Service.SIP, status=403)),
@@ -591,7 +591,7 @@ def again(nonce: bytes, call: bytes = b"call-1") -> Challenge:
 def test_a_second_challenge_of_chan_sip_is_a_guess_with_an_unknown_nonce() -> None:
     """A From that is not UTF-8 suppresses its events: each further nonce of the session is a guess."""
     nonces = [again(b"%d" % number) for number in range(6)]
-    assert Guard().play(*ticks(0, 0), at(0, *nonces)).attempts == ["192.0.2.7 counted, claimed"] * 5
+    assert Player().play(*ticks(0, 0), at(0, *nonces)).attempts == ["192.0.2.7 counted, claimed"] * 5
 
 
 def test_a_repeated_or_first_challenge_of_chan_sip_is_no_guess() -> None:
@@ -601,7 +601,7 @@ def test_a_repeated_or_first_challenge_of_chan_sip_is_no_guess() -> None:
         [again(b"2", b"call-2")],
         [sent(service=Service.SIP, status=403), again(b"2")],
     ):
-        happened = Guard().play(*ticks(0, 0), at(0, again(b"1"), *others))
+        happened = Player().play(*ticks(0, 0), at(0, again(b"1"), *others))
         assert happened.counted == (others[0].status == 403)
 
 
@@ -609,7 +609,7 @@ def test_a_phone_of_chan_sip_may_ask_for_another_challenge() -> None:
     """A phone that succeeded within a day may subscribe again without credentials under one Call-ID."""
     nonces = [again(b"%d" % number) for number in range(6)]
     logged_in = at(0, login(ATTACKER, service=Service.SIP))
-    assert Guard().play(*ticks(0, 0), logged_in, at(80_000, *nonces)).counted == 0
+    assert Player().play(*ticks(0, 0), logged_in, at(80_000, *nonces)).counted == 0
 
 
 def test_a_phone_of_chan_sip_may_have_another_address_of_its_64() -> None:
@@ -617,12 +617,12 @@ def test_a_phone_of_chan_sip_may_have_another_address_of_its_64() -> None:
     nonces = [sent("2001:db8::8", nonce=b"%d" % number, service=Service.SIP) for number in range(6)]
     for phone, counted in (("2001:db8::7", 0), ("2001:db8:0:1::7", 5)):
         logged_in = at(0, login(phone, service=Service.SIP))
-        assert Guard().play(*ticks(0, 0), logged_in, at(10, *nonces)).counted == counted
+        assert Player().play(*ticks(0, 0), logged_in, at(10, *nonces)).counted == counted
 
 
 def test_a_second_challenge_is_no_guess_if_ami_was_away_in_between() -> None:
     """While AMI was away the phone may have succeeded, and its next registration begins with a challenge."""
-    guard = Guard()
+    guard = Player()
     away = [at(1, Sources(ami=False)), at(2, Sources()), *ticks(3, 3)]
     assert guard.play(*ticks(0, 0), at(0, again(b"1")), *away, at(4, again(b"2"))).counted == 0
     assert guard.play(at(5, again(b"3"))).counted == 1
@@ -637,12 +637,12 @@ def test_a_second_challenge_that_ami_reports_counts_once() -> None:
         at(0, *nonces, *reported),
         at(0, *reported, *nonces),
     ):
-        assert Guard().play(*ticks(0, 0), step, *ticks(1, 8)).counted == 1
+        assert Player().play(*ticks(0, 0), step, *ticks(1, 8)).counted == 1
 
 
 def test_a_refusal_needs_ami_to_know_logins() -> None:
     """Without AMI a 403 is no guess, because it may be the dialplan's."""
-    happened = Guard().play(
+    happened = Player().play(
         at(0, Sources(ami=False)),
         *ticks(0, 0),
         at(0.5, sent(service=Service.SIP, nonce=b"n")),

@@ -16,7 +16,7 @@ from tests.detect.transcripts.reports import (
     wrong,
     wrong_by_notice,
 )
-from tests.support.transcript import Banned, Exempt, Guard, Happened, Loss, Step, at, ticks
+from tests.support.transcript import Banned, Exempt, Happened, Loss, Player, Step, at, ticks
 
 from ringfence.model import EventKind, SecurityEvent, Service, Transport
 
@@ -36,14 +36,14 @@ def guesses(*receivers: str) -> list[Step]:
 
 def test_a_nonce_that_went_to_one_address_proves_it() -> None:
     """Five guesses that carry nonces sent to their address alone are a full ban."""
-    happened = Guard().play(*guesses(ATTACKER))
+    happened = Player().play(*guesses(ATTACKER))
     assert happened.attempts == ["192.0.2.7 counted, proven by nonce"] * 5
     assert happened.bans == FULL
 
 
 def test_a_nonce_sent_to_two_receivers_proves_no_address() -> None:
     """The guesses are claims of the address that asked, and an alarm reports that they are unprovable."""
-    happened = Guard().play(*guesses(ATTACKER, BYSTANDER))
+    happened = Player().play(*guesses(ATTACKER, BYSTANDER))
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
     assert happened.bans == NARROW
     assert set(happened.alarms) == {"evidence.unprovable of 192.0.2.7"}
@@ -56,14 +56,14 @@ def test_a_nonce_that_two_addresses_asked_for_proves_no_address() -> None:
         call, nonce = b"call-%d" % index, b"nonce-%d" % index
         both = [sent(ATTACKER, call, nonce=nonce, sender=sender) for sender in (ATTACKER, BYSTANDER)]
         steps.append(at(index, *both, failed(ATTACKER, call, nonce=nonce)))
-    happened = Guard().play(*steps)
+    happened = Player().play(*steps)
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
     assert happened.bans == NARROW
 
 
 def test_a_nonce_asked_for_by_another_address_proves_no_address() -> None:
     """The challenge went to the attacker alone, but a forged source asked for it, so it proves nothing."""
-    happened = Guard().play(
+    happened = Player().play(
         at(0, sent(nonce=b"n", sender=BYSTANDER)),
         at(0.1, failed(nonce=b"n")),
     )
@@ -74,13 +74,13 @@ def test_a_relayed_challenge_proves_no_address() -> None:
     """A relayed challenge proves nothing, as its receiver may forward it, like a stateless proxy."""
     for later in ([], [sent(nonce=b"n")]):
         challenges = at(0, sent(nonce=b"n", relayed=True), *later)
-        happened = Guard().play(challenges, at(0.1, failed(nonce=b"n")))
+        happened = Player().play(challenges, at(0.1, failed(nonce=b"n")))
         assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
 def test_a_nonce_that_went_by_tcp_proves_no_datagram() -> None:
     """A nonce sent by TCP proves no datagram, as its segment may begin within a body of another sender."""
-    happened = Guard().play(
+    happened = Player().play(
         at(0, sent(nonce=b"n", transport=Transport.TCP)),
         at(0.1, failed(nonce=b"n")),
     )
@@ -90,7 +90,7 @@ def test_a_nonce_that_went_by_tcp_proves_no_datagram() -> None:
 @pytest.mark.parametrize(("age", "proof"), [(47.9, "proven by nonce"), (48.0, "claimed")])
 def test_a_nonce_of_pjsip_proves_for_48_seconds(age: float, proof: str) -> None:
     """A nonce proves for 48 s: Asterisk accepts it for 32 s, and closed connections are kept longer."""
-    happened = Guard().play(at(0, sent(nonce=b"n")), at(age, failed(nonce=b"n")))
+    happened = Player().play(at(0, sent(nonce=b"n")), at(age, failed(nonce=b"n")))
     assert happened.attempts == [f"192.0.2.7 counted, {proof}"]
 
 
@@ -102,13 +102,13 @@ def test_a_nonce_within_two_seconds_of_a_loss_proves_no_address(lost: float, pro
     """The lost packet may have carried the same nonce to another address."""
     steps = [at(8.0, sent(BYSTANDER, b"other", nonce=b"before")), at(10.0, sent(nonce=b"n"))]
     steps = sorted([*steps, at(10.0 + lost, Loss())], key=lambda step: step.time)
-    happened = Guard().play(steps, at(13.0, failed(nonce=b"n")))
+    happened = Player().play(steps, at(13.0, failed(nonce=b"n")))
     assert happened.attempts == [f"192.0.2.7 counted, {proof}"]
 
 
 def test_a_loss_before_the_first_nonce_affects_no_later_one() -> None:
     """A loss does not affect later nonces before the first one, as every start of the wire has a loss."""
-    happened = Guard().play(at(0, Loss()), at(0.5, sent(nonce=b"n")), at(1, failed(nonce=b"n")))
+    happened = Player().play(at(0, Loss()), at(0.5, sent(nonce=b"n")), at(1, failed(nonce=b"n")))
     assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
 
 
@@ -116,13 +116,13 @@ def test_a_nonce_that_went_by_udp_and_by_tcp_proves_its_receiver() -> None:
     """A nonce that went to the same address by UDP and by TCP proves it."""
     both = [sent(nonce=b"n"), sent(nonce=b"n", transport=Transport.TCP)]
     for first, second in (both, both[::-1]):
-        happened = Guard().play(at(0, first, second), at(1, failed(nonce=b"n")))
+        happened = Player().play(at(0, first, second), at(1, failed(nonce=b"n")))
         assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
 
 
 def test_the_answer_of_a_session_proves_its_earlier_attempts() -> None:
     """Four probes under one Call-ID are claims until the nonce comes back; the next guess is a full ban."""
-    guard = Guard()
+    guard = Player()
     claims = guard.play(*(at(n, probed(), challenged()) for n in range(4)))
     assert (claims.counted, claims.bans) == (4, [])
     proven = guard.play(at(4, sent(nonce=b"n"), failed(nonce=b"n")), at(5, probed(), challenged()))
@@ -131,7 +131,7 @@ def test_the_answer_of_a_session_proves_its_earlier_attempts() -> None:
 
 def test_a_proof_that_the_wire_shows_late_raises_the_attempt() -> None:
     """A proof counts for guesses that AMI reported before the wire showed where their nonces went."""
-    guard = Guard()
+    guard = Player()
     claims = guard.play(*(at(n, failed(call=b"%d" % n, nonce=b"n%d" % n)) for n in range(4)))
     assert claims.attempts == ["192.0.2.7 counted, claimed"] * 4
     guard.play(at(4, *(sent(call=b"%d" % n, nonce=b"n%d" % n) for n in range(4))))
@@ -140,7 +140,7 @@ def test_a_proof_that_the_wire_shows_late_raises_the_attempt() -> None:
 
 def test_a_challenge_that_went_elsewhere_proves_no_earlier_guess() -> None:
     """A guess that AMI reports before the wire shows its challenge stays a claim if that went elsewhere."""
-    guard = Guard()
+    guard = Player()
     calls = [b"%d" % n for n in range(4)]
     guard.play(*(at(n, failed(call=call, nonce=call)) for n, call in enumerate(calls)))
     guard.play(at(4, *(sent(BYSTANDER, call, nonce=call, sender=ATTACKER) for call in calls)))
@@ -149,14 +149,14 @@ def test_a_challenge_that_went_elsewhere_proves_no_earlier_guess() -> None:
 
 def test_the_proof_of_one_session_proves_no_other() -> None:
     """A proof counts for its session alone: a forger of other sessions does not know this Call-ID."""
-    guard = Guard()
+    guard = Player()
     guard.play(*(at(n, failed(call=b"%d" % n, nonce=b"n%d" % n)) for n in range(4)))
     assert guard.play(at(4, sent(nonce=b"n"), failed(nonce=b"n"))).bans == NARROW
 
 
 def test_a_session_stays_proven_for_64_seconds() -> None:
     """A session that answered one challenge stays proven for 64 s, and needs a new proof then."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, sent(nonce=b"n"), failed(nonce=b"n")))
     assert guard.play(at(63.9, failed())).attempts == ["192.0.2.7 counted, proven by nonce"]
     assert guard.play(at(128, failed())).attempts == ["192.0.2.7 counted, claimed"]
@@ -164,14 +164,14 @@ def test_a_session_stays_proven_for_64_seconds() -> None:
 
 def test_a_proof_by_nonce_replaces_no_handshake() -> None:
     """An attempt by TLS is proven by its handshake, also in a session that a datagram has proven."""
-    guard = Guard()
+    guard = Player()
     guard.play(at(0, sent(nonce=b"n"), failed(nonce=b"n")))
     assert guard.play(at(1, by_tls())).attempts == ["192.0.2.7 counted, proven by handshake"]
 
 
 def test_an_empty_session_is_never_proven() -> None:
     """The proof of an attempt without a Call-ID raises no other, as they share no session."""
-    guard = Guard()
+    guard = Player()
     guard.play(*(at(n, failed(call=b"", nonce=b"old-%d" % n)) for n in range(3)))
     happened = guard.play(
         at(3, sent(call=b"", nonce=b"n"), failed(call=b"", nonce=b"n")),
@@ -183,7 +183,7 @@ def test_an_empty_session_is_never_proven() -> None:
 
 def test_a_copied_request_proves_the_sessions_that_it_names() -> None:
     """A nonce that a suspect alone received and sends back proves its hidden attempts, also later ones."""
-    guard = Guard()
+    guard = Player()
     for index in range(4):
         call = b"%d\xff" % index
         hidden = guard.play(at(index, sent(call=call, nonce=b"n%d" % index, evasive=True)))
@@ -195,7 +195,7 @@ def test_a_copied_request_proves_the_sessions_that_it_names() -> None:
 @pytest.mark.parametrize("again", [{"receiver": BYSTANDER}, {"relayed": True}, {"sender": BYSTANDER}])
 def test_a_copied_nonce_with_other_receivers_proves_no_address(again: dict[str, object]) -> None:
     """A nonce that was also sent elsewhere, forwarded, or requested by another address proves nothing."""
-    guard = Guard()
+    guard = Player()
     receiver = str(again.pop("receiver", ATTACKER))
     for index in range(5):
         call, nonce = b"%d\xff" % index, b"n%d" % index
@@ -207,7 +207,7 @@ def test_a_copied_nonce_with_other_receivers_proves_no_address(again: dict[str, 
 def test_a_late_proof_bans_no_address_that_has_become_exempt() -> None:
     """A proof bans no address that became exempt after its claims."""
     for exempt, bans in (((), FULL), (("192.0.2.0/24",), [])):
-        guard = Guard()
+        guard = Player()
         guard.play(*(at(n, failed(call=b"%d" % n, nonce=b"n%d" % n)) for n in range(4)), at(4, probed()))
         guard.play(at(4.5, Exempt(exempt)))
         late = guard.play(at(5, *(sent(call=b"%d" % n, nonce=b"n%d" % n) for n in range(4))))
@@ -216,7 +216,7 @@ def test_a_late_proof_bans_no_address_that_has_become_exempt() -> None:
 
 def test_a_late_proof_bans_no_address_that_is_banned_already() -> None:
     """A proof that comes during a full ban leads to no second one."""
-    guard = Guard()
+    guard = Player()
     guard.play(*(at(n, failed(call=b"%d" % n, nonce=b"n%d" % n)) for n in range(4)), at(4, probed()))
     guard.play(at(4.5, Banned("192.0.2.7/32", 600.0)))
     late = guard.play(at(5, *(sent(call=b"%d" % n, nonce=b"n%d" % n) for n in range(4))))
@@ -232,23 +232,23 @@ def by_tls(*, by: str = AMI, tampered: bool = False) -> SecurityEvent:
 def test_a_tampered_event_of_tls_proves_nothing_by_itself(*, tampered: bool) -> None:
     """An event outside Asterisk's grammar proves its address only if the kernel knows the connection."""
     proven = "192.0.2.7 counted, proven by handshake"
-    alone = Guard().play(at(0, by_tls(tampered=tampered)))
+    alone = Player().play(at(0, by_tls(tampered=tampered)))
     assert alone.attempts == (["192.0.2.7 unconfirmed, claimed"] if tampered else [proven])
-    connected = Guard(connected=[(ATTACKER, 5062)]).play(at(0, by_tls(tampered=tampered)))
+    connected = Player(connected=[(ATTACKER, 5062)]).play(at(0, by_tls(tampered=tampered)))
     assert connected.attempts == [proven]
 
 
 def test_an_event_that_a_client_of_http_can_forge_proves_nothing() -> None:
     """An event of TLS that may be forged is a claim, and unconfirmed."""
     forgeable = failed(transport=Transport.TLS, forgeable=True)
-    happened = Guard().play(at(0, forgeable), *ticks(1, 3))
+    happened = Player().play(at(0, forgeable), *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_tampered_answer_proves_no_earlier_attempt() -> None:
     """A nonce in a tampered answer leaves the four probes of its session claims."""
     for tampered, bans in ((False, FULL), (True, NARROW)):
-        guard = Guard()
+        guard = Player()
         guard.play(*(at(n, probed(), challenged()) for n in range(4)))
         answered = at(4, sent(nonce=b"n"), failed(nonce=b"n", tampered=tampered))
         assert guard.play(answered, at(5, probed(), challenged())).bans == bans
@@ -258,9 +258,9 @@ def test_a_tampered_answer_proves_no_earlier_attempt() -> None:
 def test_a_line_proves_nothing_by_itself(source: str) -> None:
     """A line over TLS is proven only by its connection, because its sender chose the address in it."""
     waits = [at(0, by_tls(by=source)), *ticks(0, 2)]
-    assert Guard().play(*waits).attempts == ["192.0.2.7 forged, claimed"]
-    assert Guard(sources=("AMI", "log")).play(*waits).attempts == ["192.0.2.7 unconfirmed, claimed"]
-    connected = Guard(connected=[(ATTACKER, 5062)]).play(*waits)
+    assert Player().play(*waits).attempts == ["192.0.2.7 forged, claimed"]
+    assert Player(sources=("AMI", "log")).play(*waits).attempts == ["192.0.2.7 unconfirmed, claimed"]
+    connected = Player(connected=[(ATTACKER, 5062)]).play(*waits)
     assert connected.attempts == ["192.0.2.7 counted, proven by handshake"]
 
 
@@ -279,7 +279,7 @@ def returned() -> Step:
 
 def settled(*steps: Step) -> Happened:
     """Return what follows if a guard plays the steps and waits for all confirmations."""
-    return Guard().play(*steps, *ticks(1, 3))
+    return Player().play(*steps, *ticks(1, 3))
 
 
 def test_a_returned_nonce_of_chan_sip_proves_its_requester() -> None:
@@ -342,7 +342,7 @@ def test_a_nonce_of_chan_sip_that_also_went_by_tls_is_a_claim() -> None:
 def test_a_nonce_of_chan_sip_is_known_for_ten_minutes(age: float, standing: str) -> None:
     """A nonce of chan_sip is kept for ten minutes, as it lives as long as the guesser's dialogue."""
     guess = at(age, wrong(nonce=b"n", response=b"r"))
-    happened = Guard().play(of_chan_sip(b"n"), guess, *ticks(age + 1, age + 2))
+    happened = Player().play(of_chan_sip(b"n"), guess, *ticks(age + 1, age + 2))
     assert happened.attempts == [f"192.0.2.7 {standing}"]
 
 
@@ -350,7 +350,7 @@ def test_a_later_nonce_of_chan_sip_replaces_no_earlier_one() -> None:
     """A nonce that comes back after 100 s proves its address, also if another one was sent meanwhile."""
     later = at(100, sent(call=b"call-2", nonce=b"m", service=Service.SIP))
     guess = at(101, wrong(nonce=b"n", response=b"r"))
-    happened = Guard().play(of_chan_sip(b"n"), later, guess, *ticks(102, 104))
+    happened = Player().play(of_chan_sip(b"n"), later, guess, *ticks(102, 104))
     assert happened.attempts == ["192.0.2.7 counted, proven by nonce"]
 
 
@@ -381,14 +381,14 @@ def test_a_repeated_answer_of_chan_sip_confirms_no_further_line() -> None:
 def test_an_answer_of_chan_sip_confirms_a_line_for_ten_seconds(age: float, standing: str) -> None:
     """An answer confirms a line for ten seconds; the latest line that was seen came 3 s late."""
     answer = at(0, sent(nonce=b"n", service=Service.SIP))
-    happened = Guard().play(answer, at(age, wrong_by_notice()), *ticks(age + 1, age + 2))
+    happened = Player().play(answer, at(age, wrong_by_notice()), *ticks(age + 1, age + 2))
     assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
 
 
 def test_an_event_and_a_line_of_chan_sip_must_agree_without_the_wire() -> None:
     """An event and a line that name one address are one claim; two that differ do not count."""
     for named, standing in ((ATTACKER, "counted"), (BYSTANDER, "forged")):
-        guard = Guard(sources=("AMI", "log"))
+        guard = Player(sources=("AMI", "log"))
         happened = guard.play(at(0, wrong(named), wrong_by_notice()), *ticks(1, 3))
         assert happened.attempts[0] == f"192.0.2.7 {standing}, claimed"
         assert happened.counted == (named == ATTACKER)
@@ -401,7 +401,7 @@ def test_an_event_and_a_line_of_chan_sip_that_agree_need_an_answer_on_the_wire()
 
 def test_an_event_under_a_bystanders_address_is_forged_also_if_its_sender_is_banned() -> None:
     """The event is forged and not late, because it shows that its sender names a bystander."""
-    guard = Guard(sources=("AMI", "log"))
+    guard = Player(sources=("AMI", "log"))
     guard.play(at(0, Banned("192.0.2.7/32", 100.0)))
     happened = guard.play(at(1, wrong(BYSTANDER), wrong_by_notice()), *ticks(2, 4))
     assert happened.attempts == ["192.0.2.7 forged, claimed", "192.0.2.7 late, claimed"]
@@ -410,7 +410,7 @@ def test_an_event_under_a_bystanders_address_is_forged_also_if_its_sender_is_ban
 @pytest.mark.parametrize(("later", "counted"), [(9.9, 1), (10.1, 0)])
 def test_an_event_and_a_line_of_chan_sip_agree_within_ten_seconds(later: float, counted: int) -> None:
     """A line that is more than ten seconds away from the event is of another request."""
-    guard = Guard(sources=("AMI", "log"))
+    guard = Player(sources=("AMI", "log"))
     guard.play(at(0, wrong_by_notice()), *ticks(1, 3))
     assert guard.play(at(later, wrong()), *ticks(later + 1, later + 2)).counted == counted
 
@@ -419,8 +419,8 @@ def test_an_event_and_a_line_of_chan_sip_agree_within_ten_seconds(later: float, 
 def test_a_line_of_chan_sip_needs_an_answer_of_its_own_kind(status: int) -> None:
     """A 404 confirms a call to an unknown extension, and a challenge or a 403 confirms a guess."""
     answer = at(0, sent(nonce=b"n", service=Service.SIP, status=status))
-    guess = Guard().play(answer, at(0.1, wrong_by_notice()), *ticks(1, 3))
-    call = Guard().play(answer, at(0.1, misdialled_by_notice()), *ticks(1, 3))
+    guess = Player().play(answer, at(0.1, wrong_by_notice()), *ticks(1, 3))
+    call = Player().play(answer, at(0.1, misdialled_by_notice()), *ticks(1, 3))
     assert (guess.counted, call.counted) == ((1, 0) if status == 401 else (0, 1))
 
 
@@ -430,19 +430,19 @@ def test_an_answer_by_tcp_confirms_no_line() -> None:
     The kernel knows the connection.
     """
     answer = sent(nonce=b"n", service=Service.SIP, transport=Transport.TCP)
-    happened = Guard().play(at(0, answer), at(0.1, wrong_by_notice()), *ticks(1, 3))
+    happened = Player().play(at(0, answer), at(0.1, wrong_by_notice()), *ticks(1, 3))
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_with_ami_alone_an_event_of_chan_sip_is_unconfirmed_at_once() -> None:
     """With AMI alone an event of chan_sip is unconfirmed at once, as no other source is read."""
-    happened = Guard(sources=("AMI",)).play(at(0, wrong()))
+    happened = Player(sources=("AMI",)).play(at(0, wrong()))
     assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_guess_with_a_nonce_that_went_elsewhere_counts_against_no_receiver() -> None:
     """The guess is a claim about the address that the event names, and an alarm; never the receiver's."""
-    happened = Guard().play(
+    happened = Player().play(
         at(0, probed(), sent(BYSTANDER, nonce=b"n", sender=ATTACKER)),
         at(0.1, failed(nonce=b"n")),
     )
@@ -451,7 +451,7 @@ def test_a_guess_with_a_nonce_that_went_elsewhere_counts_against_no_receiver() -
 
 def test_a_line_with_a_nonce_of_another_address_does_not_count_for_it() -> None:
     """A line with another address's nonce does not count for that address, as its sender chose the text."""
-    happened = Guard().play(
+    happened = Player().play(
         at(0, probed(), sent(BYSTANDER, nonce=b"n", sender=ATTACKER)),
         at(0.1, failed(by=SECURITY, nonce=b"n")),
         *ticks(1, 3),
@@ -466,14 +466,14 @@ def test_a_line_of_chan_sip_first_and_its_nonce_later_is_one_proven_attempt() ->
         nonce = b"n%d" % index
         steps.append(at(index, sent(nonce=nonce, service=Service.SIP), wrong_by_notice()))
         steps.append(at(index + 0.1, wrong(call=nonce, nonce=nonce, response=b"r")))
-    happened = Guard().play(*steps)
+    happened = Player().play(*steps)
     assert (happened.counted, happened.bans[-1:]) == (5, FULL)
 
 
 def test_the_kind_that_no_table_knows_is_no_attempt() -> None:
     """Events of limits and of bad formats are no part of an attempt."""
     for kind in (EventKind.SESSION_LIMIT, EventKind.REQUEST_BAD_FORMAT, EventKind.UNEXPECTED_ADDRESS):
-        assert Guard().play(at(0, failed()), at(1, evolved(kind))).counted == 1
+        assert Player().play(at(0, failed()), at(1, evolved(kind))).counted == 1
 
 
 def evolved(kind: EventKind) -> SecurityEvent:

@@ -11,7 +11,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.captures import FORGED, Capture, captures
-from tests.support.transcript import Guard, Happened, Sources, Step, Tick, at
+from tests.support.transcript import Happened, Player, Sources, Step, Tick, at
 
 from ringfence.model import Challenge, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.parse.ami import AmiDecoder
@@ -95,7 +95,7 @@ def _status(event: SecurityEvent) -> int:
 
 def judged(events: list[SecurityEvent], wire: list[Challenge] | None = None) -> Happened:
     """Return the result if all events are reported at once."""
-    guard = Guard(sources=("AMI", "log") if wire is None else ("AMI", "log", "wire"))
+    guard = Player(sources=("AMI", "log") if wire is None else ("AMI", "log", "wire"))
     seen = [Step(0.0, tuple(wire))] if wire else []
     return guard.play(*seen, Step(0.0, tuple(events)), at(1.0, Tick()))
 
@@ -194,7 +194,7 @@ def test_neither_delay_nor_a_loss_changes_the_number(
         )
         steps = [at(0.0, Sources(ami=loser != AMI)), Step(0.0, tuple(wire_of(capture)))]
         steps += [Step(now, (Tick(), event)) for now, _, event in arrivals]
-        happened = Guard().play(*steps, at(5.0, Tick()))
+        happened = Player().play(*steps, at(5.0, Tick()))
 
         more = happened.counted - (capture.attempts or 0)
         assert more == 0 or (more == 1 and capture.name in CROSSED), capture
@@ -234,7 +234,7 @@ def test_the_log_alone_counts_only_the_true_sender(seed: int) -> None:
     """In any recording, also while AMI and the wire are away, only attempts of the true sender count."""
     for capture in captures():
         events = mixed(capture, frozenset({AMI}), seed)
-        happened = Guard(sources=("log",)).play(Step(0.0, tuple(events)), at(1.0, Tick()))
+        happened = Player(sources=("log",)).play(Step(0.0, tuple(events)), at(1.0, Tick()))
 
         assert {*happened.counted_addresses} <= {str(capture.source)}, capture
 
@@ -324,7 +324,7 @@ def test_ami_alone_gives_number_and_source_of_attempts(cut: Callable[[bytes], Se
 
         arrivals = accumulate((event.time - events[0].time for event in events), max)
         steps = (Step(time, (event,)) for time, event in zip(arrivals, events, strict=True))
-        happened = Guard(sources=("AMI",)).play(steps)
+        happened = Player(sources=("AMI",)).play(steps)
 
         expected = SHAPES[capture.name] if capture.attempts is None else capture.attempts
         source = FORGED if capture.name in NAMED_BY_VIA else capture.source

@@ -14,17 +14,17 @@ from tests.detect.transcripts.reports import (
     sent,
     wrong,
 )
-from tests.support.transcript import Guard, Step, at, ticks
+from tests.support.transcript import Player, Step, at, ticks
 
 from ringfence.model import EventKind, SecurityEvent, Service, Transport
 
 
-def alone() -> Guard:
+def alone() -> Player:
     """Return a guard that reads AMI alone, so that each report is an attempt."""
-    return Guard(sources=("AMI",))
+    return Player(sources=("AMI",))
 
 
-def each(guard: Guard, *steps: Step) -> list[int]:
+def each(guard: Player, *steps: Step) -> list[int]:
     """Return how many attempts each step makes."""
     return [len(guard.play(step).attempts) for step in steps]
 
@@ -225,7 +225,7 @@ def test_two_unknown_accounts_of_iax2_are_two_attempts() -> None:
         report(EventKind.INVALID_ACCOUNT_ID, call=b"", by=NOTICE, service=Service.IAX2, account=account)
         for account in ("100", "101", "100", "101")
     ]
-    assert each(Guard(sources=("log",)), *(at(0, line) for line in lines)) == [1, 1, 0, 0]
+    assert each(Player(sources=("log",)), *(at(0, line) for line in lines)) == [1, 1, 0, 0]
 
 
 def misdialled(account: str = "", by: str = AMI) -> SecurityEvent:
@@ -236,13 +236,13 @@ def misdialled(account: str = "", by: str = AMI) -> SecurityEvent:
 def test_three_calls_of_a_guest_to_nowhere_are_a_ban_by_probe() -> None:
     """Three calls of a guest to an unknown extension are a ban, as answers on the wire confirm them."""
     steps = [at(n, sent(service=Service.SIP, status=404), misdialled(by=NOTICE)) for n in range(3)]
-    assert Guard().play(*steps).bans == ["probe bans 192.0.2.7/32 by sip-udp for 600 s after 3"]
+    assert Player().play(*steps).bans == ["probe bans 192.0.2.7/32 by sip-udp for 600 s after 3"]
 
 
 def test_a_caller_that_was_challenged_has_misdialled() -> None:
     """A caller that passed a challenge, or that a line names, has an account and has misdialled."""
     assert each(alone(), at(0, challenged(service=Service.SIP)), at(0, misdialled())) == [0, 0]
-    lines = Guard(sources=("log",))
+    lines = Player(sources=("log",))
     assert lines.play(at(0, misdialled("204", NOTICE)), *ticks(1, 3)).attempts == []
     assert lines.play(at(4, misdialled("anonymous", NOTICE)), *ticks(5, 7)).counted == 1
     assert lines.play(at(8, misdialled("anonymous@pbx.example", NOTICE)), *ticks(9, 11)).counted == 1
@@ -251,7 +251,7 @@ def test_a_caller_that_was_challenged_has_misdialled() -> None:
 def test_a_failed_manager_login_counts_by_the_rule_manager() -> None:
     """Three failed manager logins are a full ban, because their AMI events prove the address."""
     steps = [at(n, manager(EventKind.INVALID_PASSWORD)) for n in range(3)]
-    happened = Guard().play(*steps)
+    happened = Player().play(*steps)
     assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * 3
     assert happened.bans == ["manager bans 192.0.2.7/32 in full after 3"]
 
@@ -267,7 +267,7 @@ def manager(kind: EventKind, by: str = AMI) -> SecurityEvent:
 )
 def test_a_manager_login_of_any_kind_is_joined_with_its_line(kind: EventKind, by: str) -> None:
     """A line is of the same attempt as an event of any kind: the log has fewer texts than AMI has kinds."""
-    guard = Guard()
+    guard = Player()
     first = guard.play(at(0, manager(kind), manager(EventKind.INVALID_PASSWORD, by)), *ticks(1, 3))
     assert first.attempts == ["192.0.2.7 counted, proven by handshake"]
     assert guard.sources_of(ATTACKER) == [{AMI, by}]
@@ -278,4 +278,4 @@ def test_a_manager_login_of_any_kind_is_joined_with_its_line(kind: EventKind, by
 
 def test_a_session_expires_when_the_age_of_its_last_event_is_rounded() -> None:
     """A tick 64 s after an event ends, also if the clock passes 2**20 s meanwhile and rounds differently."""
-    assert Guard().play(at(48_512.9, probed()), *ticks(48_576.9, 48_577.9)).counted == 1
+    assert Player().play(at(48_512.9, probed()), *ticks(48_576.9, 48_577.9)).counted == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.detect.transcripts.reports import failed, probed, wrong, wrong_by_notice
-from tests.support.transcript import Guard, Step, Tick, at
+from tests.support.transcript import Player, Step, Tick, at
 
 from ringfence.model import SecurityEvent, Transport
 
@@ -70,7 +70,7 @@ ADDRESSES = [
 
 def played(rule: str, waits: list[tuple[float, str, str]]) -> tuple[list[str | None], list[str | None]]:
     """Return what the guard and the model ban at each attempt."""
-    guard, model, now = Guard(rules=(rule,)), Model(rule), 0.0
+    guard, model, now = Player(rules=(rule,)), Model(rule), 0.0
     guarded: list[str | None] = []
     modelled = []
     for index, (wait, address, unknown) in enumerate(waits):
@@ -117,7 +117,7 @@ def test_an_attempt_leaves_its_window_after_exactly_its_length(rule: str, number
     for last, bans in ((window - 0.25, 1), (window, 0)):
         times = [0.0, *[1.0] * (number - 2), last]
         steps = [at(time, attempt(n, f"192.0.2.{n % senders}", str(100 + n))) for n, time in enumerate(times)]
-        assert len(Guard(rules=(rule,)).play(*steps).bans) == bans
+        assert len(Player(rules=(rule,)).play(*steps).bans) == bans
 
 
 def test_attempts_that_are_read_late_count_from_when_they_are_read() -> None:
@@ -125,7 +125,7 @@ def test_attempts_that_are_read_late_count_from_when_they_are_read() -> None:
     steps: list[Step] = [
         at(n * 10.0, failed(call=b"%d" % n, transport=Transport.TLS, late=5.0)) for n in range(5)
     ]
-    happened = Guard().play(*steps)
+    happened = Player().play(*steps)
     assert Counter(happened.counted_addresses) == {"192.0.2.7": 5}
     assert len(happened.bans) == 1
 
@@ -133,7 +133,7 @@ def test_attempts_that_are_read_late_count_from_when_they_are_read() -> None:
 def test_an_attempt_that_waited_counts_from_its_report() -> None:
     """A report of chan_sip waits a second for another one, and then counts from its own arrival."""
     for later, bans in ((599.5, 1), (600.0, 0)):
-        guard = Guard(sources=("AMI", "log"), rules=("guess",))
+        guard = Player(sources=("AMI", "log"), rules=("guess",))
         guard.play(at(0, wrong(call=b"0"), wrong_by_notice()), at(1.9, Tick()))
         rest = [one for n in range(1, 5) for one in (wrong(call=b"%d" % n), wrong_by_notice())]
         assert len(guard.play(at(later, *rest), at(601, Tick())).bans) == bans
@@ -141,7 +141,7 @@ def test_an_attempt_that_waited_counts_from_its_report() -> None:
 
 def test_an_attempt_is_kept_for_the_whole_of_the_longest_window() -> None:
     """An attempt within the window counts, although an older one of another address is discarded."""
-    guard = Guard(rules=("slow",))
+    guard = Player(rules=("slow",))
     mine = [at(14_000 + n, attempt(n, "192.0.2.7", "")) for n in range(19)]
     guard.play(at(0, attempt(100, "192.0.2.8", "")), *mine, at(86_500, Tick()))
     assert len(guard.play(at(99_000, attempt(19, "192.0.2.7", ""))).bans) == 1
