@@ -1,11 +1,12 @@
 """A detector whose effects a test can look at one kind at a time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import friend_from
 from ringfence.detect.judgement import Effect, Judgement, Login
 from ringfence.detect.rules import Rule
+from ringfence.detect.wire import NOT_CONNECTED, Listening
 from ringfence.model import (
     AlarmChange,
     Attempt,
@@ -49,7 +50,7 @@ class Driven(Detector):
         wall: float = 0.0,
         *,
         wire: bool = False,
-        listening: Callable[[str], float | None] = lambda _: None,
+        listening: Listening = NOT_CONNECTED,
     ) -> list[Judgement]:
         """Do periodic work."""
         return self._judgements(super().tick(now, wall, wire=wire, listening=listening))

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SENDER, Connected, event
+from tests.support.listening import connected
 
 from ringfence.detect.confirmation import (
     Answers,
@@ -72,7 +73,7 @@ def test_a_connection_confirms_a_line_by_a_stream() -> None:
 def test_a_line_is_a_hint_while_another_source_delivers(*, wire: bool, ami: float | None, hint: bool) -> None:
     """A datagram's line needs confirmation while AMI or the wire delivers; an event of AMI never does."""
     parts = Parts()
-    parts.confirmation.tick(lambda _: ami, wire=wire)
+    parts.confirmation.tick(connected(ami), wire=wire)
     for one, expected in ((line(), hint), (event(FAILED, source=PBX), False), (line(Transport.TCP), True)):
         attempt = attempt_from(one, AttemptKind.GUESS)
         assert parts.confirmation.is_hint(one, attempt) is expected
@@ -106,12 +107,12 @@ def test_only_a_whole_wire_or_the_kernel_refutes_a_line() -> None:
     parts = Parts(Connected())
     parts.confirmation.sees_wire = True
     assert not parts.confirmation.would_have_been_seen(line(), 0.0)
-    parts.confirmation.tick(lambda _: None, wire=True)
+    parts.confirmation.tick(connected(None), wire=True)
     assert parts.confirmation.would_have_been_seen(line(), 0.0)
     assert parts.confirmation.would_have_been_seen(line(Transport.TLS), 0.0)
     parts.wire.blind_until = 10.0
     assert not parts.confirmation.would_have_been_seen(line(), 9.9)
     parts = Parts()
     parts.confirmation.sees_wire = True
-    parts.confirmation.tick(lambda _: None, wire=True)
+    parts.confirmation.tick(connected(None), wire=True)
     assert not parts.confirmation.would_have_been_seen(line(Transport.TLS), 0.0)

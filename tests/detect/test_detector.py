@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from attrs import evolve
 from tests.detect.driven import Driven
 from tests.detect.events import SENDER, attempt, event
+from tests.support.listening import connected
 
 from ringfence.detect.attribution import AttributedAttempt, Finding, NewProof
 from ringfence.detect.confirmation import KnownSources
@@ -269,7 +270,7 @@ def test_nothing_is_concluded_of_a_session_that_was_evicted() -> None:
         if call != b"evicted":
             detector.observe(event(EventKind.CHALLENGE_SENT, 1.0, session=call), 1.0)
     detector.observe(event(EventKind.CHALLENGE_SENT, 1.1, session=b"evicted"), 1.1)
-    assert detector.tick(7.0, 7.0, listening=lambda _: 0.0) == []
+    assert detector.tick(7.0, 7.0, listening=connected(0.0)) == []
 
 
 def test_the_watched_are_those_nearest_to_a_ban() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from tests.support.listening import connected
 
 from ringfence.detect import proxies
 from ringfence.detect.attribution import AttributedAttempt, Attribution, ClientLogin, Finding, NewProof
@@ -15,7 +16,7 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Judgement, Login
 from ringfence.detect.proxies import MOST_WAITING, PATIENCE, RELAYED, Proxies
 from ringfence.detect.rules import RULES
-from ringfence.detect.wire import Listening, not_connected
+from ringfence.detect.wire import NOT_CONNECTED, Listening
 from ringfence.model import (
     AMI,
     Address,
@@ -143,7 +144,7 @@ class Pbx:
         kind = EventKind.INVALID_PASSWORD if sip else EventKind.CHALLENGE_RESPONSE_FAILED
         return self.reports(kind, call_id, nonce, forgeable=options.get("forgeable", False))
 
-    def waits(self, seconds: float = PATIENCE, listening: Listening = not_connected) -> list[Finding]:
+    def waits(self, seconds: float = PATIENCE, listening: Listening = NOT_CONNECTED) -> list[Finding]:
         """Wait until no event waits any longer."""
         now = next(self._now) + seconds
         self._now = count(now, 0.01)
@@ -594,10 +595,10 @@ def test_a_challenge_without_an_event_is_an_attempt_of_its_client() -> None:
     pbx = Pbx()
     pbx.reports(EventKind.CHALLENGE_SENT, b"a")
     pbx.challenge(CLIENT, b"a")
-    pbx.waits(1.0, lambda _: 0.0)
+    pbx.waits(1.0, connected(0.0))
     for number in range(3):
         pbx.challenge(CLIENT, b"%d" % number)
-    assert attempts(pbx.waits(6.0, lambda _: 0.0)) == [(CLIENT, CLAIM)] * 3
+    assert attempts(pbx.waits(6.0, connected(0.0))) == [(CLIENT, CLAIM)] * 3
 
 
 @pytest.mark.parametrize("nonce", [b"", FORGED])

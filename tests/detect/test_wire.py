@@ -5,6 +5,7 @@ from ipaddress import ip_address
 import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SECURITY, SENDER, event
+from tests.support.listening import connected
 
 from ringfence.detect.confirmation import Answers
 from ringfence.detect.sessions import Senders
@@ -35,9 +36,8 @@ def asked(call_id: bytes = CALL, *, port: int = 5060, evasive: bool = False) -> 
     return Challenge(BY, 5062, HERE, port, call_id, b"n", BY, evasive)
 
 
-def always(_: str) -> float:
-    """Return a start time since which AMI has been connected all the time."""
-    return -1_000.0
+always = connected(-1_000.0)
+"""AMI has been connected all the time."""
 
 
 def reported(wire: Wire, kind: EventKind, now: float, late: float = 0.0, **more: object) -> None:
@@ -100,7 +100,7 @@ def test_no_challenge_is_hidden_while_ami_was_not_connected(wire: Wire, since: f
     """A challenge is not hidden if AMI was not connected before the challenge left."""
     wire.record_challenge(asked(), BY, "pbx", 1.0)
 
-    assert wire.unreported(1.0 + WAIT, lambda _: since) == []
+    assert wire.unreported(1.0 + WAIT, connected(since)) == []
 
 
 def test_nothing_is_concluded_while_ami_comes_late(wire: Wire) -> None:
@@ -226,9 +226,8 @@ def often(wire: Wire, number: int, at: float = 1.0, address: str = SENDER) -> No
         wire.record_challenge(asked_by(address), ip_address(address), "pbx", at)
 
 
-def for_long(_: str) -> float:
-    """Return a start time so early that AMI has been connected long enough."""
-    return -SURE_AFTER
+for_long = connected(-SURE_AFTER)
+"""AMI has been connected for long."""
 
 
 @pytest.fixture
@@ -296,8 +295,8 @@ def test_a_reported_sender_is_counted_again_from_zero(sure: Wire) -> None:
 def test_challenges_count_only_while_ami_is_connected(sure: Wire, since: float | None) -> None:
     """Challenges count only while AMI is connected all the time, since it may miss a phone's success."""
     often(sure, MANY + 1)
-    assert not could_guess(sure, 1.0 + ANSWERED, lambda _: since)
-    assert sure.abandoned(10.0, lambda _: since) == []
+    assert not could_guess(sure, 1.0 + ANSWERED, connected(since))
+    assert sure.abandoned(10.0, connected(since)) == []
     assert sure.abandoned(10.0, for_long) == []
 
 

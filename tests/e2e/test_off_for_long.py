@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 from tests.detect.events import event
+from tests.support.listening import connected
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
@@ -85,7 +86,7 @@ class Off:
                         account=f"{hour}-{sender}-{guess}",
                     )
                     self.evidence.on_events([reported], self.now)
-                    self.evidence.tick(wire=False, listening=lambda _: 0.0)
+                    self.evidence.tick(wire=False, listening=connected(0.0))
                     self.enforcer.tick()
 
 

@@ -5,7 +5,7 @@ allow list pass. So a scenario shows how many answers a sender gets, and not onl
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from itertools import groupby
 from math import inf
@@ -17,6 +17,7 @@ from structlog.typing import EventDict
 from tests.scenarios.asterisk import PBX, Act, Told, tell
 from tests.scenarios.deeds import Deed, Verb
 from tests.scenarios.language import Scenario
+from tests.support.listening import connected
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
@@ -283,8 +284,9 @@ class Stage:
         self._friends.write()
         self._look()
 
-    def _listening(self, _: str) -> float | None:
-        return 0.0 if "AMI" in self._scenario.sources else None
+    @property
+    def _listening(self) -> Mapping[str, float]:
+        return connected(0.0 if "AMI" in self._scenario.sources else None)
 
     def _look(self) -> None:
         """Record the bans and alarms that were logged since the last call."""

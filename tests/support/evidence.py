@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 from structlog.typing import EventDict
 from tests.detect.events import SENDER, Connected
+from tests.support.listening import connected
 
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
@@ -70,7 +71,7 @@ class Bench:
     def tend(self, *, wire: bool = False) -> None:
         """Advance the clock past the wait for confirmation, and run a tick."""
         self.now += PATIENCE
-        self.pipeline.tick(wire=wire, listening=lambda _: None)
+        self.pipeline.tick(wire=wire, listening=connected(None))
 
     def alarm_codes(self) -> list[str]:
         """Return the codes of the alarms that were logged."""

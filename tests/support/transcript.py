@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 
 from attrs import Factory, define, evolve, frozen
+from tests.support.listening import connected
 
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
@@ -312,7 +313,7 @@ class Player:
     def _tick(self) -> None:
         self._detector.friends.expire(self._wall)
         self._follows(
-            self._detector.tick(self._now, self._wall, wire=self._wire, listening=lambda _: self._ami_since)
+            self._detector.tick(self._now, self._wall, wire=self._wire, listening=connected(self._ami_since))
         )
 
     def _follows(self, effects: Iterable[Effect]) -> None:

@@ -4,7 +4,7 @@ No function here is async, so reports are handled completely, one after the othe
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from itertools import groupby
 
@@ -372,11 +372,11 @@ class Pipeline:
         """Handle the change of a phone's contact at ``now`` (monotonic seconds)."""
         self._effects.carry_out(self._detector.observe_contact(contact, now))
 
-    def tick(self, *, wire: bool, listening: Callable[[str], float | None]) -> None:
+    def tick(self, *, wire: bool, listening: Mapping[str, float]) -> None:
         """Judge the attempts that have waited long enough for a report of another source.
 
-        ``wire``: whether the wire source sees every challenge now. ``listening`` returns the time since which
-        the AMI of an Asterisk delivers events (monotonic seconds); None if it does not.
+        ``wire``: whether the wire source sees every challenge now. ``listening`` has the time since which
+        each AMI delivers events (monotonic seconds), by the name of its Asterisk, if it does now.
         """
         now = self._clock.mono()
         if now < self._streams_until:

@@ -418,7 +418,7 @@ class SourceManager:
     def check(self) -> None:
         """Judge the reports that have waited long enough for confirmation; update the alarms of sources."""
         sees_all = self._wire is not None and self._wire.sees_all
-        self._pipeline.tick(wire=sees_all, listening=self._listening_since)
+        self._pipeline.tick(wire=sees_all, listening=self._listening)
         sources = self.active
         conditions = {str(source.id): source.condition for source in sources}
         if self._wire is not None:
@@ -444,9 +444,11 @@ class SourceManager:
             found += [f"{name}: {gap}" for gap in gaps]
         return found
 
-    def _listening_since(self, asterisk: str) -> float | None:
-        pbx = self._pbxs.get(asterisk)
-        return pbx.ami.listening_since if pbx is not None and pbx.ami is not None else None
+    @property
+    def _listening(self) -> dict[str, float]:
+        """Since when each AMI that delivers events has been connected, by the name of its Asterisk."""
+        amis = {name: pbx.ami.listening_since for name, pbx in self._pbxs.items() if pbx.ami is not None}
+        return {name: since for name, since in amis.items() if since is not None}
 
     def _sources_of(self, pbx: AsteriskSettings) -> PbxSources:
         standby = Standby(self._on_events, self._on_events, ami=pbx.ami.enabled)

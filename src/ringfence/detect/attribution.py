@@ -60,7 +60,7 @@ from ringfence.detect.sessions import (
     session_key,
     session_number,
 )
-from ringfence.detect.wire import Listening, Wire, not_connected
+from ringfence.detect.wire import NOT_CONNECTED, Listening, Wire
 from ringfence.event_values import evolve
 from ringfence.model import (
     WIRE,
@@ -582,7 +582,7 @@ class Attribution:
             source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
             if challenge.service is _PJSIP and challenge.status not in (_FORBIDDEN, _NOT_FOUND):
                 found += self._on_pjsip_challenge(challenge, sender, source, now, wall)
-            elif self._answers.record(challenge, sender, now, self._wire.listening(source.asterisk)):
+            elif self._answers.record(challenge, sender, now, self._wire.listening.get(source.asterisk)):
                 found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
 
@@ -652,12 +652,12 @@ class Attribution:
         """Do periodic work; return findings about reports that have waited, and about hidden attempts.
 
         A challenge that no event reports is a hidden attempt. ``wire`` is whether the wire sees every
-        challenge now. ``listening`` returns since when the AMI of an Asterisk has been connected without
-        interruption (monotonic seconds); None if it is not connected.
+        challenge now. ``listening`` has since when each connected AMI has been connected without
+        interruption (monotonic seconds), by the name of its Asterisk.
         """
         self._senders.expire(now)
         self._confirmation.tick(listening, wire=wire)
-        self._wire.tick(now, wall, listening if wire else not_connected)
+        self._wire.tick(now, wall, listening if wire else NOT_CONNECTED)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
         found += [one for event in self.proxies.due(now) for one in self._of_proxy(event, now)]

@@ -487,7 +487,7 @@ class Confirmation:
         sources = self.sources
         if asterisk not in (sources.several if sources.corroborated is None else sources.corroborated):
             return False
-        return self.wire_sees_all or self._listening is None or self._listening(asterisk) is not None
+        return self.wire_sees_all or self._listening is None or asterisk in self._listening
 
     def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
         """Yield the connections that the attribution may look up for an event.

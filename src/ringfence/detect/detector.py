@@ -55,7 +55,7 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
-from ringfence.detect.wire import Listening, not_connected
+from ringfence.detect.wire import NOT_CONNECTED, Listening
 from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of
 from ringfence.model import (
@@ -420,7 +420,7 @@ class Detector:
         self._history.consume(pack_network(subject))
 
     def tick(
-        self, now: float, wall: float = 0.0, *, wire: bool = False, listening: Listening = not_connected
+        self, now: float, wall: float = 0.0, *, wire: bool = False, listening: Listening = NOT_CONNECTED
     ) -> Sequence[Effect]:
         """Do periodic work, in the daemon twice a second.
 

@@ -47,16 +47,19 @@ are discarded first. Times are monotonic seconds.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from ringfence.detect.sessions import Challenges, LocalPort, Sender, Senders, Streak, host_of, session_key
 from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
-Listening = Callable[[str], float | None]
-"""A function that gets the name of an Asterisk, and returns since when its AMI has been connected.
+Listening = Mapping[str, float]
+"""For each Asterisk whose AMI is connected now: since when.
 
-The time is that of the last interruption's end (monotonic seconds). None: AMI is not connected now.
+The time is that of the last interruption's end (monotonic seconds). The key is the name of the Asterisk.
 """
+
+NOT_CONNECTED: Listening = {}
+"""No AMI is connected."""
 
 LIFE = 10.0
 """How long a challenge confirms reports (seconds). Log lines up to 3 s late were observed."""
@@ -101,21 +104,17 @@ _MAX_PORTS = 256
 _SEEN = {Transport.UDP: True, Transport.TCP: False, Transport.WS: False}
 
 
-def not_connected(_: str) -> None:
-    """Return None, whichever Asterisk is asked for: its AMI is not connected."""
-
-
 class Wire:
     """Compares the challenges on the wire with the events of AMI.
 
-    ``listening`` is the function that :meth:`tick` got last: it returns since when an AMI has been connected.
-    While the wire does not see every challenge, this function returns None for each AMI. If the wire lost
-    packets, a missing challenge means nothing until ``blind_until`` (monotonic seconds).
+    ``listening`` is what :meth:`tick` got last: since when each AMI has been connected. While the wire does
+    not see every challenge, it is empty. If the wire lost packets, a missing challenge means nothing until
+    ``blind_until`` (monotonic seconds).
     """
 
     def __init__(self, senders: Senders) -> None:
         self.blind_until = 0.0
-        self.listening: Listening = not_connected
+        self.listening = NOT_CONNECTED
         self._senders = senders
         self._ahead = 0.0  # wall clock minus monotonic clock
         self._waiting: deque[tuple[float, Challenges, Challenge]] = deque(maxlen=_MAX_WAITING)
@@ -192,10 +191,7 @@ class Wire:
             host.streak.count, host.streak.returned = 0, MANY
 
     def tick(self, now: float, wall: float, listening: Listening) -> None:
-        """Record the monotonic clock ``now``, the wall clock ``wall``, and ``listening``.
-
-        ``listening`` returns since when the AMI of an Asterisk has been connected.
-        """
+        """Record the monotonic clock ``now``, the wall clock ``wall``, and ``listening``."""
         self._ahead = wall - now
         self.listening = listening
 
@@ -245,7 +241,7 @@ class Wire:
             challenges.due -= 1
             local_port = challenge.local_address, challenge.local_port
             vouched, asterisk = self._vouched.get(local_port, (-VOUCHED, ""))
-            since = listening(asterisk)
+            since = listening.get(asterisk)
             heard = since is not None and since < seen and self._late < seen
             if heard and seen - vouched < VOUCHED:
                 found.append((challenge, asterisk))
@@ -278,7 +274,7 @@ class Wire:
         AMI must have been connected for ``SURE_AFTER`` before the first challenge. It must have reported a
         success of any host since it was connected.
         """
-        since = listening(streak.asterisk)
+        since = listening.get(streak.asterisk)
         if since is None or streak.began - since < SURE_AFTER:
             return False
         return self._heard.get(streak.asterisk, since) > since
