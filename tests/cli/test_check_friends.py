@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tests.support.console import ScriptedConsole
 
-from ringfence.cli.check_friends import allowed_of, rights_findings, trunk_findings
+from ringfence.cli.check import rights_findings
+from ringfence.cli.check_friends import allowed_of, trunk_findings
 from ringfence.config.converters import HostName
 from ringfence.config.loader import AllowSettings, Settings
 from ringfence.host.console import NoConsole

@@ -7,7 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from ringfence.cli.app import app
-from ringfence.cli.common import errors_reported, networks_from
+from ringfence.cli.common import networks_from
+from ringfence.cli.output import errors_reported
 from ringfence.errors import (
     ConfigError,
     ControlError,

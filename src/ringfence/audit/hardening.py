@@ -17,8 +17,16 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field, frozen
 
-from ringfence.audit.accounts import is_weak
-from ringfence.audit.asterisk import Context, Finding, context_from, globals_from
+from ringfence.audit.accounts import ANONYMOUS, is_weak, read_accounts
+from ringfence.audit.asterisk import (
+    Context,
+    Finding,
+    context_from,
+    globals_from,
+    is_loaded,
+    read_modules,
+    settings_from,
+)
 from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
 from ringfence.host.console import Console
 from ringfence.model import Address, printable
@@ -506,8 +514,6 @@ _RANDOM = "16 random characters each, for example from: openssl rand -hex 8"
 
 def accounts_in_force(folder: Path, console: "Console") -> "AsteriskAccounts":
     """Return the accounts of the loaded drivers, from the files in ``folder`` and the console."""
-    from ringfence.audit.accounts import read_accounts  # noqa: PLC0415 - loaded when the command runs
-
     drivers = {name: _is_loaded(folder, console, module) for name, module in _DRIVERS.items()}
     return _in_force(read_accounts(folder, **drivers), console)
 
@@ -548,8 +554,6 @@ def _in_force(accounts: "AsteriskAccounts", console: "Console") -> "AsteriskAcco
 
     They may differ from the file: it may have changed since Asterisk read it.
     """
-    from ringfence.audit.asterisk import settings_from  # noqa: PLC0415 - loaded when the command runs
-
     shown = settings_from(console.show("sip show settings") or "")
     guest_context = shown.get("allow unknown access")
     if guest_context is None:
@@ -574,8 +578,6 @@ def _is_loaded(folder: Path, console: "Console", module: str) -> bool:
     The console decides, or modules.conf if the console does not answer. If a part of modules.conf cannot be
     read, the module counts as loaded.
     """
-    from ringfence.audit.asterisk import is_loaded, read_modules  # noqa: PLC0415 - loaded when the command runs
-
     shown = console.show(f"module show like {module}.so")
     if shown is None:
         modules = read_modules(folder)
@@ -616,8 +618,6 @@ def _unauthenticated(accounts: "AsteriskAccounts", dialplan: "Dialplan") -> Iter
 
     Before these, yield findings about settings of chan_sip that help guessers.
     """
-    from ringfence.audit.accounts import ANONYMOUS  # noqa: PLC0415 - loaded when the command runs
-
     if accounts.reveals_accounts:
         yield Finding(
             False,

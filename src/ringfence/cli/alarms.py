@@ -10,15 +10,13 @@ from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    JsonOption,
     alarm_text,
     ask_daemon,
     ask_or_read,
     duration_from,
-    errors_reported,
 )
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen
 from ringfence.errors import Exit
 
@@ -33,11 +31,6 @@ ByOption = Annotated[
 ]
 
 alarms = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.add_typer(alarms, name="alarms", help="List alarms and their history, or dismiss them.")
 
 
 @alarms.callback()

@@ -16,6 +16,7 @@ import ringfence
 from ringfence.cli.groups import LazyCommand, LazyGroup
 from ringfence.cli.output import echo, echo_stderr
 from ringfence.errors import Exit, report_defect
+from ringfence.model import printable
 
 
 class Commands(LazyGroup):
@@ -132,6 +133,5 @@ def main() -> None:
 
 
 def _has_invisible(argument: str) -> bool:
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when needed
 
     return printable(argument) != argument

@@ -16,21 +16,27 @@ from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    JsonOption,
     answer_without_daemon,
     ask,
     ask_daemon,
     ask_daemon_encoded,
     counted,
     duration_from,
-    errors_reported,
     networks_from,
     settings_from,
     settings_or_defaults,
     warn_about_friends,
 )
 from ringfence.cli.lists import allow_entries
-from ringfence.cli.output import echo, echo_encoded, echo_json, echo_stderr, short_time
+from ringfence.cli.output import (
+    JsonOption,
+    echo,
+    echo_encoded,
+    echo_json,
+    echo_stderr,
+    errors_reported,
+    short_time,
+)
 from ringfence.cli.past_bans import account_cell, rule_cell, show_past
 from ringfence.cli.screen import Screen, add_row, escaped_text, fitting, plain_table
 from ringfence.clock import format_duration
@@ -75,13 +81,6 @@ ban ends. So the remaining time of such an entry is not that of the ban.
 """
 
 Rows = list[dict[str, Any]]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(bans)
-    app.command()(ban)
-    app.command()(unban)
 
 
 def bans(

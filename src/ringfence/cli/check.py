@@ -12,20 +12,12 @@ import typer
 from ringfence import control
 from ringfence.alarm_codes import is_about_setup
 from ringfence.audit.asterisk import Finding, asterisk_findings, read_asterisk
-from ringfence.audit.hardening import accounts_in_force, hardening_findings
-from ringfence.cli.check_friends import allowed_of, decoy_findings, rights_findings, trunk_findings
+from ringfence.audit.hardening import accounts_in_force, hardening_findings, read_services
+from ringfence.cli.check_friends import allowed_of, decoy_findings, trunk_findings
 from ringfence.cli.check_logs import log_findings
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    JsonOption,
-    alarm_text,
-    ask,
-    errors_reported,
-    settings_from,
-)
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
 from ringfence.cli.import_fail2ban import FAIL2BAN
-from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
 from ringfence.daemon.process import USER, may_read
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.source_manager import target_of
@@ -40,6 +32,7 @@ from ringfence.errors import (
 )
 from ringfence.fail2ban.jails import read_configuration
 from ringfence.firewall import make_backend
+from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.connections import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.listening import find_proxy_sockets
@@ -63,25 +56,22 @@ UNPROVEN = (
 )
 """A text for findings: what follows if outgoing challenges are not captured (the source "wire")."""
 
+_RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
+"""The rights with which our manager user learns about phones and trunks, also at the daemon's start."""
+
 HardeningOption = Annotated[
     bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
 ]
 FilesOption = Annotated[
     Path, typer.Option("--asterisk-files", metavar="FOLDER", help="Folder of Asterisk's configuration.")
 ]
-FILES = Path("/etc/asterisk")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(check)
 
 
 def check(
     config: ConfigOption = DEFAULT_CONFIG,
     hardening: HardeningOption = False,
     as_json: JsonOption = False,
-    files: FilesOption = FILES,
+    files: FilesOption = FOLDER,
 ) -> None:
     """Check the setup, and suggest fixes. Changes nothing."""
     with errors_reported():
@@ -411,3 +401,20 @@ def _runs(proc: Path) -> bool:
     """
     here = network_of(proc=proc)
     return any(network_of(process, proc) in {"", here} for process in processes(_PROGRAM, proc))
+
+
+def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
+    """Report the rights that our manager user lacks. ``user`` is its name.
+
+    ``folder`` has Asterisk's configuration files. Yield nothing if the user has all rights that it needs, or
+    if its rights are unknown.
+    """
+    own = read_services(folder).manager(user)
+    lacking = [f"{side} = {name}" for side, name in _RIGHTS if own and not own.may(side, name)]
+    if lacking:
+        yield Finding(
+            None,
+            f"asterisk's settings: manager user {printable(user)}",
+            f"lacks {', '.join(lacking)}: phones and trunks become friends at their first event, not at "
+            "the start; fix: read = security,system and write = reporting there, then manager reload",
+        )

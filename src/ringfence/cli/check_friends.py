@@ -2,17 +2,14 @@
 
 A friend is a known phone or trunk of this PBX. Asterisk identifies some trunks only by their address: such a
 trunk never registers and never logs in, so no event shows that it is a friend. For such trunks, a finding
-suggests an entry of the allow list. Registered phones and trunks are known at the daemon's start only if our
-manager user has the right to query them.
+suggests an entry of the allow list.
 """
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringfence.audit.asterisk import Finding, Trunk, identifies_from, peers_from
-from ringfence.audit.hardening import read_services
 from ringfence.lists.entries import parse_entry
 from ringfence.model import FriendReason, ListKind, Network, printable
 
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
 
 WIDEST = {4: 16, 6: 32}
 """The shortest prefix length of a suggested network, by IP version. No carrier needs a wider network."""
-_RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 
 
 def trunks_from(console: "Console") -> "list[Trunk]":
@@ -108,23 +104,6 @@ def _short(network: Network) -> str:
     """Return a network as text. A network of a single address is written without its prefix length."""
     single = network.prefixlen == network.max_prefixlen
     return str(network.network_address) if single else str(network)
-
-
-def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
-    """Report the rights that our manager user lacks. ``user`` is its name.
-
-    ``folder`` has Asterisk's configuration files. Yield nothing if the user has all rights that it needs, or
-    if its rights are unknown.
-    """
-    own = read_services(folder).manager(user)
-    lacking = [f"{side} = {name}" for side, name in _RIGHTS if own and not own.may(side, name)]
-    if lacking:
-        yield Finding(
-            None,
-            f"asterisk's settings: manager user {printable(user)}",
-            f"lacks {', '.join(lacking)}: phones and trunks become friends at their first event, not at "
-            "the start; fix: read = security,system and write = reporting there, then manager reload",
-        )
 
 
 def allowed_of(

@@ -3,22 +3,22 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar, cast
+from typing import Annotated, Any, BinaryIO, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import typer
 
 import ringfence
+from ringfence import control
 from ringfence.cli import output
 from ringfence.cli.output import echo_stderr
-from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, RingfenceError, error_lines
+from ringfence.config import loader
+from ringfence.config.converters import parse_duration
+from ringfence.config.loader import Settings
+from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, error_lines
 from ringfence.model import Network, parse_network
-
-if TYPE_CHECKING:
-    from datetime import tzinfo
-
-    from ringfence.config.loader import Settings
 
 _T = TypeVar("_T")
 
@@ -30,23 +30,11 @@ ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", metavar="FILE", help="Configuration file.", envvar="RINGFENCE_CONFIG"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DEFAULT_CONFIG = Path(ringfence.DEFAULT_CONFIG)
 
 
 @contextmanager
-def errors_reported() -> Iterator[None]:
-    """If the block raises a RingfenceError, print it to standard error, and exit with the code for it."""
-    try:
-        yield
-    except RingfenceError as error:
-        lines, code = error_lines(error)
-        echo_stderr(*lines)
-        raise typer.Exit(code) from None
-
-
-@contextmanager
-def open_input(file: str) -> "Iterator[BinaryIO]":
+def open_input(file: str) -> Iterator[BinaryIO]:
     """Open an input file of a command; ``-`` is standard input. Raise ListError if it cannot be opened."""
     if file == "-":
         yield sys.stdin.buffer
@@ -58,7 +46,7 @@ def open_input(file: str) -> "Iterator[BinaryIO]":
         raise ListError(f"cannot read {file}: {error.strerror}") from None
 
 
-def warn_about_friends(path: Path, networks: "Sequence[Network]", done: str) -> None:
+def warn_about_friends(path: Path, networks: Sequence[Network], done: str) -> None:
     """Print a warning for each friend of this PBX in ``networks``, because the command may be a mistake.
 
     ``done`` is the past participle of the command, such as "banned". Without a daemon nothing is printed.
@@ -70,7 +58,7 @@ def warn_about_friends(path: Path, networks: "Sequence[Network]", done: str) -> 
     print_friends(rows, f"{done} anyway")
 
 
-def print_friends(rows: "Iterable[Mapping[str, Any]]", effect: str) -> None:
+def print_friends(rows: Iterable[Mapping[str, Any]], effect: str) -> None:
     """Print a line for each friend in ``rows`` (as the daemon lists them), up to a limit.
 
     Each line ends with ``effect``, what the command does to the friend.
@@ -90,13 +78,13 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def alarm_text(alarm: "Mapping[str, Any]") -> str:
+def alarm_text(alarm: Mapping[str, Any]) -> str:
     """Return an alarm of the daemon as text: its code, its subject if it has one, and its text."""
     about = " ".join(filter(None, [alarm["code"], alarm["subject"]]))
     return f"{about}: {alarm['text']}"
 
 
-def alarm_line(alarm: "Mapping[str, Any]") -> str:
+def alarm_line(alarm: Mapping[str, Any]) -> str:
     """Return the line that shows an active alarm, with how often it was raised."""
     again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
     return f"! {alarm_text(alarm)}{again}"
@@ -104,26 +92,22 @@ def alarm_line(alarm: "Mapping[str, Any]") -> str:
 
 def duration_from(option: str, text: str) -> float:
     """Return the value ``text`` of an option in seconds. End with a usage error if it is not a duration."""
-    from ringfence.config.converters import parse_duration  # noqa: PLC0415 - slow to load
-
     try:
         return parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(f"{option} {error}") from None
 
 
-def settings_from(path: Path, *, secrets: bool = False) -> "Settings":
+def settings_from(path: Path, *, secrets: bool = False) -> Settings:
     """Load the configuration; raise ConfigError if it has mistakes.
 
     Secrets are only read with ``secrets``. Commands that only use the daemon or the kernel need none, and
     their user may not be allowed to read them.
     """
-    from ringfence.config import loader  # noqa: PLC0415 - slow to load
-
     return _with_times(loader.load(path, secrets=secrets))
 
 
-def _with_times(settings: "Settings") -> "Settings":
+def _with_times(settings: Settings) -> Settings:
     """Let this command show times as the settings choose, in UTC or local; return the settings."""
     output.configure(settings.display.times)
     return settings
@@ -137,7 +121,7 @@ def print_config_errors(path: Path) -> None:
         echo_stderr(*error_lines(error)[0])
 
 
-def settings_or_defaults(path: Path) -> "Settings":
+def settings_or_defaults(path: Path) -> Settings:
     """Load the configuration leniently: print its errors, and use defaults for the invalid parts.
 
     So an administrator who is locked out can end a ban at once, without fixing the configuration first.
@@ -150,9 +134,7 @@ def settings_or_defaults(path: Path) -> "Settings":
         return _valid_parts(path)
 
 
-def _valid_parts(path: Path) -> "Settings":
-    from ringfence.config import loader  # noqa: PLC0415 - slow to load
-
+def _valid_parts(path: Path) -> Settings:
     return _with_times(loader.load_what_is_right(path))
 
 
@@ -178,12 +160,10 @@ def ask_daemon(
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
     """Send the request ``do`` as :func:`ask_daemon` does; return the answer as JSON text, not parsed."""
-    from ringfence import control  # noqa: PLC0415 - slow to load
-
     return _ask_with(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
 
 
-def _ask_with(path: Path, send: "Callable[[Settings], _T]", *, quietly: bool = False) -> "_T":
+def _ask_with(path: Path, send: Callable[[Settings], _T], *, quietly: bool = False) -> _T:
     try:
         settings = settings_from(path)
     except ConfigError as error:
@@ -198,7 +178,7 @@ def _ask_with(path: Path, send: "Callable[[Settings], _T]", *, quietly: bool = F
 
 
 def ask(
-    settings: "Settings",
+    settings: Settings,
     do: str,
     *,
     patience: float = PATIENCE,
@@ -208,12 +188,10 @@ def ask(
 
     Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
     """
-    from ringfence import control  # noqa: PLC0415 - slow to load
-
     return control.ask(settings.control.socket, do, timeout=patience, **arguments)
 
 
-def answer_without_daemon(settings: "Settings", do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
+def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
     """Answer the request ``do`` from the daemon's database and the kernel.
 
     Raise DaemonUnreachableError if there is no database.
@@ -234,7 +212,7 @@ def ask_or_read(path: Path, do: str, **arguments: Any) -> tuple[Any, bool]:  # n
         return answer_without_daemon(settings_from(path), do, **arguments), False
 
 
-def networks_from(texts: list[str]) -> "list[Network]":
+def networks_from(texts: list[str]) -> list[Network]:
     """Parse addresses or networks that a user typed. End with a usage error if one of them is invalid."""
     networks: list[Network] = []
     wrong = []
@@ -249,7 +227,7 @@ def networks_from(texts: list[str]) -> "list[Network]":
     return networks
 
 
-def zone_from(name: str) -> "tzinfo | None":
+def zone_from(name: str) -> tzinfo | None:
     """Return the time zone of ``--timezone``; None if the option is absent (``name`` is empty).
 
     End with a usage error if there is no such time zone.

@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    JsonOption,
-    errors_reported,
-    settings_from,
-)
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import echo, echo_json
+from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported
 from ringfence.config.effective import Value, effective
 from ringfence.config.schema import KeyPath, text_of_key
 
@@ -36,11 +30,6 @@ WithoutSecretsOption = Annotated[
 ]
 
 config = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.add_typer(config, name="config", help="Show and check the configuration. Changes nothing.")
 
 
 @config.command("show")

@@ -9,29 +9,13 @@ from typing import Annotated
 import typer
 
 from ringfence import SERVICE
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    ask,
-    ask_daemon,
-    duration_from,
-    errors_reported,
-    settings_from,
-)
-from ringfence.cli.output import echo, echo_stderr
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, ask_daemon, duration_from, settings_from
+from ringfence.cli.output import echo, echo_stderr, errors_reported
 from ringfence.daemon import trial
 from ringfence.daemon.offline import restore_bans
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.errors import ConfigError, DaemonUnreachableError
 from ringfence.store.database import Store
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(run)
-    app.command()(reload)
-    app.command()(restore)
-    app.command()(confirm)
 
 
 def run(

@@ -7,27 +7,14 @@ import typer
 
 from ringfence import control
 from ringfence.cli import output
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    JsonOption,
-    alarm_text,
-    ask_daemon,
-    errors_reported,
-    settings_or_defaults,
-)
-from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask_daemon, settings_or_defaults
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.control import LINE_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Row = dict[str, Any]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(events)
 
 
 def events(

@@ -13,18 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    JsonOption,
-    ask_daemon,
-    ask_or_read,
-    counted,
-    errors_reported,
-    open_input,
-)
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, counted, open_input
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table
 from ringfence.errors import Exit, ListError
 from ringfence.friends.exchange import as_json, lines_of, parse_document
@@ -46,15 +37,6 @@ Rows = list[dict[str, Any]]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="File to write; - is standard output.")]
 
 friends = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.add_typer(
-        friends,
-        name="friends",
-        help="Show the known phones and trunks of this PBX; copy them to a second server.",
-    )
 
 
 @friends.callback()

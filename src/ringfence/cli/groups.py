@@ -34,7 +34,7 @@ class LazyGroup(HintingGroup):
     """A group that loads the module of a command when this command runs.
 
     So a module imports at its top whatever its commands need, and ``ringfence --help`` is still fast. The
-    function ``register`` of the module adds the commands to a :class:`typer.Typer`.
+    module has a function or a :class:`typer.Typer` (for a group) with the name of the command.
     """
 
     lazy: ClassVar[Mapping[str, LazyCommand]]
@@ -47,8 +47,12 @@ class LazyGroup(HintingGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - as above
         """Return the command with this name; None if there is none."""
         if cmd_name in self.lazy and cmd_name not in self.commands:
-            part = typer.Typer(rich_markup_mode=None, add_completion=False)
-            import_module(f"ringfence.cli.{self.lazy[cmd_name].module}").register(part)
+            lazy, part = self.lazy[cmd_name], typer.Typer(rich_markup_mode=None, add_completion=False)
+            found = getattr(import_module(f"ringfence.cli.{lazy.module}"), cmd_name.replace("-", "_"))
+            if isinstance(found, typer.Typer):
+                part.add_typer(found, name=cmd_name, help=lazy.help)
+            else:
+                part.command(cmd_name)(found)
             _show_whole_help(part)
             self.commands.update(typer.main.get_group(part).commands)
         return self.commands.get(cmd_name)

@@ -20,10 +20,9 @@ from ringfence.cli.common import (
     ConfigOption,
     answer_without_daemon,
     ask,
-    errors_reported,
     settings_or_defaults,
 )
-from ringfence.cli.output import echo, echo_document, echo_stderr
+from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.clock import format_duration
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import MOST_LISTED
@@ -46,11 +45,6 @@ BATCH = 5_000
 _MAX_FRIENDS = 5
 DEFAULT_BANTIME = 600.0
 """The length (seconds) of fail2ban's bans if none of its files sets ``bantime``."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(import_fail2ban)
 
 
 def import_fail2ban(

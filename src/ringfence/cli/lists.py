@@ -13,15 +13,14 @@ import typer
 from attrs import frozen
 
 from ringfence.cli import output
+from ringfence.cli.check_friends import allowed_of, denied_trunks
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    JsonOption,
     alarm_text,
     answer_without_daemon,
     ask_daemon,
     duration_from,
-    errors_reported,
     networks_from,
     open_input,
     print_friends,
@@ -29,10 +28,12 @@ from ringfence.cli.common import (
     warn_about_friends,
 )
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import echo, echo_json, echo_stderr, short_time
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, escaped_text, plain_table
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
+from ringfence.host.asterisk_conf import FOLDER
+from ringfence.host.console import local_console
 from ringfence.lists.entries import EntryKind, parse_entry, parse_region
 from ringfence.lists.files import read_list
 from ringfence.lists.handlers import replace_imported
@@ -75,10 +76,9 @@ ForOption = Annotated[
 
 @frozen
 class ListTexts:
-    """The help of the commands that both lists have, and of the list itself."""
+    """The help of the commands that both lists have."""
 
     side: str
-    help: str
     entries: str
     add: str
     force: str
@@ -122,7 +122,6 @@ def list_group(texts: ListTexts) -> typer.Typer:
 
 ALLOW_TEXTS = ListTexts(
     ALLOW,
-    help="Show and change the allow list: addresses that are never banned.",
     entries="Addresses, networks or host names.",
     add="Add entries to the allow list. It overrides every ban and the deny list.",
     force="Also allow a very wide network.",
@@ -130,19 +129,12 @@ ALLOW_TEXTS = ListTexts(
 )
 DENY_TEXTS = ListTexts(
     DENY,
-    help="Show and change the deny list: addresses that are always dropped.",
     entries="Addresses or networks.",
     add="Add entries to the deny list. Only the allow list overrides it: friends are denied too.",
     force="Also deny what this host needs, or a very wide network.",
     country="Deny countries and network numbers, except for friends. Needs a [geo] database.",
 )
 allow, deny = list_group(ALLOW_TEXTS), list_group(DENY_TEXTS)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.add_typer(allow, name=ALLOW, help=ALLOW_TEXTS.help)
-    app.add_typer(deny, name=DENY, help=DENY_TEXTS.help)
 
 
 @allow.command("remove")
@@ -171,15 +163,6 @@ def deny_remove(
     with errors_reported():
         arguments = {"origin": _origin(file)} if file else {"what": entries}
         _print_outcome("removed", *_request(config, "deny_remove", **arguments))
-
-
-@allow.command("list")
-def allow_list(
-    config: ConfigOption = DEFAULT_CONFIG, local: output.LocalOption = False, as_json: JsonOption = False
-) -> None:
-    """List the allow list, and the origin of each entry."""
-    output.choose(local=local)
-    _list(config, ALLOW, as_json=as_json)
 
 
 @deny.command("import")
@@ -240,13 +223,9 @@ def _denied_trunks(config: Path, denied: "Prefixes", friends: "Rows") -> "Iterat
     ``friends`` are the friends of this PBX, as the daemon lists them: trunks among them pass the list. Only
     Asterisk's console shows such trunks. Without root it cannot be asked, which `ringfence check` reports.
     """
-    from ringfence.cli.check import FILES  # noqa: PLC0415 - only an import of a list needs it
-    from ringfence.cli.check_friends import allowed_of, denied_trunks  # noqa: PLC0415 - as above
-    from ringfence.host.console import local_console  # noqa: PLC0415 - as above
-
     answer, _ = _request(config, "lists", side=ALLOW)
     allowed = allowed_of(settings_from(config), cast("Rows", answer), friends)
-    yield from denied_trunks(local_console(FILES), denied.overlaps, allowed)
+    yield from denied_trunks(local_console(FOLDER), denied.overlaps, allowed)
 
 
 def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:

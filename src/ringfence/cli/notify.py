@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, errors_reported, settings_or_defaults
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, settings_or_defaults
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import echo
+from ringfence.cli.output import echo, errors_reported
 from ringfence.errors import Exit
 from ringfence.notify.runner import main
 
@@ -14,11 +14,6 @@ notify = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=Fals
 
 _MARGIN = 15.0
 """Seconds that the command waits for the daemon's answer, in addition to the longest timeout of a channel."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.add_typer(notify, name="notify", help="Test the notifications.")
 
 
 @notify.command("test")

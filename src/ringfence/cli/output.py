@@ -9,6 +9,8 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from textwrap import wrap
 from typing import IO, Annotated
@@ -16,6 +18,7 @@ from typing import IO, Annotated
 import typer
 from attrs import define
 
+from ringfence.errors import RingfenceError, error_lines
 from ringfence.model import printable
 
 # -- line wrapping for terminals: lines break between words, and continuation lines are indented
@@ -74,6 +77,17 @@ def echo_stderr(*lines: str) -> None:
     _write(lines, err=True, indent=_INDENT)
 
 
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """If the block raises a RingfenceError, print it to standard error, and exit with the code for it."""
+    try:
+        yield
+    except RingfenceError as error:
+        lines, code = error_lines(error)
+        echo_stderr(*lines)
+        raise typer.Exit(code) from None
+
+
 def echo_json(value: object, *, indent: int | None = 2) -> None:
     """Print a value as JSON. It is ASCII: every other character is escaped."""
     typer.echo(json.dumps(value, indent=indent))
@@ -115,6 +129,7 @@ def _leading(line: str) -> int:
 # ``--local`` or the key ``times`` of ``[display]`` chooses local times. JSON is always in UTC.
 
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 LocalOption = Annotated[bool, typer.Option("--local", help="Show local times instead of UTC.")]
 
 

@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    JsonOption,
-    errors_reported,
-    settings_from,
-    zone_from,
-)
-from ringfence.cli.output import echo, echo_stderr
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from, zone_from
+from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported
 from ringfence.errors import Exit, SourceError
 from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.custom import Custom
@@ -40,11 +33,6 @@ If none is found, the file is refused. A shorter file is searched as a whole.
 """
 MAX_SHOWN = 300
 """The maximum number of bytes that are shown of a line that could not be parsed."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(parse)
 
 
 def parse(

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-from ringfence.cli.common import JsonOption, errors_reported, settings_from, zone_from
-from ringfence.cli.output import echo, echo_stderr
+from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported
 from ringfence.cli.screen import Screen, add_row, plain_table
 from ringfence.detect.rules import RULES
 from ringfence.errors import Exit, SourceError
@@ -40,11 +39,6 @@ MAX_SHOWN = 50
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 ASTERISK = "asterisk"
 BAR_INTERVAL = 0.1  # seconds between two updates of the progress bar
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(replay)
 
 
 def replay(
@@ -72,9 +66,8 @@ def replay(
 ) -> None:
     """Show which addresses would have been banned in past logs and AMI recordings. Changes nothing."""
     began = time.perf_counter()
-    zone = zone_from(timezone)
     with errors_reported():
-        settings = None if config is None else settings_from(config)
+        settings, zone = _configured(config, timezone)
         inputs = _inputs(files, zone, settings)
         past = _replayed(inputs, settings)
     echo_stderr(*past.warnings)
@@ -84,6 +77,16 @@ def replay(
         _print_json(past, rows, number, time.perf_counter() - began)
     else:
         _print(past, rows, number)
+
+
+def _configured(config: Path | None, timezone: str) -> "tuple[Settings | None, tzinfo | None]":
+    """Return the settings and the time zone that the user chose; None for each that is absent."""
+    if config is None and not timezone:
+        return None, None
+    from ringfence.cli.common import settings_from, zone_from  # noqa: PLC0415 - 6 MB that few calls need
+
+    zone = zone_from(timezone)
+    return (None if config is None else settings_from(config)), zone
 
 
 def _inputs(paths: Sequence[Path], zone: "tzinfo | None", settings: "Settings | None") -> "list[ReplayInput]":

@@ -14,14 +14,12 @@ from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    JsonOption,
     ask_daemon,
     ask_or_read,
     duration_from,
-    errors_reported,
     settings_from,
 )
-from ringfence.cli.output import echo, echo_json, echo_stderr
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
 from ringfence.cli.screen import Screen
 from ringfence.errors import WebError
 from ringfence.report.summary import ReportAnswers, locations_by_name, summary_of
@@ -112,12 +110,6 @@ Document = dict[str, Any]
 
 _TOP_DAYS = 31
 """The number of days for which the daemon keeps the number of attempts of each address and account."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(history)
-    app.command()(report)
 
 
 def report(

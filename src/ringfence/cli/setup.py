@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from ringfence.audit.asterisk import Finding
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, errors_reported, settings_from
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.import_fail2ban import take_over_from
-from ringfence.cli.output import echo, echo_document, echo_stderr
+from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.errors import ConfigError, ControlError, Exit, RingfenceError, SetupError, StoreError
 from ringfence.setup import fail2ban_jails
@@ -46,11 +46,6 @@ from ringfence.setup.texts import HostPaths
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]
 UndoOption = Annotated[bool, typer.Option("--undo", help="Restore every file that setup has changed.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(setup)
 
 
 def setup(

@@ -3,20 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from ringfence.alarm_codes import AlarmCode
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    JsonOption,
     alarm_line,
     ask_daemon,
     counted,
-    errors_reported,
     print_config_errors,
 )
-from ringfence.cli.output import echo_json
+from ringfence.cli.output import JsonOption, echo_json, errors_reported
 from ringfence.cli.screen import Screen, add_row, plain_table
 
 if TYPE_CHECKING:
@@ -30,11 +26,6 @@ _MIN_ACCOUNTS = 20
 """The minimum width (columns) of the column ACCOUNTS."""
 _OPTIONAL_COLUMNS = ("PROOF", "STATUS")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(status)
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:

@@ -9,24 +9,18 @@ from ringfence.cli.common import (
     ConfigOption,
     answer_without_daemon,
     ask,
-    errors_reported,
     settings_from,
     settings_or_defaults,
 )
-from ringfence.cli.output import echo, echo_stderr
+from ringfence.cli.output import echo, echo_stderr, errors_reported
 from ringfence.errors import DaemonUnreachableError, Exit
+from ringfence.firewall.cleanup import flush_other_backends
 
 if TYPE_CHECKING:
     from ringfence.config.loader import Settings
 
 PATIENCE = 5.0
 """Seconds that ``off`` waits for the daemon. It is short, because ``off`` is urgent and needs no daemon."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(off)
-    app.command()(on)
 
 
 def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -63,8 +57,6 @@ def _remove_leftovers(settings: "Settings") -> None:
     Such rules may be left in the kernel after the configured backend was changed. This command removes them
     itself, because the daemon may lack the rights that another backend needs.
     """
-    from ringfence.firewall.cleanup import flush_other_backends  # noqa: PLC0415 - slow to load
-
     backend: str = ask(settings, "status")["firewall"]["backend"]
     if backend != "memory":  # "memory" is a dry run: it must not change the kernel
         flush_other_backends(backend)

@@ -14,18 +14,9 @@ import typer
 from rich.live import Live
 
 from ringfence.cli import output
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    JsonOption,
-    alarm_line,
-    ask_daemon,
-    counted,
-    duration_from,
-    errors_reported,
-)
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_daemon, counted, duration_from
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import echo, echo_json, short_time
+from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
 from ringfence.cli.past_bans import account_cell, rule_cell
 from ringfence.cli.screen import Screen, add_row, cropped, plain_table
 from ringfence.clock import format_duration
@@ -46,13 +37,6 @@ View = dict[str, Any]
 SinceOption = Annotated[str, typer.Option("--since", metavar="TIME", help="How long ago, such as 7d.")]
 
 top = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.add_typer(
-        top, name="top", help="Show attempts and bans live; list the busiest accounts and addresses."
-    )
 
 
 @top.callback()

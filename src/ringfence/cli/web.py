@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from ringfence.cli.common import errors_reported
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import echo, echo_stderr
+from ringfence.cli.output import echo, echo_stderr, errors_reported
 from ringfence.config.converters import HOOKS, ListenAddress
 from ringfence.control import ask
 from ringfence.daemon.process import configure as configure_logging
@@ -31,11 +30,6 @@ LoginsOption = Annotated[
 ]
 
 web = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.add_typer(web, name="web", help="Serve the live page, and print links to log in to it.")
 
 
 @web.callback()

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    JsonOption,
-    alarm_line,
-    ask_or_read,
-    errors_reported,
-    networks_from,
-)
-from ringfence.cli.output import echo_json, echo_stderr, short_time
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_or_read, networks_from
+from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, add_row, fitting, plain_table, show_facts
 from ringfence.clock import format_duration
 from ringfence.errors import Exit
@@ -114,11 +106,6 @@ _LEFT_OUT: "tuple[frozenset[str], ...]" = (
 
 ``date`` is not a column: it means that the column of times shows no dates.
 """
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line ``app``."""
-    app.command()(why)
 
 
 def why(

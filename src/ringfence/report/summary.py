@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ringfence.lists.geo import locations_of
 from ringfence.model import format_network
 from ringfence.report import MOST_ENDED
 
@@ -32,7 +33,6 @@ def locations_by_name(
     """
     if not databases:
         return {}
-    from ringfence.lists.geo import locations_of  # noqa: PLC0415 - loaded if there is a database
 
     names = [str(row["name"]) for row in rows]
     found = locations_of(databases, [ip_network(name).network_address for name in names])
