@@ -113,7 +113,7 @@ def test_many_accounts_are_counted_and_many_friends_are_plain(tmp_path: Path) ->
         )
         lines = guard.must("friends").splitlines()
         assert len(lines) == 2_002
-        assert lines[0] == "ADDRESS  ACCOUNTS  BECAUSE  SINCE  SEEN  UNTIL"
+        assert lines[0] == "ADDRESS  ACCOUNTS  BECAUSE  SINCE (UTC)  SEEN  UNTIL"
 
 
 def test_an_export_can_be_imported(guard: Guard, tmp_path: Path) -> None:

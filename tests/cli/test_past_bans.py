@@ -9,7 +9,7 @@ from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
-from ringfence.cli.past_bans import account_cell
+from ringfence.cli.common import account_cell
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"

@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 
-from ringfence.cli.screen import Screen, add_row, escaped_text, fitting, plain_table
+from ringfence.cli.screen import Screen, escaped_text, fitting, table_of, without
 
 HOSTILE = "[red]:boom:\x1b[31m\r\nEVIL\u202e\u2028\x9b\x00"
 ESCAPED = r"[red]:boom:\x1b[31m\r\nEVIL\u202e\u2028\x9b\x00"
@@ -16,9 +16,7 @@ def shown(*, row: str = "", line: str = "", raw: object = None, terminal: bool =
     file = StringIO()
     screen = Screen(width=120, file=file)
     screen._force_terminal = terminal
-    table = plain_table()
-    table.add_column("A")
-    add_row(table, [row])
+    table = table_of({"A": [row]})
     screen.print(table if row else raw) if row or raw is not None else screen.show(line, style="bold red")
     return file.getvalue()
 
@@ -48,16 +46,28 @@ def test_a_cell_of_several_lines() -> None:
 
 def test_the_first_table_that_fits_is_taken() -> None:
     """The first table that fits is returned, else the last; no tables are an error."""
-    tables = []
-    for text in ("x" * 30, "x" * 20, "x" * 10):
-        table = plain_table()
-        table.add_column(text)
-        tables.append(table)
+    tables = [table_of({"x" * width: []}) for width in (30, 20, 10)]
     found = {width: fitting(tables, Screen(width=width)) for width in (30, 25, 5)}
 
     assert found == {30: tables[0], 25: tables[1], 5: tables[2]}
     with pytest.raises(ValueError, match="no table"):
         fitting([], Screen(width=80))
+
+
+def test_optional_columns_are_left_out_one_after_the_other() -> None:
+    """The first choice has all columns; each further one lacks one more of the optional columns."""
+    found = [*without({"A": 1, "B": 2, "C": 3}, ["C", "A"])]
+
+    assert found == [{"A": 1, "B": 2, "C": 3}, {"A": 1, "B": 2}, {"B": 2}]
+
+
+def test_a_narrow_screen_wraps_some_columns_and_cuts_the_others() -> None:
+    """A column in ``wrapped`` keeps its whole text."""
+    screen = Screen(width=12, file=StringIO())
+    screen.print(table_of({"A": ["1234567890"], "RULE": ["guess"]}, wrapped=["A"]))
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the StringIO
+
+    assert "".join(line.split()[0] for line in lines[1:]).startswith("1234567890")
 
 
 def test_a_pipe_has_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:

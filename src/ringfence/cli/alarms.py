@@ -1,7 +1,6 @@
 """``ringfence alarms``: list alarms with their history, and dismiss them."""
 
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -52,13 +51,14 @@ def alarms_list(
     output.choose(local=local)
     seconds = duration_from("--since", since) if since else None
     with errors_reported():
-        rows, note = _rows(config, seconds, past=past)
+        period = {} if seconds is None else {"seconds": seconds}
+        rows, absent = ask_or_read(config, "alarms", past=past, **period)
     if as_json:
         echo_json(rows)
     else:
         _print(rows, Screen(whole_lines=True), past=past)
-    if note:
-        echo_stderr(note)
+    if absent:
+        echo_stderr("The daemon is not running: its database is read.")
 
 
 @alarms.command("dismiss")
@@ -78,12 +78,6 @@ def alarms_dismiss(
     echo_stderr(*(f"no active alarm has the number {number}" for number in answer["unknown"]))
     if answer["unknown"]:
         raise typer.Exit(Exit.PROBLEM)
-
-
-def _rows(path: Path, seconds: float | None, *, past: bool) -> tuple[Rows, str]:
-    period = {} if seconds is None else {"seconds": seconds}
-    rows, live = ask_or_read(path, "alarms", past=past, **period)
-    return rows, "" if live else "The daemon is not running: its database is read."
 
 
 def _print(rows: Rows, to: "Screen", *, past: bool) -> None:

@@ -6,23 +6,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group
 from rich.live import Live
+from rich.table import Table
 
 from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
+    account_cell,
     answer_without_daemon,
-    ask,
     ask_daemon,
     ask_daemon_encoded,
+    ask_or_read,
     counted,
     duration_from,
     networks_from,
+    rule_cell,
     settings_from,
     settings_or_defaults,
     warn_about_friends,
@@ -37,42 +40,24 @@ from ringfence.cli.output import (
     errors_reported,
     short_time,
 )
-from ringfence.cli.past_bans import account_cell, rule_cell, show_past
-from ringfence.cli.screen import Screen, add_row, escaped_text, fitting, plain_table
+from ringfence.cli.screen import Screen, escaped_text, fitting, show_list, table_of, without
 from ringfence.clock import format_duration
 from ringfence.config.converters import parse_duration
+from ringfence.config.loader import Settings
 from ringfence.control import MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.model import format_network
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from ringfence.config.loader import Settings
-
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
-_COLUMNS: "dict[str, Literal['left', 'right']]" = {
-    "ADDRESS": "left",
-    "RULE": "left",
-    "ACCOUNT": "left",
-    "PROVEN": "right",
-    "BAN": "right",
-    "SINCE": "left",
-    "LEFT": "right",
-    "PACKETS": "right",
-}
-_OPTIONAL_COLUMNS = ("SINCE", "BAN", "PACKETS", "PROVEN")
+_RIGHT = ("PROVEN", "BAN", "LEFT", "PACKETS")
+_OPTIONAL = ("SINCE", "BAN", "PACKETS", "PROVEN")
+_OPTIONAL_PAST = ("BAN", "AFTER", "SINCE")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
 _OTHER_LINES = 4
 """Lines of the live list that show no ban: two headers, the number of further bans, and the cursor's line."""
 _MAX_INDENTED = 1_000_000
 """JSON of this size (bytes) or more is printed in one line, without indents: only scripts read so much."""
-_PLAIN_FROM = 1_000
-"""The number of bans from which a list is printed without a table.
-
-The library ``rich`` needs a minute for a table of 100,000 rows.
-"""
 _RENEWED_FROM = 2_000_000
 """A remaining time in the kernel (seconds). Above it, the end of the ban is taken from the ban's record.
 
@@ -109,7 +94,7 @@ def bans(
     wanted = [str(network) for network in networks_from(addresses)] if addresses else None
     if past:
         with errors_reported():
-            show_past(config, wanted, duration_from("--since", since) if since else None, as_json=as_json)
+            _show_past(config, wanted, duration_from("--since", since) if since else None, as_json=as_json)
         return
     with errors_reported():
         if watch:
@@ -187,13 +172,11 @@ def unban(
         raise typer.Exit(code)
 
 
-def _unban(settings: "Settings", **which: Any) -> Any:  # noqa: ANN401 - the daemon's JSON
-    try:
-        return ask(settings, "unban", **which)
-    except DaemonUnreachableError:
-        answer = answer_without_daemon(settings, "unban", **which)
+def _unban(settings: Settings, **which: Any) -> Any:  # noqa: ANN401 - the daemon's JSON
+    answer, absent = ask_or_read(settings, "unban", **which)
+    if absent:
         echo_stderr(WITHOUT_DAEMON)
-        return answer
+    return answer
 
 
 def _print_outcome(
@@ -253,23 +236,25 @@ def _no_bans_text(wanted: Sequence[str] | None) -> str:
     return f"{', '.join(wanted)} {'is' if len(wanted) == 1 else 'are'} not banned."
 
 
-def _table(rows: Rows, *, without: int = 0) -> "Table":
-    """Return the table of bans. It lacks the first ``without`` columns of _OPTIONAL_COLUMNS."""
-    table = plain_table()
-    left_out = set(_OPTIONAL_COLUMNS[:without])
+def _columns(rows: Rows) -> dict[str, list[str]]:
+    numbers = [*map(_numbers, rows)]
+    columns = {
+        "ADDRESS": [row["address"] for row in rows],
+        "RULE": [rule_cell(row) for row in rows],
+        "ACCOUNT": [_account(row) for row in rows],
+        "PROVEN": [proven for proven, _ in numbers],
+        "BAN": [number for _, number in numbers],
+        output.head("SINCE"): [short_time(row["since"]) for row in rows],
+        "LEFT": [_left(row) for row in rows],
+        "PACKETS": [str(row["packets"]) for row in rows],
+    }
     if not any(row["account"] for row in rows):
-        left_out.add("ACCOUNT")
-    for name, justify in _COLUMNS.items():
-        if name not in left_out:
-            # If the screen is too narrow for a row, addresses are wrapped, and the other cells are cut.
-            fold = name == "ADDRESS"
-            head = output.head(name) if name == "SINCE" else name
-            table.add_column(head, justify=justify, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
-    for row in rows:
-        began, packets = short_time(row["since"]), str(row["packets"])
-        cells = (row["address"], rule_cell(row), _account(row), *_numbers(row), began, _left(row), packets)
-        add_row(table, (cell for name, cell in zip(_COLUMNS, cells, strict=True) if name not in left_out))
-    return table
+        del columns["ACCOUNT"]
+    return columns
+
+
+def _optional() -> list[str]:
+    return [output.head(name) if name == "SINCE" else name for name in _OPTIONAL]
 
 
 def _account(row: dict[str, Any]) -> str:
@@ -291,22 +276,54 @@ def _left(row: dict[str, Any]) -> str:
     return format_duration(left)
 
 
-def _fitting(rows: Rows, to: "Screen") -> "Table":
+def _fitting(rows: Rows, to: Screen) -> Table:
     """Return the table of bans with as many of the optional columns as fit the screen."""
-    return fitting((_table(rows, without=number) for number in range(len(_OPTIONAL_COLUMNS) + 1)), to)
+    return fitting((table_of(some, right=_RIGHT) for some in without(_columns(rows), _optional())), to)
 
 
 def _print(rows: Rows, if_empty: str) -> None:
-    if len(rows) >= _PLAIN_FROM:
-        echo("  ".join(_COLUMNS))
-        for row in rows:
-            first = (row["address"], rule_cell(row), _account(row), *_numbers(row))
-            echo("  ".join((*first, row["since"] or "?", _left(row), str(row["packets"]))))
-        return
     to = Screen(whole_lines=True)
-    to.print(_fitting(rows, to))
+    show_list(_columns(rows), _optional(), to, right=_RIGHT)
     if not rows:
         to.show(if_empty)
+
+
+def _show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, as_json: bool) -> None:
+    """Print the bans that ended in the last ``seconds``; None for all that the database keeps.
+
+    ``path`` is the configuration. With ``wanted``, only bans of these networks are printed, or of networks
+    around or inside them.
+    """
+    arguments: dict[str, Any] = {"networks": wanted} if wanted is not None else {}
+    if seconds is not None:
+        arguments["seconds"] = seconds
+    rows, absent = ask_or_read(path, "past_bans", **arguments)
+    if as_json:
+        echo_json(rows)
+    elif rows:
+        show_list(_past_columns(rows), _OPTIONAL_PAST, Screen(whole_lines=True))
+    else:
+        echo("No ban ended in this time.")
+    if absent:
+        echo_stderr("The daemon is not running: the list is read from its database.")
+
+
+def _past_columns(rows: Rows) -> dict[str, list[str]]:
+    return {
+        "ADDRESS": [row["address"] for row in rows],
+        "RULE": [rule_cell(row) for row in rows],
+        "ACCOUNT": [account_cell(row) for row in rows],
+        "BAN": [f"{row['offence']}." for row in rows],
+        "SINCE": [short_time(row["since"]) for row in rows],
+        output.head("ENDED"): [short_time(row["ended"]) for row in rows],
+        "AFTER": [_lasted(row) for row in rows],
+        "HOW": [row["end"] for row in rows],
+    }
+
+
+def _lasted(row: dict[str, Any]) -> str:
+    since, ended = (datetime.fromisoformat(row[key]).timestamp() for key in ("since", "ended"))
+    return format_duration(max(0.0, ended - since))
 
 
 def _watch(path: Path, wanted: list[str] | None) -> None:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from ringfence.cli.check_logs import log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
 from ringfence.cli.import_fail2ban import FAIL2BAN
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
+from ringfence.config.loader import AsteriskSettings, Settings
 from ringfence.daemon.process import USER, may_read
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.source_manager import target_of
@@ -42,9 +43,6 @@ from ringfence.model import format_network, printable
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
 from ringfence.sources.wire import GROUP, WireSource
-
-if TYPE_CHECKING:
-    from ringfence.config.loader import AsteriskSettings, Settings
 
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
 _INDENT = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding
@@ -89,7 +87,7 @@ def check(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool) -> Iterator[Finding]:
+def _findings(path: Path, settings: Settings, files: Path, *, hardening: bool) -> Iterator[Finding]:
     configure_logging(logging.CRITICAL)  # errors are printed as findings: do not log them too
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
@@ -117,7 +115,7 @@ def _findings(path: Path, settings: "Settings", files: Path, *, hardening: bool)
     yield from daemon
 
 
-def _firewall_findings(settings: "Settings", report: Mapping[str, Any] | None) -> Iterator[Finding]:
+def _firewall_findings(settings: Settings, report: Mapping[str, Any] | None) -> Iterator[Finding]:
     name = report["firewall"]["backend"] if report else settings.firewall.backend
     try:
         backend = make_backend(name, settings.plan(None, GROUP if settings.wire else None))
@@ -179,7 +177,7 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
             yield Finding(False, "secret", f"every user may read {file}; fix: chmod o= {file}")
 
 
-async def _ami_findings(pbx: "AsteriskSettings") -> list[Finding]:
+async def _ami_findings(pbx: AsteriskSettings) -> list[Finding]:
     """Connect to the manager interface as the daemon does, and report the state that the connection reaches.
 
     If it can log in, also report the weaknesses of this connection that the daemon would find.
@@ -203,7 +201,7 @@ async def _ami_findings(pbx: "AsteriskSettings") -> list[Finding]:
     return [Finding(False, what, f"{source.condition.state}: {source.condition.detail}{hint}")]
 
 
-async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) -> Finding:
+async def _wire_finding(settings: Settings, report: Mapping[str, Any] | None) -> Finding:
     """Check whether the outgoing challenges are captured (the source "wire").
 
     ``report`` is the daemon's status, which contains the state of the capture. If it is None (no daemon
@@ -223,7 +221,7 @@ async def _wire_finding(settings: "Settings", report: Mapping[str, Any] | None) 
     return Finding(False, "wire", f"{state}: {detail}; {UNPROVEN}; {WITHOUT_WIRE}")
 
 
-def _proxy_findings(settings: "Settings", wire: Finding) -> Iterator[Finding]:
+def _proxy_findings(settings: Settings, wire: Finding) -> Iterator[Finding]:
     """Check for each PBX with SIP proxies whether ringfence can know the addresses of their clients.
 
     Only the source "wire" shows these addresses. ``wire`` is the finding about this source.
@@ -253,7 +251,7 @@ async def _open_wire() -> tuple[str, str]:
 
 
 def _asterisk_findings(
-    settings: "Settings", report: Mapping[str, Any] | None, files: Path, *, hardening: bool
+    settings: Settings, report: Mapping[str, Any] | None, files: Path, *, hardening: bool
 ) -> Iterator[Finding]:
     """Check the logs of each Asterisk, and the settings and accounts of the one on this host."""
     alone = len(settings.asterisk) == 1
@@ -271,10 +269,10 @@ def _asterisk_findings(
 
 
 def _account_findings(
-    settings: "Settings",
+    settings: Settings,
     report: Mapping[str, Any] | None,
     files: Path,
-    console: "Console",
+    console: Console,
     *,
     hardening: bool,
 ) -> Iterator[Finding]:
@@ -300,7 +298,7 @@ def _account_findings(
         yield from hardening_findings(files, console, user)
 
 
-def _list_from_daemon(settings: "Settings", do: str, side: str = "") -> list[Mapping[str, Any]] | None:
+def _list_from_daemon(settings: Settings, do: str, side: str = "") -> list[Mapping[str, Any]] | None:
     """Send the request ``do`` to the daemon, and return its answer, a list; None if the request fails.
 
     ``side`` is "allow" or "deny" for the request ``lists``, and "" for other requests.
@@ -320,7 +318,7 @@ def _is_here(host: str) -> bool:
         return host == "localhost"
 
 
-def _daemon_findings(settings: "Settings") -> tuple[Mapping[str, Any] | None, list[Finding]]:
+def _daemon_findings(settings: Settings) -> tuple[Mapping[str, Any] | None, list[Finding]]:
     """Ask the daemon for its status. Return the status, and the findings about the daemon.
 
     The status is None if the daemon does not answer, or answers with an error.

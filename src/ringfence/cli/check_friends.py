@@ -7,21 +7,19 @@ suggests an entry of the allow list.
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ringfence.audit.asterisk import Finding, Trunk, identifies_from, peers_from
+from ringfence.config.loader import Settings
+from ringfence.host.console import Console
 from ringfence.lists.entries import parse_entry
 from ringfence.model import FriendReason, ListKind, Network, printable
-
-if TYPE_CHECKING:
-    from ringfence.config.loader import Settings
-    from ringfence.host.console import Console
 
 WIDEST = {4: 16, 6: 32}
 """The shortest prefix length of a suggested network, by IP version. No carrier needs a wider network."""
 
 
-def trunks_from(console: "Console") -> "list[Trunk]":
+def trunks_from(console: Console) -> list[Trunk]:
     """Return the trunks that Asterisk identifies by address alone; none if the console cannot be used."""
     trunks: dict[Trunk, None] = {}
     for command, reader in (("pjsip show identifies", identifies_from), ("sip show peers", peers_from)):
@@ -30,7 +28,7 @@ def trunks_from(console: "Console") -> "list[Trunk]":
 
 
 def denied_trunks(
-    console: "Console", denied: Callable[[Network], bool], allowed: Sequence[Network]
+    console: Console, denied: Callable[[Network], bool], allowed: Sequence[Network]
 ) -> Iterator[str]:
     """Yield a line for each trunk known by its address of which a list denies a part, with the fix.
 
@@ -44,7 +42,7 @@ def denied_trunks(
             yield f"{name}: denied unless it becomes a friend; to allow it: {shlex.join(words)}"
 
 
-def trunk_findings(console: "Console", allowed: Sequence[Network]) -> Iterator[Finding]:
+def trunk_findings(console: Console, allowed: Sequence[Network]) -> Iterator[Finding]:
     """Suggest allow list entries for the addresses that Asterisk accepts as a trunk without a password.
 
     ``allowed`` are the networks that need no suggestion. A trunk with too wide a network is reported instead.
@@ -85,7 +83,7 @@ def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[F
         yield Finding(False, f"decoy {printable(name)}", f"{why}; {fix}")
 
 
-def _too_wide(trunk: "Trunk") -> Finding:
+def _too_wide(trunk: Trunk) -> Finding:
     any_address = not trunk.network.prefixlen
     addresses = "every address" if any_address else f"every address of {trunk.network}"
     fix = "fix: list only its own addresses in match or host"
@@ -107,9 +105,9 @@ def _short(network: Network) -> str:
 
 
 def allowed_of(
-    settings: "Settings",
-    rows: "Sequence[Mapping[str, Any]] | None",
-    friends: "Sequence[Mapping[str, Any]] | None" = None,
+    settings: Settings,
+    rows: Sequence[Mapping[str, Any]] | None,
+    friends: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[Network]:
     """Return the networks that need no suggestion: allowed ones, and trunks at which this PBX registers.
 

@@ -12,18 +12,16 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import frozen
 
 from ringfence.audit.asterisk import DUMPING, Asterisk, Finding
+from ringfence.config.loader import AsteriskSettings, CustomSettings
 from ringfence.parse.prefix import parse_prefix
 from ringfence.sources.journal import PROGRAM, UNITS
 from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose
 from ringfence.sources.state import WITHOUT_LOG
-
-if TYPE_CHECKING:
-    from ringfence.config.loader import AsteriskSettings, CustomSettings
 
 USER = "ringfence"
 """The user that the daemon runs as, by its systemd unit."""
@@ -48,9 +46,9 @@ class _Log:
 
 
 def log_findings(
-    pbx: "AsteriskSettings",
+    pbx: AsteriskSettings,
     report: Mapping[str, Any] | None,
-    asterisk: "Asterisk | None",
+    asterisk: Asterisk | None,
     *,
     alone: bool,
     places: Sequence[Path] | None = None,
@@ -87,7 +85,7 @@ def log_findings(
 
 
 def _files(
-    pbx: "AsteriskSettings", report: Mapping[str, Any] | None, *, alone: bool, places: Sequence[Path] | None
+    pbx: AsteriskSettings, report: Mapping[str, Any] | None, *, alone: bool, places: Sequence[Path] | None
 ) -> Iterator[tuple[Path | None, str]]:
     """Yield each log that is or should be read, with its problem; "" if it has none.
 
@@ -159,7 +157,7 @@ def _journal(name: str) -> Finding:
     return Finding(True, f"{name}: journal", f"messages of {' and '.join(UNITS)} are read")
 
 
-def _channels(asterisk: "Asterisk | None") -> Mapping[Path, frozenset[str]] | None:
+def _channels(asterisk: Asterisk | None) -> Mapping[Path, frozenset[str]] | None:
     """Return the levels of each log file that Asterisk writes, by path (links are resolved).
 
     Return None if Asterisk's files do not show this completely.
@@ -230,7 +228,7 @@ def _orphan(name: str, log: _Log) -> Finding:
 
 
 def _in_none(
-    name: str, seen: frozenset[str], customs: "Sequence[CustomSettings]", *, security: bool
+    name: str, seen: frozenset[str], customs: Sequence[CustomSettings], *, security: bool
 ) -> Iterator[Finding]:
     """Report needed levels that are in no log: SECURITY, NOTICE, and those of the administrator's patterns.
 

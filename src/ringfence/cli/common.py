@@ -23,6 +23,7 @@ from ringfence.model import Network, parse_network
 _T = TypeVar("_T")
 
 _MAX_FRIENDS = 5
+_MAX_ACCOUNT = 12  # characters of an account in a table of bans
 PATIENCE = 30.0
 """Seconds that a command waits for the daemon's answer."""
 
@@ -88,6 +89,28 @@ def alarm_line(alarm: Mapping[str, Any]) -> str:
     """Return the line that shows an active alarm, with how often it was raised."""
     again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
     return f"! {alarm_text(alarm)}{again}"
+
+
+def account_cell(row: dict[str, Any]) -> str:
+    """Return the account of a ban, and how many further accounts its attempts tried: ``204 +3``.
+
+    A long account is cut. Return "-" if the ban has no account.
+    """
+    if not row["account"]:
+        return "-"
+    more = f" +{row['accounts'] - 1}" if row["accounts"] > 1 else ""
+    account = str(row["account"])
+    room = _MAX_ACCOUNT - len(more)
+    return (account if len(account) <= room else account[: room - 1] + "…") + more
+
+
+def rule_cell(row: dict[str, Any]) -> str:
+    """Return the rule of a ban; "?" if it is unknown.
+
+    If the ban does not drop all packets, what it drops follows in brackets: ``guess (sip-udp)``.
+    """
+    rule = row["rule"] or "?"
+    return rule if row["scope"] == "full" else f"{rule} ({row['scope']})"
 
 
 def duration_from(option: str, text: str) -> float:
@@ -201,15 +224,19 @@ def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> A
     return offline.ANSWERS[do](settings, arguments)
 
 
-def ask_or_read(path: Path, do: str, **arguments: Any) -> tuple[Any, bool]:  # noqa: ANN401 - any JSON values
+def ask_or_read(where: Path | Settings, do: str, **arguments: Any) -> tuple[Any, str]:  # noqa: ANN401 - as above
     """Send the request ``do`` to the daemon. If none answers, answer it without the daemon.
 
-    Return the answer, and whether the daemon gave it.
+    ``where`` is the configuration, or its file (see :func:`ask_daemon`). Return the answer, and why the
+    daemon could not be reached; "" if it gave the answer.
     """
     try:
-        return ask_daemon(path, do, **arguments), True
-    except DaemonUnreachableError:
-        return answer_without_daemon(settings_from(path), do, **arguments), False
+        if isinstance(where, Path):
+            return ask_daemon(where, do, **arguments), ""
+        return ask(where, do, **arguments), ""
+    except DaemonUnreachableError as error:
+        settings = settings_from(where) if isinstance(where, Path) else where
+        return answer_without_daemon(settings, do, **arguments), str(error)
 
 
 def networks_from(texts: list[str]) -> list[Network]:

@@ -1,9 +1,10 @@
 """``ringfence config``: show the effective configuration, and check a configuration file."""
 
 import json
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +13,6 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported
 from ringfence.config.effective import Value, effective
 from ringfence.config.schema import KeyPath, text_of_key
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _WIDEST = 48
 """The maximum width (columns) of a line ``key = value`` after which comments are aligned.
@@ -56,7 +54,7 @@ def config_check(
     echo(f"{checked}: no mistakes")
 
 
-def _as_json(value: "Value") -> dict[str, object]:
+def _as_json(value: Value) -> dict[str, object]:
     return {
         "key": text_of_key(value.path),
         "value": value.value,
@@ -66,7 +64,7 @@ def _as_json(value: "Value") -> dict[str, object]:
     }
 
 
-def _lines(path: Path, values: "Sequence[Value]") -> "Iterator[str]":
+def _lines(path: Path, values: Sequence[Value]) -> Iterator[str]:
     """Yield the lines of the configuration in TOML. After each value, a comment names its origin."""
     yield f"# The configuration of {path}. A line is a line of this file."
     for table, members in groupby(values, lambda value: value.path[:-1]):
@@ -75,12 +73,12 @@ def _lines(path: Path, values: "Sequence[Value]") -> "Iterator[str]":
         yield from ("", _head(table), *(f"{text:{width}}  # {origin}" for text, origin in rows))
 
 
-def _head(table: "KeyPath") -> str:
+def _head(table: KeyPath) -> str:
     name = ".".join(part for part in table if isinstance(part, str))
     return f"[[{name}]]" if isinstance(table[-1], int) else f"[{name}]"
 
 
-def _written(value: "Value") -> str:
+def _written(value: Value) -> str:
     name = value.path[-1]
     return f"#{name} = none" if value.value is None else f"{name} = {_toml(value.value)}"
 
@@ -93,7 +91,7 @@ def _toml(value: bool | int | str | list[str]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _origin(value: "Value") -> str:
+def _origin(value: Value) -> str:
     if value.variable is not None:
         return value.variable
     return f"line {value.line}" if value.line is not None else str(value.origin)

@@ -1,7 +1,8 @@
 """``ringfence events``: show events, attempts, bans and alarms, one line each, also as they happen."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,9 +11,6 @@ from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask_daemon, settings_or_defaults
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.control import LINE_KINDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Row = dict[str, Any]
 
@@ -50,7 +48,7 @@ def _follow(path: Path, kinds: list[str], *, as_json: bool) -> None:
         return
 
 
-def followed(path: Path, kinds: list[str]) -> "Iterator[Row]":
+def followed(path: Path, kinds: list[str]) -> Iterator[Row]:
     """Yield the daemon's latest attempts, bans and alarms as rows, and then each new one as it happens.
 
     ``kinds`` are the wanted kinds of rows, some of LINE_KINDS. The daemon keeps no rows of the kind "event",

@@ -5,10 +5,11 @@ If no daemon runs, the list and the export come from its database. Import and fo
 
 import os
 import time
+from collections.abc import Sequence
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,23 +17,14 @@ from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, counted, open_input
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
-from ringfence.cli.screen import Screen, add_row, fitting, plain_table
+from ringfence.cli.screen import Screen, show_list
 from ringfence.errors import Exit, ListError
 from ringfence.friends.exchange import as_json, lines_of, parse_document
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
-
-
+RECORDED_ONLY = "The daemon is not running: this list comes from its database."
 _BATCH = 2_000  # friends in one request, about half a megabyte
 _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
-_PLAIN_FROM = 2_000  # rows; longer lists are printed without a table, because rich needs a second for it
-_TIMES = ((0, 1, 2), (1, 2), (2,))
-"""Choices of time columns: 0 is SINCE, 1 is SEEN, 2 is UNTIL. The first choice that fits is used."""
-
 Rows = list[dict[str, Any]]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="File to write; - is standard output.")]
 
@@ -51,28 +43,28 @@ def friends_list(
         return
     output.choose(local=local)
     with errors_reported():
-        rows, note = _rows(config)
+        rows, absent = ask_or_read(config, "friends")
         grouped = _grouped(rows)
         if as_json:
             echo_json(grouped)
         else:
             _print(grouped)
-        if note:
-            echo_stderr(note)
+        if absent:
+            echo_stderr(RECORDED_ONLY)
 
 
 @friends.command("export")
 def friends_export(file: FileArgument = "-", config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Export the friends, except imported ones, for `friends import` on another server."""
     with errors_reported():
-        rows, note = _rows(config)
+        rows, absent = ask_or_read(config, "friends")
         lines = lines_of(rows)
         if file == "-":
             echo(*lines)
         else:
             _write(Path(file), "\n".join(lines) + "\n")
-        if note:
-            echo_stderr(note)
+        if absent:
+            echo_stderr(RECORDED_ONLY)
 
 
 @friends.command("import")
@@ -115,16 +107,7 @@ def friends_forget(
         echo(f"forgotten: {text}")
 
 
-def _rows(path: Path) -> tuple[Rows, str]:
-    """Return a row for each reason why an address is a friend, and a note for the user.
-
-    Without a daemon, the rows come from its database, and the note says so. Otherwise the note is "".
-    """
-    rows, live = ask_or_read(path, "friends")
-    return rows, "" if live else "The daemon is not running: this list comes from its database."
-
-
-def _send(path: Path, rows: "Sequence[dict[str, str]]") -> int:
+def _send(path: Path, rows: Sequence[dict[str, str]]) -> int:
     """Send friends to the daemon in several requests; return the number of imported rows.
 
     Each row has one reason why an address is a friend. The daemon imports all rows when the last request has
@@ -174,35 +157,21 @@ def _grouped(rows: Rows) -> Rows:
     return sorted(found, key=lambda row: str(row["seen"]), reverse=True)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    accounts = row["accounts"]
+def _accounts(accounts: list[str]) -> str:
     more = f" and {len(accounts) - _SHOWN_ACCOUNTS}" if len(accounts) > _SHOWN_ACCOUNTS else ""
-    shown = ", ".join(accounts[:_SHOWN_ACCOUNTS]) + more
-    return [row["address"], shown, ", ".join(row["reasons"])]
-
-
-def _times(row: dict[str, Any]) -> list[str]:
-    return [short_time(row[key]) for key in ("since", "seen", "until")]
-
-
-def _table(rows: Rows, shown: tuple[int, ...]) -> "Table":
-    table = plain_table()
-    for name in ("ADDRESS", "ACCOUNTS", "BECAUSE"):
-        table.add_column(name, overflow="fold")
-    for name in ((output.head("SINCE"), "SEEN", "UNTIL")[at] for at in shown):
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        moments = _times(row)
-        add_row(table, [*_cells(row), *(moments[at] for at in shown)])
-    table.caption = None if rows else "There are no friends."
-    return table
+    return ", ".join(accounts[:_SHOWN_ACCOUNTS]) + more
 
 
 def _print(rows: Rows) -> None:
-    if len(rows) >= _PLAIN_FROM:
-        echo("ADDRESS  ACCOUNTS  BECAUSE  SINCE  SEEN  UNTIL")
-        for row in rows:
-            echo("  ".join((*_cells(row), *_times(row))))
-        return
-    screen = Screen()
-    screen.print(fitting((_table(rows, shown) for shown in _TIMES), screen))
+    since, screen = output.head("SINCE"), Screen()
+    columns = {
+        "ADDRESS": [row["address"] for row in rows],
+        "ACCOUNTS": [_accounts(row["accounts"]) for row in rows],
+        "BECAUSE": [", ".join(row["reasons"]) for row in rows],
+        since: [short_time(row["since"]) for row in rows],
+        "SEEN": [short_time(row["seen"]) for row in rows],
+        "UNTIL": [short_time(row["until"]) for row in rows],
+    }
+    show_list(columns, (since, "SEEN"), screen, wrapped=("ADDRESS", "ACCOUNTS", "BECAUSE"))
+    if not rows:
+        screen.show("There are no friends.")

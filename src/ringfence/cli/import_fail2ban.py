@@ -6,37 +6,34 @@ read.
 """
 
 import time
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from glob import glob
 from ipaddress import ip_address
 from math import inf, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    answer_without_daemon,
     ask,
+    ask_or_read,
     settings_or_defaults,
 )
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.clock import format_duration
 from ringfence.config.converters import MAX_DURATION
+from ringfence.config.loader import Settings
 from ringfence.control import MOST_LISTED
-from ringfence.errors import DaemonUnreachableError, Exit, StoreError
+from ringfence.errors import Exit, StoreError
 from ringfence.fail2ban.carried import bantime_of, convert, document_of
 from ringfence.fail2ban.database import Fail2banBan, read_bans
 from ringfence.fail2ban.jails import Configuration, Jail, read_configuration
 from ringfence.model import Address, Network, format_network, parse_network, printable
 from ringfence.sources import logs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from ringfence.config.loader import Settings
 
 FAIL2BAN = Path("/etc/fail2ban")
 BATCH = 5_000
@@ -82,13 +79,13 @@ def import_fail2ban(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _print_problems(problems: "Sequence[str]") -> int:
+def _print_problems(problems: Sequence[str]) -> int:
     """Print problems; return their number."""
     echo_stderr(*problems)
     return len(problems)
 
 
-def _print(jails: "Sequence[Jail]") -> None:
+def _print(jails: Sequence[Jail]) -> None:
     echo_document(document_of(convert(jails, _files, _own_log())))
 
 
@@ -100,7 +97,7 @@ def _files(pattern: str) -> list[str]:
     return [path for path in sorted(glob(pattern)) if Path(path).exists() and not Path(path).is_dir()]  # noqa: PTH207 - as fail2ban does
 
 
-def take_over_from(folder: Path, names: "Sequence[str]", config: Path) -> int:
+def take_over_from(folder: Path, names: Sequence[str], config: Path) -> int:
     """Let the daemon take over the bans of the jails ``names``; print the problems, and return their number.
 
     ``folder`` has fail2ban's configuration, which names fail2ban's database. Return 0 if there is no
@@ -113,7 +110,7 @@ def take_over_from(folder: Path, names: "Sequence[str]", config: Path) -> int:
     return take_over(found.chosen(names), database, config, dry_run=False, force=False)
 
 
-def take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run: bool, force: bool) -> int:
+def take_over(jails: Sequence[Jail], database: Path, config: Path, *, dry_run: bool, force: bool) -> int:
     """Let the daemon take over the active bans of ``jails``; with ``dry_run`` only list them.
 
     Bans of friends are left out unless ``force``. Print the problems, and return their number.
@@ -131,7 +128,7 @@ def take_over(jails: "Sequence[Jail]", database: Path, config: Path, *, dry_run:
     return problems
 
 
-def _active_bans(jails: "Sequence[Jail]", database: Path) -> "tuple[Sequence[Fail2banBan], int]":
+def _active_bans(jails: Sequence[Jail], database: Path) -> tuple[Sequence[Fail2banBan], int]:
     """Read the active bans of ``jails`` from fail2ban's database.
 
     Return them, and the number of problems, which are printed.
@@ -145,8 +142,8 @@ def _active_bans(jails: "Sequence[Jail]", database: Path) -> "tuple[Sequence[Fai
 
 
 def _without_friends(
-    bans: "Sequence[Fail2banBan]", friends: "dict[Address, set[str]]", *, force: bool
-) -> "Sequence[Fail2banBan]":
+    bans: Sequence[Fail2banBan], friends: dict[Address, set[str]], *, force: bool
+) -> Sequence[Fail2banBan]:
     """Return the bans that cover no friend; with ``force`` all bans. Print the friends that bans cover.
 
     ``friends`` maps the address of each friend to its accounts.
@@ -169,26 +166,23 @@ def _without_friends(
     return kept
 
 
-def _friends(settings: "Settings") -> "dict[Address, set[str]]":
+def _friends(settings: Settings) -> dict[Address, set[str]]:
     """Return the addresses of all friends, with their accounts. Without a daemon its database is read.
 
     If the database cannot be read, print a warning, and return no friends.
     """
     friends: dict[Address, set[str]] = {}
     try:
-        rows = ask(settings, "friends")
-    except DaemonUnreachableError:
-        try:
-            rows = answer_without_daemon(settings, "friends")
-        except StoreError as error:
-            echo_stderr(f"friends are unknown, and not left out: {error}")
-            rows = []
+        rows, _ = ask_or_read(settings, "friends")
+    except StoreError as error:
+        echo_stderr(f"friends are unknown, and not left out: {error}")
+        rows = []
     for row in rows:
         friends.setdefault(ip_address(row["address"]), set()).add(row["account"])
     return friends
 
 
-def _database(found: "Configuration", named: Path | None) -> Path:
+def _database(found: Configuration, named: Path | None) -> Path:
     if named is not None:
         return named
     if not found.database.startswith("/"):  # "None" or ":memory:": fail2ban writes no file
@@ -198,7 +192,7 @@ def _database(found: "Configuration", named: Path | None) -> Path:
     return Path(found.database)
 
 
-def _list(bans: "Sequence[Fail2banBan]") -> None:
+def _list(bans: Sequence[Fail2banBan]) -> None:
     now = time.time()
     for ban in bans:
         left = format_duration(ban.expires - now) if isfinite(ban.expires) else "no end"
@@ -206,7 +200,7 @@ def _list(bans: "Sequence[Fail2banBan]") -> None:
     echo(f"{len(bans)} active")
 
 
-def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
+def _hand_over(bans: Sequence[Fail2banBan], settings: Settings) -> int:
     """Let the daemon ban each network for the remaining time of fail2ban's ban.
 
     A network that ringfence already bans for at least as long is left out. Print how many bans were taken
@@ -236,7 +230,7 @@ def _hand_over(bans: "Sequence[Fail2banBan]", settings: "Settings") -> int:
     return refused
 
 
-def _banned_until(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
+def _banned_until(rows: Sequence[dict[str, Any]]) -> dict[Network, float]:
     """Return the end of each network's current ban (seconds since the epoch; infinite if it has no end)."""
     return {
         parse_network(row["address"]): (
@@ -246,7 +240,7 @@ def _banned_until(rows: "Sequence[dict[str, Any]]") -> "dict[Network, float]":
     }
 
 
-def _batches(bans: "Sequence[Fail2banBan]") -> "Iterator[tuple[str, float, list[str]]]":
+def _batches(bans: Sequence[Fail2banBan]) -> Iterator[tuple[str, float, list[str]]]:
     """Group bans into batches, one for each request to the daemon.
 
     All bans of a request have the same length and the same reason. So a batch has only bans of one jail that

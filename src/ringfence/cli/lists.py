@@ -6,11 +6,13 @@ a request; then the daemon loads the database.
 """
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from attrs import frozen
+from rich.table import Table
 
 from ringfence.cli import output
 from ringfence.cli.check_friends import allowed_of, denied_trunks
@@ -20,6 +22,7 @@ from ringfence.cli.common import (
     alarm_text,
     answer_without_daemon,
     ask_daemon,
+    ask_or_read,
     duration_from,
     networks_from,
     open_input,
@@ -29,24 +32,17 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
-from ringfence.cli.screen import Screen, escaped_text, plain_table
+from ringfence.cli.screen import Screen, escaped_text, table_of
 from ringfence.clock import format_duration
 from ringfence.errors import DaemonUnreachableError, Exit, ListError
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import local_console
 from ringfence.lists.entries import EntryKind, parse_entry, parse_region
-from ringfence.lists.files import read_list
+from ringfence.lists.files import ListFile, read_list
 from ringfence.lists.handlers import replace_imported
+from ringfence.lists.prefixes import Prefixes
 from ringfence.model import ListKind, printable
 from ringfence.store.database import Store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rich.table import Table
-
-    from ringfence.lists.files import ListFile
-    from ringfence.lists.prefixes import Prefixes
 
 _SHOWN_ADDRESSES = 4
 _OPTIONAL_COLUMNS = ("ADDED", "FROM", "ENDS")
@@ -141,7 +137,7 @@ allow, deny = list_group(ALLOW_TEXTS), list_group(DENY_TEXTS)
 def allow_remove(entries: RemoveArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove entries from the allow list."""
     with errors_reported():
-        _print_outcome("removed", *_request(config, "allow_remove", what=entries))
+        _print_outcome("removed", *ask_or_read(config, "allow_remove", what=entries))
 
 
 @deny.command("remove")
@@ -162,7 +158,7 @@ def deny_remove(
         raise typer.BadParameter("name entries, or use --from FILE")
     with errors_reported():
         arguments = {"origin": _origin(file)} if file else {"what": entries}
-        _print_outcome("removed", *_request(config, "deny_remove", **arguments))
+        _print_outcome("removed", *ask_or_read(config, "deny_remove", **arguments))
 
 
 @deny.command("import")
@@ -197,7 +193,11 @@ def deny_import(
             )
         echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
         alarms, absent = _reload(config)
-        friends = _friends(config, absent=absent)
+        friends = (
+            answer_without_daemon(settings, "friends")
+            if absent
+            else ask_daemon(config, "friends", quietly=True)
+        )
         inside = (
             row for row in friends if found.networks.containing(*networks_from([row["address"]])) is not None
         )
@@ -210,21 +210,14 @@ def deny_import(
             raise typer.Exit(Exit.UNREACHABLE)
 
 
-def _friends(config: Path, *, absent: bool) -> "Rows":
-    """Return the friends of this PBX, as the daemon lists them; without the daemon, those of its database."""
-    if absent:
-        return cast("Rows", answer_without_daemon(settings_from(config), "friends"))
-    return cast("Rows", ask_daemon(config, "friends", quietly=True))
-
-
-def _denied_trunks(config: Path, denied: "Prefixes", friends: "Rows") -> "Iterator[str]":
+def _denied_trunks(config: Path, denied: Prefixes, friends: Rows) -> Iterator[str]:
     """Yield a line for each trunk that Asterisk knows by its address, and of which ``denied`` has a part.
 
     ``friends`` are the friends of this PBX, as the daemon lists them: trunks among them pass the list. Only
     Asterisk's console shows such trunks. Without root it cannot be asked, which `ringfence check` reports.
     """
-    answer, _ = _request(config, "lists", side=ALLOW)
-    allowed = allowed_of(settings_from(config), cast("Rows", answer), friends)
+    rows, _ = ask_or_read(config, "lists", side=ALLOW)
+    allowed = allowed_of(settings_from(config), rows, friends)
     yield from denied_trunks(local_console(FOLDER), denied.overlaps, allowed)
 
 
@@ -254,7 +247,7 @@ def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, f
     seconds = duration_from("--for", length) if length else None
     with errors_reported():
         do = f"{side}_add"
-        answer, absent = _request(path, do, what=entries, note=note, seconds=seconds, force=force)
+        answer, absent = ask_or_read(path, do, what=entries, note=note, seconds=seconds, force=force)
         if not absent:
             _warn_about_entries(path, side, answer["done"])
         _print_outcome(
@@ -262,7 +255,7 @@ def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, f
         )
 
 
-def _warn_about_entries(path: Path, side: str, done: "Sequence[str]") -> None:
+def _warn_about_entries(path: Path, side: str, done: Sequence[str]) -> None:
     """Print a warning for each new entry that is probably a mistake.
 
     ``side`` is the list ("allow" or "deny"), and ``done`` are its new entries. A mistake is an entry of the
@@ -300,7 +293,7 @@ def _origin(file: str) -> str:
     return STANDARD_INPUT if file in {"-", STANDARD_INPUT} else str(Path(file).absolute())
 
 
-def _print_bad_lines(found: "ListFile") -> None:
+def _print_bad_lines(found: ListFile) -> None:
     echo_stderr(*map(str, found.bad))
     if found.bad_lines > len(found.bad):
         echo_stderr(f"and {found.bad_lines - len(found.bad)} more bad lines")
@@ -310,18 +303,7 @@ def _print_bad_lines(found: "ListFile") -> None:
         echo_stderr(f"left out because your own network may use it: {shown}{more}; --force imports it too")
 
 
-def _request(path: Path, do: str, **arguments: object) -> "tuple[Mapping[str, list[str]], str]":
-    """Send the request ``do`` to the daemon. If no daemon answers, execute it on the daemon's database.
-
-    Return the answer, and why the daemon could not be reached; "" if it answered.
-    """
-    try:
-        return ask_daemon(path, do, quietly=False, **arguments), ""
-    except DaemonUnreachableError as error:
-        return answer_without_daemon(settings_from(path), do, **arguments), str(error)
-
-
-def _print_outcome(done: str, answer: "Mapping[str, list[str]]", absent: str) -> None:
+def _print_outcome(done: str, answer: Mapping[str, list[str]], absent: str) -> None:
     """Print what succeeded (after ``done``, such as "removed") and what failed.
 
     ``absent`` is why the daemon could not be reached, or "". If something failed or the daemon is absent,
@@ -340,11 +322,11 @@ def _print_outcome(done: str, answer: "Mapping[str, list[str]]", absent: str) ->
 
 def _list(path: Path, side: str, *, as_json: bool) -> None:
     with errors_reported():
-        rows, absent = _request(path, "lists", side=side)
+        rows, absent = ask_or_read(path, "lists", side=side)
         if as_json:
             echo_json(rows)
         else:
-            _print(cast("Rows", rows), side, absent=bool(absent))
+            _print(rows, side, absent=bool(absent))
         if absent:
             echo_stderr("The daemon is not running: this list comes from its configuration and database.")
 
@@ -377,26 +359,20 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
     to.print(_table(shown))
 
 
-def _table(columns: "Mapping[str, list[str]]") -> "Table":
+def _table(columns: Mapping[str, list[str]]) -> Table:
     """Return the table of a list. ``columns`` has the cells of each column, by its head.
 
     Only notes and columns with very long texts are wrapped, so that all other texts can be copied.
     """
-    table = plain_table()
-    for head, cells in columns.items():
-        longest = max(len(line) for cell in cells for line in cell.split("\n"))
-        table.add_column(
-            head,
-            overflow="fold",
-            justify="right" if head == "NETWORKS" else "left",
-            no_wrap=head != "NOTE" and longest <= _MAX_UNBROKEN,
-        )
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*(escaped_text(*cell.split("\n")) for cell in row))
-    return table
+    longest = {
+        head: max(len(line) for cell in cells for line in cell.split("\n")) for head, cells in columns.items()
+    }
+    wrapped = [head for head, width in longest.items() if head == "NOTE" or width > _MAX_UNBROKEN]
+    cells = {head: [escaped_text(*cell.split("\n")) for cell in column] for head, column in columns.items()}
+    return table_of(cells, right=["NETWORKS"], wrapped=wrapped)
 
 
-def _networks(row: "Mapping[str, Any]", *, absent: bool) -> str:
+def _networks(row: Mapping[str, Any], *, absent: bool) -> str:
     if row["networks"] is None:
         return "none" if "." in row["entry"] and not absent else "?"
     addresses = row["leads_to"]

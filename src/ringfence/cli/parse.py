@@ -4,9 +4,11 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,10 +20,6 @@ from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import NOT_UNDERSTOOD, LineResult, Reason
 from ringfence.parse.log import LogReader
 from ringfence.replay.files import TRUNCATED, open_file
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import tzinfo
 
 CHUNK = 256 * 1024
 PATTERN = "pattern"
@@ -119,7 +117,7 @@ class _Summary:
         self._events: Counter[str] = Counter()
         self._whys: Counter[str] = Counter()
 
-    def add(self, readings: "list[LineResult]") -> None:
+    def add(self, readings: list[LineResult]) -> None:
         """Add the results of further lines to the totals."""
         for reading in readings:
             event = reading.event
@@ -131,7 +129,7 @@ class _Summary:
             else:
                 self._whys[reading.reason or reading.alarm or ""] += 1
 
-    def lines(self, reader: "LogReader") -> list[str]:
+    def lines(self, reader: LogReader) -> list[str]:
         """Return the totals as lines for people, the most frequent first.
 
         The kinds of events come first, then the reasons why other lines were skipped.
@@ -148,14 +146,14 @@ class _Summary:
         return [head, *rows]
 
 
-def _custom(pattern: str) -> "Custom":
+def _custom(pattern: str) -> Custom:
     try:
         return Custom.compile(pattern, level="", file="", name=PATTERN)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--pattern") from None
 
 
-def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
+def _configured_zone(config: Path, log: Path) -> tzinfo | None:
     """Return the time zone that the configuration sets for ``log``; None for this host's time zone.
 
     If no log paths are configured for the only PBX, ``log`` is taken for one of its logs.
@@ -170,7 +168,7 @@ def _configured_zone(config: Path, log: Path) -> "tzinfo | None":
 
 
 @contextmanager
-def _open_log(name: str) -> "Iterator[tuple[Callable[[int], bytes], float]]":
+def _open_log(name: str) -> Iterator[tuple[Callable[[int], bytes], float]]:
     """Open a log; yield a function that reads from it, and the time of its last change.
 
     The argument of the function is the maximum number of bytes. The time is in seconds since the epoch; for
@@ -188,8 +186,8 @@ def _open_log(name: str) -> "Iterator[tuple[Callable[[int], bytes], float]]":
 
 
 def _read(
-    read: "Callable[[int], bytes]", reader: "LogReader", now: float, lines: _Lines | None
-) -> "Iterator[list[LineResult]]":
+    read: Callable[[int], bytes], reader: LogReader, now: float, lines: _Lines | None
+) -> Iterator[list[LineResult]]:
     while data := read(CHUNK):
         if lines is not None:
             lines.add(data)
@@ -197,7 +195,7 @@ def _read(
     yield reader.end(now)
 
 
-def _only_asterisk(found: "Iterator[list[LineResult]]", file: str) -> "Iterator[list[LineResult]]":
+def _only_asterisk(found: Iterator[list[LineResult]], file: str) -> Iterator[list[LineResult]]:
     """Yield ``found`` (the results of all lines) unchanged, if ``file`` may be a log of Asterisk.
 
     If Asterisk wrote none of the first lines, print one error and exit, because a wrong file would otherwise
@@ -222,7 +220,7 @@ def _only_asterisk(found: "Iterator[list[LineResult]]", file: str) -> "Iterator[
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _show(readings: "list[LineResult]", lines: _Lines | None, *, as_json: bool, unparsed: bool) -> None:
+def _show(readings: list[LineResult], lines: _Lines | None, *, as_json: bool, unparsed: bool) -> None:
     output: list[str] = []
     for reading in readings:
         if unparsed and reading.reason not in NOT_UNDERSTOOD:
@@ -241,7 +239,7 @@ def _show(readings: "list[LineResult]", lines: _Lines | None, *, as_json: bool, 
         lines.forget(readings[-1].line)
 
 
-def _of_event(event: "SecurityEvent") -> str:
+def _of_event(event: SecurityEvent) -> str:
     parts = [
         event.kind,
         str(event.remote.address),
@@ -253,7 +251,7 @@ def _of_event(event: "SecurityEvent") -> str:
     return "  ".join(filter(None, parts))
 
 
-def _as_object(reading: "LineResult") -> dict[str, object]:
+def _as_object(reading: LineResult) -> dict[str, object]:
     event = reading.event
     fields: dict[str, object] = {
         "line": reading.line,

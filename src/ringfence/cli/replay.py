@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported
-from ringfence.cli.screen import Screen, add_row, plain_table
+from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported, short_time
+from ringfence.cli.screen import Screen, table_of
 from ringfence.detect.rules import RULES
 from ringfence.errors import Exit, SourceError
 from ringfence.model import AMI, SourceId, parse_network, rfc3339
@@ -242,18 +242,15 @@ def _print(past: "Replay", rows: "Sequence[AddressOutcome]", files: int) -> None
 
 
 def _table(rows: "Sequence[AddressOutcome]") -> "Table":
-    table = plain_table()
-    table.add_column("ADDRESS", overflow="fold")
-    table.add_column("ATTEMPTS", justify="right", no_wrap=True)
-    table.add_column("BANNED (UTC)", no_wrap=True)
-    table.add_column("AFTER", justify="right", no_wrap=True)
-    table.add_column("RULE", no_wrap=True)
-    table.add_column("NOTE")
-    for row in rows:
-        banned = (_moment(row.bans[0]) or "").replace("T", " ")[:16] if row.bans else "-"
-        after = "" if row.banned_at_attempt is None else str(row.banned_at_attempt)
-        add_row(table, (row.name, str(row.attempts), banned, after, row.rule or "", _note(row)))
-    return table
+    columns = {
+        "ADDRESS": [row.name for row in rows],
+        "ATTEMPTS": [str(row.attempts) for row in rows],
+        "BANNED (UTC)": [short_time(_moment(row.bans[0]), "") if row.bans else "-" for row in rows],
+        "AFTER": [str(row.banned_at_attempt or "") for row in rows],
+        "RULE": [row.rule or "" for row in rows],
+        "NOTE": [_note(row) for row in rows],
+    }
+    return table_of(columns, right=("ATTEMPTS", "AFTER"), wrapped=("ADDRESS", "NOTE"))
 
 
 def _note(row: "AddressOutcome") -> str:

@@ -43,12 +43,12 @@ def history(
     output.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
-        found, live = ask_or_read(config, "history", seconds=seconds)
+        found, absent = ask_or_read(config, "history", seconds=seconds)
     if as_json:
         echo_json(found)
     else:
         echo(*history_lines(found, text_form()))
-    if not live:
+    if absent:
         echo_stderr(RECORDED_ONLY)
 
 
@@ -127,7 +127,7 @@ def report(
     output.choose(local=local)
     seconds = duration_from("--since", since)
     with errors_reported():
-        found, live = _found(config, seconds)
+        found, absent = _found(config, seconds)
         if html is not None:
             _write(html, found)
     if as_json:
@@ -136,13 +136,13 @@ def report(
         _print(found)
     if seconds > _TOP_DAYS * 86_400:
         echo_stderr(f"Addresses and accounts are those of the last {_TOP_DAYS} days.")
-    if not live:
+    if absent:
         echo_stderr(RECORDED_ONLY)
 
 
-def _found(path: Path, seconds: float) -> tuple[Document, bool]:
-    """Return the report of the last ``seconds``, and whether a daemon runs. Without one, records are read."""
-    history, live = ask_or_read(path, "history", seconds=seconds)
+def _found(path: Path, seconds: float) -> tuple[Document, str]:
+    """Return the report of the last ``seconds``, and why no daemon could be reached; "" if one answered."""
+    history, absent = ask_or_read(path, "history", seconds=seconds)
 
     def answer(do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
         return ask_or_read(path, do, **arguments)[0]
@@ -154,10 +154,10 @@ def _found(path: Path, seconds: float) -> tuple[Document, bool]:
         addresses,
         answer("tops", kind="accounts", seconds=seconds),
         [*answer("alarms"), *answer("alarms", past=True, seconds=seconds)],
-        ask_daemon(path, "status") if live else None,
+        None if absent else ask_daemon(path, "status"),
         locations_by_name(settings_from(path).geo.database or (), addresses),
     )
-    return summary_of(answers), live
+    return summary_of(answers), absent
 
 
 def _write(file: Path, found: Document) -> None:

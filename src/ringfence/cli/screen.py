@@ -2,19 +2,26 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
-from typing import IO
+from typing import IO, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from ringfence.cli.output import width_of, wrapped
+from ringfence.cli.output import echo, width_of, wrapped
 from ringfence.model import printable
 
+_T = TypeVar("_T")
+
 _UNLIMITED = 10_000  # columns of an output in which no line is wrapped or cut
+_PLAIN_FROM = 1_000
+"""The number of rows from which a list is printed without a table.
+
+The library ``rich`` needs a minute for a table of 100,000 rows.
+"""
 _LABEL = 10  # columns of the label at the beginning of a line
 
 
@@ -82,14 +89,54 @@ def cropped(lines: Iterable[tuple[str, str]], width: int) -> Text:
     return text
 
 
-def plain_table() -> Table:
-    """Return an empty table in the style of all commands: no frame, bold header."""
-    return Table(box=None, pad_edge=False, header_style="bold")
+def table_of(
+    columns: Mapping[str, Sequence[str | Text]],
+    *,
+    right: Collection[str] = (),
+    wrapped: Collection[str] = ("ADDRESS",),
+) -> Table:
+    """Return a table without a frame. ``columns`` has the cells of each column, by its head.
+
+    A string is a cell of one line. ``right`` are the heads of columns with numbers. If the screen is too
+    narrow, the cells of the columns in ``wrapped`` get several lines, and those of the others are cut.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in columns:
+        whole = head in wrapped
+        table.add_column(
+            head,
+            justify="right" if head in right else "left",
+            no_wrap=not whole,
+            overflow="fold" if whole else "ellipsis",
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(escaped_text(cell) if isinstance(cell, str) else cell for cell in row))
+    return table
 
 
-def add_row(table: Table, cells: Iterable[str]) -> None:
-    """Add a row of texts to a table."""
-    table.add_row(*map(escaped_text, cells))
+def without(columns: Mapping[str, _T], optional: Sequence[str]) -> Iterator[dict[str, _T]]:
+    """Yield these columns, then without the first of ``optional``, then without the first two, and so on."""
+    for number in range(len(optional) + 1):
+        yield {head: cells for head, cells in columns.items() if head not in optional[:number]}
+
+
+def show_list(
+    columns: Mapping[str, Sequence[str]],
+    optional: Sequence[str],
+    to: Screen,
+    *,
+    right: Collection[str] = (),
+    wrapped: Collection[str] = ("ADDRESS",),
+) -> None:
+    """Print a list as a table, without as many of the columns ``optional`` as needed to fit the screen.
+
+    A list of _PLAIN_FROM rows or more is printed without a table.
+    """
+    if len(next(iter(columns.values()))) >= _PLAIN_FROM:
+        echo("  ".join(columns), *map("  ".join, zip(*columns.values(), strict=True)))
+        return
+    choices = without(columns, optional)
+    to.print(fitting((table_of(some, right=right, wrapped=wrapped) for some in choices), to))
 
 
 def fitting(tables: Iterable[Table], to: Console) -> Table:

@@ -1,7 +1,9 @@
 """``ringfence status``: show the state of the daemon."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.table import Table
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.cli.common import (
@@ -13,10 +15,7 @@ from ringfence.cli.common import (
     print_config_errors,
 )
 from ringfence.cli.output import JsonOption, echo_json, errors_reported
-from ringfence.cli.screen import Screen, add_row, plain_table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from ringfence.cli.screen import Screen, table_of
 
 _MAX_OF_ONE_CODE = 5
 """The maximum number of alarms with the same code that are shown."""
@@ -112,7 +111,7 @@ def _untested(checks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"probe     IPv{version} {' and '.join(directions_of_ban)} banned addresses: {why}"
 
 
-def _print_firewall(screen: "Screen", report: dict[str, Any]) -> None:
+def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     firewall = report["firewall"]
     short = report["enforced"] < report["expected"]
     verb = "would be in force" if firewall["backend"] == "memory" else "in force"
@@ -151,7 +150,7 @@ def _count(entry: dict[str, Any]) -> str:
     return f"{entry['have']} of {entry['of']}"
 
 
-def _watched(entries: list[dict[str, Any]], width: int) -> "Table":
+def _watched(entries: list[dict[str, Any]], width: int) -> Table:
     """Return the table of addresses near a ban, without the optional columns that do not fit."""
     columns = {
         "WATCHED": [entry["address"] for entry in entries],
@@ -166,11 +165,7 @@ def _watched(entries: list[dict[str, Any]], width: int) -> "Table":
         if not optional:
             break
         del columns[optional.pop(0)]
-    table = plain_table()
-    for name in columns:
-        table.add_column(name, justify="right" if name == "ATTEMPTS" else "left", no_wrap=True)
-    table.add_column("ACCOUNTS", no_wrap=True, overflow="ellipsis", max_width=max(room, _MIN_ACCOUNTS))
-    accounts = [", ".join(entry["accounts"]) for entry in entries]
-    for row in zip(*columns.values(), accounts, strict=True):
-        add_row(table, row)
+    columns["ACCOUNTS"] = [", ".join(entry["accounts"]) for entry in entries]
+    table = table_of(columns, right=["ATTEMPTS"], wrapped=())
+    table.columns[-1].max_width = max(room, _MIN_ACCOUNTS)
     return table

@@ -1,7 +1,5 @@
 """``ringfence off`` and ``on``: remove all rules and sets of ringfence from the kernel, and restore them."""
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from ringfence.cli.common import (
@@ -9,15 +7,14 @@ from ringfence.cli.common import (
     ConfigOption,
     answer_without_daemon,
     ask,
+    ask_or_read,
     settings_from,
     settings_or_defaults,
 )
 from ringfence.cli.output import echo, echo_stderr, errors_reported
+from ringfence.config.loader import Settings
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.firewall.cleanup import flush_other_backends
-
-if TYPE_CHECKING:
-    from ringfence.config.loader import Settings
 
 PATIENCE = 5.0
 """Seconds that ``off`` waits for the daemon. It is short, because ``off`` is urgent and needs no daemon."""
@@ -41,17 +38,14 @@ def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Enforce again, after `ringfence off`."""
     with errors_reported():
-        settings = settings_from(config)
-        try:
-            ask(settings, "on")
-        except DaemonUnreachableError as error:
-            answer_without_daemon(settings, "on")
-            echo_stderr(f"ringfence is switched on, but {error}")
-            raise typer.Exit(Exit.UNREACHABLE) from None
+        _, absent = ask_or_read(settings_from(config), "on")
+        if absent:
+            echo_stderr(f"ringfence is switched on, but {absent}")
+            raise typer.Exit(Exit.UNREACHABLE)
     echo("ringfence is on.")
 
 
-def _remove_leftovers(settings: "Settings") -> None:
+def _remove_leftovers(settings: Settings) -> None:
     """Remove the rules of all firewall backends that the daemon does not use.
 
     Such rules may be left in the kernel after the configured backend was changed. This command removes them
@@ -62,7 +56,7 @@ def _remove_leftovers(settings: "Settings") -> None:
         flush_other_backends(backend)
 
 
-def _off_without_daemon(settings: "Settings") -> None:
+def _off_without_daemon(settings: Settings) -> None:
     failed = answer_without_daemon(settings, "off")
     if failed:
         echo_stderr(f"all rules are removed, but this cannot be recorded, so they may come back: {failed}")

@@ -6,26 +6,31 @@ import sys
 import termios
 import time
 import tty
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 from rich.live import Live
 
 from ringfence.cli import output
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_daemon, counted, duration_from
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    account_cell,
+    alarm_line,
+    ask_daemon,
+    counted,
+    duration_from,
+    rule_cell,
+)
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
-from ringfence.cli.past_bans import account_cell, rule_cell
-from ringfence.cli.screen import Screen, add_row, cropped, plain_table
+from ringfence.cli.screen import Screen, cropped, table_of
 from ringfence.clock import format_duration
 from ringfence.report.text import has_blocks, sparkline
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.console import RenderableType
 
 REFRESH = 1.0  # seconds between two updates of the display
 _SLOW_REFRESH = 5.0  # seconds between two updates on a terminal that cannot move its cursor
@@ -87,16 +92,16 @@ def _tops(path: Path, kind: str, since: str, *, local: bool, as_json: bool) -> N
 
 
 def _print(kind: str, rows: list[dict[str, Any]]) -> None:
-    table = plain_table()
     name, known = ("ACCOUNT", "works here") if kind == "accounts" else ("ADDRESS", "friend")
-    table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=40)
-    table.add_column("ATTEMPTS", justify="right", no_wrap=True)
-    table.add_column(output.head("LAST HOUR"), no_wrap=True)
-    table.add_column("NOTE", no_wrap=True)
-    for row in rows:
-        notes = [known] if row["known"] else []
-        note = ", ".join([*notes, "banned"] if row["banned"] else notes)
-        add_row(table, (row["name"], str(row["attempts"]), short_time(row["last"]), note))
+    notes = [[known] * row["known"] + ["banned"] * row["banned"] for row in rows]
+    columns = {
+        name: [row["name"] for row in rows],
+        "ATTEMPTS": [str(row["attempts"]) for row in rows],
+        output.head("LAST HOUR"): [short_time(row["last"]) for row in rows],
+        "NOTE": [", ".join(note) for note in notes],
+    }
+    table = table_of(columns, right=["ATTEMPTS"], wrapped=())
+    table.columns[0].max_width = 40
     Screen(whole_lines=True).print(table)
 
 
@@ -120,7 +125,7 @@ def _live(path: Path) -> None:
         return
 
 
-def _draw_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys") -> None:
+def _draw_frames(path: Path, to: Screen, state: dict[str, str], pressed: "Keys") -> None:
     view, due = ask_daemon(path, "top"), time.monotonic() + REFRESH
     with Live(console=to, screen=True, auto_refresh=False) as live:
         while True:
@@ -133,7 +138,7 @@ def _draw_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys
                 view = view if state["paused"] else ask_daemon(path, "top", quietly=True)
 
 
-def _print_frames(path: Path, to: "Screen", state: dict[str, str], pressed: "Keys") -> None:
+def _print_frames(path: Path, to: Screen, state: dict[str, str], pressed: "Keys") -> None:
     quietly = False  # errors of the configuration are printed with the first frame only
     while True:
         if not state["paused"]:
@@ -171,7 +176,7 @@ class Keys:
 
 
 @contextmanager
-def _keys() -> "Iterator[Keys]":
+def _keys() -> Iterator[Keys]:
     """Switch the terminal to single keys (without Enter) while the block runs, and restore it afterwards."""
     if not sys.stdin.isatty():
         yield Keys(None)
@@ -185,12 +190,12 @@ def _keys() -> "Iterator[Keys]":
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _has_blocks(to: "Screen") -> bool:
+def _has_blocks(to: Screen) -> bool:
     """Whether the terminal can show block characters, for charts."""
     return has_blocks(to.encoding) and not to.is_dumb_terminal
 
 
-def _page(view: View, to: "Screen", height: int, state: dict[str, str]) -> "RenderableType":
+def _page(view: View, to: Screen, height: int, state: dict[str, str]) -> RenderableType:
     """Return the display for a screen of ``height`` lines. Lines are cut at the width of the screen.
 
     ``view`` and ``state`` are as in :func:`frame`.
@@ -200,7 +205,7 @@ def _page(view: View, to: "Screen", height: int, state: dict[str, str]) -> "Rend
 
 def frame(
     view: View, width: int, height: int, state: dict[str, str], *, blocks: bool
-) -> "Iterator[tuple[str, str]]":
+) -> Iterator[tuple[str, str]]:
     """Yield the lines of the display, each with its style. ``width`` and ``height`` are in characters.
 
     ``view`` is the daemon's answer to ``top``. ``state`` has the order of the bans (``sort``, one of _SORTS),

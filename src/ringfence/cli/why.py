@@ -1,24 +1,20 @@
 """``ringfence why``: show everything known about an address or an account, and advice."""
 
 import time
+from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_or_read, networks_from
 from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_reported, short_time
-from ringfence.cli.screen import Screen, add_row, fitting, plain_table, show_facts
+from ringfence.cli.screen import Screen, fitting, show_facts, show_list, table_of
 from ringfence.clock import format_duration
 from ringfence.errors import Exit
 from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.table import Table
-
 
 # -- ``ringfence why ACCOUNT``: show everything known about an account, and advice
 
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def print_account(found: Document, screen: "Screen") -> None:
+def print_account(found: Document, screen: Screen) -> None:
     """Print the facts of an account for people. ``found`` is the daemon's answer to ``why_account``."""
     style = "bold red" if found["verdict"] in BAD_VERDICTS else "bold"
     screen.show(account_headline(found), style=style)
@@ -36,10 +32,11 @@ def print_account(found: Document, screen: "Screen") -> None:
     show_facts(_account_lines(found), screen)
     if found["failures"]:
         screen.show()
-        screen.print(_failures(found["failures"], screen))
+        columns = {head: cells for head, cells in _failures(found["failures"]).items() if any(cells)}
+        show_list(columns, ("FIRST", "BY"), screen, right=["TIMES"], wrapped=["FAILED AT"])
 
 
-def _account_lines(found: Document) -> "Iterator[tuple[str, str]]":
+def _account_lines(found: Document) -> Iterator[tuple[str, str]]:
     for home in found["addresses"]:
         state = "at" if home["current"] else "was at"
         until = f"until {short_time(home['until'])}"
@@ -62,12 +59,8 @@ def _account_lines(found: Document) -> "Iterator[tuple[str, str]]":
     yield "do", found["advice"]
 
 
-def _failures(failures: list[Document], screen: "Screen") -> "Table":
-    return fitting((_table(failures, left_out) for left_out in ((), ("FIRST",), ("FIRST", "BY"))), screen)
-
-
-def _table(failures: list[Document], left_out: tuple[str, ...]) -> "Table":
-    columns = {
+def _failures(failures: list[Document]) -> dict[str, list[str]]:
+    return {
         "FAILED AT": [one["address"] for one in failures],
         "REASON": [one["reason"] for one in failures],
         "TIMES": [str(one["times"]) for one in failures],
@@ -76,13 +69,6 @@ def _table(failures: list[Document], left_out: tuple[str, ...]) -> "Table":
         "BY": [f"{one['service']} {one['transport']}" for one in failures],
         "NOTE": [_account_note(one) for one in failures],
     }
-    table = plain_table()
-    shown = {head: cells for head, cells in columns.items() if head not in left_out and any(cells)}
-    for head in shown:
-        table.add_column(head, justify="right" if head == "TIMES" else "left", no_wrap=head != "FAILED AT")
-    for row in zip(*shown.values(), strict=True):
-        add_row(table, row)
-    return table
 
 
 def _account_note(one: Document) -> str:
@@ -96,7 +82,7 @@ _MAX_SHOWN = 20
 _ACCOUNT = 40  # characters of an account that a table shows
 _SOURCES = "ami log notice journal wire"
 _KERNEL_LISTS = {"allow": "never drops it", "deny": "drops all it sends", "friends": "does not limit it"}
-_LEFT_OUT: "tuple[frozenset[str], ...]" = (
+_LEFT_OUT: tuple[frozenset[str], ...] = (
     frozenset(),
     frozenset({"date"}),
     frozenset({"date", "BY"}),
@@ -136,7 +122,7 @@ def why(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _print(found: Document, screen: "Screen") -> None:
+def _print(found: Document, screen: Screen) -> None:
     out = found["verdict"] in {"banned", "denied"}
     screen.show(address_headline(found), style="bold red" if out else "bold")
     for alarm in found["alarms"]:
@@ -146,7 +132,7 @@ def _print(found: Document, screen: "Screen") -> None:
     _print_tables(screen, found)
 
 
-def _print_tables(screen: "Screen", found: Document) -> None:
+def _print_tables(screen: Screen, found: Document) -> None:
     if found["attempts"]:
         screen.show()
         last = found["attempts"][-_MAX_SHOWN:]
@@ -163,7 +149,7 @@ def _print_tables(screen: "Screen", found: Document) -> None:
         screen.print(_rules(counted))
 
 
-def _lines(found: Document) -> "Iterator[tuple[str, str]]":
+def _lines(found: Document) -> Iterator[tuple[str, str]]:
     """Yield the label and the text of each known fact. Attempts and rules are printed as tables instead."""
     if found["subject"] != found["address"]:
         yield "counted", f"as {found['subject']}"
@@ -190,7 +176,7 @@ def _ration(ration: Document) -> str:
     return f"{passing}; the kernel {rest} the others"
 
 
-def _friends(found: Document) -> "Iterator[tuple[str, str]]":
+def _friends(found: Document) -> Iterator[tuple[str, str]]:
     for friend in found["friends"]:
         how = friend["reason"] if friend["proven"] else f"{friend['reason']}, unproven"
         lasts = f"since {short_time(friend['since'])}, seen {short_time(friend['seen'])}"
@@ -237,7 +223,7 @@ def _entry(entry: Document) -> str:
     return f"{entry['list']}: {entry['entry']}{leads}{note}, from {entry['source']}{forced}{ends}"
 
 
-def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
+def _attempts(attempts: list[Document], left_out: frozenset[str]) -> Table:
     columns = {
         output.head("TIME"): [
             short_time(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
@@ -250,18 +236,11 @@ def _attempts(attempts: list[Document], left_out: frozenset[str]) -> "Table":
         "SOURCES": [_reported_by(one) for one in attempts],
         "NOTE": [_note(one) for one in attempts],
     }
-    table = plain_table()
-    shown = []
-    for head, cells in columns.items():
-        # Leave out ADDRESS if all attempts have the same one, and NOTE if all cells are empty.
-        one_address = head == "ADDRESS" and len(set(cells)) == 1
-        if one_address or head in left_out or (head == "NOTE" and not any(cells)):
-            continue
-        table.add_column(head, no_wrap=head not in {"ACCOUNT", "NOTE"}, overflow="ellipsis")
-        shown.append(cells)
-    for row in zip(*shown, strict=True):
-        add_row(table, row)
-    return table
+    # Leave out ADDRESS if all attempts have the same one, and NOTE if all cells are empty.
+    left_out |= {"ADDRESS"} if len({*columns["ADDRESS"]}) == 1 else set()
+    left_out |= set() if any(columns["NOTE"]) else {"NOTE"}
+    shown = {head: cells for head, cells in columns.items() if head not in left_out}
+    return table_of(shown, wrapped=("ACCOUNT", "NOTE"))
 
 
 def _reported_by(attempt: Document) -> str:
@@ -277,17 +256,19 @@ def _note(attempt: Document) -> str:
     return ", ".join(notes)
 
 
-def _rules(rules: list[Document]) -> "Table":
-    table = plain_table()
-    for name in ("RULE", "COUNTED", "PROVEN", "WITHIN", "ONE LESS IN"):
-        table.add_column(name, justify="right" if name in {"COUNTED", "PROVEN"} else "left")
-    for rule in rules:
-        left = (
-            format_duration(datetime.fromisoformat(rule["ends"]).timestamp() - time.time())
-            if rule["ends"]
-            else ""
-        )
-        of = f"{rule['have']} of {rule['of']}" if rule["of"] else f"{rule['have']}, never"
-        whose = " (of its network)" if rule["by"] == "prefix" else ""
-        add_row(table, (rule["rule"] + whose, of, str(rule["proven"]), format_duration(rule["window"]), left))
-    return table
+def _rules(rules: list[Document]) -> Table:
+    whose = {"prefix": " (of its network)"}
+    columns = {
+        "RULE": [rule["rule"] + whose.get(rule["by"], "") for rule in rules],
+        "COUNTED": [
+            f"{rule['have']} of {rule['of']}" if rule["of"] else f"{rule['have']}, never" for rule in rules
+        ],
+        "PROVEN": [str(rule["proven"]) for rule in rules],
+        "WITHIN": [format_duration(rule["window"]) for rule in rules],
+        "ONE LESS IN": [_time_left(rule["ends"]) for rule in rules],
+    }
+    return table_of(columns, right=("COUNTED", "PROVEN"), wrapped=columns)
+
+
+def _time_left(end: str | None) -> str:
+    return format_duration(datetime.fromisoformat(end).timestamp() - time.time()) if end else ""

@@ -1,9 +1,9 @@
 """Explains an address, a network or an account: the known facts, and what would cause or end a ban.
 
-For an address or a network, ``daemon/facts.py`` collects the facts if a daemon runs, and ``offline``
-those that are available without it. Both return ``facts.NetworkFacts``. ``forecast`` derives from them what
-would happen next, and ``as_json`` encodes everything. For an account, these parts are
-``daemon/facts.py``, ``account_offline``, ``account.AccountFacts`` and ``account_json``.
+The facts of an address or a network are ``facts.NetworkFacts``. ``daemon/facts.py`` collects them if a daemon
+runs, and ``facts.facts_offline`` those that are known without it. ``as_json`` derives from them what
+would happen next, and encodes everything. The facts of an account are ``account.AccountFacts``, from
+the same file or ``account.account_offline``; ``account.account_document`` encodes them.
 
 The *detector* is the part of the daemon that counts attempts and applies the rules. A *friend* is a known
 phone or trunk of this PBX. No rule bans an *exempt* address. *Outage mode*: all phones fail at once, so no
