@@ -34,7 +34,7 @@ from tests.support.setup_commands import (
 )
 from tests.support.traffic import Traffic
 
-from ringfence.sources.wire import GROUP
+from ringfence.netlink.nflog import GROUP
 
 HOSTS = (("debian-12", "debian"), ("debian-12", "freepbx"), ("debian-13", "debian"))
 """Each Debian with the layout of Asterisk's files on it; the first one is the host of the row of commands."""

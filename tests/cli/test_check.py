@@ -24,9 +24,8 @@ from tests.support.lab import Lab
 from tests.support.netns import run
 
 from ringfence.cli.check import UNPROVEN, _closed_connections, _logins
-from ringfence.netlink.nflog import bind_request
+from ringfence.netlink.nflog import GROUP, bind_request
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_LOG, WITHOUT_WIRE
-from ringfence.sources.wire import GROUP
 
 GOOD = Script(play=[GRANTED])
 TRUNK = """

@@ -30,15 +30,16 @@ from ringfence.config.schema import (
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.model import ListKind, Scope
+from ringfence.netlink.nflog import GROUP
 
 FOUND = Ports(udp=(5060, 5160), tcp=(5060,))
 
 
 def test_the_plan_of_the_defaults() -> None:
     """By default bans cover every port and interface, the limiter enforces, and the ration observes."""
-    assert Settings().plan(FOUND, 7) == FirewallPlan(
+    assert Settings().plan(FOUND) == FirewallPlan(
         maxelem=262_144,
-        log_group=7,
+        log_group=GROUP,
         every_port=True,
         sip_ports=FOUND,
         interfaces=(),
@@ -51,7 +52,7 @@ def test_the_plan_of_the_defaults() -> None:
 
 def test_ports_that_are_not_found_are_the_usual_ones() -> None:
     """If no ports are found, the usual ones apply, as a PBX that starts later probably uses them."""
-    assert Settings().plan(None, None).sip_ports == Ports()
+    assert Settings().plan(None).sip_ports == Ports()
 
 
 def test_the_plan_of_a_configuration() -> None:
@@ -67,7 +68,7 @@ def test_the_plan_of_a_configuration() -> None:
         ration=RationSettings(LimitMode.ENFORCE, Rate(2)),
     )
 
-    assert Settings(firewall=firewall).plan(FOUND, None) == FirewallPlan(
+    assert Settings(firewall=firewall).without_wire().plan(FOUND) == FirewallPlan(
         maxelem=4_096,
         log_group=None,
         every_port=False,
@@ -84,13 +85,13 @@ def test_the_plan_of_a_configuration() -> None:
 def test_the_ration_follows_the_threshold_of_guesses(attempts: int, burst: int) -> None:
     """A stranger gets one refusal fewer than the rule counts attempts, but at least one."""
     guess = evolve(Settings().rules["guess"], attempts=Count(attempts))
-    assert Settings(rules={**Settings().rules, "guess": guess}).plan(None, None).ration.burst == burst
+    assert Settings(rules={**Settings().rules, "guess": guess}).plan(None).ration.burst == burst
 
 
 def test_without_the_rule_guess_there_is_no_ration() -> None:
     """If guesses lead to no ban, the kernel rations no refusals either."""
     guess = evolve(Settings().rules["guess"], enabled=False)
-    plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None, None)
+    plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
     assert plan.ration.mode is LimitMode.OFF
 
 

@@ -23,9 +23,10 @@ from ringfence.clock import Backoff
 from ringfence.firewall.contract import OBSERVE_PREFIX, Add, FirewallPlan, Ports, Remove
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Challenge, ObservedRequest, Service, Transport
+from ringfence.netlink.nflog import GROUP
 from ringfence.sources import wire
 from ringfence.sources.state import EndError, State
-from ringfence.sources.wire import GROUP, WireItem, WireSource
+from ringfence.sources.wire import WireItem, WireSource
 
 SECONDS = 10.0
 QUIET = 0.2

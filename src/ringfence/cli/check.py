@@ -42,7 +42,7 @@ from ringfence.host.protected import why_no_logins
 from ringfence.model import format_network, printable
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
-from ringfence.sources.wire import GROUP, WireSource
+from ringfence.sources.wire import WireSource
 
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
 _INDENT = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding
@@ -118,7 +118,7 @@ def _findings(path: Path, settings: Settings, files: Path, *, hardening: bool) -
 def _firewall_findings(settings: Settings, report: Mapping[str, Any] | None) -> Iterator[Finding]:
     name = report["firewall"]["backend"] if report else settings.firewall.backend
     try:
-        backend = make_backend(name, settings.plan(None, GROUP if settings.wire else None))
+        backend = make_backend(name, settings.plan(None))
     except FirewallError as error:
         yield Finding(False, "firewall", str(error))
     else:

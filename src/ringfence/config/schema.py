@@ -47,6 +47,7 @@ from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMod
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, QuietHours, Scope, Secret, Severity, Topic
+from ringfence.netlink.nflog import GROUP
 from ringfence.networks import NetworkSet, is_loopback
 
 if TYPE_CHECKING:
@@ -509,11 +510,11 @@ class Settings:
         """Return the settings for bans of addresses that nothing proves (``[claimed]``)."""
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
-    def plan(self, found_ports: Ports | None, log_group: int | None) -> FirewallPlan:
+    def plan(self, found_ports: Ports | None) -> FirewallPlan:
         """Return the plan for the firewall's rules.
 
         ``found_ports`` are the ports that Asterisk uses, None if they are unknown; the setting ``sip_ports``
-        replaces them. ``log_group`` is the NFLOG group of the wire; None if the wire is not read.
+        replaces them.
         """
         mine = self.firewall
         ports = found_ports if found_ports is not None else Ports()
@@ -524,7 +525,7 @@ class Settings:
             )
         return FirewallPlan(
             maxelem=mine.max_bans,
-            log_group=log_group,
+            log_group=GROUP if self.wire else None,
             every_port=mine.scope == "all",
             sip_ports=ports,
             interfaces=tuple(mine.interfaces),
@@ -563,6 +564,11 @@ class Settings:
     def wire(self) -> bool:
         """Whether the wire is read: at least one PBX has it as a source."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
+
+    def without_wire(self) -> "Settings":
+        """Return these settings, but with the wire as a source of no PBX."""
+        off = WireSettings(enabled=False)
+        return evolve(self, asterisk=tuple(evolve(pbx, wire=off) for pbx in self.asterisk))
 
     def proxies(self) -> NetworkSet:
         """Return the addresses of the SIP proxies in front of the PBXs."""

@@ -54,7 +54,6 @@ from ringfence.friends.registry import FriendRegistry
 from ringfence.host.connections import ConnectionTable
 from ringfence.model import Address
 from ringfence.notify.notifier import Notifier
-from ringfence.sources.wire import GROUP
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
@@ -322,8 +321,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         writer = Writer()
         store = stack.enter_context(Store.open_or_memory(settings.store.path, writer))
         stack.enter_context(writer)  # ends before the store closes, so that the queued writes are done
-        log_group = GROUP if settings.wire else None  # of NFLOG
-        chosen = choose(settings, log_group)
+        chosen = choose(settings)
         stack.callback(chosen.backend.close)
         if chosen.backend.enforces:
             stack.enter_context(claim_sets(settings.control.socket.parent))
@@ -334,7 +332,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             sources=known_sources(settings),
         )
         notifier = Notifier(settings.notify, settings.geo.database or (), clock)
-        side = build_firewall_side(settings, store, detector, chosen, clock, log_group, notifier)
+        side = build_firewall_side(settings, store, detector, chosen, clock, notifier)
         daemon = build_daemon(path, settings, side, connections, writer, clock)
         if trial_for:
             trial.begin(store.state, clock.wall() + trial_for)

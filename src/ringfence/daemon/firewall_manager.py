@@ -88,23 +88,21 @@ def find_answer_users(settings: Settings) -> frozenset[int]:
 class WantedRules:
     """The rules that are wanted now. They depend on the configuration, the SIP ports and the friends.
 
-    ``startup`` decides whether the friends are known. ``log_group`` is the number of the NFLOG group that the
-    wire source reads; None without the wire source.
+    ``startup`` decides whether the friends are known.
     """
 
-    def __init__(self, settings: Settings, startup: StartupGate, log_group: int | None) -> None:
+    def __init__(self, settings: Settings, startup: StartupGate) -> None:
         self.settings = settings
         self.ports: Ports | None = None
         """The SIP ports of Asterisk and of its proxies; None if unknown."""
         self.containers: frozenset[Address] = frozenset()
         """The addresses of Asterisks in containers."""
         self._startup = startup
-        self._log_group = log_group
 
     @property
     def plan(self) -> FirewallPlan:
         """The rules that are wanted now. Until the friends are known, limiter and ration only count."""
-        plan = evolve(self.settings.plan(self.ports, self._log_group), containers=self.containers)
+        plan = evolve(self.settings.plan(self.ports), containers=self.containers)
         if self._startup.for_limiter:
             return plan
         return evolve(plan, limit=_observing(plan.limit), ration=_observing(plan.ration))
@@ -112,7 +110,7 @@ class WantedRules:
     @property
     def limiter_waits(self) -> bool:
         """Whether the limiter or the ration only observes because the friends are not known yet."""
-        plan = self.settings.plan(self.ports, self._log_group)
+        plan = self.settings.plan(self.ports)
         return LimitMode.ENFORCE in (plan.limit.mode, plan.ration.mode) and not self._startup.for_limiter
 
     @property

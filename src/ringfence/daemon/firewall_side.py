@@ -194,12 +194,9 @@ class ChosenBackend:
     why: str
 
 
-def choose(settings: Settings, log_group: int | None = None) -> ChosenBackend:
-    """Return the backend that the configuration names. For ``auto``, return one that works here.
-
-    ``log_group`` is the number of the NFLOG group that the wire source reads; None without the wire source.
-    """
-    plan = settings.plan(None, log_group)
+def choose(settings: Settings) -> ChosenBackend:
+    """Return the backend that the configuration names. For ``auto``, return one that works here."""
+    plan = settings.plan(None)
     if settings.firewall.backend == "auto":
         return ChosenBackend(*choose_backend(plan))
     return ChosenBackend(make_backend(settings.firewall.backend, plan), "the configuration says so")
@@ -234,7 +231,6 @@ def build_firewall_side(
     detector: Detector,
     chosen: ChosenBackend,
     clock: Clock,
-    log_group: int | None = None,
     notifier: Notifier | None = None,
 ) -> FirewallSide:
     """Build the firewall's side on the chosen backend. Without ``notifier``, no notifications are sent."""
@@ -251,7 +247,7 @@ def build_firewall_side(
     )
     passing = Passing(friends.friends)
     kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
-    wanted = WantedRules(settings, friends.startup, log_group)
+    wanted = WantedRules(settings, friends.startup)
     watch = BanWatch(watchers.on_bans, watchers.feed.on_ban_end)
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, watch)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)

@@ -48,7 +48,6 @@ from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists
 from ringfence.model import Network, parse_network
 from ringfence.networks import overlap
-from ringfence.sources.wire import GROUP
 from ringfence.store.database import Store
 from ringfence.store.tables import KEEP_ALARMS
 
@@ -71,6 +70,7 @@ def restore_bans(settings: Settings) -> str:
             return "ringfence is switched off: nothing was put in place"
         if store.best_effort.read(lambda: trial.until(store.state), None) is not None:
             return "a trial was not confirmed: nothing was put in place"
+        settings = settings.without_wire()  # nothing reads it until the daemon starts
         chosen = choose(settings)
         stack.callback(chosen.backend.close)
         if chosen.backend.enforces:
@@ -293,10 +293,9 @@ def _backend(settings: Settings) -> Backend:
     configured = settings.firewall.backend
     order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS
     name = next((one for one in order if configured != "memory" and holds_anything(one)), "memory")
-    log_group = GROUP if settings.wire else None
     # If only a part of a banned network is unbanned, the other parts get bans of other prefix lengths. These
     # may need new rules. The rules contain the SIP ports, so the ports are looked up here.
-    return make_backend(name, settings.plan(find_sip_sockets(settings).ports, log_group))
+    return make_backend(name, settings.plan(find_sip_sockets(settings).ports))
 
 
 def _load(enforcer: Enforcer) -> None:

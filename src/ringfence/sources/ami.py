@@ -460,14 +460,14 @@ class AmiSource(SupervisedSource):
             return
         self._proven.set()
         self._named = self._decoder.local_addresses
-        # The times show how far AMI's delivery has come. Forgeable events do not count for this, because a
-        # client of AMI over HTTP may have chosen their times.
-        if times := [event.time for event in events if not event.forgeable]:
-            self.coverage.deliver(times[0], times[-1], now)
         others = [event for event in events if not self._is_own(event)]
         if len(others) < len(events) and self._own_endpoint is not None:
             # Asterisk sees our own end of the connection, so nothing translates addresses between.
             self._here = self._own_endpoint[0].is_loopback
+        # The times show how far AMI's delivery has come. Forgeable events do not count for this, because a
+        # client of AMI over HTTP may have chosen their times.
+        if times := [event.time for event in events if not event.forgeable]:
+            self.coverage.deliver(times[0], times[-1], now)
         if others:
             self._sink(others, now)
 

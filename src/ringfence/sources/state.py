@@ -116,10 +116,6 @@ class SupervisedSource:
 # -- attempts that the sources of an Asterisk cannot report, as lines for ``check`` and ``status``
 
 
-WITHOUT_WIRE = (
-    "a sender that hides from Asterisk's own events is only listed, and so is a guesser at chan_sip"
-)
-"""Which attempts lead to no ban while outgoing challenges cannot be read, as text for people."""
 WITHOUT_LOG = (
     "without a log, guesses by TLS and secure WebSocket whose bytes suppress Asterisk's events are not seen"
 )

@@ -55,17 +55,11 @@ from attrs import define
 from ringfence.clock import Backoff
 from ringfence.model import Address, Challenge, Network, ObservedRequest
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
-from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
+from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_observed
 from ringfence.parse.packet import source_of
 from ringfence.parse.stream import Streams
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
-
-GROUP = 21_063
-"""The NFLOG group that the rules write and this source reads.
-
-It is "RG" as a number, because other programs hardly use that.
-"""
 
 OBSERVED = b"observed"
 """The NFLOG prefix of the rule that copies packets from suspects."""

@@ -10,7 +10,7 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -36,6 +36,7 @@ from ringfence.firewall.contract import (
     Opened,
     Outcome,
     Requirement,
+    not_open_error,
     whole_seconds,
 )
 from ringfence.firewall.nftables import messages, state
@@ -241,24 +242,26 @@ class Changes:
         self.commits += carried_out
         return None if carried_out else lost
 
-    def _messages(self, group: ChangeGroup) -> Iterator[bytes]:
+    def _messages(self, group: ChangeGroup) -> list[bytes]:
         name = group.ban.name
         if not group.adds:
             networks = [self._batch[number].network for number in group.numbers]
             if self._modern:
-                yield messages.delete_elements(TABLE, name, networks, lenient=True)
-                return
-            yield messages.add_elements(TABLE, name, [(network, _MOMENT) for network in networks])
-            yield messages.delete_elements(TABLE, name, list(dict.fromkeys(networks)))
-            return
+                return [messages.delete_elements(TABLE, name, networks, lenient=True)]
+            return [
+                messages.add_elements(TABLE, name, [(network, _MOMENT) for network in networks]),
+                messages.delete_elements(TABLE, name, list(dict.fromkeys(networks))),
+            ]
         timed = [(self._batch[number].network, self._seconds[number]) for number in group.numbers]
         if group.replace:
             once = list(dict(timed).items())  # the last change of a network counts
-            yield messages.add_elements(TABLE, name, timed)
-            yield messages.delete_elements(TABLE, name, [network for network, _ in once])
-            yield messages.add_elements(TABLE, name, once)
-        else:
-            yield messages.add_elements(TABLE, name, timed, exclusive=not self._modern, renewing=self._modern)
+            return [
+                messages.add_elements(TABLE, name, timed),
+                messages.delete_elements(TABLE, name, [network for network, _ in once]),
+                messages.add_elements(TABLE, name, once),
+            ]
+        modern = self._modern
+        return [messages.add_elements(TABLE, name, timed, exclusive=not modern, renewing=modern)]
 
     def _remaining(
         self,
@@ -476,7 +479,9 @@ class NftablesBackend:
         A change that the kernel refuses has an error in its outcome. Changes of one set are carried out in
         order. Idempotent; needs ``open``.
         """
-        existing = self._installation.require().state.bans
+        if self._installation.table is None:
+            raise not_open_error()
+        existing = self._installation.table.state.bans
         outcomes = [UNKNOWN_OUTCOME] * len(batch)
         possible: dict[BanSet, list[int]] = {}
         for ban, numbers in _by_set(batch).items():
@@ -496,7 +501,8 @@ class NftablesBackend:
         for ban in possible.keys() - existing:
             _set_outcomes(batch, outcomes, possible.pop(ban), failed)
         changes = Changes(self._kernel, batch, outcomes, modern=self._modern)
-        with self._foreign.unmonitored(len(batch), lambda: changes.commits):
+        many = len(batch) > messages.CHUNK
+        with self._foreign.unmonitored(lambda: changes.commits) if many else nullcontext():
             changes.apply(possible)
         return outcomes
 

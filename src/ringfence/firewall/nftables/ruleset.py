@@ -87,7 +87,7 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import (
@@ -158,16 +158,19 @@ _LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
 
 @frozen
 class BanSet:
-    """A set of bans: its scope, IP version and prefix length."""
+    """A set of bans: its scope, IP version and prefix length.
+
+    ``name`` is the set's name in the table, such as ``ban4_24``.
+    """
 
     scope: Scope
     version: int
     length: int
-
-    @property
-    def name(self) -> str:
-        """The set's name in the table, such as ``ban4_24``."""
-        return f"{_SCOPES[self.scope]}{self.version}_{self.length}"
+    name: str = field(
+        init=False,
+        eq=False,
+        default=Factory(lambda own: f"{_SCOPES[own.scope]}{own.version}_{own.length}", takes_self=True),
+    )
 
     @property
     def exempts_friends(self) -> bool:

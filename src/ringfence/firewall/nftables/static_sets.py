@@ -24,6 +24,7 @@ import struct
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 from attrs import frozen
 
@@ -372,7 +373,7 @@ class NetworkListSets:
 
     def _send(self, requests: Sequence[bytes], size: int) -> None:
         """Carry out one transaction of ``size`` elements."""
-        with self._foreign.unmonitored(size):
+        with self._foreign.unmonitored() if size > messages.CHUNK else nullcontext():
             refusals = self._kernel.transact(messages.batch(*requests))
         if refusals:
             raise _Refused(refusals[0])

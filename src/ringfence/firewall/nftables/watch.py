@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 
 from attrs import frozen
 
-from ringfence.firewall.nftables.messages import CHUNK, INET, MessageType
+from ringfence.firewall.nftables.messages import INET, MessageType
 from ringfence.firewall.nftables.ruleset import TABLE
 from ringfence.firewall.nftables.state import read_generation
 from ringfence.netlink.connection import (
@@ -228,13 +228,13 @@ class ForeignChanges:
         return changed
 
     @contextmanager
-    def unmonitored(self, size: int, commits: Callable[[], int] = lambda: 1) -> Iterator[None]:
-        """Stop listening while the caller changes ``size`` elements, if these are more than CHUNK.
+    def unmonitored(self, commits: Callable[[], int] = lambda: 1) -> Iterator[None]:
+        """Stop listening while the caller changes many elements, more than CHUNK.
 
         ``commits`` returns how many transactions the caller has made. If the kernel has counted another
         number, another program may have changed our table, and this is recorded.
         """
-        if self._monitor is None or size <= CHUNK:
+        if self._monitor is None:
             yield
             return
         before = read_generation(self._kernel)
