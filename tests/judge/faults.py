@@ -67,7 +67,7 @@ FAULTS = (
     ),
     Fault(
         "hidden-by-tcp-free",
-        "C: a sender of five hidden guesses by TCP, with a pause after the first, is not banned",
+        "C: a sender of hidden guesses by TCP loses only UDP, if notices are read before the answers",
         (
             Act("hides", ATTACKERS[0], transport="TCP", wait=35.0, order=64888),
             Act("logs in", PHONES[0], transport="TCP", wait=35.0, order=11447, late=2.0),
