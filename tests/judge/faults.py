@@ -66,6 +66,20 @@ FAULTS = (
         rare=True,
     ),
     Fault(
+        "friend-keeps-claimed-ban",
+        "P: a ban on forged evidence stays when the phone at this address logs in by TCP",
+        (
+            Act("forges a guess", ATTACKERS[0], other=PHONES[1], order=48656, late=2.0),
+            Act("forges a guess", ATTACKERS[0], other=PHONES[1], wait=35.0, order=31437, late=0.5),
+            Act("forges a guess", ATTACKERS[0], other=PHONES[1], wait=35.0, order=26741, late=2.0),
+            Act("forges a guess", ATTACKERS[0], other=PHONES[1], wait=0.01, order=18949, late=0.5),
+            Act("forges a guess", ATTACKERS[0], other=PHONES[1], wait=0.01, order=65287),
+            Act("logs in", PHONES[1], transport="TCP", order=53422, late=2.0),
+        ),
+        "forges a guess",
+        rare=True,
+    ),
+    Fault(
         "hidden-by-tcp-free",
         "C: a sender of hidden guesses by TCP loses only UDP, if notices are read before the answers",
         (
