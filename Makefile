@@ -21,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test test-all coverage bench demo attack replay demo-lab docs lock deb clean
+.PHONY: help venv system lab lint test test-all coverage prove bench demo attack replay demo-lab docs lock deb clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -72,6 +72,11 @@ coverage: venv ## Print which branches of parse/ and detect/ their tests miss
 	@rm -f .branches*
 	$(PYTHON) -m pytest --quiet --branches -k "not linear" -m "not hypothesis and not asterisk" tests/parse tests/detect
 	$(PYTHON) -m tests.support.branches
+
+SEED ?= 0
+SECONDS_OF_PROOF ?= 300
+prove: venv ## Play random worlds of senders, and judge each step (SEED=0 SECONDS_OF_PROOF=300)
+	$(PYTHON) -m tests.judge --seed $(SEED) --seconds $(SECONDS_OF_PROOF)
 
 bench: venv lab ## Measure, and print the numbers
 	$(PYTHON) -m tests.bench

@@ -1,0 +1,162 @@
+"""The guard under judgement: ringfence's parsers, detector, bans and store, with a firewall in memory."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from structlog.testing import capture_logs
+from tests.judge.asterisk import Report
+from tests.judge.oracle import Bans, View
+from tests.scenarios.stage import MIDNIGHT, UP_FOR, _Streams
+
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.config.loader import parse
+from ringfence.daemon.ban_list import bans_report
+from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects
+from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.firewall.memory import MemoryBackend
+from ringfence.friends.registry import FriendRegistry
+from ringfence.model import (
+    AMI,
+    Network,
+    Roster,
+    Scope,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+    TrunkHost,
+    format_network,
+)
+from ringfence.parse.ami import AmiDecoder
+from ringfence.parse.challenge import parse_answers, parse_observed
+from ringfence.parse.log import LogReader
+from ringfence.store.database import Store
+
+PBX = "pbx"
+_NOT_COUNTED = (Disposition.PROVEN, Disposition.FORGED, Disposition.UNCONFIRMED)
+
+
+class Guard:
+    """One running guard, with a clock of its own: ``now`` is the time since its start (seconds)."""
+
+    def __init__(self, folder: Path, trunks: tuple[str, ...] = ()) -> None:
+        self.now = 0.0
+        self._counted = Counter[str]()
+        settings = parse({}, "judge", {}, secrets=False)
+        clock = Clock(wall=lambda: MIDNIGHT + self.now, mono=lambda: UP_FOR + self.now)
+        self._clock = clock
+        self._store = Store.open(folder / "ringfence.db", owner=True)
+        self._streams = _Streams()
+        known = KnownSources(frozenset({PBX}), frozenset({PBX}))
+        self._detector = Detector(
+            settings.rule_table(), claimed=settings.claims(), connections=self._streams, sources=known
+        )
+        friends = self._friends = FriendRegistry(
+            self._store.friends, clock.wall, friends=self._detector.friends
+        )
+        self._backend = MemoryBackend(clock=clock.mono)
+        self._enforcer = Enforcer(
+            self._backend, self._store.records, self._detector, clock, lambda _: iter(())
+        )
+        self._enforcer.start(verified=False)
+        effects = EffectHandler(
+            self._enforcer.carry_out,
+            Alarms(clock.wall),
+            self._detector.friends,
+            observe=Suspects(self._backend, clock).observe,
+            learn=friends.on_success,
+            watch=[self._record],
+        )
+        self._pipeline = Pipeline(self._detector, effects, clock, PBX)
+        hosts = tuple(
+            TrunkHost(PBX, Service.PJSIP, "carrier", address, 5060, Transport.UDP) for address in trunks
+        )
+        friends.on_roster(Roster(PBX, None, hosts))
+        self._ami = AmiDecoder(SourceId(PBX, AMI))
+        self._ami.feed(b"Asterisk Call Manager/11.0.0\r\n", clock.mono())
+        self._log = LogReader(SourceId(PBX, "log:full"), timezone=UTC)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._store.close()
+
+    def _record(self, judgement: Judgement) -> None:
+        if judgement.disposition not in _NOT_COUNTED:
+            self._counted[str(judgement.attempt.address)] += 1
+
+    def connected(self, address: str, port: int) -> None:
+        """Record a TCP connection, as the kernel would report it."""
+        remote = ip_address(address)
+        self._streams.remotes[remote, port] = None
+
+    def report(self, report: Report) -> None:
+        """Pass the bytes of one source to the parser that reads them, and the results to the pipeline."""
+        now = self._clock.mono()
+        if report.source == "ami":
+            items = self._ami.feed(report.data, now)
+            self._pipeline.on_events([one for one in items if isinstance(one, SecurityEvent)], now)
+        elif report.source == "log":
+            results = self._log.feed(report.data, now)
+            self._pipeline.on_events([one.event for one in results if one.event is not None], now)
+        elif report.source == "wire":
+            self._pipeline.on_challenges(parse_answers(report.data), now)
+        else:
+            request = parse_observed(report.data)
+            if request is not None and request.address in self._backend.observed:
+                self._pipeline.on_challenges([request], now)
+
+    def wait(self, until: float) -> None:
+        """Advance the time, with the periodic work of each second."""
+        while self.now < until:
+            self.now = min(until, self.now + 1.0)
+            now = self._clock.mono()
+            items = self._ami.tick(now)
+            self._pipeline.on_events([one for one in items if isinstance(one, SecurityEvent)], now)
+            self._pipeline.on_events([one.event for one in self._log.feed(b"", now) if one.event], now)
+            self._pipeline.tick(wire=True, listening=lambda _: 0.0)
+            self._enforcer.tick()
+            self._friends.expire()
+            self._friends.write()
+
+    def view(self, *, whole: bool) -> View:
+        """Return what is seen from outside. Only if ``whole``, the three other places are read too."""
+        elements = list(self._backend.list())
+        kernel = _bans((one.network, one.scope) for one in elements)
+        if not whole:
+            return View(kernel, kernel, kernel, kernel, dict(self._counted))
+        wall, ledger = self._clock.wall(), self._enforcer.ledger
+        bans = [ban for key in ledger.keys() if (ban := ledger.ban(key)) is not None and ban.expires > wall]  # noqa: SIM118 - not a mapping
+        report = json.loads(b"".join(bans_report(elements, ledger, wall)))
+        running = [ban for ban, _ in self._store.records.running(wall)]
+        return View(
+            kernel,
+            _bans((ban.network, ban.scope) for ban in bans),
+            _bans((ban.network, ban.scope) for ban in running),
+            frozenset((one["address"], one["scope"]) for one in report),
+            dict(self._counted),
+        )
+
+
+def _bans(found: Iterator[tuple[Network, Scope]]) -> Bans:
+    return frozenset((format_network(network), str(scope)) for network, scope in found)
+
+
+@contextmanager
+def guarding(trunks: tuple[str, ...] = ()) -> Iterator[Guard]:
+    """Yield a guard with a database of its own."""
+    with capture_logs(), TemporaryDirectory() as folder:
+        guard = Guard(Path(folder), trunks)
+        try:
+            yield guard
+        finally:
+            guard.close()

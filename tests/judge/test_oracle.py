@@ -1,0 +1,170 @@
+"""The judge finds what a wrong guard does, and shares no code with ringfence."""
+
+import ast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.judge.asterisk import Act, Report
+from tests.judge.guard import Guard, guarding
+from tests.judge.oracle import EXCEPTIONS, FULL, SIP_UDP, Judge, Sent, View
+from tests.judge.worlds import ATTACKERS, PHONES, VICTIM, Failure, play, shrunk
+
+HERE = Path(__file__).parent
+ATTACKER = ATTACKERS[0]
+GUESSES = tuple(Act("guesses", ATTACKER) for _ in range(6))
+PHONE = (Act("logs in", PHONES[0]), Act("logs in", PHONES[0]))
+
+Change = Callable[[View], View]
+
+
+class _Wrong:
+    """The real guard, with another view of it."""
+
+    def __init__(self, guard: Guard, change: Change) -> None:
+        self._guard = guard
+        self._change = change
+
+    @property
+    def now(self) -> float:
+        return self._guard.now
+
+    def connected(self, address: str, port: int) -> None:
+        self._guard.connected(address, port)
+
+    def report(self, report: Report) -> None:
+        self._guard.report(report)
+
+    def wait(self, until: float) -> None:
+        self._guard.wait(until)
+
+    def view(self, *, whole: bool) -> View:
+        return self._change(self._guard.view(whole=whole))
+
+
+def judged(change: Change, acts: tuple[Act, ...]) -> Failure | None:
+    """Play a world to a guard that is wrong in one way."""
+
+    @contextmanager
+    def wrong(trunks: tuple[str, ...]) -> Iterator[_Wrong]:
+        with guarding(trunks) as guard:
+            yield _Wrong(guard, change)
+
+    return play(acts, wrong)
+
+
+def also_bans(network: str, scope: str = FULL) -> Change:
+    """Return a change by which a network is banned too, in all four places, from the first attempt on."""
+    ban = (network, scope)
+
+    def change(view: View) -> View:
+        if not view.counted:
+            return view
+        kernel, ledger, store, listed = (
+            bans | {ban} for bans in (view.kernel, view.ledger, view.store, view.listed)
+        )
+        return View(kernel, ledger, store, listed, view.counted)
+
+    return change
+
+
+def counts(number: int) -> Change:
+    """Return a change by which the attacker's attempts are ``number`` more."""
+
+    def change(view: View) -> View:
+        found = view.counted.get(ATTACKER)
+        return view if found is None else replace(view, counted={**view.counted, ATTACKER: found + number})
+
+    return change
+
+
+def loses(place: str) -> Change:
+    """Return a change by which one of the four places has no bans."""
+    return lambda view: replace(view, **{place: frozenset()})  # type: ignore[arg-type]  # a name of its field
+
+
+@pytest.mark.parametrize(
+    ("change", "acts", "invariant"),
+    [
+        (also_bans(VICTIM), GUESSES, "F"),
+        (also_bans("198.51.100.0/24"), GUESSES, "F"),
+        (also_bans(VICTIM, SIP_UDP), GUESSES, "F"),
+        (also_bans(VICTIM), tuple(Act("forges a guess", ATTACKER, VICTIM) for _ in range(3)), "F"),
+        (counts(1), GUESSES, "C"),
+        (counts(-1), GUESSES, "C"),
+        (loses("kernel"), (*GUESSES,), "C"),
+        (also_bans("198.51.100.1"), GUESSES, "P"),
+        (also_bans(PHONES[0], SIP_UDP), (*PHONE, Act("guesses", PHONES[0], account="205")), "P"),
+        (loses("ledger"), GUESSES, "E"),
+        (loses("store"), GUESSES, "E"),
+        (loses("listed"), GUESSES, "E"),
+    ],
+)
+def test_a_wrong_guard_is_found(change: Change, acts: tuple[Act, ...], invariant: str) -> None:
+    """A guard that bans a victim, a phone or a trunk, counts wrongly or loses a ban is found."""
+    failure = judged(change, acts)
+
+    assert failure is not None
+    assert invariant in {one.invariant for one in failure.violations}
+
+
+def test_a_right_guard_is_not_found() -> None:
+    """Without a change, neither the attacker's bans nor the phone's logins violate an invariant."""
+    assert play((*GUESSES, *PHONE), guarding) is None
+
+
+def test_a_failure_is_shrunk() -> None:
+    """Actions without which the same invariant fails are left out."""
+    change = counts(1)
+
+    @contextmanager
+    def wrong(trunks: tuple[str, ...]) -> Iterator[_Wrong]:
+        with guarding(trunks) as guard:
+            yield _Wrong(guard, change)
+
+    failure = play((*PHONE, *GUESSES), wrong)
+
+    assert failure is not None
+    assert len(shrunk(failure, wrong).acts) == 1
+
+
+def test_the_judge_imports_the_standard_library_alone() -> None:
+    """Neither the judge nor its Asterisk imports ringfence, so they cannot agree with it by construction."""
+    for name in ("oracle", "asterisk", "worlds"):
+        tree = ast.parse((HERE / f"{name}.py").read_text("utf-8"))
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        modules = [getattr(node, "module", None) or node.names[0].name for node in nodes]
+
+        assert not [module for module in modules if module.startswith(("ringfence", "tests.s"))]
+
+
+def test_the_documentation_names_each_exception() -> None:
+    """Each guess that need not count is a sentence of docs/evidence.md."""
+    page = " ".join((HERE.parent.parent / "docs" / "evidence.md").read_text("utf-8").split())
+
+    assert [name for name, sentence in EXCEPTIONS.items() if sentence not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("known", "credentials", "attempts"),
+    [
+        (True, ["none"], 0),
+        (True, ["none", "right"], 0),
+        (True, ["none", "wrong"], 1),
+        (True, ["none", "wrong", "wrong", "right"], 2),
+        (True, ["wrong"], 1),
+        (False, ["none"], 1),
+        (False, ["none", "wrong"], 1),
+        (False, ["none", "none", "wrong", "wrong"], 2),
+        (False, ["wrong"], 1),
+    ],
+)
+def test_attempts_follow_from_requests(known: object, credentials: list[str], attempts: int) -> None:
+    """A wrong answer is an attempt; the question for an unknown account is one, together with its answer."""
+    judge = Judge()
+    for kind in credentials:
+        judge.sent(Sent(0.0, ATTACKER, ATTACKER, "UDP", "one", "204", bool(known), kind))
+
+    assert judge.attempts(ATTACKER) == (attempts, attempts)

@@ -1,0 +1,218 @@
+"""Worlds: random senders around one PBX, played to a guard while the judge watches.
+
+A world follows from its seed alone. A world in which an invariant does not hold is shrunk: actions are
+left out as long as the same invariant still does not hold.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from tests.judge.asterisk import Act, Exchange, Report
+from tests.judge.oracle import Judge, View, Violation, drops
+
+START = 1_700_006_400.0
+"""The wall-clock time at which each world begins (seconds since the epoch)."""
+
+SETTLES = 30.0
+"""The time after which no report waits for another source any more (seconds)."""
+
+TRUNK = "198.51.100.1"
+PHONES = ("198.51.100.20", "198.51.100.21")
+VICTIM = "198.51.100.77"
+ATTACKERS = ("203.0.113.5", "203.0.113.6")
+
+
+class Guarding(Protocol):
+    """A guard: the real one, or a wrong one that shows what the judge finds."""
+
+    @property
+    def now(self) -> float:
+        """The time since the start (seconds)."""
+
+    def connected(self, address: str, port: int) -> None:
+        """Record a TCP connection."""
+
+    def report(self, report: Report) -> None:
+        """Take over the bytes of one source."""
+
+    def wait(self, until: float) -> None:
+        """Advance the time (seconds since the start)."""
+
+    def view(self, *, whole: bool) -> View:
+        """Return what is seen from outside."""
+
+
+Guards = Callable[[tuple[str, ...]], AbstractContextManager[Guarding]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A world in which invariants do not hold, and the first of them."""
+
+    acts: tuple[Act, ...]
+    violations: tuple[Violation, ...]
+
+    @property
+    def invariant(self) -> str:
+        """The letter of the first invariant that does not hold."""
+        return self.violations[0].invariant
+
+    def __str__(self) -> str:
+        return "\n".join([*map(written, self.acts), *(f"=> {one}" for one in self.violations)])
+
+
+def written(act: Act) -> str:
+    """Return an action as Python, without the values that are defaults."""
+    default = Act(act.kind, act.sender)
+    names = [name for name in Act.__dataclass_fields__ if getattr(act, name) != getattr(default, name)]
+    values = "".join(f", {name}={getattr(act, name)!r}" for name in names)
+    return f"Act({act.kind!r}, {act.sender!r}{values}),"
+
+
+def interleaved(sources: Sequence[Sequence[Report]], order: int) -> Iterator[Report]:
+    """Yield the reports of all sources in the order that belongs to the number; 0: answers first."""
+    left = [list(reports) for reports in sources if reports]
+    chosen = random.Random(order)  # noqa: S311 - a world, no secret
+    while left:
+        reports = (
+            chosen.choice(left) if order else next((one for one in left if one[0].source != "ami"), left[0])
+        )
+        yield reports.pop(0)
+        left = [one for one in left if one]
+
+
+def play(acts: Sequence[Act], guards: Guards) -> Failure | None:  # noqa: C901 - one loop over the actions
+    """Play a world; return its first failure, or None."""
+    judge = Judge((TRUNK,))
+    late: list[tuple[float, Report]] = []
+    with guards((TRUNK,)) as guard:
+
+        def wait(until: float) -> None:
+            for due in sorted(late, key=lambda one: one[0]):
+                if due[0] <= until:
+                    guard.wait(due[0])
+                    guard.report(due[1])
+                    late.remove(due)
+            guard.wait(until)
+
+        for number, act in enumerate(acts, 1):
+            wait(guard.now + act.wait)
+            exchange = Exchange(act, START + guard.now, number)
+            if drops(guard.view(whole=False).kernel, exchange.source, act.transport):
+                continue
+            for request in exchange.truth():
+                judge.sent(request)
+            if act.transport == "TCP":
+                guard.connected(exchange.source, exchange.port)
+            *others, log = exchange.reports()
+            if act.late:
+                late += [(guard.now + act.late, report) for report in log]
+            for report in interleaved(others if act.late else [*others, log], act.order):
+                guard.report(report)
+            violations = judge.check(guard.view(whole=False), START + guard.now, quiet=False)
+            if violations:
+                return Failure(tuple(acts[:number]), tuple(violations))
+        wait(guard.now + SETTLES)
+        violations = judge.check(guard.view(whole=True), START + guard.now, quiet=True)
+    return Failure(tuple(acts), tuple(violations)) if violations else None
+
+
+def shrunk(failure: Failure, guards: Guards) -> Failure:
+    """Leave out actions, many at first, while the same invariant does not hold."""
+    size = max(1, len(failure.acts) // 2)
+    while True:
+        start = 0
+        while start < len(failure.acts):
+            smaller = play(failure.acts[:start] + failure.acts[start + size :], guards)
+            if smaller is not None and smaller.invariant == failure.invariant:
+                failure = smaller
+            else:
+                start += size
+        if size == 1:
+            return failure
+        size //= 2
+
+
+# -- senders. Each returns its actions; a world mixes those of several.
+
+_Cast = Callable[[random.Random], list[Act]]
+
+
+def _phone(chosen: random.Random) -> list[Act]:
+    """Log in again and again, with a typing error of another account at times."""
+    address = chosen.choice(PHONES)
+    transport = chosen.choice(("UDP", "TCP"))
+    acts = [Act("logs in", address, transport=transport) for _ in range(chosen.randint(2, 5))]
+    if chosen.random() < 0.3:
+        acts.append(Act("guesses", address, account="205", transport=transport))
+    return acts
+
+
+def _guesser(chosen: random.Random) -> list[Act]:
+    address, transport = chosen.choice(ATTACKERS), chosen.choice(("UDP", "TCP"))
+    accounts = chosen.choice((("204",), ("204", "205"), ("900", "901", "902"), ("204", "900")))
+    number = chosen.randint(1, 9)
+    return [
+        Act("guesses", address, account=chosen.choice(accounts), transport=transport) for _ in range(number)
+    ]
+
+
+def _scanner(chosen: random.Random) -> list[Act]:
+    address = chosen.choice(ATTACKERS)
+    return [Act("asks", address, account=str(900 + number)) for number in range(chosen.randint(1, 6))]
+
+
+def _hider(chosen: random.Random) -> list[Act]:
+    kind = chosen.choice(("hides", "hides and blames"))
+    transport = chosen.choice(("UDP", "UDP", "TCP"))
+    address, other = chosen.choice(ATTACKERS), chosen.choice((VICTIM, TRUNK, *PHONES))
+    return [Act(kind, address, other, transport=transport) for _ in range(chosen.randint(1, 8))]
+
+
+def _forger(chosen: random.Random) -> list[Act]:
+    other, account = chosen.choice((VICTIM, TRUNK, *PHONES)), chosen.choice(("204", "900"))
+    number = chosen.randint(1, 9)
+    return [Act("forges a guess", ATTACKERS[0], other, account=account) for _ in range(number)]
+
+
+def _elsewhere(chosen: random.Random) -> list[Act]:
+    """Have the answers sent to another address, by a Via with ``maddr``."""
+    kind = chosen.choice(("guesses elsewhere", "asks elsewhere"))
+    address, other = chosen.choice(ATTACKERS), chosen.choice((VICTIM, TRUNK, *PHONES))
+    return [Act(kind, address, other) for _ in range(chosen.randint(1, 8))]
+
+
+def _one_call(chosen: random.Random) -> list[Act]:
+    """Make each guess under the same Call-ID."""
+    address = chosen.choice(ATTACKERS)
+    return [Act("guesses in one call", address) for _ in range(chosen.randint(1, 9))]
+
+
+CAST: dict[str, _Cast] = {
+    "phone": _phone,
+    "guesser": _guesser,
+    "scanner": _scanner,
+    "hider": _hider,
+    "forger": _forger,
+    "elsewhere": _elsewhere,
+    "one call": _one_call,
+}
+
+
+def world(seed: int, cast: Sequence[str] = tuple(CAST)) -> tuple[Act, ...]:
+    """Return the actions of the world with this seed."""
+    chosen = random.Random(seed)  # noqa: S311 - a world, no secret
+    parts = [CAST[chosen.choice(cast)](chosen) for _ in range(chosen.randint(1, 4))]
+    acts = list[Act]()
+    while parts:
+        part = chosen.choice(parts)
+        act = part.pop(0)
+        wait = chosen.choice((0.01, 0.2, 1.0, 1.0, 3.0, 35.0))
+        late = chosen.choice((0.0, 0.0, 0.0, 0.5, 2.0))
+        order = chosen.randrange(1 << 16)
+        acts.append(replace(act, wait=wait, order=order, late=late))
+        parts = [one for one in parts if one]
+    return tuple(acts)
