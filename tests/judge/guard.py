@@ -18,8 +18,8 @@ from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
-from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects
+from ringfence.daemon.status import bans_report
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
@@ -123,7 +123,7 @@ class Guard:
             items = self._ami.tick(now)
             self._pipeline.on_events([one for one in items if isinstance(one, SecurityEvent)], now)
             self._pipeline.on_events([one.event for one in self._log.feed(b"", now) if one.event], now)
-            self._pipeline.tick(wire=True, listening=lambda _: 0.0)
+            self._pipeline.tick(wire=True, listening={PBX: 0.0})
             self._enforcer.tick()
             self._friends.expire()
             self._friends.write()
@@ -137,7 +137,7 @@ class Guard:
         wall, ledger = self._clock.wall(), self._enforcer.ledger
         bans = [ban for key in ledger.keys() if (ban := ledger.ban(key)) is not None and ban.expires > wall]  # noqa: SIM118 - not a mapping
         report = json.loads(b"".join(bans_report(elements, ledger, wall)))
-        running = [ban for ban, _ in self._store.records.running(wall)]
+        running = list(self._store.records.running(wall))
         return View(
             kernel,
             _bans((ban.network, ban.scope) for ban in bans),
