@@ -104,7 +104,7 @@ def test_the_ration_drops_nothing_before_friends_are_known(tmp_path: Path) -> No
     )
     with kept(tmp_path, Settings(firewall=firewall)) as made:
         made.side.start()
-        before, waits_before = made.backend.plan, made.side.wanted_rules.limiter_waits
+        before, waits_before = made.backend.plan, made.side.rules.limiter_waits
         made.side.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
         made.side.rules.update()
         after = made.backend.plan

@@ -88,6 +88,10 @@ def connection(cable: Cable, far: str, port: int, patience: float = WAIT) -> boo
         return True
 
 
+# Both ends know the other's link address, so no packet waits for it.
+_NEAR, _FAR = "02:00:00:00:00:01", "02:00:00:00:00:02"
+
+
 @contextmanager
 def behind(far: str) -> Iterator[str]:
     """Yield a container behind this host, 10.9.9.2, to which the far end has a route."""
@@ -95,12 +99,14 @@ def behind(far: str) -> Iterator[str]:
     with neighbour() as container:
         run(
             *("ip", "-batch", "-"),
-            text=f"link add near1 type veth peer name far1 netns {container}\n"
-            "link set near1 up\naddress add 10.9.9.1/24 dev near1\n",
+            text=f"link add near1 address {_NEAR} type veth peer name far1 address {_FAR} netns {container}\n"
+            "link set near1 up\naddress add 10.9.9.1/24 dev near1\n"
+            f"neighbour add 10.9.9.2 lladdr {_FAR} dev near1\n",
         )
         run(
             *("ip", "-n", container, "-batch", "-"),
-            text="link set far1 up\naddress add 10.9.9.2/24 dev far1\nroute add default via 10.9.9.1\n",
+            text="link set far1 up\naddress add 10.9.9.2/24 dev far1\nroute add default via 10.9.9.1\n"
+            f"neighbour add 10.9.9.1 lladdr {_NEAR} dev far1\n",
         )
         run("ip", "-n", far, "route", "add", "10.9.9.0/24", "via", "198.18.0.1")
         yield container

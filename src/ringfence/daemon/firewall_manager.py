@@ -108,12 +108,6 @@ class WantedRules:
         return evolve(plan, limit=_observing(plan.limit), ration=_observing(plan.ration))
 
     @property
-    def limiter_waits(self) -> bool:
-        """Whether the limiter or the ration only observes because the friends are not known yet."""
-        plan = self.settings.plan(self.ports)
-        return LimitMode.ENFORCE in (plan.limit.mode, plan.ration.mode) and not self._startup.for_limiter
-
-    @property
     def manager_ports(self) -> list[int]:
         """The ports of the manager interfaces on this host."""
         return self.settings.manager_ports()
@@ -141,6 +135,13 @@ class RuleUpdates:
         self._alarms = alarms
         self._failed = False
         self._log = structlog.get_logger()
+
+    @property
+    def limiter_waits(self) -> bool:
+        """Whether the limiter or the ration only observes now, until the friends are known."""
+        configured, present = self._wanted.settings.plan(self._wanted.ports), self._backend.plan
+        modes = ((configured.limit, present.limit), (configured.ration, present.ration))
+        return any(one.mode is LimitMode.ENFORCE and other.mode is LimitMode.OBSERVE for one, other in modes)
 
     def update(self) -> None:
         """Put the wanted rules in place if they have changed, or if the last call failed.

@@ -124,7 +124,7 @@ class RequestHandlers:
         friends = len(self._side.friends.friends)
         return report | {
             "friends": friends,
-            "limiter_waits": self._side.wanted_rules.limiter_waits,
+            "limiter_waits": self._side.rules.limiter_waits,
             "notify": self._side.notifier.as_json(),
         }
 
