@@ -104,7 +104,7 @@ def key_of(network: Network, scope: Scope = Scope.FULL) -> int:
 
 
 def network_of(key: int) -> tuple[Network, Scope]:
-    """Return the network and the scope of a key."""
+    """Return the network and the scope of a ban: the inverse of :func:`key_of`."""
     _, address, length = parts_of(key)
     return (IPv6Network if key & 1 else IPv4Network)((address, length)), _SCOPES[(key & _KIND) >> 1]
 
@@ -232,7 +232,7 @@ class Ledger:
         return record
 
     def clear(self) -> None:
-        """Forget all bans except the assumed ones."""
+        """Forget the confirmed and the pending bans; the assumed ones are in no kernel, so they stay."""
         for kept in (self._records, self._pending, self._shapes, self._kinds, self._ends, self._unchecked):
             kept.clear()
         self._expired = 0

@@ -109,7 +109,9 @@ def allowed_of(
     rows: Sequence[Mapping[str, Any]] | None,
     friends: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[Network]:
-    """Return the networks that need no suggestion: allowed ones, and trunks at which this PBX registers.
+    """Return the networks that `check` need not suggest to allow.
+
+    These are the allowed ones, and the trunks at which this PBX registers.
 
     ``rows`` is the daemon's allow list. If it is None, the allow list of the configuration is used.
     ``friends`` are the daemon's friends, None if they are unknown. Only the friends of kind "trunk" are used:

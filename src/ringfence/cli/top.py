@@ -109,7 +109,10 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _live(path: Path) -> None:
-    """Show the live display until ``q`` or Ctrl-C is pressed. If the output is no terminal, print it once."""
+    """Show attempts and bans, and update them, until ``q`` or Ctrl-C is pressed.
+
+    If the output is no terminal, print them once.
+    """
     to = Screen()
     state = {"sort": _SORTS[0], "paused": ""}
     if not to.is_terminal:

@@ -90,9 +90,9 @@ class StartupWait:
         self._effects.hold()
 
     async def run(self) -> None:
-        """Carry out the kept decisions when the phones are known.
+        """Wait until the phones are known; then carry out the bans that rules decided meanwhile.
 
-        Return as soon as the limiter (the kernel's limit of packets per address) may drop packets, too.
+        Return when the limiter (the kernel's limit of packets per address) may drop packets: somewhat later.
         """
         startup, waits = self._friends.startup, True
         while waits or not startup.for_limiter:

@@ -59,7 +59,10 @@ MOST_NETWORKS = 8
 
 
 class Suspects:
-    """Makes the kernel copy the requests of addresses, within limits."""
+    """Lets the kernel copy the requests of suspects to the wire, of a limited number at a time.
+
+    A suspect is an address whose attempts are hidden and unproven: a request of it may contain a proof.
+    """
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self._backend = backend

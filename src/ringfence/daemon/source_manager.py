@@ -107,7 +107,9 @@ RENEW_FOREIGN = 2.0
 
 
 class AnswerUsers:
-    """The users whose sockets send Asterisk's answers, and those of the configured SIP proxies.
+    """The user ids whose sockets send SIP answers of Asterisk, or of a configured SIP proxy.
+
+    The wire counts only their answers: other programs send what strangers tell them to.
 
     ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
     change, with the monotonic time.
@@ -123,7 +125,7 @@ class AnswerUsers:
         self._found_at = -RENEW
 
     def has(self, user: int) -> bool | None:
-        """Whether answers of this user count; None if it is unknown which users are Asterisk's."""
+        """Whether SIP answers from sockets of this user id are Asterisk's; None if its users are unknown."""
         now = self._clock.mono()
         age = now - self._found_at
         if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):

@@ -130,7 +130,7 @@ class TimelineRecorder:
             self.record()
 
     def record(self) -> None:
-        """Queue the counts since the last record, to be added to the database."""
+        """Queue the numbers of attempts and bans since the last call, to be added to the database."""
         new = self.unrecorded()
         self._records += 1
         self._recorded.update(new.counts)

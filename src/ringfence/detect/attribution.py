@@ -384,9 +384,9 @@ class Proofs:
         return ()
 
     def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
-        """Record that ``address`` is proven for all its attempts in a session.
+        """Record a proof that all attempts in a session that name ``address`` really came from it.
 
-        Return the proof; () if the session was proven lately, or has no Call-ID.
+        Return the proof for the detector; () if the session was proven lately, or has no Call-ID.
         """
         if not call_id:
             return ()

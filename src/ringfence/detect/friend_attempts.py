@@ -101,7 +101,10 @@ class Phones:
         self._outage_of = ""
 
     def on_failure(self, attempt: Attempt, now: float) -> Iterator[AlarmChange]:
-        """Record that a friend fails on an account that works, or worked, at its address; yield alarms."""
+        """Record a wrong password of a known phone, and yield the alarms that follow.
+
+        The account works, or worked, at the address of the attempt.
+        """
         phone = attempt.asterisk, attempt.address, attempt.account
         if phone not in self._failed:
             self._accounts[attempt.account] += 1

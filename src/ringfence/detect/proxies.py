@@ -349,7 +349,7 @@ class Proxies:
             yield from self._give_up(now)
 
     def due(self, now: float) -> Iterator[ProxyEvent]:
-        """Yield the events that have waited long enough for the challenge that names their client."""
+        """Yield the events whose wait is over, with the client if a challenge has shown it by now."""
         self._expire(now)
         while self._queue and (self._queue[0].done or now - self._queue[0].at >= PATIENCE):
             yield from self._give_up(now)

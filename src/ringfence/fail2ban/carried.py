@@ -183,7 +183,7 @@ class ConvertedSettings:
 
 
 def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> ConvertedSettings:
-    """Convert one or more jails.
+    """Convert one or more jails of fail2ban to settings of ringfence. ``files`` lists the files of a path.
 
     ``own_log`` is the path of ringfence's own log channel in Asterisk; "" if it does not exist. ringfence
     finds this channel automatically. If it exists, the settings ``paths`` and ``journal`` are left out,

@@ -199,9 +199,9 @@ class RecordedFriends:
             self._write(partial(self._table.add, changed))
 
     def _put(self, friend: Friend) -> Collection[Key]:
-        """Pass one reason (a ``Friend`` object) on to ``Friends``, and remember it.
+        """Record one reason why an address is a friend, in memory and for the database.
 
-        Return the keys of the reasons that were removed because its account has too many addresses.
+        Return the keys of the reasons that gave way, because this account has too many addresses.
         """
         key = identity_of(friend)
         recorded = self._recorded.get(key)
@@ -462,11 +462,11 @@ EXPIRE_EVERY = 10.0
 
 
 class FriendRegistry:
-    """Learns the friends, stores them, and expires them. ``wall`` returns wall-clock seconds.
+    """Learns which addresses are friends (known phones and trunks), stores them, and expires them.
 
-    ``remember`` queues a write to the store. ``follow`` is called with the names of trunks whose addresses
-    are needed. ``own`` returns whether an address is this host's. Call :meth:`load` at the start; then
-    :meth:`run` is a task of the daemon.
+    ``wall`` returns wall-clock seconds. ``remember`` queues a write to the store. ``follow`` is called with
+    the names of trunks whose addresses are needed. ``own`` returns whether an address is this host's. Call
+    :meth:`load` at the start; then :meth:`run` is a task of the daemon.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ MAX_NAME = 253
 
 
 class EntryKind(enum.StrEnum):
-    """The kinds of entry."""
+    """What an entry of the allow list or the deny list names."""
 
     NETWORK = "network"
     HOST = "host"

@@ -436,7 +436,7 @@ class Lists:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Compose the lists again and apply the changes.
+        """Compose both lists again from configuration and database, and write what changed to the kernel.
 
         If the store cannot be read, the lists stay as they are.
         """

@@ -557,6 +557,9 @@ def _answers(datagram: bytes, indexes: Mapping[int, int]) -> Iterator[tuple[int,
 def _refusal(index: int, code: int, datagram: bytes, frame: Frame) -> Refusal:
     """Parse a refusal, with the kernel's position and text if it has them.
 
+    ``index`` is the position of the refused message in its batch, and ``code`` the error number. The error
+    message is the ``frame`` of ``datagram``.
+
     An error message repeats the header of the request. Position and text are attributes after that header.
     """
     if not frame.flags & NLM_F_ACK_TLVS:

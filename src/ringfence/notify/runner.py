@@ -54,7 +54,8 @@ def main() -> None:
 def refuse_wrong_user(connection: socket.socket) -> None:
     """Raise RunnerError if a program would run as root, or as the user of the daemon.
 
-    In the unit's user namespace the daemon's user has no number, and so is different from this one.
+    ``connection`` comes from the daemon, whose user the kernel names. In the unit's user namespace that user
+    has no number, and so differs from the user of this process.
     """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, peer, _ = struct.unpack("3i", credentials)

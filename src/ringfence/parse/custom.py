@@ -30,11 +30,12 @@ _MOST_STARTS = 16
 
 @frozen
 class Custom:
-    """One pattern, made by :meth:`compile`. ``name`` becomes the event's ACL name.
+    """One pattern for log lines of the dialplan. ``name`` becomes the event's ACL name.
 
     ``before`` and ``after`` are the literal texts on both sides of ``{address}``, split at each ``{any}``. An
-    empty ``level`` matches every level, and an empty ``file`` every file. Use that only to try a pattern, and
-    not for bans: a sender may write the same words into a line of another part of Asterisk.
+    empty ``level`` matches lines of every level, and an empty ``file`` lines of every source file of
+    Asterisk. Leave them empty only to try a pattern, and not for bans: a sender may write the same words into
+    a line of another part of Asterisk.
     """
 
     name: str

@@ -338,7 +338,7 @@ _Account = tuple[Service, str]
 
 @frozen
 class _KnownContact:
-    """A contact. ``from_event``: an event reported it, and no list has named it since."""
+    """A contact. ``from_event``: AMI reported it, and no round of the roster has named it since."""
 
     contact: Contact
     from_event: bool

@@ -106,7 +106,10 @@ class Streams:
         self._add(connection, _Stream(first, synced=True))
 
     def read(self, connection: bytes, sequence: int, data: bytes) -> list[bytes]:
-        """Return the heads of the refusals (401, 403, 407) that a segment completes."""
+        """Return the heads of Asterisk's refusals (401, 403, 407) that an outgoing segment completes.
+
+        ``connection`` is the key of its connection, and ``sequence`` the number of its first byte.
+        """
         if not data:
             return []
         stream = self._streams.get(connection)

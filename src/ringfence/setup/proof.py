@@ -111,7 +111,10 @@ def failed_login(targets: Iterable[SipListener], source: str | None = None) -> S
 
 
 def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
-    """Try to log in to AMI with a wrong user. Return the target; None if no AMI answers there."""
+    """Fail to log in to AMI on purpose, so that a correct setup reports the attempt.
+
+    Return ``target``; None if no AMI answers there.
+    """
     request = f"Action: Login\r\nUsername: {SETUP_ACCOUNT}\r\nSecret: wrong\r\n\r\n".encode()
     with (
         suppress(OSError),

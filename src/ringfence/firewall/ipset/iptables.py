@@ -337,7 +337,7 @@ def changes(
 
 
 def _state_with(table: str, chains: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """Return the state of a table in which ``chains`` and our jumps to them are installed."""
+    """Return the rules that a table must have, by chain: ``chains``, and our jumps to them."""
     jumps = {hook: [f"-A {hook} -j {name}"] for hook, name in HOOKS[table].items() if name in chains}
     return {**chains, **jumps}
 
