@@ -142,7 +142,7 @@ def read_trace(found: Path) -> Trace:
 
 
 def listens(guard: Guard) -> bool:
-    """Whether the daemon answers, and its sources listen. Its socket exists somewhat earlier than it listens."""
+    """Whether the daemon answers, and its sources listen. Its socket exists before it listens."""
     try:
         return guard.source_is("listening")
     except DaemonUnreachableError:
