@@ -96,6 +96,7 @@ class EventKind(_Name):
     CHALLENGE_SENT = "ChallengeSent"
     INVALID_TRANSPORT = "InvalidTransport"
     HIDDEN = "Hidden"  # ringfence's own: the wire saw a challenge that Asterisk did not report
+    REFUSED = "Refused"  # ringfence's own: the wire saw Asterisk refuse a request with credentials
     LIMITED = "Limited"  # ringfence's own: the sender exceeded the packet limit of the kernel's rules
 
 
@@ -181,7 +182,9 @@ class SecurityEvent:
 
 @event_values.frozen
 class Challenge:
-    """A SIP answer 401, 403, 404 or 407 that left this host or one of its containers, seen by the kernel.
+    """A SIP answer that left this host or one of its containers, seen by the kernel.
+
+    It is a 401, 403, 404 or 407, or any other answer by UDP to a stranger.
 
     ``address`` and ``port`` are its destination, ``local_address`` and ``local_port`` its origin. For a
     container the origin is the address inside the container. ``call_id`` and ``nonce`` are raw bytes, used
@@ -196,6 +199,10 @@ class Challenge:
     handshake with the destination, so that address is not forged. ``relayed`` means that the answer has more
     than one Via, so its destination may forward it (RFC 3261 §16.7). ``opaque`` is the challenge's parameter
     of this name, which PJSIP chooses at random each time.
+
+    ``sequence`` is the number in its CSeq header, which is that of the request; None if it is unknown.
+    ``accepted`` means that the answer shows that the password was right: only the nonce was too old, or the
+    right password does not permit the request.
 
     ``evasive`` means that the request contained bytes that suppress or forge Asterisk's own events. No phone
     sends such bytes. ``account`` is the sender's own text, for display. ``service`` is the part of Asterisk
@@ -217,14 +224,18 @@ class Challenge:
     relayed: bool = False
     digest: bytes = b""
     opaque: bytes = field(default=b"", eq=False)
+    sequence: int | None = None
+    accepted: bool = False
 
 
-@frozen
-class ObservedRequest:
-    """A SIP request over UDP that the kernel copied because its source address is a suspect.
+@event_values.frozen
+class CopiedRequest:
+    """A datagram of a stranger to a SIP port, which the kernel copied.
 
-    A suspect is an address whose attempts only the wire reports, and which nothing proves. ``nonces`` and
-    ``call_ids`` are the first few of the request, as raw bytes. A request can be forged. But if it repeats a
+    ``nonces``, ``call_ids`` and ``sequences`` (the numbers in CSeq headers) are the first few of the request,
+    in every way in which an Asterisk may read it. ``credentials``: it may answer a challenge. ``digest`` is a
+    hash of the datagram, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
+    does not get it. ``partly``: only its beginning was copied. A request can be forged. But if it repeats a
     nonce that Asterisk sent only to this address, its sender receives packets there: the address is proven.
     """
 
@@ -232,6 +243,11 @@ class ObservedRequest:
     port: int
     nonces: tuple[bytes, ...]
     call_ids: tuple[bytes, ...]
+    sequences: tuple[int, ...] = ()
+    credentials: bool = False
+    digest: bytes = b""
+    dropped: bool = False
+    partly: bool = False
 
 
 class Proof(enum.IntEnum):

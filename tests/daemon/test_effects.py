@@ -12,16 +12,6 @@ from ringfence.model import EventKind, Friend, FriendReason, Scope, Service
 from ringfence.networks import NetworkSet
 
 
-def test_an_unproven_attempt_that_the_wire_alone_saw_makes_a_suspect(bench: Bench) -> None:
-    """Only the wire's unproven attempts make a suspect; AMI's attempts and banned addresses do not."""
-    bench.pipeline.on_events([event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"told")], 0.0)
-    assert bench.observed == []
-    for number in range(4):
-        bench.pipeline.on_challenges([evolve(challenge(b"%d\xff" % number), evasive=True)], 0.0)
-        bench.detector.bans.assume(ip_network(SENDER), Scope.FULL, 100.0) if number == 1 else None
-    assert bench.observed == [ip_address(SENDER)] * 2
-
-
 def test_a_tampered_event_is_an_alarm(bench: Bench) -> None:
     """A tampered event raises an alarm, even if it reports no attempt."""
     bench.pipeline.on_events([event(EventKind.CHALLENGE_SENT, tampered=True)], 0.0)

@@ -192,4 +192,4 @@ def test_a_challenge_on_the_wire_enters_few_rooms(tmp_path: Path, netns: None) -
                 asterisk.sendto(CHALLENGE, ("127.0.0.2", 5062))
                 time.sleep(0.2)
             trace = read_trace(found)
-    assert_at_most(trace, files=11, functions=35, changes=23)
+    assert_at_most(trace, files=11, functions=37, changes=23)

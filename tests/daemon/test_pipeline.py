@@ -10,7 +10,7 @@ from tests.support.evidence import Bench, challenge
 
 from ringfence.daemon.pipeline import STREAMS_MATTER
 from ringfence.detect.confirmation import GUESS
-from ringfence.model import EventKind, ObservedRequest, Service, Transport
+from ringfence.model import CopiedRequest, EventKind, Service, Transport
 
 
 def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
@@ -33,7 +33,7 @@ def test_what_the_wire_saw_is_judged_in_its_order(bench: Bench, monkeypatch: pyt
     monkeypatch.setattr(bench.detector, "observe_challenges", take)
     monkeypatch.setattr(bench.detector, "observe_requests", take)
     first, last = challenge(), evolve(challenge(), status=403)
-    request = ObservedRequest(ip_address(SENDER), 5062, (b"n",), (b"call-1",))
+    request = CopiedRequest(ip_address(SENDER), 5062, (b"n",), (b"call-1",))
 
     bench.pipeline.on_challenges([first, request, request, last], 0.0)
     bench.pipeline.on_challenges([], 0.0)

@@ -12,7 +12,7 @@ from ringfence.model import (
     Attempt,
     Challenge,
     Contact,
-    ObservedRequest,
+    CopiedRequest,
     SecurityEvent,
 )
 
@@ -35,7 +35,7 @@ class Driven(Detector):
         return self._judgements(super().observe_challenges(challenges, now, wall, asterisk))
 
     def observe_requests(
-        self, requests: Iterable[ObservedRequest], now: float, asterisk: str
+        self, requests: Iterable[CopiedRequest], now: float, asterisk: str
     ) -> list[Judgement]:
         """Handle copied requests."""
         return self._judgements(super().observe_requests(requests, now, asterisk))

@@ -88,11 +88,11 @@ def test_a_403_is_a_guess_where_a_challenge_was() -> None:
 
 
 def test_a_403_that_is_repeated_counts_once() -> None:
-    """chan_sip repeats a 403 until the ACK; after another request of the session it is another guess."""
+    """chan_sip repeats a 403 until the ACK; after another challenge of the session it is another guess."""
     answers = Answers(Senders())
     answers.record(ASKED, BY, 0.0)
     assert [answers.record(REFUSED, BY, 1.0) for _ in range(3)] == [True, False, False]
-    answers.record_request(BY, b"call-1", 2.0)
+    answers.record(evolve(ASKED, nonce=b"o"), BY, 2.0)
     assert [answers.record(REFUSED, BY, 2.0) for _ in range(2)] == [True, False]
 
 

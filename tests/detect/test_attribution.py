@@ -247,12 +247,3 @@ def test_chan_sips_event_of_a_stream_counts_with_its_connection() -> None:
         assert [(j.decision is not None, j.attempt.proof) for j in judged] == [
             (True, Proof.HANDSHAKE)
         ] * counts
-
-
-def test_only_what_the_wire_alone_saw_makes_a_suspect() -> None:
-    """Only an attempt that the wire alone saw makes a suspect: AMI's events carry the nonce themselves."""
-    detector = joining()
-    (hidden,) = detector.observe_challenges([challenge(evasive=True)], 0.0, 0.0, "pbx")
-    [reported] = detector.observe(event(EventKind.INVALID_ACCOUNT_ID, session=b"other"), 0.0)
-    assert hidden.suspect
-    assert not reported.suspect

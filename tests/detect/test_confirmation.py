@@ -15,6 +15,7 @@ from ringfence.detect.confirmation import (
     KnownSources,
     NoConnections,
 )
+from ringfence.detect.conversation import Conversations
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import Senders, attempt_from
 from ringfence.detect.wire import Wire
@@ -34,7 +35,13 @@ class Parts:
         self.wire = Wire(self.senders)
         backing = Backing(connections or NoConnections(), self.senders)
         self.confirmation = Confirmation(
-            self.senders, self.nonces, self.wire, Answers(self.senders), backing, sources
+            self.senders,
+            self.nonces,
+            self.wire,
+            Answers(self.senders),
+            backing,
+            Conversations(),
+            sources,
         )
 
     def proof(self, one: SecurityEvent, now: float = 0.0) -> Proof | None:

@@ -150,10 +150,10 @@ def test_a_further_source_is_recorded_on_the_first_attempt_without_it() -> None:
     for now in (0.0, 1.0):
         history.add(ONE, evolve(attempt(), session=1, sources=("ami",)), now)
     for _ in range(3):
-        history.add_source(ONE, 1, Service.PJSIP, "wire", 2.0)
-    history.add_source(ONE, 2, Service.PJSIP, "log", 2.0)
-    history.add_source(ONE, 1, Service.SIP, "log", 2.0)
-    history.add_source(ONE, 1, Service.PJSIP, "log", 60.0)
+        history.add_source(ONE, 1, Service.PJSIP, "wire", EventKind.FAILED_ACL, 2.0)
+    history.add_source(ONE, 2, Service.PJSIP, "log", EventKind.FAILED_ACL, 2.0)
+    history.add_source(ONE, 1, Service.SIP, "log", EventKind.FAILED_ACL, 2.0)
+    history.add_source(ONE, 1, Service.PJSIP, "log", EventKind.FAILED_ACL, 60.0)
     assert [one.sources for one in history.attempts(ONE)] == [("ami", "wire")] * 2
 
 

@@ -10,8 +10,6 @@ from tests.support.listening import connected
 from ringfence.detect.confirmation import Answers
 from ringfence.detect.sessions import Senders
 from ringfence.detect.wire import (
-    ANSWERED,
-    ASKED,
     LATE,
     LIFE,
     MANY,
@@ -21,7 +19,6 @@ from ringfence.detect.wire import (
     VOUCHED,
     WAIT,
     WITHIN,
-    Listening,
     Wire,
 )
 from ringfence.model import Address, Challenge, EventKind, Service, SourceId, Transport
@@ -243,12 +240,6 @@ def succeeded(wire: Wire, address: str, now: float) -> None:
     reported(wire, EventKind.SUCCESSFUL_AUTH, now, address=address)
 
 
-def could_guess(wire: Wire, at: float, listening: Listening = for_long, address: Address = BY) -> bool:
-    """Whether an address could have guessed, if AMI delivers as ``listening`` says."""
-    wire.tick(at, at, listening)
-    return wire.could_have_guessed(address, at)
-
-
 def test_excess_challenges_are_returned_once(sure: Wire) -> None:
     """Each challenge beyond the number that no phone reaches is returned once, after time for a success."""
     often(sure, MANY)
@@ -276,7 +267,6 @@ def test_a_sender_with_a_success_is_not_suspected(sure: Wire) -> None:
     succeeded(sure, SENDER, 1.1)
     often(sure, MANY + 1, 1.2)
     assert sure.abandoned(10.0, for_long) == []
-    assert not could_guess(sure, 1.2 + ANSWERED)
 
     often(sure, MANY + 1, 1.1 + TRUSTED)
     assert len(sure.abandoned(3.0 + TRUSTED, for_long)) == 1
@@ -295,7 +285,6 @@ def test_a_reported_sender_is_counted_again_from_zero(sure: Wire) -> None:
 def test_challenges_count_only_while_ami_is_connected(sure: Wire, since: float | None) -> None:
     """Challenges count only while AMI is connected all the time, since it may miss a phone's success."""
     often(sure, MANY + 1)
-    assert not could_guess(sure, 1.0 + ANSWERED, connected(since))
     assert sure.abandoned(10.0, connected(since)) == []
     assert sure.abandoned(10.0, for_long) == []
 
@@ -305,23 +294,7 @@ def test_challenges_count_only_if_ami_reports_successes() -> None:
     deaf = Wire(Senders())
     often(deaf, MANY + 1)
 
-    assert not could_guess(deaf, 1.0 + ANSWERED)
     assert deaf.abandoned(10.0, for_long) == []
-
-
-def test_a_recently_challenged_sender_could_guess(sure: Wire) -> None:
-    """A sender could guess for as long as its nonce lives, after the time that a phone has to answer.
-
-    This applies to that sender alone, however often it asks.
-    """
-    often(sure, 1)
-    assert not could_guess(sure, 1.0 + ANSWERED - 0.1)
-    assert could_guess(sure, 1.0 + ANSWERED)
-    assert not could_guess(sure, 1.0 + ANSWERED, address=ip_address("203.0.113.9"))
-
-    often(sure, 1, 2.5)
-    assert could_guess(sure, 2.5 + ASKED - 0.1)
-    assert not could_guess(sure, 2.5 + ASKED)
 
 
 def test_a_64_is_one_sender(sure: Wire) -> None:
@@ -331,7 +304,6 @@ def test_a_64_is_one_sender(sure: Wire) -> None:
 
     assert len(sure.abandoned(10.0, for_long)) == 1
     succeeded(sure, "2001:db8::ffff", 10.0)
-    assert not could_guess(sure, 10.0, address=ip_address("2001:db8::1"))
 
 
 OF_CHAN_SIP = Challenge(BY, 5062, HERE, 5060, b"call-1", b"n", BY, service=Service.SIP)

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 import pytest
 from tests.support.flavours import finder
@@ -15,7 +15,6 @@ from tests.support.netns import netns
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import BACKENDS, make_backend
 from ringfence.firewall.contract import (
-    OBSERVE_MOST,
     Add,
     Backend,
     BanAction,
@@ -34,7 +33,6 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.model import Network, Scope
-from ringfence.networks import exempts_friends
 
 MAXELEM = 64
 PLAN = FirewallPlan(maxelem=MAXELEM)
@@ -357,57 +355,6 @@ def test_bans_in_the_kernel_are_adopted_after_a_restart(backend: Backend) -> Non
     assert {outcome.error for outcome in second.apply([Remove(*ban) for ban in bans])} == {None}
     assert list(second.list()) == []
     second.close()
-
-
-def observed(backend: Backend) -> int:
-    """Return the number of observed addresses."""
-    sets = backend.counters().sets
-    return sum(elements or 0 for name, elements in sets.items() if "observe" in name)
-
-
-@restored
-def test_observed_addresses_are_not_bans(backend: Backend) -> None:
-    """Addresses of both versions are observed once each, also after a restart, and until a flush."""
-    addresses = [ip_address(text) for text in ("192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.1")]
-    backend.observe([])
-    backend.observe(iter(addresses))
-    backend.observe(addresses[:1])
-
-    assert observed(backend) == 3
-    assert backend.health() == Health(elements=0)
-    assert list(backend.list()) == []
-    second = successor(backend)
-    assert second.open().adopted == 0
-    assert observed(second) == 3
-    second.observe([ip_address("192.0.2.2")])
-    assert observed(second) == 4
-    second.flush()
-    second.observe(addresses)
-    second.open()
-    assert observed(second) == (0 if second.enforces else 3)
-    second.close()
-
-
-@restored
-def test_more_than_can_be_observed_are_left_out(backend: Backend) -> None:
-    """A full set leaves new addresses out without an error, renews the others, and affects no ban."""
-    many = [ip_address(0xC6120000 + number) for number in range(OBSERVE_MOST + 300)]
-    backend.observe(many[:OBSERVE_MOST])
-    assert observed(backend) == OBSERVE_MOST
-    backend.observe([*many[-300:], many[0], ip_address("2001:db8::1")])
-
-    # A large set of ipset counts in parts and may take some elements more (ip_set_hash_gen.h).
-    assert OBSERVE_MOST + 1 <= observed(backend) < OBSERVE_MOST + 150
-    change = Add(ip_network(many[0]), 60.0)
-    assert backend.apply([change]) == [Outcome(change, 60.0)]
-    assert backend.health() == Health(elements=1)
-
-
-def test_friends_are_exempt_from_some_bans() -> None:
-    """A ban of a /64, or of a part of it, exempts the friends in it; other bans exempt none."""
-    exempting = ("2001:db8::/64", "2001:db8::/65", "2001:db8::/127")
-    others = ("2001:db8::1", "2001:db8::/63", "::/1", "192.0.2.1", "10.0.0.0/8")
-    assert [exempts_friends(ip_network(text)) for text in (*exempting, *others)] == [True] * 3 + [False] * 5
 
 
 PLANS = [

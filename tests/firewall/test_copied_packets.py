@@ -5,7 +5,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 import pytest
 from attrs import evolve
@@ -16,8 +16,9 @@ from tests.support.nflog import Copied, copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
 from ringfence.firewall.contract import (
-    OBSERVE_PREFIX,
-    OBSERVE_RATE,
+    DROPPED_PREFIX,
+    DROPPED_RATE,
+    REQUEST_PREFIX,
     Backend,
     FirewallPlan,
     Limit,
@@ -26,11 +27,10 @@ from ringfence.firewall.contract import (
     Ports,
     Remove,
 )
-from ringfence.firewall.ipset import backend as ipset_static_sets
-from ringfence.firewall.nftables import backend as nft_backend
+from ringfence.firewall.ipset import iptables_rules
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_requirements
-from ringfence.firewall.nftables.backend import NftablesBackend
+from ringfence.firewall.nftables import ruleset
 from ringfence.model import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -66,13 +66,14 @@ def frame(payload: bytes, first: int = 0x81, mask: int = 0) -> bytes:
     return bytes([first, 126 | mask]) + struct.pack(">H", len(payload)) + payload
 
 
+CUT = b"SIP/2.0 40"
 COPIED = [answer(status) for status in (401, 403, 407)]
 DATAGRAMS = [*COPIED, answer(404)]  # copied over UDP alone
 IGNORED = [
     *(answer(status) for status in (100, 200, 202, 400, 402, 405, 408, 503)),
     b"x" + answer(401),
     b"SIP/2.1" + answer(401)[7:],
-    b"SIP/2.0 40",
+    CUT,
     b"REGISTER sip:a SIP/2.0 401",
     b"\x81",
 ]
@@ -112,13 +113,12 @@ def segments(sender: socket.socket, receiver: socket.socket, payloads: list[byte
 def end_of(cable: Cable, far: str, until: Callable[[bytes], list[Copied]]) -> list[bytes]:
     """Send a challenge that ends the reading, and return the payloads that were copied before it.
 
-    Empty segments are left out.
+    Empty segments and requests are left out.
     """
     with ends(cable, far, OTHER) as (here, there):
         here.sendto(LAST, there.getsockname())
         found = until(LAST)
-    assert {prefix for prefix, _ in found} <= {""}
-    return [payload for _, payload in found if payload]
+    return [payload for prefix, payload in found if payload and not prefix]
 
 
 def request(number: int) -> bytes:
@@ -132,8 +132,9 @@ each_backend = pytest.mark.parametrize("backend", EVERY, indirect=True)
 
 @each_backend
 def test_datagrams_that_begin_with_a_refusal_are_copied(backend: Backend, far: str, cable: Cable) -> None:
-    """Of outgoing UDP datagrams only those with a 401, 403, 404 or 407 are copied, from any port."""
+    """Outgoing UDP datagrams with a 401, 403, 404 or 407 are copied, from any port and to anybody."""
     plan(backend, PLAN)
+    write_list(backend, NetworkList.ALLOW, [ip_network(cable.banned)])
     with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
         for payload in [*DATAGRAMS, *IGNORED, *FRAMED, *UNFRAMED]:
             here.sendto(payload, there.getsockname())
@@ -244,7 +245,7 @@ def test_answers_to_this_host_are_not_copied(backend: Backend, far: str, cable: 
 
 
 def test_answers_of_a_container_are_copied(backend: Backend, far: str) -> None:
-    """The refusals of a container behind this host are copied, by UDP and by TCP."""
+    """The answers of a container behind this host are copied, by UDP and by TCP."""
     plan(backend, PLAN)
     cable = CABLES["IPv4"]
     with copies(GROUP) as until, behind(far) as container, ExitStack() as stack:
@@ -263,8 +264,10 @@ def test_answers_of_a_container_are_copied(backend: Backend, far: str) -> None:
         sent = [*FRAMED, *UNFRAMED, *COPIED]
         segments(accepted, calling, sent)
         found = end_of(cable, far, until)
-        assert found[: len(COPIED)] == COPIED
-        assert b"".join(found[len(COPIED) :]) == b"".join(sent)
+        found = [payload for payload in found if payload != CUT]  # ipset copies it, nftables does not
+        datagrams = [*COPIED, *IGNORED[:8]]
+        assert found[: len(datagrams)] == datagrams
+        assert b"".join(found[len(datagrams) :]) == b"".join(sent)
 
 
 def test_challenges_of_a_container_that_a_ban_drops_are_copied(backend: Backend, far: str) -> None:
@@ -279,28 +282,50 @@ def test_challenges_of_a_container_that_a_ban_drops_are_copied(backend: Backend,
         assert end_of(cable, far, until) == [COPIED[0]]
 
 
-def test_requests_of_observed_addresses_are_copied(backend: Backend, far: str, cable: Cable) -> None:
-    """The datagrams of an observed address to the SIP ports are copied; those to other ports are not."""
+def test_requests_of_strangers_are_copied(backend: Backend, far: str, cable: Cable) -> None:
+    """The datagrams of a stranger to the SIP ports are copied, not those to other ports or of friends."""
     plan(backend, PLAN)
+    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.other)])
     with copies(GROUP) as until, ExitStack() as stack:
         sip, there = stack.enter_context(ends(cable, far, SIP))
         other, elsewhere = stack.enter_context(ends(cable, far, 6001, there=cable.other))
         there.sendto(request(1), sip.getsockname())
-        backend.observe([ip_address(cable.banned)])
-        there.sendto(request(2), sip.getsockname())
-        there.sendto(request(3), other.getsockname())
-        elsewhere.sendto(request(4), sip.getsockname())
-        sip.sendto(request(5), there.getsockname())
+        there.sendto(request(2), other.getsockname())
+        elsewhere.sendto(request(3), sip.getsockname())
+        sip.sendto(request(4), there.getsockname())
         there.sendto(b"anything", sip.getsockname())
-        assert [sip.recv(100) for _ in range(4)] == [request(1), request(2), request(4), b"anything"]
+        assert [sip.recv(100) for _ in range(3)] == [request(1), request(3), b"anything"]
         sip.sendto(LAST, there.getsockname())
-        assert until(LAST) == [(OBSERVE_PREFIX, request(2)), (OBSERVE_PREFIX, b"anything")]
+        assert until(LAST) == [(REQUEST_PREFIX, request(1)), (REQUEST_PREFIX, b"anything")]
 
 
-def test_copied_requests_are_limited_by_rate(backend: Backend, far: str, cable: Cable) -> None:
-    """Of a thousand requests at once the rate of one second is copied, and all of them arrive."""
+def test_all_answers_to_strangers_are_copied(backend: Backend, far: str, cable: Cable) -> None:
+    """Each answer of a SIP port to a stranger is copied once; to a friend only a refusal, and no request."""
     plan(backend, PLAN)
-    backend.observe([ip_address(cable.banned)])
+    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.other)])
+    answers = [b"SIP/2.0 %d X\r\n" % status for status in (100, 200, 401, 404, 486)]
+    with copies(GROUP) as until, ExitStack() as stack:
+        sip, there = stack.enter_context(ends(cable, far, SIP))
+        _, friend = stack.enter_context(ends(cable, far, 6001, there=cable.other))
+        other, _ = stack.enter_context(ends(cable, far, 6002))
+        for answer in answers:
+            sip.sendto(answer, there.getsockname())
+            sip.sendto(answer, friend.getsockname())
+        other.sendto(answers[1], there.getsockname())
+        sip.sendto(request(1), there.getsockname())
+        sip.sendto(LAST, there.getsockname())
+        copied = [payload for _, payload in until(LAST)]
+    assert sorted(copied) == sorted([*answers, answers[2], answers[3]])
+
+
+def test_copied_requests_are_limited_by_rate(
+    backend: Backend, far: str, cable: Cable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many requests at once the rate of one second is copied, and all of them arrive."""
+    with monkeypatch.context() as slow:
+        for module in (ruleset, iptables_rules):
+            slow.setattr(module, "REQUEST_RATE", 100)
+        plan(backend, PLAN)
     with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
         began = time.monotonic()
         for number in range(1000):
@@ -310,26 +335,24 @@ def test_copied_requests_are_limited_by_rate(backend: Backend, far: str, cable: 
         here.sendto(LAST, there.getsockname())
         copied = [payload for _, payload in until(LAST)]
     assert copied[:40] == [request(number) for number in range(40)]
-    assert len(copied) <= OBSERVE_RATE * (1 + took) + 1
+    assert len(copied) <= 100 * (1 + took) + 1
 
 
 def test_requests_that_a_narrow_ban_drops_are_copied(backend: Backend, far: str, cable: Cable) -> None:
-    """A ban from the SIP ports by UDP copies what it drops of an observed address, within a limit."""
+    """A ban from the SIP ports by UDP copies what it drops, within a limit."""
     plan(backend, PLAN)
     ban(backend, cable, Scope.SIP_UDP)
     with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
-        there.sendto(request(1), here.getsockname())
-        backend.observe([ip_address(cable.banned)])
         began = time.monotonic()
-        for number in range(1000):
+        for number in range(3_000):
             there.sendto(request(number), here.getsockname())
         took = time.monotonic() - began
         assert drained_after(here) == 0
         backend.apply([Remove(ip_network(cable.network), Scope.SIP_UDP)])
         here.sendto(LAST, there.getsockname())
         copied = until(LAST)
-    assert copied[:40] == [(OBSERVE_PREFIX, request(number)) for number in range(40)]
-    assert len(copied) <= OBSERVE_RATE * (1 + took) + 1
+    assert copied[:40] == [(DROPPED_PREFIX, request(number)) for number in range(40)]
+    assert len(copied) <= DROPPED_RATE * (1 + took) + 1
 
 
 def test_challenges_that_a_ban_drops_are_copied(backend: Backend, far: str, cable: Cable) -> None:
@@ -347,9 +370,8 @@ def test_challenges_that_a_ban_drops_are_copied(backend: Backend, far: str, cabl
 
 
 def test_requests_that_are_dropped_are_not_copied(backend: Backend, far: str, cable: Cable) -> None:
-    """A request that a full ban or the limiter drops is not copied, although its sender is observed."""
+    """A request that a full ban or the limiter drops is not copied."""
     plan(backend, evolve(PLAN, limit=Limit(LimitMode.ENFORCE, rate=1, burst=3)))
-    backend.observe([ip_address(cable.banned)])
     for banned in (True, False):
         with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
             if banned:
@@ -361,33 +383,3 @@ def test_requests_that_are_dropped_are_not_copied(backend: Backend, far: str, ca
             here.sendto(LAST, there.getsockname())
             assert len(until(LAST)) == arrived
         assert arrived == 0 if banned else 3 <= arrived < 20
-
-
-def test_observing_ends_unless_it_is_renewed(
-    backend: Backend, far: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After its time an address is not observed any more; observing it again starts the time again."""
-    cables = CABLES["IPv4"], CABLES["IPv6"]
-    renewed = [ip_address(cable.other) for cable in cables]
-    for modern in (True, False) if isinstance(backend, NftablesBackend) else (True,):
-        backend.flush()
-        plan(backend, PLAN)
-        if isinstance(backend, NftablesBackend):
-            backend._modern = modern
-        with monkeypatch.context() as short:
-            for module in (nft_backend, ipset_static_sets):
-                short.setattr(module, "OBSERVE_SECONDS", 1)
-            backend.observe([*(ip_address(cable.banned) for cable in cables), *renewed])
-        backend.observe(renewed)
-        time.sleep(2.1)
-        for cable in cables:
-            with copies(GROUP) as until, ExitStack() as stack:
-                here, ended = stack.enter_context(ends(cable, far, SIP))
-                with inside(far):
-                    there = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
-                there.bind((cable.other, 0))
-                ended.sendto(request(1), here.getsockname())
-                there.sendto(request(2), here.getsockname())
-                assert [here.recv(100) for _ in range(2)] == [request(1), request(2)]
-                here.sendto(LAST, ended.getsockname())
-                assert until(LAST) == [(OBSERVE_PREFIX, request(2))], modern

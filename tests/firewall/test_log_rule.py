@@ -14,6 +14,7 @@ from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
 
 GROUP = 21063
+UDP = "-p udp -m multiport"
 CODES = "0x20343031,0x20343033,0x20343037"
 DATAGRAMS = f"{CODES},0x20343034"
 IPV4 = "0x0>>0x16&0x3c@"  # the end of the IPv4 header
@@ -47,26 +48,37 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
     out = [f"-A ringfence-out {rule.text}" for rule in drops["ringfence-out"]]
     pre = [f"-A ringfence-pre {rule.text}" for rule in drops["ringfence-pre"]]
     if logged:
+        any_status, copied = TESTS[version][0].rsplit("&&", 1)[0], TESTS[version][0]
+        both = f'-m u32 --u32 "{any_status}" -m u32 ! --u32 "{copied}"'
+        strangers = {
+            side: " ".join(
+                f"-m set ! --match-set ringfence-{which}{version} {side}" for which in ("friends", "allow")
+            )
+            for side in ("src", "dst")
+        }
         out = [
             f"-A ringfence-out -p udp {datagram} {target}",
             f"-A ringfence-out -o lo {ports} -j ringfence-answer",
             f"-A ringfence-out ! -o lo {ports} -j ringfence-segment",
+            f"-A ringfence-out ! -o lo {UDP} --sports 5060 {both} {strangers['dst']} {target}",
             *out,
         ]
-        observed = f"-m set --match-set ringfence-observe{version} src -j ringfence-seen"
         pre = [
             *(rule for rule in pre if " src " in rule),
-            f"-A ringfence-pre -p udp -m multiport --dports 4569,5060 {observed}",
+            f"-A ringfence-pre ! -i lo {UDP} --dports 5060 {strangers['src']} -j ringfence-seen",
             f"-A ringfence-pre -p udp {datagram} {ROUTED[version]} {target}",
             f"-A ringfence-pre {ports} {ROUTED[version]} -j ringfence-segment",
+            f"-A ringfence-pre {UDP} --sports 5060 {both} {ROUTED[version]} {strangers['dst']} {target}",
             *(rule for rule in pre if " dst " in rule),
         ]
-        share = "-m limit --limit 50/sec --limit-burst 50 -j NFLOG --nflog-prefix observed"
-        seen = f"{share} --nflog-group {GROUP}"
+        seen, narrow = (
+            f"-m limit --limit {rate}/sec --limit-burst {rate} -j NFLOG --nflog-prefix {prefix} "
+            f"--nflog-group {GROUP}"
+            for rate, prefix in ((10_000, "request"), (500, "dropped"))
+        )
         pre = [re.sub(r"(-udp\S* src) -j DROP$", r"\1 -j ringfence-narrow", rule) for rule in pre]
         pre.append(f"-A ringfence-seen {seen}")
-        narrow = f"-A ringfence-narrow -m set --match-set ringfence-observe{version} src {seen}"
-        narrowed = [narrow, "-A ringfence-narrow -j DROP"]
+        narrowed = [f"-A ringfence-narrow {narrow}", "-A ringfence-narrow -j DROP"]
         answers = [f"-A ringfence-answer -p tcp {test} {target}" for test in beginnings]
         known = [
             f"-A ringfence-segment -m set --match-set ringfence-{which}{version} dst -g ringfence-answer"

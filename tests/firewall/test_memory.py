@@ -42,7 +42,7 @@ def test_a_limiter_is_reported_as_missing() -> None:
     assert backend.open() == Opened({4: None, 6: None}, limiter="a dry run puts no rule into the kernel")
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.1"), 60.0, Scope.SIP_UDP)])
 
-    assert backend.counters() == Counters(sets={"bans": 2, "observed": 0})
+    assert backend.counters() == Counters(sets={"bans": 2})
     assert backend.health() == Health(elements=2)
     assert list(backend.flooders()) == []
 

@@ -104,12 +104,16 @@ class Exchange:
 
     # -- what the sources carry
 
-    def reports(self) -> list[list[Report]]:
-        """Return the reports of each source, in the order of this source; AMI first, then wire and log."""
+    def reports(self, *, copied: bool) -> list[list[Report]]:
+        """Return the reports of each source, in the order of this source; AMI first, then wire and log.
+
+        ``copied``: the kernel copies the sender's requests, and all answers to them.
+        """
         ami = [Report("ami", one) for one in self._events()]
         wire = [
             one
             for one in self._packets()
+            if copied or not (one.source == "request" or b"SIP/2.0 200 OK" in one.data)
             for _ in range(1 + (self.act.twice and self.act.transport == "UDP"))
         ]
         log = [Report("log", one) for one in self._notices()]
@@ -169,16 +173,29 @@ class Exchange:
     def _packets(self) -> Iterator[Report]:
         kind = self.act.kind
         if kind.startswith("lamp"):
+            yield from self._asks(1)
             yield self._answer(self._chan_sip("401 Unauthorized", 1))
-            yield self._answer(self._chan_sip("403 Forbidden", 2))
+            yield from self._asks(2)
+            why = " (policy)" if kind == "lamp refused" else ""
+            yield self._answer(self._chan_sip(f"403 Forbidden{why}", 2))
             return
         if kind != "forges a guess":
+            yield from self._asks(1)
             yield self._answer(self._challenge(1), other=kind == "asks elsewhere")
-        if kind.startswith("asks") or kind == "logs in":
+        if kind.startswith("asks"):
             return
+        yield from self._asks(2)
+        if kind.endswith("blind"):
+            return
+        if kind != "logs in":
+            yield self._answer(self._challenge(2), other=kind == "guesses elsewhere")
+        elif self.act.transport == "UDP":
+            yield self._answer(self._challenge(2).replace(b"401 Unauthorized", b"200 OK"))
+
+    def _asks(self, sequence: int) -> Iterator[Report]:
+        """Yield the copy of a request; the first one has no credentials. The kernel copies UDP alone."""
         if self.act.transport == "UDP":
-            yield Report("request", self._packet(self._request(), answer=False))
-        yield self._answer(self._challenge(2), other=kind == "guesses elsewhere")
+            yield Report("request", self._packet(self._request(sequence), answer=False))
 
     def _answer(self, message: bytes, *, other: bool = False) -> Report:
         return Report("wire", self._packet(message, answer=True, target=self.act.other if other else ""))
@@ -214,13 +231,14 @@ class Exchange:
         ]
         return "\r\n".join(lines).encode()
 
-    def _request(self) -> bytes:
+    def _request(self, sequence: int) -> bytes:
+        method = "SUBSCRIBE" if self.act.kind.startswith("lamp") else "REGISTER"
         values = f'username="{self.act.account}",nonce="{self.returned}",response="{self.number:032x}"'
-        digest = f"Authorization: Digest {values}"
+        digest = f"Authorization: Digest {values}\r\n" if sequence > 1 else ""
         return (
-            f"REGISTER sip:{HERE} SIP/2.0\r\nCall-ID: ".encode()
+            f"{method} sip:{HERE} SIP/2.0\r\nCall-ID: ".encode()
             + self.call_id
-            + f"\r\n{digest}\r\n\r\n".encode()
+            + f"\r\nCSeq: {sequence} {method}\r\n{digest}\r\n".encode()
         )
 
     def _packet(self, data: bytes, *, answer: bool, target: str = "") -> bytes:

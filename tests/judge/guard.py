@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +18,7 @@ from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
-from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects
+from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.daemon.status import bans_report
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
@@ -38,7 +38,7 @@ from ringfence.model import (
     format_network,
 )
 from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.challenge import parse_answers, parse_observed
+from ringfence.parse.challenge import parse_answers, parse_request
 from ringfence.parse.log import LogReader
 from ringfence.store.database import Store
 
@@ -73,8 +73,7 @@ class Guard:
             self._enforcer.carry_out,
             Alarms(clock.wall),
             self._detector.friends,
-            observe=Suspects(self._backend, clock).observe,
-            learn=friends.on_success,
+            learn=(friends.on_success, self._enforcer.on_login),
             watch=[self._record],
         )
         self._pipeline = Pipeline(self._detector, effects, clock, PBX)
@@ -99,6 +98,10 @@ class Guard:
         remote = ip_address(address)
         self._streams.remotes[remote, port] = None
 
+    def copies(self, address: str) -> bool:
+        """Whether the kernel copies the requests of an address, because it is a stranger."""
+        return not self._detector.friends.any_in(ip_network(address))
+
     def report(self, report: Report) -> None:
         """Pass the bytes of one source to the parser that reads them, and the results to the pipeline."""
         now = self._clock.mono()
@@ -111,8 +114,8 @@ class Guard:
         elif report.source == "wire":
             self._pipeline.on_challenges(parse_answers(report.data), now)
         else:
-            request = parse_observed(report.data)
-            if request is not None and request.address in self._backend.observed:
+            request = parse_request(report.data)
+            if request is not None:
                 self._pipeline.on_challenges([request], now)
 
     def wait(self, until: float) -> None:

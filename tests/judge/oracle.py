@@ -30,11 +30,6 @@ FULL, SIP, SIP_UDP, SIP_TCP = "full", "sip", "sip-udp", "sip-tcp"
 COVERS = {FULL: ("UDP", "TCP"), SIP: ("UDP", "TCP"), SIP_UDP: ("UDP",), SIP_TCP: ("TCP",)}
 
 EXCEPTIONS = {
-    "blind": (
-        "An attacker who gives an unroutable Via gets no answer, so there is no challenge on the wire. "
-        "If the attacker also suppresses Asterisk's events, ringfence detects it only if AMI has been "
-        "connected for two hours and reports phone logins."
-    ),
     "tls": "Without a log it counts none of them.",
 }
 """The guesses that need not count, by name: the sentence of docs/evidence.md that names each."""

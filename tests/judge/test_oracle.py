@@ -34,6 +34,10 @@ class _Wrong:
     def connected(self, address: str, port: int) -> None:
         self._guard.connected(address, port)
 
+    def copies(self, address: str) -> bool:
+        """Return True: every sender is a stranger."""
+        return True
+
     def report(self, report: Report) -> None:
         self._guard.report(report)
 

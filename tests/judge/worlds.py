@@ -21,6 +21,8 @@ SETTLES = 30.0
 
 TRUNK = "198.51.100.1"
 PHONES = ("198.51.100.20", "198.51.100.21")
+LAMPS = "198.51.100.30"
+"""A phone that subscribes to lamps. chan_sip reports no login then, so the phone may stay a stranger."""
 VICTIM = "198.51.100.77"
 ATTACKERS = ("203.0.113.5", "203.0.113.6")
 
@@ -34,6 +36,9 @@ class Guarding(Protocol):
 
     def connected(self, address: str, port: int) -> None:
         """Record a TCP connection."""
+
+    def copies(self, address: str) -> bool:
+        """Whether the kernel copies the requests of an address, because it is a stranger."""
 
     def report(self, report: Report) -> None:
         """Take over the bytes of one source."""
@@ -107,7 +112,7 @@ def play(acts: Sequence[Act], guards: Guards) -> Failure | None:  # noqa: C901 -
                 judge.sent(request)
             if act.transport == "TCP":
                 guard.connected(exchange.source, exchange.port)
-            *others, log = exchange.reports()
+            *others, log = exchange.reports(copied=guard.copies(exchange.source))
             if act.late:
                 late += [(guard.now + act.late, report) for report in log]
             for report in interleaved(others if act.late else [*others, log], act.order):
@@ -185,6 +190,19 @@ def _elsewhere(chosen: random.Random) -> list[Act]:
     return [Act(kind, address, other) for _ in range(chosen.randint(1, 8))]
 
 
+def _lamps(chosen: random.Random) -> list[Act]:
+    """Subscribe to lamps that chan_sip refuses, after the right password or a wrong one."""
+    kind, address = chosen.choice((("lamp refused", LAMPS), ("lamp", ATTACKERS[1])))
+    acts = [Act(kind, address) for _ in range(chosen.randint(1, 6))]
+    return [*([Act("logs in", address)] if address == LAMPS and chosen.random() < 0.5 else []), *acts]
+
+
+def _blind(chosen: random.Random) -> list[Act]:
+    """Have the answers to the guesses, which may be hidden, sent to nowhere; at the end ask once more."""
+    kind, address = chosen.choice(("guesses blind", "hides blind")), chosen.choice(ATTACKERS)
+    return [*(Act(kind, address) for _ in range(chosen.randint(1, 8))), Act("asks", address)]
+
+
 def _one_call(chosen: random.Random) -> list[Act]:
     """Make each guess under the same Call-ID."""
     address = chosen.choice(ATTACKERS)
@@ -199,6 +217,8 @@ CAST: dict[str, _Cast] = {
     "forger": _forger,
     "elsewhere": _elsewhere,
     "one call": _one_call,
+    "lamps": _lamps,
+    "blind": _blind,
 }
 
 

@@ -39,6 +39,14 @@ CHAN_SIP = (
     b'WWW-Authenticate: Digest algorithm=MD5, realm="asterisk", nonce="2d734fc0"\r\n'
     b"Content-Length: 0\r\n\r\n"
 )
+ORDINARY = (
+    b"SIP/2.0 401 Unauthorized\r\n"
+    b"Via: SIP/2.0/UDP 198.18.1.1:5062;rport=5062;received=198.18.1.1;branch=z9hG4bK2\r\n"
+    b"Call-ID: call-1\r\nFrom: <sip:alice@198.18.0.1>;tag=t1\r\n"
+    b"To: <sip:alice@198.18.0.1>;tag=z9hG4bK2\r\nCSeq: 1 REGISTER\r\n"
+    b'WWW-Authenticate: Digest realm="asterisk",nonce="1795163184/71a15bdda2226e05b39c7e947cf7c62a",'
+    b'opaque="7ac4",algorithm=MD5,qop="auth"\r\nContent-Length:  0\r\n\r\n'
+)
 # As recorded from both: a 403 has no nonce.
 PJSIP_403 = (
     b"SIP/2.0 403 Forbidden\r\n"
@@ -137,11 +145,16 @@ def test_replies_of_real_asterisks() -> None:
     for version, packet in ((4, ipv4(udp(PJSIP))), (6, ipv6(udp(PJSIP)))):
         plain = challenge(*pjsip, version=version)
         expected = evolve(
-            plain, sender=ip_address("198.18.1.1"), evasive=True, account="alice", service=Service.PJSIP
+            plain,
+            sender=ip_address("198.18.1.1"),
+            evasive=True,
+            account="alice",
+            service=Service.PJSIP,
+            sequence=1,
         )  # and relayed: some parsers end a line at the CR in its Via
         assert only(packet) == expected
     plain = challenge(b"aCall-ID: forged", b"2d734fc0")
-    expected = evolve(plain, sender=ip_address("198.18.1.1"), relayed=False)
+    expected = evolve(plain, sender=ip_address("198.18.1.1"), relayed=False, sequence=1)
     assert only(ipv4(udp(CHAN_SIP))) == expected
 
 
@@ -163,18 +176,68 @@ def test_the_opaque_is_pjsips_own() -> None:
 def test_the_order_of_lines_shows_the_author_of_a_403() -> None:
     """PJSIP writes Call-ID before From, chan_sip after it, and each writes the sender in its own way."""
     far, near = map(ip_address, ("198.18.1.1", "198.18.0.1"))
-    plain = Challenge(far, 5062, near, 5060, b"cid", b"", far, account="noaor", status=403)
+    plain = Challenge(far, 5062, near, 5060, b"cid", b"", far, account="noaor", status=403, sequence=1)
     assert only(ipv4(udp(PJSIP_403))) == plain
-    other = evolve(plain, call_id=b"mm", account="", service=Service.SIP)
+    other = evolve(plain, call_id=b"mm", account="", service=Service.SIP, sequence=2)
     assert only(ipv4(udp(CHAN_SIP_403))) == other
 
 
 def test_the_order_of_lines_shows_the_author_of_a_404() -> None:
     """Sender, Call-ID and service are those of the request that it answers, as with a 403."""
     far, near = map(ip_address, ("198.18.1.1", "198.18.0.1"))
-    plain = Challenge(far, 5062, near, 5060, b"cid", b"", far, account="stranger", status=404)
+    plain = Challenge(far, 5062, near, 5060, b"cid", b"", far, account="stranger", status=404, sequence=1)
     assert only(ipv4(udp(PJSIP_404))) == plain
     assert only(ipv4(udp(CHAN_SIP_404))) == evolve(plain, account="", service=Service.SIP)
+
+
+@pytest.mark.parametrize("status", [100, 180, 200, 402, 405, 486, 699])
+@pytest.mark.parametrize("text", [PJSIP_403, CHAN_SIP_403])
+def test_any_answer_by_udp_names_its_request(text: bytes, status: int) -> None:
+    """An answer that is no refusal has the sender, the Call-ID and the CSeq number of its request too."""
+    refusal = only(ipv4(udp(text)))
+    assert refusal is not None
+    other = text.replace(b" 403 ", b" %d " % status)
+    assert only(ipv4(udp(other))) == evolve(refusal, status=status)
+    assert parse_answers(ipv4(tcp(other))) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "sequence"),
+    [
+        (b"CSeq: 12 REGISTER", 12),
+        (b"CSeq: 4294967295 INVITE", 4_294_967_295),
+        (b"cseq:7 INVITE", 7),
+        (b"CSeq: x INVITE", None),
+        (b"CSeq: -1 INVITE", None),
+        (b"CSeq: 12345678901 INVITE", None),
+        (b"X-CSeq: 1 INVITE", None),
+    ],
+)
+def test_the_number_of_the_request(line: bytes, sequence: int | None) -> None:
+    """The CSeq number is that of the answer's own header; None if it is no number of ten digits at most."""
+    found = headers(line)
+    assert found is not None
+    assert found.sequence == sequence
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        (ORDINARY, False),
+        (ORDINARY.replace(b'algorithm=MD5,qop="auth"', b'stale=true,algorithm=MD5,qop="auth"'), True),
+        (CHAN_SIP, False),
+        (CHAN_SIP.replace(b'nonce="2d734fc0"', b'nonce="2d734fc0", stale=true'), True),
+        (CHAN_SIP.replace(b'"aWWW-', b'"stale=true'), False),
+        (CHAN_SIP_403, False),
+        (CHAN_SIP_403.replace(b"Forbidden", b"Forbidden (policy)"), True),
+        (CHAN_SIP_403.replace(b"tag=t1", b"tag=SIP/2.0 403 Forbidden (policy)stale=true"), False),
+    ],
+)
+def test_a_refusal_after_a_right_password(text: bytes, accepted: bool) -> None:  # noqa: FBT001 - a parameter
+    """``stale=true`` after Asterisk's nonce, and chan_sip's policy; the same text elsewhere shows nothing."""
+    found = only(ipv4(udp(text)))
+    assert found is not None
+    assert found.accepted is accepted
 
 
 def test_a_refusal_has_a_digest_of_its_bytes() -> None:
@@ -248,7 +311,7 @@ def test_a_407_has_its_status() -> None:
         ipv6(udp(PJSIP, length=9 + len(PJSIP))),
         *(
             ipv4(udp(PJSIP.replace(b"2.0 401 ", other, 1)))
-            for other in (b"2.0 4010 ", b"2.0 200 ", b"2.0  401 ", b"2.0 402 ", b"2.0 405 ")
+            for other in (b"2.0 4010 ", b"2.0  401 ", b"2.0 701 ", b"2.0 40 ", b"2.0 4x1 ")
         ),
         ipv4(udp(PJSIP.replace(b"SIP", b"sip", 1))),
         ipv4(udp(b"\r\n" + PJSIP)),
@@ -273,9 +336,10 @@ def test_ip_options_and_padding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "call_id"), [(60, b""), (300, b"a\x1bb\xff\xfe "), (len(PJSIP) - 150, b"a\x1bb\xff\xfe ")]
+    ("size", "call_id", "sequence"),
+    [(60, b"", None), (300, b"a\x1bb\xff\xfe ", None), (len(PJSIP) - 150, b"a\x1bb\xff\xfe ", 1)],
 )
-def test_a_packet_that_was_cut(size: int, call_id: bytes) -> None:
+def test_a_packet_that_was_cut(size: int, call_id: bytes, sequence: int | None) -> None:
     """A cut packet or a first fragment gives its complete values; half a value is none."""
     whole = len(PJSIP) + 28
 
@@ -284,8 +348,8 @@ def test_a_packet_that_was_cut(size: int, call_id: bytes) -> None:
         ipv4(udp(PJSIP)[: 8 + size], fragment=0x2000),
         ipv4(udp(PJSIP)[: 8 + size], total=whole),
     ):
-        assert only(packet) == challenge(call_id, b"")
-    assert only(ipv6(udp(PJSIP))[: 48 + size]) == challenge(call_id, b"", 6)
+        assert only(packet) == evolve(challenge(call_id, b""), sequence=sequence)
+    assert only(ipv6(udp(PJSIP))[: 48 + size]) == evolve(challenge(call_id, b"", 6), sequence=sequence)
 
 
 @pytest.mark.parametrize(
@@ -694,15 +758,7 @@ def test_a_packet_without_a_segment_begins_no_connection(packet: bytes) -> None:
 def test_an_ordinary_challenge_of_pjsip() -> None:
     """The answer to an ordinary REGISTER is read with its sender, account, nonce and opaque."""
     nonce = b"1795163184/71a15bdda2226e05b39c7e947cf7c62a"
-    message = (
-        b"SIP/2.0 401 Unauthorized\r\n"
-        b"Via: SIP/2.0/UDP 198.18.1.1:5062;rport=5062;received=198.18.1.1;branch=z9hG4bK2\r\n"
-        b"Call-ID: call-1\r\nFrom: <sip:alice@198.18.0.1>;tag=t1\r\n"
-        b"To: <sip:alice@198.18.0.1>;tag=z9hG4bK2\r\n"
-        b'CSeq: 1 REGISTER\r\nWWW-Authenticate: Digest realm="asterisk",nonce="' + nonce + b'",'
-        b'opaque="7ac4",algorithm=MD5,qop="auth"\r\nContent-Length:  0\r\n\r\n'
-    )
-    found = only(ipv4(udp(message)))
+    found = only(ipv4(udp(ORDINARY)))
     assert found is not None
     assert (found.call_id, found.nonce, found.opaque, found.account) == (b"call-1", nonce, b"7ac4", "alice")
-    assert found.sender == ip_address("198.18.1.1")
+    assert (found.sender, found.sequence) == (ip_address("198.18.1.1"), 1)

@@ -15,9 +15,9 @@ from ringfence.model import (
     AMI,
     Address,
     Challenge,
+    CopiedRequest,
     Endpoint,
     EventKind,
-    ObservedRequest,
     SecurityEvent,
     Service,
     SourceId,
@@ -33,7 +33,7 @@ _NOBODY = "<unknown>"  # PJSIP's name for accounts without an endpoint
 _UDP_PORT = 5_060
 _FIRST_PORT, _PORTS = 10_000, 40_000
 
-Told = SecurityEvent | Challenge | ObservedRequest
+Told = SecurityEvent | Challenge | CopiedRequest
 
 
 @frozen
@@ -107,9 +107,17 @@ class Act:
             service=self.deed.service,
         )
 
-    def request(self) -> ObservedRequest:
-        """Return the copy of a request that answers the challenge."""
-        return ObservedRequest(self.address, self.remote.port, (self.nonce,), (self.session,))
+    def request(self, sequence: int, *, credentials: bool) -> CopiedRequest:
+        """Return the copy of a request; one with ``credentials`` answers the challenge before it."""
+        return CopiedRequest(
+            self.address,
+            self.remote.port,
+            (self.nonce,) if credentials and not self.deed.forged else (),
+            (self.session,),
+            (sequence,),
+            credentials,
+            b"%d" % sequence,
+        )
 
 
 _UNTOLD = Transport.UNKNOWN
@@ -119,7 +127,7 @@ _IN_CLEAR = (Transport.UDP, Transport.TCP, Transport.WS)
 def tell(act: Act, heard: Sequence[str]) -> Iterator[Told]:
     """Yield all that the sources in ``heard`` report of ``act``, in the order in which the reports arrive."""
     said, notices = _TELLERS[act.deed.verb, act.deed.service](act)
-    for one in said:
+    for one in _with_requests(act, said):
         if not isinstance(one, SecurityEvent):
             if "wire" in heard and act.deed.transport in _IN_CLEAR:
                 yield one
@@ -128,6 +136,25 @@ def tell(act: Act, heard: Sequence[str]) -> Iterator[Told]:
     if "log" in heard:
         yield from (evolve(one, source=_SECURITY) for one in said if isinstance(one, SecurityEvent))
         yield from notices
+
+
+def _with_requests(act: Act, said: Sequence[Told]) -> Iterator[Told]:
+    """Yield each answer after a copy of its request: by UDP, which alone is copied.
+
+    The first request has no credentials, unless its sender cannot receive the challenge.
+    """
+    asked = 0
+    for one in said:
+        if isinstance(one, Challenge) and one.transport is Transport.UDP:
+            sequence = act.number * _REQUESTS + asked
+            yield act.request(sequence, credentials=bool(asked) or act.deed.forged)
+            yield evolve(one, sequence=sequence)
+            asked += 1
+        else:
+            yield one
+
+
+_REQUESTS = 10  # more than one action has
 
 
 Said = tuple[list[Told], list[SecurityEvent]]
@@ -234,7 +261,7 @@ def _registrar(act: Act) -> Said:
 
 def _hides(act: Act) -> Said:
     """Send a byte that is not UTF-8: no event follows, only a challenge leaves and a NOTICE is written."""
-    told: list[Told] = [act.challenge(), act.request(), act.challenge()]
+    told: list[Told] = [act.challenge(), act.challenge()]
     return told, [act.notice(EventKind.CHALLENGE_RESPONSE_FAILED)]
 
 

@@ -25,7 +25,7 @@ from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.floods import FloodJudge
-from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects
+from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.firewall.contract import Flooder, NetworkList
@@ -37,9 +37,9 @@ from ringfence.model import (
     Ban,
     Challenge,
     Contact,
+    CopiedRequest,
     Endpoint,
     Network,
-    ObservedRequest,
     Roster,
     Scope,
     SecurityEvent,
@@ -139,7 +139,7 @@ class Stage:
         )
         self._friends = FriendRegistry(self._store.friends, clock.wall, friends=self._detector.friends)
         self._backend = MemoryBackend(clock=clock.mono)
-        allowed = NetworkSet(settings.allow.networks)
+        allowed = self._allowed = NetworkSet(settings.allow.networks)
         self._enforcer = Enforcer(
             self._backend, self._store.records, self._detector, clock, lambda roll: _on(roll, allowed)
         )
@@ -150,8 +150,7 @@ class Stage:
             self._enforcer.carry_out,
             self.alarms,
             self._detector.friends,
-            observe=Suspects(self._backend, clock).observe,
-            learn=self._friends.on_success,
+            learn=(self._friends.on_success, self._enforcer.on_login),
         )
         self._pipeline = Pipeline(self._detector, self._effects, clock, PBX)
         limiter: Any = None  # the scenarios pass on what it would report
@@ -220,10 +219,12 @@ class Stage:
             self._look()
 
     def _sees(self, one: Told) -> None:
-        """Pass an answer, or a request of an observed address, to the pipeline as the wire does."""
-        observed = isinstance(one, ObservedRequest) and one.address in self._backend.observed
-        if isinstance(one, Challenge) or (isinstance(one, ObservedRequest) and observed):
+        """Pass an answer, or a request of a stranger, to the pipeline as the wire does."""
+        if isinstance(one, Challenge) or (isinstance(one, CopiedRequest) and self._is_stranger(one.address)):
             self._pipeline.on_challenges([one], UP_FOR + self.now)
+
+    def _is_stranger(self, address: Address) -> bool:
+        return not (self._detector.friends.any_in(ip_network(address)) or self._allowed.covers(address))
 
     def _on_the_pbx(self, deed: Deed) -> None:
         if deed.verb is Verb.LOSES_ACCOUNTS:

@@ -11,8 +11,8 @@ from tests.support.captures import capture
 from ringfence.model import (
     AMI,
     Challenge,
+    CopiedRequest,
     EventKind,
-    ObservedRequest,
     SecurityEvent,
     Service,
     SourceId,
@@ -106,6 +106,6 @@ def test_a_via_with_another_address_is_reported_as_by_a_real_asterisk() -> None:
     named = [
         str(one.sender) if isinstance(one, Challenge) else str(one.remote.address)
         for one in tell(act, ("AMI", "log", "wire"))
-        if not isinstance(one, ObservedRequest)
+        if not isinstance(one, CopiedRequest)
     ]
     assert named == ["192.0.2.9", "203.0.113.5", "192.0.2.9", "192.0.2.9", "192.0.2.9", "203.0.113.5"]

@@ -29,7 +29,7 @@ RULE = evolve(BY_NAME["guess"], attempts=2)
 
 
 class Bench:
-    """A pipeline with its parts. ``banned``, ``unaffected`` and ``observed`` hold what it passes on.
+    """A pipeline with its parts. ``banned`` and ``unaffected`` hold what it passes on.
 
     ``connected`` are the addresses with a TCP connection, ``logged`` the log.
     """
@@ -37,7 +37,6 @@ class Bench:
     def __init__(self, logged: list[EventDict]) -> None:
         self.banned: list[Decision] = []
         self.unaffected: list[Judgement] = []
-        self.observed: list[Address] = []
         self.connected: dict[Address, bool | None] = {}
         self.logged = logged
         self.now = 1_000.0
@@ -51,7 +50,6 @@ class Bench:
             self.alarms,
             self.detector.friends,
             unaffected=self.unaffected.append,
-            observe=self.observed.extend,
         )
         self.refreshed: list[tuple[Endpoint | None, int]] = []
         self.pipeline = Pipeline(

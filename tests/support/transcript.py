@@ -26,10 +26,11 @@ from ringfence.model import (
     Ban,
     Challenge,
     Contact,
+    CopiedRequest,
     Endpoint,
+    EventKind,
     Friend,
     Network,
-    ObservedRequest,
     Proof,
     Scope,
     SecurityEvent,
@@ -100,7 +101,7 @@ class Exempt:
 Entry = (
     SecurityEvent
     | Challenge
-    | ObservedRequest
+    | CopiedRequest
     | Contact
     | Friend
     | Tick
@@ -144,13 +145,13 @@ class Happened:
 
     ``attempts`` holds lines such as ``192.0.2.7 counted, claimed``, ``bans`` such as ``guess bans
     192.0.2.7/32 in full after 5``, ``alarms`` such as ``attack.distributed of 204 of pbx``, with
-    ``is over`` at its end.
+    ``is over`` at its end. ``hidden`` holds the addresses of hidden attempts that are not proven.
     """
 
     attempts: list[str] = Factory(list)
     bans: list[str] = Factory(list)
     alarms: list[str] = Factory(list)
-    suspects: list[str] = Factory(list)
+    hidden: list[str] = Factory(list)
 
     @property
     def counted(self) -> int:
@@ -273,7 +274,7 @@ class Player:
         detector = self._detector
         if isinstance(entry, SecurityEvent):
             self._follows(detector.observe(entry, self._now))
-        elif isinstance(entry, ObservedRequest):
+        elif isinstance(entry, CopiedRequest):
             self._follows(detector.observe_requests([entry], self._now, PBX))
         elif isinstance(entry, Contact):
             self._follows(detector.observe_contact(entry, self._now))
@@ -333,8 +334,8 @@ class Player:
         if judgement.disposition is not Disposition.PROVEN:
             disposition, proof = _DISPOSITIONS[judgement.disposition], _PROOFS[attempt.proof]
             happened.attempts.append(f"{attempt.address} {disposition}, {proof}")
-        if judgement.suspect:
-            happened.suspects.append(str(attempt.address))
+            if attempt.event is EventKind.HIDDEN and attempt.proof is Proof.CLAIMED:
+                happened.hidden.append(str(attempt.address))
         if decision is not None:
             scope = "in full" if decision.scope is Scope.FULL else f"by {decision.scope}"
             length = "" if decision.seconds is None else f" for {decision.seconds:.0f} s"

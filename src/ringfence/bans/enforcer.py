@@ -36,8 +36,8 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
-from ringfence.model import Ban, BanEnd, Network, Origin, Scope, printable
-from ringfence.networks import NetworkSet
+from ringfence.model import Ban, BanEnd, Network, Origin, Scope, SecurityEvent, printable
+from ringfence.networks import NetworkSet, is_one_host, sender_of
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
 
@@ -193,6 +193,7 @@ def ban_fields(ban: Ban) -> dict[str, object]:
 
 CHUNK = 2_000
 """The maximum number of bans in one call to the kernel, which takes some ten milliseconds."""
+_CLAIMED = (Scope.SIP_UDP, Scope.SIP_TCP)
 _NARROWER = {
     Scope.FULL: (Scope.SIP, Scope.SIP_UDP, Scope.SIP_TCP),
     Scope.SIP: (Scope.SIP_UDP, Scope.SIP_TCP),
@@ -609,6 +610,19 @@ class Enforcer:
     def _discard(self, key: int) -> None:
         self.ledger.discard(key)
         self._recently_unbanned.add(key)
+
+    def on_login(self, event: SecurityEvent) -> None:
+        """End the claimed bans of an address from which a phone has logged in.
+
+        Their evidence may be forged, and such a ban never affects a friend. A ban of a /64 stays: the kernel
+        lets its friends pass.
+        """
+        network = sender_of(event.remote.address)
+        keys = [key_of(network, scope) for scope in _CLAIMED] if is_one_host(event.remote.address) else []
+        records = {key: record for key in keys if (record := self.ledger.get(key)) is not None}
+        claimed = [key for key, record in records.items() if record.origin is Origin.RULE]
+        if claimed:
+            self.unban_with_retry(claimed)
 
     def unban_with_retry(self, keys: Iterable[int]) -> None:
         """Remove bans. If the kernel refuses, that is logged once, and :meth:`retry` tries again."""

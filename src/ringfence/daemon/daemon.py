@@ -33,7 +33,7 @@ from ringfence.daemon.facts import FailureMemory
 from ringfence.daemon.firewall_manager import find_answer_users
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.daemon.floods import FloodJudge
-from ringfence.daemon.pipeline import EffectHandler, Pipeline, Suspects, known_sources
+from ringfence.daemon.pipeline import EffectHandler, Pipeline, known_sources
 from ringfence.daemon.process import (
     ModeratedSelector,
     claim_sets,
@@ -284,8 +284,7 @@ def build_daemon(
         side.alarms,
         side.friends.friends,
         unaffected=side.effectiveness.on_judgement,
-        observe=Suspects(side.backend, clock).observe,
-        learn=side.friends.on_success,
+        learn=(side.friends.on_success, side.enforcer.on_login),
         unshield=side.friends.changed.set,
         watch=(failures.on_judgement, tops.on_judgement, side.feed.on_judgement),
     )

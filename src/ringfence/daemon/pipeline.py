@@ -3,9 +3,7 @@
 No function here is async, so reports are handled completely, one after the other.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import IPv4Address
 from itertools import groupby
 
 from ringfence.alarm_codes import AlarmCode
@@ -15,20 +13,17 @@ from ringfence.config.schema import Settings
 from ringfence.detect.confirmation import GUESS, KnownSources, why_unconfirmed
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
-from ringfence.detect.history import remember
 from ringfence.detect.judgement import FORGED_BY_TEXT, Decision, Disposition, Effect, Judgement, Login
-from ringfence.firewall.contract import OBSERVE_MOST, OBSERVE_SECONDS, Backend
 from ringfence.model import (
     AMI,
-    Address,
     AlarmChange,
     AttemptKind,
     Challenge,
     Contact,
+    CopiedRequest,
     Endpoint,
     EventKind,
     Network,
-    ObservedRequest,
     Scope,
     SecurityEvent,
     Service,
@@ -36,88 +31,8 @@ from ringfence.model import (
     Transport,
     printable,
 )
-from ringfence.networks import prefix_of
 
-# -- suspects: addresses whose SIP requests the kernel copies to ringfence
-#
-# If a copied request has a nonce that was sent only to its source address, this address is proven. When
-# ringfence names an address to the kernel, the kernel copies its SIP requests for ``OBSERVE_SECONDS``.
-# ringfence names an address again after half of this time at the earliest. It names at most
-# ``MOST_A_SECOND`` suspects per second, because each takes some 20 µs, and there may be many forged
-# senders.
-#
-# A sender can rotate over the addresses of its /24. An address becomes a suspect by its first attempt, so
-# the first attempt of each address would stay unproven. Therefore two suspects of one /24 make all its
-# addresses suspects. This was measured with a sender that made four guesses from each address, which
-# Asterisk did not report. Asterisk answered 22 of its guesses (median) with this rule, and 27 without it.
-# At most ``MOST_NETWORKS`` networks are observed as a whole, so that forged senders cannot fill the
-# kernel's set. IPv6 does not need this rule, because a /64 is banned as one sender.
-
-
-MOST_A_SECOND = 100
-MOST_NETWORKS = 8
-
-
-class Suspects:
-    """Lets the kernel copy the requests of suspects to the wire, of a limited number at a time.
-
-    A suspect is an address whose attempts are hidden and unproven: a request of it may contain a proof.
-    """
-
-    def __init__(self, backend: Backend, clock: Clock) -> None:
-        self._backend = backend
-        self._clock = clock
-        self._asked: OrderedDict[Address, float] = OrderedDict()
-        self._last_of: OrderedDict[Network, Address] = OrderedDict()
-        self._whole: dict[Network, float] = {}
-        self._second = 0.0
-        self._number = 0
-
-    def __len__(self) -> int:
-        """The number of addresses that are remembered as suspects."""
-        return len(self._asked)
-
-    def observe(self, addresses: Iterable[Address]) -> None:
-        """Make the kernel copy the requests of ``addresses``, within the limits."""
-        now = self._clock.mono()
-        if now - self._second >= 1.0:
-            self._second, self._number = now, 0
-        wanted: list[Address] = []
-        for address in addresses:
-            fresh = now - self._asked.get(address, now - OBSERVE_SECONDS) < OBSERVE_SECONDS / 2
-            if fresh or self._number >= MOST_A_SECOND:
-                continue
-            self._number += 1
-            remember(self._asked, address, now, OBSERVE_MOST)
-            wanted.append(address)
-            if isinstance(address, IPv4Address):
-                wanted += self._neighbours(address, now)
-        if wanted:
-            self._backend.observe(wanted)
-
-    def _neighbours(self, address: IPv4Address, now: float) -> Sequence[Address]:
-        """Return all addresses of the /24 of ``address`` if another address of this /24 was a suspect before.
-
-        Return no address if that was more than ``OBSERVE_SECONDS`` ago, if the whole /24 is observed already,
-        or if ``MOST_NETWORKS`` other networks are observed as a whole.
-        """
-        network = prefix_of(address)
-        before = self._last_of.get(network)
-        remember(self._last_of, network, address, OBSERVE_MOST)
-        recent = before is not None and now - self._asked.get(before, -OBSERVE_SECONDS) < OBSERVE_SECONDS
-        if before == address or not recent:
-            return ()
-        self._whole = {one: at for one, at in self._whole.items() if now - at < OBSERVE_SECONDS / 2}
-        if network in self._whole or len(self._whole) >= MOST_NETWORKS:
-            return ()
-        self._whole[network] = now
-        return list(network)
-
-
-# -- carries out what the detector concludes: bans, alarms, new friends, and the observation of suspects
-#
-# A suspect is a sender whose attempts only the wire source reported, and whose address is not proven. To
-# observe it, the kernel copies its SIP requests to the wire source.
+# -- carries out what the detector concludes: bans, alarms and new friends
 #
 # At the start, decisions to ban are kept until the friends of this PBX are known
 # (:meth:`EffectHandler.hold`). Otherwise a rule could ban a phone that registered before the daemon started
@@ -139,13 +54,12 @@ class EffectHandler:
 
     - ``ban`` with each decision to ban.
     - ``unaffected`` with each attempt of a banned or exempt address, except floods.
-    - ``observe`` with the addresses of suspects.
-    - ``learn`` with each login that makes its sender a friend.
+    - Each function in ``learn`` with every login that makes its sender a friend.
     - ``unshield`` when a friend may have lost its exemption from the limiter. It loses the exemption for a
       while if guesses name its address and cannot be proven.
     - Each function in ``watch`` with every judgement, after the ban that follows from it.
 
-    There are eight parameters because each kind of effect has a receiver of its own.
+    There are seven parameters because each kind of effect has a receiver of its own.
     """
 
     def __init__(
@@ -155,8 +69,7 @@ class EffectHandler:
         friends: Friends,
         *,
         unaffected: Callable[[Judgement], object] = lambda _: None,
-        observe: Callable[[Iterable[Address]], object] = lambda _: None,
-        learn: Callable[[SecurityEvent], object] = lambda _: None,
+        learn: Sequence[Callable[[SecurityEvent], object]] = (),
         unshield: Callable[[], object] = lambda: None,
         watch: Sequence[Callable[[Judgement], object]] = (),
     ) -> None:
@@ -164,7 +77,6 @@ class EffectHandler:
         self._alarms = alarms
         self._friends = friends
         self._unaffected = unaffected
-        self._observe = observe
         self._learn = learn
         self._unshield = unshield
         self._watch = watch
@@ -187,7 +99,8 @@ class EffectHandler:
             if isinstance(effect, Judgement):
                 self._apply(effect)
             elif isinstance(effect, Login):
-                self._learn(effect.event)
+                for learn in self._learn:
+                    learn(effect.event)
                 self._clear_broken_phone(effect.event)
             else:
                 self._change_alarm(effect)
@@ -221,13 +134,11 @@ class EffectHandler:
         for watch in self._watch:
             watch(judgement)
         attempt = judgement.attempt
-        if judgement.disposition in (Disposition.LATE, Disposition.EXEMPT):
-            # A flood does not show that a ban has no effect: if bans reject packets instead of dropping them,
-            # the limiter still counts the packets of banned senders.
-            if attempt.kind is not AttemptKind.FLOOD:
-                self._unaffected(judgement)
-        elif judgement.suspect:
-            self._observe((attempt.address,))
+        late = judgement.disposition in (Disposition.LATE, Disposition.EXEMPT)
+        # A flood does not show that a ban has no effect: if bans reject packets instead of dropping them, the
+        # limiter still counts the packets of banned senders.
+        if late and attempt.kind is not AttemptKind.FLOOD:
+            self._unaffected(judgement)
         self._warn_of_attempt(judgement)
 
     def _change_alarm(self, change: AlarmChange) -> None:
@@ -344,15 +255,15 @@ class Pipeline:
             if event.tampered or event.forgeable:
                 self._effects.warn_of(event)
 
-    def on_challenges(self, seen: Sequence[Challenge | ObservedRequest], now: float) -> None:
+    def on_challenges(self, seen: Sequence[Challenge | CopiedRequest], now: float) -> None:
         """Judge what the wire source has read, in order, at ``now`` (monotonic seconds).
 
-        ``seen`` has challenges, and requests of senders that the kernel observes. An empty ``seen`` only
+        ``seen`` has answers, and requests of strangers. An empty ``seen`` only
         shows the detector that the wire is read.
         """
-        for requests, group in groupby(seen, lambda one: isinstance(one, ObservedRequest)):
+        for requests, group in groupby(seen, lambda one: isinstance(one, CopiedRequest)):
             if requests:
-                copied = [one for one in group if isinstance(one, ObservedRequest)]
+                copied = [one for one in group if isinstance(one, CopiedRequest)]
                 effects = self._detector.observe_requests(copied, now, self.wire_asterisk)
                 self._effects.carry_out(effects)
             else:

@@ -12,8 +12,8 @@ Words of this package:
 - *subject*: what is counted and banned as one sender: an IPv4 address, or the /64 of an IPv6 address. Its
   *key* is the subject as bytes (``history.pack_network``). The *prefix* is the /24 or /48 around it.
 - *friend*: an address of a phone or trunk of this PBX. Any other address is a *stranger*.
-- *wire*: the source that reads SIP challenges and other answers (401, 403, 404, 407) that leave this host.
-  The kernel copies them. A *hidden* attempt is one that only the wire shows.
+- *wire*: the source that reads SIP answers that leave this host, and the requests of strangers by UDP. The
+  kernel copies them. A *hidden* attempt is one that only the wire shows.
 - *session*: the requests of one sender with one session id (in SIP, the Call-ID).
 - *proven* attempt: a TCP handshake, or a nonce that was sent only to its address, shows that it came from
   there. A *claimed* attempt lacks such a proof: a sender of UDP datagrams can forge its address.
@@ -23,6 +23,5 @@ Words of this package:
   attempt is *listed* (shown to the administrator), but leads to no ban.
 - *consumed* attempt: it has led to a full ban, and counts for no further ban. An attempt that has led to a
   claimed ban usually still counts for a full one.
-- *suspect*: an address with hidden attempts that are claimed. The kernel copies its requests for the wire
-  source, because one of them may contain a proof.
+- *conversation*: the requests of a stranger with one Call-ID, and Asterisk's answers to them.
 """

@@ -8,8 +8,8 @@ name the address in the Via header. Such a report counts only if its address is 
 - The wire (the answers that leave this host, copied by the kernel) shows an answer to a request of exactly
   that address. For PJSIP the answer must have the same Call-ID, for chan_sip the same nonce. If the report
   names neither, each answer confirms one report (``answers``).
-- For PJSIP: the wire shows that the address was challenged lately, and AMI reported no success of it
-  (``wire``).
+- For PJSIP: the wire shows a request with credentials of exactly that address and Call-ID
+  (``conversation``).
 - The kernel has, or had within a minute, a TCP connection from exactly that address and port. A sender that
   forges lines can guess ports. So the connections of an address no longer count if most lines with this
   address have none (``confirmation``).
@@ -43,6 +43,7 @@ from ringfence.detect.confirmation import (
     UnconfirmedReports,
     has_session,
 )
+from ringfence.detect.conversation import Conversations, Refusal
 from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
@@ -55,6 +56,7 @@ from ringfence.detect.sessions import (
     Senders,
     UnconfirmedReport,
     attempt_from,
+    host_of,
     is_trusted,
     role_of,
     session_key,
@@ -68,9 +70,9 @@ from ringfence.model import (
     Attempt,
     AttemptKind,
     Challenge,
+    CopiedRequest,
     Endpoint,
     EventKind,
-    ObservedRequest,
     Proof,
     Scope,
     SecurityEvent,
@@ -96,16 +98,13 @@ class Verdict(enum.Enum):
 class AttributedAttempt:
     """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
 
-    ``suspect``: only the wire reported the attempt, and its address is unproven. So the kernel should copy
-    the requests of this address, because one of them may contain a proof. ``claimed`` is the scope of the ban
-    if this attempt leads to a claimed ban: SIP_TCP if the attempt came through a SIP proxy by TCP or TLS,
-    otherwise SIP_UDP.
+    ``claimed`` is the scope of the ban if this attempt leads to a claimed ban: SIP_TCP if the attempt came
+    through a SIP proxy by TCP or TLS, otherwise SIP_UDP.
     """
 
     attempt: Attempt
     at: float
     verdict: Verdict = Verdict.ATTEMPT
-    suspect: bool = False
     claimed: Scope = Scope.SIP_UDP
 
 
@@ -113,14 +112,16 @@ class AttributedAttempt:
 class DuplicateReport:
     """A report by ``source`` of an attempt that another source has already reported.
 
-    ``address``, ``session`` (a number, 0 if unknown) and ``service`` identify the attempt. ``forged_address``
-    is the wrong address that the request names; None if it names the true one.
+    ``address``, ``session`` (a number, 0 if unknown) and ``service`` identify the attempt. ``event`` is what
+    this source reports. ``forged_address`` is the wrong address that the request names; None if it names the
+    true one.
     """
 
     address: Address
     session: int
     service: Service
     source: str
+    event: EventKind
     forged_address: Address | None
 
 
@@ -161,7 +162,8 @@ def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequen
     found by its number. A claimed report adds no proof. A report about PJSIP adds none either: ``proofs``
     proves PJSIP's attempts by their session.
     """
-    report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.forged_address)
+    forged = attempt.forged_address
+    report = DuplicateReport(attempt.address, tag, event.service, event.source.name, event.kind, forged)
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
         return (report,)
     return (report, NewProof(attempt.asterisk, attempt.address, tag, attempt.proof))
@@ -399,13 +401,14 @@ class Proofs:
 
 
 _MOST_AT_ONCE = 100  # the most abandoned challenges of one sender that one tick turns into attempts
-_FORBIDDEN, _NOT_FOUND = 403, 404
+_CHALLENGES, _NOT_FOUND = (401, 407), 404
+_REFUSALS = (*_CHALLENGES, 403)
 
 BLIND = 10.0
 """For this time after the wire lost packets (seconds), a missing challenge is no sign of a forgery."""
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
-_FAILED, _HIDDEN = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN
+_FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
 _CHALLENGE, _SUCCESS = EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
 _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
@@ -427,10 +430,17 @@ class Attribution:
         self._nonces = Nonces()
         self._wire = Wire(self._senders)
         self._answers = Answers(self._senders)
+        self._conversations = Conversations()
         self._backing = Backing(connections if connections is not None else NoConnections(), self._senders)
         self._proofs = Proofs(self._senders, self._nonces)
         self._confirmation = Confirmation(
-            self._senders, self._nonces, self._wire, self._answers, self._backing, sources
+            self._senders,
+            self._nonces,
+            self._wire,
+            self._answers,
+            self._backing,
+            self._conversations,
+            sources,
         )
         self.proxies = Proxies(sources.proxies, self._nonces)
         self._has_proxies = bool(sources.proxies)
@@ -439,6 +449,7 @@ class Attribution:
         self._agreement = Agreement()
         self._tags = count(1)
         self._several = sources.several
+        self._wire_asterisk = ""  # the assumed Asterisk of copied requests
 
     def configure(self, sources: KnownSources) -> None:
         """Use other ``sources`` from now on."""
@@ -507,7 +518,7 @@ class Attribution:
             return (ClientLogin(event),) if reported.alone else ()
         found: Sequence[Finding] = ()
         if attempt is not None:
-            if event.kind is not _HIDDEN:
+            if event.source.name != WIRE:
                 self._wire.record_reported(attempt.address)
             proof = _NONCE if reported.proven else _CLAIMED
             found = self._if_first(evolve(attempt, trusted=True, proof=proof), event, now)
@@ -521,7 +532,7 @@ class Attribution:
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt; return the findings, or () if the report waits for confirmation."""
         source = event.source
-        named = event.service is _SIP and event.kind is not _HIDDEN and not event.forgeable
+        named = event.service is _SIP and source.name != WIRE and not event.forgeable
         naming = self._agreement.record(event, now) if named else None
         if attempt.trusted and not (source.text and self._confirmation.is_hint(event, attempt)):
             return self._accept(attempt, event, now)
@@ -541,7 +552,7 @@ class Attribution:
 
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report whose address is reliable; return the new attempt, or that it is a duplicate."""
-        if self._confirmation.sees_wire and event.kind is not _HIDDEN:
+        if self._confirmation.sees_wire and event.source.name != WIRE:
             self._wire.record_reported(attempt.address)
         if event.source.asterisk not in self._several:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
@@ -556,14 +567,19 @@ class Attribution:
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
     ) -> Sequence[Finding]:
-        """Handle challenges that the wire saw at ``now``, which is ``wall`` seconds since the epoch.
+        """Handle answers that the wire saw at ``now``, which is ``wall`` seconds since the epoch.
 
-        Challenges prove the addresses of responses, confirm reports that wait, and reveal hidden attempts.
-        ``asterisk`` is the assumed Asterisk of a challenge, if no event has shown yet which one sent it.
+        Challenges prove the addresses of responses, confirm reports that wait, and show guesses. ``asterisk``
+        is the assumed Asterisk of a challenge, if no event has shown yet which one sent it.
         """
         self._confirmation.sees_wire = True
         found: list[Finding] = []
-        challenges = list(challenges)
+        answers, challenges = challenges, []
+        for answer in answers:
+            if answer.status in _REFUSALS or answer.status == _NOT_FOUND:
+                challenges.append(answer)
+            else:
+                self._conversations.answer(answer, answer.sender or answer.address, now)
         if self._has_proxies:
             for challenge in challenges:
                 found += self._on_proxied(challenge, asterisk, now, wall)
@@ -573,18 +589,60 @@ class Attribution:
         for challenge in challenges:
             found += self._proofs.on_challenge(challenge, now)
         for challenge in challenges:
-            # By TCP the challenge uses the connection of the request, so its receiver is the sender.
-            sender = challenge.sender if challenge.transport is _UDP else challenge.address
-            if sender is None:
-                continue
-            if sender != challenge.address:
-                self._senders.sender_at(sender, now).diverted = now
-            source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
-            if challenge.service is _PJSIP and challenge.status not in (_FORBIDDEN, _NOT_FOUND):
-                found += self._on_pjsip_challenge(challenge, sender, source, now, wall)
-            elif self._answers.record(challenge, sender, now, self._wire.listening.get(source.asterisk)):
-                found += self._hidden_attempt(challenge, sender, source, now, wall)
+            found += self._on_refusal_by_asterisk(challenge, now, wall, asterisk)
         return found
+
+    def _on_refusal_by_asterisk(
+        self, challenge: Challenge, now: float, wall: float, asterisk: str
+    ) -> Iterable[Finding]:
+        """Handle an answer 401, 403, 404 or 407 of Asterisk (not of a proxy)."""
+        # By TCP the challenge uses the connection of the request, so its receiver is the sender.
+        sender = challenge.sender if challenge.transport is _UDP else challenge.address
+        sender = sender or self._conversations.asker(challenge.call_id)
+        if sender is None:
+            return ()
+        if sender != challenge.address:
+            self._senders.sender_at(sender, now).diverted = now
+        source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
+        refusal = None
+        if challenge.transport is _UDP:
+            refusal = self._conversations.answer(challenge, sender, now)
+        if challenge.service is _PJSIP and challenge.status in _CHALLENGES:
+            return self._on_pjsip_challenge(challenge, sender, source, now, wall, refusal)
+        shown = self._answers.record(challenge, sender, now, self._wire.listening.get(source.asterisk))
+        if refusal is not None:
+            guess = challenge.service is _SIP
+            return self._on_refusal(refusal, challenge, sender, source, now, wall) if guess else ()
+        if not shown or challenge.accepted:
+            return ()
+        return self._hidden_attempt(challenge, sender, source, now, wall)
+
+    def _on_refusal(
+        self,
+        refusal: Refusal,
+        challenge: Challenge,
+        sender: Address,
+        source: SourceId,
+        now: float,
+        wall: float,
+    ) -> Sequence[Finding]:
+        """Handle an answer to a request that was copied: it is an attempt if the request was a guess.
+
+        A question without credentials is an attempt only if it is evasive: no phone sends such bytes.
+        """
+        request = refusal.request
+        if request is None or not (refusal.guess or (challenge.evasive and not challenge.accepted)):
+            return ()
+        kind = _HIDDEN if challenge.evasive else _REFUSED
+        event = _wire_event(kind, challenge, sender, source, wall)
+        if refusal.guess:
+            event = evolve(event, challenge=self._nonce_of(request, now), response=request.digest)
+        return self.observe(event, now)
+
+    def _nonce_of(self, request: CopiedRequest, now: float) -> bytes:
+        """Return the first nonce of a request that Asterisk sent; the first one if it sent none of them."""
+        sent = (nonce for nonce in request.nonces if self._nonces.receivers(nonce, now))
+        return next(sent, request.nonces[0] if request.nonces else b"")
 
     def _on_proxied(self, challenge: Challenge, asterisk: str, now: float, wall: float) -> Iterator[Finding]:
         """Handle a challenge that may go to a proxy or come from one; yield the findings."""
@@ -610,35 +668,52 @@ class Attribution:
         for session in leg.proven:
             yield from self._proofs.prove(*session, now)
         if sent.evasive:
-            event = _hidden_event(sent, sent.address, source, wall)
-            yield from _suspected(self._of_proxy(ProxyEvent(event, now, known=True), now))
+            event = _wire_event(_HIDDEN, sent, sent.address, source, wall)
+            yield from self._of_proxy(ProxyEvent(event, now, known=True), now)
 
     def _on_pjsip_challenge(
-        self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
+        self,
+        challenge: Challenge,
+        sender: Address,
+        source: SourceId,
+        now: float,
+        wall: float,
+        refusal: Refusal | None,
     ) -> Iterator[Finding]:
-        """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it reveals."""
-        self._wire.record_challenge(challenge, sender, source.asterisk, now)
+        """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it shows.
+
+        ``refusal`` is what it refuses; None if its request was not copied.
+        """
+        known = refusal is not None
+        self._wire.record_challenge(challenge, sender, source.asterisk, now, known=known)
         for report in self._waiting.settle(sender, challenge.call_id) if challenge.transport is _UDP else ():
             self._backing.forgive(report.event.remote, now)
             seen = evolve(report.attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
             yield from self._if_first(seen, report.event, report.at)
-        if challenge.evasive:
+        if refusal is not None:
+            yield from self._on_refusal(refusal, challenge, sender, source, now, wall)
+        elif challenge.evasive:
             yield from self._hidden_attempt(challenge, sender, source, now, wall)
 
     def observe_requests(
-        self, requests: Iterable[ObservedRequest], now: float, asterisk: str
+        self, requests: Iterable[CopiedRequest], now: float, asterisk: str
     ) -> Sequence[Finding]:
-        """Handle requests, copied by the kernel, of suspects (addresses with unproven hidden attempts).
+        """Handle requests of strangers by UDP, which the kernel copied.
 
         If a request contains a nonce that was sent only to its source address, the receiver of the nonce has
         written the request. So that address is proven for the sessions that the request names.
         """
         self._confirmation.sees_wire = True
+        self._wire_asterisk = asterisk
         found: list[Finding] = []
         for request in requests:
+            if not request.dropped:
+                # Behind a proxy the answers of Asterisk are not compared with the client's requests.
+                nonces = () if self._has_proxies else request.nonces
+                challenged = any(self._nonces.receivers(nonce, now) for nonce in nonces)
+                self._conversations.ask(request, now, challenged=challenged)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
-                    self._answers.record_request(request.address, call_id, now)
                     found += self._proofs.prove(asterisk, request.address, call_id, now)
         return found
 
@@ -646,6 +721,7 @@ class Attribution:
         """Record that the wire source lost packets at ``now``."""
         self._confirmation.sees_wire = True
         self._wire.blind_until = now + BLIND
+        self._conversations.forget_silence()
         self._nonces.record_loss(now)
 
     def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
@@ -656,11 +732,14 @@ class Attribution:
         interruption (monotonic seconds), by the name of its Asterisk.
         """
         self._senders.expire(now)
+        self._conversations.expire(now)
         self._confirmation.tick(listening, wire=wire)
         self._wire.tick(now, wall, listening if wire else NOT_CONNECTED)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
         found += [one for event in self.proxies.due(now) for one in self._of_proxy(event, now)]
+        for request, at in self._conversations.unanswered(now):
+            found += self._on_blind_guess(request, at, now, wall)
         missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
         for challenge, asterisk, number in missed + self._wire.abandoned(now, listening):
             sender = challenge.sender if challenge.transport is _UDP else challenge.address
@@ -670,11 +749,36 @@ class Attribution:
                     found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
 
+    def _on_blind_guess(
+        self, request: CopiedRequest, at: float, now: float, wall: float
+    ) -> Sequence[Finding]:
+        """Handle a request with credentials that came at ``at`` and got no answer.
+
+        It is no guess if its sender has logged in since. If another source has reported its session, and so
+        long ago that the reports cannot be matched, it has counted already.
+        """
+        host = self._senders.find(host_of(request.address))
+        if host is not None and host.succeeded >= at:
+            return ()
+        call_id, nonce = request.call_ids[0], self._nonce_of(request, now)
+        session = self._senders.find_session(request.address, session_key(call_id))
+        if (
+            now - at >= HORIZON
+            and session is not None
+            and any(name != WIRE for _, name, _ in session.reports)
+        ):
+            return ()
+        service = _PJSIP if b"/" in nonce else _SIP
+        remote = Endpoint(request.address, request.port, _UDP)
+        source = SourceId(self._wire_asterisk, WIRE)
+        event = SecurityEvent(source, _REFUSED, service, remote, wall, "", call_id)
+        return self.observe(evolve(event, challenge=nonce, response=request.digest), now)
+
     def _hidden_attempt(
         self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
     ) -> Sequence[Finding]:
         """Handle a challenge as a hidden attempt of ``sender``: Asterisk's events do not report it."""
-        return _suspected(self.observe(_hidden_event(challenge, sender, source, wall), now))
+        return self.observe(_wire_event(_HIDDEN, challenge, sender, source, wall), now)
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
         """Yield the findings about waiting lines that name the address and port ``remote``.
@@ -696,7 +800,7 @@ class Attribution:
 
         Otherwise return the finding that it is a duplicate report.
         """
-        if event.service is _SIP and event.kind is not _HIDDEN:
+        if event.service is _SIP and event.source.name != WIRE:
             # chan_sip's lines name no session, so a later proof finds the attempt by this number.
             attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
@@ -772,27 +876,16 @@ def _is_claim(found: AttributedAttempt) -> bool:
     return found.attempt.proof is _CLAIMED
 
 
-def _hidden_event(challenge: Challenge, sender: Address, source: SourceId, wall: float) -> SecurityEvent:
-    """Return an event of kind HIDDEN for a challenge that Asterisk did not report."""
+def _wire_event(
+    kind: EventKind, challenge: Challenge, sender: Address, source: SourceId, wall: float
+) -> SecurityEvent:
+    """Return an event of the wire for an answer: HIDDEN or REFUSED."""
     remote = Endpoint(sender, challenge.port, challenge.transport)
-    return SecurityEvent(
-        source, _HIDDEN, challenge.service, remote, wall, challenge.account, challenge.call_id
-    )
+    return SecurityEvent(source, kind, challenge.service, remote, wall, challenge.account, challenge.call_id)
 
 
 def _claimed_by_tcp(found: Iterable[Finding]) -> list[Finding]:
     """Return the findings, changed so that claimed bans for their attempts block TCP instead of UDP."""
     return [
         evolve(one, claimed=Scope.SIP_TCP) if isinstance(one, AttributedAttempt) else one for one in found
-    ]
-
-
-def _suspected(found: Iterable[Finding]) -> list[Finding]:
-    """Return the findings, changed so that the sender of each claimed attempt becomes a suspect.
-
-    The kernel copies the requests of a suspect, because one of them may prove its address.
-    """
-    return [
-        evolve(one, suspect=True) if isinstance(one, AttributedAttempt) and _is_claim(one) else one
-        for one in found
     ]

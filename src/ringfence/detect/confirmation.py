@@ -11,6 +11,7 @@ from typing import Protocol
 
 from attrs import Factory, frozen
 
+from ringfence.detect.conversation import Conversations
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import (
     SESSION_LIFE,
@@ -178,10 +179,10 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # The *wire* is the source that reads the answers (401, 403, 404, 407) that leave this host, copied by the
 # kernel. chan_sip raises no security event for MESSAGE, SUBSCRIBE and PUBLISH, although it checks their
 # passwords: it answers a wrong one with 403 (``channels/chan_sip.c``, tried on 16.28). It also answers 403
-# to a call that the dialplan forbids. So a 403 is a guess only if a challenge, or a request that the kernel
-# copied, came before it in the same session, and if the address has not just logged in. Each such challenge
-# or request makes only one 403 a guess. Asterisk's own answer names the sender of the request
-# (``parse/challenge.py``).
+# to a call that the dialplan forbids. Of strangers, the wire sees the request too (``conversation.py``). Of
+# others, a 403 is a guess only if a challenge came before it in the same session, and if the address has not
+# just logged in. Each such challenge makes only one 403 a guess. Asterisk's own answer names the sender of
+# the request (``parse/challenge.py``).
 #
 # If a guess carries a nonce that chan_sip never sent, chan_sip still checks the password, but answers with
 # a new challenge instead of the 403 (see ``sessions``). A From header that is not UTF-8 suppresses the
@@ -246,7 +247,7 @@ class Answers:
             return False
         if answer.status != _FORBIDDEN:
             return is_new and self._challenges_again(session, sender, now, since)
-        began, session.begun, session.challenged = session.begun, -inf, -inf
+        began, session.challenged = session.challenged, -inf
         return since is not None and now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
 
     def _challenges_again(self, session: Session, sender: Address, now: float, since: float | None) -> bool:
@@ -255,7 +256,7 @@ class Answers:
         The nonce of such a guess was never sent by chan_sip (see the head of this file). ``since`` is as in
         :meth:`record`.
         """
-        before, session.begun, session.challenged = session.challenged, now, now
+        before, session.challenged = session.challenged, now
         if since is None or before < since or now - before >= SESSION_LIFE:
             return False
         return now - self._senders.sender_at(host_of(sender), now).succeeded >= TRUSTED
@@ -275,10 +276,6 @@ class Answers:
             answers, oldest = self._known.popleft()
             answers.pop(oldest, None)
         return True
-
-    def record_request(self, sender: Address, call_id: bytes, now: float) -> None:
-        """Record a copied request of a session: if a 403 follows in this session, the request was a guess."""
-        self._senders.session(sender, session_key(call_id), now).begun = now
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
         """Whether a recent answer confirms the log line of ``event``; each answer confirms one line only."""
@@ -420,7 +417,8 @@ class Backing:
 
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
-_PJSIP, _SIP, _UDP, _HIDDEN = Service.PJSIP, Service.SIP, Transport.UDP, EventKind.HIDDEN
+_PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
+_BY_WIRE = (EventKind.HIDDEN, EventKind.REFUSED)
 _CLAIMED, _NONCE, _HANDSHAKE = Proof.CLAIMED, Proof.NONCE, Proof.HANDSHAKE
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
@@ -457,6 +455,7 @@ class Confirmation:
         wire: Wire,
         answers: Answers,
         backing: Backing,
+        conversations: Conversations,
         sources: KnownSources,
     ) -> None:
         self.sources = sources
@@ -468,6 +467,7 @@ class Confirmation:
         self._wire = wire
         self._answers = answers
         self._backing = backing
+        self._conversations = conversations
 
     def tick(self, listening: Listening, *, wire: bool) -> None:
         """Record which sources deliver now; ``wire`` is whether the wire sees every challenge."""
@@ -536,7 +536,8 @@ class Confirmation:
             settled = self._nonces.settled(attempt, event.challenge, now, came_back=came_back)
             return settled if settled is not attempt else None
         if service is _PJSIP and event.session:
-            seen = wire.confirms(event, now) or wire.could_have_guessed(attempt.address, now)
+            asked = self._conversations.has_asked(attempt.address, event.session, now)
+            seen = asked or wire.confirms(event, now)
         else:
             seen = service in (_SIP, _PJSIP) and self._answers.confirms(event, now)
         if not seen:
@@ -591,6 +592,6 @@ class Confirmation:
 def has_session(attempt: Attempt) -> bool:
     """Whether a proof of the attempt's session also proves the attempt.
 
-    It does for an attempt by UDP, if the attempt is of PJSIP or hidden (reported by the wire alone).
+    It does for an attempt by UDP, if the attempt is of PJSIP, or if the wire reported it first.
     """
-    return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event is _HIDDEN)
+    return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event in _BY_WIRE)

@@ -64,10 +64,10 @@ from ringfence.model import (
     Attempt,
     Challenge,
     Contact,
+    CopiedRequest,
     Endpoint,
     EventKind,
     Network,
-    ObservedRequest,
     Proof,
     Scope,
     SecurityEvent,
@@ -211,12 +211,9 @@ class Detector:
         return self._on_findings(self._attribution.observe_challenges(challenges, now, wall, asterisk), now)
 
     def observe_requests(
-        self, requests: Iterable[ObservedRequest], now: float, asterisk: str
+        self, requests: Iterable[CopiedRequest], now: float, asterisk: str
     ) -> Sequence[Effect]:
-        """Handle requests, copied by the kernel, of suspects (addresses with unproven hidden attempts).
-
-        If a request contains a nonce that was sent only to its source address, that address is proven.
-        """
+        """Handle requests of strangers, which the kernel copied (:meth:`Attribution.observe_requests`)."""
         self._friend_attempts.sees_wire = True
         return self._on_findings(self._attribution.observe_requests(requests, now, asterisk), now)
 
@@ -251,7 +248,8 @@ class Detector:
     ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
             key = self._subjects.find(finding.address).key
-            self._history.add_source(key, finding.session, finding.service, finding.source, now)
+            reported = finding.source, finding.event
+            self._history.add_source(key, finding.session, finding.service, *reported, now)
             forged = finding.forged_address
             return () if forged is None else (forged_by(finding.address, forged),)
         if isinstance(finding, NewProof):
@@ -341,8 +339,7 @@ class Detector:
                 # A message by TCP to this phone may contain text of another sender that looks like a
                 # challenge. So the attempt must not count against the phone.
                 attempt = evolve(attempt, trusted=False)
-        judged = self.judge(attempt, found.at, found.claimed)
-        return [evolve(judged[0], suspect=True), *judged[1:]] if found.suspect else judged
+        return self.judge(attempt, found.at, found.claimed)
 
     def judge(self, attempt: Attempt, now: float, claimed: Scope = _NARROW) -> Judged:
         """Count one attempt, unless it is exempt or late, and decide whether a ban follows.

@@ -279,7 +279,14 @@ PROVEN_WITHIN = 2.0
 MOST = 1_024
 _MOST_ACCOUNTS = 256
 
-CHECKED = frozenset({EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD, EventKind.HIDDEN})
+CHECKED = frozenset(
+    {
+        EventKind.CHALLENGE_RESPONSE_FAILED,
+        EventKind.INVALID_PASSWORD,
+        EventKind.HIDDEN,
+        EventKind.REFUSED,
+    }
+)
 """Kinds of events after which Asterisk has, or may have, checked a password."""
 
 Consequence = tuple[Decision | None, Sequence[AlarmChange]]

@@ -331,10 +331,14 @@ class History:
             self._put_back(key, kept)
         return raised
 
-    def add_source(self, key: Key, session: int, service: Service, source: str, now: float) -> None:
+    def add_source(
+        self, key: Key, session: int, service: Service, source: str, reported: EventKind, now: float
+    ) -> None:
         """Record that ``source``, too, has reported an attempt of this session (0: any) and service.
 
         It is the oldest one of the last ``_JOIN_WITHIN`` seconds that ``source`` has not reported, if any.
+        The wire shows only that Asterisk refused a request. If it reported first, the attempt gets the kind
+        of event that this source ``reported``, which has the reason.
         """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
@@ -345,6 +349,8 @@ class History:
             at, delta, own, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
             same = how & _SERVICE_BITS == code and (own == session or not own or not session)
             if same and now - at < _JOIN_WITHIN:
+                if event & _EVENT_BITS == _EVENT[EventKind.REFUSED]:
+                    event = event & ~_EVENT_BITS | _EVENT[reported]
                 kept[index] = (
                     _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + packed[_PACK_SIZE:]
                 )

@@ -78,11 +78,6 @@ class Judgement:
     subject: Network
     disposition: Disposition
     decision: Decision | None = None
-    suspect: bool = False
-    """Whether the kernel should copy the requests of this address, because one of them may contain a proof.
-
-    True if only the wire reported the attempt, and its address is unproven.
-    """
 
 
 @frozen

@@ -111,6 +111,7 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
     (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
     (Service.PJSIP, EventKind.HIDDEN, ""): Role.OPENER,
+    (Service.PJSIP, EventKind.REFUSED, ""): Role.FAILED,
     (Service.PJSIP, EventKind.FAILED_ACL, "no_extension_match"): Role.PROBE,
     (Service.SIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
     (Service.SIP, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
@@ -124,6 +125,7 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.SIP, EventKind.FAILED_ACL, "hacking_attempt"): Role.PROBE,
     (Service.SIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
     (Service.SIP, EventKind.HIDDEN, ""): Role.FAILED,
+    (Service.SIP, EventKind.REFUSED, ""): Role.FAILED,
     (Service.AMI, EventKind.INVALID_ACCOUNT_ID, ""): Role.FAILED,
     (Service.AMI, EventKind.INVALID_PASSWORD, ""): Role.FAILED,
     (Service.AMI, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
@@ -159,7 +161,9 @@ def role_of(event: SecurityEvent) -> Role:
     """
     if event.kind is not _FAILED_ACL:  # nearly all events
         role = _ROLES.get((event.service, event.kind, ""), _NONE)
-        return _NONE if event.tampered and role is Role.SUCCESS else role
+        if role is _OPENER and event.kind is EventKind.HIDDEN and event.response:
+            return _FAILED
+        return _NONE if event.tampered and role is _SUCCESS else role
     other = Role.FAILED if event.service is Service.DIALPLAN else Role.NONE
     role = _ROLES.get((event.service, event.kind, event.acl_name), other)
     named = role is Role.PROBE and event.source.notices and event.service in _NAMING
@@ -484,8 +488,7 @@ class Session:
     - ``answers``: the times of Asterisk's SIP answers, by nonce, or by digest if they have none.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
       forge.
-    - ``challenged``: the time of chan_sip's last challenge. ``begun``: the time of this challenge, or of a
-      later request that the kernel copied. A 403 resets both.
+    - ``challenged``: the time of chan_sip's last challenge. A 403 resets it.
     - ``proven``: when a nonce proved the sender.
 
     Most sessions need few of these, so tables are created when they are needed.
@@ -500,7 +503,6 @@ class Session:
     answers: dict[bytes, float] | None = None
     unconfirmed: list[UnconfirmedReport] | None = None
     unforgeable: list[UnconfirmedReport] | None = None
-    begun: float = -inf
     challenged: float = -inf
     proven: float = -inf
 
@@ -567,7 +569,7 @@ FORGIVE_AGAIN = 600.0
 class Streak:
     """The challenges to a host since ``began``, after which no success followed.
 
-    ``count`` is their number, ``latest`` the last one, at ``last``. ``asterisk`` sent the first one.
+    ``count`` is their number, ``latest`` the last one. ``asterisk`` sent the first one.
     ``returned`` is how many of them ``Wire.abandoned`` does not return: the first ``wire.MANY``, which a
     phone may cause too, and those that it has already returned.
     """
@@ -575,7 +577,6 @@ class Streak:
     began: float
     asterisk: str
     latest: Challenge
-    last: float
     count: int = 0
     returned: int = 0
 

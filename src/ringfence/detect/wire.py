@@ -28,14 +28,6 @@ succeeds. So the challenges to a host are counted until a success follows. More 
 ``WITHIN`` are far more than a failing phone causes. This also finds guesses that an unknown method hides from
 all other sources, because no text of the sender affects ``Challenge.sender``.
 
-Earlier challenges also confirm a log line about a guess that PJSIP did not answer. PJSIP sends nothing if a
-Via names an unroutable address, or if the answer would be longer than a datagram. It still checks the
-password, and a right one registers the attacker (tried on 22.10.1). Such a guess needs a nonce that is at
-most 32 s old and was sent to the same address (``res_pjsip_authenticator_digest.c:build_nonce``). So the line
-is confirmed only for an address that was challenged lately and has not succeeded. An attacker may also forge
-lines with the address of a phone, which is challenged when it registers. So a line is not confirmed in the
-first two seconds after the first challenge, in which a phone answers, nor for a day after a success.
-
 Phones too cause challenges that they do not answer: PJSIP challenges the OPTIONS that they send every few
 seconds to keep a NAT mapping open. So AMI must have been connected for two hours without interruption, within
 which each phone registers, and must have reported a success. (So nothing is found if SuccessfulAuth is
@@ -82,12 +74,6 @@ WITHIN = 600.0
 SETTLED = 1.0
 """AMI reports a success at most this late (seconds). Until then, new challenges of a host are not judged."""
 
-ANSWERED = 2.0
-"""The longest time from the first challenge of a phone to its success (seconds)."""
-
-ASKED = 60.0
-"""The greatest age (seconds) of a nonce that Asterisk is assumed to accept; its default is 32."""
-
 TRUSTED = 86_400.0
 """How long after a success (seconds) an address is not suspected."""
 
@@ -125,9 +111,15 @@ class Wire:
 
     # -- input ------------------------------------------------------------------------------------------
 
-    def record_challenge(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> None:
-        """Record a challenge that ``sender`` requested from the PJSIP of ``asterisk``."""
-        self._count_abandoned(challenge, sender, asterisk, now)
+    def record_challenge(
+        self, challenge: Challenge, sender: Address, asterisk: str, now: float, *, known: bool = False
+    ) -> None:
+        """Record a challenge that ``sender`` requested from the PJSIP of ``asterisk``.
+
+        ``known``: the request was copied, so nothing needs to be deduced from its answer.
+        """
+        if not known:
+            self._count_abandoned(challenge, sender, asterisk, now)
         session = self._senders.session(sender, session_key(challenge.call_id), now)
         challenges = session.challenges_by(now, datagram=challenge.transport is Transport.UDP)
         challenges.last = now
@@ -135,7 +127,7 @@ class Wire:
         if challenges.sent_by:
             self._vouch(challenges.local_port, now, challenges.sent_by)
             challenges.sent_by = ""
-        if not challenge.evasive:
+        if not (challenge.evasive or known):
             self._waiting.append((now, challenges, challenge))
 
     def _count_abandoned(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> None:
@@ -144,10 +136,10 @@ class Wire:
             return
         streak = host.streak
         if streak is None or now - streak.began >= WITHIN:
-            streak = host.streak = Streak(now, asterisk, challenge, now, returned=MANY)
+            streak = host.streak = Streak(now, asterisk, challenge, returned=MANY)
             host.keep(now + WITHIN)
         streak.count += 1
-        streak.latest, streak.last = challenge, now
+        streak.latest = challenge
         if streak.count > streak.returned:
             self._over[host] = None
 
@@ -206,18 +198,6 @@ class Wire:
         session = self._senders.find_session(event.remote.address, session_key(event.session))
         challenges = session.datagrams if session is not None else None
         return challenges is not None and now - challenges.last < LIFE
-
-    def could_have_guessed(self, address: Address, at: float) -> bool:
-        """Whether ``address`` had a nonce for a guess at ``at``: it was challenged lately, without success.
-
-        Return False within ``ANSWERED`` seconds after its first challenge, in which a phone succeeds. Also
-        return False if AMI may have missed a success.
-        """
-        host = self._senders.find(host_of(address))
-        streak = host.streak if host is not None else None
-        if streak is None or not (at - streak.last < ASKED and at - streak.began >= ANSWERED):
-            return False
-        return self._is_sure(streak, self.listening)
 
     def asterisk_at(self, challenge: Challenge) -> str | None:
         """Return the name of the Asterisk that sent a challenge; None if it is unknown.

@@ -39,6 +39,7 @@ _BY_EVENT = {
     EventKind.FAILED_ACL: "ACL",
     EventKind.INVALID_TRANSPORT: "wrong transport",
     EventKind.HIDDEN: "hidden",
+    EventKind.REFUSED: "wrong password or account",
     EventKind.LIMITED: "flood",
 }
 

@@ -345,8 +345,7 @@ def _hidden(attempts: list[Attempt]) -> Iterator[str]:
     if claimed:
         yield (
             f"{claimed} of {len(attempts)} attempts are missing in Asterisk's events, and their address is "
-            "not proven so far: for a minute after each, requests from there are observed, and a nonce that "
-            "comes back proves the attempts of its session"
+            "not proven so far: a nonce that comes back proves the attempts of its session"
         )
 
 

@@ -9,8 +9,8 @@ ban of a rare prefix length.
 A result contains what the kernel confirmed for each element. Without the kernel's answer a change has failed.
 
 The *wire* is one of ringfence's sources: the kernel copies outgoing SIP challenges (401, 407) and some other
-packets to it (NFLOG). A challenge and its answer can prove the address of a sender. *Observed* addresses are
-suspects: the kernel copies their SIP requests to the wire too.
+packets to it (NFLOG). Of a *stranger* (neither a friend nor allowed) it copies the whole conversation by UDP:
+its requests to the SIP ports, and all answers to them. So a guess is seen, and not deduced from its answer.
 
 *Friends* are the known phones and trunks of this PBX. The *scope* of a ban is the traffic that it drops: all
 (a full ban), or that of the SIP ports, by any transport or only by UDP or TCP (``model.Scope``).
@@ -21,9 +21,9 @@ The rules stand in this order:
 2. The bans and the deny list drop packets from their addresses. The list of fetched networks does so too,
    except for packets of friends.
 3. The limiter drops the packets of sources that send too many, except for those of friends.
-4. One rule copies the SIP requests of observed addresses to the wire (:meth:`Backend.observe`).
-5. The log rules copy outgoing challenges, and every TCP segment from the SIP ports to a stranger, to the
-   wire.
+4. One rule copies the datagrams of strangers to the SIP ports to the wire, at most ``REQUEST_RATE`` a second.
+5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger:
+   answers by UDP, and every TCP segment.
 6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
 7. The ration drops the refusals to a stranger that are too many: datagrams and WebSocket frames with a
    refusal, and any data of SIP over TCP and TLS beyond some bytes.
@@ -56,18 +56,21 @@ PROBE_NETWORKS = {4: "127.82.70.0/24", 6: "2001:db8:5246::/112"}
 No rule counter counts their packets: an administrator who sees a number there has a banned sender.
 """
 
-OBSERVE_SECONDS = 60
-"""Seconds for which the requests of an address are copied after the last :meth:`Backend.observe` for it."""
-OBSERVE_MOST = 4_096
-"""The maximum number of addresses of each IP version that are observed at the same time."""
-OBSERVE_RATE = 100
-"""The maximum number of requests that are copied in a second, for all observed addresses together.
+REQUEST_RATE = 20_000
+"""The maximum number of requests that are copied in a second, for all strangers together.
 
-After a pause, the same number may be copied at once. Requests that a ban drops do not count: their copies
-have a limit of their own.
+After a pause, the same number may be copied at once.
 """
-OBSERVE_PREFIX = "observed"
+DROPPED_RATE = 1_000
+"""The maximum number of requests that are copied in a second although a narrow ban drops them.
+
+The last request of a sender before its ban may prove its address. A flood that is banned must not take the
+room of the strangers that are not.
+"""
+REQUEST_PREFIX = "request"
 """The text by which the reader of the NFLOG group recognizes a copied request. Copied answers lack it."""
+DROPPED_PREFIX = "dropped"
+"""The same for a request that a narrow ban drops, so that Asterisk does not answer it."""
 
 SERVED = tuple(
     b"SIP/2.0 %s\r\nVia:" % status
@@ -104,6 +107,7 @@ TO_DENIED = "to denied networks"
 """The names of the counted kinds of dropped packets (``RuleCounter.name``)."""
 
 _SIP = 5060
+_IAX2 = 4569
 _REFUSAL = 400  # bytes of a refusal in a TCP segment, with a share of the headers
 _FRAME = 1_600  # bytes: an Ethernet frame, rounded up
 
@@ -186,8 +190,13 @@ class Ports:
     ``tcp`` includes the ports of SIP over TLS, WS and WSS, and those of the manager interface.
     """
 
-    udp: tuple[int, ...] = (4569, 5060)
+    udp: tuple[int, ...] = (_IAX2, 5060)
     tcp: tuple[int, ...] = (5038, 5060, 5061, 8089)
+
+    @property
+    def conversations(self) -> tuple[int, ...]:
+        """The UDP ports whose conversations with strangers are copied. That of IAX2 carries voice."""
+        return tuple(port for port in self.udp if port != _IAX2)
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -476,20 +485,6 @@ class Backend(Protocol):
 
         Idempotent. Needs ``open``. A failed change does not affect the others: its outcome has the error.
         Raises FirewallError only if there are no results at all, for example without ``open``.
-        """
-
-    def observe(self, addresses: Iterable[Address]) -> None:
-        """Start to copy the UDP datagrams that ``addresses`` send to the SIP ports.
-
-        For the next ``OBSERVE_SECONDS`` the kernel copies them to the NFLOG group ``FirewallPlan.log_group``,
-        at most ``OBSERVE_RATE`` a second, with the prefix ``OBSERVE_PREFIX``. Without a group it copies
-        nothing. Datagrams that a ban with the scope ``SIP_UDP`` drops are copied too, with a limit of their
-        own. Datagrams that another ban or the limiter drops may be left out. Needs ``open``; starts no
-        process. For an address that is observed already, the time begins again.
-
-        Never raises, because observing is optional. If the set is full (``OBSERVE_MOST``), new addresses are
-        left out. If the set is gone or the kernel does not answer, :meth:`health` and :meth:`apply` report
-        it.
         """
 
     def replace_list_in_steps(

@@ -6,14 +6,11 @@ dry run shows what the kernel would have done. Nothing is dropped, and nothing o
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from ringfence.errors import SetFullError
 from ringfence.firewall.contract import (
     EVERY_ADDRESS,
-    OBSERVE_MOST,
-    OBSERVE_SECONDS,
     Add,
     Change,
     Counters,
@@ -29,7 +26,7 @@ from ringfence.firewall.contract import (
     Requirement,
     whole_seconds,
 )
-from ringfence.model import Address, Network, Scope
+from ringfence.model import Network, Scope
 
 _DRY_RUN = "a dry run puts no rule into the kernel"
 
@@ -52,7 +49,6 @@ class MemoryBackend:
         self.lists: dict[NetworkList, frozenset[Network]] = dict.fromkeys(NetworkList, frozenset())
         self._clock = clock
         self._ends: dict[tuple[Network, Scope], float] = {}
-        self._observed: dict[Address, float] = {}
 
     def requirements(self) -> list[Requirement]:
         """Return a single requirement, which is always met."""
@@ -89,24 +85,6 @@ class MemoryBackend:
     def _remove(self, change: Remove) -> Outcome:
         self._ends.pop((change.network, change.scope), None)
         return Outcome(change)
-
-    def observe(self, addresses: Iterable[Address]) -> None:
-        """Store ``addresses`` as observed, up to the limit of each IP version."""
-        now = self._clock()
-        self._observed = {address: end for address, end in self._observed.items() if end > now}
-        numbers = Counter(address.version for address in self._observed)
-        for address in addresses:
-            if address not in self._observed:
-                if numbers[address.version] >= OBSERVE_MOST:
-                    continue
-                numbers[address.version] += 1
-            self._observed[address] = now + OBSERVE_SECONDS
-
-    @property
-    def observed(self) -> frozenset[Address]:
-        """The addresses that are observed now."""
-        now = self._clock()
-        return frozenset(address for address, end in self._observed.items() if end > now)
 
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]
@@ -145,8 +123,8 @@ class MemoryBackend:
         """Return None: no other program can change anything."""
 
     def counters(self) -> Counters:
-        """Return the number of bans and of observed addresses. There are no rules, so nothing is counted."""
-        return Counters(sets={"bans": len(self._ends), "observed": len(self.observed)})
+        """Return the number of bans. There are no rules, so nothing is counted."""
+        return Counters(sets={"bans": len(self._ends)})
 
     def flooders(self) -> Sequence[Flooder]:
         """Return nothing: there is no limiter."""
@@ -155,7 +133,6 @@ class MemoryBackend:
     def flush(self) -> None:
         """Forget everything. Idempotent."""
         self._ends.clear()
-        self._observed.clear()
         self.lists = dict.fromkeys(NetworkList, frozenset())
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
-r"""Parser of SIP answers 401, 403, 404 and 407 in IP packets that leave this host (UDP, TCP, WebSocket).
+r"""Parser of SIP answers in IP packets that leave this host, and of the requests of strangers.
 
+Of UDP it parses all answers, of TCP and WebSocket the refusals 401, 403 and 407.
 :class:`ringfence.model.Challenge` stands for any of these answers.
 
 This host wrote the packet, but much of it is the sender's own text: Asterisk copies Via, From, To, Call-ID
@@ -40,8 +41,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
 from itertools import islice
+from typing import TypeVar
 
-from ringfence.model import Address, Challenge, ObservedRequest, Service, Transport
+from ringfence.model import Address, Challenge, CopiedRequest, Service, Transport
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user
 from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
@@ -136,12 +138,11 @@ def received_address(text: bytes) -> Address | None:
     return _address_in(text)
 
 
-# -- parser of the nonces and Call-IDs in SIP requests of suspects, which the kernel copied from UDP
+# -- parser of the SIP requests of strangers, which the kernel copied from UDP
 #
-# Suspects are addresses that ringfence has asked the kernel to observe for some time. The sender wrote the
-# whole request. If a nonce occurs anywhere in it, the sender knows that nonce. So the whole request is
-# searched for nonces. It is read twice, as PJSIP and as chan_sip read it. Tested with a right password on
-# Asterisk 16.28 (chan_sip) and 22.10.1 (PJSIP):
+# The sender wrote the whole request. If a nonce occurs anywhere in it, the sender knows that nonce. So the
+# whole request is searched for nonces. It is read twice, as PJSIP and as chan_sip read it. Tested with a
+# right password on Asterisk 16.28 (chan_sip) and 22.10.1 (PJSIP):
 #
 # - Both find the parameter ``nonce`` in upper or lower case, and end a quoted value at the next quote. They
 #   undo no escapes, so a nonce with backslashes or ``%XX`` is invalid. Of several nonces in a header the
@@ -161,6 +162,7 @@ def received_address(text: bytes) -> Address | None:
 
 MOST_NONCES = 64
 MOST_CALL_IDS = 4
+MOST_SEQUENCES = 4
 
 # The maximum number of occurrences of "nonce" that are examined, which bounds the time. The true one may lie
 # in what looks like the value of an earlier one (``x="nonce=", nonce="…"``). So values are searched too.
@@ -170,6 +172,11 @@ _VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+
 _CALL_IDS = re.compile(
     rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)", re.IGNORECASE
 )
+_SEQUENCES = re.compile(
+    rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?([0-9]{1,10})", re.IGNORECASE
+)
+_CREDENTIALS = b"authorization"
+_ACK = b"ACK "
 _CALL_ID_OF_CHAN_SIP = re.compile(
     rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)", re.IGNORECASE
 )
@@ -178,8 +185,12 @@ _WHITE_RUNS = re.compile(rb"([ \t])[ \t]++")
 _MOST_SHORTENED = 1024  # bytes; the white space inside a longer Call-ID stays as it is
 
 
-def parse_observed(packet: bytes) -> ObservedRequest | None:
-    """Parse a packet from its IP header on; None for a later fragment, or if it is not valid UDP."""
+def parse_request(packet: bytes, *, dropped: bool = False) -> CopiedRequest | None:
+    """Parse a copied request, from its IP header on; None for a later fragment, or if it is not valid UDP.
+
+    An ACK has no number and no credentials here: it repeats those of its INVITE, and nothing answers it.
+    ``dropped``: a ban drops the request.
+    """
     whole = ip_payload(packet)
     if whole is None or whole[0] != UDP:
         return None
@@ -189,17 +200,26 @@ def parse_observed(packet: bytes) -> ObservedRequest | None:
         return None
     port, _, request = datagram
     by_chan_sip = request.replace(b"\r", b"")
-    return ObservedRequest(
+    answerable = not request.lstrip(_EOL).startswith(_ACK)
+    return CopiedRequest(
         packed_address(source),
         port,
         _first(_nonces(request, by_chan_sip), MOST_NONCES),
         _first(_call_ids(request, by_chan_sip), MOST_CALL_IDS),
+        _first(_sequences(request, by_chan_sip), MOST_SEQUENCES) if answerable else (),
+        answerable and _CREDENTIALS in by_chan_sip.lower(),
+        blake2b(request, digest_size=_DIGEST).digest(),
+        dropped,
+        may_be_cut,
     )
 
 
-def _first(values: Iterator[bytes], most: int) -> tuple[bytes, ...]:
+_Value = TypeVar("_Value", bytes, int)
+
+
+def _first(values: Iterator[_Value], most: int) -> tuple[_Value, ...]:
     """Return the first ``most`` distinct values."""
-    found: dict[bytes, None] = {}
+    found: dict[_Value, None] = {}
     for value in values:
         found[value] = None
         if len(found) == most:
@@ -213,6 +233,12 @@ def _nonces(*readings: bytes) -> Iterator[bytes]:
             value = _VALUE.match(text, name.end())
             if value is not None:
                 yield (value[1] or value[2]).lower()
+
+
+def _sequences(*readings: bytes) -> Iterator[int]:
+    for text in readings:
+        for found in islice(_SEQUENCES.finditer(text), MOST_SEQUENCES):
+            yield int(found[1])
 
 
 def _call_ids(request: bytes, by_chan_sip: bytes) -> Iterator[bytes]:
@@ -262,21 +288,24 @@ _ORDINARY = re.compile(
     rb'From: (?:"[ !#-9<-~]{0,64}+" ?)?<sips?:([!-9=?A-~]{0,64}+)@[!-;=?A-~]{1,128}+>'
     rb";tag=[!-?A-~]{1,128}+\r\n"
     rb"To: [ -~]{1,512}+\r\n"
-    rb"CSeq: [ -~]{1,64}+\r\n"
+    rb"CSeq: ([0-9]{1,10}+)[ -~]{1,64}+\r\n"
     rb'WWW-Authenticate: Digest realm="[ !#-\[\]-~]{0,256}+",'
-    rb'nonce="([0-9]{1,20}+/[0-9a-f]{32})"(?:,opaque="([0-9a-f]{1,64}+)")?+[ -~]{0,256}+\r\n'
+    rb'nonce="([0-9]{1,20}+/[0-9a-f]{32})"(?:,opaque="([0-9a-f]{1,64}+)")?+([ -~]{0,256}+)\r\n'
     rb"(?:Server: [ -~]{0,256}+\r\n)?"
     rb"Content-Length:  0\r\n\r\n"
 )
 _FORGED_NOTICE = b"' failed for '"
-_REFUSALS = (403, 404)  # without a nonce
+_ANY_STATUS = re.compile(rb"SIP/2\.0 ([1-6][0-9][0-9]) ")
+_CSEQ = re.compile(rb"\r\nCSeq[ \t]*+:[ \t]*+([0-9]{1,10}+)[ \t]", re.IGNORECASE)
+_STALE = b"stale=true"
+_POLICY = b"SIP/2.0 403 Forbidden (policy)"
 _DIGEST = 16  # bytes of the hash of an answer without a nonce
 _LONGEST_CALL_ID = 512  # bytes; phones' have some 40
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
 
 def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challenge]:
-    """Parse the answers 401, 403, 404 and 407 of a packet, from its IP header on; of TCP, not 404.
+    """Parse the answers in a packet, from its IP header on; of TCP, only the refusals 401, 403 and 407.
 
     A packet may be cut off, be a first fragment, or end in the middle of an answer. Fields that it does not
     hold completely are left empty. ``streams`` puts the segments of a connection together: an answer is
@@ -357,10 +386,10 @@ def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
 def _parse_message(
     message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
 ) -> Challenge | None:
-    """Parse an answer with the status 401, 403, 404 or 407; None for any other message."""
+    """Parse an answer: by UDP with any status, by TCP with 401, 403 or 407; None for any other message."""
     ordinary = _ORDINARY.fullmatch(message)
     if ordinary is not None:
-        received, call_id, user, nonce, opaque = ordinary.groups(b"")
+        received, call_id, user, sequence, nonce, opaque, rest = ordinary.groups(b"")
         sender = received_address(received)
         return Challenge(
             remote,
@@ -373,8 +402,10 @@ def _parse_message(
             account=user.decode(),
             transport=transport,
             opaque=opaque,
+            sequence=int(sequence),
+            accepted=_STALE in rest,
         )
-    known = _STATUSES.get(message[:_STATUS])
+    known = _STATUSES.get(message[:_STATUS]) or _other_status(message, transport)
     if known is None:
         return None
     status, authenticate = known
@@ -386,27 +417,51 @@ def _parse_message(
     if cut and not call_id:
         # The receiver keeps the rest from leaving. No phone does that, and no report can be matched with it.
         sender, evasive = None, True
-    elif _is_pjsips(head, status, nonce, cut=cut):
+    elif _is_pjsips(head, nonce, cut=cut, challenge=authenticate is not None):
         sender, account, evasive = _request_of_pjsip(head, call_id)
         evasive = evasive or (cut and _is_evasive(head, call_id))
         opaque = _opaque_of_pjsip(head, nonce)
     else:
-        sender, service = _sender_by_chan_sip(head, status), Service.SIP
+        sender, service = _sender_by_chan_sip(head, challenge=authenticate is not None), Service.SIP
     return Challenge(
         *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
         *(status, transport, is_relayed(message)),
         digest=b"" if authenticate is not None else blake2b(head, digest_size=_DIGEST).digest(),
         opaque=opaque,
+        sequence=_sequence_in(head),
+        accepted=_is_accepted(head, nonce),
     )
 
 
-def _is_pjsips(head: bytes, status: int, nonce: bytes, *, cut: bool) -> bool:
+def _other_status(message: bytes, transport: Transport) -> tuple[int, None] | None:
+    """Return the status of an answer by UDP that is no refusal; None for any other message."""
+    found = _ANY_STATUS.match(message) if transport is Transport.UDP else None
+    return (int(found[1]), None) if found is not None else None
+
+
+def _sequence_in(head: bytes) -> int | None:
+    """Return the number in the CSeq header of an answer, which is the request's; None if there is none."""
+    found = _CSEQ.search(head)
+    return int(found[1]) if found is not None else None
+
+
+def _is_accepted(head: bytes, nonce: bytes) -> bool:
+    """Whether Asterisk refused a request although its password was right (``detect/conversation.py``).
+
+    No text of a sender follows the last place where the answer's ``nonce`` stands.
+    """
+    if nonce:
+        return head.find(_STALE, head.rfind(nonce) + len(nonce)) >= 0
+    return head.startswith(_POLICY)
+
+
+def _is_pjsips(head: bytes, nonce: bytes, *, cut: bool, challenge: bool) -> bool:
     """Whether PJSIP wrote the answer, and not chan_sip or another server.
 
-    The nonce of a 401 or 407 shows it. A 403 or 404 has no nonce, nor has an answer that is ``cut`` before
-    it. There the order of the lines shows it.
+    The nonce of a ``challenge`` (401 or 407) shows it. No other answer has a nonce, nor has one that is
+    ``cut`` before it. There the order of the lines shows it.
     """
-    if status not in _REFUSALS and (nonce or not cut):
+    if challenge and (nonce or not cut):
         return _PJSIP_NONCE.fullmatch(nonce) is not None
     call_id = _CALL_ID.search(head)
     if call_id is None:
@@ -429,14 +484,14 @@ def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str,
     return sender, sip_user(_unfolded(head, asked_for.end())), _is_evasive(head, call_id)
 
 
-def _sender_by_chan_sip(head: bytes, status: int) -> Address | None:
+def _sender_by_chan_sip(head: bytes, *, challenge: bool) -> Address | None:
     """Return the sender of the request, from an answer of chan_sip or of another server; None if unknown.
 
-    Return None also for a 403 or 404 that is cut off before its From. It may be an answer of PJSIP, whose Via
-    has another form.
+    Return None also for an answer without a ``challenge`` that is cut off before its From. It may be an
+    answer of PJSIP, whose Via has another form.
     """
     via = _VIA.search(head)
-    if via is None or (status in _REFUSALS and _FROM.search(head) is None):
+    if via is None or (not challenge and _FROM.search(head) is None):
         return None
     return received_by_chan_sip(_unfolded(head, via.end()))
 

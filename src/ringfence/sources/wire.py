@@ -1,14 +1,14 @@
-"""The wire as a source: the answers 401, 403, 404 and 407 that leave this host, from the kernel's packet log.
+"""The wire as a source: SIP answers that leave this host, and strangers' requests, as the kernel copies them.
 
-These answers are also called challenges here. The firewall's log rules
-(``firewall/ipset/iptables_rules.py``) copy them to NFLOG group ``GROUP``, also those of this host that a ban
-drops. No text of a sender can suppress this source: it reports packets as the kernel saw them. A host has one
-wire for all its Asterisks.
+The firewall's log rules (``firewall/ipset/iptables_rules.py``) copy the answers 401, 403, 404 and 407, by UDP
+to strangers all answers, to NFLOG group ``GROUP``, also those of this host that a ban drops. They are also
+called challenges here. No text of a sender can suppress this source: it reports packets as the kernel saw
+them. A host has one wire for all its Asterisks.
 
-The same group carries incoming UDP packets from suspects (addresses that ringfence has asked the kernel to
-observe). Their log rule marks each copy with the prefix ``observed``. A packet with this prefix is parsed as
-a request only, because the suspect wrote it. A packet without it is parsed as answers only, because this host
-sent or forwarded it.
+The same group carries the UDP packets of strangers to the SIP ports. Their log rule marks each copy with the
+prefix ``request`` (``dropped``, if a ban drops it). A packet with such a prefix is parsed as a request only,
+because the stranger wrote it. A packet without it is parsed as answers only, because this host sent or
+forwarded it.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
@@ -29,7 +29,7 @@ link to which their address belongs (the log rule checks that). They count only 
 These networks change. A new network is a gap too, because its earlier answers were not counted. While it is
 unknown which address is Asterisk's, no answer of a container counts, and each is a gap.
 
-The destination of an observed request is not checked. The rule copies the request before destination NAT, so
+The destination of a request is not checked. The rule copies the request before destination NAT, so
 the address of a target container is still unknown then. The check is not needed either: the request's nonces
 prove its source address, because this host sent each nonce to one address only.
 
@@ -53,16 +53,18 @@ import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
-from ringfence.model import Address, Challenge, Network, ObservedRequest
+from ringfence.model import Address, Challenge, CopiedRequest, Network
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
-from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_observed
+from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_request
 from ringfence.parse.packet import source_of
 from ringfence.parse.stream import Streams
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 
-OBSERVED = b"observed"
-"""The NFLOG prefix of the rule that copies packets from suspects."""
+REQUEST = b"request"
+"""The NFLOG prefix of the rule that copies packets of strangers."""
+DROPPED = b"dropped"
+"""The same of the rule that drops the packet afterwards."""
 
 MOST_TURNS = 16
 """The maximum number of reads (of ``TURN`` datagrams each) in one :meth:`WireSource.drain`."""
@@ -82,7 +84,7 @@ _BUFFER = 16 << 20  # bytes of the socket's receive buffer; the kernel doubles t
 _MOST_KNOWN = 4096  # addresses of which it is cached whether they are in a container's network
 _DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, or one buffer of messages)
 
-WireItem = Challenge | ObservedRequest
+WireItem = Challenge | CopiedRequest
 Sink = Callable[[Sequence[WireItem], float], None]
 Gap = Callable[[float], None]
 IsAsterisks = Callable[[int], bool | None]
@@ -105,8 +107,8 @@ def _everywhere(_address: Address) -> bool:
 class WireCounts:
     """Numbers since the start.
 
-    - ``challenges``: answers 401, 403, 404 and 407 of this host or its containers.
-    - ``observed``: requests of suspects.
+    - ``challenges``: answers of this host or its containers.
+    - ``requests``: requests of strangers.
     - ``gaps``: how often packets were lost.
     - ``lost``: lost packets, as far as sequence numbers show them.
     - ``unreadable``: messages of the packet log that could not be parsed.
@@ -117,7 +119,7 @@ class WireCounts:
     """
 
     challenges: int = 0
-    observed: int = 0
+    requests: int = 0
     gaps: int = 0
     lost: int = 0
     unreadable: int = 0
@@ -130,7 +132,7 @@ class WireCounts:
 class WireSource(SupervisedSource):
     """The source that reads this network namespace's wire. A session is one binding of a socket.
 
-    ``sink`` is called with the challenges and observed requests of each read, in the kernel's order, and
+    ``sink`` is called with the answers and requests of each read, in the kernel's order, and
     their monotonic arrival time. ``gap`` is called with the monotonic time of each gap (see the module's
     head), before later packets are passed on. ``containers`` are the networks whose forwarded answers count;
     :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
@@ -251,7 +253,7 @@ class WireSource(SupervisedSource):
         for message in read_datagram(datagram):
             if isinstance(message, Logged):
                 self._check_sequence(message.sequence, now)
-                if message.prefix == OBSERVED:
+                if message.prefix in (REQUEST, DROPPED):
                     self._add_request(message, seen)
                 else:
                     self._add_answers(message, seen, now)
@@ -259,11 +261,11 @@ class WireSource(SupervisedSource):
                 self.counts.unreadable += 1
 
     def _add_request(self, message: Logged, seen: list[WireItem]) -> None:
-        request = parse_observed(message.payload)
+        request = parse_request(message.payload, dropped=message.prefix == DROPPED)
         if request is None:
             self.counts.unreadable += 1
         else:
-            self.counts.observed += 1
+            self.counts.requests += 1
             seen.append(request)
 
     def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:

@@ -8,11 +8,11 @@ from tests.support.transcript import PBX
 
 from ringfence.model import (
     Challenge,
+    CopiedRequest,
     Endpoint,
     EventKind,
     Friend,
     FriendReason,
-    ObservedRequest,
     SecurityEvent,
     Service,
     SourceId,
@@ -120,6 +120,8 @@ def sent(
     evasive: bool = False,
     relayed: bool = False,
     transport: Transport = Transport.UDP,
+    sequence: int | None = None,
+    accepted: bool = False,
 ) -> Challenge:
     """Return an answer that left for ``address``, to a request of ``sender`` (the same by default)."""
     there = ip_address(address)
@@ -138,12 +140,18 @@ def sent(
         status,
         transport,
         relayed,
+        sequence=sequence,
+        accepted=accepted,
     )
 
 
-def copied(address: str = ATTACKER, call: bytes = b"call-1", *, nonce: bytes) -> ObservedRequest:
-    """Return a request of a suspect that carries ``nonce``."""
-    return ObservedRequest(ip_address(address), 5062, (nonce,), (call,))
+def copied(
+    address: str = ATTACKER, call: bytes = b"call-1", *, nonce: bytes = b"", sequence: int = 2
+) -> CopiedRequest:
+    """Return a request of a stranger; with ``nonce`` it has credentials."""
+    nonces = (nonce,) if nonce else ()
+    digest = b"%d %b" % (sequence, nonce)
+    return CopiedRequest(ip_address(address), 5062, nonces, (call,), (sequence,), bool(nonce), digest)
 
 
 def friend(address: str = PHONE, account: str = "204", tie: FriendReason = FriendReason.REACHABLE) -> Friend:

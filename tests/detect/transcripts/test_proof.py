@@ -182,12 +182,12 @@ def test_an_empty_session_is_never_proven() -> None:
 
 
 def test_a_copied_request_proves_the_sessions_that_it_names() -> None:
-    """A nonce that a suspect alone received and sends back proves its hidden attempts, also later ones."""
+    """A nonce that a stranger alone received and sends back proves its hidden attempts, also later ones."""
     guard = Player()
     for index in range(4):
         call = b"%d\xff" % index
         hidden = guard.play(at(index, sent(call=call, nonce=b"n%d" % index, evasive=True)))
-        assert (hidden.attempts, hidden.suspects) == (["192.0.2.7 counted, claimed"], [ATTACKER])
+        assert (hidden.attempts, hidden.hidden) == (["192.0.2.7 counted, claimed"], [ATTACKER])
         assert guard.play(at(index + 0.1, copied(call=call, nonce=b"n%d" % index))).bans == []
     assert guard.play(at(5, sent(call=b"5\xff", nonce=b"n5", evasive=True))).bans == FULL
 

@@ -19,9 +19,7 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -29,8 +27,6 @@ from attrs import evolve, frozen
 from ringfence.errors import FirewallError, FirewallUnsupportedError, SetFullError
 from ringfence.firewall.contract import (
     EVERY_ADDRESS,
-    OBSERVE_MOST,
-    OBSERVE_SECONDS,
     SET_FULL,
     UNKNOWN_OUTCOME,
     Add,
@@ -55,7 +51,6 @@ from ringfence.firewall.ipset.iptables_rules import OVER_LIMIT, OVER_RATION, RAT
 from ringfence.firewall.ipset.messages import Code, IpsetHeader
 from ringfence.firewall.ipset.sets import (
     FLOOD,
-    OBSERVE,
     SampleBans,
     SetSpec,
     WrittenList,
@@ -78,7 +73,7 @@ from ringfence.firewall.ipset.sets import (
     temporary_name,
 )
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
-from ringfence.model import Address, Network, Scope
+from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.networks import SENDER_LENGTHS, VERSIONS, exempts_friends
 
@@ -217,7 +212,7 @@ def _explain(name: str, error: NetlinkError) -> FirewallError:
     return error
 
 
-# -- the sets of the ipset backend that hold no bans: network lists, observed addresses and flooders
+# -- the sets of the ipset backend that hold no bans: network lists and flooders
 #
 # To replace a list, a temporary set is filled in steps. Then the two sets exchange their contents at once,
 # and the temporary set is destroyed. The list's set keeps its name, so the rules need no change. The list
@@ -227,9 +222,6 @@ def _explain(name: str, error: NetlinkError) -> FirewallError:
 # Seconds. The kernel adds a source over the limit to a flood set, for FLOOD_SECONDS. The count of a source is
 # kept for this time after the source left the set.
 _MEMORY = 60.0
-# The most observed addresses in one message to the kernel, and the number of refused messages after which
-# each address is sent separately. To send the whole rest again after each refusal would take quadratic time.
-_OBSERVED, _REFUSED = 256, 3
 
 
 def replace_list_in_steps(
@@ -260,28 +252,6 @@ def replace_list_in_steps(
 def _without_zero_prefix(networks: Iterable[Network]) -> list[Network]:
     """Return networks as ipset accepts them: a /0 becomes two halves."""
     return [part for network in networks for part in ((network,) if network.prefixlen else network.subnets())]
-
-
-def observe(kernel: NetlinkConnection, version: int, addresses: Sequence[Address]) -> None:
-    """Add addresses of one IP version to the set of observed addresses, for OBSERVE_SECONDS.
-
-    The kernel copies the SIP requests of observed addresses to ringfence. A full set refuses new addresses.
-    The kernel stops at the first refused address, so the addresses after it are sent again.
-    """
-    timed = [(ip_network(address), OBSERVE_SECONDS) for address in addresses]
-    refused = 0
-    with suppress(FirewallError):  # errors are ignored here: health() reports a missing set
-        while timed:
-            size = _OBSERVED if refused <= _REFUSED else 1
-            done, timed = timed[:size], timed[size:]
-            try:
-                kernel.request(messages.add(OBSERVE[version], done))
-            except NetlinkError as error:
-                index = messages.refused_index(error.request)
-                if error.code != Code.HASH_FULL or index is None:
-                    raise
-                refused += 1
-                timed = done[index + 1 :] + timed
 
 
 class FloodCounts:
@@ -534,12 +504,6 @@ class IpsetBackend:
         """
         self._require_open()
         return self._changes.apply(batch, self._families)
-
-    def observe(self, addresses: Iterable[Address]) -> None:
-        """Copy the SIP requests of ``addresses`` for OBSERVE_SECONDS. Needs ``open``; never raises."""
-        unique = list(dict.fromkeys(itertools.islice(addresses, OBSERVE_MOST)))
-        for version in self._guarded:
-            observe(self._kernel, version, [address for address in unique if address.version == version])
 
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]

@@ -1,7 +1,7 @@
 """The wanted iptables rules: a pure function of the plan, in the notation of iptables-save.
 
     raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses; then the limiter, then the
-                                            copies of observed requests, then the log rules for the wire;
+                                            copies of strangers' requests, then the log rules for the wire;
                                             then drop packets that are routed to banned addresses; then the
                                             ration of the containers' refusals
     raw OUTPUT         -> ringfence-out:    the log rules; then drop packets of this host to banned addresses;
@@ -12,9 +12,9 @@
                           ringfence-answer: copy TCP segments that begin with an answer
                           ringfence-ration: count the refusals to each stranger; drop those over the ration
                           ringfence-bytes:  the same for the bytes of SIP over TCP and TLS
-                          ringfence-seen:   copy requests of observed addresses, a limited number a second
-                          ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet if its
-                                            source is observed, and drop it
+                          ringfence-seen:   copy requests of strangers, a limited number a second
+                          ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet, and
+                                            drop it
                           ringfence-drop:   log a few packets a second, drop all; only if a log is configured
     filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), and, if
     filter FORWARD     -> ringfence-fwd     } interfaces are named, for packets routed out through them
@@ -41,10 +41,9 @@ PREROUTING does not know the output interface of a packet. So if interfaces are 
 to a banned address are dropped in FORWARD. Before that, the log rules in PREROUTING have copied them: the
 wire needs the challenges that a ban drops (``contract.py`` has the reason).
 
-A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies the packets
-of observed addresses before it drops them. The nonce in such a packet proves the address, and the ban becomes
-a full one. These copies have a limit of their own, so that a banned flood does not use up the limit of the
-others.
+A sender has often answered its last challenge when the ban takes effect. So a narrow ban copies packets
+before it drops them. The nonce in such a packet proves the address, and the ban becomes a full one. These
+copies have a limit of their own, so that a banned flood does not use up the limit of the others.
 
 The limiter is the match hashlimit, which counts each source separately. It limits UDP by packets. It limits
 TCP by packets and by bytes, because one segment may carry many guesses (a SIP guess has at least 300 bytes).
@@ -72,12 +71,13 @@ are counted (``Counters.ration_full``).
 
 The log rules copy SIP answers to an NFLOG group: over UDP 401, 403, 404 and 407. ``sources/wire.py`` reads
 the group; the kernel sends nothing to a group without a reader. The match u32 compares the first bytes of a
-datagram, such as "SIP/2.0 401". Of TCP, every segment from the SIP ports to a stranger is copied, also one
-without data: an answer may stand anywhere in the stream, and the sender decides where. Segments to friends
-and allowed networks, and over the loopback interface, are copied only if they begin with a 401, 403 or 407,
-because phones and trunks receive much. There u32 uses the header's length to find the payload. The status
-line stands first, or first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126 and a
-length of 16 bits; a server does not mask).
+datagram, such as "SIP/2.0 401". To strangers, all other answers by UDP from the SIP ports are copied too: a
+success shows that the request was no guess. Of TCP, every segment from the SIP ports to a stranger is copied,
+also one without data: an answer may stand anywhere in the stream, and the sender decides where. Segments to
+friends and allowed networks, and over the loopback interface, are copied only if they begin with a 401, 403
+or 407, because phones and trunks receive much. There u32 uses the header's length to find the payload. The
+status line stands first, or first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126
+and a length of 16 bits; a server does not mask).
 
 PREROUTING sees the answers of bridged containers, and any packets from outside. There a packet is copied
 under two conditions. It is to be forwarded, so a provider's 401 to this host is not copied. And it arrived by
@@ -92,16 +92,18 @@ from attrs import frozen
 
 from ringfence.firewall.contract import (
     COPIED,
+    DROPPED_PREFIX,
+    DROPPED_RATE,
     FLOOD_SECONDS,
     FROM_BANNED,
     FROM_DENIED,
     GUESS,
     MOST_LIMITED,
-    OBSERVE_PREFIX,
-    OBSERVE_RATE,
     PROBE_NETWORKS,
     PROBE_PORT,
     REFUSALS,
+    REQUEST_PREFIX,
+    REQUEST_RATE,
     SERVED,
     TO_BANNED,
     TO_DENIED,
@@ -114,7 +116,6 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset.sets import (
     FLOOD,
-    OBSERVE,
     ban_set_name,
     friends_exempt_values,
     list_set_name,
@@ -162,8 +163,6 @@ RATION_FULL = "without room in the ration"
 _IPV4 = 4
 # The maximum number of ports in one multiport match.
 _PORTS_A_RULE = 15
-# The limit of copied requests. Each IP version has its own rules, and therefore half of the rate.
-_SHARE = f"-m limit --limit {OBSERVE_RATE // 2}/sec --limit-burst {OBSERVE_RATE // 2}"
 _KIBI = 1024
 _FRAME = 2  # kilobytes: an Ethernet frame, rounded up
 _BUCKETS = 65_536
@@ -234,9 +233,12 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     out: list[IptablesRule] = []
     copying: Mapping[str, Sequence[IptablesRule]] = {}
     if copies:
-        pre += _observed_rules(plan, version)
-        pre += _answer_rules(plan, version, _FORWARDED[version])
-        out += _answer_rules(plan, version)
+        pre += family.to_copies()
+        pre += [
+            *_answer_rules(plan, version, _FORWARDED[version]),
+            *family.other_answers(_FORWARDED[version]),
+        ]
+        out += [*_answer_rules(plan, version), *family.other_answers()]
         copying = _stream_chains(plan, version)
     raw: dict[str, Sequence[IptablesRule]] = {
         "ringfence-pre": [*pre, *family.raw_routed(), *(family.to_ration(forwarded=True) if limiter else ())],
@@ -249,11 +251,9 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     if limiter and plan.ration.mode is not LimitMode.OFF:
         raw |= _ration_chains(plan, version, family.target)
     if copies and plan.sip_ports.udp:
-        copy = f"{_SHARE} -j NFLOG --nflog-prefix {OBSERVE_PREFIX} --nflog-group {plan.log_group}"
-        raw[_SEEN] = [IptablesRule(copy)]
+        raw[_SEEN] = [_copy(plan, REQUEST_RATE)]
         if not family.rejects:
-            observed = f"-m set --match-set {OBSERVE[version]} src "
-            raw[_NARROW] = [IptablesRule(observed + copy), IptablesRule(f"-j {family.target}")]
+            raw[_NARROW] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {family.target}")]
     into = {
         "ringfence-in": family.filter_in(),
         "ringfence-fwd": [*family.filter_in(), *family.filter_forward()],
@@ -407,6 +407,29 @@ class _Plan:
             for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
         ]
 
+    def to_copies(self) -> list[IptablesRule]:
+        """Return the rules that send datagrams of strangers to ``ringfence-seen``, to be copied."""
+        strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
+        ports = _port_matches("udp", self.plan.sip_ports.conversations, "src")
+        return [IptablesRule(f"! -i lo {packets}{strangers}-j {_SEEN}") for packets in ports]
+
+    def other_answers(self, passing: str = "") -> list[IptablesRule]:
+        """Return the log rules for the answers by UDP to strangers that no other log rule copies.
+
+        ``passing`` is as in :func:`_answer_rules`.
+        """
+        way = "" if passing else "! -o lo "
+        strangers = self._not_on("dst", NetworkList.FRIENDS, NetworkList.ALLOW)
+        log = f"-j NFLOG --nflog-group {self.plan.log_group}"
+        tests = (
+            f'-m u32 --u32 "{_datagram_test(self.version)}" '
+            f'-m u32 ! --u32 "{_datagram_test(self.version, _COPIED_CODES)}" '
+        )
+        return [
+            IptablesRule(f"{way}{packets}{tests}{passing}{strangers}{log}")
+            for packets in _port_matches("udp", self.plan.sip_ports.conversations, "dst")
+        ]
+
     def to_ration(self, *, forwarded: bool = False) -> list[IptablesRule]:
         """Return the rules that ration the refusals and segments of this host, or of its containers."""
         plan = self.plan
@@ -444,10 +467,13 @@ def _port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
     return [f"-p {protocol} -m multiport {option} {','.join(map(str, part))} " for part in parts]
 
 
-def _observed_rules(plan: FirewallPlan, version: int) -> list[IptablesRule]:
-    """Return the rules that send datagrams of observed addresses to ``ringfence-seen``, to be copied."""
-    observed = f"-m set --match-set {OBSERVE[version]} src -j {_SEEN}"
-    return [IptablesRule(f"{ports}{observed}") for ports in _port_matches("udp", plan.sip_ports.udp, "src")]
+def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> IptablesRule:
+    """Return the rule that copies a request to the wire.
+
+    Each IP version has its own rules, and therefore half of the ``rate`` (packets a second).
+    """
+    limit = f"-m limit --limit {rate // 2}/sec --limit-burst {rate // 2}"
+    return IptablesRule(f"{limit} -j NFLOG --nflog-prefix {prefix} --nflog-group {plan.log_group}")
 
 
 def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[IptablesRule]:
@@ -481,8 +507,8 @@ def _stream_chains(plan: FirewallPlan, version: int) -> dict[str, Sequence[Iptab
     }
 
 
-def _datagram_test(version: int, codes: str) -> str:
-    """Return u32's test for a status line with one of ``codes`` that begins a datagram."""
+def _datagram_test(version: int, codes: str = "") -> str:
+    """Return u32's test for a status line with one of ``codes`` that begins a datagram; "": any code."""
     ipv4 = version == _IPV4
     begin = 0 if ipv4 else _IPV6_HEADER
     return _status_line(_HEADER if ipv4 else "", begin + _DATAGRAM, codes)
@@ -503,12 +529,13 @@ def _status_line_tests(version: int) -> list[str]:
 
 
 def _status_line(way: str, position: int, codes: str = _CODES) -> str:
-    """Return u32's test for "SIP/2.0" and one of ``codes``.
+    """Return u32's test for "SIP/2.0" and one of ``codes``; "" if any code matches.
 
     ``way`` is the part of u32's expression that skips headers of variable length; "" if it skips none.
     ``position`` is the offset of the text after that.
     """
-    return f"{way}{position:#x}=0x5349502f&&{way}{position + 4:#x}=0x322e3020&&{way}{position + 7:#x}={codes}"
+    begins = f"{way}{position:#x}=0x5349502f&&{way}{position + 4:#x}=0x322e3020"
+    return f"{begins}&&{way}{position + 7:#x}={codes}" if codes else begins
 
 
 def _limit(limit: Limit, version: int) -> list[IptablesRule]:

@@ -10,7 +10,6 @@
     -friends4
     ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
     ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
-    ringfence-observe4, -observe6         observed addresses: hash:ip, with timeouts
 
 The bans that exempt friends (``networks.exempts_friends``) have their own sets, because a rule cannot see
 which prefix length in a set has matched. The rule for these sets first checks whether the address is a
@@ -27,7 +26,6 @@ from attrs import frozen
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
     MOST_FLOODERS,
-    OBSERVE_MOST,
     Add,
     Change,
     Element,
@@ -171,7 +169,6 @@ FLOOD: Mapping[tuple[int, bool], str] = {
     for version in VERSIONS
     for tcp in (False, True)
 }
-OBSERVE: Mapping[int, str] = {4: "ringfence-observe4", 6: "ringfence-observe6"}
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
 _HASHSIZE = 16_384
@@ -238,7 +235,6 @@ def set_specs(version: int) -> list[SetSpec]:
         *(SetSpec(list_set_name(which, version), version, network_list=True) for which in NetworkList),
         SetSpec(FLOOD[version, False], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
         SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
-        SetSpec(OBSERVE[version], version, size=OBSERVE_MOST, prefix=BITS[version]),
     ]
 
 

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 
 from attrs import define
@@ -20,8 +19,6 @@ from attrs import define
 from ringfence.errors import FirewallError, FirewallIncompleteError, FirewallUnsupportedError, SetFullError
 from ringfence.firewall.contract import (
     EVERY_ADDRESS,
-    OBSERVE_MOST,
-    OBSERVE_SECONDS,
     SET_FULL,
     UNKNOWN_OUTCOME,
     Add,
@@ -46,7 +43,7 @@ from ringfence.firewall.nftables.state import read_counters, read_flooders, read
 from ringfence.firewall.nftables.static_sets import NetworkListSets, by_version
 from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
-from ringfence.model import Address, Network, Scope
+from ringfence.model import Network, Scope
 from ringfence.netlink.connection import (
     NetlinkConnection,
     NetlinkError,
@@ -54,7 +51,6 @@ from ringfence.netlink.connection import (
     NetlinkTooLongError,
     Refusal,
 )
-from ringfence.networks import VERSIONS
 
 # -- bans by netlink: batches of changes as transactions, and an outcome for each change
 #
@@ -78,7 +74,6 @@ from ringfence.networks import VERSIONS
 _PATIENCE = 3
 # The first kernel that sets a new timeout if an element is added again.
 _RENEWING = (6, 12)
-_OBSERVED = 256  # the most addresses in a transaction
 # Seconds. If the answer of the kernel was lost, an Add counts as carried out if the remaining time of the ban
 # differs from the wanted timeout by at most this much.
 _TOLERANCE = 5.0
@@ -366,33 +361,6 @@ def _explain(ban: BanSet, refusal: Refusal) -> FirewallError:
     return NetlinkError(refusal.code, b"")
 
 
-def observe(kernel: NetlinkConnection, addresses: Iterable[Address], *, modern: bool) -> None:
-    """Add addresses to the sets of observed addresses, for OBSERVE_SECONDS.
-
-    If a transaction is refused, each of its addresses is sent separately. If the set is full, the kernel then
-    refuses the new addresses only. For those already in the set, the time begins again.
-    """
-    unique = list(dict.fromkeys(itertools.islice(addresses, OBSERVE_MOST)))
-    with suppress(FirewallError):  # errors are ignored here: health() reports a missing set
-        for version in VERSIONS:
-            timed = [(ip_network(one), OBSERVE_SECONDS) for one in unique if one.version == version]
-            for at in range(0, len(timed), _OBSERVED):
-                part = timed[at : at + _OBSERVED]
-                if _observe(kernel, version, part, modern=modern):
-                    for one in part:
-                        _observe(kernel, version, [one], modern=modern)
-
-
-def _observe(
-    kernel: NetlinkConnection, version: int, timed: Sequence[tuple[Network, int]], *, modern: bool
-) -> Sequence[Refusal]:
-    name = f"observe{version}"
-    requests = [messages.add_elements(TABLE, name, timed, renewing=modern)]
-    if not modern:
-        requests += [messages.delete_elements(TABLE, name, [network for network, _ in timed]), *requests]
-    return kernel.transact(messages.batch(*requests))
-
-
 def renews(release: str) -> bool:
     """Whether a kernel of this release (``6.12.1-amd64``) sets the new timeout of an element added again."""
     numbers = []
@@ -505,14 +473,6 @@ class NftablesBackend:
         with self._foreign.unmonitored(lambda: changes.commits) if many else nullcontext():
             changes.apply(possible)
         return outcomes
-
-    def observe(self, addresses: Iterable[Address]) -> None:
-        """Copy the SIP requests of ``addresses`` to the wire for OBSERVE_SECONDS.
-
-        Needs ``open``; does nothing before. Never raises.
-        """
-        if self._installation.table is not None:
-            observe(self._kernel, addresses, modern=self._modern)
 
     def replace_list_in_steps(
         self, which: NetworkList, networks: Iterable[Network]

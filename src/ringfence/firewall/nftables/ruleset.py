@@ -4,7 +4,7 @@ The same text makes the table, repairs it, and replaces the rules of another pla
 ``flush table`` removes the old rules and leaves the sets with all their elements. Packets pass the old rules
 until the new ones are in place.
 
-    prerouting (raw)  from4, from6: packets from banned addresses; the limiter; the copies of observed
+    prerouting (raw)  from4, from6: packets from banned addresses; the limiter; the copies of strangers'
                       requests; the log rules for the wire; to4, to6: packets routed to banned addresses
                       the ration of forwarded refusals
     output (raw)      the log rules, to4, to6; the ration of this host's refusals
@@ -47,8 +47,10 @@ administrator's own rules still see them.
   is shorter than 300 bytes. The limiter's tables hold a million sources for ten seconds. If a table is full
   (forged sources can fill it), packets of new sources pass without a limit, and are counted (``no_room``).
 * **The log rules** copy SIP answers: datagrams whose payload begins with "SIP/2.0 401", 403, 404 or 407.
-  (A 404 answers a call to an unknown extension.) Of TCP, every segment from the SIP ports to a stranger is
-  copied, also one without data: an answer may stand anywhere in the stream, and the sender decides where.
+  (A 404 answers a call to an unknown extension.) To strangers they also copy all other answers by UDP from
+  the SIP ports: a success shows that the request was no guess. Of TCP, every segment from the SIP ports to a
+  stranger is copied, also one without data: an answer may stand anywhere in the stream, and the sender
+  decides where.
   Segments to friends and allowed networks, and over the loopback interface, are copied only if they begin
   with a 401, 403 or 407, because phones and trunks receive much. The status line may also begin a WebSocket
   text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
@@ -70,12 +72,10 @@ administrator's own rules still see them.
   There the log rules copy a packet under two conditions. It is to be forwarded, so a provider's 401 to this
   host is not copied. And it arrived by the interface that leads back to its source address, so a packet that
   a stranger sends with a container's address is not copied. The log rules are never limited to interfaces.
-* **Observed addresses** (``observe4``, ``observe6``): their datagrams to the SIP ports are copied to the same
-  group with a prefix. One chain does this, so that both IP versions share its limit. A sender has often
-  answered its last challenge when a ban takes effect. So a narrow ban copies the datagrams of observed
-  addresses before it drops them (``from_narrow``). The nonce in such a datagram proves the address, and the
-  ban becomes a full one. These copies have a limit of their own, so that a banned flood does not use up the
-  limit of the others.
+* **Requests of strangers.** Their datagrams to the SIP ports are copied to the same group with a prefix. One
+  chain does this, so that both IP versions share its limit. A sender has often answered its last challenge
+  when a ban takes effect. So a narrow ban copies datagrams before it drops them (``from_narrow``), with a
+  limit of their own. The nonce in such a datagram proves the address, and the ban becomes a full one.
 
 Counters are named, so that they outlive the rules. The names of interfaces are the only text that the
 administrator writes into the ruleset. A name with a quote or another special character is refused.
@@ -92,19 +92,19 @@ from attrs import Factory, field, frozen
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import (
     COPIED,
+    DROPPED_PREFIX,
+    DROPPED_RATE,
     FLOOD_SECONDS,
     FROM_BANNED,
     FROM_DENIED,
     GUESS,
     MOST_FLOODERS,
     MOST_LIMITED,
-    OBSERVE_MOST,
-    OBSERVE_PREFIX,
-    OBSERVE_RATE,
-    OBSERVE_SECONDS,
     PROBE_NETWORKS,
     PROBE_PORT,
     REFUSALS,
+    REQUEST_PREFIX,
+    REQUEST_RATE,
     SERVED,
     TO_BANNED,
     TO_DENIED,
@@ -149,6 +149,7 @@ _REJECT_REPLIES = {
 _ANSWERS, _DATAGRAMS = (
     f"{{ {', '.join(f'0x{begin.hex()}' for begin in begins)} }}" for begins in (REFUSALS, COPIED)
 )
+_STATUS_LINE = f"0x{b'SIP/2.0 '.hex()}"
 _MOST_COMPARED = 16  # bytes in one comparison
 _HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
 _TO_BE_ROUTED = "fib saddr . iif oif != 0 fib daddr type unicast"
@@ -311,9 +312,6 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
     for version in VERSIONS:
         for which in NetworkList:
             sets[lists[f"{which}{version}"]] = _list_set(version)
-        sets[f"observe{version}"] = (
-            f"type {_TYPES[version]}; flags timeout; timeout {OBSERVE_SECONDS}s; size {OBSERVE_MOST};"
-        )
         if plan.limit.mode is not LimitMode.OFF:
             body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {FLOOD_SECONDS}s; size"
             sets[f"rate{version}"] = sets[f"bytes{version}"] = f"{body} {MOST_LIMITED};"
@@ -343,8 +341,7 @@ def _chains(
             )
             yield RulesetChain(f"{side}_{why}", (*counting, *log, *last))
         if side == "from" and _copies_dropped(plan):
-            observed = (f"{_KEYWORDS[v]} saddr @observe{v} {_copy(plan)}" for v in VERSIONS)
-            yield RulesetChain("from_narrow", (*observed, "goto from_banned"))
+            yield RulesetChain("from_narrow", (_copy(plan, DROPPED_RATE, DROPPED_PREFIX), "goto from_banned"))
         for version in VERSIONS:
             yield from _lookup_chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
@@ -409,10 +406,10 @@ def _copies_dropped(plan: FirewallPlan) -> bool:
     return plan.log_group is not None and plan.action not in _REJECTS
 
 
-def _copy(plan: FirewallPlan) -> str:
-    """Return the statements that copy a request to the wire source."""
-    limit = f"limit rate {OBSERVE_RATE}/second burst {OBSERVE_RATE} packets"
-    return f'{limit} log prefix "{OBSERVE_PREFIX}" group {plan.log_group}'
+def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> str:
+    """Return the statements that copy a request to the wire source, at most ``rate`` a second."""
+    limit = f"limit rate {rate}/second burst {rate} packets"
+    return f'{limit} log prefix "{prefix}" group {plan.log_group}'
 
 
 def _masked(address: str, one: BanSet) -> str:
@@ -569,7 +566,7 @@ def _strangers(version: int, side: str, lists: Mapping[str, str], *more: Network
 
 
 def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[RulesetChain]:
-    """Yield the chains with a hook (such as prerouting), and the chain that copies observed requests."""
+    """Yield the chains with a hook (such as prerouting), and the chains that copy packets to the wire."""
     rejecting = plan.action in _REJECTS
     come = _interface_match(plan, "iifname")
     go, allow = _interface_match(plan, "oifname"), {v: lists[f"allow{v}"] for v in VERSIONS}
@@ -579,7 +576,7 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
     output = (*(f"{test} accept" for test in _REJECT_REPLIES.get(plan.action, ())), *leaving)
     if plan.log_group is not None:
         log = f"log group {plan.log_group}"
-        yield RulesetChain("observed", (_copy(plan),))
+        yield RulesetChain("requests", (_copy(plan, REQUEST_RATE),))
         yield RulesetChain("answers", tuple(f"{begins} {log}" for begins in _beginnings(inner=inner)))
         known = (
             f"{_KEYWORDS[version]} daddr @{lists[f'{which}{version}']} goto answers"
@@ -590,15 +587,23 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         datagrams = f"meta l4proto udp @th,64,88 {_DATAGRAMS}"
         streams = _port_tests(Ports((), plan.sip_ports.tcp), "sport")
         prerouting += tuple(
-            f"{test} {_KEYWORDS[version]} saddr @observe{version} jump observed"
+            f'iifname != "lo" {test} {_strangers(version, "saddr", lists)} jump requests'
             for version in VERSIONS
-            for test in _port_tests(Ports(plan.sip_ports.udp, ()), "dport")
+            for test in _port_tests(Ports(plan.sip_ports.conversations, ()), "dport")
+        )
+        others = tuple(
+            f"{test} @th,64,64 {_STATUS_LINE} @th,64,88 != {_DATAGRAMS} "
+            f"{_strangers(version, 'daddr', lists)} {log}"
+            for version in VERSIONS
+            for test in _port_tests(Ports(plan.sip_ports.conversations, ()), "sport")
         )
         prerouting += (f"{datagrams} {_TO_BE_ROUTED} {log}",)
+        prerouting += tuple(f"{_TO_BE_ROUTED} {other}" for other in others)
         prerouting += tuple(f"{test} {_TO_BE_ROUTED} jump segments" for test in streams)
         looped = (f'oifname "lo" {test} jump answers' for test in streams)
         output = (
             f"{datagrams} {log}",
+            *(f'oifname != "lo" {other}' for other in others),
             *looped,
             *(f'oifname != "lo" {test} jump segments' for test in streams),
             *output,

@@ -186,8 +186,6 @@ def _mismatches(head: NftSetHeader) -> Iterator[str]:
     kind = head.name.rstrip("46")
     if ban is not None:
         flags, version = _TIMEOUT_FLAG, ban.version
-    elif kind == "observe":
-        flags, version = _TIMEOUT_FLAG, int(head.name[-1])
     elif base is not None:
         flags, version = _INTERVAL_FLAG, int(base[-1])
     elif kind in ("rate", "bytes", "flood", "flood_tcp"):
@@ -363,7 +361,6 @@ _KINDS = {
     "rate": "limiter",
     "flood": "flooding",
     "flood_tcp": "flooding",
-    "observe": "observed",
     "ration": "rationed",
     "ration_bytes": "rationed",
 }

@@ -1,4 +1,4 @@
-"""Requests of suspects: every nonce and Call-ID that an Asterisk accepts from them, among any other text."""
+"""Copied requests: every nonce, Call-ID and CSeq that an Asterisk accepts from them, among any other text."""
 
 import hashlib
 import os
@@ -15,8 +15,8 @@ from tests.support.asterisk_files import PASSWORD, Kind
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 
-from ringfence.model import ObservedRequest
-from ringfence.parse.challenge import parse_observed
+from ringfence.model import CopiedRequest
+from ringfence.parse.challenge import parse_request
 
 NONCE = b"1795214124/e553aed184885575fe347bc9a8e5d70e"
 REQUEST = (
@@ -36,9 +36,9 @@ def packet(request: bytes, kind: int = 17) -> bytes:
     return header + ip_address("198.18.1.1").packed + ip_address("198.18.0.1").packed + udp
 
 
-def observed(request: bytes) -> ObservedRequest:
+def observed(request: bytes) -> CopiedRequest:
     """Parse a request."""
-    read = parse_observed(packet(request))
+    read = parse_request(packet(request))
     assert read is not None
     return read
 
@@ -54,24 +54,99 @@ def with_call_id(line: bytes) -> tuple[bytes, ...]:
 
 
 def test_a_request() -> None:
-    """Source, port, nonce and Call-ID are found; the cnonce is no nonce."""
+    """Source, port, nonce, Call-ID and CSeq number are found; the cnonce is no nonce."""
     address = ip_address("198.18.1.1")
-    assert observed(REQUEST) == ObservedRequest(address, 5099, (NONCE,), (b"a@b",))
-    assert observed(b"") == ObservedRequest(address, 5099, (), ())
+    read = observed(REQUEST)
+    expected = CopiedRequest(address, 5099, (NONCE,), (b"a@b",), (2,), credentials=True, digest=read.digest)
+    assert read == expected
+    nothing = observed(b"")
+    assert nothing == CopiedRequest(address, 5099, (), (), digest=nothing.digest)
+
+
+@pytest.mark.parametrize(
+    ("start", "answerable"),
+    [(b"ACK sip", False), (b"\r\n\r\nACK sip", False), (b"ack sip", True), (b"ACKs sip", True)],
+)
+def test_an_ack_waits_for_no_answer(start: bytes, answerable: bool) -> None:  # noqa: FBT001 - a parameter
+    """An ACK repeats number and credentials of its INVITE, and nothing answers it; its nonce still counts."""
+    read = observed(REQUEST.replace(b"REGISTER sip", start, 1))
+    assert (bool(read.sequences), read.credentials, read.nonces) == (answerable, answerable, (NONCE,))
+
+
+def test_a_request_that_was_cut_is_marked() -> None:
+    """A first fragment may lack the credentials."""
+    fragment = bytearray(packet(REQUEST))
+    fragment[6] |= 0x20
+    for data, partly in ((packet(REQUEST), False), (bytes(fragment), True), (packet(REQUEST)[:-1], True)):
+        read = parse_request(data)
+        assert read is not None
+        assert read.partly is partly
+
+
+def test_a_request_that_a_ban_drops_is_marked() -> None:
+    """The caller knows it from the prefix of the copy."""
+    read = parse_request(packet(REQUEST), dropped=True)
+    assert read is not None
+    assert read.dropped
+
+
+def test_a_digest_shows_the_same_datagram() -> None:
+    """The same bytes have the same digest, and other bytes another one."""
+    digests = [observed(text).digest for text in (REQUEST, REQUEST, REQUEST + b" ", REQUEST[:-1])]
+    assert digests[0] == digests[1]
+    assert len({*digests}) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "sequences"),
+    [
+        (b"CSeq: 2 REGISTER", (2,)),
+        (b"CSEQ \t:2\tREGISTER", (2,)),
+        (b"CSeq:\r\n 3 REGISTER", (3,)),
+        (b"CSeq: +4 REGISTER", (4,)),
+        (b"CSeq: 0005 REGISTER", (5,)),
+        (b"CSeq: 1 X\r\nCSeq: 2 REGISTER", (1, 2)),
+        (b"CSeq: 1 X\nCSeq: 2 REGISTER", (1, 2)),
+        (b"CSeq: 1 X\rCSeq: 2 REGISTER", (1, 2)),
+        (b"C\rSeq: 2 REGISTER", (2,)),
+        (b"X-CSeq: 2 REGISTER", ()),
+        (b"CSeq: x", ()),
+    ],
+)
+def test_every_number_that_an_asterisk_may_read_is_found(line: bytes, sequences: tuple[int, ...]) -> None:
+    """Each CSeq number is found that PJSIP or chan_sip may read."""
+    assert observed(REQUEST.replace(b"CSeq: 2 REGISTER", line)).sequences == sequences
+
+
+@pytest.mark.parametrize(
+    ("header", "credentials"),
+    [
+        (b"Authorization: Digest", True),
+        (b"AUTHORIZATION : Digest", True),
+        (b"Proxy-Authorization: Digest", True),
+        (b"Autho\rrization: Digest", True),
+        (b"X: Digest", False),
+    ],
+)
+def test_a_request_has_credentials_if_an_asterisk_may_read_some(header: bytes, credentials: bool) -> None:  # noqa: FBT001
+    """The name of the header counts in any case, also if chan_sip alone reads it, which leaves out CR."""
+    assert observed(REQUEST.replace(b"Authorization: Digest", header)).credentials is credentials
 
 
 def test_a_request_by_ipv6() -> None:
     """The same for IPv6."""
     addresses = ip_address("fd00:18::a").packed + ip_address("fd00:18::1").packed
     udp = packet(REQUEST)[20:]
-    read = parse_observed(struct.pack(">IHBB", 0x60000000, len(udp), 17, 64) + addresses + udp)
-    assert read == ObservedRequest(ip_address("fd00:18::a"), 5099, (NONCE,), (b"a@b",))
+    read = parse_request(struct.pack(">IHBB", 0x60000000, len(udp), 17, 64) + addresses + udp)
+    assert read is not None
+    assert (read.address, read.port) == (ip_address("fd00:18::a"), 5099)
+    assert (read.nonces, read.call_ids, read.sequences) == ((NONCE,), (b"a@b",), (2,))
 
 
 @pytest.mark.parametrize("other", [b"", b"\x45", packet(REQUEST)[:27], packet(REQUEST, kind=6)])
 def test_other_packets_are_no_datagram(other: bytes) -> None:
     """Other protocols, and headers that are cut off."""
-    assert parse_observed(other) is None
+    assert parse_request(other) is None
 
 
 # Asterisk 16.28 (chan_sip) or 22.10.1 (PJSIP) accepted each of these as its nonce: it answered 200.
@@ -185,11 +260,11 @@ def test_a_request_that_was_cut() -> None:
     """Byte by byte, and with bytes after it: only values that the whole holds or begins with."""
     whole = observed(REQUEST)
     for size in range(len(REQUEST)):
-        for part in (observed(REQUEST[:size]), parse_observed(packet(REQUEST)[: 28 + size])):
+        for part in (observed(REQUEST[:size]), parse_request(packet(REQUEST)[: 28 + size])):
             assert part is not None
             assert all(NONCE.startswith(nonce) for nonce in part.nonces)
             assert all(b"a@b".startswith(call_id) for call_id in part.call_ids)
-    assert parse_observed(packet(REQUEST) + b'\r\nnonce="x"') == whole
+    assert parse_request(packet(REQUEST) + b'\r\nnonce="x"') == whole
 
 
 @given(
@@ -234,7 +309,7 @@ def test_the_worst_request_takes_linear_time(start: bytes, unit: bytes) -> None:
     """A datagram holds 64 kB of it."""
 
     def measure(size: int) -> float:
-        return seconds(parse_observed, packet(start + unit * (size // len(unit))))
+        return seconds(parse_request, packet(start + unit * (size // len(unit))))
 
     assert is_linear_in(measure, 65_000)
 
@@ -307,7 +382,7 @@ CALL_IDS = (
 
 
 class Phone:
-    """A phone at a real Asterisk, whose requests are parsed as if they came from a suspect."""
+    """A phone at a real Asterisk, whose requests are parsed as if the kernel had copied them."""
 
     def __init__(self, lab: Lab) -> None:
         self.account = b"bob" if lab.asterisk.kind is Kind.CHAN_SIP else b"alice"
@@ -316,7 +391,7 @@ class Phone:
         self._socket.connect((PBX_IPV4, 5060))
         self._number = 0
 
-    def ask(self, call_id: bytes, extra: bytes = b"") -> tuple[bytes, ObservedRequest]:
+    def ask(self, call_id: bytes, extra: bytes = b"") -> tuple[bytes, CopiedRequest]:
         """Return the answer to a REGISTER, and the parsed request.
 
         The answer is empty if none comes by 0.2 s after the answer to an ordinary request sent after it.

@@ -1,0 +1,210 @@
+"""Conversations of strangers by UDP: which of Asterisk's refusals answer a guess.
+
+The kernel copies the requests of strangers to the SIP ports, and all answers to them. So a guess is seen,
+and not deduced: it is a request with credentials that Asterisk refused. An answer belongs to a request of the
+same sender with the same Call-ID and the same CSeq number, which Asterisk copies from the request into its
+answer (RFC 3261 §8.2.6.2).
+
+    REGISTER, CSeq 1                     ->
+                                         <-  401, CSeq 1: a question, no attempt
+    REGISTER, CSeq 2, with credentials   ->
+                                         <-  401, CSeq 2: a guess
+
+A sender writes its requests as it likes, also so that this module reads another number than Asterisk. That
+must not hide a guess. So if no request of the conversation has the number of the answer, the answer belongs
+to the oldest request with credentials that is not answered yet. For the same reason a request counts as one
+with credentials if the word ``authorization`` is anywhere in it.
+
+Each request is answered once. The same datagram again is a retransmission: Asterisk checks no password for
+it, and repeats its answer. A repeated answer belongs to no open request, and shows nothing.
+
+These answers show that the password was right, so the request was no guess:
+
+- any answer that is no refusal, such as 200. chan_sip checks the password of a call before its 100, and may
+  refuse the call with 403 after that.
+- a challenge with ``stale=true``: only the nonce was too old, or unknown
+- chan_sip's ``403 Forbidden (policy)``: the phone may not subscribe, although its password is right
+
+If no copied request can belong to an answer, nothing is known (None). This is so for friends, for requests by
+TCP and TLS, and if the kernel copied fewer requests than came. Nothing is known either of a conversation of
+which only a part of a request was copied (its first fragment): the rest may hold credentials.
+
+A guess may also get no answer: its Via names an unroutable address, or the answer would be longer than a
+datagram. PJSIP still checks the password, and a right one registers the attacker (tried on 22.10.1). So a
+request with credentials that is not answered within ``SILENCE`` is a *blind* guess. Its nonce must be one
+that Asterisk sent, so requests of this sender do reach Asterisk. And somebody who asked later must have been
+answered, so Asterisk lives, and the wire sees its answers.
+
+Bounds: ``MOST`` conversations and ``MOST`` requests that wait for an answer, the oldest are forgotten first;
+``MOST_REQUESTS`` requests in each conversation.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from math import inf
+
+from attrs import Factory, define, frozen
+
+from ringfence.detect.sessions import AddressKey, address_key, session_key
+from ringfence.model import Address, Challenge, CopiedRequest
+
+MOST = 65_536
+"""The greatest number of conversations that are remembered."""
+
+MOST_REQUESTS = 64
+"""The greatest number of requests of one conversation that are remembered."""
+
+LIFE = 64.0
+"""For this time after its last request (seconds) a conversation is remembered.
+
+Asterisk repeats an answer for 32 s at most (RFC 3261 §17.2).
+"""
+
+SILENCE = 5.0
+"""The time after which an answer is not expected any more (seconds)."""
+
+_REFUSALS = (401, 403, 407)
+
+_Key = tuple[AddressKey, bytes]
+
+
+@define(eq=False)
+class _Open:
+    """A request that was copied at ``at``, and whether it is answered."""
+
+    request: CopiedRequest
+    at: float
+    answered: bool = False
+
+
+@define(eq=False)
+class _Conversation:
+    """The requests of one sender with one Call-ID, by their digests, oldest first."""
+
+    used: float
+    requests: OrderedDict[bytes, _Open] = Factory(OrderedDict)
+    partly: bool = False  # of some request, only a part was copied
+
+    def request_of(self, sequence: int | None) -> _Open | None:
+        """Return the request to which an answer with this CSeq number belongs, None if there is none.
+
+        It is the oldest open one with this number. If all with this number are answered, it is the last of
+        these. Without any, it is the oldest open one with credentials.
+        """
+        others = known = None
+        for one in self.requests.values():
+            if sequence in one.request.sequences:
+                if not one.answered:
+                    return one
+                known = one
+            elif others is None and not one.answered and one.request.credentials:
+                others = one
+        return known or others
+
+
+@frozen
+class Refusal:
+    """What a refusal answers: ``request`` was waiting for it; None if the refusal is a repeat.
+
+    ``guess``: the request had credentials, and they were wrong.
+    """
+
+    request: CopiedRequest | None
+    guess: bool = False
+
+
+_REPEAT = Refusal(None)
+
+
+class Conversations:
+    """What strangers asked by UDP, and whether Asterisk has answered. Times are monotonic seconds."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._known: OrderedDict[_Key, _Conversation] = OrderedDict()
+        self._askers: dict[bytes, Address] = {}  # by Call-ID, who asked last
+        self._waiting: deque[_Open] = deque(maxlen=most)
+        self._answered = -inf  # when the latest request came that was answered
+
+    def __len__(self) -> int:
+        """Return the number of conversations."""
+        return len(self._known)
+
+    def ask(self, request: CopiedRequest, now: float, *, challenged: bool = False) -> None:
+        """Record a request. One that can be read in several ways belongs to several conversations.
+
+        ``challenged``: it has a nonce that Asterisk sent.
+        """
+        one = _Open(request, now)
+        if challenged and request.credentials and request.call_ids:
+            self._waiting.append(one)
+        for call_id in request.call_ids:
+            key = address_key(request.address), session_key(call_id)
+            self._askers[key[1]] = request.address
+            known = self._known.get(key)
+            if known is None or now - known.used >= LIFE:
+                known = self._known[key] = _Conversation(now)
+            known.used = now
+            self._known.move_to_end(key)
+            known.partly = known.partly or request.partly
+            first = known.requests.setdefault(request.digest, one)
+            if first is not one:
+                one.answered = True  # a retransmission
+            if len(known.requests) > MOST_REQUESTS:
+                known.requests.popitem(last=False)
+        self.expire(now)
+
+    def asker(self, call_id: bytes) -> Address | None:
+        """Return the sender that used this Call-ID last; None if it is unknown.
+
+        chan_sip cuts a long Via in its answer, so that the answer does not name the sender.
+        """
+        return self._askers.get(session_key(call_id))
+
+    def has_asked(self, address: Address, call_id: bytes, now: float) -> bool:
+        """Whether a request with credentials of this address and with this Call-ID was copied lately."""
+        known = self._known.get((address_key(address), session_key(call_id)))
+        if known is None or now - known.used >= LIFE:
+            return False
+        return any(one.request.credentials for one in known.requests.values())
+
+    def unanswered(self, now: float) -> Iterator[tuple[CopiedRequest, float]]:
+        """Yield the requests that are blind guesses by ``now``, each once, with the time when it came."""
+        while self._waiting and now - self._waiting[0].at >= SILENCE:
+            oldest = self._waiting[0]
+            if not oldest.answered and self._answered <= oldest.at and now - oldest.at < LIFE:
+                return  # nobody who asked later was answered yet
+            self._waiting.popleft()
+            if not oldest.answered and self._answered > oldest.at:
+                oldest.answered = True
+                yield oldest.request, oldest.at
+
+    def forget_silence(self) -> None:
+        """Forget which requests wait for an answer, because answers were lost."""
+        self._waiting.clear()
+
+    def answer(self, answer: Challenge, sender: Address, now: float) -> Refusal | None:
+        """Record an answer to ``sender``; return what it refuses, None if its conversation is unknown."""
+        known = self._known.get((address_key(sender), session_key(answer.call_id)))
+        if known is None or now - known.used >= LIFE or known.partly:
+            return None
+        one = known.request_of(answer.sequence)
+        if one is None:
+            return None
+        if one.answered:
+            return _REPEAT
+        one.answered = True
+        self._answered = max(self._answered, one.at)
+        refused = answer.status in _REFUSALS and not answer.accepted
+        return Refusal(one.request, guess=refused and one.request.credentials)
+
+    def expire(self, now: float) -> None:
+        """Forget the oldest conversations: those that are too old, and those beyond the bound."""
+        while self._known:
+            key, oldest = next(iter(self._known.items()))
+            if len(self._known) <= self._most and now - oldest.used < LIFE:
+                return
+            del self._known[key]
+            asker = self._askers.get(key[1])
+            if asker is not None and address_key(asker) == key[0]:
+                del self._askers[key[1]]

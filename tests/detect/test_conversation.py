@@ -1,0 +1,207 @@
+"""Conversations: each refusal belongs to the request that it answers, and each request is answered once."""
+
+from ipaddress import ip_address
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.detect.conversation import LIFE, MOST_REQUESTS, SILENCE, Conversations, Refusal
+from ringfence.model import Address, Challenge, CopiedRequest
+
+HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
+
+
+def asks(
+    sequence: int, *, credentials: bool = True, text: bytes = b"", sender: Address = ONE
+) -> CopiedRequest:
+    """Return a request of the session "c"."""
+    digest = b"%d %b" % (sequence, text)
+    return CopiedRequest(sender, 5062, (), (b"c",), (sequence,), credentials, digest)
+
+
+def refusal(sequence: int | None, *, status: int = 401, accepted: bool = False) -> Challenge:
+    """Return an answer in the session "c"."""
+    return Challenge(
+        ONE, 5062, HERE, 5060, b"c", b"n", ONE, status=status, sequence=sequence, accepted=accepted
+    )
+
+
+def test_of_an_unknown_conversation_nothing_is_known() -> None:
+    """Without a copied request of exactly this sender and Call-ID, the result is None."""
+    talk = Conversations()
+    assert talk.answer(refusal(1), ONE, 0.0) is None
+    talk.ask(asks(1), 0.0)
+    assert talk.answer(refusal(1), OTHER, 0.0) is None
+    assert talk.answer(evolve(refusal(1), call_id=b"d"), ONE, 0.0) is None
+    assert talk.answer(refusal(1), ONE, LIFE) is None
+    assert talk.answer(refusal(1), ONE, LIFE - 0.1) == Refusal(asks(1), guess=True)
+
+
+def test_a_request_is_answered_once() -> None:
+    """The first answer belongs to it; a repeat, also after a retransmission, belongs to nothing."""
+    talk = Conversations()
+    talk.ask(asks(1), 0.0)
+    assert talk.answer(refusal(1), ONE, 0.0) == Refusal(asks(1), guess=True)
+    talk.ask(asks(1), 1.0)
+    assert talk.answer(refusal(1), ONE, 1.0) == Refusal(None)
+    talk.ask(asks(1, text=b"new"), 1.0)
+    assert talk.answer(refusal(1), ONE, 1.0) == Refusal(asks(1, text=b"new"), guess=True)
+
+
+def test_of_a_request_that_was_not_copied_nothing_is_known() -> None:
+    """An answer with a number of no request, when no guess waits, answers what the kernel did not copy."""
+    talk = Conversations()
+    talk.ask(asks(1, credentials=False), 0.0)
+    assert talk.answer(refusal(1), ONE, 0.0) == Refusal(asks(1, credentials=False))
+    assert talk.answer(refusal(2), ONE, 0.0) is None
+
+
+def test_part_of_a_request_hides_nothing() -> None:
+    """Credentials may stand in a fragment that was not copied, so nothing is known of this conversation."""
+    talk = Conversations()
+    talk.ask(asks(1, credentials=False), 0.0)
+    talk.ask(evolve(asks(1, credentials=False, text=b"part"), partly=True), 0.0)
+    assert talk.answer(refusal(1), ONE, 0.0) is None
+
+
+def test_a_question_is_no_guess() -> None:
+    """Without credentials nothing was guessed; with them, a success or an accepted password is no guess."""
+    talk = Conversations()
+    for number, (asked, answer) in enumerate(
+        [
+            (asks(1, credentials=False), refusal(1)),
+            (asks(2), refusal(2, status=200)),
+            (asks(3), refusal(3, accepted=True)),
+            (asks(4), refusal(4, status=404)),
+        ]
+    ):
+        talk.ask(asked, float(number))
+        assert talk.answer(answer, ONE, float(number)) == Refusal(asked)
+
+
+def blind(talk: Conversations, now: float) -> list[int]:
+    """Return the numbers of the blind guesses."""
+    return [request.sequences[0] for request, _ in talk.unanswered(now)]
+
+
+def test_a_guess_without_an_answer_is_blind_once_another_is_answered() -> None:
+    """Silence alone shows nothing: Asterisk may hang. An answer to somebody who asked later shows a guess."""
+    talk = Conversations()
+    talk.ask(asks(1), 0.0, challenged=True)
+    talk.ask(asks(2), 0.5, challenged=True)
+    assert blind(talk, SILENCE + 1.0) == []
+    talk.ask(asks(1, sender=OTHER), 0.2)
+    talk.answer(refusal(1), OTHER, 0.3)
+    assert blind(talk, SILENCE - 0.1) == []
+    assert blind(talk, SILENCE) == [1]
+    assert blind(talk, SILENCE + 2.0) == []
+    talk.ask(asks(2, sender=OTHER), 1.0)
+    talk.answer(refusal(2), OTHER, 1.0)
+    assert blind(talk, SILENCE + 2.0) == [2]
+    assert talk.answer(refusal(1), ONE, SILENCE + 3.0) == Refusal(None)
+
+
+def test_no_blind_guess_without_a_challenge_or_credentials_or_after_a_loss() -> None:
+    """A nonce that Asterisk never sent, a question, an answered request and lost answers show nothing."""
+    for challenged, credentials, answered, lost in (
+        (False, True, False, False),
+        (True, False, False, False),
+        (True, True, True, False),
+        (True, True, False, True),
+    ):
+        talk = Conversations()
+        talk.ask(asks(1, credentials=credentials), 0.0, challenged=challenged)
+        talk.ask(asks(1, credentials=credentials), 0.5, challenged=challenged)  # a retransmission
+        if answered:
+            talk.answer(refusal(1, status=200), ONE, 0.6)
+        if lost:
+            talk.forget_silence()
+        talk.ask(asks(1, sender=OTHER), 1.0)
+        talk.answer(refusal(1), OTHER, 1.0)
+        assert blind(talk, SILENCE + 1.0) == []
+
+
+def test_nobody_is_answered_for_long() -> None:
+    """What waits longer than a conversation is remembered is forgotten."""
+    talk = Conversations()
+    talk.ask(asks(1), 0.0, challenged=True)
+    assert blind(talk, LIFE) == []
+    talk.ask(asks(1, sender=OTHER), LIFE)
+    talk.answer(refusal(1), OTHER, LIFE)
+    assert blind(talk, LIFE) == []
+
+
+def test_memory_is_bounded() -> None:
+    """The oldest conversations are forgotten, and the oldest requests of one."""
+    talk = Conversations(most=10)
+    for number in range(20):
+        talk.ask(evolve(asks(number), call_ids=(b"%d" % number,)), 0.0)
+    assert len(talk) == 10
+    assert talk.answer(evolve(refusal(9), call_id=b"9"), ONE, 0.0) is None
+    assert talk.answer(evolve(refusal(10), call_id=b"10"), ONE, 0.0) is not None
+    for number in range(MOST_REQUESTS + 1):
+        talk.ask(asks(1, text=b"%d" % number), 1.0)
+    found = talk.answer(refusal(1), ONE, 1.0)
+    assert found == Refusal(asks(1, text=b"1"), guess=True)
+    talk.expire(1.0 + LIFE)
+    assert len(talk) == 0
+
+
+def test_the_last_sender_with_a_call_id_is_known() -> None:
+    """As long as its conversation is remembered."""
+    talk = Conversations(most=2)
+    assert talk.asker(b"c") is None
+    talk.ask(asks(1), 0.0)
+    talk.ask(asks(1, sender=OTHER), 0.0)
+    assert talk.asker(b"c") == OTHER
+    talk.ask(evolve(asks(1), call_ids=(b"d",)), 0.0)
+    assert talk.asker(b"c") == OTHER
+    talk.ask(evolve(asks(1), call_ids=(b"e",)), 0.0)
+    assert talk.asker(b"c") is None
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("asks"), st.integers(1, 3), st.booleans(), st.sampled_from([b"a", b"b"])),
+        st.tuples(st.just("answers"), st.sampled_from([1, 2, 3, 4, None]), st.sampled_from([200, 401, 403])),
+    ),
+    max_size=40,
+)
+
+
+class Naive:
+    """All requests in a list, searched from the first one each time."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[CopiedRequest, bool]] = []
+
+    def ask(self, request: CopiedRequest) -> None:
+        """Append a new request."""
+        if all(known.digest != request.digest for known, _ in self.asked):
+            self.asked.append((request, False))
+
+    def answer(self, answer: Challenge) -> Refusal | None:
+        """Find the request of an answer: by its number, else the oldest guess."""
+        same = [at for at, (request, _) in enumerate(self.asked) if answer.sequence in request.sequences]
+        guesses = [at for at, (request, _) in enumerate(self.asked) if request.credentials]
+        unanswered = [at for at in (same or guesses) if not self.asked[at][1]]
+        if not unanswered:
+            return Refusal(None) if same else None
+        request = self.asked[unanswered[0]][0]
+        self.asked[unanswered[0]] = request, True
+        return Refusal(request, guess=request.credentials and answer.status != 200)
+
+
+@given(STEPS)
+def test_it_agrees_with_a_naive_model(steps: list[tuple[object, ...]]) -> None:
+    """Any order of requests, repeats and answers gives what a plain search of all requests gives."""
+    talk, naive = Conversations(), Naive()
+    for step in steps:
+        if step[0] == "asks":
+            request = asks(step[1], credentials=bool(step[2]), text=bytes(step[3]) + b"%d" % bool(step[2]))  # type: ignore[arg-type, call-overload]
+            talk.ask(request, 0.0)
+            naive.ask(request)
+        else:
+            answer = refusal(step[1], status=step[2])  # type: ignore[arg-type]
+            assert talk.answer(answer, ONE, 0.0) == naive.answer(answer)

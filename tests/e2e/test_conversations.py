@@ -1,0 +1,62 @@
+"""Conversations of strangers: a right password is no guess, and a guess that gets no answer is one."""
+
+import time
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.asterisk_files import PASSWORD
+from tests.support.daemon import until
+from tests.support.guarded import guarded, shared
+from tests.support.lab import Lab
+from tests.support.sip_raw import Raw, calling, request_of
+
+pytestmark = pytest.mark.asterisk
+
+LAMP = f"[lamp]\ntype=friend\nhost=dynamic\nsecret={PASSWORD}\nallowsubscribe=no\ncontext=lamps\n"
+FORBIDDEN = "[lamps]\nexten => 100,1,Hangup(21)\n"
+
+
+def test_a_phone_whose_lamps_and_calls_are_refused_makes_no_attempt(tmp_path: Path) -> None:
+    """chan_sip answers 403 to a subscription and to a call after the right password, and reports neither."""
+    with (
+        Lab.made("16", {"sip.conf": LAMP, "extensions.conf": FORBIDDEN}) as lab,
+        guarded(lab, tmp_path) as guard,
+    ):
+        for method in (b"SUBSCRIBE", b"INVITE"):
+            source = f"198.19.90.{len(method)}"
+            with calling(lab, source) as caller:
+                statuses = [caller.guess(request_of(method, b"lamp"), PASSWORD, 2.0) for _ in range(8)]
+            assert statuses == [403] * 8
+            with calling(lab, "198.19.90.99") as caller:
+                assert caller.guess(request_of(method, b"lamp"), "wrong", 2.0) in (401, 403)
+            until(lambda: guard.attempts_of("198.19.90.99"), "the guess")
+            assert guard.attempts_of(source) == []
+        assert guard.banned() == set()
+
+
+def test_a_guess_behind_a_long_via_at_chan_sip_counts(open16: Lab) -> None:
+    """chan_sip cuts the Via in its answer, and reports no SUBSCRIBE, so only the request names the sender."""
+    source = "198.19.91.1"
+    request = evolve(request_of(b"SUBSCRIBE", b"carol"), via=b";rport;x=" + b"y" * 600)
+    with shared(open16) as guard:
+        with calling(open16, source) as caller:
+            statuses = [caller.guess(request, "wrong") for _ in range(8)]
+        until(lambda: source in guard.banned(), "the ban")
+        assert len([status for status in statuses if status]) <= 8
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["reported", "hidden"])
+def test_guesses_that_get_no_answer_end_with_a_ban(open22: Lab, hidden: bool) -> None:  # noqa: FBT001 - a parameter
+    """The answer goes to a black hole: PJSIP checks the password, and the conversation shows the guess."""
+    source = f"198.19.92.{1 + hidden}"
+    call_id = b"\xff{}" if hidden else b"{}"
+    with shared(open22) as guard, calling(open22, source) as caller:
+        for number in range(8):
+            challenge = caller.challenged(Raw(call_id=b"c{}", from_user=b"alice"))
+            if challenge is None:
+                break  # the ban
+            blind = Raw(call_id=call_id, from_user=b"alice", via=b";rport;maddr=240.0.0.1", cseq=number + 5)
+            caller.send(blind.answering(challenge, f"wrong-{number}"))
+            time.sleep(1.0)
+        until(lambda: guard.banned() == {source}, "the ban", 20.0)
