@@ -161,12 +161,8 @@ def _found(path: Path, seconds: float) -> tuple[Document, str]:
 
 
 def _write(file: Path, found: Document) -> None:
-    try:
-        from ringfence.web.report_page import report_page  # noqa: PLC0415 - loaded when the command runs
-    except ModuleNotFoundError as error:
-        raise WebError(
-            f"a page needs the Python package {error.name}; fix: pip install 'ringfence[web]'"
-        ) from None
+    from ringfence.report.page import report_page  # noqa: PLC0415 - loaded when the command runs
+
     try:
         write_private(file, report_page(found))
     except OSError as error:

@@ -41,12 +41,10 @@ def _wrapped(line: Line) -> list[str]:
     return wrap(text, _FORM.width, subsequent_indent=" " * line.indent, break_on_hyphens=False)
 
 
-def page_of(content: Mapping[str, Any]) -> str | None:
-    """Return the report as one page of HTML; None if the live page's packages are not installed."""
-    try:
-        from ringfence.web.report_page import report_page  # noqa: PLC0415 - it may be missing, and is slow
-    except ImportError:
-        return None
+def page_of(content: Mapping[str, Any]) -> str:
+    """Return the report as one page of HTML."""
+    from ringfence.report.page import report_page  # noqa: PLC0415 - slow, and loaded for a report only
+
     return report_page(_without_links(content["report"]))
 
 
@@ -100,8 +98,8 @@ def _mail(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> 
     mail["Message-ID"] = make_msgid("ringfence", _domain(host))
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers by vacation programs
     mail.set_content(message.body)
-    if is_report and (page := page_of(content)) is not None:
-        mail.add_attachment(page, subtype="html", filename="report.html")
+    if is_report:
+        mail.add_attachment(page_of(content), subtype="html", filename="report.html")
     return mail
 
 

@@ -2,7 +2,7 @@
 
 ``summary`` computes the report from the daemon's answers. If no daemon runs, the command ``ringfence report``
 reads the same data from the database. ``text`` writes the report as text, for the command and for mails.
-``web.report_page`` makes a page of HTML from it. ``schedule`` computes when a weekly report is due.
+``page`` makes a page of HTML from it. ``schedule`` computes when a weekly report is due.
 
 A *row* is one entry of a table in a report or in the daemon's answers, a mapping of names to values.
 """

@@ -17,11 +17,11 @@ from starlette.responses import RedirectResponse, Response
 from ringfence.errors import ControlError, NoAnswerError, RingfenceError
 from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
 from ringfence.model import Network, parse_network
+from ringfence.report.page import MOST_TEXT, PERIODS, Column, columns_of, drawing
 from ringfence.web.commands import COMMANDS, LENGTHS, Order, WebCommand, warnings_of
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import Form, WebSession, require_change
-from ringfence.web.rendering import MOST_TEXT, Renderer
-from ringfence.web.report_page import PERIODS, Column, columns_of, drawing
+from ringfence.web.rendering import Renderer
 
 # -- the table of bans: searches and sorts the daemon's list, and divides it into pages. No side effects
 

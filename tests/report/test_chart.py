@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ringfence.web.report_page import HEIGHT, PERIODS, Column, columns_of, drawing
+from ringfence.report.page import HEIGHT, PERIODS, Column, columns_of, drawing
 
 
 def slot(minute: int, total: int = 0, proven: int = 0, bans: int = 0) -> dict[str, Any]:

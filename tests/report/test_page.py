@@ -5,8 +5,8 @@ from typing import Any
 
 from tests.report.test_summary import HISTORY, alarm, answers, ended, top
 
+from ringfence.report.page import report_page
 from ringfence.report.summary import summary_of
-from ringfence.web.report_page import report_page
 
 HOSTILE = "<script>alert(1)</script><img src=x>\"'\u202e\x1b[2J"
 

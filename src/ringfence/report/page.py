@@ -3,13 +3,81 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ringfence.clock import column_length
-from ringfence.web.rendering import FOLDER, environment
+from ringfence.clock import column_length, format_duration
+from ringfence.model import printable, rfc3339
+
+TEMPLATES = Path(__file__).parent / "templates"
+STYLE = TEMPLATES / "style.css"
+"""The style sheet of this page, and of the live page."""
+MOST_TEXT = 1_000
+"""The most characters of a text that a page shows."""
+MOST_NAME = 60
+"""The most characters of an account in a table."""
+
+
+# -- templates: what a page shows of a value
+
+
+def environment(folder: Path = TEMPLATES, **functions: object) -> Environment:
+    """Return the Jinja2 environment of the templates in ``folder``, which can call ``functions`` by name.
+
+    Each value in a template is escaped twice: ``printable`` replaces invisible characters, then Jinja2
+    escapes HTML. The environment does both, so that a template cannot forget it. A text is cut after
+    ``MOST_TEXT`` characters, because a sender can use a name of 64 KB.
+    """
+    found = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    filters: dict[str, Any] = {
+        "moment": moment,
+        "duration": format_duration,
+        "short": short,
+        "utc": lambda seconds: moment(rfc3339(seconds))[:16],
+    }
+    found.filters.update(filters)
+    found.globals.update(functions)
+    return found
+
+
+def visible(value: object) -> object:
+    """Return a value as a page shows it.
+
+    A text is cut and made :func:`printable`. None becomes "". Markup (text that is already HTML) and values
+    of other types are returned unchanged.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return printable(value if len(value) <= MOST_TEXT else value[: MOST_TEXT - 1] + "…")
+
+
+def moment(text: str | None, unknown: str = "?") -> str:
+    """Return a time from the daemon's JSON as pages show it: ``2026-11-20 10:14:03``, in UTC.
+
+    Return ``unknown`` if ``text`` is None or "".
+    """
+    return text.replace("T", " ").removesuffix("Z") if text else unknown
+
+
+def short(text: str | None, most: int = MOST_NAME) -> str:
+    """Return at most ``most`` characters of a text, for the cell of a table. A cut text ends with ``…``."""
+    text = text or ""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
 
 # -- charts of attempts and bans over time as SVG, from the daemon's answer to ``history``. No side effects
 #
@@ -136,7 +204,7 @@ def report_page(found: Document) -> str:
         .get_template("report.html")
         .render(
             found=found,
-            style=Markup((FOLDER / "static/style.css").read_text("utf-8")),  # noqa: S704 - a file of ours
+            style=Markup(STYLE.read_text("utf-8")),  # noqa: S704 - a file of ours
             charts=_charts(history, length),
             columns=columns,
             length=length,
