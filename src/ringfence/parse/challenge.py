@@ -36,7 +36,7 @@ A display name that is not UTF-8 hides nothing, and old phones send such names.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
@@ -167,18 +167,15 @@ MOST_SEQUENCES = 4
 # The maximum number of occurrences of "nonce" that are examined, which bounds the time. The true one may lie
 # in what looks like the value of an earlier one (``x="nonce=", nonce="…"``). So values are searched too.
 _MOST_LOOKED_AT = 512
-_NONCE = re.compile(rb"(?<![-.!%*_+`'~0-9a-z])nonce[ \t\r\n]*+=[ \t\r\n]*+", re.IGNORECASE)
+# These patterns search a text in lower case. Otherwise their searches would take five times as long.
+_NONCE = re.compile(rb"(?<![-.!%*_+`'~0-9a-z])nonce[ \t\r\n]*+=[ \t\r\n]*+")
 _VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+)(?![^\s",;\0])')
-_CALL_IDS = re.compile(
-    rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)", re.IGNORECASE
-)
-_SEQUENCES = re.compile(
-    rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?([0-9]{1,10})", re.IGNORECASE
-)
+_CALL_IDS = re.compile(rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)")
+_SEQUENCES = re.compile(rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?([0-9]{1,10})")
 _CREDENTIALS = b"authorization"
 _ACK = b"ACK "
 _CALL_ID_OF_CHAN_SIP = re.compile(
-    rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)", re.IGNORECASE
+    rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)"
 )
 _BLANK = bytes(range(1, 0x21))
 _WHITE_RUNS = re.compile(rb"([ \t])[ \t]++")
@@ -200,14 +197,17 @@ def parse_request(packet: bytes, *, dropped: bool = False) -> CopiedRequest | No
         return None
     port, _, request = datagram
     by_chan_sip = request.replace(b"\r", b"")
+    readings = [request.lower(), by_chan_sip.lower()]
+    # Without a bare CR, both read the same nonces and numbers.
+    different = readings[: 1 if request.count(b"\r") == request.count(_EOL) else 2]
     answerable = not request.lstrip(_EOL).startswith(_ACK)
     return CopiedRequest(
         packed_address(source),
         port,
-        _first(_nonces(request, by_chan_sip), MOST_NONCES),
-        _first(_call_ids(request, by_chan_sip), MOST_CALL_IDS),
-        _first(_sequences(request, by_chan_sip), MOST_SEQUENCES) if answerable else (),
-        answerable and _CREDENTIALS in by_chan_sip.lower(),
+        _first(_nonces(different), MOST_NONCES),
+        _first(_call_ids((request, by_chan_sip), readings), MOST_CALL_IDS),
+        _first(_sequences(different), MOST_SEQUENCES) if answerable else (),
+        answerable and _CREDENTIALS in readings[1],
         blake2b(request, digest_size=_DIGEST).digest(),
         dropped,
         may_be_cut,
@@ -227,31 +227,36 @@ def _first(values: Iterator[_Value], most: int) -> tuple[_Value, ...]:
     return tuple(found)
 
 
-def _nonces(*readings: bytes) -> Iterator[bytes]:
+def _nonces(readings: Iterable[bytes]) -> Iterator[bytes]:
     for text in readings:
+        if b"nonce" not in text:  # in most requests, and much faster than the pattern
+            continue
         for name in islice(_NONCE.finditer(text), _MOST_LOOKED_AT):
             value = _VALUE.match(text, name.end())
             if value is not None:
-                yield (value[1] or value[2]).lower()
+                yield value[1] or value[2]
 
 
-def _sequences(*readings: bytes) -> Iterator[int]:
+def _sequences(readings: Iterable[bytes]) -> Iterator[int]:
     for text in readings:
         for found in islice(_SEQUENCES.finditer(text), MOST_SEQUENCES):
             yield int(found[1])
 
 
-def _call_ids(request: bytes, by_chan_sip: bytes) -> Iterator[bytes]:
+def _call_ids(texts: tuple[bytes, bytes], readings: Sequence[bytes]) -> Iterator[bytes]:
     """Yield the Call-ID that chan_sip uses, and then each that PJSIP may use.
 
-    ``by_chan_sip`` is the request as chan_sip reads it: without CR.
+    ``texts`` are the request and the same as chan_sip reads it (without CR), ``readings`` both in lower case.
     """
-    match = _CALL_ID_OF_CHAN_SIP.search(by_chan_sip)
+    request, by_chan_sip = texts
+    match = _CALL_ID_OF_CHAN_SIP.search(readings[1])
     if match is not None:
-        value = match[1].replace(b"\n", b"")
-        yield (_WHITE_RUNS.sub(rb"\1", value) if len(value) <= _MOST_SHORTENED else value).lstrip(_BLANK)
-    for match in islice(_CALL_IDS.finditer(request), _MOST_LOOKED_AT):
-        yield match[1]
+        value = by_chan_sip[slice(*match.span(1))].replace(b"\n", b"")
+        if len(value) <= _MOST_SHORTENED and (b" " in value or b"\t" in value):
+            value = _WHITE_RUNS.sub(rb"\1", value)
+        yield value.lstrip(_BLANK)
+    for match in islice(_CALL_IDS.finditer(readings[0]), _MOST_LOOKED_AT):
+        yield request[slice(*match.span(1))]
 
 
 _EOL = b"\r\n"
