@@ -6,7 +6,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.detect.conversation import LIFE, MOST_REQUESTS, SILENCE, Conversations, Refusal
+from ringfence.detect.conversation import LIFE, MOST_REQUESTS, SILENCE, Conversations
 from ringfence.model import Address, Challenge, CopiedRequest
 
 HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
@@ -27,34 +27,48 @@ def refusal(sequence: int | None, *, status: int = 401, accepted: bool = False) 
     )
 
 
+Told = tuple[bytes, bool]
+"""The digest of the request to which an answer belongs, and whether it was a guess."""
+
+REPEAT: Told = (b"", False)
+
+
+def answered(talk: Conversations, answer: Challenge, sender: Address, now: float) -> Told | None:
+    """Record an answer; return its request, REPEAT, or None if nothing is known."""
+    found = talk.answer(answer, sender, now)
+    if found is None:
+        return None
+    return (found.asked.digest if found.asked is not None else b"", found.guess)
+
+
 def test_of_an_unknown_conversation_nothing_is_known() -> None:
     """Without a copied request of exactly this sender and Call-ID, the result is None."""
     talk = Conversations()
-    assert talk.answer(refusal(1), ONE, 0.0) is None
+    assert answered(talk, refusal(1), ONE, 0.0) is None
     talk.ask(asks(1), 0.0)
-    assert talk.answer(refusal(1), OTHER, 0.0) is None
-    assert talk.answer(evolve(refusal(1), call_id=b"d"), ONE, 0.0) is None
-    assert talk.answer(refusal(1), ONE, LIFE) is None
-    assert talk.answer(refusal(1), ONE, LIFE - 0.1) == Refusal(asks(1), guess=True)
+    assert answered(talk, refusal(1), OTHER, 0.0) is None
+    assert answered(talk, evolve(refusal(1), call_id=b"d"), ONE, 0.0) is None
+    assert answered(talk, refusal(1), ONE, LIFE - 0.1) == (asks(1).digest, True)
+    assert answered(talk, refusal(1), ONE, LIFE) is None
 
 
 def test_a_request_is_answered_once() -> None:
     """The first answer belongs to it; a repeat, also after a retransmission, belongs to nothing."""
     talk = Conversations()
     talk.ask(asks(1), 0.0)
-    assert talk.answer(refusal(1), ONE, 0.0) == Refusal(asks(1), guess=True)
+    assert answered(talk, refusal(1), ONE, 0.0) == (asks(1).digest, True)
     talk.ask(asks(1), 1.0)
-    assert talk.answer(refusal(1), ONE, 1.0) == Refusal(None)
+    assert answered(talk, refusal(1), ONE, 1.0) == REPEAT
     talk.ask(asks(1, text=b"new"), 1.0)
-    assert talk.answer(refusal(1), ONE, 1.0) == Refusal(asks(1, text=b"new"), guess=True)
+    assert answered(talk, refusal(1), ONE, 1.0) == (asks(1, text=b"new").digest, True)
 
 
 def test_of_a_request_that_was_not_copied_nothing_is_known() -> None:
     """An answer with a number of no request, when no guess waits, answers what the kernel did not copy."""
     talk = Conversations()
     talk.ask(asks(1, credentials=False), 0.0)
-    assert talk.answer(refusal(1), ONE, 0.0) == Refusal(asks(1, credentials=False))
-    assert talk.answer(refusal(2), ONE, 0.0) is None
+    assert answered(talk, refusal(1), ONE, 0.0) == (asks(1, credentials=False).digest, False)
+    assert answered(talk, refusal(2), ONE, 0.0) is None
 
 
 def test_part_of_a_request_hides_nothing() -> None:
@@ -62,7 +76,7 @@ def test_part_of_a_request_hides_nothing() -> None:
     talk = Conversations()
     talk.ask(asks(1, credentials=False), 0.0)
     talk.ask(evolve(asks(1, credentials=False, text=b"part"), partly=True), 0.0)
-    assert talk.answer(refusal(1), ONE, 0.0) is None
+    assert answered(talk, refusal(1), ONE, 0.0) is None
 
 
 def test_a_question_is_no_guess() -> None:
@@ -77,12 +91,12 @@ def test_a_question_is_no_guess() -> None:
         ]
     ):
         talk.ask(asked, float(number))
-        assert talk.answer(answer, ONE, float(number)) == Refusal(asked)
+        assert answered(talk, answer, ONE, float(number)) == (asked.digest, False)
 
 
 def blind(talk: Conversations, now: float) -> list[int]:
     """Return the numbers of the blind guesses."""
-    return [request.sequences[0] for request, _ in talk.unanswered(now)]
+    return [asked.sequences[0] for asked in talk.unanswered(now)]
 
 
 def test_a_guess_without_an_answer_is_blind_once_another_is_answered() -> None:
@@ -92,19 +106,19 @@ def test_a_guess_without_an_answer_is_blind_once_another_is_answered() -> None:
     talk.ask(asks(2), 0.5, challenged=True)
     assert blind(talk, SILENCE + 1.0) == []
     talk.ask(asks(1, sender=OTHER), 0.2)
-    talk.answer(refusal(1), OTHER, 0.3)
+    answered(talk, refusal(1), OTHER, 0.3)
     assert blind(talk, SILENCE - 0.1) == []
     assert blind(talk, SILENCE) == [1]
     assert blind(talk, SILENCE + 2.0) == []
     talk.ask(asks(2, sender=OTHER), 1.0)
-    talk.answer(refusal(2), OTHER, 1.0)
+    answered(talk, refusal(2), OTHER, 1.0)
     assert blind(talk, SILENCE + 2.0) == [2]
-    assert talk.answer(refusal(1), ONE, SILENCE + 3.0) == Refusal(None)
+    assert answered(talk, refusal(1), ONE, SILENCE + 3.0) == REPEAT
 
 
 def test_no_blind_guess_without_a_challenge_or_credentials_or_after_a_loss() -> None:
     """A nonce that Asterisk never sent, a question, an answered request and lost answers show nothing."""
-    for challenged, credentials, answered, lost in (
+    for challenged, credentials, heard, lost in (
         (False, True, False, False),
         (True, False, False, False),
         (True, True, True, False),
@@ -113,12 +127,12 @@ def test_no_blind_guess_without_a_challenge_or_credentials_or_after_a_loss() -> 
         talk = Conversations()
         talk.ask(asks(1, credentials=credentials), 0.0, challenged=challenged)
         talk.ask(asks(1, credentials=credentials), 0.5, challenged=challenged)  # a retransmission
-        if answered:
-            talk.answer(refusal(1, status=200), ONE, 0.6)
+        if heard:
+            answered(talk, refusal(1, status=200), ONE, 0.6)
         if lost:
             talk.forget_silence()
         talk.ask(asks(1, sender=OTHER), 1.0)
-        talk.answer(refusal(1), OTHER, 1.0)
+        answered(talk, refusal(1), OTHER, 1.0)
         assert blind(talk, SILENCE + 1.0) == []
 
 
@@ -128,23 +142,32 @@ def test_nobody_is_answered_for_long() -> None:
     talk.ask(asks(1), 0.0, challenged=True)
     assert blind(talk, LIFE) == []
     talk.ask(asks(1, sender=OTHER), LIFE)
-    talk.answer(refusal(1), OTHER, LIFE)
+    answered(talk, refusal(1), OTHER, LIFE)
     assert blind(talk, LIFE) == []
 
 
 def test_memory_is_bounded() -> None:
-    """The oldest conversations are forgotten, and the oldest requests of one."""
+    """The oldest requests are forgotten, of all senders and of one conversation; long Call-IDs are hashed."""
     talk = Conversations(most=10)
     for number in range(20):
         talk.ask(evolve(asks(number), call_ids=(b"%d" % number,)), 0.0)
     assert len(talk) == 10
-    assert talk.answer(evolve(refusal(9), call_id=b"9"), ONE, 0.0) is None
-    assert talk.answer(evolve(refusal(10), call_id=b"10"), ONE, 0.0) is not None
+    assert answered(talk, evolve(refusal(9), call_id=b"9"), ONE, 0.0) is None
+    assert answered(talk, evolve(refusal(10), call_id=b"10"), ONE, 0.0) is not None
+    talk.expire(LIFE)
+    assert len(talk) == 0
+
+    talk = Conversations()
     for number in range(MOST_REQUESTS + 1):
         talk.ask(asks(1, text=b"%d" % number), 1.0)
-    found = talk.answer(refusal(1), ONE, 1.0)
-    assert found == Refusal(asks(1, text=b"1"), guess=True)
-    talk.expire(1.0 + LIFE)
+    assert answered(talk, refusal(1), ONE, 1.0) == (asks(1, text=b"1").digest, True)
+
+    talk.ask(evolve(asks(1), call_ids=(b"x" * 60_000,)), 1.0, challenged=True)
+    answered(talk, refusal(1), ONE, 1.0)
+    talk.ask(asks(1, sender=OTHER), 2.0)
+    answered(talk, refusal(1), OTHER, 2.0)
+    assert max(len(asked.session) for asked in talk.unanswered(1.0 + SILENCE)) <= 64
+    talk.expire(2.0 + LIFE)
     assert len(talk) == 0
 
 
@@ -181,16 +204,16 @@ class Naive:
         if all(known.digest != request.digest for known, _ in self.asked):
             self.asked.append((request, False))
 
-    def answer(self, answer: Challenge) -> Refusal | None:
+    def answer(self, answer: Challenge) -> Told | None:
         """Find the request of an answer: by its number, else the oldest guess."""
         same = [at for at, (request, _) in enumerate(self.asked) if answer.sequence in request.sequences]
         guesses = [at for at, (request, _) in enumerate(self.asked) if request.credentials]
         unanswered = [at for at in (same or guesses) if not self.asked[at][1]]
         if not unanswered:
-            return Refusal(None) if same else None
+            return REPEAT if same else None
         request = self.asked[unanswered[0]][0]
         self.asked[unanswered[0]] = request, True
-        return Refusal(request, guess=request.credentials and answer.status != 200)
+        return request.digest, request.credentials and answer.status != 200
 
 
 @given(STEPS)
@@ -204,4 +227,4 @@ def test_it_agrees_with_a_naive_model(steps: list[tuple[object, ...]]) -> None:
             naive.ask(request)
         else:
             answer = refusal(step[1], status=step[2])  # type: ignore[arg-type]
-            assert talk.answer(answer, ONE, 0.0) == naive.answer(answer)
+            assert answered(talk, answer, ONE, 0.0) == naive.answer(answer)

@@ -43,7 +43,7 @@ from ringfence.detect.confirmation import (
     UnconfirmedReports,
     has_session,
 )
-from ringfence.detect.conversation import Conversations, Refusal
+from ringfence.detect.conversation import Asked, Conversations, Refusal
 from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
@@ -630,19 +630,14 @@ class Attribution:
 
         A question without credentials is an attempt only if it is evasive: no phone sends such bytes.
         """
-        request = refusal.request
-        if request is None or not (refusal.guess or (challenge.evasive and not challenge.accepted)):
+        asked = refusal.asked
+        if asked is None or not (refusal.guess or (challenge.evasive and not challenge.accepted)):
             return ()
         kind = _HIDDEN if challenge.evasive else _REFUSED
         event = _wire_event(kind, challenge, sender, source, wall)
         if refusal.guess:
-            event = evolve(event, challenge=self._nonce_of(request, now), response=request.digest)
+            event = evolve(event, challenge=asked.nonce, response=asked.digest)
         return self.observe(event, now)
-
-    def _nonce_of(self, request: CopiedRequest, now: float) -> bytes:
-        """Return the first nonce of a request that Asterisk sent; the first one if it sent none of them."""
-        sent = (nonce for nonce in request.nonces if self._nonces.receivers(nonce, now))
-        return next(sent, request.nonces[0] if request.nonces else b"")
 
     def _on_proxied(self, challenge: Challenge, asterisk: str, now: float, wall: float) -> Iterator[Finding]:
         """Handle a challenge that may go to a proxy or come from one; yield the findings."""
@@ -708,10 +703,11 @@ class Attribution:
         found: list[Finding] = []
         for request in requests:
             if not request.dropped:
+                nonces = request.nonces
+                sent = next((nonce for nonce in nonces if self._nonces.receivers(nonce, now)), None)
                 # Behind a proxy the answers of Asterisk are not compared with the client's requests.
-                nonces = () if self._has_proxies else request.nonces
-                challenged = any(self._nonces.receivers(nonce, now) for nonce in nonces)
-                self._conversations.ask(request, now, challenged=challenged)
+                waits = sent is not None and not self._has_proxies
+                self._conversations.ask(request, now, sent or b"".join(nonces[:1]), challenged=waits)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
                     found += self._proofs.prove(asterisk, request.address, call_id, now)
@@ -738,8 +734,8 @@ class Attribution:
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
         found += [one for event in self.proxies.due(now) for one in self._of_proxy(event, now)]
-        for request, at in self._conversations.unanswered(now):
-            found += self._on_blind_guess(request, at, now, wall)
+        for asked in self._conversations.unanswered(now):
+            found += self._on_blind_guess(asked, now, wall)
         missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
         for challenge, asterisk, number in missed + self._wire.abandoned(now, listening):
             sender = challenge.sender if challenge.transport is _UDP else challenge.address
@@ -749,30 +745,27 @@ class Attribution:
                     found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
 
-    def _on_blind_guess(
-        self, request: CopiedRequest, at: float, now: float, wall: float
-    ) -> Sequence[Finding]:
-        """Handle a request with credentials that came at ``at`` and got no answer.
+    def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
+        """Handle a request with credentials that got no answer.
 
         It is no guess if its sender has logged in since. If another source has reported its session, and so
         long ago that the reports cannot be matched, it has counted already.
         """
-        host = self._senders.find(host_of(request.address))
-        if host is not None and host.succeeded >= at:
+        host = self._senders.find(host_of(asked.address))
+        if host is not None and host.succeeded >= asked.at:
             return ()
-        call_id, nonce = request.call_ids[0], self._nonce_of(request, now)
-        session = self._senders.find_session(request.address, session_key(call_id))
+        session = self._senders.find_session(asked.address, asked.session)
         if (
-            now - at >= HORIZON
+            now - asked.at >= HORIZON
             and session is not None
             and any(name != WIRE for _, name, _ in session.reports)
         ):
             return ()
-        service = _PJSIP if b"/" in nonce else _SIP
-        remote = Endpoint(request.address, request.port, _UDP)
+        service = _PJSIP if b"/" in asked.nonce else _SIP
+        remote = Endpoint(asked.address, asked.port, _UDP)
         source = SourceId(self._wire_asterisk, WIRE)
-        event = SecurityEvent(source, _REFUSED, service, remote, wall, "", call_id)
-        return self.observe(evolve(event, challenge=nonce, response=request.digest), now)
+        event = SecurityEvent(source, _REFUSED, service, remote, wall, "", asked.session)
+        return self.observe(evolve(event, challenge=asked.nonce, response=asked.digest), now)
 
     def _hidden_attempt(
         self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float

@@ -35,11 +35,12 @@ request with credentials that is not answered within ``SILENCE`` is a *blind* gu
 that Asterisk sent, so requests of this sender do reach Asterisk. And somebody who asked later must have been
 answered, so Asterisk lives, and the wire sees its answers.
 
-Bounds: ``MOST`` conversations and ``MOST`` requests that wait for an answer, the oldest are forgotten first;
-``MOST_REQUESTS`` requests in each conversation.
+Of a request only its numbers, its nonce and digests are remembered, because a Call-ID may have 60 kB. Bounds:
+``MOST`` requests of all senders together, and as many that wait for an answer; ``MOST_REQUESTS`` of each
+conversation. The oldest are forgotten first.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from math import inf
 
@@ -48,14 +49,14 @@ from attrs import Factory, define, frozen
 from ringfence.detect.sessions import AddressKey, address_key, session_key
 from ringfence.model import Address, Challenge, CopiedRequest
 
-MOST = 65_536
-"""The greatest number of conversations that are remembered."""
+MOST = 32_768
+"""The greatest number of requests that are remembered. They take 20 MB."""
 
 MOST_REQUESTS = 64
 """The greatest number of requests of one conversation that are remembered."""
 
 LIFE = 64.0
-"""For this time after its last request (seconds) a conversation is remembered.
+"""For this time (seconds) a request is remembered.
 
 Asterisk repeats an answer for 32 s at most (RFC 3261 §17.2).
 """
@@ -69,10 +70,20 @@ _Key = tuple[AddressKey, bytes]
 
 
 @define(eq=False)
-class _Open:
-    """A request that was copied at ``at``, and whether it is answered."""
+class Asked:
+    """What is remembered of a copied request that came at ``at``, and whether it is answered.
 
-    request: CopiedRequest
+    ``session`` is the key of its Call-ID, and ``nonce`` the one that it repeats. The other fields are those
+    of :class:`~ringfence.model.CopiedRequest`.
+    """
+
+    address: Address
+    port: int
+    session: bytes
+    sequences: tuple[int, ...]
+    credentials: bool
+    nonce: bytes
+    digest: bytes
     at: float
     answered: bool = False
 
@@ -81,11 +92,10 @@ class _Open:
 class _Conversation:
     """The requests of one sender with one Call-ID, by their digests, oldest first."""
 
-    used: float
-    requests: OrderedDict[bytes, _Open] = Factory(OrderedDict)
+    requests: dict[bytes, Asked] = Factory(dict)
     partly: bool = False  # of some request, only a part was copied
 
-    def request_of(self, sequence: int | None) -> _Open | None:
+    def request_of(self, sequence: int | None) -> Asked | None:
         """Return the request to which an answer with this CSeq number belongs, None if there is none.
 
         It is the oldest open one with this number. If all with this number are answered, it is the last of
@@ -93,23 +103,23 @@ class _Conversation:
         """
         others = known = None
         for one in self.requests.values():
-            if sequence in one.request.sequences:
+            if sequence in one.sequences:
                 if not one.answered:
                     return one
                 known = one
-            elif others is None and not one.answered and one.request.credentials:
+            elif others is None and not one.answered and one.credentials:
                 others = one
         return known or others
 
 
 @frozen
 class Refusal:
-    """What a refusal answers: ``request`` was waiting for it; None if the refusal is a repeat.
+    """What a refusal answers: ``asked`` was waiting for it; None if the refusal is a repeat.
 
     ``guess``: the request had credentials, and they were wrong.
     """
 
-    request: CopiedRequest | None
+    asked: Asked | None
     guess: bool = False
 
 
@@ -121,37 +131,44 @@ class Conversations:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._known: OrderedDict[_Key, _Conversation] = OrderedDict()
+        self._known: dict[_Key, _Conversation] = {}
+        self._order: deque[tuple[_Key, Asked]] = deque()
         self._askers: dict[bytes, Address] = {}  # by Call-ID, who asked last
-        self._waiting: deque[_Open] = deque(maxlen=most)
+        self._waiting: deque[Asked] = deque(maxlen=most)
         self._answered = -inf  # when the latest request came that was answered
 
     def __len__(self) -> int:
-        """Return the number of conversations."""
-        return len(self._known)
+        """Return the number of requests; one with several Call-IDs counts for each."""
+        return len(self._order)
 
-    def ask(self, request: CopiedRequest, now: float, *, challenged: bool = False) -> None:
+    def ask(
+        self, request: CopiedRequest, now: float, nonce: bytes = b"", *, challenged: bool = False
+    ) -> None:
         """Record a request. One that can be read in several ways belongs to several conversations.
 
-        ``challenged``: it has a nonce that Asterisk sent.
+        ``nonce`` is the one that it repeats. ``challenged``: Asterisk has sent this nonce.
         """
-        one = _Open(request, now)
-        if challenged and request.credentials and request.call_ids:
+        sessions = [session_key(call_id) for call_id in request.call_ids]
+        if not sessions:
+            return
+        sequences, digest = request.sequences, request.digest
+        one = Asked(
+            request.address, request.port, sessions[0], sequences, request.credentials, nonce, digest, now
+        )
+        if challenged and request.credentials:
             self._waiting.append(one)
-        for call_id in request.call_ids:
-            key = address_key(request.address), session_key(call_id)
-            self._askers[key[1]] = request.address
-            known = self._known.get(key)
-            if known is None or now - known.used >= LIFE:
-                known = self._known[key] = _Conversation(now)
-            known.used = now
-            self._known.move_to_end(key)
+        for session in sessions:
+            key = address_key(request.address), session
+            self._askers[session] = request.address
+            known = self._known.setdefault(key, _Conversation())
             known.partly = known.partly or request.partly
-            first = known.requests.setdefault(request.digest, one)
-            if first is not one:
+            if digest in known.requests:
                 one.answered = True  # a retransmission
+                continue
+            known.requests[digest] = one
+            self._order.append((key, one))
             if len(known.requests) > MOST_REQUESTS:
-                known.requests.popitem(last=False)
+                del known.requests[next(iter(known.requests))]
         self.expire(now)
 
     def asker(self, call_id: bytes) -> Address | None:
@@ -164,12 +181,12 @@ class Conversations:
     def has_asked(self, address: Address, call_id: bytes, now: float) -> bool:
         """Whether a request with credentials of this address and with this Call-ID was copied lately."""
         known = self._known.get((address_key(address), session_key(call_id)))
-        if known is None or now - known.used >= LIFE:
+        if known is None:
             return False
-        return any(one.request.credentials for one in known.requests.values())
+        return any(one.credentials and now - one.at < LIFE for one in known.requests.values())
 
-    def unanswered(self, now: float) -> Iterator[tuple[CopiedRequest, float]]:
-        """Yield the requests that are blind guesses by ``now``, each once, with the time when it came."""
+    def unanswered(self, now: float) -> Iterator[Asked]:
+        """Yield the requests that are blind guesses by ``now``, each once."""
         while self._waiting and now - self._waiting[0].at >= SILENCE:
             oldest = self._waiting[0]
             if not oldest.answered and self._answered <= oldest.at and now - oldest.at < LIFE:
@@ -177,7 +194,7 @@ class Conversations:
             self._waiting.popleft()
             if not oldest.answered and self._answered > oldest.at:
                 oldest.answered = True
-                yield oldest.request, oldest.at
+                yield oldest
 
     def forget_silence(self) -> None:
         """Forget which requests wait for an answer, because answers were lost."""
@@ -185,8 +202,9 @@ class Conversations:
 
     def answer(self, answer: Challenge, sender: Address, now: float) -> Refusal | None:
         """Record an answer to ``sender``; return what it refuses, None if its conversation is unknown."""
+        self.expire(now)
         known = self._known.get((address_key(sender), session_key(answer.call_id)))
-        if known is None or now - known.used >= LIFE or known.partly:
+        if known is None or known.partly:
             return None
         one = known.request_of(answer.sequence)
         if one is None:
@@ -196,15 +214,23 @@ class Conversations:
         one.answered = True
         self._answered = max(self._answered, one.at)
         refused = answer.status in _REFUSALS and not answer.accepted
-        return Refusal(one.request, guess=refused and one.request.credentials)
+        return Refusal(one, guess=refused and one.credentials)
 
     def expire(self, now: float) -> None:
-        """Forget the oldest conversations: those that are too old, and those beyond the bound."""
-        while self._known:
-            key, oldest = next(iter(self._known.items()))
-            if len(self._known) <= self._most and now - oldest.used < LIFE:
+        """Forget the oldest requests: those that are too old, and those beyond the bound."""
+        while self._order:
+            key, oldest = self._order[0]
+            if len(self._order) <= self._most and now - oldest.at < LIFE:
                 return
-            del self._known[key]
-            asker = self._askers.get(key[1])
-            if asker is not None and address_key(asker) == key[0]:
-                del self._askers[key[1]]
+            self._order.popleft()
+            requests = self._known[key].requests
+            if requests.get(oldest.digest) is oldest:
+                del requests[oldest.digest]
+            if not requests:
+                self._forget(key)
+
+    def _forget(self, key: _Key) -> None:
+        del self._known[key]
+        asker = self._askers.get(key[1])
+        if asker is not None and address_key(asker) == key[0]:
+            del self._askers[key[1]]

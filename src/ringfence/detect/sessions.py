@@ -285,7 +285,7 @@ def session_key(session: bytes) -> bytes:
     """Return a session as a dictionary key of limited size: a Call-ID may be as long as a datagram."""
     if len(session) <= _MAX_SESSION:
         return session
-    return blake2b(session, digest_size=_MAX_SESSION).digest() + b"#"
+    return blake2b(session, digest_size=_MAX_SESSION - 1).digest() + b"#"  # a key is its own key
 
 
 # -- reports of one source, and the attempts of a session
