@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -50,6 +51,28 @@ class _Name(enum.StrEnum):
     """An enum for dictionary keys. Its members have the hash of str, because Enum's own hash is slow."""
 
     __hash__ = str.__hash__
+
+
+MOST_KEPT = 512
+"""The greatest length of a sender's text in an event or an answer: an account, a nonce, a session id (bytes).
+
+A sender may write 60 kB into each. Events are kept for minutes, so their texts must be short.
+"""
+
+
+def short_session(session: bytes) -> bytes:
+    """Return a session id (a Call-ID) of limited size: of a longer one, a digest that all sources share."""
+    return session if len(session) <= MOST_KEPT else session_key(session)
+
+
+def session_key(session: bytes) -> bytes:
+    """Return a session id as a dictionary key of at most 64 bytes. A key is its own key."""
+    if len(session) <= _MOST_OF_KEY:
+        return session
+    return blake2b(session, digest_size=_MOST_OF_KEY - 1).digest() + b"#"
+
+
+_MOST_OF_KEY = 64
 
 
 class Service(_Name):

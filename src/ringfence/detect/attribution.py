@@ -59,7 +59,6 @@ from ringfence.detect.sessions import (
     host_of,
     is_trusted,
     role_of,
-    session_key,
     session_number,
 )
 from ringfence.detect.wire import NOT_CONNECTED, Listening, Wire
@@ -79,6 +78,7 @@ from ringfence.model import (
     Service,
     SourceId,
     Transport,
+    session_key,
 )
 
 # -- findings of the attribution: new attempts, new facts about known attempts, and logins through SIP proxies

@@ -23,7 +23,6 @@ from ringfence.detect.sessions import (
     UnconfirmedReport,
     host_of,
     role_of,
-    session_key,
 )
 from ringfence.detect.wire import TRUSTED, Listening, Wire
 from ringfence.event_values import evolve
@@ -39,6 +38,7 @@ from ringfence.model import (
     SecurityEvent,
     Service,
     Transport,
+    session_key,
 )
 from ringfence.networks import NetworkSet
 

@@ -46,11 +46,11 @@ from math import inf
 
 from attrs import Factory, define, frozen
 
-from ringfence.detect.sessions import AddressKey, address_key, session_key
-from ringfence.model import Address, Challenge, CopiedRequest
+from ringfence.detect.sessions import AddressKey, address_key
+from ringfence.model import Address, Challenge, CopiedRequest, session_key
 
-MOST = 32_768
-"""The greatest number of requests that are remembered. They take 20 MB."""
+MOST = 16_384
+"""The greatest number of requests that are remembered. They take 18 MB."""
 
 MOST_REQUESTS = 64
 """The greatest number of requests of one conversation that are remembered."""

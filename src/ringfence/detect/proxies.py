@@ -57,9 +57,18 @@ from typing import TypeVar
 from attrs import define, frozen
 
 from ringfence.detect.nonces import LIFE, Nonces
-from ringfence.detect.sessions import Role, role_of, session_key
+from ringfence.detect.sessions import Role, role_of
 from ringfence.event_values import evolve
-from ringfence.model import Address, Challenge, Endpoint, EventKind, SecurityEvent, Service, Transport
+from ringfence.model import (
+    Address,
+    Challenge,
+    Endpoint,
+    EventKind,
+    SecurityEvent,
+    Service,
+    Transport,
+    session_key,
+)
 from ringfence.networks import NetworkSet
 
 RELAYED = 1.0

@@ -58,7 +58,6 @@ for each source shows which open attempts it has reported.
 import enum
 from collections import OrderedDict, deque
 from functools import cache
-from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address
 from math import inf
 
@@ -76,13 +75,13 @@ from ringfence.model import (
     Service,
     SourceId,
     Transport,
+    session_key,
 )
 from ringfence.networks import is_one_host, sender_key
 
 # -- what a single event shows: its role in a session, its attempt, and how sure its address is
 
 
-_MAX_SESSION = 64  # bytes; of a longer session id only a digest is kept
 _MAX_ACCOUNT = 128  # characters kept for display
 
 AddressKey = int | bytes
@@ -222,7 +221,7 @@ def session_id(event: SecurityEvent) -> bytes:
     """
     session = event.session
     if session:  # nearly all events
-        return session if len(session) <= _MAX_SESSION else session_key(session)
+        return session_key(session)
     if event.service is Service.IAX2 and event.kind is EventKind.INVALID_ACCOUNT_ID:
         return session_key(b"account %b" % event.account.encode("utf-8", "replace"))
     if event.service is _SIP and event.acl_name == "device_must_match_acl":
@@ -279,13 +278,6 @@ def address_key(address: Address) -> AddressKey:
     IPv6 address is bytes.
     """
     return int(address) if isinstance(address, IPv4Address) else address.packed
-
-
-def session_key(session: bytes) -> bytes:
-    """Return a session as a dictionary key of limited size: a Call-ID may be as long as a datagram."""
-    if len(session) <= _MAX_SESSION:
-        return session
-    return blake2b(session, digest_size=_MAX_SESSION - 1).digest() + b"#"  # a key is its own key
 
 
 # -- reports of one source, and the attempts of a session

@@ -41,8 +41,8 @@ are discarded first. Times are monotonic seconds.
 from collections import deque
 from collections.abc import Mapping
 
-from ringfence.detect.sessions import Challenges, LocalPort, Sender, Senders, Streak, host_of, session_key
-from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport
+from ringfence.detect.sessions import Challenges, LocalPort, Sender, Senders, Streak, host_of
+from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport, session_key
 
 Listening = Mapping[str, float]
 """For each Asterisk whose AMI is connected now: since when.

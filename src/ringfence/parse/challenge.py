@@ -43,7 +43,7 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import TypeVar
 
-from ringfence.model import Address, Challenge, CopiedRequest, Service, Transport
+from ringfence.model import MOST_KEPT, Address, Challenge, CopiedRequest, Service, Transport, short_session
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user
 from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
@@ -205,7 +205,7 @@ def parse_request(packet: bytes, *, dropped: bool = False) -> CopiedRequest | No
         packed_address(source),
         port,
         _first(_nonces(different), MOST_NONCES),
-        _first(_call_ids((request, by_chan_sip), readings), MOST_CALL_IDS),
+        _first(map(short_session, _call_ids((request, by_chan_sip), readings)), MOST_CALL_IDS),
         _first(_sequences(different), MOST_SEQUENCES) if answerable else (),
         answerable and _CREDENTIALS in readings[1],
         blake2b(request, digest_size=_DIGEST).digest(),
@@ -429,7 +429,8 @@ def _parse_message(
     else:
         sender, service = _sender_by_chan_sip(head, challenge=authenticate is not None), Service.SIP
     return Challenge(
-        *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
+        *(remote, target_port, local, source_port, short_session(call_id), nonce[:MOST_KEPT]),
+        *(sender, evasive, account[:MOST_KEPT], service),
         *(status, transport, is_relayed(message)),
         digest=b"" if authenticate is not None else blake2b(head, digest_size=_DIGEST).digest(),
         opaque=opaque,

@@ -8,7 +8,7 @@ import re
 
 from attrs import define, frozen
 
-from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.model import MOST_KEPT, EventKind, SecurityEvent, Service, SourceId, Transport, short_session
 from ringfence.parse.address import parse_source
 
 
@@ -180,4 +180,5 @@ def make_event(
     remote = parse_source(address, transport, has_port=has_port)
     if remote is None:
         return Reason.NOT_AN_ADDRESS
+    account, session = account[:MOST_KEPT], short_session(session)
     return SecurityEvent(source, kind, service, remote, time, account, session, acl_name, forgeable=forgeable)

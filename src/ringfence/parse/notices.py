@@ -9,7 +9,16 @@ import re
 from collections import OrderedDict
 
 from ringfence.event_values import evolve
-from ringfence.model import Address, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.model import (
+    MOST_KEPT,
+    Address,
+    EventKind,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+    short_session,
+)
 from ringfence.parse.address import parse_source
 from ringfence.parse.line_result import LogAlarm, OpenMessage, Parsed, Reason, make_event, sip_user, text_of
 
@@ -98,7 +107,15 @@ def _failed(
         return Reason.NOT_AN_ADDRESS
     kind, acl_name = found
     return SecurityEvent(
-        source, kind, Service.PJSIP, remote, time, sip_user(header), session, acl_name, forgeable=True
+        source,
+        kind,
+        Service.PJSIP,
+        remote,
+        time,
+        sip_user(header)[:MOST_KEPT],
+        short_session(session),
+        acl_name,
+        forgeable=True,
     )
 
 

@@ -20,7 +20,7 @@ from itertools import compress, product
 
 from attrs import evolve, frozen
 
-from ringfence.model import EventKind, SecurityEvent, Service, SourceId
+from ringfence.model import MOST_KEPT, EventKind, SecurityEvent, Service, SourceId, short_session
 from ringfence.parse.address import parse_endpoint
 from ringfence.parse.line_result import OpenMessage, Parsed, Reason
 from ringfence.parse.prefix import parse_prefix
@@ -280,11 +280,11 @@ def build_event(
         _SERVICES[service],
         endpoint,
         seconds,
-        account.decode("utf-8", "backslashreplace"),
-        session,
+        account[:MOST_KEPT].decode("utf-8", "backslashreplace"),
+        short_session(session),
         acl_name.decode("utf-8", "backslashreplace") if acl_name else "",
-        challenge,
-        response,
+        challenge[:MOST_KEPT],
+        response[:MOST_KEPT],
     )
 
 

@@ -1,0 +1,53 @@
+"""Texts of 60 kB: every source keeps little of them, and the same."""
+
+from tests.parse.corpus import SOURCE as LINE
+from tests.parse.packets import SOURCE, packet
+from tests.parse.test_challenge import ORDINARY, ipv4, udp
+from tests.parse.test_requests import REQUEST
+from tests.parse.test_requests import packet as copy
+
+from ringfence.model import MOST_KEPT, EventKind, SecurityEvent, session_key, short_session
+from ringfence.parse.ami import END
+from ringfence.parse.challenge import parse_answers, parse_request
+from ringfence.parse.notices import parse_distributor
+from ringfence.parse.security import parse_strict, parse_tampered
+
+LONG = b"x" * 60_000
+
+
+def events(session: bytes, account: bytes) -> list[SecurityEvent]:
+    """Return what AMI, in both ways of parsing, and the log report of a request."""
+    sent = packet(EventKind.INVALID_ACCOUNT_ID, session=session, account=account).removesuffix(END)
+    line = b"Request 'REGISTER' from '<sip:%s@a>' failed for '192.0.2.7:5060' (callid: %s) - %s"
+    said = line % (account, session, b"No matching endpoint found")
+    found = [parse_strict(sent, SOURCE), parse_tampered(sent, SOURCE), parse_distributor(said, LINE, 0.0)]
+    assert all(isinstance(one, SecurityEvent) for one in found)
+    return [one for one in found if isinstance(one, SecurityEvent)]
+
+
+def test_every_source_keeps_the_same_of_a_long_session() -> None:
+    """An event, an answer and a request have a digest of at most 64 bytes, which is the same for all."""
+    [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b"call-1", LONG))))
+    request = parse_request(copy(REQUEST.replace(b"a@b", LONG)))
+    assert request is not None
+    kept = {one.session for one in events(LONG, b"alice")} | {answer.call_id, *request.call_ids}
+    assert kept == {short_session(LONG)}
+    assert max(map(len, kept)) <= 64
+
+
+def test_other_texts_are_cut() -> None:
+    """Of an account in an event and of a nonce in an answer the beginning is kept."""
+    assert max(len(one.account) for one in events(b"c", LONG)) <= MOST_KEPT
+    nonce = b'nonce="' + LONG
+    [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b'nonce="', nonce))))
+    assert len(answer.nonce) <= MOST_KEPT
+
+
+def test_a_key_is_its_own_key() -> None:
+    """So it does not matter where a long session id was shortened."""
+    for size in (0, 1, 64, 65, MOST_KEPT, MOST_KEPT + 1, len(LONG)):
+        text = LONG[:size]
+        key = session_key(text)
+        assert len(key) <= 64
+        assert session_key(key) == key == session_key(short_session(text))
+        assert short_session(text) == (text if size <= MOST_KEPT else key)
