@@ -54,25 +54,20 @@ class _Name(enum.StrEnum):
 
 
 MOST_KEPT = 512
-"""The greatest length of a sender's text in an event or an answer: an account, a nonce, a session id (bytes).
+"""The greatest length of a sender's text in an event or an answer, such as an account or a nonce (bytes).
 
 A sender may write 60 kB into each. Events are kept for minutes, so their texts must be short.
 """
 
+MOST_SESSION = 128
+"""The greatest length of a session id (bytes); those of phones have some 40."""
+
 
 def short_session(session: bytes) -> bytes:
-    """Return a session id (a Call-ID) of limited size: of a longer one, a digest that all sources share."""
-    return session if len(session) <= MOST_KEPT else session_key(session)
-
-
-def session_key(session: bytes) -> bytes:
-    """Return a session id as a dictionary key of at most 64 bytes. A key is its own key."""
-    if len(session) <= _MOST_OF_KEY:
+    """Return a session id (a Call-ID) of limited size: of a long one, a digest that all sources share."""
+    if len(session) <= MOST_SESSION:
         return session
-    return blake2b(session, digest_size=_MOST_OF_KEY - 1).digest() + b"#"
-
-
-_MOST_OF_KEY = 64
+    return blake2b(session).digest() + b"#"
 
 
 class Service(_Name):

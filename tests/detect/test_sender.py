@@ -396,17 +396,6 @@ def test_a_challenge_out_of_nothing_is_not_kept() -> None:
     assert len(senders) == 1
 
 
-def test_a_long_session_takes_no_more_room_than_a_short_one() -> None:
-    """A Call-ID of 64 KiB is kept as a digest, and still differs from all others."""
-    senders = Senders()
-    opener, challenge = EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_SENT
-    for session in (b"x" * 65536 + b"1", b"x" * 65536 + b"2", b"x" * 64, b"x" * 65):
-        assert senders.report(event(opener, session=session), 0.0) is not None
-        assert senders.report(event(challenge, session=session), 0.0) is None
-    sender = senders.sender_at(ip_address(SENDER), 0.0)
-    assert sorted(map(len, sender.sessions)) == [64] * 4
-
-
 def failure(time: float, **changes: object) -> SecurityEvent:
     """Return a failed response over UDP with a challenge and a response."""
     one = event(EventKind.CHALLENGE_RESPONSE_FAILED, time, challenge=b"C", response=b"R")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.detect.events import event
 
-from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Attempts, Senders, shared_session_id
+from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Attempts, Senders
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId
 
 AMI, LOG, WIRE = "ami", "log:messages#notice", "wire"
@@ -113,8 +113,3 @@ def test_which_events_report_the_same_attempts() -> None:
         assert is_shared(event(FAILED, service=sip), refused) is shared
     manager = event(EventKind.FAILED_ACL, service=Service.AMI, session=b"0x1")
     assert is_shared(event(FAILED, service=Service.AMI), manager)
-
-
-def test_a_long_call_id_takes_little_room() -> None:
-    """A Call-ID as long as a datagram is kept as a digest."""
-    assert 0 < len(shared_session_id(event(FAILED, session=b"x" * 60_000))) < 100

@@ -6,7 +6,7 @@ from tests.parse.test_challenge import ORDINARY, ipv4, udp
 from tests.parse.test_requests import REQUEST
 from tests.parse.test_requests import packet as copy
 
-from ringfence.model import MOST_KEPT, EventKind, SecurityEvent, session_key, short_session
+from ringfence.model import MOST_KEPT, MOST_SESSION, EventKind, SecurityEvent, short_session
 from ringfence.parse.ami import END
 from ringfence.parse.challenge import parse_answers, parse_request
 from ringfence.parse.notices import parse_distributor
@@ -26,13 +26,13 @@ def events(session: bytes, account: bytes) -> list[SecurityEvent]:
 
 
 def test_every_source_keeps_the_same_of_a_long_session() -> None:
-    """An event, an answer and a request have a digest of at most 64 bytes, which is the same for all."""
+    """An event, an answer and a request have a short digest, which is the same for all."""
     [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b"call-1", LONG))))
     request = parse_request(copy(REQUEST.replace(b"a@b", LONG)))
     assert request is not None
     kept = {one.session for one in events(LONG, b"alice")} | {answer.call_id, *request.call_ids}
     assert kept == {short_session(LONG)}
-    assert max(map(len, kept)) <= 64
+    assert max(map(len, kept)) <= MOST_SESSION
 
 
 def test_other_texts_are_cut() -> None:
@@ -43,11 +43,11 @@ def test_other_texts_are_cut() -> None:
     assert len(answer.nonce) <= MOST_KEPT
 
 
-def test_a_key_is_its_own_key() -> None:
-    """So it does not matter where a long session id was shortened."""
-    for size in (0, 1, 64, 65, MOST_KEPT, MOST_KEPT + 1, len(LONG)):
-        text = LONG[:size]
-        key = session_key(text)
-        assert len(key) <= 64
-        assert session_key(key) == key == session_key(short_session(text))
-        assert short_session(text) == (text if size <= MOST_KEPT else key)
+def test_a_short_session_is_its_own() -> None:
+    """So it does not matter how often it is shortened, and two long ones differ."""
+    for size in (0, 1, MOST_SESSION, MOST_SESSION + 1, len(LONG)):
+        short = short_session(LONG[:size])
+        assert len(short) <= MOST_SESSION
+        assert short_session(short) == short
+        assert (short == LONG[:size]) is (size <= MOST_SESSION)
+    assert short_session(LONG) != short_session(LONG + b"y")

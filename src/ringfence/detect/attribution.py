@@ -78,7 +78,6 @@ from ringfence.model import (
     Service,
     SourceId,
     Transport,
-    session_key,
 )
 
 # -- findings of the attribution: new attempts, new facts about known attempts, and logins through SIP proxies
@@ -392,7 +391,7 @@ class Proofs:
         """
         if not call_id:
             return ()
-        session = self._senders.session(address, session_key(call_id), now)
+        session = self._senders.session(address, call_id, now)
         if now - session.proven < SESSION_LIFE:
             return ()
         session.proven = now

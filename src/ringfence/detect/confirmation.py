@@ -38,7 +38,6 @@ from ringfence.model import (
     SecurityEvent,
     Service,
     Transport,
-    session_key,
 )
 from ringfence.networks import NetworkSet
 
@@ -76,7 +75,7 @@ class UnconfirmedReports:
         if len(self._queue) >= self._most:
             self._remove_oldest()
         remote = report.event.remote
-        session = self._senders.session(remote.address, session_key(report.event.session), report.at)
+        session = self._senders.session(remote.address, report.event.session, report.at)
         sender = self._senders.sender_at(remote.address, report.at)
         self._queue.append((report, sender, session))
         if session.unconfirmed is None:
@@ -92,7 +91,7 @@ class UnconfirmedReports:
 
     def settle(self, address: Address, session: bytes) -> list[UnconfirmedReport]:
         """Return the waiting reports of ``address`` with this session id. They wait no longer."""
-        known = self._senders.find_session(address, session_key(session)) if self._queue else None
+        known = self._senders.find_session(address, session) if self._queue else None
         if known is None or known.unconfirmed is None:
             return []
         found = [report for report in known.unconfirmed if not report.settled]
@@ -120,7 +119,7 @@ class UnconfirmedReports:
         event = report.event
         if not event.session or not event.forgeable:
             return False
-        session = self._senders.find_session(event.remote.address, session_key(event.session))
+        session = self._senders.find_session(event.remote.address, event.session)
         others = session.unforgeable if session is not None else None
         while others and others[0].settled:
             others.pop(0)
@@ -235,7 +234,7 @@ class Answers:
         without interruption; None if it is not connected. Without AMI the result is False, because only AMI
         reports which senders logged in.
         """
-        session = self._senders.session(sender, session_key(answer.call_id), now)
+        session = self._senders.session(sender, answer.call_id, now)
         is_new = self._is_new(session, answer, now)
         known = self._senders.sender_at(sender, now)
         if is_new and answer.transport is Transport.UDP:
@@ -263,7 +262,7 @@ class Answers:
 
     def _is_new(self, session: Session, answer: Challenge, now: float) -> bool:
         """Record an answer; return whether it is not a repeat."""
-        mark = session_key(answer.nonce or answer.digest)
+        mark = answer.nonce or answer.digest
         if not mark:
             return True
         if session.answers is None:
@@ -584,7 +583,7 @@ class Confirmation:
             return evolve(attempt, proof=self.sources.assumed)
         if not self.sees_wire or attempt.proof is _NONCE or not has_session(attempt):
             return attempt
-        session = self._senders.find_session(attempt.address, session_key(event.session))
+        session = self._senders.find_session(attempt.address, event.session)
         proven = session is not None and now - session.proven < SESSION_LIFE
         return evolve(attempt, proof=_NONCE) if proven else attempt
 

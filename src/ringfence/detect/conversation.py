@@ -35,9 +35,9 @@ request with credentials that is not answered within ``SILENCE`` is a *blind* gu
 that Asterisk sent, so requests of this sender do reach Asterisk. And somebody who asked later must have been
 answered, so Asterisk lives, and the wire sees its answers.
 
-Of a request only its numbers, its nonce and digests are remembered, because a Call-ID may have 60 kB. Bounds:
-``MOST`` requests of all senders together, and as many that wait for an answer; ``MOST_REQUESTS`` of each
-conversation. The oldest are forgotten first.
+Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
+together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
+forgotten first.
 """
 
 from collections import deque
@@ -47,7 +47,7 @@ from math import inf
 from attrs import Factory, define, frozen
 
 from ringfence.detect.sessions import AddressKey, address_key
-from ringfence.model import Address, Challenge, CopiedRequest, session_key
+from ringfence.model import Address, Challenge, CopiedRequest
 
 MOST = 16_384
 """The greatest number of requests that are remembered. They take 18 MB."""
@@ -73,7 +73,7 @@ _Key = tuple[AddressKey, bytes]
 class Asked:
     """What is remembered of a copied request that came at ``at``, and whether it is answered.
 
-    ``session`` is the key of its Call-ID, and ``nonce`` the one that it repeats. The other fields are those
+    ``session`` is its Call-ID, and ``nonce`` the one that it repeats. The other fields are those
     of :class:`~ringfence.model.CopiedRequest`.
     """
 
@@ -148,7 +148,7 @@ class Conversations:
 
         ``nonce`` is the one that it repeats. ``challenged``: Asterisk has sent this nonce.
         """
-        sessions = [session_key(call_id) for call_id in request.call_ids]
+        sessions = request.call_ids
         if not sessions:
             return
         sequences, digest = request.sequences, request.digest
@@ -176,11 +176,11 @@ class Conversations:
 
         chan_sip cuts a long Via in its answer, so that the answer does not name the sender.
         """
-        return self._askers.get(session_key(call_id))
+        return self._askers.get(call_id)
 
     def has_asked(self, address: Address, call_id: bytes, now: float) -> bool:
         """Whether a request with credentials of this address and with this Call-ID was copied lately."""
-        known = self._known.get((address_key(address), session_key(call_id)))
+        known = self._known.get((address_key(address), call_id))
         if known is None:
             return False
         return any(one.credentials and now - one.at < LIFE for one in known.requests.values())
@@ -203,7 +203,7 @@ class Conversations:
     def answer(self, answer: Challenge, sender: Address, now: float) -> Refusal | None:
         """Record an answer to ``sender``; return what it refuses, None if its conversation is unknown."""
         self.expire(now)
-        known = self._known.get((address_key(sender), session_key(answer.call_id)))
+        known = self._known.get((address_key(sender), answer.call_id))
         if known is None or known.partly:
             return None
         one = known.request_of(answer.sequence)

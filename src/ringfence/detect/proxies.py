@@ -67,7 +67,6 @@ from ringfence.model import (
     SecurityEvent,
     Service,
     Transport,
-    session_key,
 )
 from ringfence.networks import NetworkSet
 
@@ -442,11 +441,11 @@ class Proxies:
 
 
 def _mark_of(challenge: Challenge) -> _Mark:
-    return challenge.service, session_key(challenge.call_id), challenge.nonce, challenge.opaque
+    return challenge.service, challenge.call_id, challenge.nonce, challenge.opaque
 
 
 def _session(service: Service, call_id: bytes, nonce: bytes) -> _Session:
-    return service, session_key(call_id if service is _PJSIP else nonce)
+    return service, call_id if service is _PJSIP else nonce
 
 
 def _session_of(event: SecurityEvent) -> _Session:

@@ -4,7 +4,7 @@ A session has the requests of one sender with one session id, and the reports of
 
 A session has separate numbers for each Asterisk, service and source, because a sender may use one Call-ID at
 several. The wire (challenges that leave this host, copied by the kernel) names no Asterisk, so its challenges
-belong to the session as a whole.
+and attempts belong to the session as a whole: they match the reports of any Asterisk.
 
 **Events become reports.** One attempt causes one to eleven security events, so events cannot be counted. The
 following rules were found by experiment on recordings of real servers, and are exact on all of them. For
@@ -57,6 +57,7 @@ for each source shows which open attempts it has reported.
 
 import enum
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from math import inf
@@ -75,7 +76,7 @@ from ringfence.model import (
     Service,
     SourceId,
     Transport,
-    session_key,
+    short_session,
 )
 from ringfence.networks import is_one_host, sender_key
 
@@ -221,9 +222,9 @@ def session_id(event: SecurityEvent) -> bytes:
     """
     session = event.session
     if session:  # nearly all events
-        return session_key(session)
+        return session
     if event.service is Service.IAX2 and event.kind is EventKind.INVALID_ACCOUNT_ID:
-        return session_key(b"account %b" % event.account.encode("utf-8", "replace"))
+        return short_session(b"account %b" % event.account.encode("utf-8", "replace"))
     if event.service is _SIP and event.acl_name == "device_must_match_acl":
         return b"port %d" % event.remote.port
     return session
@@ -237,7 +238,7 @@ def shared_session_id(event: SecurityEvent) -> bytes:
     kind as a guess.
     """
     if event.service is Service.PJSIP:
-        return session_key(event.session)
+        return event.session
     if event.service is Service.AMI:
         return b""  # one id for all kinds: the sources name different kinds for one failure
     if event.service is _SIP and event.acl_name != "no_extension_match":
@@ -377,6 +378,10 @@ class Reports:
         return before not in (0, self.nonce)
 
 
+Reporter = SourceId | str
+"""A source as the reporter of an attempt: one of an Asterisk, or the wire (``model.WIRE``)."""
+
+
 @define
 class Attempts:
     """The open attempts of one service: those younger than the horizon.
@@ -388,10 +393,10 @@ class Attempts:
     """
 
     open: list[tuple[float, int]] = Factory(list)
-    reported: dict[str, int] = Factory(dict)
+    reported: dict[Reporter, int] = Factory(dict)
     first: int = 0
 
-    def match(self, source: str, now: float) -> int | None:
+    def match(self, source: Reporter, now: float) -> int | None:
         """Record a report of ``source``, and return the tag of the known attempt that it reports.
 
         If it reports no known attempt, return None and record nothing.
@@ -406,13 +411,13 @@ class Attempts:
         self.reported[source] = number + 1
         return self.open[number - self.first][1]
 
-    def is_known(self, source: str, now: float) -> bool:
+    def is_known(self, source: Reporter, now: float) -> bool:
         """Whether the next report of ``source`` is about a known attempt (see :meth:`match`)."""
         closed = sum(now - at >= HORIZON for at, _ in self.open)
         number = max(self.reported.get(source, 0), self.first + closed)
         return number < self.first + len(self.open)
 
-    def add(self, source: str, now: float, tag: int) -> bool:
+    def add(self, source: Reporter, now: float, tag: int) -> bool:
         """Add a new attempt that ``source`` reports. Return whether an open one was discarded for it."""
         is_full = len(self.open) >= MOST_ATTEMPTS
         if is_full:
@@ -475,7 +480,8 @@ class Session:
     """One session: its id as a key, and the time of its last use (monotonic seconds).
 
     - ``reports``: by Asterisk, source and service.
-    - ``attempts``: by Asterisk, by service, and by whether they are unconfirmed and so only listed.
+    - ``attempts``: by Asterisk ("" if the wire reported them), by service, and by whether they are
+      unconfirmed and so only listed.
     - ``datagrams``: the challenges by UDP. ``streams``: those by TCP.
     - ``answers``: the times of Asterisk's SIP answers, by nonce, or by digest if they have none.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
@@ -793,16 +799,13 @@ class Senders:
         Return the tag of that attempt, or None.
         """
         session = self.find_session(address, shared_session_id(event))
-        key = event.source.asterisk, event.service, False
-        known = session.attempts.get(key) if session is not None else None
-        return known.match(event.source.name, now) if known is not None else None
+        return _match(session, event, now, listed=False) if session is not None else None
 
     def is_reported(self, event: SecurityEvent, now: float) -> bool:
         """Whether another source has already reported the attempt of an event. Nothing is recorded."""
         session = self.find_session(event.remote.address, shared_session_id(event))
-        key = event.source.asterisk, event.service, False
-        known = session.attempts.get(key) if session is not None else None
-        return known is not None and known.is_known(event.source.name, now)
+        tables = _tables(session, event, listed=False) if session is not None else ()
+        return any(attempts.is_known(_reporter(event), now) for attempts in tables)
 
     def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
         """Record a report of an unconfirmed attempt.
@@ -815,13 +818,13 @@ class Senders:
     def _record(
         self, session: Session, event: SecurityEvent, now: float, tag: int, *, listed: bool
     ) -> int | None:
-        key = event.source.asterisk, event.service, listed
-        attempts = session.attempts.get(key)
-        if attempts is None:
-            attempts = session.attempts[key] = Attempts()
-        known = attempts.match(event.source.name, now)
+        known = _match(session, event, now, listed=listed)
         if known is None:
-            self.evicted += attempts.add(event.source.name, now, tag)
+            own = _ANY if event.source.name == WIRE else event.source.asterisk
+            attempts = session.attempts.get((own, event.service, listed))
+            if attempts is None:
+                attempts = session.attempts[own, event.service, listed] = Attempts()
+            self.evicted += attempts.add(_reporter(event), now, tag)
         return known
 
     # -- bounds -----------------------------------------------------------------------------------------
@@ -865,6 +868,41 @@ class Senders:
         del sender.sessions[session.name]
         del self._sessions[session]
         session.discard(now)
+
+
+_ANY = ""
+"""Stands for the Asterisk of an attempt that the wire reported: the wire names none."""
+
+
+def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator[Attempts]:
+    """Yield the attempts of a session among which may be the one that ``event`` reports.
+
+    The wire does not know the Asterisk of its attempts. So its reports match those of any Asterisk, and the
+    reports of each Asterisk match those of the wire.
+    """
+    if event.source.name == WIRE:
+        for (_, service, is_listed), attempts in session.attempts.items():
+            if service is event.service and is_listed == listed:
+                yield attempts
+        return
+    for asterisk in (event.source.asterisk, _ANY):
+        known = session.attempts.get((asterisk, event.service, listed))
+        if known is not None:
+            yield known
+
+
+def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) -> int | None:
+    """Record a report of a known attempt, and return its tag; None if the attempt is new."""
+    for attempts in _tables(session, event, listed=listed):
+        tag = attempts.match(_reporter(event), now)
+        if tag is not None:
+            return tag
+    return None
+
+
+def _reporter(event: SecurityEvent) -> Reporter:
+    """Return who reports an event: a source of one Asterisk, or the wire, which is one for all of them."""
+    return WIRE if event.source.name == WIRE else event.source
 
 
 def host_of(address: Address) -> Address:

@@ -42,7 +42,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from ringfence.detect.sessions import Challenges, LocalPort, Sender, Senders, Streak, host_of
-from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport, session_key
+from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
 Listening = Mapping[str, float]
 """For each Asterisk whose AMI is connected now: since when.
@@ -120,7 +120,7 @@ class Wire:
         """
         if not known:
             self._count_abandoned(challenge, sender, asterisk, now)
-        session = self._senders.session(sender, session_key(challenge.call_id), now)
+        session = self._senders.session(sender, challenge.call_id, now)
         challenges = session.challenges_by(now, datagram=challenge.transport is Transport.UDP)
         challenges.last = now
         challenges.local_port = challenge.local_address, challenge.local_port
@@ -157,7 +157,7 @@ class Wire:
         datagram = _SEEN.get(event.remote.transport)
         if event.service is not Service.PJSIP or datagram is None:
             return
-        session = self._senders.session(event.remote.address, session_key(event.session), now)
+        session = self._senders.session(event.remote.address, event.session, now)
         challenges = session.challenges_by(now, datagram=datagram)
         challenges.reported += 1
         if event.kind is not EventKind.CHALLENGE_SENT:
@@ -195,7 +195,7 @@ class Wire:
         Such a challenge left by UDP within ``LIFE``, and answered a request of this address with the Call-ID
         of the event.
         """
-        session = self._senders.find_session(event.remote.address, session_key(event.session))
+        session = self._senders.find_session(event.remote.address, event.session)
         challenges = session.datagrams if session is not None else None
         return challenges is not None and now - challenges.last < LIFE
 

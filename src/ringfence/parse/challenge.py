@@ -43,7 +43,16 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import TypeVar
 
-from ringfence.model import MOST_KEPT, Address, Challenge, CopiedRequest, Service, Transport, short_session
+from ringfence.model import (
+    MOST_KEPT,
+    MOST_SESSION,
+    Address,
+    Challenge,
+    CopiedRequest,
+    Service,
+    Transport,
+    short_session,
+)
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user
 from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
@@ -428,14 +437,16 @@ def _parse_message(
         opaque = _opaque_of_pjsip(head, nonce)
     else:
         sender, service = _sender_by_chan_sip(head, challenge=authenticate is not None), Service.SIP
+    accepted = _is_accepted(head, nonce)
+    call_id = call_id if len(call_id) <= MOST_SESSION else short_session(call_id)
+    nonce, account = nonce[:MOST_KEPT], account[:MOST_KEPT]
     return Challenge(
-        *(remote, target_port, local, source_port, short_session(call_id), nonce[:MOST_KEPT]),
-        *(sender, evasive, account[:MOST_KEPT], service),
+        *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
         *(status, transport, is_relayed(message)),
         digest=b"" if authenticate is not None else blake2b(head, digest_size=_DIGEST).digest(),
         opaque=opaque,
         sequence=_sequence_in(head),
-        accepted=_is_accepted(head, nonce),
+        accepted=accepted,
     )
 
 

@@ -8,7 +8,16 @@ import re
 
 from attrs import define, frozen
 
-from ringfence.model import MOST_KEPT, EventKind, SecurityEvent, Service, SourceId, Transport, short_session
+from ringfence.model import (
+    MOST_KEPT,
+    MOST_SESSION,
+    EventKind,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+    short_session,
+)
 from ringfence.parse.address import parse_source
 
 
@@ -180,5 +189,6 @@ def make_event(
     remote = parse_source(address, transport, has_port=has_port)
     if remote is None:
         return Reason.NOT_AN_ADDRESS
-    account, session = account[:MOST_KEPT], short_session(session)
+    account = account[:MOST_KEPT]
+    session = session if len(session) <= MOST_SESSION else short_session(session)
     return SecurityEvent(source, kind, service, remote, time, account, session, acl_name, forgeable=forgeable)

@@ -20,7 +20,15 @@ from itertools import compress, product
 
 from attrs import evolve, frozen
 
-from ringfence.model import MOST_KEPT, EventKind, SecurityEvent, Service, SourceId, short_session
+from ringfence.model import (
+    MOST_KEPT,
+    MOST_SESSION,
+    EventKind,
+    SecurityEvent,
+    Service,
+    SourceId,
+    short_session,
+)
 from ringfence.parse.address import parse_endpoint
 from ringfence.parse.line_result import OpenMessage, Parsed, Reason
 from ringfence.parse.prefix import parse_prefix
@@ -281,7 +289,7 @@ def build_event(
         endpoint,
         seconds,
         account[:MOST_KEPT].decode("utf-8", "backslashreplace"),
-        short_session(session),
+        session if len(session) <= MOST_SESSION else short_session(session),
         acl_name.decode("utf-8", "backslashreplace") if acl_name else "",
         challenge[:MOST_KEPT],
         response[:MOST_KEPT],

@@ -17,10 +17,11 @@ from tests.detect.transcripts.reports import (
     login,
     probed,
     sent,
+    wrong,
 )
-from tests.support.transcript import Banned, Loss, Player, Sources, Step, at, ticks
+from tests.support.transcript import PBX, Banned, Loss, Player, Sources, Step, at, ticks
 
-from ringfence.model import AMI, Challenge, CopiedRequest, SecurityEvent, Service, Transport
+from ringfence.model import AMI, Challenge, CopiedRequest, SecurityEvent, Service, SourceId, Transport
 
 TWO_HOURS = 7_200.0
 FULL = ["guess bans 192.0.2.7/32 in full after 5"]
@@ -611,6 +612,42 @@ def test_the_wire_and_another_source_count_a_guess_once(by: str, order: str) -> 
         told = at(number + 0.1, failed(call=b"call-%d" % number, nonce=b"%d/n" % number, by=by))
         steps += [question, told, guess] if order == "wire last" else [question, guess, told]
     assert Player().play(*steps, *ticks(5, 20)).counted == 3
+
+
+@pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
+@pytest.mark.parametrize("order", ["wire first", "wire last"])
+def test_a_guess_at_the_second_asterisk_counts_once(service: Service, order: str) -> None:
+    """The wire does not know which Asterisk refused a guess, so its report matches that of each of them."""
+    guard, steps = Player(others=["second"]), [*ticks(0, 0)]
+    for number in range(1, 4):
+        call, nonce = b"call-%d" % number, b"%d/n" % number
+        question, guess = guessed(number, service=service)
+        kind = failed if service is Service.PJSIP else wrong
+        event = kind(call=call, nonce=nonce, response=b"r%d" % number)
+        told = at(number + 0.1, evolve(event, source=SourceId("second", AMI)))
+        steps += [question, told, guess] if order == "wire last" else [question, guess, told]
+    assert guard.play(*steps, *ticks(5, 20)).counted == 3
+
+
+def test_a_line_that_is_only_listed_hides_no_guess() -> None:
+    """A line that nothing confirms is listed; a guess with the same Call-ID counts all the same."""
+    blind = [*ticks(0, 0), at(0.5, Sources(wire=False)), at(1, line(call=b"call-4")), *ticks(2, 3)]
+    happened = Player().play(*blind, *guessed(4), *ticks(5, 20))
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed", "192.0.2.7 counted, proven by nonce"]
+
+
+def test_one_call_id_at_two_asterisks_is_two_guesses() -> None:
+    """A sender guesses at two Asterisks under one Call-ID: each guess counts."""
+    guard, steps = Player(others=["second"]), [*ticks(0, 0)]
+    for number, name in enumerate([PBX, "second"], 1):
+        nonce = b"%d/n" % number
+        event = evolve(failed(nonce=nonce, response=b"r"), source=SourceId(name, AMI))
+        steps += [
+            at(number, copied(sequence=1 + 2 * number), sent(nonce=nonce, sequence=1 + 2 * number)),
+            at(number + 0.1, copied(nonce=nonce, sequence=2 + 2 * number)),
+            at(number + 0.2, event, sent(nonce=nonce, sequence=2 + 2 * number)),
+        ]
+    assert guard.play(*steps, *ticks(5, 20)).counted == 2
 
 
 @pytest.mark.parametrize("told", [False, True])
