@@ -253,8 +253,9 @@ class CopiedRequest:
     ``nonces``, ``call_ids`` and ``sequences`` (the numbers in CSeq headers) are the first few of the request,
     in every way in which an Asterisk may read it. ``credentials``: it may answer a challenge. ``digest`` is a
     hash of the datagram, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
-    does not get it. ``partly``: only its beginning was copied. A request can be forged. But if it repeats a
-    nonce that Asterisk sent only to this address, its sender receives packets there: the address is proven.
+    does not get it. ``partly``: only its beginning was copied. ``account`` is the user name of its
+    credentials, for display. A request can be forged. But if it repeats a nonce that Asterisk sent only to
+    this address, its sender receives packets there: the address is proven.
     """
 
     address: Address
@@ -266,6 +267,7 @@ class CopiedRequest:
     digest: bytes = b""
     dropped: bool = False
     partly: bool = False
+    account: str = ""
 
 
 class Proof(enum.IntEnum):

@@ -9,7 +9,7 @@ from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
 from tests.support.guarded import guarded, shared
 from tests.support.lab import Lab
-from tests.support.sip_raw import Raw, calling, request_of
+from tests.support.sip_raw import OWN_CHALLENGE, Digest, Raw, calling, request_of
 
 pytestmark = pytest.mark.asterisk
 
@@ -60,3 +60,46 @@ def test_guesses_that_get_no_answer_end_with_a_ban(open22: Lab, hidden: bool) ->
             caller.send(blind.answering(challenge, f"wrong-{number}"))
             time.sleep(1.0)
         until(lambda: guard.banned() == {source}, "the ban", 20.0)
+
+
+OTHER_REALM = (
+    b'Authorization: Digest username="alice", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
+)
+GARBAGE = b'Authorization: Digest username="alice", realm="asterisk", nonce="1/00", uri="x", response="0"\r\n'
+
+
+@pytest.mark.parametrize("before", [OTHER_REALM, GARBAGE], ids=["other realm", "garbage"])
+def test_a_first_header_hides_no_guess_and_no_proof(open22: Lab, before: bytes) -> None:
+    """Two Authorization headers and a Call-ID of 512 bytes; each guess is paid by an event that nobody hears.
+
+    The ban is full: the nonce in the second header proves the sender.
+    """
+    source = f"198.19.93.{1 + (before is GARBAGE)}"
+    request = Raw(call_id=b"x" * 496 + b"{}", digest=Digest(before=before))
+    with shared(open22) as guard:
+        statuses = []
+        with calling(open22, source) as caller:
+            for _ in range(10):
+                statuses.append(caller.guess(request, "wrong", 0.5))
+                caller.send(Raw(via=b";rport;maddr=240.0.0.1"))
+                time.sleep(0.05)
+        until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "full"}, "the ban")
+        assert len([status for status in statuses if status]) <= 8
+
+
+@pytest.mark.parametrize("method", [b"REGISTER", b"MESSAGE"])
+def test_an_invented_nonce_hides_no_guess_at_chan_sip(open16: Lab, method: bytes) -> None:
+    """chan_sip checks the password although it never sent the nonce; a From that is not UTF-8 hides it."""
+    source = f"198.19.94.{len(method)}"
+    with shared(open16) as guard:
+        answers = 0
+        with calling(open16, source) as caller:
+            for number in range(12):
+                request = evolve(request_of(method, b"carol"), from_display=b'"\xff" ').named(
+                    f"own-{number}-{time.time()}"
+                )
+                time.sleep(0.05)
+                answers += caller.ask(request.answering(OWN_CHALLENGE, f"wrong-{number}"), 0.3) is not None
+        until(lambda: source in guard.banned(), "the ban")
+        assert answers <= 8
+        assert {row["account"] for row in guard.attempts_of(source)} == {"carol"}

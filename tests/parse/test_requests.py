@@ -57,7 +57,9 @@ def test_a_request() -> None:
     """Source, port, nonce, Call-ID and CSeq number are found; the cnonce is no nonce."""
     address = ip_address("198.18.1.1")
     read = observed(REQUEST)
-    expected = CopiedRequest(address, 5099, (NONCE,), (b"a@b",), (2,), credentials=True, digest=read.digest)
+    expected = CopiedRequest(
+        address, 5099, (NONCE,), (b"a@b",), (2,), credentials=True, digest=read.digest, account="alice"
+    )
     assert read == expected
     nothing = observed(b"")
     assert nothing == CopiedRequest(address, 5099, (), (), digest=nothing.digest)
@@ -88,6 +90,22 @@ def test_a_request_that_a_ban_drops_is_marked() -> None:
     read = parse_request(packet(REQUEST), dropped=True)
     assert read is not None
     assert read.dropped
+
+
+@pytest.mark.parametrize(
+    ("text", "account"),
+    [
+        (b'USERNAME = "Bob"', "Bob"),
+        (b'username="b\xff"', "b\\xff"),
+        (b"username=bob", ""),
+        (b'username="' + b"x" * 129 + b'"', ""),
+        (b'user="bob"', ""),
+    ],
+)
+def test_the_user_name_of_the_credentials(text: bytes, account: str) -> None:
+    """The first quoted user name, for display; without credentials none."""
+    assert observed(REQUEST.replace(b'username="alice"', text)).account == account
+    assert observed(REQUEST.replace(b"Authorization", b"X").replace(b'username="alice"', text)).account == ""
 
 
 def test_a_digest_shows_the_same_datagram() -> None:

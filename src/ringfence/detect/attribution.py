@@ -635,7 +635,8 @@ class Attribution:
         kind = _HIDDEN if challenge.evasive else _REFUSED
         event = _wire_event(kind, challenge, sender, source, wall)
         if refusal.guess:
-            event = evolve(event, challenge=asked.nonce, response=asked.digest)
+            account = asked.account or event.account
+            event = evolve(event, challenge=asked.nonce, response=asked.digest, account=account)
         return self.observe(event, now)
 
     def _on_proxied(self, challenge: Challenge, asterisk: str, now: float, wall: float) -> Iterator[Finding]:
@@ -763,7 +764,7 @@ class Attribution:
         service = _PJSIP if b"/" in asked.nonce else _SIP
         remote = Endpoint(asked.address, asked.port, _UDP)
         source = SourceId(self._wire_asterisk, WIRE)
-        event = SecurityEvent(source, _REFUSED, service, remote, wall, "", asked.session)
+        event = SecurityEvent(source, _REFUSED, service, remote, wall, asked.account, asked.session)
         return self.observe(evolve(event, challenge=asked.nonce, response=asked.digest), now)
 
     def _hidden_attempt(

@@ -84,6 +84,7 @@ class Asked:
     credentials: bool
     nonce: bytes
     digest: bytes
+    account: str
     at: float
     answered: bool = False
 
@@ -151,9 +152,17 @@ class Conversations:
         sessions = request.call_ids
         if not sessions:
             return
-        sequences, digest = request.sequences, request.digest
+        digest = request.digest
         one = Asked(
-            request.address, request.port, sessions[0], sequences, request.credentials, nonce, digest, now
+            request.address,
+            request.port,
+            sessions[0],
+            request.sequences,
+            request.credentials,
+            nonce,
+            digest,
+            request.account,
+            now,
         )
         if challenged and request.credentials:
             self._waiting.append(one)

@@ -54,7 +54,7 @@ from ringfence.model import (
     short_session,
 )
 from ringfence.parse.address import unmapped
-from ringfence.parse.line_result import sip_user
+from ringfence.parse.line_result import sip_user, text_of
 from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
 from ringfence.parse.stream import Streams
 
@@ -183,6 +183,7 @@ _CALL_IDS = re.compile(rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]
 _SEQUENCES = re.compile(rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?([0-9]{1,10})")
 _CREDENTIALS = b"authorization"
 _ACK = b"ACK "
+_USERNAME = re.compile(rb'username[ \t]*+=[ \t]*+"([^"\r\n]{0,128}+)"')
 _CALL_ID_OF_CHAN_SIP = re.compile(
     rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)"
 )
@@ -220,7 +221,16 @@ def parse_request(packet: bytes, *, dropped: bool = False) -> CopiedRequest | No
         blake2b(request, digest_size=_DIGEST).digest(),
         dropped,
         may_be_cut,
+        _account_in(request, readings[0]) if answerable else "",
     )
+
+
+def _account_in(request: bytes, reading: bytes) -> str:
+    """Return the first user name in credentials, for display; ``reading`` is the request in lower case."""
+    if _CREDENTIALS not in reading:
+        return ""
+    found = _USERNAME.search(reading)
+    return text_of(request[slice(*found.span(1))]) if found is not None else ""
 
 
 _Value = TypeVar("_Value", bytes, int)
