@@ -627,10 +627,15 @@ class Attribution:
     ) -> Sequence[Finding]:
         """Handle an answer to a request that was copied: it is an attempt if the request was a guess.
 
-        A question without credentials is an attempt only if it is evasive: no phone sends such bytes.
+        A question without credentials is an attempt only if it is evasive: no phone sends such bytes. If the
+        sender has logged in since it asked, its request was accepted: to a friend, no success is copied.
         """
         asked = refusal.asked
-        if asked is None or not (refusal.guess or (challenge.evasive and not challenge.accepted)):
+        if (
+            asked is None
+            or self._has_succeeded(asked)
+            or not (refusal.guess or (challenge.evasive and not challenge.accepted))
+        ):
             return ()
         kind = _HIDDEN if challenge.evasive else _REFUSED
         event = _wire_event(kind, challenge, sender, source, wall)
@@ -745,14 +750,18 @@ class Attribution:
                     found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
 
+    def _has_succeeded(self, asked: Asked) -> bool:
+        """Whether AMI has reported a login of the sender since its request came."""
+        host = self._senders.find(host_of(asked.address))
+        return host is not None and host.succeeded >= asked.at
+
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
         """Handle a request with credentials that got no answer.
 
         It is no guess if its sender has logged in since. If another source has reported its session, and so
         long ago that the reports cannot be matched, it has counted already.
         """
-        host = self._senders.find(host_of(asked.address))
-        if host is not None and host.succeeded >= asked.at:
+        if self._has_succeeded(asked):
             return ()
         session = self._senders.find_session(asked.address, asked.session)
         if (

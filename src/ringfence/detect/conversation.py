@@ -61,8 +61,11 @@ LIFE = 64.0
 Asterisk repeats an answer for 32 s at most (RFC 3261 §17.2).
 """
 
-SILENCE = 5.0
-"""The time after which an answer is not expected any more (seconds)."""
+SILENCE = 8.0
+"""The time after which an answer is not expected any more (seconds).
+
+It is shorter than ``sessions.HORIZON``, so that a report of another source can still be matched.
+"""
 
 _REFUSALS = (401, 403, 407)
 

@@ -692,6 +692,15 @@ def test_an_evasive_question_and_its_guess_count_once() -> None:
     assert happened.counted == 3
 
 
+def test_a_phone_that_has_just_become_a_friend_makes_no_attempt() -> None:
+    """The kernel copies neither its success nor its next request; the challenge of that one shows nothing."""
+    question, _ = guessed(1)
+    asked = at(1.1, copied(call=b"call-1", nonce=b"1/n"))
+    again = at(30, sent(call=b"call-1", nonce=b"30/n", sequence=3))
+    steps = [question, asked, at(1.2, login(ATTACKER, b"call-1")), again]
+    assert Player().play(*ticks(0, 0), *steps, *ticks(31, 50)).attempts == []
+
+
 def test_silence_after_a_login_or_of_a_banned_sender_is_no_guess() -> None:
     """AMI reports the success of a sender that hears no answer; and what a ban drops gets none."""
     question, _ = guessed(1)
