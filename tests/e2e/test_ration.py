@@ -24,8 +24,8 @@ from tests.support.sip_wire import status_of
 
 pytestmark = pytest.mark.asterisk
 
-INSISTENT = ("--number", "20000", "--silences", "8", "--timeout", "0.3")
-"""Goes on through some seconds of silence, as long as a ban takes at most."""
+INSISTENT = ("--number", "20000", "--silences", "16", "--timeout", "0.3")
+"""Goes on through five seconds of silence: the ration lets an answer through each half second."""
 IPV6 = ("--target", "[fd00:18::1]:5060")
 
 
