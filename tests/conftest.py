@@ -5,6 +5,7 @@ names each group that did not run. In continuous integration, as root on Debian,
 """
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 import structlog
-from tests.support import warm
+from tests.support import fail2ban, warm
 from tests.support.branches import Branches
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
 from tests.support.netns import netns
@@ -158,6 +159,16 @@ def each_asterisk(request: pytest.FixtureRequest) -> Lab:
     """Return each of the two Asterisks in turn."""
     lab: Lab = request.getfixturevalue(f"asterisk{request.param}")
     return lab
+
+
+@pytest.fixture(name="fail2ban_client")
+def _fail2ban_client(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let programs find ``fail2ban-client``, and leave the test out if the laboratory has no fail2ban."""
+    if reason := fail2ban.why_no_fail2ban():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("bin")
+    fail2ban.install_client(folder)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
 @pytest.fixture(name="netns")

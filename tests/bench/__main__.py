@@ -83,7 +83,10 @@ def main() -> int:
     took: dict[str, float] = {}
     for name in chosen:
         began = time.monotonic()
-        rows = list(_rows(name, PARTS[name], other))
+        rows = []
+        for row in _rows(name, PARTS[name], other):
+            rows.append(row)
+            print(f"{time.monotonic() - began:5.0f} s  {row.what}", file=sys.stderr, flush=True)
         took[name] = time.monotonic() - began
         print(f"{table(rows)}\n{name}: {took[name]:.0f} s\n", flush=True)
         figures += rows

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from tests.support.fail2ban import configure
 
 from ringfence.cli.check import fail2ban_findings
+
+pytestmark = pytest.mark.usefixtures("fail2ban_client")
 
 JAILS = """\
 [asterisk]
@@ -13,7 +16,7 @@ enabled = {asterisk}
 enabled = true
 [asterisk-iptables]
 enabled = {freepbx}
-filter = asterisk-security
+filter = asterisk
 """
 NO = "NO  fail2ban: its jail asterisk bans for Asterisk too, and `ringfence bans` does not list its bans"
 FIX = r"printf '[asterisk]\nenabled = false\n' > /etc/fail2ban/jail.d/zz-ringfence.local"
@@ -31,9 +34,8 @@ def found(
             (proc / process / "comm").write_text(f"{name}\n", "utf-8")
             (proc / process / "ns" / "net").symlink_to(network)
     if files:
-        etc.mkdir()
         text = JAILS.format(asterisk=str(asterisk).lower(), freepbx=str(freepbx).lower())
-        (etc / "jail.conf").write_text(text, "utf-8")
+        configure(etc, {"jail.local": text})
     if freepbx:
         marker.touch()
     return [finding.line for finding in fail2ban_findings(etc, marker, proc)]
@@ -65,9 +67,11 @@ def test_other_jails_are_no_problem(tmp_path: Path, runs: str, *, files: bool) -
     assert found(tmp_path, runs=runs, files=files) == ["ok  fail2ban: no jail of it bans for Asterisk"]
 
 
-def test_a_host_without_fail2ban(tmp_path: Path) -> None:
-    """Without fail2ban there is no finding, also if one runs in a container."""
-    assert found(tmp_path, runs="", files=False) == []
+def test_a_host_without_fail2ban(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without fail2ban there is no finding, also if files of it are left."""
+    assert found(tmp_path / "without files", runs="", files=False) == []
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert found(tmp_path / "with files", runs="") == []
 
 
 def test_jails_that_cannot_be_read(tmp_path: Path) -> None:
@@ -75,4 +79,4 @@ def test_jails_that_cannot_be_read(tmp_path: Path) -> None:
     [line] = found(tmp_path, files=False)
 
     assert line.startswith("--  fail2ban: its jails are not known: ")
-    assert "cannot be read: No such file or directory" in line
+    assert "is no folder; fix: give fail2ban's folder" in line

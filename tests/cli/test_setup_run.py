@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 from tests.setup.world import SECRET, Host, allow_any_reader, make_host
 from tests.support.console import ScriptedConsole
+from tests.support.fail2ban import configure
 from tests.support.pbx_machine import differing
 
 from ringfence.audit.asterisk import Finding
@@ -112,10 +113,9 @@ def test_undo_names_what_it_restores(host: Host, capsys: pytest.CaptureFixture[s
 
 
 @pytest.fixture(name="proven")
-def _proven(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def _proven(host: Host, monkeypatch: pytest.MonkeyPatch, fail2ban_client: None) -> None:
     """Pretend that a daemon answers and that every source was proven, with an enabled jail of fail2ban."""
-    (host.paths.fail2ban / "jail.d").mkdir(parents=True)
-    (host.paths.fail2ban / "jail.local").write_text("[asterisk]\nenabled = true\n", "utf-8")
+    configure(host.paths.fail2ban, {"jail.local": "[asterisk]\nenabled = true\n"})
     monkeypatch.setattr(setup_command, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
     monkeypatch.setattr(setup_command, "is_reachable", lambda _path: True)
     monkeypatch.setattr(setup_command, "wait_for_sources", lambda _path, **_options: {})

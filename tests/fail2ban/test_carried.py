@@ -12,16 +12,17 @@ from ringfence.fail2ban.jails import Jail
 USUAL = {"maxretry": "5", "findtime": "10m", "bantime": "1h"}
 
 
-def jail(options: Mapping[str, str], name: str = "asterisk", faults: Mapping[str, str] | None = None) -> Jail:
-    """Return a jail with these options and the usual numbers."""
-    return Jail(name, {**USUAL, **options}, faults or {})
+def jail(options: Mapping[str, str | tuple[str, ...]], name: str = "asterisk") -> Jail:
+    """Return a jail with the usual numbers and these options; lists are those of ``Jail``."""
+    single = {option: value for option, value in options.items() if isinstance(value, str)}
+    port = single.pop("port", "")
+    several = {option: value for option, value in options.items() if not isinstance(value, str)}
+    return Jail(name, {**USUAL, **single}, port=port, **{"paths": ("/log/usual",), **several})
 
 
-def converted(*options: Mapping[str, str], files: Mapping[str, list[str]] | None = None) -> ConvertedSettings:
-    """Convert jails with these options, on a host with these files."""
-    there = files or {}
-    jails = [jail(each, f"jail{number}") for number, each in enumerate(options)]
-    return convert(jails, lambda path: there.get(path, []))
+def converted(*options: Mapping[str, str | tuple[str, ...]]) -> ConvertedSettings:
+    """Convert jails with these options."""
+    return convert([jail(each, f"jail{number}") for number, each in enumerate(options)])
 
 
 def notes(found: ConvertedSettings, table: str, of_usual: ConvertedSettings | None = None) -> list[str]:
@@ -74,10 +75,16 @@ def test_invalid_numbers(
 
 
 def test_ignored_addresses_are_allowed() -> None:
-    """Addresses, netmasks and networks, separated by space, comma or line, are allowed once each."""
-    found = converted(
-        {"ignoreip": "127.0.0.1/8 ::1,192.0.2.7\n10.1.2.3/255.255.0.0, ::ffff:198.51.100.1 192.0.2.7/32"}
+    """Addresses, netmasks and networks are allowed once each."""
+    ignored = (
+        "127.0.0.1/8",
+        "::1",
+        "192.0.2.7",
+        "10.1.2.3/255.255.0.0",
+        "::ffff:198.51.100.1",
+        "192.0.2.7/32",
     )
+    found = converted({"ignored": ignored})
 
     assert [str(network) for network in found.networks] == [
         "127.0.0.0/8",
@@ -94,7 +101,7 @@ def test_ignored_addresses_are_allowed() -> None:
 )
 def test_names_are_not_resolved(word: str) -> None:
     """A name is not resolved: it is quoted in a note, with control characters escaped."""
-    found = converted({"ignoreip": f"192.0.2.1 {word}"})
+    found = converted({"ignored": ("192.0.2.1", word)})
 
     [note] = notes(found, ALLOW)
     assert note.isprintable()
@@ -104,45 +111,49 @@ def test_names_are_not_resolved(word: str) -> None:
 
 def test_allowing_all_addresses() -> None:
     """It is converted, with a note on its effect."""
-    found = converted({"ignoreip": "0.0.0.0/0"})
+    found = converted({"ignored": ("0.0.0.0/0",)})
 
     assert found.networks == (ip_network("0.0.0.0/0"),)
     assert notes(found, ALLOW) == ["0.0.0.0/0 allows all addresses: none is ever banned"]
 
 
 def test_logs() -> None:
-    """Each line is a log, with or without a start position; a pattern becomes the logs that match it."""
-    files = {
-        "/log/a": ["/log/a"],
-        "/log/b c": ["/log/b c"],
-        "/log/*": ["/log/full", "/log/full.1", "/log/full.2.gz", "/log/full-20260101", "/log/x.1"],
-    }
-
-    found = converted(
-        {"logpath": "/log/a tail\n/log/b c\n/log/new head\n/log/*\nlog/relative\n\n/log/\x07"}, files=files
+    """The logs that exist are read, without the rotated parts that a pattern matched as well."""
+    logs = (
+        "/log/a",
+        "/log/b c",
+        "/log/full",
+        "/log/full.1",
+        "/log/full.2.gz",
+        "/log/full-20260101",
+        "/log/x.1",
     )
 
-    assert found.paths == ("/log/a", "/log/b c", "/log/new", "/log/full", "/log/x.1")
-    assert found.notes.on(LOGS) == [
-        "/log/new does not exist now; it is read once it does",
-        "logpath /log/*: the files that match now (2) are read, later ones are not",
-        "logpath log/relative: not an absolute path",
-        "logpath /log/\\x07: not an absolute path",
-    ]
+    found = converted({"paths": logs})
+
+    assert found.paths == ("/log/a", "/log/b c", "/log/full", "/log/x.1")
+    assert found.notes.on(LOGS) == ()
+
+
+def test_a_jail_without_a_log() -> None:
+    """If no log of the jail exists, ringfence's own way to find the log applies."""
+    found = converted({"paths": ()})
+
+    assert found.paths == ()
+    assert notes(found, LOGS) == ["no log of jail jail0 exists now; ringfence finds its own channel"]
 
 
 @pytest.mark.parametrize(
     ("options", "read"),
     [
-        ({"logpath": "/log/a\n/log/*"}, "/log/a, /log/full"),
+        ({"paths": ("/log/a", "/log/full")}, "/log/a, /log/full"),
         ({"backend": "systemd"}, "the journal"),
-        ({}, "nothing"),
+        ({"paths": ()}, "nothing"),
     ],
 )
-def test_the_own_log_channel_stays_in_use(options: Mapping[str, str], read: str) -> None:
+def test_the_own_log_channel_stays_in_use(options: Mapping[str, str | tuple[str, ...]], read: str) -> None:
     """If ringfence's own channel exists, fail2ban's logs do not replace it, with a note."""
-    files = {"/log/a": ["/log/a"], "/log/*": ["/log/full"]}
-    found = convert([jail(options)], lambda path: files.get(path, []), "/var/log/ringfence/ringfence")
+    found = convert([jail(options)], "/var/log/ringfence/ringfence")
 
     assert (found.paths, found.journal) == ((), False)
     [note] = found.notes.on(LOGS)
@@ -152,15 +163,15 @@ def test_the_own_log_channel_stays_in_use(options: Mapping[str, str], read: str)
 
 def test_an_unprintable_path() -> None:
     """A file whose name is not text is left out, with a note."""
-    found = converted({"logpath": "/log/*"}, files={"/log/*": ["/log/\udcff", "/log/a\nb"]})
+    found = converted({"paths": ("/log/\udcff", "/log/a\nb")})
 
     assert found.paths == ()
-    assert len(notes(found, LOGS)) == 3
+    assert len(notes(found, LOGS)) == 2
 
 
 def test_the_journal_takes_the_place_of_logs() -> None:
     """A jail that reads the journal does not read logs."""
-    found = converted({"backend": "systemd[journalflags=1]", "logpath": "/log/a"})
+    found = converted({"backend": "systemd[journalflags=1]", "paths": ("/log/a",)})
 
     assert (found.journal, found.paths) == (True, ())
     assert not converted({"backend": "auto"}).journal
@@ -203,27 +214,19 @@ def test_an_unknown_time_zone(written: str) -> None:
         ),
         ({"ignoreself": "false"}, ALLOW, "ignoreself = false: this host's own addresses are never banned"),
         (
-            {"failregex": "^a <HOST>\n  ^b <HOST>"},
-            LOGS,
-            "failregex = ^a <HOST> ^b <HOST>: Asterisk's lines are known",
-        ),
-        ({"ignoreregex": "x" * 999}, LOGS, f"ignoreregex = {'x' * 200}…: no line is ignored by a pattern"),
-        ({"datepattern": "%%Y"}, LOGS, "datepattern = %%Y: every date"),
-        ({"journalmatch": "A=b"}, LOGS, "journalmatch = A=b: "),
-        (
             {"port": "5060,5061"},
             GUESS,
             'port = 5060,5061: a ban covers every port, SSH too, unless the rule has scope = "sip"',
         ),
         ({"bantime.rndtime": "5m"}, GUESS, "bantime.rndtime = 5m: "),
         (
-            {"action": 'iptables[a="b]c", d=e] sendmail-whois[dest="x y"]\n  nftables-allports'},
+            {"actions": ("iptables", "sendmail-whois", "nftables-allports")},
             GUESS,
             "action sendmail-whois: is not executed; each ban is a line in ringfence's log",
         ),
     ],
 )
-def test_unsupported_options(options: Mapping[str, str], table: str, said: str) -> None:
+def test_unsupported_options(options: Mapping[str, str | tuple[str, ...]], table: str, said: str) -> None:
     """Each unsupported option has one note with the reason, at its table."""
     [note] = notes(converted(options), table)
 
@@ -232,41 +235,28 @@ def test_unsupported_options(options: Mapping[str, str], table: str, said: str) 
 
 def test_options_without_notes() -> None:
     """Empty options, defaults and firewall actions need no note."""
-    options = {
+    options: Mapping[str, str | tuple[str, ...]] = {
         "ignorecommand": "",
         "ignoreself": "true",
         "port": "0:65535",
-        "action": "ufw[x=y]\nfirewallcmd-ipset",
+        "actions": ("ufw", "firewallcmd-ipset"),
     }
 
     assert not any(notes(converted(options), table) for table in (ALLOW, LOGS, GUESS))
 
 
-def test_unresolved_options() -> None:
-    """An unresolved option that would have been used has a note; others have none."""
-    broken = jail(
-        {}, faults={"ignoreip": "refers to %(x)s, which does not exist", "mta": "refers to nothing"}
-    )
-
-    found = convert([broken], lambda _: [])
-
-    said = "ignoreip of jail asterisk refers to %(x)s, which does not exist; not carried over"
-    assert notes(found, ALLOW) == [said]
-    assert not notes(found, GUESS)
-
-
 def test_several_jails_are_one_configuration() -> None:
     """All lists are merged, the first jail's numbers count, and the others' are noted."""
     found = converted(
-        {"ignoreip": "192.0.2.1", "logpath": "/a", "maxretry": "6"},
+        {"ignored": ("192.0.2.1",), "paths": ("/a",), "maxretry": "6"},
         {
-            "ignoreip": "192.0.2.1 192.0.2.2",
-            "logpath": "/b",
+            "ignored": ("192.0.2.1", "192.0.2.2"),
+            "paths": ("/b",),
             "maxretry": "20",
             "bantime": "1w",
             "backend": "systemd",
         },
-        {"ignoreip": "192.0.2.3", "logpath": "/a\n/c", "maxretry": "6"},
+        {"ignored": ("192.0.2.3",), "paths": ("/a", "/c"), "maxretry": "6"},
     )
 
     assert found.jails == ("jail0", "jail1", "jail2")

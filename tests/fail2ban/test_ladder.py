@@ -13,7 +13,7 @@ def ladder(**options: str) -> tuple[tuple[float, ...], list[str]]:
     """Return the ban lengths of a jail with these options (``x`` is ``bantime.x``), and the notes."""
     notes: list[str] = []
     named = {name if name == "bantime" else f"bantime.{name}": text for name, text in options.items()}
-    return ladder_of(Jail("asterisk", named, {}), notes.append), notes
+    return ladder_of(Jail("asterisk", named), notes.append), notes
 
 
 def test_without_increment_every_ban_is_as_long() -> None:

@@ -5,22 +5,24 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.setup.world import allow_any_reader, make_host
+from tests.support.fail2ban import configure
 
 from ringfence.errors import SetupError
 from ringfence.setup import find
 from ringfence.setup.find import Owner, asterisk_jails, found_lines, service_owner
 
-_JAILS = "[sshd]\nenabled = true\n[asterisk]\nenabled = {on}\n[pbx]\nfilter = asterisk-own\nenabled = true\n"
+_JAILS = "[sshd]\nenabled = true\n[asterisk]\nenabled = {on}\n[pbx]\nfilter = asterisk\nenabled = true\n"
 
 
+@pytest.mark.usefixtures("fail2ban_client")
 def test_enabled_jails_for_asterisk_are_found(tmp_path: Path) -> None:
-    """The name or the filter shows it; without fail2ban, or without jails, there is none."""
+    """The name or the filter shows it; without fail2ban, or if it cannot use its files, there is none."""
     assert asterisk_jails(tmp_path / "gone") == ()
     assert asterisk_jails(tmp_path) == ()
 
-    (tmp_path / "jail.local").write_text(_JAILS.format(on="true"), "utf-8")
+    configure(tmp_path, {"jail.local": _JAILS.format(on="true")})
     assert asterisk_jails(tmp_path) == ("asterisk", "pbx")
-    (tmp_path / "jail.local").write_text(_JAILS.format(on="false"), "utf-8")
+    configure(tmp_path, {"jail.local": _JAILS.format(on="false")})
     assert asterisk_jails(tmp_path) == ("pbx",)
 
 

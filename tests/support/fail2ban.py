@@ -40,6 +40,27 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+def configure(etc: Path, files: Mapping[str, str]) -> None:
+    """Write Debian's configuration of fail2ban into ``etc``, with these files in place of its ``jail.d``."""
+    shutil.copytree(tree() / "etc/fail2ban", etc, dirs_exist_ok=True)
+    shutil.rmtree(etc / "jail.d")
+    (etc / "jail.d").mkdir()
+    for name, text in files.items():
+        (etc / name).parent.mkdir(exist_ok=True)
+        (etc / name).write_text(text, "utf-8")
+
+
+def install_client(folder: Path) -> None:
+    """Write a program ``fail2ban-client`` into ``folder``, which runs the real one from its unpacked tree."""
+    program = folder / "fail2ban-client"
+    packages = environment()["PYTHONPATH"]
+    client = tree() / "usr/bin/fail2ban-client"
+    program.write_text(
+        f'#!/bin/sh\nPYTHONDONTWRITEBYTECODE=1 PYTHONPATH={packages} exec {PYTHON} {client} "$@"\n', "utf-8"
+    )
+    program.chmod(0o755)
+
+
 class Fail2ban:
     """A separate fail2ban: ``with Fail2ban(tmp_path, {"jail.local": …}) as fail2ban: …`` runs its server.
 
@@ -50,13 +71,7 @@ class Fail2ban:
         self.folder = folder
         self.etc = folder / "etc"
         self.database = folder / "fail2ban.sqlite3"
-        shutil.copytree(tree() / "etc/fail2ban", self.etc)
-        shutil.rmtree(self.etc / "jail.d")
-        (self.etc / "jail.d").mkdir()
-        (self.etc / "fail2ban.local").write_text(_MAIN.format(folder=folder), "utf-8")
-        for name, text in files.items():
-            (self.etc / name).parent.mkdir(exist_ok=True)
-            (self.etc / name).write_text(text, "utf-8")
+        configure(self.etc, {"fail2ban.local": _MAIN.format(folder=folder), **files})
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -31,7 +32,7 @@ from ringfence.errors import (
     HostError,
     error_lines,
 )
-from ringfence.fail2ban.jails import read_configuration
+from ringfence.fail2ban.jails import CLIENT, read_configuration
 from ringfence.firewall import make_backend
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.connections import ClosedSockets
@@ -361,11 +362,11 @@ def fail2ban_findings(
 ) -> Iterator[Finding]:
     """Report whether fail2ban guards Asterisk on this host.
 
-    Yield nothing if fail2ban neither runs nor has a configuration. ``folder`` has this configuration. The
+    Yield nothing if fail2ban neither runs nor is installed. ``folder`` has this configuration. The
     file ``freepbx`` exists only on a host with FreePBX. ``proc`` is the folder /proc.
     """
     runs = _runs(proc)
-    if not runs and not folder.is_dir():
+    if not runs and not (folder.is_dir() and shutil.which(CLIENT)):
         return
     try:
         jails = read_configuration(folder).jails
@@ -373,7 +374,7 @@ def fail2ban_findings(
         why = "; ".join(line.strip() for line in error_lines(error)[0])
         yield Finding(None, "fail2ban", f"its jails are not known: {why}")
         return
-    names = [jail.name for jail in jails if jail.enabled and jail.guards_asterisk]
+    names = [jail.name for jail in jails if jail.guards_asterisk]
     if not names:
         yield Finding(True, "fail2ban", "no jail of it bans for Asterisk")
         return

@@ -8,7 +8,6 @@ read.
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from glob import glob
 from ipaddress import ip_address
 from math import inf, isfinite
 from pathlib import Path
@@ -45,14 +44,10 @@ DEFAULT_BANTIME = 600.0
 
 
 def import_fail2ban(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="fail2ban's folder, or one file with jails.")
-    ] = FAIL2BAN,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="fail2ban's folder.")] = FAIL2BAN,
     jail: Annotated[
         list[str] | None,
-        typer.Option(
-            "--jail", metavar="NAME", help="Import this jail, even if it is disabled; may be repeated."
-        ),
+        typer.Option("--jail", metavar="NAME", help="Import this enabled jail; may be repeated."),
     ] = None,
     bans: Annotated[bool, typer.Option("--bans", help="Take over fail2ban's active bans.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --bans: only list them.")] = False,
@@ -86,15 +81,11 @@ def _print_problems(problems: Sequence[str]) -> int:
 
 
 def _print(jails: Sequence[Jail]) -> None:
-    echo_document(document_of(convert(jails, _files, _own_log())))
+    echo_document(document_of(convert(jails, _own_log())))
 
 
 def _own_log() -> str:
     return next((str(path) for path in logs.OWN if path.exists()), "")
-
-
-def _files(pattern: str) -> list[str]:
-    return [path for path in sorted(glob(pattern)) if Path(path).exists() and not Path(path).is_dir()]  # noqa: PTH207 - as fail2ban does
 
 
 def take_over_from(folder: Path, names: Sequence[str], config: Path) -> int:

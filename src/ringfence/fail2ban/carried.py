@@ -1,9 +1,8 @@
 """Conversion of fail2ban's asterisk jails to settings of ringfence, and notes on what cannot be converted.
 
-Nothing is read here: the caller passes a function that lists files. ringfence has one allow list and one rule
-for guesses. If several jails guard Asterisk, the addresses that any of them ignores are allowed, and the logs
-that any of them reads are read. But only the first jail's numbers (``maxretry``, ``findtime``, ``bantime``)
-are used.
+Nothing is read here. ringfence has one allow list and one rule for guesses. If several jails guard Asterisk,
+the addresses that any of them ignores are allowed, and the logs that any of them reads are read. But only the
+first jail's numbers (``maxretry``, ``findtime``, ``bantime``) are used.
 """
 
 import re
@@ -106,9 +105,6 @@ def length_of(seconds: float) -> str:
     return f"{whole // size}{letter}"
 
 
-Files = Callable[[str], Sequence[str]]
-"""A function that returns the existing files for a path, which may contain ``*``, ``?`` and ``[…]``."""
-
 FEW_ATTEMPTS = 2
 """If a rule bans after so few attempts, a user who mistypes a password can be banned."""
 
@@ -116,14 +112,6 @@ LOGS, ALLOW, GUESS = "asterisk.logs", "allow", "rules.guess"
 
 _NOT_CONVERTED = {
     "ignorecommand": (ALLOW, "no command is run: list the networks that it ignores"),
-    "failregex": (
-        LOGS,
-        "Asterisk's lines are known; for lines of your own dialplan: [[asterisk.logs.custom]]",
-    ),
-    "ignoreregex": (LOGS, "no line is ignored by a pattern: allow its sender, or fix its phone"),
-    "datepattern": (LOGS, "every date that Asterisk writes is known"),
-    "journalmatch": (LOGS, "what the units asterisk.service and freepbx.service write is read"),
-    "port": (GUESS, 'a ban covers every port, SSH too, unless the rule has scope = "sip"'),
     "bantime.rndtime": (GUESS, "bans have exactly the configured length"),
 }
 _EVERY_PORT = "0:65535"
@@ -140,8 +128,6 @@ _FIREWALL = (
     "bsd-ipfw",
 )
 _OFFSET = re.compile(r"(?:UTC|GMT|Z)?([+-])(0?[0-9]|1[0-4])(?::?00)?")
-_WILD = frozenset("*?[")
-_WORD = re.compile(r"[^\s,]+")
 _MAX_SHOWN = 200  # characters of an option's value
 
 
@@ -182,8 +168,8 @@ class ConvertedSettings:
     notes: Notes = Factory(Notes)
 
 
-def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> ConvertedSettings:
-    """Convert one or more jails of fail2ban to settings of ringfence. ``files`` lists the files of a path.
+def convert(jails: Sequence[Jail], own_log: str = "") -> ConvertedSettings:
+    """Convert one or more jails of fail2ban to settings of ringfence.
 
     ``own_log`` is the path of ringfence's own log channel in Asterisk; "" if it does not exist. ringfence
     finds this channel automatically. If it exists, the settings ``paths`` and ``journal`` are left out,
@@ -200,7 +186,7 @@ def convert(jails: Sequence[Jail], files: Files, own_log: str = "") -> Converted
         _differences(first, jail, notes)
     for jail in jails:
         _note_not_converted(jail, notes)
-    paths = tuple(dict.fromkeys(path for jail in jails for path in _paths(jail, files, notes)))
+    paths = tuple(dict.fromkeys(path for jail in jails for path in _paths(jail, notes)))
     journal = any(_reads_journal(jail) for jail in jails)
     if own_log:
         _keep_own_log(own_log, [*paths, *(["the journal"] if journal else [])], notes)
@@ -241,7 +227,7 @@ def bantime_of(jail: Jail) -> float | None:
 
 
 def _networks(jail: Jail, notes: Notes) -> Iterator[Network]:
-    for word in _WORD.findall(jail.options.get("ignoreip", "")):
+    for word in jail.ignored:
         try:
             # fail2ban also accepts a netmask, and any address of a network before its length (192.0.2.7/24).
             network = parse_network(str(ip_network(word, strict=False)))
@@ -254,29 +240,16 @@ def _networks(jail: Jail, notes: Notes) -> Iterator[Network]:
         yield network
 
 
-def _paths(jail: Jail, files: Files, notes: Notes) -> Iterator[str]:
+def _paths(jail: Jail, notes: Notes) -> Iterator[str]:
     if _reads_journal(jail):
         return
-    for line in filter(None, map(str.strip, jail.options.get("logpath", "").split("\n"))):
-        head, _, tail = line.rpartition(" ")
-        pattern = head.rstrip() if tail in {"head", "tail"} else line
-        if not pattern.startswith("/") or not pattern.isprintable():
-            notes.add(LOGS, f"logpath {_shown(pattern)}: not an absolute path")
-            continue
-        found = files(pattern)
-        if not _WILD.isdisjoint(pattern):
-            found = [path for path in found if not _is_rotated(path, found)]
-            now = f"the files that match now ({len(found)}) are read, later ones are not"
-            notes.add(LOGS, f"logpath {_shown(pattern)}: {now}")
-        elif not found:
-            notes.add(LOGS, f"{_shown(pattern)} does not exist now; it is read once it does")
-            yield pattern
-            continue
-        for path in found:
-            if path.isprintable():
-                yield path
-            else:
-                notes.add(LOGS, f"{_shown(path)}: a path with such characters cannot be configured")
+    if not jail.paths:
+        notes.add(LOGS, f"no log of jail {_shown(jail.name)} exists now; ringfence finds its own channel")
+    for path in jail.paths:
+        if path.isprintable() and not _is_rotated(path, jail.paths):
+            yield path
+        elif not path.isprintable():
+            notes.add(LOGS, f"{_shown(path)}: a path with such characters cannot be configured")
 
 
 def _is_rotated(path: str, found: Sequence[str]) -> bool:
@@ -360,34 +333,14 @@ def _note_not_converted(jail: Jail, notes: Notes) -> None:
             notes.add(table, f"{option} = {_shown(text)}: {why}")
     if jail.options.get("ignoreself", "true").lower() not in {"1", "on", "true", "yes"}:
         notes.add(ALLOW, "ignoreself = false: this host's own addresses are never banned")
-    for action in _actions(jail.options.get("action", "")):
+    if jail.port and jail.port != _EVERY_PORT:
+        text = 'a ban covers every port, SSH too, unless the rule has scope = "sip"'
+        notes.add(GUESS, f"port = {_shown(jail.port)}: {text}")
+    for action in jail.actions:
         if not action.startswith(_FIREWALL):
             notes.add(
                 GUESS, f"action {_shown(action)}: is not executed; each ban is a line in ringfence's log"
             )
-    for option, fault in jail.faults.items():
-        if option in _USED:
-            notes.add(_USED[option], f"{option} of jail {_shown(jail.name)} {fault}; not carried over")
-
-
-def _actions(text: str) -> Iterator[str]:
-    """Yield the names of the actions in fail2ban's option ``action``.
-
-    For example, ``iptables[name=SIP] sendmail-whois[dest="a b"]`` names ``iptables`` and ``sendmail-whois``.
-    """
-    quote, depth, name = "", 0, ""
-    for letter in f"{text}\n":
-        if quote:
-            quote = "" if letter == quote else quote
-        elif depth:
-            quote = letter if letter in "\"'" else ""
-            depth += (letter == "[") - (letter == "]")
-        elif letter == "[" or letter.isspace():
-            if name:
-                yield name
-            name, depth = "", int(letter == "[")
-        else:
-            name += letter
 
 
 def _reads_journal(jail: Jail) -> bool:
@@ -406,14 +359,6 @@ _LINES = (
 _UNSET = {
     "maxretry": "maxretry: no jail sets it; ringfence's default applies",
     "findtime": "findtime: no jail sets it; ringfence's default applies",
-}
-_USED = {option: table for option, (table, _) in _NOT_CONVERTED.items()} | {
-    "ignoreip": ALLOW,
-    "ignoreself": ALLOW,
-    "logpath": LOGS,
-    "logtimezone": LOGS,
-    "backend": LOGS,
-    **dict.fromkeys(("maxretry", "findtime", "bantime", "action"), GUESS),
 }
 
 

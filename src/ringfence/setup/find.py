@@ -382,8 +382,8 @@ def service_owner() -> Owner:
 def asterisk_jails(folder: Path) -> tuple[str, ...]:
     """Return the names of fail2ban's enabled jails that guard Asterisk.
 
-    ``folder`` has fail2ban's configuration. Return () if this folder does not exist, or if the configuration
-    cannot be read.
+    ``folder`` has fail2ban's configuration. Return () if this folder does not exist, or if fail2ban is not
+    installed or cannot use it.
     """
     if not folder.is_dir():
         return ()
@@ -391,7 +391,7 @@ def asterisk_jails(folder: Path) -> tuple[str, ...]:
         found = read_configuration(folder)
     except ConfigError:
         return ()
-    return tuple(jail.name for jail in found.jails if jail.enabled and jail.guards_asterisk)
+    return tuple(jail.name for jail in found.jails if jail.guards_asterisk)
 
 
 def found_lines(found: Found) -> Iterator[str]:
