@@ -92,12 +92,12 @@ def test_an_account_with_many_addresses_costs_little(tmp_path: Path) -> None:
     """The lists and bans of the latest addresses are looked up, not those of all."""
     with kept(tmp_path, settings()) as made:
         made.side.start()
-        wall = made.side.clock.wall()
+        wall = made.side.common.clock.wall()
         phone = evolve(friend(account="204"), until=wall + 60)
-        made.side.friends.add(
+        made.side.exempt.friends.add(
             evolve(phone, address=HERE.network_address + number, seen=wall - number) for number in range(200)
         )
-        reader = AccountFactsReader(made.side, FailureMemory(made.side.friends.friends))
+        reader = AccountFactsReader(made.side, FailureMemory(made.side.exempt.friends.friends))
         found = asyncio.run(reader.known("204"))
 
     assert next(iter(found.homes)) == HERE.network_address
@@ -108,11 +108,11 @@ def test_the_facts_of_an_account(tmp_path: Path) -> None:
     """The phone, its ban, and the list that denies it are found."""
     with kept(tmp_path, settings()) as made:
         made.side.start()
-        failed = FailureMemory(made.side.friends.friends)
-        wall = made.side.clock.wall()
-        made.side.friends.add([evolve(friend(account="204"), until=wall + 60)])
+        failed = FailureMemory(made.side.exempt.friends.friends)
+        wall = made.side.common.clock.wall()
+        made.side.exempt.friends.add([evolve(friend(account="204"), until=wall + 60)])
         failed.on_judgement(judged("204", 9))
-        made.side.enforcer.ban([HERE], 60.0, "by hand")
+        made.side.kernel.enforcer.ban([HERE], 60.0, "by hand")
         reader = AccountFactsReader(made.side, failed)
         found = asyncio.run(reader.answer({"account": "204"}))
 

@@ -192,7 +192,7 @@ def test_an_address_on_a_list(desk: Desk) -> None:
     replace_imported(
         desk.kept.store.entries, ListKind.DENY, "/list", many, note="bad", now=desk.kept.now, most=262_144
     )
-    desk.kept.side.lists.load()
+    desk.kept.side.exempt.lists.load()
 
     assert desk.ask("198.51.100.9")["verdict"] == "allowed"
     assert desk.ask("203.0.113.9")["verdict"] == "denied"

@@ -21,9 +21,11 @@ def test_attempts_well_after_a_ban_are_an_alarm(kept: Kept) -> None:
     kept.side.start()
     kept.ban(OTHER)
     for number, attempt in enumerate(attempts(ENOUGH, OTHER)):
-        kept.side.effectiveness.on_judgement(late(evolve(attempt, time=kept.now + GRACE + 1.0 + number)))
+        kept.side.kernel.effectiveness.on_judgement(
+            late(evolve(attempt, time=kept.now + GRACE + 1.0 + number))
+        )
     for attempt in attempts(ENOUGH, "192.0.2.2"):  # not banned
-        kept.side.effectiveness.on_judgement(late(evolve(attempt, time=kept.now + 60.0)))
+        kept.side.kernel.effectiveness.on_judgement(late(evolve(attempt, time=kept.now + 60.0)))
 
     [alarm] = kept.alarms.active
     assert (alarm.code, alarm.subject) == ("ban.not_effective", OTHER)
@@ -35,6 +37,6 @@ def test_of_exempt_addresses_only_this_hosts_own_are_an_alarm(kept: Kept) -> Non
     kept.side.start()
     for address in ("198.51.100.7", "198.18.0.1"):
         for attempt in attempts(ENOUGH, address):
-            kept.side.effectiveness.on_judgement(evolve(late(attempt), disposition=Disposition.EXEMPT))
+            kept.side.kernel.effectiveness.on_judgement(evolve(late(attempt), disposition=Disposition.EXEMPT))
 
     assert [alarm.subject for alarm in kept.alarms.active] == ["198.18.0.1"]

@@ -27,8 +27,8 @@ def test_a_new_protected_address_is_exempt(kept: Kept) -> None:
     """A new protected address, such as a gateway, ends bans that touch it and is the reason of a refusal."""
     kept.side.start()
     kept.ban("192.0.2.0/24")
-    kept.side.protected.set_others({ip_network(OTHER): "a gateway"})
-    kept.side.networks.on_protected()
+    kept.side.exempt.protected.set_others({ip_network(OTHER): "a gateway"})
+    kept.side.exempt.networks.on_protected()
 
     assert kept.banned() == set()
     assert "a gateway" in kept.ban(OTHER)[0]
@@ -40,7 +40,7 @@ def test_an_address_exempted_while_off_is_not_banned(kept: Kept) -> None:
     kept.ban(OTHER, "192.0.2.2")
     kept.enforcer.switch_off()
     kept.own_addresses_are(OTHER)
-    kept.side.manager.switch_on()
+    kept.side.kernel.manager.switch_on()
 
     assert kept.banned() == {"192.0.2.2/32"}
 
@@ -49,15 +49,15 @@ def test_names_of_trunks_and_lists_are_both_followed(kept: Kept) -> None:
     """The names of trunks and of lists are followed side by side, and each side receives its addresses."""
     kept.side.start()
     trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)
-    kept.side.names.want(["office.example"], "lists")
-    kept.side.friends.on_roster(Roster("pbx", (), (trunk,)))
-    assert set(kept.side.names._names) == {"office.example", "sip.example"}
+    kept.side.exempt.names.want(["office.example"], "lists")
+    kept.side.exempt.friends.on_roster(Roster("pbx", (), (trunk,)))
+    assert set(kept.side.exempt.names._names) == {"office.example", "sip.example"}
 
-    kept.side.networks.on_resolved({"sip.example": frozenset({ip_network(OTHER)})})
-    [friend] = kept.side.friends.friends.reasons(PHONE.address)
+    kept.side.exempt.networks.on_resolved({"sip.example": frozenset({ip_network(OTHER)})})
+    [friend] = kept.side.exempt.friends.friends.reasons(PHONE.address)
     assert (friend.reason, friend.account) == (FriendReason.TRUNK, "carrier")
-    kept.side.names.want([], "lists")
-    assert set(kept.side.names._names) == {"sip.example"}
+    kept.side.exempt.names.want([], "lists")
+    assert set(kept.side.exempt.names._names) == {"sip.example"}
 
 
 def test_where_trunks_names_led_is_known_while_no_dns_answers(tmp_path: Path) -> None:
@@ -67,14 +67,14 @@ def test_where_trunks_names_led_is_known_while_no_dns_answers(tmp_path: Path) ->
         again = Kept(made.store, settings())
         again.side.start()
         trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)
-        again.side.friends.on_roster(Roster("pbx", (), (trunk,)))
+        again.side.exempt.friends.on_roster(Roster("pbx", (), (trunk,)))
 
-        assert again.side.friends.friends.is_proven(PHONE.address)
+        assert again.side.exempt.friends.friends.is_proven(PHONE.address)
 
 
 def test_this_hosts_own_address_is_no_friend(kept: Kept) -> None:
     """A contact that names the PBX's own address makes no friend."""
     kept.side.start()
-    kept.side.friends.add([evolve(PHONE, address=ip_address("198.18.0.1"))])
+    kept.side.exempt.friends.add([evolve(PHONE, address=ip_address("198.18.0.1"))])
 
-    assert len(kept.side.friends.friends) == 0
+    assert len(kept.side.exempt.friends.friends) == 0

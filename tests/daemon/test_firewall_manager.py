@@ -33,7 +33,7 @@ def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
 
     monkeypatch.setattr("ringfence.daemon.firewall_manager.flush_other_backends", lambda _kept: [])
     kept.enforcer.switch_off()
-    kept.side.manager.switch_on()
+    kept.side.kernel.manager.switch_on()
     assert kept.alarms.active == []
 
 
@@ -41,7 +41,7 @@ def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
 def test_a_start_clears_restored_alarms(kept: Kept, code: AlarmCode) -> None:
     """An alarm of the last run clears when the rules are in place."""
     kept.alarms.activate(code, "", "nothing is enforced")
-    kept.side.kept_alarms.save()
+    kept.side.common.kept_alarms.save()
     kept.alarms.clear(code, "")
     kept.alarms.take_changes()
     kept.side.start()
@@ -53,16 +53,16 @@ def test_enforcement_that_failed_is_tried_again(kept: Kept) -> None:
     kept.side.start()
     kept.ban(OTHER)
     kept.enforcer.switch_off()
-    kept.side.manager.retry_switch_on()
+    kept.side.kernel.manager.retry_switch_on()
     assert kept.banned() == set()
 
     kept.store.state.set_switched_off(False)
     kept.backend.gone = FirewallError("no answer")
-    kept.side.manager.retry_switch_on()
+    kept.side.kernel.manager.retry_switch_on()
     assert [alarm.code for alarm in kept.alarms.active] == ["firewall.not_enforced"]
 
     kept.backend.gone = None
-    kept.side.manager.retry_switch_on()
+    kept.side.kernel.manager.retry_switch_on()
     assert kept.banned() == {f"{OTHER}/32"}
     assert kept.alarms.active == []
 
@@ -72,7 +72,7 @@ def watch(kept: Kept, done: Callable[[], bool]) -> None:
 
     async def watching() -> None:
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-            task = group.create_task(kept.side.changes.run())
+            task = group.create_task(kept.side.kernel.changes.run())
             while not done():  # noqa: ASYNC110 - the checks signal nothing
                 await asyncio.sleep(0.01)
             task.cancel()
@@ -82,7 +82,7 @@ def watch(kept: Kept, done: Callable[[], bool]) -> None:
 
 def is_repaired(kept: Kept) -> bool:
     """Whether the rules were repaired once."""
-    return kept.side.reconciler.counts.repaired == 1
+    return kept.side.kernel.reconciler.counts.repaired == 1
 
 
 def test_rules_without_notifications_are_repaired_before_the_next_full_check(
@@ -111,7 +111,7 @@ def test_a_reported_change_is_checked_before_the_next_full_check(
         monkeypatch.setattr(firewall_manager, "LOOK_EVERY", 3_600.0)
         kept.backend.trouble = "a rule is gone"
         kernel.send(b"1")
-        watch(kept, lambda: kept.side.reconciler.counts.repaired == 2)
+        watch(kept, lambda: kept.side.kernel.reconciler.counts.repaired == 2)
 
 
 def test_frequent_changes_by_others_wait_for_the_next_look(
@@ -123,7 +123,7 @@ def test_frequent_changes_by_others_wait_for_the_next_look(
     with ours, kernel:
         kernel.send(b"always readable")
         monkeypatch.setattr(kept.backend, "watch_fd", ours.fileno)
-        monkeypatch.setattr(kept.side.reconciler, "check", lambda: checks.append(time.monotonic()))
+        monkeypatch.setattr(kept.side.kernel.reconciler, "check", lambda: checks.append(time.monotonic()))
         monkeypatch.setattr(firewall_manager, "LOOK_EVERY", 0.5)
         monkeypatch.setattr(firewall_manager, "SETTLED", 3_600.0)
         kept.side.start()
@@ -142,8 +142,8 @@ def test_checks_take_at_most_a_third_of_the_time(kept: Kept, monkeypatch: pytest
         checks.append((began, time.monotonic()))
 
     monkeypatch.setattr(firewall_manager, "RULES_EVERY", 0.0)
-    monkeypatch.setattr(kept.side.reconciler, "check", check)
-    monkeypatch.setattr(kept.side.reconciler, "check_rules", check)
+    monkeypatch.setattr(kept.side.kernel.reconciler, "check", check)
+    monkeypatch.setattr(kept.side.kernel.reconciler, "check_rules", check)
     watch(kept, lambda: len(checks) > 3)
 
     for (began, ended), (after, _) in pairwise(checks):

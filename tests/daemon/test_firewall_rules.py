@@ -83,12 +83,12 @@ def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> N
     with kept(tmp_path, ENFORCED) as made:
         made.side.start()
         assert waits(made) == (LimitMode.OBSERVE, True, True)
-        startup = made.side.friends.startup
+        startup = made.side.exempt.friends.startup
         startup.update([SourceReadiness(since=0.0, roster_ready=False)], 0.0)
-        made.side.rules.update()
+        made.side.kernel.rules.update()
         assert waits(made) == (LimitMode.OBSERVE, True, True)
         startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
-        made.side.rules.update()
+        made.side.kernel.rules.update()
 
         assert waits(made) == (LimitMode.ENFORCE, False, False)
         made.side.configure(settings(limit=LimitSettings(mode=LimitMode.OFF)))
@@ -104,9 +104,9 @@ def test_the_ration_drops_nothing_before_friends_are_known(tmp_path: Path) -> No
     )
     with kept(tmp_path, Settings(firewall=firewall)) as made:
         made.side.start()
-        before, waits_before = made.backend.plan, made.side.rules.limiter_waits
-        made.side.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
-        made.side.rules.update()
+        before, waits_before = made.backend.plan, made.side.kernel.rules.limiter_waits
+        made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+        made.side.kernel.rules.update()
         after = made.backend.plan
 
     assert waits_before
@@ -136,7 +136,7 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
 
 def test_a_missing_proxy_is_an_alarm(kept: Kept) -> None:
     """If proxies are configured and none listens, an alarm says so until one is found."""
-    rules = kept.side.rules
+    rules = kept.side.kernel.rules
     missing, found = SipSockets(None, frozenset()), Endpoint(ip_address("127.0.0.1"), 5070, Transport.UDP)
     rules.use(missing)
     assert kept.alarms.active == []

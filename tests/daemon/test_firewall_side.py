@@ -40,7 +40,7 @@ def test_friends_of_before_are_in_the_kernel_when_the_guard_is_mounted(tmp_path:
 
         assert made.backend.lists[NetworkList.FRIENDS] == {ip_network(OTHER)}
         assert waits(made) == (LimitMode.ENFORCE, False, True)
-        assert made.side.friends.friends.is_proven(PHONE.address)
+        assert made.side.exempt.friends.friends.is_proven(PHONE.address)
 
 
 def test_unreadable_friends_do_not_stop_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_a_new_configuration_is_in_force_at_once(kept: Kept) -> None:
     kept.side.start()
     kept.ban(OTHER)
     kept.side.configure(settings("192.0.2.0/24", limit=LimitSettings(mode=LimitMode.OFF)))
-    asyncio.run(kept.side.lists.refresh())
+    asyncio.run(kept.side.exempt.lists.refresh())
 
     assert kept.banned() == set()
     assert ip_network("192.0.2.0/24") in kept.backend.lists[NetworkList.ALLOW]

@@ -18,7 +18,7 @@ from ringfence.model import Network
 
 def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
     """The kernel's friends follow changes; unchanged friends are not written, and `off` stops writes."""
-    friends = kept.side.friends
+    friends = kept.side.exempt.friends
     fills: list[frozenset[str]] = []
     filling = kept.backend.replace_list_in_steps
 
@@ -29,7 +29,7 @@ def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
 
     async def run() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            task = group.create_task(kept.side.kernel_friends.run())
+            task = group.create_task(kept.side.exempt.kernel_friends.run())
             friends.add([PHONE])
             await asyncio.sleep(0.01)
             friends.add([evolve(PHONE, seen=START + 1)])
@@ -39,7 +39,7 @@ def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
             kept.enforcer.switch_off()
             friends.add([PHONE])
             await asyncio.sleep(0.2)
-            kept.side.manager.switch_on()
+            kept.side.kernel.manager.switch_on()
             task.cancel()
 
     kept.side.start()
@@ -52,7 +52,7 @@ def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
 
 def test_bans_are_looked_up_for_new_friends_alone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bans are looked up for new friends only, as each look-up is slow; after `on` all friends are new."""
-    friends = kept.side.friends
+    friends = kept.side.exempt.friends
     asked: list[set[str]] = []
     monkeypatch.setattr(
         "ringfence.daemon.exemptions.unban_friends", lambda _, new: asked.append(set(map(str, new)))
@@ -61,14 +61,14 @@ def test_bans_are_looked_up_for_new_friends_alone(kept: Kept, monkeypatch: pytes
 
     async def run() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            task = group.create_task(kept.side.kernel_friends.run())
+            task = group.create_task(kept.side.exempt.kernel_friends.run())
             for number, friend in enumerate([PHONE, *others], 1):
                 friends.add([friend])
                 while len(asked) < number:  # noqa: ASYNC110 - it takes turns with what is tested
                     await asyncio.sleep(0.01)
                 if friend is others[0]:
                     kept.enforcer.switch_off()
-                    kept.side.manager.switch_on()
+                    kept.side.kernel.manager.switch_on()
             task.cancel()
 
     kept.side.start()
@@ -87,7 +87,7 @@ def test_no_more_of_a_list_goes_to_the_kernel_than_a_set_holds(tmp_path: Path) -
         for roll in (NetworkList.DENY, NetworkList.ALLOW):
             assert made.backend.lists[roll] >= set(networks[:1_024])
             assert not made.backend.lists[roll] & set(networks[1_024:])
-        assert {(alarm.code, alarm.subject) for alarm in made.side.lists.alarms} == {
+        assert {(alarm.code, alarm.subject) for alarm in made.side.exempt.lists.alarms} == {
             ("list.full", "allow list"),
             ("list.full", "deny list"),
         }
@@ -96,7 +96,7 @@ def test_no_more_of_a_list_goes_to_the_kernel_than_a_set_holds(tmp_path: Path) -
         made.side.configure(small)
         for roll in (NetworkList.DENY, NetworkList.ALLOW):
             assert made.backend.lists[roll] >= set(networks)
-        assert made.side.lists.alarms == []
+        assert made.side.exempt.lists.alarms == []
 
 
 def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> None:
@@ -104,11 +104,11 @@ def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> No
     small = settings()
     few = evolve(small, firewall=evolve(small.firewall, max_bans=SetSize(1_024)))
     with kept(tmp_path, few) as made:
-        made.side.friends.add(
+        made.side.exempt.friends.add(
             evolve(PHONE, address=ip_address(f"10.0.{n // 250}.{n % 250 + 1}")) for n in range(250)
         )
         for account in range(8):
-            made.side.friends.add(
+            made.side.exempt.friends.add(
                 evolve(PHONE, address=ip_address(f"10.{account + 1}.0.{n}"), account=str(account))
                 for n in range(1, 251)
             )
@@ -123,18 +123,18 @@ def test_an_unshielded_friend_has_no_ration_and_passes_fetched_networks(kept: Ke
     friend = ip_network(OTHER)
     side = kept.side
     side.start()
-    side.friends.add([PHONE])
-    networks = evolve(side.lists.networks, fetched=Prefixes.of([around, ip_network("203.0.113.0/24")]))
-    side.exemptions.on_lists_changed(networks)
+    side.exempt.friends.add([PHONE])
+    networks = evolve(side.exempt.lists.networks, fetched=Prefixes.of([around, ip_network("203.0.113.0/24")]))
+    side.exempt.exemptions.on_lists_changed(networks)
     assert kept.backend.lists[NetworkList.FETCHED] == {around, ip_network("203.0.113.0/24")}
 
     for unshielded in (True, False):
-        side.kernel_friends._passing.refresh(1_000, {friend.network_address} if unshielded else ())
+        side.exempt.kernel_friends._passing.refresh(1_000, {friend.network_address} if unshielded else ())
         lists = (NetworkList.FRIENDS, NetworkList.UNSHIELDED)
-        kept.enforcer.fill(*side.kernel_friends._lists.stale(), *lists)
+        kept.enforcer.fill(*side.exempt.kernel_friends._lists.stale(), *lists)
 
         fetched = kept.backend.lists[NetworkList.FETCHED]
         assert [friend in kept.backend.lists[one] for one in lists] == [not unshielded, unshielded]
         assert any(friend.subnet_of(one) for one in fetched) is not unshielded  # type: ignore[arg-type]
         assert sum(one.num_addresses for one in fetched) == 512 - unshielded
-    assert side.kernel_friends._lists.stale() == []
+    assert side.exempt.kernel_friends._lists.stale() == []

@@ -36,7 +36,7 @@ class Flooded:
 
 def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
     """A sender is reported for each second in which its drops grow, and only if the limiter enforces."""
-    limiter, watch = Flooded(kept), kept.side.limiter
+    limiter, watch = Flooded(kept), kept.side.kernel.limiter
     kept.side.start()
     one, other = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
     limiter.flooders = [Flooder(one, 10)]
@@ -57,7 +57,7 @@ def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
 
 def test_flooders_that_cannot_be_read_twice_are_an_alarm(kept: Kept) -> None:
     """One failure is no alarm, because rules may be under repair; a second is one, until the next answer."""
-    limiter, watch = Flooded(kept), kept.side.limiter
+    limiter, watch = Flooded(kept), kept.side.kernel.limiter
     kept.side.start()
     kept.backend.plan = evolve(kept.backend.plan, limit=Limit(LimitMode.ENFORCE))
     found = []
@@ -72,11 +72,11 @@ def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:
     """A full limiter raises the alarm each time that more packets found no room."""
     limiter = Flooded(kept)
     kept.side.start()
-    asyncio.run(kept.side.limiter.counters())
+    asyncio.run(kept.side.kernel.limiter.counters())
     assert kept.alarms.active == []
     for full in (5, 5, 6):
         limiter.full = full
-        asyncio.run(kept.side.limiter.counters())
+        asyncio.run(kept.side.kernel.limiter.counters())
 
     assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("limiter.full", 2)]
 
@@ -86,7 +86,7 @@ def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
     limiter = Flooded(kept)
     kept.side.start()
     limiter.ration_full = 9
-    asyncio.run(kept.side.limiter.counters())
+    asyncio.run(kept.side.kernel.limiter.counters())
     assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
 
 
@@ -95,17 +95,17 @@ def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
     limiter = Flooded(kept)
     kept.side.start()
     limiter.error = FirewallError("no answer")
-    assert asyncio.run(kept.side.limiter.counters()) == Counters()
+    assert asyncio.run(kept.side.kernel.limiter.counters()) == Counters()
     assert [alarm.code for alarm in kept.alarms.active] == ["firewall.counters"]
     limiter.error = None
-    asyncio.run(kept.side.limiter.counters())
+    asyncio.run(kept.side.kernel.limiter.counters())
 
     assert kept.alarms.active == []
 
 
 def test_the_latest_counters_are_kept(kept: Kept) -> None:
     """The counters that were read last are kept until they cannot be read."""
-    limiter, watch = Flooded(kept), kept.side.limiter
+    limiter, watch = Flooded(kept), kept.side.kernel.limiter
     kept.side.start()
     latest = [watch.latest]
     limiter.full = 7

@@ -55,7 +55,7 @@ class Scraped:
             counts=SimpleNamespace(challenges=5, lost=6, gaps=7),
         )
         writer: Any = SimpleNamespace(waiting=8, refused=9)
-        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, writer, kept.clock)
+        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, writer)
 
     def values(self) -> dict[str, float]:
         """Return the value of each sample by its name and its label values."""
@@ -122,7 +122,7 @@ def test_the_firewall_the_store_and_the_process_are_measured(scraped: Scraped) -
     """The latest counters of the firewall, the queues, the alarms and the process have their values."""
     kept = scraped.kept
     assert "ringfence_limiter_drops_total" not in scraped.values()
-    kept.side.limiter.latest = Counters((RuleCounter("from banned addresses", 10, 600),), {}, 11, 12)
+    kept.side.kernel.limiter.latest = Counters((RuleCounter("from banned addresses", 10, 600),), {}, 11, 12)
     kept.alarms.activate(AlarmCode.PHONE_BROKEN, "alice", "fails")
     values = scraped.values()
 
@@ -155,7 +155,7 @@ def test_a_page_takes_as_long_with_many_bans(scraped: Scraped) -> None:
     ban = Ban(SUBJECT, kept.now, kept.now + 86_400.0, "guess")
     record = Record.of(ban)
     for number in range(50_000):
-        kept.side.enforcer.ledger.put(key_of(ip_network(0x0A000000 + number), Scope.FULL), record)
+        kept.side.kernel.enforcer.ledger.put(key_of(ip_network(0x0A000000 + number), Scope.FULL), record)
 
     assert scraped.values()["ringfence_bans_expected"] == 50_000
     assert any(best_of(scraped) < 3 * empty for _ in range(5))
@@ -194,7 +194,7 @@ def test_a_daemon_serves_its_metrics(tmp_path: Path) -> None:
 
 def test_every_metric_is_explained(scraped: Scraped) -> None:
     """The table of docs/metrics.md has each metric with its type, its labels and its meaning."""
-    scraped.kept.side.limiter.latest = Counters((RuleCounter("from banned addresses", 10, 600),))
+    scraped.kept.side.kernel.limiter.latest = Counters((RuleCounter("from banned addresses", 10, 600),))
     scraped.pipeline.events[LOG] = dict.fromkeys(EventKind, 0)
     page = scraped.metrics.render().decode()
     rows = rows_of(section_of(text_of("docs/metrics.md"), "## All metrics"))

@@ -20,7 +20,7 @@ def test_a_proxy_is_never_banned(kept: Kept) -> None:
     kept.side.configure(evolve(settings(), asterisk=(pbx,)))
 
     assert kept.side.detector.exempt.covers(ip_address("198.18.7.2"))
-    reason = kept.side.enforcer.exempt.refusal(ip_network("198.18.7.2"))
+    reason = kept.side.kernel.enforcer.exempt.refusal(ip_network("198.18.7.2"))
     assert (
         reason == "is never banned: 198.18.7.0/30, a SIP proxy ([asterisk] proxies); --force bans it anyway"
     )
@@ -39,6 +39,6 @@ def test_a_failure_to_read_own_addresses_does_not_end_the_start(
     kept.side.start()
 
     assert kept.banned() == {f"{OTHER}/32"}
-    [alarm] = kept.side.protected.alarms
+    [alarm] = kept.side.exempt.protected.alarms
     assert (alarm.code, alarm.subject) == ("host.unreadable", "addresses")
     assert alarm.text == "this host's own addresses cannot be read by rtnetlink: no buffer space"

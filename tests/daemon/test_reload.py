@@ -187,7 +187,7 @@ class Reloading:
         chosen = ChosenBackend(MemoryBackend(), "")
         detector = Detector(found.rule_table())
         self.side = build_firewall_side(found, store, detector, chosen, clock)
-        self.daemon = build_daemon(self.file, found, self.side, ConnectionTable(), writer, clock)
+        self.daemon = build_daemon(self.file, found, self.side, ConnectionTable(), writer)
 
     def write(self) -> None:
         """Write the configuration."""
@@ -215,12 +215,12 @@ class Reloading:
             "rules": side.detector.rules,
             "claims": side.detector._claims.terms,
             "several": side.detector._attribution._several,
-            "plan": side.backend.plan,
-            "lists": side.lists._configured,
+            "plan": side.kernel.backend.plan,
+            "lists": side.exempt.lists._configured,
             "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],
             "wire": daemon._reloader._pipeline.wire_asterisk,
-            "channels": [outbox.settings for outbox in side.notifier._outboxes],
-            "reports": side.notifier.report_channels,
+            "channels": [outbox.settings for outbox in side.common.notifier._outboxes],
+            "reports": side.common.notifier.report_channels,
         }
 
 

@@ -98,11 +98,15 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
     with kept(folder, configured()) as made:
         made.side.start()
         side = made.side
-        tops = TopRequests(side, TopCounts(side.store.tops, side.store.best_effort, side.clock.wall))
-        memory = FailureMemory(side.friends.friends)
+        tops = TopRequests(
+            side, TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
+        )
+        memory = FailureMemory(side.exempt.friends.friends)
         plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory, tops).handlers()
         wanted = {do: handler for do, handler in plain.items() if do not in {"status", "follow", "off", "on"}}
-        gate = RequestGate(wanted, Rights(999), side.friends.friends.any_in, lambda *_: None, side.clock.mono)
+        gate = RequestGate(
+            wanted, Rights(999), side.exempt.friends.friends.any_in, lambda *_: None, side.common.clock.mono
+        )
         yield dict(gate.handlers())
 
 

@@ -30,9 +30,11 @@ class Office:
         self.kept = made
         made.side.start()
         side = made.side
-        tops = TopRequests(side, TopCounts(side.store.tops, side.store.best_effort, side.clock.wall))
+        tops = TopRequests(
+            side, TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
+        )
         self.handlers = RequestHandlers(
-            side, self._seen, FailureMemory(side.friends.friends), tops
+            side, self._seen, FailureMemory(side.exempt.friends.friends), tops
         ).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:
@@ -41,7 +43,7 @@ class Office:
             sources=(),
             wire=None,
             detector=self.kept.detector,
-            reconciler=self.kept.side.reconciler,
+            reconciler=self.kept.side.kernel.reconciler,
             usage=usage,
             why="",
             alarms=self.kept.alarms.active,
@@ -95,7 +97,9 @@ def test_bans_are_placed_listed_and_ended(office: Office) -> None:
 def test_an_unban_of_allowed_addresses_is_passed_on(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """The allow list may have ended their bans already; otherwise an unban of nothing is no news."""
     seen: list[list[str]] = []
-    monkeypatch.setattr(office.kept.side.notifier, "on_unban", lambda names, _result: seen.append(names))
+    monkeypatch.setattr(
+        office.kept.side.common.notifier, "on_unban", lambda names, _result: seen.append(names)
+    )
     for allowed in (False, True):
         office.ask("unban", networks=["192.0.2.9"], allowed=allowed)
 
@@ -123,8 +127,8 @@ def test_a_list_may_have_a_limit(office: Office) -> None:
 def test_with_force_a_protected_address_is_banned(office: Office) -> None:
     """A protected address is refused with the reason; with force it is banned and no longer passes."""
     gateway = ip_network("203.0.113.1")
-    office.kept.side.protected.set_others({gateway: "a gateway"})
-    office.kept.side.networks.on_protected()
+    office.kept.side.exempt.protected.set_others({gateway: "a gateway"})
+    office.kept.side.exempt.networks.on_protected()
     assert "a gateway" in office.ask("ban", networks=["203.0.113.1"], seconds=60)[0]
 
     assert office.ask("ban", networks=["203.0.113.1"], seconds=60, force=True) == []
@@ -190,7 +194,7 @@ def test_friends_are_listed_counted_taken_and_forgotten(office: Office) -> None:
 def test_an_unban_is_passed_to_the_notifications(office: Office) -> None:
     """Only an unban that ended something is one: of addresses with its notes, or of all with their number."""
     passed: list[tuple[list[str], str]] = []
-    office.kept.side.notifier.on_unban = lambda networks, result: passed.append(([*networks], result))  # type: ignore[method-assign]
+    office.kept.side.common.notifier.on_unban = lambda networks, result: passed.append(([*networks], result))  # type: ignore[method-assign]
     office.ask("ban", networks=["192.0.2.1", "203.0.113.0/24"], seconds=60, reason="")
     office.ask("unban", networks=["192.0.2.9"])
     office.ask("unban", networks=["192.0.2.1"])

@@ -16,7 +16,7 @@ def test_decisions_are_held_until_the_rosters_are_known(kept: Kept) -> None:
     effects: Any = SimpleNamespace(hold=lambda: order.append("hold"), release=lambda: order.append("release"))
     reloader: Any = SimpleNamespace(warn_of_decoys=lambda: order.append("decoys"))
     sources: Any = SimpleNamespace(readiness=lambda: [SourceReadiness(since=0.0, roster_ready=False)])
-    wait = StartupWait(kept.side.friends, sources, effects, reloader, kept.clock)
+    wait = StartupWait(kept.side.exempt.friends, sources, effects, reloader, kept.clock)
 
     async def run() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
@@ -31,4 +31,4 @@ def test_decisions_are_held_until_the_rosters_are_known(kept: Kept) -> None:
     wait.begin()
     asyncio.run(run())
     assert order == ["hold", "overdue", "decoys", "release", "long overdue"]
-    assert kept.side.friends.startup.for_limiter
+    assert kept.side.exempt.friends.startup.for_limiter

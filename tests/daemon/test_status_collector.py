@@ -14,7 +14,7 @@ from ringfence.firewall.contract import Counters
 
 def test_the_alarms_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> None:
     """Alarms of the configuration, the wire, the firewall's side, connections and the writer are held."""
-    kept.side.protected._errors["addresses"] = "no addresses"
+    kept.side.exempt.protected._errors["addresses"] = "no addresses"
     anything: Any = SimpleNamespace()
     sources: Any = SimpleNamespace(active=[], coverage_gaps=lambda: ["pbx: a gap"])
     containers = Alarm(AlarmCode.HOST_UNREADABLE, "containers", "no containers")
@@ -23,7 +23,7 @@ def test_the_alarms_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> No
     writer: Any = SimpleNamespace(refused=3)
     reloader = Reloader(tmp_path / "none.toml", settings(), anything, kept.side, anything)
     reloader.reload()
-    collector = StatusCollector(kept.side, sources, wire, reloader, connections, writer, kept.clock)
+    collector = StatusCollector(kept.side, sources, wire, reloader, connections, writer)
     data = collector.collect(Counters())
 
     assert data.unseen == ["pbx: a gap"]

@@ -30,7 +30,7 @@ def test_a_database_that_fails(kept: Kept) -> None:
     def fail() -> None:
         raise StoreError("disk full")
 
-    store = kept.side.store
+    store = kept.side.common.store
     assert StoreWatch(store, kept.clock).alarms == []
     store.best_effort.write_now(fail)
     store.best_effort.report_unreadable(3)
@@ -52,7 +52,7 @@ def test_a_database_in_memory(kept: Kept, tmp_path: Path) -> None:
 def test_old_bans_are_purged(kept: Kept) -> None:
     """A purge removes bans that ended long ago, and keeps others."""
     kept.store.bans.record([ban_of(OTHER, kept.now - 500 * 86_400), ban_of("192.0.2.2", kept.now)])
-    kept.side.store_watch.purge()
+    kept.side.common.store_watch.purge()
 
     past = [kept.store.bans.past(ip_network(text), 0.0, 9) for text in (OTHER, "192.0.2.2")]
     assert [len(found) for found in past] == [0, 1]

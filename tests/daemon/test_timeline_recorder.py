@@ -85,7 +85,7 @@ def test_each_minute_has_what_happened_in_it(recorded: Recorded) -> None:
     recorded.wait(60)
     recorded.guess()
     recorded.guess()
-    recorded.kept.enforcer.unban(list(recorded.kept.side.enforcer.ledger.all_keys()))
+    recorded.kept.enforcer.unban(list(recorded.kept.side.kernel.enforcer.ledger.all_keys()))
     recorded.wait(60)
     recorded.wait(60)
 

@@ -29,11 +29,11 @@ def test_the_tops_of_a_period(tmp_path: Path) -> None:
     with kept(tmp_path, settings()) as made:
         side = made.side
         side.start()
-        counts = TopCounts(side.store.tops, side.store.best_effort, side.clock.wall)
+        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
         for account in (HOSTILE, "204", "204", ""):
             counts.on_judgement(judged(account))
         counts.on_judgement(judged("204", Disposition.FORGED))
-        side.enforcer.ban([HERE], 60.0, "by hand")
+        side.kernel.enforcer.ban([HERE], 60.0, "by hand")
         handlers = TopRequests(side, counts).handlers()
 
         def ask(**request: object) -> Any:  # noqa: ANN401 - any JSON value
@@ -53,7 +53,9 @@ def test_the_tops_of_a_period(tmp_path: Path) -> None:
 def test_attempts_are_counted_by_minute(tmp_path: Path) -> None:
     """The graph of the last hour has the attempts that the lists have: no later proof and no forged name."""
     with kept(tmp_path, settings()) as made:
-        counts = TopCounts(made.side.store.tops, made.side.store.best_effort, made.side.clock.wall)
+        counts = TopCounts(
+            made.side.common.store.tops, made.side.common.store.best_effort, made.side.common.clock.wall
+        )
         for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
             counts.on_judgement(judged("204", how))
         made.now += 120.0
@@ -70,8 +72,8 @@ def test_ipv6_is_counted_as_the_rules_count_it(tmp_path: Path) -> None:
     """All addresses of a /64 are one sender, which may have a friend."""
     with kept(tmp_path, settings()) as made:
         side = made.side
-        side.friends.add([evolve(PHONE, address=ip_address("2001:db8::7"))])
-        counts = TopCounts(side.store.tops, side.store.best_effort, side.clock.wall)
+        side.exempt.friends.add([evolve(PHONE, address=ip_address("2001:db8::7"))])
+        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
         for number in range(3):
             attempt = evolve(ATTEMPT, address=ip_address("2001:db8::") + number)
             counts.on_judgement(Judgement(attempt, ip_network("2001:db8::/64"), Disposition.COUNTED))
@@ -85,7 +87,7 @@ def test_setups_own_login_is_no_attack(tmp_path: Path) -> None:
     """From an exempt address it is left out. A stranger who uses the same account name is counted."""
     with kept(tmp_path, settings()) as made:
         side = made.side
-        counts = TopCounts(side.store.tops, side.store.best_effort, side.clock.wall)
+        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
         for account, how in (
             (SETUP_ACCOUNT, Disposition.EXEMPT),
             ("204", Disposition.EXEMPT),
@@ -102,11 +104,11 @@ def test_names_are_short(tmp_path: Path) -> None:
     """A name of control characters takes no more room than another one."""
     with kept(tmp_path, settings()) as made:
         side = made.side
-        counts = TopCounts(side.store.tops, side.store.best_effort, lambda: 7_200.0)
+        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, lambda: 7_200.0)
         counts.on_judgement(judged("\U000e0001" * 128))
         counts.on_judgement(judged("\U0001f600" * 128))
         counts.save()
-        found = side.store.tops.top("accounts", 0.0, 9)
+        found = side.common.store.tops.top("accounts", 0.0, 9)
 
     assert [len(one.name.encode()) for one in found] == [module.MAX_NAME] * 2
 
@@ -116,12 +118,12 @@ def test_names_with_few_attempts_are_dropped(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(module, "MOST", 10)
     with kept(tmp_path, settings()) as made:
         side = made.side
-        counts = TopCounts(side.store.tops, side.store.best_effort, lambda: 7_200.0)
+        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, lambda: 7_200.0)
         for number in range(100):
             counts.on_judgement(judged("204"))
             counts.on_judgement(judged(str(number)))
         counts.save()
-        found = side.store.tops.top("accounts", 0.0, 99)
+        found = side.common.store.tops.top("accounts", 0.0, 99)
 
     assert found[0][:2] == ("204", 100)
     assert len(found) <= 10

@@ -11,22 +11,22 @@ def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
     kept.side.start()
     kept.ban(OTHER)
     trial.begin(kept.store.state, kept.now + 10.0)
-    kept.side.trial.check()
-    [alarm] = kept.side.trial.running
+    kept.side.kernel.trial.check()
+    [alarm] = kept.side.kernel.trial.running
     assert alarm.code == "trial.running"
     assert alarm.text.startswith("everything is removed at 2023-")
     assert kept.banned() == {f"{OTHER}/32"}
 
     kept.now += 10.0
-    kept.side.trial.check()
-    assert (kept.banned(), kept.side.trial.until) == (set(), None)
+    kept.side.kernel.trial.check()
+    assert (kept.banned(), kept.side.kernel.trial.until) == (set(), None)
 
-    kept.side.manager.switch_on()
+    kept.side.kernel.manager.switch_on()
     trial.begin(kept.store.state, kept.now + 10.0)
     assert trial.confirm(kept.store.state)
     kept.now += 10.0
-    kept.side.trial.check()
-    kept.side.trial.end()
+    kept.side.kernel.trial.check()
+    kept.side.kernel.trial.end()
     assert kept.banned() == {f"{OTHER}/32"}
 
 
@@ -39,7 +39,7 @@ def test_an_end_that_fails_is_an_alarm(kept: Kept) -> None:
     kept.side.start()
     kept.backend.flush = fail  # type: ignore[method-assign]
     trial.begin(kept.store.state, kept.now)
-    kept.side.trial.check()
+    kept.side.kernel.trial.check()
 
     [alarm] = kept.alarms.active
     assert alarm.code == "trial.not_ended"

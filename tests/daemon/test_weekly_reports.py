@@ -197,7 +197,7 @@ def test_without_a_writable_database_there_is_no_report(
 def collected(kept: Kept, names: Sequence[str]) -> dict[str, Any]:
     """Return the report of guesses at these accounts, of which each has a phone that needs a person."""
     side = kept.side
-    counts = TopCounts(side.store.tops, side.store.best_effort, side.clock.wall)
+    counts = TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
     timeline = TimelineRecorder(kept.detector, kept.enforcer, kept.store, kept.clock)
     handlers = {
         **Requests(kept).handlers,

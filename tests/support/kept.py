@@ -49,13 +49,13 @@ class Kept:
         chosen = ChosenBackend(self.backend, "")
         # The memory firewall copies no packets, so with a wire it would report that the wire sees nothing.
         self.side = build_firewall_side(wanted.without_wire(), store, self.detector, chosen, self.clock)
-        self.enforcer = self.side.enforcer
-        self.alarms = self.side.alarms
+        self.enforcer = self.side.kernel.enforcer
+        self.alarms = self.side.common.alarms
 
     def own_addresses_are(self, *texts: str) -> None:
         """Change this host's addresses, as the kernel reports a change."""
-        self.side.protected.set_own(frozenset(map(ip_network, texts)))
-        self.side.networks.on_protected()
+        self.side.exempt.protected.set_own(frozenset(map(ip_network, texts)))
+        self.side.exempt.networks.on_protected()
 
     def ban(self, *texts: str, force: bool = False) -> list[str]:
         """Place a ban by hand for an hour; return the problems."""
@@ -82,5 +82,5 @@ def kept(folder: Path, wanted: Settings | None = None, own: str = "198.18.0.1") 
 
 def waits(made: Kept) -> tuple[LimitMode, bool, bool]:
     """Return the limiter's mode, whether the limiter waits, and whether the rules wait."""
-    known = made.side.friends.startup.for_bans
-    return made.backend.plan.limit.mode, made.side.rules.limiter_waits, not known
+    known = made.side.exempt.friends.startup.for_bans
+    return made.backend.plan.limit.mode, made.side.kernel.rules.limiter_waits, not known

@@ -181,17 +181,17 @@ class Daemon:
             self._startup.begin()
             self._sources.configure(settings.asterisk_with_logs())
             tasks = [group.create_task(work) for work in self._work()]
-            messages = group.create_task(self._side.notifier.run())
+            messages = group.create_task(self._side.common.notifier.run())
             process.notify("READY=1")
             release_freed_memory()
-            self._log.info("daemon.ready", firewall=self._side.backend.name)
-            self._side.notifier.on_start(self._side.backend.name)
+            self._log.info("daemon.ready", firewall=self._side.kernel.backend.name)
+            self._side.common.notifier.on_start(self._side.kernel.backend.name)
             await self._stopped.wait()
             process.stopping()
             await self._send_last(messages)  # this may take seconds, in which all other parts keep running
             for task in tasks:
                 task.cancel()
-        self._side.kept_alarms.save()
+        self._side.common.kept_alarms.save()
         self._recorders.tops.save()
         self._log.info("daemon.stopped", bans="left in place")
 
@@ -199,7 +199,7 @@ class Daemon:
         """End ``messages``, the task that sends notifications. Then send notifications that still wait."""
         messages.cancel()
         await asyncio.wait([messages])
-        await self._side.notifier.finish()
+        await self._side.common.notifier.finish()
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         """Return the coroutines that run until the daemon stops."""
@@ -207,36 +207,42 @@ class Daemon:
         periodic = (
             (JUDGE_EVERY, "sources", self._sources.check),
             (SECOND, "containers", self._look_at_containers),
-            (SECOND, "enforcer", side.enforcer.tick),
+            (SECOND, "enforcer", side.kernel.enforcer.tick),
             (SECOND, "floods", self._floods.check),
-            (SECOND, "trial", side.trial.check),
+            (SECOND, "trial", side.kernel.trial.check),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
-            (ALARMS_EVERY, "saved alarms", side.kept_alarms.save),
-            (RETRY_EVERY, "switch on", side.manager.retry_switch_on),
-            (COUNTERS_EVERY, "counters", side.limiter.counters),  # each reading updates alarms about them
-            (PURGE_EVERY, "purge", side.store_watch.purge),
+            (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
+            (RETRY_EVERY, "switch on", side.kernel.manager.retry_switch_on),
+            (
+                COUNTERS_EVERY,
+                "counters",
+                side.kernel.limiter.counters,
+            ),  # each reading updates alarms about them
+            (PURGE_EVERY, "purge", side.common.store_watch.purge),
         )
         return [
             self._sources.run(),
             self._startup.run(),
-            *(every(seconds, name, action, side.alarms) for seconds, name, action in periodic),
-            side.networks.run(),
-            side.lists.run(),
-            side.friends.run(),
-            side.kernel_friends.run(),
-            side.reconciler.run(),
-            side.enforcer.filler.run(),
-            side.changes.run(),
-            side.rules.run(),
+            *(every(seconds, name, action, side.common.alarms) for seconds, name, action in periodic),
+            side.exempt.networks.run(),
+            side.exempt.lists.run(),
+            side.exempt.friends.run(),
+            side.exempt.kernel_friends.run(),
+            side.kernel.reconciler.run(),
+            side.kernel.enforcer.filler.run(),
+            side.kernel.changes.run(),
+            side.kernel.rules.run(),
             self._reports.run(),
-            *self._recorders.jobs(side.alarms),
+            *self._recorders.jobs(side.common.alarms),
             _feed_watchdog(),
         ]
 
     def _look_at_containers(self) -> None:
         """Use the addresses of Asterisks that are not this host's own for the rules: those of containers."""
-        own = self._side.protected.is_own
-        self._side.rules.use_containers(frozenset(one for one in self._sources.addresses if not own(one)))
+        own = self._side.exempt.protected.is_own
+        self._side.kernel.rules.use_containers(
+            frozenset(one for one in self._sources.addresses if not own(one))
+        )
 
     def _handlers(self) -> Mapping[str, control.Handler]:
         handlers = {
@@ -248,9 +254,9 @@ class Daemon:
         return RequestGate(
             handlers,
             Rights(os.geteuid(), frozenset(admins)),
-            side.friends.friends.any_in,
-            side.notifier.on_list_change,
-            side.clock.mono,
+            side.exempt.friends.friends.any_in,
+            side.common.notifier.on_list_change,
+            side.common.clock.mono,
         ).handlers()
 
 
@@ -271,41 +277,51 @@ def build_daemon(
     side: FirewallSide,
     connections: ConnectionTable,
     writer: Writer,
-    clock: Clock,
 ) -> Daemon:
     """Build the daemon: all parts except the firewall's ``side``, and their connections with it.
 
     ``settings`` is the configuration that was read from the file ``path``.
     """
-    failures = FailureMemory(side.friends.friends)
-    tops = TopCounts(side.store.tops, side.store.best_effort, clock.wall)
+    clock = side.common.clock
+    failures = FailureMemory(side.exempt.friends.friends)
+    tops = TopCounts(side.common.store.tops, side.common.store.best_effort, clock.wall)
     effects = EffectHandler(
-        side.enforcer.carry_out,
-        side.alarms,
-        side.friends.friends,
-        unaffected=side.effectiveness.on_judgement,
-        learn=(side.friends.on_success, side.enforcer.on_login),
-        unshield=side.friends.changed.set,
-        watch=(failures.on_judgement, tops.on_judgement, side.feed.on_judgement),
+        side.kernel.enforcer.carry_out,
+        side.common.alarms,
+        side.exempt.friends.friends,
+        unaffected=side.kernel.effectiveness.on_judgement,
+        learn=(side.exempt.friends.on_success, side.kernel.enforcer.on_login),
+        unshield=side.exempt.friends.changed.set,
+        watch=(failures.on_judgement, tops.on_judgement, side.common.feed.on_judgement),
     )
     pipeline = Pipeline(
-        side.detector, effects, clock, settings.asterisk[0].name, side.feed.on_events, connections.refresh
+        side.detector,
+        effects,
+        clock,
+        settings.asterisk[0].name,
+        side.common.feed.on_events,
+        connections.refresh,
     )
     floods = FloodJudge(
-        side.limiter, side.detector, partial(_had_connection, connections, clock), effects, clock
+        side.kernel.limiter, side.detector, partial(_had_connection, connections, clock), effects, clock
     )
-    wire = _wire(pipeline, side, clock) if settings.wire else None
-    positions, watchdog = LogPositions(side.store.state, side.store.best_effort), SourceWatchdog(side.alarms)
-    sources = SourceManager(pipeline, side.friends, positions, watchdog, wire, clock)
+    wire = _wire(pipeline, side) if settings.wire else None
+    positions, watchdog = (
+        LogPositions(side.common.store.state, side.common.store.best_effort),
+        SourceWatchdog(side.common.alarms),
+    )
+    sources = SourceManager(pipeline, side.exempt.friends, positions, watchdog, wire, clock)
     reloader = Reloader(path, settings, pipeline, side, sources)
-    metrics = _metrics(settings, side, pipeline, sources, wire, writer, clock)
-    status = StatusCollector(side, sources, wire, reloader, connections, writer, clock, metrics)
-    startup = StartupWait(side.friends, sources, effects, reloader, clock)
-    recorders = Recorders(TimelineRecorder(side.detector, side.enforcer, side.store, clock), tops, metrics)
+    metrics = _metrics(settings, side, pipeline, sources, wire, writer)
+    status = StatusCollector(side, sources, wire, reloader, connections, writer, metrics)
+    startup = StartupWait(side.exempt.friends, sources, effects, reloader, clock)
+    recorders = Recorders(
+        TimelineRecorder(side.detector, side.kernel.enforcer, side.common.store, clock), tops, metrics
+    )
     requests = RequestHandlers(side, status.collect, failures, TopRequests(side, tops))
     answers = {**requests.handlers(), "history": recorders.timeline.answer}
     collector = ReportCollector(side, answers, lambda: reloader.settings.geo.database or ())
-    reports = WeeklyReports(side.notifier, side.store, collector.collect, clock)
+    reports = WeeklyReports(side.common.notifier, side.common.store, collector.collect, clock)
     return Daemon(side, startup, floods, sources, reloader, connections, status, requests, recorders, reports)
 
 
@@ -332,13 +348,13 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         )
         notifier = Notifier(settings.notify, settings.geo.database or (), clock)
         side = build_firewall_side(settings, store, detector, chosen, clock, notifier)
-        daemon = build_daemon(path, settings, side, connections, writer, clock)
+        daemon = build_daemon(path, settings, side, connections, writer)
         if trial_for:
             trial.begin(store.state, clock.wall() + trial_for)
-        end = side.trial.until
+        end = side.kernel.trial.until
         if end is not None:
             trial.start_standby(path, end)
-            stack.callback(side.trial.end)  # a trial ends when the daemon stops, too
+            stack.callback(side.kernel.trial.end)  # a trial ends when the daemon stops, too
         gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
         tune_collector()
@@ -349,13 +365,13 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process before the last writes
 
 
-def _wire(pipeline: Pipeline, side: FirewallSide, clock: Clock) -> WireReader:
+def _wire(pipeline: Pipeline, side: FirewallSide) -> WireReader:
     return WireReader(
         pipeline,
         side.detector,
-        side.enforcer,
-        clock,
-        lambda: find_answer_users(side.wanted_rules.settings),
+        side.kernel.enforcer,
+        side.common.clock,
+        lambda: find_answer_users(side.kernel.wanted_rules.settings),
     )
 
 
@@ -366,7 +382,6 @@ def _metrics(
     sources: SourceManager,
     wire: WireReader | None,
     writer: Writer,
-    clock: Clock,
 ) -> "MetricsServer | None":
     """Return the server of the metrics; None if it is not configured.
 
@@ -378,7 +393,7 @@ def _metrics(
     from ringfence.daemon.metrics_server import MetricsServer  # noqa: PLC0415 - the same
 
     source = wire.source if wire is not None else None
-    metrics = DaemonMetrics(side, pipeline, sources, source, writer, clock)
+    metrics = DaemonMetrics(side, pipeline, sources, source, writer)
     return MetricsServer(settings.metrics.listen, metrics.render, settings.metrics.hosts)
 
 

@@ -141,15 +141,15 @@ class AccountFactsReader:
 
     async def known(self, account: str) -> AccountFacts:
         """Return the facts about ``account``. The field ``problems`` names facts that cannot be read."""
-        side, now = self._side, self._side.clock.wall()
+        side, now = self._side, self._side.common.clock.wall()
         problems: list[str] = []
         recorded: list[Failures] = []
         try:
-            attempts = side.store.bans.attempts_on
+            attempts = side.common.store.bans.attempts_on
             recorded = failures_of(await asyncio.to_thread(attempts, account, now - KEEP, MOST_ATTEMPTS))
         except StoreError as error:
             problems.append(f"recorded attempts are unknown: {error}")
-        known = side.friends.friends
+        known = side.exempt.friends.friends
         friends, former = map(latest_of, known.of_account(account))
         failures = merged(self._failures.failures_of(account), recorded)
         homes = dict.fromkeys(friend.address for friend in (*friends, *former))
@@ -162,19 +162,19 @@ class AccountFactsReader:
             failures,
             {address: bans for address in addresses if (bans := self._bans(address, now))},
             tuple([address for address in homes if await self._denied(address, problems)]),
-            tuple(alarm for alarm in side.alarms.active if is_about_account(alarm, account)),
+            tuple(alarm for alarm in side.common.alarms.active if is_about_account(alarm, account)),
             known.outage_mode,
             problems=tuple(problems),
         )
 
     def _bans(self, address: Address, now: float) -> tuple[Ban, ...]:
-        ledger, network = self._side.enforcer.ledger, ip_network(address)
+        ledger, network = self._side.kernel.enforcer.ledger, ip_network(address)
         keys = [key for scope in Scope for key in ledger.covering(network, scope, now)]
         return tuple(ban for ban in map(ledger.ban, keys) if ban is not None)
 
     async def _denied(self, address: Address, problems: list[str]) -> bool:
         try:
-            holders = await self._side.lists.holding(ip_network(address))
+            holders = await self._side.exempt.lists.holding(ip_network(address))
         except RingfenceError as error:
             problems.append(f"which list holds {address} is not known: {error}")
             return False
@@ -242,12 +242,12 @@ class AddressFacts:
 
     async def known(self, network: Network) -> NetworkFacts:
         """Return the facts about ``network``. The field ``problems`` names facts that cannot be read."""
-        side, detector, wall = self._side, self._side.detector, self._side.clock.wall()
+        side, detector, wall = self._side, self._side.detector, self._side.common.clock.wall()
         problems: list[str] = []
         subject = detector.subject_of(network.network_address) if _is_sender(network) else network
-        found = await asyncio.to_thread(read_bans, side.backend, side.store.bans, network, wall)
+        found = await asyncio.to_thread(read_bans, side.kernel.backend, side.common.store.bans, network, wall)
         holders = await self._holding(network, problems)
-        mono = side.clock.mono()
+        mono = side.common.clock.mono()
         story = None
         if _is_sender(network) and (_is_single(network) or subject == network):
             story = detector.summary_of(network.network_address, mono)
@@ -258,24 +258,24 @@ class AddressFacts:
             subject=subject,
             running=self._running(network, found, wall),
             past=tuple(past for past in found.past if not past.runs(wall)),
-            offences=side.store.records.offences(subject, wall - RETURN_WITHIN),
+            offences=side.common.store.records.offences(subject, wall - RETURN_WITHIN),
             holders=tuple(holders),
-            protected=side.enforcer.exempt.protected,
+            protected=side.kernel.enforcer.exempt.protected,
             friends=story.friends if story is not None else (),
             former=story.former if story is not None else (),
             story=story,
             ahead=wall - mono,
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
-            claimed=side.wanted_rules.settings.claims(),
-            ration=side.backend.plan.ration,
-            alarms=tuple(alarm for alarm in side.alarms.active if is_about(alarm.subject, network)),
-            enforcing=side.enforcer.enforcing,
+            claimed=side.kernel.wanted_rules.settings.claims(),
+            ration=side.kernel.backend.plan.ration,
+            alarms=tuple(alarm for alarm in side.common.alarms.active if is_about(alarm.subject, network)),
+            enforcing=side.kernel.enforcer.enforcing,
             problems=(*found.problems, *problems),
         )
 
     async def _holding(self, network: Network, problems: list[str]) -> list[Holder]:
         try:
-            return await self._side.lists.holding(network)
+            return await self._side.exempt.lists.holding(network)
         except RingfenceError as error:
             problems.append(f"which list holds it is not known: {error}")
             return []
@@ -286,7 +286,7 @@ class AddressFacts:
         A ban is returned if it is in the kernel, in the database or in the ledger. ``found`` has those of the
         kernel and of the database. ``now`` is in seconds since the epoch.
         """
-        ledger = self._side.enforcer.ledger
+        ledger = self._side.kernel.enforcer.ledger
         keys = [key for scope in Scope for key in ledger.covering(network, scope, now)]
         return running_of(found, {network_of(key): ledger.ban(key) for key in keys}, now)
 

@@ -110,39 +110,65 @@ class StoreWatch:
 
 
 @frozen
-class FirewallSide:
-    """All parts of the firewall's side, connected with each other.
+class CommonParts:
+    """What each part of the daemon may use: the clock, the database, the alarms, the feed, the notifications.
 
-    They change nothing in the kernel before :meth:`start`. ``why`` is the reason why ``backend`` was chosen,
-    as text for people.
+    ``feed`` passes changes on to the live page.
     """
 
     clock: Clock
     store: Store
+    store_watch: StoreWatch
     alarms: Alarms
-    feed: Feed
     kept_alarms: KeptAlarms
+    feed: Feed
     notifier: Notifier
+
+
+@frozen
+class ExemptionParts:
+    """The parts that know who must not be banned, and keep the kernel's lists of them up to date."""
+
     protected: ProtectedNetworks
     names: Names
     friends: FriendRegistry
-    detector: Detector
+    lists: Lists
+    networks: NetworkFollower
+    exemptions: ExemptionTracker
+    kernel_friends: KernelFriends
+
+
+@frozen
+class KernelParts:
+    """The parts that change or watch the kernel's rules and bans.
+
+    ``why`` is the reason why ``backend`` was chosen, as text for people.
+    """
+
     backend: Backend
     why: str
     enforcer: Enforcer
     reconciler: Reconciler
     wanted_rules: WantedRules
     rules: RuleUpdates
-    exemptions: ExemptionTracker
-    lists: Lists
-    networks: NetworkFollower
-    kernel_friends: KernelFriends
     manager: FirewallManager
     changes: ChangeWatch
     limiter: LimiterWatch
     effectiveness: BanEffectiveness
     trial: TrialWatch
-    store_watch: StoreWatch
+
+
+@frozen
+class FirewallSide:
+    """All parts of the firewall's side, connected with each other.
+
+    They change nothing in the kernel before :meth:`start`.
+    """
+
+    common: CommonParts
+    exempt: ExemptionParts
+    detector: Detector
+    kernel: KernelParts
 
     def start(self, *, verified: bool = True) -> None:
         """Restore the alarms. Put the firewall in place, and every ban that has not ended yet.
@@ -150,25 +176,25 @@ class FirewallSide:
         With ``verified``, a test packet checks that the rules drop packets of banned senders. If enforcement
         is switched off, the kernel is not changed. Raise FirewallError; ProbeError if the packet passed.
         """
-        self.kept_alarms.restore()
-        self.networks.read()
-        self.kernel_friends.select()
-        self.rules.update()
-        self.manager.start(verified=verified)
-        structlog.get_logger().info("firewall.chosen", backend=self.backend.name, why=self.why)
+        self.common.kept_alarms.restore()
+        self.exempt.networks.read()
+        self.exempt.kernel_friends.select()
+        self.kernel.rules.update()
+        self.kernel.manager.start(verified=verified)
+        structlog.get_logger().info("firewall.chosen", backend=self.kernel.backend.name, why=self.kernel.why)
 
     @property
     def present_alarms(self) -> list[Alarm]:
         """The alarms about the present state of these parts. An alarm ends when it is missing here."""
         return [
-            *firewall_alarms(self.enforcer),
-            *missing_interfaces(self.wanted_rules.settings.firewall.interfaces),
-            *self.store_watch.alarms,
-            *self.trial.running,
-            *self.protected.alarms,
-            *self.names.alarms,
-            *self.lists.alarms,
-            *self.notifier.alarms,
+            *firewall_alarms(self.kernel.enforcer),
+            *missing_interfaces(self.kernel.wanted_rules.settings.firewall.interfaces),
+            *self.common.store_watch.alarms,
+            *self.kernel.trial.running,
+            *self.exempt.protected.alarms,
+            *self.exempt.names.alarms,
+            *self.exempt.lists.alarms,
+            *self.common.notifier.alarms,
         ]
 
     def configure(self, settings: Settings) -> None:
@@ -176,14 +202,14 @@ class FirewallSide:
 
         The backend stays the one that was chosen at the start.
         """
-        if settings.proxies().networks != self.protected.proxies.networks:
-            self.protected.proxies = settings.proxies()
-            self.networks.on_protected()
-        self.lists.configure(settings.lists())
-        self.notifier.configure(settings.notify, settings.geo.database or ())
-        self.wanted_rules.settings = settings
-        self.rules.update()
-        self.exemptions.set_most(settings.firewall.max_bans)
+        if settings.proxies().networks != self.exempt.protected.proxies.networks:
+            self.exempt.protected.proxies = settings.proxies()
+            self.exempt.networks.on_protected()
+        self.exempt.lists.configure(settings.lists())
+        self.common.notifier.configure(settings.notify, settings.geo.database or ())
+        self.kernel.wanted_rules.settings = settings
+        self.kernel.rules.update()
+        self.exempt.exemptions.set_most(settings.firewall.max_bans)
 
 
 @frozen
@@ -254,31 +280,28 @@ def build_firewall_side(
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
     lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
-    return FirewallSide(
-        clock=clock,
-        store=store,
-        alarms=alarms,
-        feed=watchers.feed,
-        kept_alarms=KeptAlarms(alarms, store),
-        notifier=watchers.notifier,
-        protected=protected,
-        names=names,
-        friends=friends,
-        detector=detector,
+    networks = NetworkFollower(protected, names, lists, friends, exemptions, store)
+    common = CommonParts(
+        clock,
+        store,
+        StoreWatch(store, clock),
+        alarms,
+        KeptAlarms(alarms, store),
+        watchers.feed,
+        watchers.notifier,
+    )
+    kernel = KernelParts(
         backend=backend,
         why=chosen.why,
         enforcer=enforcer,
         reconciler=reconciler,
         wanted_rules=wanted,
         rules=RuleUpdates(wanted, backend, enforcer, alarms, detector.set_proxy_sockets),
-        exemptions=exemptions,
-        lists=lists,
-        networks=NetworkFollower(protected, names, lists, friends, exemptions, store),
-        kernel_friends=kernel_friends,
         manager=FirewallManager(backend, enforcer, exemptions, kernel_friends, alarms, folder),
         changes=ChangeWatch(backend, enforcer, reconciler),
         limiter=LimiterWatch(backend, enforcer, alarms),
         effectiveness=BanEffectiveness(detector, reconciler, protected, alarms, clock),
         trial=TrialWatch(store, enforcer, alarms, clock),
-        store_watch=StoreWatch(store, clock),
     )
+    exempt = ExemptionParts(protected, names, friends, lists, networks, exemptions, kernel_friends)
+    return FirewallSide(common, exempt, detector, kernel)

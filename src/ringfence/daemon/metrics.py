@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 import ringfence
 from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.enforcer import BOUNDS
-from ringfence.clock import Clock
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
@@ -55,15 +54,14 @@ class DaemonMetrics(Collector):
         sources: SourceManager,
         wire: "WireSource | None",
         writer: Writer,
-        clock: Clock,
     ) -> None:
         self._side = side
         self._pipeline = pipeline
         self._sources = sources
         self._wire = wire
         self._writer = writer
-        self._clock = clock
-        self._started = clock.wall()
+        self._clock = side.common.clock
+        self._started = self._clock.wall()
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._page, self._rendered = b"", -inf
@@ -87,7 +85,7 @@ class DaemonMetrics(Collector):
         yield from self._ban_metrics()
         yield from self._firewall_metrics()
         yield from self._store_metrics()
-        alarms = self._side.alarms.count()
+        alarms = self._side.common.alarms.count()
         numbers = {(str(code),): alarms.get(code, 0) for code in AlarmCode}
         yield _gauge("alarms", "Active alarms by code, without dismissed ones.", ["code"], numbers.items())
         yield from self._process_metrics()
@@ -158,12 +156,12 @@ class DaemonMetrics(Collector):
         ):
             yield _counter(name, text, value=value)
         yield _gauge(
-            "friends", "Addresses of known phones and trunks.", value=len(self._side.friends.friends)
+            "friends", "Addresses of known phones and trunks.", value=len(self._side.exempt.friends.friends)
         )
 
     def _ban_metrics(self) -> Iterator[Metric]:
         """Yield the numbers of bans: placed, refused, ended early, and in force; and the delays of bans."""
-        side, counts = self._side, self._side.enforcer.counts
+        side, counts = self._side, self._side.kernel.enforcer.counts
         placed: dict[tuple[str, ...], float] = {
             (rule, str(scope)): 0 for rule in sorted(BANNED_BY) for scope in Scope
         }
@@ -174,15 +172,17 @@ class DaemonMetrics(Collector):
         yield _counter("bans_failed", "Bans that the kernel refused at first.", value=counts.failed)
         yield _counter("bans_displaced", "Bans that ended early for lack of room.", value=counts.displaced)
         yield _counter("unbans", "Bans that were removed before their end.", value=counts.unbanned)
-        yield _gauge("bans_enforced", "Bans in the kernel.", value=side.reconciler.enforced)
-        yield _gauge("bans_expected", "Bans that should be in the kernel.", value=side.reconciler.expected)
-        numbers = side.enforcer.delays.cumulative()
+        yield _gauge("bans_enforced", "Bans in the kernel.", value=side.kernel.reconciler.enforced)
+        yield _gauge(
+            "bans_expected", "Bans that should be in the kernel.", value=side.kernel.reconciler.expected
+        )
+        numbers = side.kernel.enforcer.delays.cumulative()
         bounds = [*map(str, BOUNDS), "+Inf"]
         yield HistogramMetricFamily(
             "ringfence_ban_delay_seconds",
             "Time from the report of the last attempt to the kernel's acknowledgement of the ban.",
             buckets=list(zip(bounds, numbers, strict=True)),
-            sum_value=side.enforcer.delays.sum,
+            sum_value=side.kernel.enforcer.delays.sum,
         )
 
     def _firewall_metrics(self) -> Iterator[Metric]:
@@ -190,10 +190,10 @@ class DaemonMetrics(Collector):
 
         The daemon reads these numbers every 30 seconds. They are missing if they are unknown.
         """
-        enforcer = self._side.enforcer
+        enforcer = self._side.kernel.enforcer
         enforcing = enforcer.enforcing and enforcer.backend.enforces
         yield _gauge("enforcing", "Whether the firewall drops packets.", value=enforcing)
-        latest = self._side.limiter.latest
+        latest = self._side.kernel.limiter.latest
         if latest is None:
             return
         packets = {(rule.name,): rule.packets for rule in latest.rules}
@@ -217,13 +217,13 @@ class DaemonMetrics(Collector):
         """Yield how many writes, bans and attempts wait, and the size of the database."""
         lengths = {
             ("database",): self._writer.waiting,
-            ("pending_bans",): len(self._side.enforcer.ledger.pending_keys()),
+            ("pending_bans",): len(self._side.kernel.enforcer.ledger.pending_keys()),
             ("unconfirmed",): self._side.detector.waiting,
         }
         yield _gauge("queue_length", "Entries that wait, by queue.", ["queue"], lengths.items())
         text = "Writes to the database that were refused because too many waited."
         yield _counter("database_refused_writes", text, value=self._writer.refused)
-        yield _gauge("database_bytes", "Size of the database's files.", value=self._side.store.size())
+        yield _gauge("database_bytes", "Size of the database's files.", value=self._side.common.store.size())
 
     def _process_metrics(self) -> Iterator[Metric]:
         """Yield metrics of the process, with the usual names of Prometheus' client libraries."""

@@ -78,7 +78,7 @@ def restore_bans(settings: Settings) -> str:
         side = build_firewall_side(settings, store, Detector(()), chosen, Clock())
         stack.enter_context(collector_paused())
         side.start(verified=False)
-        done = f"{len(side.enforcer.ledger)} bans are in place ({chosen.backend.name})"
+        done = f"{len(side.kernel.enforcer.ledger)} bans are in place ({chosen.backend.name})"
         problems = (store.damage(), store.memory_reason, store.best_effort.error)
         return "; ".join([done, *filter(None, problems)])
 

@@ -115,7 +115,7 @@ class Reloader:
         return found
 
     def _decoys(self) -> list[Alarm]:
-        return decoy_alarms(self.settings.rule_table(), self._side.friends.friends.knows_account)
+        return decoy_alarms(self.settings.rule_table(), self._side.exempt.friends.friends.knows_account)
 
 
 _FIXED = ("store", "control", "metrics")

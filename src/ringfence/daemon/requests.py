@@ -51,14 +51,16 @@ class RequestHandlers:
         tops: TopRequests,
     ) -> None:
         self._side = side
-        self._store = side.store
-        self._enforcer = side.enforcer
-        self._clock = side.clock
+        self._store = side.common.store
+        self._enforcer = side.kernel.enforcer
+        self._clock = side.common.clock
         self._seen = seen
         self._failures = failures
         self._tops = tops
-        self._friend_requests = FriendRequests(side.friends, side.clock.wall)
-        self._list_requests = ListRequests(side.lists, side.store.entries, side.clock.wall)
+        self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
+        self._list_requests = ListRequests(
+            side.exempt.lists, side.common.store.entries, side.common.clock.wall
+        )
 
     def handlers(self) -> Mapping[str, control.Handler]:
         """Return the handler of each request."""
@@ -75,9 +77,11 @@ class RequestHandlers:
             **self._list_requests.handlers(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
-            **side.feed.handlers(),
+            **side.common.feed.handlers(),
             **self._tops.handlers(),
-            **AlarmRequests(side.alarms, side.kept_alarms, side.store, side.clock).handlers(),
+            **AlarmRequests(
+                side.common.alarms, side.common.kept_alarms, side.common.store, side.common.clock
+            ).handlers(),
             "why": self._why,
             "why_account": AccountFactsReader(self._side, self._failures).answer,
             "notify_test": self._notify_test,
@@ -96,11 +100,11 @@ class RequestHandlers:
         only the bans that overlap one of them.
         """
         wanted, most = _networks(request) if "networks" in request else None, request["most"]
-        known = self._side.enforcer.ledger.all_keys()
+        known = self._side.kernel.enforcer.ledger.all_keys()
         return await asyncio.to_thread(partial(self._listing, wanted, known, most))
 
     def _listing(self, wanted: list[Network] | None, known: list[int], most: int) -> Encoded:
-        elements = listed(self._side.backend, known)
+        elements = listed(self._side.kernel.backend, known)
         found: Iterable[Element] = (
             element
             for element in elements
@@ -109,7 +113,7 @@ class RequestHandlers:
         if most < len(known):
             found = nlargest(most, found, key=attrgetter("timeout"))
         found = islice(found, most)  # another program may have added bans that are not known
-        return Encoded(tuple(bans_report(found, self._side.enforcer.ledger, self._clock.wall())))
+        return Encoded(tuple(bans_report(found, self._side.kernel.enforcer.ledger, self._clock.wall())))
 
     async def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
         """Return the list of ended bans. A thread reads and encodes it, because it may be long."""
@@ -118,14 +122,14 @@ class RequestHandlers:
         return await asyncio.to_thread(lambda: encoded_rows(past_bans(bans, since, now, wanted)))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
-        usage = await self._side.limiter.counters()
-        self._side.reconciler.check()
+        usage = await self._side.kernel.limiter.counters()
+        self._side.kernel.reconciler.check()
         report = status_report(self._enforcer, self._seen(usage))
-        friends = len(self._side.friends.friends)
+        friends = len(self._side.exempt.friends.friends)
         return report | {
             "friends": friends,
-            "limiter_waits": self._side.rules.limiter_waits,
-            "notify": self._side.notifier.as_json(),
+            "limiter_waits": self._side.kernel.rules.limiter_waits,
+            "notify": self._side.common.notifier.as_json(),
         }
 
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
@@ -147,7 +151,7 @@ class RequestHandlers:
     async def _unban(self, request: Mapping[str, Any]) -> object:
         if request.get("all") is True:
             number = await unban_all(self._enforcer)
-            self._side.notifier.on_unban(["all"], f"{number} bans ended")
+            self._side.common.notifier.on_unban(["all"], f"{number} bans ended")
             return number
         if "networks" not in request:
             raise ControlError("unban: name networks, or all")
@@ -158,11 +162,11 @@ class RequestHandlers:
         ended = len(result.problems) + len(result.not_banned) < len(networks)
         if ended or request.get("allowed") is True:
             names = [format_network(network) for network in networks]
-            self._side.notifier.on_unban(names, "; ".join([*result.problems, *result.notes]))
+            self._side.common.notifier.on_unban(names, "; ".join([*result.problems, *result.notes]))
         return asdict(result)
 
     async def _notify_test(self, request: Mapping[str, Any]) -> object:
-        return await self._side.notifier.test(request.get("channel"))
+        return await self._side.common.notifier.test(request.get("channel"))
 
     def _off(self, _: Mapping[str, Any]) -> object:
         self._enforcer.switch_off()
@@ -174,7 +178,7 @@ class RequestHandlers:
         return True
 
     def _on(self, _: Mapping[str, Any]) -> object:
-        self._side.manager.switch_on()
+        self._side.kernel.manager.switch_on()
         return True
 
     def _confirm(self, _: Mapping[str, Any]) -> object:

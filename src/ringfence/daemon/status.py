@@ -12,7 +12,6 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmRecord
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
-from ringfence.clock import Clock
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.source_manager import SourceManager
@@ -193,8 +192,7 @@ def _watched(entry: Watched) -> dict[str, object]:
 class StatusCollector:
     """Collects the state of all parts.
 
-    ``wire`` and ``metrics`` are None if they are not configured. There are eight parameters because each part
-    of the daemon knows its own state.
+    ``wire`` and ``metrics`` are None if they are not configured.
     """
 
     def __init__(
@@ -205,7 +203,6 @@ class StatusCollector:
         reloader: Reloader,
         connections: ConnectionTable,
         writer: Writer,
-        clock: Clock,
         metrics: "MetricsServer | None" = None,
     ) -> None:
         self._side = side
@@ -214,7 +211,6 @@ class StatusCollector:
         self._reloader = reloader
         self._connections = connections
         self._writer = writer
-        self._clock = clock
         self._metrics = metrics
 
     def collect(self, counters: Counters) -> StatusData:
@@ -222,14 +218,14 @@ class StatusCollector:
         side = self._side
         self.update_alarms()
         return StatusData(
-            now=self._clock.mono(),
+            now=side.common.clock.mono(),
             sources=self._sources.active,
             wire=self._wire.source if self._wire is not None else None,
             detector=side.detector,
-            reconciler=side.reconciler,
+            reconciler=side.kernel.reconciler,
             usage=counters,
-            why=side.why,
-            alarms=side.alarms.active,
+            why=side.kernel.why,
+            alarms=side.common.alarms.active,
             unseen=self._sources.coverage_gaps(),
             rules=self._reloader.settings.rule_table(),
             proxies=[network for pbx in self._reloader.settings.asterisk for network in pbx.proxies],
@@ -240,7 +236,7 @@ class StatusCollector:
 
         Clear those that no longer follow from it, and all alarms whose time has ended.
         """
-        alarms = self._side.alarms
+        alarms = self._side.common.alarms
         alarms.expire()
         if not self._connections.error:  # clear the alarm: an earlier run of the daemon may have set it
             alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")

@@ -146,9 +146,9 @@ class TopRequests:
         """
         kind, seconds = request["kind"], request.get("seconds", 86_400.0)
         await self._counts.save_and_wait()
-        side, now = self._side, self._side.clock.wall()
+        side, now = self._side, self._side.common.clock.wall()
         since = now - min(seconds, KEEP_HOURS * HOUR)
-        found = await asyncio.to_thread(side.store.tops.top, kind, since, MOST_LISTED)
+        found = await asyncio.to_thread(side.common.store.tops.top, kind, since, MOST_LISTED)
         known = self._is_known_account if kind == "accounts" else self._has_friend
         return [
             {
@@ -162,29 +162,29 @@ class TopRequests:
         ]
 
     def _is_known_account(self, name: str) -> bool:
-        return self._side.friends.friends.knows_account(name)
+        return self._side.exempt.friends.friends.knows_account(name)
 
     def _has_friend(self, name: str) -> bool:
-        return self._side.friends.friends.any_in(ip_network(name))
+        return self._side.exempt.friends.friends.any_in(ip_network(name))
 
     def _is_banned(self, name: str, now: float) -> bool:
         network = ip_network(name)
-        return any(self._side.enforcer.ledger.covering(network, scope, now) for scope in Scope)
+        return any(self._side.kernel.enforcer.ledger.covering(network, scope, now) for scope in Scope)
 
     def _overview(self, _: Mapping[str, Any]) -> object:
         """Return the data of the live display (``ringfence top``), from memory alone."""
-        side, now = self._side, self._side.clock.wall()
-        latest = side.enforcer.ledger.latest(MOST_BANS)
+        side, now = self._side, self._side.common.clock.wall()
+        latest = side.kernel.enforcer.ledger.latest(MOST_BANS)
         return {
             "time": rfc3339(now),
-            "enforcing": side.enforcer.enforcing and side.backend.enforces,
-            "backend": side.backend.name,
+            "enforcing": side.kernel.enforcer.enforcing and side.kernel.backend.enforces,
+            "backend": side.kernel.backend.name,
             "attempts": side.detector.counts.attempts,
-            "bans": side.enforcer.ledger.alive(now),
-            "friends": len(side.friends.friends),
-            "alarms": [alarm.as_json() for alarm in side.alarms.active[:MOST_ATTEMPTS]],
+            "bans": side.kernel.enforcer.ledger.alive(now),
+            "friends": len(side.exempt.friends.friends),
+            "alarms": [alarm.as_json() for alarm in side.common.alarms.active[:MOST_ATTEMPTS]],
             "minutes": self._counts.minutes(),
-            "latest_attempts": side.feed.latest(["attempt"], MOST_ATTEMPTS),
+            "latest_attempts": side.common.feed.latest(["attempt"], MOST_ATTEMPTS),
             "latest_bans": [_ban(key, record, now) for key, record in latest if record.expires > now],
         }
 

@@ -111,7 +111,7 @@ class ReportCollector:
         accounts = await self._answer("tops", kind="accounts", seconds=WEEK)
         history = await self._answer("history", seconds=WEEK)
         status = await self._answer("status")
-        active = self._side.alarms.records()
+        active = self._side.common.alarms.records()
         return await asyncio.to_thread(self._summary, history, addresses, accounts, active, status)
 
     async def _answer(self, do: str, **request: object) -> Any:  # noqa: ANN401 - as the daemon answers
@@ -137,7 +137,7 @@ class ReportCollector:
             summary_of,
         )
 
-        store, now = self._side.store, self._side.clock.wall()
+        store, now = self._side.common.store, self._side.common.clock.wall()
         alarms = [*active, *store.alarms.past(now - WEEK, MOST_PAST)]
         return summary_of(
             ReportAnswers(
