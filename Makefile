@@ -78,8 +78,8 @@ SECONDS_OF_PROOF ?= 300
 prove: venv ## Play random worlds of senders, and judge each step (SEED=0 SECONDS_OF_PROOF=300)
 	$(PYTHON) -m tests.judge --seed $(SEED) --seconds $(SECONDS_OF_PROOF)
 
-bench: venv lab ## Measure, and print the numbers
-	$(PYTHON) -m tests.bench
+bench: venv lab ## Measure, and print the numbers (BASE=COMMIT: compare the costs with those of that commit)
+	$(PYTHON) -m tests.bench $(if $(BASE),--base $(BASE))
 
 demo: $(DEMO) ## Show an attack and its end (DEMO=replay: from a recording, without Asterisk)
 

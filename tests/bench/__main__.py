@@ -9,10 +9,13 @@ import argparse
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from tests.bench import (
@@ -71,20 +74,28 @@ def main() -> int:
     """Measure the chosen parts; return 1 if a figure was not reached."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure ringfence.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
-    chosen = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("--base", metavar="COMMIT", help="compare the costs with those of this commit")
+    arguments = parser.parse_args()
+    chosen = arguments.parts or list(PARTS)
     if unknown := set(chosen) - PARTS.keys():
         parser.error(f"there is no part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     if reason := why_no_asterisk():
         print(f"The figures need a real Asterisk: {reason}", file=sys.stderr)
         return 1
+    with _tree(arguments.base) as base:
+        return _measured(chosen, {**PARTS, "costs": partial(costs.figures, base=base)}, arguments.base)
+
+
+def _measured(chosen: list[str], parts: Mapping[str, Part], base: str | None) -> int:
+    """Measure the chosen parts; return 1 if a figure was not reached."""
     other = _fail2ban()
-    head = _head()
+    head = _head() + (f" Compared with commit {base}." if base else "")
     figures: list[Figure] = []
     took: dict[str, float] = {}
     for name in chosen:
         began = time.monotonic()
         rows = []
-        for row in _rows(name, PARTS[name], other):
+        for row in _rows(name, parts[name], other):
             rows.append(row)
             print(f"{time.monotonic() - began:5.0f} s  {row.what}", file=sys.stderr, flush=True)
         took[name] = time.monotonic() - began
@@ -94,6 +105,21 @@ def main() -> int:
     if set(chosen) == set(PARTS):
         RESULTS.write_text(_page(head, figures, took), "utf-8")
     return 0 if all(figure.reached is not False for figure in figures) else 1
+
+
+@contextmanager
+def _tree(commit: str | None) -> Iterator[Path | None]:
+    """Yield a folder with the files of a commit, or None without a commit."""
+    if commit is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(__file__).parent
+        files = subprocess.run(
+            ["git", "archive", commit], cwd=here.parent.parent, capture_output=True, check=True
+        )
+        subprocess.run(["tar", "-x", "-C", folder], input=files.stdout, check=True)
+        yield Path(folder)
 
 
 def _rows(name: str, part: Part, other: Path | None) -> Iterator[Figure]:

@@ -37,6 +37,8 @@ MEBIBYTE = 2**20
 DECODED_BYTES = 24 * MEBIBYTE
 CHUNK = 4096
 ROUNDS = 10
+CHEAPER = 0.7
+"""A guess may cost this share of what it cost before the spine was built again."""
 _COUNTED_WITHIN = 60.0  # seconds
 _LOOK = 0.5
 
@@ -84,16 +86,23 @@ def share_of_asterisk(lab: Lab, pid: int, counted: Callable[[int], None]) -> flo
     return (after[0] - before[0]) / (after[1] - before[1])
 
 
-def ours(sources: Sources) -> Cost:
-    """Measure ringfence with these sources."""
-    found = Cost()
+def ours(sources: Sources, base: Path | None = None) -> tuple[Cost, Cost]:
+    """Measure ringfence with these sources, and by turns the ringfence whose tree is ``base``."""
+    found, before = Cost(), Cost()
     for _ in range(RUNS):
-        with bed(only(guess={"attempts": THRESHOLD}), priority=False, **sources.settings) as here:
-            found.memory.append(resident(here.guard.pid))
-            found.share.append(share_of_asterisk(here.lab, here.guard.pid, partial(counted, here.guard)))
-            if banned := here.guard.banned():
-                raise RuntimeError(f"{', '.join(banned)} were banned, and no address should be")
-    return found
+        _measure(found, sources)
+        if base is not None:
+            _measure(before, sources, {"PYTHONPATH": str(base / "src")})
+    return found, before
+
+
+def _measure(found: Cost, sources: Sources, environ: Mapping[str, str] | None = None) -> None:
+    rules = only(guess={"attempts": THRESHOLD})
+    with bed(rules, priority=False, environ=environ, **sources.settings) as here:
+        found.memory.append(resident(here.guard.pid))
+        found.share.append(share_of_asterisk(here.lab, here.guard.pid, partial(counted, here.guard)))
+        if banned := here.guard.banned():
+            raise RuntimeError(f"{', '.join(banned)} were banned, and no address should be")
 
 
 def counted(guard: Guard, answered: int) -> None:
@@ -143,11 +152,11 @@ def first_sign() -> list[float]:
     return [_timed(lambda: _run(ours)) / _timed(lambda: _run(bare)) for _ in range(ROUNDS)]
 
 
-def figures(root: Path | None) -> Iterator[Figure]:
-    """Measure, and yield the rows."""
+def figures(root: Path | None, base: Path | None = None) -> Iterator[Figure]:
+    """Measure, and yield the rows. ``base`` is the tree of an earlier commit to compare with."""
     other = theirs(root) if root else Cost()
     for sources in WAYS:
-        found, alone = ours(sources), sources is WAYS[0]
+        (found, before), alone = ours(sources, base), sources is WAYS[0]
         yield Figure(
             what=(
                 f"CPU while {SOURCES * GUESSES} guesses run and nothing is banned, of Asterisk's own: "
@@ -159,6 +168,16 @@ def figures(root: Path | None) -> Iterator[Figure]:
             cores=PLACED,
             compared=f"fail2ban: {percent(other.share)}" if alone and other.share else "",
         )
+        if before.share:
+            ratio = statistics.median(found.share) / statistics.median(before.share)
+            yield Figure(
+                what=f"CPU of a guess, times that of the commit compared with: {sources.name}",
+                measured=f"{ratio:.2f}",
+                must=f"≤ {CHEAPER}",
+                reached=ratio <= CHEAPER,
+                cores=PLACED,
+                compared=f"that commit: {percent(before.share)} of Asterisk's own",
+            )
         if sources.memory:
             yield Figure(
                 what=f"resident memory at rest, MB: {sources.name}",

@@ -38,7 +38,7 @@ NETWORKS = 250_000
 QUIET = 20.0  # seconds before the CPU is measured
 MINUTE = 60.0
 PATIENCE = 120.0  # seconds until an imported list must be in the kernel
-LISTINGS = 200
+LISTINGS = 60
 _FILL = """
 import json, time
 from ipaddress import ip_network

@@ -34,7 +34,7 @@ ATTACKERS = 200
 STOPPED = 10  # seconds
 MOST_STOPPED = 60
 PHONE_SECONDS = 5
-REGISTRATIONS = 3_000
+REGISTRATIONS = 2_000
 """So many that the CPU, which the kernel tells in hundredths of a second, can be compared."""
 _LOOPS = 4
 _INSISTENT = ("--number", "3000", "--silences", "8", "--timeout", "0.3", "--reuse-nonce")
