@@ -117,7 +117,7 @@ def test_only_a_whole_wire_or_the_kernel_refutes_a_line() -> None:
     parts.confirmation.tick(connected(None), wire=True)
     assert parts.confirmation.would_have_been_seen(line(), 0.0)
     assert parts.confirmation.would_have_been_seen(line(Transport.TLS), 0.0)
-    parts.wire.blind_until = 10.0
+    parts.wire.lost_at = 0.0
     assert not parts.confirmation.would_have_been_seen(line(), 9.9)
     parts = Parts()
     parts.confirmation.sees_wire = True

@@ -15,10 +15,11 @@ from attrs import Factory, define, evolve, frozen
 from tests.support.listening import connected
 
 from ringfence.detect.confirmation import KnownSources
-from ringfence.detect.detector import Detector
+from ringfence.detect.detector import Bounds, Detector
 from ringfence.detect.friends import friend_from
 from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import RULES, Claimed
+from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.ledger import Record, key_of
 from ringfence.model import (
     Address,
@@ -179,7 +180,8 @@ class Player:
     ``sources`` are those of its Asterisks, PBX and ``others``. ``connected`` are the remote ends of the TCP
     connections that the kernel knows. ``ami_for`` is how long AMI has delivered when the transcript begins
     (seconds). ``rules`` are the only rules that are on (None: all); ``changed`` gives a rule other values.
-    ``firewall``: a kernel confirms the bans. Otherwise they are assumed, as in a replay.
+    ``firewall``: a kernel confirms the bans. Otherwise they are assumed, as in a replay. At most so many
+    ``sessions`` are remembered.
     """
 
     def __init__(
@@ -193,6 +195,7 @@ class Player:
         claimed_per_minute: int = 600,
         firewall: bool = False,
         others: Collection[str] = (),
+        sessions: int = MAX_SESSIONS,
     ) -> None:
         pbxs = frozenset({PBX, *others})
         self._detector = Detector(
@@ -210,6 +213,7 @@ class Player:
             ),
             connections=_Connections(connected),
             claimed=Claimed(per_minute=claimed_per_minute),
+            bounds=Bounds(sessions=sessions),
         )
         self._wire = "wire" in sources
         self._ami_since = UPTIME - ami_for if "AMI" in sources else None

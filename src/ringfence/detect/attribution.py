@@ -18,6 +18,9 @@ A report that nothing confirms waits ``PATIENCE`` seconds. Then it is *unconfirm
 to no ban. If the wire would have seen the challenge of a true attempt and saw none, the report is a forgery
 and is not listed.
 
+A busy machine may read a report so late that its attempt cannot be found any more. Such a report is left
+out if a faster source has reported the attempt (``Confirmation.is_overdue``). So no attempt counts twice.
+
 A log line about a request by UDP needs no confirmation while neither AMI nor the wire reports its Asterisk:
 then the line counts as a claim. This does not apply to a line that can contain several addresses, nor to the
 security lines of chan_sip, whose address is the text of a Via header. Without the wire, chan_sip's events and
@@ -403,9 +406,6 @@ _MOST_AT_ONCE = 100  # the most abandoned challenges of one sender that one tick
 _CHALLENGES, _NOT_FOUND = (401, 407), 404
 _REFUSALS = (*_CHALLENGES, 403)
 
-BLIND = 10.0
-"""For this time after the wire lost packets (seconds), a missing challenge is no sign of a forgery."""
-
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
 _CHALLENGE, _SUCCESS = EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH
@@ -541,6 +541,9 @@ class Attribution:
                 return duplicate_report(attempt, event, tag)
         confirmed = self._confirmation.confirmed(attempt, event, now)
         if confirmed is not None:
+            # A connection confirms attempts that nothing else reports. An answer by UDP is a report itself.
+            if confirmed.transport is _UDP and self._confirmation.is_overdue(event, now):
+                return ()
             return (*self._confirm_others(event.remote, now), *self._if_first(confirmed, event, now))
         unconfirmed = evolve(attempt, trusted=False)
         if source.asterisk not in self._several:
@@ -561,6 +564,8 @@ class Attribution:
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
+        if self._confirmation.is_overdue(event, now):
+            return ()
         return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
 
     def observe_challenges(
@@ -708,6 +713,9 @@ class Attribution:
         found: list[Finding] = []
         for request in requests:
             if not request.dropped:
+                known = self._senders.find(request.address)
+                if known is not None:
+                    known.asked = now
                 nonces = request.nonces
                 sent = next((nonce for nonce in nonces if self._nonces.receivers(nonce, now)), None)
                 # Behind a proxy the answers of Asterisk are not compared with the client's requests.
@@ -721,7 +729,7 @@ class Attribution:
     def observe_loss(self, now: float) -> None:
         """Record that the wire source lost packets at ``now``."""
         self._confirmation.sees_wire = True
-        self._wire.blind_until = now + BLIND
+        self._wire.lost_at = now
         self._conversations.forget_silence()
         self._nonces.record_loss(now)
 
@@ -826,7 +834,7 @@ class Attribution:
         """Return the findings about a report that nothing confirmed while it waited.
 
         By now it may be a duplicate, or be confirmed. Otherwise it is a forgery or an unconfirmed attempt.
-        Return () for an unconfirmed attempt that is listed already.
+        Return () for an unconfirmed attempt that is listed already, and for an overdue line.
         """
         attempt, event, at = report.attempt, report.event, report.at
         tag = self._senders.match_report(event, attempt.address, at)
@@ -839,6 +847,8 @@ class Attribution:
         if confirmed is not None:
             self._backing.forgive(event.remote, now)
             return self._if_first(confirmed, event, at)
+        if self._confirmation.is_overdue(event, now):
+            return ()
         if event.service is _PJSIP:
             seen = event.source.text and event.session and self._confirmation.would_have_been_seen(event, now)
             if seen:

@@ -14,6 +14,7 @@ from attrs import Factory, frozen
 from ringfence.detect.conversation import Conversations
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import (
+    HORIZON,
     SESSION_LIFE,
     LineCounts,
     Role,
@@ -51,6 +52,7 @@ PATIENCE = 1.0
 """How long a report waits (seconds) for a reliable source to confirm it."""
 
 _MAX_REPORTS = 10_000
+_SECOND = 1.0  # the times of log lines may be whole seconds
 # Services about which only log lines report, with the name to show.
 _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
 
@@ -554,6 +556,24 @@ class Confirmation:
         if not self.sees_wire or not self.wire_sees_all or now < self._wire.blind_until:
             return False
         return event.remote.transport is _UDP or self._backing.excludes(event.remote.address, now)
+
+    def is_overdue(self, event: SecurityEvent, now: float) -> bool:
+        """Whether a report comes too late to find its attempt, which a faster source has reported.
+
+        It is too late after ``HORIZON``, or if sessions of its time were discarded early. The wire is faster
+        than AMI, and AMI is faster than the log. The wire must have copied a request of this sender since,
+        so it copies all of them; or AMI must have been connected at the time of a log line. (AMI does not
+        report every attempt at chan_sip.)
+        """
+        happened = self._wire.monotonic(event.time)
+        if event.source.name == WIRE or happened > max(now - HORIZON, self._senders.forgotten_until):
+            return False
+        if event.remote.transport in (_UDP, Transport.UNKNOWN) and self._wire.lost_at < happened:
+            sender = self._senders.find(event.remote.address)
+            if sender is not None and sender.asked > happened - _SECOND:
+                return True
+        since = (self._listening or {}).get(event.source.asterisk)
+        return event.source.text and event.service is _PJSIP and since is not None and since < happened
 
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return an attempt, whose address is reliable, with the best proof of this address.

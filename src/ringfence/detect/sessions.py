@@ -600,6 +600,7 @@ class Sender:
     until this time. All times are monotonic seconds.
 
     - ``forgiven``: by source, when its report of a failure was last ignored as a retransmission.
+    - ``asked``: the arrival of its latest request that the kernel copied.
     - ``streak``: the abandoned challenges of the host. ``succeeded``: the host's last success.
     - ``logged_in``: the last success at chan_sip from exactly this address.
     - ``diverted``: when a challenge for this address went to another address.
@@ -615,6 +616,7 @@ class Sender:
     until: float = -inf
     sessions: dict[bytes, Session] = Factory(dict)
     forgiven: dict[SourceId, float] | None = None
+    asked: float = -inf
     streak: Streak | None = None
     succeeded: float = -inf
     logged_in: float = -inf
@@ -647,6 +649,8 @@ class Senders:
         self._sessions: OrderedDict[Session, Sender] = OrderedDict()  # those used longest ago first
         self._expire_at = -inf  # no session expires before this time
         self._evicted_at = -inf
+        self.forgotten_until = -inf
+        """The latest use (monotonic seconds) of a session that was discarded before ``HORIZON``."""
         self._latest: Sender | None = None  # the sender used last
 
     def __len__(self) -> int:
@@ -865,6 +869,8 @@ class Senders:
             self._drop(sender, session, now)
 
     def _drop(self, sender: Sender, session: Session, now: float) -> None:
+        if now - session.used < HORIZON:
+            self.forgotten_until = max(self.forgotten_until, session.used)
         del sender.sessions[session.name]
         del self._sessions[session]
         session.discard(now)

@@ -40,6 +40,7 @@ are discarded first. Times are monotonic seconds.
 
 from collections import deque
 from collections.abc import Mapping
+from math import inf
 
 from ringfence.detect.sessions import Challenges, LocalPort, Sender, Senders, Streak, host_of
 from ringfence.model import AMI, Address, Challenge, EventKind, SecurityEvent, Service, Transport
@@ -55,6 +56,9 @@ NOT_CONNECTED: Listening = {}
 
 LIFE = 10.0
 """How long a challenge confirms reports (seconds). Log lines up to 3 s late were observed."""
+
+BLIND = 10.0
+"""For this time after the wire lost packets (seconds), a missing challenge is no sign of a forgery."""
 
 WAIT = 5.0
 """How long AMI may take to report a challenge (seconds)."""
@@ -94,12 +98,11 @@ class Wire:
     """Compares the challenges on the wire with the events of AMI.
 
     ``listening`` is what :meth:`tick` got last: since when each AMI has been connected. While the wire does
-    not see every challenge, it is empty. If the wire lost packets, a missing challenge means nothing until
-    ``blind_until`` (monotonic seconds).
+    not see every challenge, it is empty. ``lost_at`` is when the wire lost packets last (monotonic seconds).
     """
 
     def __init__(self, senders: Senders) -> None:
-        self.blind_until = 0.0
+        self.lost_at = -inf
         self.listening = NOT_CONNECTED
         self._senders = senders
         self._ahead = 0.0  # wall clock minus monotonic clock
@@ -108,6 +111,11 @@ class Wire:
         self._late = -WAIT
         self._over: dict[Sender, None] = {}  # hosts that may have too many challenges
         self._heard: dict[str, float] = {}  # by Asterisk, when its AMI reported a success last
+
+    @property
+    def blind_until(self) -> float:
+        """Until when a missing challenge means nothing, because the wire lost packets."""
+        return self.lost_at + BLIND
 
     # -- input ------------------------------------------------------------------------------------------
 
@@ -186,6 +194,10 @@ class Wire:
         """Record the monotonic clock ``now``, the wall clock ``wall``, and ``listening``."""
         self._ahead = wall - now
         self.listening = listening
+
+    def monotonic(self, wall: float) -> float:
+        """Return the time of the monotonic clock at a time of the wall clock."""
+        return wall - self._ahead
 
     # -- conclusions ------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from tests.detect.transcripts.reports import (
     PHONE,
     SECURITY,
     challenged,
+    copied,
     failed,
     misdialled_by_notice,
     probed,
@@ -17,7 +18,7 @@ from tests.detect.transcripts.reports import (
     wrong,
     wrong_by_notice,
 )
-from tests.support.transcript import Player, Sources, at, ticks
+from tests.support.transcript import Loss, Player, Sources, at, ticks
 
 from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
 
@@ -59,6 +60,79 @@ def test_the_most_that_one_source_reports_is_the_number() -> None:
     for order in ("AALLA", "LLAAA", "ALALA"):
         entries = [failed() if one == "A" else failed(by=SECURITY) for one in order]
         assert Player().play(at(0, sent(), *entries), *ticks(1, 3)).counted == 3
+
+
+@pytest.mark.parametrize("wire", [True, False])
+@pytest.mark.parametrize("late", [11.0, 70.0])
+def test_a_line_that_comes_too_late_is_left_out(late: float, *, wire: bool) -> None:
+    """AMI was connected when the guesses failed, so their late lines are neither attempts nor forgeries."""
+    happened = Player().play(
+        at(0, Sources(wire=wire), sent(), failed(), failed()),
+        *ticks(0.5, late - 0.5),
+        at(late, failed(by=NOTICE, late=late), failed(by=SECURITY, late=late)),
+        *ticks(late + 0.5, late + 4),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_event_that_is_read_too_late_is_left_out(*, lost: bool) -> None:
+    """The wire has counted the guess when AMI's event is read 12 s later; if it lost packets, it may not."""
+    happened = Player().play(
+        at(0, copied(sequence=1), sent(nonce=b"n", sequence=1)),
+        at(1, copied(nonce=b"n"), sent(nonce=b"m", sequence=2), *([Loss()] if lost else [])),
+        *ticks(1.5, 12.5),
+        at(13, failed(nonce=b"n", late=12.0)),
+        *ticks(13.5, 15),
+    )
+    assert happened.counted == 1 + lost
+
+
+def test_a_later_challenge_confirms_no_late_line() -> None:
+    """A line is 12 s late, and its sender asks again under the same Call-ID: AMI has reported the guess."""
+    happened = Player().play(
+        at(0, sent(), failed()),
+        *ticks(0.5, 11.5),
+        at(12, sent(), failed(by=NOTICE, late=12.0)),
+        *ticks(12.5, 15),
+    )
+    assert happened.counted == 1
+
+
+def test_a_late_line_whose_sender_is_connected_counts() -> None:
+    """By TLS a guess may be in the log alone, and its connection confirms the line whenever it is read."""
+    happened = Player(connected=[(ATTACKER, 5062)]).play(
+        at(0, Sources()),
+        *ticks(0.5, 12.5),
+        at(13, failed(by=NOTICE, late=12.0, transport=Transport.TLS)),
+        *ticks(13.5, 15),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"]
+
+
+def test_a_session_that_was_discarded_early_counts_no_attempt_twice() -> None:
+    """A sender has an eighth of the sessions. The log's line of a discarded one comes after AMI's event."""
+    calls = [b"call-%d" % number for number in range(6)]
+    happened = Player(sessions=32).play(
+        at(0, Sources(wire=False), sent()),
+        *(at(1 + number / 10, failed(call=call)) for number, call in enumerate(calls)),
+        at(2, *(failed(call=call, by=NOTICE, late=1.0 - number / 10) for number, call in enumerate(calls))),
+        *ticks(2.5, 6),
+    )
+    assert happened.counted == len(calls)
+
+
+def test_a_late_line_of_a_time_without_ami_counts() -> None:
+    """Nothing else has reported its attempt: it is listed once AMI is back."""
+    happened = Player().play(
+        at(0, Sources(ami=False, wire=False)),
+        *ticks(0.5, 9.5),
+        at(10, Sources(wire=False)),
+        *ticks(10.5, 11.5),
+        at(12, failed(by=NOTICE, late=11.0)),
+        *ticks(12.5, 16),
+    )
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed"]
 
 
 def test_a_line_is_of_one_attempt_only() -> None:
