@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from ringfence.event_values import evolve
 from ringfence.model import Address, EventKind, Friend, FriendReason, Network, SecurityEvent, Service
+from ringfence.networks import sender_of
 
 MOST = 65_536
 MOST_FORMER = 256
@@ -72,6 +73,7 @@ class _Table(Generic[_K]):
         self.entries: OrderedDict[_K, Friend] = OrderedDict()
         self.at: dict[Address, dict[_K, Friend]] = {}
         self.accounts: dict[str, Counter[Address]] = {}  # by account, the number of entries for each address
+        self.senders: dict[str, Counter[Network]] = {}  # the same for each address or /64
         self._networks: Counter[Network] = Counter()
 
     def put(self, key: _K, friend: Friend) -> None:
@@ -83,6 +85,7 @@ class _Table(Generic[_K]):
         self.at.setdefault(friend.address, {})[key] = friend
         if known is None:
             self.accounts.setdefault(friend.account, Counter())[friend.address] += 1
+            self.senders.setdefault(friend.account, Counter())[sender_of(friend.address)] += 1
 
     def drop(self, key: _K) -> Friend:
         """Remove and return the friend under ``key``; raise KeyError if there is none."""
@@ -94,8 +97,9 @@ class _Table(Generic[_K]):
             for network in _around(address):
                 _count_down(self._networks, network)
         _count_down(self.accounts[account], address)
+        _count_down(self.senders[account], sender_of(address))
         if not self.accounts[account]:
-            del self.accounts[account]
+            del self.accounts[account], self.senders[account]
         return friend
 
     def of_account(self, account: str) -> tuple[Friend, ...]:
@@ -202,11 +206,16 @@ class Friends:
         return any(friend.proven for friend in at.values())
 
     def worked_at(self, account: str, address: Address) -> bool:
-        """Whether ``account`` works at ``address``, or did within a month."""
-        current, former = self._current.accounts, self._former.accounts
-        if account in current and address in current[account]:
-            return True
-        return account in former and address in former[account]
+        """Whether ``account`` works at ``address``, or did within a month.
+
+        For IPv6 another address of its /64 is enough: a phone changes its temporary address each day
+        (RFC 8981), and a network has all its addresses in one /64.
+        """
+        tables = (self._current.senders.get(account), self._former.senders.get(account))
+        if tables == (None, None):
+            return False
+        sender = sender_of(address)
+        return any(table is not None and sender in table for table in tables)
 
     def knows_account(self, account: str) -> bool:
         """Whether ``account`` works at any address, or did within a month."""

@@ -302,6 +302,15 @@ def test_a_claimed_contact_is_exempt_only_from_claims() -> None:
     assert banned_after(guard, (at(30 + n, fails("204")) for n in range(9))) is None
 
 
+def test_a_phone_with_a_new_temporary_address_stays_a_phone() -> None:
+    """A phone takes a new address of its /64, and fails with its old password: nobody is banned for it."""
+    guard = Player()
+    guard.play(at(0, friend("2001:db8::7")))
+    assert guard.play(*(at(n, fails("204", f"2001:db8::a{n:x}")) for n in range(1, 10))).bans == []
+    elsewhere = [at(20 + n, fails("204", "2001:db8:0:1::7")) for n in range(5)]
+    assert banned_after(guard, elsewhere) == (5, ["guess bans 2001:db8:0:1::/64 in full after 5"])
+
+
 def test_the_rest_of_a_friends_64_is_one_subject() -> None:
     """The rest of a friend's /64 is banned as one, and the friend in it is not.
 
