@@ -224,6 +224,18 @@ def test_without_single_attempts_the_oldest_subject_is_discarded() -> None:
     assert len(history.packed(pack_network(ip_network("192.0.2.3")))) == 2
 
 
+def test_no_number_of_claims_makes_a_proven_attempt_forgotten() -> None:
+    """Two forged datagrams from each source do not displace a sender whose address is proven."""
+    history = History(HOUR, max_attempts=8)
+    history.add(ONE, evolve(attempt(), proof=Proof.NONCE), 0.0)
+    for number in range(2, 40):
+        for now in (0.0, 1.0):
+            key = pack_network(ip_network(f"192.0.2.{number}"))
+            history.add(key, attempt(f"192.0.2.{number}"), number + now)
+    assert len(history) <= 8
+    assert [one.proof for one in history.attempts(ONE)] == [Proof.NONCE]
+
+
 def test_the_latest_subjects_are_given_first() -> None:
     """The latest subjects come first, those with several attempts before those with one."""
     history = History(HOUR)

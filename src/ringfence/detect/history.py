@@ -9,8 +9,9 @@ Subjects are grouped in generations by their last attempt. A generation covers a
 and expires as a whole.
 
 Bounds: ``max_attempts`` attempts of all subjects. Beyond it, subjects with one claimed attempt are discarded
-first, the oldest first, because a forged datagram creates one at no cost. If there are few of these, the
-subject with the oldest last attempt is discarded. Both are counted in ``evicted``. ``MOST`` attempts of one
+first, the oldest first, because a forged datagram creates one at no cost. If there are few of these, subjects
+with several claimed attempts are discarded, and last those with a proven one: so no number of forged
+datagrams makes a real sender's attempts forgotten. All are counted in ``evicted``. ``MOST`` attempts of one
 subject are kept. Beyond that, the oldest attempt of the first of these groups is discarded: attempts that a
 full ban has consumed; unconfirmed attempts, if there are more than ``ASIDE``; floods, if there are more than
 ``ASIDE``; attempts whose account occurs again in a later attempt, except the newest ``LATEST`` attempts; all
@@ -24,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import chain, islice
 from struct import Struct
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import Factory, define, field, frozen
 
@@ -247,13 +248,47 @@ class Fact:
 
 @frozen
 class _Generation:
-    """The subjects whose last attempt is in one period: those with a single claimed attempt, and others."""
+    """The subjects whose last attempt is in one period.
+
+    ``claimed`` has those with a single claimed attempt, ``several`` those with several claimed attempts, and
+    ``proven`` those with a proven attempt.
+    """
 
     began: float
     claimed: dict[int, SingleAttempts] = Factory(
         lambda: {size: SingleAttempts(size) for size in (_IPV4_BYTES, _IPV6_BYTES + 1)}
     )
-    others: dict[Key, bytes | list[bytes]] = Factory(dict)
+    several: dict[Key, list[bytes]] = Factory(dict)
+    proven: dict[Key, bytes | list[bytes]] = Factory(dict)
+
+    def get(self, key: Key) -> list[bytes] | None:
+        """Return a copy of the attempts of a subject, None if its last one is in another period."""
+        kept = self.proven.get(key) or self.several.get(key)
+        if kept is not None:
+            return [kept] if isinstance(kept, bytes) else list(kept)
+        singles = self.claimed.get(len(key))  # by the key's length; IPv4 prefixes have no table
+        single = singles.get(key) if singles is not None else None
+        return None if single is None else [single]
+
+    def pop(self, key: Key) -> tuple[list[bytes], bool] | None:
+        """Remove and return the attempts of a subject, and whether one of them is or was proven."""
+        kept = self.proven.pop(key, None)
+        if kept is not None:
+            return ([kept] if isinstance(kept, bytes) else kept), True
+        several = self.several.pop(key, None)
+        if several is not None:
+            return several, False
+        single = self.claimed[len(key)].pop(key)
+        return None if single is None else ([single], False)
+
+    def put(self, key: Key, kept: list[bytes], *, proven: bool) -> None:
+        """Store the attempts of a subject that has none here."""
+        if proven:
+            self.proven[key] = kept[0] if len(kept) == 1 else kept
+        elif len(kept) == 1:
+            self.claimed[len(key)].put(key, kept[0])
+        else:
+            self.several[key] = kept
 
 
 @define
@@ -296,15 +331,10 @@ class History:
         if self._size >= self._max:
             self._make_room()
         generation = self._generation(now)
-        kept = self._pop(key)
+        kept, proven = self._pop(key)
+        proven = proven or attempt.proof is not _CLAIMED
         self._size += 1
-        if not kept:
-            if attempt.proof is _CLAIMED:
-                generation.claimed[len(key)].put(key, packed)
-            else:
-                generation.others[key] = packed
-            return [packed]
-        if now >= _PACK.unpack_from(kept[-1])[0]:
+        if not kept or now >= _PACK.unpack_from(kept[-1])[0]:
             kept.append(packed)
         else:  # inserted in the order of time
             index = next(i for i, other in enumerate(kept) if _PACK.unpack_from(other)[0] > now)
@@ -312,7 +342,7 @@ class History:
         if len(kept) > MOST:
             del kept[_least_useful(kept)]
             self._size -= 1
-        generation.others[key] = kept
+        generation.put(key, kept, proven=proven)
         return kept
 
     def prove(self, key: Key, session: int, proof: Proof = Proof.NONCE) -> list[Fact]:
@@ -370,13 +400,9 @@ class History:
     def packed(self, key: Key) -> list[bytes]:
         """Return a copy of the packed attempts of a subject, oldest first."""
         for generation in reversed(self._generations):
-            kept = generation.others.get(key)
+            kept = generation.get(key)
             if kept is not None:
-                return [kept] if isinstance(kept, bytes) else list(kept)
-            singles = generation.claimed.get(len(key))  # by the key's length; IPv4 prefixes have no table
-            single = singles.get(key) if singles is not None else None
-            if single is not None:
-                return [single]
+                return kept
         return []
 
     def facts_of(self, address: Address, subject: Network, since: float) -> list[Fact]:
@@ -423,15 +449,17 @@ class History:
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
-        """Yield up to ``most`` subjects with several attempts or a proven one, the latest first.
+        """Yield up to ``most`` subjects with a proven attempt, the latest first.
 
-        Then yield as many with a single claimed attempt. Each subject comes with its packed attempts.
+        Then yield as many with several claimed attempts, and as many with a single one. Each subject comes
+        with its packed attempts.
         """
-        several = (
-            item for generation in reversed(self._generations) for item in _backwards(generation.others)
-        )
-        for key, kept in islice(several, most):
+        proven = (item for g in reversed(self._generations) for item in _backwards(g.proven))
+        for key, kept in islice(proven, most):
             yield key, [kept] if isinstance(kept, bytes) else list(kept)
+        several = (item for g in reversed(self._generations) for item in _backwards(g.several))
+        for key, claims in islice(several, most):
+            yield key, list(claims)
         tables = (singles for g in reversed(self._generations) for singles in g.claimed.values())
         for key, packed in islice(chain.from_iterable(tables), most):
             yield key, [packed]
@@ -454,44 +482,35 @@ class History:
             self._generations.append(_Generation(now))
         return self._generations[-1]
 
-    def _pop(self, key: Key) -> list[bytes]:
+    def _pop(self, key: Key) -> tuple[list[bytes], bool]:
         for generation in reversed(self._generations):
-            kept = generation.others.pop(key, None)
-            if kept is not None:
-                return [kept] if isinstance(kept, bytes) else kept
-            single = generation.claimed[len(key)].pop(key)
-            if single is not None:
-                return [single]
-        return []
+            found = generation.pop(key)
+            if found is not None:
+                return found
+        return [], False
 
     def _put_back(self, key: Key, kept: list[bytes]) -> None:
         """Store the changed attempts of a subject in its generation."""
         for generation in reversed(self._generations):  # pragma: no branch - the caller has read it there
-            if key in generation.others:
-                generation.others[key] = kept[0] if len(kept) == 1 else kept
-                return
-            if generation.claimed[len(key)].pop(key) is not None:
-                if fact_of(kept[0]).proven:
-                    generation.others[key] = kept[0]
-                else:
-                    generation.claimed[len(key)].put(key, kept[0])
+            found = generation.pop(key)
+            if found is not None:
+                generation.put(key, kept, proven=found[1] or any(one[_FLAGS] & _PROVEN for one in kept))
                 return
 
     def _make_room(self) -> None:
         """Discard several subjects at once, because after deletions a dict finds its first entry slowly."""
         wanted = max(1, self._max // 256)
-        tables = [singles for g in self._generations for singles in g.claimed.values() if len(singles)]
-        if sum(map(len, tables)) * _SHARE >= self._max:
-            gone = tables[0].drop(wanted)
+        singles = [table for g in self._generations for table in g.claimed.values() if len(table)]
+        tables: list[dict[Key, Any]] = [g.several for g in self._generations if g.several]
+        tables += [g.proven for g in self._generations if g.proven]
+        if sum(map(len, singles)) * _SHARE >= self._max or not tables:
+            gone = singles[0].drop(wanted)
             self._size -= gone
             self.evicted += gone
             return
-        for generation in self._generations:  # pragma: no branch - a full history has others
-            others = [generation.others.pop(key) for key in list(islice(generation.others, wanted))]
-            self._size -= sum(1 if isinstance(kept, bytes) else len(kept) for kept in others)
-            self.evicted += len(others)
-            if others:
-                return
+        removed = [tables[0].pop(key) for key in list(islice(tables[0], wanted))]
+        self._size -= sum(1 if isinstance(kept, bytes) else len(kept) for kept in removed)
+        self.evicted += len(removed)
 
     def _pack(self, attempt: Attempt, now: float) -> bytes:
         flags = _KIND[attempt.kind] | attempt.proof << 2
@@ -623,8 +642,9 @@ def _backwards(kept: dict[Key, _Kept]) -> Iterator[tuple[Key, _Kept]]:
 
 
 def _size_of(generation: _Generation) -> int:
-    others = sum(1 if isinstance(kept, bytes) else len(kept) for kept in generation.others.values())
-    return sum(map(len, generation.claimed.values())) + others
+    proven = sum(1 if isinstance(kept, bytes) else len(kept) for kept in generation.proven.values())
+    several = sum(map(len, generation.several.values()))
+    return sum(map(len, generation.claimed.values())) + several + proven
 
 
 # -- subjects: the network that is counted and banned for an address, its exemption and its status as friend
