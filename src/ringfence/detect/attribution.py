@@ -613,7 +613,9 @@ class Attribution:
             refusal = self._conversations.answer(challenge, sender, now)
         if challenge.service is _PJSIP and challenge.status in _CHALLENGES:
             return self._on_pjsip_challenge(challenge, sender, source, now, wall, refusal)
-        shown = self._answers.record(challenge, sender, now, self._wire.listening.get(source.asterisk))
+        question = refusal is not None and not refusal.guess and challenge.status in _CHALLENGES
+        since = self._wire.listening.get(source.asterisk)
+        shown = self._answers.record(challenge, sender, now, since, question=question)
         if refusal is not None:
             guess = challenge.service is _SIP
             return self._on_refusal(refusal, challenge, sender, source, now, wall) if guess else ()

@@ -193,10 +193,11 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # which reports the successes, must have been connected since before the previous challenge.
 #
 # A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of
-# that address within ``LIFE``, and each answer confirms one line. So forged lines count at most as often as
-# real requests came from that address. PJSIP's lines about calls to unknown extensions have no session
-# either, and their answer is a 404. Only answers by UDP confirm: a TCP segment may begin within a body that
-# another sender wrote, and for TCP the kernel knows the connection.
+# that address within ``LIFE``, and each answer confirms one line. The challenge to a copied request without
+# credentials confirms none: a bystander may be challenged all day. So forged lines count at most as often as
+# real guesses came from that address. PJSIP's lines about calls to unknown extensions have no session either,
+# and their answer is a 404. Only answers by UDP confirm: a TCP segment may begin within a body that another
+# sender wrote, and for TCP the kernel knows the connection.
 #
 # Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1), byte for byte. A
 # repeat confirms no further line. An answer is identified by its nonce, or by its digest if it has no
@@ -229,8 +230,18 @@ class Answers:
         # Where each answer is stored: the table of its session, and its key there. The oldest comes first.
         self._known: deque[tuple[dict[bytes, float], bytes]] = deque()
 
-    def record(self, answer: Challenge, sender: Address, now: float, since: float | None = -inf) -> bool:
+    def record(
+        self,
+        answer: Challenge,
+        sender: Address,
+        now: float,
+        since: float | None = -inf,
+        *,
+        question: bool = False,
+    ) -> bool:
         """Record an answer to a request of ``sender``; return whether it shows a guess.
+
+        ``question``: the request was copied, and had no credentials. Its answer confirms no line.
 
         chan_sip may raise no event for such a guess. ``since`` is the time since when AMI has been connected
         without interruption; None if it is not connected. Without AMI the result is False, because only AMI
@@ -239,7 +250,7 @@ class Answers:
         session = self._senders.session(sender, answer.call_id, now)
         is_new = self._is_new(session, answer, now)
         known = self._senders.sender_at(sender, now)
-        if is_new and answer.transport is Transport.UDP:
+        if is_new and answer.transport is Transport.UDP and not question:
             key = answer.service, answer.status == _NOT_FOUND
             if known.answers is None:
                 known.answers = {}

@@ -264,6 +264,21 @@ def test_a_line_proves_nothing_by_itself(source: str) -> None:
     assert connected.attempts == ["192.0.2.7 counted, proven by handshake"]
 
 
+def test_a_bystander_that_is_challenged_all_day_confirms_no_forged_lines() -> None:
+    """It asks chan_sip without credentials, and each forged line about it stays unconfirmed."""
+    asks = [
+        at(
+            index,
+            copied(BYSTANDER, b"ask-%d" % index, sequence=1),
+            sent(BYSTANDER, b"ask-%d" % index, nonce=b"n%d" % index, service=Service.SIP, sequence=1),
+            wrong_by_notice(BYSTANDER),
+        )
+        for index in range(8)
+    ]
+    happened = Player().play(*asks, *ticks(9, 12))
+    assert (happened.counted, happened.bans) == (0, [])
+
+
 # -- chan_sip, whose events name whatever address a Via header says --------------------------------------
 
 
