@@ -14,6 +14,7 @@ from ringfence.networks import (
     contains,
     is_loopback,
     is_one_host,
+    narrowest,
     overlap,
     prefix_of,
     sender_key,
@@ -45,6 +46,22 @@ def test_what_one_host_and_one_party_have(address: str, sender: str, prefix: str
     assert is_one_host(found) == (sender_of(found).num_addresses == 1)
     assert prefix_of(found).prefixlen in PREFIX_LENGTHS
     assert prefix is None or str(prefix_of(found)) == prefix
+
+
+@pytest.mark.parametrize(
+    ("prefix", "members", "found"),
+    [
+        ("2001:db8::/48", ["2001:db8:0:1::/64", "2001:db8:0:f::/64"], "2001:db8::/60"),
+        ("2001:db8::/48", ["2001:db8:0:1::/64", "2001:db8:0:10::/64"], "2001:db8::/56"),
+        ("2001:db8::/48", ["2001:db8:0:f100::/64", "2001:db8:0:f200::7/128"], "2001:db8:0:f000::/52"),
+        ("2001:db8::/48", ["2001:db8:0:1::/64", "2001:db8:0:f000::/64"], "2001:db8::/48"),
+        ("192.0.2.0/24", ["192.0.2.1/32", "192.0.2.2/32"], "192.0.2.0/24"),
+        ("64:ff9b::c000:200/120", ["64:ff9b::c000:201/128"], "64:ff9b::c000:200/120"),
+    ],
+)
+def test_the_narrowest_network_of_a_customer_is_found(prefix: str, members: list[str], found: str) -> None:
+    """Of a /48 it contains all members; other prefixes stay as they are."""
+    assert str(narrowest(ip_network(prefix), [ip_network(one) for one in members])) == found
 
 
 def test_a_key_is_that_of_the_host() -> None:

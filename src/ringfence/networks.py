@@ -19,8 +19,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_netw
 
 from ringfence.model import Address, Network
 
-PREFIX_LENGTHS = frozenset({24, 48, 120})
-"""The lengths of the networks that :func:`prefix_of` returns."""
+_CUSTOMERS = (60, 56, 52)
+
+PREFIX_LENGTHS = frozenset({24, 48, *_CUSTOMERS, 120})
+"""The lengths of the networks that :func:`prefix_of` and :func:`narrowest` return."""
 
 SHORTEST: Mapping[int, int] = {4: 8, 6: 16}
 """The shortest prefix length that is banned or denied without --force, by IP version.
@@ -84,6 +86,22 @@ def prefix_of(address: Address) -> Network:
     else:
         length = _TRANSLATED_PREFIX if is_one_host(address) else _IPV6_PREFIX
     return ip_network((address, length), strict=False)
+
+
+def narrowest(prefix: Network, members: Iterable[Network]) -> Network:
+    """Return the narrowest network within ``prefix`` that contains all of its ``members``.
+
+    Customers of IPv6 have a /48, a /56 or a /60 (RFC 6177), so a /48 is narrowed to the network of one. Other
+    prefixes are returned as they are.
+    """
+    if (prefix.version, prefix.prefixlen) != (6, _IPV6_PREFIX):
+        return prefix
+    addresses = [int(member.network_address) for member in members]
+    for length in _CUSTOMERS:
+        bits = prefix.max_prefixlen - length
+        if len({address >> bits for address in addresses}) == 1:
+            return IPv6Network((addresses[0] >> bits << bits, length))
+    return prefix
 
 
 def overlap(one: Network, other: Network) -> bool:

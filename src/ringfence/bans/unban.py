@@ -37,9 +37,9 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
     """Remove two kinds of rules' bans that cover the addresses of new friends.
 
     The first kind are the bans of the scopes SIP_UDP and SIP_TCP: senders may have forged the friend's
-    address. The second are the bans of a prefix around the address (/24, /48 or /120). All other bans stay,
-    for example one of the address itself for proven attempts. A ban of a /64 need not be removed, because the
-    kernel does not apply it to friends.
+    address. The second are the bans of a prefix around the address (with a length of ``PREFIX_LENGTHS``).
+    All other bans stay, for example one of the address itself for proven attempts. A ban of a /64 need not be
+    removed, because the kernel does not apply it to friends.
     """
     now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.ledger
     for address in friends if len(ledger) else ():

@@ -74,7 +74,7 @@ from ringfence.model import (
     Service,
     Transport,
 )
-from ringfence.networks import NetworkSet, is_one_host, prefix_of, sender_of
+from ringfence.networks import NetworkSet, contains, is_one_host, sender_of
 
 _MOST_SEARCHED = 200
 _PHONES = (Service.PJSIP, Service.SIP)
@@ -408,8 +408,7 @@ class Detector:
         """Return the scopes in which ``subject`` is banned."""
         found = self.bans.scopes(subject.ban_key, now, friend=subject.friend)
         if self._decided:
-            around = (subject.network, prefix_of(subject.address))
-            found += [scope for network, scope in self._decided if network in around]
+            found += [scope for network, scope in self._decided if contains(network, subject.network)]
         return found
 
     def record_unban(self, subject: Network) -> None:

@@ -30,7 +30,10 @@ FORMER_FOR = 30 * 86_400.0
 AUTHENTICATED_FOR = 7_200.0
 """How long an address is a friend after a login (seconds). Phones register at least once an hour."""
 
-_PREFIX_LENGTHS = {4: (24,), 6: (64, 48)}  # the prefix lengths that :meth:`Friends.any_in` looks up
+_PREFIX_LENGTHS = {
+    4: (24,),
+    6: (64, 60, 56, 52, 48),
+}  # the prefix lengths that :meth:`Friends.any_in` looks up
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")

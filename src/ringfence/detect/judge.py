@@ -25,11 +25,12 @@ from ringfence.detect.history import (
     remember,
     summary,
     time_of,
+    unpack_network,
 )
 from ringfence.detect.judgement import Count, Decision, distributed, spoofing
 from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope
-from ringfence.networks import is_one_host, prefix_of
+from ringfence.networks import is_one_host, narrowest, prefix_of
 
 # -- counts over several subjects: the proven attempts of one prefix, or on one account
 #
@@ -421,11 +422,12 @@ class Judge:
         count = self._prefixes.add(network, subject.key, fact.at)
         if len(count.times) < prefix.attempts or len(count.subjects) < prefix.addresses:
             return None
-        if not self._subjects.may_be_banned(network):
+        banned = narrowest(network, [unpack_network(key) for key in count.subjects])
+        if not self._subjects.may_be_banned(banned):
             return self._ban_of_member(subject, prefix, fact.at)
         self._prefixes.forget(network)
         evidence = self._evidence_of_prefix(count, prefix)
-        return Decision(network, prefix, evidence, fact.at, prefix.scope)
+        return Decision(banned, prefix, evidence, fact.at, prefix.scope)
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
         """Return a ban of one subject, because its prefix has reached the limit but must not be banned.

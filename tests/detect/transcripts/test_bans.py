@@ -423,11 +423,17 @@ def rotated(addresses: list[str], number: int, *, proven: bool = True, every: fl
     ("addresses", "prefix"),
     [
         ([f"192.0.2.{n}" for n in range(1, 6)], "192.0.2.0/24"),
-        ([f"2001:db8:1:{n}::1" for n in range(1, 6)], "2001:db8:1::/48"),
+        ([f"2001:db8:1:{n}::1" for n in range(1, 6)], "2001:db8:1::/60"),
+        ([f"2001:db8:1:{n}0::1" for n in range(1, 6)], "2001:db8:1::/56"),
+        ([f"2001:db8:1:{n}00::1" for n in range(1, 6)], "2001:db8:1::/52"),
+        ([f"2001:db8:1:{n}000::1" for n in range(1, 6)], "2001:db8:1::/48"),
     ],
 )
 def test_twenty_proven_attempts_of_a_prefix_ban_it(addresses: list[str], prefix: str) -> None:
-    """Five addresses with four attempts each, none of which is banned alone, have their prefix banned."""
+    """Five addresses with four attempts each, none of which is banned alone, have their prefix banned.
+
+    Of an IPv6 /48 the network of one customer is banned: the narrowest that contains all of them.
+    """
     assert when(Player(), *rotated(addresses, 20)) == {190.0: [f"prefix bans {prefix} in full after 20"]}
 
 
