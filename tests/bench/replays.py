@@ -22,7 +22,7 @@ from attrs import frozen
 from tests.bench.figures import Figure, spread
 from tests.support.captures import Capture, capture
 
-LINES = 200_000
+LINES = 100_000
 LONG = 1_000_000_000
 """The size of the long log (bytes)."""
 

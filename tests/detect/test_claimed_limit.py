@@ -60,6 +60,17 @@ def test_a_returning_address_is_banned_beyond_the_limit() -> None:
     assert claims.begin_ban(b"a", 100.0) == 1_800.0
 
 
+def test_so_many_addresses_return_in_a_minute() -> None:
+    """A forger cannot renew all its earlier bans at once: as many return in a minute as are new in one."""
+    claims = ClaimedLimit(TERMS)
+    for number, key in enumerate((b"a", b"b", b"c", b"d")):
+        claims.begin_ban(key, 100.0 * number)
+    for key in (b"x", b"y", b"a", b"b"):
+        assert claims.allows(key, 1_000.0)
+        claims.begin_ban(key, 1_000.0)
+    assert (claims.allows(b"c", 1_000.0), claims.allows(b"c", 1_060.0)) == (False, True)
+
+
 def test_without_room_the_oldest_address_is_forgotten() -> None:
     """When there is no room, the address with the oldest ban is forgotten and begins again."""
     claims = ClaimedLimit(Claimed(ban=(1.0, 2.0), per_minute=10), most=2)

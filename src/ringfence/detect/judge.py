@@ -124,11 +124,11 @@ class GroupCounts(Generic[_Group]):
 #
 # Anyone who can forge UDP source addresses can choose whom to get banned. So these bans (*claimed* bans)
 # are short, and their number a minute is limited. Beyond the limit, only two kinds of subjects are banned:
-# those with an earlier claimed ban, and those that continue. A subject continues if it was first refused a
-# ban at least ``PERSISTS`` seconds ago and has made ``INSISTS`` times as many attempts as the rule needs.
-# Without this exception a forger could use up the bans of each minute, and real guessers could continue for
-# ever. With it, a forger needs ``INSISTS`` times as many packets for each ban beyond the limit, and the
-# number of these bans a minute is at most a tenth of the limit (``SHARE``).
+# those with an earlier claimed ban, again at most so many a minute, and those that continue. A subject
+# continues if it was first refused a ban at least ``PERSISTS`` seconds ago and has made ``INSISTS`` times as
+# many attempts as the rule needs. Without this exception a forger could use up the bans of each minute, and
+# real guessers could continue for ever. With it, a forger needs ``INSISTS`` times as many packets for each
+# ban beyond the limit, and the number of these bans a minute is at most a tenth of the limit (``SHARE``).
 #
 # Bounds: ``MOST`` subjects with a ban, and as many with a refusal. The oldest are discarded first, and are
 # then treated as new. Times are monotonic seconds.
@@ -156,6 +156,7 @@ class ClaimedLimit:
         """Whether a ban was refused since the last call of :meth:`alarms`."""
         self._most = most
         self._new: deque[float] = deque()
+        self._returning: deque[float] = deque()
         self._insisting: deque[float] = deque()
         self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
         self._refused_since: OrderedDict[Key, float] = OrderedDict()
@@ -165,7 +166,9 @@ class ClaimedLimit:
 
         ``times`` is the number of its attempts, divided by the number that the rule needs.
         """
-        if key in self._before or self._has_room(self._new, now, self.terms.per_minute):
+        if self._has_room(self._new, now, self.terms.per_minute):
+            return True
+        if key in self._before and self._has_room(self._returning, now, self.terms.per_minute):
             return True
         most = max(1, self.terms.per_minute // SHARE)
         return self._insists(key, now, times) and self._has_room(self._insisting, now, most)
@@ -193,10 +196,14 @@ class ClaimedLimit:
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0
-        insisted = self._refused_since.pop(key, None) is not None
-        if not number:
-            has_room = self._has_room(self._new, now, self.terms.per_minute)
-            (self._insisting if insisted and not has_room else self._new).append(now)
+        self._refused_since.pop(key, None)
+        most = self.terms.per_minute
+        if key in self._before and self._has_room(self._returning, now, most):
+            self._returning.append(now)
+        elif self._has_room(self._new, now, most):
+            self._new.append(now)
+        else:
+            self._insisting.append(now)
         remember(self._before, key, (number + 1, now), self._most)
         return self.terms.ban[min(number, len(self.terms.ban) - 1)]
 
