@@ -13,7 +13,7 @@ from tests.support.debian import DebianAsterisk
 from tests.support.lab import Lab
 from tests.support.network import Network, socket_in
 
-from ringfence.audit.hardening import FEW, hardening_findings
+from ringfence.audit.hardening import FEW, hardening_findings, host_name_findings
 from ringfence.host.console import NoConsole
 
 NEVER_SHOWN = {
@@ -378,3 +378,27 @@ def answer(connection: socket.socket, request: bytes) -> bytes:
         connection.connect(("198.18.0.1", 8088))
         connection.sendall(request + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         return connection.makefile("rb").readline().rstrip()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "nsswitch", "known"),
+    [
+        ("127.0.0.1 localhost\n127.0.1.1 pbx.example.org PBX # a name\n", "hosts: files dns\n", True),
+        ("127.0.0.1 localhost\n", "passwd: files\nhosts: files myhostname dns\n", True),
+        ("127.0.0.1 localhost # pbx\n", "hosts: files dns\n", False),
+        ("127.0.0.1 localhost\n", "# hosts: myhostname\n", False),
+        (None, None, False),
+    ],
+)
+def test_the_name_of_this_host_is_known_without_a_name_server(
+    tmp_path: Path, hosts: str | None, nsswitch: str | None, *, known: bool
+) -> None:
+    """A name that no file has is a remark, because Asterisk waits for its look-up."""
+    for name, text in (("hosts", hosts), ("nsswitch", nsswitch)):
+        if text is not None:
+            (tmp_path / name).write_text(text, "utf-8")
+
+    found = [*host_name_findings("pbx", tmp_path / "hosts", tmp_path / "nsswitch")]
+
+    assert [finding.right for finding in found] == ([] if known else [None])
+    assert all(f"fix: echo '127.0.1.1 pbx' >> {tmp_path}/hosts" in finding.line for finding in found)

@@ -549,6 +549,44 @@ def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[
         yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
 
 
+HOSTS, NSSWITCH = Path("/etc/hosts"), Path("/etc/nsswitch.conf")
+_MOST_BYTES = 1 << 20  # of such a file
+
+
+def host_name_findings(name: str, hosts: Path = HOSTS, nsswitch: Path = NSSWITCH) -> Iterator[Finding]:
+    """Yield a finding if the name of this host is known to no file, so that a name server is asked for it.
+
+    Asterisk looks up its own name while it sends some answers, and does nothing else until the look-up ends.
+    A Via header with ``maddr=255.255.255.255`` asks for such an answer.
+    """
+    if "myhostname" in _words_of(nsswitch, "hosts:"):
+        return
+    known = {word.lower() for line in _lines_of(hosts) for word in line.partition("#")[0].split()[1:]}
+    if name.lower() not in known:
+        yield Finding(
+            None,
+            "hardening",
+            f"{printable(name)}, the name of this host, is not in {hosts}: while its name server does not "
+            "answer, some datagrams to Asterisk may stop SIP for a minute; "
+            f"fix: echo '127.0.1.1 {printable(name)}' >> {hosts}",
+        )
+
+
+def _words_of(path: Path, first: str) -> list[str]:
+    """Return the words of the line that begins with ``first``; none if there is no such line."""
+    found = (line.partition("#")[0].split() for line in _lines_of(path))
+    return next((words[1:] for words in found if words and words[0] == first), [])
+
+
+def _lines_of(path: Path) -> list[str]:
+    """Return the lines of a small file of this host; none if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES).decode("utf-8", "replace").split("\n")
+    except OSError:
+        return []
+
+
 def _in_force(accounts: "AsteriskAccounts", console: "Console") -> "AsteriskAccounts":
     """Return ``accounts`` with the settings of chan_sip that are in force, if the console shows them.
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,7 +14,12 @@ import typer
 from ringfence import control
 from ringfence.alarm_codes import is_about_setup
 from ringfence.audit.asterisk import Finding, asterisk_findings, read_asterisk
-from ringfence.audit.hardening import accounts_in_force, hardening_findings, read_services
+from ringfence.audit.hardening import (
+    accounts_in_force,
+    hardening_findings,
+    host_name_findings,
+    read_services,
+)
 from ringfence.cli.check_friends import allowed_of, decoy_findings, trunk_findings
 from ringfence.cli.check_logs import log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
@@ -297,6 +303,7 @@ def _account_findings(
         yield from decoy_findings(decoys.accounts, (account.name for account in accounts))
     if hardening:
         yield from hardening_findings(files, console, user)
+        yield from host_name_findings(socket.gethostname())
 
 
 def _list_from_daemon(settings: Settings, do: str, side: str = "") -> list[Mapping[str, Any]] | None:
