@@ -75,7 +75,7 @@ coverage: venv ## Print which branches of parse/ and detect/ their tests miss
 
 SEED ?= 0
 SECONDS_OF_PROOF ?= 300
-prove: venv ## Play random worlds of senders, and judge each step (SEED=0 SECONDS_OF_PROOF=300)
+prove: venv ## Play random worlds of senders and all orders of small ones, and judge each step (SEED=0 SECONDS_OF_PROOF=300)
 	$(PYTHON) -m tests.judge --seed $(SEED) --seconds $(SECONDS_OF_PROOF)
 
 bench: venv lab ## Measure, and print the numbers (BASE=COMMIT: compare the costs with those of that commit)
