@@ -173,6 +173,17 @@ def test_the_list_answers_for_50_ms(tmp_path: Path) -> None:
     assert connections.had_any(REMOTE.address)
 
 
+def test_the_connections_of_an_asterisk_elsewhere_are_unknown(tmp_path: Path) -> None:
+    """A container's connections are in no list of this host: that one is missing means nothing."""
+    table = tmp_path / "tcp"
+    table.write_text(HEAD + LISTENER)
+    connections = Refreshed((table,), lambda: 0.0)
+    connections.table._known_from = 0.0
+    assert connections.had_any(REMOTE.address) is False
+    connections.table.elsewhere = True
+    assert connections.had_any(REMOTE.address) is None
+
+
 def test_a_long_list_is_read_less_often(tmp_path: Path) -> None:
     """Reading takes at most a tenth of the time; meanwhile the absence of a connection is unknown."""
     now = [0.0]

@@ -238,11 +238,11 @@ class Daemon:
         ]
 
     def _look_at_containers(self) -> None:
-        """Use the addresses of Asterisks that are not this host's own for the rules: those of containers."""
+        """Use the addresses of Asterisks that are not this host's own: those of containers, for the rules."""
         own = self._side.exempt.protected.is_own
-        self._side.kernel.rules.use_containers(
-            frozenset(one for one in self._sources.addresses if not own(one))
-        )
+        others = frozenset(one for one in self._sources.addresses if not own(one))
+        self._connections.elsewhere = bool(others)
+        self._side.kernel.rules.use_containers(others)
 
     def _handlers(self) -> Mapping[str, control.Handler]:
         handlers = {

@@ -4,7 +4,8 @@ Callers can make Asterisk write a log line with any address. But they do not kno
 have a connection to this host, except for their own. So a line is confirmed if its address and port have a
 TCP connection to this host. Connections *from* this host (to a trunk, a web server) do not count, because
 anyone can guess their remote ports. So only connections to a port on which this host listens count. Only
-connections of the daemon's own network namespace are visible, so none is found for a PBX in a container.
+connections of the daemon's own network namespace are visible, so none is found for a PBX in a container, and
+a missing one then means nothing (:attr:`ConnectionTable.elsewhere`).
 
 Open connections come from the kernel's list (sock_diag, else ``/proc/net/tcp``). The list is read while
 guesses arrive, so it is read at most once in ``FRESH`` seconds, or once in ``SOON`` seconds if it lacks a
@@ -290,6 +291,8 @@ class ConnectionTable:
         self._unfollowed = ""
         self._read_at = -math.inf
         self._whole = False  # whether the last refresh left no report unread
+        self.elsewhere = False
+        """Whether an Asterisk is in a container or on another host, whose connections the kernel hides."""
         self._reading_took = 0.0
         self._open: dict[bytes, _Received] = {}
         self._used: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
@@ -402,14 +405,14 @@ class ConnectionTable:
     def had_any(self, address: Address, now: float) -> bool | None:
         """Whether ``address`` has a connection from any port, or had one in the last 60 s.
 
-        Return None if that is unknown, also because the list is older than ``FRESH``.
+        Return None if that is unknown: the list is older than ``FRESH``, or :attr:`elsewhere` is true.
         """
         if self._open_from is None:
             self._open_from = frozenset(key[:-_PORT] for key in self._open)
         if address.packed in self._open_from or self._past.had_any(address.packed, now):
             return True
         recent = now - self._read_at < FRESH
-        return False if self._whole and recent and self.knows(now) else None
+        return False if self._whole and recent and self.knows(now) and not self.elsewhere else None
 
     def knows(self, now: float) -> bool:
         """Whether this table has every connection of the 60 s before ``now`` (monotonic seconds)."""
