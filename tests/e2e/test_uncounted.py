@@ -65,7 +65,10 @@ def scopes(guard: Guard) -> dict[str, str]:
 
 
 def test_the_neighbours_of_a_friend_in_a_64_are_counted_as_one(open22: Lab, tmp_path: Path) -> None:
-    """Guesses from many addresses of a friend's /64 end at the threshold; the friend is not banned."""
+    """Guesses from many addresses of a friend's /64 end at a friend's limit (30 in 15 s); the friend goes on.
+
+    They try the friend's own account: it could be the phone, with a new temporary address.
+    """
     answered = silent = 0
     phone = ("register", "--sources", "fd00:19::4:1", "--target", "[fd00:18::1]:5060")
     with guarded(open22, tmp_path) as guard:
@@ -80,7 +83,7 @@ def test_the_neighbours_of_a_friend_in_a_64_are_counted_as_one(open22: Lab, tmp_
                 break
             time.sleep(PAUSE)
 
-        assert answered <= SOON
+        assert answered <= 40
         assert open22.attack(*phone).statuses == {"200": 1}
 
 

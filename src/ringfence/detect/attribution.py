@@ -564,7 +564,8 @@ class Attribution:
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
-        if self._confirmation.is_overdue(event, now):
+        late = event.time - self._wire.ahead <= max(now - HORIZON, self._senders.forgotten_until)
+        if late and self._confirmation.is_overdue(event, now):
             return ()
         return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
 

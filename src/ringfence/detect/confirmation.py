@@ -576,7 +576,7 @@ class Confirmation:
         so it copies all of them; or AMI must have been connected at the time of a log line. (AMI does not
         report every attempt at chan_sip.)
         """
-        happened = self._wire.monotonic(event.time)
+        happened = event.time - self._wire.ahead
         if event.source.name == WIRE or happened > max(now - HORIZON, self._senders.forgotten_until):
             return False
         if event.remote.transport in (_UDP, Transport.UNKNOWN) and self._wire.lost_at < happened:

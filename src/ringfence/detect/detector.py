@@ -274,7 +274,7 @@ class Detector:
         alarms: list[AlarmChange] = []
         for fact in raised:
             account = fact.account.decode("utf-8", "replace")
-            if subject.proven or self.friends.worked_at(account, address):
+            if subject.proven or self.friends.worked_near(account, address):
                 one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
                 one = evolve(one, proof=proof.proof)
                 ban, phones = self._friend_attempts.on_certain(subject, one, now)
@@ -363,7 +363,7 @@ class Detector:
         if not attempt.trusted:
             self.counts.unconfirmed += 1
             return (Judgement(attempt, network, Disposition.UNCONFIRMED),)
-        worked = self.friends.worked_at(attempt.account, attempt.address)
+        worked = self.friends.worked_near(attempt.account, attempt.address)
         if worked or (subject.friend and (subject.proven or attempt.proof is _CLAIMED)):
             decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
             return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)

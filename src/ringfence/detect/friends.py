@@ -209,10 +209,16 @@ class Friends:
         return any(friend.proven for friend in at.values())
 
     def worked_at(self, account: str, address: Address) -> bool:
-        """Whether ``account`` works at ``address``, or did within a month.
+        """Whether ``account`` works at ``address``, or did within a month."""
+        current, former = self._current.accounts, self._former.accounts
+        if account in current and address in current[account]:
+            return True
+        return account in former and address in former[account]
 
-        For IPv6 another address of its /64 is enough: a phone changes its temporary address each day
-        (RFC 8981), and a network has all its addresses in one /64.
+    def worked_near(self, account: str, address: Address) -> bool:
+        """Whether ``account`` works at ``address`` or, for IPv6, at another one of its /64; or did lately.
+
+        A phone changes its temporary address each day (RFC 8981), within its /64.
         """
         tables = (self._current.senders.get(account), self._former.senders.get(account))
         if tables == (None, None):

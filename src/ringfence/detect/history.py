@@ -22,7 +22,7 @@ An account is cut to ``MAX_ACCOUNT`` bytes, so that senders cannot choose how mu
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import chain, islice
 from struct import Struct
 from typing import Any, TypeVar
@@ -199,8 +199,10 @@ _ORDINARY = frozenset(
     if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
 )
 """The flags of nearly all attempts: confirmed, not consumed, no flood. Other attempts are discarded first."""
-_FORGED_BYTES = {0: 0, 1: 4, 2: 16}  # length of the forged address, by two bits of the service's field
+_FORGED_IPV4, _FORGED_IPV6 = 1 << 3, 1 << 7  # two bits of the service's field: a forged address follows
+_FORGED_BYTES = {0: 0, _FORGED_IPV4: 4, _FORGED_IPV6: 16}
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
+_OWN_BYTES = {0: 0, _HAS_ADDRESS: _IPV6_BYTES}
 _MILLI = 1000.0
 _INT32 = (1 << 31) - 1
 
@@ -330,8 +332,15 @@ class History:
         packed = self._pack(attempt, now)
         if self._size >= self._max:
             self._make_room()
-        generation = self._generation(now)
-        kept, proven = self._pop(key)
+        if not self._generations or now - self._generations[-1].began >= self.seconds / _GENERATIONS:
+            self.expire(now)
+            self._generations.append(_Generation(now))
+        found = None
+        for generation in reversed(self._generations):
+            found = generation.pop(key)
+            if found is not None:
+                break
+        kept, proven = found or ([], False)
         proven = proven or attempt.proof is not _CLAIMED
         self._size += 1
         if not kept or now >= _PACK.unpack_from(kept[-1])[0]:
@@ -342,7 +351,7 @@ class History:
         if len(kept) > MOST:
             del kept[_least_useful(kept)]
             self._size -= 1
-        generation.put(key, kept, proven=proven)
+        self._generations[-1].put(key, kept, proven=proven)
         return kept
 
     def prove(self, key: Key, session: int, proof: Proof = Proof.NONCE) -> list[Fact]:
@@ -428,7 +437,8 @@ class History:
     def attempt_of(self, packed: bytes, subject: Network) -> Attempt:
         """Unpack an attempt. If no address is packed with it, its address is the first one of ``subject``."""
         at, delta, session, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
-        end, forged = _ends(packed, how, event)
+        forged = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)]
+        end = len(packed) - forged - _OWN_BYTES[event & _HAS_ADDRESS]
         own_address = packed[end : len(packed) - forged]
         names = self._sources.names
         return Attempt(
@@ -475,20 +485,6 @@ class History:
 
     # -- storage ----------------------------------------------------------------------------------------
 
-    def _generation(self, now: float) -> _Generation:
-        latest = self._generations[-1] if self._generations else None
-        if latest is None or now - latest.began >= self.seconds / _GENERATIONS:
-            self.expire(now)
-            self._generations.append(_Generation(now))
-        return self._generations[-1]
-
-    def _pop(self, key: Key) -> tuple[list[bytes], bool]:
-        for generation in reversed(self._generations):
-            found = generation.pop(key)
-            if found is not None:
-                return found
-        return [], False
-
     def _put_back(self, key: Key, kept: list[bytes]) -> None:
         """Store the changed attempts of a subject in its generation."""
         for generation in reversed(self._generations):  # pragma: no branch - the caller has read it there
@@ -529,7 +525,7 @@ class History:
             event |= _HAS_ADDRESS
             rest += attempt.address.packed
         if attempt.forged_address is not None:
-            how |= 1 << (3 if len(attempt.forged_address.packed) == _FORGED_BYTES[1] else 7)
+            how |= _FORGED_IPV4 if isinstance(attempt.forged_address, IPv4Address) else _FORGED_IPV6
             rest += attempt.forged_address.packed
         return (
             _PACK.pack(
@@ -592,12 +588,13 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
 def fact_of(packed: bytes) -> Fact:
     """Return a packed attempt as the rules see it."""
     at, _, session, flags, how, event, _, _ = _PACK.unpack_from(packed)
+    addresses = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)] + _OWN_BYTES[event & _HAS_ADDRESS]
     return Fact(
         at,
         _KINDS[flags & 3],
         bool(flags >> 2 & 3),
         bool(flags & _TRUSTED),
-        packed[_PACK_SIZE : _ends(packed, how, event)[0]],
+        packed[_PACK_SIZE : len(packed) - addresses],
         _EVENTS[event & _EVENT_BITS],
         event & _EVENT_BITS == _INVALID_ACCOUNT,
         session,
@@ -605,15 +602,6 @@ def fact_of(packed: bytes) -> Fact:
         bool(flags & _CLAIM_CONSUMED),
         packed,
     )
-
-
-def _ends(packed: bytes, how: int, event: int) -> tuple[int, int]:
-    """Return the index at which the account ends, and the length of the forged address (0 if none).
-
-    The packed fields ``how`` (service and transport) and ``event`` show which addresses follow the account.
-    """
-    forged = _FORGED_BYTES[how >> 3 & 1 | (how >> 7 & 1) << 1]
-    return len(packed) - forged - (_IPV6_BYTES if event & _HAS_ADDRESS else 0), forged
 
 
 def _least_useful(kept: list[bytes]) -> int:

@@ -248,6 +248,7 @@ class Judge:
         self._prefix = next((rule for rule in self.rules if rule.by is By.PREFIX), None)
         self._distributed = next((rule for rule in self.rules if rule.by is By.ACCOUNT), None)
         self._prefixes: GroupCounts[Network] = _group_counts(self._prefix)
+        self._customers: OrderedDict[Network, Network] = OrderedDict()  # by /48: the part banned last
         self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed)
         self.attacked: dict[AccountKey, int] = {}
         """The accounts under a distributed attack, and the number of subjects that try each."""
@@ -430,9 +431,12 @@ class Judge:
         if len(count.times) < prefix.attempts or len(count.subjects) < prefix.addresses:
             return None
         banned = narrowest(network, [unpack_network(key) for key in count.subjects])
+        if self._customers.get(network, banned) != banned:
+            banned = network  # its attempts come from another part than before, so the sender has all of it
         if not self._subjects.may_be_banned(banned):
             return self._ban_of_member(subject, prefix, fact.at)
         self._prefixes.forget(network)
+        remember(self._customers, network, banned, MOST_CLAIMS)
         evidence = self._evidence_of_prefix(count, prefix)
         return Decision(banned, prefix, evidence, fact.at, prefix.scope)
 

@@ -105,7 +105,7 @@ class Wire:
         self.lost_at = -inf
         self.listening = NOT_CONNECTED
         self._senders = senders
-        self._ahead = 0.0  # wall clock minus monotonic clock
+        self.ahead = 0.0  # wall clock minus monotonic clock
         self._waiting: deque[tuple[float, Challenges, Challenge]] = deque(maxlen=_MAX_WAITING)
         self._vouched: dict[LocalPort, tuple[float, str]] = {}
         self._late = -WAIT
@@ -160,7 +160,7 @@ class Wire:
                 self._record_success(event.remote.address, event.source.asterisk, now)
             if event.service is Service.SIP:
                 self._senders.sender_at(event.remote.address, now).logged_in = now
-        if now + self._ahead - event.time > LATE:
+        if now + self.ahead - event.time > LATE:
             self._late = now
         datagram = _SEEN.get(event.remote.transport)
         if event.service is not Service.PJSIP or datagram is None:
@@ -192,12 +192,8 @@ class Wire:
 
     def tick(self, now: float, wall: float, listening: Listening) -> None:
         """Record the monotonic clock ``now``, the wall clock ``wall``, and ``listening``."""
-        self._ahead = wall - now
+        self.ahead = wall - now
         self.listening = listening
-
-    def monotonic(self, wall: float) -> float:
-        """Return the time of the monotonic clock at a time of the wall clock."""
-        return wall - self._ahead
 
     # -- conclusions ------------------------------------------------------------------------------------
 

@@ -412,10 +412,13 @@ def test_a_banned_prefix_holds_every_address_of_it(prefix: str, inside: str, out
 # -- prefixes --------------------------------------------------------------------------------------------
 
 
-def rotated(addresses: list[str], number: int, *, proven: bool = True, every: float = 10.0) -> list[Step]:
+def rotated(
+    addresses: list[str], number: int, *, proven: bool = True, every: float = 10.0, begin: float = 0.0
+) -> list[Step]:
     """Return guesses that rotate over the addresses, four for each account."""
     return [
-        at(n * every, guess(addresses[n % len(addresses)], str(n // 4), proven=proven)) for n in range(number)
+        at(begin + n * every, guess(addresses[n % len(addresses)], str(n // 4), proven=proven))
+        for n in range(number)
     ]
 
 
@@ -435,6 +438,15 @@ def test_twenty_proven_attempts_of_a_prefix_ban_it(addresses: list[str], prefix:
     Of an IPv6 /48 the network of one customer is banned: the narrowest that contains all of them.
     """
     assert when(Player(), *rotated(addresses, 20)) == {190.0: [f"prefix bans {prefix} in full after 20"]}
+
+
+def test_who_goes_on_from_another_part_of_a_48_has_all_of_it() -> None:
+    """After the ban of one /56, twenty attempts from another /56 of the same /48 ban the /48."""
+    guard = Player()
+    first = guard.play(*rotated([f"2001:db8:1:{n}0::1" for n in range(1, 6)], 20))
+    second = guard.play(*rotated([f"2001:db8:1:5{n}0::1" for n in range(1, 6)], 20, begin=300))
+    assert first.bans == ["prefix bans 2001:db8:1::/56 in full after 20"]
+    assert second.bans == ["prefix bans 2001:db8:1::/48 in full after 20"]
 
 
 def test_attempts_that_led_to_the_ban_of_a_prefix_count_no_more() -> None:
