@@ -31,7 +31,9 @@ def test_the_overview(served: Served) -> None:
     assert f"{GUESSER} alice wrong password" in words
     assert "pbx/ami listening" in words
     assert answer.text.count("<svg ") == 2
-    assert "Attempts: 3 in the last day" in words
+    until(
+        lambda: "Attempts: 3 in the last day" in served.browser.get("/").words, "the records of the attempts"
+    )
     assert served.browser.get("/?period=year").words.count("in the last year") == 2
     assert served.browser.get("/?period=nothing").status == 200
 

@@ -219,6 +219,7 @@ class ClaimedLimit:
 
 _K = TypeVar("_K")
 _SECOND = 2
+_CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 _ATTEMPTS = Of.ATTEMPTS
 _UNKNOWN_ACCOUNT = b"<unknown>"  # PJSIP's name for an account that does not exist
 
@@ -248,7 +249,8 @@ class Judge:
         self._prefix = next((rule for rule in self.rules if rule.by is By.PREFIX), None)
         self._distributed = next((rule for rule in self.rules if rule.by is By.ACCOUNT), None)
         self._prefixes: GroupCounts[Network] = _group_counts(self._prefix)
-        self._customers: OrderedDict[Network, Network] = OrderedDict()  # by /48: the part banned last
+        # By /48: the part that was banned last, and when.
+        self._customers: OrderedDict[Network, tuple[Network, float]] = OrderedDict()
         self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed)
         self.attacked: dict[AccountKey, int] = {}
         """The accounts under a distributed attack, and the number of subjects that try each."""
@@ -431,12 +433,15 @@ class Judge:
         if len(count.times) < prefix.attempts or len(count.subjects) < prefix.addresses:
             return None
         banned = narrowest(network, [unpack_network(key) for key in count.subjects])
-        if self._customers.get(network, banned) != banned:
+        before = self._customers.pop(network, None)
+        if before is not None and before[0] != banned and fact.at - before[1] < _CUSTOMER:
             banned = network  # its attempts come from another part than before, so the sender has all of it
         if not self._subjects.may_be_banned(banned):
             return self._ban_of_member(subject, prefix, fact.at)
         self._prefixes.forget(network)
-        remember(self._customers, network, banned, MOST_CLAIMS)
+        remember(self._customers, network, (banned, fact.at), MOST_CLAIMS)
+        while fact.at - next(iter(self._customers.values()))[1] >= _CUSTOMER:
+            self._customers.popitem(last=False)
         evidence = self._evidence_of_prefix(count, prefix)
         return Decision(banned, prefix, evidence, fact.at, prefix.scope)
 

@@ -449,6 +449,15 @@ def test_who_goes_on_from_another_part_of_a_48_has_all_of_it() -> None:
     assert second.bans == ["prefix bans 2001:db8:1::/48 in full after 20"]
 
 
+def test_another_customer_of_a_48_on_another_day_is_banned_alone() -> None:
+    """A day after the ban of one /56, guesses from another /56 ban only that one."""
+    guard = Player()
+    guard.play(*rotated([f"2001:db8:2:{n}0::1" for n in range(1, 6)], 20))
+    guard.play(*rotated([f"2001:db8:1:{n}0::1" for n in range(1, 6)], 20, begin=300))
+    later = guard.play(*rotated([f"2001:db8:1:5{n}0::1" for n in range(1, 6)], 20, begin=90_000))
+    assert later.bans == ["prefix bans 2001:db8:1:500::/56 in full after 20"]
+
+
 def test_attempts_that_led_to_the_ban_of_a_prefix_count_no_more() -> None:
     """After the ban of a prefix, an address that had made four guesses begins with its first again."""
     guard = Player()
