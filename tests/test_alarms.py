@@ -139,6 +139,45 @@ def test_a_thousand_subjects_are_bounded(bench: Bench) -> None:
     assert [alarm.subject for alarm in bench.alarms.active] == ["new"]
 
 
+def test_no_flood_of_forged_subjects_hides_one_that_insists(bench: Bench) -> None:
+    """An alarm beyond the limit is kept and shown as soon as it was activated more often than another one."""
+    for number in range(MOST):
+        bench.alarms.activate(NOT_EFFECTIVE, f"forged {number}", "text")
+    bench.now += 1
+    bench.alarms.activate(NOT_EFFECTIVE, "real", "text")
+    assert "real" not in {alarm.subject for alarm in bench.alarms.active}
+    bench.alarms.activate(NOT_EFFECTIVE, "real", "text")
+    for number in range(2 * MOST):
+        bench.now += 0.001
+        bench.alarms.activate(NOT_EFFECTIVE, f"forged later {number}", "text")
+
+    (real,) = [alarm for alarm in bench.alarms.active if alarm.subject == "real"]
+    assert real.times == 2 * MOST + 2  # it is the newest, and counts those without room
+    assert len(bench.alarms.active) == SHOWN
+    assert bench.alarms.count() == {NOT_EFFECTIVE: MOST}
+    assert len([alarm for alarm in bench.alarms.take_changes() if alarm.cleared is not None]) == 1
+
+
+def test_a_shown_alarm_is_one_of_the_most_frequent_or_of_the_latest(bench: Bench) -> None:
+    """Later alarms push no alarm out of sight that was activated more often."""
+    for subject in ["real", "real", *map(str, range(2 * SHOWN))]:
+        bench.now += 1
+        bench.alarms.activate(NOT_EFFECTIVE, subject, "text")
+
+    shown = [alarm.subject for alarm in bench.alarms.active]
+    assert shown == [*(str(2 * SHOWN - 1 - number) for number in range(SHOWN - 1)), "real"]
+
+
+def test_no_held_alarm_gives_its_place_away(bench: Bench) -> None:
+    """An alarm that a part reports stays, however often another one is activated."""
+    bench.alarms.hold([Alarm(NOT_EFFECTIVE, str(number), "text") for number in range(MOST)])
+    for _ in range(3):
+        bench.alarms.activate(NOT_EFFECTIVE, "real", "text")
+
+    assert bench.alarms.count() == {NOT_EFFECTIVE: MOST}
+    assert "real" not in {alarm.subject for alarm in bench.alarms.records()}
+
+
 def test_a_held_alarm_lasts_as_long_as_it_is_reported(bench: Bench) -> None:
     """A held alarm counts no repeats and never expires; only its begin and its end are logged."""
     for text in ("3 bans wait", "4 bans wait", "5 bans wait"):

@@ -9,8 +9,13 @@ An alarm about the state of a part is *held*: it lasts as long as the part repor
 counted. Its begin (as a warning) and its end are logged, but not a new text.
 
 There are three limits for each code. At most ``MOST`` alarms are kept; after that, another one counts as a
-repeat of the newest alarm, and a held one is left out. Only the ``SHOWN`` alarms that were activated last are
-shown. At most ``MOST_LOGGED`` begins and new texts are logged per minute.
+repeat of the newest alarm, and a held one is left out. Only ``SHOWN`` alarms are shown: one half are those
+that were activated most often, the others those that were activated last. At most ``MOST_LOGGED`` begins and
+new texts are logged per minute.
+
+A sender can forge any number of addresses, and so activate ``MOST`` alarms with one packet each. A real
+attacker insists: its alarm is activated again and again. So alarms beyond ``MOST`` are counted too. As soon
+as one of them was activated more often than one that is kept, it takes the other's place.
 
 An administrator may *dismiss* an alarm: it is not shown until it is activated again; a held one, until it
 ends and begins again.
@@ -161,6 +166,8 @@ class Alarms:
         self._up: dict[AlarmCode, dict[str, _State]] = {}
         # By code: the latest minute in which alarms of this code were logged, and the number of these lines.
         self._logged: dict[AlarmCode, tuple[int, int]] = {}
+        # By code: how often each alarm was activated for which there was no room, the latest ones.
+        self._outside: dict[AlarmCode, dict[str, int]] = {}
         self._held: set[_Key] = set()
         # Restored held alarms of KNOWN_LATE that no part has reported since the restart.
         self._unconfirmed: set[_Key] = set()
@@ -181,7 +188,7 @@ class Alarms:
         """Activate an alarm, or count a repeat; return whether to log it.
 
         Return True if the alarm is new, was dismissed, or has a new text. Return False for a new alarm if
-        there are ``MOST`` alarms of this code already.
+        there is no room for it.
         """
         now = self._clock()
         of_code = self._up.setdefault(code, {})
@@ -191,11 +198,10 @@ class Alarms:
         known = of_code.get(subject)
         until = now + lasts if isfinite(lasts) else None
         if known is None:
-            if len(of_code) >= MOST:
-                latest = next(reversed(of_code.values()))
-                latest.record = evolve(latest.record, times=latest.record.times + 1)
+            times = self._make_room(code, subject, of_code)
+            if not times:
                 return False
-            record = AlarmRecord(self._next, code, subject, text, now, now, until, held=held)
+            record = AlarmRecord(self._next, code, subject, text, now, now, until, times, held=held)
             self._next += 1
             self._change(self._add(of_code, _State(record, lasts)), BEGAN, now)
             return True
@@ -217,6 +223,30 @@ class Alarms:
         elif now - known.written >= REWRITE_AFTER:
             self._keep(known, now)
         return returns or before.text != text
+
+    def _make_room(self, code: AlarmCode, subject: str, of_code: dict[str, _State]) -> int:
+        """Return how often a new alarm was activated by now; 0 if there is no room for it.
+
+        It gets the place of the one that was activated least often, if that was less often than the new one.
+        Without room, its activation counts as a repeat of the newest alarm.
+        """
+        if len(of_code) < MOST:
+            self._outside.pop(code, None)
+            return 1
+        outside = self._outside.setdefault(code, {})
+        times = outside.pop(subject, 0) + 1
+        if times > 1:
+            others = (state for state in of_code.values() if not state.record.held)
+            least = min(others, key=lambda state: state.record.times, default=None)
+            if least is not None and least.record.times < times:
+                self._end(of_code.pop(least.record.subject))
+                return times
+        outside[subject] = times
+        if len(outside) > MOST:
+            del outside[next(iter(outside))]
+        latest = next(reversed(of_code.values()))
+        latest.record = evolve(latest.record, times=latest.record.times + 1)
+        return 0
 
     def _add(self, of_code: dict[str, _State], state: _State) -> _State:
         of_code[state.record.subject] = self._numbered[state.record.number] = state
@@ -274,13 +304,17 @@ class Alarms:
 
     @property
     def active(self) -> list[AlarmRecord]:
-        """The active alarms that are not dismissed, at most ``SHOWN`` of each code; last activated first."""
+        """The active alarms that are not dismissed, at most ``SHOWN`` of each code; last activated first.
+
+        One half of ``SHOWN`` are those that were activated most often, the others the last activated.
+        """
         self.expire()
-        found = [
-            record
-            for of_code in self._up.values()
-            for record in nlargest(SHOWN, _shown(of_code), key=lambda one: one.last)
-        ]
+        found: list[AlarmRecord] = []
+        for of_code in self._up.values():
+            often = nlargest(SHOWN // 2, _shown(of_code), key=lambda one: (one.times, one.last))
+            numbers = {one.number for one in often}
+            others = (one for one in _shown(of_code) if one.number not in numbers)
+            found += often + nlargest(SHOWN - SHOWN // 2, others, key=lambda one: one.last)
         return sorted(found, key=lambda alarm: -alarm.last)
 
     def expire(self) -> None:

@@ -111,6 +111,16 @@ def test_nothing_is_concluded_while_ami_comes_late(wire: Wire) -> None:
     assert wire.unreported(10.0 + WAIT, always) == [(asked(b"later"), "pbx")]
 
 
+@pytest.mark.parametrize("doubtful", [{"tampered": True}, {"forgeable": True}])
+def test_no_sender_can_make_ami_look_late(wire: Wire, doubtful: dict[str, bool]) -> None:
+    """The time in an event that a sender may have written is no sign of a delay."""
+    wire.record_challenge(asked(), BY, "pbx", 1.0)
+    old = evolve(event(EventKind.CHALLENGE_SENT, 2.0 - 3600.0, session=b"forged"), **doubtful)  # type: ignore[arg-type]  # fields by name
+    wire.record_event(old, 2.0)
+
+    assert wire.unreported(1.0 + WAIT, always) == [(asked(), "pbx")]
+
+
 def test_no_challenge_is_hidden_if_ami_never_reported_its_port(wire: Wire) -> None:
     """A challenge is not hidden if AMI never reported one of its port, or none for long.
 

@@ -19,9 +19,9 @@ Challenges by TLS are invisible and not counted. An event of AMI may be read bef
 This conclusion rests on missing events, and a wrong conclusion would affect each phone. So AMI must have
 reported a ChallengeSent for the same local address and port within ``VOUCHED``. (So nothing is found this way
 if ChallengeSent is switched off, or for a PJSIP on this host whose AMI is not read.) AMI must have been
-connected all the time. Its events must not be late, as they may be during a flood. If a session is discarded
-early, its latest challenges are not compared. A retransmitted request changes nothing: PJSIP answers it
-again, and AMI reports this again.
+connected all the time. Its events must not be late, as they may be during a flood. (The time in an event
+whose text may be forged proves no delay.) If a session is discarded early, its latest challenges are not
+compared. A retransmitted request changes nothing: PJSIP answers it again, and AMI reports this again.
 
 **Abandoned challenges.** A phone answers its challenge, and Asterisk reports the success. An attacker never
 succeeds. So the challenges to a host are counted until a success follows. More than ``MANY`` within
@@ -160,7 +160,7 @@ class Wire:
                 self._record_success(event.remote.address, event.source.asterisk, now)
             if event.service is Service.SIP:
                 self._senders.sender_at(event.remote.address, now).logged_in = now
-        if now + self.ahead - event.time > LATE:
+        if now + self.ahead - event.time > LATE and not (event.tampered or event.forgeable):
             self._late = now
         datagram = _SEEN.get(event.remote.transport)
         if event.service is not Service.PJSIP or datagram is None:
