@@ -248,13 +248,14 @@ class Challenge:
 
 @event_values.frozen
 class CopiedRequest:
-    """A datagram of a stranger to a SIP port, which the kernel copied.
+    """A request of a stranger to a SIP port, which the kernel copied: a datagram, or a message by TCP.
 
     ``nonces``, ``call_ids`` and ``sequences`` (the numbers in CSeq headers) are the first few of the request,
     in every way in which an Asterisk may read it. ``credentials``: it may answer a challenge. ``digest`` is a
-    hash of the datagram, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
-    does not get it. ``partly``: only its beginning was copied. ``account`` is the user name of its
-    credentials, for display. A request can be forged. But if it repeats a nonce that Asterisk sent only to
+    hash of the request, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
+    does not get it. ``unread``: only its beginning was copied; by TCP, the connection is not read any more,
+    and this is no request. ``account`` is the user name of its credentials, for display. ``transport`` is
+    TCP also for a WebSocket. A request can be forged. But if it repeats a nonce that Asterisk sent only to
     this address, its sender receives packets there: the address is proven.
     """
 
@@ -266,8 +267,9 @@ class CopiedRequest:
     credentials: bool = False
     digest: bytes = b""
     dropped: bool = False
-    partly: bool = False
+    unread: bool = False
     account: str = ""
+    transport: Transport = Transport.UDP
 
 
 class Proof(enum.IntEnum):

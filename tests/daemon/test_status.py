@@ -353,6 +353,7 @@ def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
             "passing": 0,
             "foreign": 0,
             "unnamed": 0,
+            "unread": 0,
             "containers": ["172.17.0.0/16", "fd00:9::/64"],
         }
     ]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.detect.conversation import LIFE, MOST_REQUESTS, SILENCE, Conversations
-from ringfence.model import Address, Challenge, CopiedRequest
+from ringfence.model import Address, Challenge, CopiedRequest, Transport
 
 HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
 
@@ -82,7 +82,7 @@ def test_part_of_a_request_hides_nothing() -> None:
     """Credentials may stand in a fragment that was not copied, so nothing is known of this conversation."""
     talk = Conversations()
     talk.ask(asks(1, credentials=False), 0.0)
-    talk.ask(evolve(asks(1, credentials=False, text=b"part"), partly=True), 0.0)
+    talk.ask(evolve(asks(1, credentials=False, text=b"part"), unread=True), 0.0)
     assert answered(talk, refusal(1), ONE, 0.0) is None
 
 
@@ -230,3 +230,59 @@ def test_it_agrees_with_a_naive_model(steps: list[tuple[object, ...]]) -> None:
         else:
             answer = refusal(step[1], status=step[2])  # type: ignore[arg-type]
             assert answered(talk, answer, ONE, 0.0) == naive.answer(answer)
+
+
+# -- by TCP
+
+
+def by_tcp(request: CopiedRequest, port: int = 5062) -> CopiedRequest:
+    """Return the same request by TCP."""
+    return evolve(request, transport=Transport.TCP, port=port)
+
+
+def tcp_refusal(sequence: int | None, *, call_id: bytes = b"c", port: int = 5062) -> Challenge:
+    """Return an answer on a TCP connection."""
+    return evolve(refusal(sequence), transport=Transport.TCP, call_id=call_id, port=port)
+
+
+UNREAD = CopiedRequest(ONE, 5062, (), (), unread=True, transport=Transport.TCP)
+
+
+def test_a_connection_is_one_conversation() -> None:
+    """An answer belongs to a request of the same connection and Call-ID; else to the oldest guess."""
+    talk = Conversations()
+    for request in (asks(1), evolve(asks(1, text=b"d"), call_ids=(b"d",)), asks(2, text=b"e")):
+        talk.ask(by_tcp(request), 0.0)
+    assert answered(talk, tcp_refusal(1, port=5063), ONE, 0.0) is None
+    assert answered(talk, refusal(1), ONE, 0.0) is None
+    assert answered(talk, tcp_refusal(1, call_id=b"d"), ONE, 0.0) == (asks(1, text=b"d").digest, True)
+    assert answered(talk, tcp_refusal(1, call_id=b"?"), ONE, 0.0) == (asks(1).digest, True)
+    assert talk.asker(b"c") is None
+    assert not talk.has_asked(ONE, b"c", 0.0)
+
+
+def test_a_cut_answer_belongs_to_the_oldest_guess() -> None:
+    """Without Call-ID and number it answers no question."""
+    talk = Conversations()
+    talk.ask(by_tcp(asks(1, credentials=False)), 0.0)
+    talk.ask(by_tcp(asks(2)), 0.0)
+    assert answered(talk, tcp_refusal(None, call_id=b""), ONE, 0.0) == (asks(2).digest, True)
+    assert answered(talk, tcp_refusal(None, call_id=b""), ONE, 0.0) is None
+
+
+def test_no_question_explains_a_refusal_on_an_unread_connection() -> None:
+    """What was not read may be a guess with the same number. A request with credentials is still one."""
+    talk = Conversations()
+    talk.ask(by_tcp(asks(1, credentials=False)), 0.0)
+    talk.ask(by_tcp(asks(2)), 0.0)
+    talk.ask(UNREAD, 1.0)
+    assert answered(talk, tcp_refusal(1), ONE, 1.0) is None
+    assert answered(talk, tcp_refusal(2), ONE, 1.0) == (asks(2).digest, True)
+    assert answered(talk, tcp_refusal(2), ONE, 1.0) is None
+
+
+def test_an_unread_connection_of_which_nothing_is_known_is_not_remembered() -> None:
+    """It has no question that could explain a refusal."""
+    talk = Conversations()
+    talk.ask(UNREAD, 0.0)
+    assert (len(talk), answered(talk, tcp_refusal(1), ONE, 0.0)) == (0, None)

@@ -1,6 +1,7 @@
 """Conversations of strangers: a right password is no guess, and a guess that gets no answer is one."""
 
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,29 +10,37 @@ from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
 from tests.support.guarded import guarded, shared
 from tests.support.lab import Lab
+from tests.support.open_pbx import configured
 from tests.support.sip_raw import OWN_CHALLENGE, Digest, Raw, calling, request_of
 
 pytestmark = pytest.mark.asterisk
 
-LAMP = f"[lamp]\ntype=friend\nhost=dynamic\nsecret={PASSWORD}\nallowsubscribe=no\ncontext=lamps\n"
+LAMP = (
+    f"[lamp]\ntype=friend\nhost=dynamic\nsecret={PASSWORD}\nallowsubscribe=no\ncontext=lamps\n"
+    "transport=udp,tcp,ws\n"
+)
 FORBIDDEN = "[lamps]\nexten => 100,1,Hangup(21)\n"
 
 
 def test_a_phone_whose_lamps_and_calls_are_refused_makes_no_attempt(tmp_path: Path) -> None:
     """chan_sip answers 403 to a subscription and to a call after the right password, and reports neither."""
+    texts = configured("16")
+    for name, text in (("sip.conf", LAMP), ("extensions.conf", FORBIDDEN)):
+        texts[name] = texts.get(name, "") + "\n" + text
     with (
-        Lab.made("16", {"sip.conf": LAMP, "extensions.conf": FORBIDDEN}) as lab,
+        Lab.made("16", texts) as lab,
         guarded(lab, tmp_path) as guard,
     ):
-        for method in (b"SUBSCRIBE", b"INVITE"):
-            source = f"198.19.90.{len(method)}"
-            with calling(lab, source) as caller:
+        cases = product((b"SUBSCRIBE", b"INVITE"), ("UDP", "TCP", "WS"))
+        for number, (method, transport) in enumerate(cases):
+            source, other = f"198.19.{60 + number}.1", f"198.19.{70 + number}.1"
+            with calling(lab, source, transport) as caller:
                 statuses = [caller.guess(request_of(method, b"lamp"), PASSWORD, 2.0) for _ in range(8)]
-            assert statuses == [403] * 8
-            with calling(lab, "198.19.90.99") as caller:
+            assert statuses == [403] * 8, (method, transport)
+            with calling(lab, other, transport) as caller:
                 assert caller.guess(request_of(method, b"lamp"), "wrong", 2.0) in (401, 403)
-            until(lambda: guard.attempts_of("198.19.90.99"), "the guess")
-            assert guard.attempts_of(source) == []
+            until(lambda other=other: guard.attempts_of(other), "the guess")  # type: ignore[misc]
+            assert guard.attempts_of(source) == [], (method, transport)
         assert guard.banned() == set()
 
 
@@ -58,6 +67,22 @@ def test_guesses_that_get_no_answer_end_with_a_ban(open22: Lab, hidden: bool) ->
                 break  # the ban
             blind = Raw(call_id=call_id, from_user=b"alice", via=b";rport;maddr=240.0.0.1", cseq=number + 5)
             caller.send(blind.answering(challenge, f"wrong-{number}"))
+            time.sleep(1.0)
+        until(lambda: guard.banned() == {source}, "the ban", 20.0)
+
+
+def test_guesses_on_connections_that_are_reset_end_with_a_ban(open22: Lab) -> None:
+    """The sender resets its connection behind each hidden guess, so that no answer can leave."""
+    source = "198.19.96.1"
+    with shared(open22) as guard:
+        for number in range(8):
+            with calling(open22, source, "TCP") as caller:
+                challenge = caller.challenged(Raw(call_id=b"c{}", from_user=b"alice"))
+                if challenge is None:
+                    break  # the ban
+                blind = Raw(call_id=b"\xff{}", from_user=b"alice", cseq=number + 5)
+                caller.send(blind.answering(challenge, f"wrong-{number}"))
+                caller.reset()
             time.sleep(1.0)
         until(lambda: guard.banned() == {source}, "the ban", 20.0)
 

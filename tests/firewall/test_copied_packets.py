@@ -145,9 +145,10 @@ def test_datagrams_that_begin_with_a_refusal_are_copied(backend: Backend, far: s
 
 @each_backend
 def test_segments_from_the_sip_ports_are_copied(backend: Backend, far: str, cable: Cable) -> None:
-    """Every segment to a stranger is copied, also the SYN.
+    """Every segment to a stranger is copied, also the SYN, and every segment of a stranger, as a request.
 
-    To friends and allowed networks, only a 401, 403 or 407 is copied, bare or in a WebSocket text frame.
+    To friends and allowed networks, only a 401, 403 or 407 is copied, bare or in a WebSocket text frame. What
+    they send is not copied.
     """
     plan(backend, PLAN)
     sent = [*DATAGRAMS, *IGNORED, *FRAMED, *UNFRAMED, b"a", b"bc", b"def", b"x" * 20_000]
@@ -161,7 +162,10 @@ def test_segments_from_the_sip_ports_are_copied(backend: Backend, far: str, cabl
                 segments(there, here, COPIED)
                 with ends(cable, far, OTHER) as (own, other):
                     own.sendto(LAST, other.getsockname())
-                    found = [payload for _, payload in until(LAST)]
+                    seen = until(LAST)
+            asked = b"".join(payload for prefix, payload in seen if prefix)
+            assert asked == (b"".join(COPIED) if which is None else b""), (which, port)
+            found = [payload for prefix, payload in seen if not prefix]
             if which is not None:
                 assert found == [*COPIED, *FRAMED], (which, port)
             else:

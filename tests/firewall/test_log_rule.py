@@ -14,7 +14,7 @@ from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
 
 GROUP = 21063
-UDP = "-p udp -m multiport"
+UDP, TCP = "-p udp -m multiport", "-p tcp -m multiport"
 CODES = "0x20343031,0x20343033,0x20343037"
 DATAGRAMS = f"{CODES},0x20343034"
 IPV4 = "0x0>>0x16&0x3c@"  # the end of the IPv4 header
@@ -66,6 +66,7 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
         pre = [
             *(rule for rule in pre if " src " in rule),
             f"-A ringfence-pre ! -i lo {UDP} --dports 5060 {strangers['src']} -j ringfence-seen",
+            f"-A ringfence-pre ! -i lo {TCP} --dports 5038,5060,8089 {strangers['src']} -j ringfence-seen",
             f"-A ringfence-pre -p udp {datagram} {ROUTED[version]} {target}",
             f"-A ringfence-pre {ports} {ROUTED[version]} -j ringfence-segment",
             f"-A ringfence-pre {UDP} --sports 5060 {both} {ROUTED[version]} {strangers['dst']} {target}",

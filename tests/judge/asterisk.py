@@ -15,6 +15,7 @@ from tests.judge.oracle import Sent
 HERE = "198.18.0.1"
 PORT = 5060
 _UDP, _TCP = 17, 6
+_IP, _TCP_HEAD = 20, 20  # bytes of the headers
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,15 @@ KNOWN = frozenset({"204", "205"})
 """The accounts that Asterisk has."""
 
 
+def syns(address: str, port: int) -> tuple[bytes, bytes]:
+    """Return the SYN of a connection from this address and port, and the SYN that answers it."""
+    ends = [ip_address(address).packed, ip_address(HERE).packed]
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, _IP + _TCP_HEAD, 0, 0, 64, _TCP, 0)
+    rest = struct.pack("!IIBBHHH", 0, 0, 5 << 4, 0x02, 1024, 0, 0)
+    asks = ip + b"".join(ends) + struct.pack("!HH", port, PORT) + rest
+    return asks, ip + b"".join(ends[::-1]) + struct.pack("!HH", PORT, port) + rest
+
+
 @dataclass(frozen=True)
 class Exchange:
     """An action at a time: the ``number``-th of its world."""
@@ -65,8 +75,9 @@ class Exchange:
 
     @property
     def port(self) -> int:
-        """The source port of the packets."""
-        return 10_000 + int(ip_address(self.source)) % 40_000
+        """The source port of the packets. Each exchange by TCP has a connection of its own."""
+        connection = self.number if self.act.transport == "TCP" else 0
+        return 10_000 + (int(ip_address(self.source)) + connection) % 40_000
 
     @property
     def call_id(self) -> bytes:
@@ -112,12 +123,23 @@ class Exchange:
         ami = [Report("ami", one) for one in self._events()]
         wire = [
             one
-            for one in self._packets()
+            for one in self._numbered(self._packets())
             if copied or not (one.source == "request" or b"SIP/2.0 200 OK" in one.data)
             for _ in range(1 + (self.act.twice and self.act.transport == "UDP"))
         ]
         log = [Report("log", one) for one in self._notices()]
         return [ami, wire, log]
+
+    def _numbered(self, packets: Iterator[Report]) -> Iterator[Report]:
+        """Yield the packets; those by TCP with their sequence numbers. ``syn`` has the number 0."""
+        following = {"wire": 1, "request": 1}
+        for one in packets:
+            if self.act.transport == "UDP":
+                yield one
+                continue
+            number = struct.pack("!I", following[one.source])
+            yield replace(one, data=one.data[: _IP + 4] + number + one.data[_IP + 8 :])
+            following[one.source] += len(one.data) - _IP - _TCP_HEAD
 
     def _events(self) -> Iterator[bytes]:
         kind, known = self.act.kind, self.act.account in KNOWN
@@ -189,13 +211,12 @@ class Exchange:
             return
         if kind != "logs in":
             yield self._answer(self._challenge(2), other=kind == "guesses elsewhere")
-        elif self.act.transport == "UDP":
+        else:
             yield self._answer(self._challenge(2).replace(b"401 Unauthorized", b"200 OK"))
 
     def _asks(self, sequence: int) -> Iterator[Report]:
-        """Yield the copy of a request; the first one has no credentials. The kernel copies UDP alone."""
-        if self.act.transport == "UDP":
-            yield Report("request", self._packet(self._request(sequence), answer=False))
+        """Yield the copy of a request; the first one has no credentials."""
+        yield Report("request", self._packet(self._request(sequence), answer=False))
 
     def _answer(self, message: bytes, *, other: bool = False) -> Report:
         return Report("wire", self._packet(message, answer=True, target=self.act.other if other else ""))
@@ -238,7 +259,7 @@ class Exchange:
         return (
             f"{method} sip:{HERE} SIP/2.0\r\nCall-ID: ".encode()
             + self.call_id
-            + f"\r\nCSeq: {sequence} {method}\r\n{digest}\r\n".encode()
+            + f"\r\nCSeq: {sequence} {method}\r\n{digest}Content-Length: 0\r\n\r\n".encode()
         )
 
     def _packet(self, data: bytes, *, answer: bool, target: str = "") -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from structlog.testing import capture_logs
-from tests.judge.asterisk import Report
+from tests.judge.asterisk import Report, syns
 from tests.judge.oracle import Bans, View
 from tests.scenarios.stage import MIDNIGHT, UP_FOR, _Streams
 
@@ -38,8 +38,10 @@ from ringfence.model import (
     format_network,
 )
 from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.challenge import parse_answers, parse_request
+from ringfence.parse.challenge import parse_answers, parse_requests
 from ringfence.parse.log import LogReader
+from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.stream import Streams
 from ringfence.store.database import Store
 
 PBX = "pbx"
@@ -83,6 +85,7 @@ class Guard:
         friends.on_roster(Roster(PBX, None, hosts))
         self._ami = AmiDecoder(SourceId(PBX, AMI))
         self._ami.feed(b"Asterisk Call Manager/11.0.0\r\n", clock.mono())
+        self._requests, self._answers = RequestStreams(), Streams()
         self._log = LogReader(SourceId(PBX, "log:full"), timezone=UTC)
 
     def close(self) -> None:
@@ -97,6 +100,10 @@ class Guard:
         """Record a TCP connection, as the kernel would report it."""
         remote = ip_address(address)
         self._streams.remotes[remote, port] = None
+        asks, accepts = syns(address, port)
+        if self.copies(address):
+            parse_requests(asks, self._requests)
+            parse_answers(accepts, self._answers)
 
     def copies(self, address: str) -> bool:
         """Whether the kernel copies the requests of an address, because it is a stranger."""
@@ -112,11 +119,10 @@ class Guard:
             results = self._log.feed(report.data, now)
             self._pipeline.on_events([one.event for one in results if one.event is not None], now)
         elif report.source == "wire":
-            self._pipeline.on_challenges(parse_answers(report.data), now)
+            self._pipeline.on_challenges(parse_answers(report.data, self._answers), now)
         else:
-            request = parse_request(report.data)
-            if request is not None:
-                self._pipeline.on_challenges([request], now)
+            requests = parse_requests(report.data, self._requests)
+            self._pipeline.on_challenges(requests or [], now)
 
     def wait(self, until: float) -> None:
         """Advance the time, with the periodic work of each second."""

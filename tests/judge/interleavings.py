@@ -19,7 +19,7 @@ from ipaddress import ip_address, ip_network
 from itertools import combinations_with_replacement
 from types import FunctionType, MethodType
 
-from tests.judge.asterisk import Act, Exchange, Report
+from tests.judge.asterisk import Act, Exchange, Report, syns
 from tests.judge.guard import PBX
 from tests.judge.oracle import Judge, View, Violation
 from tests.judge.worlds import ATTACKERS, LAMPS, PHONES, SETTLES, START, TRUNK, VICTIM, written
@@ -33,7 +33,6 @@ from ringfence.detect.history import SingleAttempts
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Login
 from ringfence.model import (
     AMI,
-    CopiedRequest,
     Friend,
     FriendReason,
     Scope,
@@ -42,8 +41,10 @@ from ringfence.model import (
     format_network,
 )
 from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.challenge import parse_answers, parse_request
+from ringfence.parse.challenge import parse_answers, parse_requests
 from ringfence.parse.log import LogReader
+from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.stream import Streams
 
 UP_FOR = 100_000.0
 """The monotonic clock at the start."""
@@ -94,6 +95,7 @@ class SmallGuard:
         self._detector.friends.add(trunk)
         self._ami = AmiDecoder(SourceId(PBX, AMI))
         self._ami.feed(b"Asterisk Call Manager/11.0.0\r\n", UP_FOR)
+        self._requests, self._answers = RequestStreams(), Streams()
         self._log = LogReader(SourceId(PBX, "log:full"), timezone=UTC)
         self.tick()
 
@@ -111,6 +113,10 @@ class SmallGuard:
     def connected(self, address: str, port: int) -> None:
         """Record a TCP connection."""
         self._streams.remotes[ip_address(address), port] = None
+        asks, accepts = syns(address, port)
+        if self.copies(address):
+            parse_requests(asks, self._requests)
+            parse_answers(accepts, self._answers)
 
     def copies(self, address: str) -> bool:
         """Whether the kernel copies the requests of an address, because it is a stranger."""
@@ -133,12 +139,12 @@ class SmallGuard:
         elif report.source == "log":
             self._observe(one.event for one in self._log.feed(report.data, now) if one.event is not None)
         elif report.source == "wire":
-            answers = parse_answers(report.data)
+            answers = parse_answers(report.data, self._answers)
             self._apply(self._detector.observe_challenges(answers, now, START + self.now, PBX))
         else:
-            request = parse_request(report.data)
-            assert isinstance(request, CopiedRequest)
-            self._apply(self._detector.observe_requests([request], now, PBX))
+            requests = parse_requests(report.data, self._requests)
+            assert requests is not None
+            self._apply(self._detector.observe_requests(requests, now, PBX))
 
     def wait(self, seconds: float) -> None:
         """Advance the time, with the periodic work of each second."""

@@ -166,8 +166,9 @@ def _guesser(chosen: random.Random) -> list[Act]:
 
 
 def _scanner(chosen: random.Random) -> list[Act]:
-    address = chosen.choice(ATTACKERS)
-    return [Act("asks", address, account=str(900 + number)) for number in range(chosen.randint(1, 6))]
+    address, transport = chosen.choice(ATTACKERS), chosen.choice(("UDP", "TCP"))
+    number = chosen.randint(1, 6)
+    return [Act("asks", address, account=str(900 + one), transport=transport) for one in range(number)]
 
 
 def _hider(chosen: random.Random) -> list[Act]:
@@ -200,13 +201,15 @@ def _lamps(chosen: random.Random) -> list[Act]:
 def _blind(chosen: random.Random) -> list[Act]:
     """Have the answers to the guesses, which may be hidden, sent to nowhere; at the end ask once more."""
     kind, address = chosen.choice(("guesses blind", "hides blind")), chosen.choice(ATTACKERS)
-    return [*(Act(kind, address) for _ in range(chosen.randint(1, 8))), Act("asks", address)]
+    transport = chosen.choice(("UDP", "TCP"))
+    acts = [Act(kind, address, transport=transport) for _ in range(chosen.randint(1, 8))]
+    return [*acts, Act("asks", address, transport=transport)]
 
 
 def _one_call(chosen: random.Random) -> list[Act]:
     """Make each guess under the same Call-ID."""
-    address = chosen.choice(ATTACKERS)
-    return [Act("guesses in one call", address) for _ in range(chosen.randint(1, 9))]
+    address, transport = chosen.choice(ATTACKERS), chosen.choice(("UDP", "TCP"))
+    return [Act("guesses in one call", address, transport=transport) for _ in range(chosen.randint(1, 9))]
 
 
 CAST: dict[str, _Cast] = {

@@ -8,8 +8,9 @@ from tests.parse.test_requests import packet as copy
 
 from ringfence.model import MOST_KEPT, MOST_SESSION, EventKind, SecurityEvent, short_session
 from ringfence.parse.ami import END
-from ringfence.parse.challenge import parse_answers, parse_request
+from ringfence.parse.challenge import parse_answers, parse_requests
 from ringfence.parse.notices import parse_distributor
+from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.security import parse_strict, parse_tampered
 
 LONG = b"x" * 60_000
@@ -28,8 +29,7 @@ def events(session: bytes, account: bytes) -> list[SecurityEvent]:
 def test_every_source_keeps_the_same_of_a_long_session() -> None:
     """An event, an answer and a request have a short digest, which is the same for all."""
     [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b"call-1", LONG))))
-    request = parse_request(copy(REQUEST.replace(b"a@b", LONG)))
-    assert request is not None
+    [request] = parse_requests(copy(REQUEST.replace(b"a@b", LONG)), RequestStreams()) or []
     kept = {one.session for one in events(LONG, b"alice")} | {answer.call_id, *request.call_ids}
     assert kept == {short_session(LONG)}
     assert max(map(len, kept)) <= MOST_SESSION

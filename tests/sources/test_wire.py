@@ -698,7 +698,7 @@ def test_only_answers_of_asterisks_user_count() -> None:
 
 
 def test_a_prefix_alone_makes_a_request() -> None:
-    """A copy with another prefix is no request, and one that is no datagram is unreadable.
+    """A copy with another prefix is no request. A segment of an unknown connection cannot be read.
 
     The firewall writes the same prefix.
     """
@@ -709,7 +709,7 @@ def test_a_prefix_alone_makes_a_request() -> None:
     prefixes = b"request", b"request2", b"REQUEST", b""
     source._read_turn(Script(*(logged(packet, prefix) for prefix in prefixes)))  # type: ignore[arg-type]
 
-    assert source.counts == wire.WireCounts(challenges=1, unreadable=1)
+    assert source.counts == wire.WireCounts(challenges=1, unread=1)
 
 
 def test_a_socket_that_fails_is_lost() -> None:

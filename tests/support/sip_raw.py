@@ -9,6 +9,7 @@ r"""SIP requests whose fields contain any bytes, and a caller that sends them.
 import itertools
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -190,6 +191,12 @@ class Caller:
     def _acknowledge(self, request: Raw, answer: bytes) -> None:
         ack = evolve(request, method=b"ACK", extra=b"")
         self._wire.send(ack.encode(self._wire.contact, self._transport, self._text))
+
+    def reset(self) -> None:
+        """Close a TCP connection with a reset, so that nothing more comes from its other end."""
+        with socket.socket(fileno=os.dup(self._wire.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._wire.close()
 
     def close(self) -> None:
         """Close the socket."""

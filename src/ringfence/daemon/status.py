@@ -142,6 +142,7 @@ def _wire(source: "WireSource") -> dict[str, object]:
         "passing": counts.passing,
         "foreign": counts.foreign,
         "unnamed": counts.unnamed,
+        "unread": counts.unread,
         "containers": [format_network(network) for network in source.containers],
     }
 

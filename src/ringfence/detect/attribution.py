@@ -581,10 +581,10 @@ class Attribution:
         found: list[Finding] = []
         answers, challenges = challenges, []
         for answer in answers:
-            if answer.status in _REFUSALS or answer.status == _NOT_FOUND:
+            if answer.status in _REFUSALS or (answer.status == _NOT_FOUND and answer.transport is _UDP):
                 challenges.append(answer)
             else:
-                self._conversations.answer(answer, answer.sender or answer.address, now)
+                self._conversations.answer(answer, _sender_of(answer) or answer.address, now)
         if self._has_proxies:
             for challenge in challenges:
                 found += self._on_proxied(challenge, asterisk, now, wall)
@@ -601,17 +601,13 @@ class Attribution:
         self, challenge: Challenge, now: float, wall: float, asterisk: str
     ) -> Iterable[Finding]:
         """Handle an answer 401, 403, 404 or 407 of Asterisk (not of a proxy)."""
-        # By TCP the challenge uses the connection of the request, so its receiver is the sender.
-        sender = challenge.sender if challenge.transport is _UDP else challenge.address
-        sender = sender or self._conversations.asker(challenge.call_id)
+        sender = _sender_of(challenge) or self._conversations.asker(challenge.call_id)
         if sender is None:
             return ()
         if sender != challenge.address:
             self._senders.sender_at(sender, now).diverted = now
         source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
-        refusal = None
-        if challenge.transport is _UDP:
-            refusal = self._conversations.answer(challenge, sender, now)
+        refusal = self._conversations.answer(challenge, sender, now)
         if challenge.service is _PJSIP and challenge.status in _CHALLENGES:
             return self._on_pjsip_challenge(challenge, sender, source, now, wall, refusal)
         question = refusal is not None and not refusal.guess and challenge.status in _CHALLENGES
@@ -706,7 +702,7 @@ class Attribution:
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str
     ) -> Sequence[Finding]:
-        """Handle requests of strangers by UDP, which the kernel copied.
+        """Handle requests of strangers, which the kernel copied.
 
         If a request contains a nonce that was sent only to its source address, the receiver of the nonce has
         written the request. So that address is proven for the sessions that the request names.
@@ -723,6 +719,8 @@ class Attribution:
                 sent = next((nonce for nonce in nonces if self._nonces.receivers(nonce, now)), None)
                 # Behind a proxy the answers of Asterisk are not compared with the client's requests.
                 waits = sent is not None and not self._has_proxies
+                if waits and sent is not None and request.transport is not _UDP:
+                    waits = self._nonces.proves(sent, request.address, now)
                 self._conversations.ask(request, now, sent or b"".join(nonces[:1]), challenged=waits)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
@@ -754,7 +752,7 @@ class Attribution:
             found += self._on_blind_guess(asked, now, wall)
         missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
         for challenge, asterisk, number in missed + self._wire.abandoned(now, listening):
-            sender = challenge.sender if challenge.transport is _UDP else challenge.address
+            sender = _sender_of(challenge)
             if sender is not None:  # pragma: no branch - of UDP, only challenges with a known sender are kept
                 source = SourceId(asterisk, WIRE)
                 for _ in range(min(number, _MOST_AT_ONCE)):
@@ -782,7 +780,7 @@ class Attribution:
         ):
             return ()
         service = _PJSIP if b"/" in asked.nonce else _SIP
-        remote = Endpoint(asked.address, asked.port, _UDP)
+        remote = Endpoint(asked.address, asked.port, asked.transport)
         source = SourceId(self._wire_asterisk, WIRE)
         event = SecurityEvent(source, _REFUSED, service, remote, wall, asked.account, asked.session)
         return self.observe(evolve(event, challenge=asked.nonce, response=asked.digest), now)
@@ -889,6 +887,14 @@ class Attribution:
 
 def _is_claim(found: AttributedAttempt) -> bool:
     return found.attempt.proof is _CLAIMED
+
+
+def _sender_of(answer: Challenge) -> Address | None:
+    """Return the sender of the request; None if it is unknown.
+
+    By TCP the answer uses the connection of the request, so its receiver is the sender.
+    """
+    return answer.sender if answer.transport is _UDP else answer.address
 
 
 def _wire_event(

@@ -1,9 +1,9 @@
-"""Conversations of strangers by UDP: which of Asterisk's refusals answer a guess.
+"""Conversations of strangers: which of Asterisk's refusals answer a guess.
 
 The kernel copies the requests of strangers to the SIP ports, and all answers to them. So a guess is seen,
 and not deduced: it is a request with credentials that Asterisk refused. An answer belongs to a request of the
 same sender with the same Call-ID and the same CSeq number, which Asterisk copies from the request into its
-answer (RFC 3261 §8.2.6.2).
+answer (RFC 3261 §8.2.6.2). By TCP, also within a WebSocket, they share a connection too.
 
     REGISTER, CSeq 1                     ->
                                          <-  401, CSeq 1: a question, no attempt
@@ -26,13 +26,20 @@ These answers show that the password was right, so the request was no guess:
 - chan_sip's ``403 Forbidden (policy)``: the phone may not subscribe, although its password is right
 
 If no copied request can belong to an answer, nothing is known (None). This is so for friends, for requests by
-TCP and TLS, and if the kernel copied fewer requests than came. Nothing is known either of a conversation of
-which only a part of a request was copied (its first fragment): the rest may hold credentials.
+TLS, and if the kernel copied fewer requests than came. Nothing is known either of a conversation of which
+only a part of a request was copied (its first fragment): the rest may hold credentials. If a TCP connection
+becomes unread (``parse/request_stream.py``), its requests without credentials explain no refusal any more:
+the refused one may be another.
+
+A sender may close its receive window, so that only the beginning of an answer leaves, without Call-ID and
+number. Such a cut answer belongs to the oldest request of its connection with credentials that is not
+answered yet.
 
 A guess may also get no answer: its Via names an unroutable address, or the answer would be longer than a
 datagram. PJSIP still checks the password, and a right one registers the attacker (tried on 22.10.1). So a
 request with credentials that is not answered within ``SILENCE`` is a *blind* guess. Its nonce must be one
-that Asterisk sent, so requests of this sender do reach Asterisk. And somebody who asked later must have been
+that Asterisk sent, so requests of this sender do reach Asterisk; by TCP it went to this sender alone, because
+a TCP segment can be forged, too. And somebody who asked later must have been
 answered, so Asterisk lives, and the wire sees its answers.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
@@ -47,7 +54,7 @@ from math import inf
 from attrs import Factory, define, frozen
 
 from ringfence.detect.sessions import AddressKey, address_key
-from ringfence.model import Address, Challenge, CopiedRequest
+from ringfence.model import Address, Challenge, CopiedRequest, Transport
 
 MOST = 16_384
 """The greatest number of requests that are remembered. They take 18 MB."""
@@ -69,20 +76,21 @@ It is shorter than ``sessions.HORIZON``, so that a report of another source can 
 
 _REFUSALS = (401, 403, 407)
 
-_Key = tuple[AddressKey, bytes]
+_Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: a sender, its port, b""
 
 
 @define(eq=False)
 class Asked:
     """What is remembered of a copied request that came at ``at``, and whether it is answered.
 
-    ``session`` is its Call-ID, and ``nonce`` the one that it repeats. The other fields are those
+    ``sessions`` are its Call-IDs, and ``nonce`` is the one that it repeats. The other fields are those
     of :class:`~ringfence.model.CopiedRequest`.
     """
 
     address: Address
     port: int
-    session: bytes
+    transport: Transport
+    sessions: tuple[bytes, ...]
     sequences: tuple[int, ...]
     credentials: bool
     nonce: bytes
@@ -91,23 +99,31 @@ class Asked:
     at: float
     answered: bool = False
 
+    @property
+    def session(self) -> bytes:
+        """The Call-ID, as chan_sip or PJSIP reads it."""
+        return self.sessions[0]
+
 
 @define(eq=False)
 class _Conversation:
-    """The requests of one sender with one Call-ID, by their digests, oldest first."""
+    """The requests of one sender with one Call-ID, or of one TCP connection, by their digests, oldest first.
+
+    ``unread``: when a part of a request was copied last, or when the connection became unread.
+    """
 
     requests: dict[bytes, Asked] = Factory(dict)
-    partly: bool = False  # of some request, only a part was copied
+    unread: float = -inf
 
-    def request_of(self, sequence: int | None) -> Asked | None:
-        """Return the request to which an answer with this CSeq number belongs, None if there is none.
+    def request_of(self, answer: Challenge) -> Asked | None:
+        """Return the request to which an answer belongs, None if there is none.
 
-        It is the oldest open one with this number. If all with this number are answered, it is the last of
-        these. Without any, it is the oldest open one with credentials.
+        It is the oldest open one with the answer's CSeq number and Call-ID. If all of these are answered, it
+        is the last of them. Without any, it is the oldest open one with credentials.
         """
         others = known = None
         for one in self.requests.values():
-            if sequence in one.sequences:
+            if answer.sequence in one.sequences and answer.call_id in one.sessions:
                 if not one.answered:
                     return one
                 known = one
@@ -131,7 +147,7 @@ _REPEAT = Refusal(None)
 
 
 class Conversations:
-    """What strangers asked by UDP, and whether Asterisk has answered. Times are monotonic seconds."""
+    """What strangers asked, and whether Asterisk has answered. Times are monotonic seconds."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -148,18 +164,23 @@ class Conversations:
     def ask(
         self, request: CopiedRequest, now: float, nonce: bytes = b"", *, challenged: bool = False
     ) -> None:
-        """Record a request. One that can be read in several ways belongs to several conversations.
+        """Record a request. A datagram that can be read in several ways belongs to several conversations.
 
         ``nonce`` is the one that it repeats. ``challenged``: Asterisk has sent this nonce.
         """
         sessions = request.call_ids
+        by_udp = request.transport is Transport.UDP
         if not sessions:
+            connection = self._known.get(_key_of(request.address, request.port, request.transport, b""))
+            if request.unread and connection is not None:
+                connection.unread = now
             return
         digest = request.digest
         one = Asked(
             request.address,
             request.port,
-            sessions[0],
+            request.transport,
+            sessions,
             request.sequences,
             request.credentials,
             nonce,
@@ -169,11 +190,13 @@ class Conversations:
         )
         if challenged and request.credentials:
             self._waiting.append(one)
-        for session in sessions:
-            key = address_key(request.address), session
-            self._askers[session] = request.address
+        for session in sessions if by_udp else (b"",):
+            key = _key_of(request.address, request.port, request.transport, session)
+            if by_udp:
+                self._askers[session] = request.address
             known = self._known.setdefault(key, _Conversation())
-            known.partly = known.partly or request.partly
+            if request.unread:
+                known.unread = now
             if digest in known.requests:
                 one.answered = True  # a retransmission
                 continue
@@ -191,8 +214,8 @@ class Conversations:
         return self._askers.get(call_id)
 
     def has_asked(self, address: Address, call_id: bytes, now: float) -> bool:
-        """Whether a request with credentials of this address and with this Call-ID was copied lately."""
-        known = self._known.get((address_key(address), call_id))
+        """Whether a datagram with credentials of this address and with this Call-ID was copied lately."""
+        known = self._known.get((address_key(address), 0, call_id))
         if known is None:
             return False
         return any(one.credentials and now - one.at < LIFE for one in known.requests.values())
@@ -215,11 +238,12 @@ class Conversations:
     def answer(self, answer: Challenge, sender: Address, now: float) -> Refusal | None:
         """Record an answer to ``sender``; return what it refuses, None if its conversation is unknown."""
         self.expire(now)
-        known = self._known.get((address_key(sender), answer.call_id))
-        if known is None or known.partly:
+        known = self._known.get(_key_of(sender, answer.port, answer.transport, answer.call_id))
+        one = known.request_of(answer) if known is not None else None
+        if known is None or one is None:
             return None
-        one = known.request_of(answer.sequence)
-        if one is None:
+        if now - known.unread < LIFE and (one.answered or not one.credentials):
+            one.answered = True
             return None
         if one.answered:
             return _REPEAT
@@ -243,6 +267,12 @@ class Conversations:
 
     def _forget(self, key: _Key) -> None:
         del self._known[key]
-        asker = self._askers.get(key[1])
+        asker = self._askers.get(key[2])
         if asker is not None and address_key(asker) == key[0]:
-            del self._askers[key[1]]
+            del self._askers[key[2]]
+
+
+def _key_of(address: Address, port: int, transport: Transport, call_id: bytes) -> _Key:
+    if transport is Transport.UDP:
+        return address_key(address), 0, call_id
+    return address_key(address), port, b""

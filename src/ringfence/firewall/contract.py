@@ -21,7 +21,8 @@ The rules stand in this order:
 2. The bans and the deny list drop packets from their addresses. The list of fetched networks does so too,
    except for packets of friends.
 3. The limiter drops the packets of sources that send too many, except for those of friends.
-4. One rule copies the datagrams of strangers to the SIP ports to the wire, at most ``REQUEST_RATE`` a second.
+4. One rule copies the packets of strangers to the SIP ports (not those of TLS) to the wire, at most
+   ``REQUEST_RATE`` a second.
 5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger:
    answers by UDP, and every TCP segment.
 6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
@@ -194,9 +195,13 @@ class Ports:
     tcp: tuple[int, ...] = (5038, 5060, 5061, 8089)
 
     @property
-    def conversations(self) -> tuple[int, ...]:
-        """The UDP ports whose conversations with strangers are copied. That of IAX2 carries voice."""
-        return tuple(port for port in self.udp if port != _IAX2)
+    def conversations(self) -> "Ports":
+        """The ports whose conversations with strangers are copied.
+
+        The UDP port of IAX2 is left out, because it carries voice, and so are the ports of TLS.
+        """
+        clear = tuple(port for port in self.tcp if port not in self.tls)
+        return Ports(tuple(port for port in self.udp if port != _IAX2), clear)
 
     @property
     def streams(self) -> tuple[int, ...]:

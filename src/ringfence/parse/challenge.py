@@ -1,7 +1,8 @@
 r"""Parser of SIP answers in IP packets that leave this host, and of the requests of strangers.
 
-Of UDP it parses all answers, of TCP and WebSocket the refusals 401, 403 and 407.
-:class:`ringfence.model.Challenge` stands for any of these answers.
+Of UDP it parses all answers, and those of a TCP connection or WebSocket that was copied from its beginning.
+Of other connections it parses the refusals 401, 403 and 407. :class:`ringfence.model.Challenge` stands for
+any of these answers.
 
 This host wrote the packet, but much of it is the sender's own text: Asterisk copies Via, From, To, Call-ID
 and CSeq from the request, and PJSIP copies Record-Route. Tested on Asterisk 22.10.1 and 16.28 (PJSIP and
@@ -56,6 +57,7 @@ from ringfence.model import (
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user, text_of
 from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
+from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
 
 # -- the Vias of Asterisk's own answer: which address sent the request, and whether the answer is relayed
@@ -147,7 +149,7 @@ def received_address(text: bytes) -> Address | None:
     return _address_in(text)
 
 
-# -- parser of the SIP requests of strangers, which the kernel copied from UDP
+# -- parser of the SIP requests of strangers, which the kernel copied
 #
 # The sender wrote the whole request. If a nonce occurs anywhere in it, the sender knows that nonce. So the
 # whole request is searched for nonces. It is read twice, as PJSIP and as chan_sip read it. Tested with a
@@ -183,6 +185,7 @@ _CALL_IDS = re.compile(rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]
 _SEQUENCES = re.compile(rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?([0-9]{1,10})")
 _CREDENTIALS = b"authorization"
 _ACK = b"ACK "
+_SIP = b"SIP/2.0 "  # an answer begins with it
 _USERNAME = re.compile(rb'username[ \t]*+=[ \t]*+"([^"\r\n]{0,128}+)"')
 _CALL_ID_OF_CHAN_SIP = re.compile(
     rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)"
@@ -192,27 +195,73 @@ _WHITE_RUNS = re.compile(rb"([ \t])[ \t]++")
 _MOST_SHORTENED = 1024  # bytes; the white space inside a longer Call-ID stays as it is
 
 
-def parse_request(packet: bytes, *, dropped: bool = False) -> CopiedRequest | None:
-    """Parse a copied request, from its IP header on; None for a later fragment, or if it is not valid UDP.
+def parse_requests(
+    packet: bytes, streams: RequestStreams, *, dropped: bool = False
+) -> list[CopiedRequest] | None:
+    """Parse the requests in a copied packet, from its IP header on; None for a packet that is not valid.
 
-    An ACK has no number and no credentials here: it repeats those of its INVITE, and nothing answers it.
-    ``dropped``: a ban drops the request.
+    A later fragment is not valid. ``streams`` puts the segments of a TCP connection together. If that fails,
+    return a request that is ``unread``. ``dropped``: a ban drops the packet.
     """
     whole = ip_payload(packet)
-    if whole is None or whole[0] != UDP:
+    if whole is None:
         return None
-    _, source, _, payload, may_be_cut = whole
-    datagram = udp_datagram(payload, may_be_cut=may_be_cut)
-    if datagram is None:
+    protocol, source, target, payload, may_be_cut = whole
+    if protocol == UDP:
+        datagram = udp_datagram(payload, may_be_cut=may_be_cut)
+        if datagram is None:
+            return None
+        port, _, request = datagram
+        return [_request(packed_address(source), port, request, dropped=dropped, unread=may_be_cut)]
+    segment = tcp_segment(payload) if protocol == TCP else None
+    if segment is None or dropped:
+        return None if segment is None else []
+    address, port = packed_address(source), segment[0]
+    heads = _heads_in(segment, b"".join((source, target, payload[:_PORTS])), streams, may_be_cut=may_be_cut)
+    if heads is None:
+        return [CopiedRequest(address, port, (), (), unread=True, transport=Transport.TCP)]
+    return [
+        _request(address, port, head, transport=Transport.TCP) for head in heads if not head.startswith(_SIP)
+    ]
+
+
+def _heads_in(
+    segment: tuple[int, int, int, bool, bytes],
+    connection: bytes,
+    streams: RequestStreams,
+    *,
+    may_be_cut: bool,
+) -> list[bytes] | None:
+    """Return the heads of the messages that a segment completes; None if its connection becomes unread."""
+    _, _, sequence, begins, data = segment
+    if may_be_cut or (begins and data):
+        streams.lose(connection)
         return None
-    port, _, request = datagram
+    if begins:
+        return None if streams.begin(connection, sequence) else []
+    return streams.read(connection, sequence, data) if data else []
+
+
+def _request(
+    address: Address,
+    port: int,
+    request: bytes,
+    *,
+    dropped: bool = False,
+    unread: bool = False,
+    transport: Transport = Transport.UDP,
+) -> CopiedRequest:
+    """Parse one request.
+
+    An ACK has no number and no credentials here: it repeats those of its INVITE, and nothing answers it.
+    """
     by_chan_sip = request.replace(b"\r", b"")
     readings = [request.lower(), by_chan_sip.lower()]
     # Without a bare CR, both read the same nonces and numbers.
     different = readings[: 1 if request.count(b"\r") == request.count(_EOL) else 2]
     answerable = not request.lstrip(_EOL).startswith(_ACK)
     return CopiedRequest(
-        packed_address(source),
+        address,
         port,
         _first(_nonces(different), MOST_NONCES),
         _first(map(short_session, _call_ids((request, by_chan_sip), readings)), MOST_CALL_IDS),
@@ -220,8 +269,9 @@ def parse_request(packet: bytes, *, dropped: bool = False) -> CopiedRequest | No
         answerable and _CREDENTIALS in readings[1],
         blake2b(request, digest_size=_DIGEST).digest(),
         dropped,
-        may_be_cut,
+        unread,
         _account_in(request, readings[0]) if answerable else "",
+        transport,
     )
 
 
@@ -329,7 +379,10 @@ _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F)
 
 
 def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challenge]:
-    """Parse the answers in a packet, from its IP header on; of TCP, only the refusals 401, 403 and 407.
+    """Parse the answers in a packet, from its IP header on.
+
+    Of TCP, other answers than the refusals 401, 403 and 407 are parsed only if ``streams`` has read the
+    connection from its beginning.
 
     A packet may be cut off, be a first fragment, or end in the middle of an answer. Fields that it does not
     hold completely are left empty. ``streams`` puts the segments of a connection together: an answer is
@@ -410,7 +463,7 @@ def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
 def _parse_message(
     message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
 ) -> Challenge | None:
-    """Parse an answer: by UDP with any status, by TCP with 401, 403 or 407; None for any other message."""
+    """Parse an answer; None for any other message."""
     ordinary = _ORDINARY.fullmatch(message)
     if ordinary is not None:
         received, call_id, user, sequence, nonce, opaque, rest = ordinary.groups(b"")
@@ -429,7 +482,7 @@ def _parse_message(
             sequence=int(sequence),
             accepted=_STALE in rest,
         )
-    known = _STATUSES.get(message[:_STATUS]) or _other_status(message, transport)
+    known = _STATUSES.get(message[:_STATUS]) or _other_status(message)
     if known is None:
         return None
     status, authenticate = known
@@ -460,9 +513,9 @@ def _parse_message(
     )
 
 
-def _other_status(message: bytes, transport: Transport) -> tuple[int, None] | None:
-    """Return the status of an answer by UDP that is no refusal; None for any other message."""
-    found = _ANY_STATUS.match(message) if transport is Transport.UDP else None
+def _other_status(message: bytes) -> tuple[int, None] | None:
+    """Return the status of an answer that is no refusal; None for any other message."""
+    found = _ANY_STATUS.match(message)
     return (int(found[1]), None) if found is not None else None
 
 

@@ -38,6 +38,7 @@ _EOL = b"\r\n"
 _ANSWER = re.compile(rb"SIP/2\.0 40[137] [^\r\n]{0,64}+\r\n(?:via|v)[ \t]{0,8}+:", re.IGNORECASE)
 _LONGEST = 96  # bytes; at least the length of a match of _ANSWER
 _REFUSAL = re.compile(rb"SIP/2\.0 40[137] ")
+_ANSWER_LINE = re.compile(rb"SIP/2\.0 [1-6][0-9][0-9] ")
 _BEGUN = re.compile(rb"SIP/2\.0 4(?:0(?:[137](?: .*+)?+)?+)?+", re.DOTALL)
 _FIRST_LINE = re.compile(rb"SIP/2\.0 |HTTP/1\.|[A-Z]{3,16}+ [^\r\n]++(?<= SIP/2\.0)\r\n")
 # chan_sip writes the full name, PJSIP either name.
@@ -59,7 +60,7 @@ class _Stream:
     ``pending`` is an incomplete message. Its first ``scanned`` bytes contain no end of a head.
     ``given``: this message was returned as cut. ``fed``: data was read. ``skip`` bytes of a body
     follow. ``other``: the connection does not carry clear SIP. ``holes`` are the parts that are missing, as
-    pairs of sequence numbers.
+    pairs of sequence numbers. ``whole``: it was read from its SYN on, and nothing is missing.
     """
 
     next: int
@@ -71,6 +72,7 @@ class _Stream:
     skip: int = 0
     other: bool = False
     holes: list[tuple[int, int]] = Factory(list)
+    whole: bool = False
 
 
 class Streams:
@@ -103,12 +105,13 @@ class Streams:
         if stream is not None and stream.next == first and not stream.pending:
             return  # the SYN was sent again
         self._forget(connection)
-        self._add(connection, _Stream(first, synced=True))
+        self._add(connection, _Stream(first, synced=True, whole=True))
 
     def read(self, connection: bytes, sequence: int, data: bytes) -> list[bytes]:
-        """Return the heads of Asterisk's refusals (401, 403, 407) that an outgoing segment completes.
+        """Return the heads of Asterisk's answers that an outgoing segment completes.
 
-        ``connection`` is the key of its connection, and ``sequence`` the number of its first byte.
+        Of a connection that was not read from its SYN on, or has a hole, return only the refusals (401, 403,
+        407). ``connection`` is the key of its connection, and ``sequence`` the number of its first byte.
         """
         if not data:
             return []
@@ -166,7 +169,7 @@ class Streams:
         before = len(stream.pending)
         self._give_up(connection, stream)
         self._bytes -= before
-        stream.skip = 0
+        stream.skip, stream.whole = 0, False
         stream.holes = [*stream.holes, (stream.next, sequence)][-MOST_HOLES:]
         stream.next = sequence
 
@@ -243,7 +246,10 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
             stream.scanned = len(buffer) - at
             break
         start, end, stream.synced = step
-        if _REFUSAL.match(buffer, start) and not stream.given:
+        stream.whole = stream.whole and stream.synced
+        # Only in a whole connection it is certain that an answer begins here, and no text of a sender.
+        wanted = _ANSWER_LINE if stream.whole else _REFUSAL
+        if wanted.match(buffer, start) and not stream.given:
             head = buffer.find(_EOL + _EOL, start, end)
             found.append(buffer[start : end if head < 0 else head + 2 * len(_EOL)])
         stream.given, scanned = False, 0

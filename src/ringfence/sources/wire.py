@@ -5,10 +5,10 @@ to strangers all answers, to NFLOG group ``GROUP``, also those of this host that
 called challenges here. No text of a sender can suppress this source: it reports packets as the kernel saw
 them. A host has one wire for all its Asterisks.
 
-The same group carries the UDP packets of strangers to the SIP ports. Their log rule marks each copy with the
-prefix ``request`` (``dropped``, if a ban drops it). A packet with such a prefix is parsed as a request only,
-because the stranger wrote it. A packet without it is parsed as answers only, because this host sent or
-forwarded it.
+The same group carries the packets of strangers to the SIP ports, by UDP, plain TCP and WebSocket. Their log
+rule marks each copy with the prefix ``request`` (``dropped``, if a ban drops it). A packet with such a prefix
+is parsed as requests only, because the stranger wrote it. A packet without it is parsed as answers only,
+because this host sent or forwarded it.
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
@@ -34,8 +34,8 @@ the address of a target container is still unknown then. The check is not needed
 prove its source address, because this host sent each nonce to one address only.
 
 The kernel copies every TCP segment to strangers, because an answer may stand anywhere in the stream, and may
-be transmitted again (this happens even without packet loss). ``parse/stream.py`` puts the segments together.
-This module stores nothing else.
+be transmitted again (this happens even without packet loss). ``parse/stream.py`` puts them together, and
+``parse/request_stream.py`` the segments of strangers. This module stores nothing else.
 
 Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each, 8
 of them for parsing the text. At 6 600 a second (a brute force at full speed), 20 000 and 40 000 a second none
@@ -53,11 +53,12 @@ import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
-from ringfence.model import Address, Challenge, CopiedRequest, Network
+from ringfence.model import Address, Challenge, CopiedRequest, Network, Transport
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
-from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_request
+from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_requests
 from ringfence.parse.packet import source_of
+from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 
@@ -116,6 +117,7 @@ class WireCounts:
     - ``foreign``: packets of other programs on this host and of other containers, which do not count.
     - ``unowned``: packets of this host that do not count because it is unknown which user is Asterisk's.
     - ``unnamed``: packets of containers that do not count because it is unknown which address is Asterisk's.
+    - ``unread``: TCP connections of strangers of which not all requests could be read.
     """
 
     challenges: int = 0
@@ -127,6 +129,7 @@ class WireCounts:
     foreign: int = 0
     unowned: int = 0
     unnamed: int = 0
+    unread: int = 0
 
 
 class WireSource(SupervisedSource):
@@ -168,6 +171,7 @@ class WireSource(SupervisedSource):
         self._last: int | None = None
         self._is_asterisks = is_asterisks
         self._streams = Streams()
+        self._requests = RequestStreams()
         self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 
     def drain(self) -> None:
@@ -261,12 +265,14 @@ class WireSource(SupervisedSource):
                 self.counts.unreadable += 1
 
     def _add_request(self, message: Logged, seen: list[WireItem]) -> None:
-        request = parse_request(message.payload, dropped=message.prefix == DROPPED)
-        if request is None:
+        requests = parse_requests(message.payload, self._requests, dropped=message.prefix == DROPPED)
+        if requests is None:
             self.counts.unreadable += 1
-        else:
-            self.counts.requests += 1
-            seen.append(request)
+            return
+        unread = sum(one.unread and one.transport is Transport.TCP for one in requests)
+        self.counts.unread += unread
+        self.counts.requests += len(requests) - unread
+        seen += requests
 
     def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:
         if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):

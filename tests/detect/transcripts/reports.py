@@ -146,12 +146,18 @@ def sent(
 
 
 def copied(
-    address: str = ATTACKER, call: bytes = b"call-1", *, nonce: bytes = b"", sequence: int = 2
+    address: str = ATTACKER,
+    call: bytes = b"call-1",
+    *,
+    nonce: bytes = b"",
+    sequence: int = 2,
+    transport: Transport = Transport.UDP,
 ) -> CopiedRequest:
     """Return a request of a stranger; with ``nonce`` it has credentials."""
     nonces = (nonce,) if nonce else ()
     digest = b"%d %b" % (sequence, nonce)
-    return CopiedRequest(ip_address(address), 5062, nonces, (call,), (sequence,), bool(nonce), digest)
+    request = CopiedRequest(ip_address(address), 5062, nonces, (call,), (sequence,), bool(nonce), digest)
+    return evolve(request, transport=transport)
 
 
 def friend(address: str = PHONE, account: str = "204", tie: FriendReason = FriendReason.REACHABLE) -> Friend:

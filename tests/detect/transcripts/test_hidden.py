@@ -666,6 +666,25 @@ def test_a_blind_guess_counts_once(told: bool) -> None:  # noqa: FBT001 - a para
     assert happened.bans == FULL
 
 
+def test_by_tcp_each_guess_counts_once_and_blindly_only_if_its_nonce_proves_the_sender() -> None:
+    """A guess by TCP counts by its answer, also without one; but a segment can be forged like a datagram."""
+    tcp = Transport.TCP
+    steps = [*ticks(0, 0)]
+    for number, nonce in enumerate((b"1/n", b"2/n", b"forged/n"), 1):
+        call = b"call-%d" % number
+        question = sent(call=call, nonce=b"%d/n" % number, sequence=1, transport=tcp)
+        steps += [
+            at(number, copied(call=call, sequence=1, transport=tcp), question),
+            at(number + 0.1, copied(call=call, nonce=nonce, transport=tcp)),
+        ]
+    answer = at(1.2, sent(call=b"call-1", nonce=b"1b/n", sequence=2, transport=tcp))
+    elsewhere = at(2.5, sent(BYSTANDER, nonce=b"forged/n", sequence=9, transport=tcp))
+    other = at(6, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    steps = sorted([*steps, answer, elsewhere, other], key=lambda step: step.time)
+    happened = Player().play(*steps, *ticks(7, 20))
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * 2
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_a_blind_guess_that_shows_late_counts_once(told: bool) -> None:  # noqa: FBT001 - a parameter
     """If nobody is answered for long, AMI's report of the guess is too old to be matched by its number."""

@@ -250,7 +250,7 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
         raw[_OVER] = _over(plan, version)
     if limiter and plan.ration.mode is not LimitMode.OFF:
         raw |= _ration_chains(plan, version, family.target)
-    if copies and plan.sip_ports.udp:
+    if copies and (plan.sip_ports.udp or plan.sip_ports.tcp):
         raw[_SEEN] = [_copy(plan, REQUEST_RATE)]
         if not family.rejects:
             raw[_NARROW] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {family.target}")]
@@ -408,10 +408,14 @@ class _Plan:
         ]
 
     def to_copies(self) -> list[IptablesRule]:
-        """Return the rules that send datagrams of strangers to ``ringfence-seen``, to be copied."""
+        """Return the rules that send packets of strangers to ``ringfence-seen``, to be copied."""
         strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
-        ports = _port_matches("udp", self.plan.sip_ports.conversations, "src")
-        return [IptablesRule(f"! -i lo {packets}{strangers}-j {_SEEN}") for packets in ports]
+        ports = self.plan.sip_ports.conversations
+        return [
+            IptablesRule(f"! -i lo {packets}{strangers}-j {_SEEN}")
+            for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
+            for packets in _port_matches(protocol, numbers, "src")
+        ]
 
     def other_answers(self, passing: str = "") -> list[IptablesRule]:
         """Return the log rules for the answers by UDP to strangers that no other log rule copies.
@@ -427,7 +431,7 @@ class _Plan:
         )
         return [
             IptablesRule(f"{way}{packets}{tests}{passing}{strangers}{log}")
-            for packets in _port_matches("udp", self.plan.sip_ports.conversations, "dst")
+            for packets in _port_matches("udp", self.plan.sip_ports.conversations.udp, "dst")
         ]
 
     def to_ration(self, *, forwarded: bool = False) -> list[IptablesRule]:

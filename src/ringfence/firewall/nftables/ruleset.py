@@ -589,13 +589,13 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         prerouting += tuple(
             f'iifname != "lo" {test} {_strangers(version, "saddr", lists)} jump requests'
             for version in VERSIONS
-            for test in _port_tests(Ports(plan.sip_ports.conversations, ()), "dport")
+            for test in _port_tests(plan.sip_ports.conversations, "dport")
         )
         others = tuple(
             f"{test} @th,64,64 {_STATUS_LINE} @th,64,88 != {_DATAGRAMS} "
             f"{_strangers(version, 'daddr', lists)} {log}"
             for version in VERSIONS
-            for test in _port_tests(Ports(plan.sip_ports.conversations, ()), "sport")
+            for test in _port_tests(Ports(plan.sip_ports.conversations.udp, ()), "sport")
         )
         prerouting += (f"{datagrams} {_TO_BE_ROUTED} {log}",)
         prerouting += tuple(f"{_TO_BE_ROUTED} {other}" for other in others)

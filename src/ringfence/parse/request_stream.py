@@ -1,0 +1,238 @@
+r"""SIP requests in the TCP segments of strangers: bare, or each in a frame of a WebSocket.
+
+The stranger wrote the segments, and Asterisk may read them in another way than this module: segments that
+overlap, have a wrong checksum, or come twice with different bytes. So only the plain way is read: each
+segment continues exactly where the one before it ended, from the SYN on. Each message has a head in which
+every line ends with CR LF, no folded line, and exactly one Content-Length; within a WebSocket (RFC 7118 §5),
+each message is one whole masked frame. Whatever else a connection carries makes it *unread* until its next
+SYN, and :meth:`RequestStreams.read` says so once. Then its guesses are found by their answers alone.
+
+    SYN, seq 0                     ->  a connection begins
+    "REGISTER …", seq 1            ->  a request
+    "REGISTER …", seq 1 again      ->  unread: which of the two Asterisk got is unknown
+
+Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
+forgotten first, ``MOST_PENDING`` bytes of an incomplete message, and ``MOST_BYTES`` bytes of all of them. A
+connection of which this module did not see the beginning, or that it has forgotten, is unread.
+"""
+
+import re
+from collections import OrderedDict
+
+from attrs import define
+
+from ringfence.parse.packet import SEQUENCES
+
+MOST_STREAMS = 4_096
+MOST_BYTES = 4 << 20
+MOST_PENDING = 1 << 16
+
+_EOL = b"\r\n"
+_END = _EOL + _EOL
+# A head without folded lines, NUL, bare CR or bare LF. Repetitions are possessive, so this takes linear time.
+_PLAIN = re.compile(rb"[^\r\n\0 \t][^\r\n\0]*+\r\n(?:[^\r\n\0 \t][^\r\n\0]*+\r\n)*+\r\n")
+_KEEP_ALIVE = re.compile(rb"[\r\n]++")
+_FIRST_LINE = re.compile(rb"(?:[A-Za-z]{2,32}+ [^\r\n]*+(?<= SIP/2\.0)|SIP/2\.0 [^\r\n]*+)\r\n")
+_UPGRADE = re.compile(rb"GET [^\r\n]++(?<= HTTP/1\.1)\r\n")
+_TO_WEBSOCKET = re.compile(rb"\r\nupgrade[ \t]*+:[ \t]*+websocket[ \t]*+\r\n", re.IGNORECASE)
+_ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l[ \t:])", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n)", re.IGNORECASE)
+_TEXT, _BINARY = 0x81, 0x82
+_CONTROL = (0x88, 0x89, 0x8A)
+_MASKED, _MASK = 0x80, 4
+_LONG, _LONGEST_FORM = 126, 127
+_SHORTEST_FRAME = 2
+
+
+class _UnreadError(Exception):
+    """The connection carries something else than plain SIP."""
+
+
+@define
+class _Stream:
+    """What has been read of one connection.
+
+    ``next`` is the sequence number of the next byte. ``pending`` is an incomplete message, ``skip`` the bytes
+    of a body that follow. ``fed``: data was read. ``unread``: nothing of this connection is read any more.
+    """
+
+    next: int
+    pending: bytes = b""
+    skip: int = 0
+    websocket: bool = False
+    fed: bool = False
+    unread: bool = False
+
+
+class RequestStreams:
+    """The TCP connections of strangers. A connection is any key: bytes of its addresses and ports."""
+
+    def __init__(self, most: int = MOST_STREAMS, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def pending(self) -> int:
+        """The bytes of all incomplete messages."""
+        return self._bytes
+
+    def begin(self, connection: bytes, sequence: int) -> bool:
+        """Record a SYN with this sequence number; return whether it makes the connection unread.
+
+        A new connection may use the ports of an old one. But a sender may also forge a SYN within its
+        connection: Asterisk goes on, and this module would misread what follows.
+        """
+        known = self._streams.get(connection)
+        self._forget(connection)
+        self._add(connection, _Stream((sequence + 1) % SEQUENCES))
+        return known is not None and known.fed
+
+    def read(self, connection: bytes, sequence: int, data: bytes) -> list[bytes] | None:
+        """Return the heads of the messages that a segment completes; None if the connection becomes unread.
+
+        ``sequence`` is the number of the first byte of ``data``. Of an unread connection return nothing.
+        """
+        stream = self._streams.get(connection)
+        if stream is None:
+            self._add(connection, _Stream(0, unread=True))
+            return None
+        self._streams.move_to_end(connection)
+        if stream.unread or not data:
+            return []
+        if sequence != stream.next:
+            self._give_up(stream)
+            return None
+        stream.next, stream.fed = (sequence + len(data)) % SEQUENCES, True
+        before = len(stream.pending)
+        try:
+            found = _consume(stream, data)
+        except _UnreadError:
+            self._give_up(stream, before)
+            return None
+        self._bytes += len(stream.pending) - before
+        while self._bytes > self._most_bytes:
+            self._forget(next(iter(self._streams)))
+        return found
+
+    def lose(self, connection: bytes) -> None:
+        """Record that a segment of this connection was not copied whole, so that it is unread."""
+        stream = self._streams.get(connection)
+        if stream is not None:
+            self._give_up(stream)
+        else:
+            self._add(connection, _Stream(0, unread=True))
+
+    def _give_up(self, stream: _Stream, pending: int | None = None) -> None:
+        """Make a connection unread. ``pending``: the bytes of it that are counted, if not those it has."""
+        self._bytes -= len(stream.pending) if pending is None else pending
+        stream.pending, stream.skip, stream.unread = b"", 0, True
+
+    def _add(self, connection: bytes, stream: _Stream) -> None:
+        self._streams[connection] = stream
+        if len(self._streams) > self._most:
+            self._forget(next(iter(self._streams)))
+
+    def _forget(self, connection: bytes) -> None:
+        stream = self._streams.pop(connection, None)
+        if stream is not None:
+            self._bytes -= len(stream.pending)
+
+
+def _consume(stream: _Stream, data: bytes) -> list[bytes]:
+    """Return the heads of the messages that ``data`` completes; keep the incomplete message in ``stream``."""
+    found: list[bytes] = []
+    buffer = stream.pending + data if stream.pending else data
+    at = min(stream.skip, len(buffer))
+    stream.skip -= at
+    while at < len(buffer):
+        step = _frame(buffer, at, found) if stream.websocket else _text(buffer, at, stream, found)
+        if step is None:  # incomplete
+            break
+        at = step
+        if at > len(buffer):
+            stream.skip, at = at - len(buffer), len(buffer)
+    stream.pending = buffer[at:]
+    if len(stream.pending) > MOST_PENDING:
+        raise _UnreadError
+    return found
+
+
+def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | None:
+    """Return where a bare message ends, maybe beyond the buffer; None if its head is incomplete."""
+    keep_alive = _KEEP_ALIVE.match(buffer, at)  # between messages (RFC 5626 §3.5.1)
+    if keep_alive is not None:
+        return keep_alive.end()
+    end = buffer.find(_END, at)
+    if end < 0:
+        return None
+    end += len(_END)
+    head = buffer[at:end]
+    if _UPGRADE.match(head) and _TO_WEBSOCKET.search(head):
+        if _PLAIN.fullmatch(head) is None:
+            raise _UnreadError
+        stream.websocket = True
+        return end
+    length = _body_of(head)
+    if length is None:
+        raise _UnreadError
+    found.append(head)
+    return end + length
+
+
+def _body_of(head: bytes) -> int | None:
+    """Return the length of a message's body; None if its head can be read in several ways."""
+    length = _LENGTH.search(head)
+    if length is None or len(_ANY_LENGTH.findall(head)) > 1:
+        return None
+    if _FIRST_LINE.match(head) is None or _PLAIN.fullmatch(head) is None:
+        return None
+    return int(length[1])
+
+
+def _frame(buffer: bytes, at: int, found: list[bytes]) -> int | None:
+    """Return where a client's frame ends; None if it is incomplete. It must hold one whole message."""
+    if len(buffer) - at < _SHORTEST_FRAME:
+        return None
+    kind, length = buffer[at], buffer[at + 1]
+    if kind not in (_TEXT, _BINARY, *_CONTROL) or not length & _MASKED:
+        raise _UnreadError
+    length &= ~_MASKED
+    size = {_LONG: 2, _LONGEST_FORM: 8}.get(length, 0)
+    start = at + _SHORTEST_FRAME + size + _MASK
+    if len(buffer) < start:
+        return None
+    if size:
+        length = int.from_bytes(buffer[start - size - _MASK : start - _MASK], "big")
+    if length > MOST_PENDING:
+        raise _UnreadError
+    end = start + length
+    if len(buffer) < end:
+        return None
+    if kind in (_TEXT, _BINARY):
+        message = _unmasked(buffer[start:end], buffer[start - _MASK : start])
+        if message.strip(_EOL):
+            found.append(_only_head(message))
+    return end
+
+
+def _unmasked(data: bytes, mask: bytes) -> bytes:
+    """Return the content of a frame (RFC 6455 §5.3)."""
+    key = (mask * (len(data) // _MASK + 1))[: len(data)]
+    return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(len(data), "big")
+
+
+def _only_head(message: bytes) -> bytes:
+    """Return the head of the one message in a frame."""
+    end = message.find(_END)
+    head = message[: end + len(_END)]
+    if end < 0 or len(_ANY_LENGTH.findall(head)) > 1:
+        raise _UnreadError
+    length = _LENGTH.search(head)
+    body = len(message) - len(head)
+    if (int(length[1]) if length is not None else 0) != body:
+        raise _UnreadError
+    if _FIRST_LINE.match(head) is None or _PLAIN.fullmatch(head) is None:
+        raise _UnreadError
+    return head

@@ -1,0 +1,204 @@
+"""Requests in TCP segments: what is read, and what makes a connection unread."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.judge.asterisk import syns
+from tests.parse.worst import is_linear_in, seconds
+
+from ringfence.model import Transport
+from ringfence.parse.challenge import parse_requests
+from ringfence.parse.packet import SEQUENCES
+from ringfence.parse.request_stream import MOST_PENDING, RequestStreams
+
+KEY = b"connection"
+FIRST = SEQUENCES - 100  # the numbers wrap soon
+ASK = b"REGISTER sip:a SIP/2.0\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\nContent-Length: 0\r\n\r\n"
+CALL = b"INVITE sip:a SIP/2.0\r\nCall-ID: d\r\nl : 4\r\n\r\n"
+ANSWER = b"SIP/2.0 200 OK\r\nContent-Length:0\r\n\r\n"
+BODY = b"\0\r\n\xff"
+UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nUPGRADE: WebSocket\r\nSec-WebSocket-Key: x\r\n\r\n"
+
+
+def framed(content: bytes, kind: int = 0x81, mask: bytes = b"\x01\x02\x03\xf4") -> bytes:
+    """Return a frame of a client."""
+    size = len(content)
+    form = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return bytes((kind,)) + form + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(content))
+
+
+def begun(first: int = FIRST, **bounds: int) -> RequestStreams:
+    """Return the streams with one connection, whose first byte has that number."""
+    streams = RequestStreams(**bounds)
+    assert not streams.begin(KEY, (first - 1) % SEQUENCES)
+    return streams
+
+
+def read(streams: RequestStreams, data: bytes, at: int = 0) -> list[bytes] | None:
+    """Read a segment that begins ``at`` bytes after the first one."""
+    return streams.read(KEY, (FIRST + at) % SEQUENCES, data)
+
+
+def in_pieces(data: bytes, cuts: list[int]) -> list[bytes] | None:
+    """Read data that is cut at these places, and return all heads; None if the connection becomes unread."""
+    streams, found, start = begun(), list[bytes](), 0
+    for end in [*sorted({cut for cut in cuts if 0 < cut < len(data)}), len(data)]:
+        heads = read(streams, data[start:end], start)
+        if heads is None:
+            return None
+        found += heads
+        start = end
+    assert streams.pending == 0
+    return found
+
+
+PARTS = [(ASK, b""), (CALL, BODY), (ANSWER, b""), (b"\r\n\r\n", b"")]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8), st.lists(st.integers(0, 600)))
+def test_any_cuts_give_the_messages_that_were_sent(parts: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+    """The naive model: the heads of the messages, without their bodies and the keep-alives."""
+    data = b"".join(head + body for head, body in parts)
+    heads = [head for head, _ in parts if head.strip()]
+    assert in_pieces(data, cuts) == heads
+    assert in_pieces(data, list(range(len(data)))) == heads
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8), st.lists(st.integers(0, 900)))
+def test_any_cuts_give_the_messages_of_a_websocket(parts: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+    """After the upgrade each frame holds one message; pings and keep-alives hold none."""
+    frames = b"".join(framed(head + body) for head, body in parts)
+    data = UPGRADE + framed(b"ping", 0x89) + frames + framed(ASK.replace(b"\r\nContent-Length: 0", b""), 0x82)
+    heads = [*(head for head, _ in parts if head.strip()), ASK.replace(b"\r\nContent-Length: 0", b"")]
+    assert in_pieces(data, cuts) == heads
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+def test_requests_count_wherever_they_are_cut(websocket: bool) -> None:  # noqa: FBT001 - a parameter
+    """Cut at each byte, bare or in frames, also long ones: the heads are read whole, in order, once."""
+    long = ASK.replace(b"Call-ID: c", b"Call-ID: " + b"c" * 200)
+    messages = [ASK, CALL + BODY, b"\r\n\r\n", ANSWER, long]
+    data = UPGRADE + framed(b"", 0x8A) + b"".join(map(framed, messages)) if websocket else b"".join(messages)
+    for cut in range(1, len(data)):
+        assert in_pieces(data, [cut]) == [ASK, CALL, ANSWER, long]
+    assert in_pieces(data, list(range(len(data)))) == [ASK, CALL, ANSWER, long]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ASK.replace(b"Content-Length: 0", b"X: 0"),
+        ASK.replace(b"Content-Length: 0", b"Content-Length: 0\r\nl: 0"),
+        ASK.replace(b"Content-Length: 0", b"Content-Length: 0\r\nContent-LengthX: 0"),
+        ASK.replace(b"Content-Length: 0", b"Content-Length: 0;a"),
+        ASK.replace(b"Content-Length: 0", b"Content-Length:\r\n 0"),
+        ASK.replace(b"Call-ID: c", b"Call-ID:\r\n c"),
+        ASK.replace(b"Call-ID: c", b"Call-ID: c\rX: d"),
+        ASK.replace(b"Call-ID: c", b"Call-ID: c\nX: d"),
+        ASK.replace(b"Call-ID: c", b"Call-ID: c\0"),
+        b" " + ASK,
+        b"\x80" + ASK,
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        UPGRADE.replace(b"Host: a", b"Host:\r\n a"),
+        b"x" * (MOST_PENDING + 1),
+        UPGRADE + ASK,
+        UPGRADE + b"\x01\x80",
+        UPGRADE + b"\x81\x01a",
+        UPGRADE + b"\x81\xff" + (MOST_PENDING + 1).to_bytes(8, "big") + b"mask",
+        UPGRADE + framed(ASK + ASK),
+        UPGRADE + framed(CALL + b"abc"),
+        UPGRADE + framed(ASK[:-2]),
+        UPGRADE + framed(ASK.replace(b"Content-Length: 0", b"l: 0\r\nl: 0")),
+        UPGRADE + framed(ASK.replace(b"Call-ID: c", b"Call-ID: c\rX: d")),
+        UPGRADE + framed(b"x" + ASK.replace(b"REGISTER sip:a", b"")),
+    ],
+)
+def test_what_can_be_read_in_several_ways_is_not_read(data: bytes) -> None:
+    """The connection is unread from there on; this is said once, and ends with the next SYN."""
+    streams = begun()
+    assert read(streams, data) is None
+    assert read(streams, ASK, len(data)) == []
+    assert streams.pending == 0
+    assert streams.begin(KEY, (FIRST - 1) % SEQUENCES)
+    assert read(streams, ASK) == [ASK]
+
+
+@pytest.mark.parametrize("at", [-1, 1, len(ASK) - 1, len(ASK) + 1, 1 << 31])
+def test_only_the_next_byte_is_read(at: int) -> None:
+    """A segment that begins earlier or later makes the connection unread, also a repeated one."""
+    streams = begun()
+    assert read(streams, ASK) == [ASK]
+    assert read(streams, b"", at) == []
+    assert read(streams, ASK, at) is None
+    assert read(streams, ASK, len(ASK)) == []
+
+
+def test_a_connection_without_a_syn_is_unread() -> None:
+    """One that is older than the reader, or was forgotten, is unread; this is said once."""
+    streams = RequestStreams()
+    assert read(streams, ASK) is None
+    assert read(streams, ASK, len(ASK)) == []
+
+
+def test_a_syn_within_a_connection_is_reported() -> None:
+    """The sender may have forged it, because Asterisk goes on with what came before."""
+    streams = begun()
+    assert not streams.begin(KEY, (FIRST - 1) % SEQUENCES)
+    assert read(streams, ASK[:20]) == []
+    assert streams.begin(KEY, (FIRST + 19) % SEQUENCES)
+    assert streams.pending == 0
+
+
+def test_connections_and_bytes_are_bounded() -> None:
+    """The connection that was used longest ago is forgotten first, and is unread then."""
+    for streams in (begun(most=2), begun(most_bytes=100)):
+        assert read(streams, b"x" * 60) == []
+        for name in (b"a", b"b"):
+            streams.begin(name, 0)
+            assert streams.read(name, 1, b"x" * 50) == []
+        assert streams.pending <= 100
+        assert read(streams, b"x", 60) is None
+
+
+def test_a_segment_that_was_copied_in_part_makes_its_connection_unread() -> None:
+    """This holds for a known connection and for an unknown one."""
+    streams = begun()
+    assert read(streams, ASK[:9]) == []
+    streams.lose(KEY)
+    streams.lose(b"other")
+    assert (read(streams, ASK, 9), streams.pending) == ([], 0)
+    assert streams.read(b"other", 0, ASK) == []
+
+
+def test_requests_come_from_packets() -> None:
+    """A SYN begins a connection; its answers are no requests, and what is not plain gives an unread one."""
+    syn, _ = syns("192.0.2.7", 5062)
+    head, streams = syn[:32], RequestStreams()
+
+    def segment(number: int, data: bytes, flags: int = 0x18) -> bytes:
+        packet = bytearray(syn + data)
+        packet[2:4] = len(packet).to_bytes(2, "big")
+        packet[24:28], packet[33] = number.to_bytes(4, "big"), flags
+        assert packet[4:24] == head[4:24]
+        return bytes(packet)
+
+    assert parse_requests(syn, streams) == []
+    assert parse_requests(segment(1, b"", 0x10), streams) == []
+    assert parse_requests(segment(1, ASK), streams, dropped=True) == []
+    [asked] = parse_requests(segment(1, ANSWER + ASK), streams) or []
+    assert (str(asked.address), asked.port, asked.transport) == ("192.0.2.7", 5062, Transport.TCP)
+    assert (asked.call_ids, asked.sequences, asked.unread) == ((b"c",), (1,), False)
+    for again in (segment(1, ASK), syn, segment(0, ASK, 0x02), segment(1, ASK)[:-1]):
+        [unread] = parse_requests(again, streams) or []
+        assert (unread.unread, unread.call_ids, unread.transport) == (True, (), Transport.TCP)
+    assert parse_requests(segment(1, ASK)[:30], streams) is None
+
+
+@pytest.mark.parametrize("unit", [b"\r\n", b"x\r\n", b"l:1\r\n", ASK, b" ", b"GET "])
+def test_the_time_is_linear(unit: bytes) -> None:
+    """A segment holds 64 kB of it."""
+
+    def took(size: int) -> float:
+        return seconds(lambda data: begun().read(KEY, FIRST, data), unit * (size // len(unit)) + b"\r\n\r\n")
+
+    assert is_linear_in(took, 60_000)
