@@ -281,6 +281,20 @@ def test_no_question_explains_a_refusal_on_an_unread_connection() -> None:
     assert answered(talk, tcp_refusal(2), ONE, 1.0) is None
 
 
+def test_by_tcp_each_copy_of_a_request_has_one_answer() -> None:
+    """One more refusal belongs to a request that was read wrongly, unless a 1xx promised more answers."""
+    talk = Conversations()
+    for _ in range(2):
+        talk.ask(by_tcp(asks(1)), 0.0)
+    talk.ask(by_tcp(asks(2)), 0.0)
+    assert answered(talk, tcp_refusal(1), ONE, 0.0) == (asks(1).digest, True)
+    assert answered(talk, tcp_refusal(1), ONE, 0.0) == REPEAT
+    assert answered(talk, tcp_refusal(1), ONE, 0.0) is None
+    for status in (100, 183, 403):
+        found = answered(talk, evolve(tcp_refusal(2), status=status), ONE, 0.0)
+        assert found == ((asks(2).digest, False) if status == 100 else REPEAT)
+
+
 def test_an_unread_connection_of_which_nothing_is_known_is_not_remembered() -> None:
     """It has no question that could explain a refusal."""
     talk = Conversations()

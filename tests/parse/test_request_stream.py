@@ -9,7 +9,7 @@ from tests.parse.worst import is_linear_in, seconds
 from ringfence.model import Transport
 from ringfence.parse.challenge import parse_requests
 from ringfence.parse.packet import SEQUENCES
-from ringfence.parse.request_stream import MOST_PENDING, RequestStreams
+from ringfence.parse.request_stream import MOST_MESSAGE, RequestStreams
 
 KEY = b"connection"
 FIRST = SEQUENCES - 100  # the numbers wrap soon
@@ -100,11 +100,12 @@ def test_requests_count_wherever_they_are_cut(websocket: bool) -> None:  # noqa:
         b"\x80" + ASK,
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         UPGRADE.replace(b"Host: a", b"Host:\r\n a"),
-        b"x" * (MOST_PENDING + 1),
+        b"x" * (MOST_MESSAGE + 1),
+        CALL.replace(b": 4", b": %d" % MOST_MESSAGE),
         UPGRADE + ASK,
         UPGRADE + b"\x01\x80",
         UPGRADE + b"\x81\x01a",
-        UPGRADE + b"\x81\xff" + (MOST_PENDING + 1).to_bytes(8, "big") + b"mask",
+        UPGRADE + b"\x81\xff" + (MOST_MESSAGE + 1).to_bytes(8, "big") + b"mask",
         UPGRADE + framed(ASK + ASK),
         UPGRADE + framed(CALL + b"abc"),
         UPGRADE + framed(ASK[:-2]),
@@ -188,7 +189,7 @@ def test_requests_come_from_packets() -> None:
     [asked] = parse_requests(segment(1, ANSWER + ASK), streams) or []
     assert (str(asked.address), asked.port, asked.transport) == ("192.0.2.7", 5062, Transport.TCP)
     assert (asked.call_ids, asked.sequences, asked.unread) == ((b"c",), (1,), False)
-    for again in (segment(1, ASK), syn, segment(0, ASK, 0x02), segment(1, ASK)[:-1]):
+    for again in (segment(1, ASK), syn, segment(0, ASK, 0x02), segment(1, ASK)[:-1], segment(1, ASK, 0x38)):
         [unread] = parse_requests(again, streams) or []
         assert (unread.unread, unread.call_ids, unread.transport) == (True, (), Transport.TCP)
     assert parse_requests(segment(1, ASK)[:30], streams) is None

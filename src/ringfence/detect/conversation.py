@@ -16,7 +16,9 @@ to the oldest request with credentials that is not answered yet. For the same re
 with credentials if the word ``authorization`` is anywhere in it.
 
 Each request is answered once. The same datagram again is a retransmission: Asterisk checks no password for
-it, and repeats its answer. A repeated answer belongs to no open request, and shows nothing.
+it, and repeats its answer. A repeated answer belongs to no open request, and shows nothing. By TCP, Asterisk
+repeats no answer by itself. So there an answer too many belongs to a request that was read wrongly, and
+nothing is known of it.
 
 These answers show that the password was right, so the request was no guess:
 
@@ -39,8 +41,8 @@ A guess may also get no answer: its Via names an unroutable address, or the answ
 datagram. PJSIP still checks the password, and a right one registers the attacker (tried on 22.10.1). So a
 request with credentials that is not answered within ``SILENCE`` is a *blind* guess. Its nonce must be one
 that Asterisk sent, so requests of this sender do reach Asterisk; by TCP it went to this sender alone, because
-a TCP segment can be forged, too. And somebody who asked later must have been
-answered, so Asterisk lives, and the wire sees its answers.
+a TCP segment can be forged, too. And somebody who asked later must have been answered, so Asterisk lives, and
+the wire sees its answers.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
@@ -75,6 +77,7 @@ It is shorter than ``sessions.HORIZON``, so that a report of another source can 
 """
 
 _REFUSALS = (401, 403, 407)
+_FINAL = 200  # the lowest status of a final answer
 
 _Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: a sender, its port, b""
 
@@ -84,7 +87,8 @@ class Asked:
     """What is remembered of a copied request that came at ``at``, and whether it is answered.
 
     ``sessions`` are its Call-IDs, and ``nonce`` is the one that it repeats. The other fields are those
-    of :class:`~ringfence.model.CopiedRequest`.
+    of :class:`~ringfence.model.CopiedRequest`. ``served``: a 1xx has answered it, so more answers follow.
+    ``repeats``: how many retransmissions are not answered.
     """
 
     address: Address
@@ -98,6 +102,8 @@ class Asked:
     account: str
     at: float
     answered: bool = False
+    served: bool = False
+    repeats: int = 0
 
     @property
     def session(self) -> bytes:
@@ -199,6 +205,7 @@ class Conversations:
                 known.unread = now
             if digest in known.requests:
                 one.answered = True  # a retransmission
+                known.requests[digest].repeats += 1
                 continue
             known.requests[digest] = one
             self._order.append((key, one))
@@ -246,8 +253,8 @@ class Conversations:
             one.answered = True
             return None
         if one.answered:
-            return _REPEAT
-        one.answered = True
+            return _REPEAT if _is_repeat(one, answer) else None
+        one.answered, one.served = True, answer.status < _FINAL
         self._answered = max(self._answered, one.at)
         refused = answer.status in _REFUSALS and not answer.accepted
         return Refusal(one, guess=refused and one.credentials)
@@ -270,6 +277,17 @@ class Conversations:
         asker = self._askers.get(key[2])
         if asker is not None and address_key(asker) == key[0]:
             del self._askers[key[2]]
+
+
+def _is_repeat(asked: Asked, answer: Challenge) -> bool:
+    """Whether an answer can be a further one to a request that was answered before.
+
+    By TCP nothing is lost, so Asterisk answers each copy of a request once.
+    """
+    if answer.transport is Transport.UDP or asked.served:
+        return True
+    asked.repeats -= 1
+    return asked.repeats >= 0
 
 
 def _key_of(address: Address, port: int, transport: Transport, call_id: bytes) -> _Key:

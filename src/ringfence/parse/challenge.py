@@ -56,7 +56,7 @@ from ringfence.model import (
 )
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user, text_of
-from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
+from ringfence.parse.packet import TCP, UDP, ip_payload, is_urgent, packed_address, tcp_segment, udp_datagram
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
 
@@ -217,7 +217,9 @@ def parse_requests(
     if segment is None or dropped:
         return None if segment is None else []
     address, port = packed_address(source), segment[0]
-    heads = _heads_in(segment, b"".join((source, target, payload[:_PORTS])), streams, may_be_cut=may_be_cut)
+    # Asterisk does not get an urgent byte, so it reads another text.
+    odd = may_be_cut or is_urgent(payload)
+    heads = _heads_in(segment, b"".join((source, target, payload[:_PORTS])), streams, odd=odd)
     if heads is None:
         return [CopiedRequest(address, port, (), (), unread=True, transport=Transport.TCP)]
     return [
@@ -230,11 +232,11 @@ def _heads_in(
     connection: bytes,
     streams: RequestStreams,
     *,
-    may_be_cut: bool,
+    odd: bool,
 ) -> list[bytes] | None:
     """Return the heads of the messages that a segment completes; None if its connection becomes unread."""
     _, _, sequence, begins, data = segment
-    if may_be_cut or (begins and data):
+    if odd or (begins and data):
         streams.lose(connection)
         return None
     if begins:

@@ -16,6 +16,7 @@ SEQUENCES = 1 << 32
 _UDP_HEADER = 8
 _TCP_HEADER = 20
 _SYN = 0x02
+_URG = 0x20
 _IPV4_HEADER = 20
 _IPV6_HEADER = 40
 _IPV6_FRAGMENT = 44
@@ -87,6 +88,11 @@ def tcp_segment(payload: bytes) -> tuple[int, int, int, bool, bytes] | None:
         return None
     ports = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
     return *ports, int.from_bytes(payload[4:8], "big"), bool(payload[13] & _SYN), payload[header:]
+
+
+def is_urgent(payload: bytes) -> bool:
+    """Whether a TCP segment has urgent data, which its receiver does not find in the stream."""
+    return bool(payload[13] & _URG)
 
 
 @lru_cache(maxsize=4096)

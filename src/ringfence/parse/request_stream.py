@@ -4,15 +4,16 @@ The stranger wrote the segments, and Asterisk may read them in another way than 
 overlap, have a wrong checksum, or come twice with different bytes. So only the plain way is read: each
 segment continues exactly where the one before it ended, from the SYN on. Each message has a head in which
 every line ends with CR LF, no folded line, and exactly one Content-Length; within a WebSocket (RFC 7118 §5),
-each message is one whole masked frame. Whatever else a connection carries makes it *unread* until its next
-SYN, and :meth:`RequestStreams.read` says so once. Then its guesses are found by their answers alone.
+each message is one whole masked frame. A message has at most ``MOST_MESSAGE`` bytes, because PJSIP discards
+what it cannot hold, and goes on in the middle. Whatever else a connection carries makes it *unread* until its
+next SYN, and :meth:`RequestStreams.read` says so once. Then its guesses are found by their answers alone.
 
     SYN, seq 0                     ->  a connection begins
     "REGISTER …", seq 1            ->  a request
     "REGISTER …", seq 1 again      ->  unread: which of the two Asterisk got is unknown
 
 Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
-forgotten first, ``MOST_PENDING`` bytes of an incomplete message, and ``MOST_BYTES`` bytes of all of them. A
+forgotten first, ``MOST_MESSAGE`` bytes of a message, and ``MOST_BYTES`` bytes of all incomplete ones. A
 connection of which this module did not see the beginning, or that it has forgotten, is unread.
 """
 
@@ -25,7 +26,8 @@ from ringfence.parse.packet import SEQUENCES
 
 MOST_STREAMS = 4_096
 MOST_BYTES = 4 << 20
-MOST_PENDING = 1 << 16
+MOST_MESSAGE = 4_000
+"""The greatest length of a message that PJSIP reads in every version (``PJSIP_MAX_PKT_LEN``)."""
 
 _EOL = b"\r\n"
 _END = _EOL + _EOL
@@ -154,7 +156,7 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
         if at > len(buffer):
             stream.skip, at = at - len(buffer), len(buffer)
     stream.pending = buffer[at:]
-    if len(stream.pending) > MOST_PENDING:
+    if len(stream.pending) > MOST_MESSAGE:
         raise _UnreadError
     return found
 
@@ -175,7 +177,7 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
         stream.websocket = True
         return end
     length = _body_of(head)
-    if length is None:
+    if length is None or len(head) + length > MOST_MESSAGE:
         raise _UnreadError
     found.append(head)
     return end + length
@@ -205,7 +207,7 @@ def _frame(buffer: bytes, at: int, found: list[bytes]) -> int | None:
         return None
     if size:
         length = int.from_bytes(buffer[start - size - _MASK : start - _MASK], "big")
-    if length > MOST_PENDING:
+    if length > MOST_MESSAGE:
         raise _UnreadError
     end = start + length
     if len(buffer) < end:
