@@ -2,7 +2,9 @@
 
 - Guesses from many addresses of a /64 that contains a friend.
 - Hidden guesses: their Call-ID is not UTF-8, so that Asterisk writes no security event about them.
-- Guesses at chan_sip, by each method and transport.
+- Guesses at chan_sip, by each method and transport, also with a nonce that it never sent.
+- Guesses with two Authorization headers, of which the first hides the second from Asterisk's events.
+- Guesses whose answers go nowhere.
 
 ringfence reads all sources. Each row has its own Asterisk and daemon, and each trial its own network.
 """
@@ -11,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 from tests.bench.attacks import PAUSE, THRESHOLD
 from tests.bench.figures import Figure, spread
 from tests.bench.testbed import GUESS, PLACED, Bed, bed, in_prefix, only, route_prefixes
 from tests.support import open_pbx
 from tests.support.daemon import until
 from tests.support.lab import Lab
-from tests.support.sip_raw import Raw, calling, guesses, request_of, rotation
+from tests.support.sip_raw import OWN_CHALLENGE, Digest, Raw, calling, guesses, request_of, rotation
 
 TRIALS = 10
 MANY = 300
@@ -27,6 +29,8 @@ NEIGHBOURS = 3_000
 NEIGHBOUR_TRIALS = 3
 ROTATIONS = 5
 MOST_OF_ROTATION = 25
+_MOST_OF_FRIEND = 40
+"""A friend may fail 30 times within ten minutes; some answers more leave before the ban."""
 HIDDEN = Raw(call_id=b"\xff{}")
 _ONE_BY_ONE = 40
 """The number of neighbours that guess one after another; the others guess when the ban must be enforced."""
@@ -39,6 +43,22 @@ CHAN_SIP = (
     (b"SUBSCRIBE", "UDP"),
     (b"MESSAGE", "UDP"),
 )
+
+_OTHER_REALM = (
+    b'Authorization: Digest username="alice", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
+)
+_GARBAGE = (
+    b'Authorization: Digest username="alice", realm="asterisk", nonce="1/00", uri="x", response="0"\r\n'
+)
+FIRST_HEADERS = {"of another realm": _OTHER_REALM, "of garbage": _GARBAGE}
+INVENTED = (
+    *((b"REGISTER", transport) for transport in ("UDP", "TCP", "WS")),
+    *((b"MESSAGE", transport) for transport in ("UDP", "TCP", "WS")),
+)
+_MOST_BLIND = 60
+"""The number of guesses without an answer in a trial, some four a second."""
+_BLIND_WAIT = 8.0
+"""Seconds after which ringfence counts a guess that gets no answer."""
 
 Trial = Callable[[Lab, str], int]
 """One attack from an address; returns the number of answered guesses."""
@@ -90,15 +110,66 @@ def at_chan_sip(method: bytes, transport: str) -> Trial:
     return trial
 
 
-def neighbours() -> list[int]:
-    """Guess once from each neighbour of a friend; return the number of answers of each trial."""
+def two_headers(before: bytes) -> Trial:
+    """Return an attack of guesses behind another Authorization header, with a Call-ID of 512 bytes."""
+    request = Raw(call_id=b"x" * 496 + b"{}", digest=Digest(before=before))
+
+    def trial(lab: Lab, sender: str) -> int:
+        with calling(lab, sender) as caller:
+            return len(guesses(caller, request, MANY, pause=PAUSE))
+
+    return trial
+
+
+def invented(method: bytes, transport: str) -> Trial:
+    """Return an attack of guesses at chan_sip with a nonce of its own, and a From that is no UTF-8."""
+
+    def trial(lab: Lab, sender: str) -> int:
+        answered = 0
+        with calling(lab, sender, transport) as caller:
+            for number in range(MANY):
+                request = evolve(request_of(method, b"carol"), from_display=b'"\xff" ')
+                request = request.named(f"own-{number}-{time.time()}")
+                if caller.ask(request.answering(OWN_CHALLENGE, f"wrong-{number}"), 0.5) is None:
+                    break
+                answered += 1
+                time.sleep(PAUSE)
+        return answered
+
+    return trial
+
+
+def blind(call_id: bytes) -> Trial:
+    """Return an attack of guesses whose answers go nowhere; it returns how many reached Asterisk."""
+
+    def trial(lab: Lab, sender: str) -> int:
+        sent, until_now = 0, time.monotonic() + _MOST_BLIND
+        with calling(lab, sender) as caller:
+            while sent < _MOST_BLIND and time.monotonic() < until_now:
+                challenge = caller.challenged(Raw(from_user=b"alice"))
+                if challenge is None:
+                    break  # the ban
+                request = Raw(
+                    call_id=call_id, from_user=b"alice", via=b";rport;maddr=240.0.0.1", cseq=sent + 5
+                )
+                caller.send(request.answering(challenge, f"wrong-{sent}"))
+                sent += 1
+                time.sleep(1.0)
+        return sent
+
+    return trial
+
+
+def neighbours(account: str) -> list[int]:
+    """Guess once from each neighbour of a friend, at ``account``; return the answers of each trial."""
     found = []
     with bed(GUESS) as here:
         route_prefixes(here.lab)
         for number in range(1, NEIGHBOUR_TRIALS + 1):
             _befriend(here, in_prefix(number, "4:1"))
-            first = _each_once(here.lab, number, 1, _ONE_BY_ONE, abreast=1)
-            found.append(first + _each_once(here.lab, number, _ONE_BY_ONE + 1, NEIGHBOURS, abreast=50))
+            first = _each_once(here.lab, number, account, (1, _ONE_BY_ONE), abreast=1)
+            others = _each_once(here.lab, number, account, (_ONE_BY_ONE + 1, NEIGHBOURS), abreast=50)
+            found.append(first + others)
     return found
 
 
@@ -109,11 +180,11 @@ def _befriend(here: Bed, address: str) -> None:
     until(lambda: address in {row["address"] for row in here.guard.ask("friends")}, f"{address} as a friend")
 
 
-def _each_once(lab: Lab, prefix: int, first: int, last: int, abreast: int) -> int:
+def _each_once(lab: Lab, prefix: int, account: str, hosts: tuple[int, int], abreast: int) -> int:
     """Guess once from each neighbour, ``abreast`` at a time; return the number of answers."""
-    sources = f"{in_prefix(prefix, f'5:{first:x}')}-{in_prefix(prefix, f'5:{last:x}')}"
+    sources = "-".join(in_prefix(prefix, f"5:{host:x}") for host in hosts)
     return lab.attack(
-        *("guess", *_TO_IPV6, "--number", "1", "--timeout", "0.3"),
+        *("guess", *_TO_IPV6, "--number", "1", "--timeout", "0.3", "--account", account),
         *("--parallel", str(abreast), "--sources", sources),
     ).answered
 
@@ -126,11 +197,15 @@ def rotations() -> list[int]:
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
-    yield _answered(
-        f"answers to {NEIGHBOURS} neighbours of a friend in its /64, one guess each",
-        neighbours(),
-        THRESHOLD + 1,
-    )
+    for account, whose, most in (
+        ("bob", "another account", THRESHOLD + 1),
+        ("alice", "the friend's account, with a friend's limit", _MOST_OF_FRIEND),
+    ):
+        yield _answered(
+            f"answers to {NEIGHBOURS} neighbours of a friend in its /64, one guess each at {whose}",
+            neighbours(account),
+            most,
+        )
     for transport in ("UDP", "TCP", "TLS", "WS"):
         yield _stopped(
             f"hidden guesses answered, one hang-up first: PJSIP of Asterisk 22, {transport}",
@@ -144,6 +219,22 @@ def figures(_: Path | None) -> Iterator[Figure]:
             f"guesses answered: chan_sip of Asterisk 16, {method.decode()} by {transport}",
             tried("16", at_chan_sip(method, transport)),
         )
+    for method, transport in INVENTED:
+        yield _stopped(
+            f"guesses answered, with an invented nonce: chan_sip, {method.decode()} by {transport}",
+            tried("16", invented(method, transport)),
+        )
+    for which, before in FIRST_HEADERS.items():
+        yield _stopped(
+            f"guesses answered, with a Call-ID of 512 bytes behind an Authorization header {which}",
+            tried("22", two_headers(before)),
+        )
+    for how, call_id in (("reported", b"{}"), ("hidden", b"\xff{}")):
+        yield _stopped(
+            f"guesses at Asterisk whose answers go nowhere, one a second, {how}",
+            tried("22", blind(call_id)),
+            THRESHOLD + 1 + int(_BLIND_WAIT),
+        )
 
 
 def _answered(what: str, found: Sequence[int], most: int) -> Figure:
@@ -156,11 +247,11 @@ def _answered(what: str, found: Sequence[int], most: int) -> Figure:
     )
 
 
-def _stopped(what: str, found: Outcome) -> Figure:
+def _stopped(what: str, found: Outcome, most: int = THRESHOLD + 1) -> Figure:
     return Figure(
         what=f"{what}, all sources",
         measured=str(found),
-        must=f"≤ {THRESHOLD + 1} and a full ban in every trial",
-        reached=max(found.answered) <= THRESHOLD + 1 and set(found.scopes) == {"full"},
+        must=f"≤ {most} and a full ban in every trial",
+        reached=max(found.answered) <= most and set(found.scopes) == {"full"},
         cores=PLACED,
     )

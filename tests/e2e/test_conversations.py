@@ -12,6 +12,7 @@ from tests.support.guarded import guarded, shared
 from tests.support.lab import Lab
 from tests.support.open_pbx import configured
 from tests.support.sip_raw import OWN_CHALLENGE, Digest, Raw, calling, request_of
+from tests.support.sip_wire import status_of
 
 pytestmark = pytest.mark.asterisk
 
@@ -109,6 +110,27 @@ def test_a_first_header_hides_no_guess_and_no_proof(open22: Lab, before: bytes) 
                 caller.send(Raw(via=b";rport;maddr=240.0.0.1"))
                 time.sleep(0.05)
         until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "full"}, "the ban")
+        assert len([status for status in statuses if status]) <= 8
+
+
+def test_an_urgent_byte_hides_no_guess(open22: Lab) -> None:
+    """Asterisk does not get an urgent byte, so it reads credentials where others see none.
+
+    Question and guess have one CSeq number, and a first header hides the guess from Asterisk's events.
+    """
+    source = "198.19.97.1"
+    with shared(open22) as guard:
+        statuses = []
+        with calling(open22, source, "TCP") as caller:
+            for number in range(10):
+                request = Raw(call_id=b"x" * 490 + b"%d" % number, digest=Digest(before=OTHER_REALM))
+                challenge = caller.challenged(request)
+                if challenge is None:
+                    break  # the ban
+                caller.send_urgent(request.answering(challenge, "wrong"), b"Authorization")
+                statuses.append(status_of(caller.answer() or b""))
+        until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "full"}, "the ban")
+        assert statuses[0] == 401
         assert len([status for status in statuses if status]) <= 8
 
 

@@ -147,6 +147,18 @@ class Caller:
         self._text = f"{_PROCESS}{next(_numbers)}"
         self._wire.send(request.encode(self._wire.contact, self._transport, self._text))
 
+    def send_urgent(self, request: Raw, word: bytes) -> None:
+        """Send a request by TCP with an urgent byte within each ``word``, which the receiver does not get."""
+        self._text = f"{_PROCESS}{next(_numbers)}"
+        first, *others = request.encode(self._wire.contact, self._transport, self._text).split(word)
+        with socket.socket(fileno=os.dup(self._wire.fileno())) as same:
+            same.sendall(first)
+            for other in others:
+                same.sendall(word[:1])
+                same.send(b"x", socket.MSG_OOB)
+                same.sendall(word[1:] + other)
+                time.sleep(0.05)  # the receiver reads over it before the next one comes
+
     def send_bytes(self, message: bytes) -> None:
         """Send bytes unchanged."""
         self._wire.send(message)
