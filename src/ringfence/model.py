@@ -254,9 +254,9 @@ class CopiedRequest:
     in every way in which an Asterisk may read it. ``credentials``: it may answer a challenge. ``digest`` is a
     hash of the request, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
     does not get it. ``unread``: only its beginning was copied; by TCP, the connection is not read any more,
-    and this is no request. ``account`` is the user name of its credentials, for display. ``transport`` is
-    TCP also for a WebSocket. A request can be forged. But if it repeats a nonce that Asterisk sent only to
-    this address, its sender receives packets there: the address is proven.
+    and this is no request. ``account`` is the user name of its credentials. ``registers``: it is a REGISTER.
+    ``transport`` is TCP also for a WebSocket. A request can be forged. But if it repeats a nonce that
+    Asterisk sent only to this address, its sender receives packets there: the address is proven.
     """
 
     address: Address
@@ -270,6 +270,7 @@ class CopiedRequest:
     unread: bool = False
     account: str = ""
     transport: Transport = Transport.UDP
+    registers: bool = False
 
 
 class Proof(enum.IntEnum):

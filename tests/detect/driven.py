@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from ringfence.detect.detector import Detector
-from ringfence.detect.friends import friend_from
 from ringfence.detect.judgement import Effect, Judgement, Login
 from ringfence.detect.rules import Rule
 from ringfence.detect.wire import NOT_CONNECTED, Listening
@@ -71,9 +70,7 @@ class Driven(Detector):
             if isinstance(effect, Judgement):
                 judgements.append(effect)
             elif isinstance(effect, Login):
-                friend = friend_from(effect.event)
-                assert friend is not None
-                self.friends.add(friend)
+                self.friends.add(effect.friend)
             else:
                 self.alarms.append(effect)
         return judgements

@@ -264,7 +264,7 @@ def test_a_login_names_the_client() -> None:
     detector.observe_challenges(challenged, 2.0, 1.0, "pbx")
     [login] = detector.observe(pbx.event(EventKind.SUCCESSFUL_AUTH, b"c"), 3.0)
     assert isinstance(login, Login)
-    assert login.event.remote.address == CLIENT
+    assert login.friend.address == CLIENT
 
 
 def test_a_phone_that_moved_logs_in_again_later() -> None:

@@ -53,7 +53,7 @@ def test_contact_changes_apply_at_once(world: World) -> None:
 def test_a_contact_missing_in_the_roster_ends_soon(world: World) -> None:
     """A missing contact stays a friend for a while; passwords and other Asterisks keep theirs."""
     world.keeping.on_roster(roster(contact(PHONE, left=7_200.0), contact(OTHER, left=7_200.0)))
-    world.keeping.on_success(success(PHONE))
+    world.keeping.on_login(success(PHONE))
     world.later(roster(contact(OTHER, left=7_200.0)))
 
     assert world.ties(PHONE) == {REGISTERED: KEEP, AUTHENTICATED: AUTHENTICATED_FOR}

@@ -40,7 +40,7 @@ def rows(*addresses: str) -> list[dict[str, str]]:
     """Return friends as rows of a document."""
     other = World()
     for address in addresses:
-        other.keeping.on_success(success(address))
+        other.keeping.on_login(success(address))
     return [as_json(friend) for friend in other.keeping.friends.all()]
 
 
@@ -49,9 +49,9 @@ def test_every_reason_is_listed(desk: Desk, number: int) -> None:
     """The listing comes in parts for any number of friends, and shows the state at the request."""
     addresses = [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(number)]
     for address in addresses:
-        desk.world.keeping.on_success(success(address, address))
+        desk.world.keeping.on_login(success(address, address))
     parts = desk.requests.listed()
-    desk.world.keeping.on_success(success("10.9.9.9"))
+    desk.world.keeping.on_login(success("10.9.9.9"))
 
     assert [row["address"] for row in json.loads(b"".join(parts))] == addresses
 
@@ -100,9 +100,9 @@ def test_an_expired_friend_is_not_imported(desk: Desk) -> None:
 
 def test_an_address_is_forgotten(desk: Desk) -> None:
     """All reasons of an address are removed; other addresses count as 0, and invalid ones are refused."""
-    desk.world.keeping.on_success(success(PHONE))
-    desk.world.keeping.on_success(success(PHONE, "bob"))
-    desk.world.keeping.on_success(success(OTHER))
+    desk.world.keeping.on_login(success(PHONE))
+    desk.world.keeping.on_login(success(PHONE, "bob"))
+    desk.world.keeping.on_login(success(OTHER))
 
     assert desk.ask("forget", address=PHONE) == 2
     assert desk.ask("forget", address=PHONE) == 0

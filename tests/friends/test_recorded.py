@@ -30,9 +30,9 @@ def test_an_address_that_cannot_be_a_phone_is_not_recorded(world: World, where: 
 
 def test_one_account_does_not_displace_the_others(world: World) -> None:
     """One account with many addresses has only its latest ones as friends, up to a limit."""
-    world.keeping.on_success(success(PHONE, "bob"))
+    world.keeping.on_login(success(PHONE, "bob"))
     for number in range(MOST_ADDRESSES + 10):
-        world.keeping.on_success(success(f"2001:db8::{number:x}", "alice"))
+        world.keeping.on_login(success(f"2001:db8::{number:x}", "alice"))
 
     assert len(world.keeping.friends) == MOST_ADDRESSES + 1
     assert world.ties("2001:db8::9") == {}
@@ -61,11 +61,11 @@ def test_many_phones_every_minute_are_written_once() -> None:
 
 def test_a_reason_that_is_renewed_keeps_its_beginning(world: World) -> None:
     """The start time of a friend is that of its first report, also after a restart."""
-    world.keeping.on_success(success(PHONE))
+    world.keeping.on_login(success(PHONE))
     world.now += 1_000
-    world.keeping.on_success(success(PHONE, time=world.now))
+    world.keeping.on_login(success(PHONE, time=world.now))
     after = world.again()
-    after.keeping.on_success(success(PHONE, time=world.now + 1_000))
+    after.keeping.on_login(success(PHONE, time=world.now + 1_000))
 
     [friend] = after.keeping.friends.reasons(ip_address(PHONE))
     assert (friend.since, friend.seen) == (NOW, NOW + 2_000)
@@ -78,7 +78,7 @@ def test_reasons_beyond_the_limit_are_discarded(monkeypatch: pytest.MonkeyPatch)
     world = World(Shelf())
     world.keeping.friends._most = 5
     for last in range(1, 20):
-        world.keeping.on_success(success(f"192.0.2.{last}", str(last)))
+        world.keeping.on_login(success(f"192.0.2.{last}", str(last)))
     world.wait(1)
 
     recorded = world.keeping._recorded

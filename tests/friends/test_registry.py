@@ -10,10 +10,11 @@ from tests.friends.world import (
     NOW,
     World,
     contact,
+    event_of,
     success,
 )
 
-from ringfence.detect.friends import AUTHENTICATED_FOR
+from ringfence.detect.friends import AUTHENTICATED_FOR, friend_from
 from ringfence.model import Address, EventKind, Friend, FriendReason, Service
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
@@ -21,7 +22,7 @@ PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 
 def test_a_valid_password_makes_a_friend(world: World) -> None:
     """The friend counts at once if PJSIP reports the success, and the kernel's update is triggered."""
-    world.keeping.on_success(success(PHONE))
+    world.keeping.on_login(success(PHONE))
 
     assert world.ties(PHONE) == {AUTHENTICATED: AUTHENTICATED_FOR}
     assert world.keeping.friends.worked_at("alice", ip_address(PHONE))
@@ -37,23 +38,36 @@ def test_a_valid_password_makes_a_friend(world: World) -> None:
         {"password": False},
         {"tampered": True},
         {"forgeable": True},
-        {"time": NOW - AUTHENTICATED_FOR},
     ],
     ids=str,
 )
-def test_other_reports_make_no_friend(world: World, strange: dict[str, Any]) -> None:
-    """A manager's login, a report of chan_sip, and forged, old or passwordless reports make no friend."""
-    world.keeping.on_success(success(PHONE, **strange))
+def test_other_reports_make_no_friend(strange: dict[str, Any]) -> None:
+    """A manager's login, a report of chan_sip, and forged or passwordless reports make no friend."""
+    assert friend_from(event_of(PHONE, **strange)) is None
+
+
+def test_an_old_login_makes_no_friend(world: World) -> None:
+    """A log that is read late may report it."""
+    world.keeping.on_login(success(PHONE, time=NOW - AUTHENTICATED_FOR))
 
     assert world.ties(PHONE) == {}
     assert not world.keeping.changed.is_set()
 
 
+def test_a_registration_at_chan_sip_makes_a_friend_if_the_wire_has_seen_it() -> None:
+    """The wire says where the right password came from; AMI alone names what the Via header says."""
+    event = event_of(PHONE, service=Service.SIP)
+    assert friend_from(event) is None
+    friend = friend_from(event, seen=True)
+    assert friend is not None
+    assert (str(friend.address), friend.reason) == (PHONE, AUTHENTICATED)
+
+
 def test_friends_outlast_the_daemon(world: World) -> None:
     """The next daemon loads current and former friends at its start and knows that it has some."""
     assert not world.again().keeping.startup.remembered
-    world.keeping.on_success(success(PHONE))
-    world.keeping.on_success(success(OTHER, "bob", time=NOW - AUTHENTICATED_FOR + 60))
+    world.keeping.on_login(success(PHONE))
+    world.keeping.on_login(success(OTHER, "bob", time=NOW - AUTHENTICATED_FOR + 60))
     world.keeping.write()
     world.now += 100
     after = world.again()
@@ -67,7 +81,7 @@ def test_friends_outlast_the_daemon(world: World) -> None:
 
 def test_a_forgotten_friend_returns_with_its_next_report(world: World) -> None:
     """All reasons of the address are removed, also in the store, and a new report adds one again."""
-    world.keeping.on_success(success(PHONE))
+    world.keeping.on_login(success(PHONE))
     world.keeping.on_contact(contact(PHONE))
     world.keeping.write()
     assert world.keeping.forget(ip_address(PHONE)) == 2
@@ -76,7 +90,7 @@ def test_a_forgotten_friend_returns_with_its_next_report(world: World) -> None:
     world.keeping.write()
     assert world.shelf.rows == {}
 
-    world.keeping.on_success(success(PHONE))
+    world.keeping.on_login(success(PHONE))
     assert world.ties(PHONE) == {AUTHENTICATED: AUTHENTICATED_FOR}
 
 
@@ -97,7 +111,7 @@ def test_the_registry_writes_and_expires_periodically(world: World, monkeypatch:
     async def run() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             task = group.create_task(world.keeping.run())
-            world.keeping.on_success(success(PHONE))
+            world.keeping.on_login(success(PHONE))
             await world.shelf.told.wait()
             world.now += AUTHENTICATED_FOR
             world.keeping.changed.clear()

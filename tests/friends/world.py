@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
-from ringfence.detect.friends import Key, identity_of
+from ringfence.detect.friends import Key, friend_from, identity_of
 from ringfence.friends.registry import FriendRegistry
 from ringfence.model import (
     Address,
@@ -93,7 +93,14 @@ class World:
         self.keeping.write()
 
 
-def success(address: str, account: str = "alice", **changed: object) -> SecurityEvent:
+def success(address: str, account: str = "alice", **changed: object) -> Friend:
+    """Return the friend that a successful authentication makes."""
+    friend = friend_from(event_of(address, account, **changed))
+    assert friend is not None
+    return friend
+
+
+def event_of(address: str, account: str = "alice", **changed: object) -> SecurityEvent:
     """Return a successful authentication as AMI reports it."""
     values: dict[str, object] = {
         "source": SourceId("pbx", "ami"),

@@ -75,7 +75,7 @@ class Guard:
             self._enforcer.carry_out,
             Alarms(clock.wall),
             self._detector.friends,
-            learn=(friends.on_success, self._enforcer.on_login),
+            learn=(friends.on_login, self._enforcer.on_login),
             watch=[self._record],
         )
         self._pipeline = Pipeline(self._detector, effects, clock, PBX)

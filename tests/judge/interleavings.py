@@ -28,7 +28,6 @@ from tests.scenarios.stage import _Streams
 from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
-from ringfence.detect.friends import friend_from
 from ringfence.detect.history import SingleAttempts
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Login
 from ringfence.model import (
@@ -174,10 +173,8 @@ class SmallGuard:
                     self.bans.add((format_network(decision.subject), decision.scope))
                     self._detector.bans.assume(decision.subject, decision.scope, UP_FOR + self.now + 600.0)
             elif isinstance(effect, Login):
-                friend = friend_from(effect.event)
-                assert friend is not None
-                self._detector.friends.add(friend)
-                mine = {(str(friend.address), scope) for scope in _CLAIMED_SCOPES}
+                self._detector.friends.add(effect.friend)
+                mine = {(str(effect.friend.address), scope) for scope in _CLAIMED_SCOPES}
                 self.bans -= mine
 
 

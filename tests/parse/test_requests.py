@@ -65,7 +65,11 @@ def test_a_request() -> None:
     address = ip_address("198.18.1.1")
     read = observed(REQUEST)
     expected = CopiedRequest(
-        address, 5099, (NONCE,), (b"a@b",), (2,), credentials=True, digest=read.digest, account="alice"
+        *(address, 5099, (NONCE,), (b"a@b",), (2,)),
+        credentials=True,
+        digest=read.digest,
+        account="alice",
+        registers=True,
     )
     assert read == expected
     nothing = observed(b"")

@@ -150,7 +150,7 @@ class Stage:
             self._enforcer.carry_out,
             self.alarms,
             self._detector.friends,
-            learn=(self._friends.on_success, self._enforcer.on_login),
+            learn=(self._friends.on_login, self._enforcer.on_login),
         )
         self._pipeline = Pipeline(self._detector, self._effects, clock, PBX)
         limiter: Any = None  # the scenarios pass on what it would report

@@ -16,7 +16,6 @@ from tests.support.listening import connected
 
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds, Detector
-from ringfence.detect.friends import friend_from
 from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.detect.sessions import MAX_SESSIONS
@@ -326,9 +325,7 @@ class Player:
             if isinstance(effect, Judgement):
                 self._judged(effect)
             elif isinstance(effect, Login):
-                friend = friend_from(effect.event)
-                assert friend is not None
-                self._detector.friends.add(friend)
+                self._detector.friends.add(effect.friend)
             else:
                 self._alarmed(effect)
 

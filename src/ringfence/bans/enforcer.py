@@ -36,7 +36,7 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
-from ringfence.model import Ban, BanEnd, Network, Origin, Scope, SecurityEvent, printable
+from ringfence.model import Ban, BanEnd, Friend, Network, Origin, Scope, printable
 from ringfence.networks import NetworkSet, is_one_host, sender_of
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
@@ -611,14 +611,14 @@ class Enforcer:
         self.ledger.discard(key)
         self._recently_unbanned.add(key)
 
-    def on_login(self, event: SecurityEvent) -> None:
+    def on_login(self, friend: Friend) -> None:
         """End the claimed bans of an address from which a phone has logged in.
 
         Their evidence may be forged, and such a ban never affects a friend. A ban of a /64 stays: the kernel
         lets its friends pass.
         """
-        network = sender_of(event.remote.address)
-        keys = [key_of(network, scope) for scope in _CLAIMED] if is_one_host(event.remote.address) else []
+        network = sender_of(friend.address)
+        keys = [key_of(network, scope) for scope in _CLAIMED] if is_one_host(friend.address) else []
         records = {key: record for key in keys if (record := self.ledger.get(key)) is not None}
         claimed = [key for key, record in records.items() if record.origin is Origin.RULE]
         if claimed:

@@ -23,6 +23,7 @@ from ringfence.model import (
     CopiedRequest,
     Endpoint,
     EventKind,
+    Friend,
     Network,
     Scope,
     SecurityEvent,
@@ -69,7 +70,7 @@ class EffectHandler:
         friends: Friends,
         *,
         unaffected: Callable[[Judgement], object] = lambda _: None,
-        learn: Sequence[Callable[[SecurityEvent], object]] = (),
+        learn: Sequence[Callable[[Friend], object]] = (),
         unshield: Callable[[], object] = lambda: None,
         watch: Sequence[Callable[[Judgement], object]] = (),
     ) -> None:
@@ -100,17 +101,17 @@ class EffectHandler:
                 self._apply(effect)
             elif isinstance(effect, Login):
                 for learn in self._learn:
-                    learn(effect.event)
-                self._clear_broken_phone(effect.event)
+                    learn(effect.friend)
+                self._clear_broken_phone(effect.friend)
             else:
                 self._change_alarm(effect)
 
-    def _clear_broken_phone(self, event: SecurityEvent) -> None:
-        """Clear the alarm about a phone that works again; ``event`` is its login.
+    def _clear_broken_phone(self, friend: Friend) -> None:
+        """Clear the alarm about a phone that works again, because it has logged in.
 
         Every login clears the alarm, because an earlier run of the daemon may have activated it.
         """
-        self._alarms.clear(AlarmCode.PHONE_BROKEN, f"{printable(event.account)} at {event.remote.address}")
+        self._alarms.clear(AlarmCode.PHONE_BROKEN, f"{printable(friend.account)} at {friend.address}")
 
     def warn_of(self, event: SecurityEvent) -> None:
         """Activate an alarm if ``event`` was tampered with, or if AMI reported it and it is forgeable.

@@ -403,7 +403,9 @@ class Proofs:
 
 
 _MOST_AT_ONCE = 100  # the most abandoned challenges of one sender that one tick turns into attempts
-_CHALLENGES, _NOT_FOUND = (401, 407), 404
+_CHALLENGES, _NOT_FOUND, _OK = (401, 407), 404, 200
+REGISTERED_WITHIN = 5.0
+"""AMI reports a registration at most this late (seconds). The wire is read before it."""
 _REFUSALS = (*_CHALLENGES, 403)
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
@@ -584,7 +586,7 @@ class Attribution:
             if answer.status in _REFUSALS or (answer.status == _NOT_FOUND and answer.transport is _UDP):
                 challenges.append(answer)
             else:
-                self._conversations.answer(answer, _sender_of(answer) or answer.address, now)
+                self._on_acceptance(answer, now)
         if self._has_proxies:
             for challenge in challenges:
                 found += self._on_proxied(challenge, asterisk, now, wall)
@@ -596,6 +598,28 @@ class Attribution:
         for challenge in challenges:
             found += self._on_refusal_by_asterisk(challenge, now, wall, asterisk)
         return found
+
+    def _on_acceptance(self, answer: Challenge, now: float) -> None:
+        """Handle an answer that refuses no password; record a registration that Asterisk accepts."""
+        sender = _sender_of(answer) or answer.address
+        found = self._conversations.answer(answer, sender, now)
+        asked = found.asked if found is not None else None
+        if asked is not None and asked.registers and asked.credentials and answer.status == _OK:
+            known = self._senders.sender_at(sender, now)
+            known.registered = now, asked.account
+            known.keep(now + REGISTERED_WITHIN)
+
+    def has_registered(self, event: SecurityEvent, now: float) -> bool:
+        """Whether the wire has just seen the registration that AMI's ``event`` of chan_sip reports.
+
+        The registration repeated a nonce that was sent to this address alone, and Asterisk accepted it. So
+        both are true: AMI says that the password was right, and the wire says where it came from.
+        """
+        sender = self._senders.find(event.remote.address)
+        if sender is None:
+            return False
+        at, account = sender.registered
+        return now - at < REGISTERED_WITHIN and account == event.account
 
     def _on_refusal_by_asterisk(
         self, challenge: Challenge, now: float, wall: float, asterisk: str
@@ -718,10 +742,10 @@ class Attribution:
                 nonces = request.nonces
                 sent = next((nonce for nonce in nonces if self._nonces.receivers(nonce, now)), None)
                 # Behind a proxy the answers of Asterisk are not compared with the client's requests.
-                waits = sent is not None and not self._has_proxies
-                if waits and sent is not None and request.transport is not _UDP:
-                    waits = self._nonces.proves(sent, request.address, now)
-                self._conversations.ask(request, now, sent or b"".join(nonces[:1]), challenged=waits)
+                proven = sent is not None and self._nonces.proves(sent, request.address, now)
+                waits = (sent is not None if request.transport is _UDP else proven) and not self._has_proxies
+                nonce = sent or b"".join(nonces[:1])
+                self._conversations.ask(request, now, nonce, challenged=waits, proven=proven)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
                     found += self._proofs.prove(asterisk, request.address, call_id, now)

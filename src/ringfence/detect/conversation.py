@@ -88,7 +88,7 @@ class Asked:
 
     ``sessions`` are its Call-IDs, and ``nonce`` is the one that it repeats. The other fields are those
     of :class:`~ringfence.model.CopiedRequest`. ``served``: a 1xx has answered it, so more answers follow.
-    ``repeats``: how many retransmissions are not answered.
+    ``registers``: a REGISTER of a proven sender. ``repeats``: how many retransmissions are not answered.
     """
 
     address: Address
@@ -102,6 +102,7 @@ class Asked:
     account: str
     at: float
     answered: bool = False
+    registers: bool = False
     served: bool = False
     repeats: int = 0
 
@@ -168,11 +169,18 @@ class Conversations:
         return len(self._order)
 
     def ask(
-        self, request: CopiedRequest, now: float, nonce: bytes = b"", *, challenged: bool = False
+        self,
+        request: CopiedRequest,
+        now: float,
+        nonce: bytes = b"",
+        *,
+        challenged: bool = False,
+        proven: bool = False,
     ) -> None:
         """Record a request. A datagram that can be read in several ways belongs to several conversations.
 
-        ``nonce`` is the one that it repeats. ``challenged``: Asterisk has sent this nonce.
+        ``nonce`` is the one that it repeats. ``challenged``: Asterisk has sent this nonce. ``proven``: it has
+        sent it to this sender alone.
         """
         sessions = request.call_ids
         by_udp = request.transport is Transport.UDP
@@ -193,6 +201,7 @@ class Conversations:
             digest,
             request.account,
             now,
+            registers=request.registers and proven,
         )
         if challenged and request.credentials:
             self._waiting.append(one)

@@ -59,6 +59,7 @@ from ringfence.detect.wire import NOT_CONNECTED, Listening
 from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of
 from ringfence.model import (
+    AMI,
     Address,
     AlarmChange,
     Attempt,
@@ -67,6 +68,7 @@ from ringfence.model import (
     CopiedRequest,
     Endpoint,
     EventKind,
+    FriendReason,
     Network,
     Proof,
     Scope,
@@ -82,6 +84,7 @@ _PHONES = (Service.PJSIP, Service.SIP)
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _SUCCESS, _HIDDEN, _ATTEMPT = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Verdict.ATTEMPT
+_AUTHENTICATED = FriendReason.AUTHENTICATED
 _NARROW = Scope.SIP_UDP
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
@@ -294,12 +297,25 @@ class Detector:
             return []
         if event.source.text and not self._attribution.confirms_login(event, now):
             return []  # a forged line of a login must not create a friend
-        if friend_from(event) is None:
+        friend = friend_from(event, seen=self._is_seen(event, now))
+        if friend is None:
             return []
         alarms = self._friend_attempts.on_success(event, now)
         if self._attribution.is_diverted(event.remote.address, now):
             return [*alarms]  # no friend: the login may come from another address than the event names
-        return [*alarms, Login(event)]
+        return [*alarms, Login(friend)]
+
+    def _is_seen(self, event: SecurityEvent, now: float) -> bool:
+        """Whether the address in a login at chan_sip is proven: the wire sees this login, or saw an earlier.
+
+        The kernel copies no request of a friend, so the wire sees only the first login of an account.
+        """
+        if event.source.name != AMI:
+            return False
+        if self._attribution.has_registered(event, now):
+            return True
+        known = self.friends.reasons(event.remote.address)
+        return any(one.account == event.account and one.reason is _AUTHENTICATED for one in known)
 
     def observe_contact(self, contact: Contact, now: float) -> Sequence[Effect]:
         """Handle a contact of a phone; return an alarm if guesses failed at its address before.

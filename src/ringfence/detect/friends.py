@@ -47,14 +47,16 @@ def identity_of(friend: Friend) -> Key:
     return friend.asterisk, friend.address, friend.account, friend.reason
 
 
-def friend_from(event: SecurityEvent) -> Friend | None:
-    """Return the friend that a login at PJSIP creates; None for any other event.
+def friend_from(event: SecurityEvent, *, seen: bool = False) -> Friend | None:
+    """Return the friend that a login of a phone creates; None for any other event.
 
     Return None also for a login that verified no password, or whose event may be forged. PJSIP's nonce is
     bound to the address that answers it. chan_sip believes a Via ``maddr``, so a success there proves no
-    address (``channels/chan_sip.c:check_via``). A login at the manager interface comes from no phone.
+    address (``channels/chan_sip.c:check_via``), unless the wire has ``seen`` this registration. A login
+    at the manager interface comes from no phone.
     """
-    right = event.kind is EventKind.SUCCESSFUL_AUTH and event.service is Service.PJSIP
+    phone = event.service is Service.PJSIP or (seen and event.service is Service.SIP)
+    right = event.kind is EventKind.SUCCESSFUL_AUTH and phone
     if not right or not event.password or event.tampered or event.forgeable:
         return None
     address, time = event.remote.address, event.time

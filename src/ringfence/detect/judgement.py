@@ -17,7 +17,6 @@ from ringfence.model import (
     Network,
     Proof,
     Scope,
-    SecurityEvent,
     printable,
 )
 
@@ -84,7 +83,7 @@ class Judgement:
 class Login:
     """A successful login that makes its sender a friend."""
 
-    event: SecurityEvent
+    friend: Friend
 
 
 Effect = Judgement | AlarmChange | Login

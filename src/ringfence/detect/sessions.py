@@ -603,6 +603,7 @@ class Sender:
     - ``asked``: the arrival of its latest request that the kernel copied.
     - ``streak``: the abandoned challenges of the host. ``succeeded``: the host's last success.
     - ``logged_in``: the last success at chan_sip from exactly this address.
+    - ``registered``: when a registration was last accepted that the wire saw and proved, and its account.
     - ``diverted``: when a challenge for this address went to another address.
     - ``lines``: the numbers of log lines with and without a connection.
     - ``answers``: the times of the SIP answers that can confirm log lines, by service and by whether the
@@ -620,6 +621,7 @@ class Sender:
     streak: Streak | None = None
     succeeded: float = -inf
     logged_in: float = -inf
+    registered: tuple[float, str] = (-inf, "")
     diverted: float = -inf
     lines: LineCounts | None = None
     answers: dict[tuple[Service, bool], deque[float]] | None = None

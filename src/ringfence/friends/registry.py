@@ -16,8 +16,8 @@ from itertools import islice
 import structlog
 from attrs import evolve, frozen
 
-from ringfence.detect.friends import MOST, Friends, Key, friend_from, identity_of
-from ringfence.model import Address, Contact, Friend, FriendReason, Network, Roster, SecurityEvent, TrunkHost
+from ringfence.detect.friends import MOST, Friends, Key, identity_of
+from ringfence.model import Address, Contact, Friend, FriendReason, Network, Roster, TrunkHost
 from ringfence.store.tables import FriendTable
 from ringfence.store.writer import at_once
 
@@ -501,10 +501,9 @@ class FriendRegistry:
         self.startup.remembered = len(self.friends) > 0
         self._signal_changes()
 
-    def on_success(self, event: SecurityEvent) -> None:
-        """Handle a security event: if it proves a valid password, its address becomes a friend."""
-        friend = friend_from(event)
-        if friend is not None and friend.until > self._wall():
+    def on_login(self, friend: Friend) -> None:
+        """Add a friend whose phone has logged in, unless the login is too old."""
+        if friend.until > self._wall():
             self.add([friend])
 
     def on_roster(self, roster: Roster) -> None:

@@ -184,7 +184,7 @@ _VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+
 _CALL_IDS = re.compile(rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)")
 _SEQUENCES = re.compile(rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?([0-9]{1,10})")
 _CREDENTIALS = b"authorization"
-_ACK = b"ACK "
+_ACK, _REGISTER = b"ACK ", b"REGISTER "
 _SIP = b"SIP/2.0 "  # an answer begins with it
 _USERNAME = re.compile(rb'username[ \t]*+=[ \t]*+"([^"\r\n]{0,128}+)"')
 _CALL_ID_OF_CHAN_SIP = re.compile(
@@ -274,11 +274,12 @@ def _request(
         unread,
         _account_in(request, readings[0]) if answerable else "",
         transport,
+        request.lstrip(_EOL).startswith(_REGISTER),
     )
 
 
 def _account_in(request: bytes, reading: bytes) -> str:
-    """Return the first user name in credentials, for display; ``reading`` is the request in lower case."""
+    """Return the first user name in credentials; ``reading`` is the request in lower case."""
     if _CREDENTIALS not in reading:
         return ""
     found = _USERNAME.search(reading)

@@ -20,7 +20,7 @@ from attrs import define
 
 from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.detector import Bounds, Detector
-from ringfence.detect.friends import Friends, friend_from
+from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import RETURN_WITHIN, Rule
 from ringfence.model import Address, EventKind, Network, Proof, SecurityEvent
@@ -314,9 +314,7 @@ class Replay:
         if isinstance(effect, Judgement):
             self._record(effect)
         elif isinstance(effect, Login):
-            friend = friend_from(effect.event)
-            if friend is not None:
-                self._friends.add(friend)
+            self._friends.add(effect.friend)
 
     def _record(self, judgement: Judgement) -> None:
         if judgement.disposition is Disposition.FORGED:

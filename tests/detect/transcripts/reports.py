@@ -152,12 +152,16 @@ def copied(
     nonce: bytes = b"",
     sequence: int = 2,
     transport: Transport = Transport.UDP,
+    registers: str = "",
 ) -> CopiedRequest:
-    """Return a request of a stranger; with ``nonce`` it has credentials."""
+    """Return a request of a stranger; with ``nonce`` it has credentials.
+
+    ``registers``: it is a REGISTER of this account.
+    """
     nonces = (nonce,) if nonce else ()
     digest = b"%d %b" % (sequence, nonce)
     request = CopiedRequest(ip_address(address), 5062, nonces, (call,), (sequence,), bool(nonce), digest)
-    return evolve(request, transport=transport)
+    return evolve(request, transport=transport, registers=bool(registers), account=registers)
 
 
 def friend(address: str = PHONE, account: str = "204", tie: FriendReason = FriendReason.REACHABLE) -> Friend:

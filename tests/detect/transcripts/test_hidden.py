@@ -720,6 +720,50 @@ def test_a_phone_that_has_just_become_a_friend_makes_no_attempt() -> None:
     assert Player().play(*ticks(0, 0), *steps, *ticks(31, 50)).attempts == []
 
 
+REGISTRATION = (
+    *("seen", "of another account", "no REGISTER", "refused", "not proven", "long ago", "in the log alone"),
+    "not copied",
+)
+
+
+@pytest.mark.parametrize("which", REGISTRATION)
+def test_a_registration_at_chan_sip_that_the_wire_sees_makes_a_friend(which: str) -> None:
+    """AMI says that the password was right, the wire that a proven REGISTER of this address was accepted."""
+    account = {"of another account": "205", "no REGISTER": ""}.get(which, "204")
+    nonce = b"forged/n" if which == "not proven" else b"n"
+    asked = copied(nonce=nonce, registers=account)
+    answer = sent(service=Service.SIP, status=401 if which == "refused" else 200, sequence=2)
+    told = login(ATTACKER, service=Service.SIP, by=SECURITY if which == "in the log alone" else AMI)
+    guard = Player()
+    guard.play(
+        *ticks(0, 0),
+        at(0.5, sent(BYSTANDER, nonce=b"forged/n", service=Service.SIP)),
+        at(1, copied(sequence=1), sent(nonce=b"n", service=Service.SIP, sequence=1)),
+        *([] if which == "not copied" else [at(1.1, asked, answer)]),
+        at(12 if which == "long ago" else 1.2, told),
+    )
+    assert guard.is_friend(ATTACKER) is (which == "seen")
+
+
+def test_a_phone_of_chan_sip_stays_a_friend() -> None:
+    """Of a friend nothing is copied, so its later logins count for the account that was proven there."""
+    steps = [
+        at(1, copied(sequence=1), sent(nonce=b"n", service=Service.SIP, sequence=1)),
+        at(1.1, copied(nonce=b"n", registers="204"), sent(service=Service.SIP, status=200, sequence=2)),
+        at(1.2, login(ATTACKER, service=Service.SIP)),
+    ]
+    hour = 3600.0
+    guard = Player()
+    guard.play(
+        *ticks(0, 0), *steps, at(1.5 * hour, login(ATTACKER, service=Service.SIP)), *ticks(3 * hour, 3 * hour)
+    )
+    assert guard.is_friend(ATTACKER)
+    guard.play(
+        at(3.2 * hour, login(ATTACKER, service=Service.SIP, account="205")), *ticks(4 * hour, 4 * hour)
+    )
+    assert not guard.is_friend(ATTACKER)
+
+
 def test_silence_after_a_login_or_of_a_banned_sender_is_no_guess() -> None:
     """AMI reports the success of a sender that hears no answer; and what a ban drops gets none."""
     question, _ = guessed(1)
