@@ -286,10 +286,12 @@ def test_by_tcp_each_copy_of_a_request_has_one_answer() -> None:
     talk = Conversations()
     for _ in range(2):
         talk.ask(by_tcp(asks(1)), 0.0)
-    talk.ask(by_tcp(asks(2)), 0.0)
     assert answered(talk, tcp_refusal(1), ONE, 0.0) == (asks(1).digest, True)
     assert answered(talk, tcp_refusal(1), ONE, 0.0) == REPEAT
     assert answered(talk, tcp_refusal(1), ONE, 0.0) is None
+    talk.ask(by_tcp(asks(3)), 0.0)
+    talk.ask(by_tcp(asks(2)), 0.0)
+    assert answered(talk, tcp_refusal(1), ONE, 0.0) == (asks(3).digest, True)
     for status in (100, 183, 403):
         found = answered(talk, evolve(tcp_refusal(2), status=status), ONE, 0.0)
         assert found == ((asks(2).digest, False) if status == 100 else REPEAT)

@@ -17,8 +17,8 @@ with credentials if the word ``authorization`` is anywhere in it.
 
 Each request is answered once. The same datagram again is a retransmission: Asterisk checks no password for
 it, and repeats its answer. A repeated answer belongs to no open request, and shows nothing. By TCP, Asterisk
-repeats no answer by itself. So there an answer too many belongs to a request that was read wrongly, and
-nothing is known of it.
+repeats no answer by itself. So there an answer too many belongs to a request that was read wrongly: to the
+oldest one with credentials, and without any, nothing is known.
 
 These answers show that the password was right, so the request was no guess:
 
@@ -107,6 +107,11 @@ class Asked:
     repeats: int = 0
 
     @property
+    def may_be_answered_again(self) -> bool:
+        """Whether Asterisk may send another answer. By TCP it answers each copy of a request once."""
+        return self.transport is Transport.UDP or self.served or self.repeats > 0
+
+    @property
     def session(self) -> bytes:
         """The Call-ID, as chan_sip or PJSIP reads it."""
         return self.sessions[0]
@@ -126,14 +131,15 @@ class _Conversation:
         """Return the request to which an answer belongs, None if there is none.
 
         It is the oldest open one with the answer's CSeq number and Call-ID. If all of these are answered, it
-        is the last of them. Without any, it is the oldest open one with credentials.
+        is the last of them that may get another answer. Without any, it is the oldest open one with
+        credentials.
         """
         others = known = None
         for one in self.requests.values():
             if answer.sequence in one.sequences and answer.call_id in one.sessions:
                 if not one.answered:
                     return one
-                known = one
+                known = one if one.may_be_answered_again else known
             elif others is None and not one.answered and one.credentials:
                 others = one
         return known or others
@@ -262,7 +268,8 @@ class Conversations:
             one.answered = True
             return None
         if one.answered:
-            return _REPEAT if _is_repeat(one, answer) else None
+            one.repeats -= 1
+            return _REPEAT
         one.answered, one.served = True, answer.status < _FINAL
         self._answered = max(self._answered, one.at)
         refused = answer.status in _REFUSALS and not answer.accepted
@@ -286,17 +293,6 @@ class Conversations:
         asker = self._askers.get(key[2])
         if asker is not None and address_key(asker) == key[0]:
             del self._askers[key[2]]
-
-
-def _is_repeat(asked: Asked, answer: Challenge) -> bool:
-    """Whether an answer can be a further one to a request that was answered before.
-
-    By TCP nothing is lost, so Asterisk answers each copy of a request once.
-    """
-    if answer.transport is Transport.UDP or asked.served:
-        return True
-    asked.repeats -= 1
-    return asked.repeats >= 0
 
 
 def _key_of(address: Address, port: int, transport: Transport, call_id: bytes) -> _Key:
