@@ -20,7 +20,18 @@ from tests.bench.testbed import GUESS, PLACED, Bed, bed, in_prefix, only, route_
 from tests.support import open_pbx
 from tests.support.daemon import until
 from tests.support.lab import Lab
-from tests.support.sip_raw import OWN_CHALLENGE, Digest, Raw, calling, guesses, request_of, rotation
+from tests.support.sip_raw import (
+    GARBAGE,
+    NOWHERE,
+    OTHER_REALM,
+    OWN_CHALLENGE,
+    Digest,
+    Raw,
+    calling,
+    guesses,
+    request_of,
+    rotation,
+)
 
 TRIALS = 10
 MANY = 300
@@ -44,19 +55,13 @@ CHAN_SIP = (
     (b"MESSAGE", "UDP"),
 )
 
-_OTHER_REALM = (
-    b'Authorization: Digest username="alice", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
-)
-_GARBAGE = (
-    b'Authorization: Digest username="alice", realm="asterisk", nonce="1/00", uri="x", response="0"\r\n'
-)
-FIRST_HEADERS = {"of another realm": _OTHER_REALM, "of garbage": _GARBAGE}
+FIRST_HEADERS = {"of another realm": OTHER_REALM, "of garbage": GARBAGE}
 INVENTED = (
     *((b"REGISTER", transport) for transport in ("UDP", "TCP", "WS")),
     *((b"MESSAGE", transport) for transport in ("UDP", "TCP", "WS")),
 )
 _MOST_BLIND = 60
-"""The number of guesses without an answer in a trial, some four a second."""
+"""The greatest number of guesses without an answer in a trial, and of its seconds."""
 _BLIND_WAIT = 8.0
 """Seconds after which ringfence counts a guess that gets no answer."""
 
@@ -143,15 +148,13 @@ def blind(call_id: bytes) -> Trial:
     """Return an attack of guesses whose answers go nowhere; it returns how many reached Asterisk."""
 
     def trial(lab: Lab, sender: str) -> int:
-        sent, until_now = 0, time.monotonic() + _MOST_BLIND
+        sent, end = 0, time.monotonic() + _MOST_BLIND
         with calling(lab, sender) as caller:
-            while sent < _MOST_BLIND and time.monotonic() < until_now:
+            while sent < _MOST_BLIND and time.monotonic() < end:
                 challenge = caller.challenged(Raw(from_user=b"alice"))
                 if challenge is None:
                     break  # the ban
-                request = Raw(
-                    call_id=call_id, from_user=b"alice", via=b";rport;maddr=240.0.0.1", cseq=sent + 5
-                )
+                request = Raw(call_id=call_id, from_user=b"alice", via=NOWHERE, cseq=sent + 5)
                 caller.send(request.answering(challenge, f"wrong-{sent}"))
                 sent += 1
                 time.sleep(1.0)

@@ -11,7 +11,16 @@ from tests.support.daemon import until
 from tests.support.guarded import guarded, shared
 from tests.support.lab import Lab
 from tests.support.open_pbx import configured
-from tests.support.sip_raw import OWN_CHALLENGE, Digest, Raw, calling, request_of
+from tests.support.sip_raw import (
+    GARBAGE,
+    NOWHERE,
+    OTHER_REALM,
+    OWN_CHALLENGE,
+    Digest,
+    Raw,
+    calling,
+    request_of,
+)
 from tests.support.sip_wire import status_of
 
 pytestmark = pytest.mark.asterisk
@@ -66,7 +75,7 @@ def test_guesses_that_get_no_answer_end_with_a_ban(open22: Lab, hidden: bool) ->
             challenge = caller.challenged(Raw(call_id=b"c{}", from_user=b"alice"))
             if challenge is None:
                 break  # the ban
-            blind = Raw(call_id=call_id, from_user=b"alice", via=b";rport;maddr=240.0.0.1", cseq=number + 5)
+            blind = Raw(call_id=call_id, from_user=b"alice", via=NOWHERE, cseq=number + 5)
             caller.send(blind.answering(challenge, f"wrong-{number}"))
             time.sleep(1.0)
         until(lambda: guard.banned() == {source}, "the ban", 20.0)
@@ -88,12 +97,6 @@ def test_guesses_on_connections_that_are_reset_end_with_a_ban(open22: Lab) -> No
         until(lambda: guard.banned() == {source}, "the ban", 20.0)
 
 
-OTHER_REALM = (
-    b'Authorization: Digest username="alice", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
-)
-GARBAGE = b'Authorization: Digest username="alice", realm="asterisk", nonce="1/00", uri="x", response="0"\r\n'
-
-
 @pytest.mark.parametrize("before", [OTHER_REALM, GARBAGE], ids=["other realm", "garbage"])
 def test_a_first_header_hides_no_guess_and_no_proof(open22: Lab, before: bytes) -> None:
     """Two Authorization headers and a Call-ID of 512 bytes; each guess is paid by an event that nobody hears.
@@ -107,7 +110,7 @@ def test_a_first_header_hides_no_guess_and_no_proof(open22: Lab, before: bytes) 
         with calling(open22, source) as caller:
             for _ in range(10):
                 statuses.append(caller.guess(request, "wrong", 0.5))
-                caller.send(Raw(via=b";rport;maddr=240.0.0.1"))
+                caller.send(Raw(via=NOWHERE))
                 time.sleep(0.05)
         until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "full"}, "the ban")
         assert len([status for status in statuses if status]) <= 8

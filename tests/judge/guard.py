@@ -48,6 +48,13 @@ PBX = "pbx"
 _NOT_COUNTED = (Disposition.PROVEN, Disposition.FORGED, Disposition.UNCONFIRMED)
 
 
+def begin(address: str, port: int, requests: RequestStreams, answers: Streams) -> None:
+    """Begin a copied TCP connection from this address and port, in both directions."""
+    asks, accepts = syns(address, port)
+    parse_requests(asks, requests)
+    parse_answers(accepts, answers)
+
+
 class Guard:
     """One running guard, with a clock of its own: ``now`` is the time since its start (seconds)."""
 
@@ -100,10 +107,8 @@ class Guard:
         """Record a TCP connection, as the kernel would report it."""
         remote = ip_address(address)
         self._streams.remotes[remote, port] = None
-        asks, accepts = syns(address, port)
         if self.copies(address):
-            parse_requests(asks, self._requests)
-            parse_answers(accepts, self._answers)
+            begin(address, port, self._requests, self._answers)
 
     def copies(self, address: str) -> bool:
         """Whether the kernel copies the requests of an address, because it is a stranger."""

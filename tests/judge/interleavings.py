@@ -19,8 +19,8 @@ from ipaddress import ip_address, ip_network
 from itertools import combinations_with_replacement
 from types import FunctionType, MethodType
 
-from tests.judge.asterisk import Act, Exchange, Report, syns
-from tests.judge.guard import PBX
+from tests.judge.asterisk import Act, Exchange, Report
+from tests.judge.guard import PBX, begin
 from tests.judge.oracle import Judge, View, Violation
 from tests.judge.worlds import ATTACKERS, LAMPS, PHONES, SETTLES, START, TRUNK, VICTIM, written
 from tests.scenarios.stage import _Streams
@@ -112,10 +112,8 @@ class SmallGuard:
     def connected(self, address: str, port: int) -> None:
         """Record a TCP connection."""
         self._streams.remotes[ip_address(address), port] = None
-        asks, accepts = syns(address, port)
         if self.copies(address):
-            parse_requests(asks, self._requests)
-            parse_answers(accepts, self._answers)
+            begin(address, port, self._requests, self._answers)
 
     def copies(self, address: str) -> bool:
         """Whether the kernel copies the requests of an address, because it is a stranger."""

@@ -120,6 +120,14 @@ class Raw:
         return evolve(self, cseq=self.cseq + 1, extra=digest.before + line % (header, *fields) + self.extra)
 
 
+OTHER_REALM = (
+    b'Authorization: Digest username="alice", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
+)
+GARBAGE = b'Authorization: Digest username="alice", realm="asterisk", nonce="1/00", uri="x", response="0"\r\n'
+"""A header with an invented nonce, like ``OTHER_REALM`` to send before the header of the guess."""
+NOWHERE = b";rport;maddr=240.0.0.1"
+"""Parameters of a Via by which the answer gets lost."""
+
 OWN_CHALLENGE = Challenge(401, "asterisk", "12345678")
 """An invented challenge, which no server has sent."""
 

@@ -46,7 +46,7 @@ from ringfence.detect.confirmation import (
     UnconfirmedReports,
     has_session,
 )
-from ringfence.detect.conversation import Asked, Conversations, Refusal
+from ringfence.detect.conversation import Answered, Asked, Conversations
 from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
@@ -404,9 +404,8 @@ class Proofs:
 
 _MOST_AT_ONCE = 100  # the most abandoned challenges of one sender that one tick turns into attempts
 _CHALLENGES, _NOT_FOUND, _OK = (401, 407), 404, 200
-REGISTERED_WITHIN = 5.0
-"""AMI reports a registration at most this late (seconds). The wire is read before it."""
 _REFUSALS = (*_CHALLENGES, 403)
+_REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (seconds); the wire is read before it
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
@@ -607,7 +606,7 @@ class Attribution:
         if asked is not None and asked.registers and asked.credentials and answer.status == _OK:
             known = self._senders.sender_at(sender, now)
             known.registered = now, asked.account
-            known.keep(now + REGISTERED_WITHIN)
+            known.keep(now + _REGISTERED_WITHIN)
 
     def has_registered(self, event: SecurityEvent, now: float) -> bool:
         """Whether the wire has just seen the registration that AMI's ``event`` of chan_sip reports.
@@ -619,7 +618,7 @@ class Attribution:
         if sender is None:
             return False
         at, account = sender.registered
-        return now - at < REGISTERED_WITHIN and account == event.account
+        return now - at < _REGISTERED_WITHIN and account == event.account
 
     def _on_refusal_by_asterisk(
         self, challenge: Challenge, now: float, wall: float, asterisk: str
@@ -646,7 +645,7 @@ class Attribution:
 
     def _on_refusal(
         self,
-        refusal: Refusal,
+        refusal: Answered,
         challenge: Challenge,
         sender: Address,
         source: SourceId,
@@ -706,7 +705,7 @@ class Attribution:
         source: SourceId,
         now: float,
         wall: float,
-        refusal: Refusal | None,
+        refusal: Answered | None,
     ) -> Iterator[Finding]:
         """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it shows.
 

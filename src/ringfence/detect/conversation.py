@@ -146,17 +146,17 @@ class _Conversation:
 
 
 @frozen
-class Refusal:
-    """What a refusal answers: ``asked`` was waiting for it; None if the refusal is a repeat.
+class Answered:
+    """What an answer answers: ``asked`` was waiting for it; None if the answer is a repeat.
 
-    ``guess``: the request had credentials, and they were wrong.
+    ``guess``: the request had credentials, and the answer says that they were wrong.
     """
 
     asked: Asked | None
     guess: bool = False
 
 
-_REPEAT = Refusal(None)
+_REPEAT = Answered(None)
 
 
 class Conversations:
@@ -257,8 +257,8 @@ class Conversations:
         """Forget which requests wait for an answer, because answers were lost."""
         self._waiting.clear()
 
-    def answer(self, answer: Challenge, sender: Address, now: float) -> Refusal | None:
-        """Record an answer to ``sender``; return what it refuses, None if its conversation is unknown."""
+    def answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
+        """Record an answer to ``sender``; return to what it belongs, None if its request is unknown."""
         self.expire(now)
         known = self._known.get(_key_of(sender, answer.port, answer.transport, answer.call_id))
         one = known.request_of(answer) if known is not None else None
@@ -273,7 +273,7 @@ class Conversations:
         one.answered, one.served = True, answer.status < _FINAL
         self._answered = max(self._answered, one.at)
         refused = answer.status in _REFUSALS and not answer.accepted
-        return Refusal(one, guess=refused and one.credentials)
+        return Answered(one, guess=refused and one.credentials)
 
     def expire(self, now: float) -> None:
         """Forget the oldest requests: those that are too old, and those beyond the bound."""

@@ -98,7 +98,7 @@ class RequestStreams:
         """
         stream = self._streams.get(connection)
         if stream is None:
-            self._add(connection, _Stream(0, unread=True))
+            self.lose(connection)
             return None
         self._streams.move_to_end(connection)
         if stream.unread or not data:
@@ -111,7 +111,7 @@ class RequestStreams:
         try:
             found = _consume(stream, data)
         except _UnreadError:
-            self._give_up(stream, before)
+            self._give_up(stream)
             return None
         self._bytes += len(stream.pending) - before
         while self._bytes > self._most_bytes:
@@ -119,16 +119,16 @@ class RequestStreams:
         return found
 
     def lose(self, connection: bytes) -> None:
-        """Record that a segment of this connection was not copied whole, so that it is unread."""
+        """Record that a part of this connection is not known, so that it is unread."""
         stream = self._streams.get(connection)
         if stream is not None:
             self._give_up(stream)
         else:
             self._add(connection, _Stream(0, unread=True))
 
-    def _give_up(self, stream: _Stream, pending: int | None = None) -> None:
-        """Make a connection unread. ``pending``: the bytes of it that are counted, if not those it has."""
-        self._bytes -= len(stream.pending) if pending is None else pending
+    def _give_up(self, stream: _Stream) -> None:
+        """Make a connection unread."""
+        self._bytes -= len(stream.pending)
         stream.pending, stream.skip, stream.unread = b"", 0, True
 
     def _add(self, connection: bytes, stream: _Stream) -> None:
@@ -143,7 +143,10 @@ class RequestStreams:
 
 
 def _consume(stream: _Stream, data: bytes) -> list[bytes]:
-    """Return the heads of the messages that ``data`` completes; keep the incomplete message in ``stream``."""
+    """Return the heads of the messages that ``data`` completes; keep the incomplete message in ``stream``.
+
+    If this raises an error, ``stream.pending`` is as before.
+    """
     found: list[bytes] = []
     buffer = stream.pending + data if stream.pending else data
     at = min(stream.skip, len(buffer))
@@ -155,9 +158,9 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
         at = step
         if at > len(buffer):
             stream.skip, at = at - len(buffer), len(buffer)
-    stream.pending = buffer[at:]
-    if len(stream.pending) > MOST_MESSAGE:
+    if len(buffer) - at > MOST_MESSAGE:
         raise _UnreadError
+    stream.pending = buffer[at:]
     return found
 
 
@@ -176,21 +179,24 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
             raise _UnreadError
         stream.websocket = True
         return end
-    length = _body_of(head)
+    length = _body_length(head)
     if length is None or len(head) + length > MOST_MESSAGE:
         raise _UnreadError
     found.append(head)
     return end + length
 
 
-def _body_of(head: bytes) -> int | None:
-    """Return the length of a message's body; None if its head can be read in several ways."""
-    length = _LENGTH.search(head)
-    if length is None or len(_ANY_LENGTH.findall(head)) > 1:
-        return None
+def _body_length(head: bytes) -> int | None:
+    """Return the length of a message's body, None if its head names none.
+
+    Raise _UnreadError for a head that can be read in several ways.
+    """
     if _FIRST_LINE.match(head) is None or _PLAIN.fullmatch(head) is None:
-        return None
-    return int(length[1])
+        raise _UnreadError
+    if len(_ANY_LENGTH.findall(head)) > 1:
+        raise _UnreadError
+    length = _LENGTH.search(head)
+    return int(length[1]) if length is not None else None
 
 
 def _frame(buffer: bytes, at: int, found: list[bytes]) -> int | None:
@@ -229,12 +235,6 @@ def _only_head(message: bytes) -> bytes:
     """Return the head of the one message in a frame."""
     end = message.find(_END)
     head = message[: end + len(_END)]
-    if end < 0 or len(_ANY_LENGTH.findall(head)) > 1:
-        raise _UnreadError
-    length = _LENGTH.search(head)
-    body = len(message) - len(head)
-    if (int(length[1]) if length is not None else 0) != body:
-        raise _UnreadError
-    if _FIRST_LINE.match(head) is None or _PLAIN.fullmatch(head) is None:
+    if end < 0 or (_body_length(head) or 0) != len(message) - len(head):
         raise _UnreadError
     return head
