@@ -4,13 +4,15 @@ import asyncio
 import inspect
 import json
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.kept import Kept, kept, settings
+from tests.support.recorded import active
 
 from ringfence.control import Encoded, encoded_rows
 from ringfence.daemon.facts import FailureMemory
@@ -20,7 +22,8 @@ from ringfence.daemon.status import StatusData
 from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters
-from ringfence.model import parse_network
+from ringfence.model import Ban, parse_network
+from ringfence.store.writer import Writer
 
 
 class Office:
@@ -224,3 +227,22 @@ def test_long_lists_are_encoded_by_a_thread(office: Office, monkeypatch: pytest.
     assert office.ask("alarms") == office.ask("alarms", past=True) == []
     assert len(threads) == 3
     assert threading.main_thread() not in threads
+
+
+def test_a_ban_is_on_disk_before_the_command_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to ``ban`` waits for a slow disk, so a crash right after it does not end the ban."""
+    with kept(tmp_path) as made, Writer() as later:
+        bans = made.store.bans
+        record = bans.record
+
+        def slow(new: Sequence[Ban]) -> None:
+            time.sleep(0.1)
+            record(new)
+
+        monkeypatch.setattr(bans, "record", slow)
+        monkeypatch.setattr(made.store.best_effort, "_later", later)
+        office = Office(made)
+        assert office.ask("ban", networks=["192.0.2.1"], seconds=60) == []
+        assert [str(ban.network) for ban in active(made.store, made.side.common.clock.wall())] == [
+            "192.0.2.1/32"
+        ]

@@ -137,7 +137,8 @@ class RequestHandlers:
         wanted = _networks(request) if "networks" in request else None
         return Encoded(await asyncio.to_thread(list, self._friend_requests.listed(wanted)))
 
-    def _ban(self, request: Mapping[str, Any]) -> object:
+    async def _ban(self, request: Mapping[str, Any]) -> object:
+        """Ban networks. A person relies on the answer, so it comes when the database has the bans, too."""
         force = request.get("force") is True
         problems = self._enforcer.ban(
             _networks(request), request["seconds"], request.get("reason", ""), force=force
@@ -146,6 +147,7 @@ class RequestHandlers:
         # again, without the networks that are banned by force.
         if force:
             self._enforcer.fill(NetworkList.ALLOW)
+        await self._enforcer.records.ban_recorded()
         return problems
 
     async def _unban(self, request: Mapping[str, Any]) -> object:

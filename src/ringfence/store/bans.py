@@ -364,7 +364,13 @@ def _end(execute: Execute, network: Network, scope: Scope, when: float, how: Ban
 # -- the records of bans: most writes are queued, and errors are logged and not raised
 
 
-_WAIT = 1.0  # seconds that :meth:`Records.end_and_wait` waits at most
+_WAIT = 1.0  # seconds that :func:`_written` waits at most
+
+
+async def _written(write: object) -> None:
+    """Wait until a write is done. ``write``: what the queue returned, None if no write waits."""
+    if isinstance(write, Future):
+        await asyncio.wait([asyncio.wrap_future(write)], timeout=_WAIT)
 
 
 class Records:
@@ -377,10 +383,16 @@ class Records:
         self._bans = bans
         self._state = state
         self._best_effort = best_effort
+        self._latest: object = None
+        """What the queue returned for the latest :meth:`ban`."""
 
     def ban(self, bans: Sequence[Ban]) -> None:
         """Queue a write that records bans. The kernel has already acknowledged them."""
-        self._best_effort.write(partial(self._bans.record, bans))
+        self._latest = self._best_effort.write(partial(self._bans.record, bans))
+
+    async def ban_recorded(self) -> None:
+        """Wait at most a second until the latest :meth:`ban` is written, so that a crash cannot forget it."""
+        await _written(self._latest)
 
     def end(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> object:
         """Queue a write that records that bans ended early, at ``when``.
@@ -396,9 +408,7 @@ class Records:
         next start finds a ban in the kernel that is recorded as removed, and removes it. In the other order,
         the next start would find a recorded ban that is missing in the kernel, and restore it.
         """
-        done = self.end(bans, when)
-        if isinstance(done, Future):
-            await asyncio.wait([asyncio.wrap_future(done)], timeout=_WAIT)
+        await _written(self.end(bans, when))
 
     def resume(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
         """Queue a write that undoes :meth:`end`, because the kernel refused to remove these bans.
