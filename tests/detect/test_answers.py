@@ -33,6 +33,16 @@ def test_each_answer_confirms_one_line() -> None:
     assert not answers.confirms(line(), 3.0 + LIFE)
 
 
+def test_the_latest_answers_of_a_sender_are_kept() -> None:
+    """Of many answers, the latest 64 confirm a line each, so that a flood takes little memory."""
+    answers = Answers(Senders())
+    for number in range(100):
+        answers.record(evolve(ASKED, nonce=b"n%d" % number), BY, number / 100)
+
+    confirmed = [answers.confirms(line(), 0.99 + LIFE - 0.645) for _ in range(70)]
+    assert confirmed == [True] * 64 + [False] * 6
+
+
 @pytest.mark.parametrize(
     ("answer", "other", "acl_name"),
     [

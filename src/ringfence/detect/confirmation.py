@@ -254,7 +254,9 @@ class Answers:
             key = answer.service, answer.status == _NOT_FOUND
             if known.answers is None:
                 known.answers = {}
-            known.answers.setdefault(key, deque(maxlen=_MOST_ANSWERS)).append(now)
+            times = known.answers.setdefault(key, [])
+            times.append(now)
+            del times[:-_MOST_ANSWERS]
         if answer.service is not Service.SIP or answer.status == _NOT_FOUND:
             return False
         if answer.status != _FORBIDDEN:
@@ -296,7 +298,7 @@ class Answers:
         answers = sender.answers if sender is not None else None
         times = answers.get((event.service, probe)) if answers is not None else None
         while times:
-            if now - times.popleft() < LIFE:
+            if now - times.pop(0) < LIFE:
                 return True
         return False
 

@@ -624,7 +624,8 @@ class Sender:
     registered: tuple[float, str] = (-inf, "")
     diverted: float = -inf
     lines: LineCounts | None = None
-    answers: dict[tuple[Service, bool], deque[float]] | None = None
+    answers: dict[tuple[Service, bool], list[float]] | None = None
+    """Lists, because forged senders are many, and even an empty deque takes 760 bytes."""
     waiting: dict[int, deque[UnconfirmedReport]] | None = None
 
     def keep(self, until: float) -> None:
