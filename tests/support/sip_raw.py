@@ -142,6 +142,12 @@ def request_of(method: bytes, account: bytes) -> Raw:
     )
 
 
+def invented(method: bytes, number: int) -> Raw:
+    """Return a guess at carol's password with an invented nonce, and a From that is not UTF-8."""
+    request = evolve(request_of(method, b"carol"), from_display=b'"\xff" ')
+    return request.named(f"own-{number}-{time.time()}").answering(OWN_CHALLENGE, f"wrong-{number}")
+
+
 class Caller:
     """One connection or socket of an attacker."""
 

@@ -17,8 +17,8 @@ with credentials if the word ``authorization`` is anywhere in it.
 
 Each request is answered once. The same datagram again is a retransmission: Asterisk checks no password for
 it, and repeats its answer. A repeated answer belongs to no open request, and shows nothing. By TCP, Asterisk
-repeats no answer by itself. So there an answer too many belongs to a request that was read wrongly: to the
-oldest one with credentials, and without any, nothing is known.
+repeats no answer by itself. So if there are more answers than requests, a request was read wrongly. Such an
+answer belongs to the oldest open request with credentials; if there is none, nothing is known of it.
 
 These answers show that the password was right, so the request was no guess:
 
