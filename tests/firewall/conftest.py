@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 from tests.support.cable import CABLES, Cable, lay_cable, remove_cable
 from tests.support.netns import neighbour
-from tests.support.packets import meet
 
 from ringfence.firewall.contract import Backend
 
@@ -21,7 +20,6 @@ def opposite() -> Iterator[str]:
 def far(backend: Backend, opposite: str) -> Iterator[str]:
     """The namespace at the other end of the cable."""
     lay_cable(opposite)
-    meet(opposite)
     yield opposite
     remove_cable()
 

@@ -6,11 +6,14 @@ The addresses are of 198.18.0.0/15 (reserved for benchmarks by RFC 2544) and fd0
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from attrs import frozen
+from tests.support.daemon import until
 from tests.support.netns import inside, neighbour, run
 
-WAIT = 0.2
+WAIT = 0.5
+"""How long a test waits for a packet that arrives at once, or never (seconds)."""
 
 
 @frozen
@@ -68,7 +71,8 @@ def far_end() -> Iterator[str]:
 def lay_cable(far: str) -> None:
     """Lay a cable to a neighbour namespace; both ends know each other's link addresses.
 
-    The kernel could not look up the link address of a banned IPv6 neighbour.
+    The kernel could not look up the link address of a banned IPv6 neighbour. The cable carries packets when
+    this returns: the kernel sets both ends up later than `ip` says, and drops packets until then.
     """
     peer = f"peer name far0 address {_FAR_LINK} netns {far}"
     run(
@@ -77,6 +81,15 @@ def lay_cable(far: str) -> None:
         + _end("near0", _NEAR, _FAR, _FAR_LINK),
     )
     run("ip", "-n", far, "-batch", "-", text=_end("far0", _FAR, _NEAR, _NEAR_LINK))
+    for cable in CABLES.values():
+        until(partial(_carries, cable, far), f"packets of {cable.banned}")
+
+
+def _carries(cable: Cable, far: str) -> bool:
+    """Whether a datagram arrives at either end."""
+    here, there = cable.pair(far, cable.banned)
+    with here, there:
+        return [arrives(there, here), arrives(here, there)] == [True, True]
 
 
 def remove_cable() -> None:

@@ -33,13 +33,6 @@ def opened(name: str) -> Iterator[Backend]:
         made.close()
 
 
-def meet(far: str) -> None:
-    """Wait until the cable to the far end carries packets."""
-    for cable in CABLES.values():
-        while datagram(cable, far, OTHER) != (True, True):
-            time.sleep(0.02)
-
-
 @contextmanager
 def ends(
     cable: Cable, far: str, port: int, kind: int = socket.SOCK_DGRAM, there: str = ""

@@ -102,8 +102,9 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect to the unix socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        # Without a timeout it waits while the queue of the socket is full; with one it fails at once.
         self.sock.connect(str(self._path))
+        self.sock.settimeout(self.timeout)
 
 
 @define
