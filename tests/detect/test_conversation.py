@@ -86,6 +86,17 @@ def test_part_of_a_request_hides_nothing() -> None:
     assert answered(talk, refusal(1), ONE, 0.0) is None
 
 
+def test_a_refusal_belongs_to_the_guess_and_not_to_what_nobody_answers() -> None:
+    """Before its guess the sender writes a message with the same number that Asterisk does not answer."""
+    talk = Conversations()
+    talk.ask(asks(1, credentials=False, text=b"junk"), 0.0)
+    talk.ask(asks(1), 0.0)
+    assert answered(talk, refusal(1), ONE, 0.0) == (asks(1).digest, True)
+    talk.ask(asks(2), 1.0)
+    talk.ask(asks(2, credentials=False, text=b"bye"), 1.0)
+    assert answered(talk, refusal(2, status=481), ONE, 1.0) == (asks(2).digest, False)
+
+
 def test_a_question_is_no_guess() -> None:
     """Without credentials nothing was guessed; with them, a success or an accepted password is no guess."""
     talk = Conversations()
@@ -209,6 +220,8 @@ class Naive:
     def answer(self, answer: Challenge) -> Told | None:
         """Find the request of an answer: by its number, else the oldest guess."""
         same = [at for at, (request, _) in enumerate(self.asked) if answer.sequence in request.sequences]
+        if answer.status != 200:
+            same.sort(key=lambda at: not self.asked[at][0].credentials)
         guesses = [at for at, (request, _) in enumerate(self.asked) if request.credentials]
         unanswered = [at for at in (same or guesses) if not self.asked[at][1]]
         if not unanswered:

@@ -15,6 +15,9 @@ must not hide a guess. So if no request of the conversation has the number of th
 to the oldest request with credentials that is not answered yet. For the same reason a request counts as one
 with credentials if the word ``authorization`` is anywhere in it.
 
+A sender can also write a message that Asterisk never answers, and give its guess the same number. So a
+refusal belongs to a request with credentials first.
+
 Each request is answered once. The same datagram again is a retransmission: Asterisk checks no password for
 it, and repeats its answer. A repeated answer belongs to no open request, and shows nothing. By TCP, Asterisk
 repeats no answer by itself. So if there are more answers than requests, a request was read wrongly. Such an
@@ -130,19 +133,22 @@ class _Conversation:
     def request_of(self, answer: Challenge) -> Asked | None:
         """Return the request to which an answer belongs, None if there is none.
 
-        It is the oldest open one with the answer's CSeq number and Call-ID. If all of these are answered, it
-        is the last of them that may get another answer. Without any, it is the oldest open one with
-        credentials.
+        It is the oldest open one with the answer's CSeq number and Call-ID; for a refusal, the oldest of them
+        with credentials, if there is one. If all of these are answered, it is the last of them that may get
+        another answer. Without any, it is the oldest open one with credentials.
         """
-        others = known = None
+        others = known = question = None
         for one in self.requests.values():
             if answer.sequence in one.sequences and answer.call_id in one.sessions:
-                if not one.answered:
+                if one.answered:
+                    known = one if one.may_be_answered_again else known
+                elif one.credentials or answer.status not in _REFUSALS:
                     return one
-                known = one if one.may_be_answered_again else known
+                else:
+                    question = question or one
             elif others is None and not one.answered and one.credentials:
                 others = one
-        return known or others
+        return question or known or others
 
 
 @frozen
