@@ -40,6 +40,25 @@ def test_a_first_fragment_of_ipv6() -> None:
     assert ip_payload(header + first + IPV4[20:]) == (17, source, target, IPV4[20:], True)
     assert ip_payload(header + later + IPV4[20:]) is None
     assert ip_payload(header + first[:7]) is None
+    whole = bytes.fromhex("1100000000000001")
+    assert ip_payload(header + whole + IPV4[20:]) == (17, source, target, IPV4[20:], False)
+
+
+def test_extension_headers_of_ipv6_hide_nothing() -> None:
+    """Any sender may add them, several times; without a whole header nothing is known of the packet."""
+    addresses = ip_address("fd00:18::1").packed + ip_address("fd00:18::a").packed
+    longer = bytes([60, 1]) + bytes(14)  # the next header is one with destination options
+    last = bytes([17, 0]) + bytes(6)
+    for kind in (0, 43, 60):
+        payload = longer + last + IPV4[20:]
+        header = b"\x60\0\0\0" + len(payload).to_bytes(2, "big") + bytes([kind, 64]) + addresses
+        found = ip_payload(header + payload)
+        assert found is not None
+        assert (found[0], found[3], found[4]) == (17, IPV4[20:], False)
+        for size in range(len(longer + last)):
+            assert ip_payload(header + payload[:size]) is None
+    many = bytes([60, 0, *bytes(6)]) * 8_000
+    assert ip_payload(b"\x60\0\0\0\xfa\0" + bytes([60, 64]) + addresses + many) is None
 
 
 def test_a_tcp_segment() -> None:

@@ -1,7 +1,8 @@
 """IP packets with UDP or TCP as bytes: addresses, ports and payload.
 
-Later fragments are not parsed. The only IPv6 extension header that is parsed is that of a first fragment. A
-packet may be cut off. The kernel logs a TCP segment before the network card splits it (GSO), so it may have
+Later fragments are not parsed. The IPv6 extension headers that any sender may add are skipped, as the kernel
+skips them: hop-by-hop and destination options, routing, and the header of a first fragment. A packet may be
+cut off. The kernel logs a TCP segment before the network card splits it (GSO), so it may have
 64 kB.
 """
 
@@ -20,7 +21,8 @@ _URG = 0x20
 _IPV4_HEADER = 20
 _IPV6_HEADER = 40
 _IPV6_FRAGMENT = 44
-_FRAGMENT_HEADER = 8
+_IPV6_OPTIONS = (0, 43, 60)  # hop-by-hop options, routing, destination options
+_EXTENSION = 8  # bytes: the unit of an extension header, and the length of a fragment's
 _MORE_FRAGMENTS = 0x2000
 _FRAGMENT_OFFSET = 0x1FFF
 
@@ -44,11 +46,33 @@ def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
     if version == 6 and len(packet) >= _IPV6_HEADER:  # noqa: PLR2004 - IPv6
         total = _IPV6_HEADER + int.from_bytes(packet[4:6], "big")
         source, target, payload = packet[8:24], packet[24:40], packet[_IPV6_HEADER:total]
-        if packet[6] != _IPV6_FRAGMENT:
-            return packet[6], source, target, payload, total > len(packet)
-        if len(payload) >= _FRAGMENT_HEADER and not int.from_bytes(payload[2:4], "big") >> 3:
-            return payload[0], source, target, payload[_FRAGMENT_HEADER:], True
+        found = _behind_extensions(packet[6], payload)
+        if found is None:
+            return None
+        return found[0], source, target, found[1], found[2] or total > len(packet)
     return None
+
+
+def _behind_extensions(kind: int, payload: bytes) -> tuple[int, bytes, bool] | None:
+    """Return protocol and payload behind IPv6's extension headers, and whether it is a first fragment.
+
+    ``kind`` is the type of the first header in ``payload``. Return None for a later fragment, and for an
+    incomplete header. Each header has at least 8 bytes, so this takes linear time.
+    """
+    at, fragment = 0, False
+    while kind in _IPV6_OPTIONS or kind == _IPV6_FRAGMENT:
+        header = payload[at : at + _EXTENSION]
+        if len(header) < _EXTENSION:
+            return None
+        size = _EXTENSION
+        if kind != _IPV6_FRAGMENT:
+            size += header[1] * _EXTENSION
+        elif int.from_bytes(header[2:4], "big") >> 3:
+            return None
+        else:
+            fragment = fragment or bool(header[3] & 1)  # without more fragments, it is whole
+        kind, at = header[0], at + size
+    return kind, payload[at:], fragment
 
 
 def source_of(packet: bytes) -> Address | None:
