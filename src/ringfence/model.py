@@ -255,8 +255,9 @@ class CopiedRequest:
     hash of the request, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
     does not get it. ``unread``: only its beginning was copied; by TCP, the connection is not read any more,
     and this is no request. ``account`` is the user name of its credentials. ``registers``: it is a REGISTER.
-    ``transport`` is TCP also for a WebSocket. A request can be forged. But if it repeats a nonce that
-    Asterisk sent only to this address, its sender receives packets there: the address is proven.
+    ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or numbers than are
+    kept, so the true ones may be missing. A request can be forged. But if it repeats a nonce that Asterisk
+    sent only to this address, its sender receives packets there: the address is proven.
     """
 
     address: Address
@@ -271,6 +272,7 @@ class CopiedRequest:
     account: str = ""
     transport: Transport = Transport.UDP
     registers: bool = False
+    crowded: bool = False
 
 
 class Proof(enum.IntEnum):

@@ -97,6 +97,28 @@ def test_a_refusal_belongs_to_the_guess_and_not_to_what_nobody_answers() -> None
     assert answered(talk, refusal(2, status=481), ONE, 1.0) == (asks(2).digest, False)
 
 
+def test_a_crowded_request_gets_any_refusal_to_its_sender() -> None:
+    """Its true Call-ID or number may not be known. An answer to another request is no success of it."""
+    crowded = evolve(asks(2), crowded=True, call_ids=(b"f", b""))
+    for other in (asks(1, credentials=False), evolve(asks(1, credentials=False), call_ids=(b"f",))):
+        talk = Conversations()
+        talk.ask(other, 0.0)
+        talk.ask(crowded, 0.0)
+        session = other.call_ids[0]
+        assert answered(talk, evolve(refusal(1, status=481), call_id=session), ONE, 0.0) == (
+            other.digest,
+            False,
+        )
+        assert answered(talk, evolve(refusal(1), call_id=session), ONE, 0.0) == (crowded.digest, True)
+        assert answered(talk, evolve(refusal(1), call_id=session), ONE, 0.0) == REPEAT
+    talk = Conversations()
+    talk.ask(crowded, 0.0)
+    assert answered(talk, refusal(7, status=200), ONE, 0.0) == (crowded.digest, False)
+    assert answered(talk, refusal(7), ONE, 0.0) is None
+    talk.ask(evolve(by_tcp(crowded), port=7), 0.0)
+    assert answered(talk, tcp_refusal(9, port=7), ONE, 0.0) == (crowded.digest, True)
+
+
 def test_a_question_is_no_guess() -> None:
     """Without credentials nothing was guessed; with them, a success or an accepted password is no guess."""
     talk = Conversations()

@@ -10,6 +10,7 @@ from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
 from tests.support.guarded import guarded, shared
 from tests.support.lab import Lab
+from tests.support.network import PBX_IPV6
 from tests.support.open_pbx import configured
 from tests.support.sip_raw import (
     GARBAGE,
@@ -150,3 +151,56 @@ def test_an_invented_nonce_hides_no_guess_at_chan_sip(open16: Lab, method: bytes
         until(lambda: source in guard.banned(), "the ban")
         assert answers <= 8
         assert {row["account"] for row in guard.attempts_of(source)} == {"carol"}
+
+
+def test_a_message_that_nobody_answers_hides_no_guess(open16: Lab) -> None:
+    """Before each guess comes an answer to nothing, with its Call-ID and number; chan_sip leaves it out."""
+    source = "198.19.98.1"
+    with shared(open16) as guard:
+        answers = 0
+        with calling(open16, source) as caller:
+            for number in range(12):
+                guess = invented(b"REGISTER", 100 + number)
+                junk = evolve(guess, extra=b"").encode(f"{source}:5060", "UDP")
+                caller.send_bytes(b"SIP/2.0 200 OK" + junk[junk.index(b"\r\n") :])
+                time.sleep(0.05)
+                answers += caller.ask(guess, 0.3) is not None
+        until(lambda: source in guard.banned(), "the ban")
+        assert answers <= 8
+
+
+def test_many_nonces_hide_no_blind_guess(open22: Lab) -> None:
+    """PJSIP uses the last of 70 nonces, and neither its events nor its log name the sender."""
+    source = "198.19.99.1"
+    many = b"".join(b'nonce="%d", ' % number for number in range(70))
+    with shared(open22) as guard, calling(open22, source) as caller:
+        for number in range(8):
+            challenge = caller.challenged(Raw(call_id=b"c{}"))
+            if challenge is None:
+                break  # the ban
+            blind = Raw(call_id=b"\xff{}m", from_display=b'"\x1b"', via=NOWHERE, cseq=number + 5)
+            guess = blind.answering(challenge, "wrong")
+            caller.send(evolve(guess, extra=guess.extra.replace(b"Digest ", b"Digest " + many)))
+            time.sleep(1.0)
+        until(lambda: guard.banned() == {source}, "the ban", 20.0)
+
+
+def test_extension_headers_of_ipv6_hide_no_guess(open22: Lab) -> None:
+    """Each request has destination options; a first header hides the guess, and an event pays for it."""
+    source = "fd00:19::98:1"
+    options = b"\0\0\1\4\0\0\0\0"
+    with shared(open22) as guard:
+        statuses = []
+        with calling(open22, source, host=PBX_IPV6) as caller:
+            caller.add_destination_options(options)
+            for number in range(10):
+                request = Raw(call_id=b"x" * 510 + b"%02d" % number, digest=Digest(before=OTHER_REALM))
+                challenge = caller.challenged(request)
+                if challenge is None:
+                    break  # the ban
+                statuses.append(status_of(caller.ask(request.answering(challenge, "wrong")) or b""))
+                caller.send(evolve(request, via=NOWHERE))
+                time.sleep(0.05)
+        until(lambda: bool(guard.banned()), "the ban")
+        assert statuses[0] == 401
+        assert len([status for status in statuses if status]) <= 8

@@ -134,6 +134,8 @@ def test_a_digest_shows_the_same_datagram() -> None:
         (b"CSeq:\r\n 3 REGISTER", (3,)),
         (b"CSeq: +4 REGISTER", (4,)),
         (b"CSeq: 0005 REGISTER", (5,)),
+        (b"CSeq: 000000000006 REGISTER", (6,)),
+        (b"CSeq: 00 REGISTER", (0,)),
         (b"CSeq: 1 X\r\nCSeq: 2 REGISTER", (1, 2)),
         (b"CSeq: 1 X\nCSeq: 2 REGISTER", (1, 2)),
         (b"CSeq: 1 X\rCSeq: 2 REGISTER", (1, 2)),
@@ -283,6 +285,19 @@ def test_only_call_id_lines_are_read() -> None:
         b"1",
         b"2",
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "most"),
+    [(b"CSeq: %d x\r\n", 4), (b"i: %d\r\n", 3), (b'X: nonce="%d"\r\n', 63), (b"X: nonce=,%d\r\n", 511)],
+)
+def test_a_request_with_more_than_is_kept_is_crowded(line: bytes, most: int) -> None:
+    """The true nonce, Call-ID or number may be missing in what is kept."""
+    head = REQUEST.replace(b"CSeq: 2 REGISTER\r\n", b"")
+    for number, crowded in ((most, False), (most + 1, True)):
+        lines = b"".join(line % (9000 + n,) for n in range(number))
+        assert observed(head.replace(b"Max-F", lines + b"Max-F")).crowded is crowded
+    assert observed(head.replace(b"Max-F", line % (1,) * 600 + b"Max-F")).crowded
 
 
 def test_a_request_that_was_cut() -> None:

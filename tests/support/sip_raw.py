@@ -218,6 +218,11 @@ class Caller:
         ack = evolve(request, method=b"ACK", extra=b"")
         self._wire.send(ack.encode(self._wire.contact, self._transport, self._text))
 
+    def add_destination_options(self, header: bytes) -> None:
+        """Add an extension header of IPv6 to each packet from now on."""
+        with socket.socket(fileno=os.dup(self._wire.fileno())) as same:
+            same.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, header)
+
     def reset(self) -> None:
         """Close a TCP connection with a reset, so that nothing more comes from its other end."""
         with socket.socket(fileno=os.dup(self._wire.fileno())) as same:

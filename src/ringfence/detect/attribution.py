@@ -742,7 +742,8 @@ class Attribution:
                 sent = next((nonce for nonce in nonces if self._nonces.receivers(nonce, now)), None)
                 # Behind a proxy the answers of Asterisk are not compared with the client's requests.
                 proven = sent is not None and self._nonces.proves(sent, request.address, now)
-                waits = (sent is not None if request.transport is _UDP else proven) and not self._has_proxies
+                asked = sent is not None or request.crowded
+                waits = (asked if request.transport is _UDP else proven) and not self._has_proxies
                 nonce = sent or b"".join(nonces[:1])
                 self._conversations.ask(request, now, nonce, challenged=waits, proven=proven)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
@@ -796,13 +797,13 @@ class Attribution:
         if self._has_succeeded(asked):
             return ()
         session = self._senders.find_session(asked.address, asked.session)
-        if (
-            now - asked.at >= HORIZON
-            and session is not None
-            and any(name != WIRE for _, name, _ in session.reports)
-        ):
+        reports = session.reports if session is not None else ()
+        told = [service for _, name, service in reports if name != WIRE]
+        if now - asked.at >= HORIZON and told:
             return ()
-        service = _PJSIP if b"/" in asked.nonce else _SIP
+        # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.
+        by_pjsip = _PJSIP in told if asked.crowded and told else b"/" in asked.nonce
+        service = _PJSIP if by_pjsip else _SIP
         remote = Endpoint(asked.address, asked.port, asked.transport)
         source = SourceId(self._wire_asterisk, WIRE)
         event = SecurityEvent(source, _REFUSED, service, remote, wall, asked.account, asked.session)

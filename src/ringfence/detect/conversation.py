@@ -16,7 +16,8 @@ to the oldest request with credentials that is not answered yet. For the same re
 with credentials if the word ``authorization`` is anywhere in it.
 
 A sender can also write a message that Asterisk never answers, and give its guess the same number. So a
-refusal belongs to a request with credentials first.
+refusal belongs to a request with credentials first. And it can write more Call-IDs or numbers than are kept.
+Such a request (``crowded``) may have any, so a refusal to its sender belongs to it.
 
 Each request is answered once. The same datagram again is a retransmission: Asterisk checks no password for
 it, and repeats its answer. A repeated answer belongs to no open request, and shows nothing. By TCP, Asterisk
@@ -106,8 +107,15 @@ class Asked:
     at: float
     answered: bool = False
     registers: bool = False
+    crowded: bool = False
     served: bool = False
     repeats: int = 0
+
+    def may_get(self, answer: Challenge) -> bool:
+        """Whether an answer has this request's CSeq number and Call-ID, as far as they are known."""
+        if self.crowded and self.credentials and not self.answered:
+            return True
+        return answer.sequence in self.sequences and answer.call_id in self.sessions
 
     @property
     def may_be_answered_again(self) -> bool:
@@ -139,7 +147,7 @@ class _Conversation:
         """
         others = known = question = None
         for one in self.requests.values():
-            if answer.sequence in one.sequences and answer.call_id in one.sessions:
+            if one.may_get(answer):
                 if one.answered:
                     known = one if one.may_be_answered_again else known
                 elif one.credentials or answer.status not in _REFUSALS:
@@ -214,10 +222,11 @@ class Conversations:
             request.account,
             now,
             registers=request.registers and proven,
+            crowded=request.crowded,
         )
         if challenged and request.credentials:
             self._waiting.append(one)
-        for session in sessions if by_udp else (b"",):
+        for session in _names(request):
             key = _key_of(request.address, request.port, request.transport, session)
             if by_udp:
                 self._askers[session] = request.address
@@ -266,8 +275,7 @@ class Conversations:
     def answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
         """Record an answer to ``sender``; return to what it belongs, None if its request is unknown."""
         self.expire(now)
-        known = self._known.get(_key_of(sender, answer.port, answer.transport, answer.call_id))
-        one = known.request_of(answer) if known is not None else None
+        known, one = self._request_of(answer, sender)
         if known is None or one is None:
             return None
         if now - known.unread < LIFE and (one.answered or not one.credentials):
@@ -280,6 +288,21 @@ class Conversations:
         self._answered = max(self._answered, one.at)
         refused = answer.status in _REFUSALS and not answer.accepted
         return Answered(one, guess=refused and one.credentials)
+
+    def _request_of(self, answer: Challenge, sender: Address) -> tuple[_Conversation | None, Asked | None]:
+        """Return the conversation of an answer, and its request.
+
+        A refusal belongs to a crowded request first, any other answer to one last.
+        """
+        known, crowded = (
+            self._known.get(_key_of(sender, answer.port, answer.transport, call_id))
+            for call_id in (answer.call_id, b"")
+        )
+        if crowded is not None and (known is None or answer.status in _REFUSALS):
+            one = crowded.request_of(answer)
+            if one is not None and not one.answered:
+                return crowded, one
+        return known, known.request_of(answer) if known is not None else None
 
     def expire(self, now: float) -> None:
         """Forget the oldest requests: those that are too old, and those beyond the bound."""
@@ -299,6 +322,13 @@ class Conversations:
         asker = self._askers.get(key[2])
         if asker is not None and address_key(asker) == key[0]:
             del self._askers[key[2]]
+
+
+def _names(request: CopiedRequest) -> tuple[bytes, ...]:
+    """Return the Call-IDs of a request's conversations; b"" for a TCP connection, and for an unknown one."""
+    if request.transport is not Transport.UDP:
+        return (b"",)
+    return tuple(dict.fromkeys((*request.call_ids, b""))) if request.crowded else request.call_ids
 
 
 def _key_of(address: Address, port: int, transport: Transport, call_id: bytes) -> _Key:

@@ -41,7 +41,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
-from itertools import islice
 from typing import TypeVar
 
 from ringfence.model import (
@@ -167,8 +166,9 @@ def received_address(text: bytes) -> Address | None:
 #   at CR LF, LF, CR, and at ``&`` after a number; chan_sip at LF. chan_sip leaves out all bytes up to 0x20
 #   before the value, and ends it at a NUL.
 #
-# Limits: a sender can hide the true nonce or Call-ID by writing more of them than are kept. If a request is
-# fragmented, the kernel copies only the first fragment, unless connection tracking reassembles the request.
+# Limits: a sender can hide the true nonce or Call-ID by writing more of them than are kept. Then the request
+# is ``crowded``. If a request is fragmented, the kernel copies only the first fragment, unless connection
+# tracking reassembles the request.
 
 
 MOST_NONCES = 64
@@ -182,7 +182,9 @@ _MOST_LOOKED_AT = 512
 _NONCE = re.compile(rb"(?<![-.!%*_+`'~0-9a-z])nonce[ \t\r\n]*+=[ \t\r\n]*+")
 _VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+)(?![^\s",;\0])')
 _CALL_IDS = re.compile(rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)")
-_SEQUENCES = re.compile(rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?([0-9]{1,10})")
+_SEQUENCES = re.compile(
+    rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?(?=[0-9])0*+([0-9]{0,10})"
+)
 _CREDENTIALS = b"authorization"
 _ACK, _REGISTER = b"ACK ", b"REGISTER "
 _SIP = b"SIP/2.0 "  # an answer begins with it
@@ -262,12 +264,15 @@ def _request(
     # Without a bare CR, both read the same nonces and numbers.
     different = readings[: 1 if request.count(b"\r") == request.count(_EOL) else 2]
     answerable = not request.lstrip(_EOL).startswith(_ACK)
+    nonces, more_nonces = _first(_nonces(different), MOST_NONCES)
+    call_ids, more_call_ids = _first(_call_ids((request, by_chan_sip), readings), MOST_CALL_IDS)
+    sequences, more_sequences = _first(_sequences(different), MOST_SEQUENCES)
     return CopiedRequest(
         address,
         port,
-        _first(_nonces(different), MOST_NONCES),
-        _first(map(short_session, _call_ids((request, by_chan_sip), readings)), MOST_CALL_IDS),
-        _first(_sequences(different), MOST_SEQUENCES) if answerable else (),
+        nonces,
+        tuple(map(short_session, call_ids)),
+        sequences if answerable else (),
         answerable and _CREDENTIALS in readings[1],
         blake2b(request, digest_size=_DIGEST).digest(),
         dropped,
@@ -275,6 +280,7 @@ def _request(
         _account_in(request, readings[0]) if answerable else "",
         transport,
         request.lstrip(_EOL).startswith(_REGISTER),
+        more_nonces or more_call_ids or more_sequences,
     )
 
 
@@ -289,33 +295,41 @@ def _account_in(request: bytes, reading: bytes) -> str:
 _Value = TypeVar("_Value", bytes, int)
 
 
-def _first(values: Iterator[_Value], most: int) -> tuple[_Value, ...]:
-    """Return the first ``most`` distinct values."""
+def _first(values: Iterator[_Value | None], most: int) -> tuple[tuple[_Value, ...], bool]:
+    """Return the first ``most`` distinct values, and whether there are more; None stands for the rest."""
     found: dict[_Value, None] = {}
     for value in values:
+        if value is None or (len(found) == most and value not in found):
+            return tuple(found), True
         found[value] = None
-        if len(found) == most:
-            break
-    return tuple(found)
+    return tuple(found), False
 
 
-def _nonces(readings: Iterable[bytes]) -> Iterator[bytes]:
+def _looked_at(pattern: re.Pattern[bytes], text: bytes) -> Iterator[re.Match[bytes] | None]:
+    """Yield the matches of a pattern; None instead of each after the first ``_MOST_LOOKED_AT``."""
+    for number, found in enumerate(pattern.finditer(text)):
+        yield found if number < _MOST_LOOKED_AT else None
+
+
+def _nonces(readings: Iterable[bytes]) -> Iterator[bytes | None]:
     for text in readings:
         if b"nonce" not in text:  # in most requests, and much faster than the pattern
             continue
-        for name in islice(_NONCE.finditer(text), _MOST_LOOKED_AT):
-            value = _VALUE.match(text, name.end())
+        for name in _looked_at(_NONCE, text):
+            value = _VALUE.match(text, name.end()) if name is not None else None
             if value is not None:
                 yield value[1] or value[2]
+            elif name is None:
+                yield None
 
 
-def _sequences(readings: Iterable[bytes]) -> Iterator[int]:
+def _sequences(readings: Iterable[bytes]) -> Iterator[int | None]:
     for text in readings:
-        for found in islice(_SEQUENCES.finditer(text), MOST_SEQUENCES):
-            yield int(found[1])
+        for found in _looked_at(_SEQUENCES, text):
+            yield int(found[1] or 0) if found is not None else None
 
 
-def _call_ids(texts: tuple[bytes, bytes], readings: Sequence[bytes]) -> Iterator[bytes]:
+def _call_ids(texts: tuple[bytes, bytes], readings: Sequence[bytes]) -> Iterator[bytes | None]:
     """Yield the Call-ID that chan_sip uses, and then each that PJSIP may use.
 
     ``texts`` are the request and the same as chan_sip reads it (without CR), ``readings`` both in lower case.
@@ -327,8 +341,8 @@ def _call_ids(texts: tuple[bytes, bytes], readings: Sequence[bytes]) -> Iterator
         if len(value) <= _MOST_SHORTENED and (b" " in value or b"\t" in value):
             value = _WHITE_RUNS.sub(rb"\1", value)
         yield value.lstrip(_BLANK)
-    for match in islice(_CALL_IDS.finditer(readings[0]), _MOST_LOOKED_AT):
-        yield request[slice(*match.span(1))]
+    for found in _looked_at(_CALL_IDS, readings[0]):
+        yield request[slice(*found.span(1))] if found is not None else None
 
 
 _EOL = b"\r\n"

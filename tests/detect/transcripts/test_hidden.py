@@ -666,6 +666,19 @@ def test_a_blind_guess_counts_once(told: bool) -> None:  # noqa: FBT001 - a para
     assert happened.bans == FULL
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_blind_guess_with_too_many_nonces_counts_once(told: bool) -> None:  # noqa: FBT001 - a parameter
+    """Its true nonce is not among those that are kept, so it proves nothing."""
+    crowded = evolve(copied(call=b"call-1", nonce=b"junk"), crowded=True)
+    question, _ = guessed(1)
+    steps = [*ticks(0, 0), question, at(1.1, crowded)]
+    if told:
+        steps.append(at(1.1, failed(call=b"call-1", nonce=b"1/n")))
+    other = at(6, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    happened = Player().play(*steps, other, *ticks(7, 20))
+    assert happened.attempts == [f"192.0.2.7 counted, {'proven by nonce' if told else 'claimed'}"]
+
+
 def test_by_tcp_each_guess_counts_once_and_blindly_only_if_its_nonce_proves_the_sender() -> None:
     """A guess by TCP counts by its answer, also without one; but a segment can be forged like a datagram."""
     tcp = Transport.TCP
