@@ -206,6 +206,19 @@ def test_memory_is_bounded() -> None:
     assert len(talk) == 0
 
 
+def test_questions_behind_a_guess_do_not_push_it_out() -> None:
+    """Of a conversation, the oldest requests that are no open guesses are forgotten first."""
+    for credentials in (False, True):
+        talk = Conversations()
+        talk.ask(asks(1), 0.0)
+        talk.ask(asks(2), 0.0)
+        answered(talk, refusal(2), ONE, 0.0)
+        for number in range(3, MOST_REQUESTS + 3):
+            talk.ask(asks(number, credentials=credentials), 0.0)
+        first = 1 if not credentials else 3  # of guesses alone, the oldest is forgotten
+        assert answered(talk, refusal(1), ONE, 0.0) == (asks(first).digest, True)
+
+
 def test_the_last_sender_with_a_call_id_is_known() -> None:
     """As long as its conversation is remembered."""
     talk = Conversations(most=2)

@@ -50,7 +50,7 @@ the wire sees its answers.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
-forgotten first.
+forgotten first; of a conversation, those that are no open guesses.
 """
 
 from collections import deque
@@ -137,6 +137,14 @@ class _Conversation:
 
     requests: dict[bytes, Asked] = Factory(dict)
     unread: float = -inf
+
+    def forget_one(self) -> None:
+        """Forget the oldest request that is no open guess; without one, the oldest.
+
+        A sender can write many messages behind a guess before Asterisk answers it.
+        """
+        settled = (digest for digest, one in self.requests.items() if one.answered or not one.credentials)
+        del self.requests[next(settled, next(iter(self.requests)))]
 
     def request_of(self, answer: Challenge) -> Asked | None:
         """Return the request to which an answer belongs, None if there is none.
@@ -240,7 +248,7 @@ class Conversations:
             known.requests[digest] = one
             self._order.append((key, one))
             if len(known.requests) > MOST_REQUESTS:
-                del known.requests[next(iter(known.requests))]
+                known.forget_one()
         self.expire(now)
 
     def asker(self, call_id: bytes) -> Address | None:
