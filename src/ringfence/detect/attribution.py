@@ -798,11 +798,11 @@ class Attribution:
             return ()
         session = self._senders.find_session(asked.address, asked.session)
         reports = session.reports if session is not None else ()
-        told = [service for _, name, service in reports if name != WIRE]
-        if now - asked.at >= HORIZON and told:
+        reported = [service for _, name, service in reports if name != WIRE]
+        if now - asked.at >= HORIZON and reported:
             return ()
         # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.
-        by_pjsip = _PJSIP in told if asked.crowded and told else b"/" in asked.nonce
+        by_pjsip = _PJSIP in reported if asked.crowded and reported else b"/" in asked.nonce
         service = _PJSIP if by_pjsip else _SIP
         remote = Endpoint(asked.address, asked.port, asked.transport)
         source = SourceId(self._wire_asterisk, WIRE)
