@@ -215,8 +215,7 @@ class Challenge:
 
     ``transport`` is ``UDP``, or ``TCP`` for TCP and WebSocket. With ``TCP``, the kernel has completed a
     handshake with the destination, so that address is not forged. ``relayed`` means that the answer has more
-    than one Via, so its destination may forward it (RFC 3261 §16.7). ``opaque`` is the challenge's parameter
-    of this name, which PJSIP chooses at random each time.
+    than one Via, so its destination may forward it (RFC 3261 §16.7).
 
     ``sequence`` is the number in its CSeq header, which is that of the request; None if it is unknown.
     ``accepted`` means that the answer shows that the password was right: only the nonce was too old, or the
@@ -241,7 +240,6 @@ class Challenge:
     transport: Transport = Transport.UDP
     relayed: bool = False
     digest: bytes = b""
-    opaque: bytes = field(default=b"", eq=False)
     sequence: int | None = None
     accepted: bool = False
 

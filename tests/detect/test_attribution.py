@@ -17,6 +17,7 @@ from ringfence.detect.rules import RULES, Rule
 from ringfence.model import (
     AttemptKind,
     Challenge,
+    CopiedRequest,
     Endpoint,
     EventKind,
     Proof,
@@ -47,6 +48,17 @@ def line(address: str = SENDER, session: bytes = b"call-1") -> SecurityEvent:
 def joining(rules: tuple[Rule, ...] = RULES, *connected: tuple[str, int]) -> Driven:
     """Return a detector of a PBX that several sources report, with these TCP connections."""
     return Driven(rules, sources=KnownSources(frozenset({"pbx"})), connections=Connected(*connected))
+
+
+def test_a_challenge_that_names_no_sender_is_that_of_the_latest_request() -> None:
+    """chan_sip cuts a long Via in its answer; then the copied request with its Call-ID names the sender."""
+    detector = joining()
+    sent = evolve(challenge(call_id=b"a\xff", evasive=True), sender=None)
+    assert list(detector.observe_challenges([sent], 0.0, 7.0, "pbx")) == []
+    asked = CopiedRequest(ip_address(SENDER), 5062, (), (b"a\xff",), (1,))
+    detector.observe_requests([asked], 0.0, "pbx")
+    [judged] = detector.observe_challenges([evolve(sent, sequence=1)], 0.0, 7.0, "pbx")
+    assert str(judged.attempt.address) == SENDER
 
 
 def test_what_is_evasive_counts_by_itself() -> None:

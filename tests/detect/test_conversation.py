@@ -1,13 +1,14 @@
 """Conversations: each refusal belongs to the request that it answers, and each request is answered once."""
 
 from ipaddress import ip_address
+from math import inf
 
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.detect.conversation import LIFE, MOST_REQUESTS, SILENCE, Conversations
-from ringfence.model import Address, Challenge, CopiedRequest, Transport
+from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
 
 HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
 
@@ -219,17 +220,41 @@ def test_questions_behind_a_guess_do_not_push_it_out() -> None:
         assert answered(talk, refusal(1), ONE, 0.0) == (asks(first).digest, True)
 
 
-def test_the_last_sender_with_a_call_id_is_known() -> None:
-    """As long as its conversation is remembered."""
+def test_the_latest_request_of_a_call_id_is_known() -> None:
+    """As long as it is remembered, with the time since when its sender alone has used the Call-ID."""
+    talk = Conversations(most=3)
+    assert asker(talk, b"c") is None
+    talk.ask(asks(1), 1.0)
+    assert asker(talk, b"c") == (ONE, -inf)
+    talk.ask(asks(1, sender=OTHER), 2.0)
+    talk.ask(asks(2, sender=OTHER), 3.0)
+    assert asker(talk, b"c") == (OTHER, 2.0)
+    for number in (1, 2):
+        talk.ask(evolve(asks(number), call_ids=(b"d",)), 4.0)
+    assert asker(talk, b"c") == (OTHER, 2.0)
+    talk.ask(evolve(asks(1), call_ids=(b"e",)), 5.0)
+    assert asker(talk, b"c") is None
+
+
+def test_the_latest_request_with_a_nonce_is_known() -> None:
+    """As long as it is remembered; a later request with the nonce takes its place."""
     talk = Conversations(most=2)
-    assert talk.asker(b"c") is None
-    talk.ask(asks(1), 0.0)
-    talk.ask(asks(1, sender=OTHER), 0.0)
-    assert talk.asker(b"c") == OTHER
-    talk.ask(evolve(asks(1), call_ids=(b"d",)), 0.0)
-    assert talk.asker(b"c") == OTHER
-    talk.ask(evolve(asks(1), call_ids=(b"e",)), 0.0)
-    assert talk.asker(b"c") is None
+    assert talk.latest_with(b"n") is None
+    for number, sender in enumerate((ONE, OTHER)):
+        talk.ask(asks(1, sender=sender), float(number), b"n")
+        latest = talk.latest_with(b"n")
+        assert latest is not None
+        assert latest.remote == Endpoint(sender, 5062, Transport.UDP)
+    talk.ask(asks(3), 3.0, b"other")
+    assert talk.latest_with(b"n") is not None
+    talk.ask(asks(4), 4.0)
+    assert talk.latest_with(b"n") is None
+
+
+def asker(talk: Conversations, call_id: bytes) -> tuple[Address, float] | None:
+    """Return who used a Call-ID last, and since when it alone does."""
+    latest = talk.latest(call_id)
+    return None if latest is None else (latest.address, latest.shared)
 
 
 STEPS = st.lists(
@@ -305,7 +330,7 @@ def test_a_connection_is_one_conversation() -> None:
     assert answered(talk, refusal(1), ONE, 0.0) is None
     assert answered(talk, tcp_refusal(1, call_id=b"d"), ONE, 0.0) == (asks(1, text=b"d").digest, True)
     assert answered(talk, tcp_refusal(1, call_id=b"?"), ONE, 0.0) == (asks(1).digest, True)
-    assert talk.asker(b"c") is None
+    assert asker(talk, b"c") == (ONE, -inf)
     assert not talk.has_asked(ONE, b"c", 0.0)
 
 

@@ -174,36 +174,11 @@ def test_a_relayed_challenge_proves_no_address(nonces: Nonces, service: Service)
     assert not nonces.proves(NONCE, ip_address(SENDER), 0.0)
 
 
-@pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
-def test_an_unseen_receiver_ends_the_proof_of_a_nonce(nonces: Nonces, service: Service) -> None:
-    """A nonce that also left to an unknown receiver proves nothing, in either order."""
-    nonces.record(evolve(sent(SENDER), service=service), 0.0)
-    nonces.record_unseen(NONCE, service, 0.0)
-    nonces.record_unseen(b"later", service, 0.0)
-    nonces.record(evolve(sent(SENDER, b"later"), service=service), 0.0)
-
-    assert not nonces.proves(NONCE, ip_address(SENDER), 0.0)
-    assert not nonces.proves(b"later", ip_address(SENDER), 0.0)
-
-
 def test_an_empty_nonce_is_not_recorded(nonces: Nonces) -> None:
     """A report without a nonce, or with one that is too long, changes nothing."""
     for nonce in (b"", b"x" * 100_000):
         nonces.record_elsewhere(nonce, 0.0)
-        nonces.record_unseen(nonce, Service.PJSIP, 0.0)
     assert len(nonces) == 0
-
-
-def test_a_copy_to_another_address_ends_the_proof_of_a_known_nonce(nonces: Nonces) -> None:
-    """A copy to the receiver is a repetition; a copy of an unknown nonce is not recorded."""
-    nonces.record(sent(SENDER), 0.0)
-    nonces.record_copy(NONCE, ip_address(SENDER))
-    nonces.record_copy(b"unknown", ip_address(STRANGER))
-    assert nonces.proves(NONCE, ip_address(SENDER), 0.0)
-    assert len(nonces) == 1
-
-    nonces.record_copy(NONCE, ip_address(STRANGER))
-    assert not nonces.proves(NONCE, ip_address(SENDER), 0.0)
 
 
 def test_what_is_kept_is_bounded_by_number_and_age() -> None:

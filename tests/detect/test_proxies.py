@@ -7,20 +7,23 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.support.listening import connected
 
 from ringfence.detect import proxies
-from ringfence.detect.attribution import AttributedAttempt, Attribution, ClientLogin, Finding, NewProof
+from ringfence.detect.attribution import AttributedAttempt, Attribution, ClientLogin, Finding
 from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.conversation import SILENCE
 from ringfence.detect.detector import Detector
-from ringfence.detect.judgement import Judgement, Login
-from ringfence.detect.proxies import MOST_WAITING, PATIENCE, RELAYED, Proxies
+from ringfence.detect.judgement import Disposition, Judgement, Login
+from ringfence.detect.nonces import LIFE
+from ringfence.detect.proxies import Proxies
 from ringfence.detect.rules import RULES
-from ringfence.detect.wire import NOT_CONNECTED, Listening
+from ringfence.detect.sessions import HORIZON, SESSION_LIFE
+from ringfence.detect.wire import NOT_CONNECTED
 from ringfence.model import (
     AMI,
     Address,
     Challenge,
+    CopiedRequest,
     Endpoint,
     EventKind,
     Proof,
@@ -34,121 +37,115 @@ from ringfence.networks import NetworkSet
 
 CLIENT, VICTIM, PROXY, HOST = map(ip_address, ("198.18.1.1", "198.18.1.2", "127.0.0.1", "198.18.0.1"))
 EDGE = ip_address("198.18.0.2")
-ASTERISK, KAMAILIO = 5060, 5070
+ASTERISK, KAMAILIO, PORT = 5060, 5070, 40_000
 NONCE = b"1795267645/e6cf05cec2be7ce9be94b846d37a11d2"
 OTHER = b"1795267646/00000000000000000000000000000000"
-FORGED = b"1/11111111111111111111111111111111"
+RANDOM = b"612dcf41"  # a nonce of chan_sip
 UDP, TCP, TLS = Transport.UDP, Transport.TCP, Transport.TLS
 PROXIES = KnownSources(frozenset({"pbx"}), proxies=NetworkSet([ip_network("127.0.0.1")]))
 DATAGRAMS = [Endpoint(PROXY, KAMAILIO, UDP), Endpoint(HOST, KAMAILIO, UDP)]
 STREAMS = [*DATAGRAMS, Endpoint(HOST, KAMAILIO, TCP)]
 CLAIM, PROVEN, LISTED = (Proof.CLAIMED, True), (Proof.NONCE, True), (Proof.CLAIMED, False)
+FAILED, UNKNOWN = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_ACCOUNT_ID
+SUCCESS, WRONG = EventKind.SUCCESSFUL_AUTH, EventKind.INVALID_PASSWORD
 
 
 class Pbx:
-    """An Asterisk behind a proxy, by the challenges that the wire sees and the events that AMI reports."""
+    """An Asterisk behind a proxy: what the wire copies, and what AMI reports."""
 
-    def __init__(
-        self,
-        *,
-        hop: Transport = UDP,
-        service: Service = Service.PJSIP,
-        sockets: Iterable[Endpoint] = DATAGRAMS,
-    ) -> None:
+    def __init__(self, *, service: Service = Service.PJSIP, sockets: Iterable[Endpoint] = DATAGRAMS) -> None:
         self.attribution = Attribution(PROXIES)
         self.attribution.proxies.set_sockets(frozenset(sockets))
         self.attribution.observe_loss(-1.0)
-        self._hop, self._service = hop, service
+        self._service = service
         self._now = count(100.0, 0.01)
-        self._opaque = 0
 
-    def challenge(
+    def asks(
         self,
         client: Address,
         call_id: bytes,
-        nonce: bytes = NONCE,
-        leg: Transport = UDP,
-    ) -> list[Finding]:
-        """Send a challenge to a client through the proxy."""
-        return self.hop(call_id, nonce) + self.leg(client, call_id, nonce, leg)
-
-    def hop(
-        self, call_id: bytes, nonce: bytes = NONCE, *, port: int = ASTERISK, sender: Address = PROXY
-    ) -> list[Finding]:
-        """Send a challenge from a port of Asterisk to the proxy; ``sender`` sent the request."""
-        self._opaque += 1
-        return self.sees(
-            PROXY, KAMAILIO, (HOST, port), call_id, nonce, self._hop, sender=sender, relayed=True
-        )
-
-    def leg(
-        self,
-        client: Address,
-        call_id: bytes,
-        nonce: bytes = NONCE,
-        transport: Transport = UDP,
-        local: tuple[Address, int] = (HOST, KAMAILIO),
-    ) -> list[Finding]:
-        """Send a challenge from the proxy to a client, as a copy of the latest hop."""
-        return self.sees(client, 40_000, local, call_id, nonce, transport, sender=client)
-
-    def sent(
-        self,
-        address: Address,
-        port: int,
-        local: tuple[Address, int],
-        call_id: bytes,
-        nonce: bytes,
-        transport: Transport = UDP,
+        nonce: bytes = b"",
         *,
-        sender: Address,
-        relayed: bool = False,
-        opaque: bytes | None = None,
-    ) -> Challenge:
-        """Return a challenge. A Call-ID that is not ASCII hides the request from AMI."""
-        sent = Challenge(address, port, *local, call_id, nonce, sender, relayed=relayed, transport=transport)
-        random = b"%d" % self._opaque if self._service is Service.PJSIP else b""
-        sent = evolve(sent, evasive=not call_id.isascii(), opaque=random if opaque is None else opaque)
-        return evolve(sent, service=self._service)
+        sequence: int = 1,
+        transport: Transport = UDP,
+    ) -> list[Finding]:
+        """Copy a request of a client to the proxy, with credentials if it repeats a nonce."""
+        digest = b"%b %b %d" % (call_id, nonce, sequence)
+        nonces = (nonce,) if nonce else ()
+        asked = CopiedRequest(client, PORT, nonces, (call_id,), (sequence,), bool(nonce), digest)
+        asked = evolve(asked, account="alice", transport=transport, registers=True)
+        return [*self.attribution.observe_requests([asked], next(self._now), "pbx")]
 
-    def sees(self, *values: Any, **options: Any) -> list[Finding]:  # noqa: ANN401 - those of ``sent``
-        """Show a challenge on the wire."""
-        seen = [self.sent(*values, **options)]
-        return [*self.attribution.observe_challenges(seen, next(self._now), 1.0, "pbx")]
+    def breaks(self, client: Address) -> None:
+        """Let the TCP connection of a client become unread."""
+        broken = CopiedRequest(client, PORT, (), (), unread=True, transport=TCP)
+        assert [*self.attribution.observe_requests([broken], next(self._now), "pbx")] == []
+
+    def sends_to_proxy(self, nonce: bytes = NONCE, transport: Transport = UDP) -> list[Finding]:
+        """Send a challenge from Asterisk to the proxy."""
+        sent = Challenge(PROXY, KAMAILIO, HOST, ASTERISK, b"any", nonce, PROXY, transport=transport)
+        return self.sees(sent)
+
+    def answers(
+        self,
+        client: Address,
+        call_id: bytes,
+        nonce: bytes = NONCE,
+        *,
+        sequence: int = 1,
+        **values: Any,  # noqa: ANN401 - those of a Challenge
+    ) -> list[Finding]:
+        """Send an answer from the proxy to a client, such as a challenge. It names no sender of its own."""
+        sent = Challenge(client, PORT, HOST, KAMAILIO, call_id, nonce, VICTIM, sequence=sequence)
+        return self.sees(evolve(sent, service=self._service, **values))
+
+    def sees(self, sent: Challenge) -> list[Finding]:
+        """Show an answer on the wire."""
+        return [*self.attribution.observe_challenges([sent], next(self._now), 1.0, "pbx")]
+
+    def challenges(
+        self, client: Address, call_id: bytes, nonce: bytes = NONCE, *, transport: Transport = UDP
+    ) -> None:
+        """Let a client ask through the proxy, and be challenged; that is no attempt."""
+        found = self.asks(client, call_id, transport=transport)
+        found += self.sends_to_proxy(nonce)
+        assert attempts(found + self.answers(client, call_id, nonce, transport=transport)) == []
+
+    def guesses(
+        self, client: Address, call_id: bytes, nonce: bytes = NONCE, *, transport: Transport = UDP
+    ) -> list[Finding]:
+        """Let a client repeat a nonce with a wrong password; Asterisk refuses it with another nonce."""
+        found = self.asks(client, call_id, nonce, sequence=2, transport=transport)
+        found += self.sends_to_proxy(OTHER)
+        return found + self.answers(client, call_id, OTHER, sequence=2, transport=transport)
+
+    def reports(
+        self,
+        kind: EventKind,
+        call_id: bytes,
+        nonce: bytes = b"",
+        **values: Any,  # noqa: ANN401 - those of a SecurityEvent
+    ) -> list[Finding]:
+        """Report an event of AMI that names the proxy."""
+        return [*self.attribution.observe(self.event(kind, call_id, nonce, **values), next(self._now))]
 
     def event(
         self,
         kind: EventKind,
         call_id: bytes,
         nonce: bytes = b"",
-        *,
-        account: str = "alice",
-        service: Service | None = None,
-        transport: Transport | None = None,
-        forgeable: bool = False,
+        **values: Any,  # noqa: ANN401 - those of a SecurityEvent
     ) -> SecurityEvent:
-        """Return an event of a request that came from the proxy."""
-        remote = Endpoint(PROXY, KAMAILIO, self._hop if transport is None else transport)
-        service = service if service is not None else self._service
-        event = SecurityEvent(SourceId("pbx", AMI), kind, service, remote, 1.0, account, call_id)
-        response = b"x" if nonce else b""
-        return evolve(event, challenge=nonce, response=response, password=True, forgeable=forgeable)
+        """Return an event of AMI that names the proxy."""
+        remote = Endpoint(PROXY, KAMAILIO, UDP)
+        event = SecurityEvent(SourceId("pbx", AMI), kind, self._service, remote, 1.0, "alice", call_id)
+        return evolve(event, challenge=nonce, response=b"x" if nonce else b"", password=True, **values)
 
-    def reports(self, *values: Any, **options: Any) -> list[Finding]:  # noqa: ANN401 - those of ``event``
-        """Report an event."""
-        return [*self.attribution.observe(self.event(*values, **options), next(self._now))]
-
-    def fails(self, call_id: bytes, nonce: bytes = NONCE, **options: bool) -> list[Finding]:
-        """Report a wrong answer to a challenge."""
-        sip = self._service is Service.SIP
-        kind = EventKind.INVALID_PASSWORD if sip else EventKind.CHALLENGE_RESPONSE_FAILED
-        return self.reports(kind, call_id, nonce, forgeable=options.get("forgeable", False))
-
-    def waits(self, seconds: float = PATIENCE, listening: Listening = NOT_CONNECTED) -> list[Finding]:
-        """Wait until no event waits any longer."""
+    def waits(self, seconds: float) -> list[Finding]:
+        """Wait, and do periodic work."""
         now = next(self._now) + seconds
         self._now = count(now, 0.01)
-        return [*self.attribution.tick(now, 1.0, wire=True, listening=listening)]
+        return [*self.attribution.tick(now, 1.0, wire=True, listening=NOT_CONNECTED)]
 
 
 def attempts(found: list[Finding]) -> list[tuple[Address, tuple[Proof, bool]]]:
@@ -162,497 +159,364 @@ def logins(found: list[Finding]) -> list[Address]:
     return [one.event.remote.address for one in found if isinstance(one, ClientLogin)]
 
 
-# -- attribution ----------------------------------------------------------------------------------------
+# -- the conversation of the client ---------------------------------------------------------------------
 
 
-def test_an_answer_proves_the_client_that_the_challenge_left_to() -> None:
-    """A wrong answer with a nonce that went to one client is a proven attempt of that client."""
+def test_a_refused_request_with_credentials_is_a_proven_attempt_of_its_client() -> None:
+    """The nonce was sent to this client alone, and Asterisk had sent it to the proxy."""
     pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, PROVEN)]
+    pbx.challenges(CLIENT, b"a")
+    assert attempts(pbx.guesses(CLIENT, b"a")) == [(CLIENT, PROVEN)]
 
 
-@pytest.mark.parametrize("sockets", [DATAGRAMS, STREAMS])
-def test_chan_sip_names_the_client_by_the_nonce(sockets: list[Endpoint]) -> None:
-    """An event of chan_sip has no Call-ID, and its random nonce finds the client."""
-    pbx = Pbx(service=Service.SIP, sockets=sockets)
-    pbx.challenge(CLIENT, b"a", b"612dcf41")
-    proof = PROVEN if sockets is DATAGRAMS else CLAIM
-    assert attempts(pbx.fails(b"0x7f03a8002910", b"612dcf41")) == [(CLIENT, proof)]
-
-
-def test_a_proxy_that_also_listens_by_tcp_makes_claims() -> None:
-    """The wire cannot read legs by TLS, so a nonce may have gone to another client too."""
+@pytest.mark.parametrize("transport", [UDP, TCP])
+def test_a_proxy_that_also_listens_by_tcp_makes_claims(transport: Transport) -> None:
+    """The wire cannot read TLS, so another client may have received the nonce."""
     pbx = Pbx(sockets=STREAMS)
-    pbx.challenge(CLIENT, b"a")
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, CLAIM)]
-
-
-def test_an_event_may_come_before_its_challenge() -> None:
-    """Events that AMI reports before the wire shows the challenge wait for it, in their order."""
-    pbx = Pbx()
-    assert pbx.reports(EventKind.INVALID_ACCOUNT_ID, b"a", account="nobody") == []
-    assert pbx.reports(EventKind.CHALLENGE_SENT, b"a") == []
-    assert attempts(pbx.challenge(CLIENT, b"a")) == [(CLIENT, CLAIM)]
-    assert pbx.waits() == []
-
-
-def test_an_unknown_account_is_one_attempt_that_its_answer_proves() -> None:
-    """A request for an unknown account is a claim, as without a proxy, and its answer proves it."""
-    pbx = Pbx()
-    pbx.reports(EventKind.INVALID_ACCOUNT_ID, b"a", account="nobody")
-    assert attempts(pbx.challenge(CLIENT, b"a")) == [(CLIENT, CLAIM)]
-    pbx.reports(EventKind.INVALID_ACCOUNT_ID, b"a", account="nobody")
-    found = pbx.fails(b"a")
-    assert attempts(found) == []
-    assert [one.address for one in found if isinstance(one, NewProof)] == [CLIENT]
-
-
-def test_the_client_by_nonce_comes_before_the_latest_client() -> None:
-    """If two clients use a Call-ID, the nonce in the answer decides."""
-    pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    pbx.challenge(VICTIM, b"a", OTHER)
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, PROVEN)]
-
-
-def test_a_challenge_that_the_wire_does_not_see_leaves_the_attempt_unconfirmed() -> None:
-    """A client by TLS is unknown, so its attempts are listed under the proxy, each after its own wait."""
-    pbx = Pbx(sockets=STREAMS)
-    found = []
-    for _ in range(30):
-        pbx.hop(b"a")
-        pbx.fails(b"a")
-        found += pbx.waits(0.1)
-    assert attempts(found + pbx.waits()) == [(PROXY, LISTED)] * 30
+    pbx.challenges(CLIENT, b"a", transport=transport)
+    assert attempts(pbx.guesses(CLIENT, b"a", transport=transport)) == [(CLIENT, CLAIM)]
 
 
 @pytest.mark.parametrize(("transport", "scope"), [(UDP, Scope.SIP_UDP), (TCP, Scope.SIP_TCP)])
-def test_a_claimed_ban_blocks_the_transport_of_the_leg(transport: Transport, scope: Scope) -> None:
-    """The proxy may forward a 401 over any connection, so a client by TCP is banned for a short time too."""
+def test_a_claimed_ban_blocks_the_transport_of_the_client(transport: Transport, scope: Scope) -> None:
+    """Guesses by TCP are claims too, because the proxy forwards a refusal over any connection."""
     detector = Detector(RULES, sources=PROXIES)
     detector.set_proxy_sockets(frozenset(STREAMS))
-    pbx = Pbx(sockets=STREAMS)
     judged = []
     for number in range(8):
         call_id = b"%d" % number
-        hop = pbx.sent(PROXY, KAMAILIO, (HOST, ASTERISK), call_id, NONCE, sender=PROXY, relayed=True)
-        leg = pbx.sent(CLIENT, 40_000, (HOST, KAMAILIO), call_id, NONCE, transport, sender=CLIENT)
-        detector.observe_challenges([hop, leg], 100.0 + number, 1.0, "pbx")
-        failed = pbx.event(EventKind.CHALLENGE_RESPONSE_FAILED, call_id, NONCE)
-        judged += [one for one in detector.observe(failed, 100.5 + number) if isinstance(one, Judgement)]
-        for one in judged[-1:]:
-            if one.decision is not None:
-                detector.bans.assume(one.subject, one.decision.scope, 1_000.0)
+        asked = CopiedRequest(CLIENT, PORT, (NONCE,), (call_id,), (1,), credentials=True, digest=call_id)
+        asked = evolve(asked, transport=transport)
+        detector.observe_requests([asked], 100.0 + number, "pbx")
+        refusal = Challenge(CLIENT, PORT, HOST, KAMAILIO, call_id, NONCE, transport=transport, sequence=1)
+        effects = detector.observe_challenges([refusal], 100.1 + number, 1.0, "pbx")
+        judged += [one for one in effects if isinstance(one, Judgement)]
+        if judged[-1].decision is not None:
+            detector.bans.assume(judged[-1].subject, judged[-1].decision.scope, 1_000.0)
 
     decisions = [one.decision for one in judged if one.decision is not None]
     assert [(len(one.attempts), one.scope) for one in decisions] == [(5, scope)]
-    assert [str(one.disposition) for one in judged] == ["counted"] * 5 + ["late"] * 3
+    assert [one.disposition for one in judged] == [Disposition.COUNTED] * 5 + [Disposition.LATE] * 3
 
 
-def test_a_login_names_the_client() -> None:
-    """A successful login through the proxy is a login of the client, and not of the proxy."""
+def test_a_hidden_request_is_an_attempt_without_credentials() -> None:
+    """Bytes that no phone sends, and that hide a request from AMI, are an attempt if the proxy refuses it."""
     pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    assert logins(pbx.reports(EventKind.SUCCESSFUL_AUTH, b"a")) == [CLIENT]
-
-    detector = Detector((), sources=PROXIES)
-    assert detector.observe(pbx.event(EventKind.SUCCESSFUL_AUTH, b"b"), 1.0) == []
-    hop = pbx.sent(PROXY, KAMAILIO, (HOST, ASTERISK), b"c", OTHER, sender=PROXY, relayed=True)
-    challenged = [hop, pbx.sent(CLIENT, 40_000, (HOST, KAMAILIO), b"c", OTHER, sender=CLIENT)]
-    detector.set_proxy_sockets(frozenset(DATAGRAMS))
-    detector.observe_challenges(challenged, 2.0, 1.0, "pbx")
-    [login] = detector.observe(pbx.event(EventKind.SUCCESSFUL_AUTH, b"c"), 3.0)
-    assert isinstance(login, Login)
-    assert login.friend.address == CLIENT
+    pbx.asks(CLIENT, b"a\xff")
+    assert attempts(pbx.answers(CLIENT, b"a\xff", evasive=True)) == [(CLIENT, CLAIM)]
 
 
-def test_a_phone_that_moved_logs_in_again_later() -> None:
-    """A phone keeps its Call-ID when its address changes; a second address in ten minutes makes no friend."""
+def test_a_guess_without_an_answer_counts_after_its_silence() -> None:
+    """A blind guesser behind a proxy is found like one without a proxy."""
     pbx = Pbx()
-    pbx.challenge(VICTIM, b"a")
-    pbx.challenge(CLIENT, b"a", OTHER)
-    assert logins(pbx.reports(EventKind.SUCCESSFUL_AUTH, b"a")) == []
-    for _ in range(11):
-        pbx.waits(60.0)
-        pbx.challenge(CLIENT, b"a", OTHER)
-    assert logins(pbx.reports(EventKind.SUCCESSFUL_AUTH, b"a")) == [CLIENT]
+    pbx.challenges(CLIENT, b"a")
+    pbx.asks(CLIENT, b"blind", NONCE)
+    pbx.challenges(VICTIM, b"b", OTHER)
+    assert attempts(pbx.waits(SILENCE)) == [(CLIENT, PROVEN)]
 
 
-def test_a_hidden_guess_is_a_claim_of_its_client() -> None:
-    """A Call-ID that is not UTF-8 hides a guess from AMI; each leg shows it, whatever its Via names."""
+def test_an_accepted_request_is_no_attempt() -> None:
+    """A success of the proxy answers the request, and a later refusal of nothing shows nothing."""
     pbx = Pbx()
-    for number in range(3):
-        assert attempts(pbx.challenge(CLIENT, b"%d\xff" % number)) == [(CLIENT, CLAIM)]
+    pbx.challenges(CLIENT, b"a")
+    pbx.asks(CLIENT, b"a", NONCE, sequence=2)
+    assert pbx.answers(CLIENT, b"a", b"", sequence=2, status=200) == []
+    assert attempts(pbx.answers(CLIENT, b"a", b"", sequence=2)) == []
+    assert attempts(pbx.waits(SILENCE)) == []
 
 
-def test_a_manager_login_from_the_address_of_the_proxy_is_not_the_proxys() -> None:
-    """A failed manager login from loopback has no client."""
-    found = Pbx().reports(EventKind.INVALID_PASSWORD, b"0x1", service=Service.AMI)
-    assert attempts(found) == [(PROXY, (Proof.HANDSHAKE, True))]
+@pytest.mark.parametrize("sockets", [DATAGRAMS, STREAMS])
+def test_chan_sip_behind_a_proxy(sockets: list[Endpoint]) -> None:
+    """The wire counts the guess, and the event of AMI, which names only the nonce, is a second report."""
+    pbx = Pbx(service=Service.SIP, sockets=sockets)
+    pbx.challenges(CLIENT, b"a", RANDOM)
+    pbx.asks(CLIENT, b"a", RANDOM, sequence=2)
+    found = pbx.answers(CLIENT, b"a", b"", sequence=2, status=403)
+    assert attempts(found) == [(CLIENT, PROVEN if sockets is DATAGRAMS else CLAIM)]
+    assert attempts(pbx.reports(WRONG, b"0x7f03a8002910", RANDOM)) == []
+
+
+# -- events that name the proxy -------------------------------------------------------------------------
+
+
+def test_the_event_of_a_guess_counts_for_its_client_once() -> None:
+    """AMI may report a guess before its refusal leaves; whichever comes second is a second report."""
+    pbx = Pbx()
+    pbx.challenges(CLIENT, b"a")
+    pbx.asks(CLIENT, b"a", NONCE, sequence=2)
+    assert attempts(pbx.reports(FAILED, b"a", NONCE)) == [(CLIENT, PROVEN)]
+    assert attempts(pbx.answers(CLIENT, b"a", OTHER, sequence=2)) == []
+
+
+def test_an_unknown_account_is_a_claim_of_its_client() -> None:
+    """A client that never answers a challenge counts by the events of AMI, as without a proxy."""
+    pbx = Pbx()
+    pbx.challenges(CLIENT, b"a")
+    assert attempts(pbx.reports(UNKNOWN, b"a")) == [(CLIENT, CLAIM)]
+    assert attempts(pbx.reports(EventKind.CHALLENGE_SENT, b"a", NONCE)) == []
+
+
+def test_an_event_of_a_client_by_tcp_is_a_claim_about_tcp() -> None:
+    """Its client is known by the Call-ID, and a ban blocks the client's transport."""
+    pbx = Pbx()
+    pbx.challenges(CLIENT, b"a", transport=TCP)
+    [found] = pbx.reports(UNKNOWN, b"a")
+    assert isinstance(found, AttributedAttempt)
+    assert (found.attempt.proof, found.claimed) == (Proof.CLAIMED, Scope.SIP_TCP)
+
+
+def test_a_client_that_the_wire_cannot_read_is_listed() -> None:
+    """A client by TLS is unknown, so its guesses are unconfirmed attempts of the proxy."""
+    pbx = Pbx(sockets=STREAMS)
+    pbx.sends_to_proxy()
+    assert attempts(pbx.reports(FAILED, b"a", NONCE)) == [(PROXY, LISTED)]
+    assert pbx.reports(EventKind.CHALLENGE_SENT, b"a", NONCE) == []
+    assert pbx.reports(SUCCESS, b"a") == []
+
+
+def test_a_guess_of_a_friend_counts_by_its_nonce() -> None:
+    """A friend's requests are not copied, and the nonce that went to it alone proves its guess."""
+    pbx = Pbx()
+    pbx.sends_to_proxy()
+    pbx.answers(CLIENT, b"a")
+    assert attempts(pbx.reports(FAILED, b"a", NONCE)) == [(CLIENT, PROVEN)]
+
+
+def test_the_event_of_a_guess_that_could_not_be_read_counts_by_its_refusal() -> None:
+    """A client by TCP whose connection became unread counts for each event, before or after its refusal."""
+    pbx = Pbx(sockets=STREAMS)
+    pbx.breaks(CLIENT)
+    pbx.reports(FAILED, b"a", NONCE)
+    assert attempts(pbx.answers(CLIENT, b"a", transport=TCP)) == [(CLIENT, CLAIM)]
+    assert pbx.answers(CLIENT, b"a", transport=TCP) == []
+    assert attempts(pbx.reports(FAILED, b"a", OTHER)) == [(CLIENT, CLAIM)]
+    assert pbx.answers(CLIENT, b"c", transport=TCP) == []
+    assert attempts(pbx.reports(FAILED, b"c", NONCE)) == [(CLIENT, CLAIM)]
+    assert pbx.reports(SUCCESS, b"c") == []
+    pbx.reports(FAILED, b"b", NONCE)
+    pbx.waits(HORIZON)
+    assert pbx.answers(CLIENT, b"b", transport=TCP) == []
+
+
+def test_a_hidden_guess_that_could_not_be_read_counts_by_its_refusal() -> None:
+    """No event follows, but the refusal shows bytes that no phone sends."""
+    pbx = Pbx(sockets=STREAMS)
+    pbx.breaks(CLIENT)
+    found = pbx.answers(CLIENT, b"a\xff", transport=TCP, evasive=True)
+    assert attempts(found) == [(CLIENT, CLAIM)]
+    assert pbx.answers(CLIENT, b"b\xff", transport=TCP, status=200, evasive=True) == []
+
+
+@pytest.mark.parametrize("values", [{"forgeable": True}, {"tampered": True}])
+def test_an_event_that_a_text_may_have_forged_proves_nothing(values: dict[str, bool]) -> None:
+    """It is a claim of the client with its Call-ID."""
+    pbx = Pbx()
+    pbx.challenges(CLIENT, b"a")
+    assert attempts(pbx.reports(FAILED, b"a", NONCE, **values)) == [(CLIENT, CLAIM)]
+
+
+def test_an_event_of_chan_sip_with_the_next_nonce_is_a_claim() -> None:
+    """Only InvalidPassword names the nonce that came back; a forged source causes the other events."""
+    pbx = Pbx(service=Service.SIP)
+    pbx.challenges(CLIENT, b"a", RANDOM)
+    assert attempts(pbx.reports(FAILED, b"0x1", RANDOM)) == [(CLIENT, CLAIM)]
+
+
+def test_a_direct_guess_that_names_the_proxy_counts_for_its_sender() -> None:
+    """A Via ``maddr`` makes chan_sip name the proxy, and sends its challenges there."""
+    pbx = Pbx(service=Service.SIP)
+    pbx.asks(CLIENT, b"a", RANDOM)
+    assert attempts(pbx.reports(WRONG, b"0x1", RANDOM)) == [(CLIENT, CLAIM)]
+    sent = Challenge(PROXY, KAMAILIO, HOST, ASTERISK, b"b\xff", OTHER, CLIENT, evasive=True, sequence=1)
+    assert attempts(pbx.sees(sent)) == [(CLIENT, CLAIM)]
 
 
 def test_a_log_line_about_the_proxy_is_left_out() -> None:
     """A log line repeats what AMI reports, and names no client."""
     pbx = Pbx()
-    source = SourceId("pbx", "messages#notice")
-    remote = Endpoint(PROXY, KAMAILIO, UDP)
-    kind = EventKind.CHALLENGE_RESPONSE_FAILED
-    line = SecurityEvent(source, kind, Service.PJSIP, remote, 1.0, "alice", b"a")
+    pbx.challenges(CLIENT, b"a")
+    line = evolve(pbx.event(FAILED, b"a"), source=SourceId("pbx", "messages#notice"))
     for service in (Service.PJSIP, Service.SIP):
         assert [*pbx.attribution.observe(evolve(line, service=service), 100.0)] == []
-    assert pbx.waits() == []
+
+
+def test_a_manager_login_from_the_address_of_the_proxy_is_not_the_proxys() -> None:
+    """A failed manager login from loopback has no client."""
+    found = Pbx().reports(WRONG, b"0x1", service=Service.AMI)
+    assert attempts(found) == [(PROXY, (Proof.HANDSHAKE, True))]
 
 
 def test_without_proxies_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """An Asterisk without a proxy pays nothing for proxies."""
-    for name in ("passage", "takes", "observe", "observe_leg", "release"):
+    for name in ("passage", "names", "to_client", "record_nonce"):
         monkeypatch.delattr(Proxies, name)
     pbx = Pbx()
     pbx.attribution.configure(KnownSources(frozenset({"pbx"})))
-    pbx.hop(b"a")
-    assert attempts(pbx.fails(b"a")) == [(PROXY, CLAIM)]
+    pbx.sends_to_proxy()
+    assert attempts(pbx.reports(FAILED, b"a", NONCE)) == [(PROXY, PROVEN)]
 
 
-def test_the_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hops, marks and clients are discarded, the oldest first, and a later answer still has its client."""
-    monkeypatch.setattr(proxies, "MOST", 8)
-    pbx = Pbx()
-    for number in range(50):
-        pbx.hop(b"hop%d" % number)
-        pbx.challenge(CLIENT, b"%d" % number)
-    tables = [value for value in vars(pbx.attribution.proxies).values() if isinstance(value, dict)]
-    assert len(tables) > 4
-    assert all(len(table) <= 10 for table in tables)
-    assert pbx.attribution.evicted > 50
-    assert pbx.fails(b"0", FORGED) == []
-    assert attempts(pbx.challenge(CLIENT, b"0", OTHER)) == [(CLIENT, CLAIM)]
+# -- logins ---------------------------------------------------------------------------------------------
 
 
-def test_an_event_beyond_the_bound_waits_no_longer() -> None:
-    """The oldest event ends its wait early and is listed; none is lost, and one Call-ID blocks no other."""
-    pbx = Pbx()
-    found = []
-    for _ in range(MOST_WAITING + 5):
-        found += pbx.fails(b"a")
-    assert attempts(found) == [(PROXY, LISTED)] * 5
-    assert pbx.attribution.evicted == 5
-    assert len(attempts(pbx.waits())) == MOST_WAITING
-
-
-# -- framing --------------------------------------------------------------------------------------------
-
-
-def test_a_401_that_the_proxy_forwards_names_no_client() -> None:
-    """A 401 with a nonce of the sender's own makes its receiver neither a client nor a receiver."""
-    pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    pbx.leg(VICTIM, b"a", FORGED)
-    assert attempts(pbx.fails(b"a", FORGED)) == [(CLIENT, CLAIM)]
-
-
-def test_a_forged_source_with_a_forwarded_nonce_is_a_claim() -> None:
-    """A sender that forges its source and has its own nonce forwarded to the victim proves nothing."""
-    pbx = Pbx()
-    pbx.challenge(VICTIM, b"a")
-    pbx.leg(VICTIM, b"b", FORGED)
-    assert attempts(pbx.fails(b"a", FORGED)) == [(VICTIM, CLAIM)]
-
-
-def test_a_copy_of_a_leg_changes_no_client() -> None:
-    """The first leg of a hop names the client; a copy that the proxy forwards to a victim is ignored."""
-    pbx = Pbx()
-    pbx.challenge(CLIENT, b"a\xff")
-    assert attempts(pbx.leg(VICTIM, b"a\xff")) == []
-    assert attempts(pbx.fails(b"a\xff")) == []  # the leg has reported it
-    pbx.challenge(CLIENT, b"b")
-    pbx.leg(VICTIM, b"b")
-    assert attempts(pbx.fails(b"b")) == [(CLIENT, CLAIM)]
-
-
-def test_a_401_that_overtakes_the_leg_is_ignored() -> None:
-    """A sender that knows Call-ID and nonce cannot know the opaque before the leg, so it wins no race."""
-    pbx = Pbx()
-    pbx.hop(b"a")
-    pbx.sees(VICTIM, 40_000, (HOST, KAMAILIO), b"a", NONCE, sender=VICTIM, opaque=b"guessed")
-    pbx.leg(CLIENT, b"a")
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, PROVEN)]
-
-
-def test_a_copy_of_an_unseen_leg_is_a_claim_at_most() -> None:
-    """A client by TLS can have the proxy forward its challenge to a victim, which is no proof."""
+@pytest.mark.parametrize("transport", [UDP, TCP])
+def test_a_login_names_the_client(transport: Transport) -> None:
+    """A login through the proxy makes a friend of the client, and not of the proxy."""
     pbx = Pbx(sockets=STREAMS)
-    pbx.hop(b"a")
-    pbx.leg(VICTIM, b"a")
-    assert attempts(pbx.fails(b"a")) == [(VICTIM, CLAIM)]
+    pbx.challenges(CLIENT, b"a", transport=transport)
+    pbx.asks(CLIENT, b"a", NONCE, sequence=2, transport=transport)
+    assert logins(pbx.reports(SUCCESS, b"a")) == [CLIENT]
+
+    detector = Detector((), sources=PROXIES)
+    assert detector.observe(pbx.event(SUCCESS, b"a"), 1.0) == []
+    detector.set_proxy_sockets(frozenset(STREAMS))
+    sent = Challenge(CLIENT, PORT, HOST, KAMAILIO, b"a", NONCE, sequence=1)
+    detector.observe_challenges([sent], 1.0, 1.0, "pbx")
+    asked = CopiedRequest(CLIENT, PORT, (NONCE,), (b"a",), (2,), credentials=True)
+    detector.observe_requests([asked], 2.0, "pbx")
+    [login] = detector.observe(pbx.event(SUCCESS, b"a"), 3.0)
+    assert isinstance(login, Login)
+    assert login.friend.address == CLIENT
 
 
-def test_a_late_copy_of_an_unseen_leg_names_no_client() -> None:
-    """A leg that leaves too long after its hop is not Asterisk's."""
+def test_a_login_excuses_the_request_that_came_before_it() -> None:
+    """To a friend no success is copied, so its request looks as if nothing had answered it."""
+    pbx = Pbx()
+    pbx.challenges(CLIENT, b"a")
+    pbx.asks(CLIENT, b"a", NONCE, sequence=2)
+    pbx.reports(SUCCESS, b"a")
+    pbx.challenges(VICTIM, b"b", OTHER)
+    assert attempts(pbx.waits(SILENCE)) == []
+    assert attempts(pbx.guesses(CLIENT, b"c")) == [(CLIENT, PROVEN)]
+
+
+def test_a_login_with_a_shared_call_id_makes_no_friend() -> None:
+    """A sender that knows a phone's Call-ID cannot use the phone's login; a phone that moved waits."""
+    pbx = Pbx()
+    pbx.challenges(VICTIM, b"a")
+    pbx.challenges(CLIENT, b"a", OTHER)
+    pbx.asks(CLIENT, b"a", OTHER, sequence=2)
+    assert logins(pbx.reports(SUCCESS, b"a")) == []
+    pbx.waits(SESSION_LIFE)
+    pbx.challenges(CLIENT, b"a")
+    pbx.asks(CLIENT, b"a", NONCE, sequence=3)
+    assert logins(pbx.reports(SUCCESS, b"a")) == [CLIENT]
+
+
+def test_a_login_without_a_nonce_of_the_client_makes_no_friend() -> None:
+    """A client that has received no challenge has not logged in."""
+    pbx = Pbx()
+    pbx.challenges(VICTIM, b"v")
+    pbx.asks(CLIENT, b"a", NONCE)
+    assert logins(pbx.reports(SUCCESS, b"a")) == []
+
+
+# -- text of other senders ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", [UDP, TCP])
+def test_an_answer_that_the_proxy_forwards_is_nobodys(transport: Transport) -> None:
+    """Anyone can have a refusal forwarded; an address that has not asked sent nothing."""
     pbx = Pbx(sockets=STREAMS)
-    pbx.hop(b"a")
-    pbx.waits(RELAYED)
-    pbx.leg(VICTIM, b"a")
-    assert attempts(pbx.fails(b"a") + pbx.waits()) == [(PROXY, LISTED)]
+    pbx.challenges(CLIENT, b"a")
+    pbx.reports(FAILED, b"a", OTHER)
+    for call_id in (b"a", b"b\xff"):
+        evasive = not call_id.isascii()
+        assert pbx.answers(VICTIM, call_id, evasive=evasive, transport=transport) == []
+    assert attempts(pbx.reports(FAILED, b"b\xff", NONCE)) == [(PROXY, LISTED)]
 
 
-def test_a_hidden_attempt_by_the_connection_of_a_victim_is_a_claim() -> None:
-    """An evasive 401 that the proxy forwards over a victim's TCP connection is no handshake."""
-    pbx = Pbx(sockets=STREAMS)
-    pbx.challenge(CLIENT, b"a\xff")
-    assert attempts(pbx.leg(VICTIM, b"a\xff", transport=TCP)) == []
-    pbx.hop(b"b\xff")
-    assert attempts(pbx.leg(VICTIM, b"b\xff", transport=TCP)) == [(VICTIM, CLAIM)]
-
-
-def test_while_no_proxy_is_found_the_wire_proves_nothing() -> None:
-    """A 401 from an unknown socket may be one that the proxy forwards, by UDP too."""
-    pbx = Pbx(sockets=[])
-    assert attempts(pbx.sees(VICTIM, 5060, (HOST, ASTERISK), b"\xff", FORGED, sender=VICTIM)) == []
-    assert attempts(pbx.hop(b"a") + pbx.leg(VICTIM, b"a") + pbx.fails(b"a") + pbx.waits()) == [
-        (PROXY, LISTED)
-    ]
-
-
-def test_a_copy_to_another_address_ends_the_proof_of_a_nonce() -> None:
-    """A sender that predicts the opaque sends the first copy to a victim, and receives the second one."""
+def test_an_answer_that_the_proxy_forwards_confirms_no_line() -> None:
+    """A forged log line about a stranger needs more than a challenge from a proxy."""
     pbx = Pbx()
-    pbx.challenge(VICTIM, b"a")
-    pbx.leg(VICTIM, b"a")  # the proxy repeats its answer
-    pbx.challenge(VICTIM, b"b", OTHER)
-    pbx.leg(CLIENT, b"b", OTHER)
-    assert attempts(pbx.fails(b"a") + pbx.fails(b"b", OTHER)) == [(VICTIM, PROVEN), (VICTIM, CLAIM)]
+    pbx.asks(VICTIM, b"a")
+    pbx.answers(VICTIM, b"a")
+    line = pbx.event(FAILED, b"a", source=SourceId("pbx", "messages#notice"))
+    forged = evolve(line, remote=Endpoint(VICTIM, PORT, UDP))
+    found = [*pbx.attribution.observe(forged, 101.0), *pbx.waits(2.0)]
+    assert (VICTIM, CLAIM) not in attempts(found)
 
 
-def test_a_repeated_nonce_of_chan_sip_keeps_its_client() -> None:
-    """A sender asks again, keeps the leg from leaving, and has the proxy send its own copy to a victim."""
-    pbx = Pbx(service=Service.SIP)
-    pbx.challenge(CLIENT, b"a", b"612dcf41")
-    pbx.hop(b"a", b"612dcf41")
-    pbx.leg(VICTIM, b"a", b"612dcf41")
-    assert attempts(pbx.fails(b"0x1", b"612dcf41")) == [(CLIENT, CLAIM)]
-
-
-def test_the_receiver_of_a_nonce_comes_before_the_client_of_a_call_id() -> None:
-    """A sender that knows the Call-ID of a phone cannot answer under it with a nonce of its own."""
+def test_a_forwarded_nonce_proves_no_forged_source() -> None:
+    """A sender forges requests of a victim, and has a nonce that only it knows forwarded to the victim."""
     pbx = Pbx()
-    pbx.challenge(VICTIM, b"phone", OTHER)
-    pbx.challenge(CLIENT, b"own")
-    assert attempts(pbx.fails(b"phone")) == [(CLIENT, PROVEN)]
-
-
-def test_a_forwarded_401_to_the_proxy_itself_is_no_hop() -> None:
-    """A 401 that the proxy sends to itself, and on to a victim, shows no hidden attempt."""
-    pbx = Pbx()
-    pbx.sees(PROXY, KAMAILIO, (PROXY, KAMAILIO), b"\xff", FORGED, sender=PROXY, relayed=True)
-    assert attempts(pbx.leg(VICTIM, b"\xff", FORGED)) == []
-
-
-def test_a_proxy_on_the_port_number_of_asterisk_is_known_by_its_address() -> None:
-    """Asterisk and the proxy may use one port number on two addresses."""
-    pbx = Pbx(sockets=[Endpoint(EDGE, ASTERISK, UDP)])
-    pbx.hop(b"a")
-    pbx.leg(CLIENT, b"a", local=(EDGE, ASTERISK))
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, PROVEN)]
-    assert attempts(pbx.leg(VICTIM, b"\xff", local=(EDGE, ASTERISK))) == []
+    pbx.asks(VICTIM, b"a")
+    pbx.answers(VICTIM, b"a", OTHER)
+    assert attempts(pbx.asks(VICTIM, b"a", OTHER, sequence=2)) == []
+    assert attempts(pbx.answers(VICTIM, b"a", sequence=2)) == [(VICTIM, CLAIM)]
 
 
 def test_a_nonce_of_several_clients_makes_a_claim() -> None:
     """PJSIP sends the same nonce to all clients of one second, so a forged source could answer with it."""
     pbx = Pbx()
-    pbx.challenge(VICTIM, b"victim")  # requested with the victim's address as a forged source
-    pbx.challenge(CLIENT, b"own")
-    assert attempts(pbx.fails(b"victim")) == [(VICTIM, CLAIM)]
+    pbx.challenges(VICTIM, b"victim")  # requested with the victim's address as a forged source
+    pbx.challenges(CLIENT, b"own")
+    assert attempts(pbx.guesses(VICTIM, b"victim")) == [(VICTIM, CLAIM)]
 
 
-def test_a_nonce_whose_leg_is_missing_makes_a_claim() -> None:
-    """A hop without a leg may have gone to another client, at once and after its time is over."""
+def test_a_nonce_that_asterisk_sent_by_tcp_makes_a_claim() -> None:
+    """The wire may miss a challenge by TCP."""
     pbx = Pbx()
-    pbx.challenge(VICTIM, b"a")
-    pbx.challenge(VICTIM, b"b")
-    pbx.hop(b"own")
-    assert attempts(pbx.fails(b"a")) == [(VICTIM, CLAIM)]
-    pbx.waits(RELAYED)
-    assert attempts(pbx.fails(b"b")) == [(VICTIM, CLAIM)]
+    pbx.asks(CLIENT, b"a")
+    pbx.sends_to_proxy(NONCE, TCP)
+    pbx.answers(CLIENT, b"a")
+    assert attempts(pbx.guesses(CLIENT, b"a")) == [(CLIENT, CLAIM)]
 
 
-def test_a_request_of_the_proxy_itself_has_no_client() -> None:
-    """A proxy checks whether Asterisk answers its OPTIONS; that challenge goes to nobody else."""
-    pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    pbx.sees(PROXY, KAMAILIO, (HOST, ASTERISK), b"check", NONCE, sender=PROXY)
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, PROVEN)]
-
-
-@pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
-def test_a_hop_by_tls_makes_claims_for_ten_minutes(service: Service) -> None:
-    """A nonce may have left by a hop and a leg that the wire cannot read."""
-    pbx = Pbx(service=service)
-    pbx.reports(EventKind.CHALLENGE_SENT, b"own", b"612dcf41", transport=TLS)
-    pbx.challenge(VICTIM, b"victim", b"612dcf41")
-    assert attempts(pbx.fails(b"victim", b"612dcf41")) == [(VICTIM, CLAIM)]
-
-
-def test_a_hop_by_tcp_proves_no_client_by_udp() -> None:
-    """A challenge within a longer TCP segment is not seen, so a nonce by TCP is not exclusive."""
-    pbx = Pbx(hop=TCP)
-    pbx.challenge(CLIENT, b"a")
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, CLAIM)]
+def test_a_nonce_of_chan_sip_that_left_by_tls_makes_a_claim() -> None:
+    """chan_sip repeats the nonce of a Call-ID, so a sender can ask for it directly and as a victim."""
+    pbx = Pbx(service=Service.SIP)
+    remote = Endpoint(CLIENT, PORT, TLS)
+    pbx.reports(EventKind.CHALLENGE_SENT, b"0x1", RANDOM, remote=remote)
+    pbx.challenges(VICTIM, b"a", RANDOM)
+    pbx.asks(VICTIM, b"a", RANDOM, sequence=2)
+    assert attempts(pbx.answers(VICTIM, b"a", b"", sequence=2, status=403)) == [(VICTIM, CLAIM)]
 
 
 def test_after_a_loss_of_packets_a_nonce_proves_nothing() -> None:
-    """A lost packet may have been a leg to another client."""
+    """A lost packet may have been an answer to another client."""
     pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
+    pbx.challenges(CLIENT, b"a")
     pbx.attribution.observe_loss(100.1)
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, CLAIM)]
+    assert attempts(pbx.guesses(CLIENT, b"a")) == [(CLIENT, CLAIM)]
 
 
-def test_a_nonce_of_chan_sip_that_also_left_directly_makes_a_claim() -> None:
-    """chan_sip repeats the nonce of a Call-ID, so a sender can ask for it directly and through the proxy."""
-    pbx = Pbx(service=Service.SIP)
-    pbx.sees(CLIENT, 5060, (HOST, ASTERISK), b"a", b"612dcf41", sender=CLIENT)
-    pbx.challenge(VICTIM, b"a", b"612dcf41")
-    assert attempts(pbx.fails(b"0x1", b"612dcf41")) == [(VICTIM, CLAIM)]
-
-
-# -- evasion --------------------------------------------------------------------------------------------
-
-
-def test_an_answer_that_overtakes_a_leg_is_proven_by_the_leg() -> None:
-    """AMI may report an answer while a hop with its nonce is open; the proof follows when the hop is over."""
+def test_an_answer_from_one_proxy_to_another_is_nobodys() -> None:
+    """A proxy that sends to itself or to another proxy of this host has no client there."""
     pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    pbx.hop(b"a")
-    assert attempts(pbx.fails(b"a")) == [(CLIENT, CLAIM)]
-    assert [one.address for one in pbx.leg(CLIENT, b"a") if isinstance(one, NewProof)] == [CLIENT]
+    pbx.asks(PROXY, b"a\xff")
+    assert pbx.answers(PROXY, b"a\xff", evasive=True) == []
 
 
-def test_an_answer_to_an_open_hop_of_chan_sip_is_a_claim() -> None:
-    """chan_sip uses one nonce for a whole session, so an answer while a hop is open is never proven later."""
-    pbx = Pbx(service=Service.SIP)
-    pbx.challenge(CLIENT, b"a", b"612dcf41")
-    pbx.hop(b"b", b"612dcf41")
-    assert attempts(pbx.fails(b"0x1", b"612dcf41")) == [(CLIENT, CLAIM)]
-    assert not [one for one in pbx.leg(CLIENT, b"b", b"612dcf41") if isinstance(one, NewProof)]
+# -- the sockets of the proxy ---------------------------------------------------------------------------
 
 
-def test_the_answers_that_wait_for_a_leg_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound an answer stays a claim when the leg follows."""
-    monkeypatch.setattr(proxies, "_MOST_AWAITED", 1)
-    pbx = Pbx()
-    for call_id in (b"a", b"b"):
-        pbx.challenge(CLIENT, call_id)
-    pbx.hop(b"a")
-    assert [attempts(pbx.fails(call_id)) for call_id in (b"a", b"b")] == [[(CLIENT, CLAIM)]] * 2
-    assert len([one for one in pbx.leg(CLIENT, b"a") if isinstance(one, NewProof)]) == 1
+def test_while_no_proxy_is_found_each_answer_may_be_a_proxys() -> None:
+    """Then a refusal counts only as the answer to a request, and no nonce proves anything."""
+    pbx = Pbx(sockets=[])
+    assert attempts(pbx.answers(VICTIM, b"\xff", local_port=ASTERISK, evasive=True)) == []
+    pbx.challenges(CLIENT, b"a")
+    assert attempts(pbx.guesses(CLIENT, b"a")) == [(CLIENT, CLAIM)]
 
 
-def test_a_guess_at_chan_sip_whose_challenge_nobody_received_is_listed() -> None:
-    """An event of the proxy's address whose nonce never left is listed, and counts for nobody."""
-    pbx = Pbx(service=Service.SIP)
-    assert pbx.fails(b"0x1", b"70000000") == []
-    assert pbx.waits() == []
-    assert pbx.attribution.waiting == 1
-    assert attempts(pbx.waits()) == [(PROXY, LISTED)]
+@pytest.mark.parametrize("address", [EDGE, ip_address("0.0.0.0")])
+def test_a_proxy_is_known_by_its_socket(address: Address) -> None:
+    """Asterisk and the proxy may use one port number on two addresses; a socket may have all addresses."""
+    pbx = Pbx(sockets=[Endpoint(address, KAMAILIO, UDP)])
+    assert pbx.answers(VICTIM, b"\xff", local_address=EDGE, evasive=True) == []
+    hidden = pbx.answers(CLIENT, b"\xff", local_port=ASTERISK, sender=CLIENT, evasive=True)
+    assert attempts(hidden) == [(CLIENT, CLAIM)]
 
 
-def test_an_event_of_no_known_client_that_is_no_attempt_is_ignored() -> None:
-    """A challenge that PJSIP reports for the proxy's address, and that no client received, is no attempt."""
-    pbx = Pbx()
-    assert pbx.reports(EventKind.CHALLENGE_SENT, b"a", NONCE) == []
-    assert pbx.waits() == []
-
-
-def test_a_nonce_with_one_receiver_that_it_does_not_prove_names_no_client() -> None:
-    """After a loss of packets the nonce may have another receiver, so the event stays unconfirmed."""
-    pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    pbx.attribution.observe_loss(100.5)
-    pbx.fails(b"unseen")
-    assert attempts(pbx.waits()) == [(PROXY, LISTED)]
-
-
-def test_an_open_hop_to_another_client_proves_nothing() -> None:
-    """The last open hop with a nonce shows whether another client has received it."""
-    pbx = Pbx()
-    pbx.challenge(VICTIM, b"a")
-    pbx.hop(b"own")
-    assert attempts(pbx.fails(b"a")) == [(VICTIM, CLAIM)]
-    assert pbx.leg(CLIENT, b"own") == []
-
-
-def test_an_answer_whose_leg_is_missing_counts_for_the_receiver_of_its_nonce() -> None:
-    """A sender can answer its own request before Asterisk does, so that the proxy sends no leg."""
-    pbx = Pbx()
-    pbx.challenge(CLIENT, b"asked")
-    for number in range(3):
-        assert attempts(pbx.fails(b"%d" % number)) == [(CLIENT, PROVEN)]
-
-
-def test_a_challenge_without_an_event_is_an_attempt_of_its_client() -> None:
-    """Two Authorization headers can suppress the event; then AMI reports fewer events than challenges."""
-    pbx = Pbx()
-    pbx.reports(EventKind.CHALLENGE_SENT, b"a")
-    pbx.challenge(CLIENT, b"a")
-    pbx.waits(1.0, connected(0.0))
-    for number in range(3):
-        pbx.challenge(CLIENT, b"%d" % number)
-    assert attempts(pbx.waits(6.0, connected(0.0))) == [(CLIENT, CLAIM)] * 3
-
-
-@pytest.mark.parametrize("nonce", [b"", FORGED])
-def test_an_answer_with_an_unknown_nonce_is_a_claim(nonce: bytes) -> None:
-    """``Authorization: DIGEST`` empties the nonce of the event, and a first header can replace it."""
-    pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    assert attempts(pbx.fails(b"a", nonce)) == [(CLIENT, CLAIM)]
-
-
-def test_an_unknown_nonce_at_chan_sip_is_a_claim() -> None:
-    """chan_sip checks a password with any nonce and only sends another challenge, which proves no address."""
-    pbx = Pbx(service=Service.SIP)
-    pbx.challenge(CLIENT, b"a", b"612dcf41")
-    assert pbx.reports(EventKind.CHALLENGE_SENT, b"0x1", b"612dcf41") == []
-    assert pbx.reports(EventKind.CHALLENGE_SENT, b"0x1", b"70000000") == []
-    assert attempts(pbx.challenge(CLIENT, b"a", b"70000000")) == [(CLIENT, CLAIM)]
-
-
-def test_a_failure_that_names_the_next_nonce_of_chan_sip_is_a_claim() -> None:
-    """Only InvalidPassword names the nonce that came back; a forged source causes the other events."""
-    pbx = Pbx(service=Service.SIP)
-    pbx.challenge(CLIENT, b"a", b"612dcf41")
-    found = pbx.reports(EventKind.CHALLENGE_RESPONSE_FAILED, b"0x1", b"612dcf41")
-    assert attempts(found) == [(CLIENT, CLAIM)]
-
-
-def test_a_guess_at_chan_sip_that_names_the_proxy_counts_for_its_sender() -> None:
-    """A direct guess with ``maddr=127.0.0.1`` is handled as without a proxy, also if it comes early."""
-    pbx = Pbx(service=Service.SIP)
-    pbx.sees(CLIENT, 5060, (HOST, ASTERISK), b"a", b"612dcf41", sender=CLIENT)
-    assert attempts(pbx.fails(b"0x1", b"612dcf41")) == [(CLIENT, PROVEN)]
-    assert pbx.fails(b"0x2", b"70000000") == []
-    pbx.sees(CLIENT, 5060, (HOST, ASTERISK), b"b", b"70000000", sender=CLIENT)
-    assert attempts(pbx.waits()) == [(CLIENT, PROVEN)]
-
-
-def test_a_direct_guess_whose_challenge_goes_to_the_proxy_counts_for_its_sender() -> None:
-    """A hop answers a request of the proxy; a Via ``maddr`` makes none."""
-    pbx = Pbx()
-    assert attempts(pbx.hop(b"a\xff", sender=CLIENT)) == [(CLIENT, CLAIM)]
-
-
-def test_a_direct_guess_with_a_call_id_of_the_proxy_counts_for_its_sender() -> None:
-    """A Call-ID that also went through the proxy hides no direct challenge, from any port of Asterisk."""
-    pbx = Pbx()
-    for port in (ASTERISK, 5080):
-        pbx.hop(b"%d\xff" % port)
-        found = pbx.sees(CLIENT, 5060, (HOST, port), b"%d\xff" % port, OTHER, sender=CLIENT)
-        assert attempts(found) == [(CLIENT, CLAIM)]
-
-
-def test_a_forgeable_event_proves_nothing() -> None:
-    """An event that a text may have forged is a claim of the client that its challenge went to."""
-    pbx = Pbx()
-    pbx.challenge(CLIENT, b"a")
-    assert attempts(pbx.fails(b"a", forgeable=True)) == [(CLIENT, CLAIM)]
+def test_the_nonces_of_a_proxy_are_bounded_by_number_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is forgotten first, and then proves nothing."""
+    monkeypatch.setattr(proxies, "MOST", 2)
+    known = Proxies(NetworkSet([ip_network("127.0.0.1")]))
+    known.set_sockets(frozenset(DATAGRAMS))
+    sent = [Challenge(CLIENT, PORT, HOST, KAMAILIO, b"a", b"%d" % number) for number in range(3)]
+    for challenge in sent:
+        known.record_nonce(challenge, 0.0)
+    assert [known.to_client(one).relayed for one in sent] == [True, False, False]
+    known.record_nonce(sent[2], 1.0)
+    known.record_nonce(sent[2], LIFE)
+    assert [known.to_client(one).relayed for one in sent] == [True, True, False]

@@ -32,6 +32,8 @@ SILENT_DIGEST = (
     r'Authorization: Digest username="alice", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
 )
 
+FOLDED = r"X-Folded: a\r\n b\r\n"
+
 
 class Front:
     """A proxy in front of an Asterisk, and the daemon that knows it, until a test wants another proxy."""
@@ -134,14 +136,28 @@ def test_a_guesser_behind_a_proxy_is_banned_alone(
         assert watched(guard) <= before
 
 
-def test_a_client_that_logs_in_is_a_friend(asterisk22: Lab, front: Front) -> None:
+@pytest.mark.parametrize("options", [(), BY_TCP], ids=["udp", "tcp"])
+def test_a_client_that_logs_in_is_a_friend(asterisk22: Lab, front: Front, options: Sequence[str]) -> None:
     """A phone behind the proxy becomes a friend under its own address."""
     with front.guarded(asterisk22) as guard:
-        asterisk22.attack("register", "--sources", "198.19.41.1", *TARGET)
+        source = f"{front.network()}.1"
+        asterisk22.attack("register", "--sources", source, *TARGET, *options)
         until(
-            lambda: "198.19.41.1" in {row["address"] for row in guard.ask("friends")},
+            lambda: source in {row["address"] for row in guard.ask("friends")},
             "the phone to become a friend",
         )
+
+
+def test_a_guesser_at_the_address_of_a_phone_is_banned(asterisk22: Lab, front: Front) -> None:
+    """A friend's requests are not copied; the nonces in AMI's events name and prove its address."""
+    with front.guarded(asterisk22, **DATAGRAMS) as guard:
+        source = f"{front.network()}.1"
+        asterisk22.attack("register", "--sources", source, *TARGET)
+        until(lambda: source in {row["address"] for row in guard.ask("friends")}, "the friend")
+        guess = ("--number", MANY, "--silences", "3", "--sources", source, "--account", "nobody{}")
+        assert asterisk22.attack("guess", *guess, *TARGET).stopped == "silence"
+        until(lambda: source in guard.banned(), "the ban")
+        assert {row["scope"] for row in guard.bans()} == {"full"}
 
 
 def test_requests_without_an_answer_are_claims(asterisk22: Lab, front: Front) -> None:
@@ -180,18 +196,21 @@ def test_the_ports_of_the_proxy_are_guarded(asterisk22: Lab, front: Front) -> No
         ("--call-id", r"{}\xff"),
         ("--call-id", r"{}\xff", "--transport", "TCP"),
         ("--before-digest", SILENT_DIGEST, "--pause", "0.2"),
+        ("--before-digest", FOLDED, "--transport", "TCP"),
+        ("--before-digest", FOLDED, "--call-id", r"{}\xff", "--transport", "TCP"),
     ],
-    ids=["hidden", "by-tcp", "two-digests"],
+    ids=["hidden", "by-tcp", "two-digests", "unread", "unread-and-hidden"],
 )
-def test_a_guesser_that_suppresses_the_events_is_banned(
+def test_a_guesser_that_evades_a_source_is_banned(
     asterisk22: Lab, front: Front, options: Sequence[str]
 ) -> None:
-    """Bytes that are not UTF-8 hide a guess from AMI, and the leg to the client still shows it."""
+    """Bytes that are not UTF-8 hide a guess from AMI, and a folded line makes a connection unread."""
     with front.guarded(asterisk22) as guard:
         source = f"{front.network()}.1"
         guess = ("--number", MANY, "--silences", "3", "--sources", source)
         assert asterisk22.attack("guess", *guess, *TARGET, *options).stopped == "silence"
         until(lambda: guard.banned() == {source}, "the ban")
+        assert {row["rule"] for row in guard.bans()} == {"guess"}
 
 
 def test_without_the_wire_nobody_is_banned_and_status_reports_it(asterisk22: Lab, front: Front) -> None:
@@ -203,11 +222,15 @@ def test_without_the_wire_nobody_is_banned_and_status_reports_it(asterisk22: Lab
         assert f"pbx: {WITHOUT_CLIENTS}" in guard.status()["unseen"]
 
 
-def test_a_401_that_the_proxy_forwards_frames_nobody(asterisk22: Lab, front: Front) -> None:
+@pytest.mark.parametrize("proxy", [DATAGRAMS, {}], ids=["by-udp", "with-tcp"])
+def test_a_401_that_the_proxy_forwards_frames_nobody(
+    asterisk22: Lab, front: Front, proxy: dict[str, Any]
+) -> None:
     """A guesser that sends copies of its challenges through the proxy to a bystander is banned itself."""
-    guesser, bystander = "198.19.45.1", "198.19.45.2"
+    net = front.network()
+    guesser, bystander = f"{net}.1", f"{net}.2"
     with (
-        front.guarded(asterisk22, **DATAGRAMS) as guard,
+        front.guarded(asterisk22, **proxy) as guard,
         caller(asterisk22, guesser) as attacker,
         caller(asterisk22, bystander) as receiver,
     ):

@@ -49,7 +49,7 @@ from ringfence.detect.confirmation import (
 from ringfence.detect.conversation import Answered, Asked, Conversations
 from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
-from ringfence.detect.proxies import Leg, Passage, Proxies, ProxyEvent
+from ringfence.detect.proxies import Passage, Proxies
 from ringfence.detect.sessions import (
     HORIZON,
     MAX_SESSIONS,
@@ -442,8 +442,12 @@ class Attribution:
             self._conversations,
             sources,
         )
-        self.proxies = Proxies(sources.proxies, self._nonces)
+        self.proxies = Proxies(sources.proxies)
         self._has_proxies = bool(sources.proxies)
+        # By Call-ID, the latest event of a proxy's address whose client is unknown, and when it arrived.
+        self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
+        # By Call-ID, the latest unread connection to which a proxy sent a refusal.
+        self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
         self._waiting = UnconfirmedReports(self._senders)
         self._ambiguous = AmbiguousLines(self._backing)
         self._agreement = Agreement()
@@ -466,24 +470,23 @@ class Attribution:
     @property
     def evicted(self) -> int:
         """The number of sessions, attempts and events that were discarded early to stay within the bounds."""
-        return self._senders.evicted + self.proxies.evicted
+        return self._senders.evicted
 
-    def observe(self, event: SecurityEvent, now: float, *, direct: bool = False) -> Sequence[Finding]:
+    def observe(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle an event that arrived at ``now`` (monotonic seconds).
 
         Return the findings: new attempts, and new facts about known ones. A new attempt comes last: the event
         may also prove the address of earlier attempts, and these proofs must count when the new attempt is
-        judged. ``direct``: handle the event as if its request did not come through a SIP proxy.
+        judged.
         """
         if event.readings:
             backed = self._ambiguous.backed(event.readings, now)
             return [one for reading in backed for one in self.observe(reading, now)]
-        if self._has_proxies and not direct and self.proxies.takes(event, now):
-            return [one for seen in self.proxies.observe(event, now) for one in self._of_proxy(seen, now)]
+        if self._has_proxies and self.proxies.names(event):
+            return self._on_event_of_proxy(event, now)
         sees_wire = self._confirmation.sees_wire
         if sees_wire:
-            if not direct:
-                self._wire.record_event(event, now)
+            self._wire.record_event(event, now)
             if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
                 self._nonces.record_elsewhere(event.challenge, now)
         attempt = self._senders.report(event, now)
@@ -495,39 +498,58 @@ class Attribution:
             return (*found, *self._proofs.on_response(event, now))
         return (*self._proofs.on_response(event, now), *found) if _is_claim(latest) else found
 
-    def _of_proxy(self, reported: ProxyEvent, now: float) -> Sequence[Finding]:
-        """Handle an event whose request came, or may have come, through a SIP proxy.
+    def _on_event_of_proxy(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle an event that names a SIP proxy, for the client whose request it reports.
 
-        If the client is known, the challenge from the proxy to the client confirms the client's address, and
-        its nonce may prove it. If the client is unknown, an event of chan_sip is handled as if there were no
-        proxy. A failure at PJSIP becomes an unconfirmed attempt of the proxy's address, and PJSIP's other
+        If the client is unknown, a failure becomes an unconfirmed attempt of the proxy's address, and other
         events are ignored.
         """
-        event = reported.event
-        if not reported.known:
-            if event.service is _SIP:
-                return self.observe(event, now, direct=True)
-            if role_of(event) not in (Role.OPENER, Role.FAILED):
-                return ()
-            listed = evolve(attempt_from(event, AttemptKind.GUESS), trusted=False, proof=_CLAIMED)
-            return (AttributedAttempt(listed, reported.at),)
-        if event.kind is not _SUCCESS or reported.alone:
-            self._wire.record_event(event, reported.at)
-        attempt = self._senders.report(event, now)
+        if event.source.text:
+            return ()
+        client = self._client_of(event, now)
+        if client is not None:
+            event = evolve(event, remote=client)
+            if event.kind is not _SUCCESS:
+                return self._on_client(event, now)
+            self._wire.record_event(event, now)
+            return (ClientLogin(event),)
+        if role_of(event) not in (Role.OPENER, Role.FAILED):
+            return ()
+        remember(self._without_client, event.session, (now, event), MOST_AWAITED)
+        listed = evolve(attempt_from(event, AttemptKind.GUESS), trusted=False, proof=_CLAIMED)
+        return (AttributedAttempt(listed, now),)
+
+    def _client_of(self, event: SecurityEvent, now: float) -> Endpoint | None:
+        """Return the client whose request an event of the proxy's address reports; None if it is unknown.
+
+        A login needs more than a Call-ID, because it makes a friend: no other address has just used the
+        Call-ID, and the client repeated a nonce that was sent to it.
+        """
+        asked = self._conversations.latest(event.session)
+        if event.service is _SIP:
+            asked = self._conversations.latest_with(event.challenge)
         if event.kind is _SUCCESS:
-            return (ClientLogin(event),) if reported.alone else ()
-        found: Sequence[Finding] = ()
-        if attempt is not None:
-            if event.source.name != WIRE:
-                self._wire.record_reported(attempt.address)
-            proof = _NONCE if reported.proven else _CLAIMED
-            found = self._if_first(evolve(attempt, trusted=True, proof=proof), event, now)
-            if event.remote.transport is not _UDP:
-                found = _claimed_by_tcp(found)
-        if not reported.proven or event.service is not _PJSIP:
-            return found
-        proven = self._proofs.prove(event.source.asterisk, event.remote.address, event.session, now)
-        return (*proven, *found)
+            if asked is None or now - asked.shared < SESSION_LIFE:
+                return None
+            return asked.remote if asked.address in self._nonces.receivers(asked.nonce, now) else None
+        if asked is not None:
+            return asked.remote
+        if event.service is _PJSIP and event.session in self._unread_clients:
+            return self._unread_clients[event.session]
+        receivers = self._nonces.receivers(event.challenge, now)
+        if receivers and self._nonces.proves(event.challenge, receivers[0], now):
+            return Endpoint(receivers[0], 0, _UDP)
+        return None
+
+    def _on_client(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle a report about a client of a proxy: a claim, unless its nonce proves the client."""
+        attempt = self._senders.report(event, now)
+        if attempt is None:
+            return ()
+        proven = _repeats_nonce(event) and self._nonces.proves(event.challenge, attempt.address, now)
+        attempt = evolve(attempt, trusted=True, proof=_NONCE if proven else _CLAIMED)
+        found = self._if_first(attempt, event, now)
+        return found if event.remote.transport is _UDP else _claimed_by_tcp(found)
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt; return the findings, or () if the report waits for confirmation."""
@@ -582,14 +604,15 @@ class Attribution:
         found: list[Finding] = []
         answers, challenges = challenges, []
         for answer in answers:
-            if answer.status in _REFUSALS or (answer.status == _NOT_FOUND and answer.transport is _UDP):
+            passage = self.proxies.passage(answer) if self._has_proxies else _DIRECT
+            if passage is Passage.FROM_PROXY:
+                found += self._on_answer_to_client(answer, now, wall, asterisk)
+            elif passage is Passage.TO_PROXY:
+                self.proxies.record_nonce(answer, now)
+            elif answer.status in _REFUSALS or (answer.status == _NOT_FOUND and answer.transport is _UDP):
                 challenges.append(answer)
             else:
                 self._on_acceptance(answer, now)
-        if self._has_proxies:
-            for challenge in challenges:
-                found += self._on_proxied(challenge, asterisk, now, wall)
-            challenges = [one for one in challenges if self.proxies.passage(one) is _DIRECT]
         for challenge in challenges:
             self._nonces.record(challenge, now)
         for challenge in challenges:
@@ -624,9 +647,12 @@ class Attribution:
         self, challenge: Challenge, now: float, wall: float, asterisk: str
     ) -> Iterable[Finding]:
         """Handle an answer 401, 403, 404 or 407 of Asterisk (not of a proxy)."""
-        sender = _sender_of(challenge) or self._conversations.asker(challenge.call_id)
-        if sender is None:
-            return ()
+        sender = _sender_of(challenge)
+        if sender is None:  # chan_sip cuts a long Via in its answer
+            asked = self._conversations.latest(challenge.call_id)
+            if asked is None or asked.transport is not _UDP:
+                return ()
+            sender = asked.address
         if sender != challenge.address:
             self._senders.sender_at(sender, now).diverted = now
         source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
@@ -652,7 +678,14 @@ class Attribution:
         now: float,
         wall: float,
     ) -> Sequence[Finding]:
-        """Handle an answer to a request that was copied: it is an attempt if the request was a guess.
+        """Handle an answer to a request that was copied: it is an attempt if the request was a guess."""
+        event = self._refused(refusal, challenge, sender, source, wall)
+        return self.observe(event, now) if event is not None else ()
+
+    def _refused(
+        self, refusal: Answered, challenge: Challenge, sender: Address, source: SourceId, wall: float
+    ) -> SecurityEvent | None:
+        """Return the event of the wire for an answer to a request that was copied; None if it is no guess.
 
         A question without credentials is an attempt only if it is evasive: no phone sends such bytes. If the
         sender has logged in since it asked, its request was accepted: to a friend, no success is copied.
@@ -663,40 +696,53 @@ class Attribution:
             or self._has_succeeded(asked)
             or not (refusal.guess or (challenge.evasive and not challenge.accepted))
         ):
-            return ()
+            return None
         kind = _HIDDEN if challenge.evasive else _REFUSED
         event = _wire_event(kind, challenge, sender, source, wall)
-        if refusal.guess:
-            account = asked.account or event.account
-            event = evolve(event, challenge=asked.nonce, response=asked.digest, account=account)
-        return self.observe(event, now)
+        if not refusal.guess:
+            return event
+        account = asked.account or event.account
+        return evolve(event, challenge=asked.nonce, response=asked.digest, account=account)
 
-    def _on_proxied(self, challenge: Challenge, asterisk: str, now: float, wall: float) -> Iterator[Finding]:
-        """Handle a challenge that may go to a proxy or come from one; yield the findings."""
-        passage = self.proxies.passage(challenge)
-        if passage is _DIRECT:
-            for event in self.proxies.release(challenge):
-                yield from self.observe(event, now, direct=True)
-        elif passage is Passage.HOP:
-            self.proxies.observe_hop(challenge, now)
+    def _on_answer_to_client(
+        self, answer: Challenge, now: float, wall: float, asterisk: str
+    ) -> Sequence[Finding]:
+        """Handle an answer that left from a proxy.
+
+        Anyone can have the proxy forward an answer to any address. So it counts only if its receiver has
+        asked, and confirms nothing else.
+        """
+        client = answer.address
+        if self.proxies.networks.covers(client):  # it goes to another proxy
+            return ()
+        answer = self.proxies.to_client(answer)
+        self._nonces.record(answer, now)
+        refusal = self._conversations.answer(answer, client, now)
+        if answer.status not in _REFUSALS:
+            return ()
+        source = SourceId(asterisk, WIRE)
+        if refusal is None:
+            event = self._refused_unread(answer, source, now, wall)
         else:
-            leg = self.proxies.observe_leg(challenge, now)
-            if leg is not None:
-                yield from self._on_leg(leg, asterisk, now, wall)
+            event = self._refused(refusal, answer, client, source, wall)
+        return self._on_client(event, now) if event is not None else ()
 
-    def _on_leg(self, leg: Leg, asterisk: str, now: float, wall: float) -> Iterator[Finding]:
-        """Handle a challenge that Asterisk sent to a client through a proxy."""
-        sent = leg.challenge
-        source = SourceId(self._wire.asterisk_at(sent) or asterisk, WIRE)
-        if sent.service is _PJSIP and sent.transport is _UDP:
-            self._wire.record_challenge(sent, sent.address, source.asterisk, now)
-        for reported in leg.events:
-            yield from self._of_proxy(reported, now)
-        for session in leg.proven:
-            yield from self._proofs.prove(*session, now)
-        if sent.evasive:
-            event = _wire_event(_HIDDEN, sent, sent.address, source, wall)
-            yield from self._of_proxy(ProxyEvent(event, now, known=True), now)
+    def _refused_unread(
+        self, answer: Challenge, source: SourceId, now: float, wall: float
+    ) -> SecurityEvent | None:
+        """Return the event for a refusal by a TCP connection whose requests could not be read, or None.
+
+        It is the event of AMI with the same Call-ID, which may also come later. If the refusal shows that the
+        request was hidden from AMI, it is an event of the wire.
+        """
+        remote = Endpoint(answer.address, answer.port, answer.transport)
+        if not self._conversations.is_unread(remote):
+            return None
+        if answer.evasive:
+            return _wire_event(_HIDDEN, answer, remote.address, source, wall)
+        remember(self._unread_clients, answer.call_id, remote, MOST_AWAITED)
+        at, event = self._without_client.pop(answer.call_id, (-HORIZON, None))
+        return evolve(event, remote=remote) if event is not None and now - at < HORIZON else None
 
     def _on_pjsip_challenge(
         self,
@@ -740,10 +786,9 @@ class Attribution:
                     known.asked = now
                 nonces = request.nonces
                 sent = next((nonce for nonce in nonces if self._nonces.receivers(nonce, now)), None)
-                # Behind a proxy the answers of Asterisk are not compared with the client's requests.
                 proven = sent is not None and self._nonces.proves(sent, request.address, now)
                 asked = sent is not None or request.crowded
-                waits = (asked if request.transport is _UDP else proven) and not self._has_proxies
+                waits = asked if request.transport is _UDP else proven
                 nonce = sent or b"".join(nonces[:1])
                 self._conversations.ask(request, now, nonce, challenged=waits, proven=proven)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
@@ -771,7 +816,6 @@ class Attribution:
         self._wire.tick(now, wall, listening if wire else NOT_CONNECTED)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
-        found += [one for event in self.proxies.due(now) for one in self._of_proxy(event, now)]
         for asked in self._conversations.unanswered(now):
             found += self._on_blind_guess(asked, now, wall)
         missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
@@ -919,6 +963,17 @@ def _sender_of(answer: Challenge) -> Address | None:
     By TCP the answer uses the connection of the request, so its receiver is the sender.
     """
     return answer.sender if answer.transport is _UDP else answer.address
+
+
+def _repeats_nonce(event: SecurityEvent) -> bool:
+    """Whether the nonce in a report of a guess is the one that the guess repeats, and no sender forged it.
+
+    Of chan_sip's events, only InvalidPassword names that nonce. The others name the one that Asterisk sent.
+    """
+    if not event.response or event.forgeable or event.tampered:
+        return False
+    by_wire = event.source.name == WIRE
+    return by_wire or event.service is _PJSIP or event.kind is EventKind.INVALID_PASSWORD
 
 
 def _wire_event(

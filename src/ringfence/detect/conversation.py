@@ -50,17 +50,19 @@ the wire sees its answers.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
-forgotten first; of a conversation, those that are no open guesses.
+forgotten first; of a conversation, those that are no open guesses. Of ``MOST`` TCP connections it is
+remembered that they became unread.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from math import inf
 
 from attrs import Factory, define, frozen
 
+from ringfence.detect.history import remember
 from ringfence.detect.sessions import AddressKey, address_key
-from ringfence.model import Address, Challenge, CopiedRequest, Transport
+from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
 
 MOST = 16_384
 """The greatest number of requests that are remembered. They take 18 MB."""
@@ -93,6 +95,7 @@ class Asked:
     ``sessions`` are its Call-IDs, and ``nonce`` is the one that it repeats. The other fields are those
     of :class:`~ringfence.model.CopiedRequest`. ``served``: a 1xx has answered it, so more answers follow.
     ``registers``: a REGISTER of a proven sender. ``repeats``: how many retransmissions are not answered.
+    ``shared``: when its Call-ID was last taken over from another address.
     """
 
     address: Address
@@ -110,6 +113,12 @@ class Asked:
     crowded: bool = False
     served: bool = False
     repeats: int = 0
+    shared: float = -inf
+
+    @property
+    def remote(self) -> Endpoint:
+        """The address and port of the sender."""
+        return Endpoint(self.address, self.port, self.transport)
 
     def may_get(self, answer: Challenge) -> bool:
         """Whether an answer has this request's CSeq number and Call-ID, as far as they are known."""
@@ -188,7 +197,9 @@ class Conversations:
         self._most = most
         self._known: dict[_Key, _Conversation] = {}
         self._order: deque[tuple[_Key, Asked]] = deque()
-        self._askers: dict[bytes, Address] = {}  # by Call-ID, who asked last
+        self._by_call_id: dict[bytes, Asked] = {}  # the latest request with each Call-ID
+        self._by_nonce: dict[bytes, Asked] = {}  # the latest request that repeats each nonce
+        self._unread: OrderedDict[Endpoint, None] = OrderedDict()  # the latest connections that became unread
         self._waiting: deque[Asked] = deque(maxlen=most)
         self._answered = -inf  # when the latest request came that was answered
 
@@ -216,6 +227,8 @@ class Conversations:
             connection = self._known.get(_key_of(request.address, request.port, request.transport, b""))
             if request.unread and connection is not None:
                 connection.unread = now
+            if request.unread and not by_udp:
+                remember(self._unread, Endpoint(request.address, request.port, request.transport), None, MOST)
             return
         digest = request.digest
         one = Asked(
@@ -236,8 +249,6 @@ class Conversations:
             self._waiting.append(one)
         for session in _names(request):
             key = _key_of(request.address, request.port, request.transport, session)
-            if by_udp:
-                self._askers[session] = request.address
             known = self._known.setdefault(key, _Conversation())
             if request.unread:
                 known.unread = now
@@ -247,16 +258,31 @@ class Conversations:
                 continue
             known.requests[digest] = one
             self._order.append((key, one))
+            self._index(one)
             if len(known.requests) > MOST_REQUESTS:
                 known.forget_one()
         self.expire(now)
 
-    def asker(self, call_id: bytes) -> Address | None:
-        """Return the sender that used this Call-ID last; None if it is unknown.
+    def _index(self, one: Asked) -> None:
+        for call_id in one.sessions:
+            before = self._by_call_id.get(call_id)
+            if before is not None:
+                one.shared = before.shared if before.address == one.address else one.at
+            self._by_call_id[call_id] = one
+        if one.nonce:
+            self._by_nonce[one.nonce] = one
 
-        chan_sip cuts a long Via in its answer, so that the answer does not name the sender.
-        """
-        return self._askers.get(call_id)
+    def latest(self, call_id: bytes) -> Asked | None:
+        """Return the latest request with this Call-ID; None if it is unknown."""
+        return self._by_call_id.get(call_id)
+
+    def latest_with(self, nonce: bytes) -> Asked | None:
+        """Return the latest request that repeats this nonce; None if it is unknown."""
+        return self._by_nonce.get(nonce)
+
+    def is_unread(self, remote: Endpoint) -> bool:
+        """Whether the TCP connection of a sender is, or was, unread."""
+        return remote in self._unread
 
     def has_asked(self, address: Address, call_id: bytes, now: float) -> bool:
         """Whether a datagram with credentials of this address and with this Call-ID was copied lately."""
@@ -323,13 +349,12 @@ class Conversations:
             if requests.get(oldest.digest) is oldest:
                 del requests[oldest.digest]
             if not requests:
-                self._forget(key)
-
-    def _forget(self, key: _Key) -> None:
-        del self._known[key]
-        asker = self._askers.get(key[2])
-        if asker is not None and address_key(asker) == key[0]:
-            del self._askers[key[2]]
+                del self._known[key]
+            for call_id in oldest.sessions:
+                if self._by_call_id.get(call_id) is oldest:
+                    del self._by_call_id[call_id]
+            if self._by_nonce.get(oldest.nonce) is oldest:
+                del self._by_nonce[oldest.nonce]
 
 
 def _names(request: CopiedRequest) -> tuple[bytes, ...]:

@@ -198,13 +198,10 @@ class Detector:
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Effect]:
         """Handle an event that arrived at ``now`` (monotonic seconds)."""
-        effects = self._on_success(event, now) if event.kind is _SUCCESS and not self._is_proxy(event) else []
+        login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
+        effects = self._on_success(event, now) if login else []
         found = self._attribution.observe(event, now)
         return [*effects, *self._on_findings(found, now)] if found else effects
-
-    def _is_proxy(self, event: SecurityEvent) -> bool:
-        """Whether an event names a SIP proxy of this host, so that the sender may be one of its clients."""
-        return event.service in _PHONES and self._attribution.proxies.networks.covers(event.remote.address)
 
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str

@@ -132,23 +132,6 @@ class Nonces:
             self._sent[nonce] = evolve(known, at=now, elsewhere=True)
             self._expire(now)
 
-    def record_unseen(self, nonce: bytes, service: Service, now: float) -> None:
-        """Record that ``nonce`` left to an unknown receiver, so that it proves no address."""
-        if 0 < len(nonce) <= _MAX_LENGTH:
-            table = self._of_pjsip if service is Service.PJSIP else self._sent
-            table[nonce] = evolve(table.pop(nonce, _NEVER), at=now, relayed=True)
-            self._expire(now)
-
-    def record_copy(self, nonce: bytes, receiver: Address) -> None:
-        """Record that a proxy sent a further copy of a challenge with ``nonce``, to ``receiver``.
-
-        If ``receiver`` is a new receiver of the nonce, the nonce proves no address from now on.
-        """
-        for table in (self._of_pjsip, self._sent):
-            sent = table.get(nonce)
-            if sent is not None and receiver not in sent.receivers:
-                table[nonce] = evolve(sent, relayed=True)
-
     def _expire(self, now: float) -> None:
         for table, life in ((self._sent, LIFE), (self._of_pjsip, PJSIP_LIFE)):
             while table and (len(table) > self._max_nonces or now - next(iter(table.values())).at >= life):

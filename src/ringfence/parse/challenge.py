@@ -365,7 +365,6 @@ _ITEM = re.compile(
 )
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
-_OPAQUE = re.compile(rb'",opaque="([0-9a-f]{1,64}+)"')
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
 _FROM = re.compile(rb"\r\n(?:From|f): ")
 # The form of nearly every 401 of PJSIP: PJSIP's headers in PJSIP's order, one line each, printable ASCII, one
@@ -381,7 +380,7 @@ _ORDINARY = re.compile(
     rb"To: [ -~]{1,512}+\r\n"
     rb"CSeq: ([0-9]{1,10}+)[ -~]{1,64}+\r\n"
     rb'WWW-Authenticate: Digest realm="[ !#-\[\]-~]{0,256}+",'
-    rb'nonce="([0-9]{1,20}+/[0-9a-f]{32})"(?:,opaque="([0-9a-f]{1,64}+)")?+([ -~]{0,256}+)\r\n'
+    rb'nonce="([0-9]{1,20}+/[0-9a-f]{32})"([ -~]{0,384}+)\r\n'
     rb"(?:Server: [ -~]{0,256}+\r\n)?"
     rb"Content-Length:  0\r\n\r\n"
 )
@@ -483,7 +482,7 @@ def _parse_message(
     """Parse an answer; None for any other message."""
     ordinary = _ORDINARY.fullmatch(message)
     if ordinary is not None:
-        received, call_id, user, sequence, nonce, opaque, rest = ordinary.groups(b"")
+        received, call_id, user, sequence, nonce, rest = ordinary.groups(b"")
         sender = received_address(received)
         return Challenge(
             remote,
@@ -495,7 +494,6 @@ def _parse_message(
             sender,
             account=user.decode(),
             transport=transport,
-            opaque=opaque,
             sequence=int(sequence),
             accepted=_STALE in rest,
         )
@@ -506,7 +504,7 @@ def _parse_message(
     end = message.find(_EOL + _EOL)
     head = message[: end + len(_EOL)] if end >= 0 else message
     call_id, nonce = _read_head(head, authenticate)
-    account, evasive, service, opaque = "", False, Service.PJSIP, b""
+    account, evasive, service = "", False, Service.PJSIP
     cut = end < 0 and transport is Transport.TCP
     if cut and not call_id:
         # The receiver keeps the rest from leaving. No phone does that, and no report can be matched with it.
@@ -514,7 +512,6 @@ def _parse_message(
     elif _is_pjsips(head, nonce, cut=cut, challenge=authenticate is not None):
         sender, account, evasive = _request_of_pjsip(head, call_id)
         evasive = evasive or (cut and _is_evasive(head, call_id))
-        opaque = _opaque_of_pjsip(head, nonce)
     else:
         sender, service = _sender_by_chan_sip(head, challenge=authenticate is not None), Service.SIP
     accepted = _is_accepted(head, nonce)
@@ -524,7 +521,6 @@ def _parse_message(
         *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
         *(status, transport, is_relayed(message)),
         digest=b"" if authenticate is not None else blake2b(head, digest_size=_DIGEST).digest(),
-        opaque=opaque,
         sequence=_sequence_in(head),
         accepted=accepted,
     )
@@ -619,16 +615,6 @@ def _read_head(head: bytes, authenticate: re.Pattern[bytes] | None) -> tuple[byt
         if nonce := _nonce_in(_unfolded(head, header.end())):
             return call_id, nonce
     return call_id, b""
-
-
-def _opaque_of_pjsip(head: bytes, nonce: bytes) -> bytes:
-    """Return the value of ``opaque`` that follows PJSIP's own nonce; empty if there is none.
-
-    PJSIP writes nonce and opaque into one header. Only Server and Content-Length follow it, without text of
-    the sender. So PJSIP's own nonce is at the last place where ``nonce`` occurs in the head.
-    """
-    found = _OPAQUE.match(head, head.rfind(nonce) + len(nonce)) if nonce else None
-    return found[1] if found is not None else b""
 
 
 def _unfolded(head: bytes, start: int) -> bytes:
