@@ -280,14 +280,17 @@ def opened(senders: Senders, address: str = SENDER, session: bytes = b"call-1", 
 
 
 def test_memory_is_bounded_per_sender_and_in_total() -> None:
-    """The number of sessions is bounded, an eighth of it for each sender, and evictions are counted."""
+    """Sessions are bounded, a quarter of them for each sender, unproven senders to half as many as sessions.
+
+    Evictions are counted.
+    """
     senders = Senders(max_sessions=100)
     for number in range(50):
         opened(senders, session=b"%d" % number)
-    assert (len(senders), senders.evicted) == (12, 38)
+    assert (len(senders), senders.evicted) == (25, 25)
     for number in range(200):
         opened(senders, f"198.51.100.{number}")
-    assert (len(senders), senders.evicted, senders.senders) == (100, 150, 100)
+    assert (len(senders), senders.evicted, senders.senders) == (50, 200, 50)
 
 
 def test_one_address_cannot_push_out_the_others() -> None:
@@ -306,18 +309,19 @@ def test_forged_senders_push_out_no_proven_one() -> None:
     opened(senders)
     senders.record_proof(ip_address(SENDER), 0.0)
     for number in range(1_000):
-        opened(senders, str(ip_address("198.51.100.0") + number))
-    assert len(senders) == 100
+        for session in (b"1", b"2", b"3"):
+            opened(senders, str(ip_address("198.51.100.0") + number), session)
+    assert len(senders) in range(98, 101)
     assert senders.find_session(ip_address(SENDER), b"call-1") is not None
 
 
 def test_proven_senders_are_bounded_too() -> None:
-    """A quarter as many senders as sessions are proven; the one that was used longest ago goes first."""
+    """Half as many senders as sessions are proven; the one that was used longest ago goes first."""
     senders = Senders(max_sessions=16)
-    for number in range(6):
+    for number in range(10):
         opened(senders, f"198.51.100.{number}")
         senders.record_proof(ip_address(f"198.51.100.{number}"), 0.0)
-    assert senders.senders == 4
+    assert senders.senders == 8
     assert senders.find(ip_address("198.51.100.1")) is None
 
 
@@ -334,7 +338,7 @@ def test_the_oldest_session_goes_if_all_senders_are_proven() -> None:
 
 def test_a_discarded_session_is_freed_at_once() -> None:
     """No table refers to a discarded session, because a flood discards many thousands within its life."""
-    senders = Senders(max_sessions=8)
+    senders = Senders(max_sessions=4)
     opened(senders)
     first = weakref.ref(senders.session(ip_address(SENDER), b"call-1", 0.0))
     opened(senders, session=b"call-2")
@@ -344,7 +348,7 @@ def test_a_discarded_session_is_freed_at_once() -> None:
 @pytest.mark.parametrize("other", [SENDER, "198.51.100.1"])
 def test_an_event_of_a_known_session_makes_it_the_one_used_last(other: str) -> None:
     """A session that continues stays, and those used before it expire, of the same sender and of others."""
-    senders = Senders(max_sessions=16)  # a sender has two
+    senders = Senders(max_sessions=8)  # a sender has two
     for now, address, session in ((0.0, SENDER, b"1"), (1.0, other, b"2"), (10.0, SENDER, b"1")):
         opened(senders, address, session, now)
     if other == SENDER:

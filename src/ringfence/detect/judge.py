@@ -137,7 +137,7 @@ class GroupCounts(Generic[_Group]):
 CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
 """The scopes that a claimed ban can have."""
 
-MOST_CLAIMS = 65_536
+MOST_CLAIMS = 32_768
 PERSISTS = 10.0
 INSISTS = 4
 SHARE = 10

@@ -31,7 +31,7 @@ If the wire loses packets, a nonce with one known receiver may have had another 
 nonces of ``AROUND`` seconds before and after the loss prove no address.
 
 Over TCP the challenge uses the connection of its request, so the receiver is the sender of the request, and
-the kernel has completed a handshake with it. Bounds: 65 536 nonces of each of chan_sip and PJSIP. The oldest
+the kernel has completed a handshake with it. Bounds: 32 768 nonces of each of chan_sip and PJSIP. The oldest
 are discarded first; then they prove nothing.
 """
 
@@ -62,7 +62,7 @@ AROUND = 2.0
 PJSIP sends the same nonce for up to one second, so the lost packets may also have contained it.
 """
 
-_MAX_NONCES = 65_536
+_MAX_NONCES = 32_768
 _MAX_LENGTH = 256  # bytes of a nonce; Asterisk's have 8 (chan_sip) and 43 (PJSIP)
 _SEVERAL = 2
 
@@ -117,6 +117,8 @@ class Nonces:
                 receivers = (*receivers, challenge.address)
             if len(senders) < _SEVERAL and sender not in senders:
                 senders = (*senders, sender)
+            if receivers == senders:
+                senders = receivers  # nearly always: one tuple takes half the memory
             table[nonce] = _Sent(now, receivers, senders, relayed, stream, known.elsewhere)
         self._expire(now)
 

@@ -58,9 +58,10 @@ for each source shows which open attempts it has reported.
 import enum
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from math import inf
+from typing import TypeVar
 
 from attrs import Factory, define
 
@@ -540,8 +541,8 @@ class Session:
 # The counts of the rules belong to the *subject* of an address, for up to a day: its attempts
 # (``history``), its claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
 #
-# Bounds: 65 536 sessions, at most an eighth of them of one sender; 65 536 senders of which nothing is
-# proven, and a quarter as many others. A forged datagram creates a sender at no cost. So senders of which
+# Bounds: 32 768 sessions, at most a quarter of them of one sender; 16 384 senders of which nothing is
+# proven, and as many others. A forged datagram creates a sender at no cost. So senders of which
 # nothing is proven are discarded first, with their sessions: those used longest ago. If there is none, the
 # oldest session is discarded. Both are counted in ``evicted``. If a session is discarded early, too many
 # attempts may be counted, and evidence against its sender may be lost. If a sender is discarded early, it
@@ -552,9 +553,11 @@ class Session:
 # and no fact that is still needed (``until``). Times are monotonic seconds.
 
 
-MAX_SESSIONS = 65_536
-_SENDER_SHARE = 8  # one sender has at most an eighth of all sessions
-_PROVEN_SHARE = 4  # at most a quarter as many proven senders as sessions
+MAX_SESSIONS = 32_768
+"""A session takes 2 kB with its sender."""
+
+_SENDER_SHARE = 4  # one sender has at most a quarter of all sessions
+_SENDERS_SHARE = 2  # at most half as many senders as sessions of which nothing is proven, and of others
 
 SESSION_LIFE = 64.0
 """Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
@@ -646,6 +649,7 @@ class Senders:
     def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
         self.evicted = 0
         self._max_sessions = max_sessions
+        self._max_senders = max(1, max_sessions // _SENDERS_SHARE)
         self._max_sessions_of_sender = max(1, max_sessions // _SENDER_SHARE)
         self._claimed: OrderedDict[AddressKey, Sender] = OrderedDict()
         self._proven: OrderedDict[AddressKey, Sender] = OrderedDict()
@@ -679,9 +683,9 @@ class Senders:
         """
         sender = sender or self.find(address)
         if sender is None:
-            if len(self._claimed) >= self._max_sessions:
+            if len(self._claimed) >= self._max_senders:
                 self.expire(now)
-            if len(self._claimed) >= self._max_sessions:
+            if len(self._claimed) >= self._max_senders:
                 self._evict(self._claimed, now)
             key = address_key(address)
             sender = self._claimed[key] = Sender(key, now)
@@ -732,7 +736,7 @@ class Senders:
         if not sender.proven:
             sender.proven = True
             self._proven[sender.key] = self._claimed.pop(sender.key)
-            if len(self._proven) > self._max_sessions // _PROVEN_SHARE:
+            if len(self._proven) > self._max_senders:
                 self._evict(self._proven, now)
         return sender
 
@@ -763,7 +767,7 @@ class Senders:
             if sender is not self._latest:
                 self._use(sender, now)
         if reports is None or event.time - reports.seen > FORGET:
-            reports = session.reports[key] = Reports(event.time)
+            reports = session.reports[_shared(key)] = Reports(event.time)
         reports.seen = event.time
         if role is _FAILED and reports.repeats(event) and self._forgive(event, now):
             return None
@@ -830,7 +834,7 @@ class Senders:
             own = _ANY if event.source.name == WIRE else event.source.asterisk
             attempts = session.attempts.get((own, event.service, listed))
             if attempts is None:
-                attempts = session.attempts[own, event.service, listed] = Attempts()
+                attempts = session.attempts[_shared((own, event.service, listed))] = Attempts()
             self.evicted += attempts.add(_reporter(event), now, tag)
         return known
 
@@ -879,6 +883,8 @@ class Senders:
         session.discard(now)
 
 
+_K = TypeVar("_K")
+
 _ANY = ""
 """Stands for the Asterisk of an attempt that the wire reported: the wire names none."""
 
@@ -898,6 +904,12 @@ def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator
         known = session.attempts.get((asterisk, event.service, listed))
         if known is not None:
             yield known
+
+
+@lru_cache(maxsize=256)
+def _shared(key: _K) -> _K:
+    """Return a key of a table that all sessions share. A key for each would take 64 bytes."""
+    return key
 
 
 def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) -> int | None:
