@@ -12,8 +12,7 @@ all earlier ones were delivered.
   Lines from before that event count, because no other source reports them.
 
 During these two transitions both sources are read, and :mod:`ringfence.sources.standby` counts each event
-once. While AMI delivers steadily, its events are only stored for the next transition, which costs 0.4 µs for
-each event.
+once. While AMI delivers steadily, only the identities of its events are stored for the next transition.
 
 If more than ``MOST_HELD`` bytes wait for AMI, they are parsed at once, so nothing is lost.
 """
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve
 
-from ringfence.model import SecurityEvent
+from ringfence.model import AMI, SecurityEvent
 from ringfence.parse.line_result import Level, LineResult, LogCounts, Reason
 from ringfence.parse.security import time_of
 
@@ -68,12 +67,13 @@ class Deliveries:
 
     def is_new(self, event: SecurityEvent, now: float) -> bool:
         """Record that ``event`` was delivered at ``now`` (monotonic seconds); return whether it is new."""
+        return self.record(_identity_of(event), event.source.name, now)
+
+    def record(self, identity: _Identity, source: str, now: float) -> bool:
+        """Record that ``source`` delivered an event with this identity; return whether it is new."""
         first = self._first
         while first and (now - first[0][0] >= self._remembered or len(first) >= self._most):
             del self._known[first.popleft()[1]]
-        remote, source = event.remote, event.source.name
-        # The values of the enumerations, because hashing a member is slow.
-        identity = (event.time, int(remote.address), remote.port, event.kind.value, event.service.value)
         by_source = self._known.get(identity)
         if by_source is None:
             self._known[identity] = {source: 1}
@@ -82,6 +82,12 @@ class Deliveries:
         counted = max(by_source.values())
         by_source[source] = by_source.get(source, 0) + 1
         return by_source[source] > counted
+
+
+def _identity_of(event: SecurityEvent) -> _Identity:
+    """Return what is compared of an event. Enumerations have their values: hashing a member is slow."""
+    remote = event.remote
+    return event.time, int(remote.address), remote.port, event.kind.value, event.service.value
 
 
 OVERLAP = 1.0
@@ -159,9 +165,8 @@ class Standby:
         self._sink = sink
         self._confirm = confirm
         self._deliveries = Deliveries()
-        self._recent: deque[tuple[float, Sequence[SecurityEvent]]] = (
-            deque()
-        )  # AMI's latest events: they are recognized if a log delivers them too
+        # AMI's latest events: they are recognized if a log delivers them too. Whole events would take 10 MB.
+        self._recent: deque[tuple[float, Sequence[_Identity]]] = deque()
         self._recent_size = 0
         self._merges_until = 0.0
 
@@ -185,7 +190,7 @@ class Standby:
                 self._sink(new, now)
             return
         recent = self._recent
-        recent.append((now, events))
+        recent.append((now, [_identity_of(event) for event in events]))
         self._recent_size += len(events)
         while self._recent_size > MOST or now - recent[0][0] > REMEMBERED:
             self._recent_size -= len(recent.popleft()[1])
@@ -197,9 +202,9 @@ class Standby:
         """Record that a log delivered ``event`` at ``now`` (monotonic seconds); return whether it is new."""
         self._merges_until = now + REMEMBERED
         while self._recent:
-            at, events = self._recent.popleft()
-            for earlier in events:
-                self._deliveries.is_new(earlier, at)
+            at, earlier = self._recent.popleft()
+            for identity in earlier:
+                self._deliveries.record(identity, AMI, at)
         self._recent_size = 0
         return self._deliveries.is_new(event, now)
 
