@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.bench import (
     attacks,
+    busy,
     costs,
     firewall,
     floods,
@@ -60,6 +61,7 @@ PARTS: Mapping[str, Part] = {
     "kills": kills.figures,
     "newcomers": newcomers.figures,
     "phones": phones.figures,
+    "busy": busy.figures,
     "notifications": notifications.figures,
     "forged": forged.figures,
     "judgement": judgement.figures,
