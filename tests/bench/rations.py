@@ -37,6 +37,8 @@ PHONE_SECONDS = 5
 REGISTRATIONS = 2_000
 """So many that the CPU, which the kernel tells in hundredths of a second, can be compared."""
 _LOOPS = 4
+_REST = 1.0
+"""Seconds after the trials of one way, in which Asterisk answers what still waits."""
 _INSISTENT = ("--number", "3000", "--silences", "8", "--timeout", "0.3", "--reuse-nonce")
 _IPV6 = ("--target", "[fd00:18::1]:5060")
 
@@ -137,18 +139,24 @@ def rationed(backend: str, ration: Mapping[str, object]) -> Iterator[Bed]:
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
-    for name, trial in WAYS.items():
-        on = [count for backend in BACKENDS for count in _tried(trial, backend, ON, TRIALS)]
-        off = _tried(trial, BACKENDS[0], OFF, TRIALS_WITHOUT)
-        yield _answered(name, on, off)
+    on = [_tried(backend, ON, TRIALS) for backend in BACKENDS]
+    off = _tried(BACKENDS[0], OFF, TRIALS_WITHOUT)
+    for name in WAYS:
+        yield _answered(name, [count for found in on for count in found[name]], off[name])
     yield from _registration()
     for backend in BACKENDS:
         yield _together(backend)
 
 
-def _tried(trial: Trial, backend: str, ration: Mapping[str, object], trials: int) -> list[int]:
+def _tried(backend: str, ration: Mapping[str, object], trials: int) -> dict[str, list[int]]:
+    """Make every trial with one Asterisk and one daemon; return the counts. Each has a network of its own."""
+    found: dict[str, list[int]] = {}
     with rationed(backend, ration) as here:
-        return [trial(here, number) for number in range(1, trials + 1)]
+        for at, (name, trial) in enumerate(WAYS.items()):
+            first = at * TRIALS + 1
+            found[name] = [trial(here, number) for number in range(first, first + trials)]
+            time.sleep(_REST)
+    return found
 
 
 def _answered(name: str, on: Sequence[int], off: Sequence[int]) -> Figure:
