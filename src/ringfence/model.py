@@ -96,7 +96,7 @@ class Transport(_Name):
 
 
 class EventKind(_Name):
-    """The kinds of security event, named as in ``main/security_events.c``, and two of ringfence's own."""
+    """The kinds of security event, named as in ``main/security_events.c``, and some of ringfence's own."""
 
     FAILED_ACL = "FailedACL"
     INVALID_ACCOUNT_ID = "InvalidAccountID"
@@ -115,6 +115,7 @@ class EventKind(_Name):
     INVALID_TRANSPORT = "InvalidTransport"
     HIDDEN = "Hidden"  # ringfence's own: the wire saw a challenge that Asterisk did not report
     REFUSED = "Refused"  # ringfence's own: the wire saw Asterisk refuse a request with credentials
+    UNEXPLAINED = "Unexplained"  # ringfence's own: an answer by TLS that no event and no login explains
     LIMITED = "Limited"  # ringfence's own: the sender exceeded the packet limit of the kernel's rules
 
 
@@ -273,6 +274,18 @@ class CopiedRequest:
     crowded: bool = False
 
 
+@event_values.frozen
+class Exchange:
+    """Answers to a stranger by TLS, which the wire cannot read: ``number`` of them in one packet.
+
+    ``address`` and ``port`` are their destination. The kernel has completed a handshake with it.
+    """
+
+    address: Address
+    port: int
+    number: int
+
+
 class Proof(enum.IntEnum):
     """How well an attempt's source address is verified; a greater value is a better proof.
 
@@ -294,6 +307,7 @@ class AttemptKind(_Name):
     PROBE = "probe"  # such as a call of an extension that does not exist
     MANAGER = "manager"  # a failed login at the manager interface
     FLOOD = "flood"  # one second in which the sender exceeded the kernel's packet limit
+    UNEXPLAINED = "unexplained"  # a request by TLS was answered, and no event and no login explains it
 
 
 @event_values.frozen

@@ -2,16 +2,19 @@
 
 - Guesses from many addresses of a /64 that contains a friend.
 - Hidden guesses: their Call-ID is not UTF-8, so that Asterisk writes no security event about them.
+- Hidden guesses by TLS and WSS without a log, which only the records of their answers show.
 - Guesses at chan_sip, by each method and transport, also with a nonce that it never sent.
 - Guesses with two Authorization headers, of which the first hides the second from Asterisk's events.
 - Guesses whose answers go nowhere.
 
-ringfence reads all sources. Each row has its own Asterisk and daemon, and each trial its own network.
+ringfence reads all sources, unless a row says otherwise. Each row has its own Asterisk and daemon,
+and each trial its own network.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 from tests.bench.attacks import PAUSE, THRESHOLD
@@ -19,6 +22,7 @@ from tests.bench.figures import Figure, spread
 from tests.bench.testbed import GUESS, PLACED, Bed, bed, in_prefix, only, route_prefixes
 from tests.support import open_pbx
 from tests.support.daemon import until
+from tests.support.guarded import NO_LOGS
 from tests.support.lab import Lab
 from tests.support.sip_raw import (
     GARBAGE,
@@ -34,12 +38,14 @@ from tests.support.sip_raw import (
 )
 
 TRIALS = 10
+UNREAD_TRIALS = 5
 MANY = 300
 """The number of guesses that would be answered in a trial without a guard."""
 NEIGHBOURS = 3_000
 NEIGHBOUR_TRIALS = 3
 ROTATIONS = 5
 MOST_OF_ROTATION = 25
+MOST_UNREAD = 25
 _MOST_OF_FRIEND = 40
 """A friend may fail 30 times within ten minutes; some answers more leave before the ban."""
 HIDDEN = Raw(call_id=b"\xff{}")
@@ -82,10 +88,16 @@ class Outcome:
         return f"{spread(self.answered)}; {self.scopes.count('full')} full bans{more}"
 
 
-def tried(release: str, trial: Trial) -> Outcome:
-    """Run the attack several times, each from its own network."""
-    senders = [f"198.19.{number}.9" for number in range(1, TRIALS + 1)]
-    with bed(GUESS, release=release, extra=open_pbx.configured(release)) as here:
+def tried(
+    release: str,
+    trial: Trial,
+    rules: Mapping[str, object] = GUESS,
+    trials: int = TRIALS,
+    **settings: Any,  # noqa: ANN401 - whatever TOML holds
+) -> Outcome:
+    """Run the attack several times, each from its own network; ``settings`` are tables of ringfence."""
+    senders = [f"198.19.{number}.9" for number in range(1, trials + 1)]
+    with bed(rules, release=release, extra=open_pbx.configured(release), **settings) as here:
         answered = tuple(trial(here.lab, sender) for sender in senders)
         end = time.monotonic() + _BANNED_WITHIN
         while len(here.guard.bans()) < TRIALS and time.monotonic() < end:
@@ -214,6 +226,14 @@ def figures(_: Path | None) -> Iterator[Figure]:
             f"hidden guesses answered, one hang-up first: PJSIP of Asterisk 22, {transport}",
             tried("22", hidden(transport)),
         )
+    for transport in ("TLS", "WSS"):
+        yield _stopped(
+            f"hidden guesses answered, without a log: PJSIP of Asterisk 22, {transport}",
+            tried("22", hidden(transport), only(unexplained={}), UNREAD_TRIALS, logs=NO_LOGS),
+            most=MOST_UNREAD,
+            scope="sip-tcp",
+            sources="AMI and the wire",
+        )
     yield _answered(
         "hidden guesses answered to a rotation over 40 addresses of a /24: UDP", rotations(), MOST_OF_ROTATION
     )
@@ -252,9 +272,16 @@ def _answered(what: str, found: Sequence[int], most: int) -> Figure:
     )
 
 
-def _stopped(what: str, found: Outcome, *, most: int = THRESHOLD + 1, scope: str = "full") -> Figure:
+def _stopped(
+    what: str,
+    found: Outcome,
+    *,
+    most: int = THRESHOLD + 1,
+    scope: str = "full",
+    sources: str = "all sources",
+) -> Figure:
     return Figure(
-        what=f"{what}, all sources",
+        what=f"{what}, {sources}",
         measured=str(found),
         must=f"≤ {most} and a {scope} ban in every trial",
         reached=max(found.answered) <= most and set(found.scopes) == {scope},

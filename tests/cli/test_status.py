@@ -85,7 +85,7 @@ def test_rules_that_are_off_are_named(tmp_path: Path) -> None:
         reloaded = guard.command("reload")
 
     assert imported.returncode == 0, imported.stderr
-    assert "rules     8 of 9 on (enumeration off), 2 decoys" in done.stdout.splitlines()
+    assert "rules     9 of 10 on (enumeration off), 2 decoys" in done.stdout.splitlines()
     assert "! configuration.decoy 201: is a real account" in done.stdout
     assert "decoy 100:" not in done.stdout
     assert "decoy 201 is a real account" in reloaded.stderr

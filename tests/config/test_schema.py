@@ -96,12 +96,13 @@ def test_without_the_rule_guess_there_is_no_ration() -> None:
 
 
 def test_the_scope_of_a_rule() -> None:
-    """A rule covers what the firewall covers, or Asterisk's ports; a flood always has its own scope."""
+    """A rule covers what the firewall covers, or Asterisk's ports; flood and unexplained have their own."""
     guess = evolve(Settings().rules["guess"], scope=ScopeName("sip"))
     settings = Settings(rules={**Settings().rules, "guess": guess})
 
     scopes = {rule.name: rule.scope for rule in settings.rule_table()}
     assert (scopes.pop("guess"), scopes.pop("flood")) == (Scope.SIP, Scope.SIP_UDP)
+    assert scopes.pop("unexplained") is Scope.SIP_TCP
     assert set(scopes.values()) == {Scope.FULL}
     assert settings.rules["flood"].scope is None
 

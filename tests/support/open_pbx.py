@@ -11,10 +11,15 @@ from tests.support.network import PBX_IPV4
 
 GUESTS = "guests.example"
 HTTP_PORT = 8088
+HTTPS_PORT = 8089
 TRUNK = "198.19.255.3"
 """The trunk at which the PBX registers, and therefore a friend."""
 
 _HTTP = f"[general]\nenabled = yes\nbindaddr = {PBX_IPV4}\nbindport = {HTTP_PORT}\nsessionlimit = 2000\n"
+_HTTPS = (
+    f"tlsenable = yes\ntlsbindaddr = {PBX_IPV4}:{HTTPS_PORT}\n"
+    f"tlscertfile = /etc/asterisk/{CERTIFICATE_NAME}\n"
+)
 _MANAGER = "\n[general](+)\nbindaddr = 0.0.0.0\nwebenabled = no\n"
 _TLS = f"""
 [tls4]
@@ -29,6 +34,11 @@ _WS = f"""
 [ws4]
 type = transport
 protocol = ws
+bind = {PBX_IPV4}
+
+[wss4]
+type = transport
+protocol = wss
 bind = {PBX_IPV4}
 """
 _GUESTS = f"""
@@ -60,7 +70,7 @@ def configured(release: str) -> dict[str, str]:
     """Return the configuration of a laboratory's Asterisk."""
     chan_sip = release == "16"
     texts = {
-        "http.conf": _HTTP,
+        "http.conf": _HTTP + _HTTPS,
         "manager.conf": _MANAGER,
         "pjsip.conf": _TLS.format(port=5081 if chan_sip else 5061) + _GUESTS + ("" if chan_sip else _WS),
     }

@@ -246,7 +246,7 @@ def calling(
         caller.close()
 
 
-PORTS = {"UDP": 5060, "TCP": 5060, "TLS": 5061, "WS": 8088}
+PORTS = {"UDP": 5060, "TCP": 5060, "TLS": 5061, "WS": 8088, "WSS": 8089}
 
 
 def caller_at(

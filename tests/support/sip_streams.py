@@ -91,8 +91,10 @@ class StreamWire:
 class WebSocketWire(StreamWire):
     """One WebSocket to Asterisk's HTTP server, with the subprotocol ``sip``."""
 
-    def __init__(self, target: tuple[str, int], source: str, seconds: float) -> None:
-        super().__init__(target, source, seconds)
+    def __init__(
+        self, target: tuple[str, int], source: str, seconds: float, *, encrypted: bool = False
+    ) -> None:
+        super().__init__(target, source, seconds, encrypted=encrypted)
         super().send(_UPGRADE.format(host=target[0]).encode())
         self._upgraded = False
         accepted = super().receive(seconds)
@@ -128,10 +130,10 @@ class WebSocketWire(StreamWire):
 
 
 def open_wire(transport: str, target: tuple[str, int], source: str, seconds: float = 2.0) -> Wire:
-    """Return a wire by UDP, TCP, TLS or WS; refuse a target outside the laboratory."""
+    """Return a wire by UDP, TCP, TLS, WS or WSS; refuse a target outside the laboratory."""
     must_be_in_the_laboratory(target[0])
-    if transport == "WS":
-        return WebSocketWire(target, source, seconds)
+    if transport in {"WS", "WSS"}:
+        return WebSocketWire(target, source, seconds, encrypted=transport == "WSS")
     if transport in {"TCP", "TLS"}:
         return StreamWire(target, source, seconds, encrypted=transport == "TLS")
     return connect(transport, target, source, seconds)

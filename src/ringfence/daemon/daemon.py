@@ -372,6 +372,7 @@ def _wire(pipeline: Pipeline, side: FirewallSide) -> WireReader:
         side.kernel.enforcer,
         side.common.clock,
         lambda: find_answer_users(side.kernel.wanted_rules.settings),
+        lambda port: port in side.kernel.backend.plan.sip_ports.tls,
     )
 
 

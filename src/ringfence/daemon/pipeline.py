@@ -23,6 +23,7 @@ from ringfence.model import (
     CopiedRequest,
     Endpoint,
     EventKind,
+    Exchange,
     Friend,
     Network,
     Scope,
@@ -231,6 +232,7 @@ class Pipeline:
         self._clock = clock
         self._watch = watch
         self._refresh = refresh
+        self._reporting: float | None = None  # since when all AMIs deliver events
         self._streams_until = 0.0  # until when a tick may look up connections
 
     def configure(self, new: Settings) -> None:
@@ -256,21 +258,31 @@ class Pipeline:
             if event.tampered or event.forgeable:
                 self._effects.warn_of(event)
 
-    def on_challenges(self, seen: Sequence[Challenge | CopiedRequest], now: float) -> None:
+    def on_challenges(self, seen: Sequence[Challenge | CopiedRequest | Exchange], now: float) -> None:
         """Judge what the wire source has read, in order, at ``now`` (monotonic seconds).
 
         ``seen`` has answers, and requests of strangers. An empty ``seen`` only
         shows the detector that the wire is read.
         """
-        for requests, group in groupby(seen, lambda one: isinstance(one, CopiedRequest)):
-            if requests:
+        for kind, group in groupby(seen, type):
+            if kind is CopiedRequest:
                 copied = [one for one in group if isinstance(one, CopiedRequest)]
                 effects = self._detector.observe_requests(copied, now, self.wire_asterisk)
                 self._effects.carry_out(effects)
+            elif kind is Exchange:
+                for one in group:
+                    if isinstance(one, Exchange):
+                        self._detector.observe_exchange(one, now)
+                self._judge_exchanges(now)
             else:
                 self._on_answers([one for one in group if isinstance(one, Challenge)], now)
         if not seen:
             self._on_answers((), now)
+
+    def _judge_exchanges(self, now: float) -> None:
+        """Judge the answers by TLS that have waited long enough for an event."""
+        effects = self._detector.judge_exchanges(now, self._clock.wall(), self.wire_asterisk, self._reporting)
+        self._effects.carry_out(effects)
 
     def _on_answers(self, answers: Sequence[Challenge], now: float) -> None:
         wall = self._clock.wall()
@@ -287,14 +299,17 @@ class Pipeline:
         """Handle the change of a phone's contact at ``now`` (monotonic seconds)."""
         self._effects.carry_out(self._detector.observe_contact(contact, now))
 
-    def tick(self, *, wire: bool, listening: Mapping[str, float]) -> None:
+    def tick(self, *, wire: bool, listening: Mapping[str, float], all_report: bool = True) -> None:
         """Judge the attempts that have waited long enough for a report of another source.
 
         ``wire``: whether the wire source sees every challenge now. ``listening`` has the time since which
         each AMI delivers events (monotonic seconds), by the name of its Asterisk, if it does now.
+        ``all_report``: every Asterisk is among these.
         """
         now = self._clock.mono()
+        self._reporting = max(listening.values(), default=None) if all_report else None
         if now < self._streams_until:
             self._refresh(None, 0)
         effects = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)
         self._effects.carry_out(effects)
+        self._judge_exchanges(now)

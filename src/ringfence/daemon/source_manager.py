@@ -141,6 +141,7 @@ class WireReader:
     """Runs the wire source, and keeps its list of the networks of containers up to date.
 
     ``find_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
+    ``is_sip_tls``: whether a port is one of SIP over TLS.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class WireReader:
         enforcer: Enforcer,
         clock: Clock,
         find_users: Callable[[], frozenset[int]],
+        is_sip_tls: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self.users = AnswerUsers(find_users, self._on_users, clock)
         self.source = WireSource(
@@ -157,6 +159,7 @@ class WireReader:
             detector.observe_loss,
             is_asterisks=self.users.has,
             is_container=self._is_container,
+            is_sip_tls=is_sip_tls,
         )
         self._amis: Sequence[AmiSource | None] = ()
         self._detector = detector
@@ -420,7 +423,10 @@ class SourceManager:
     def check(self) -> None:
         """Judge the reports that have waited long enough for confirmation; update the alarms of sources."""
         sees_all = self._wire is not None and self._wire.sees_all
-        self._pipeline.tick(wire=sees_all, listening=self._listening)
+        listening = self._listening
+        self._pipeline.tick(
+            wire=sees_all, listening=listening, all_report=listening.keys() >= self._pbxs.keys()
+        )
         sources = self.active
         conditions = {str(source.id): source.condition for source in sources}
         if self._wire is not None:

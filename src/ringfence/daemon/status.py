@@ -143,6 +143,7 @@ def _wire(source: "WireSource") -> dict[str, object]:
         "foreign": counts.foreign,
         "unnamed": counts.unnamed,
         "unread": counts.unread,
+        "exchanges": counts.exchanges,
         "containers": [format_network(network) for network in source.containers],
     }
 

@@ -55,19 +55,23 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
+from ringfence.detect.unexplained import Exchanges
 from ringfence.detect.wire import NOT_CONNECTED, Listening
 from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of
 from ringfence.model import (
     AMI,
+    WIRE,
     Address,
     AlarmChange,
     Attempt,
+    AttemptKind,
     Challenge,
     Contact,
     CopiedRequest,
     Endpoint,
     EventKind,
+    Exchange,
     FriendReason,
     Network,
     Proof,
@@ -138,6 +142,7 @@ class Detector:
         self._claims = ClaimedLimit(claimed if claimed is not None else Claimed())
         self._subjects = Subjects(self.friends, exempt if exempt is not None else NetworkSet())
         self._attribution = Attribution(sources, connections, bounds.sessions)
+        self._exchanges = Exchanges()
         self._history = History(_longest(rules), bounds.attempts)
         self._judge = Judge(rules, self._claims, self._history, self._subjects)
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
@@ -200,6 +205,7 @@ class Detector:
         """Handle an event that arrived at ``now`` (monotonic seconds)."""
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
+        self._exchanges.explain(event, now)
         found = self._attribution.observe(event, now)
         return [*effects, *self._on_findings(found, now)] if found else effects
 
@@ -216,6 +222,40 @@ class Detector:
         """Handle requests of strangers, which the kernel copied (:meth:`Attribution.observe_requests`)."""
         self._friend_attempts.sees_wire = True
         return self._on_findings(self._attribution.observe_requests(requests, now, asterisk), now)
+
+    def observe_exchange(self, exchange: Exchange, now: float) -> None:
+        """Record answers by TLS; :meth:`judge_exchanges` then judges those that nothing explains."""
+        if not self._subjects.find(exchange.address).friend:
+            self._exchanges.observe(exchange, now)
+
+    def judge_exchanges(
+        self, now: float, wall: float, asterisk: str, since: float | None
+    ) -> Sequence[Effect]:
+        """Judge the exchanges by TLS that have waited long enough for an event.
+
+        ``since`` is when the last AMI began to deliver events, None if some AMI does not.
+        """
+        return self._on_findings(self._unexplained(now, wall, asterisk, since), now)
+
+    def _unexplained(
+        self, now: float, wall: float, asterisk: str, since: float | None
+    ) -> Iterator[AttributedAttempt]:
+        """Yield an attempt for each exchange that nothing explains, except of friends and banned addresses.
+
+        It is a generator, so that a ban which follows from one attempt applies to the next one.
+        """
+        for address in self._exchanges.unexplained(now, since):
+            subject = self._subjects.find(address)
+            banned = self._scopes_of(subject, now)
+            if subject.friend or Scope.SIP_TCP in banned or not _WHOLE.isdisjoint(banned):
+                continue  # it was answered before the ban, or before the login
+            attempt = Attempt(
+                *(asterisk, address, AttemptKind.UNEXPLAINED, Proof.HANDSHAKE, Service.PJSIP, Transport.TLS),
+                *("", EventKind.UNEXPLAINED, wall),
+                trusted=True,
+                sources=(WIRE,),
+            )
+            yield AttributedAttempt(attempt, now, claimed=Scope.SIP_TCP)
 
     def observe_loss(self, now: float) -> None:
         """Record that the wire source lost packets at ``now``."""

@@ -174,7 +174,8 @@ _KINDS, _SERVICES, _TRANSPORTS, _EVENTS = (
     tuple(Transport),
     tuple(EventKind),
 )
-_KIND = {kind: number for number, kind in enumerate(_KINDS)}
+# The flags have two bits for the kind. An unexplained attempt has those of a guess; its event shows the kind.
+_KIND = {kind: number & 3 for number, kind in enumerate(_KINDS)}
 _SERVICE = {service: number << 4 for number, service in enumerate(_SERVICES)}
 _TRANSPORT = {transport: number for number, transport in enumerate(_TRANSPORTS)}
 _EVENT = {event: number for number, event in enumerate(_EVENTS)}
@@ -182,6 +183,7 @@ _PROOFS = tuple(Proof)
 _SESSION_BITS = 0xFFFFFFFF
 _CLAIMED = Proof.CLAIMED
 _SERVICE_BITS, _EVENT_BITS, _HAS_ADDRESS = 0x70, 0x7F, 0x80
+_UNEXPLAINED = _EVENT[EventKind.UNEXPLAINED]
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
 # The packed fields: the monotonic time; how much later the source's own time is (milliseconds); the session;
@@ -444,7 +446,7 @@ class History:
         return Attempt(
             self._pbxs.names[pbx],
             ip_address(own_address) if own_address else subject.network_address,
-            _KINDS[flags & 3],
+            _kind_of(flags, event),
             _PROOFS[flags >> 2 & 3],
             _SERVICES[how >> 4 & 7],
             _TRANSPORTS[how & 7],
@@ -585,13 +587,18 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
     )
 
 
+def _kind_of(flags: int, event: int) -> AttemptKind:
+    """Return the kind of an attempt from its packed flags and event."""
+    return AttemptKind.UNEXPLAINED if event & _EVENT_BITS == _UNEXPLAINED else _KINDS[flags & _KIND_BITS]
+
+
 def fact_of(packed: bytes) -> Fact:
     """Return a packed attempt as the rules see it."""
     at, _, session, flags, how, event, _, _ = _PACK.unpack_from(packed)
     addresses = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)] + _OWN_BYTES[event & _HAS_ADDRESS]
     return Fact(
         at,
-        _KINDS[flags & 3],
+        _kind_of(flags, event),
         bool(flags >> 2 & 3),
         bool(flags & _TRUSTED),
         packed[_PACK_SIZE : len(packed) - addresses],

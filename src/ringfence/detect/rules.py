@@ -195,6 +195,18 @@ RULES: tuple[Rule, ...] = (
         by=By.ACCOUNT,
         strangers=2,
     ),
+    # An attempt is an answer by TLS that nobody can read and no event explains. It is weak evidence: Asterisk
+    # reports nothing of the calls of guests. So the rule needs many, and it closes only what was misused.
+    # The handshake proves the address, so the ban lasts as long as for guesses.
+    Rule(
+        name="unexplained",
+        meaning="Asterisk answers a stranger by TLS and reports nothing about it",
+        counts=frozenset({AttemptKind.UNEXPLAINED}),
+        attempts=20,
+        window=10 * MINUTE,
+        ban=_LADDER,
+        scope=Scope.SIP_TCP,
+    ),
     # One attempt is one second in which a sender sends more packets than the kernel's limit allows. The ban
     # covers only the SIP ports, for ten minutes, because the address of a datagram may be forged.
     Rule(

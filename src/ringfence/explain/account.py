@@ -40,6 +40,7 @@ _BY_EVENT = {
     EventKind.INVALID_TRANSPORT: "wrong transport",
     EventKind.HIDDEN: "hidden",
     EventKind.REFUSED: "wrong password or account",
+    EventKind.UNEXPLAINED: "unexplained by TLS",
     EventKind.LIMITED: "flood",
 }
 

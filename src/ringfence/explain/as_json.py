@@ -56,12 +56,14 @@ _NOUNS = {
     AttemptKind.PROBE: "call of an extension that does not exist",
     AttemptKind.MANAGER: "manager login",
     AttemptKind.FLOOD: "second over the limit",
+    AttemptKind.UNEXPLAINED: "answer by TLS that nothing explains",
 }
 _PLURALS = {
     AttemptKind.GUESS: "guesses",
     AttemptKind.PROBE: "calls of extensions that do not exist",
     AttemptKind.MANAGER: "manager logins",
     AttemptKind.FLOOD: "seconds over the limit",
+    AttemptKind.UNEXPLAINED: "answers by TLS that nothing explains",
 }
 
 

@@ -35,7 +35,8 @@ prove its source address, because this host sent each nonce to one address only.
 
 The kernel copies every TCP segment to strangers, because an answer may stand anywhere in the stream, and may
 be transmitted again (this happens even without packet loss). ``parse/stream.py`` puts them together, and
-``parse/request_stream.py`` the segments of strangers. This module stores nothing else.
+``parse/request_stream.py`` the segments of strangers. Of TLS, ``parse/tls_records.py`` counts the records.
+This module stores nothing else.
 
 Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each, 8
 of them for parsing the text. At 6 600 a second (a brute force at full speed), 20 000 and 40 000 a second none
@@ -53,13 +54,14 @@ import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
-from ringfence.model import Address, Challenge, CopiedRequest, Network, Transport
+from ringfence.model import Address, Challenge, CopiedRequest, Exchange, Network, Transport
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_requests
 from ringfence.parse.packet import source_of
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
+from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 
 REQUEST = b"request"
@@ -85,7 +87,7 @@ _BUFFER = 16 << 20  # bytes of the socket's receive buffer; the kernel doubles t
 _MOST_KNOWN = 4096  # addresses of which it is cached whether they are in a container's network
 _DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, or one buffer of messages)
 
-WireItem = Challenge | CopiedRequest
+WireItem = Challenge | CopiedRequest | Exchange
 Sink = Callable[[Sequence[WireItem], float], None]
 Gap = Callable[[float], None]
 IsAsterisks = Callable[[int], bool | None]
@@ -110,6 +112,7 @@ class WireCounts:
 
     - ``challenges``: answers of this host or its containers.
     - ``requests``: requests of strangers.
+    - ``exchanges``: answers to strangers by TLS.
     - ``gaps``: how often packets were lost.
     - ``lost``: lost packets, as far as sequence numbers show them.
     - ``unreadable``: messages of the packet log that could not be parsed.
@@ -122,6 +125,7 @@ class WireCounts:
 
     challenges: int = 0
     requests: int = 0
+    exchanges: int = 0
     gaps: int = 0
     lost: int = 0
     unreadable: int = 0
@@ -140,7 +144,8 @@ class WireSource(SupervisedSource):
     head), before later packets are passed on. ``containers`` are the networks whose forwarded answers count;
     :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
     of this host counts, and ``is_container`` by its address whether one from a container's network does. Both
-    return None if they cannot know. ``buffer`` is the size of the socket's receive buffer in bytes, which the
+    return None if they cannot know. ``is_sip_tls``: whether a port is one of SIP over TLS. ``buffer`` is
+    the size of the socket's receive buffer in bytes, which the
     kernel doubles.
     """
 
@@ -153,6 +158,7 @@ class WireSource(SupervisedSource):
         containers: Sequence[Network] = (),
         is_asterisks: IsAsterisks = _everyone,
         is_container: IsAddress = _everywhere,
+        is_sip_tls: Callable[[int], bool] = lambda _: False,
         group: int = GROUP,
         buffer: int = _BUFFER,
     ) -> None:
@@ -172,6 +178,8 @@ class WireSource(SupervisedSource):
         self._is_asterisks = is_asterisks
         self._streams = Streams()
         self._requests = RequestStreams()
+        self._tls = TlsStreams()
+        self._is_sip_tls = is_sip_tls
         self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 
     def drain(self) -> None:
@@ -277,6 +285,10 @@ class WireSource(SupervisedSource):
     def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:
         if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):
             return
+        exchange = parse_exchange(message.payload, self._tls, self._is_sip_tls)
+        if exchange is not None:
+            self.counts.exchanges += exchange.number
+            seen.append(exchange)
         answers = parse_answers(message.payload, self._streams)
         if not answers and not is_segment(message.payload):
             self.counts.unreadable += 1

@@ -1,0 +1,139 @@
+"""Exchanges by TLS that nothing explains: what the wire cannot read, and AMI does not report.
+
+A stranger's request by TLS and its answer are an *exchange* (``parse/tls_records.py``). Asterisk reports a
+challenge, a wrong password and a login as a security event with the address and port of the connection. So
+each event explains one exchange, and a login explains all of its connection. What no event explains is an
+attempt of the kind ``unexplained``: the text of the request has suppressed the event, or the request is one
+that Asterisk never reports. The second is why the rule needs many of them.
+
+    exchange, event ChallengeSent      explained
+    exchange                           unexplained after ``WAIT``
+    five exchanges at once             the first is unexplained after ``BUSY``
+
+Nearly always AMI reports an event within some milliseconds. A busy Asterisk is slower, so an exchange waits
+for ``WAIT``. A guesser must not use that time: on a connection with more than ``FEW`` waiting exchanges, each
+waits only for ``BUSY``. A phone has two before its login. If an address has more than ``MANY`` on all its
+connections, each waits only for ``HURRIED``: else a guesser gets 150 answers with a connection for each guess
+(tried on 22.10.1). An office is banned by this only if fifteen new phones log in at once, and AMI is silent for
+that time.
+
+chan_sip's reports of failures explain nothing: the sender may have chosen their address, so that they are no
+proven attempts (``detect/confirmation.py``). Its challenges and logins do explain.
+
+Only events of AMI explain: the log repeats them, and each repetition would pay for a hidden guess. Unless
+every AMI has delivered events since before an exchange, nothing is concluded of it.
+
+Bounds: ``MOST`` connections, of which the least recently used are forgotten first, ``MOST_WAITING`` exchanges
+and ``MOST_EARLY`` early events of each. Times are monotonic seconds.
+"""
+
+from collections import Counter, OrderedDict, deque
+
+from attrs import Factory, define
+
+from ringfence.detect.sessions import AddressKey, address_key
+from ringfence.model import AMI, Address, EventKind, Exchange, SecurityEvent, Service, Transport
+
+MOST = 16_384
+MOST_WAITING = 128
+MOST_EARLY = 8
+
+WAIT = 1.0
+BUSY = 0.01
+FEW = 4
+HURRIED = 0.1
+MANY = 8
+EARLY = 1.0
+"""The time (seconds) within which an exchange may follow the event that explains it."""
+
+_Key = tuple[AddressKey, int]
+
+
+@define
+class _Connection:
+    """A connection: when its waiting exchanges came, and the events that came before their exchange."""
+
+    address: Address
+    waiting: deque[float] = Factory(lambda: deque(maxlen=MOST_WAITING))
+    early: deque[float] = Factory(lambda: deque(maxlen=MOST_EARLY))
+    explained: bool = False
+
+
+class Exchanges:
+    """The exchanges of strangers by TLS, and what explains them."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._known: OrderedDict[_Key, _Connection] = OrderedDict()
+        self._waiting: dict[_Key, None] = {}
+
+    def __len__(self) -> int:
+        """Return the number of connections."""
+        return len(self._known)
+
+    def observe(self, exchange: Exchange, now: float) -> None:
+        """Record exchanges that the wire saw at ``now``."""
+        key = (address_key(exchange.address), exchange.port)
+        known = self._connection(key, exchange.address)
+        if known.explained:
+            return
+        for _ in range(min(exchange.number, MOST_WAITING)):
+            while known.early and now - known.early[0] > EARLY:
+                known.early.popleft()
+            if known.early:
+                known.early.popleft()
+            else:
+                known.waiting.append(now)
+                self._waiting[key] = None
+
+    def explain(self, event: SecurityEvent, now: float) -> None:
+        """Record that ``event`` explains an exchange of its connection, or all if it is a login."""
+        remote = event.remote
+        if event.source.name != AMI or remote.transport is Transport.UDP or event.tampered:
+            return
+        known = self._connection((address_key(remote.address), remote.port), remote.address)
+        if event.kind is EventKind.SUCCESSFUL_AUTH:
+            known.explained = True
+            known.waiting.clear()
+        elif event.service is Service.SIP and event.kind is not EventKind.CHALLENGE_SENT:
+            return
+        elif known.waiting:
+            known.waiting.popleft()
+        else:
+            known.early.append(now)
+
+    def unexplained(self, now: float, since: float | None) -> list[Address]:
+        """Return the address of each exchange that has waited long enough, and forget it.
+
+        ``since`` is when the last AMI began to deliver events. None: some AMI does not, so nothing is
+        concluded.
+        """
+        found: list[Address] = []
+        together: Counter[AddressKey] = Counter()
+        for key in self._waiting:
+            together[key[0]] += len(self._known[key].waiting)
+        for key in list(self._waiting):
+            known = self._known[key]
+            waiting = known.waiting
+            while waiting:
+                longest = HURRIED if together[key[0]] > MANY else WAIT
+                if now - waiting[0] < (BUSY if len(waiting) > FEW else longest):
+                    break
+                came = waiting.popleft()
+                together[key[0]] -= 1
+                if since is not None and since < came:
+                    found.append(known.address)
+            if not waiting:
+                del self._waiting[key]
+        return found
+
+    def _connection(self, key: _Key, address: Address) -> _Connection:
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _Connection(address)
+            if len(self._known) > self._most:
+                oldest, _ = self._known.popitem(last=False)
+                self._waiting.pop(oldest, None)
+        else:
+            self._known.move_to_end(key)
+        return known

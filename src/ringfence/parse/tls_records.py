@@ -1,0 +1,203 @@
+"""Exchanges by TLS: which records that this host sends may be SIP answers. Nothing is decrypted.
+
+The clear part of a record is its header: a type, a version and a length (RFC 8446 §5.1). Asterisk writes each
+SIP message, and each frame of a WebSocket, into one record of application data (tried with PJSIP and
+chan_sip, over TLS and WSS). So its answers can be counted, and no text of a sender can hide them.
+
+Only what this host sends is read, because a sender writes its own segments as it likes. How much of the
+sender's data has arrived stands in the acknowledgement numbers of our own segments. These records are no
+answers to requests:
+
+- *too short*: the shortest refusal has some 380 bytes. Session tickets, the 101 that opens a WebSocket, pongs
+  and alerts are shorter. (A 403 of PJSIP may be shorter, but follows no wrong password.)
+- *the handshake of TLS 1.3*: certificates are records of application data too. They leave before anything
+  arrives that the client sends after its hello, so the acknowledgement number is that of our hello.
+- *not asked for*: for each answer the client must have sent ``LEAST_ASKED`` bytes since its hello. So a page
+  in many records is one or two answers, and what a WebSocket of ARI reports by itself is none.
+- *web pages*: on a port that is not one of SIP over TLS, a connection counts only after a record that has
+  exactly the length of Asterisk's 101 for a WebSocket.
+
+A lost segment makes fewer answers, never more: reading goes on at a segment that begins with a record of
+application data. What was sent before the reader saw the connection is not known: its first answer then only
+shows where to count from, and a WebSocket that was open before is not counted.
+
+    SYN-ACK, 16 03 03 (our hello), 17 03 03 (certificate)      acknowledges the client's hello
+    17 03 03, 250 bytes, twice                                 session tickets
+    17 03 03, 540 bytes                                        an exchange
+
+Bounds: ``MOST_STREAMS`` connections, of which the least recently used are forgotten first. A connection needs
+data of this host to be remembered, so forged SYNs push none out. PJSIP holds 5 000 connections at most.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from attrs import define
+
+from ringfence.model import Exchange
+from ringfence.parse.packet import SEQUENCES, TCP, ip_payload, packed_address, tcp_segment
+
+MOST_STREAMS = 16_384
+LEAST_ANSWER = 336
+"""The length of the shortest record that may be a refusal, with at least 16 bytes of encryption."""
+LEAST_ASKED = 200
+"""Bytes of a client for each answer. No guess is shorter."""
+
+_HANDSHAKE, _DATA = 0x16, 0x17
+_FIRST, _LAST = 0x14, 0x18  # the types of records
+_MAJOR = 3
+_HEADER = 5
+_MOST_RECORD = (1 << 14) + 2048
+_APPLICATION = b"\x17\x03\x03"
+_HALF = SEQUENCES // 2
+_PORTS = 4  # bytes of both ports in a TCP header
+_ACKNOWLEDGED = slice(8, 12)
+# A server's hello: type, length, version, random; then the length of the session id, the id, and the cipher.
+_SESSION_LENGTH = 4 + 2 + 32
+_MOST_SESSION = 32
+_HELLO = _SESSION_LENGTH + 1 + _MOST_SESSION + 2
+_MODERN = 0x13  # the first byte of each cipher of TLS 1.3
+# Asterisk's 101 has 158 bytes with the protocol "sip" (``res_http_websocket.c``), here with each encryption:
+# CHACHA20 and CCM_8 of TLS 1.2, TLS 1.3, GCM and CCM of TLS 1.2, and CBC with each hash.
+_UPGRADES = frozenset({174, 175, 182, 196, 208, 224})
+
+
+@define
+class _Stream:
+    """What has been read of one connection.
+
+    ``next`` is the sequence number of the next byte, ``left`` how many bytes of a record follow, and ``head``
+    the part of a record's header that has been read. ``synced``: the next byte belongs to a known record.
+    ``hello`` is the beginning of our hello, until it shows ``modern``: this is TLS 1.3. ``flight`` is the
+    acknowledgement number of our last handshake record. ``acknowledged`` is the latest such number, and
+    ``asked`` how many bytes of the client no answer has used up. ``upgraded``: it may be a WebSocket.
+    """
+
+    next: int
+    acknowledged: int
+    left: int = 0
+    head: bytes = b""
+    synced: bool = True
+    greets: bool = False
+    hello: bytes = b""
+    modern: bool = False
+    flight: int | None = None
+    asked: int = 0
+    upgraded: bool = False
+
+
+class TlsStreams:
+    """The TLS connections of strangers. A connection is any key: bytes of its addresses and ports."""
+
+    def __init__(self, most: int = MOST_STREAMS) -> None:
+        self._most = most
+        self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of connections."""
+        return len(self._streams)
+
+    def begin(self, connection: bytes) -> None:
+        """Record that a new connection begins, which may have the ports of an old one."""
+        self._streams.pop(connection, None)
+
+    def read(self, connection: bytes, sequence: int, acknowledged: int, data: bytes, *, sip: bool) -> int:
+        """Return how many answers begin in a segment of this host.
+
+        ``sip``: its port is one of SIP over TLS. ``acknowledged`` is the segment's acknowledgement number.
+        """
+        if not data:
+            return 0
+        stream = self._streams.get(connection)
+        if stream is None:
+            greets = data[0] == _HANDSHAKE
+            if not greets and not data.startswith(_APPLICATION):
+                return 0
+            stream = self._streams[connection] = _Stream(sequence, acknowledged, greets=greets)
+            if len(self._streams) > self._most:
+                self._streams.popitem(last=False)
+        self._streams.move_to_end(connection)
+        ahead = (sequence - stream.next) % SEQUENCES
+        if ahead >= _HALF:  # it begins before the next byte
+            data = data[SEQUENCES - ahead :]
+        elif ahead:
+            stream.synced, stream.left, stream.head, stream.next = False, 0, b"", sequence
+        stream.next = (stream.next + len(data)) % SEQUENCES
+        newly = (acknowledged - stream.acknowledged) % SEQUENCES
+        if newly < _HALF:
+            stream.acknowledged, stream.asked = acknowledged, stream.asked + newly
+        if not stream.synced and not data.startswith(_APPLICATION):
+            return 0
+        stream.synced = True
+        return _count(stream, acknowledged, data, sip=sip)
+
+
+def _count(stream: _Stream, acknowledged: int, data: bytes, *, sip: bool) -> int:
+    """Read the next bytes of a connection; return how many answers begin in them."""
+    found = at = 0
+    while at < len(data):
+        if stream.left:
+            part = data[at : at + stream.left]
+            if stream.greets:
+                _greet(stream, part)
+            at += len(part)
+            stream.left -= len(part)
+            continue
+        part = data[at : at + _HEADER - len(stream.head)]
+        stream.head += part
+        at += len(part)
+        if len(stream.head) < _HEADER:
+            break
+        kind, major, length = stream.head[0], stream.head[1], int.from_bytes(stream.head[3:], "big")
+        if not _FIRST <= kind <= _LAST or major != _MAJOR or length > _MOST_RECORD:
+            stream.synced, stream.head = False, b""
+            break
+        stream.left, stream.head = length, b""
+        if kind == _HANDSHAKE:
+            stream.flight = acknowledged
+        elif kind == _DATA:
+            found += _is_answer(stream, acknowledged, length, sip=sip)
+    return found
+
+
+def _greet(stream: _Stream, part: bytes) -> None:
+    """Read the beginning of our hello, which names the cipher."""
+    stream.hello += part[: _HELLO - len(stream.hello)]
+    if len(stream.hello) <= _SESSION_LENGTH:
+        return
+    at = _SESSION_LENGTH + 1 + min(stream.hello[_SESSION_LENGTH], _MOST_SESSION)
+    if len(stream.hello) > at:
+        stream.modern = stream.hello[at] == _MODERN
+        stream.greets, stream.hello = False, b""
+
+
+def _is_answer(stream: _Stream, acknowledged: int, length: int, *, sip: bool) -> bool:
+    """Whether a record of application data may be an answer, which then uses up what the client has sent."""
+    if stream.modern and acknowledged == stream.flight:
+        return False
+    if length in _UPGRADES:
+        stream.upgraded = True
+    if length < LEAST_ANSWER or stream.asked < LEAST_ASKED or not (sip or stream.upgraded):
+        return False
+    stream.asked -= LEAST_ASKED
+    return True
+
+
+def parse_exchange(packet: bytes, streams: TlsStreams, is_sip: Callable[[int], bool]) -> Exchange | None:
+    """Return the answers by TLS that begin in a packet of this host, from its IP header on; None without any.
+
+    ``is_sip``: whether a port is one of SIP over TLS.
+    """
+    whole = ip_payload(packet)
+    segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None
+    if whole is None or segment is None:
+        return None
+    _, source, target, payload, _ = whole
+    local_port, port, sequence, begins, data = segment
+    connection = b"".join((source, target, payload[:_PORTS]))
+    if begins:
+        streams.begin(connection)
+        return None
+    acknowledged = int.from_bytes(payload[_ACKNOWLEDGED], "big")
+    number = streams.read(connection, sequence, acknowledged, data, sip=is_sip(local_port))
+    return Exchange(packed_address(target), port, number) if number else None

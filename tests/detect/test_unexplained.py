@@ -1,0 +1,205 @@
+"""Exchanges by TLS, and what explains them."""
+
+from ipaddress import ip_address
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Judgement
+from ringfence.detect.rules import RULES
+from ringfence.detect.unexplained import (
+    BUSY,
+    EARLY,
+    FEW,
+    HURRIED,
+    MANY,
+    MOST_EARLY,
+    MOST_WAITING,
+    WAIT,
+    Exchanges,
+)
+from ringfence.ledger import Ledger
+from ringfence.model import (
+    Endpoint,
+    EventKind,
+    Exchange,
+    Proof,
+    Scope,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
+
+A = ip_address("203.0.113.7")
+PORT = 40_000
+ONE = Exchange(A, PORT, 1)
+EVENT = SecurityEvent(
+    SourceId("pbx", "ami"),
+    EventKind.CHALLENGE_SENT,
+    Service.PJSIP,
+    Endpoint(A, PORT, Transport.TLS),
+    0.0,
+    "alice",
+    b"call",
+)
+LOGIN = evolve(EVENT, kind=EventKind.SUCCESSFUL_AUTH, password=True)
+
+
+def test_an_exchange_that_nothing_explains() -> None:
+    """It counts once, after its time, for the address of its connection."""
+    exchanges = Exchanges()
+    exchanges.observe(ONE, 10.0)
+    assert exchanges.unexplained(10.0 + WAIT - 0.01, 0.0) == []
+    assert exchanges.unexplained(10.0 + WAIT, 0.0) == [A]
+    assert exchanges.unexplained(20.0, 0.0) == []
+
+
+def test_many_at_once_wait_shorter() -> None:
+    """On a connection with more than a few, those beyond the few wait hardly at all."""
+    exchanges = Exchanges()
+    exchanges.observe(evolve(ONE, number=FEW + 3), 10.0)
+    assert exchanges.unexplained(10.0 + 2 * BUSY, 0.0) == [A] * 3
+    assert exchanges.unexplained(10.0 + WAIT, 0.0) == [A] * FEW
+
+
+def test_many_of_an_address_wait_shorter() -> None:
+    """With many on all its connections, those beyond the many wait for a tenth of a second."""
+    exchanges = Exchanges()
+    for port in range(MANY + 3):
+        exchanges.observe(evolve(ONE, port=port), 10.0)
+        exchanges.observe(Exchange(ip_address("203.0.113.8"), port, port == 0), 10.0)
+    assert exchanges.unexplained(10.0 + 2 * HURRIED, 0.0) == [A] * 3
+    assert len(exchanges.unexplained(10.0 + WAIT, 0.0)) == MANY + 1
+
+
+def test_an_event_explains_one_exchange() -> None:
+    """It may come before or after the exchange, but not long before."""
+    exchanges = Exchanges()
+    exchanges.observe(evolve(ONE, number=2), 10.0)
+    exchanges.explain(EVENT, 10.1)
+    assert exchanges.unexplained(12.0, 0.0) == [A]
+    exchanges.explain(EVENT, 20.0)
+    exchanges.observe(evolve(ONE, number=2), 20.0 + EARLY)
+    assert exchanges.unexplained(30.0, 0.0) == [A]
+    exchanges.explain(EVENT, 40.0)
+    exchanges.observe(ONE, 40.1 + EARLY)
+    assert exchanges.unexplained(50.0, 0.0) == [A]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_login_explains_its_connection(*, before: bool) -> None:
+    """Whatever the connection carries before or after the login is a phone's."""
+    exchanges = Exchanges()
+    if before:
+        exchanges.observe(evolve(ONE, number=9), 10.0)
+    exchanges.explain(LOGIN, 10.0)
+    exchanges.observe(evolve(ONE, number=9), 10.1)
+    exchanges.observe(evolve(ONE, port=PORT + 1), 10.1)
+    assert exchanges.unexplained(20.0, 0.0) == [A]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        evolve(LOGIN, source=SourceId("pbx", "log:full")),
+        evolve(LOGIN, tampered=True),
+        evolve(EVENT, service=Service.SIP, kind=EventKind.INVALID_PASSWORD),
+        evolve(LOGIN, remote=Endpoint(A, PORT, Transport.UDP)),
+        evolve(LOGIN, remote=Endpoint(A, PORT + 1, Transport.TLS)),
+    ],
+)
+def test_what_does_not_explain(event: SecurityEvent) -> None:
+    """A line of a log, a tampered event, and events of other transports or connections explain nothing."""
+    exchanges = Exchanges()
+    exchanges.observe(ONE, 10.0)
+    exchanges.explain(event, 10.0)
+    assert exchanges.unexplained(20.0, 0.0) == [A]
+
+
+@pytest.mark.parametrize("since", [None, 10.0])
+def test_nothing_is_concluded_without_ami(since: float | None) -> None:
+    """If AMI did not deliver events before the exchange, nothing is known of it."""
+    exchanges = Exchanges()
+    exchanges.observe(ONE, 10.0)
+    assert exchanges.unexplained(20.0, since) == []
+    assert exchanges.unexplained(20.0, 0.0) == []
+
+
+def test_all_is_bounded() -> None:
+    """Connections, waiting exchanges and early events have bounds."""
+    exchanges = Exchanges(2)
+    for port in (1, 2, 3):
+        exchanges.observe(evolve(ONE, port=port, number=10 * MOST_WAITING), 10.0)
+    assert len(exchanges) == 2
+    assert len(exchanges.unexplained(20.0, 0.0)) == 2 * MOST_WAITING
+    for _ in range(5 * MOST_EARLY):
+        exchanges.explain(EVENT, 30.0)
+    exchanges.observe(evolve(ONE, number=MOST_EARLY + 1), 30.0)
+    assert exchanges.unexplained(40.0, 0.0) == [A]
+
+
+STEPS = st.lists(st.sampled_from(["exchange", "event", "login", "judge"]), max_size=40)
+
+
+@given(STEPS)
+def test_each_exchange_counts_at_most_once(steps: list[str]) -> None:
+    """The naive model: the unexplained are the exchanges less the events in time; none after a login."""
+    exchanges, seen, explained, login, found = Exchanges(), 0, 0, False, 0
+    for number, step in enumerate(steps):
+        now = number / 100
+        if step == "exchange":
+            exchanges.observe(ONE, now)
+            seen += not login
+        elif step == "event":
+            exchanges.explain(EVENT, now)
+            explained += 1
+        elif step == "login":
+            exchanges.explain(LOGIN, now)
+            login = True
+        else:
+            found += len(exchanges.unexplained(now, -1.0))
+    found += len(exchanges.unexplained(100.0, -1.0))
+    assert found <= seen
+    if not login and "judge" not in steps:
+        assert found >= seen - explained
+
+
+def judged(detector: Detector, number: int, at: float) -> list[Judgement]:
+    """Let the detector judge exchanges that nothing explains."""
+    for port in range(number):
+        detector.observe_exchange(evolve(ONE, port=port + 1), at)
+    effects = detector.judge_exchanges(at + WAIT, 1_000.0 + at, "pbx", 0.0)
+    return [one for one in effects if isinstance(one, Judgement)]
+
+
+def test_twenty_lead_to_a_ban_of_tcp() -> None:
+    """The ban covers SIP over TCP, with its rule's length, and the attempts keep their kind."""
+    detector = Detector(RULES)
+    assert all(one.decision is None for one in judged(detector, 19, 10.0))
+    [last] = judged(detector, 1, 20.0)
+    assert last.decision is not None
+    decision = last.decision
+    assert (decision.scope, decision.rule.name, decision.seconds) == (Scope.SIP_TCP, "unexplained", None)
+    assert {(one.kind, one.proof, one.event) for one in decision.attempts} == {
+        ("unexplained", Proof.HANDSHAKE, EventKind.UNEXPLAINED)
+    }
+    assert len(detector.summary_of(A, 20.0).attempts) == 20
+
+
+def test_what_was_answered_before_the_ban_is_no_attempt() -> None:
+    """Exchanges that wait when the ban begins are dropped."""
+    ledger = Ledger()
+    detector = Detector(RULES, bans=ledger)
+    assert len(judged(detector, 30, 10.0)) == 20
+
+
+def test_a_login_is_asked_of_the_detector() -> None:
+    """An event that the detector observes explains the exchange of its connection."""
+    detector = Detector(RULES)
+    detector.observe_exchange(ONE, 10.0)
+    detector.observe(EVENT, 10.0)
+    assert detector.judge_exchanges(20.0, 1_000.0, "pbx", 0.0) == []

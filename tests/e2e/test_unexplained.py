@@ -1,0 +1,102 @@
+"""Hidden guesses by TLS and WSS end without a log; who is reported or logs in by TLS is not banned."""
+
+import socket
+import ssl
+import time
+
+import pytest
+from tests.support import netns
+from tests.support.asterisk_files import PASSWORD
+from tests.support.daemon import Guard, until
+from tests.support.guarded import NO_LOGS, shared
+from tests.support.lab import Lab
+from tests.support.network import PBX_IPV4
+from tests.support.open_pbx import HTTPS_PORT
+from tests.support.sip_raw import Raw, calling, guesses
+from tests.support.sip_wire import status_of
+
+pytestmark = pytest.mark.asterisk
+
+HIDDEN = Raw(call_id=b"\xff{}")
+PAUSE = 0.05
+MANY = 60
+MOST = 25
+
+
+def scopes(guard: Guard) -> dict[str, str]:
+    """Return the scope of each ban."""
+    return {row["address"]: row["scope"] for row in guard.bans()}
+
+
+@pytest.mark.parametrize(("transport", "host"), [("TLS", 1), ("WSS", 2)])
+def test_hidden_guesses_end_without_a_log(open22: Lab, transport: str, host: int) -> None:
+    """At most 25 hidden guesses by TLS or WSS are answered, on several connections; then TCP is closed."""
+    source, answered = f"198.19.140.{host}", 0
+    with shared(open22, logs=NO_LOGS) as guard:
+        for most in (1, 1, MANY):
+            with calling(open22, source, transport) as caller:
+                answered += len(guesses(caller, HIDDEN, most, pause=PAUSE))
+
+        assert answered <= MOST
+        until(lambda: scopes(guard) == {source: "sip-tcp"}, "the ban")
+        [ban] = guard.bans()
+        assert ban["rule"] == "unexplained"
+        assert {one["kind"] for one in guard.attempts_of(source)} == {"unexplained"}
+
+
+@pytest.mark.parametrize(("transport", "host"), [("TLS", 3), ("WSS", 4)])
+def test_a_phone_that_logs_in_is_not_counted(open22: Lab, transport: str, host: int) -> None:
+    """A phone with the right password makes no attempt, also on thirty connections one after the other."""
+    source = f"198.19.140.{host}"
+    with shared(open22, logs=NO_LOGS) as guard:
+        for _ in range(30):
+            with calling(open22, source, transport) as caller:
+                assert caller.guess(Raw(), PASSWORD) == 200
+        time.sleep(2.0)
+
+        assert guard.bans() == []
+        assert guard.attempts_of(source) == []
+
+
+@pytest.mark.parametrize(("transport", "host"), [("TLS", 5), ("WSS", 6)])
+def test_reported_requests_are_explained(open22: Lab, transport: str, host: int) -> None:
+    """Forty OPTIONS of a stranger, which asks for no password, are explained by their events."""
+    source = f"198.19.140.{host}"
+    request = Raw(method=b"OPTIONS", from_user=b"alice", extension=b"100")
+    with shared(open22, logs=NO_LOGS) as guard:
+        with calling(open22, source, transport) as caller:
+            for number in range(40):
+                assert status_of(caller.ask(request.named(f"keep-{number}")) or b"") == 401
+        time.sleep(2.0)
+
+        assert guard.bans() == []
+        assert guard.attempts_of(source) == []
+
+
+def test_web_pages_are_not_counted(open22: Lab) -> None:
+    """Forty requests by HTTPS, on connections of their own and on one, make no attempt."""
+    source = "198.19.140.7"
+    with shared(open22, logs=NO_LOGS) as guard:
+        for number in (1, 1, 1, 37):
+            _browse(open22, source, number)
+        time.sleep(2.0)
+
+        assert guard.bans() == []
+        assert guard.attempts_of(source) == []
+
+
+def _browse(lab: Lab, source: str, number: int) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with netns.inside(lab.network.attacker):
+        stream = socket.socket()
+    with stream:
+        stream.bind((source, 0))
+        stream.connect((PBX_IPV4, HTTPS_PORT))
+        with context.wrap_socket(stream) as tls:
+            tls.settimeout(1.0)
+            for _ in range(number):
+                tls.sendall(b"GET /httpstatus HTTP/1.1\r\nHost: pbx\r\nCookie: " + b"c" * 400 + b"\r\n\r\n")
+                assert tls.recv(65_536).startswith(b"HTTP/1.1 ")
+                time.sleep(0.02)

@@ -1,0 +1,210 @@
+"""Records of TLS that this host sends: which of them are answers."""
+
+import struct
+from ipaddress import ip_address
+
+import pytest
+from attrs import frozen
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.judge.asterisk import syns
+from tests.parse.worst import is_linear
+
+from ringfence.model import Exchange
+from ringfence.parse.packet import SEQUENCES
+from ringfence.parse.tls_records import LEAST_ANSWER, LEAST_ASKED, TlsStreams, parse_exchange
+
+KEY = b"connection"
+FIRST = SEQUENCES - 100  # the numbers wrap soon
+ACKNOWLEDGED = SEQUENCES - 300
+ANSWER = 540
+UPGRADE = 175
+
+
+def record(kind: int, length: int) -> bytes:
+    """Return a record without meaning."""
+    return bytes((kind, 3, 3)) + length.to_bytes(2, "big") + bytes(length)
+
+
+def hello(modern: int = 0x13, session: int = 32) -> bytes:
+    """Return the record of a server's hello, of TLS 1.3 or another version."""
+    content = bytes((2, 0, 0, 99, 3, 3)) + bytes(32) + bytes((session,)) + bytes(session) + bytes((modern, 1))
+    content += bytes(46)
+    return b"\x16\x03\x03" + len(content).to_bytes(2, "big") + content
+
+
+@frozen
+class Sent:
+    """What this host sends after the client has sent ``asked`` more bytes."""
+
+    asked: int
+    data: bytes
+
+
+def expected(sent: list[Sent], *, sip: bool) -> int:
+    """Count as the module's head says, record by record; the first one is the hello."""
+    credit = found = flight = total = 0
+    modern = b"\x13\x01" in sent[0].data
+    upgraded = sip
+    for index, one in enumerate(sent):
+        total += one.asked
+        credit += one.asked if index else 0
+        kind, length = one.data[0], int.from_bytes(one.data[3:5], "big")
+        if kind == 0x16:
+            flight = total
+        if kind != 0x17 or (modern and total == flight):
+            continue
+        upgraded = upgraded or length == UPGRADE
+        if length >= LEAST_ANSWER and credit >= LEAST_ASKED and upgraded:
+            credit -= LEAST_ASKED
+            found += 1
+    return found
+
+
+def segments(sent: list[Sent], cuts: list[int]) -> list[tuple[int, int, bytes]]:
+    """Return the segments as sequence number, acknowledgement number and data."""
+    found, at, acknowledged = list[tuple[int, int, bytes]](), 0, ACKNOWLEDGED
+    for one in sent:
+        acknowledged = (acknowledged + one.asked) % SEQUENCES
+        ends = sorted({cut - at for cut in cuts if 0 < cut - at < len(one.data)})
+        for start, end in zip([0, *ends], [*ends, len(one.data)], strict=True):
+            found.append(((FIRST + at + start) % SEQUENCES, acknowledged, one.data[start:end]))
+        at += len(one.data)
+    return found
+
+
+def read(parts: list[tuple[int, int, bytes]], *, sip: bool = True) -> int:
+    """Read segments, and return the number of answers."""
+    streams = TlsStreams()
+    return sum(streams.read(KEY, *part, sip=sip) for part in parts)
+
+
+HELLOS = st.builds(hello, st.sampled_from([0x13, 0xC0]), st.integers(0, 32)).map(lambda data: Sent(300, data))
+RECORDS = st.builds(
+    record,
+    st.sampled_from([0x14, 0x15, 0x16, 0x17, 0x17, 0x17, 0x17]),
+    st.sampled_from([0, 50, UPGRADE, 250, LEAST_ANSWER - 1, LEAST_ANSWER, ANSWER]),
+)
+SENT = st.lists(st.builds(Sent, st.sampled_from([0, 80, 199, 200, 500]), RECORDS), max_size=10)
+CUTS = st.lists(st.integers(0, 5_000), max_size=20)
+
+
+@given(first=HELLOS, others=SENT, cuts=CUTS, sip=st.booleans())
+def test_any_cuts_give_what_was_sent(*, first: Sent, others: list[Sent], cuts: list[int], sip: bool) -> None:
+    """The naive model counts the same, also if each segment is sent twice, and byte by byte."""
+    sent = [first, *others]
+    parts = segments(sent, cuts)
+    assert read(parts, sip=sip) == expected(sent, sip=sip)
+    assert read([part for part in parts for _ in range(2)], sip=sip) == expected(sent, sip=sip)
+    assert read(segments(sent, [*range(5_000)]), sip=sip) == expected(sent, sip=sip)
+
+
+@given(SENT, CUTS, st.sets(st.integers(1, 30)))
+def test_lost_segments_give_fewer_answers(others: list[Sent], cuts: list[int], lost: set[int]) -> None:
+    """Whatever is lost after the hello, no answer is counted that was not sent."""
+    sent = [Sent(300, hello()), *(one for one in others if one.data[0] != 0x16)]
+    parts = segments(sent, cuts)
+    found = read([part for index, part in enumerate(parts) if index not in lost])
+    assert found <= expected(sent, sip=True)
+
+
+@given(st.binary(max_size=200), st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=60)), max_size=8))
+def test_any_bytes_can_be_read(first: bytes, others: list[tuple[int, bytes]]) -> None:
+    """Nothing raises an error, and what is no record counts nothing."""
+    streams = TlsStreams()
+    streams.read(KEY, 0, 0, first, sip=True)
+    for at, data in others:
+        assert streams.read(KEY, at, at * 200, data, sip=True) <= 60 // 5 + 1
+
+
+def test_one_segment_holds_several_answers() -> None:
+    """Answers to requests that came together count each, even if they leave in one segment."""
+    sent = [Sent(300, hello()), Sent(50 * LEAST_ASKED, b"")]
+    three = record(0x17, ANSWER) * 3
+    assert read([*segments(sent, []), ((FIRST + len(hello())) % SEQUENCES, 10_000, three)]) == 3
+
+
+def test_a_segment_that_overlaps_is_read_once() -> None:
+    """A retransmission that also holds new bytes gives these."""
+    streams = TlsStreams()
+    one = record(0x17, ANSWER)
+    assert streams.read(KEY, 0, 0, hello(), sip=True) == 0
+    assert streams.read(KEY, len(hello()), 500, one, sip=True) == 1
+    assert streams.read(KEY, len(hello()), 1_000, one + one, sip=True) == 1
+    assert streams.read(KEY, 0, 1_500, b"", sip=True) == 0
+
+
+def test_what_is_no_tls_is_not_remembered() -> None:
+    """A connection in clear text takes no room."""
+    streams = TlsStreams()
+    assert streams.read(KEY, 0, 0, b"SIP/2.0 200 OK\r\n", sip=True) == 0
+    assert len(streams) == 0
+
+
+def test_a_new_connection_forgets_the_old_one() -> None:
+    """A SYN begins a connection, which may use the ports of an old one."""
+    streams = TlsStreams()
+    streams.read(KEY, 0, 0, hello(), sip=True)
+    streams.begin(KEY)
+    assert len(streams) == 0
+    streams.begin(KEY)
+
+
+def test_a_connection_that_was_open_before() -> None:
+    """Its first answer shows where to count from; later ones count."""
+    streams = TlsStreams()
+    one = record(0x17, ANSWER)
+    counts = [streams.read(KEY, index * len(one), index * 600, one, sip=True) for index in range(3)]
+    assert counts == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "header", [b"\x13\x03\x03\0\1", b"\x19\x03\x03\0\1", b"\x17\x02\3\0\1", b"\x17\3\3\xff\1"]
+)
+def test_what_is_no_record_is_skipped(header: bytes) -> None:
+    """Reading goes on at the next segment that begins with a record of application data."""
+    streams = TlsStreams()
+    one = record(0x17, ANSWER)
+    streams.read(KEY, 0, 0, hello(), sip=True)
+    at = len(hello())
+    assert streams.read(KEY, at, 600, header + one, sip=True) == 0
+    at += len(header + one)
+    assert streams.read(KEY, at, 1_200, b"x" + one, sip=True) == 0
+    assert streams.read(KEY, at + 1 + len(one), 1_800, one, sip=True) == 1
+
+
+def test_the_number_of_connections_is_bounded() -> None:
+    """The least recently used one is forgotten first."""
+    streams = TlsStreams(2)
+    for key in (b"a", b"b", b"a", b"c"):
+        streams.read(key, 0, 0, hello(), sip=True)
+    assert len(streams) == 2
+    assert streams.read(b"a", len(hello()), 600, record(0x17, ANSWER), sip=True) == 1
+
+
+def test_reading_takes_linear_time() -> None:
+    """Many short records in one segment take no more time each."""
+
+    def read_all(data: bytes) -> int:
+        return TlsStreams().read(KEY, 0, 0, data, sip=True)
+
+    assert is_linear(read_all, hello(), record(0x17, 0))
+
+
+def packet(data: bytes, sequence: int, acknowledged: int) -> bytes:
+    """Return an IPv4 packet of this host with a TCP segment, from port 5061 to port 4000."""
+    ends = ip_address("198.18.0.1").packed + ip_address("198.18.1.1").packed
+    tcp = struct.pack("!HHIIBBHHH", 5061, 4000, sequence, acknowledged, 5 << 4, 0x18, 1024, 0, 0) + data
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + ends + tcp
+
+
+def test_exchanges_in_packets() -> None:
+    """An answer names its destination; other packets give nothing."""
+    streams, one = TlsStreams(), record(0x17, ANSWER)
+    assert parse_exchange(syns("198.18.1.1", 4000)[1], streams, lambda _: True) is None
+    assert parse_exchange(packet(hello(), 0, 300), streams, lambda port: port == 5061) is None
+    found = parse_exchange(packet(one, len(hello()), 900), streams, lambda port: port == 5061)
+    assert found == Exchange(ip_address("198.18.1.1"), 4000, 1)
+    whole = packet(one, 0, 0)
+    assert all(parse_exchange(whole[:end], TlsStreams(), lambda _: True) is None for end in range(len(whole)))
+    assert parse_exchange(whole[:9] + b"\x11" + whole[10:], streams, lambda _: True) is None
