@@ -117,6 +117,35 @@ def test_any_bytes_can_be_read(first: bytes, others: list[tuple[int, bytes]]) ->
         assert streams.read(KEY, at, at * 200, data, sip=True) <= 60 // 5 + 1
 
 
+@pytest.mark.parametrize("cuts", [[], [*range(5_000)]])
+@pytest.mark.parametrize(("modern", "sip", "found"), [(0x13, True, 1), (0xC0, True, 2), (0x13, False, 1)])
+def test_a_connection_from_its_beginning(*, modern: int, sip: bool, found: int, cuts: list[int]) -> None:
+    """Certificates, tickets, alerts and web pages are no answers; what follows a WebSocket's 101 is one."""
+    sent = [
+        Sent(300, hello(modern)),
+        Sent(0, record(0x14, 1)),
+        Sent(0, record(0x17, 900)),
+        Sent(80, record(0x17, 250)),
+        *([] if sip else [Sent(500, record(0x17, ANSWER)), Sent(0, record(0x17, UPGRADE))]),
+        Sent(500, record(0x17, ANSWER)),
+        Sent(0, record(0x15, 50)),
+    ]
+    if modern != 0x13:  # the record of 900 bytes answers a request
+        sent[2] = Sent(200, record(0x17, 900))
+    assert read(segments(sent, cuts), sip=sip) == expected(sent, sip=sip) == found
+
+
+def test_a_hole_and_an_old_acknowledgement() -> None:
+    """After lost bytes, reading goes on at a record; a segment that acknowledges less adds nothing."""
+    streams, one = TlsStreams(), record(0x17, ANSWER)
+    at = len(hello())
+    assert streams.read(KEY, 0, 1_000, hello(), sip=True) == 0
+    assert streams.read(KEY, at + 700, 1_450, one, sip=True) == 1
+    assert streams.read(KEY, at + 700 + len(one), 900, one, sip=True) == 1
+    assert streams.read(KEY, at + 700 + 2 * len(one), 1_500, one, sip=True) == 0
+    assert streams.read(KEY, at + 9_000, 2_700, b"x", sip=True) == 0
+
+
 def test_one_segment_holds_several_answers() -> None:
     """Answers to requests that came together count each, even if they leave in one segment."""
     sent = [Sent(300, hello()), Sent(50 * LEAST_ASKED, b"")]

@@ -14,8 +14,8 @@ Nearly always AMI reports an event within some milliseconds. A busy Asterisk is 
 for ``WAIT``. A guesser must not use that time: on a connection with more than ``FEW`` waiting exchanges, each
 waits only for ``BUSY``. A phone has two before its login. If an address has more than ``MANY`` on all its
 connections, each waits only for ``HURRIED``: else a guesser gets 150 answers with a connection for each guess
-(tried on 22.10.1). An office is banned by this only if fifteen new phones log in at once, and AMI is silent for
-that time.
+(tried on 22.10.1). An office is banned by this only if fifteen new phones log in at once, and AMI is silent
+for so long.
 
 chan_sip's reports of failures explain nothing: the sender may have chosen their address, so that they are no
 proven attempts (``detect/confirmation.py``). Its challenges and logins do explain.
