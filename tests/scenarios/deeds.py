@@ -29,6 +29,7 @@ class Verb(enum.Enum):
     DIALPLAN = "is refused by the dialplan"
     REGISTRAR = "is refused by the registrar"
     FLOODS = "is over the limit"
+    UNREAD = "is answered by TLS"
     HIDES = "hides a guess"
     TAMPERS = "tampers with AMI"
     FORGES_LINES = "writes lines that blame"
@@ -152,6 +153,7 @@ _HEADS: tuple[tuple[Verb, re.Pattern[str]], ...] = tuple(
         (Verb.DIALPLAN, rf"{_WHO} (?:is|are) refused by the dialplan"),
         (Verb.REGISTRAR, rf"{_WHO} (?:is|are) refused by the registrar as {_AS}"),
         (Verb.FLOODS, rf"{_WHO} (?:is|are) over the limit"),
+        (Verb.UNREAD, rf"{_WHO} (?:is|are) answered by TLS"),
         (Verb.HIDES, rf"{_WHO} hides? a guess as {_AS}"),
         (Verb.TAMPERS, rf"{_WHO} tampers? with AMI as {_AS}"),
         (Verb.FORGES_LINES, r"somebody writes a line that blames (?P<naming>\S+)"),

@@ -39,6 +39,7 @@ from ringfence.model import (
     Contact,
     CopiedRequest,
     Endpoint,
+    Exchange,
     Network,
     Roster,
     Scope,
@@ -234,6 +235,9 @@ class Stage:
         elif deed.verb is Verb.FLOODS:
             flooders = [Flooder(_limited(address), 1) for address in deed.addresses]
             self._effects.carry_out(self._floods.judge(flooders, UP_FOR + self.now))
+        elif deed.verb is Verb.UNREAD:
+            answers = [Exchange(address, _PORT, 1) for address in deed.addresses]
+            self._pipeline.on_challenges(answers, UP_FOR + self.now)
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
         elif deed.verb is Verb.UNBANS:
@@ -327,6 +331,7 @@ _ON_THE_PBX = {
     Verb.LOSES_ACCOUNTS,
     Verb.FINDS_ACCOUNTS,
     Verb.FLOODS,
+    Verb.UNREAD,
     Verb.UNBANS,
     Verb.HAS_CONTACT,
     Verb.LOSES_CONTACT,
