@@ -30,7 +30,7 @@ FULL, SIP, SIP_UDP, SIP_TCP = "full", "sip", "sip-udp", "sip-tcp"
 COVERS = {FULL: ("UDP", "TCP"), SIP: ("UDP", "TCP"), SIP_UDP: ("UDP",), SIP_TCP: ("TCP",)}
 
 EXCEPTIONS = {
-    "tls": "Without a log it counts none of them.",
+    "tls": "Without AMI none is counted.",
 }
 """The guesses that need not count, by name: the sentence of docs/evidence.md that names each."""
 
