@@ -342,6 +342,56 @@ def test_copied_requests_are_limited_by_rate(
     assert len(copied) <= 100 * (1 + took) + 1
 
 
+@each_backend
+def test_copied_requests_of_one_sender_are_limited(backend: Backend, far: str, cable: Cable) -> None:
+    """One sender's requests are copied up to its limit; those of another, and answers, are still copied.
+
+    The two senders share an IPv6 /64, and therefore its limit.
+    """
+    plan(backend, evolve(PLAN, sender_rate=50))
+    with copies(GROUP) as until, ExitStack() as stack:
+        sip, flooder = stack.enter_context(ends(cable, far, SIP))
+        _, other = stack.enter_context(ends(cable, far, 6001, there=cable.other))
+        began = time.monotonic()
+        for number in range(1000):
+            flooder.sendto(request(number), sip.getsockname())
+            assert sip.recv(100) == request(number)
+        took = time.monotonic() - began
+        for number in range(2000, 2040):
+            other.sendto(request(number), sip.getsockname())
+            assert sip.recv(100) == request(number)
+        sip.sendto(COPIED[0], flooder.getsockname())
+        sip.sendto(LAST, flooder.getsockname())
+        copied = [payload for _, payload in until(LAST)]
+    assert copied[:20] == [request(number) for number in range(20)]
+    others = [request(number) for number in range(2000, 2040)]
+    assert copied[-1] == COPIED[0]
+    if cable.family == socket.AF_INET:
+        assert copied[-41:-1] == others
+        copied = copied[:-40]
+    assert len(copied) - 1 <= 50 * (2 + took) + 1
+
+
+def test_a_full_table_of_the_copies_loses_no_request(
+    backend: Backend, far: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the table of the limit has no room for a sender, or may become full, its requests are copied."""
+    cable = CABLES["IPv4"]
+    with monkeypatch.context() as small:
+        small.setattr(ruleset, "MOST_LIMITED", 1)
+        small.setattr(iptables_rules, "_MOST_COPIES", 1)
+        plan(backend, evolve(PLAN, sender_rate=5))
+    with copies(GROUP) as until, ExitStack() as stack:
+        sip, first = stack.enter_context(ends(cable, far, SIP))
+        _, second = stack.enter_context(ends(cable, far, 6001, there=cable.other))
+        for number, sender in enumerate([first, *[second] * 30]):
+            sender.sendto(request(number), sip.getsockname())
+            assert sip.recv(100) == request(number)
+        sip.sendto(LAST, first.getsockname())
+        copied = [payload for _, payload in until(LAST)]
+    assert copied == [request(number) for number in range(31)]
+
+
 def test_requests_that_a_narrow_ban_drops_are_copied(backend: Backend, far: str, cable: Cable) -> None:
     """A ban from the SIP ports by UDP copies what it drops, within a limit."""
     plan(backend, PLAN)

@@ -78,7 +78,17 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
             for rate, prefix in ((10_000, "request"), (500, "dropped"))
         )
         pre = [re.sub(r"(-udp\S* src) -j DROP$", r"\1 -j ringfence-narrow", rule) for rule in pre]
-        pre.append(f"-A ringfence-seen {seen}")
+        mask = " --hashlimit-srcmask 64" if version == 6 else ""
+        pre += [
+            (
+                "-A ringfence-seen -m hashlimit --hashlimit-upto 200000/sec --hashlimit-burst 200000 "
+                "--hashlimit-name ringfence-copies-all -m hashlimit --hashlimit-above 5000/sec "
+                "--hashlimit-burst 5000 --hashlimit-mode srcip --hashlimit-name ringfence-copies-5000 "
+                "--hashlimit-htable-size 65536 --hashlimit-htable-max 1000000 --hashlimit-htable-expire 2000"
+                f"{mask} -j RETURN"
+            ),
+            f"-A ringfence-seen {seen}",
+        ]
         narrowed = [f"-A ringfence-narrow {narrow}", "-A ringfence-narrow -j DROP"]
         answers = [f"-A ringfence-answer -p tcp {test} {target}" for test in beginnings]
         known = [

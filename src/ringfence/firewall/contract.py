@@ -22,7 +22,7 @@ The rules stand in this order:
    except for packets of friends.
 3. The limiter drops the packets of sources that send too many, except for those of friends.
 4. One rule copies the packets of strangers to the SIP ports (not those of TLS) to the wire, at most
-   ``REQUEST_RATE`` a second.
+   ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
 5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger:
    answers by UDP, and every TCP segment.
 6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
@@ -62,6 +62,8 @@ REQUEST_RATE = 20_000
 
 After a pause, the same number may be copied at once.
 """
+SENDER_RATE = 5_000
+"""The same for one source: an address, of IPv6 a /64. So a flood leaves room for the requests of others."""
 DROPPED_RATE = 1_000
 """The maximum number of requests that are copied in a second although a narrow ban drops them.
 
@@ -91,7 +93,9 @@ COPIED = (*REFUSALS, b"SIP/2.0 404")
 GUESS = 300
 """Bytes. No guess is shorter, with its headers."""
 MOST_LIMITED = 1_000_000
-"""The number of addresses for which the limiter has room, and the ration."""
+"""The number of addresses for which the limiter has room, and the ration, and the limit of the copies."""
+SENDER_SECONDS = 2
+"""Seconds that the limit of the copies remembers an address. In one second it has its whole burst again."""
 FLOOD_SECONDS = 10
 """Seconds that the limiter remembers an address, and a flood set a source over the limit."""
 MOST_FLOODERS = 4_096
@@ -239,6 +243,9 @@ class FirewallPlan:
     interfaces on which packets are dropped; an empty tuple means all. ``log``: the kernel logs a few dropped
     packets a second, with the prefix ``ringfence: ``.
 
+    ``sender_rate`` is the maximum number of requests that are copied of one source in a second; 0: there is
+    only the limit of all sources together.
+
     ``containers`` are the addresses of Asterisks in containers. Of the packets that this host forwards, the
     ration counts only those that one of them sends: others may be a carrier's, or of another PBX, whose
     phones ringfence does not know.
@@ -253,16 +260,22 @@ class FirewallPlan:
     log: bool = False
     limit: Limit = Limit()
     ration: Ration = Ration()
+    sender_rate: int = SENDER_RATE
     containers: frozenset[Address] = frozenset()
 
     @property
+    def limits_copies(self) -> bool:
+        """Whether the copies of one source have a limit of their own."""
+        return self.log_group is not None and self.sender_rate > 0
+
+    @property
     def limits(self) -> bool:
-        """Whether the plan has the limiter or the ration: both need the same support of the kernel."""
-        return {self.limit.mode, self.ration.mode} != {LimitMode.OFF}
+        """Whether the plan limits each source or receiver: all these limits need the same kernel support."""
+        return self.limits_copies or {self.limit.mode, self.ration.mode} != {LimitMode.OFF}
 
     def without_limits(self) -> "FirewallPlan":
-        """Return the plan without the limiter and the ration."""
-        return evolve(self, limit=Limit(), ration=Ration())
+        """Return the plan without the limits of each source and receiver."""
+        return evolve(self, limit=Limit(), ration=Ration(), sender_rate=0)
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
         """Return the configuration keys whose values differ from those in ``other``."""

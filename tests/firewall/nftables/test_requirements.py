@@ -87,4 +87,4 @@ def test_variants_have_fewer_and_fewer_features() -> None:
     plans = [plan for plan, *_ in variants(FULL)]
 
     assert plans[0] == FULL
-    assert plans[-1] == FirewallPlan()
+    assert plans[-1] == FirewallPlan(sender_rate=0)

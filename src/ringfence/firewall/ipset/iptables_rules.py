@@ -69,6 +69,8 @@ over the ration. Its table must not become full, because a full table would drop
 stranger. So packets skip the ration if the SIP ports send too many a second to all strangers together. They
 are counted (``Counters.ration_full``).
 
+The copies of a source are limited by a hashlimit too (``_over_copies``).
+
 The log rules copy SIP answers to an NFLOG group: over UDP 401, 403, 404 and 407. ``sources/wire.py`` reads
 the group; the kernel sends nothing to a group without a reader. The match u32 compares the first bytes of a
 datagram, such as "SIP/2.0 401". To strangers, all other answers by UDP from the SIP ports are copied too: a
@@ -104,6 +106,7 @@ from ringfence.firewall.contract import (
     REFUSALS,
     REQUEST_PREFIX,
     REQUEST_RATE,
+    SENDER_SECONDS,
     SERVED,
     TO_BANNED,
     TO_DENIED,
@@ -168,6 +171,8 @@ _FRAME = 2  # kilobytes: an Ethernet frame, rounded up
 _BUCKETS = 65_536
 # Rates in packets a second that iptables-save prints as they were written. It prints others rounded.
 _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
+# Packets in a second of all strangers together, up to which the limit of the copies looks at the source.
+_MOST_COPIES = 200_000
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 _RST = "-p tcp -m tcp ! --tcp-flags RST RST "
 # By IP version and action: iptables' name of the rejection, and two matches. Every outgoing packet
@@ -225,7 +230,8 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     """Return the wanted rules of each chain of ours for IP ``version``.
 
     If ``wire`` is false, the log rules and the copies of requests are left out, although the plan contains
-    them. If ``limiter`` is false, the rules of the limiter and of the ration are left out.
+    them. If ``limiter`` is false, the rules of the limiter and of the ration are left out, and the limit of
+    the copies of each source.
     """
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies)
@@ -251,7 +257,7 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     if limiter and plan.ration.mode is not LimitMode.OFF:
         raw |= _ration_chains(plan, version, family.target)
     if copies and (plan.sip_ports.udp or plan.sip_ports.tcp):
-        raw[_SEEN] = [_copy(plan, REQUEST_RATE)]
+        raw[_SEEN] = [*(_over_copies(plan, version) if limiter else ()), _copy(plan, REQUEST_RATE)]
         if not family.rejects:
             raw[_NARROW] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {family.target}")]
     into = {
@@ -478,6 +484,28 @@ def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> Iptabl
     """
     limit = f"-m limit --limit {rate // 2}/sec --limit-burst {rate // 2}"
     return IptablesRule(f"{limit} -j NFLOG --nflog-prefix {prefix} --nflog-group {plan.log_group}")
+
+
+def _over_copies(plan: FirewallPlan, version: int) -> list[IptablesRule]:
+    """Return the rule that copies no requests of a source over its limit; none if there is no such limit.
+
+    A full hashlimit table would drop packets. So beyond ``_MOST_COPIES`` packets of all sources in a second
+    the rule does not look at the source. An entry stays at most a second longer than ``SENDER_SECONDS``. So
+    the table becomes at most 80 % full, even if each packet has a new address.
+    """
+    if not plan.limits_copies:
+        return []
+    rate, mask = plan.sender_rate, "" if version == _IPV4 else f" --hashlimit-srcmask {IPV6_SENDER}"
+    return [
+        IptablesRule(
+            f"-m hashlimit --hashlimit-upto {_MOST_COPIES}/sec --hashlimit-burst {_MOST_COPIES} "
+            "--hashlimit-name ringfence-copies-all "
+            f"-m hashlimit --hashlimit-above {rate}/sec --hashlimit-burst {rate} --hashlimit-mode srcip "
+            f"--hashlimit-name ringfence-copies-{rate} --hashlimit-htable-size {_BUCKETS} "
+            f"--hashlimit-htable-max {MOST_LIMITED} --hashlimit-htable-expire {SENDER_SECONDS * 1000}{mask} "
+            "-j RETURN"
+        )
+    ]
 
 
 def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[IptablesRule]:

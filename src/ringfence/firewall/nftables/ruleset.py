@@ -73,7 +73,8 @@ administrator's own rules still see them.
   host is not copied. And it arrived by the interface that leads back to its source address, so a packet that
   a stranger sends with a container's address is not copied. The log rules are never limited to interfaces.
 * **Requests of strangers.** Their datagrams to the SIP ports are copied to the same group with a prefix. One
-  chain does this, so that both IP versions share its limit. A sender has often answered its last challenge
+  chain does this, so that both IP versions share its limit. Each source has a limit too
+  (``contract.SENDER_RATE``). A sender has often answered its last challenge
   when a ban takes effect. So a narrow ban copies datagrams before it drops them (``from_narrow``), with a
   limit of their own. The nonce in such a datagram proves the address, and the ban becomes a full one.
 
@@ -105,6 +106,7 @@ from ringfence.firewall.contract import (
     REFUSALS,
     REQUEST_PREFIX,
     REQUEST_RATE,
+    SENDER_SECONDS,
     SERVED,
     TO_BANNED,
     TO_DENIED,
@@ -319,6 +321,9 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
         if plan.ration.mode is not LimitMode.OFF:
             body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {FLOOD_SECONDS}s; size"
             sets[f"ration{version}"] = sets[f"ration_bytes{version}"] = f"{body} {MOST_LIMITED};"
+        if plan.limits_copies:
+            body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {SENDER_SECONDS}s; size"
+            sets[f"copied{version}"] = f"{body} {MOST_LIMITED};"
     return sets
 
 
@@ -410,6 +415,16 @@ def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> str:
     """Return the statements that copy a request to the wire source, at most ``rate`` a second."""
     limit = f"limit rate {rate}/second burst {rate} packets"
     return f'{limit} log prefix "{prefix}" group {plan.log_group}'
+
+
+def _over_copies(plan: FirewallPlan) -> Iterator[str]:
+    """Yield the rules that copy no more requests of a source over its limit; none if there is no such limit.
+
+    If the table is full, the rule does not match, and the request is copied.
+    """
+    over = f"limit rate over {plan.sender_rate}/second burst {plan.sender_rate} packets"
+    for version in VERSIONS if plan.limits_copies else ():
+        yield f"update @copied{version} {{ {_counted(version, 'saddr')} {over} }} return"
 
 
 def _masked(address: str, one: BanSet) -> str:
@@ -576,7 +591,7 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
     output = (*(f"{test} accept" for test in _REJECT_REPLIES.get(plan.action, ())), *leaving)
     if plan.log_group is not None:
         log = f"log group {plan.log_group}"
-        yield RulesetChain("requests", (_copy(plan, REQUEST_RATE),))
+        yield RulesetChain("requests", (*_over_copies(plan), _copy(plan, REQUEST_RATE)))
         yield RulesetChain("answers", tuple(f"{begins} {log}" for begins in _beginnings(inner=inner)))
         known = (
             f"{_KEYWORDS[version]} daddr @{lists[f'{which}{version}']} goto answers"
