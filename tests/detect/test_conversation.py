@@ -7,7 +7,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.detect.conversation import LIFE, MOST_REQUESTS, SILENCE, Conversations
+from ringfence.detect.conversation import LIFE, MOST_REQUESTS, MOST_UNREAD, SILENCE, Conversations
 from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
 
 HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
@@ -375,3 +375,35 @@ def test_an_unread_connection_of_which_nothing_is_known_is_not_remembered() -> N
     talk = Conversations()
     talk.ask(UNREAD, 0.0)
     assert (len(talk), answered(talk, tcp_refusal(1), ONE, 0.0)) == (0, None)
+
+
+def test_on_an_unread_connection_each_challenge_after_the_first_shows_a_guess() -> None:
+    """A 403 is the answer to a guess, so a challenge after it may answer a question again."""
+    talk = Conversations()
+    talk.ask(UNREAD, 0.0)
+    statuses = [401, 401, 407, 403, 401, 403, 403, 401, 401]
+    found = [talk.shows_guess(evolve(tcp_refusal(1), status=status), ONE) for status in statuses]
+    assert found == [False, True, True, False, False, False, False, False, True]
+    assert not talk.shows_guess(evolve(tcp_refusal(1), accepted=True), ONE)
+    assert not talk.shows_guess(refusal(1), ONE)
+    assert not talk.shows_guess(tcp_refusal(1, port=5063), ONE)
+
+
+def test_a_new_connection_of_the_same_port_is_read_again() -> None:
+    """Its challenges show no guess by themselves."""
+    talk = Conversations()
+    talk.ask(UNREAD, 0.0)
+    assert not talk.shows_guess(tcp_refusal(1), ONE)
+    talk.ask(by_tcp(asks(1, credentials=False)), 1.0)
+    assert not talk.shows_guess(tcp_refusal(1), ONE)
+
+
+def test_the_oldest_unread_connection_is_forgotten_first() -> None:
+    """The number of connections is bounded; a fragment by UDP is none."""
+    talk = Conversations()
+    talk.ask(evolve(UNREAD, transport=Transport.UDP), 0.0)
+    for port in range(MOST_UNREAD + 1):
+        talk.ask(evolve(UNREAD, port=port), 0.0)
+        talk.shows_guess(tcp_refusal(1, port=port), ONE)
+    assert not talk.shows_guess(tcp_refusal(1, port=0), ONE)
+    assert talk.shows_guess(tcp_refusal(1, port=1), ONE)

@@ -16,6 +16,7 @@ from tests.support.sip_raw import (
     GARBAGE,
     NOWHERE,
     OTHER_REALM,
+    OWN_CHALLENGE,
     Digest,
     Raw,
     calling,
@@ -204,3 +205,18 @@ def test_extension_headers_of_ipv6_hide_no_guess(open22: Lab) -> None:
         until(lambda: bool(guard.banned()), "the ban")
         assert statuses[0] == 401
         assert len([status for status in statuses if status]) <= 8
+
+
+@pytest.mark.parametrize("text", [b"a\r\n b", b"a\rb", b"a\r\xffb"], ids=["fold", "cr", "cr-hidden"])
+def test_an_odd_line_hides_no_guess_with_an_invented_nonce(open16: Lab, text: bytes) -> None:
+    """By TCP such a request may be unreadable; chan_sip's challenges count, each in its own Call-ID."""
+    source = f"198.19.{92 + len(text)}.{1 + text.count(10)}"
+    with shared(open16) as guard, calling(open16, source, "TCP") as caller:
+        answered = 0
+        for number in range(12):
+            asking = Raw(from_user=b"carol", to_display=b'"%b" ' % text).named(f"odd-{number}-{source}")
+            caller.send(asking.answering(OWN_CHALLENGE, f"wrong-{number}"))
+            answered += caller.answer(own=False) is not None
+            time.sleep(0.1)
+        until(lambda: source in guard.banned(), "the ban")
+        assert answered <= 7

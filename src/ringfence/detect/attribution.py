@@ -665,7 +665,8 @@ class Attribution:
         if refusal is not None:
             guess = challenge.service is _SIP
             return self._on_refusal(refusal, challenge, sender, source, now, wall) if guess else ()
-        if not shown or challenge.accepted:
+        unread = self._conversations.shows_guess(challenge, sender)
+        if not (shown or unread) or challenge.accepted:
             return ()
         return self._hidden_attempt(challenge, sender, source, now, wall)
 

@@ -70,6 +70,9 @@ MOST = 16_384
 MOST_REQUESTS = 64
 """The greatest number of requests of one conversation that are remembered."""
 
+MOST_UNREAD = 4_096
+"""The greatest number of unread connections whose challenges are counted."""
+
 LIFE = 64.0
 """For this time (seconds) a request is remembered.
 
@@ -82,7 +85,8 @@ SILENCE = 8.0
 It is shorter than ``sessions.HORIZON``, so that a report of another source can still be matched.
 """
 
-_REFUSALS = (401, 403, 407)
+_CHALLENGES = (401, 407)
+_REFUSALS = (*_CHALLENGES, 403)
 _FINAL = 200  # the lowest status of a final answer
 
 _Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: a sender, its port, b""
@@ -201,6 +205,7 @@ class Conversations:
         self._by_nonce: dict[bytes, Asked] = {}  # the latest request that repeats each nonce
         self._unread: OrderedDict[Endpoint, None] = OrderedDict()  # the latest connections that became unread
         self._waiting: deque[Asked] = deque(maxlen=most)
+        self._challenges: dict[_Key, int] = {}  # of unread connections, how many are open
         self._answered = -inf  # when the latest request came that was answered
 
     def __len__(self) -> int:
@@ -224,6 +229,7 @@ class Conversations:
         sessions = request.call_ids
         by_udp = request.transport is Transport.UDP
         if not sessions:
+            self._note_unread(request)
             connection = self._known.get(_key_of(request.address, request.port, request.transport, b""))
             if request.unread and connection is not None:
                 connection.unread = now
@@ -249,6 +255,7 @@ class Conversations:
             self._waiting.append(one)
         for session in _names(request):
             key = _key_of(request.address, request.port, request.transport, session)
+            self._challenges.pop(key, None)  # a new connection of the same port is read
             known = self._known.setdefault(key, _Conversation())
             if request.unread:
                 known.unread = now
@@ -337,6 +344,28 @@ class Conversations:
             if one is not None and not one.answered:
                 return crowded, one
         return known, known.request_of(answer) if known is not None else None
+
+    def shows_guess(self, answer: Challenge, sender: Address) -> bool:
+        """Whether a refusal of chan_sip by TCP shows that an unread request was a guess.
+
+        On an unread connection the first challenge may answer a question. So may one after each 403, which
+        is the answer to a guess. Every other challenge answers credentials with an invented nonce. The number
+        of open challenges is thus 0 or 1.
+        """
+        key = _key_of(sender, answer.port, answer.transport, b"")
+        challenges = self._challenges.get(key)
+        if challenges is None or answer.transport is Transport.UDP or answer.accepted:
+            return False
+        is_question = answer.status in _CHALLENGES
+        self._challenges[key] = int(is_question)
+        return is_question and challenges > 0
+
+    def _note_unread(self, request: CopiedRequest) -> None:
+        """Record that a TCP connection became unread; forget the oldest one beyond the bound."""
+        if request.unread and request.transport is not Transport.UDP:
+            self._challenges.setdefault(_key_of(request.address, request.port, request.transport, b""), 0)
+            if len(self._challenges) > MOST_UNREAD:
+                del self._challenges[next(iter(self._challenges))]
 
     def expire(self, now: float) -> None:
         """Forget the oldest requests: those that are too old, and those beyond the bound."""

@@ -31,8 +31,11 @@ MOST_MESSAGE = 4_000
 
 _EOL = b"\r\n"
 _END = _EOL + _EOL
-# A head without folded lines, NUL, bare CR or bare LF. Repetitions are possessive, so this takes linear time.
-_PLAIN = re.compile(rb"[^\r\n\0 \t][^\r\n\0]*+\r\n(?:[^\r\n\0 \t][^\r\n\0]*+\r\n)*+\r\n")
+# A head without folded lines, NUL or bare LF. A bare CR within a line is plain: PJSIP and chan_sip find the
+# end of a head and its Content-Length by LF alone (``pjsip_find_msg``, ``read_raw_content_length``).
+# Repetitions are possessive, so this takes linear time.
+_REST = rb"[^\r\n\0]*+(?:\r(?!\n)[^\r\n\0]*+)*+\r\n"
+_PLAIN = re.compile(rb"[^\r\n\0 \t]%b(?:[^\r\n\0 \t]%b)*+\r\n" % (_REST, _REST))
 _KEEP_ALIVE = re.compile(rb"[\r\n]++")
 _FIRST_LINE = re.compile(rb"(?:[A-Za-z]{2,32}+ [^\r\n]*+(?<= SIP/2\.0)|SIP/2\.0 [^\r\n]*+)\r\n")
 _UPGRADE = re.compile(rb"GET [^\r\n]++(?<= HTTP/1\.1)\r\n")
