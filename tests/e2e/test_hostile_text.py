@@ -24,6 +24,8 @@ REMEMBERED = {
         "16 WS from_user+nonce not-utf8-behind request-tail",
         "16-pjsip TLS call_id not-utf8-behind request",
         "16-pjsip TCP call_id not-utf8 request",
+        "16 TCP to_display cr manager closed",
+        "16 TCP nonce cr call closed",
     ),
     "22": (
         "22 UDP call_id+nonce+response splice1 security-tail",

@@ -42,7 +42,9 @@ from tests.support.hostile_text import (
     Victim,
     case_of,
     every,
+    in_settings,
     limit_of,
+    receivers,
     sample,
     strangers,
 )
@@ -78,6 +80,8 @@ _PART = 9_000
 Each case leaves connections open, because a banned sender cannot close them. With 19 000 descriptors Asterisk
 16 accepts no more connections.
 """
+_IN_ALL, _IN_A_SAMPLE = 60, 6
+"""The number of cases in each setting, of a whole run and of a sample."""
 _FEW = 20
 """The number of cases that run side by side the second time."""
 _MAX_REPEATED = 200
@@ -90,9 +94,24 @@ _LAG = 0.1
 """Seconds between two guesses of a case, in which the daemon reads the reports."""
 _HIDDEN = 7.0
 """Seconds after which the wire reports attempts that no other source has reported."""
+_FILLING, _WINDOW = 40, 4_096
+"""The number of answers that fill a closed window, and its size in bytes."""
+_PIECE = 97
+"""The number of bytes in a segment of the setting ``split``."""
 _REFUSALS = 2
 """A case ends after so many consecutive answers that refuse the request itself, such as 400."""
+_AT_ONCE = frozenset({"closed"})
+"""Settings whose guesses Asterisk answers before any source can report one."""
 _GUESSED = frozenset({200, 202, 401, 403, 404, 407})
+
+_MOST_RELAYED = 60_000
+_RELAY = """
+import json, socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relay:
+    relay.bind((sys.argv[1], 45000))
+    for victim, port, answer in json.load(sys.stdin):
+        relay.sendto(bytes.fromhex(answer), (victim, port))
+"""
 
 _Item = TypeVar("_Item")
 Step = tuple[Sequence[bytes], Callable[[bytes], bool]]
@@ -190,7 +209,7 @@ def _by_sip(trial: Trial, line: "Line") -> Talk:
         status = status_of(first or b"")
         challenge = challenge_of(first or b"")
         if challenge is not None:
-            answer = request.answering(challenge, f"wrong-{number}")
+            answer = trial.case.guess(request.answering(challenge, f"wrong-{number}"), trial.victim)
             encoded = answer.encode(line.contact, line.transport, mark + "b")
             last = yield [encoded], partial(_is_final, mark + "b")
             status = status_of(last or b"")
@@ -208,6 +227,35 @@ def _at_once(trial: Trial, line: "Line") -> Talk:
     marks = [f"{trial.sender.replace('.', 'x')}x{number}" for number in range(trial.guesses)]
     requests = [raw.named(mark).encode(line.contact, line.transport, mark) for mark in marks]
     yield requests, partial(_is_final, marks[-1])
+
+
+def _behind_a_closed_window(trial: Trial, line: "Line") -> Talk:
+    """Fill the window with answers, and send all guesses behind them before anything is read."""
+    raw = trial.case.request(trial.victim)
+    mark = trial.sender.replace(".", "x")
+    asking = raw.named(mark)
+    first = yield [asking.encode(line.contact, line.transport, mark + "a")], partial(_is_final, mark + "a")
+    challenge = challenge_of(first or b"")
+    if challenge is None:
+        return
+    bye = Raw(method=b"BYE", extension=b"1")
+    filling = [bye.encode(line.contact, line.transport) for _ in range(_FILLING)]
+    guesses = [
+        asking.answering(challenge, f"wrong-{number}").encode(
+            line.contact, line.transport, f"{mark}x{number}"
+        )
+        for number in range(trial.guesses)
+    ]
+    read: list[int] = []
+
+    def is_last(message: bytes) -> bool:
+        if mark.encode() in message:
+            read.append(status_of(message))
+        return len(read) == trial.guesses
+
+    yield [*filling, *guesses], is_last
+    trial.statuses += read
+    trial.answered = sum(status in _GUESSED for status in read)
 
 
 def _by_ami(trial: Trial, line: "Line") -> Talk:
@@ -239,7 +287,18 @@ def _by_iax(trial: Trial, line: "Line") -> Talk:
         trial.answered += 1
 
 
-TALKS: Mapping[str, Callable[[Trial, "Line"], Talk]] = {"AMI": _by_ami, "IAX": _by_iax}
+TALKS: Mapping[str, Callable[[Trial, "Line"], Talk]] = {
+    "AMI": _by_ami,
+    "IAX": _by_iax,
+    "closed": _behind_a_closed_window,
+}
+"""How a trial runs, by its transport or its setting; by default :func:`_by_sip`."""
+
+
+def _talk_of(trial: Trial) -> Callable[[Trial, "Line"], Talk]:
+    case = trial.case
+    usual = _at_once if trial.helps else _by_sip
+    return TALKS.get(case.transport) or TALKS.get(case.setting if not trial.helps else "", usual)
 
 
 class Line:
@@ -251,6 +310,7 @@ class Line:
         is_other = case.transport in OTHERS
         self._target = (PBX_IPV4, PORTS[case.transport if is_other else f"{case.pbx} {case.transport}"])
         self._sender = sender
+        self._setting = case.setting
         self._wire: Wire | None = None
 
     @property
@@ -270,7 +330,12 @@ class Line:
             self.close()
             with netns.inside(self._lab.network.attacker):
                 transport = {"AMI": "TCP", "IAX": "UDP"}.get(self.transport, self.transport)
-                self._wire = open_wire(transport, self._target, self._sender, 1.0)
+                if self._setting == "closed":
+                    self._wire = StreamWire(self._target, self._sender, 1.0, window=_WINDOW)
+                else:
+                    self._wire = open_wire(transport, self._target, self._sender, 1.0)
+            if isinstance(self._wire, StreamWire) and self._setting == "split":
+                self._wire.piece = _PIECE
         return self._wire
 
     def reset(self) -> None:
@@ -324,7 +389,7 @@ def run_concurrently(lab: Lab, trials: Sequence[Trial], lag: float) -> None:
             line = Line(lab, trial.case, trial.sender)
             stack.callback(line.close)
             with suppress(OSError):
-                talk = TALKS.get(trial.case.transport, _at_once if trial.helps else _by_sip)(trial, line)
+                talk = _talk_of(trial)(trial, line)
                 running.append(Running(line, talk, *next(talk)))
         while running:
             for one in running:
@@ -338,6 +403,25 @@ def run_concurrently(lab: Lab, trials: Sequence[Trial], lag: float) -> None:
                     still_running.append(Running(one.line, one.talk, *one.talk.send(one.answer)))
             running = still_running
             time.sleep(lag)
+
+
+def relay(lab: Lab, trials: Sequence[Trial]) -> None:
+    """Send each victim answers with its case's text, by another user's program on the host of the PBX."""
+    answers = []
+    for trial in trials:
+        victim, raw = trial.victim, trial.case.request(trial.victim)
+        for number in range(trial.guesses):
+            request = raw.encode(f"{victim.address}:{victim.port}", "UDP", f"relay{number}")
+            via, *others = request.partition(b"\r\n")[2].partition(b"\r\n\r\n")[0].split(b"\r\n")
+            kept = [one for one in others if one.startswith((b"From:", b"To:", b"Call-ID:", b"CSeq:"))]
+            received = via + b";received=" + victim.address.encode()
+            challenge = b'WWW-Authenticate: Digest realm="asterisk",nonce="1790000000/%032x"' % number
+            answer = b"\r\n".join([b"SIP/2.0 401 Unauthorized", received, *kept, challenge, b"", b""])
+            answers.append([victim.address, victim.port, answer[:_MOST_RELAYED].hex()])
+    if answers:
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        command = lab.network.in_pbx(*user, sys.executable, "-I", "-c", _RELAY, PBX_IPV4)
+        subprocess.run(command, input=json.dumps(answers).encode(), check=True, timeout=60)
 
 
 @contextmanager
@@ -380,14 +464,15 @@ def run(lab: Lab, cases: Sequence[Case], terms: Terms, folder: Path) -> Findings
     """Run the cases with one daemon, and run those that seem uncounted a second time."""
     began, found = time.monotonic(), Findings(cases=len(cases))
     with guarded_victims(lab, folder, terms) as (guard, known):
-        addresses, others = senders(), strangers()
-        trials = list(_trials(mixed(cases), addresses, others, known, terms))
+        addresses, others, reached = senders(), strangers(), receivers()
+        trials = list(_trials(mixed(cases), addresses, others, reached, known, terms))
         for batch in _batches(trials, _CONCURRENT):
             run_concurrently(lab, batch, terms.lag)
+        relay(lab, [trial for trial in trials if trial.case.setting == "relay" and not trial.helps])
         time.sleep(_HIDDEN)
         suspects = _judged(guard, trials, terms)
         repeated = [trial.case for trial in suspects[:_MAX_REPEATED]]
-        again = list(_trials(repeated, addresses, others, known, terms))
+        again = list(_trials(repeated, addresses, others, reached, known, terms))
         for batch in _batches(again, _FEW):
             run_concurrently(lab, batch, 10 * terms.lag)
         if again:
@@ -409,11 +494,22 @@ def mixed(cases: Iterable[Case]) -> list[Case]:
 
 
 def _batches(trials: Sequence[Trial], size: int) -> Iterator[Sequence[Trial]]:
-    """Yield the trials that run side by side; those that wait long for answers are in separate groups."""
-    quick = [trial for trial in trials if trial.case.transport not in _PATIENCES]
-    slow = [trial for trial in trials if trial.case.transport in _PATIENCES]
-    for kind in (quick, slow):
-        yield from batched(kind, size)
+    """Yield the trials that run side by side.
+
+    Those that wait long for answers are in separate groups. So are those that send much at once, a few in
+    each group: Asterisk has no time for others meanwhile.
+    """
+    kinds: dict[str, list[Trial]] = {}
+    for trial in trials:
+        case = trial.case
+        kind = case.transport if case.transport in _PATIENCES else case.setting if _is_at_once(trial) else ""
+        kinds.setdefault(kind, []).append(trial)
+    for kind, chosen in kinds.items():
+        yield from batched(chosen, min(size, _FEW) if kind in _AT_ONCE else size)
+
+
+def _is_at_once(trial: Trial) -> bool:
+    return trial.case.setting in _AT_ONCE and not trial.helps
 
 
 def batched(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
@@ -425,13 +521,14 @@ def _trials(
     cases: Iterable[Case],
     addresses: Iterator[str],
     others: Iterator[Victim],
+    reached: Iterator[Victim],
     known: Sequence[Victim],
     terms: Terms,
 ) -> Iterator[Trial]:
     """Yield trials with two senders and a victim for each case; one in four victims is known to the PBX."""
     for number, case in enumerate(cases):
         kind = number % 12
-        victim = known[kind] if kind < len(known) else next(others)
+        victim = next(reached) if case.setting else known[kind] if kind < len(known) else next(others)
         most = terms.others if case.transport == "AMI" else terms.attempts
         yield Trial(case, next(addresses), victim, most + 3)
         yield Trial(case, next(addresses), victim, terms.helping, helps=True)
@@ -452,7 +549,8 @@ def _judged(guard: Guard, trials: Sequence[Trial], terms: Terms) -> list[Trial]:
         for trial in trials
         for allowed in (most.get(trial.case.transport, terms.attempts),)
         if not (trial.helps or limit_of(trial.case))
-        and (trial.answered > allowed + 1 or (trial.answered > allowed and not trial.banned))
+        and trial.answered > allowed
+        and (not trial.banned or (trial.answered > allowed + 1 and trial.case.setting not in _AT_ONCE))
     ]
 
 
@@ -527,6 +625,7 @@ def cases_for(release: str, number: int, seed: int) -> Iterator[Case]:
     for pbx in ACCOUNTS:
         if pbx.split("-")[0] == release:
             yield from sample(pbx, number, seed) if number else every(pbx)
+            yield from in_settings(pbx, min(number, _IN_A_SAMPLE) or _IN_ALL, seed)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ TRANSPORT  one of SIP's, ``AMI`` or ``IAX``
 FIELD      the field with the text, or two fields joined by ``+``
 WRAP       the characters around the line
 LINE       text that a parser might mistake for Asterisk's own line about a victim
+SETTING    how the requests travel, and who else sends (``SETTINGS``); without it, one after the other
 
 The text of a case depends only on its name and its victim.
 """
@@ -194,20 +195,31 @@ class Case:
     field: str
     wrap: str
     line: str
+    setting: str = ""
 
     @property
     def name(self) -> str:
         """The name, from which :func:`case_of` makes the case again."""
-        return f"{self.pbx} {self.transport} {self.field} {self.wrap} {self.line}"
+        return f"{self.pbx} {self.transport} {self.field} {self.wrap} {self.line} {self.setting}".rstrip()
 
     def request(self, victim: Victim) -> Raw:
         """Return the request; a digest is added to it when its challenge is known."""
         raw = Raw(from_user=ACCOUNTS[self.pbx], contact=ACCOUNTS[self.pbx])
+        if self.setting == "vias":
+            raw = evolve(
+                raw, vias=f"Via: SIP/2.0/UDP {victim.address}:{victim.port};branch=z9hG4bK0\r\n".encode()
+            )
         if self.wrap.startswith("splice"):
             return _spliced(raw, self, victim)
         for field in self.field.split("+"):
             raw = FIELDS[field](raw, self.text(field, victim))
         return raw
+
+    def guess(self, request: Raw, victim: Victim) -> Raw:
+        """Return the guess of a request with a digest: by ``maddr`` its answer goes to the victim."""
+        if self.setting != "maddr":
+            return request
+        return evolve(request, via=b";maddr=" + victim.address.encode())
 
     def text(self, field: str, victim: Victim) -> bytes:
         """Return the content of a field."""
@@ -318,6 +330,31 @@ def pairs(pbx: str, number: int, seed: int) -> Iterator[Case]:
         )
 
 
+SETTINGS: Mapping[str, frozenset[str]] = {
+    # Each segment holds a few bytes of a request.
+    "split": frozenset({"TCP", "TLS", "WS"}),
+    # The sender reads nothing until it has sent all guesses, and fills its small window before them.
+    "closed": frozenset({"TCP"}),
+    # A second Via names the victim.
+    "vias": frozenset({"UDP", "TCP", "TLS", "WS"}),
+    # The answers to the guesses go to the victim.
+    "maddr": frozenset({"UDP"}),
+    # Another user's program on the host sends the victim answers with the case's text.
+    "relay": frozenset({"UDP"}),
+}
+"""The settings, with the transports of each."""
+
+
+def in_settings(pbx: str, number: int, seed: int) -> list[Case]:
+    """Return ``number`` cases in each setting; the same seed results in the same cases."""
+    found = []
+    for setting, transports in SETTINGS.items():
+        chosen = random.Random(f"{pbx} {setting} {seed}")  # noqa: S311 - not for secrets
+        usable = [case for case in every(pbx) if case.transport in transports]
+        found += [evolve(case, setting=setting) for case in chosen.sample(usable, number)]
+    return found
+
+
 PAIRS = 500
 SEED = 10
 
@@ -337,6 +374,7 @@ def case_of(name: str) -> Case:
     case = Case(*name.split(" "))
     assert case.pbx in TRANSPORTS, name
     assert case.line in LINES, name
+    assert not case.setting or case.transport in SETTINGS[case.setting], name
     return case
 
 
@@ -365,6 +403,12 @@ def strangers(first: int = 11) -> Iterator[Victim]:
     """Yield a new victim for each case; each has eight characters because some fields are short."""
     for high, *digits in itertools.product(range(first, 100), range(10), range(10), range(1, 10)):
         yield Victim(".".join(str(part) for part in (high, *digits)))
+
+
+def receivers() -> Iterator[Victim]:
+    """Yield victims to which Asterisk has a route, so that its answers to them leave the host."""
+    for third, last in itertools.product(range(250, 255), range(1, 255)):
+        yield Victim(f"198.19.{third}.{last}")
 
 
 def cases_of(names: Sequence[str]) -> list[Case]:

@@ -26,14 +26,25 @@ class StreamWire:
     """One connection for SIP: TCP, or TLS if ``encrypted``; ``gone`` once the peer has closed it."""
 
     def __init__(
-        self, target: tuple[str, int], source: str, seconds: float, *, encrypted: bool = False, port: int = 0
+        self,
+        target: tuple[str, int],
+        source: str,
+        seconds: float,
+        *,
+        encrypted: bool = False,
+        port: int = 0,
+        window: int = 0,
     ) -> None:
         self.gone = False
+        self.piece = 0
+        """The number of bytes that are sent together; 0 means all."""
         self._buffer = b""
         family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.settimeout(seconds)
+        if window:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         self._socket.bind((source, port))
         self.contact = own_name(self._socket)
         try:
@@ -49,7 +60,9 @@ class StreamWire:
         if not self.gone:
             self._socket.settimeout(_SEND_SECONDS)
             try:
-                self._socket.sendall(message)
+                size = self.piece or len(message)
+                for start in range(0, len(message), size):
+                    self._socket.sendall(message[start : start + size])
             except OSError:
                 self.gone = True
 
