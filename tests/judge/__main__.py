@@ -1,10 +1,14 @@
-"""Plays random worlds, then all orders of small ones, until the time is over; prints each failure."""
+"""Plays random worlds, then all orders of small ones, until the time is over; prints each failure.
+
+First it puts each known fault back, one by one, and prints what the judge notices. ``--faults``: only this.
+"""
 
 import argparse
 import random
 import sys
 import time
 
+from tests.judge.faults import FAULTS, noticed
 from tests.judge.guard import guarding
 from tests.judge.interleavings import follow, worlds
 from tests.judge.worlds import play, shrunk, world
@@ -15,10 +19,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long to play")
+    parser.add_argument("--faults", action="store_true", help="only put the known faults back")
     options = parser.parse_args()
-    failed = _random(options.seed, time.monotonic() + options.seconds / 2)
+    failed = _faults()
+    if options.faults:
+        return int(failed > 0)
+    failed += _random(options.seed, time.monotonic() + options.seconds / 2)
     failed += _orders(options.seed, time.monotonic() + options.seconds / 2)
     return int(failed > 0)
+
+
+def _faults() -> int:
+    """Put each fault back; print what the judge notices, and count the faults that it does not notice."""
+    failed = 0
+    for fault in FAULTS:
+        failure = noticed(fault)
+        failed += failure is None
+        print(f"({fault.name}) {fault.sentence} => {failure.violations[0] if failure else 'NOT NOTICED'}")
+    print(f"findings put back: {len(FAULTS) - failed} of {len(FAULTS)} noticed by the judge", flush=True)
+    return failed
 
 
 def _random(first: int, end: float) -> int:

@@ -84,7 +84,16 @@ class Exchange:
         """The Call-ID. One byte that is not UTF-8 suppresses every security event of the request."""
         if self.act.kind == "guesses in one call":
             return b"one"
-        return b"call-%d" % self.number + (b"\xff" if self.act.kind.startswith("hides") else b"")
+        suppresses = self.act.kind.startswith("hides") and not self.by_headers
+        return b"call-%d" % self.number + (b"\xff" if suppresses else b"")
+
+    @property
+    def by_headers(self) -> bool:
+        """Whether only the guess is hidden, by a first Authorization header for another realm.
+
+        Its nonce, which is not UTF-8, suppresses the event. A long Call-ID cuts the notice.
+        """
+        return self.act.kind.startswith("hides by headers")
 
     @property
     def returned(self) -> str:
@@ -143,6 +152,8 @@ class Exchange:
 
     def _events(self) -> Iterator[bytes]:
         kind, known = self.act.kind, self.act.account in KNOWN
+        if self.by_headers:
+            yield self._event("ChallengeSent", "Informational", "Challenge: ", self.act.account)
         if kind.startswith("hides"):
             return
         if kind.startswith("lamp"):
@@ -176,7 +187,7 @@ class Exchange:
 
     def _notices(self) -> Iterator[bytes]:
         kind, known = self.act.kind, self.act.account in KNOWN
-        if kind == "logs in" or kind.startswith("lamp"):
+        if kind == "logs in" or kind.startswith("lamp") or self.by_headers:
             return
         where = f"{self.act.other if kind == 'hides and blames' else self.source}:{self.port}"
         if not known:

@@ -172,7 +172,7 @@ def _scanner(chosen: random.Random) -> list[Act]:
 
 
 def _hider(chosen: random.Random) -> list[Act]:
-    kind = chosen.choice(("hides", "hides and blames"))
+    kind = chosen.choice(("hides", "hides and blames", "hides by headers"))
     transport = chosen.choice(("UDP", "UDP", "TCP"))
     address, other = chosen.choice(ATTACKERS), chosen.choice((VICTIM, TRUNK, *PHONES))
     return [Act(kind, address, other, transport=transport) for _ in range(chosen.randint(1, 8))]
@@ -200,8 +200,9 @@ def _lamps(chosen: random.Random) -> list[Act]:
 
 def _blind(chosen: random.Random) -> list[Act]:
     """Have the answers to the guesses, which may be hidden, sent to nowhere; at the end ask once more."""
-    kind, address = chosen.choice(("guesses blind", "hides blind")), chosen.choice(ATTACKERS)
-    transport = chosen.choice(("UDP", "TCP"))
+    kind = chosen.choice(("guesses blind", "hides blind", "hides by headers blind"))
+    address = chosen.choice(ATTACKERS)
+    transport = "UDP" if kind.startswith("hides by") else chosen.choice(("UDP", "TCP"))
     acts = [Act(kind, address, transport=transport) for _ in range(chosen.randint(1, 8))]
     return [*acts, Act("asks", address, transport=transport)]
 

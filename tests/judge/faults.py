@@ -1,0 +1,194 @@
+"""Faults that ringfence had once: each is put back into the running code, and the judge must notice it.
+
+A fault replaces one function for as long as its world is played. If the function is gone, ``put_back`` raises
+an error. If the fault has no effect any more, the judge does not notice it, and that is a failure too.
+
+The worlds have no second local address, no relay or other SIP server on the host, no container, no IPv6, no
+second Asterisk, no bounds of memory and no alarms. So faults in what depends on these are not in the table.
+"""
+# ruff: noqa: ANN401 - a replaced function may be any
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from attrs import evolve
+from tests.judge.asterisk import Act
+from tests.judge.guard import guarding
+from tests.judge.worlds import ATTACKERS, LAMPS, VICTIM, Failure, play
+
+from ringfence.model import Proof, Service, Transport
+
+_A = ATTACKERS[0]
+_CONVERSATIONS = "ringfence.detect.conversation:Conversations"
+_FORBIDDEN = 403
+
+Change = Callable[[Any], Any]
+"""Makes the faulty function from the right one."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault, the function ``module:Class.name`` that it replaces, and a world in which it shows."""
+
+    name: str
+    sentence: str
+    where: str
+    change: Change
+    acts: tuple[Act, ...]
+
+
+def _not_blind(transport: Transport) -> Change:
+    def change(right: Any) -> Any:
+        def unanswered(self: Any, now: float) -> Iterator[Any]:
+            return (one for one in right(self, now) if one.transport is not transport)
+
+        return unanswered
+
+    return change
+
+
+def _no_guess_at(service: Service) -> Change:
+    def change(right: Any) -> Any:
+        def answer(self: Any, answer: Any, sender: Any, now: float) -> Any:
+            found = right(self, answer, sender, now)
+            return evolve(found, guess=False) if found and answer.service is service else found
+
+        return answer
+
+    return change
+
+
+def _each_second_is_a_duplicate(right: Any) -> Any:
+    def match(self: Any, source: Any, now: float) -> Any:
+        tag = right(self, source, now)
+        return self.open[-1][1] if tag is None and len(self.open) % 2 else tag
+
+    return match
+
+
+def _blames_the_receiver(right: Any) -> Any:
+    def settled(self: Any, attempt: Any, nonce: bytes, now: float, **options: Any) -> Any:
+        to = self.receivers(nonce, now)
+        if attempt.service is Service.PJSIP and to and to[-1] != attempt.address:
+            return evolve(attempt, address=to[-1], proof=Proof.NONCE)
+        return right(self, attempt, nonce, now, **options)
+
+    return settled
+
+
+def _any_request_confirms(_right: Any) -> Any:
+    def has_asked(self: Any, address: Any, _call_id: bytes, _now: float) -> bool:
+        return any(one.address == address for _, one in self._order)
+
+    return has_asked
+
+
+def _each_403_is_a_guess(right: Any) -> Any:
+    def answer(self: Any, answer: Any, sender: Any, now: float) -> Any:
+        refused = answer.status == _FORBIDDEN
+        return right(self, evolve(answer, accepted=False) if refused else answer, sender, now)
+
+    return answer
+
+
+def _nothing_is_a_duplicate(_right: Any) -> Any:
+    return lambda _self, _source, _now: None
+
+
+FAULTS = (
+    Fault(
+        "a",
+        "Hidden guesses by TCP do not count if their answers do not leave.",
+        f"{_CONVERSATIONS}.unanswered",
+        _not_blind(Transport.TCP),
+        (
+            Act("asks", _A),  # by UDP: PJSIP's nonce of the same second then proves the address
+            *(Act("hides by headers blind", _A, transport="TCP", wait=0.1) for _ in range(4)),
+            Act("asks", _A, transport="TCP"),
+        ),
+    ),
+    Fault(
+        "b",
+        "Hidden guesses by UDP do not count if their answers go to nowhere.",
+        f"{_CONVERSATIONS}.unanswered",
+        _not_blind(Transport.UDP),
+        (*(Act("hides by headers blind", _A) for _ in range(4)), Act("asks", _A)),
+    ),
+    Fault(
+        "c",
+        "A guess that two Authorization headers hide from events and log does not count.",
+        f"{_CONVERSATIONS}.answer",
+        _no_guess_at(Service.PJSIP),
+        tuple(Act("hides by headers", _A) for _ in range(5)),
+    ),
+    Fault(
+        "f",
+        "Guesses at chan_sip that no event reports do not count.",
+        f"{_CONVERSATIONS}.answer",
+        _no_guess_at(Service.SIP),
+        tuple(Act("lamp", _A) for _ in range(3)),
+    ),
+    Fault(
+        "g",
+        "Of the guesses under one Call-ID, each second one does not count.",
+        "ringfence.detect.sessions:Attempts.match",
+        _each_second_is_a_duplicate,
+        tuple(Act("guesses in one call", _A) for _ in range(5)),
+    ),
+    Fault(
+        "h",
+        "The receiver of a challenge is blamed for the guess with its nonce.",
+        "ringfence.detect.nonces:Nonces.settled",
+        _blames_the_receiver,
+        tuple(Act("guesses elsewhere", _A, VICTIM) for _ in range(5)),
+    ),
+    Fault(
+        "k",
+        "A forged notice counts if its address has asked for anything.",
+        f"{_CONVERSATIONS}.has_asked",
+        _any_request_confirms,
+        (Act("asks", VICTIM), Act("hides and blames", _A, VICTIM)),
+    ),
+    Fault(
+        "l",
+        "A phone with the right password is blamed for lamps that it may not see.",
+        f"{_CONVERSATIONS}.answer",
+        _each_403_is_a_guess,
+        tuple(Act("lamp refused", LAMPS) for _ in range(5)),
+    ),
+    Fault(
+        "counting once",
+        "Each source's report of a guess counts.",
+        "ringfence.detect.sessions:Attempts.match",
+        _nothing_is_a_duplicate,
+        (Act("guesses", _A, late=2.0),),
+    ),
+)
+"""The findings of the conversation, by their letters, that a world of the judge can show."""
+
+
+@contextmanager
+def put_back(fault: Fault) -> Iterator[None]:
+    """Replace the function while the context lasts; raise AttributeError if it is gone."""
+    module, _, path = fault.where.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    right = vars(owner).get(name)
+    if right is None:
+        raise AttributeError(f"fault {fault.name}: there is no {fault.where}; put the fault back elsewhere")
+    setattr(owner, name, fault.change(right))
+    try:
+        yield
+    finally:
+        setattr(owner, name, right)
+
+
+def noticed(fault: Fault) -> Failure | None:
+    """Play the world of a fault to a guard that has it; return what the judge notices, or None."""
+    with put_back(fault):
+        return play(fault.acts, guarding)
