@@ -94,6 +94,10 @@ def _each_403_is_a_guess(right: Any) -> Any:
     return answer
 
 
+def _never(_right: Any) -> Any:
+    return lambda _self, _event, _now: False
+
+
 def _nothing_is_a_duplicate(_right: Any) -> Any:
     return lambda _self, _source, _now: None
 
@@ -165,6 +169,13 @@ FAULTS = (
         "ringfence.detect.sessions:Attempts.match",
         _nothing_is_a_duplicate,
         (Act("guesses", _A, late=2.0),),
+    ),
+    Fault(
+        "a late log",
+        "A log line that comes after ten seconds counts again.",
+        "ringfence.detect.confirmation:Confirmation.is_overdue",
+        _never,
+        (Act("guesses", _A, late=11.0),),
     ),
 )
 """The findings of the conversation, by their letters, that a world of the judge can show."""
