@@ -381,6 +381,7 @@ def test_the_rolls_are_written_as_they_are_then(world: World) -> None:
         NetworkList.ALLOW: [OTHER],
         NetworkList.FRIENDS: [],
         NetworkList.UNSHIELDED: [],
+        NetworkList.OBSERVED: [],
         NetworkList.DENY: [SUBJECT],
         NetworkList.FETCHED: [],
     }

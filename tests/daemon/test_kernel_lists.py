@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Generator, Iterable
 from ipaddress import ip_address, ip_network
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from tests.support.kept import OTHER, PHONE, Kept, kept, settings
 from tests.support.world import START
 
 from ringfence.config.converters import SetSize
+from ringfence.detect.observation import MANY
 from ringfence.firewall.contract import NetworkList
 from ringfence.lists.prefixes import Prefixes
-from ringfence.model import Network
+from ringfence.model import Challenge, Network
 
 
 def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
@@ -138,3 +140,26 @@ def test_an_unshielded_friend_has_no_ration_and_passes_fetched_networks(kept: Ke
         assert any(friend.subnet_of(one) for one in fetched) is not unshielded  # type: ignore[arg-type]
         assert sum(one.num_addresses for one in fetched) == 512 - unshielded
     assert side.exempt.kernel_friends._lists.stale() == []
+
+
+def test_an_observed_friend_is_on_two_lists(kept: Kept) -> None:
+    """The kernel copies the conversation of an observed friend, which stays a friend."""
+    side = kept.side
+    side.start()
+    side.exempt.friends.add([PHONE])
+    friends, number = side.exempt.kernel_friends, count()
+
+    def refuse(times: int) -> None:
+        for _ in range(times):
+            call = b"%d" % next(number)
+            refusal = Challenge(PHONE.address, 5062, ip_address("198.18.0.1"), 5060, call, b"", PHONE.address)
+            friends._detector.observe_challenges([refusal], friends._clock.mono(), 0.0, "pbx")
+
+    friends.select()
+    refuse(MANY)
+    assert not friends.select()
+    refuse(1)
+    assert friends.select()
+    kept.enforcer.fill(NetworkList.FRIENDS, NetworkList.OBSERVED)
+    for one in (NetworkList.FRIENDS, NetworkList.OBSERVED):
+        assert kept.backend.lists[one] == {ip_network(PHONE.address)}

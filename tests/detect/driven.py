@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
+from ringfence.detect.confirmation import NOT_CONNECTED, Listening
 from ringfence.detect.detector import Detector
-from ringfence.detect.judgement import Effect, Judgement, Login
+from ringfence.detect.judgement import Effect, Judgement, Login, Observe
 from ringfence.detect.rules import Rule
-from ringfence.detect.wire import NOT_CONNECTED, Listening
 from ringfence.model import (
     AlarmChange,
     Attempt,
@@ -71,6 +71,6 @@ class Driven(Detector):
                 judgements.append(effect)
             elif isinstance(effect, Login):
                 self.friends.add(effect.friend)
-            else:
+            elif not isinstance(effect, Observe):
                 self.alarms.append(effect)
         return judgements

@@ -1,4 +1,4 @@
-"""chan_sip's answers: each confirms one line, and a 403 alone shows some guesses."""
+"""The answers on the wire: each confirms one line of the log."""
 
 from ipaddress import ip_address
 
@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
 
-from ringfence.detect.confirmation import LIFE, LOGGED_IN, MOST, Answers
+from ringfence.detect.confirmation import LIFE, MOST, Answers
 from ringfence.detect.sessions import SESSION_LIFE, Senders
 from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service, Transport
 
@@ -66,13 +66,6 @@ def test_a_repeated_answer_confirms_one_line(answer: Challenge, other: Challenge
     assert [answers.confirms(line(acl_name), SESSION_LIFE) for _ in range(2)] == [True, False]
 
 
-def test_a_repeated_challenge_begins_no_session_again() -> None:
-    """A 401 that Asterisk repeats after its 403 does not turn the repeated 403 into another guess."""
-    answers = Answers(Senders())
-    found = [answers.record(one, BY, now) for now in (0.0, 0.5) for one in (ASKED, REFUSED)]
-    assert found == [False, True, False, False]
-
-
 @pytest.mark.parametrize("service", [Service.SIP, Service.PJSIP])
 def test_a_call_to_nowhere_is_confirmed_by_a_404_alone(service: Service) -> None:
     """A challenge confirms no such call, a 404 confirms no wrong password, and the service must match."""
@@ -86,37 +79,6 @@ def test_a_call_to_nowhere_is_confirmed_by_a_404_alone(service: Service) -> None
     assert answers.confirms(line("no_extension_match", service), 0.0)
 
 
-def test_a_403_is_a_guess_where_a_challenge_was() -> None:
-    """A 403 is a guess only after a recent challenge of the same session; a 403 alone is a refusal."""
-    answers = Answers(Senders())
-    assert not answers.record(REFUSED, BY, 0.0)
-    assert not answers.record(ASKED, BY, 0.0)
-    assert not answers.record(evolve(REFUSED, call_id=b"call-2"), BY, 1.0)
-    assert answers.record(REFUSED, BY, SESSION_LIFE - 0.1)
-    answers.record(evolve(ASKED, nonce=b"o"), BY, SESSION_LIFE)
-    assert not answers.record(REFUSED, BY, 2 * SESSION_LIFE)
-
-
-def test_a_403_that_is_repeated_counts_once() -> None:
-    """chan_sip repeats a 403 until the ACK; after another challenge of the session it is another guess."""
-    answers = Answers(Senders())
-    answers.record(ASKED, BY, 0.0)
-    assert [answers.record(REFUSED, BY, 1.0) for _ in range(3)] == [True, False, False]
-    answers.record(evolve(ASKED, nonce=b"o"), BY, 2.0)
-    assert [answers.record(REFUSED, BY, 2.0) for _ in range(2)] == [True, False]
-
-
-def test_after_a_login_a_403_is_the_dialplans() -> None:
-    """A phone that logged in and calls a forbidden number is no guesser."""
-    senders = Senders()
-    answers = Answers(senders)
-    answers.record(ASKED, BY, 0.0)
-    senders.sender_at(BY, 0.0).logged_in = 0.0
-    assert not answers.record(REFUSED, BY, 1.0)
-    answers.record(evolve(ASKED, nonce=b"o"), BY, LOGGED_IN)
-    assert answers.record(REFUSED, BY, LOGGED_IN)
-
-
 def test_the_answers_in_memory_are_bounded_in_all_sessions_together() -> None:
     """A sender that keeps many sessions alive fills no memory: the oldest answers of all are discarded."""
     senders = Senders()
@@ -128,13 +90,3 @@ def test_the_answers_in_memory_are_bounded_in_all_sessions_together() -> None:
     assert sum(len(session.answers or ()) for session in sessions) == MOST
     assert b"9" not in (sessions[9].answers or ())
     assert b"10" in (sessions[10].answers or ())
-
-
-@pytest.mark.parametrize(("since", "is_guess"), [(0.0, True), (5.0, False), (None, False)])
-def test_a_second_challenge_is_a_guess_if_a_success_would_be_known(
-    *, since: float | None, is_guess: bool
-) -> None:
-    """A phone that registers again gets the same answer, so AMI must have reported successes before it."""
-    answers = Answers(Senders())
-    assert not answers.record(ASKED, BY, 1.0, since)
-    assert answers.record(evolve(ASKED, nonce=b"another"), BY, 30.0, since) == is_guess

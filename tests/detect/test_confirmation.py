@@ -18,7 +18,6 @@ from ringfence.detect.confirmation import (
 from ringfence.detect.conversation import Conversations
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import Senders, attempt_from
-from ringfence.detect.wire import Wire
 from ringfence.model import AttemptKind, Challenge, EventKind, Proof, SecurityEvent, Transport
 
 BY, HERE = ip_address(SENDER), ip_address("198.18.0.1")
@@ -32,12 +31,10 @@ class Parts:
     def __init__(self, connections: Connections | None = None, assumed: Proof = Proof.CLAIMED) -> None:
         sources = KnownSources(corroborated=frozenset({"pbx"}), assumed=assumed)
         self.senders, self.nonces = Senders(), Nonces()
-        self.wire = Wire(self.senders)
         backing = Backing(connections or NoConnections(), self.senders)
         self.confirmation = Confirmation(
             self.senders,
             self.nonces,
-            self.wire,
             Answers(self.senders),
             backing,
             Conversations(),
@@ -61,7 +58,7 @@ def test_a_challenge_confirms_a_line_as_a_claim_and_its_nonce_as_proven() -> Non
     assert parts.proof(line()) is None
     parts.confirmation.sees_wire = True
     assert parts.proof(line()) is None
-    parts.wire.record_challenge(ASKED, BY, "pbx", 0.0)
+    parts.senders.session(BY, b"call-1", 0.0).challenged = 0.0
     parts.nonces.record(ASKED, 0.0)
     assert parts.proof(line()) is Proof.CLAIMED
     assert parts.proof(line(nonce=b"1/x")) is Proof.NONCE
@@ -80,7 +77,7 @@ def test_a_connection_confirms_a_line_by_a_stream() -> None:
 def test_a_line_is_a_hint_while_another_source_delivers(*, wire: bool, ami: float | None, hint: bool) -> None:
     """A datagram's line needs confirmation while AMI or the wire delivers; an event of AMI never does."""
     parts = Parts()
-    parts.confirmation.tick(connected(ami), wire=wire)
+    parts.confirmation.tick(0.0, 0.0, connected(ami), wire=wire)
     for one, expected in ((line(), hint), (event(FAILED, source=PBX), False), (line(Transport.TCP), True)):
         attempt = attempt_from(one, AttemptKind.GUESS)
         assert parts.confirmation.is_hint(one, attempt) is expected
@@ -114,12 +111,12 @@ def test_only_a_whole_wire_or_the_kernel_refutes_a_line() -> None:
     parts = Parts(Connected())
     parts.confirmation.sees_wire = True
     assert not parts.confirmation.would_have_been_seen(line(), 0.0)
-    parts.confirmation.tick(connected(None), wire=True)
+    parts.confirmation.tick(0.0, 0.0, connected(None), wire=True)
     assert parts.confirmation.would_have_been_seen(line(), 0.0)
     assert parts.confirmation.would_have_been_seen(line(Transport.TLS), 0.0)
-    parts.wire.lost_at = 0.0
+    parts.confirmation.lost_at = 0.0
     assert not parts.confirmation.would_have_been_seen(line(), 9.9)
     parts = Parts()
     parts.confirmation.sees_wire = True
-    parts.confirmation.tick(connected(None), wire=True)
+    parts.confirmation.tick(0.0, 0.0, connected(None), wire=True)
     assert not parts.confirmation.would_have_been_seen(line(Transport.TLS), 0.0)

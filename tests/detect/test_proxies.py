@@ -10,7 +10,7 @@ from attrs import evolve
 
 from ringfence.detect import proxies
 from ringfence.detect.attribution import AttributedAttempt, Attribution, ClientLogin, Finding
-from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.confirmation import NOT_CONNECTED, KnownSources
 from ringfence.detect.conversation import SILENCE
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement, Login
@@ -18,7 +18,6 @@ from ringfence.detect.nonces import LIFE
 from ringfence.detect.proxies import Proxies
 from ringfence.detect.rules import RULES
 from ringfence.detect.sessions import HORIZON, SESSION_LIFE
-from ringfence.detect.wire import NOT_CONNECTED
 from ringfence.model import (
     AMI,
     Address,

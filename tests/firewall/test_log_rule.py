@@ -50,9 +50,13 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
     if logged:
         any_status, copied = TESTS[version][0].rsplit("&&", 1)[0], TESTS[version][0]
         both = f'-m u32 --u32 "{any_status}" -m u32 ! --u32 "{copied}"'
-        strangers = {
-            side: " ".join(
-                f"-m set ! --match-set ringfence-{which}{version} {side}" for which in ("friends", "allow")
+        whose = {
+            side: (
+                f"-m set --match-set ringfence-observed{version} {side}",
+                " ".join(
+                    f"-m set ! --match-set ringfence-{which}{version} {side}"
+                    for which in ("friends", "allow", "observed")
+                ),
             )
             for side in ("src", "dst")
         }
@@ -60,16 +64,22 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
             f"-A ringfence-out -p udp {datagram} {target}",
             f"-A ringfence-out -o lo {ports} -j ringfence-answer",
             f"-A ringfence-out ! -o lo {ports} -j ringfence-segment",
-            f"-A ringfence-out ! -o lo {UDP} --sports 5060 {both} {strangers['dst']} {target}",
+            *(f"-A ringfence-out ! -o lo {UDP} --sports 5060 {both} {one} {target}" for one in whose["dst"]),
             *out,
         ]
         pre = [
             *(rule for rule in pre if " src " in rule),
-            f"-A ringfence-pre ! -i lo {UDP} --dports 5060 {strangers['src']} -j ringfence-seen",
-            f"-A ringfence-pre ! -i lo {TCP} --dports 5038,5060,8089 {strangers['src']} -j ringfence-seen",
+            *(
+                f"-A ringfence-pre ! -i lo {ports} {one} -j ringfence-seen"
+                for ports in (f"{UDP} --dports 5060", f"{TCP} --dports 5038,5060,8089")
+                for one in whose["src"]
+            ),
             f"-A ringfence-pre -p udp {datagram} {ROUTED[version]} {target}",
             f"-A ringfence-pre {ports} {ROUTED[version]} -j ringfence-segment",
-            f"-A ringfence-pre {UDP} --sports 5060 {both} {ROUTED[version]} {strangers['dst']} {target}",
+            *(
+                f"-A ringfence-pre {UDP} --sports 5060 {both} {ROUTED[version]} {one} {target}"
+                for one in whose["dst"]
+            ),
             *(rule for rule in pre if " dst " in rule),
         ]
         seen, narrow = (
@@ -92,7 +102,8 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
         narrowed = [f"-A ringfence-narrow {narrow}", "-A ringfence-narrow -j DROP"]
         answers = [f"-A ringfence-answer -p tcp {test} {target}" for test in beginnings]
         known = [
-            f"-A ringfence-segment -m set --match-set ringfence-{which}{version} dst -g ringfence-answer"
+            f"-A ringfence-segment -m set ! --match-set ringfence-observed{version} dst "
+            f"-m set --match-set ringfence-{which}{version} dst -g ringfence-answer"
             for which in ("allow", "friends")
         ]
         return [*answers, *narrowed, *out, *pre, *known, f"-A ringfence-segment {target}"]

@@ -111,8 +111,9 @@ class Guard:
             begin(address, port, self._requests, self._answers)
 
     def copies(self, address: str) -> bool:
-        """Whether the kernel copies the requests of an address, because it is a stranger."""
-        return not self._detector.friends.any_in(ip_network(address))
+        """Whether the kernel copies the requests of an address: a stranger, or an observed friend."""
+        observed = self._detector.observed(self._clock.mono())
+        return not self._detector.friends.any_in(ip_network(address)) or ip_address(address) in observed
 
     def report(self, report: Report) -> None:
         """Pass the bytes of one source to the parser that reads them, and the results to the pipeline."""

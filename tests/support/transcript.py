@@ -16,7 +16,7 @@ from tests.support.listening import connected
 
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds, Detector
-from ringfence.detect.judgement import Disposition, Effect, Judgement, Login
+from ringfence.detect.judgement import Disposition, Effect, Judgement, Login, Observe
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.ledger import Record, key_of
@@ -243,6 +243,10 @@ class Player:
         """Return the friends that the limiter must not pass now."""
         return {str(address) for address in self._detector.unshielded(self._now)}
 
+    def observed(self) -> set[str]:
+        """Return the friends whose conversations the kernel must copy now."""
+        return {str(address) for address in self._detector.observed(self._now)}
+
     def sources_of(self, address: str) -> list[set[str]]:
         """Return the sources that reported each attempt of an address."""
         story = self._detector.summary_of(ip_address(address), self._now)
@@ -326,7 +330,7 @@ class Player:
                 self._judged(effect)
             elif isinstance(effect, Login):
                 self._detector.friends.add(effect.friend)
-            else:
+            elif not isinstance(effect, Observe):
                 self._alarmed(effect)
 
     def _judged(self, judgement: Judgement) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_network
 from itertools import chain, islice
 
 import structlog
@@ -133,6 +134,8 @@ class KernelLists:
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
         self.networks = ListNetworks()
         self.most = most
+        self.observed: Collection[Address] = frozenset()
+        """The friends whose conversations the kernel copies (:meth:`Detector.observed`)."""
         self._written: dict[NetworkList, object] = {}
         self._passing = passing
         self._ledger = ledger
@@ -146,6 +149,8 @@ class KernelLists:
             return self._passing.networks
         if target is NetworkList.UNSHIELDED:
             return tuple(self._passing.left_out)
+        if target is NetworkList.OBSERVED:
+            return tuple(map(ip_network, self.observed))
         self._written[target] = self._origin(target)
         if target is NetworkList.DENY:
             return islice(self.networks.deny, self.most)
@@ -220,12 +225,15 @@ class KernelFriends:
         self._freed: Collection[Address] = ()  # the friends that are no longer new: their bans were removed
 
     def select(self) -> bool:
-        """Select the friends for the kernel's list; return whether the selection changed.
+        """Select the friends for the kernel's lists; return whether the selection changed.
 
         At most ``KernelLists.most`` friends are selected. The list exempts friends from the limiter. Left out
         are the friends that the limiter must not exempt now (:meth:`Detector.unshielded`).
         """
-        return self._passing.refresh(self._lists.most, self._unshielded())
+        observed = self._observed()
+        changes = observed != self._lists.observed
+        self._lists.observed = observed
+        return self._passing.refresh(self._lists.most, self._unshielded()) or changes
 
     def renew(self) -> None:
         """Treat all friends as new at the next update, so that restored bans of friends are removed."""
@@ -237,14 +245,19 @@ class KernelFriends:
             await self._changed()
             began = self._clock.mono()
             if self.select() and self._enforcer.enforcing:
-                self._enforcer.fill(*self._lists.stale(), NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+                lists = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.OBSERVED
+                self._enforcer.fill(*self._lists.stale(), *lists)
                 unban_friends(self._enforcer, set(self._passing.addresses) - set(self._freed))
                 self._freed = self._passing.addresses
             await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))
 
     async def _changed(self) -> None:
-        """Wait until a friend is added or removed, or loses or regains its exemption from the limiter."""
-        while not self._registry.changed.is_set() and not self._passing.is_stale(self._unshielded()):
+        """Wait until the kernel must treat a friend in another way, because a list has changed."""
+        while not (
+            self._registry.changed.is_set()
+            or self._passing.is_stale(self._unshielded())
+            or self._lists.observed != self._observed()
+        ):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._registry.changed.wait()
@@ -252,6 +265,9 @@ class KernelFriends:
 
     def _unshielded(self) -> Collection[Address]:
         return self._detector.unshielded(self._clock.mono())
+
+    def _observed(self) -> Collection[Address]:
+        return self._detector.observed(self._clock.mono())
 
 
 # -- follows this host's networks and the DNS, and updates the lists, the friends and the exempt networks

@@ -13,7 +13,15 @@ from ringfence.config.schema import Settings
 from ringfence.detect.confirmation import GUESS, KnownSources, why_unconfirmed
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
-from ringfence.detect.judgement import FORGED_BY_TEXT, Decision, Disposition, Effect, Judgement, Login
+from ringfence.detect.judgement import (
+    FORGED_BY_TEXT,
+    Decision,
+    Disposition,
+    Effect,
+    Judgement,
+    Login,
+    Observe,
+)
 from ringfence.model import (
     AMI,
     AlarmChange,
@@ -57,8 +65,8 @@ class EffectHandler:
     - ``ban`` with each decision to ban.
     - ``unaffected`` with each attempt of a banned or exempt address, except floods.
     - Each function in ``learn`` with every login that makes its sender a friend.
-    - ``unshield`` when a friend may have lost its exemption from the limiter. It loses the exemption for a
-      while if guesses name its address and cannot be proven.
+    - ``update_friends`` when the kernel must treat a friend in another way: it is observed from now on, or
+      it loses its exemption from the limiter, because guesses name its address and cannot be proven.
     - Each function in ``watch`` with every judgement, after the ban that follows from it.
 
     There are seven parameters because each kind of effect has a receiver of its own.
@@ -72,7 +80,7 @@ class EffectHandler:
         *,
         unaffected: Callable[[Judgement], object] = lambda _: None,
         learn: Sequence[Callable[[Friend], object]] = (),
-        unshield: Callable[[], object] = lambda: None,
+        update_friends: Callable[[], object] = lambda: None,
         watch: Sequence[Callable[[Judgement], object]] = (),
     ) -> None:
         self._ban = ban
@@ -80,7 +88,7 @@ class EffectHandler:
         self._friends = friends
         self._unaffected = unaffected
         self._learn = learn
-        self._unshield = unshield
+        self._update_friends = update_friends
         self._watch = watch
         self._held: dict[tuple[Network, Scope], Decision] | None = None
 
@@ -104,6 +112,8 @@ class EffectHandler:
                 for learn in self._learn:
                     learn(effect.friend)
                 self._clear_broken_phone(effect.friend)
+            elif isinstance(effect, Observe):
+                self._update_friends()
             else:
                 self._change_alarm(effect)
 
@@ -149,7 +159,7 @@ class EffectHandler:
         else:
             self._alarms.activate(change.code, change.subject, change.text, change.lasts)
         if change.code is AlarmCode.EVIDENCE_UNPROVABLE:
-            self._unshield()
+            self._update_friends()
 
     def _warn_of_attempt(self, judgement: Judgement) -> None:
         attempt, disposition = judgement.attempt, judgement.disposition

@@ -12,8 +12,9 @@ Words of this package:
 - *subject*: what is counted and banned as one sender: an IPv4 address, or the /64 of an IPv6 address. Its
   *key* is the subject as bytes (``history.pack_network``). The *prefix* is the /24 or /48 around it.
 - *friend*: an address of a phone or trunk of this PBX. Any other address is a *stranger*.
-- *wire*: the source that reads SIP answers that leave this host, and the requests of strangers by UDP. The
-  kernel copies them. A *hidden* attempt is one that only the wire shows.
+- *wire*: the source that reads SIP answers that leave this host, and the requests of strangers. The kernel
+  copies them. *Observed* friends are copied like strangers. A *hidden* attempt is one that only the wire
+  shows.
 - *session*: the requests of one sender with one session id (in SIP, the Call-ID).
 - *proven* attempt: a TCP handshake, or a nonce that was sent only to its address, shows that it came from
   there. A *claimed* attempt lacks such a proof: a sender of UDP datagrams can forge its address.

@@ -41,6 +41,7 @@ from ringfence.detect.confirmation import (
     Confirmation,
     Connections,
     KnownSources,
+    Listening,
     NoConnections,
     Query,
     UnconfirmedReports,
@@ -64,9 +65,9 @@ from ringfence.detect.sessions import (
     role_of,
     session_number,
 )
-from ringfence.detect.wire import NOT_CONNECTED, Listening, Wire
 from ringfence.event_values import evolve
 from ringfence.model import (
+    AMI,
     WIRE,
     Address,
     Attempt,
@@ -402,9 +403,16 @@ class Proofs:
         return (NewProof(asterisk, address, session_number(call_id), Proof.NONCE),)
 
 
-_MOST_AT_ONCE = 100  # the most abandoned challenges of one sender that one tick turns into attempts
 _CHALLENGES, _NOT_FOUND, _OK = (401, 407), 404, 200
-_REFUSALS = (*_CHALLENGES, 403)
+REFUSALS = (*_CHALLENGES, 403)
+"""The statuses of the answers by which Asterisk refuses a password, or asks for one."""
+
+MOST_UNREAD = 20
+"""The number of refusals of a sender's unknown requests that do not count by themselves."""
+
+UNREAD_FOR = 7_200.0
+"""For this time (seconds) a sender with an unread connection is suspected. Phones register more often."""
+
 _REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (seconds); the wire is read before it
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
@@ -428,7 +436,6 @@ class Attribution:
     ) -> None:
         self._senders = Senders(max_sessions=max_sessions)
         self._nonces = Nonces()
-        self._wire = Wire(self._senders)
         self._answers = Answers(self._senders)
         self._conversations = Conversations()
         self._backing = Backing(connections if connections is not None else NoConnections(), self._senders)
@@ -436,7 +443,6 @@ class Attribution:
         self._confirmation = Confirmation(
             self._senders,
             self._nonces,
-            self._wire,
             self._answers,
             self._backing,
             self._conversations,
@@ -486,7 +492,8 @@ class Attribution:
             return self._on_event_of_proxy(event, now)
         sees_wire = self._confirmation.sees_wire
         if sees_wire:
-            self._wire.record_event(event, now)
+            if event.kind is _SUCCESS:
+                self._record_success(event, now)
             if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
                 self._nonces.record_elsewhere(event.challenge, now)
         attempt = self._senders.report(event, now)
@@ -511,7 +518,7 @@ class Attribution:
             event = evolve(event, remote=client)
             if event.kind is not _SUCCESS:
                 return self._on_client(event, now)
-            self._wire.record_event(event, now)
+            self._record_success(event, now)
             return (ClientLogin(event),)
         if role_of(event) not in (Role.OPENER, Role.FAILED):
             return ()
@@ -577,8 +584,6 @@ class Attribution:
 
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report whose address is reliable; return the new attempt, or that it is a duplicate."""
-        if self._confirmation.sees_wire and event.source.name != WIRE:
-            self._wire.record_reported(attempt.address)
         if event.source.asterisk not in self._several:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
@@ -587,7 +592,7 @@ class Attribution:
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
-        late = event.time - self._wire.ahead <= max(now - HORIZON, self._senders.forgotten_until)
+        late = event.time - self._confirmation.ahead <= max(now - HORIZON, self._senders.forgotten_until)
         if late and self._confirmation.is_overdue(event, now):
             return ()
         return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
@@ -609,7 +614,7 @@ class Attribution:
                 found += self._on_answer_to_client(answer, now, wall, asterisk)
             elif passage is Passage.TO_PROXY:
                 self.proxies.record_nonce(answer, now)
-            elif answer.status in _REFUSALS or (answer.status == _NOT_FOUND and answer.transport is _UDP):
+            elif answer.status in REFUSALS or (answer.status == _NOT_FOUND and answer.transport is _UDP):
                 challenges.append(answer)
             else:
                 self._on_acceptance(answer, now)
@@ -623,7 +628,7 @@ class Attribution:
 
     def _on_acceptance(self, answer: Challenge, now: float) -> None:
         """Handle an answer that refuses no password; record a registration that Asterisk accepts."""
-        sender = _sender_of(answer) or answer.address
+        sender = sender_of_request(answer) or answer.address
         found = self._conversations.answer(answer, sender, now)
         asked = found.asked if found is not None else None
         if asked is not None and asked.registers and asked.credentials and answer.status == _OK:
@@ -647,7 +652,7 @@ class Attribution:
         self, challenge: Challenge, now: float, wall: float, asterisk: str
     ) -> Iterable[Finding]:
         """Handle an answer 401, 403, 404 or 407 of Asterisk (not of a proxy)."""
-        sender = _sender_of(challenge)
+        sender = sender_of_request(challenge)
         if sender is None:  # chan_sip cuts a long Via in its answer
             asked = self._conversations.latest(challenge.call_id)
             if asked is None or asked.transport is not _UDP:
@@ -655,32 +660,32 @@ class Attribution:
             sender = asked.address
         if sender != challenge.address:
             self._senders.sender_at(sender, now).diverted = now
-        source = SourceId(self._wire.asterisk_at(challenge) or asterisk, WIRE)
+        source = SourceId(asterisk, WIRE)
         refusal = self._conversations.answer(challenge, sender, now)
         if challenge.service is _PJSIP and challenge.status in _CHALLENGES:
             return self._on_pjsip_challenge(challenge, sender, source, now, wall, refusal)
         question = refusal is not None and not refusal.guess and challenge.status in _CHALLENGES
-        since = self._wire.listening.get(source.asterisk)
-        shown = self._answers.record(challenge, sender, now, since, question=question)
-        if refusal is not None:
-            guess = challenge.service is _SIP
-            return self._on_refusal(refusal, challenge, sender, source, now, wall) if guess else ()
-        unread = self._conversations.shows_guess(challenge, sender)
-        if not (shown or unread) or challenge.accepted:
+        self._answers.record(challenge, sender, now, question=question)
+        if challenge.service is not _SIP:
             return ()
-        return self._hidden_attempt(challenge, sender, source, now, wall)
+        return self._on_refusal(refusal, challenge, sender, source, now, wall)
 
     def _on_refusal(
         self,
-        refusal: Answered,
+        refusal: Answered | None,
         challenge: Challenge,
         sender: Address,
         source: SourceId,
         now: float,
         wall: float,
     ) -> Sequence[Finding]:
-        """Handle an answer to a request that was copied: it is an attempt if the request was a guess."""
-        event = self._refused(refusal, challenge, sender, source, wall)
+        """Handle a refusal; ``refusal`` is what it refuses, None if its request is not known."""
+        if refusal is not None:
+            event = self._refused(refusal, challenge, sender, source, wall)
+        elif self._is_hidden(challenge, sender, source.asterisk, now):
+            event = _wire_event(_HIDDEN, challenge, sender, source, wall)
+        else:
+            event = None
         return self.observe(event, now) if event is not None else ()
 
     def _refused(
@@ -689,7 +694,7 @@ class Attribution:
         """Return the event of the wire for an answer to a request that was copied; None if it is no guess.
 
         A question without credentials is an attempt only if it is evasive: no phone sends such bytes. If the
-        sender has logged in since it asked, its request was accepted: to a friend, no success is copied.
+        sender has logged in since it asked, its request was accepted.
         """
         asked = refusal.asked
         if (
@@ -705,6 +710,40 @@ class Attribution:
         account = asked.account or event.account
         return evolve(event, challenge=asked.nonce, response=asked.digest, account=account)
 
+    def _is_hidden(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> bool:
+        """Whether the refusal of an unknown request is an attempt by itself.
+
+        It is if the request was evasive (no phone sends such bytes), or if the sender makes its requests
+        unreadable.
+        """
+        if challenge.accepted:
+            return False
+        if challenge.service is _SIP and self._conversations.shows_guess(challenge, sender):
+            return True
+        unread = self._is_unread(challenge, sender, now)
+        return challenge.evasive or (unread and self._is_unexplained(sender, asterisk, now))
+
+    def _is_unread(self, challenge: Challenge, sender: Address, now: float) -> bool:
+        """Whether a refusal is for a request that may be on an unread connection of ``sender``."""
+        known = self._senders.find(sender)
+        by_stream = challenge.transport is not _UDP
+        return by_stream and known is not None and now - known.unread < UNREAD_FOR
+
+    def _is_unexplained(self, sender: Address, asterisk: str, now: float) -> bool:
+        """Whether the refusal of an unknown request counts by itself.
+
+        ``MOST_UNREAD`` refusals do not: AMI reports most guesses, and the requests of a phone may be unknown
+        too. A host that logged in lately is not suspected. So AMI must report logins.
+        """
+        host = self._senders.find(host_of(sender))
+        if not self._confirmation.has_ami(asterisk):
+            return False
+        if host is not None and now - host.succeeded < UNREAD_FOR:
+            return False
+        known = self._senders.sender_at(sender, now)
+        known.refused += 1
+        return known.refused > MOST_UNREAD
+
     def _on_answer_to_client(
         self, answer: Challenge, now: float, wall: float, asterisk: str
     ) -> Sequence[Finding]:
@@ -719,7 +758,7 @@ class Attribution:
         answer = self.proxies.to_client(answer)
         self._nonces.record(answer, now)
         refusal = self._conversations.answer(answer, client, now)
-        if answer.status not in _REFUSALS:
+        if answer.status not in REFUSALS:
             return ()
         source = SourceId(asterisk, WIRE)
         if refusal is None:
@@ -758,16 +797,13 @@ class Attribution:
 
         ``refusal`` is what it refuses; None if its request was not copied.
         """
-        known = refusal is not None
-        self._wire.record_challenge(challenge, sender, source.asterisk, now, known=known)
-        for report in self._waiting.settle(sender, challenge.call_id) if challenge.transport is _UDP else ():
-            self._backing.forgive(report.event.remote, now)
-            seen = evolve(report.attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
-            yield from self._if_first(seen, report.event, report.at)
-        if refusal is not None:
-            yield from self._on_refusal(refusal, challenge, sender, source, now, wall)
-        elif challenge.evasive:
-            yield from self._hidden_attempt(challenge, sender, source, now, wall)
+        if challenge.transport is _UDP:
+            self._senders.session(sender, challenge.call_id, now).challenged = now
+            for report in self._waiting.settle(sender, challenge.call_id):
+                self._backing.forgive(report.event.remote, now)
+                seen = evolve(report.attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
+                yield from self._if_first(seen, report.event, report.at)
+        yield from self._on_refusal(refusal, challenge, sender, source, now, wall)
 
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str
@@ -781,6 +817,10 @@ class Attribution:
         self._wire_asterisk = asterisk
         found: list[Finding] = []
         for request in requests:
+            if request.unread and request.transport is not _UDP:
+                sender = self._senders.sender_at(request.address, now)
+                sender.unread = now
+                sender.keep(now + UNREAD_FOR)
             if not request.dropped:
                 known = self._senders.find(request.address)
                 if known is not None:
@@ -800,33 +840,34 @@ class Attribution:
     def observe_loss(self, now: float) -> None:
         """Record that the wire source lost packets at ``now``."""
         self._confirmation.sees_wire = True
-        self._wire.lost_at = now
+        self._confirmation.lost_at = now
         self._conversations.forget_silence()
         self._nonces.record_loss(now)
 
     def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
-        """Do periodic work; return findings about reports that have waited, and about hidden attempts.
+        """Do periodic work; return findings about reports that have waited, and about blind guesses.
 
-        A challenge that no event reports is a hidden attempt. ``wire`` is whether the wire sees every
+        ``wire`` is whether the wire sees every
         challenge now. ``listening`` has since when each connected AMI has been connected without
         interruption (monotonic seconds), by the name of its Asterisk.
         """
         self._senders.expire(now)
         self._conversations.expire(now)
-        self._confirmation.tick(listening, wire=wire)
-        self._wire.tick(now, wall, listening if wire else NOT_CONNECTED)
+        self._confirmation.tick(now, wall, listening, wire=wire)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
         for asked in self._conversations.unanswered(now):
             found += self._on_blind_guess(asked, now, wall)
-        missed = [(*unreported, 1) for unreported in self._wire.unreported(now, listening)]
-        for challenge, asterisk, number in missed + self._wire.abandoned(now, listening):
-            sender = _sender_of(challenge)
-            if sender is not None:  # pragma: no branch - of UDP, only challenges with a known sender are kept
-                source = SourceId(asterisk, WIRE)
-                for _ in range(min(number, _MOST_AT_ONCE)):
-                    found += self._hidden_attempt(challenge, sender, source, now, wall)
         return found
+
+    def _record_success(self, event: SecurityEvent, now: float) -> None:
+        """Record a login that AMI reports: what this host asked before was no guess."""
+        if event.source.name != AMI or event.tampered or event.forgeable:
+            return
+        if event.service in (_PJSIP, _SIP):
+            host = self._senders.record_proof(host_of(event.remote.address), now)
+            host.succeeded = now
+            host.keep(now + UNREAD_FOR)
 
     def _has_succeeded(self, asked: Asked) -> bool:
         """Whether AMI has reported a login of the sender since its request came."""
@@ -853,12 +894,6 @@ class Attribution:
         source = SourceId(self._wire_asterisk, WIRE)
         event = SecurityEvent(source, _REFUSED, service, remote, wall, asked.account, asked.session)
         return self.observe(evolve(event, challenge=asked.nonce, response=asked.digest), now)
-
-    def _hidden_attempt(
-        self, challenge: Challenge, sender: Address, source: SourceId, now: float, wall: float
-    ) -> Sequence[Finding]:
-        """Handle a challenge as a hidden attempt of ``sender``: Asterisk's events do not report it."""
-        return self.observe(_wire_event(_HIDDEN, challenge, sender, source, wall), now)
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
         """Yield the findings about waiting lines that name the address and port ``remote``.
@@ -958,7 +993,7 @@ def _is_claim(found: AttributedAttempt) -> bool:
     return found.attempt.proof is _CLAIMED
 
 
-def _sender_of(answer: Challenge) -> Address | None:
+def sender_of_request(answer: Challenge) -> Address | None:
     """Return the sender of the request; None if it is unknown.
 
     By TCP the answer uses the connection of the request, so its receiver is the sender.

@@ -5,7 +5,7 @@ confirmed or an unconfirmed address.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Protocol
 
@@ -22,10 +22,8 @@ from ringfence.detect.sessions import (
     Senders,
     Session,
     UnconfirmedReport,
-    host_of,
     role_of,
 )
-from ringfence.detect.wire import TRUSTED, Listening, Wire
 from ringfence.event_values import evolve
 from ringfence.model import (
     AMI,
@@ -175,22 +173,10 @@ def why_unconfirmed(attempt: Attempt) -> str:
     return "AMI alone names this address, in an event that a sender can forge, and nothing confirms it"
 
 
-# -- chan_sip's answers on the wire: they confirm log lines, and show guesses that no event reports
+# -- Asterisk's answers on the wire: they confirm log lines
 #
 # The *wire* is the source that reads the answers (401, 403, 404, 407) that leave this host, copied by the
-# kernel. chan_sip raises no security event for MESSAGE, SUBSCRIBE and PUBLISH, although it checks their
-# passwords: it answers a wrong one with 403 (``channels/chan_sip.c``, tried on 16.28). It also answers 403
-# to a call that the dialplan forbids. Of strangers, the wire sees the request too (``conversation.py``). Of
-# others, a 403 is a guess only if a challenge came before it in the same session, and if the address has not
-# just logged in. Each such challenge makes only one 403 a guess. Asterisk's own answer names the sender of
-# the request (``parse/challenge.py``).
-#
-# If a guess carries a nonce that chan_sip never sent, chan_sip still checks the password, but answers with
-# a new challenge instead of the 403 (see ``sessions``). A From header that is not UTF-8 suppresses the
-# events of such challenges. So a challenge with a new nonce is a guess too, if no 403 has answered the
-# previous challenge of its session. A phone that registers again also gets such a challenge, but it has
-# succeeded before. So this does not apply to a host that succeeded within a day (``TRUSTED``). And AMI,
-# which reports the successes, must have been connected since before the previous challenge.
+# kernel. Asterisk's own answer names the sender of the request (``parse/challenge.py``).
 #
 # A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of
 # that address within ``LIFE``, and each answer confirms one line. The challenge to a copied request without
@@ -201,9 +187,7 @@ def why_unconfirmed(attempt: Attempt) -> str:
 #
 # Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1), byte for byte. A
 # repeat confirms no further line. An answer is identified by its nonce, or by its digest if it has no
-# nonce. The Call-ID does not identify it, because many guesses may share one. A 403 that looks like a
-# repeat can still show a new guess: guesses that differ only in their password get the same 403, but each
-# gets its own 401 before.
+# nonce. The Call-ID does not identify it, because many guesses may share one.
 #
 # Bounds: those of the senders and sessions (``sessions.py``), and the nonces and digests of ``MOST`` answers,
 # of which the oldest are discarded first. Times are monotonic seconds.
@@ -212,14 +196,11 @@ def why_unconfirmed(attempt: Attempt) -> str:
 LIFE = 10.0
 """How long an answer confirms a line (seconds). Log lines up to 3 s late were observed."""
 
-LOGGED_IN = 60.0
-"""How long after a success (seconds) a 403 is attributed to the dialplan."""
-
 MOST = 16_384
 """The number of answers whose repeats are recognised, of all sessions together."""
 
 _MOST_ANSWERS = 64  # the number of answers that are kept for each address, service and kind (404 or other)
-_FORBIDDEN, _NOT_FOUND = 403, 404
+_NOT_FOUND = 404
 
 
 class Answers:
@@ -230,50 +211,23 @@ class Answers:
         # Where each answer is stored: the table of its session, and its key there. The oldest comes first.
         self._known: deque[tuple[dict[bytes, float], bytes]] = deque()
 
-    def record(
-        self,
-        answer: Challenge,
-        sender: Address,
-        now: float,
-        since: float | None = -inf,
-        *,
-        question: bool = False,
-    ) -> bool:
-        """Record an answer to a request of ``sender``; return whether it shows a guess.
+    def record(self, answer: Challenge, sender: Address, now: float, *, question: bool = False) -> None:
+        """Record an answer to a request of ``sender``.
 
-        ``question``: the request was copied, and had no credentials. Its answer confirms no line.
-
-        chan_sip may raise no event for such a guess. ``since`` is the time since when AMI has been connected
-        without interruption; None if it is not connected. Without AMI the result is False, because only AMI
-        reports which senders logged in.
+        ``question``: the request was copied, and had no credentials. Its answer confirms no line. Neither
+        does an answer by TCP.
         """
+        if answer.transport is not Transport.UDP or question:
+            return
         session = self._senders.session(sender, answer.call_id, now)
-        is_new = self._is_new(session, answer, now)
+        if not self._is_new(session, answer, now):
+            return
         known = self._senders.sender_at(sender, now)
-        if is_new and answer.transport is Transport.UDP and not question:
-            key = answer.service, answer.status == _NOT_FOUND
-            if known.answers is None:
-                known.answers = {}
-            times = known.answers.setdefault(key, [])
-            times.append(now)
-            del times[:-_MOST_ANSWERS]
-        if answer.service is not Service.SIP or answer.status == _NOT_FOUND:
-            return False
-        if answer.status != _FORBIDDEN:
-            return is_new and self._challenges_again(session, sender, now, since)
-        began, session.challenged = session.challenged, -inf
-        return since is not None and now - began < SESSION_LIFE and now - known.logged_in >= LOGGED_IN
-
-    def _challenges_again(self, session: Session, sender: Address, now: float, since: float | None) -> bool:
-        """Record a challenge with a new nonce; return whether it answers a guess.
-
-        The nonce of such a guess was never sent by chan_sip (see the head of this file). ``since`` is as in
-        :meth:`record`.
-        """
-        before, session.challenged = session.challenged, now
-        if since is None or before < since or now - before >= SESSION_LIFE:
-            return False
-        return now - self._senders.sender_at(host_of(sender), now).succeeded >= TRUSTED
+        if known.answers is None:
+            known.answers = {}
+        times = known.answers.setdefault((answer.service, answer.status == _NOT_FOUND), [])
+        times.append(now)
+        del times[:-_MOST_ANSWERS]
 
     def _is_new(self, session: Session, answer: Challenge, now: float) -> bool:
         """Record an answer; return whether it is not a repeat."""
@@ -301,6 +255,18 @@ class Answers:
             if now - times.pop(0) < LIFE:
                 return True
         return False
+
+
+# -- which sources deliver
+
+Listening = Mapping[str, float]
+"""For each Asterisk whose AMI is connected now: since when, without interruption (monotonic seconds)."""
+
+NOT_CONNECTED: Listening = {}
+"""No AMI is connected."""
+
+BLIND = 10.0
+"""For this time after the wire lost packets (seconds), a missing challenge is no sign of a forgery."""
 
 
 # -- confirmation of log lines by a TCP connection from the address and port that they name
@@ -460,13 +426,13 @@ class Confirmation:
 
     ``sees_wire``: the wire source (answers that leave this host, copied by the kernel) has delivered a
     packet, so addresses can be proven. ``wire_sees_all``: at present the wire sees every challenge.
+    ``lost_at``: when the wire lost packets last. ``ahead``: the wall clock minus the monotonic clock.
     """
 
     def __init__(
         self,
         senders: Senders,
         nonces: Nonces,
-        wire: Wire,
         answers: Answers,
         backing: Backing,
         conversations: Conversations,
@@ -475,17 +441,23 @@ class Confirmation:
         self.sources = sources
         self.sees_wire = False
         self.wire_sees_all = False
+        self.lost_at = -inf
+        self.ahead = 0.0
         self._listening: Listening | None = None  # unknown until the first tick
         self._senders = senders
         self._nonces = nonces
-        self._wire = wire
         self._answers = answers
         self._backing = backing
         self._conversations = conversations
 
-    def tick(self, listening: Listening, *, wire: bool) -> None:
-        """Record which sources deliver now; ``wire`` is whether the wire sees every challenge."""
+    def tick(self, now: float, wall: float, listening: Listening, *, wire: bool) -> None:
+        """Record the clocks, and which sources deliver; ``wire``: the wire sees every challenge."""
         self.wire_sees_all, self._listening = wire, listening
+        self.ahead = wall - now
+
+    def has_ami(self, asterisk: str) -> bool:
+        """Whether the AMI of an Asterisk is connected."""
+        return asterisk in (self._listening or NOT_CONNECTED)
 
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
         """Whether a report needs confirmation: it is a log line, and another source could confirm it.
@@ -527,7 +499,7 @@ class Confirmation:
         """
         if not self._is_corroborated(event.source.asterisk):
             return True
-        seen = self.sees_wire and bool(event.session) and self._wire.confirms(event, now)
+        seen = self.sees_wire and bool(event.session) and self._was_challenged(event, now)
         return seen or self._backing.confirms(event.remote, event.service, now)
 
     def confirmed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
@@ -544,20 +516,25 @@ class Confirmation:
         return None
 
     def _confirmed_by_wire(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
-        wire, service = self._wire, event.service
+        service = event.service
         if service is _SIP and event.challenge:
             came_back = event.kind is EventKind.INVALID_PASSWORD and bool(event.response)
             settled = self._nonces.settled(attempt, event.challenge, now, came_back=came_back)
             return settled if settled is not attempt else None
         if service is _PJSIP and event.session:
             asked = self._conversations.has_asked(attempt.address, event.session, now)
-            seen = asked or wire.confirms(event, now)
+            seen = asked or self._was_challenged(event, now)
         else:
             seen = service in (_SIP, _PJSIP) and self._answers.confirms(event, now)
         if not seen:
             return None
         claim = evolve(attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
         return self._nonces.settled(claim, event.challenge, now)
+
+    def _was_challenged(self, event: SecurityEvent, now: float) -> bool:
+        """Whether a challenge by UDP left within ``LIFE`` for the address and Call-ID of ``event``."""
+        session = self._senders.find_session(event.remote.address, event.session)
+        return session is not None and now - session.challenged < LIFE
 
     def would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
         """Whether a log line that nothing confirms is certainly forged.
@@ -566,7 +543,7 @@ class Confirmation:
         attempt. Any other line is forged if the kernel knows that the address had no connection. Return False
         while the wire may miss challenges.
         """
-        if not self.sees_wire or not self.wire_sees_all or now < self._wire.blind_until:
+        if not self.sees_wire or not self.wire_sees_all or now - self.lost_at < BLIND:
             return False
         return event.remote.transport is _UDP or self._backing.excludes(event.remote.address, now)
 
@@ -578,10 +555,10 @@ class Confirmation:
         so it copies all of them; or AMI must have been connected at the time of a log line. (AMI does not
         report every attempt at chan_sip.)
         """
-        happened = event.time - self._wire.ahead
+        happened = event.time - self.ahead
         if event.source.name == WIRE or happened > max(now - HORIZON, self._senders.forgotten_until):
             return False
-        if event.remote.transport in (_UDP, Transport.UNKNOWN) and self._wire.lost_at < happened:
+        if event.remote.transport in (_UDP, Transport.UNKNOWN) and self.lost_at < happened:
             sender = self._senders.find(event.remote.address)
             if sender is not None and sender.asked > happened - _SECOND:
                 return True

@@ -9,7 +9,7 @@ still lead to a full ban.
 ``attribution`` decides which events are attempts, and of which address. ``judge`` decides which ban follows,
 and ``phones`` which phones fail. A method that handles an input returns its effects, and the caller carries
 them out in this order. An effect is a judged attempt with the ban that follows, an alarm for the
-administrator, or a login that makes a friend.
+administrator, a login that makes a friend, or a friend that the kernel must observe.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from attrs import frozen
 
 from ringfence.detect.attribution import (
+    REFUSALS,
     AttributedAttempt,
     Attribution,
     ClientLogin,
@@ -25,8 +26,15 @@ from ringfence.detect.attribution import (
     NewProof,
     UnprovableGuess,
     Verdict,
+    sender_of_request,
 )
-from ringfence.detect.confirmation import Connections, KnownSources, Query
+from ringfence.detect.confirmation import (
+    NOT_CONNECTED,
+    Connections,
+    KnownSources,
+    Listening,
+    Query,
+)
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import (
@@ -49,14 +57,15 @@ from ringfence.detect.judgement import (
     Effect,
     Judgement,
     Login,
+    Observe,
     Watched,
     distributed_cleared,
     forged_by,
 )
+from ringfence.detect.observation import Observation
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.detect.unexplained import Exchanges
-from ringfence.detect.wire import NOT_CONNECTED, Listening
 from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of
 from ringfence.model import (
@@ -147,6 +156,7 @@ class Detector:
         self._judge = Judge(rules, self._claims, self._history, self._subjects)
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
         self._friend_attempts.configure(rules)
+        self._observation = Observation()
         # The bans that the present call returns, by network and scope: they are not in force yet.
         self._decided: set[tuple[Network, Scope]] = set()
 
@@ -214,7 +224,18 @@ class Detector:
     ) -> Sequence[Effect]:
         """Handle challenges that the wire source read (:meth:`Attribution.observe_challenges`)."""
         self._friend_attempts.sees_wire = True
-        return self._on_findings(self._attribution.observe_challenges(challenges, now, wall, asterisk), now)
+        challenges = tuple(challenges)
+        found = self._attribution.observe_challenges(challenges, now, wall, asterisk)
+        return [*self._on_findings(found, now), *self._observe_friends(challenges, now)]
+
+    def _observe_friends(self, challenges: Iterable[Challenge], now: float) -> Iterator[Observe]:
+        """Yield the friends that are observed from now on, because of refusals among ``challenges``."""
+        for answer in challenges:
+            sender = sender_of_request(answer)
+            if sender is None or answer.status not in REFUSALS or answer.accepted:
+                continue
+            if self.friends.has(sender) and self._observation.on_refusal(sender, answer.call_id, now):
+                yield Observe(sender)
 
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str
@@ -332,6 +353,9 @@ class Detector:
         """Return an alarm if a successful login is suspicious, and the login if it makes a friend."""
         if event.service not in _PHONES or event.tampered:
             return []
+        if event.source.name == AMI:
+            session = event.session if event.service is Service.PJSIP else None
+            self._observation.on_success(event.remote.address, session)
         if event.source.text and not self._attribution.confirms_login(event, now):
             return []  # a forged line of a login must not create a friend
         friend = friend_from(event, seen=self._is_seen(event, now))
@@ -373,6 +397,10 @@ class Detector:
             for address in self._friend_attempts.unshielded(now)
             if is_one_host(address) or not self.bans.scopes(key_of(sender_of(address)), now, friend=False)
         )
+
+    def observed(self, now: float) -> frozenset[Address]:
+        """Return the friends whose conversations the kernel must copy now (``observation``)."""
+        return frozenset(one for one in self._observation.addresses(now) if self.friends.has(one))
 
     # -- judging attempts -------------------------------------------------------------------------------
 

@@ -86,7 +86,14 @@ class Login:
     friend: Friend
 
 
-Effect = Judgement | AlarmChange | Login
+@frozen
+class Observe:
+    """A friend whose conversation the kernel must copy from now on (``observation``)."""
+
+    address: Address
+
+
+Effect = Judgement | AlarmChange | Login | Observe
 """One result of the detector: its caller carries it out."""
 
 

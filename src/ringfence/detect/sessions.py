@@ -70,7 +70,6 @@ from ringfence.model import (
     Address,
     Attempt,
     AttemptKind,
-    Challenge,
     EventKind,
     Proof,
     SecurityEvent,
@@ -291,21 +290,12 @@ HORIZON = 10.0
 FORGET = 32.0
 """Seconds (of a source's own time) without an event of it, after which its counts start again at zero."""
 
-CHALLENGES_LIFE = 15.0
-"""Seconds without a challenge or event after which a session's challenges are counted from zero."""
-
-REPORTED = 1.5
-"""AMI reports a challenge within this time (seconds), unless its events are late (``wire.LATE``)."""
-
 MOST_ATTEMPTS = 1_024
 """The maximum number of attempts in ``Attempts.open``. The oldest are discarded first."""
 
 # The least and the greatest time (seconds) from a wrong answer to its retransmission. By RFC 3261 these are
 # T1 (0.5 s, but less in some phones) and 64 * T1.
 _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0
-
-LocalPort = tuple[Address, int]
-"""The local address and port that sent a challenge."""
 
 
 @define
@@ -432,26 +422,6 @@ class Attempts:
         self.first += number
 
 
-@define
-class Challenges:
-    """The numbers of challenges in a session that the wire saw, and that AMI reported.
-
-    ``due``: the number that AMI should have reported by now. ``reported``: the number that AMI has reported.
-    ``last`` is the time of the last challenge on the wire, ``used`` that of the last challenge or report,
-    whichever came later. ``local_port`` sent the last challenge; None if the wire has seen none. ``sent_by``
-    is the Asterisk whose AMI reported a challenge before the wire saw it, otherwise "". ``discarded``: the
-    session was discarded so early that AMI may still report challenges of it.
-    """
-
-    used: float
-    last: float = -inf
-    local_port: LocalPort | None = None
-    reported: int = 0
-    due: int = 0
-    sent_by: str = ""
-    discarded: bool = False
-
-
 @define(eq=False)
 class Naming:
     """A report of chan_sip at ``at`` that names ``address``; ``agrees``: another report names it too."""
@@ -483,11 +453,10 @@ class Session:
     - ``reports``: by Asterisk, source and service.
     - ``attempts``: by Asterisk ("" if the wire reported them), by service, and by whether they are
       unconfirmed and so only listed.
-    - ``datagrams``: the challenges by UDP. ``streams``: those by TCP.
     - ``answers``: the times of Asterisk's SIP answers, by nonce, or by digest if they have none.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
       forge.
-    - ``challenged``: the time of chan_sip's last challenge. A 403 resets it.
+    - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
 
     Most sessions need few of these, so tables are created when they are needed.
@@ -497,45 +466,18 @@ class Session:
     used: float
     reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
     attempts: dict[tuple[str, Service, bool], Attempts] = Factory(dict)
-    datagrams: Challenges | None = None
-    streams: Challenges | None = None
     answers: dict[bytes, float] | None = None
     unconfirmed: list[UnconfirmedReport] | None = None
     unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
     proven: float = -inf
 
-    def challenges_by(self, now: float, *, datagram: bool) -> Challenges:
-        """Return the counts of challenges by UDP (``datagram``) or by TCP.
-
-        They start at zero again if the last challenge or event is ``CHALLENGES_LIFE`` old.
-        """
-        known = self.datagrams if datagram else self.streams
-        if known is None or now - known.used >= CHALLENGES_LIFE:
-            known = Challenges(now)
-            if datagram:
-                self.datagrams = known
-            else:
-                self.streams = known
-        known.used = now
-        return known
-
-    def discard(self, now: float) -> None:
-        """Mark the challenges as discarded if the last one is so young that AMI may still report it.
-
-        This session ends, so AMI's events about these challenges will be counted in a new session. Without
-        the mark, the challenges would be treated as challenges that AMI never reported.
-        """
-        for challenges in (self.datagrams, self.streams):
-            if challenges is not None:
-                challenges.discarded = now - challenges.last < REPORTED
-
 
 # -- the facts about each remote address, and the one table of senders and their sessions
 #
 # A :class:`Sender` is one remote address with its sessions. An IPv6 host has a whole /64. So the facts
-# about the host (its successes, its abandoned challenges, its forgiven retransmission) are kept with the
-# first address of its /64 (:func:`host_of`). *Forgiven* means that a repeated failure counts as no attempt,
+# about the host (its last login, its forgiven retransmission) are kept with the first address of its /64
+# (:func:`host_of`). *Forgiven* means that a repeated failure counts as no attempt,
 # because it may be a retransmission.
 #
 # The counts of the rules belong to the *subject* of an address, for up to a day: its attempts
@@ -566,22 +508,6 @@ FORGIVE_AGAIN = 600.0
 """Seconds for which no other failure of a host is ignored, after one was ignored as a retransmission."""
 
 
-@define(eq=False)
-class Streak:
-    """The challenges to a host since ``began``, after which no success followed.
-
-    ``count`` is their number, ``latest`` the last one. ``asterisk`` sent the first one.
-    ``returned`` is how many of them ``Wire.abandoned`` does not return: the first ``wire.MANY``, which a
-    phone may cause too, and those that it has already returned.
-    """
-
-    began: float
-    asterisk: str
-    latest: Challenge
-    count: int = 0
-    returned: int = 0
-
-
 @define
 class LineCounts:
     """The numbers of log lines since ``since`` that named one sender, with its port.
@@ -604,8 +530,9 @@ class Sender:
 
     - ``forgiven``: by source, when its report of a failure was last ignored as a retransmission.
     - ``asked``: the arrival of its latest request that the kernel copied.
-    - ``streak``: the abandoned challenges of the host. ``succeeded``: the host's last success.
-    - ``logged_in``: the last success at chan_sip from exactly this address.
+    - ``succeeded``: the host's last login that AMI reported.
+    - ``unread``: when its latest TCP connection became unread. ``refused``: the refusals of
+      requests that are not known.
     - ``registered``: when a registration was last accepted that the wire saw and proved, and its account.
     - ``diverted``: when a challenge for this address went to another address.
     - ``lines``: the numbers of log lines with and without a connection.
@@ -621,9 +548,9 @@ class Sender:
     sessions: dict[bytes, Session] = Factory(dict)
     forgiven: dict[SourceId, float] | None = None
     asked: float = -inf
-    streak: Streak | None = None
     succeeded: float = -inf
-    logged_in: float = -inf
+    unread: float = -inf
+    refused: int = 0
     registered: tuple[float, str] = (-inf, "")
     diverted: float = -inf
     lines: LineCounts | None = None
@@ -880,7 +807,6 @@ class Senders:
             self.forgotten_until = max(self.forgotten_until, session.used)
         del sender.sessions[session.name]
         del self._sessions[session]
-        session.discard(now)
 
 
 _K = TypeVar("_K")

@@ -11,6 +11,7 @@ A result contains what the kernel confirmed for each element. Without the kernel
 The *wire* is one of ringfence's sources: the kernel copies outgoing SIP challenges (401, 407) and some other
 packets to it (NFLOG). Of a *stranger* (neither a friend nor allowed) it copies the whole conversation by UDP:
 its requests to the SIP ports, and all answers to them. So a guess is seen, and not deduced from its answer.
+An *observed* friend is copied like a stranger, because Asterisk refuses it again and again.
 
 *Friends* are the known phones and trunks of this PBX. The *scope* of a ban is the traffic that it drops: all
 (a full ban), or that of the SIP ports, by any transport or only by UDP or TCP (``model.Scope``).
@@ -21,10 +22,10 @@ The rules stand in this order:
 2. The bans and the deny list drop packets from their addresses. The list of fetched networks does so too,
    except for packets of friends.
 3. The limiter drops the packets of sources that send too many, except for those of friends.
-4. One rule copies the packets of strangers to the SIP ports (not those of TLS) to the wire, at most
-   ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
-5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger:
-   answers by UDP, and every TCP segment.
+4. One rule copies the packets of strangers and of observed friends to the SIP ports (not those of TLS) to
+   the wire, at most ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
+5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger or
+   an observed friend: answers by UDP, and every TCP segment.
 6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
 7. The ration drops the refusals to a stranger that are too many: datagrams and WebSocket frames with a
    refusal, and any data of SIP over TCP and TLS beyond some bytes.
@@ -303,12 +304,14 @@ class NetworkList(enum.StrEnum):
     The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
     (:func:`~ringfence.networks.exempts_friends`). ``UNSHIELDED`` are friends that lost these exemptions,
     because somebody else seems to guess from their address. The ration applies to none of the three: forged
-    senders must not make a phone's calls slow.
+    senders must not make a phone's calls slow. The conversations of ``OBSERVED`` friends are copied to the
+    wire like those of strangers; nothing else changes for them.
     """
 
     ALLOW = "allow"
     FRIENDS = "friends"
     UNSHIELDED = "unshielded"
+    OBSERVED = "observed"
     DENY = "deny"
     FETCHED = "fetched"
     """The last list. They are written in this order, so the kernel knows the friends before it drops any."""

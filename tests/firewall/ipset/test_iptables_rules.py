@@ -127,12 +127,13 @@ def test_the_order_is_from_banned_limiter_wire_to_banned() -> None:
     kinds = [rule.kind for rule in rules]
 
     assert kinds[:10] == ["", *[FROM_BANNED] * 5, *[FROM_DENIED] * 2, AT_LIMITER, AT_LIMITER]
-    assert kinds[10:] == [*[""] * 6, *[TO_BANNED] * 5, *[TO_DENIED] * 2]
-    for rule in rules[10:12]:
-        assert rule.text.endswith("-m set ! --match-set ringfence-allow4 src -j ringfence-seen")
-    assert "-j NFLOG" in rules[12].text
-    assert rules[13].text.endswith("-j ringfence-segment")
+    assert kinds[10:] == [*[""] * 9, *[TO_BANNED] * 5, *[TO_DENIED] * 2]
+    for observed, others in (rules[10:12], rules[12:14]):
+        assert observed.text.endswith("-m set --match-set ringfence-observed4 src -j ringfence-seen")
+        assert others.text.endswith("-m set ! --match-set ringfence-observed4 src -j ringfence-seen")
     assert "-j NFLOG" in rules[14].text
+    assert rules[15].text.endswith("-j ringfence-segment")
+    assert all("-j NFLOG" in rule.text for rule in rules[16:18])
 
 
 def test_a_ban_of_the_sip_ports_names_ports() -> None:

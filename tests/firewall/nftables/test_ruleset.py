@@ -133,27 +133,34 @@ def test_the_log_rules_precede_the_drops_by_receiver() -> None:
         chains = chains_of(plan)
         rules = chains["prerouting"].rules
         end = len(rules) if plan.interfaces else len(rules) - 2
-        strangers = [f"{v} daddr != @allow{n} {v} daddr != @friends{n}" for v, n in (("ip", 4), ("ip6", 6))]
-        others = [
-            f"udp sport {{ 5060 }} @th,64,64 0x5349502f322e3020 @th,64,88 != {DATAGRAMS} {stranger} {log}"
-            for stranger in strangers
+        copied = [
+            match
+            for v, n in (("ip", 4), ("ip6", 6))
+            for match in (
+                f"{v} daddr @observed{n}",
+                f"{v} daddr != @allow{n} {v} daddr != @friends{n} {v} daddr != @observed{n}",
+            )
         ]
-        assert rules[end - 4 : end] == (
+        others = [
+            f"udp sport {{ 5060 }} @th,64,64 0x5349502f322e3020 @th,64,88 != {DATAGRAMS} {whose} {log}"
+            for whose in copied
+        ]
+        assert rules[end - 6 : end] == (
             f"{datagrams} {passing} {log}",
             *(f"{passing} {other}" for other in others),
             f"{stream} {passing} jump segments",
         )
-        assert chains["output"].rules[:5] == (
+        assert chains["output"].rules[:7] == (
             f"{datagrams} {log}",
             *(f'oifname != "lo" {other}' for other in others),
             f'oifname "lo" {stream} jump answers',
             f'oifname != "lo" {stream} jump segments',
         )
         assert chains["segments"].rules == (
-            "ip daddr @allow4 goto answers",
-            "ip daddr @friends4 goto answers",
-            "ip6 daddr @allow6 goto answers",
-            "ip6 daddr @friends6 goto answers",
+            "ip daddr != @observed4 ip daddr @allow4 goto answers",
+            "ip daddr != @observed4 ip daddr @friends4 goto answers",
+            "ip6 daddr != @observed6 ip6 daddr @allow6 goto answers",
+            "ip6 daddr != @observed6 ip6 daddr @friends6 goto answers",
             log,
         )
         assert chains["answers"].rules == (
@@ -185,7 +192,7 @@ def test_without_inner_headers_two_lengths_are_inspected() -> None:
     ]
     assert not any("@ih" in rule for chain in old.values() for rule in chain.rules)
     without = chains_of(FirewallPlan(log_group=GROUP, sip_ports=Ports((5060,), ())))["output"].rules
-    assert [rule.split()[0] for rule in without if "log group" in rule] == ["meta", "oifname", "oifname"]
+    assert [rule.split()[0] for rule in without if "log group" in rule] == ["meta", *["oifname"] * 4]
 
 
 def test_interfaces_limit_the_drops() -> None:

@@ -77,7 +77,8 @@ datagram, such as "SIP/2.0 401". To strangers, all other answers by UDP from the
 success shows that the request was no guess. Of TCP, every segment from the SIP ports to a stranger is copied,
 also one without data: an answer may stand anywhere in the stream, and the sender decides where. Segments to
 friends and allowed networks, and over the loopback interface, are copied only if they begin with a 401, 403
-or 407, because phones and trunks receive much. There u32 uses the header's length to find the payload. The
+or 407, because phones and trunks receive much. To observed friends all is copied that is copied to
+strangers. In these rules, u32 uses the header's length to find the payload. The
 status line stands first, or first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126
 and a length of 16 bits; a server does not mask).
 
@@ -414,30 +415,39 @@ class _Plan:
         ]
 
     def to_copies(self) -> list[IptablesRule]:
-        """Return the rules that send packets of strangers to ``ringfence-seen``, to be copied."""
-        strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
+        """Return the rules that send packets to ``ringfence-seen``, which copies them.
+
+        These are the packets of strangers and of observed friends.
+        """
         ports = self.plan.sip_ports.conversations
         return [
-            IptablesRule(f"! -i lo {packets}{strangers}-j {_SEEN}")
+            IptablesRule(f"! -i lo {packets}{whose}-j {_SEEN}")
             for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
             for packets in _port_matches(protocol, numbers, "src")
+            for whose in self._copied("src")
         ]
 
-    def other_answers(self, passing: str = "") -> list[IptablesRule]:
-        """Return the log rules for the answers by UDP to strangers that no other log rule copies.
+    def _copied(self, side: str) -> tuple[str, str]:
+        """Return the matches of packets of observed friends and of strangers; a packet fits one of them."""
+        observed = f"-m set --match-set {list_set_name(NetworkList.OBSERVED, self.version)} {side} "
+        return observed, self._not_on(side, NetworkList.FRIENDS, NetworkList.ALLOW, NetworkList.OBSERVED)
 
+    def other_answers(self, passing: str = "") -> list[IptablesRule]:
+        """Return the log rules for the answers by UDP that no other log rule copies.
+
+        These are the answers to strangers and to observed friends.
         ``passing`` is as in :func:`_answer_rules`.
         """
         way = "" if passing else "! -o lo "
-        strangers = self._not_on("dst", NetworkList.FRIENDS, NetworkList.ALLOW)
         log = f"-j NFLOG --nflog-group {self.plan.log_group}"
         tests = (
             f'-m u32 --u32 "{_datagram_test(self.version)}" '
             f'-m u32 ! --u32 "{_datagram_test(self.version, _COPIED_CODES)}" '
         )
         return [
-            IptablesRule(f"{way}{packets}{tests}{passing}{strangers}{log}")
+            IptablesRule(f"{way}{packets}{tests}{passing}{whose}{log}")
             for packets in _port_matches("udp", self.plan.sip_ports.conversations.udp, "dst")
+            for whose in self._copied("dst")
         ]
 
     def to_ration(self, *, forwarded: bool = False) -> list[IptablesRule]:
@@ -528,12 +538,13 @@ def _stream_chains(plan: FirewallPlan, version: int) -> dict[str, Sequence[Iptab
     if not plan.sip_ports.tcp:
         return {}
     known = (list_set_name(one, version) for one in (NetworkList.ALLOW, NetworkList.FRIENDS))
+    observed = f"-m set ! --match-set {list_set_name(NetworkList.OBSERVED, version)} dst "
     return {
         _ANSWER: [
             IptablesRule(f'-p tcp -m u32 --u32 "{test}" {log}') for test in _status_line_tests(version)
         ],
         _SEGMENT: [
-            *(IptablesRule(f"-m set --match-set {name} dst -g {_ANSWER}") for name in known),
+            *(IptablesRule(f"{observed}-m set --match-set {name} dst -g {_ANSWER}") for name in known),
             IptablesRule(log),
         ],
     }

@@ -52,7 +52,8 @@ administrator's own rules still see them.
   stranger is copied, also one without data: an answer may stand anywhere in the stream, and the sender
   decides where.
   Segments to friends and allowed networks, and over the loopback interface, are copied only if they begin
-  with a 401, 403 or 407, because phones and trunks receive much. The status line may also begin a WebSocket
+  with a 401, 403 or 407, because phones and trunks receive much. To observed friends (``observed4``) all is
+  copied that is copied to strangers. The status line may also begin a WebSocket
   text frame (RFC 6455: 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
   mask).
 * **The ration** (``contract.Ration``) is last in its chains, so that the wire sees the refusals that it
@@ -72,11 +73,11 @@ administrator's own rules still see them.
   There the log rules copy a packet under two conditions. It is to be forwarded, so a provider's 401 to this
   host is not copied. And it arrived by the interface that leads back to its source address, so a packet that
   a stranger sends with a container's address is not copied. The log rules are never limited to interfaces.
-* **Requests of strangers.** Their datagrams to the SIP ports are copied to the same group with a prefix. One
-  chain does this, so that both IP versions share its limit. Each source has a limit too
-  (``contract.SENDER_RATE``). A sender has often answered its last challenge
-  when a ban takes effect. So a narrow ban copies datagrams before it drops them (``from_narrow``), with a
-  limit of their own. The nonce in such a datagram proves the address, and the ban becomes a full one.
+* **Requests of strangers** and of observed friends. Their packets to the SIP ports are copied to the same
+  group with a prefix. One chain does this, so that both IP versions share its limit. Each source has a limit
+  too (``contract.SENDER_RATE``). A sender has often answered its last challenge when a ban takes effect. So a
+  narrow ban copies datagrams before it drops them (``from_narrow``), with a limit of their own. The nonce in
+  such a datagram proves the address, and the ban becomes a full one.
 
 Counters are named, so that they outlive the rules. The names of interfaces are the only text that the
 administrator writes into the ruleset. A name with a quote or another special character is refused.
@@ -580,6 +581,12 @@ def _strangers(version: int, side: str, lists: Mapping[str, str], *more: Network
     return " ".join(f"{_KEYWORDS[version]} {side} != @{name}" for name in names)
 
 
+def _copied(version: int, side: str, lists: Mapping[str, str]) -> tuple[str, str]:
+    """Return the matches of packets of observed friends and of strangers; a packet fits one of them."""
+    observed = f"{_KEYWORDS[version]} {side} @{lists[f'{NetworkList.OBSERVED}{version}']}"
+    return observed, _strangers(version, side, lists, NetworkList.OBSERVED)
+
+
 def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[RulesetChain]:
     """Yield the chains with a hook (such as prerouting), and the chains that copy packets to the wire."""
     rejecting = plan.action in _REJECTS
@@ -594,23 +601,24 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         yield RulesetChain("requests", (*_over_copies(plan), _copy(plan, REQUEST_RATE)))
         yield RulesetChain("answers", tuple(f"{begins} {log}" for begins in _beginnings(inner=inner)))
         known = (
-            f"{_KEYWORDS[version]} daddr @{lists[f'{which}{version}']} goto answers"
-            for version in VERSIONS
+            f"{key} daddr != @{lists[f'observed{v}']} {key} daddr @{lists[f'{which}{v}']} goto answers"
+            for v, key in _KEYWORDS.items()
             for which in (NetworkList.ALLOW, NetworkList.FRIENDS)
         )
         yield RulesetChain("segments", (*known, log))
         datagrams = f"meta l4proto udp @th,64,88 {_DATAGRAMS}"
         streams = _port_tests(Ports((), plan.sip_ports.tcp), "sport")
         prerouting += tuple(
-            f'iifname != "lo" {test} {_strangers(version, "saddr", lists)} jump requests'
+            f'iifname != "lo" {test} {whose} jump requests'
             for version in VERSIONS
             for test in _port_tests(plan.sip_ports.conversations, "dport")
+            for whose in _copied(version, "saddr", lists)
         )
         others = tuple(
-            f"{test} @th,64,64 {_STATUS_LINE} @th,64,88 != {_DATAGRAMS} "
-            f"{_strangers(version, 'daddr', lists)} {log}"
+            f"{test} @th,64,64 {_STATUS_LINE} @th,64,88 != {_DATAGRAMS} {whose} {log}"
             for version in VERSIONS
             for test in _port_tests(Ports(plan.sip_ports.conversations.udp, ()), "sport")
+            for whose in _copied(version, "daddr", lists)
         )
         prerouting += (f"{datagrams} {_TO_BE_ROUTED} {log}",)
         prerouting += tuple(f"{_TO_BE_ROUTED} {other}" for other in others)

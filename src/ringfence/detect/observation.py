@@ -1,0 +1,71 @@
+"""Observed friends: those that Asterisk refuses again and again, so that the kernel copies what they say.
+
+Of a stranger the kernel copies the whole conversation, so each guess is seen (``conversation``). Of a friend
+it copies only the refusals (401, 403, 407), because phones and trunks say much. A phone that works gets a
+refusal for each success: the challenge that it answers. So the refusals to a friend are counted, and each
+success that AMI reports takes away those with its Call-ID (chan_sip's names none, and takes one away). So the
+logins of a phone pay for no guess of an attacker at its address. With more than ``MANY`` in ``WITHIN``, the friend is *observed* for
+``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and its guesses are seen.
+
+Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
+challenges the OPTIONS by which a phone keeps its NAT mapping open, and chan_sip reports no success of a
+SUBSCRIBE (the lamps of a phone). So the number may be small: at most ``MANY`` guesses a day that Asterisk
+does not report remain uncounted. It is not smaller, because a phone that registers, calls and subscribes at
+once gets some refusals before the first success.
+
+Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed. Those refused longest ago are discarded
+first. Times are monotonic seconds.
+"""
+
+from collections import OrderedDict
+
+from ringfence.detect.history import remember
+from ringfence.model import Address
+
+MANY = 20
+WITHIN = 86_400.0
+OBSERVED_FOR = 600.0
+MOST = 1_024
+MOST_COUNTED = 16_384
+
+
+class Observation:
+    """The refusals to friends, and the friends that are observed."""
+
+    def __init__(self) -> None:
+        self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many
+        self._by_session: OrderedDict[tuple[Address, bytes], int] = OrderedDict()
+        self._observed: OrderedDict[Address, float] = OrderedDict()  # by friend, its latest refusal
+
+    def on_refusal(self, friend: Address, session: bytes, now: float) -> bool:
+        """Record that Asterisk refused a request of ``friend`` with the Call-ID ``session``.
+
+        Return whether the friend is observed from now on.
+        """
+        key = friend, session
+        remember(self._by_session, key, self._by_session.get(key, 0) + 1, MOST_COUNTED)
+        since, number = self._refused.get(friend, (now, 0))
+        if now - since >= WITHIN:
+            since, number = now, 0
+        remember(self._refused, friend, (since, number + 1), MOST_COUNTED)
+        if number < MANY:
+            return False
+        begins = friend not in self.addresses(now)
+        remember(self._observed, friend, now, MOST)
+        return begins
+
+    def on_success(self, address: Address, session: bytes | None) -> None:
+        """Record that AMI reported a login of ``address``: its refusals with this Call-ID were challenges.
+
+        ``session`` is None if the report names no Call-ID: then one refusal was a challenge.
+        """
+        since, number = self._refused.get(address, (0.0, 0))
+        answered = 1 if session is None else self._by_session.pop((address, session), 0)
+        if number and answered:
+            self._refused[address] = since, max(0, number - answered)
+
+    def addresses(self, now: float) -> OrderedDict[Address, float]:
+        """Return the observed friends, each with the time of its latest refusal."""
+        while self._observed and now - next(iter(self._observed.values())) >= OBSERVED_FOR:
+            self._observed.popitem(last=False)
+        return self._observed

@@ -1,0 +1,47 @@
+"""Observation: logins explain refusals, and the number of observed friends is bounded."""
+
+from ipaddress import ip_address
+
+from ringfence.detect.observation import MANY, MOST, MOST_COUNTED, Observation
+
+FIRST = int(ip_address("198.18.0.0"))
+
+
+def test_the_friends_refused_longest_ago_are_discarded_first() -> None:
+    """Of more friends than fit, the latest are observed, and each begins to be observed once."""
+    observation = Observation()
+    friends = [ip_address(FIRST + number) for number in range(MOST + 1)]
+    begun = [[observation.on_refusal(one, b"a", 0.0) for _ in range(MANY + 2)] for one in friends]
+    assert begun == [[False] * MANY + [True, False]] * len(friends)
+    assert {*observation.addresses(0.0)} == {*friends[1:]}
+
+
+def test_the_friends_that_are_counted_are_bounded() -> None:
+    """Of more friends than fit, the one refused longest ago is counted from zero again."""
+    observation = Observation()
+    for number in range(MOST_COUNTED + 1):
+        for _ in range(MANY if number == 0 else 1):
+            observation.on_refusal(ip_address(FIRST + number), b"a", 0.0)
+    assert not observation.on_refusal(ip_address(FIRST), b"a", 1.0)
+
+
+def test_a_login_explains_the_refusals_with_its_call_id_only() -> None:
+    """The logins of a phone pay for no guess of an attacker at its address."""
+    observation, friend = Observation(), ip_address(FIRST)
+    for _ in range(MANY + 1):
+        assert not observation.on_refusal(friend, b"phone", 0.0)
+        observation.on_success(friend, b"phone")
+    refused = []
+    for number in range(MANY + 1):
+        refused.append(observation.on_refusal(friend, b"%d" % number, 1.0))
+        observation.on_success(friend, b"phone")
+    assert refused == [False] * MANY + [True]
+
+
+def test_a_login_without_a_call_id_explains_one_refusal() -> None:
+    """chan_sip's report of a login names no Call-ID."""
+    observation, friend = Observation(), ip_address(FIRST)
+    observation.on_success(friend, None)
+    for _ in range(2 * MANY):
+        assert not observation.on_refusal(friend, b"a", 0.0)
+        observation.on_success(friend, None)

@@ -1,0 +1,44 @@
+"""Observed friends: hidden guesses from a phone's address count, and a phone that works makes no attempt."""
+
+import time
+from pathlib import Path
+
+import pytest
+from tests.e2e.test_uncounted import friend_at
+from tests.support.asterisk_files import PASSWORD
+from tests.support.daemon import until
+from tests.support.guarded import NO_LOGS, guarded
+from tests.support.lab import Lab
+from tests.support.sip_raw import OTHER_REALM, Digest, Raw, calling, guesses, request_of
+
+pytestmark = pytest.mark.asterisk
+
+UNCOUNTED = 20  # refusals before a friend is observed
+FRIEND = 30  # a friend's guesses in 15 seconds
+PAUSE = 0.05
+
+
+@pytest.mark.parametrize("backend", ["ipset", pytest.param("nftables", marks=pytest.mark.long)])
+def test_hidden_guesses_of_a_friend_end_with_a_ban(open22: Lab, tmp_path: Path, backend: str) -> None:
+    """AMI reports none of them: the first of two digests is for another realm, with a nonce not in UTF-8."""
+    source = "198.19.78.1" if backend == "ipset" else "198.19.78.2"
+    with guarded(open22, tmp_path, firewall={"backend": backend}, logs=NO_LOGS) as guard:
+        with friend_at(open22, guard, source, "phone5"), calling(open22, source) as caller:
+            hidden = Raw(from_user=b"phone6", digest=Digest(before=OTHER_REALM))
+            statuses = guesses(caller, hidden, 300, pause=PAUSE)
+        assert len(statuses) <= UNCOUNTED + FRIEND + 20  # some are under way; the machine may be busy
+        until(lambda: source in guard.banned(), "the ban")
+        print("answered", len(statuses))
+
+
+def test_a_phone_with_a_hundred_lamps_makes_no_attempt(open16: Lab, tmp_path: Path) -> None:
+    """chan_sip reports no success of a SUBSCRIBE, so the phone is observed, and nothing else follows."""
+    source = "198.19.78.3"
+    with guarded(open16, tmp_path) as guard, friend_at(open16, guard, source, "phone5"):
+        with calling(open16, source) as caller:
+            lamp = request_of(b"SUBSCRIBE", b"phone5")
+            statuses = [caller.guess(lamp, PASSWORD, 2.0) for _ in range(100)]
+        print("statuses", set(statuses))
+        time.sleep(2.0)
+        assert guard.attempts_of(source) == []
+        assert guard.banned() == set()
