@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.detect.detector import Detector
+from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Judgement
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import (
@@ -26,6 +27,8 @@ from ringfence.model import (
     Endpoint,
     EventKind,
     Exchange,
+    Friend,
+    FriendReason,
     Proof,
     Scope,
     SecurityEvent,
@@ -195,6 +198,13 @@ def test_what_was_answered_before_the_ban_is_no_attempt() -> None:
     ledger = Ledger()
     detector = Detector(RULES, bans=ledger)
     assert len(judged(detector, 30, 10.0)) == 20
+
+
+def test_the_answers_to_a_friend_are_not_counted() -> None:
+    """The kernel copies no answers to friends, except those that left before it knew the friend."""
+    friends = Friends()
+    friends.add(Friend("pbx", A, "200", FriendReason.AUTHENTICATED, 0.0, 0.0, 9_000.0))
+    assert judged(Detector(RULES, friends=friends), 30, 10.0) == []
 
 
 def test_a_login_is_asked_of_the_detector() -> None:

@@ -3,9 +3,10 @@
 Of a stranger the kernel copies the whole conversation, so each guess is seen (``conversation``). Of a friend
 it copies only the refusals (401, 403, 407), because phones and trunks say much. A phone that works gets a
 refusal for each success: the challenge that it answers. So the refusals to a friend are counted, and each
-success that AMI reports takes away those with its Call-ID (chan_sip's names none, and takes one away). So the
-logins of a phone pay for no guess of an attacker at its address. With more than ``MANY`` in ``WITHIN``, the friend is *observed* for
-``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and its guesses are seen.
+success that AMI reports takes away those with its Call-ID. (chan_sip's names none, and takes one away.) So
+the logins of a phone pay for no guess of an attacker at its address. With more than ``MANY`` in ``WITHIN``,
+the friend is *observed* for ``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and
+its guesses are seen.
 
 Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
 challenges the OPTIONS by which a phone keeps its NAT mapping open, and chan_sip reports no success of a
@@ -13,8 +14,8 @@ SUBSCRIBE (the lamps of a phone). So the number may be small: at most ``MANY`` g
 does not report remain uncounted. It is not smaller, because a phone that registers, calls and subscribes at
 once gets some refusals before the first success.
 
-Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed. Those refused longest ago are discarded
-first. Times are monotonic seconds.
+Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed. Those
+refused longest ago are discarded first. Times are monotonic seconds.
 """
 
 from collections import OrderedDict

@@ -578,6 +578,15 @@ def test_the_guesses_on_an_unread_connection_count_by_their_answers_after_twenty
     assert happened.bans == FULL
 
 
+def test_the_challenges_of_chan_sip_on_an_unread_connection_count_but_for_the_first() -> None:
+    """A second challenge without a 403 answers credentials with an invented nonce, so it is a guess."""
+    guard = Player()
+    challenges = [evolve(one, port=UNREAD.port) for one in refusals(6, service=Service.SIP)]
+    happened = guard.play(*ticks(0, 0), at(1, UNREAD), at(2, *challenges))
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * 5
+    assert happened.bans == FULL
+
+
 @pytest.mark.parametrize(
     "why", ["readable", "login", "login at chan_sip", "no AMI", "UDP", "accepted", "later"]
 )
@@ -630,14 +639,18 @@ def test_the_guesses_of_an_observed_friend_count_with_its_limits() -> None:
     assert len(happened.bans) == 1
 
 
-def test_a_success_explains_one_refusal() -> None:
-    """An office whose phones all register gets a refusal for each success, and is not observed."""
+def test_a_success_explains_the_refusals_of_its_call() -> None:
+    """An office whose phones all register gets a refusal for each success, and is not observed.
+
+    The logins of its phones explain no refusal with another Call-ID.
+    """
     guard = Player()
     guard.play(at(0, friend(), login(PHONE)))
     for minute in range(10):
-        guard.play(friend_refused(10, 1 + 60 * minute), at(2 + 60 * minute, *[login(PHONE)] * 10))
+        logins = [login(PHONE, b"%d" % n) for n in range(10)]
+        guard.play(friend_refused(10, 1 + 60 * minute), at(2 + 60 * minute, *logins))
     assert guard.observed() == set()
-    guard.play(friend_refused(25, 700), at(701, *[login(PHONE)] * 4))
+    guard.play(friend_refused(21, 700), at(701, *[login(PHONE)] * 21))
     assert guard.observed() == {PHONE}
 
 
