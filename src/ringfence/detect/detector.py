@@ -65,7 +65,7 @@ from ringfence.detect.judgement import (
 from ringfence.detect.observation import Observation
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
-from ringfence.detect.unexplained import Exchanges
+from ringfence.detect.unexplained import ENCRYPTED, Exchanges
 from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of
 from ringfence.model import (
@@ -215,7 +215,8 @@ class Detector:
         """Handle an event that arrived at ``now`` (monotonic seconds)."""
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
-        self._exchanges.explain(event, now)
+        if event.remote.transport in ENCRYPTED:
+            self._exchanges.explain(event, now)
         found = self._attribution.observe(event, now)
         return [*effects, *self._on_findings(found, now)] if found else effects
 

@@ -46,6 +46,9 @@ MANY = 8
 EARLY = 1.0
 """The time (seconds) within which an exchange may follow the event that explains it."""
 
+ENCRYPTED = frozenset({Transport.TLS, Transport.WS, Transport.WSS})
+"""The transports of the events that may explain an exchange."""
+
 _Key = tuple[AddressKey, int]
 
 
@@ -89,7 +92,7 @@ class Exchanges:
     def explain(self, event: SecurityEvent, now: float) -> None:
         """Record that ``event`` explains an exchange of its connection, or all if it is a login."""
         remote = event.remote
-        if event.source.name != AMI or remote.transport is Transport.UDP or event.tampered:
+        if event.source.name != AMI or remote.transport not in ENCRYPTED or event.tampered:
             return
         known = self._connection((address_key(remote.address), remote.port), remote.address)
         if event.kind is EventKind.SUCCESSFUL_AUTH:

@@ -285,14 +285,19 @@ class WireSource(SupervisedSource):
     def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:
         if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):
             return
-        exchange = parse_exchange(message.payload, self._tls, self._is_sip_tls)
+        answers = parse_answers(message.payload, self._streams)
+        if not answers and is_segment(message.payload):
+            self._add_exchange(message.payload, seen)
+        elif not answers:
+            self.counts.unreadable += 1
+        self._add_challenges(answers, seen)
+
+    def _add_exchange(self, segment: bytes, seen: list[WireItem]) -> None:
+        """Count the answers by TLS in a segment without a readable answer."""
+        exchange = parse_exchange(segment, self._tls, self._is_sip_tls)
         if exchange is not None:
             self.counts.exchanges += exchange.number
             seen.append(exchange)
-        answers = parse_answers(message.payload, self._streams)
-        if not answers and not is_segment(message.payload):
-            self.counts.unreadable += 1
-        self._add_challenges(answers, seen)
 
     def _add_challenges(self, challenges: Sequence[Challenge], seen: list[WireItem]) -> None:
         self.counts.challenges += len(challenges)
