@@ -200,9 +200,8 @@ def _lamps(chosen: random.Random) -> list[Act]:
 
 def _blind(chosen: random.Random) -> list[Act]:
     """Have the answers to the guesses, which may be hidden, sent to nowhere; at the end ask once more."""
-    kind = chosen.choice(("guesses blind", "hides blind", "hides by headers blind"))
-    address = chosen.choice(ATTACKERS)
-    transport = "UDP" if kind.startswith("hides by") else chosen.choice(("UDP", "TCP"))
+    kind, address = chosen.choice(("guesses blind", "hides blind")), chosen.choice(ATTACKERS)
+    transport = chosen.choice(("UDP", "TCP"))
     acts = [Act(kind, address, transport=transport) for _ in range(chosen.randint(1, 8))]
     return [*acts, Act("asks", address, transport=transport)]
 

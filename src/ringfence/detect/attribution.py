@@ -829,7 +829,8 @@ class Attribution:
                 sent = next((nonce for nonce in nonces if self._nonces.receivers(nonce, now)), None)
                 proven = sent is not None and self._nonces.proves(sent, request.address, now)
                 asked = sent is not None or request.crowded
-                waits = asked if request.transport is _UDP else proven
+                # A proxy may forward the answer over a connection of another client.
+                waits = proven if request.transport is not _UDP and self._has_proxies else asked
                 nonce = sent or b"".join(nonces[:1])
                 self._conversations.ask(request, now, nonce, challenged=waits, proven=proven)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
@@ -878,19 +879,25 @@ class Attribution:
         """Handle a request with credentials that got no answer.
 
         It is no guess if its sender has logged in since. If another source has reported its session, and so
-        long ago that the reports cannot be matched, it has counted already.
+        long ago that the reports cannot be matched, it has counted already. A TCP segment can be forged, so
+        its nonce must prove its sender, or the kernel must know the connection.
         """
+        remote = Endpoint(asked.address, asked.port, asked.transport)
+        certain = asked.transport is _UDP or self._nonces.proves(asked.nonce, asked.address, now)
+        if not (certain or self._backing.has(remote, now)):
+            asked.answered = False  # its answer may still leave
+            return ()
         if self._has_succeeded(asked):
             return ()
         session = self._senders.find_session(asked.address, asked.session)
-        reports = session.reports if session is not None else ()
-        reported = [service for _, name, service in reports if name != WIRE]
-        if now - asked.at >= HORIZON and reported:
+        others = [] if session is None else [(k, v) for k, v in session.reports.items() if k[1] != WIRE]
+        # A challenge alone is a report of the question, and not of the guess.
+        if now - asked.at >= HORIZON and any(reports.reported for _, reports in others):
             return ()
+        reported = [service for (_, _, service), _ in others]
         # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.
         by_pjsip = _PJSIP in reported if asked.crowded and reported else b"/" in asked.nonce
         service = _PJSIP if by_pjsip else _SIP
-        remote = Endpoint(asked.address, asked.port, asked.transport)
         source = SourceId(self._wire_asterisk, WIRE)
         event = SecurityEvent(source, _REFUSED, service, remote, wall, asked.account, asked.session)
         return self.observe(evolve(event, challenge=asked.nonce, response=asked.digest), now)

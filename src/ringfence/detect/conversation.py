@@ -44,9 +44,9 @@ answered yet.
 A guess may also get no answer: its Via names an unroutable address, or the answer would be longer than a
 datagram. PJSIP still checks the password, and a right one registers the attacker (tried on 22.10.1). So a
 request with credentials that is not answered within ``SILENCE`` is a *blind* guess. Its nonce must be one
-that Asterisk sent, so requests of this sender do reach Asterisk; by TCP it went to this sender alone, because
-a TCP segment can be forged, too. And somebody who asked later must have been answered, so Asterisk lives, and
-the wire sees its answers.
+that Asterisk sent, so requests of this sender do reach Asterisk. By TCP it must have gone to this sender
+alone, or the kernel must know the connection, because a TCP segment can be forged, too. And somebody who
+asked later must have been answered, so Asterisk lives, and the wire sees its answers.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are

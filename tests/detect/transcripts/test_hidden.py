@@ -428,6 +428,40 @@ def test_by_tcp_each_guess_counts_once_and_blindly_only_if_its_nonce_proves_the_
     assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * 2
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_blind_guess_by_tcp_counts_if_the_kernel_knows_its_connection(known: bool) -> None:  # noqa: FBT001 - a parameter
+    """Its nonce went by TCP too, and so proves nobody: a forged segment is no connection.
+
+    Without a connection it counts when its answer leaves.
+    """
+    tcp = Transport.TCP
+    asked = copied(call=b"call-1", sequence=1, transport=tcp)
+    steps = [
+        *ticks(0, 0),
+        at(1, asked, sent(call=b"call-1", nonce=b"1/n", sequence=1, transport=tcp)),
+        at(1.1, copied(call=b"call-1", nonce=b"1/n", transport=tcp)),
+        at(6, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1)),
+    ]
+    connected = [(ATTACKER, asked.port)] if known else []
+    guard = Player(connected=connected)
+    assert guard.play(*steps, *ticks(7, 20)).counted == int(known)
+    answer = at(21, sent(call=b"call-1", nonce=b"2/n", sequence=2, transport=tcp))
+    assert guard.play(answer).counted == int(not known)
+
+
+def test_a_blind_guess_that_shows_late_counts_although_its_question_was_reported() -> None:
+    """AMI's report of the question is no report of the guess, which suppressed its own."""
+    question, _ = guessed(1)
+    steps = [
+        *ticks(0, 0),
+        question,
+        at(1, challenged(call=b"call-1")),
+        at(1.1, copied(call=b"call-1", nonce=b"1/n")),
+    ]
+    other = at(30, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    assert Player().play(*steps, *ticks(2, 29), other, *ticks(31, 40)).counted == 1
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_a_blind_guess_that_shows_late_counts_once(told: bool) -> None:  # noqa: FBT001 - a parameter
     """If nobody is answered for long, AMI's report of the guess is too old to be matched by its number."""
