@@ -232,6 +232,11 @@ class AlarmCode(enum.StrEnum):
         ),
         "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address.",
     )
+    HEP_MISSING = (
+        "hep.missing",
+        "Asterisk's export (HEP) lacks messages of TLS or WSS: it is not set up, or a sender prevents it.",
+        "If `ringfence check` finds that nothing arrives, set up `hep.conf`. Otherwise do nothing.",
+    )
     LIMITER_FULL = (
         "limiter.full",
         "The limiter has no room for more sources, because packets come from a million addresses.",

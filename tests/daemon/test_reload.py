@@ -59,6 +59,10 @@ VALUES: dict[str, object] = {
     "asterisk.logs.custom.file": "app_verbose.c",
     "asterisk.logs.custom.pattern": "{{address}} refused",
     "asterisk.wire.enabled": True,
+    "asterisk.hep.enabled": True,
+    "asterisk.hep.port": 9_061,
+    "asterisk.hep.tls_ports": [5_071],
+    "asterisk.hep.wss_ports": [8_443],
     "firewall.backend": "nftables",
     "firewall.scope": "sip",
     "firewall.sip_ports": ["5070/udp"],
@@ -118,6 +122,7 @@ VALUES: dict[str, object] = {
 }
 RESTART = {
     "asterisk.wire.enabled": "[asterisk.wire]",
+    "asterisk.hep.enabled": "[asterisk.hep]",
     "firewall.backend": "[firewall] backend",
     "store.path": "[store]",
     "control.socket": "[control]",

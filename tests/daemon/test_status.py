@@ -355,6 +355,7 @@ def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
             "unnamed": 0,
             "unread": 0,
             "exchanges": 0,
+            "exported": 0,
             "containers": ["172.17.0.0/16", "fd00:9::/64"],
         }
     ]

@@ -24,6 +24,9 @@ from ringfence.detect.unexplained import (
 )
 from ringfence.ledger import Ledger
 from ringfence.model import (
+    Attempt,
+    AttemptKind,
+    Challenge,
     Endpoint,
     EventKind,
     Exchange,
@@ -38,6 +41,7 @@ from ringfence.model import (
 )
 
 A = ip_address("203.0.113.7")
+B = ip_address("198.51.100.1")
 PORT = 40_000
 ONE = Exchange(A, PORT, 1)
 EVENT = SecurityEvent(
@@ -121,6 +125,48 @@ def test_what_does_not_explain(event: SecurityEvent) -> None:
     exchanges.observe(ONE, 10.0)
     exchanges.explain(event, 10.0)
     assert exchanges.unexplained(20.0, 0.0) == [A]
+
+
+GUESS = Attempt(
+    *("pbx", A, AttemptKind.GUESS, Proof.HANDSHAKE, Service.PJSIP, Transport.TLS, "", EventKind.REFUSED, 0.0),
+    trusted=True,
+)
+
+
+def test_a_guess_that_the_export_shows_explains_one_exchange() -> None:
+    """AMI's report of the same guess explains no second one, but its next reports do."""
+    exchanges = Exchanges()
+    exchanges.observe(evolve(ONE, number=3), 10.0)
+    exchanges.explain_guess(GUESS, PORT, 10.0)
+    exchanges.explain(evolve(EVENT, kind=EventKind.CHALLENGE_RESPONSE_FAILED), 10.0)
+    exchanges.explain(EVENT, 10.0)
+    assert exchanges.unexplained(20.0, 0.0) == [A]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "port"),
+    [
+        (evolve(GUESS, event=EventKind.UNEXPLAINED), PORT),
+        (evolve(GUESS, transport=Transport.TCP), PORT),
+        (GUESS, PORT + 1),
+    ],
+)
+def test_which_attempts_explain_nothing(attempt: Attempt, port: int) -> None:
+    """Those of other sources, transports and connections explain nothing."""
+    exchanges = Exchanges()
+    exchanges.observe(ONE, 10.0)
+    exchanges.explain_guess(attempt, port, 10.0)
+    assert exchanges.unexplained(20.0, 0.0) == [A]
+
+
+def test_an_exported_guess_counts_once() -> None:
+    """A hidden guess that the export shows to the detector is not unexplained too."""
+    detector = Detector(RULES)
+    refusal = Challenge(A, PORT, B, 5061, b"call", b"", evasive=True, transport=Transport.TLS)
+    detector.observe_challenges([refusal], 10.0, 1_000.0, "pbx")
+    detector.observe_exchange(evolve(ONE, number=2), 10.0)
+    assert len(detector.judge_exchanges(20.0, 1_000.0, "pbx", 0.0)) == 1
+    assert len(detector.summary_of(A, 20.0).attempts) == 2
 
 
 @pytest.mark.parametrize("since", [None, 10.0])

@@ -158,9 +158,10 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     """Guard the laboratory's Asterisk with ipset until the block ends; leave no rule and no ban.
 
     The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
-    adds to the table of the manager interface, ``proxies`` are SIP proxies. The ration only observes, unless
-    ``firewall`` has one: most tests judge what the daemon itself does, and their clients give up at the first
-    silence. The block begins when all sources listen and the friends are known, unless ``listening=False``.
+    adds to the table of the manager interface, ``proxies`` are SIP proxies, and ``hep`` is the table of
+    Asterisk's export. The ration only observes, unless ``firewall`` has one: most tests judge what the daemon
+    itself does, and their clients give up at the first silence. The block begins when all sources listen and
+    the friends are known, unless ``listening=False``.
     """
     end_shared(lab)
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
@@ -169,6 +170,7 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     wire = settings.pop("wire", {"enabled": True})
     proxies = settings.pop("proxies", [])
     pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, "proxies": proxies}
+    pbx["hep"] = settings.pop("hep", {})
     firewall = {"ration": {"mode": "observe"}, **settings.pop("firewall", {"backend": "ipset"})}
     guard = SharedGuard(folder, prefix=lab.network.in_pbx(), asterisk=[pbx], firewall=firewall, **settings)
     with guard:

@@ -41,6 +41,11 @@ type = transport
 protocol = wss
 bind = {PBX_IPV4}
 """
+_WSS = f"""
+tlsenable = yes
+tlsbindaddr = {PBX_IPV4}:8089
+tlscertfile = /etc/asterisk/{CERTIFICATE_NAME}
+"""
 _GUESTS = f"""
 [anonymous@{GUESTS}]
 type = endpoint
@@ -64,6 +69,17 @@ context = internal
 transport = udp,tcp,tls,ws,wss
 secret = {PASSWORD}
 """
+
+
+def exporting(release: str) -> dict[str, str]:
+    """Return that configuration with WSS, and with Asterisk's export of its SIP messages (HEP)."""
+    texts = configured(release)
+    return {
+        **texts,
+        "http.conf": f"{texts['http.conf']}{_WSS}",
+        "pjsip.conf": f"{texts['pjsip.conf']}{_WS.replace('ws', 'wss')}",
+        "hep.conf": "[general]\nenabled = yes\ncapture_address = 127.0.0.1:9060\nuuid_type = call-id\n",
+    }
 
 
 def configured(release: str) -> dict[str, str]:

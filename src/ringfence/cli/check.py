@@ -28,7 +28,7 @@ from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, error
 from ringfence.config.loader import AsteriskSettings, Settings
 from ringfence.daemon.process import USER, may_read
 from ringfence.daemon.process import configure as configure_logging
-from ringfence.daemon.source_manager import target_of
+from ringfence.daemon.source_manager import NO_EXPORT, target_of
 from ringfence.errors import (
     ConfigError,
     ControlError,
@@ -111,6 +111,8 @@ def _findings(path: Path, settings: Settings, files: Path, *, hardening: bool) -
     yield from _asterisk_findings(settings, report, files, hardening=hardening)
     wire = asyncio.run(_wire_finding(settings, report))
     yield wire
+    if settings.hep_targets():
+        yield _export_finding(report)
     yield from _proxy_findings(settings, wire)
     yield from _firewall_findings(settings, report)
     yield _closed_connections()
@@ -226,6 +228,18 @@ async def _wire_finding(settings: Settings, report: Mapping[str, Any] | None) ->
     if state == "listening":
         return Finding(True, "wire", detail)
     return Finding(False, "wire", f"{state}: {detail}; {UNPROVEN}; {WITHOUT_WIRE}")
+
+
+def _export_finding(report: Mapping[str, Any] | None) -> Finding:
+    """Check whether Asterisk's export of decrypted messages (HEP) arrives, by the daemon's ``report``."""
+    what = "export (HEP)"
+    if report is None:
+        return Finding(None, what, "only a running daemon knows whether messages by TLS and WSS arrive")
+    number = sum(source.get("exported", 0) for source in report["sources"])
+    if number:
+        return Finding(True, what, f"{number} messages by TLS and WSS since the daemon's start")
+    unless = "no message by TLS or WSS has arrived since the daemon's start; if there should be some:"
+    return Finding(None, what, f"{unless} {NO_EXPORT}")
 
 
 def _proxy_findings(settings: Settings, wire: Finding) -> Iterator[Finding]:

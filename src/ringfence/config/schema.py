@@ -43,10 +43,20 @@ from ringfence.config.converters import (
     read_secret,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
-from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
+from ringfence.firewall.contract import BanAction, FirewallPlan, HepExport, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
-from ringfence.model import ListEntry, ListKind, Network, QuietHours, Scope, Secret, Severity, Topic
+from ringfence.model import (
+    ListEntry,
+    ListKind,
+    Network,
+    QuietHours,
+    Scope,
+    Secret,
+    Severity,
+    Topic,
+    Transport,
+)
 from ringfence.netlink.nflog import GROUP
 from ringfence.networks import NetworkSet, is_loopback
 
@@ -280,6 +290,21 @@ class WireSettings:
 
 
 @frozen
+class HepSettings:
+    """``[asterisk.hep]``: whether Asterisk's own export of decrypted SIP messages (HEP) is a source.
+
+    It shows hidden guesses by TLS and WSS, which the wire cannot read. ringfence reads the export in the
+    kernel, wherever Asterisk sends it: ``port`` is the UDP port of ``capture_address`` in ``hep.conf``.
+    ``tls_ports`` and ``wss_ports`` are Asterisk's ports of SIP over TLS, and of WebSocket over TLS.
+    """
+
+    enabled: bool = False
+    port: Port = Port(9060)
+    tls_ports: tuple[Port, ...] = (Port(5061),)
+    wss_ports: tuple[Port, ...] = (Port(8089),)
+
+
+@frozen
 class AsteriskSettings:
     """``[[asterisk]]``: one PBX, its sources, and the SIP proxies on this host in front of it.
 
@@ -292,6 +317,7 @@ class AsteriskSettings:
     ami: AmiSettings = Factory(AmiSettings)
     logs: LogSettings = Factory(LogSettings)
     wire: WireSettings = Factory(WireSettings)
+    hep: HepSettings = Factory(HepSettings)
 
 
 @frozen
@@ -533,6 +559,7 @@ class Settings:
             log=mine.log,
             limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
             ration=self._ration(),
+            hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
         )
 
     def _ration(self) -> Ration:
@@ -564,6 +591,18 @@ class Settings:
     def wire(self) -> bool:
         """Whether the wire is read: at least one PBX has it as a source."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
+
+    def hep_targets(self) -> tuple[int, ...]:
+        """Return the UDP ports to which the PBXs export their decrypted messages."""
+        return tuple(sorted({pbx.hep.port for pbx in self.asterisk if pbx.hep.enabled})) if self.wire else ()
+
+    def hep_streams(self) -> dict[int, Transport]:
+        """Return the transports of the ports whose messages are read from the export, in ascending order."""
+        found = {
+            **{port: Transport.WSS for pbx in self.asterisk if pbx.hep.enabled for port in pbx.hep.wss_ports},
+            **{port: Transport.TLS for pbx in self.asterisk if pbx.hep.enabled for port in pbx.hep.tls_ports},
+        }
+        return dict(sorted(found.items()))
 
     def without_wire(self) -> "Settings":
         """Return these settings, but with the wire as a source of no PBX."""

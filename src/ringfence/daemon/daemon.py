@@ -54,6 +54,7 @@ from ringfence.friends.registry import FriendRegistry
 from ringfence.host.connections import ConnectionTable
 from ringfence.model import Address
 from ringfence.notify.notifier import Notifier
+from ringfence.parse.hep import Exports
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 
@@ -305,7 +306,7 @@ def build_daemon(
     floods = FloodJudge(
         side.kernel.limiter, side.detector, partial(_had_connection, connections, clock), effects, clock
     )
-    wire = _wire(pipeline, side) if settings.wire else None
+    wire = _wire(settings, pipeline, side) if settings.wire else None
     positions, watchdog = (
         LogPositions(side.common.store.state, side.common.store.best_effort),
         SourceWatchdog(side.common.alarms),
@@ -365,7 +366,13 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process before the last writes
 
 
-def _wire(pipeline: Pipeline, side: FirewallSide) -> WireReader:
+def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireReader:
+    def is_known(address: Address) -> bool:
+        return side.detector.friends.has(address) or side.detector.exempt.covers(address)
+
+    exports = None
+    if settings.hep_targets():
+        exports = Exports(settings.hep_streams(), side.exempt.protected.is_own, is_known)
     return WireReader(
         pipeline,
         side.detector,
@@ -373,6 +380,7 @@ def _wire(pipeline: Pipeline, side: FirewallSide) -> WireReader:
         side.common.clock,
         lambda: find_answer_users(side.kernel.wanted_rules.settings),
         lambda port: port in side.kernel.backend.plan.sip_ports.tls,
+        exports,
     )
 
 

@@ -64,6 +64,7 @@ class Reloader:
         self._side = side
         self._sources = sources
         self._reads_wire = settings.wire
+        self._exports = settings.hep_targets(), settings.hep_streams()
         self._latest: tuple[Alarm, ...] = ()
         self._log = structlog.get_logger()
 
@@ -87,6 +88,7 @@ class Reloader:
         kept = [key for key in _FIXED if getattr(new, key) != getattr(self.settings, key)]
         later = [f"[{key}]" for key in kept]
         later += ["[asterisk.wire]"] if new.wire is not self._reads_wire else []
+        later += ["[asterisk.hep]"] if (new.hep_targets(), new.hep_streams()) != self._exports else []
         later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
         self._latest = tuple(Alarm(AlarmCode.CONFIGURATION_RESTART, key, _CHANGED) for key in later)
         self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})

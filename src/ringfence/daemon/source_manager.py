@@ -2,7 +2,9 @@
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
 
 import structlog
 from attrs import define
@@ -18,7 +20,18 @@ from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry, SourceReadiness
 from ringfence.host.routes import follow_containers
-from ringfence.model import Address, Contact, Network, SecurityEvent, printable
+from ringfence.model import (
+    AMI,
+    Address,
+    Contact,
+    Endpoint,
+    Network,
+    SecurityEvent,
+    Service,
+    Transport,
+    printable,
+)
+from ringfence.parse.hep import Exports
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
@@ -106,6 +119,22 @@ RENEW_FOREIGN = 2.0
 """The same for an answer of another user: Asterisk may have started again, under another user."""
 
 
+NO_EXPORT = (
+    "Asterisk exports nothing; fix: in hep.conf enabled = yes and capture_address = 127.0.0.1:9060, then in "
+    "Asterisk's console: module reload res_hep.so, module load res_hep_pjsip.so; see: module show like hep"
+)
+"""What is wrong if AMI reports messages of TLS or WSS, and no export arrives."""
+_SUPPRESSED = (
+    "a sender by TLS or WSS keeps Asterisk from exporting its messages, or some were lost: attempts that AMI "
+    "does not report count only if the log reports them"
+)
+_PJSIP, _ENCRYPTED = Service.PJSIP, (Transport.TLS, Transport.WSS)
+MOST_REPORTED = 4_096
+"""The greatest number of reports of AMI that wait for their exported message."""
+EXPORT_WITHIN = 1.0
+"""Seconds between AMI's event of a message and its export, at most; on a real Asterisk below 2 ms."""
+
+
 class AnswerUsers:
     """The user ids whose sockets send SIP answers of Asterisk, or of a configured SIP proxy.
 
@@ -137,6 +166,46 @@ class AnswerUsers:
         return user in self.users if self.users else None
 
 
+class ExportWatch:
+    """Checks whether Asterisk's export (HEP) has the messages of TLS and WSS that AMI reports.
+
+    A sender can suppress the export of its messages (``parse/hep.py``). A missing message proves nothing
+    else, so this only leads to an alarm.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._reported: deque[tuple[float, Endpoint]] = deque(maxlen=MOST_REPORTED)
+        self._suppressed = -inf
+        self._unasked = 0
+
+    def on_events(self, events: Iterable[SecurityEvent], now: float) -> None:
+        """Note the connections of TLS and WSS from which AMI reports messages at PJSIP."""
+        for event in events:
+            if (
+                event.remote.transport in _ENCRYPTED
+                and event.service is Service.PJSIP
+                and event.source.name == AMI
+            ):
+                self._reported.append((now, event.remote))
+
+    def alarm(self, source: WireSource) -> Alarm | None:
+        """Return the alarm about missing messages; None if none was missing within a day."""
+        now = self._clock.mono()
+        while self._reported and now - self._reported[0][0] >= EXPORT_WITHIN:
+            at, remote = self._reported.popleft()
+            if (
+                source.condition.state is State.LISTENING
+                and source.exported.get(remote, -inf) < at - EXPORT_WITHIN
+            ):
+                self._suppressed = now
+        if source.counts.unasked > self._unasked:
+            self._suppressed, self._unasked = now, source.counts.unasked
+        if now - self._suppressed >= DAY:
+            return None
+        return Alarm(AlarmCode.HEP_MISSING, "", _SUPPRESSED if source.counts.exported else NO_EXPORT)
+
+
 class WireReader:
     """Runs the wire source, and keeps its list of the networks of containers up to date.
 
@@ -152,14 +221,17 @@ class WireReader:
         clock: Clock,
         find_users: Callable[[], frozenset[int]],
         is_sip_tls: Callable[[int], bool] = lambda _: False,
+        exports: Exports | None = None,
     ) -> None:
         self.users = AnswerUsers(find_users, self._on_users, clock)
+        self.exports = ExportWatch(clock) if exports is not None else None
         self.source = WireSource(
             pipeline.on_challenges,
             detector.observe_loss,
             is_asterisks=self.users.has,
             is_container=self._is_container,
             is_sip_tls=is_sip_tls,
+            exports=exports,
         )
         self._amis: Sequence[AmiSource | None] = ()
         self._detector = detector
@@ -223,7 +295,8 @@ class WireReader:
         elif self.condition.state not in (State.LISTENING, State.CONNECTING):
             why = printable(self.condition.detail) or str(self.condition.state)
             found.append(Alarm(AlarmCode.WIRE_BLIND, "", f"the wire is not seen: {why}; {WITHOUT_WIRE}"))
-        return found
+        missing = self.exports.alarm(self.source) if self.exports is not None else None
+        return found if missing is None else [*found, missing]
 
     def set_asterisks(self, amis: "Sequence[AmiSource | None]") -> None:
         """Use ``amis`` as the AMI sources of all Asterisks from now on; None for one without AMI."""
@@ -492,4 +565,6 @@ class SourceManager:
         """
         if self._wire is not None:
             self._wire.drain()
+            if self._wire.exports is not None:
+                self._wire.exports.on_events(events, now)
         self._pipeline.on_events(events, now)

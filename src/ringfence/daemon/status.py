@@ -144,6 +144,7 @@ def _wire(source: "WireSource") -> dict[str, object]:
         "unnamed": counts.unnamed,
         "unread": counts.unread,
         "exchanges": counts.exchanges,
+        "exported": counts.exported,
         "containers": [format_network(network) for network in source.containers],
     }
 

@@ -32,7 +32,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ringfence import event_values
 from ringfence.detect.confirmation import (
@@ -102,13 +102,14 @@ class AttributedAttempt:
     """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
 
     ``claimed`` is the scope of the ban if this attempt leads to a claimed ban: SIP_TCP if the attempt came
-    through a SIP proxy by TCP or TLS, otherwise SIP_UDP.
+    through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown.
     """
 
     attempt: Attempt
     at: float
     verdict: Verdict = Verdict.ATTEMPT
     claimed: Scope = Scope.SIP_UDP
+    port: int = field(default=0, eq=False)
 
 
 @event_values.frozen
@@ -932,7 +933,7 @@ class Attribution:
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return a new attempt. If its nonce also proves its session, return this proof first."""
-        new = AttributedAttempt(attempt, now)
+        new = AttributedAttempt(attempt, now, port=event.remote.port)
         if not self._confirmation.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
             return (new,)
         return (*self._proofs.prove(attempt.asterisk, attempt.address, event.session, now), new)

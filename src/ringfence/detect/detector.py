@@ -294,6 +294,7 @@ class Detector:
         try:
             for finding in found:
                 if isinstance(finding, AttributedAttempt):
+                    self._exchanges.explain_guess(finding.attempt, finding.port, now)
                     follows = self._on_attempt(finding)
                 else:
                     follows = self._on_finding(finding, now)

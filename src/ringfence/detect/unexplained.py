@@ -20,7 +20,10 @@ for so long.
 chan_sip's reports of failures explain nothing: the sender may have chosen their address, so that they are no
 proven attempts (``detect/confirmation.py``). Its challenges and logins do explain.
 
-Only events of AMI explain: the log repeats them, and each repetition would pay for a hidden guess. Unless
+A guess that Asterisk's export (``parse/hep.py``) shows first explains its exchange too, because it counts as
+an attempt already. AMI's report of this guess then explains nothing.
+
+Nothing else explains: the log repeats events, and each repetition would pay for a hidden guess. Unless
 every AMI has delivered events since before an exchange, nothing is concluded of it.
 
 Bounds: ``MOST`` connections, of which the least recently used are forgotten first, ``MOST_WAITING`` exchanges
@@ -32,7 +35,7 @@ from collections import Counter, OrderedDict, deque
 from attrs import Factory, define
 
 from ringfence.detect.sessions import AddressKey, address_key
-from ringfence.model import AMI, Address, EventKind, Exchange, SecurityEvent, Service, Transport
+from ringfence.model import AMI, Address, Attempt, EventKind, Exchange, SecurityEvent, Service, Transport
 
 MOST = 16_384
 MOST_WAITING = 128
@@ -50,16 +53,28 @@ ENCRYPTED = frozenset({Transport.TLS, Transport.WS, Transport.WSS})
 """The transports of the events that may explain an exchange."""
 
 _Key = tuple[AddressKey, int]
+_SHOWN, _ENCRYPTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Transport.WSS)
 
 
 @define
 class _Connection:
-    """A connection: when its waiting exchanges came, and the events that came before their exchange."""
+    """A connection: when its waiting exchanges came, and the events that came before their exchange.
+
+    ``shown``: the guesses that the export has shown, and that AMI has not reported yet.
+    """
 
     address: Address
     waiting: deque[float] = Factory(lambda: deque(maxlen=MOST_WAITING))
     early: deque[float] = Factory(lambda: deque(maxlen=MOST_EARLY))
     explained: bool = False
+    shown: int = 0
+
+    def explain_one(self, now: float) -> None:
+        """Explain the oldest exchange that waits; if none does, the next one."""
+        if self.waiting:
+            self.waiting.popleft()
+        else:
+            self.early.append(now)
 
 
 class Exchanges:
@@ -100,10 +115,17 @@ class Exchanges:
             known.waiting.clear()
         elif event.service is Service.SIP and event.kind is not EventKind.CHALLENGE_SENT:
             return
-        elif known.waiting:
-            known.waiting.popleft()
+        elif known.shown and event.kind is not EventKind.CHALLENGE_SENT:
+            known.shown -= 1
         else:
-            known.early.append(now)
+            known.explain_one(now)
+
+    def explain_guess(self, attempt: Attempt, port: int, now: float) -> None:
+        """Record that a new attempt explains an exchange, if the export has shown it."""
+        if attempt.event in _SHOWN and attempt.transport in _ENCRYPTED:
+            known = self._connection((address_key(attempt.address), port), attempt.address)
+            known.shown = min(known.shown + 1, MOST_WAITING)
+            known.explain_one(now)
 
     def unexplained(self, now: float, since: float | None) -> list[Address]:
         """Return the address of each exchange that has waited long enough, and forget it.

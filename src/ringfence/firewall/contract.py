@@ -73,6 +73,16 @@ room of the strangers that are not.
 """
 REQUEST_PREFIX = "request"
 """The text by which the reader of the NFLOG group recognizes a copied request. Copied answers lack it."""
+
+HEP_PREFIX = "hep"
+"""The same for a message that Asterisk exports."""
+HEP_PROTOCOL, HEP_SOURCE_PORT, HEP_TARGET_PORT = 19, 26, 34
+"""Where Asterisk's datagram has the protocol (one byte) and the ports (two bytes each).
+
+Asterisk always writes its chunks in the same order (``res/res_hep.c:hep_queue_cb``).
+"""
+HEP_TCP = 6
+"""The protocol of TCP, TLS, WS and WSS."""
 DROPPED_PREFIX = "dropped"
 """The same for a request that a narrow ban drops, so that Asterisk does not answer it."""
 
@@ -229,6 +239,20 @@ class Ports:
 
 
 @frozen
+class HepExport:
+    """Asterisk's export of its decrypted SIP messages (HEP): which datagrams the kernel copies to the wire.
+
+    ``targets`` are the UDP ports to which Asterisk sends them; empty if there is no export. ``streams`` are
+    Asterisk's ports of TLS and WSS: only their messages are copied. ``size``: the bytes that are copied of
+    each packet.
+    """
+
+    targets: tuple[int, ...] = ()
+    streams: tuple[int, ...] = ()
+    size: int = 8_192
+
+
+@frozen
 class FirewallPlan:
     """The configuration of the rules.
 
@@ -250,6 +274,9 @@ class FirewallPlan:
     ``containers`` are the addresses of Asterisks in containers. Of the packets that this host forwards, the
     ration counts only those that one of them sends: others may be a carrier's, or of another PBX, whose
     phones ringfence does not know.
+
+    ``hep``: the datagrams with Asterisk's decrypted messages, which the kernel copies too if ``log_group`` is
+    set, with the prefix ``HEP_PREFIX``.
     """
 
     maxelem: int = 262_144
@@ -263,6 +290,7 @@ class FirewallPlan:
     ration: Ration = Ration()
     sender_rate: int = SENDER_RATE
     containers: frozenset[Address] = frozenset()
+    hep: HepExport = HepExport()
 
     @property
     def limits_copies(self) -> bool:

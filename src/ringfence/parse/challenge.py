@@ -214,7 +214,7 @@ def parse_requests(
         if datagram is None:
             return None
         port, _, request = datagram
-        return [_request(packed_address(source), port, request, dropped=dropped, unread=may_be_cut)]
+        return [parse_request(packed_address(source), port, request, dropped=dropped, unread=may_be_cut)]
     segment = tcp_segment(payload) if protocol == TCP else None
     if segment is None or dropped:
         return None if segment is None else []
@@ -225,7 +225,9 @@ def parse_requests(
     if heads is None:
         return [CopiedRequest(address, port, (), (), unread=True, transport=Transport.TCP)]
     return [
-        _request(address, port, head, transport=Transport.TCP) for head in heads if not head.startswith(_SIP)
+        parse_request(address, port, head, transport=Transport.TCP)
+        for head in heads
+        if not head.startswith(_SIP)
     ]
 
 
@@ -246,7 +248,7 @@ def _heads_in(
     return streams.read(connection, sequence, data) if data else []
 
 
-def _request(
+def parse_request(
     address: Address,
     port: int,
     request: bytes,
@@ -372,7 +374,7 @@ _FROM = re.compile(rb"\r\n(?:From|f): ")
 # that parse all other answers.
 _ORDINARY = re.compile(
     rb"SIP/2\.0 401 Unauthorized\r\n"
-    rb"Via: SIP/2\.0/(?:UDP|TCP|WS) [!#-+\--:<-\[\]-~]{1,128}+(?:;rport=[0-9]{1,5}+)?"
+    rb"Via: SIP/2\.0/(?:UDP|TCP|TLS|WSS?) [!#-+\--:<-\[\]-~]{1,128}+(?:;rport=[0-9]{1,5}+)?"
     rb";received=([0-9a-fA-F.:]{2,45}+);branch=[!#-+\--:<-\[\]-~]{1,256}+\r\n"
     rb"Call-ID: ([!-~]{1,256}+)\r\n"
     rb'From: (?:"[ !#-9<-~]{0,64}+" ?)?<sips?:([!-9=?A-~]{0,64}+)@[!-;=?A-~]{1,128}+>'
@@ -415,7 +417,7 @@ def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challen
             return []
         source_port, target_port, message = datagram
         remote, local = packed_address(target), packed_address(source)
-        challenge = _parse_message(message, remote, target_port, local, source_port, Transport.UDP)
+        challenge = parse_message(message, remote, target_port, local, source_port, Transport.UDP)
         return [] if challenge is None else [challenge]
     if protocol != TCP:
         return []
@@ -473,10 +475,10 @@ def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
     local_port, port = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
     # Even the status may be incomplete: "SIP/2.0 4". A sender that keeps the rest from leaving was refused.
     whole = message if len(message) >= _STATUS else (message + _REFUSED[len(message) :])
-    return _parse_message(whole, remote, port, local, local_port, Transport.TCP)
+    return parse_message(whole, remote, port, local, local_port, Transport.TCP)
 
 
-def _parse_message(
+def parse_message(
     message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
 ) -> Challenge | None:
     """Parse an answer; None for any other message."""
@@ -505,7 +507,7 @@ def _parse_message(
     head = message[: end + len(_EOL)] if end >= 0 else message
     call_id, nonce = _read_head(head, authenticate)
     account, evasive, service = "", False, Service.PJSIP
-    cut = end < 0 and transport is Transport.TCP
+    cut = end < 0 and transport is not Transport.UDP
     if cut and not call_id:
         # The receiver keeps the rest from leaving. No phone does that, and no report can be matched with it.
         sender, evasive = None, True

@@ -145,6 +145,17 @@ class RequestStreams:
             self._bytes -= len(stream.pending)
 
 
+def heads_in(text: bytes) -> list[bytes]:
+    """Return the heads of the messages that follow each other in ``text``; [] if it is not plain.
+
+    The last message may be incomplete, but then its head is returned only if that is whole.
+    """
+    try:
+        return _consume(_Stream(0), text)
+    except _UnreadError:
+        return []
+
+
 def _consume(stream: _Stream, data: bytes) -> list[bytes]:
     """Return the heads of the messages that ``data`` completes; keep the incomplete message in ``stream``.
 

@@ -10,6 +10,10 @@ rule marks each copy with the prefix ``request`` (``dropped``, if a ban drops it
 is parsed as requests only, because the stranger wrote it. A packet without it is parsed as answers only,
 because this host sent or forwarded it.
 
+It also carries Asterisk's own export of the messages of TLS and WSS (HEP), if that is configured. Their log
+rule has the prefix ``hep``. They count only if the sending socket belongs to Asterisk's user. Asterisk
+exports all messages, those of friends too; ``parse/hep.py`` reads those of strangers.
+
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
 memory. If packets are lost, the socket reports ENOBUFS, or a sequence number is missing. Each loss is a
@@ -49,15 +53,17 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from math import inf
 
 import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
-from ringfence.model import Address, Challenge, CopiedRequest, Exchange, Network, Transport
+from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Exchange, Network, Transport
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_requests
+from ringfence.parse.hep import MOST_CONNECTIONS, Exports
 from ringfence.parse.packet import source_of
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
@@ -68,6 +74,11 @@ REQUEST = b"request"
 """The NFLOG prefix of the rule that copies packets of strangers."""
 DROPPED = b"dropped"
 """The same of the rule that drops the packet afterwards."""
+EXPORTED = b"hep"
+"""The same of the rule that copies messages which Asterisk exports."""
+
+SURE = 10.0
+"""Seconds after a loss for which an exported answer without its request shows nothing."""
 
 MOST_TURNS = 16
 """The maximum number of reads (of ``TURN`` datagrams each) in one :meth:`WireSource.drain`."""
@@ -121,6 +132,8 @@ class WireCounts:
     - ``unowned``: packets of this host that do not count because it is unknown which user is Asterisk's.
     - ``unnamed``: packets of containers that do not count because it is unknown which address is Asterisk's.
     - ``unread``: TCP connections of strangers of which not all requests could be read.
+    - ``exported``: messages of TLS and WSS that Asterisk exports (HEP). ``unasked``: refusals among them
+      whose requests were not exported.
     """
 
     challenges: int = 0
@@ -134,6 +147,8 @@ class WireCounts:
     unowned: int = 0
     unnamed: int = 0
     unread: int = 0
+    exported: int = 0
+    unasked: int = 0
 
 
 class WireSource(SupervisedSource):
@@ -144,9 +159,9 @@ class WireSource(SupervisedSource):
     head), before later packets are passed on. ``containers`` are the networks whose forwarded answers count;
     :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
     of this host counts, and ``is_container`` by its address whether one from a container's network does. Both
-    return None if they cannot know. ``is_sip_tls``: whether a port is one of SIP over TLS. ``buffer`` is
-    the size of the socket's receive buffer in bytes, which the
-    kernel doubles.
+    return None if they cannot know. ``is_sip_tls``: whether a port is one of SIP over TLS. ``exports`` parses
+    the messages that Asterisk exports; None if these are not read. ``buffer`` is the size of the socket's
+    receive buffer in bytes, which the kernel doubles.
     """
 
     def __init__(
@@ -159,6 +174,7 @@ class WireSource(SupervisedSource):
         is_asterisks: IsAsterisks = _everyone,
         is_container: IsAddress = _everywhere,
         is_sip_tls: Callable[[int], bool] = lambda _: False,
+        exports: Exports | None = None,
         group: int = GROUP,
         buffer: int = _BUFFER,
     ) -> None:
@@ -180,6 +196,10 @@ class WireSource(SupervisedSource):
         self._requests = RequestStreams()
         self._tls = TlsStreams()
         self._is_sip_tls = is_sip_tls
+        self._exports = exports
+        self.exported: dict[Endpoint, float] = {}
+        """When Asterisk exported a message of a TLS or WSS connection last (monotonic), oldest first."""
+        self._lost = -inf
         self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 
     def drain(self) -> None:
@@ -199,7 +219,7 @@ class WireSource(SupervisedSource):
             self.containers = containers
             self._is_bridged = _lookup(containers)
         if new:
-            self._gap(time.monotonic())
+            self._on_gap(time.monotonic())
 
     async def _session(self) -> None:
         """Read packets from one bound socket until that fails; raise EndError with the reason."""
@@ -208,7 +228,7 @@ class WireSource(SupervisedSource):
         with _open(self._buffer) as connection:
             _bind(connection, self._group)
             self._last = None
-            self._gap(loop.time())
+            self._on_gap(loop.time())
             loop.add_reader(connection, self._readable, connection, ended)
             self._bound = connection, ended
             try:
@@ -217,7 +237,7 @@ class WireSource(SupervisedSource):
             finally:
                 loop.remove_reader(connection)
                 self._bound = None
-                self._gap(loop.time())
+                self._on_gap(loop.time())
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
         """Read and pass on packets, limited by ``TURN`` and ``TURN_BYTES``; return whether more may wait.
@@ -267,6 +287,8 @@ class WireSource(SupervisedSource):
                 self._check_sequence(message.sequence, now)
                 if message.prefix in (REQUEST, DROPPED):
                     self._add_request(message, seen)
+                elif message.prefix == EXPORTED:
+                    self._add_export(message, seen, now)
                 else:
                     self._add_answers(message, seen, now)
             elif message is None:
@@ -281,6 +303,23 @@ class WireSource(SupervisedSource):
         self.counts.unread += unread
         self.counts.requests += len(requests) - unread
         seen += requests
+
+    def _add_export(self, message: Logged, seen: list[WireItem], now: float) -> None:
+        """Handle a message that Asterisk exports. Other programs could export what they like."""
+        if self._exports is None or not self._is_own(message, now):
+            return
+        found = self._exports.read(message.payload, sure=now - self._lost >= SURE)
+        if found is None:
+            self.counts.unreadable += 1
+            return
+        self.counts.exported += 1
+        self.counts.unasked += found.unasked
+        self.exported.pop(found.remote, None)
+        self.exported[found.remote] = now
+        if len(self.exported) > MOST_CONNECTIONS:
+            del self.exported[next(iter(self.exported))]
+        if found.message is not None:
+            seen.append(found.message)
 
     def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:
         if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):
@@ -311,7 +350,7 @@ class WireSource(SupervisedSource):
             known = self._is_asterisks(message.user)
         if known is None:
             self.counts.unowned += 1
-            self._gap(now)
+            self._on_gap(now)
         elif not known:
             self.counts.foreign += 1
         return bool(known)
@@ -325,7 +364,7 @@ class WireSource(SupervisedSource):
         known = self._is_container(source)
         if known is None:
             self.counts.unnamed += 1
-            self._gap(now)
+            self._on_gap(now)
         elif not known:
             self.counts.foreign += 1
         return bool(known)
@@ -337,11 +376,15 @@ class WireSource(SupervisedSource):
             if lacking:
                 self._record_loss(lacking, now)
 
+    def _on_gap(self, now: float) -> None:
+        self._lost = now
+        self._gap(now)
+
     def _record_loss(self, number: int, now: float) -> None:
         """Record a loss of ``number`` packets; 0 if the number is unknown."""
         self.counts.gaps += 1
         self.counts.lost += number
-        self._gap(now)
+        self._on_gap(now)
 
 
 def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:

@@ -82,6 +82,9 @@ strangers. In these rules, u32 uses the header's length to find the payload. The
 status line stands first, or first in a WebSocket text frame (RFC 6455: 0x81, then a length below 126, or 126
 and a length of 16 bits; a server does not mask).
 
+The messages that Asterisk exports (``contract.HepExport``) are copied in OUTPUT, also over loopback, with a
+prefix, if they came by TLS or WSS.
+
 PREROUTING sees the answers of bridged containers, and any packets from outside. There a packet is copied
 under two conditions. It is to be forwarded, so a provider's 401 to this host is not copied. And it arrived by
 the interface that leads back to its source address, so a packet that a stranger sends with a container's
@@ -101,6 +104,11 @@ from ringfence.firewall.contract import (
     FROM_BANNED,
     FROM_DENIED,
     GUESS,
+    HEP_PREFIX,
+    HEP_PROTOCOL,
+    HEP_SOURCE_PORT,
+    HEP_TARGET_PORT,
+    HEP_TCP,
     MOST_LIMITED,
     PROBE_NETWORKS,
     PROBE_PORT,
@@ -245,7 +253,7 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
             *_answer_rules(plan, version, _FORWARDED[version]),
             *family.other_answers(_FORWARDED[version]),
         ]
-        out += [*_answer_rules(plan, version), *family.other_answers()]
+        out += [*_exports(plan, version), *_answer_rules(plan, version), *family.other_answers()]
         copying = _stream_chains(plan, version)
     raw: dict[str, Sequence[IptablesRule]] = {
         "ringfence-pre": [*pre, *family.raw_routed(), *(family.to_ration(forwarded=True) if limiter else ())],
@@ -530,6 +538,25 @@ def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[I
             for way, chain in ways
         ),
     ]
+
+
+def _exports(plan: FirewallPlan, version: int) -> Iterator[IptablesRule]:
+    """Yield the rules that copy Asterisk's decrypted messages of TLS and WSS, each message once."""
+    hep = plan.hep
+    if not hep.streams:
+        return
+    begin = _DATAGRAM if version == _IPV4 else _IPV6_HEADER + _DATAGRAM
+    way = _HEADER if version == _IPV4 else ""
+    # u32 compares the last bytes of the four that it reads.
+    source, target = (
+        f"{way}{begin + at - 2:#x}&0xffff={','.join(map(hex, hep.streams))}"
+        for at in (HEP_SOURCE_PORT, HEP_TARGET_PORT)
+    )
+    stream = f"{way}{begin + HEP_PROTOCOL - 3:#x}&0xff={HEP_TCP:#x}"
+    log = f"-j NFLOG --nflog-prefix {HEP_PREFIX} --nflog-group {plan.log_group} --nflog-size {hep.size}"
+    for ports in _port_matches("udp", hep.targets, "src"):
+        yield IptablesRule(f'{ports}-m u32 --u32 "{stream}&&{source}" {log}')
+        yield IptablesRule(f'{ports}-m u32 --u32 "{stream}&&{target}" -m u32 ! --u32 "{source}" {log}')
 
 
 def _stream_chains(plan: FirewallPlan, version: int) -> dict[str, Sequence[IptablesRule]]:

@@ -79,6 +79,10 @@ administrator's own rules still see them.
   narrow ban copies datagrams before it drops them (``from_narrow``), with a limit of their own. The nonce in
   such a datagram proves the address, and the ban becomes a full one.
 
+* **Asterisk's export** of decrypted messages (``contract.HepExport``) is copied in output, also over
+  loopback, with a prefix. Asterisk exports UDP, TCP and WS too. The chunks of its datagrams have fixed
+  places, so only those of TLS and WSS reach the wire.
+
 Counters are named, so that they outlive the rules. The names of interfaces are the only text that the
 administrator writes into the ruleset. A name with a quote or another special character is refused.
 """
@@ -100,6 +104,11 @@ from ringfence.firewall.contract import (
     FROM_BANNED,
     FROM_DENIED,
     GUESS,
+    HEP_PREFIX,
+    HEP_PROTOCOL,
+    HEP_SOURCE_PORT,
+    HEP_TARGET_PORT,
+    HEP_TCP,
     MOST_FLOODERS,
     MOST_LIMITED,
     PROBE_NETWORKS,
@@ -154,6 +163,7 @@ _ANSWERS, _DATAGRAMS = (
 )
 _STATUS_LINE = f"0x{b'SIP/2.0 '.hex()}"
 _MOST_COMPARED = 16  # bytes in one comparison
+_UDP_HEADER = 8  # bytes
 _HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
 _TO_BE_ROUTED = "fib saddr . iif oif != 0 fib daddr type unicast"
 _RAW, _BEFORE_FILTER = -300, -10
@@ -625,6 +635,7 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
         prerouting += tuple(f"{test} {_TO_BE_ROUTED} jump segments" for test in streams)
         looped = (f'oifname "lo" {test} jump answers' for test in streams)
         output = (
+            *_exports(plan),
             f"{datagrams} {log}",
             *(f'oifname != "lo" {other}' for other in others),
             *looped,
@@ -643,6 +654,19 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
     forward = (*(entering if rejecting else ()), *(leaving if plan.interfaces else ()))
     if forward:
         yield RulesetChain("forward", forward, "forward", _BEFORE_FILTER)
+
+
+def _exports(plan: FirewallPlan) -> Iterator[str]:
+    """Yield the rules that copy Asterisk's decrypted messages of TLS and WSS, each message once."""
+    hep = plan.hep
+    if not (hep.targets and hep.streams):
+        return
+    targets, streams = (f"{{ {', '.join(map(str, ports))} }}" for ports in (hep.targets, hep.streams))
+    source, target = (f"@th,{8 * (_UDP_HEADER + at)},16" for at in (HEP_SOURCE_PORT, HEP_TARGET_PORT))
+    stream = f"udp dport {targets} @th,{8 * (_UDP_HEADER + HEP_PROTOCOL)},8 {HEP_TCP}"
+    log = f'log prefix "{HEP_PREFIX}" group {plan.log_group} snaplen {hep.size}'
+    yield f"{stream} {source} {streams} {log}"
+    yield f"{stream} {source} != {streams} {target} {streams} {log}"
 
 
 def _beginnings(*, inner: bool) -> Iterator[str]:

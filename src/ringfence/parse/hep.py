@@ -1,0 +1,252 @@
+r"""Parser of HEP, by which Asterisk exports its decrypted SIP messages: those of TLS and WSS.
+
+One datagram has one message of Asterisk's module ``res_hep_pjsip`` (HEP version 3, all numbers big endian):
+
+    "HEP3", total length (16 bits), then chunks: vendor, type, length with this head (16 bits each), data
+
+The chunks may come in any order. Their lengths are Asterisk's own, so no text of a sender moves them. The
+remote address and port are those of the connection. Only the *payload* chunk has text of the sender.
+
+**Whose message it is.** HEP shows no direction. A stranger may send an answer to Asterisk that looks like one
+of Asterisk's, and Asterisk exports its own requests too. So a message counts by its addresses: an answer only
+from one of this host's addresses and a TLS or WSS port of Asterisk, a request only to one. The ports also
+tell which messages are of interest: UDP, TCP and WebSocket are read on the wire, and must not count twice.
+
+**Requests that share a read.** The payload of a request is everything that Asterisk has read from the
+connection at once. Two requests in one TLS record come as two datagrams with the same payload. The chunk
+*UUID* has the Call-ID, as PJSIP reads it. So the request is the one with this Call-ID; if several have it,
+the first datagram stands for the first one, and so on. If the payload is not plain (``request_stream.py``),
+each datagram stands for all of it.
+
+**Suppression.** Asterisk cannot send datagrams of over 65 507 bytes. So a sender can suppress the export of a
+request by a read of 64 kB, and that of request and answer by a Call-ID of 33 kB. No phone does that. So an
+answer that refuses a request which was not exported is ``evasive``.
+
+**Long messages.** The kernel copies the first ``MOST_COPIED`` bytes of a packet: otherwise a sender of 61 kB
+could have Asterisk export 13 MB. If the Call-ID alone is longer, the status of an answer is unknown; it
+counts as an evasive refusal, because no phone sends such a Call-ID. If the head of a request is cut off, the
+request may have credentials, and counts as one that has.
+
+Bounds: ``MOST_CONNECTIONS`` connections, of which the least recently used are forgotten first. All steps take
+linear time.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from struct import Struct
+
+from attrs import define, frozen
+
+from ringfence.event_values import evolve
+from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport, short_session
+from ringfence.parse.challenge import parse_message, parse_request
+from ringfence.parse.packet import UDP, ip_payload, packed_address
+from ringfence.parse.request_stream import heads_in
+
+MOST_COPIED = 8_192
+"""The bytes that the kernel copies of each packet."""
+
+MOST_CONNECTIONS = 4_096
+
+_MAGIC = b"HEP3"
+_BEGIN = 6  # bytes: the magic, and the total length
+_CHUNK = Struct(">HHH")
+_MOST_CHUNKS = 32  # Asterisk sends 15
+_UDP_HEADER = 8
+_FAMILY, _PROTOCOL, _SOURCE_PORT, _TARGET_PORT, _KIND, _PAYLOAD, _UUID = 1, 2, 7, 8, 11, 15, 17
+_ADDRESSES = {b"\x02": (3, 4, 4), b"\x0a": (5, 6, 16)}  # by family: types of source and target, length
+_TCP, _SIP = b"\x06", b"\x01"
+_PORT = 2  # bytes
+_EOL = b"\r\n"
+_ANSWER, _ACK = b"SIP/2.0 ", b"ACK "
+_CODE = slice(8, 11)  # of the status in an answer
+_REFUSALS = (b"401", b"403", b"407")
+_FINAL = b"2"  # final answers have a code of at least 200
+_DIGEST = 16  # bytes
+
+IsOwn = Callable[[Address], bool]
+"""A function that returns whether an address is this host's."""
+
+
+@frozen
+class Exported:
+    """A message of Asterisk on a connection of TLS or WSS with ``remote``.
+
+    ``message`` is None if nothing is to be known of it: ``remote`` is no stranger, it is a message that
+    Asterisk did not ask for, or its text is cut off. ``unasked``: a refusal of a request that was not
+    exported.
+    """
+
+    remote: Endpoint
+    message: Challenge | CopiedRequest | None = None
+    unasked: bool = False
+
+
+@frozen
+class _Frame:
+    """The contents of a datagram; ``cut``: the end of the payload is missing."""
+
+    source: Address
+    source_port: int
+    target: Address
+    target_port: int
+    uuid: bytes
+    payload: bytes
+    cut: bool
+
+
+@define
+class _Connection:
+    """The number of requests that are not answered yet, the latest read, and how many requests it had."""
+
+    open: int = 0
+    read: bytes = b""
+    number: int = -1
+
+
+class Exports:
+    """The messages of TLS and WSS that Asterisk exports.
+
+    ``ports`` are Asterisk's ports of TLS and WSS. ``is_own`` decides whether an address is this host's, and
+    ``is_known`` whether a remote address is a friend's or allowed.
+    """
+
+    def __init__(self, ports: Mapping[int, Transport], is_own: IsOwn, is_known: IsOwn) -> None:
+        self._ports = ports
+        self._is_own = is_own
+        self._is_known = is_known
+        self._connections: OrderedDict[Endpoint, _Connection] = OrderedDict()
+
+    def read(self, packet: bytes, *, sure: bool) -> Exported | None:
+        """Parse a packet, from its IP header on; return None for any other packet.
+
+        ``sure``: no earlier packet is missing, so an answer without a request shows something.
+        """
+        frame = _frame_in(packet)
+        if frame is None:
+            return None
+        outgoing = frame.source_port in self._ports and self._is_own(frame.source)
+        if outgoing == (frame.target_port in self._ports and self._is_own(frame.target)):
+            return None  # between other hosts, or within this one
+        if outgoing:
+            remote = Endpoint(frame.target, frame.target_port, self._ports[frame.source_port])
+        else:
+            remote = Endpoint(frame.source, frame.source_port, self._ports[frame.target_port])
+        connection = self._connection(remote)
+        is_answer = frame.payload.startswith(_ANSWER) or (outgoing and not frame.payload)
+        if is_answer != outgoing:
+            return Exported(remote)
+        known = self._is_known(remote.address)
+        if not outgoing:
+            return self._on_request(frame, remote, connection, known=known)
+        unasked = sure and not connection.open and frame.payload[_CODE] in _REFUSALS
+        if frame.payload[_CODE] >= _FINAL:
+            connection.open = max(connection.open - 1, 0)
+        return Exported(remote, None if known else _answer(frame, remote, evasive=unasked), unasked)
+
+    def _connection(self, remote: Endpoint) -> _Connection:
+        known = self._connections.setdefault(remote, _Connection())
+        self._connections.move_to_end(remote)
+        if len(self._connections) > MOST_CONNECTIONS:
+            self._connections.popitem(last=False)
+        return known
+
+    def _on_request(
+        self, frame: _Frame, remote: Endpoint, connection: _Connection, *, known: bool
+    ) -> Exported:
+        if known or not frame.payload:
+            connection.open += 1
+            return Exported(remote)
+        read = blake2b(frame.uuid + b"\0" + frame.payload, digest_size=_DIGEST).digest()
+        connection.number = connection.number + 1 if read == connection.read else 0
+        connection.read = read
+        text = _request_in(frame, connection.number)
+        if not text.lstrip(_EOL).startswith(_ACK):
+            connection.open += 1
+        return Exported(remote, _request(frame, remote, text, connection.number))
+
+
+def _frame_in(packet: bytes) -> _Frame | None:
+    """Return the contents of a packet with a SIP message by TCP; None for any other packet."""
+    whole = ip_payload(packet)
+    if whole is None or whole[0] != UDP or len(whole[3]) < _UDP_HEADER:
+        return None
+    length = int.from_bytes(whole[3][4:6], "big") - _UDP_HEADER
+    chunks = _chunks(whole[3][_UDP_HEADER:], length)
+    if chunks is None or chunks.get(_PROTOCOL) != _TCP or chunks.get(_KIND) != _SIP:
+        return None
+    known = _ADDRESSES.get(chunks.get(_FAMILY, b""))
+    if known is None:
+        return None
+    source, target = (chunks.get(kind, b"") for kind in known[:2])
+    ports = [chunks.get(kind, b"") for kind in (_SOURCE_PORT, _TARGET_PORT)]
+    if {len(source), len(target)} != {known[2]} or {len(port) for port in ports} != {_PORT}:
+        return None
+    source_port, target_port = (int.from_bytes(port, "big") for port in ports)
+    payload, uuid = chunks.get(_PAYLOAD, b""), chunks.get(_UUID, b"")
+    cut = len(whole[3]) - _UDP_HEADER < length
+    if not (payload or cut):
+        return None
+    return _Frame(
+        packed_address(source), source_port, packed_address(target), target_port, uuid, payload, cut
+    )
+
+
+def _chunks(data: bytes, total: int) -> dict[int, bytes] | None:
+    """Return the chunks of a datagram by type; None if it is not HEP.
+
+    ``total`` is its length, of which ``data`` has the beginning. The last chunk may be cut off.
+    """
+    if not data.startswith(_MAGIC) or int.from_bytes(data[4:_BEGIN], "big") != total or len(data) > total:
+        return None
+    found: dict[int, bytes] = {}
+    at = _BEGIN
+    while at < len(data):
+        if len(data) - at < _CHUNK.size:
+            return found if len(data) < total else None
+        vendor, kind, length = _CHUNK.unpack_from(data, at)
+        if length < _CHUNK.size or at + length > total or kind in found or len(found) == _MOST_CHUNKS:
+            return None
+        if not vendor:
+            found[kind] = data[at + _CHUNK.size : at + length]
+        at += length
+    return found
+
+
+def _request_in(frame: _Frame, number: int) -> bytes:
+    """Return the text of the request that stands for the ``number``-th datagram with this payload."""
+    call_id = short_session(frame.uuid)
+    own = [
+        head
+        for head in heads_in(frame.payload)
+        if frame.uuid in head and call_id in parse_request(frame.source, 0, head).call_ids
+    ]
+    return own[number % len(own)] if own else frame.payload
+
+
+def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int) -> CopiedRequest:
+    request = parse_request(remote.address, remote.port, text, transport=remote.transport)
+    if frame.uuid:
+        request = evolve(request, call_ids=(short_session(frame.uuid),))
+    if text is frame.payload:  # not plain: each datagram is another request
+        unread = frame.cut and _EOL + _EOL not in text
+        digest = blake2b(b"%d %b" % (number, request.digest), digest_size=_DIGEST).digest()
+        request = evolve(request, digest=digest, unread=unread, credentials=request.credentials or unread)
+    return request
+
+
+def _answer(frame: _Frame, remote: Endpoint, *, evasive: bool) -> Challenge | None:
+    call_id = short_session(frame.uuid)
+    if not frame.payload:  # the Call-ID is so long that the rest is cut off
+        return Challenge(
+            *(remote.address, remote.port, frame.source, frame.source_port, call_id, b""),
+            evasive=True,
+            transport=remote.transport,
+        )
+    answer = parse_message(
+        frame.payload, remote.address, remote.port, frame.source, frame.source_port, remote.transport
+    )
+    if answer is None:
+        return None
+    return evolve(answer, call_id=call_id or answer.call_id, evasive=answer.evasive or evasive)

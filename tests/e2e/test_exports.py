@@ -1,0 +1,97 @@
+"""Guesses by TLS and WSS that Asterisk's events hide, seen in Asterisk's own export of its messages (HEP)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.e2e.test_uncounted import HIDDEN, PAUSE, scopes
+from tests.support import open_pbx
+from tests.support.asterisk_files import PASSWORD
+from tests.support.daemon import until
+from tests.support.guarded import NO_LOGS, SharedGuard, guarded, shared
+from tests.support.lab import Lab
+from tests.support.sip_raw import Raw, calling, guesses
+
+pytestmark = pytest.mark.asterisk
+
+HEP = {"enabled": True}
+MOST = 6
+MANY = 40
+BY = pytest.mark.parametrize(("transport", "host"), [("TLS", 1), ("WSS", 2)])
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Yield an Asterisk 22 that exports its messages."""
+    with Lab.made("22", open_pbx.exporting("22")) as made:
+        yield made
+
+
+def exported(guard: SharedGuard) -> int:
+    """Return how many messages have arrived."""
+    return sum(source.get("exported", 0) for source in guard.ask("status")["sources"])
+
+
+@BY
+@pytest.mark.parametrize("backend", ["ipset", pytest.param("nftables", marks=pytest.mark.long)])
+def test_hidden_guesses_end(lab: Lab, tmp_path: Path, transport: str, host: int, backend: str) -> None:
+    """Without the log, guesses whose Call-ID is not UTF-8 are stopped after six answers, with a full ban."""
+    source = f"198.19.{95 + (backend == 'ipset')}.{host}"
+    with guarded(lab, tmp_path, logs=NO_LOGS, hep=HEP, firewall={"backend": backend}) as guard:
+        with calling(lab, source, transport) as caller:
+            answered = len(guesses(caller, Raw(call_id=HIDDEN), MANY, pause=PAUSE))
+        until(lambda: source in guard.banned(), "the ban")
+        assert answered <= MOST
+        assert scopes(guard) == {source: "full"}
+
+
+@BY
+def test_a_login_is_no_attempt(lab: Lab, transport: str, host: int) -> None:
+    """A stranger with the right password logs in again and again, and makes no attempt."""
+    source = f"198.19.97.{host}"
+    with shared(lab, logs=NO_LOGS, hep=HEP) as guard:
+        before = exported(guard)
+        for _ in range(8):
+            with calling(lab, source, transport) as caller:
+                assert caller.guess(Raw(), PASSWORD) == 200
+        until(lambda: exported(guard) >= before + 8, "the export")
+        assert guard.attempts_of(source) == []
+        assert source not in guard.banned()
+
+
+@BY
+def test_reported_guesses_count_once(lab: Lab, transport: str, host: int) -> None:
+    """Guesses that AMI and the export both show count once each."""
+    source = f"198.19.98.{host}"
+    with shared(lab, logs=NO_LOGS, hep=HEP) as guard:
+        with calling(lab, source, transport) as caller:
+            assert guesses(caller, Raw(), 3, pause=PAUSE) == [401] * 3
+        until(lambda: len(guard.attempts_of(source)) >= 3, "the attempts")
+        assert len(guard.attempts_of(source)) == 3
+        assert {attempt["proof"] for attempt in guard.attempts_of(source)} == {"handshake"}
+
+
+def test_answers_to_asterisk_blame_nobody(lab: Lab) -> None:
+    """A stranger sends Asterisk answers that look like Asterisk's, and nobody is blamed."""
+    source, victim = "198.19.99.1", "198.19.99.2"
+    with shared(lab, logs=NO_LOGS, hep=HEP) as guard:
+        with calling(lab, victim, "TLS") as other, calling(lab, source, "TLS") as caller:
+            challenge = other.ask(Raw())
+            assert challenge is not None
+            before = exported(guard)
+            for _ in range(10):
+                caller.send_bytes(challenge)
+            until(lambda: exported(guard) >= before + 10, "the export")
+        assert guard.attempts_of(source) == guard.attempts_of(victim) == []
+        assert guard.banned() == set()
+
+
+def test_a_suppressed_export_is_reported(lab: Lab) -> None:
+    """A Call-ID of 33 kB keeps Asterisk from exporting the request and its answer."""
+    source = "198.19.100.1"
+    request = evolve(Raw(), call_id=b"x" * 33_000 + b"{}")
+    with shared(lab, logs=NO_LOGS, hep=HEP) as guard:
+        with calling(lab, source, "TLS") as caller:
+            assert caller.guess(request, "wrong", 3.0) == 401
+        until(lambda: "hep.missing" in {one["code"] for one in guard.status()["alarms"]}, "the alarm")
