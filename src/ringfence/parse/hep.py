@@ -206,9 +206,11 @@ def _chunks(data: bytes, total: int) -> dict[int, bytes] | None:
         if len(data) - at < _CHUNK.size:
             return found if len(data) < total else None
         vendor, kind, length = _CHUNK.unpack_from(data, at)
-        if length < _CHUNK.size or at + length > total or kind in found or len(found) == _MOST_CHUNKS:
+        if length < _CHUNK.size or at + length > total:
             return None
         if not vendor:
+            if kind in found or len(found) == _MOST_CHUNKS:
+                return None
             found[kind] = data[at + _CHUNK.size : at + length]
         at += length
     return found
