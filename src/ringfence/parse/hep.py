@@ -161,10 +161,11 @@ class Exports:
         read = blake2b(frame.uuid + b"\0" + frame.payload, digest_size=_DIGEST).digest()
         connection.number = connection.number + 1 if read == connection.read else 0
         connection.read = read
-        text = _request_in(frame, connection.number)
+        own = _request_in(frame, connection.number)
+        text = own or frame.payload
         if not text.lstrip(_EOL).startswith(_ACK):
             connection.open += 1
-        return Exported(remote, _request(frame, remote, text, connection.number))
+        return Exported(remote, _request(frame, remote, text, None if own else connection.number))
 
 
 def _frame_in(packet: bytes) -> _Frame | None:
@@ -216,22 +217,23 @@ def _chunks(data: bytes, total: int) -> dict[int, bytes] | None:
     return found
 
 
-def _request_in(frame: _Frame, number: int) -> bytes:
-    """Return the text of the request that stands for the ``number``-th datagram with this payload."""
+def _request_in(frame: _Frame, number: int) -> bytes | None:
+    """Return the request that the ``number``-th datagram with this payload stands for; None if unknown."""
     call_id = short_session(frame.uuid)
     own = [
         head
         for head in heads_in(frame.payload)
         if frame.uuid in head and call_id in parse_request(frame.source, 0, head).call_ids
     ]
-    return own[number % len(own)] if own else frame.payload
+    return own[number % len(own)] if own else None
 
 
-def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int) -> CopiedRequest:
+def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int | None) -> CopiedRequest:
+    """Parse a request; ``number`` is that of its datagram if ``text`` is a payload that is not plain."""
     request = parse_request(remote.address, remote.port, text, transport=remote.transport)
     if frame.uuid:
         request = evolve(request, call_ids=(short_session(frame.uuid),))
-    if text is frame.payload:  # not plain: each datagram is another request
+    if number is not None:  # each datagram is another request
         unread = frame.cut and _EOL + _EOL not in text
         digest = blake2b(b"%d %b" % (number, request.digest), digest_size=_DIGEST).digest()
         request = evolve(request, digest=digest, unread=unread, credentials=request.credentials or unread)
