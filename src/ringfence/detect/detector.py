@@ -294,7 +294,8 @@ class Detector:
         try:
             for finding in found:
                 if isinstance(finding, AttributedAttempt):
-                    self._exchanges.explain_guess(finding.attempt, finding.port, now)
+                    if finding.attempt.transport in ENCRYPTED:
+                        self._exchanges.explain_guess(finding.attempt, finding.port, now)
                     follows = self._on_attempt(finding)
                 else:
                     follows = self._on_finding(finding, now)

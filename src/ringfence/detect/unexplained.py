@@ -53,7 +53,7 @@ ENCRYPTED = frozenset({Transport.TLS, Transport.WS, Transport.WSS})
 """The transports of the events that may explain an exchange."""
 
 _Key = tuple[AddressKey, int]
-_SHOWN, _ENCRYPTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Transport.WSS)
+_SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Transport.WSS)
 
 
 @define
@@ -122,7 +122,7 @@ class Exchanges:
 
     def explain_guess(self, attempt: Attempt, port: int, now: float) -> None:
         """Record that a new attempt explains an exchange, if the export has shown it."""
-        if attempt.event in _SHOWN and attempt.transport in _ENCRYPTED:
+        if attempt.event in _SHOWN and attempt.transport in _EXPORTED:
             known = self._connection((address_key(attempt.address), port), attempt.address)
             known.shown = min(known.shown + 1, MOST_WAITING)
             known.explain_one(now)
