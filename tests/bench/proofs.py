@@ -10,17 +10,24 @@ from tests.bench.figures import Figure
 
 SECONDS = 180
 _PUT_BACK = re.compile(r"findings put back: ([0-9]+) of ([0-9]+) noticed")
+_PARTS = 2  # random worlds, and all orders of small ones
 _PLAYED = re.compile(r"(.+): ([0-9]+) failed")
 
 
 def figures(_other: Path | None) -> Iterable[Figure]:
-    """Yield the rows about faults that are put back, random worlds, and all orders of small worlds."""
+    """Yield the rows about faults that are put back, random worlds, and all orders of small worlds.
+
+    Raise RuntimeError if the judge did not print them all.
+    """
     command = [sys.executable, "-m", "tests.judge", "--seconds", str(SECONDS)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")
-    for line in lines:
-        if (back := _PUT_BACK.match(line)) is not None:
-            what = "findings put back: noticed by the judge, of those that its worlds can show"
-            yield Figure(what, f"{back[1]} of {back[2]}", "all", back[1] == back[2])
-        elif (played := _PLAYED.fullmatch(line)) is not None:
-            what = f"F, C, P, E violated within {SECONDS} s of `make prove`: {played[1]}"
-            yield Figure(what, played[2], "0", played[2] == "0")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.split("\n")
+    put_back = next(filter(None, map(_PUT_BACK.match, lines)), None)
+    played = [*filter(None, map(_PLAYED.fullmatch, lines))]
+    if put_back is None or len(played) != _PARTS:
+        raise RuntimeError(f"the judge ended with {done.returncode}: {done.stderr[-500:]}")
+    what = "findings put back: noticed by the judge, of those that its worlds can show"
+    yield Figure(what, f"{put_back[1]} of {put_back[2]}", "all", put_back[1] == put_back[2])
+    for part in played:
+        what = f"F, C, P, E violated within {SECONDS} s of `make prove`: {part[1]}"
+        yield Figure(what, part[2], "0", part[2] == "0")
