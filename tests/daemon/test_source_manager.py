@@ -52,7 +52,10 @@ class Managed:
             on_events=lambda _events, _now: self.order.append("judged"), chan_sip_tls={"two"}
         )
         pretended = SimpleNamespace(
-            drain=lambda: self.order.append("drained"), is_listening=True, set_asterisks=lambda _: None
+            drain=lambda: self.order.append("drained"),
+            is_listening=True,
+            set_asterisks=lambda _: None,
+            exports=None,
         )
         anything: Any = SimpleNamespace(read=dict, record=None, on_roster=None, on_contact=None)
         watchdog = SourceWatchdog(Alarms(lambda: 0.0))

@@ -31,7 +31,7 @@ from ringfence.config.loader import (
     WireSettings,
     load,
 )
-from ringfence.config.schema import DisplaySettings, MetricsSettings, default_rules
+from ringfence.config.schema import DisplaySettings, HepSettings, MetricsSettings, default_rules
 from ringfence.detect.rules import RULES
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -41,6 +41,7 @@ TABLES = {
     "asterisk.logs": LogSettings,
     "asterisk.logs.custom": CustomSettings,
     "asterisk.wire": WireSettings,
+    "asterisk.hep": HepSettings,
     "firewall": FirewallSettings,
     "firewall.limit": LimitSettings,
     "firewall.ration": RationSettings,

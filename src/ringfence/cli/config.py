@@ -83,7 +83,7 @@ def _written(value: Value) -> str:
     return f"#{name} = none" if value.value is None else f"{name} = {_toml(value.value)}"
 
 
-def _toml(value: bool | int | str | list[str]) -> str:
+def _toml(value: bool | int | str | list[int | str]) -> str:
     """Return a value as TOML.
 
     For these types, JSON is also valid TOML, if characters beyond ASCII are not escaped.

@@ -114,7 +114,7 @@ class Value:
     """
 
     path: KeyPath
-    value: bool | int | str | list[str] | None
+    value: bool | int | str | list[int | str] | None
     origin: ValueOrigin
     line: int | None = None
     variable: str | None = None
@@ -154,10 +154,10 @@ def _value(key: Key, value: object, lines: Mapping[KeyPath, int], variables: Map
     return Value(key.path, shown, ValueOrigin.DEFAULT)
 
 
-def _written(value: object) -> bool | int | str | list[str] | None:
+def _written(value: object) -> bool | int | str | list[int | str] | None:
     """Return a value as a configuration file would write it, with secrets masked."""
     if isinstance(value, tuple):
-        return [_text(one) for one in value]
+        return [one if isinstance(one, int) else _text(one) for one in value]
     return value if value is None or isinstance(value, int) else _text(value)
 
 
