@@ -7,7 +7,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.detect.conversation import LIFE, MOST_REQUESTS, MOST_UNREAD, SILENCE, Conversations
+from ringfence.detect.conversation import LIFE, MOST_REQUESTS, MOST_UNREAD_CONNECTIONS, SILENCE, Conversations
 from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
 
 HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
@@ -402,7 +402,7 @@ def test_the_oldest_unread_connection_is_forgotten_first() -> None:
     """The number of connections is bounded; a fragment by UDP is none."""
     talk = Conversations()
     talk.ask(evolve(UNREAD, transport=Transport.UDP), 0.0)
-    for port in range(MOST_UNREAD + 1):
+    for port in range(MOST_UNREAD_CONNECTIONS + 1):
         talk.ask(evolve(UNREAD, port=port), 0.0)
         talk.shows_guess(tcp_refusal(1, port=port), ONE)
     assert not talk.shows_guess(tcp_refusal(1, port=0), ONE)

@@ -128,7 +128,7 @@ _SUPPRESSED = (
     "a sender by TLS or WSS keeps Asterisk from exporting its messages, or some were lost: attempts that AMI "
     "does not report count only if the log reports them"
 )
-_PJSIP, _ENCRYPTED = Service.PJSIP, (Transport.TLS, Transport.WSS)
+_ENCRYPTED = (Transport.TLS, Transport.WSS)
 MOST_REPORTED = 4_096
 """The greatest number of reports of AMI that wait for their exported message."""
 EXPORT_WITHIN = 1.0

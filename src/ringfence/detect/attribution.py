@@ -408,7 +408,7 @@ _CHALLENGES, _NOT_FOUND, _OK = (401, 407), 404, 200
 REFUSALS = (*_CHALLENGES, 403)
 """The statuses of the answers by which Asterisk refuses a password, or asks for one."""
 
-MOST_UNREAD = 20
+MOST_UNEXPLAINED = 20
 """The number of refusals of a sender's unknown requests that do not count by themselves."""
 
 UNREAD_FOR = 7_200.0
@@ -733,8 +733,8 @@ class Attribution:
     def _is_unexplained(self, sender: Address, asterisk: str, now: float) -> bool:
         """Whether the refusal of an unknown request counts by itself.
 
-        ``MOST_UNREAD`` refusals do not: AMI reports most guesses, and the requests of a phone may be unknown
-        too. A host that logged in lately is not suspected. So AMI must report logins.
+        ``MOST_UNEXPLAINED`` refusals do not: AMI reports most guesses, and the requests of a phone may be
+        unknown too. A host that logged in lately is not suspected. So AMI must report logins.
         """
         host = self._senders.find(host_of(sender))
         if not self._confirmation.has_ami(asterisk):
@@ -743,7 +743,7 @@ class Attribution:
             return False
         known = self._senders.sender_at(sender, now)
         known.refused += 1
-        return known.refused > MOST_UNREAD
+        return known.refused > MOST_UNEXPLAINED
 
     def _on_answer_to_client(
         self, answer: Challenge, now: float, wall: float, asterisk: str
@@ -849,9 +849,8 @@ class Attribution:
     def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
         """Do periodic work; return findings about reports that have waited, and about blind guesses.
 
-        ``wire`` is whether the wire sees every
-        challenge now. ``listening`` has since when each connected AMI has been connected without
-        interruption (monotonic seconds), by the name of its Asterisk.
+        ``wire`` is whether the wire sees every challenge now. ``listening`` has since when each connected AMI
+        has been connected without interruption (monotonic seconds), by the name of its Asterisk.
         """
         self._senders.expire(now)
         self._conversations.expire(now)

@@ -70,7 +70,7 @@ MOST = 16_384
 MOST_REQUESTS = 64
 """The greatest number of requests of one conversation that are remembered."""
 
-MOST_UNREAD = 4_096
+MOST_UNREAD_CONNECTIONS = 4_096
 """The greatest number of unread connections whose challenges are counted."""
 
 LIFE = 64.0
@@ -227,14 +227,9 @@ class Conversations:
         sent it to this sender alone.
         """
         sessions = request.call_ids
-        by_udp = request.transport is Transport.UDP
         if not sessions:
-            self._note_unread(request)
-            connection = self._known.get(_key_of(request.address, request.port, request.transport, b""))
-            if request.unread and connection is not None:
-                connection.unread = now
-            if request.unread and not by_udp:
-                remember(self._unread, Endpoint(request.address, request.port, request.transport), None, MOST)
+            if request.unread:
+                self._note_unread(request, now)
             return
         digest = request.digest
         one = Asked(
@@ -360,11 +355,15 @@ class Conversations:
         self._challenges[key] = int(is_question)
         return is_question and challenges > 0
 
-    def _note_unread(self, request: CopiedRequest) -> None:
-        """Record that a TCP connection became unread; forget the oldest one beyond the bound."""
-        if request.unread and request.transport is not Transport.UDP:
-            self._challenges.setdefault(_key_of(request.address, request.port, request.transport, b""), 0)
-            if len(self._challenges) > MOST_UNREAD:
+    def _note_unread(self, request: CopiedRequest, now: float) -> None:
+        """Record that a conversation became unread; forget the oldest TCP connections beyond the bounds."""
+        key = _key_of(request.address, request.port, request.transport, b"")
+        if key in self._known:
+            self._known[key].unread = now
+        if request.transport is not Transport.UDP:
+            remember(self._unread, Endpoint(request.address, request.port, request.transport), None, MOST)
+            self._challenges.setdefault(key, 0)
+            if len(self._challenges) > MOST_UNREAD_CONNECTIONS:
                 del self._challenges[next(iter(self._challenges))]
 
     def expire(self, now: float) -> None:

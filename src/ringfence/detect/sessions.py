@@ -477,8 +477,8 @@ class Session:
 #
 # A :class:`Sender` is one remote address with its sessions. An IPv6 host has a whole /64. So the facts
 # about the host (its last login, its forgiven retransmission) are kept with the first address of its /64
-# (:func:`host_of`). *Forgiven* means that a repeated failure counts as no attempt,
-# because it may be a retransmission.
+# (:func:`host_of`). *Forgiven* means that a repeated failure counts as no attempt, because it may be a
+# retransmission.
 #
 # The counts of the rules belong to the *subject* of an address, for up to a day: its attempts
 # (``history``), its claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
@@ -531,8 +531,8 @@ class Sender:
     - ``forgiven``: by source, when its report of a failure was last ignored as a retransmission.
     - ``asked``: the arrival of its latest request that the kernel copied.
     - ``succeeded``: the host's last login that AMI reported.
-    - ``unread``: when its latest TCP connection became unread. ``refused``: the refusals of
-      requests that are not known.
+    - ``unread``: when its latest TCP connection became unread. ``refused``: the refusals of requests that
+      are not known.
     - ``registered``: when a registration was last accepted that the wire saw and proved, and its account.
     - ``diverted``: when a challenge for this address went to another address.
     - ``lines``: the numbers of log lines with and without a connection.

@@ -78,7 +78,6 @@ administrator's own rules still see them.
   too (``contract.SENDER_RATE``). A sender has often answered its last challenge when a ban takes effect. So a
   narrow ban copies datagrams before it drops them (``from_narrow``), with a limit of their own. The nonce in
   such a datagram proves the address, and the ban becomes a full one.
-
 * **Asterisk's export** of decrypted messages (``contract.HepExport``) is copied in output, also over
   loopback, with a prefix. Asterisk exports UDP, TCP and WS too. The chunks of its datagrams have fixed
   places, so only those of TLS and WSS reach the wire.
