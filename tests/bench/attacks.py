@@ -17,11 +17,11 @@ from tests.support.guarded import NO_LOGS, NO_WIRE
 from tests.support.lab import Lab
 
 THRESHOLD = 5
-TRIALS = 10
-PIPELINED_TRIALS = 10
+TRIALS = 6
+PIPELINED_TRIALS = 6
 PIPELINED = 2_000
-PREFIX_TRIALS = 10
-OTHERS_TRIALS = 5
+PREFIX_TRIALS = 6
+OTHERS_TRIALS = 3
 SEQUENTIAL = 3_000
 """More than fail2ban passes; the result of a guard that stops no guesser."""
 PAUSE = 0.002

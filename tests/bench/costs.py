@@ -30,9 +30,9 @@ SOURCES = 20
 GUESSES = 500
 """The number of guesses of each source: 10 000 in all, and no source reaches the threshold."""
 THRESHOLD = 1_000
-RUNS = 5
+RUNS = 3
 """Runs of each guard: single runs differ by a third."""
-RUNS_BEFORE = 3
+RUNS_BEFORE = 2
 """Runs of the commit to compare with, by turns with the first of ours."""
 MEGABYTE = 1_000_000
 MEBIBYTE = 2**20

@@ -29,7 +29,7 @@ from ringfence.firewall.contract import Add, Backend
 from ringfence.model import Network
 
 NUMBER = 100_000
-ROUNDS = 5
+ROUNDS = 3
 TIMEOUT = 3_600
 
 

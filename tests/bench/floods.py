@@ -28,7 +28,7 @@ CROWD_MORE = 3
 FLOOD = 3_000  # guesses a second
 FLOOD_SECONDS = 28  # a nonce of Asterisk is valid for 32
 FLOODER = "198.19.60.1"
-BESIDE_TRIALS = 10
+BESIDE_TRIALS = 6
 BESIDE_GUESSES = 3_000
 _REST = 0.05
 

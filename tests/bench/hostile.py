@@ -19,7 +19,7 @@ from tests.support.hostile_text import LIMITS
 from tests.support.lab import RELEASES, Lab
 
 MOST = THRESHOLD + 1
-TRIALS = 10
+TRIALS = 6
 GUESSES = 3_000
 """The number of guesses that would be answered without a guard."""
 OTHERS_GUESSES = 300

@@ -38,7 +38,7 @@ from ringfence.netlink.nflog import GROUP
 
 HOSTS = (("debian-12", "debian"), ("debian-12", "freepbx"), ("debian-13", "debian"))
 """Each Debian with the layout of Asterisk's files on it; the first one is the host of the row of commands."""
-SETUPS = 3
+SETUPS = 2
 """The number of setups on each of them, each with its undo."""
 UPGRADED = ("debian-12", "debian-13", "debian-12", "debian-13")
 HELPS = 10

@@ -52,7 +52,7 @@ from ringfence.parse.log import LogReader
 
 MEBIBYTE = 2**20
 MEGABYTE = 1_000_000
-ROUNDS = 5
+ROUNDS = 3
 BYTES = 8 * MEBIBYTE
 CHUNK = 4096
 LEAST = 0.4
@@ -62,7 +62,7 @@ _PIECE = 5_000  # packets in one write
 _READ_WITHIN = 600.0  # seconds
 
 TIMES = 6
-SEEDS = 10
+SEEDS = 5
 _TAIL = b"198.18.1."  # the prefix of the senders in the recordings
 
 

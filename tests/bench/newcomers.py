@@ -19,7 +19,7 @@ from tests.support.guarded import NO_LOGS, NO_WIRE
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 
-TRIALS = 5
+TRIALS = 3
 _PATIENCE = 7.0
 """Seconds: a bit longer than the wire waits for the reports of Asterisk."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.bench.figures import Figure
 
-SECONDS = 180
+SECONDS = 90
 _PUT_BACK = re.compile(r"findings put back: ([0-9]+) of ([0-9]+) noticed")
 _PARTS = 2  # random worlds, and all orders of small ones
 _PLAYED = re.compile(r"(.+): ([0-9]+) failed")

@@ -23,9 +23,9 @@ from tests.support.guarded import until_rationed
 from tests.support.process import cpu_seconds
 from tests.support.sip_raw import answered_within_segments, calling, guesses, request_of
 
-TRIALS = 5
+TRIALS = 3
 """The trials with each backend."""
-TRIALS_WITHOUT = 3
+TRIALS_WITHOUT = 2
 """The trials without the ration: they only show what it is good for."""
 BACKENDS = ("ipset", "nftables")
 ON: Mapping[str, object] = {}

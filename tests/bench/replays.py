@@ -26,7 +26,7 @@ LINES = 100_000
 LONG = 1_000_000_000
 """The size of the long log (bytes)."""
 
-ROUNDS = 5
+ROUNDS = 3
 GUESSES_OF_ONE = 40
 BETWEEN = 0.007  # seconds from one guess to the next
 START = 1_795_154_722.0

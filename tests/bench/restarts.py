@@ -28,7 +28,7 @@ from ringfence.firewall import make_backend
 
 BACKENDS = ("ipset", "nftables")
 NUMBER = 10_000
-ROUNDS = 10
+ROUNDS = 6
 PATIENCE = 60.0  # seconds for fail2ban
 BANNED = ("198.19.77.1", "198.19.77.2", "fd00:19::77:1", "fd00:19::77:2")
 STRANGERS = ("198.19.78.1", "fd00:19::78:1")

@@ -26,7 +26,7 @@ from tests.support.process import cpu_seconds, resident
 from ringfence.firewall import make_backend
 
 NUMBER = 100_000
-ROUNDS = 5
+ROUNDS = 3
 LOOKS = 20.0  # seconds
 COMPARED = 70.0  # seconds after the start: the first comparison of kernel and records is done by then
 MEGABYTE = 1_000_000

@@ -37,13 +37,13 @@ from tests.support.sip_raw import (
     rotation,
 )
 
-TRIALS = 10
-UNREAD_TRIALS = 5
+TRIALS = 6
+UNREAD_TRIALS = 3
 MANY = 300
 """The number of guesses that would be answered in a trial without a guard."""
 NEIGHBOURS = 3_000
 NEIGHBOUR_TRIALS = 3
-ROTATIONS = 5
+ROTATIONS = 3
 MOST_OF_ROTATION = 25
 MOST_UNREAD = 25
 _MOST_OF_FRIEND = 40
