@@ -1,21 +1,28 @@
 """Asterisk's side of a world: for each action, the true requests, and the bytes that its sources carry.
 
-The shapes are those of the recordings in tests/captures. It shares no code with ringfence.
+The shapes are those of the recordings in tests/captures. It shares no code with ringfence. This module has
+PJSIP; ``others`` has chan_sip, and the other programs of the host.
 """
 
 import hashlib
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from tests.judge.oracle import Sent
+from tests.judge.packets import PORT, datagram, numbered, segment
 
 HERE = "198.18.0.1"
-PORT = 5060
-_UDP, _TCP = 17, 6
-_IP, _TCP_HEAD = 20, 20  # bytes of the headers
+HERE_TOO = "198.18.0.2"
+"""The second address of the PBX."""
+HERE_BY_IPV6 = "fd00:18::1"
+PBX, SECOND = "pbx", "second"
+"""The two Asterisks of this host."""
+OUR_ASTERISK = "asterisk"
+"""The user of the sockets of both."""
+LONG = 60_000
+"""The length of the longest Call-IDs (bytes). Asterisk cuts its notices much earlier."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +30,9 @@ class Act:
     """One action of a world.
 
     ``sender`` is the machine that acts. ``other`` is the address that it forges, names or sends the
-    answers to. ``wait`` is the time before the action (seconds). ``order`` decides how the reports of the
-    sources interleave, ``late`` is the delay of the log (seconds), and ``twice`` repeats the packets on
-    the wire.
+    answers to. ``here`` is the address of the PBX that it asks, and ``asterisk`` the one that answers.
+    ``wait`` is the time before the action (seconds). ``order`` decides how the reports of the sources
+    interleave, ``late`` is the delay of the log (seconds), and ``twice`` repeats the packets on the wire.
     """
 
     kind: str
@@ -33,6 +40,8 @@ class Act:
     other: str = ""
     account: str = "204"
     transport: str = "UDP"
+    here: str = HERE
+    asterisk: str = PBX
     wait: float = 1.0
     order: int = 0
     late: float = 0.0
@@ -41,23 +50,23 @@ class Act:
 
 @dataclass(frozen=True)
 class Report:
-    """Bytes of one source: AMI, the log, an answer on the wire, or a request that the kernel copies."""
+    """Bytes of one source: AMI, the log, an answer on the wire, or a request that the kernel copies.
+
+    A "contact" is AMI's report of a phone's contact; its bytes are the account and the address. ``asterisk``
+    is the one of an event or a line, and ``program`` is the user or the container that sent an answer.
+    """
 
     source: str
     data: bytes
+    asterisk: str = PBX
+    program: str = OUR_ASTERISK
 
 
 KNOWN = frozenset({"204", "205"})
 """The accounts that Asterisk has."""
 
-
-def syns(address: str, port: int) -> tuple[bytes, bytes]:
-    """Return the SYN of a connection from this address and port, and the SYN that answers it."""
-    ends = [ip_address(address).packed, ip_address(HERE).packed]
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, _IP + _TCP_HEAD, 0, 0, 64, _TCP, 0)
-    rest = struct.pack("!IIBBHHH", 0, 0, 5 << 4, 0x02, 1024, 0, 0)
-    asks = ip + b"".join(ends) + struct.pack("!HH", port, PORT) + rest
-    return asks, ip + b"".join(ends[::-1]) + struct.pack("!HH", PORT, port) + rest
+_REFUSALS = (b"SIP/2.0 401 ", b"SIP/2.0 403 ", b"SIP/2.0 407 ")
+"""The answers that the kernel copies also if they go to a friend."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,13 @@ class Exchange:
     act: Act
     time: float
     number: int
+    service = "PJSIP"
+    method = "REGISTER"
+
+    @property
+    def session(self) -> str:
+        """The session id of the events."""
+        return self.call_id.decode()
 
     @property
     def source(self) -> str:
@@ -76,7 +92,7 @@ class Exchange:
     @property
     def port(self) -> int:
         """The source port of the packets. Each exchange by TCP has a connection of its own."""
-        connection = self.number if self.act.transport == "TCP" else 0
+        connection = self.number if self.act.transport != "UDP" else 0
         return 10_000 + (int(ip_address(self.source)) + connection) % 40_000
 
     @property
@@ -84,6 +100,8 @@ class Exchange:
         """The Call-ID. One byte that is not UTF-8 suppresses every security event of the request."""
         if self.act.kind == "guesses in one call":
             return b"one"
+        if self.act.kind == "guesses at length":
+            return (b"%d-" % self.number).ljust(LONG, b"x")
         suppresses = self.act.kind.startswith("hides") and not self.by_headers
         return b"call-%d" % self.number + (b"\xff" if suppresses else b"")
 
@@ -101,26 +119,44 @@ class Exchange:
         return f"1/{self.number:032x}" if self.act.kind == "forges a guess" else self.nonce
 
     @property
+    def first_nonce(self) -> str:
+        """The nonce in the first Authorization header, which is the one that the event names."""
+        return "garbage" if self.act.kind == "guesses behind garbage" else self.returned
+
+    @property
     def nonce(self) -> str:
-        """The nonce of PJSIP, which depends on the second and the sender; chan_sip's is a random number."""
-        if self.act.kind.startswith("lamp"):
-            return f"{self.number + 0x10000000:08x}"
+        """The nonce of PJSIP, which depends on the second and the sender."""
         return f"{int(self.time)}/{hashlib.md5(self.source.encode(), usedforsecurity=False).hexdigest()}"
+
+    @property
+    def nowhere(self) -> bool:
+        """Whether the answer to the guess goes to nowhere."""
+        return self.act.kind.endswith("blind")
 
     def truth(self) -> list[Sent]:
         """Return the true requests."""
         act = self.act
+        blames = act.other if act.kind == "hides and blames" else ""
         asked = Sent(
-            *(self.time, act.sender, self.source, act.transport, str(self.number), act.account),
-            act.account in KNOWN,
-            "none",
+            *(self.time, act.sender, self.source, act.transport, f"{act.asterisk} {self.number}"),
+            *(act.account, act.account in KNOWN, "none"),
+            nonce=self.nonce,
+            answered=act.other if act.kind == "asks elsewhere" else self.source,
+            blames=blames,
+            hides=act.kind.startswith("hides") and not self.by_headers,
         )
-        answered = {"logs in": "right", "lamp refused": "right"}.get(act.kind, "wrong")
         if act.kind.startswith("asks"):
             return [asked]
-        if act.kind == "forges a guess":
-            return [replace(asked, credentials="wrong")]
-        return [asked, replace(asked, credentials=answered)]
+        right = act.kind in ("logs in", "call refused", "lamp refused", "registers")
+        answer = replace(asked, credentials="right" if right else "wrong", nonce=self.returned)
+        if self.nowhere:
+            hidden = "blind" if self.by_headers else ""
+            answer = replace(answer, answered="", exception=hidden)
+        elif act.kind == "guesses elsewhere":
+            answer = replace(answer, answered=act.other)
+        if act.kind == "hides" and act.transport == "TLS":
+            answer, asked = replace(answer, exception="container"), replace(asked, known=True)
+        return [answer] if act.kind == "forges a guess" else [asked, answer]
 
     # -- what the sources carry
 
@@ -129,15 +165,15 @@ class Exchange:
 
         ``copied``: the kernel copies the sender's requests, and all answers to them.
         """
-        ami = [Report("ami", one) for one in self._events()]
+        ami = [Report("ami", one, self.act.asterisk) for one in self._events()]
         wire = [
             one
             for one in self._numbered(self._packets())
-            if copied or not (one.source == "request" or b"SIP/2.0 200 OK" in one.data)
+            if copied or (one.source == "wire" and any(status in one.data for status in _REFUSALS))
             for _ in range(1 + (self.act.twice and self.act.transport == "UDP"))
         ]
-        log = [Report("log", one) for one in self._notices()]
-        return [ami, wire, log]
+        log = [Report("log", one, self.act.asterisk) for one in self._notices()]
+        return [ami, wire if self.act.transport != "TLS" else [], log]
 
     def _numbered(self, packets: Iterator[Report]) -> Iterator[Report]:
         """Yield the packets; those by TCP with their sequence numbers. ``syn`` has the number 0."""
@@ -146,9 +182,8 @@ class Exchange:
             if self.act.transport == "UDP":
                 yield one
                 continue
-            number = struct.pack("!I", following[one.source])
-            yield replace(one, data=one.data[: _IP + 4] + number + one.data[_IP + 8 :])
-            following[one.source] += len(one.data) - _IP - _TCP_HEAD
+            data, following[one.source] = numbered(one.data, following[one.source])
+            yield replace(one, data=data)
 
     def _events(self) -> Iterator[bytes]:
         kind, known = self.act.kind, self.act.account in KNOWN
@@ -156,11 +191,8 @@ class Exchange:
             yield self._event("ChallengeSent", "Informational", "Challenge: ", self.act.account)
         if kind.startswith("hides"):
             return
-        if kind.startswith("lamp"):
-            yield self._event("ChallengeSent", "Informational", f"Challenge: {self.nonce}")
-            return
         name = self.act.account if known else "<unknown>"
-        digest = f"Challenge: {self.returned}\r\nResponse: {self.number:032x}\r\nExpectedResponse: "
+        digest = f"Challenge: {self.first_nonce}\r\nResponse: {self.number:032x}\r\nExpectedResponse: "
         if kind != "forges a guess":
             if not known:
                 yield self._event("InvalidAccountID", "Error")
@@ -173,23 +205,23 @@ class Exchange:
             yield self._event("ChallengeResponseFailed", "Error", digest, name)
 
     def _event(self, name: str, severity: str, tail: str = "", account: str = "") -> bytes:
-        service = "SIP" if self.act.kind.startswith("lamp") else "PJSIP"
         stamp = datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
-        session = f"0x7f{self.number:010x}" if service == "SIP" else self.call_id.decode()
+        ip = f"IPV{ip_address(self.source).version}"
         lines = [
             *(f"Event: {name}", "Privilege: security,all", f"EventTV: {stamp}", f"Severity: {severity}"),
-            *(f"Service: {service}", "EventVersion: 1", f"AccountID: {account or self.act.account}"),
-            *(f"SessionID: {session}", f"LocalAddress: IPV4/{self.act.transport}/{HERE}/{PORT}"),
-            f"RemoteAddress: IPV4/{self.act.transport}/{self.source}/{self.port}",
+            *(f"Service: {self.service}", "EventVersion: 1", f"AccountID: {account or self.act.account}"),
+            f"SessionID: {self.session}",
+            f"LocalAddress: {ip}/{self.act.transport}/{self.act.here}/{PORT}",
+            f"RemoteAddress: {ip}/{self.act.transport}/{self.source}/{self.port}",
             *([tail] if tail else []),
         ]
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     def _notices(self) -> Iterator[bytes]:
         kind, known = self.act.kind, self.act.account in KNOWN
-        if kind == "logs in" or kind.startswith("lamp") or self.by_headers:
+        if kind == "logs in" or self.by_headers or len(self.call_id) == LONG:
             return
-        where = f"{self.act.other if kind == 'hides and blames' else self.source}:{self.port}"
+        where = f"{_host(self.act.other if kind == 'hides and blames' else self.source)}:{self.port}"
         if not known:
             yield self._notice(where, "No matching endpoint found")
         if not kind.startswith("asks"):
@@ -200,25 +232,18 @@ class Exchange:
     def _notice(self, where: str, why: str) -> bytes:
         stamp = datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         head = f"[{stamp}] NOTICE[17045] res_pjsip/pjsip_distributor.c: Request 'REGISTER' from "
-        tail = f"'<sip:{self.act.account}@{HERE}>' failed for '{where}' (callid: "
+        tail = f"'<sip:{self.act.account}@{_host(self.act.here)}>' failed for '{where}' (callid: "
         return (head + tail).encode() + self.call_id + f") - {why}\n".encode()
 
     def _packets(self) -> Iterator[Report]:
         kind = self.act.kind
-        if kind.startswith("lamp"):
-            yield from self._asks(1)
-            yield self._answer(self._chan_sip("401 Unauthorized", 1))
-            yield from self._asks(2)
-            why = " (policy)" if kind == "lamp refused" else ""
-            yield self._answer(self._chan_sip(f"403 Forbidden{why}", 2))
-            return
         if kind != "forges a guess":
             yield from self._asks(1)
             yield self._answer(self._challenge(1), other=kind == "asks elsewhere")
         if kind.startswith("asks"):
             return
         yield from self._asks(2)
-        if kind.endswith("blind"):
+        if self.nowhere:
             return
         if kind != "logs in":
             yield self._answer(self._challenge(2), other=kind == "guesses elsewhere")
@@ -227,14 +252,17 @@ class Exchange:
 
     def _asks(self, sequence: int) -> Iterator[Report]:
         """Yield the copy of a request; the first one has no credentials."""
-        yield Report("request", self._packet(self._request(sequence), answer=False))
+        packet = datagram if self.act.transport == "UDP" else segment
+        yield Report("request", packet(self.source, self.port, self.act.here, PORT, self._request(sequence)))
 
     def _answer(self, message: bytes, *, other: bool = False) -> Report:
-        return Report("wire", self._packet(message, answer=True, target=self.act.other if other else ""))
+        packet = datagram if self.act.transport == "UDP" else segment
+        target = self.act.other if other else self.source
+        return Report("wire", packet(self.act.here, PORT, target, self.port, message))
 
     def _via(self) -> str:
         maddr = f";maddr={self.act.other}" if self.act.kind.endswith("elsewhere") else ""
-        head = f"Via: SIP/2.0/{self.act.transport} {self.source}:{self.port};rport={self.port}"
+        head = f"Via: SIP/2.0/{self.act.transport} {_host(self.source)}:{self.port};rport={self.port}"
         return f"{head};received={self.source};branch=z9hG4bK{self.number}{maddr}"
 
     def _challenge(self, sequence: int) -> bytes:
@@ -248,39 +276,19 @@ class Exchange:
         ]
         return head + "\r\n".join(tail).encode()
 
-    def _chan_sip(self, status: str, sequence: int) -> bytes:
-        account = self.act.account
-        lines = [
-            f"SIP/2.0 {status}",
-            f"Via: SIP/2.0/UDP {self.source}:{self.port};branch=z9hG4bK{self.number};received={self.source}",
-            *(f"From: <sip:{account}@{HERE}>;tag=a", f"To: <sip:{account}@{HERE}>;tag=as{self.number}"),
-            *(f"Call-ID: call-{self.number}", f"CSeq: {sequence} SUBSCRIBE", "Server: Asterisk PBX 16.28.0"),
-            *(
-                [f'WWW-Authenticate: Digest algorithm=MD5, realm="asterisk", nonce="{self.nonce}"']
-                * (sequence == 1)
-            ),
-            *("Content-Length: 0", "", ""),
-        ]
-        return "\r\n".join(lines).encode()
-
     def _request(self, sequence: int) -> bytes:
-        method = "SUBSCRIBE" if self.act.kind.startswith("lamp") else "REGISTER"
         values = f'username="{self.act.account}",nonce="{self.returned}",response="{self.number:032x}"'
-        digest = f"Authorization: Digest {values}\r\n" if sequence > 1 else ""
+        digest = f"Authorization: Digest {values}\r\n"
+        if self.first_nonce != self.returned:
+            digest = f'Authorization: Digest nonce="{self.first_nonce}"\r\n{digest}'
         return (
-            f"{method} sip:{HERE} SIP/2.0\r\nCall-ID: ".encode()
+            f"{self.method} sip:{self.act.here} SIP/2.0\r\nCall-ID: ".encode()
             + self.call_id
-            + f"\r\nCSeq: {sequence} {method}\r\n{digest}Content-Length: 0\r\n\r\n".encode()
+            + f"\r\nCSeq: {sequence} {self.method}\r\n{digest if sequence > 1 else ''}".encode()
+            + b"Content-Length: 0\r\n\r\n"
         )
 
-    def _packet(self, data: bytes, *, answer: bool, target: str = "") -> bytes:
-        """Return an IP packet with UDP or TCP in it, as the kernel copies it."""
-        udp = self.act.transport == "UDP"
-        ports = (PORT, self.port) if answer else (self.port, PORT)
-        if udp:
-            payload = struct.pack("!HHHH", *ports, 8 + len(data), 0) + data
-        else:
-            payload = struct.pack("!HHIIBBHHH", *ports, 1, 1, 5 << 4, 0x18, 1024, 0, 0) + data
-        ends = [ip_address(HERE).packed, ip_address(target or self.source).packed]
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, _UDP if udp else _TCP, 0)
-        return head + b"".join(ends if answer else ends[::-1]) + payload
+
+def _host(address: str) -> str:
+    """Return an address as it is written in a URI and before a port."""
+    return f"[{address}]" if ":" in address else address

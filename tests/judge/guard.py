@@ -1,8 +1,9 @@
 """The guard under judgement: ringfence's parsers, detector, bans and store, with a firewall in memory."""
 
 import json
+import pickle
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from ipaddress import ip_address, ip_network
@@ -10,23 +11,28 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from structlog.testing import capture_logs
-from tests.judge.asterisk import Report, syns
+from tests.judge.asterisk import HERE, OUR_ASTERISK, PBX, SECOND, Report
 from tests.judge.oracle import Bans, View
+from tests.judge.others import OTHER_SERVER, RELAY
+from tests.judge.packets import syns
+from tests.judge.worlds import PLAIN, Site
 from tests.scenarios.stage import MIDNIGHT, UP_FOR, _Streams
 
+from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.daemon.status import bans_report
-from ringfence.detect.confirmation import KnownSources
-from ringfence.detect.detector import Detector
+from ringfence.detect.confirmation import KnownSources, NoConnections
+from ringfence.detect.detector import Bounds, Detector
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
 from ringfence.model import (
     AMI,
+    Contact,
     Network,
     Roster,
     Scope,
@@ -37,20 +43,23 @@ from ringfence.model import (
     TrunkHost,
     format_network,
 )
+from ringfence.netlink.nflog import Logged
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.challenge import parse_answers, parse_requests
 from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
+from ringfence.sources.wire import WireItem, WireSource
 from ringfence.store.database import Store
 
-PBX = "pbx"
+_ASTERISKS = frozenset({PBX, SECOND})
+_USERS = {OUR_ASTERISK: 100, RELAY: 65_534}
 _NOT_COUNTED = (Disposition.PROVEN, Disposition.FORGED, Disposition.UNCONFIRMED)
 
 
-def begin(address: str, port: int, requests: RequestStreams, answers: Streams) -> None:
+def begin(address: str, port: int, here: str, requests: RequestStreams, answers: Streams) -> None:
     """Begin a copied TCP connection from this address and port, in both directions."""
-    asks, accepts = syns(address, port)
+    asks, accepts = syns(address, port, here)
     parse_requests(asks, requests)
     parse_answers(accepts, answers)
 
@@ -58,17 +67,21 @@ def begin(address: str, port: int, requests: RequestStreams, answers: Streams) -
 class Guard:
     """One running guard, with a clock of its own: ``now`` is the time since its start (seconds)."""
 
-    def __init__(self, folder: Path, trunks: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, site: Site) -> None:
         self.now = 0.0
-        self._counted = Counter[str]()
-        settings = parse({}, "judge", {}, secrets=False)
+        self._site = site
+        self._counted, self._forged = Counter[str](), Counter[str]()
+        settings = parse({"claimed": {"per_minute": site.claims}}, "judge", {}, secrets=False)
         clock = Clock(wall=lambda: MIDNIGHT + self.now, mono=lambda: UP_FOR + self.now)
         self._clock = clock
         self._store = Store.open(folder / "ringfence.db", owner=True)
         self._streams = _Streams()
-        known = KnownSources(frozenset({PBX}), frozenset({PBX}))
         self._detector = Detector(
-            settings.rule_table(), claimed=settings.claims(), connections=self._streams, sources=known
+            settings.rule_table(),
+            claimed=settings.claims(),
+            connections=NoConnections() if site.container else self._streams,
+            sources=KnownSources(_ASTERISKS, _ASTERISKS),
+            bounds=Bounds(site.attempts, site.sessions),
         )
         friends = self._friends = FriendRegistry(
             self._store.friends, clock.wall, friends=self._detector.friends
@@ -78,37 +91,47 @@ class Guard:
             self._backend, self._store.records, self._detector, clock, lambda _: iter(())
         )
         self._enforcer.start(verified=False)
+        self._alarms = Alarms(clock.wall)
         effects = EffectHandler(
             self._enforcer.carry_out,
-            Alarms(clock.wall),
+            self._alarms,
             self._detector.friends,
             learn=(friends.on_login, self._enforcer.on_login),
             watch=[self._record],
         )
         self._pipeline = Pipeline(self._detector, effects, clock, PBX)
         hosts = tuple(
-            TrunkHost(PBX, Service.PJSIP, "carrier", address, 5060, Transport.UDP) for address in trunks
+            TrunkHost(PBX, Service.PJSIP, "carrier", address, 5060, Transport.UDP) for address in site.trunks
         )
         friends.on_roster(Roster(PBX, None, hosts))
-        self._ami = AmiDecoder(SourceId(PBX, AMI))
-        self._ami.feed(b"Asterisk Call Manager/11.0.0\r\n", clock.mono())
-        self._requests, self._answers = RequestStreams(), Streams()
-        self._log = LogReader(SourceId(PBX, "log:full"), timezone=UTC)
+        self._ami = {name: AmiDecoder(SourceId(name, AMI)) for name in _ASTERISKS}
+        for ami in self._ami.values():
+            ami.feed(b"Asterisk Call Manager/11.0.0\r\n", clock.mono())
+        self._log = {name: LogReader(SourceId(name, "log:full"), timezone=UTC) for name in _ASTERISKS}
+        self._wire = WireSource(
+            lambda _seen, _now: None,
+            lambda _now: None,
+            containers=[ip_network((HERE, 24), strict=False)],
+            is_asterisks=lambda user: user == _USERS[OUR_ASTERISK],
+            is_container=lambda address: site.container and address == ip_address(HERE),
+        )
 
     def close(self) -> None:
         """Close the database."""
         self._store.close()
 
     def _record(self, judgement: Judgement) -> None:
+        if judgement.disposition is Disposition.FORGED:
+            self._forged[str(judgement.attempt.address)] += 1
         if judgement.disposition not in _NOT_COUNTED:
             self._counted[str(judgement.attempt.address)] += 1
 
-    def connected(self, address: str, port: int) -> None:
+    def connected(self, address: str, port: int, here: str) -> None:
         """Record a TCP connection, as the kernel would report it."""
         remote = ip_address(address)
         self._streams.remotes[remote, port] = None
         if self.copies(address):
-            begin(address, port, self._requests, self._answers)
+            begin(address, port, here, self._wire._requests, self._wire._streams)
 
     def copies(self, address: str) -> bool:
         """Whether the kernel copies the requests of an address: a stranger, or an observed friend."""
@@ -119,26 +142,40 @@ class Guard:
         """Pass the bytes of one source to the parser that reads them, and the results to the pipeline."""
         now = self._clock.mono()
         if report.source == "ami":
-            items = self._ami.feed(report.data, now)
+            items = self._ami[report.asterisk].feed(report.data, now)
             self._pipeline.on_events([one for one in items if isinstance(one, SecurityEvent)], now)
         elif report.source == "log":
-            results = self._log.feed(report.data, now)
+            results = self._log[report.asterisk].feed(report.data, now)
             self._pipeline.on_events([one.event for one in results if one.event is not None], now)
-        elif report.source == "wire":
-            self._pipeline.on_challenges(parse_answers(report.data, self._answers), now)
+        elif report.source == "contact":
+            account, address = report.data.decode().split()
+            self._friends.on_contact(Contact(PBX, Service.SIP, account, ip_address(address)))
         else:
-            requests = parse_requests(report.data, self._requests)
-            self._pipeline.on_challenges(requests or [], now)
+            self._pipeline.on_challenges(self._read(report, now), now)
+
+    def _read(self, report: Report, now: float) -> Sequence[WireItem]:
+        """Return what the wire source reads in a packet."""
+        seen: list[WireItem] = []
+        if report.source == "request":
+            self._wire._add_request(Logged(None, report.data, own=False), seen)
+        else:
+            own = report.program != OTHER_SERVER and not self._site.container
+            self._wire._add_answers(
+                Logged(None, report.data, own, user=_USERS.get(report.program)), seen, now
+            )
+        return seen
 
     def wait(self, until: float) -> None:
         """Advance the time, with the periodic work of each second."""
         while self.now < until:
             self.now = min(until, self.now + 1.0)
             now = self._clock.mono()
-            items = self._ami.tick(now)
-            self._pipeline.on_events([one for one in items if isinstance(one, SecurityEvent)], now)
-            self._pipeline.on_events([one.event for one in self._log.feed(b"", now) if one.event], now)
-            self._pipeline.tick(wire=True, listening={PBX: 0.0})
+            for name in (PBX, SECOND):
+                items = self._ami[name].tick(now)
+                self._pipeline.on_events([one for one in items if isinstance(one, SecurityEvent)], now)
+                lines = self._log[name].feed(b"", now)
+                self._pipeline.on_events([one.event for one in lines if one.event], now)
+            self._pipeline.tick(wire=True, listening=dict.fromkeys(_ASTERISKS, 0.0))
             self._enforcer.tick()
             self._friends.expire()
             self._friends.write()
@@ -148,7 +185,7 @@ class Guard:
         elements = list(self._backend.list())
         kernel = _bans((one.network, one.scope) for one in elements)
         if not whole:
-            return View(kernel, kernel, kernel, kernel, dict(self._counted))
+            return View(kernel, kernel, kernel, kernel, dict(self._counted), dict(self._forged))
         wall, ledger = self._clock.wall(), self._enforcer.ledger
         bans = [ban for key in ledger.keys() if (ban := ledger.ban(key)) is not None and ban.expires > wall]  # noqa: SIM118 - not a mapping
         report = json.loads(b"".join(bans_report(elements, ledger, wall)))
@@ -159,6 +196,9 @@ class Guard:
             _bans((ban.network, ban.scope) for ban in running),
             frozenset((one["address"], one["scope"]) for one in report),
             dict(self._counted),
+            dict(self._forged),
+            frozenset(one.subject for one in self._alarms.active if one.code is AlarmCode.EVIDENCE_HIDDEN),
+            len(pickle.dumps(self._detector)),
         )
 
 
@@ -167,10 +207,10 @@ def _bans(found: Iterator[tuple[Network, Scope]]) -> Bans:
 
 
 @contextmanager
-def guarding(trunks: tuple[str, ...] = ()) -> Iterator[Guard]:
+def guarding(site: Site = PLAIN) -> Iterator[Guard]:
     """Yield a guard with a database of its own."""
     with capture_logs(), TemporaryDirectory() as folder:
-        guard = Guard(Path(folder), trunks)
+        guard = Guard(Path(folder), site)
         try:
             yield guard
         finally:

@@ -19,9 +19,10 @@ from ipaddress import ip_address, ip_network
 from itertools import combinations_with_replacement
 from types import FunctionType, MethodType
 
-from tests.judge.asterisk import Act, Exchange, Report
-from tests.judge.guard import PBX, begin
+from tests.judge.asterisk import HERE, PBX, Act, Report
+from tests.judge.guard import begin
 from tests.judge.oracle import Judge, View, Violation
+from tests.judge.others import exchange
 from tests.judge.worlds import ATTACKERS, LAMPS, PHONES, SETTLES, START, TRUNK, VICTIM, written
 from tests.scenarios.stage import _Streams
 
@@ -113,7 +114,7 @@ class SmallGuard:
         """Record a TCP connection."""
         self._streams.remotes[ip_address(address), port] = None
         if self.copies(address):
-            begin(address, port, self._requests, self._answers)
+            begin(address, port, HERE, self._requests, self._answers)
 
     def copies(self, address: str) -> bool:
         """Whether the kernel copies the requests of an address, because it is a stranger."""
@@ -235,7 +236,7 @@ def worlds() -> Iterator[World]:
     """Yield all worlds of one action with each report lost, then all worlds of two actions."""
     for act in MENU:
         for guesses in (0, ALMOST):
-            number = sum(map(len, Exchange(act, START, 1).reports(copied=True)))
+            number = sum(map(len, exchange(act, START, 1).reports(copied=True)))
             yield from (World((act,), guesses, lost) for lost in (None, *range(number)))
     for pair in combinations_with_replacement(MENU, 2):
         for guesses in (0, ALMOST):
@@ -250,7 +251,7 @@ _State = tuple[bytes, tuple[str, ...]]
 
 def follow(world: World) -> Outcome:
     """Follow all orders of a world until an invariant does not hold."""
-    judge, guard = Judge((TRUNK,)), SmallGuard()
+    judge, guard = Judge((TRUNK,), sees_all=False), SmallGuard()
     queues = _begin(world, judge, guard)
     places: dict[_Place, dict[bytes, _State]] = {(0,) * len(queues): {guard.mark: (pickle.dumps(guard), ())}}
     last, states = tuple(map(len, queues)), 0
@@ -304,12 +305,12 @@ def _without(sources: Sequence[Sequence[Report]], number: int) -> list[list[Repo
 
 def _happens(act: Act, number: int, judge: Judge, guard: SmallGuard) -> list[list[Report]]:
     """Let an action happen now; return the reports of each source."""
-    exchange = Exchange(act, START + guard.now, number)
-    for request in exchange.truth():
+    one = exchange(act, START + guard.now, number)
+    for request in one.truth():
         judge.sent(request)
     if act.transport == "TCP":
-        guard.connected(exchange.source, exchange.port)
-    return exchange.reports(copied=guard.copies(exchange.source))
+        guard.connected(one.source, one.port)
+    return one.reports(copied=guard.copies(one.source))
 
 
 def _judged(judge: Judge, state: bytes, *, done: bool) -> list[Violation]:

@@ -3,17 +3,21 @@
 It is written from the documentation alone and shares no code with ringfence; a test asserts that. So it
 cannot agree by construction. Addresses and scopes are plain text.
 
-Four invariants are checked after each step:
+Six invariants are checked after each step:
 
-- F: an address that sent nothing gets no full ban, and a narrow one only if its UDP address was forged.
-- C: each wrong guess counts exactly once, or is one of :data:`EXCEPTIONS`; the sender is banned at its limit.
+- F: an address that sent nothing gets no full ban, and a narrow one only if its UDP address was forged. No
+  ban is wider than its participants. No true report is called forged.
+- C: each wrong guess counts exactly once, or is one of :data:`EXCEPTIONS`; the sender is banned at its limit,
+  and in full if its guesses are proven.
 - P: no phone with the right password, no trunk and no friend within its limits is cut off.
 - E: when all is quiet, the kernel, the ledger, the store and the list of bans agree.
+- A: an alarm shows who hides most.
+- B: the memory and the number of claimed bans stay within their bounds.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -26,11 +30,22 @@ FRIEND_ACCOUNTS = 20
 FULL_AT_LEAST = 2
 """The fewest attempts of any rule that bans without a decoy: ``distributed`` bans at a second failure."""
 
+# -- docs/evidence.md
+FOLLOWED_WITHIN = 60.0
+KEPT_OF_A_REQUEST, KEPT_ANYWAY = 2_000, 100_000  # bytes
+
 FULL, SIP, SIP_UDP, SIP_TCP = "full", "sip", "sip-udp", "sip-tcp"
 COVERS = {FULL: ("UDP", "TCP"), SIP: ("UDP", "TCP"), SIP_UDP: ("UDP",), SIP_TCP: ("TCP",)}
 
+MINUTE = 60.0
+CUSTOMERS = (60, 56, 52)
+"""The prefix lengths by which a /48 may be divided."""
+
 EXCEPTIONS = {
-    "tls": "Without AMI none is counted.",
+    "blind": "ringfence counts such a guess after eight seconds, when a stranger who asked within the next "
+    "minute was answered",
+    "container": "Hidden guesses by TLS, and attempts by TCP or TLS that only the log reports, are only "
+    "listed there.",
 }
 """The guesses that need not count, by name: the sentence of docs/evidence.md that names each."""
 
@@ -41,7 +56,9 @@ class Sent:
 
     ``sender`` is the machine that sent it, ``source`` the source address of its packet: they differ only if
     the sender forged it. ``known``: Asterisk has the account. ``credentials`` are none, wrong or right.
-    ``exception`` is a name in :data:`EXCEPTIONS`, or "".
+    ``exception`` is a name in :data:`EXCEPTIONS`, or "". ``nonce`` is in the answer, or in the guess.
+    ``answered`` is the address to which the answer goes, "" if it goes to nowhere. ``blames`` is the address
+    that the text of the request names to the log. ``hides``: the request suppresses Asterisk's events.
     """
 
     time: float
@@ -53,19 +70,15 @@ class Sent:
     known: bool
     credentials: str
     exception: str = ""
+    nonce: str = ""
+    answered: str = ""
+    blames: str = ""
+    hides: bool = False
 
     @property
     def forged(self) -> bool:
         """Whether the source address is not the sender's."""
         return self.sender != self.source
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One thing that a remote party did: it guessed a password or an account."""
-
-    request: Sent
-    certain: bool
 
 
 Bans = frozenset[tuple[str, str]]
@@ -74,13 +87,20 @@ Bans = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True)
 class View:
-    """The guard as it is seen from outside: its bans in four places, and the attempts of each address."""
+    """The guard as it is seen from outside: its bans in four places, and the attempts of each address.
+
+    ``forged`` is how many reports about each address it calls forged, ``hiding`` the addresses that its alarm
+    about hidden attempts shows, and ``kept`` its memory (bytes, only when all is quiet).
+    """
 
     kernel: Bans
     ledger: Bans
     store: Bans
     listed: Bans
     counted: dict[str, int]
+    forged: dict[str, int] = field(default_factory=dict)
+    hiding: frozenset[str] = frozenset()
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,55 +129,86 @@ def drops(kernel: Iterable[tuple[str, str]], address: str, transport: str) -> bo
     return any(transport in COVERS[scope] and _inside(address, network) for network, scope in kernel)
 
 
-class Judge:
-    """Knows the truth of one world; ``trunks`` are addresses at which this PBX registers."""
+def _host(address: str) -> str:
+    """Return what stands for a host: its IPv4 address, or the /64 of its IPv6 address."""
+    return str(ip_network((address, 64), strict=False)) if ":" in address else address
 
-    def __init__(self, trunks: Iterable[str] = ()) -> None:
+
+class Judge:
+    """Knows the truth of one world; ``trunks`` are addresses at which this PBX registers.
+
+    ``claims`` is the greatest number of new claimed bans a minute. ``sees_all``: no report is lost.
+    """
+
+    def __init__(self, trunks: Iterable[str] = (), claims: int = 600, *, sees_all: bool = True) -> None:
         self._trunks = frozenset(trunks)
+        self._claims = claims
+        self._sees_all = sees_all
         self._sent: list[Sent] = []
-        self._attempts: list[Attempt] = []
+        self._attempts: list[Sent] = []
         self._owed: Counter[tuple[str, str]] = Counter()
         self._logins: dict[str, float] = {}
-        self._worked: defaultdict[str, set[str]] = defaultdict(set)
+        self._worked: defaultdict[str, set[str]] = defaultdict(set)  # by host
+        self._receivers: defaultdict[str, set[str]] = defaultdict(set)  # by nonce
+        self._claimed: Bans = frozenset()
+        self._claimed_at: list[float] = []
 
     def sent(self, request: Sent) -> None:
         """Record a request. Of an unknown account, the question is the attempt, and its answer is owed."""
         self._sent.append(request)
+        if request.answered:
+            self._receivers[request.nonce].add(request.answered)
         dialogue = request.source, request.dialogue
         if request.credentials == "right":
             self._owed.pop(dialogue, None)
             if not request.forged:
                 self._logins.setdefault(request.source, request.time)
-                self._worked[request.source].add(request.account)
+                self._worked[_host(request.source)].add(request.account)
         elif request.credentials == "wrong":
             if self._owed[dialogue]:
                 self._owed[dialogue] -= 1
             else:
-                self._attempted(request)
+                self._attempts.append(request)
         elif not request.known:
             self._owed[dialogue] += 1
-            self._attempted(request)
-
-    def _attempted(self, request: Sent) -> None:
-        self._attempts.append(Attempt(request, not request.exception))
+            self._attempts.append(request)
 
     def attempts(self, source: str) -> tuple[int, int]:
         """Return the least and the greatest number of attempts that may count for a source address."""
-        own = [one for one in self._attempts if one.request.source == source]
-        return sum(one.certain for one in own), len(own)
+        own = [one for one in self._attempts if one.source == source]
+        return sum(map(self._must_count, own)), len(own)
+
+    def _must_count(self, attempt: Sent) -> bool:
+        """Whether an attempt is no exception. A blind one is none if a stranger is answered next."""
+        if attempt.exception != "blind":
+            return not attempt.exception
+        followed = (
+            one.answered and one.source not in self._logins and one.source not in self._trunks
+            for one in self._sent
+            if 0 < one.time - attempt.time < FOLLOWED_WITHIN
+        )
+        return any(followed)
+
+    def _is_proven(self, attempt: Sent) -> bool:
+        """Whether the sender has a connection, or its guess repeats a nonce that was sent to it alone."""
+        if attempt.transport != "UDP":
+            return True
+        return attempt.credentials == "wrong" and self._receivers[attempt.nonce] == {attempt.source}
 
     def check(self, view: View, now: float, *, quiet: bool) -> list[Violation]:
         """Return every invariant that the guard violates now. ``quiet``: no report is on its way."""
         found = [*self._framed(view), *self._overcounted(view), *self._cut_off(view, now)]
+        found += self._too_many_claims(view, now)
         if quiet:
             found += [*self._uncounted(view), *self._free(view, now), *_disagree(view)]
+            found += [*self._hidden_from_view(view), *self._too_much_kept(view)]
         return found
 
     # -- F
 
     def _framed(self, view: View) -> Iterator[Violation]:
         for network, scope in sorted(view.kernel):
-            inside = [one.request for one in self._attempts if _inside(one.request.source, network)]
+            inside = [one for one in self._attempts if _inside(one.source, network)]
             own = [request for request in inside if not request.forged]
             forged = [request for request in inside if request.forged and request.transport == "UDP"]
             ban = f"{network} has a ban ({scope})"
@@ -169,6 +220,12 @@ class Judge:
                 yield Violation(
                     "F", f"{ban} after {len(own)} attempts of its own and {len(forged)} forged ones"
                 )
+            elif _network(network).prefixlen in (48, *CUSTOMERS) and _narrower(network, own):
+                yield Violation("F", f"{ban}, but {_narrower(network, own)} has all participants")
+        for address, number in sorted(view.forged.items()):
+            said = sum(address in (one.blames, one.source * one.forged) for one in self._sent)
+            if number > said:
+                yield Violation("F", f"{number} reports about {address} are called forged; {said} may be")
 
     # -- C
 
@@ -179,7 +236,7 @@ class Judge:
                 yield Violation("C", f"{source} made {most} attempts, and {number} were counted")
 
     def _uncounted(self, view: View) -> Iterator[Violation]:
-        for source in sorted({one.request.source for one in self._attempts}):
+        for source in sorted({one.source for one in self._attempts}):
             least, number = self.attempts(source)[0], view.counted.get(source, 0)
             if number < least:
                 yield Violation("C", f"{source} made {least} attempts, and {number} were counted")
@@ -191,23 +248,24 @@ class Judge:
         """
         by_source = defaultdict[str, list[Sent]](list)
         for one in self._attempts:
-            if one.certain and now - one.request.time < WINDOW / 2:
-                by_source[one.request.source].append(one.request)
-        for source, requests in sorted(by_source.items()):
-            transports = {request.transport for request in requests}
-            if source in self._logins or source in self._trunks:
+            if now - one.time < WINDOW / 2 and not one.forged and self._must_count(one):
+                by_source[one.source].append(one)
+        for source, own in sorted(by_source.items()):
+            transports = {request.transport for request in own}
+            if source in self._trunks or self._worked[_host(source)]:
                 continue
-            own = [request for request in requests if not request.forged]
             if len(own) < GUESSES or len(transports) > 1:
                 continue
             if not drops(view.kernel, source, own[-1].transport):
                 yield Violation("C", f"{source} made {len(own)} attempts and is not banned")
+            elif self._sees_all and all(map(self._is_proven, own)) and not drops(view.kernel, source, "TCP"):
+                yield Violation("C", f"{source} made {len(own)} proven attempts and has no full ban")
 
     # -- P
 
     def _cut_off(self, view: View, now: float) -> Iterator[Violation]:
-        for address in sorted(self._trunks | {one.source for one in self._sent if self._is_phone(one)}):
-            if address not in self._trunks and not self._within_limits(address, now):
+        for address in sorted(self._trunks | {one.source for one in self._sent if not one.forged}):
+            if address not in self._trunks and not self._is_spared(address, now):
                 continue
             for transport in ("UDP", "TCP"):
                 if drops(view.kernel, address, transport):
@@ -215,9 +273,17 @@ class Judge:
                     yield Violation("P", f"{address} is {whose}, and its {transport} is dropped")
                     break
 
-    def _is_phone(self, request: Sent) -> bool:
-        """Whether the sender has logged in, as the first thing or later."""
-        return not request.forged and request.source in self._logins
+    def _is_spared(self, address: str, now: float) -> bool:
+        """Whether an address must not be banned.
+
+        It is a phone within its limits, or a phone's new address: in a /64 without strangers, it fails on
+        accounts that worked there.
+        """
+        if address in self._logins:
+            return self._within_limits(address, now)
+        worked = self._worked[_host(address)]
+        others = [one for one in self._attempts if _host(one.source) == _host(address)]
+        return bool(worked) and all(one.account in worked for one in others)
 
     def _within_limits(self, address: str, now: float) -> bool:
         """Whether a friend stayed below the limits of ``guess`` and ``enumeration`` in docs/rules.md.
@@ -225,16 +291,49 @@ class Judge:
         Attempts before the first login are a stranger's. Those on an account that worked at the address have
         no limit. Forged ones do not count.
         """
-        all_own = [one.request for one in self._attempts if one.request.source == address]
-        all_own = [request for request in all_own if not request.forged]
+        all_own = [one for one in self._attempts if one.source == address and not one.forged]
         if any(request.time < self._logins[address] for request in all_own):
             return False
-        own = [request for request in all_own if request.account not in self._worked[address]]
+        own = [request for request in all_own if request.account not in self._worked[_host(address)]]
         recent = [one for one in own if now - one.time < 2 * WINDOW]
         times = [one.time for one in recent]
         hurried = max((sum(0 <= one - first < HURRY_WINDOW for one in times) for first in times), default=0)
         accounts = {one.account for one in recent if not one.known}
         return len(recent) < FRIEND_GUESSES and hurried < FRIEND_HURRY and len(accounts) < FRIEND_ACCOUNTS
+
+    # -- A and B
+
+    def _hidden_from_view(self, view: View) -> Iterator[Violation]:
+        """Yield the stranger that hid most, if it hid more often than others and the alarm lacks it."""
+        guesses = (one.source for one in self._attempts if one.hides and not one.forged)
+        hid = Counter(guesses).most_common(2)
+        if hid and hid[0][1] > max(1, *(number for _, number in hid[1:]), 1) and hid[0][0] not in view.hiding:
+            yield Violation("A", f"{hid[0][0]} hid {hid[0][1]} times, and the alarm does not show it")
+
+    def _too_many_claims(self, view: View, now: float) -> Iterator[Violation]:
+        """Yield that more claimed bans began within a minute than new ones, returning ones and a few more."""
+        claimed = frozenset(one for one in view.kernel if one[1] in (SIP_UDP, SIP_TCP))
+        self._claimed_at += [now] * len(claimed - self._claimed)
+        self._claimed = claimed
+        began = sum(now - at < MINUTE for at in self._claimed_at)
+        if began > 2 * self._claims + max(1, self._claims // 10):
+            yield Violation(
+                "B", f"{began} claimed bans began within a minute, of which {self._claims} may be new"
+            )
+
+    def _too_much_kept(self, view: View) -> Iterator[Violation]:
+        most = KEPT_ANYWAY + KEPT_OF_A_REQUEST * len(self._sent)
+        if view.kept > most:
+            yield Violation("B", f"{view.kept} bytes are kept of {len(self._sent)} requests; {most} may be")
+
+
+def _narrower(network: str, own: Iterable[Sent]) -> str:
+    """Return the narrower part of a /48 that has all participants, "" if there is none."""
+    for length in CUSTOMERS:
+        parts = {ip_network((one.source, length), strict=False) for one in own}
+        if len(parts) == 1 and length > _network(network).prefixlen:
+            return str(parts.pop())
+    return ""
 
 
 # -- E

@@ -10,7 +10,7 @@ import pytest
 from tests.judge.asterisk import Act, Report
 from tests.judge.guard import Guard, guarding
 from tests.judge.oracle import EXCEPTIONS, FULL, SIP_UDP, Judge, Sent, View
-from tests.judge.worlds import ATTACKERS, PHONES, VICTIM, Failure, play, shrunk
+from tests.judge.worlds import ATTACKERS, PHONES, VICTIM, Failure, Site, play, shrunk
 
 HERE = Path(__file__).parent
 ATTACKER = ATTACKERS[0]
@@ -31,8 +31,8 @@ class _Wrong:
     def now(self) -> float:
         return self._guard.now
 
-    def connected(self, address: str, port: int) -> None:
-        self._guard.connected(address, port)
+    def connected(self, address: str, port: int, here: str) -> None:
+        self._guard.connected(address, port, here)
 
     def copies(self, address: str) -> bool:
         """Return True: every sender is a stranger."""
@@ -52,8 +52,8 @@ def judged(change: Change, acts: tuple[Act, ...]) -> Failure | None:
     """Play a world to a guard that is wrong in one way."""
 
     @contextmanager
-    def wrong(trunks: tuple[str, ...]) -> Iterator[_Wrong]:
-        with guarding(trunks) as guard:
+    def wrong(site: Site) -> Iterator[_Wrong]:
+        with guarding(site) as guard:
             yield _Wrong(guard, change)
 
     return play(acts, wrong)
@@ -124,8 +124,8 @@ def test_a_failure_is_shrunk() -> None:
     change = counts(1)
 
     @contextmanager
-    def wrong(trunks: tuple[str, ...]) -> Iterator[_Wrong]:
-        with guarding(trunks) as guard:
+    def wrong(site: Site) -> Iterator[_Wrong]:
+        with guarding(site) as guard:
             yield _Wrong(guard, change)
 
     failure = play((*PHONE, *GUESSES), wrong)
@@ -136,7 +136,7 @@ def test_a_failure_is_shrunk() -> None:
 
 def test_the_judge_imports_the_standard_library_alone() -> None:
     """Neither the judge nor its Asterisk imports ringfence, so they cannot agree with it by construction."""
-    for name in ("oracle", "asterisk", "worlds"):
+    for name in ("oracle", "asterisk", "others", "packets", "worlds"):
         tree = ast.parse((HERE / f"{name}.py").read_text("utf-8"))
         nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         modules = [getattr(node, "module", None) or node.names[0].name for node in nodes]

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tests.judge.asterisk import Act, Exchange, Report
+from tests.judge.asterisk import Act, Report
 from tests.judge.oracle import Judge, View, Violation, drops
+from tests.judge.others import exchange
 
 START = 1_700_006_400.0
 """The wall-clock time at which each world begins (seconds since the epoch)."""
@@ -34,8 +35,8 @@ class Guarding(Protocol):
     def now(self) -> float:
         """The time since the start (seconds)."""
 
-    def connected(self, address: str, port: int) -> None:
-        """Record a TCP connection."""
+    def connected(self, address: str, port: int, here: str) -> None:
+        """Record a TCP connection to the address ``here`` of the PBX."""
 
     def copies(self, address: str) -> bool:
         """Whether the kernel copies the requests of an address, because it is a stranger."""
@@ -50,7 +51,25 @@ class Guarding(Protocol):
         """Return what is seen from outside."""
 
 
-Guards = Callable[[tuple[str, ...]], AbstractContextManager[Guarding]]
+@dataclass(frozen=True)
+class Site:
+    """Where the guard runs. ``container``: Asterisk is in a container.
+
+    ``trunks`` are the addresses at which the PBX registers, and ``claims`` is the greatest number of claimed
+    bans a minute. The guard keeps at most so many ``attempts`` and ``sessions``.
+    """
+
+    trunks: tuple[str, ...] = (TRUNK,)
+    container: bool = False
+    claims: int = 600
+    attempts: int = 10_000
+    sessions: int = 10_000
+
+
+PLAIN = Site()
+"""The site of nearly all worlds."""
+
+Guards = Callable[[Site], AbstractContextManager[Guarding]]
 
 
 @dataclass(frozen=True)
@@ -89,11 +108,13 @@ def interleaved(sources: Sequence[Sequence[Report]], order: int) -> Iterator[Rep
         left = [one for one in left if one]
 
 
-def play(acts: Sequence[Act], guards: Guards) -> Failure | None:  # noqa: C901 - one loop over the actions
+def play(  # noqa: C901 - one loop over the actions
+    acts: Sequence[Act], guards: Guards, site: Site = PLAIN
+) -> Failure | None:
     """Play a world; return its first failure, or None."""
-    judge = Judge((TRUNK,))
+    judge = Judge(site.trunks, site.claims)
     late: list[tuple[float, Report]] = []
-    with guards((TRUNK,)) as guard:
+    with guards(site) as guard:
 
         def wait(until: float) -> None:
             for due in sorted(late, key=lambda one: one[0]):
@@ -105,14 +126,15 @@ def play(acts: Sequence[Act], guards: Guards) -> Failure | None:  # noqa: C901 -
 
         for number, act in enumerate(acts, 1):
             wait(guard.now + act.wait)
-            exchange = Exchange(act, START + guard.now, number)
-            if drops(guard.view(whole=False).kernel, exchange.source, act.transport):
+            one = exchange(act, START + guard.now, number)
+            transport = "UDP" if act.transport == "UDP" else "TCP"
+            if drops(guard.view(whole=False).kernel, one.source, transport):
                 continue
-            for request in exchange.truth():
+            for request in one.truth():
                 judge.sent(request)
-            if act.transport == "TCP":
-                guard.connected(exchange.source, exchange.port)
-            *others, log = exchange.reports(copied=guard.copies(exchange.source))
+            if act.transport != "UDP":
+                guard.connected(one.source, one.port, act.here)
+            *others, log = one.reports(copied=guard.copies(one.source))
             if act.late:
                 late += [(guard.now + act.late, report) for report in log]
             for report in interleaved(others if act.late else [*others, log], act.order):
@@ -200,7 +222,8 @@ def _lamps(chosen: random.Random) -> list[Act]:
 
 def _blind(chosen: random.Random) -> list[Act]:
     """Have the answers to the guesses, which may be hidden, sent to nowhere; at the end ask once more."""
-    kind, address = chosen.choice(("guesses blind", "hides blind")), chosen.choice(ATTACKERS)
+    kind = chosen.choice(("guesses blind", "hides blind", "hides by headers blind"))
+    address = chosen.choice(ATTACKERS)
     transport = chosen.choice(("UDP", "TCP"))
     acts = [Act(kind, address, transport=transport) for _ in range(chosen.randint(1, 8))]
     return [*acts, Act("asks", address, transport=transport)]

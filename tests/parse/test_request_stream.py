@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.judge.asterisk import syns
+from tests.judge.packets import syns
 from tests.parse.worst import is_linear_in, seconds
 
 from ringfence.model import Transport
@@ -181,7 +181,7 @@ def test_a_segment_that_was_copied_in_part_makes_its_connection_unread() -> None
 
 def test_requests_come_from_packets() -> None:
     """A SYN begins a connection; its answers are no requests, and what is not plain gives an unread one."""
-    syn, _ = syns("192.0.2.7", 5062)
+    syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
     head, streams = syn[:32], RequestStreams()
 
     def segment(number: int, data: bytes, flags: int = 0x18) -> bytes:

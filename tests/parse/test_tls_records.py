@@ -7,7 +7,7 @@ import pytest
 from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.judge.asterisk import syns
+from tests.judge.packets import syns
 from tests.parse.worst import is_linear
 
 from ringfence.model import Exchange
@@ -230,7 +230,7 @@ def packet(data: bytes, sequence: int, acknowledged: int) -> bytes:
 def test_exchanges_in_packets() -> None:
     """An answer names its destination; other packets give nothing."""
     streams, one = TlsStreams(), record(0x17, ANSWER)
-    assert parse_exchange(syns("198.18.1.1", 4000)[1], streams, lambda _: True) is None
+    assert parse_exchange(syns("198.18.1.1", 4000, "198.18.0.1")[1], streams, lambda _: True) is None
     assert parse_exchange(packet(hello(), 0, 300), streams, lambda port: port == 5061) is None
     found = parse_exchange(packet(one, len(hello()), 900), streams, lambda port: port == 5061)
     assert found == Exchange(ip_address("198.18.1.1"), 4000, 1)
