@@ -8,7 +8,8 @@ import random
 import sys
 import time
 
-from tests.judge.faults import FAULTS, noticed
+from tests.judge.fault import noticed
+from tests.judge.faults import FAULTS, NOTHING_TO_PUT_BACK
 from tests.judge.guard import guarding
 from tests.judge.interleavings import follow, worlds
 from tests.judge.worlds import play, shrunk, world
@@ -36,6 +37,8 @@ def _faults() -> int:
         failure = noticed(fault)
         failed += failure is None
         print(f"({fault.name}) {fault.sentence} => {failure.violations[0] if failure else 'NOT NOTICED'}")
+    for name, reason in NOTHING_TO_PUT_BACK.items():
+        print(f"({name}) nothing to put back: {reason}")
     print(f"findings put back: {len(FAULTS) - failed} of {len(FAULTS)} noticed by the judge", flush=True)
     return failed
 

@@ -100,8 +100,8 @@ class Exchange:
         """The Call-ID. One byte that is not UTF-8 suppresses every security event of the request."""
         if self.act.kind == "guesses in one call":
             return b"one"
-        if self.act.kind == "guesses at length":
-            return (b"%d-" % self.number).ljust(LONG, b"x")
+        if self.act.kind == "hides at length":
+            return (b"%d-\xff" % self.number).ljust(LONG, b"x")
         suppresses = self.act.kind.startswith("hides") and not self.by_headers
         return b"call-%d" % self.number + (b"\xff" if suppresses else b"")
 

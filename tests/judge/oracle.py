@@ -11,7 +11,7 @@ Six invariants are checked after each step:
   and in full if its guesses are proven.
 - P: no phone with the right password, no trunk and no friend within its limits is cut off.
 - E: when all is quiet, the kernel, the ledger, the store and the list of bans agree.
-- A: an alarm shows who hides most.
+- A: the alarm about a crowd of senders that hide shows the one that hides most.
 - B: the memory and the number of claimed bans stay within their bounds.
 """
 
@@ -38,6 +38,7 @@ FULL, SIP, SIP_UDP, SIP_TCP = "full", "sip", "sip-udp", "sip-tcp"
 COVERS = {FULL: ("UDP", "TCP"), SIP: ("UDP", "TCP"), SIP_UDP: ("UDP",), SIP_TCP: ("TCP",)}
 
 MINUTE = 60.0
+CROWD = 100
 CUSTOMERS = (60, 56, 52)
 """The prefix lengths by which a /48 may be divided."""
 
@@ -146,6 +147,7 @@ class Judge:
         self._sees_all = sees_all
         self._sent: list[Sent] = []
         self._attempts: list[Sent] = []
+        self._attempts_of: defaultdict[str, list[Sent]] = defaultdict(list)  # by source
         self._owed: Counter[tuple[str, str]] = Counter()
         self._logins: dict[str, float] = {}
         self._worked: defaultdict[str, set[str]] = defaultdict(set)  # by host
@@ -168,14 +170,18 @@ class Judge:
             if self._owed[dialogue]:
                 self._owed[dialogue] -= 1
             else:
-                self._attempts.append(request)
+                self._attempted(request)
         elif not request.known:
             self._owed[dialogue] += 1
-            self._attempts.append(request)
+            self._attempted(request)
+
+    def _attempted(self, request: Sent) -> None:
+        self._attempts.append(request)
+        self._attempts_of[request.source].append(request)
 
     def attempts(self, source: str) -> tuple[int, int]:
         """Return the least and the greatest number of attempts that may count for a source address."""
-        own = [one for one in self._attempts if one.source == source]
+        own = self._attempts_of.get(source, [])
         return sum(map(self._must_count, own)), len(own)
 
     def _must_count(self, attempt: Sent) -> bool:
@@ -231,7 +237,7 @@ class Judge:
 
     def _overcounted(self, view: View) -> Iterator[Violation]:
         for source, number in sorted(view.counted.items()):
-            most = self.attempts(source)[1]
+            most = len(self._attempts_of.get(source, ()))
             if number > most:
                 yield Violation("C", f"{source} made {most} attempts, and {number} were counted")
 
@@ -281,9 +287,11 @@ class Judge:
         """
         if address in self._logins:
             return self._within_limits(address, now)
-        worked = self._worked[_host(address)]
+        worked = self._worked.get(_host(address))
+        if worked is None:
+            return False
         others = [one for one in self._attempts if _host(one.source) == _host(address)]
-        return bool(worked) and all(one.account in worked for one in others)
+        return all(one.account in worked for one in others)
 
     def _within_limits(self, address: str, now: float) -> bool:
         """Whether a friend stayed below the limits of ``guess`` and ``enumeration`` in docs/rules.md.
@@ -291,7 +299,7 @@ class Judge:
         Attempts before the first login are a stranger's. Those on an account that worked at the address have
         no limit. Forged ones do not count.
         """
-        all_own = [one for one in self._attempts if one.source == address and not one.forged]
+        all_own = [one for one in self._attempts_of.get(address, ()) if not one.forged]
         if any(request.time < self._logins[address] for request in all_own):
             return False
         own = [request for request in all_own if request.account not in self._worked[_host(address)]]
@@ -304,11 +312,11 @@ class Judge:
     # -- A and B
 
     def _hidden_from_view(self, view: View) -> Iterator[Violation]:
-        """Yield the stranger that hid most, if it hid more often than others and the alarm lacks it."""
-        guesses = (one.source for one in self._attempts if one.hides and not one.forged)
-        hid = Counter(guesses).most_common(2)
-        if hid and hid[0][1] > max(1, *(number for _, number in hid[1:]), 1) and hid[0][0] not in view.hiding:
-            yield Violation("A", f"{hid[0][0]} hid {hid[0][1]} times, and the alarm does not show it")
+        """Yield the sender that hid most, if an alarm about a crowd of senders that hide lacks it."""
+        hid = Counter(one.source for one in self._attempts if one.hides and not one.forged)
+        (first, most), *others = hid.most_common() or [("", 0)]
+        if len(others) >= CROWD and most > others[0][1] and first not in view.hiding:
+            yield Violation("A", f"{first} hid {most} times, and the alarm does not show it")
 
     def _too_many_claims(self, view: View, now: float) -> Iterator[Violation]:
         """Yield that more claimed bans began within a minute than new ones, returning ones and a few more."""

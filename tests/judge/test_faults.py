@@ -1,9 +1,12 @@
 """The judge notices each fault that is put back, and nothing in the same worlds without it."""
 
+import re
 from dataclasses import replace
+from string import ascii_lowercase
 
 import pytest
-from tests.judge.faults import FAULTS, Fault, noticed, put_back
+from tests.judge.fault import Fault, noticed, put_back
+from tests.judge.faults import FAULTS, NOTHING_TO_PUT_BACK
 from tests.judge.guard import guarding
 from tests.judge.worlds import play
 
@@ -12,7 +15,16 @@ from tests.judge.worlds import play
 def test_a_fault_that_is_put_back_is_noticed(fault: Fault) -> None:
     """The world of the fault violates an invariant with the fault, and none without it."""
     assert noticed(fault) is not None
-    assert play(fault.acts, guarding) is None
+    assert play(fault.acts, guarding, fault.site) is None
+
+
+def test_each_finding_is_put_back_or_has_a_reason() -> None:
+    """The findings a to v are complete: each is a fault, or says why there is nothing to put back."""
+    names = [fault.name for fault in FAULTS] + list(NOTHING_TO_PUT_BACK)
+    letters = [found[1] for name in names if (found := re.fullmatch(r"([a-v])(?:[1-9]|: .*)?", name))]
+
+    assert sorted(set(letters)) == list(ascii_lowercase[:22])
+    assert len(names) == len(set(names))
 
 
 def test_a_fault_that_does_not_apply_any_more_is_an_error() -> None:
