@@ -360,6 +360,17 @@ def test_proofs_of_several_lose_no_ban() -> None:
     assert detector.counts.proven_later[AttemptKind.GUESS] == 10
 
 
+def test_old_passwords_that_are_proven_later_ban_no_new_address() -> None:
+    """A phone with a new temporary address stays a phone, also if its guesses are proven later."""
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})))
+    detector.friends.add(
+        Friend("pbx", ip_address("2001:db8::7"), "alice", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e9)
+    )
+    judged = proven_in_one_call(detector, ["2001:db8::8"] * 9, 1)
+
+    assert [one.decision for one in judged if one.decision is not None] == []
+
+
 def proven_in_one_call(detector: Driven, addresses: Iterable[str], number: int) -> list[Judgement]:
     """Judge ``number`` claimed attempts of each address, then a proof of the last one, in one call each."""
     judged: list[Judgement] = []

@@ -336,6 +336,7 @@ class Detector:
         attempt = self._history.attempt_of(kept[-1], subject.network)
         decision: Decision | None = None
         alarms: list[AlarmChange] = []
+        strange = False  # whether an attempt has the limits of a stranger
         for fact in raised:
             account = fact.account.decode("utf-8", "replace")
             if subject.proven or self.friends.worked_near(account, address):
@@ -343,10 +344,11 @@ class Detector:
                 one = evolve(one, proof=proof.proof)
                 ban, phones = self._friend_attempts.on_certain(subject, one, now)
             else:
+                strange = True
                 ban, phones = self._judge.count_proven(subject, proof.asterisk, fact)
             decision = ban or decision
             alarms += phones
-        if decision is None and not subject.proven:
+        if decision is None and strange:
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
         if decision is None:
             return [*alarms]
