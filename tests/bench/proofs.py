@@ -26,8 +26,8 @@ def figures(_other: Path | None) -> Iterable[Figure]:
     played = [*filter(None, map(_PLAYED.fullmatch, lines))]
     if put_back is None or len(played) != _PARTS:
         raise RuntimeError(f"the judge ended with {done.returncode}: {done.stderr[-500:]}")
-    what = "findings put back: noticed by the judge, of those that its worlds can show"
+    what = "findings put back: noticed by the judge"
     yield Figure(what, f"{put_back[1]} of {put_back[2]}", "all", put_back[1] == put_back[2])
     for part in played:
-        what = f"F, C, P, E violated within {SECONDS} s of `make prove`: {part[1]}"
+        what = f"an invariant violated within {SECONDS} s of `make prove`: {part[1]}"
         yield Figure(what, part[2], "0", part[2] == "0")

@@ -7,12 +7,12 @@ from typing import Any
 
 from tests.judge.asterisk import HERE, HERE_BY_IPV6, HERE_TOO, SECOND, Act
 from tests.judge.fault import Change, Fault
-from tests.judge.worlds import ATTACKERS, LAMPS, PHONES, VICTIM, Site
+from tests.judge.worlds import ATTACKERS, LAMPS, OFFICE, VICTIM, Site
 
 from ringfence.event_values import evolve
 from ringfence.model import WIRE
 
-_A, _OFFICE = ATTACKERS[0], PHONES[0]
+_A = ATTACKERS[0]
 _CONVERSATIONS = "ringfence.detect.conversation:Conversations"
 _FINAL = 200
 _MOST_ALARMS = 1_000
@@ -149,8 +149,8 @@ FAULTS_OF_SITES = (
         "ringfence.detect.detector:Detector._is_seen",
         _always(answer=False),
         (
-            Act("registers", _OFFICE),
-            *(Act("guesses at chan_sip", _OFFICE, account="205") for _ in range(6)),
+            Act("registers", OFFICE),
+            *(Act("guesses at chan_sip", OFFICE, account="205") for _ in range(6)),
         ),
     ),
     Fault(

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tests.judge.asterisk import Act, Report
+from tests.judge.asterisk import HERE, HERE_BY_IPV6, HERE_TOO, PBX, SECOND, Act, Report
 from tests.judge.oracle import Judge, View, Violation, drops
 from tests.judge.others import exchange
 
@@ -24,6 +24,8 @@ TRUNK = "198.51.100.1"
 PHONES = ("198.51.100.20", "198.51.100.21")
 LAMPS = "198.51.100.30"
 """A phone that subscribes to lamps. chan_sip reports no login then, so the phone may stay a stranger."""
+OFFICE = "198.51.100.40"
+"""An address whose phones register at chan_sip."""
 VICTIM = "198.51.100.77"
 ATTACKERS = ("203.0.113.5", "203.0.113.6")
 
@@ -235,6 +237,47 @@ def _one_call(chosen: random.Random) -> list[Act]:
     return [Act("guesses in one call", address, transport=transport) for _ in range(chosen.randint(1, 9))]
 
 
+def _office(chosen: random.Random) -> list[Act]:
+    """Register at chan_sip, with a colleague's wrong password at times; or call what is not allowed."""
+    if chosen.random() < 0.3:
+        return [Act("call refused", LAMPS) for _ in range(chosen.randint(1, 6))]
+    number = chosen.randint(0, 8)
+    return [
+        Act("registers", OFFICE),
+        *(Act("guesses at chan_sip", OFFICE, account="205") for _ in range(number)),
+    ]
+
+
+def _elsewhere_at_home(chosen: random.Random) -> list[Act]:
+    """Guess at chan_sip, at the second Asterisk or address, or behind a header of garbage."""
+    address = chosen.choice(ATTACKERS)
+    kind = chosen.choice(("guesses at chan_sip", "guesses behind garbage", "guesses", "hides by headers"))
+    here = chosen.choice((HERE, HERE_TOO))
+    asterisk = chosen.choice((PBX, SECOND))
+    return [Act(kind, address, here=here, asterisk=asterisk) for _ in range(chosen.randint(1, 8))]
+
+
+def _softphone(chosen: random.Random) -> list[Act]:
+    """Log in by IPv6, then fail at new addresses of the /64; or guess from several /64s of a /48."""
+    if chosen.random() < 0.5:
+        new = f"2001:db8:1::{chosen.randint(0x100, 0x1FF):x}"
+        kinds = chosen.choices(("guesses", "logs in"), (3, 1), k=chosen.randint(1, 8))
+        return [
+            Act(kind, one, here=HERE_BY_IPV6)
+            for kind, one in (("logs in", "2001:db8:1::20"), *((kind, new) for kind in kinds))
+        ]
+    networks = chosen.choice((range(1, 5), range(0x1E, 0x23)))
+    addresses = [f"2001:db8:7:{network:x}::5" for network in networks] * chosen.randint(1, 6)
+    return [Act("guesses", address, here=HERE_BY_IPV6) for address in addresses]
+
+
+def _neighbours(chosen: random.Random) -> list[Act]:
+    """Have a relay of the host send text, or log in at another SIP server of the host."""
+    other = chosen.choice((VICTIM, TRUNK, *PHONES))
+    act = chosen.choice((Act("relays text", ATTACKERS[0], other), Act("logs in at another server", LAMPS)))
+    return [act] * chosen.randint(1, 6)
+
+
 CAST: dict[str, _Cast] = {
     "phone": _phone,
     "guesser": _guesser,
@@ -245,6 +288,10 @@ CAST: dict[str, _Cast] = {
     "one call": _one_call,
     "lamps": _lamps,
     "blind": _blind,
+    "office": _office,
+    "elsewhere at home": _elsewhere_at_home,
+    "softphone": _softphone,
+    "neighbours": _neighbours,
 }
 
 
