@@ -32,7 +32,7 @@ FULL_AT_LEAST = 2
 
 # -- docs/evidence.md
 FOLLOWED_WITHIN = 60.0
-KEPT_OF_A_REQUEST, KEPT_ANYWAY = 2_000, 100_000  # bytes
+KEPT_OF_A_REQUEST, KEPT_ANYWAY = 4_000, 100_000  # bytes
 
 FULL, SIP, SIP_UDP, SIP_TCP = "full", "sip", "sip-udp", "sip-tcp"
 COVERS = {FULL: ("UDP", "TCP"), SIP: ("UDP", "TCP"), SIP_UDP: ("UDP",), SIP_TCP: ("TCP",)}

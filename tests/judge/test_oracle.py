@@ -5,16 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.judge.asterisk import Act, Report
 from tests.judge.guard import Guard, guarding
-from tests.judge.oracle import EXCEPTIONS, FULL, SIP_UDP, Judge, Sent, View
+from tests.judge.oracle import EXCEPTIONS, FULL, KEPT_OF_A_REQUEST, SIP_UDP, Judge, Sent, View
 from tests.judge.worlds import ATTACKERS, PHONES, VICTIM, Failure, Site, play, shrunk
 
 HERE = Path(__file__).parent
 ATTACKER = ATTACKERS[0]
 GUESSES = tuple(Act("guesses", ATTACKER) for _ in range(6))
+GUESS = Sent(0.0, ATTACKER, ATTACKER, "UDP", "one", "204", known=True, credentials="wrong")
 PHONE = (Act("logs in", PHONES[0]), Act("logs in", PHONES[0]))
 
 Change = Callable[[View], View]
@@ -149,6 +151,76 @@ def test_the_documentation_names_each_exception() -> None:
     page = " ".join((HERE.parent.parent / "docs" / "evidence.md").read_text("utf-8").split())
 
     assert [name for name, sentence in EXCEPTIONS.items() if sentence not in page] == []
+    assert f"less than {KEPT_OF_A_REQUEST // 1_000} kB of memory each" in page
+
+
+def test_a_true_report_that_is_called_forged_is_found() -> None:
+    """What a sender's text names may be called forged once for each request, and nothing else."""
+    judge = Judge()
+    judge.sent(replace(GUESS, blames=VICTIM))
+
+    assert not judge.check(seen(forged={VICTIM: 1}), 0.0, quiet=False)
+    assert [one.invariant for one in judge.check(seen(forged={VICTIM: 2}), 0.0, quiet=False)] == ["F"]
+    assert [one.invariant for one in judge.check(seen(forged={ATTACKER: 1}), 0.0, quiet=False)] == ["F"]
+
+
+@pytest.mark.parametrize(
+    ("after", "source", "answered", "least"),
+    [
+        (10.0, VICTIM, VICTIM, 1),
+        (10.0, VICTIM, "", 0),
+        (70.0, VICTIM, VICTIM, 0),
+        (10.0, "198.51.100.1", "198.51.100.1", 0),
+    ],
+    ids=["a stranger is answered", "nobody is answered", "too late", "a trunk is answered"],
+)
+def test_a_blind_guess_must_count_if_a_stranger_is_answered_next(
+    after: float, source: str, answered: str, least: int
+) -> None:
+    """A guess without an answer must count if a stranger asked within a minute and was answered."""
+    judge = Judge(["198.51.100.1"])
+    judge.sent(replace(GUESS, exception="blind"))
+    other = replace(GUESS, time=after, sender=source, source=source, dialogue="two", credentials="none")
+    judge.sent(replace(other, answered=answered))
+
+    assert judge.attempts(ATTACKER) == (least, 1)
+
+
+@pytest.mark.parametrize(("receivers", "full"), [([ATTACKER], True), ([ATTACKER, VICTIM], False)])
+def test_proven_guesses_must_lead_to_a_full_ban(receivers: list[str], *, full: bool) -> None:
+    """A claimed ban is not enough if each nonce went to the sender alone."""
+    judge = Judge()
+    for number in range(5):
+        guess = replace(GUESS, dialogue=str(number), nonce="n")
+        for receiver in receivers:
+            judge.sent(replace(guess, credentials="none", answered=receiver))
+        judge.sent(replace(guess, answered=ATTACKER))
+    view = seen({(ATTACKER, SIP_UDP)}, counted={ATTACKER: 5})
+
+    assert [one.invariant for one in judge.check(view, 0.0, quiet=True)] == ["C"] * full
+
+
+def test_bounds_and_alarms_that_are_wrong_are_found() -> None:
+    """Too much memory, too many claimed bans, and an alarm that lacks who hides most are found."""
+    judge = Judge(claims=2)
+    for number in range(102):
+        sender = f"10.0.{number}.1"
+        for _ in range(1 + (number == 0)):
+            judge.sent(replace(GUESS, sender=sender, source=sender, hides=True))
+    counted = {f"10.0.{number}.1": 1 + (number == 0) for number in range(102)}
+    bans = {(f"10.0.{number}.0/24", SIP_UDP) for number in range(6)}
+
+    found = judge.check(seen(bans, counted=counted, kept=1_000_000), 0.0, quiet=True)
+    assert {one.invariant for one in found} >= {"A", "B"}
+    assert sum(one.invariant == "B" for one in found) == 2
+    shown = seen(bans, counted=counted, hiding=frozenset({"10.0.0.1"}))
+    assert not {"A", "B"} & {one.invariant for one in judge.check(shown, 61.0, quiet=True)}
+
+
+def seen(bans: set[tuple[str, str]] | None = None, **other: Any) -> View:  # noqa: ANN401 - fields of a view
+    """Return a view in which all four places agree."""
+    mine = frozenset(bans or ())
+    return View(mine, mine, mine, mine, **{"counted": {}, **other})
 
 
 @pytest.mark.parametrize(
