@@ -147,11 +147,12 @@ class Exchange:
         )
         if act.kind.startswith("asks"):
             return [asked]
+        if self.by_headers or act.kind == "call refused":
+            asked = replace(asked, exception="lost")
         right = act.kind in ("logs in", "call refused", "lamp refused", "registers")
         answer = replace(asked, credentials="right" if right else "wrong", nonce=self.returned)
         if self.nowhere:
-            hidden = "blind" if self.by_headers else ""
-            answer = replace(answer, answered="", exception=hidden)
+            answer = replace(answer, answered="", exception="blind" if self.by_headers else "")
         elif act.kind == "guesses elsewhere":
             answer = replace(answer, answered=act.other)
         if act.kind == "hides" and act.transport == "TLS":

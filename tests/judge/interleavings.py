@@ -71,6 +71,11 @@ MENU = (
     Act("logs in", _P),
     Act("logs in", _P, transport="TCP"),
     Act("lamp refused", LAMPS),
+    Act("call refused", LAMPS),
+    Act("guesses at chan_sip", _A),
+    Act("guesses behind garbage", _A),
+    Act("hides by headers", _A),
+    Act("hides by headers blind", _A),
 )
 """The actions of which worlds are made."""
 
@@ -251,7 +256,7 @@ _State = tuple[bytes, tuple[str, ...]]
 
 def follow(world: World) -> Outcome:
     """Follow all orders of a world until an invariant does not hold."""
-    judge, guard = Judge((TRUNK,), sees_all=False), SmallGuard()
+    judge, guard = Judge((TRUNK,), sees_all=world.lost is None), SmallGuard()
     queues = _begin(world, judge, guard)
     places: dict[_Place, dict[bytes, _State]] = {(0,) * len(queues): {guard.mark: (pickle.dumps(guard), ())}}
     last, states = tuple(map(len, queues)), 0

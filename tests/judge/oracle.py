@@ -45,10 +45,12 @@ CUSTOMERS = (60, 56, 52)
 EXCEPTIONS = {
     "blind": "ringfence counts such a guess after eight seconds, when a stranger who asked within the next "
     "minute was answered",
+    "lost": "A guess among them that neither AMI nor the log reports is not counted. A call that chan_sip "
+    "refuses after a lost `100 Trying` counts as a guess.",
     "container": "Hidden guesses by TLS, and attempts by TCP or TLS that only the log reports, are only "
     "listed there.",
 }
-"""The guesses that need not count, by name: the sentence of docs/evidence.md that names each."""
+"""The guesses that need not count, and the logins that may, by name: docs/evidence.md has these sentences."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,8 @@ class Judge:
             if not request.forged:
                 self._logins.setdefault(request.source, request.time)
                 self._worked[_host(request.source)].add(request.account)
+            if request.exception == "lost" and not self._sees_all:
+                self._attempted(request)
         elif request.credentials == "wrong":
             if self._owed[dialogue]:
                 self._owed[dialogue] -= 1
@@ -186,8 +190,10 @@ class Judge:
 
     def _must_count(self, attempt: Sent) -> bool:
         """Whether an attempt is no exception. A blind one is none if a stranger is answered next."""
+        if attempt.exception in ("blind", "lost") and not self._sees_all:
+            return False
         if attempt.exception != "blind":
-            return not attempt.exception
+            return attempt.exception in ("", "lost")
         followed = (
             one.answered and one.source not in self._logins and one.source not in self._trunks
             for one in self._sent

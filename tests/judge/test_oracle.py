@@ -186,6 +186,20 @@ def test_a_blind_guess_must_count_if_a_stranger_is_answered_next(
     assert judge.attempts(ATTACKER) == (least, 1)
 
 
+@pytest.mark.parametrize(
+    ("sees_all", "credentials", "attempts"),
+    [(True, "wrong", (1, 1)), (False, "wrong", (0, 1)), (True, "right", (0, 0)), (False, "right", (0, 1))],
+)
+def test_if_packets_are_lost_some_requests_may_count(
+    credentials: str, attempts: tuple[int, int], *, sees_all: bool
+) -> None:
+    """Then a hidden guess need not count, and a refused call may count; otherwise neither is so."""
+    judge = Judge(sees_all=sees_all)
+    judge.sent(replace(GUESS, credentials=credentials, exception="lost"))
+
+    assert judge.attempts(ATTACKER) == attempts
+
+
 @pytest.mark.parametrize(("receivers", "full"), [([ATTACKER], True), ([ATTACKER, VICTIM], False)])
 def test_proven_guesses_must_lead_to_a_full_ban(receivers: list[str], *, full: bool) -> None:
     """A claimed ban is not enough if each nonce went to the sender alone."""
