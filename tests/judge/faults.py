@@ -9,8 +9,8 @@ FAULTS = (*FAULTS_OF_GUESSES, *FAULTS_OF_SITES)
 NOTHING_TO_PUT_BACK = {
     "u: an old EventTV": "No event switches the detection off any more. Challenges without an event are not "
     "searched: the wire shows the guess.",
-    "u: nginx before WSS": "A proxy's connections make nothing suspect any more. The clients of a proxy are "
-    "known by their own conversation with it.",
+    "u: nginx before WSS": "What proves a client depends only on the sockets of Kamailio or OpenSIPS. "
+    "The judge has no proxy: tests/detect/test_proxies.py tests this.",
     "v": "ringfence sees no look-up of Asterisk. `ringfence check` reports the name of the host that no file "
     "knows: tests/audit has its test.",
 }
