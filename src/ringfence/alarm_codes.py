@@ -95,7 +95,7 @@ class AlarmCode(enum.StrEnum):
             "A sender had its attempts reported under another address, which the text names; ringfence "
             "counts them for the sender."
         ),
-        "Under chan_sip without the wire they ban nothing: switch the wire on.",
+        "There is nothing to do.",
     )
     EVIDENCE_FORGED = (
         "evidence.forged",

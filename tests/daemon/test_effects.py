@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, event
+from tests.detect.transcripts.reports import sent
 from tests.support.evidence import STRANGER, Bench, challenge
 
 from ringfence.detect.judgement import Disposition
@@ -40,10 +41,9 @@ def test_a_forged_line_is_an_alarm_and_no_ban(bench: Bench) -> None:
 
 def test_an_aimed_event_is_an_alarm(bench: Bench) -> None:
     """The alarm about a forged event names the forger and the address that the event names."""
+    bench.pipeline.on_challenges([sent(SENDER, nonce=b"n", service=Service.SIP)], bench.now)
     aimed = event(EventKind.INVALID_PASSWORD, service=Service.SIP, address=STRANGER)
-    true = event(EventKind.INVALID_PASSWORD, service=Service.SIP, source=NOTICES, session=b"")
-    bench.pipeline.on_events([aimed, true], bench.now)
-    bench.tend()
+    bench.pipeline.on_events([evolve(aimed, challenge=b"n", response=b"r")], bench.now)
 
     [alarm] = [alarm for alarm in bench.alarms.active if alarm.code == "evidence.forged_by"]
     assert (alarm.subject, STRANGER in alarm.text) == (SENDER, True)

@@ -168,9 +168,8 @@ class EffectHandler:
             return
         address, activate = str(attempt.address), self._alarms.activate
         if attempt.forged_address is not None:
-            own = disposition is not Disposition.FORGED
-            text = FORGED_BY_TEXT if own else _TWO_NAMES
-            activate(AlarmCode.EVIDENCE_FORGED_BY, address, text.format(at=attempt.forged_address))
+            text = FORGED_BY_TEXT.format(at=attempt.forged_address)
+            activate(AlarmCode.EVIDENCE_FORGED_BY, address, text)
         elif disposition is Disposition.FORGED:
             activate(AlarmCode.EVIDENCE_FORGED, address, _FORGED)
         if attempt.event is EventKind.HIDDEN:
@@ -185,10 +184,6 @@ _FORGEABLE = (
     "it is needed, the eventfilter line of ringfence.manager.conf and systemctl restart ringfence"
 )
 _TAMPERED = "a request contained text that imitates AMI events; it counts as an attempt of its true sender"
-_TWO_NAMES = (
-    "AMI names {at} and the log names this address for one attempt of chan_sip: without the wire neither is "
-    "proof, so neither is banned"
-)
 _FORGED = (
     "a log line names this address, but Asterisk sent it nothing: a sender made Asterisk write that line, so "
     "it does not count"

@@ -22,12 +22,11 @@ A busy machine may read a report so late that its attempt cannot be found any mo
 out if a faster source has reported the attempt (``Confirmation.is_overdue``). So no attempt counts twice.
 
 A log line about a request by UDP needs no confirmation while neither AMI nor the wire reports its Asterisk:
-then the line counts as a claim. This does not apply to a line that can contain several addresses, nor to the
-security lines of chan_sip, whose address is the text of a Via header. Without the wire, chan_sip's events and
-NOTICE lines confirm each other (``agreement``).
+then the line counts as a claim. A NOTICE of chan_sip counts so whenever the wire does not report: AMI cannot
+confirm it, because chan_sip's events name the address in a Via header. This does not apply to a line that can
+contain several addresses, nor to the security lines of chan_sip, which repeat its events.
 """
 
-import enum
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
@@ -55,7 +54,6 @@ from ringfence.detect.sessions import (
     HORIZON,
     MAX_SESSIONS,
     SESSION_LIFE,
-    Naming,
     Role,
     Senders,
     UnconfirmedReport,
@@ -89,25 +87,18 @@ from ringfence.model import (
 # A finding is what ``attribution`` concludes from one input of a source. The detector handles each finding.
 
 
-class Verdict(enum.Enum):
-    """Whether a reported attempt is real or forged, by the reports of all sources together."""
-
-    ATTEMPT = enum.auto()  # an attempt, confirmed or not
-    FORGED_LINE = enum.auto()  # a forged log line: the wire saw no challenge, but would have seen a true one
-    FORGED_HEADER = enum.auto()  # a forged Via: chan_sip's event and its NOTICE line name different addresses
-
-
 @event_values.frozen
 class AttributedAttempt:
-    """An attempt, the time at which it counts (monotonic seconds), and the verdict on it.
+    """An attempt, and the time at which it counts (monotonic seconds).
 
+    ``forged``: a sender forged the log line: the wire saw no challenge, but would have seen a true one.
     ``claimed`` is the scope of the ban if this attempt leads to a claimed ban: SIP_TCP if the attempt came
     through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown.
     """
 
     attempt: Attempt
     at: float
-    verdict: Verdict = Verdict.ATTEMPT
+    forged: bool = False
     claimed: Scope = Scope.SIP_UDP
     port: int = field(default=0, eq=False)
 
@@ -171,90 +162,6 @@ def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequen
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
         return (report,)
     return (report, NewProof(attempt.asterisk, attempt.address, tag, attempt.proof))
-
-
-# -- agreement of chan_sip's events with the NOTICE lines of its log: both name the same address
-#
-# chan_sip's security events (from AMI, or as lines of the security log) name the address in the Via header,
-# which the sender writes. The NOTICE lines of its log name the true source, but no session. Without the
-# wire source (answers that leave this host, copied by the kernel), an event and a NOTICE line confirm each
-# other if they report the same failure of the same account from the same address. Each report confirms only
-# one other report. Otherwise the NOTICE line of one guess would confirm any number of events that name its
-# sender.
-#
-# An event that no NOTICE line confirms is forged in one case: the latest NOTICE line of the same failure
-# and account names another address, and confirms no event.
-#
-# Bound: ``MOST`` reports of the last ``HORIZON`` seconds; the oldest are discarded first.
-
-
-MOST_REPORTS = 16_384
-"""The number of reports that are remembered."""
-
-_Failure = tuple[str, EventKind, str, str]
-
-
-class Agreement:
-    """Finds pairs of an event and a NOTICE line that report the same, and so confirm each other."""
-
-    def __init__(self, most: int = MOST_REPORTS) -> None:
-        self._most = most
-        self._all: deque[tuple[_Failure, bool, Naming]] = deque()
-        self._single: dict[tuple[_Failure, bool, Address], deque[Naming]] = {}
-        self._notices: dict[_Failure, Naming] = {}  # the latest NOTICE line of each failure
-
-    def __len__(self) -> int:
-        """Return the number of reports."""
-        return len(self._all)
-
-    def record(self, event: SecurityEvent, now: float) -> Naming:
-        """Record a report of chan_sip; return its :class:`Naming`, whose ``agrees`` may become True later.
-
-        An event and a NOTICE line agree if they name the same failure, account and address. The later one
-        sets ``agrees`` of both. Each report agrees with only one other: the oldest one that agrees with none
-        yet.
-        """
-        while self._all and (len(self._all) >= self._most or now - self._all[0][-1].at >= HORIZON):
-            self._discard_oldest()
-        failure, notice, address = _failure(event), event.source.notices, event.remote.address
-        naming = Naming(now, address)
-        self._all.append((failure, notice, naming))
-        if notice:
-            self._notices[failure] = naming
-        others = self._single.get((failure, not notice, address))
-        if others:
-            others.popleft().agrees = naming.agrees = True
-            if not others:
-                del self._single[failure, not notice, address]
-        else:
-            self._single.setdefault((failure, notice, address), deque()).append(naming)
-        return naming
-
-    def otherwise_named(self, event: SecurityEvent, at: float) -> Address | None:
-        """Return the address in the latest NOTICE line about the failure in ``event``, if it differs.
-
-        ``event`` arrived at ``at``. Return None if there is no such line within ``HORIZON``, if the line
-        names the address of ``event``, or if some event agrees with the line.
-        """
-        notice = self._notices.get(_failure(event))
-        if notice is None or notice.agrees or notice.address == event.remote.address:
-            return None
-        return notice.address if abs(at - notice.at) < HORIZON else None
-
-    def _discard_oldest(self) -> None:
-        failure, notice, naming = self._all.popleft()
-        if self._notices.get(failure) is naming:
-            del self._notices[failure]
-        if not naming.agrees:
-            key = failure, notice, naming.address
-            self._single[key].popleft()
-            if not self._single[key]:
-                del self._single[key]
-
-
-def _failure(event: SecurityEvent) -> _Failure:
-    """Return what all reports of one attempt share: the Asterisk, the kind of failure and the account."""
-    return event.source.asterisk, event.kind, event.acl_name, event.account
 
 
 # -- ambiguous log lines: one of their addresses is the true one, and the others may come from a sender's text
@@ -457,7 +364,6 @@ class Attribution:
         self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
         self._waiting = UnconfirmedReports(self._senders)
         self._ambiguous = AmbiguousLines(self._backing)
-        self._agreement = Agreement()
         self._tags = count(1)
         self._several = sources.several
         self._wire_asterisk = ""  # the assumed Asterisk of copied requests
@@ -562,8 +468,6 @@ class Attribution:
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt; return the findings, or () if the report waits for confirmation."""
         source = event.source
-        named = event.service is _SIP and source.name != WIRE and not event.forgeable
-        naming = self._agreement.record(event, now) if named else None
         if attempt.trusted and not (source.text and self._confirmation.is_hint(event, attempt)):
             return self._accept(attempt, event, now)
         if source.text or not event.challenge:
@@ -579,7 +483,7 @@ class Attribution:
         unconfirmed = evolve(attempt, trusted=False)
         if source.asterisk not in self._several:
             return (AttributedAttempt(unconfirmed, now),)
-        self._waiting.add(UnconfirmedReport(now, unconfirmed, event, naming))
+        self._waiting.add(UnconfirmedReport(now, unconfirmed, event))
         self._backing.record_unbacked(event.remote, now)
         return ()
 
@@ -954,31 +858,18 @@ class Attribution:
             self._backing.forgive(event.remote, now)
             return duplicate_report(attempt, event, tag)
         confirmed = self._confirmation.confirmed(attempt, event, now)
-        if confirmed is None and (self._agrees(report) or self._is_claim_by_now(report)):
+        if confirmed is None and self._is_claim_by_now(report):
             confirmed = evolve(attempt, trusted=True)
         if confirmed is not None:
             self._backing.forgive(event.remote, now)
             return self._if_first(confirmed, event, at)
         if self._confirmation.is_overdue(event, now):
             return ()
-        if event.service is _PJSIP:
-            seen = event.source.text and event.session and self._confirmation.would_have_been_seen(event, now)
-            if seen:
-                return (AttributedAttempt(attempt, at, Verdict.FORGED_LINE),)
-        elif event.service is _SIP and not (event.source.notices or self._confirmation.wire_sees_all):
-            other = self._agreement.otherwise_named(event, at)
-            if other is not None:
-                named = evolve(attempt, address=other, forged_address=attempt.address)
-                return (AttributedAttempt(named, at, Verdict.FORGED_HEADER),)
+        line = event.service is _PJSIP and event.source.text and event.session
+        if line and self._confirmation.would_have_been_seen(event, now):
+            return (AttributedAttempt(attempt, at, forged=True),)
         listed = self._waiting.has_unforgeable(report) or self._senders.is_listed(event, attempt.address, at)
         return () if listed else (AttributedAttempt(attempt, at),)
-
-    def _agrees(self, report: UnconfirmedReport) -> bool:
-        """Whether another report of chan_sip agrees with ``report`` and so confirms it.
-
-        Return False if the wire sees every challenge, because then only the wire decides.
-        """
-        return report.naming is not None and report.naming.agrees and not self._confirmation.wire_sees_all
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:
         """Whether a waiting log line no longer needs confirmation, and is now a claimed (unproven) attempt.

@@ -466,14 +466,19 @@ class Confirmation:
         in a replay). Any other line needs it while AMI or the wire reports its Asterisk.
         """
         stream = attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
-        return event.source.text and (stream or self._is_corroborated(event.source.asterisk))
+        return event.source.text and (stream or self._is_corroborated(event))
 
-    def _is_corroborated(self, asterisk: str) -> bool:
-        """Whether AMI or the wire reports an Asterisk now, so that a log line needs confirmation."""
+    def _is_corroborated(self, event: SecurityEvent) -> bool:
+        """Whether another source reports the Asterisk of a log line now, so that the line needs confirmation.
+
+        It is AMI or the wire, but for chan_sip the wire alone: its events in AMI may name any address.
+        """
+        asterisk = event.source.asterisk
         sources = self.sources
         if asterisk not in (sources.several if sources.corroborated is None else sources.corroborated):
             return False
-        return self.wire_sees_all or self._listening is None or asterisk in self._listening
+        by_ami = self._listening is None or (event.service is not _SIP and asterisk in self._listening)
+        return self.wire_sees_all or by_ami
 
     def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
         """Yield the connections that the attribution may look up for an event.
@@ -484,7 +489,7 @@ class Confirmation:
         for reading in event.readings:
             yield reading.remote, least_bytes(reading.service)
         remote, role = event.remote, role_of(event)
-        corroborated = event.source.text and self._is_corroborated(event.source.asterisk)
+        corroborated = event.source.text and self._is_corroborated(event)
         if event.readings or remote.transport is _UDP or role in (Role.CHALLENGE, Role.NONE):
             return
         if (remote.transport is Transport.UNKNOWN or role is Role.SUCCESS) and not corroborated:
@@ -497,7 +502,7 @@ class Confirmation:
 
         It must be confirmed, unless only logs report this Asterisk now.
         """
-        if not self._is_corroborated(event.source.asterisk):
+        if not self._is_corroborated(event):
             return True
         seen = self.sees_wire and bool(event.session) and self._was_challenged(event, now)
         return seen or self._backing.confirms(event.remote, event.service, now)

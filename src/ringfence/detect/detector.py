@@ -25,7 +25,6 @@ from ringfence.detect.attribution import (
     Finding,
     NewProof,
     UnprovableGuess,
-    Verdict,
     sender_of_request,
 )
 from ringfence.detect.confirmation import (
@@ -96,7 +95,7 @@ _PHONES = (Service.PJSIP, Service.SIP)
 
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
-_SUCCESS, _HIDDEN, _ATTEMPT = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN, Verdict.ATTEMPT
+_SUCCESS, _HIDDEN = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN
 _AUTHENTICATED = FriendReason.AUTHENTICATED
 _NARROW = Scope.SIP_UDP
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
@@ -412,11 +411,11 @@ class Detector:
     def _on_attempt(self, found: AttributedAttempt) -> Sequence[Effect]:
         """Judge an attempt that the attribution found. A forged one is only counted as forged."""
         attempt = found.attempt
-        if found.verdict is not _ATTEMPT:
+        if found.forged:
             subject = self._subjects.find(attempt.address)
             # A banned address gets no challenge. So a missing one does not show that the line is forged.
             banned = self._scopes_of(subject, found.at)
-            if found.verdict is Verdict.FORGED_HEADER or _WHOLE.isdisjoint(banned):
+            if _WHOLE.isdisjoint(banned):
                 self.counts.forged += 1
                 return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:

@@ -423,26 +423,15 @@ class Attempts:
 
 
 @define(eq=False)
-class Naming:
-    """A report of chan_sip at ``at`` that names ``address``; ``agrees``: another report names it too."""
-
-    at: float
-    address: Address
-    agrees: bool = False
-
-
-@define(eq=False)
 class UnconfirmedReport:
     """An attempt that ``event`` reported at ``at`` (monotonic seconds), and that needs a confirmation.
 
-    ``settled``: it no longer waits for one. ``naming`` shows whether another report of chan_sip names the
-    same address; None if this is not checked.
+    ``settled``: it no longer waits for one.
     """
 
     at: float
     attempt: Attempt
     event: SecurityEvent
-    naming: Naming | None = None
     settled: bool = False
 
 

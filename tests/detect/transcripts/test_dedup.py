@@ -210,14 +210,8 @@ def test_a_notice_of_chan_sip_agrees_with_one_event_only() -> None:
     assert (happened.counted, len(happened.of("unconfirmed"))) == (1, 2)
 
 
-def test_an_event_and_a_notice_of_two_accounts_do_not_agree() -> None:
-    """An event and a notice are of one attempt only if they name the same account."""
-    reports = [wrong_by_notice(account="205"), wrong()]
-    assert Player(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3)).counted == 0
-
-
-def test_an_event_without_a_notice_is_not_forged_because_of_another_senders() -> None:
-    """A notice that agrees with its own event does not show that another event is forged.
+def test_an_event_of_chan_sip_without_a_notice_is_unconfirmed_without_the_wire() -> None:
+    """A notice reports the attempt of its own address, and no other event is confirmed by it.
 
     chan_sip writes no notice for an INVITE.
     """
