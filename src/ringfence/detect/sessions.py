@@ -56,7 +56,7 @@ for each source shows which open attempts it has reported.
 """
 
 import enum
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -423,19 +423,6 @@ class Attempts:
 
 
 @define(eq=False)
-class UnconfirmedReport:
-    """An attempt that ``event`` reported at ``at`` (monotonic seconds), and that needs a confirmation.
-
-    ``settled``: it no longer waits for one.
-    """
-
-    at: float
-    attempt: Attempt
-    event: SecurityEvent
-    settled: bool = False
-
-
-@define(eq=False)
 class Session:
     """One session: its id as a key, and the time of its last use (monotonic seconds).
 
@@ -443,8 +430,6 @@ class Session:
     - ``attempts``: by Asterisk ("" if the wire reported them), by service, and by whether they are
       unconfirmed and so only listed.
     - ``answers``: the times of Asterisk's SIP answers, by nonce, or by digest if they have none.
-    - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
-      forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
 
@@ -456,8 +441,6 @@ class Session:
     reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
     attempts: dict[tuple[str, Service, bool], Attempts] = Factory(dict)
     answers: dict[bytes, float] | None = None
-    unconfirmed: list[UnconfirmedReport] | None = None
-    unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
     proven: float = -inf
 
@@ -527,7 +510,6 @@ class Sender:
     - ``lines``: the numbers of log lines with and without a connection.
     - ``answers``: the times of the SIP answers that can confirm log lines, by service and by whether the
       answer is a 404.
-    - ``waiting``: the reports that wait for a confirmation, by remote port.
     """
 
     key: AddressKey
@@ -545,7 +527,6 @@ class Sender:
     lines: LineCounts | None = None
     answers: dict[tuple[Service, bool], list[float]] | None = None
     """Lists, because forged senders are many, and even an empty deque takes 760 bytes."""
-    waiting: dict[int, deque[UnconfirmedReport]] | None = None
 
     def keep(self, until: float) -> None:
         """Keep the sender at least until ``until``, because a fact about it is needed until then."""
