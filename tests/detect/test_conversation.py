@@ -39,7 +39,7 @@ def answered(talk: Conversations, answer: Challenge, sender: Address, now: float
     found = talk.answer(answer, sender, now)
     if found is None:
         return None
-    return (found.asked.digest if found.asked is not None else b"", found.guess)
+    return (found.asked.request.digest if found.asked is not None else b"", found.guess)
 
 
 def test_of_an_unknown_conversation_nothing_is_known() -> None:
@@ -137,7 +137,7 @@ def test_a_question_is_no_guess() -> None:
 
 def blind(talk: Conversations, now: float) -> list[int]:
     """Return the numbers of the blind guesses."""
-    return [asked.sequences[0] for asked in talk.unanswered(now)]
+    return [asked.request.sequences[0] for asked in talk.unanswered(now)]
 
 
 def test_a_guess_without_an_answer_is_blind_once_another_is_answered() -> None:
@@ -254,7 +254,7 @@ def test_the_latest_request_with_a_nonce_is_known() -> None:
 def asker(talk: Conversations, call_id: bytes) -> tuple[Address, float] | None:
     """Return who used a Call-ID last, and since when it alone does."""
     latest = talk.latest(call_id)
-    return None if latest is None else (latest.address, latest.shared)
+    return None if latest is None else (latest.request.address, latest.shared)
 
 
 STEPS = st.lists(

@@ -19,7 +19,7 @@ _FORBIDDEN = 403
 def _not_blind(transport: Transport) -> Change:
     def change(right: Any) -> Any:
         def unanswered(self: Any, now: float) -> Iterator[Any]:
-            return (one for one in right(self, now) if one.transport is not transport)
+            return (one for one in right(self, now) if one.request.transport is not transport)
 
         return unanswered
 
@@ -57,7 +57,7 @@ def _blames_the_receiver(right: Any) -> Any:
 
 def _any_request_confirms(_right: Any) -> Any:
     def has_asked(self: Any, address: Any, _call_id: bytes, _now: float) -> bool:
-        return any(one.address == address for _, one in self._order)
+        return any(one.request.address == address for _, one in self._order)
 
     return has_asked
 

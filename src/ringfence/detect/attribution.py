@@ -445,7 +445,7 @@ class Attribution:
         if event.kind is _SUCCESS:
             if asked is None or now - asked.shared < SESSION_LIFE:
                 return None
-            return asked.remote if asked.address in self._nonces.receivers(asked.nonce, now) else None
+            return asked.remote if asked.request.address in self._nonces.receivers(asked.nonce, now) else None
         if asked is not None:
             return asked.remote
         if event.service is _PJSIP and event.session in self._unread_clients:
@@ -536,9 +536,11 @@ class Attribution:
         sender = sender_of_request(answer) or answer.address
         found = self._conversations.answer(answer, sender, now)
         asked = found.asked if found is not None else None
-        if asked is not None and asked.registers and asked.credentials and answer.status == _OK:
+        if asked is None or not asked.proven or answer.status != _OK:
+            return
+        if asked.request.registers and asked.request.credentials:
             known = self._senders.sender_at(sender, now)
-            known.registered = now, asked.account
+            known.registered = now, asked.request.account
             known.keep(now + _REGISTERED_WITHIN)
 
     def has_registered(self, event: SecurityEvent, now: float) -> bool:
@@ -560,9 +562,9 @@ class Attribution:
         sender = sender_of_request(challenge)
         if sender is None:  # chan_sip cuts a long Via in its answer
             asked = self._conversations.latest(challenge.call_id)
-            if asked is None or asked.transport is not _UDP:
+            if asked is None or asked.request.transport is not _UDP:
                 return ()
-            sender = asked.address
+            sender = asked.request.address
         if sender != challenge.address:
             self._senders.sender_at(sender, now).diverted = now
         source = SourceId(asterisk, WIRE)
@@ -615,8 +617,8 @@ class Attribution:
         event = _wire_event(kind, challenge, sender, source, wall)
         if not refusal.guess:
             return event
-        account = asked.account or event.account
-        return evolve(event, challenge=asked.nonce, response=asked.digest, account=account)
+        account = asked.request.account or event.account
+        return evolve(event, challenge=asked.nonce, response=asked.request.digest, account=account)
 
     def _is_hidden(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> bool:
         """Whether the refusal of an unknown request is an attempt by itself.
@@ -758,7 +760,7 @@ class Attribution:
 
     def _has_succeeded(self, asked: Asked) -> bool:
         """Whether AMI has reported a login of the sender since its request came."""
-        host = self._senders.find(host_of(asked.address))
+        host = self._senders.find(host_of(asked.request.address))
         return host is not None and host.succeeded >= asked.at
 
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
@@ -768,25 +770,25 @@ class Attribution:
         long ago that the reports cannot be matched, it has counted already. A TCP segment can be forged, so
         its nonce must prove its sender, or the kernel must know the connection.
         """
-        remote = Endpoint(asked.address, asked.port, asked.transport)
-        certain = asked.transport is _UDP or self._nonces.proves(asked.nonce, asked.address, now)
+        request, remote = asked.request, asked.remote
+        certain = request.transport is _UDP or self._nonces.proves(asked.nonce, request.address, now)
         if not (certain or self._backing.has(remote, now)):
             asked.answered = False  # its answer may still leave
             return ()
         if self._has_succeeded(asked):
             return ()
-        session = self._senders.find_session(asked.address, asked.session)
+        session = self._senders.find_session(request.address, request.call_ids[0])
         others = [] if session is None else [(k, v) for k, v in session.reports.items() if k[1] != WIRE]
         # A challenge alone is a report of the question, and not of the guess.
         if now - asked.at >= HORIZON and any(reports.reported for _, reports in others):
             return ()
         reported = [service for (_, _, service), _ in others]
         # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.
-        by_pjsip = _PJSIP in reported if asked.crowded and reported else b"/" in asked.nonce
+        by_pjsip = _PJSIP in reported if request.crowded and reported else b"/" in asked.nonce
         service = _PJSIP if by_pjsip else _SIP
         source = SourceId(self._wire_asterisk, WIRE)
-        event = SecurityEvent(source, _REFUSED, service, remote, wall, asked.account, asked.session)
-        return self.observe(evolve(event, challenge=asked.nonce, response=asked.digest), now)
+        event = SecurityEvent(source, _REFUSED, service, remote, wall, request.account, request.call_ids[0])
+        return self.observe(evolve(event, challenge=asked.nonce, response=request.digest), now)
 
     # -- deduplication and proofs -----------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ from attrs import Factory, define, frozen
 
 from ringfence.detect.history import remember
 from ringfence.detect.sessions import AddressKey, address_key
+from ringfence.event_values import evolve
 from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
 
 MOST = 16_384
@@ -94,27 +95,18 @@ _Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: 
 
 @define(eq=False)
 class Asked:
-    """What is remembered of a copied request that came at ``at``, and whether it is answered.
+    """A copied request that came at ``at``, the nonce that it repeats, and whether it is answered.
 
-    ``sessions`` are its Call-IDs, and ``nonce`` is the one that it repeats. The other fields are those
-    of :class:`~ringfence.model.CopiedRequest`. ``served``: a 1xx has answered it, so more answers follow.
-    ``registers``: a REGISTER of a proven sender. ``repeats``: how many retransmissions are not answered.
-    ``shared``: when its Call-ID was last taken over from another address.
+    ``proven``: Asterisk has sent this nonce to its sender alone. ``served``: a 1xx has answered it, so more
+    answers follow. ``repeats``: how many retransmissions are not answered. ``shared``: when its Call-ID was
+    last taken over from another address.
     """
 
-    address: Address
-    port: int
-    transport: Transport
-    sessions: tuple[bytes, ...]
-    sequences: tuple[int, ...]
-    credentials: bool
+    request: CopiedRequest
     nonce: bytes
-    digest: bytes
-    account: str
     at: float
+    proven: bool
     answered: bool = False
-    registers: bool = False
-    crowded: bool = False
     served: bool = False
     repeats: int = 0
     shared: float = -inf
@@ -122,23 +114,24 @@ class Asked:
     @property
     def remote(self) -> Endpoint:
         """The address and port of the sender."""
-        return Endpoint(self.address, self.port, self.transport)
+        return Endpoint(self.request.address, self.request.port, self.request.transport)
+
+    @property
+    def may_be_guess(self) -> bool:
+        """Whether it has credentials and is not answered yet."""
+        return self.request.credentials and not self.answered
 
     def may_get(self, answer: Challenge) -> bool:
         """Whether an answer has this request's CSeq number and Call-ID, as far as they are known."""
-        if self.crowded and self.credentials and not self.answered:
+        request = self.request
+        if request.crowded and self.may_be_guess:
             return True
-        return answer.sequence in self.sequences and answer.call_id in self.sessions
+        return answer.sequence in request.sequences and answer.call_id in request.call_ids
 
     @property
     def may_be_answered_again(self) -> bool:
         """Whether Asterisk may send another answer. By TCP it answers each copy of a request once."""
-        return self.transport is Transport.UDP or self.served or self.repeats > 0
-
-    @property
-    def session(self) -> bytes:
-        """The Call-ID, as chan_sip or PJSIP reads it."""
-        return self.sessions[0]
+        return self.request.transport is Transport.UDP or self.served or self.repeats > 0
 
 
 @define(eq=False)
@@ -156,7 +149,7 @@ class _Conversation:
 
         A sender can write many messages behind a guess before Asterisk answers it.
         """
-        settled = (digest for digest, one in self.requests.items() if one.answered or not one.credentials)
+        settled = (digest for digest, one in self.requests.items() if not one.may_be_guess)
         del self.requests[next(settled, next(iter(self.requests)))]
 
     def request_of(self, answer: Challenge) -> Asked | None:
@@ -171,11 +164,11 @@ class _Conversation:
             if one.may_get(answer):
                 if one.answered:
                     known = one if one.may_be_answered_again else known
-                elif one.credentials or answer.status not in _REFUSALS:
+                elif one.may_be_guess or answer.status not in _REFUSALS:
                     return one
                 else:
                     question = question or one
-            elif others is None and not one.answered and one.credentials:
+            elif others is None and one.may_be_guess:
                 others = one
         return question or known or others
 
@@ -226,26 +219,11 @@ class Conversations:
         ``nonce`` is the one that it repeats. ``challenged``: Asterisk has sent this nonce. ``proven``: it has
         sent it to this sender alone.
         """
-        sessions = request.call_ids
-        if not sessions:
+        if not request.call_ids:
             if request.unread:
                 self._note_unread(request, now)
             return
-        digest = request.digest
-        one = Asked(
-            request.address,
-            request.port,
-            request.transport,
-            sessions,
-            request.sequences,
-            request.credentials,
-            nonce,
-            digest,
-            request.account,
-            now,
-            registers=request.registers and proven,
-            crowded=request.crowded,
-        )
+        one = Asked(evolve(request, nonces=()), nonce, now, proven)  # its nonces may take 16 kB
         if challenged and request.credentials:
             self._waiting.append(one)
         for session in _names(request):
@@ -254,11 +232,11 @@ class Conversations:
             known = self._known.setdefault(key, _Conversation())
             if request.unread:
                 known.unread = now
-            if digest in known.requests:
+            if request.digest in known.requests:
                 one.answered = True  # a retransmission
-                known.requests[digest].repeats += 1
+                known.requests[request.digest].repeats += 1
                 continue
-            known.requests[digest] = one
+            known.requests[request.digest] = one
             self._order.append((key, one))
             self._index(one)
             if len(known.requests) > MOST_REQUESTS:
@@ -266,10 +244,11 @@ class Conversations:
         self.expire(now)
 
     def _index(self, one: Asked) -> None:
-        for call_id in one.sessions:
+        for call_id in one.request.call_ids:
             before = self._by_call_id.get(call_id)
             if before is not None:
-                one.shared = before.shared if before.address == one.address else one.at
+                same = before.request.address == one.request.address
+                one.shared = before.shared if same else one.at
             self._by_call_id[call_id] = one
         if one.nonce:
             self._by_nonce[one.nonce] = one
@@ -291,7 +270,7 @@ class Conversations:
         known = self._known.get((address_key(address), 0, call_id))
         if known is None:
             return False
-        return any(one.credentials and now - one.at < LIFE for one in known.requests.values())
+        return any(one.request.credentials and now - one.at < LIFE for one in known.requests.values())
 
     def unanswered(self, now: float) -> Iterator[Asked]:
         """Yield the requests that are blind guesses by ``now``, each once."""
@@ -314,7 +293,7 @@ class Conversations:
         known, one = self._request_of(answer, sender)
         if known is None or one is None:
             return None
-        if now - known.unread < LIFE and (one.answered or not one.credentials):
+        if now - known.unread < LIFE and not one.may_be_guess:
             one.answered = True
             return None
         if one.answered:
@@ -323,7 +302,7 @@ class Conversations:
         one.answered, one.served = True, answer.status < _FINAL
         self._answered = max(self._answered, one.at)
         refused = answer.status in _REFUSALS and not answer.accepted
-        return Answered(one, guess=refused and one.credentials)
+        return Answered(one, guess=refused and one.request.credentials)
 
     def _request_of(self, answer: Challenge, sender: Address) -> tuple[_Conversation | None, Asked | None]:
         """Return the conversation of an answer, and its request.
@@ -374,11 +353,11 @@ class Conversations:
                 return
             self._order.popleft()
             requests = self._known[key].requests
-            if requests.get(oldest.digest) is oldest:
-                del requests[oldest.digest]
+            if requests.get(oldest.request.digest) is oldest:
+                del requests[oldest.request.digest]
             if not requests:
                 del self._known[key]
-            for call_id in oldest.sessions:
+            for call_id in oldest.request.call_ids:
                 if self._by_call_id.get(call_id) is oldest:
                     del self._by_call_id[call_id]
             if self._by_nonce.get(oldest.nonce) is oldest:
