@@ -1,6 +1,6 @@
 """ClaimedLimit: bans on a mere claim are short, and only so many new ones begin each minute."""
 
-from ringfence.detect.judge import INSISTS, PERSISTS, ClaimedLimit
+from ringfence.detect.judge import ClaimedLimit
 from ringfence.detect.rules import DAY, Claimed
 
 TERMS = Claimed(ban=(600.0, 1_800.0), per_minute=2)
@@ -18,7 +18,7 @@ def test_there_are_so_many_new_ones_a_minute() -> None:
     claims = ClaimedLimit(TERMS)
     assert [claims.begin_ban(key, 0.0) for key in (b"a", b"b")] == [600.0, 600.0]
     assert (claims.allows(b"c", 0.0), claims.allows(b"a", 0.0)) == (False, True)
-    claims.record_refusal(b"c", 0.0)
+    claims.refused = True
     assert (claims.allows(b"c", 59.9), claims.allows(b"c", 60.0)) == (False, True)
 
 
@@ -27,28 +27,9 @@ def test_a_refusal_raises_an_alarm_every_five_seconds() -> None:
     claims = ClaimedLimit(TERMS)
     assert claims.alarms(0.0) == ()
     for now, alarms in ((0.0, 1), (4.9, 0), (5.0, 1)):
-        claims.record_refusal(b"c", now)
+        claims.refused = True
         assert len(claims.alarms(now)) == alarms
         assert claims.alarms(now) == ()
-
-
-def test_a_persistent_address_is_banned_beyond_the_limit() -> None:
-    """An address that was refused is banned beyond the limit if it persists with many more attempts.
-
-    Otherwise a forger could keep a guesser unbanned forever.
-    """
-    claims = ClaimedLimit(TERMS)
-    for key in (b"a", b"b"):
-        claims.begin_ban(key, 0.0)
-    claims.record_refusal(b"c", 1.0)
-    assert not claims.allows(b"c", 1.0 + PERSISTS - 0.1, INSISTS)
-    assert not claims.allows(b"c", 1.0 + PERSISTS, INSISTS - 0.1)
-    assert not claims.allows(b"d", 1.0 + PERSISTS, INSISTS)
-    assert claims.allows(b"c", 1.0 + PERSISTS, INSISTS)
-    assert claims.begin_ban(b"c", 12.0) == 600.0
-    claims.record_refusal(b"d", 1.0)
-    assert not claims.allows(b"d", 59.0, INSISTS)
-    assert claims.allows(b"d", 60.0)
 
 
 def test_a_returning_address_is_banned_beyond_the_limit() -> None:
@@ -77,13 +58,3 @@ def test_without_room_the_oldest_address_is_forgotten() -> None:
     for key in (b"a", b"b", b"c"):
         claims.begin_ban(key, 0.0)
     assert [claims.begin_ban(key, 1.0) for key in (b"c", b"a")] == [2.0, 1.0]
-
-
-def test_the_oldest_refusal_is_forgotten_without_room() -> None:
-    """Only so many refused subjects are remembered, so the oldest one does not count as persistent."""
-    claims = ClaimedLimit(TERMS, most=2)
-    for key in (b"x", b"y"):
-        claims.begin_ban(key, 0.0)
-    for key in (b"a", b"b", b"c"):
-        claims.record_refusal(key, 0.0)
-    assert [claims.allows(key, PERSISTS, INSISTS) for key in (b"a", b"b")] == [False, True]

@@ -78,8 +78,8 @@ def _first_come(_right: Any) -> Any:
 
 
 def _returning_is_free(right: Any) -> Any:
-    def allows(self: Any, key: Any, now: float, times: float = 1.0) -> bool:
-        return key in self._before or right(self, key, now, times)
+    def allows(self: Any, key: Any, now: float) -> bool:
+        return key in self._before or right(self, key, now)
 
     return allows
 

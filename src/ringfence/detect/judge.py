@@ -123,24 +123,18 @@ class GroupCounts(Generic[_Group]):
 # -- limits for bans on unproven evidence: their duration, and the number of new ones a minute
 #
 # Anyone who can forge UDP source addresses can choose whom to get banned. So these bans (*claimed* bans)
-# are short, and their number a minute is limited. Beyond the limit, only two kinds of subjects are banned:
-# those with an earlier claimed ban, again at most so many a minute, and those that continue. A subject
-# continues if it was first refused a ban at least ``PERSISTS`` seconds ago and has made ``INSISTS`` times as
-# many attempts as the rule needs. Without this exception a forger could use up the bans of each minute, and
-# real guessers could continue for ever. With it, a forger needs ``INSISTS`` times as many packets for each
-# ban beyond the limit, and the number of these bans a minute is at most a tenth of the limit (``SHARE``).
+# are short, and their number a minute is limited. Beyond the limit, only subjects with an earlier claimed ban
+# are banned, again at most so many a minute. A real guesser is nearly always proven by its nonce, and proven
+# bans have no limit.
 #
-# Bounds: ``MOST`` subjects with a ban, and as many with a refusal. The oldest are discarded first, and are
-# then treated as new. Times are monotonic seconds.
+# Bounds: ``MOST`` subjects with a ban. The oldest are discarded first, and are then treated as new. Times are
+# monotonic seconds.
 
 
 CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
 """The scopes that a claimed ban can have."""
 
 MOST_CLAIMS = 32_768
-PERSISTS = 10.0
-INSISTS = 4
-SHARE = 10
 MINUTE = 60.0
 ALARM_EVERY = 5.0
 """The least time between two alarms about refused bans (seconds)."""
@@ -153,32 +147,17 @@ class ClaimedLimit:
         self.terms = terms
         self._alarm_at = -inf
         self.refused = False
-        """Whether a ban was refused since the last call of :meth:`alarms`."""
+        """Whether a ban was refused since the last call of :meth:`alarms`; set by the judge."""
         self._most = most
         self._new: deque[float] = deque()
         self._returning: deque[float] = deque()
-        self._insisting: deque[float] = deque()
         self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
-        self._refused_since: OrderedDict[Key, float] = OrderedDict()
 
-    def allows(self, key: Key, now: float, times: float = 1.0) -> bool:
-        """Whether the subject with ``key`` may get a claimed ban now.
-
-        ``times`` is the number of its attempts, divided by the number that the rule needs.
-        """
+    def allows(self, key: Key, now: float) -> bool:
+        """Whether the subject with ``key`` may get a claimed ban now."""
         if self._has_room(self._new, now, self.terms.per_minute):
             return True
-        if key in self._before and self._has_room(self._returning, now, self.terms.per_minute):
-            return True
-        most = max(1, self.terms.per_minute // SHARE)
-        return self._insists(key, now, times) and self._has_room(self._insisting, now, most)
-
-    def record_refusal(self, key: Key, now: float) -> None:
-        """Record that the limit refused a ban of this subject."""
-        self.refused = True
-        self._refused_since.setdefault(key, now)
-        if len(self._refused_since) > self._most:
-            self._refused_since.popitem(last=False)
+        return key in self._before and self._has_room(self._returning, now, self.terms.per_minute)
 
     def alarms(self, now: float) -> Sequence[AlarmChange]:
         """Return the alarm that bans were refused, or () if none was refused since the last call.
@@ -196,20 +175,10 @@ class ClaimedLimit:
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0
-        self._refused_since.pop(key, None)
-        most = self.terms.per_minute
-        if key in self._before and self._has_room(self._returning, now, most):
-            self._returning.append(now)
-        elif self._has_room(self._new, now, most):
-            self._new.append(now)
-        else:
-            self._insisting.append(now)
+        returns = key in self._before and self._has_room(self._returning, now, self.terms.per_minute)
+        (self._returning if returns else self._new).append(now)
         remember(self._before, key, (number + 1, now), self._most)
         return self.terms.ban[min(number, len(self.terms.ban) - 1)]
-
-    def _insists(self, key: Key, now: float, times: float) -> bool:
-        since = self._refused_since.get(key)
-        return since is not None and now - since >= PERSISTS and times >= INSISTS
 
     def _has_room(self, given: deque[float], now: float, most: int) -> bool:
         while given and now - given[0] >= MINUTE:
@@ -296,7 +265,7 @@ class Judge:
                 narrow = rule, found
         if narrow is None or narrowed:
             return None
-        return self._narrow(subject, *narrow, len(kept), now, claimed)
+        return self._narrow(subject, *narrow, now, claimed)
 
     def _candidates(
         self,
@@ -332,8 +301,8 @@ class Judge:
             return found
         if narrowed:
             return []
-        if not self._claims.allows(subject.key, now, fresh / found[0].attempts):
-            self._claims.record_refusal(subject.key, now)
+        if not self._claims.allows(subject.key, now):
+            self._claims.refused = True
             return []
         return found
 
@@ -373,11 +342,11 @@ class Judge:
         return Decision(subject.network, rule, self._evidence(subject, rule, found), at, rule.scope)
 
     def _narrow(
-        self, subject: Subject, rule: Rule, found: Sequence[Fact], kept: int, now: float, scope: Scope
+        self, subject: Subject, rule: Rule, found: Sequence[Fact], now: float, scope: Scope
     ) -> Decision | None:
-        """Return a claimed ban, None if the limit refuses it. ``kept`` attempts are in memory."""
-        if not self._claims.allows(subject.key, now, kept / max(rule.attempts, 1)):
-            self._claims.record_refusal(subject.key, now)
+        """Return a claimed ban, None if the limit refuses it."""
+        if not self._claims.allows(subject.key, now):
+            self._claims.refused = True
             return None
         seconds = self._claims.begin_ban(subject.key, now)
         self._history.consume(subject.key, claimed=not rule.insists)

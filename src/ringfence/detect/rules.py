@@ -102,7 +102,7 @@ class Claimed:
 
     ``ban`` holds the durations of the first ban and of the next ones (seconds). A ban is a next one if the
     previous one began less than ``returns_within`` seconds ago. ``per_minute`` is the number of new bans a
-    minute beyond which bans are refused, with exceptions (``claimed_limit``).
+    minute beyond which bans are refused, with exceptions (``judge``).
     """
 
     ban: tuple[float, ...] = (10 * MINUTE, 30 * MINUTE, 2 * HOUR)

@@ -453,7 +453,7 @@ class Session:
 # retransmission.
 #
 # The counts of the rules belong to the *subject* of an address, for up to a day: its attempts
-# (``history``), its claimed bans (``claimed_limit``) and its failures as a friend (``friend_attempts``).
+# (``history``), its claimed bans (``judge``) and its failures as a friend (``friend_attempts``).
 #
 # Bounds: 32 768 sessions, at most a quarter of them of one sender; 16 384 senders of which nothing is
 # proven, and as many others. A forged datagram creates a sender at no cost. So senders of which

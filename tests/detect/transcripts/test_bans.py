@@ -200,29 +200,6 @@ def test_an_address_that_returns_takes_no_room_of_the_minute() -> None:
     assert len(guard.play(*claimed([100.0] * 5), *claimed([101.0] * 5, BYSTANDER)).bans) == 2
 
 
-def test_an_address_that_insists_is_banned_in_a_full_minute() -> None:
-    """An address is banned ten seconds after a refusal, with four times the attempts that the rule needs."""
-    guard = Player(claimed_per_minute=1)
-    guard.play(*claimed([0.0] * 5, BYSTANDER))
-    assert [*when(guard, *claimed(n * 0.25 for n in range(100)))][:1] == [11.0]
-    slower = Player(claimed_per_minute=1)
-    slower.play(*claimed([0.0] * 5, BYSTANDER))
-    assert [*when(slower, *claimed(n * 2.0 for n in range(19)))] == []
-
-
-def test_a_tenth_as_many_that_insist_are_banned_in_a_minute() -> None:
-    """Only a tenth of the limit is banned for persisting each minute, because a forger could persist too."""
-    guard = Player(claimed_per_minute=20)
-    guard.play(*(at(0, *[guess(f"203.0.113.{n}", proven=False)] * 5) for n in range(20)))
-    insisting = [f"198.51.100.{n}" for n in range(4)]
-    steps = [at(n * 0.5, *(guess(one, proven=False) for one in insisting)) for n in range(100)]
-    banned = {ban.split(" ")[2] for ban in guard.play(*steps).bans}
-    assert banned == {"198.51.100.0/32", "198.51.100.1/32"}
-
-
-# -- rules -----------------------------------------------------------------------------------------------
-
-
 def test_three_unknown_accounts_are_an_enumeration() -> None:
     """Three different unknown accounts within ten minutes are an enumeration.
 
