@@ -568,7 +568,9 @@ class Attribution:
                 self._senders.session(sender, challenge.call_id, now).challenged = now
         else:
             question = refusal is not None and not refusal.guess and challenge.status in _CHALLENGES
-            self._answers.record(challenge, sender, now, question=question)
+            repeat = refusal is not None and refusal.asked is None
+            if challenge.transport is _UDP and not (question or repeat):
+                self._answers.record(challenge, sender, now)
             if by_pjsip:
                 return ()
         event = self._wire_event_for(refusal, challenge, sender, source, now, wall)

@@ -19,7 +19,6 @@ from ringfence.detect.sessions import (
     LineCounts,
     Role,
     Senders,
-    Session,
     role_of,
 )
 from ringfence.event_values import evolve
@@ -116,65 +115,33 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # and their answer is a 404. Only answers by UDP confirm: a TCP segment may begin within a body that another
 # sender wrote, and for TCP the kernel knows the connection.
 #
-# Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1), byte for byte. A
-# repeat confirms no further line. An answer is identified by its nonce, or by its digest if it has no
-# nonce. The Call-ID does not identify it, because many guesses may share one.
+# Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1). If the request was
+# copied, a repeat is recognised (``conversation``), and confirms no further line.
 #
-# Bounds: those of the senders and sessions (``sessions.py``), and the nonces and digests of ``MOST`` answers,
-# of which the oldest are discarded first. Times are monotonic seconds.
+# Bounds: those of the senders (``sessions.py``). Times are monotonic seconds.
 
 
 LIFE = 10.0
 """How long an answer confirms a line (seconds). Log lines up to 3 s late were observed."""
-
-MOST = 16_384
-"""The number of answers whose repeats are recognised, of all sessions together."""
 
 _MOST_ANSWERS = 64  # the number of answers that are kept for each address, service and kind (404 or other)
 _NOT_FOUND = 404
 
 
 class Answers:
-    """The answers that the wire saw, by the sender of the request and by its session."""
+    """The answers that the wire saw, by the sender of the request."""
 
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
-        # Where each answer is stored: the table of its session, and its key there. The oldest comes first.
-        self._known: deque[tuple[dict[bytes, float], bytes]] = deque()
 
-    def record(self, answer: Challenge, sender: Address, now: float, *, question: bool = False) -> None:
-        """Record an answer to a request of ``sender``.
-
-        ``question``: the request was copied, and had no credentials. Its answer confirms no line. Neither
-        does an answer by TCP.
-        """
-        if answer.transport is not Transport.UDP or question:
-            return
-        session = self._senders.session(sender, answer.call_id, now)
-        if not self._is_new(session, answer, now):
-            return
+    def record(self, answer: Challenge, sender: Address, now: float) -> None:
+        """Record an answer by UDP to a request of ``sender``."""
         known = self._senders.sender_at(sender, now)
         if known.answers is None:
             known.answers = {}
         times = known.answers.setdefault((answer.service, answer.status == _NOT_FOUND), [])
         times.append(now)
         del times[:-_MOST_ANSWERS]
-
-    def _is_new(self, session: Session, answer: Challenge, now: float) -> bool:
-        """Record an answer; return whether it is not a repeat."""
-        mark = answer.nonce or answer.digest
-        if not mark:
-            return True
-        if session.answers is None:
-            session.answers = {}
-        if now - session.answers.get(mark, -inf) < SESSION_LIFE:
-            return False
-        session.answers[mark] = now
-        self._known.append((session.answers, mark))
-        if len(self._known) > MOST:
-            answers, oldest = self._known.popleft()
-            answers.pop(oldest, None)
-        return True
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
         """Whether a recent answer confirms the log line of ``event``; each answer confirms one line only."""

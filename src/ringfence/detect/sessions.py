@@ -429,7 +429,6 @@ class Session:
     - ``reports``: by Asterisk, source and service.
     - ``attempts``: by Asterisk ("" if the wire reported them), by service, and by whether they are
       unconfirmed and so only listed.
-    - ``answers``: the times of Asterisk's SIP answers, by nonce, or by digest if they have none.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
 
@@ -440,7 +439,6 @@ class Session:
     used: float
     reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
     attempts: dict[tuple[str, Service, bool], Attempts] = Factory(dict)
-    answers: dict[bytes, float] | None = None
     challenged: float = -inf
     proven: float = -inf
 

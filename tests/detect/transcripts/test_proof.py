@@ -387,9 +387,9 @@ def test_each_answer_of_chan_sip_confirms_one_line() -> None:
 
 def test_a_repeated_answer_of_chan_sip_confirms_no_further_line() -> None:
     """Asterisk repeats an answer to INVITE until the ACK, and a forger of lines gains nothing by it."""
-    answer = at(0, sent(nonce=b"n", service=Service.SIP))
-    happened = settled(answer, answer, at(0.1, wrong_by_notice(), wrong_by_notice()))
-    assert happened.attempts == ["192.0.2.7 counted, claimed", "192.0.2.7 unconfirmed, claimed"]
+    answer = sent(nonce=b"n", service=Service.SIP, sequence=2)
+    happened = settled(at(0, copied(nonce=b"m"), *[answer] * 3), at(0.1, *[wrong_by_notice()] * 4))
+    assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2 + ["192.0.2.7 unconfirmed, claimed"] * 2
 
 
 @pytest.mark.parametrize(("age", "standing"), [(9.9, "counted"), (10.0, "unconfirmed")])
