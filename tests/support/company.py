@@ -3,11 +3,16 @@
     ip netns exec NS python -m tests.support.company --phones 500 --calls 10 --packets 20 --seconds 40
 
 The phones register, ten of them at each address. Then each renews its registration every minute, and calls
-are made to extension 100. Asterisk answers a call and hangs up. Scanners of other addresses send OPTIONS,
-and REGISTER and INVITE for accounts that do not exist, without a digest. Every 20 s other addresses do so.
+are made. Scanners of other addresses send OPTIONS, and REGISTER and INVITE for accounts that do not exist,
+without a digest. Every 20 s other addresses do so.
 
-After the phones have registered, the line "ready" is printed, and the time begins. All sockets belong to one
-process and one thread. The numbers are limited. It sends only within the laboratory's networks.
+First the calls go to extension 100: Asterisk answers, and hangs up after a second. Then they go to extension
+200: for ``TALK`` seconds the phone sends 50 packets of RTP (G.711) a second, and Asterisk sends each back.
+Nobody reads what comes back: the kernel drops it at the phone's small buffer.
+
+The line "ready" is printed when each of the two periods begins: once the phones have registered, and once
+calls with media are in progress at their full number. A line of JSON follows each period. All sockets belong
+to one process and one thread. The numbers are limited. It sends only within the laboratory's networks.
 """
 
 import argparse
@@ -15,8 +20,11 @@ import asyncio
 import json
 import os
 import re
+import socket
+import struct
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from tests.support.asterisk_files import PASSWORD
 from tests.support.network import PBX_IPV4
@@ -28,11 +36,15 @@ MOST_SECONDS = 120.0
 MOST_A_SECOND = 100.0
 RENEW = 60.0
 """Seconds from one registration of a phone to the next."""
+TALK = 10
+"""Seconds of a call with media."""
 AT_EACH = 10
 SCANNERS = 10
 """The number of addresses that scan at a time."""
 _SCAN = 20.0  # seconds from the first packet of a scanner to its last one
 _START = 50.0  # registrations a second in the beginning
+_PACKET = 0.02  # seconds of sound in a packet of RTP
+_SOUND = b"\xff" * 160  # silence in G.711 µ-law, 8000 bytes a second
 _WITHIN = 10.0  # seconds after which a registration or call has failed
 _TARGET = (PBX_IPV4, 5060)
 _SDP = (
@@ -65,18 +77,28 @@ remove_existing = yes
 qualify_frequency = 60
 
 """
-_EXTENSIONS = "[phones]\nexten => 100,1,Answer()\n same => n,Wait(1)\n same => n,Hangup()\n"
+_EXTENSIONS = (
+    "[phones]\nexten => 100,1,Answer()\n same => n,Wait(1)\n same => n,Hangup()\n"
+    f"exten => 200,1,Set(TIMEOUT(absolute)={TALK})\n same => n,Answer()\n same => n,Echo()\n"
+)
+_SOUND_PORT = re.compile(rb"\r\nm=audio ([0-9]{1,5}) ")
 
 
 @dataclass
 class Done:
-    """What was done, and how often it failed: registrations, calls, and packets of scanners."""
+    """What was done, and how often it failed: registrations, calls, packets of scanners, and media.
+
+    ``spoken`` are the packets of RTP that were sent. ``received`` are all packets that reached the phones and
+    scanners from the time "ready" on: without media the answers, with it mostly sound.
+    """
 
     registered: int = 0
     unregistered: int = 0
     called: int = 0
     uncalled: int = 0
     scanned: int = 0
+    spoken: int = 0
+    received: int = 0
 
 
 def configured(phones: int) -> dict[str, str]:
@@ -121,40 +143,58 @@ class Phone(asyncio.DatagramProtocol):
 
     async def call(self) -> bool:
         """Call extension 100, and acknowledge the answer; return whether it was answered."""
-        answer, request = await self._asked("INVITE", os.urandom(8).hex().encode())
-        if status_of(answer) != 200:
-            return False
-        self._transport.sendto(_fresh(request).acknowledged(answer))
-        return True
+        return await self._answered("100", 9) is not None
 
-    async def _asked(self, method: str, call_id: bytes) -> tuple[bytes, Request]:
+    async def talk(self) -> int | None:
+        """Call extension 200, and send sound; return the number of packets, None if it was not answered."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sound:
+            sound.settimeout(0)
+            sound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            sound.bind((self.address, 0))
+            answer = await self._answered("200", sound.getsockname()[1])
+            port = _SOUND_PORT.search(answer) if answer is not None else None
+            if port is None:
+                return None
+            sound.connect((PBX_IPV4, int(port[1])))
+            return await _speak(sound)
+
+    async def _answered(self, extension: str, port: int) -> bytes | None:
+        """Call an extension with sound at ``port``, acknowledge the answer, and return it."""
+        answer, request = await self._asked("INVITE", os.urandom(8).hex().encode(), extension, port)
+        if status_of(answer) != 200:
+            return None
+        self._transport.sendto(_fresh(request).acknowledged(answer))
+        return answer
+
+    async def _asked(
+        self, method: str, call_id: bytes, extension: str = "100", sound: int = 9
+    ) -> tuple[bytes, Request]:
         """Send a request, and again with a digest; return the final answer and the last request."""
         host, port = self._transport.get_extra_info("sockname")
         self._sequence += 2
         contact = f"{host}:{port}"
         request = Request(
             *(method, self._account, PBX_IPV4, contact, "UDP", _branch(), call_id, self._sequence),
-            extension="100",
+            extension=extension,
         )
         self._answers[call_id] = asyncio.Queue()
         try:
-            answer = await self._exchange(request, call_id, contact)
+            answer = await self._exchange(request, call_id, sound)
             challenge = challenge_of(answer)
             if challenge is not None:
                 if method == "INVITE":
                     self._transport.sendto(request.acknowledged(answer))
                 request = request.authorized(challenge, PASSWORD, _branch())
-                answer = await self._exchange(request, call_id, contact)
+                answer = await self._exchange(request, call_id, sound)
         finally:
             del self._answers[call_id]
         return answer, request
 
-    async def _exchange(self, request: Request, call_id: bytes, contact: str) -> bytes:
+    async def _exchange(self, request: Request, call_id: bytes, sound: int) -> bytes:
         """Send a request; return its final answer, empty if none comes."""
         encoded = request.encode()
         if request.method == "INVITE":
-            host, _, port = contact.partition(":")
-            body = _SDP.format(host=host, port=port).encode()
+            body = _SDP.format(host=self.address, port=sound).encode()
             head = encoded.removesuffix(_LENGTH) + b"Content-Type: application/sdp\r\n"
             encoded = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
         self._transport.sendto(encoded)
@@ -167,6 +207,29 @@ class Phone(asyncio.DatagramProtocol):
                         return answer
         except TimeoutError:
             return b""
+
+
+async def _speak(sound: socket.socket) -> int:
+    """Send the packets of one call; return their number."""
+    loop, source = asyncio.get_running_loop(), os.urandom(4)
+    began = loop.time()
+    number = 0
+    while number * _PACKET < TALK:
+        head = struct.pack(">BBHI", 0x80, 0, number, number * len(_SOUND))  # RFC 3550: version 2, PCMU
+        try:
+            sound.send(head + source + _SOUND)
+        except ConnectionRefusedError:  # Asterisk has hung up
+            break
+        number += 1
+        await asyncio.sleep(max(0.0, began + number * _PACKET - loop.time()))
+    return number
+
+
+def _received() -> int:
+    """Return the number of packets that this network namespace has received."""
+    lines = Path("/proc/self/net/dev").read_text("ascii").split("\n")[2:]
+    devices = (line.partition(":") for line in lines if line)
+    return sum(int(fields.split()[1]) for name, _, fields in devices if name.strip() != "lo")
 
 
 def _branch() -> str:
@@ -193,14 +256,27 @@ class Company:
         order = iter(self._phones)
         await self._paced(_START, len(self._phones) / _START, lambda: self._register(next(order)))
         await asyncio.sleep(1.0)
-        print("ready", flush=True)
+        for call, before in (self._call, 0.0), (self._talk, 2.0 + TALK):
+            self.done = Done()
+            await self._period(calls, packets, seconds, call, before)
+            print(json.dumps(asdict(self.done)), flush=True)
+
+    async def _period(
+        self, calls: float, packets: float, seconds: float, call: Callable[[Phone], None], before: float
+    ) -> None:
+        """Do everything for ``seconds``, after the calls have begun ``before`` seconds earlier."""
         renewing, calling = _round(self._phones), _round(self._phones[::-1])
         scans = _scans(packets)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._paced(calls, before + seconds, lambda: call(next(calling))))
+            await asyncio.sleep(before)
+            print("ready", flush=True)
+            received = _received()
             renewals = len(self._phones) / RENEW
             group.create_task(self._paced(renewals, seconds, lambda: self._register(next(renewing))))
-            group.create_task(self._paced(calls, seconds, lambda: self._call(next(calling))))
             group.create_task(self._paced(packets, seconds, lambda: self._scan(*next(scans))))
+            await asyncio.sleep(seconds)
+            self.done.received = _received() - received
 
     async def _paced(self, rate: float, seconds: float, start: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()
@@ -224,6 +300,15 @@ class Company:
             answered = await phone.call()
             self.done.called += answered
             self.done.uncalled += not answered
+
+        self._begin(one())
+
+    def _talk(self, phone: Phone) -> None:
+        async def one() -> None:
+            spoken = await phone.talk()
+            self.done.called += spoken is not None
+            self.done.uncalled += spoken is None
+            self.done.spoken += spoken or 0
 
         self._begin(one())
 
@@ -273,14 +358,12 @@ def main() -> None:
     parser.add_argument("--phones", type=int, default=500, help="the number of phones")
     parser.add_argument("--calls", type=float, default=10.0, help="calls a second")
     parser.add_argument("--packets", type=float, default=20.0, help="packets of scanners a second")
-    parser.add_argument("--seconds", type=float, default=40.0, help="the time after all have registered")
+    parser.add_argument("--seconds", type=float, default=40.0, help="the time of each period")
     options = parser.parse_args()
     limited = options.calls <= MOST_A_SECOND and options.packets <= MOST_A_SECOND
     if not (options.phones <= MOST_PHONES and limited and options.seconds <= MOST_SECONDS):
         raise ValueError("that is more than this program may do")
-    company = Company(options.phones)
-    asyncio.run(company.run(options.calls, options.packets, options.seconds))
-    print(json.dumps(asdict(company.done)))
+    asyncio.run(Company(options.phones).run(options.calls, options.packets, options.seconds))
 
 
 if __name__ == "__main__":
