@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 from tests.support.kept import Kept
 
-from ringfence.daemon.source_manager import AnswerUsers, WireReader
+from ringfence.daemon.source_manager import CALM, AnswerUsers, WireReader
 from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State
@@ -41,6 +41,22 @@ def test_the_wire_sees_all_if_it_listens_and_every_rule_is_in_place(kept: Kept, 
     kept.enforcer.opened = whole
     wire.source.condition = Condition(State.CONNECTING)
     assert not wire.sees_all
+
+
+def test_a_log_hurries_if_the_wire_cannot_read_everything(kept: Kept, wire: WireReader) -> None:
+    """At first, if the wire does not see all, and for a minute after a stranger's exchange by TLS."""
+    assert wire.hurry.is_set()
+    wire.check()
+    assert not wire.hurry.is_set()
+    wire.source._exchanged()
+    wire.check()
+    assert wire.hurry.is_set()
+    kept.now += CALM
+    wire.check()
+    assert not wire.hurry.is_set()
+    wire.source.condition = Condition(State.CONNECTING)
+    wire.check()
+    assert wire.hurry.is_set()
 
 
 def test_containers_that_cannot_be_found_are_an_alarm_until_they_are(wire: WireReader) -> None:

@@ -15,6 +15,7 @@ from tests.support.daemon import until as wait_until
 from tests.support.netns import run as run_command
 
 from ringfence.model import SourceId
+from ringfence.parse.line_result import LogCounts
 from ringfence.sources import log_file as follow
 from ringfence.sources.log_file import LogFileSource
 from ringfence.sources.state import Condition, State
@@ -28,7 +29,14 @@ class Patient(Numbers):
     """Numbers, from a reader that holds nothing."""
 
     due_in: float | None = None
+    standing_by = False
+    counts_events = False
     ticks = 0
+
+    @property
+    def counts(self) -> LogCounts:
+        """Each line is an event, or none is."""
+        return LogCounts(events=len(self.read) if self.counts_events else 0)
 
     def tick(self) -> None:
         """Count the call."""
@@ -48,9 +56,15 @@ class Recorded(LogFileSource):
         reader: Patient,
         position: str | None,
         remember: Callable[[str], None],
+        hurry: asyncio.Event,
     ) -> None:
         super().__init__(
-            SourceId("pbx", "log"), path, reader, position, lambda _key, position: remember(position)
+            SourceId("pbx", "log"),
+            path,
+            reader,
+            position,
+            lambda _key, position: remember(position),
+            hurry=hurry,
         )
         self._conditions = conditions
 
@@ -67,7 +81,10 @@ class Followed:
         self.reader = Patient()
         self.positions: list[str] = []
         self.conditions: list[Condition] = []
-        self.source = Recorded(self.conditions, path, self.reader, position, self.positions.append)
+        self.hurry = asyncio.Event()
+        self.source = Recorded(
+            self.conditions, path, self.reader, position, self.positions.append, self.hurry
+        )
 
     @property
     def states(self) -> list[State]:
@@ -144,6 +161,46 @@ def test_a_line_is_passed_on_at_once(log: Log, monkeypatch: pytest.MonkeyPatch) 
         await followed.until_read(23)
 
     assert following(log.path, then).reader.read == upto(23)
+
+
+def test_lines_gather_while_nothing_can_be_missing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While AMI delivers, lines wait for others; a hurry ends that at once, and so does the end of AMI."""
+    monkeypatch.setattr(follow, "LOOK_EVERY", 60.0)
+    monkeypatch.setattr(follow, "GATHER", 60.0)
+
+    async def then(followed: Followed) -> None:
+        followed.reader.standing_by = True
+        await followed.until_state(State.LISTENING)
+        log.write()
+        await asyncio.sleep(0.2)
+        assert followed.reader.read == []
+        followed.hurry.set()
+        await followed.until_read(1)
+        log.write()
+        await followed.until_read(2)
+        followed.hurry.clear()
+        followed.reader.standing_by = False
+        log.write()
+        await followed.until_read(3)
+
+    assert following(log.path, then).reader.read == upto(3)
+
+
+def test_a_line_that_counts_ends_the_gathering(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a read that reported an event, the next lines are read at once."""
+    monkeypatch.setattr(follow, "LOOK_EVERY", 60.0)
+    monkeypatch.setattr(follow, "GATHER", 0.5)
+
+    async def then(followed: Followed) -> None:
+        await followed.until_state(State.LISTENING)
+        followed.reader.standing_by = followed.reader.counts_events = True
+        for number in range(1, 20):
+            log.write()
+            await followed.until_read(number)
+
+    began = time.monotonic()
+    following(log.path, then)
+    assert time.monotonic() - began < 5.0
 
 
 @pytest.mark.parametrize("rotation", [*ROTATIONS, "copy_and_truncate"])

@@ -206,8 +206,15 @@ class ExportWatch:
         return Alarm(AlarmCode.HEP_MISSING, "", _SUPPRESSED if source.counts.exported else NO_EXPORT)
 
 
+CALM = 60.0
+"""Seconds after a stranger's exchange by TLS in which no log lets its lines gather."""
+
+
 class WireReader:
     """Runs the wire source, and keeps its list of the networks of containers up to date.
+
+    ``hurry`` is set while a log may report what the wire cannot read: the wire does not see everything, or a
+    stranger has an exchange by TLS.
 
     ``find_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
     ``is_sip_tls``: whether a port is one of SIP over TLS.
@@ -225,6 +232,9 @@ class WireReader:
     ) -> None:
         self.users = AnswerUsers(find_users, self._on_users, clock)
         self.exports = ExportWatch(clock) if exports is not None else None
+        self.hurry = asyncio.Event()
+        self.hurry.set()
+        self._exchanged_at = -inf
         self.source = WireSource(
             pipeline.on_challenges,
             detector.observe_loss,
@@ -232,6 +242,7 @@ class WireReader:
             is_container=self._is_container,
             is_sip_tls=is_sip_tls,
             exports=exports,
+            exchanged=self._on_exchange,
         )
         self._amis: Sequence[AmiSource | None] = ()
         self._detector = detector
@@ -253,6 +264,17 @@ class WireReader:
     def drain(self) -> None:
         """Read the packets that have arrived, so that they count before the next events of other sources."""
         self.source.drain()
+
+    def check(self) -> None:
+        """Decide whether there is a hurry."""
+        if self.sees_all and self._clock.mono() - self._exchanged_at >= CALM:
+            self.hurry.clear()
+        else:
+            self.hurry.set()
+
+    def _on_exchange(self) -> None:
+        self._exchanged_at = self._clock.mono()
+        self.hurry.set()
 
     @property
     def condition(self) -> Condition:
@@ -503,6 +525,7 @@ class SourceManager:
         sources = self.active
         conditions = {str(source.id): source.condition for source in sources}
         if self._wire is not None:
+            self._wire.check()
             conditions["wire"] = self._wire.condition
         self._watchdog.check(conditions, self._clock.mono())
         for source in sources:
@@ -545,7 +568,14 @@ class SourceManager:
         logs = None
         if pbx.logs.wanted:
             positions = self._positions
-            logs = Logs(logs_of(pbx), self._on_events, positions.read, positions.record, standby=standby)
+            logs = Logs(
+                logs_of(pbx),
+                self._on_events,
+                positions.read,
+                positions.record,
+                standby=standby,
+                hurry=self._wire.hurry if self._wire is not None else None,
+            )
         return PbxSources(pbx, ami, logs)
 
     def _on_contact(self, contact: Contact) -> None:

@@ -713,12 +713,17 @@ class RotatingLog:
 # instances or watches of inotify, the file is checked every ``LOOK_BLIND`` seconds, and the condition
 # reports it.
 #
+# While AMI and the wire deliver everything that a log could add, lines may gather for ``GATHER`` seconds:
+# each wake-up costs more than the line that caused it. A line that counts ends this, and so does a set
+# ``hurry``.
+#
 # After each piece of the log other tasks may run. So reading a log of gigabytes does not delay the manager
 # interface.
 
 
 LOOK_EVERY = 1.0
 LOOK_BLIND = 0.1
+GATHER = 0.1
 REMEMBER_EVERY = 1.0
 
 _NAMES = Mask.CREATE | Mask.MOVED_TO | Mask.ATTRIB | Mask.ONLYDIR
@@ -734,7 +739,8 @@ class LogFileSource(FollowedLog):
 
     ``remember`` gets the position at most once a second, and at the end. ``position`` is the text that an
     earlier process passed to ``remember`` under position_key(), None at the very first start. If that text is
-    invalid, the file is read from its start.
+    invalid, the file is read from its start. ``hurry`` is set while each line must be read at once, although
+    AMI delivers; None: always.
     """
 
     def __init__(
@@ -745,8 +751,10 @@ class LogFileSource(FollowedLog):
         position: str | None = None,
         remember: Remember = lambda _key, _position: None,
         backoff: Backoff | None = None,
+        hurry: asyncio.Event | None = None,
     ) -> None:
         super().__init__(source, ingest, backoff)
+        self._hurry = hurry
         self._log = self._log.bind(path=str(path))
         start = None if position is None else Position.from_text(position) or NOWHERE
         self._rotating = RotatingLog(path, ingest, start)
@@ -783,12 +791,15 @@ class LogFileSource(FollowedLog):
         """Read present and future lines until cancelled."""
         with self._watching():
             while True:
+                before = self.counts.events
                 try:
                     await self._catch_up()
                 except OSError as error:
                     self._set_condition(_unreadable(self._path, error))
                 self._ingest.tick()
                 await self._wake()
+                if self.standing_by and self.counts.events == before:
+                    await self._gather()
 
     # -- reading ----------------------------------------------------------------------------------------
 
@@ -846,6 +857,13 @@ class LogFileSource(FollowedLog):
         except TimeoutError:
             self._idle = due_in is None
             self._watch_folders()
+
+    async def _gather(self) -> None:
+        """Let more lines arrive, unless there is a hurry."""
+        if self._hurry is not None and not self._hurry.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER):
+                    await self._hurry.wait()
 
     def _watch_folders(self) -> None:
         """Watch the log's folder for new names. If the log is a link, also watch the linked file's folder."""

@@ -120,7 +120,8 @@ class Logs:
     Otherwise it runs until it is cancelled. ``remember`` stores the position in a log under a key, and
     ``positions`` returns all stored positions by key. ``sink`` is that of
     :class:`ringfence.sources.log_file.LogIngest`. ``standby`` decides which SECURITY lines count. Its
-    default is for an Asterisk without AMI: all of them count.
+    default is for an Asterisk without AMI: all of them count. ``hurry`` is that of
+    :class:`ringfence.sources.log_file.LogFileSource`.
 
     As long as no log is found, this object is itself a source, so that ``status`` can show it.
     """
@@ -132,6 +133,7 @@ class Logs:
         positions: Callable[[], Mapping[str, str]] = dict,
         remember: Callable[[str, str], None] = lambda _key, _position: None,
         standby: Standby | None = None,
+        hurry: asyncio.Event | None = None,
     ) -> None:
         self.id = SourceId(plan.asterisk, "log")
         self.condition = Condition(State.CONNECTING)
@@ -143,6 +145,7 @@ class Logs:
         self._sink = sink
         self._positions = positions
         self._remember = remember
+        self._hurry = hurry
         self._standby = standby if standby is not None else Standby(sink, ami=False)
         self._files: dict[Path, LogFileSource] = {}
         self._tasks: dict[Path, asyncio.Task[None]] = {}
@@ -194,7 +197,9 @@ class Logs:
 
         source = SourceId(self._plan.asterisk, f"log:{path}")
         position = self._positions().get(position_key(source, path), NOWHERE.to_text() if new else None)
-        file = LogFileSource(source, path, self._ingest_of(source), position, self._remember)
+        file = LogFileSource(
+            source, path, self._ingest_of(source), position, self._remember, hurry=self._hurry
+        )
         self._files[path] = file
         self._tasks[path] = group.create_task(file.run(), name=str(source))
 

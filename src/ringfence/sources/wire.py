@@ -160,7 +160,8 @@ class WireSource(SupervisedSource):
     :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
     of this host counts, and ``is_container`` by its address whether one from a container's network does. Both
     return None if they cannot know. ``is_sip_tls``: whether a port is one of SIP over TLS. ``exports`` parses
-    the messages that Asterisk exports; None if these are not read. ``buffer`` is the size of the socket's
+    the messages that Asterisk exports; None if these are not read. ``exchanged`` is called when a stranger
+    gets an answer by TLS. ``buffer`` is the size of the socket's
     receive buffer in bytes, which the kernel doubles.
     """
 
@@ -175,6 +176,7 @@ class WireSource(SupervisedSource):
         is_container: IsAddress = _everywhere,
         is_sip_tls: Callable[[int], bool] = lambda _: False,
         exports: Exports | None = None,
+        exchanged: Callable[[], object] = lambda: None,
         group: int = GROUP,
         buffer: int = _BUFFER,
     ) -> None:
@@ -197,6 +199,7 @@ class WireSource(SupervisedSource):
         self._tls = TlsStreams()
         self._is_sip_tls = is_sip_tls
         self._exports = exports
+        self._exchanged = exchanged
         self.exported: dict[Endpoint, float] = {}
         """When Asterisk exported a message of a TLS or WSS connection last (monotonic), oldest first."""
         self._lost = -inf
@@ -336,6 +339,7 @@ class WireSource(SupervisedSource):
         exchange = parse_exchange(segment, self._tls, self._is_sip_tls)
         if exchange is not None:
             self.counts.exchanges += exchange.number
+            self._exchanged()
             seen.append(exchange)
 
     def _add_challenges(self, challenges: Sequence[Challenge], seen: list[WireItem]) -> None:
