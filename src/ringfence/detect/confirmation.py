@@ -48,6 +48,12 @@ PATIENCE = 1.0
 
 _MAX_REPORTS = 10_000
 _SECOND = 1.0  # the times of log lines may be whole seconds
+# The kinds of report that only a request with credentials causes.
+_ABOUT_PASSWORDS = (
+    EventKind.CHALLENGE_RESPONSE_FAILED,
+    EventKind.INVALID_PASSWORD,
+    EventKind.SUCCESSFUL_AUTH,
+)
 # Services about which only log lines report, with the name to show.
 _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
 
@@ -435,8 +441,14 @@ class Confirmation:
         return self._nonces.settled(claim, event.challenge, now)
 
     def _was_challenged(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a challenge by UDP left within ``LIFE`` for the address and Call-ID of ``event``."""
-        session = self._senders.find_session(event.remote.address, event.session)
+        """Whether a challenge by UDP left within ``LIFE`` for the address and Call-ID of ``event``.
+
+        A challenge that only answers questions shows no password.
+        """
+        address, call_id = event.remote.address, event.session
+        if event.kind in _ABOUT_PASSWORDS and self._conversations.only_questions(address, call_id, now):
+            return False
+        session = self._senders.find_session(address, call_id)
         return session is not None and now - session.challenged < LIFE
 
     def would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:

@@ -265,6 +265,13 @@ class Conversations:
             return False
         return any(one.request.credentials and now - one.at < LIFE for one in known.requests.values())
 
+    def only_questions(self, address: Address, call_id: bytes, now: float) -> bool:
+        """Whether whole datagrams of this address and Call-ID were copied, and none with credentials."""
+        known = self._known.get((address_key(address), 0, call_id))
+        if known is None or now - known.unread < LIFE:
+            return False
+        return not any(one.request.credentials for one in known.requests.values())
+
     def unanswered(self, now: float) -> Iterator[Asked]:
         """Yield the requests that are blind guesses by ``now``, each once."""
         while self._waiting and now - self._waiting[0].at >= SILENCE:

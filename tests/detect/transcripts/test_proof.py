@@ -1,6 +1,7 @@
 """Transcripts: which evidence proves the address of an attempt, and which does not."""
 
 import pytest
+from attrs import evolve
 from tests.detect.transcripts.reports import (
     AMI,
     ATTACKER,
@@ -276,6 +277,28 @@ def test_a_bystander_that_is_challenged_all_day_confirms_no_forged_lines() -> No
     ]
     happened = Player().play(*asks, *ticks(9, 12))
     assert (happened.counted, happened.bans) == (0, [])
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["after the challenge", "before the challenge"])
+def test_a_question_to_pjsip_confirms_no_forged_line_about_a_password(*, earlier: bool) -> None:
+    """The lines have the Call-IDs of a bystander that asks without credentials, and stay unconfirmed."""
+    played = []
+    for index in range(8):
+        call = b"ask-%d" % index
+        line = failed(BYSTANDER, call, by=NOTICE, transport=Transport.UNKNOWN)
+        answered = sent(BYSTANDER, call, nonce=b"n%d" % index, sequence=1)
+        order = (line, answered) if earlier else (answered, line)
+        played.append(at(index, copied(BYSTANDER, call, sequence=1), *order))
+    happened = Player().play(*played, *ticks(9, 12))
+    assert (happened.counted, happened.bans) == (0, [])
+
+
+def test_a_question_in_parts_may_have_a_password() -> None:
+    """Of a fragmented request nothing is known, so its challenge confirms the line about its password."""
+    asked = evolve(copied(sequence=1), unread=True)
+    line = failed(by=NOTICE, transport=Transport.UNKNOWN)
+    happened = Player().play(at(0, asked, sent(nonce=b"n", sequence=1), line), *ticks(1, 3))
+    assert happened.counted == 1
 
 
 # -- chan_sip, whose events name whatever address a Via header says --------------------------------------
