@@ -69,7 +69,7 @@ def test_where_trunks_names_led_is_known_while_no_dns_answers(tmp_path: Path) ->
         trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)
         again.side.exempt.friends.on_roster(Roster("pbx", (), (trunk,)))
 
-        assert again.side.exempt.friends.friends.is_proven(PHONE.address)
+        assert again.side.exempt.friends.friends.has(PHONE.address)
 
 
 def test_this_hosts_own_address_is_no_friend(kept: Kept) -> None:

@@ -58,7 +58,6 @@ def test_a_former_friend_counts_in_outage_mode() -> None:
     assert [friend.until for friend in friends.former()] == [100.0]
     friends.outage_mode = True
     assert friends.has(PHONE.address)
-    assert friends.is_proven(PHONE.address)
     assert friends.any_in(ip_network("192.0.2.0/24"))
     friends.expire(100.0 + FORMER_FOR)
     assert not friends.has(PHONE.address)
@@ -96,16 +95,6 @@ def test_a_right_password_makes_a_friend_where_it_proves_the_address() -> None:
     )
     for other in others:
         assert friend_from(success(**other)) is None
-
-
-def test_a_contact_alone_proves_nothing() -> None:
-    """A contact makes its address a friend, but not a proven one."""
-    friends = Friends()
-    friends.add(evolve(PHONE, reason=FriendReason.REGISTERED))
-    assert friends.has(PHONE.address)
-    assert not friends.is_proven(PHONE.address)
-    friends.add(PHONE)
-    assert friends.is_proven(PHONE.address)
 
 
 def test_which_accounts_work_where_is_known_while_they_do() -> None:

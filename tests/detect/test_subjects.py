@@ -2,8 +2,6 @@
 
 from ipaddress import ip_address, ip_network
 
-from attrs import evolve
-
 from ringfence.detect.friends import Friends, identity_of
 from ringfence.detect.history import Subjects
 from ringfence.model import Friend, FriendReason
@@ -21,27 +19,9 @@ def test_the_subject_of_ipv6_is_narrow_where_a_friend_lives() -> None:
     friends.add(PHONE)
     assert str(subjects.find(stranger).network) == "2001:db8::/64"
     assert str(subjects.find(PHONE.address).network) == f"{PHONE.address}/128"
-    assert (subjects.find(PHONE.address).friend, subjects.find(PHONE.address).proven) == (
-        True,
-        False,
-    )
+    assert subjects.find(PHONE.address).friend
     friends.remove(identity_of(PHONE), 1.0)
     assert str(subjects.find(stranger).network) == "2001:db8::/64"
-
-
-def test_the_end_of_a_proven_reason_is_noticed() -> None:
-    """A friend is no longer proven when its proven reason ends and another stays."""
-    friends = Friends()
-    subjects = Subjects(friends, NetworkSet())
-    friends.add(PHONE)
-    proven = evolve(PHONE, reason=FriendReason.AUTHENTICATED, until=50.0)
-    friends.add(proven)
-    assert subjects.find(PHONE.address).proven
-    friends.expire(60.0)
-    assert (subjects.find(PHONE.address).friend, subjects.find(PHONE.address).proven) == (
-        True,
-        False,
-    )
 
 
 def test_a_change_of_those_never_banned_is_seen_at_once() -> None:

@@ -192,16 +192,6 @@ def test_a_trunk_is_never_banned() -> None:
     )
 
 
-def test_an_unproven_friend() -> None:
-    """An unproven friend is exempt from claimed attempts only."""
-    text = sentences(friends=(friend(FriendReason.REGISTERED),))
-
-    assert text == (
-        "a friend without proof: attempts that only claim its address ban nothing, and proven ones count "
-        "as for any address"
-    )
-
-
 def test_outage_mode() -> None:
     """In outage mode no friend is banned."""
     text = sentences(friends=(friend(),), story=story(outage_mode=True))

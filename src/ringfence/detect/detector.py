@@ -333,7 +333,7 @@ class Detector:
         strange = False  # whether an attempt has the limits of a stranger
         for fact in raised:
             account = fact.account.decode("utf-8", "replace")
-            if subject.proven or self.friends.worked_near(account, address):
+            if subject.friend or self.friends.worked_near(account, address):
                 one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
                 one = evolve(one, proof=proof.proof)
                 ban, phones = self._friend_attempts.on_certain(subject, one, now)
@@ -444,7 +444,7 @@ class Detector:
             self.counts.unconfirmed += 1
             return (Judgement(attempt, network, Disposition.UNCONFIRMED),)
         worked = self.friends.worked_near(attempt.account, attempt.address)
-        if worked or (subject.friend and (subject.proven or attempt.proof is _CLAIMED)):
+        if worked or subject.friend:
             decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
             return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
         return self._judge_stranger(subject, kept, attempt, now, claimed, narrowed=claimed in banned)
@@ -462,10 +462,7 @@ class Detector:
         decision = None
         alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # claimed attempts do not lengthen a claimed ban
-            # ``narrowed``: only a full ban may follow. Friends get no claimed ban either.
-            decision = self._judge.decide(
-                subject, kept, attempt, now, narrowed=narrowed or subject.friend, claimed=claimed
-            )
+            decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed, claimed=claimed)
         if attempt.proof is not _CLAIMED:
             fact = fact_from(attempt, now)
             ban, alarms = self._judge.count_proven(subject, attempt.asterisk, fact)
@@ -532,10 +529,10 @@ class Detector:
     def _counts(self, subject: Subject, now: float) -> list[Count]:
         """Return how near each rule is to a ban of a subject.
 
-        For a proven friend that is not exempt, the limits for friends apply.
+        For a friend that is not exempt, the limits for friends apply.
         """
         counts = self._judge.counts(subject, now)
-        if not subject.proven or subject.exempt:
+        if not subject.friend or subject.exempt:
             return counts
         nearest = self._friend_attempts.nearest
         return [

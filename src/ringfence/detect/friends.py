@@ -203,13 +203,6 @@ class Friends:
         """Whether ``address`` is a friend."""
         return address in self._current.at or (self.outage_mode and address in self._former.at)
 
-    def is_proven(self, address: Address) -> bool:
-        """Whether ``address`` is a friend by a proven reason. Former reasons count as proven."""
-        at = self._current.at.get(address)
-        if at is None:
-            return self.outage_mode and address in self._former.at
-        return any(friend.proven for friend in at.values())
-
     def worked_at(self, account: str, address: Address) -> bool:
         """Whether ``account`` works at ``address``, or did within a month."""
         current, former = self._current.accounts, self._former.accounts

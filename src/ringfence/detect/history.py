@@ -662,8 +662,6 @@ class Subject:
     """The subject of ``address``, whether it is exempt, and its status as a friend.
 
     ``network`` is the subject, ``key`` its key in the history, and ``ban_key`` its key in the ledger of bans.
-    ``proven``: the address is a friend for a reason that proves it. A registration does not, because the
-    phone can name any address in it.
     """
 
     address: Address
@@ -672,7 +670,6 @@ class Subject:
     ban_key: int
     exempt: bool
     friend: bool
-    proven: bool
 
 
 class Subjects:
@@ -729,7 +726,6 @@ class Subjects:
             key_of(subject),
             self._exempt.covers(address),
             friends.has(address),
-            friends.is_proven(address),
         )
 
     def _subject(self, address: Address) -> Network:

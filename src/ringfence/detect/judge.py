@@ -239,7 +239,7 @@ class Judge:
         """Return the ban that follows from the packed attempts ``kept`` of a subject, or None.
 
         ``attempt`` is the latest of them. ``narrowed``: only a full ban may follow, because the subject has a
-        claimed ban already, or is a friend. ``claimed`` is the scope of a claimed ban.
+        claimed ban already. ``claimed`` is the scope of a claimed ban.
         """
         kind = attempt.kind
         decoy = attempt.account in self._decoys
@@ -255,7 +255,7 @@ class Judge:
             if number >= shared.strangers and (claims or proven > 0):
                 limits.append((shared, shared.strangers))
         narrow: tuple[Rule, list[Fact]] | None = None
-        facts = [fact for fact in map(fact_of, kept) if fact.proven or not subject.friend] if limits else []
+        facts = [*map(fact_of, kept)] if limits else []
         for rule, number in limits:
             found = self._matching(rule, facts)
             counted = [one for one in found if rule is not shared or one.account == _bytes_of(attempt)]
@@ -285,8 +285,6 @@ class Judge:
         number, proven, fresh, unknown = summary(kept)
         if number < self._least[kind] and not decoy:
             return []
-        if subject.friend:  # claimed evidence never bans a friend: only proven attempts count
-            number, fresh = proven, 0
         latest, most = time_of(kept[-1]), len(kept)
         found = [
             rule

@@ -188,13 +188,8 @@ def _comes_next(known: NetworkFacts) -> Iterator[str]:
         return
     if any(friend.reason is FriendReason.TRUNK for friend in known.friends):
         yield "a trunk: no rule bans it; guesses from there raise alarms"
-    elif known.friends and any(friend.proven for friend in known.friends):
-        yield _by_friend(counts)
     elif known.friends:
-        yield (
-            "a friend without proof: attempts that only claim its address ban nothing, and proven ones count "
-            "as for any address"
-        )
+        yield _by_friend(counts)
     else:
         yield from _stranger(known, counts)
 

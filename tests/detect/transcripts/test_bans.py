@@ -18,7 +18,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import Banned, Exempt, Player, Step, Unbanned, at, ticks
 
-from ringfence.model import EventKind, FriendReason, Scope, SecurityEvent, Service, Transport
+from ringfence.model import EventKind, Scope, SecurityEvent, Service, Transport
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 _CALLS = iter(range(1_000_000))
@@ -540,14 +540,6 @@ def test_claims_that_two_sources_report_raise_no_alarm_of_a_distributed_attack()
     reports = [one for address in addresses for one in (wrong(address), wrong_by_notice(address))]
     happened = Player(sources=("AMI", "log")).play(at(0, *reports), *ticks(1, 3))
     assert (happened.counted, happened.alarms) == (8, [])
-
-
-def test_a_claim_helps_to_ban_no_contact_during_a_distributed_attack() -> None:
-    """A contact whose address nothing proves is banned for two proven failures, and not for a claim."""
-    guard = Player()
-    guard.play(at(0, friend(PHONE, "999", FriendReason.REGISTERED)), *distributed_attack())
-    steps = [at(10, guess(PHONE, proven=False)), at(11, guess(PHONE)), at(12, guess(PHONE))]
-    assert when(guard, *steps) == {12.0: [f"distributed bans {PHONE}/32 in full after 2"]}
 
 
 def test_addresses_that_failed_over_an_hour_ago_attack_no_account() -> None:

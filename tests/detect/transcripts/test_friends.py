@@ -291,15 +291,26 @@ def test_a_trunk_is_never_banned() -> None:
     assert with_friend(tie=FriendReason.TRUNK).play(*steps).bans == []
 
 
-def test_a_claimed_contact_is_exempt_only_from_claims() -> None:
-    """A contact whose address nothing proves is exempt from claims; its proven attempts are a stranger's."""
+def test_a_contact_has_the_limits_of_a_friend() -> None:
+    """Asterisk shows only that a phone is registered: a colleague's wrong passwords do not ban its office.
+
+    Whoever registers an address could also log in from it, and be a friend with a proven address.
+    """
     guard = with_friend(tie=FriendReason.REGISTERED)
     assert guard.play(*(at(n, fails("x", proven=False)) for n in range(20))).bans == []
-    assert banned_after(guard, (at(20 + n, fails("x")) for n in range(5))) == (
-        5,
-        [f"guess bans {PHONE}/32 in full after 5"],
+    assert banned_after(guard, (at(20 + n * 0.1, fails("x")) for n in range(40))) == (
+        30,
+        [f"guess bans {PHONE}/32 in full after 50"],
     )
     assert banned_after(guard, (at(30 + n, fails("204")) for n in range(9))) is None
+
+
+def test_a_late_proof_bans_no_contact() -> None:
+    """Five claimed guesses at the address of a contact become proven, and stay those of a friend."""
+    guard = with_friend(tie=FriendReason.REGISTERED)
+    claims = [failed(PHONE, b"one", nonce=b"late", account="x") for _ in range(5)]
+    shown = sent(PHONE, b"one", nonce=b"late")
+    assert guard.play(at(0, *claims), at(0.1, shown), *ticks(1, 3)).bans == []
 
 
 def test_a_phone_with_a_new_temporary_address_stays_a_phone() -> None:
