@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.bench import (
     attacks,
+    blames,
     busy,
     costs,
     firewall,
@@ -62,6 +63,7 @@ PARTS: Mapping[str, Part] = {
     "kills": kills.figures,
     "newcomers": newcomers.figures,
     "phones": phones.figures,
+    "blames": blames.figures,
     "busy": busy.figures,
     "notifications": notifications.figures,
     "forged": forged.figures,

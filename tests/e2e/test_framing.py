@@ -15,6 +15,7 @@ import pytest
 from attrs import evolve
 from tests.support import iax, netns
 from tests.support.asterisk_files import Kind
+from tests.support.blames import forward
 from tests.support.daemon import Guard, until
 from tests.support.guarded import shared
 from tests.support.lab import Lab
@@ -230,19 +231,6 @@ def test_a_challenge_that_a_via_sends_to_a_bystander_bans_no_bystander(open22: L
 
 
 # -- B.7: a challenge with several Vias is forwarded to the next one
-
-
-def forward(proxy: socket.socket) -> None:
-    """Forward a response to the second Via, as a stateless proxy does (RFC 3261, 16.7)."""
-    try:
-        answer = proxy.recv(65_535)
-    except TimeoutError:
-        return
-    head, _, rest = answer.partition(b"\r\nVia: ")
-    _, via, rest = rest.partition(b"\r\nVia: ")
-    if via:
-        host, _, port = rest.partition(b";")[0].split()[-1].partition(b":")
-        proxy.sendto(head + via + rest, (host.decode(), int(port)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""Nobody is blamed for what another sender, program or phone does: each recipe, on a real Asterisk."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support.blames import FRAMES, HABITS, Recipe, Scene, blamed, configured
+from tests.support.guarded import shared
+from tests.support.lab import Lab
+
+pytestmark = pytest.mark.asterisk
+
+RECIPES = [
+    (release, number, recipe)
+    for release in ("22", "16")
+    for number, recipe in enumerate((*FRAMES[release], *HABITS[release]))
+]
+
+
+@pytest.fixture(scope="module")
+def labs() -> Iterator[dict[str, Lab]]:
+    """Yield both laboratories, with the lamps and numbers of the recipes."""
+    with Lab.made("22", configured("22")) as lab22, Lab.made("16", configured("16")) as lab16:
+        yield {"22": lab22, "16": lab16}
+
+
+@pytest.mark.parametrize(
+    ("release", "number", "recipe"),
+    RECIPES,
+    ids=[f"{release}-{recipe.letter}" for release, _, recipe in RECIPES],
+)
+def test_the_innocent_are_not_blamed(labs: dict[str, Lab], release: str, number: int, recipe: Recipe) -> None:
+    """The recipe works, and no ban and no alarm blames the addresses that it returns."""
+    with shared(labs[release]) as guard:
+        innocent = recipe.run(Scene(labs[release], guard, release, f"198.19.{150 + number}"))
+        recipe.settle(guard)
+        assert blamed(guard, innocent) == []
