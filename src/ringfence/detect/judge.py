@@ -188,6 +188,9 @@ class ClaimedLimit:
 
 _K = TypeVar("_K")
 _SECOND = 2
+_IPV6 = 6
+_LEAST_OF_48 = 5
+"""The number of /64s whose attempts ban a whole /48: customers share it, and some have only a /64 each."""
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 _ATTEMPTS = Of.ATTEMPTS
 _UNKNOWN_ACCOUNT = b"<unknown>"  # PJSIP's name for an account that does not exist
@@ -400,10 +403,12 @@ class Judge:
         if len(count.times) < prefix.attempts or len(count.subjects) < prefix.addresses:
             return None
         banned = narrowest(network, [unpack_network(key) for key in count.subjects])
+        few = network.version == _IPV6 and banned == network and len(count.subjects) < _LEAST_OF_48
         before = self._customers.pop(network, None)
         if before is not None and before[0] != banned and fact.at - before[1] < _CUSTOMER:
             banned = network  # its attempts come from another part than before, so the sender has all of it
-        if not self._subjects.may_be_banned(banned):
+            few = False
+        if few or not self._subjects.may_be_banned(banned):
             return self._ban_of_member(subject, prefix, fact.at)
         self._prefixes.forget(network)
         remember(self._customers, network, (banned, fact.at), MOST_CLAIMS)
@@ -415,9 +420,9 @@ class Judge:
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
         """Return a ban of one subject, because its prefix has reached the limit but must not be banned.
 
-        Such a prefix contains a friend or an exempt network. A subject that is one host (IPv4, NAT64) is
-        banned at its second proven attempt. The /64 of an IPv6 host is banned at the first, because an
-        attacker may use a new address for each attempt. Return None if there are too few attempts.
+        Such a prefix contains a friend or an exempt network, or too few take part. A subject that is one host
+        (IPv4, NAT64) is banned at its second proven attempt. The /64 of an IPv6 host is banned at the first,
+        because an attacker may use a new address for each attempt. Return None if there are too few attempts.
         """
         found = self._matching(rule, [fact_of(packed) for packed in self._history.packed(subject.key)])
         enough = _SECOND if is_one_host(subject.address) else 1

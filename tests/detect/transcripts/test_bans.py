@@ -417,6 +417,15 @@ def test_twenty_proven_attempts_of_a_prefix_ban_it(addresses: list[str], prefix:
     assert when(Player(), *rotated(addresses, 20)) == {190.0: [f"prefix bans {prefix} in full after 20"]}
 
 
+@pytest.mark.parametrize("members", [3, 4])
+def test_a_few_customers_of_a_48_do_not_ban_it(members: int) -> None:
+    """Three or four /64s far apart are banned each by itself: a /48 has too many other customers."""
+    addresses = [f"2001:db8:1:{n}000::1" for n in range(1, members + 1)]
+    happened = Player(rules=("prefix",)).play(*rotated(addresses, 20 + members))
+    banned = {ban.split()[2] for ban in happened.bans}
+    assert banned == {f"2001:db8:1:{n}000::/64" for n in range(1, members + 1)}
+
+
 def test_who_goes_on_from_another_part_of_a_48_has_all_of_it() -> None:
     """After the ban of one /56, twenty attempts from another /56 of the same /48 ban the /48."""
     guard = Player()
