@@ -1,18 +1,34 @@
 """Bans and alarms that blame somebody else: each recipe of an attacker, and each habit of phones.
 
 Each recipe runs on a real Asterisk, with addresses of its own; the recipes of one Asterisk share a daemon.
-All rules are on.
+All rules are on but ``distributed``: the attackers of all recipes guess at the same accounts.
 """
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import define, field
 from tests.bench.figures import Figure
 from tests.bench.testbed import PLACED, bed
-from tests.support.blames import FRAMES, HABITS, Recipe, Scene, blamed, configured
+from tests.support.blames import (
+    AMI_INSIDE,
+    FRAMES,
+    HABITS,
+    IN_CONTAINER,
+    Recipe,
+    Scene,
+    blamed,
+    configured,
+    contained,
+)
+from tests.support.daemon import Guard
+from tests.support.guarded import guarded
+from tests.support.lab import Lab
 
 RUNS = 2
+_RULES = {"distributed": {"enabled": False}}
+_CONTAINED = "22 in a container"
 
 
 @define
@@ -25,28 +41,42 @@ class Found:
 
 
 def judged(release: str) -> Mapping[str, Found]:
-    """Run each recipe ``RUNS`` times with one daemon; return the results by the recipe's letter."""
-    recipes = (*FRAMES[release], *HABITS[release])
+    """Run each recipe of an Asterisk with one daemon; return the results by the recipe's letter."""
+    with bed(_RULES, release=release, extra=configured(release)) as here:
+        return _run((*FRAMES[release], *HABITS[release]), here.lab, here.guard, release)
+
+
+def judged_in_a_container() -> Mapping[str, Found]:
+    """Run the recipe of an Asterisk in a container."""
+    with (
+        contained() as lab,
+        tempfile.TemporaryDirectory() as folder,
+        guarded(lab, Path(folder), ami=AMI_INSIDE, rules=_RULES) as guard,
+    ):
+        return _run((IN_CONTAINER,), lab, guard, "22")
+
+
+def _run(recipes: Sequence[Recipe], lab: Lab, guard: Guard, release: str) -> Mapping[str, Found]:
+    """Run each recipe ``RUNS`` times, and judge all of them at the end."""
     found = {recipe.letter: Found() for recipe in recipes}
-    with bed(release=release, extra=configured(release)) as here:
-        all_innocent: list[tuple[Recipe, Sequence[str]]] = []
-        for number, recipe in enumerate(recipes * RUNS):
-            scene = Scene(here.lab, here.guard, release, f"198.19.{100 + 2 * number}")
-            all_innocent.append((recipe, sorted(recipe.run(scene))))
-        for recipe in recipes:
-            recipe.settle(here.guard)
-        for recipe, innocent in all_innocent:
-            one = found[recipe.letter]
-            one.runs += 1
-            one.innocent += len(innocent)
-            one.blamed += [f"{release}: {text}" for text in blamed(here.guard, innocent)]
+    ran: list[tuple[Recipe, Sequence[str]]] = []
+    for number, recipe in enumerate([*recipes] * RUNS):
+        ran.append((recipe, sorted(recipe.run(Scene(lab, guard, release, f"198.19.{100 + number}")))))
+    for recipe in recipes:
+        recipe.settle(guard)
+    for recipe, innocent in ran:
+        one = found[recipe.letter]
+        one.runs += 1
+        one.innocent += len(innocent)
+        one.blamed += [f"{release} ({recipe.letter}): {text}" for text in blamed(guard, innocent)]
     return found
 
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
-    results = {release: judged(release) for release in FRAMES}
-    yield _row("(h) to (k)", FRAMES, results, "bans or alarms that blame an address that sent nothing")
+    results = {**{release: judged(release) for release in FRAMES}, _CONTAINED: judged_in_a_container()}
+    frames = {**FRAMES, _CONTAINED: (IN_CONTAINER,)}
+    yield _row("(h) to (k)", frames, results, "bans or alarms that blame an address that sent nothing")
     yield _row("(l) to (p)", HABITS, results, "phones and offices banned")
 
 
@@ -60,10 +90,10 @@ def _row(
     wrong = [text for one in found for text in one.blamed]
     names = {recipe.letter: recipe.what for all_of in recipes.values() for recipe in all_of}
     listed = "; ".join(f"({letter}) {names[letter]}" for letter in sorted(names))
+    runs, innocent = sum(one.runs for one in found), sum(one.innocent for one in found)
     return Figure(
         what=f"{letters}: {what}: {listed}",
-        measured=f"{len(wrong)} of {sum(one.innocent for one in found)} addresses, "
-        f"{sum(one.runs for one in found)} runs" + (f": {', '.join(wrong)}" if wrong else ""),
+        measured=f"{len(wrong)} (of {innocent} addresses, n={runs})" + "".join(f"; {text}" for text in wrong),
         must="0",
         reached=not wrong,
         cores=PLACED,

@@ -1,10 +1,21 @@
 """Nobody is blamed for what another sender, program or phone does: each recipe, on a real Asterisk."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tests.support.blames import FRAMES, HABITS, Recipe, Scene, blamed, configured
-from tests.support.guarded import shared
+from tests.support.blames import (
+    AMI_INSIDE,
+    FRAMES,
+    HABITS,
+    IN_CONTAINER,
+    Recipe,
+    Scene,
+    blamed,
+    configured,
+    contained,
+)
+from tests.support.guarded import guarded, shared
 from tests.support.lab import Lab
 
 pytestmark = pytest.mark.asterisk
@@ -33,4 +44,12 @@ def test_the_innocent_are_not_blamed(labs: dict[str, Lab], release: str, number:
     with shared(labs[release]) as guard:
         innocent = recipe.run(Scene(labs[release], guard, release, f"198.19.{150 + number}"))
         recipe.settle(guard)
+        assert blamed(guard, innocent) == []
+
+
+def test_the_innocent_are_not_blamed_if_asterisk_runs_in_a_container(tmp_path: Path) -> None:
+    """The kernel knows no connection of the container, and nothing is concluded from that."""
+    with contained() as lab, guarded(lab, tmp_path, ami=AMI_INSIDE) as guard:
+        innocent = IN_CONTAINER.run(Scene(lab, guard, "22", "198.19.150"))
+        IN_CONTAINER.settle(guard)
         assert blamed(guard, innocent) == []

@@ -20,14 +20,15 @@ from ipaddress import ip_network
 from urllib.parse import quote
 
 from attrs import evolve, frozen
-from tests.support import open_pbx
-from tests.support.asterisk_files import PASSWORD
+from tests.support import netns, open_pbx
+from tests.support.asterisk import Asterisk, tree_of
+from tests.support.asterisk_files import PASSWORD, Kind
 from tests.support.daemon import Guard, until
 from tests.support.lab import Lab
-from tests.support.netns import run
-from tests.support.network import PBX_IPV4, PBX_IPV6, inside
+from tests.support.netns import neighbour, run
+from tests.support.network import PBX_IPV4, PBX_IPV6, Network, inside
 from tests.support.phones import Phone, phones_at
-from tests.support.sip_raw import Raw, calling, request_of, udp_socket
+from tests.support.sip_raw import Raw, calling, guesses, request_of, udp_socket
 from tests.support.sip_wire import challenge_of
 
 _DEFENCES = ("evidence.forged", "evidence.unconfirmed")
@@ -66,6 +67,11 @@ class Scene:
     def at(self, host: int) -> str:
         """Return one of its addresses."""
         return f"{self.network}.{host}"
+
+    def beside(self, host: int) -> str:
+        """Return an address of another network, which has no innocent address."""
+        network, _, third = self.network.rpartition(".")
+        return f"{network}.{(int(third) + 128) % 256}.{host}"
 
     @property
     def account(self) -> bytes:
@@ -211,6 +217,101 @@ def _relay(scene: Scene) -> Collection[str]:
     return strangers
 
 
+# -- (j) Asterisk in a container
+
+HOST, CONTAINER, BESIDE = "10.9.9.1", "10.9.9.2", "10.9.9.3"
+"""Addresses on a bridge: the host's, the one of Asterisk's container, and that of another container."""
+_PUBLISHED = f"""\
+table ip published {{
+    chain prerouting {{
+        type nat hook prerouting priority dstnat
+        ip daddr {PBX_IPV4} meta l4proto {{ tcp, udp }} th dport {{ 5060, 5061 }} dnat to {CONTAINER}
+    }}
+}}
+"""
+_CERTIFICATE = "cert_file = /etc/asterisk/ami.pem\npriv_key_file = /etc/asterisk/ami.pem\nmethod = tlsv1_2\n"
+_IN_CONTAINER = {
+    "manager.conf": (
+        f"[general](+)\nbindaddr = {CONTAINER}\n[ringfence](+)\npermit = 10.9.9.0/255.255.255.0\n"
+    ),
+    "pjsip.conf": "".join(
+        f"[{protocol}-inside]\ntype = transport\nprotocol = {protocol}\nbind = {CONTAINER}:{port}\n{more}\n"
+        for protocol, port, more in (
+            ("udp", 5060, ""),
+            ("tcp", 5060, ""),
+            (
+                "tls",
+                5061,
+                _CERTIFICATE,
+            ),
+        )
+    ),
+}
+AMI_INSIDE = {"host": CONTAINER}
+"""The table ``[asterisk.ami]`` of a daemon for such an Asterisk."""
+
+
+@contextmanager
+def contained() -> Iterator[Lab]:
+    """Make a laboratory whose Asterisk 22 runs in a container on a bridge, with its ports published.
+
+    Its namespace has a second address, for the programs of another container on the same bridge.
+    """
+    texts = configured("22")
+    for name, text in _IN_CONTAINER.items():
+        texts[name] = texts.get(name, "") + "\n" + text
+    with Network() as network, neighbour() as container:
+        with netns.inside(network.pbx):
+            run("sysctl", "-q", "net.ipv4.ip_forward=1")
+            lines = (
+                "link add br-0123456789ab type bridge",
+                "link set br-0123456789ab up",
+                f"address add {HOST}/24 dev br-0123456789ab",
+                f"link add near9 type veth peer name eth0 netns {container}",
+                "link set near9 master br-0123456789ab up",
+            )
+            run("ip", "-batch", "-", text="\n".join(lines))
+            run("nft", "--file", "-", text=_PUBLISHED)
+        own = ("link set eth0 up", *(f"address add {one}/24 dev eth0" for one in (CONTAINER, BESIDE)))
+        run("ip", "-n", container, "-batch", "-", text="\n".join((*own, f"route add default via {HOST}")))
+        run("ip", "-n", network.attacker, "route", "add", "10.9.9.0/24", "via", PBX_IPV4)
+        with Asterisk(tree_of("22"), container, Kind.PJSIP, extra=texts) as asterisk:
+            yield Lab(network, asterisk)
+
+
+def _in_container(scene: Scene) -> Collection[str]:
+    """Another container relays and answers, and lines by TLS have no connection that the kernel knows.
+
+    The lines name a stranger that asks by TLS, and hidden guesses by TLS are listed: nothing says that they
+    are forged.
+    """
+    namespace = scene.lab.asterisk.namespace
+    asks, guesser, *strangers = (scene.at(number) for number in range(1, 6))
+    before = scene.foreign
+    run(*as_nobody(namespace, _RELAY, BESIDE, "45000", *strangers))
+    until(lambda: scene.foreign >= before + 24, "the relay's answers on the wire")
+    with other_server(namespace, BESIDE):
+        phones = _registering(scene, BESIDE, 11)
+    with calling(scene.lab, asks, "TLS") as victim:
+        for number in range(2 * GUESSES):
+            call_id = f"inside-{scene.network}-{number}"
+            assert victim.challenged(Raw(from_user=scene.account, call_id=call_id.encode())) is not None
+            with calling(scene.lab, scene.beside(1 + number // 3), "TLS") as caller:
+                assert caller.guess(_noticed(scene, asks, call_id), "wrong", 1.0) == 401
+    with calling(scene.lab, guesser, "TLS") as caller:
+        assert guesses(caller, Raw(from_user=scene.account, call_id=b"\xff{}"), 3) == [401] * 3
+    until(lambda: _listed(scene, guesser) == 3, "the hidden guesses")
+    alarms = [(one["code"], one["subject"]) for one in scene.guard.status()["alarms"]]
+    assert not [alarm for alarm in alarms if alarm == ("evidence.forged", guesser)]
+    return {asks, *strangers, *phones}
+
+
+def _listed(scene: Scene, address: str) -> int:
+    """Return the number of attempts of an address that nothing confirms."""
+    attempts = scene.guard.ask("why", network=address)["attempts"]
+    return sum(not attempt["trusted"] for attempt in attempts)
+
+
 # -- (k) forged notices about an address that is challenged
 
 
@@ -220,21 +321,21 @@ def _forged_notices(scene: Scene) -> Collection[str]:
     The notices name both, with the Call-IDs of these challenges. Each attacker makes three guesses.
     """
     asks, receives = scene.at(1), scene.at(2)
-    other = scene.network.rpartition(".")[0] + f".{int(scene.network.rpartition('.')[2]) + 20}"
     with calling(scene.lab, asks) as victim:
         for number in range(2 * GUESSES):
             call_id = f"forged-{scene.network}-{number}"
             asking = Raw(from_user=scene.account, call_id=call_id.encode())
-            with calling(scene.lab, f"{other}.{1 + number // 3}") as caller:
+            with calling(scene.lab, scene.beside(1 + number // 3)) as caller:
                 if number % 2:
                     assert victim.challenged(asking) is not None
                 else:
                     caller.send(evolve(asking, via=f";maddr={receives}".encode()))
                 line = _noticed(scene, asks if number % 2 else receives, call_id)
                 assert caller.guess(line, "wrong", 1.0) in {401, 403}
-    log = (scene.lab.asterisk.logs / "ringfence").read_text("utf-8", "replace")
+    log = scene.lab.asterisk.logs / "ringfence"
     for address in (asks, receives):
-        assert log.count(f" failed for '{address}:5'") >= GUESSES, log.count(address)
+        words = f" failed for '{address}:5'".encode()
+        until(lambda words=words: log.read_bytes().count(words) >= GUESSES, "the notices")  # type: ignore[misc]
     return {asks, receives}
 
 
@@ -307,8 +408,8 @@ def _other_server(scene: Scene) -> Collection[str]:
         return _registering(scene, PBX_IPV4)
 
 
-def _registering(scene: Scene, server: str) -> Collection[str]:
-    phones = [scene.at(number) for number in range(1, 6)]
+def _registering(scene: Scene, server: str, first: int = 1) -> Collection[str]:
+    phones = [scene.at(number) for number in range(first, first + 5)]
     for address in phones:
         with phones_at(scene.lab, address, ["phone9"], (server, _OTHER_SERVER)) as [phone]:
             for _ in range(2 * GUESSES):
@@ -385,6 +486,7 @@ _BOTH = (
 )
 _SERVERS = Recipe("m", "another SIP server on the host", _other_server)
 _NUMBER = Recipe("p", "a forbidden number", _forbidden_number)
+IN_CONTAINER = Recipe("j", "Asterisk in a container", _in_container)
 FRAMES: Mapping[str, tuple[Recipe, ...]] = {"22": _BOTH, "16": _BOTH}
 HABITS: Mapping[str, tuple[Recipe, ...]] = {
     "22": (
