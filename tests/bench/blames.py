@@ -18,6 +18,7 @@ from tests.support.blames import (
     IN_CONTAINER,
     Recipe,
     Scene,
+    bans_of,
     blamed,
     configured,
     contained,
@@ -62,13 +63,14 @@ def _run(recipes: Sequence[Recipe], lab: Lab, guard: Guard, release: str) -> Map
     ran: list[tuple[Recipe, Sequence[str]]] = []
     for number, recipe in enumerate([*recipes] * RUNS):
         ran.append((recipe, sorted(recipe.run(Scene(lab, guard, release, f"198.19.{100 + number}")))))
-    for recipe in recipes:
-        recipe.settle(guard)
+    max(recipes, key=lambda recipe: recipe.settles).settle(guard)
     for recipe, innocent in ran:
         one = found[recipe.letter]
         one.runs += 1
         one.innocent += len(innocent)
-        one.blamed += [f"{release} ({recipe.letter}): {text}" for text in blamed(guard, innocent)]
+        # The second run has other addresses and the same accounts, which is an alarm about their passwords.
+        wrong = bans_of if recipe in HABITS[release] else blamed
+        one.blamed += [f"{release} ({recipe.letter}): {text}" for text in wrong(guard, innocent)]
     return found
 
 

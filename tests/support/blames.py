@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from urllib.parse import quote
 
 from attrs import evolve, frozen
@@ -112,14 +112,19 @@ def blamed(guard: Guard, innocent: Collection[str]) -> list[str]:
 
     An alarm about forged or unconfirmed evidence defends the address that it names.
     """
-    networks = [ip_network(row["address"]) for row in guard.bans()]
     alarms = [alarm for alarm in guard.status()["alarms"] if not alarm["code"].startswith(_DEFENCES)]
-    found = []
-    for address in map(ip_network, innocent):
-        banned = [one for one in networks if one.version == address.version and one.overlaps(address)]
-        found += [f"ban of {one}" for one in banned]
-        text = str(address.network_address)
+    found = bans_of(guard, innocent)
+    for text in innocent:
         found += [f"{alarm['code']} {text}" for alarm in alarms if text in alarm["subject"].split()]
+    return found
+
+
+def bans_of(guard: Guard, innocent: Collection[str]) -> list[str]:
+    """Return the bans that include an innocent address."""
+    networks = [ip_network(row["address"]) for row in guard.bans()]
+    found = []
+    for address in map(ip_address, innocent):
+        found += [f"ban of {one} with {address}" for one in networks if address in one]
     return found
 
 
