@@ -214,6 +214,15 @@ def test_a_guess_without_an_answer_counts_after_its_silence() -> None:
     assert attempts(pbx.waits(SILENCE)) == [(CLIENT, PROVEN)]
 
 
+def test_a_forwarder_of_websockets_leaves_the_proofs_of_clients() -> None:
+    """Nginx on this host asks Asterisk from the proxy's address, by TCP: nonces sent by UDP prove on."""
+    pbx = Pbx()
+    pbx.sends_to_proxy(OTHER, TCP)
+    pbx.challenges(CLIENT, b"a")
+    pbx.sends_to_proxy(OTHER, TCP)
+    assert attempts(pbx.guesses(CLIENT, b"a")) == [(CLIENT, PROVEN)]
+
+
 def test_an_accepted_request_is_no_attempt() -> None:
     """A success of the proxy answers the request, and a later refusal of nothing shows nothing."""
     pbx = Pbx()

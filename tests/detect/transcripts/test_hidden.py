@@ -51,6 +51,20 @@ def test_an_evasive_request_counts_at_once() -> None:
     assert guard.play(*ticks(6, 12)).attempts == []
 
 
+@pytest.mark.parametrize("late", [100_000.0, -100_000.0])
+def test_an_event_with_a_wrong_time_hides_no_later_guess(late: float) -> None:
+    """A client of AMI over HTTP can forge events with any time; what the wire sees counts all the same."""
+    forged = [failed(by=AMI, late=late, forgeable=True, tampered=True), failed(BYSTANDER, late=late)]
+    guesses = [
+        step
+        for n in range(5)
+        for step in (at(1 + n, copied(call=b"c%d" % n, nonce=b"n%d" % n), sent(call=b"c%d" % n, sequence=2)),)
+    ]
+    happened = Player().play(at(0, *forged), *guesses, *ticks(6, 12))
+    assert len(happened.of("counted")) >= 5
+    assert len(happened.bans) == 1
+
+
 def test_an_evasive_request_counts_once() -> None:
     """An evasive request does not also count for a missing report of AMI.
 

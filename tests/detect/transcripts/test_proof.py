@@ -42,6 +42,20 @@ def test_a_nonce_that_went_to_one_address_proves_it() -> None:
     assert happened.bans == FULL
 
 
+def test_forged_senders_that_fill_the_table_save_no_slow_guesser() -> None:
+    """A guess each 100 s, and between them more forged senders than sessions are kept: the fifth is a ban."""
+    steps = []
+    for index in range(5):
+        forged = [failed(f"198.51.{index}.{n}", b"f%d-%d" % (index, n)) for n in range(100)]
+        call, nonce = b"call-%d" % index, b"nonce-%d" % index
+        steps += [
+            at(100 * index, sent(ATTACKER, call, nonce=nonce, sender=ATTACKER)),
+            at(100 * index + 0.1, failed(ATTACKER, call, nonce=nonce)),
+            at(100 * index + 50, *forged),
+        ]
+    assert Player(sessions=64).play(*steps).bans == FULL
+
+
 def test_a_nonce_sent_to_two_receivers_proves_no_address() -> None:
     """The guesses are claims of the address that asked."""
     happened = Player().play(*guesses(ATTACKER, BYSTANDER))
