@@ -20,8 +20,16 @@ from tests.support.lab import Lab
 
 pytestmark = pytest.mark.asterisk
 
+LONG = ("16", "h")
+"""It waits for many seconds, and is the same with PJSIP."""
 RECIPES = [
-    (release, number, recipe)
+    pytest.param(
+        release,
+        number,
+        recipe,
+        id=f"{release}-{recipe.letter}",
+        marks=pytest.mark.long if (release, recipe.letter) == LONG else (),
+    )
     for release in ("22", "16")
     for number, recipe in enumerate((*FRAMES[release], *HABITS[release]))
 ]
@@ -34,11 +42,7 @@ def labs() -> Iterator[dict[str, Lab]]:
         yield {"22": lab22, "16": lab16}
 
 
-@pytest.mark.parametrize(
-    ("release", "number", "recipe"),
-    RECIPES,
-    ids=[f"{release}-{recipe.letter}" for release, _, recipe in RECIPES],
-)
+@pytest.mark.parametrize(("release", "number", "recipe"), RECIPES)
 def test_the_innocent_are_not_blamed(labs: dict[str, Lab], release: str, number: int, recipe: Recipe) -> None:
     """The recipe works, and no ban and no alarm blames the addresses that it returns."""
     with shared(labs[release]) as guard:
@@ -53,3 +57,16 @@ def test_the_innocent_are_not_blamed_if_asterisk_runs_in_a_container(tmp_path: P
         innocent = IN_CONTAINER.run(Scene(lab, guard, "22", "198.19.150"))
         IN_CONTAINER.settle(guard)
         assert blamed(guard, innocent) == []
+
+
+@pytest.mark.parametrize("release", ["22", "16"])
+def test_a_forbidden_number_is_no_guess_without_ami(
+    labs: dict[str, Lab], tmp_path: Path, release: str
+) -> None:
+    """No event about the right password excuses the 403, and no attempt is counted."""
+    [recipe] = [recipe for recipe in HABITS[release] if recipe.letter == "p"]
+    with guarded(labs[release], tmp_path, ami={"enabled": False}) as guard:
+        innocent = recipe.run(Scene(labs[release], guard, release, "198.19.170"))
+        recipe.settle(guard)
+        assert blamed(guard, innocent) == []
+        assert [guard.attempts_of(address) for address in innocent] == [[], []]
