@@ -145,8 +145,8 @@ FAULTS_OF_SITES = (
     ),
     Fault(
         "n",
-        "A login at chan_sip makes no friend, so that a colleague's wrong password bans the office.",
-        "ringfence.detect.detector:Detector._is_seen",
+        "A phone registered at chan_sip is no friend, so that a colleague's wrong password bans the office.",
+        "ringfence.detect.friends:Friends.has",
         _always(answer=False),
         (
             Act("registers", OFFICE),
