@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
+from math import inf
 
 import pytest
 from attrs import evolve
@@ -10,7 +11,9 @@ from tests.support.evidence import Bench, challenge
 
 from ringfence.daemon.pipeline import STREAMS_MATTER
 from ringfence.detect.confirmation import GUESS
-from ringfence.model import CopiedRequest, EventKind, Service, Transport
+from ringfence.detect.rules import RULES
+from ringfence.detect.unexplained import BUSY, FEW
+from ringfence.model import CopiedRequest, EventKind, Exchange, Service, Transport
 
 
 def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
@@ -95,3 +98,18 @@ def test_reports_that_wait_are_counted(bench: Bench) -> None:
 
     bench.tend()
     assert bench.detector.waiting == 0
+
+
+def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:
+    """Many that wait make the pipeline ask; they count when every AMI has been read beyond them."""
+    bench.detector.configure(RULES)
+    bench.pipeline.tick(wire=True, listening={"pbx": 0.0})
+    sender = ip_address(SENDER)
+    crowds = [bench.pipeline.has_crowd]
+    bench.pipeline.on_challenges([Exchange(sender, port, 1) for port in range(FEW + 1)], bench.now)
+    bench.now += 2 * BUSY
+    for read in (-inf, bench.now):
+        crowds.append(bench.pipeline.has_crowd)
+        bench.pipeline.on_read(read)
+    assert [*crowds, bench.pipeline.has_crowd] == [False, True, True, False]
+    assert len(bench.detector.summary_of(sender, bench.now).attempts) == FEW + 1

@@ -15,6 +15,7 @@ from ringfence.clock import Clock
 from ringfence.config.converters import Name
 from ringfence.config.schema import AmiSettings, AsteriskSettings, LogSettings
 from ringfence.daemon.source_manager import SourceManager, SourceWatchdog
+from ringfence.model import Secret
 
 ONE = AsteriskSettings(
     name=Name("one"), ami=AmiSettings(enabled=False), logs=LogSettings(paths=(Path("/one"),))
@@ -49,7 +50,9 @@ class Managed:
         self.readers: list[Reader] = []
         patch.setattr("ringfence.daemon.source_manager.Logs", self._logs)
         self.pipeline = SimpleNamespace(
-            on_events=lambda _events, _now: self.order.append("judged"), chan_sip_tls={"two"}
+            on_events=lambda _events, _now: self.order.append("judged"),
+            on_read=lambda read: self.order.append(f"read up to {read}"),
+            chan_sip_tls={"two"},
         )
         pretended = SimpleNamespace(
             drain=lambda: self.order.append("drained"),
@@ -128,3 +131,18 @@ def test_each_pbx_has_its_gaps(managed: Managed) -> None:
         for name in ("one", "two")
         for part in ("AMI", "a log", "the wire")
     )
+
+
+def test_events_are_read_as_far_as_those_of_every_ami(managed: Managed) -> None:
+    """The slowest AMI counts; an Asterisk without AMI has no events, so nothing is read."""
+    with_ami = evolve(ONE, ami=AmiSettings(enabled=True, secret=Secret("s")))
+    manager = managed.manager
+    manager.configure([with_ami, evolve(with_ami, name=Name("two"))])
+    first, second = (pbx.ami for pbx in manager._pbxs.values())
+    assert first is not None
+    assert second is not None
+    first.reading.until, second.reading.until = 7.0, 5.0
+    manager._on_read()
+    manager.configure([with_ami, TWO])
+    manager._on_read()
+    assert managed.order == ["read up to 5.0", "read up to -inf"]

@@ -1,6 +1,7 @@
 """The wire in a running daemon: when it sees everything, and which containers count."""
 
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from ringfence.sources.state import WITHOUT_WIRE, Condition, State
 
 class Judge:
     """A pipeline that judges nothing."""
+
+    has_crowd = False
 
     def on_challenges(self, *_: object) -> None:
         """Judge nothing."""
@@ -129,3 +132,16 @@ def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:
     assert made.users.has(0) is None
     made.source.counts.unowned += 1
     assert [str(alarm.code) for alarm in made.alarms] == ["wire.user"]
+
+
+@pytest.mark.parametrize("crowd", [True, False])
+def test_amis_are_asked_only_while_many_answers_wait(kept: Kept, *, crowd: bool) -> None:
+    """Every AMI is asked how far its events have been read, and an Asterisk without AMI is left out."""
+    pipeline: Any = Judge()
+    pipeline.has_crowd = crowd
+    made = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, frozenset)
+    asked: list[int] = []
+    amis: Any = [SimpleNamespace(reading=SimpleNamespace(ask=lambda: asked.append(1))), None]
+    made.set_asterisks(amis)
+    made._on_seen([], 0.0)
+    assert asked == [1] * crowd

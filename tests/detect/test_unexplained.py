@@ -15,8 +15,6 @@ from ringfence.detect.unexplained import (
     BUSY,
     EARLY,
     FEW,
-    HURRIED,
-    MANY,
     MOST_EARLY,
     MOST_WAITING,
     WAIT,
@@ -65,22 +63,37 @@ def test_an_exchange_that_nothing_explains() -> None:
     assert exchanges.unexplained(20.0, 0.0) == []
 
 
-def test_many_at_once_wait_shorter() -> None:
-    """On a connection with more than a few, those beyond the few wait hardly at all."""
+def test_many_of_an_address_wait_until_ami_is_read() -> None:
+    """If many of an address wait, on one connection or on several, those before what AMI has shown count."""
     exchanges = Exchanges()
-    exchanges.observe(evolve(ONE, number=FEW + 3), 10.0)
-    assert exchanges.unexplained(10.0 + 2 * BUSY, 0.0) == [A] * 3
-    assert exchanges.unexplained(10.0 + WAIT, 0.0) == [A] * FEW
+    for port in range(FEW + 1):
+        exchanges.observe(evolve(ONE, port=port), 10.0 + port / 1_000)
+    exchanges.observe(evolve(ONE, port=0, number=2), 11.0)
+    assert exchanges.unexplained(10.5, 0.0) == []
+    assert exchanges.unexplained(10.5, 0.0, 10.0) == []
+    assert exchanges.unexplained(10.5, 0.0, 10.0 + BUSY + 0.0011) == [A] * 2
+    assert exchanges.unexplained(10.5, 0.0, 10.5) == [A] * 3
 
 
-def test_many_of_an_address_wait_shorter() -> None:
-    """With many on all its connections, those beyond the many wait for a tenth of a second."""
+def test_few_of_an_address_wait_for_their_time() -> None:
+    """However far AMI has been read: an honest client has only a few."""
     exchanges = Exchanges()
-    for port in range(MANY + 3):
+    exchanges.observe(evolve(ONE, number=FEW), 10.0)
+    exchanges.observe(evolve(ONE, address=B, number=FEW), 10.0)
+    assert exchanges.unexplained(10.0 + WAIT / 2, 0.0, 10.0 + WAIT / 2) == []
+    assert not exchanges.is_crowded(10.0 + WAIT / 2)
+
+
+def test_when_ami_must_be_asked() -> None:
+    """As soon as many of an address have waited for a moment."""
+    exchanges = Exchanges()
+    for port in range(FEW + 1):
         exchanges.observe(evolve(ONE, port=port), 10.0)
-        exchanges.observe(Exchange(ip_address("203.0.113.8"), port, port == 0), 10.0)
-    assert exchanges.unexplained(10.0 + 2 * HURRIED, 0.0) == [A] * 3
-    assert len(exchanges.unexplained(10.0 + WAIT, 0.0)) == MANY + 1
+    assert not exchanges.is_crowded(10.0 + BUSY / 2)
+    assert exchanges.is_crowded(10.0 + 2 * BUSY)
+    exchanges.explain(EVENT, 10.0)
+    exchanges.explain(evolve(EVENT, remote=Endpoint(A, 0, Transport.TLS)), 10.0)
+    assert not exchanges.is_crowded(10.0 + 2 * BUSY)
 
 
 def test_an_event_explains_one_exchange() -> None:

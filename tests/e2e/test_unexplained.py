@@ -12,7 +12,7 @@ from tests.support.guarded import NO_LOGS, shared
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
 from tests.support.open_pbx import HTTPS_PORT
-from tests.support.sip_raw import Raw, calling, guesses
+from tests.support.sip_raw import Raw, calling, guesses, on_new_connections
 from tests.support.sip_wire import status_of
 
 pytestmark = pytest.mark.asterisk
@@ -42,6 +42,15 @@ def test_hidden_guesses_end_without_a_log(open22: Lab, transport: str, host: int
         [ban] = guard.bans()
         assert ban["rule"] == "unexplained"
         assert {one["kind"] for one in guard.attempts_of(source)} == {"unexplained"}
+
+
+@pytest.mark.parametrize(("transport", "host"), [("TLS", 8), ("WSS", 9)])
+def test_a_new_connection_for_each_guess(open22: Lab, transport: str, host: int) -> None:
+    """At most 25 hidden guesses are answered at full speed, each on a connection of its own."""
+    source = f"198.19.140.{host}"
+    with shared(open22, logs=NO_LOGS) as guard:
+        assert on_new_connections(open22, source, transport, HIDDEN, 4 * MANY) <= MOST
+        until(lambda: scopes(guard) == {source: "sip-tcp"}, "the ban")
 
 
 @pytest.mark.parametrize(("transport", "host"), [("TLS", 3), ("WSS", 4)])

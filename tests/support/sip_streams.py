@@ -72,7 +72,8 @@ class StreamWire:
 
     def receive(self, seconds: float) -> bytes | None:
         """Return the next message; None if none came in time or the peer is gone."""
-        self._socket.settimeout(max(seconds, 0.001))
+        if not self.gone:
+            self._socket.settimeout(max(seconds, 0.001))
         while not self.gone:
             message = self._framed()
             if message is not None:

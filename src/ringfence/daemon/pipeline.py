@@ -5,6 +5,7 @@ No function here is async, so reports are handled completely, one after the othe
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from math import inf
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
@@ -238,6 +239,7 @@ class Pipeline:
         self._watch = watch
         self._refresh = refresh
         self._reporting: float | None = None  # since when all AMIs deliver events
+        self._read = -inf  # up to when the events of all AMIs have been read
         self._streams_until = 0.0  # until when a tick may look up connections
 
     def configure(self, new: Settings) -> None:
@@ -284,9 +286,21 @@ class Pipeline:
         if not seen:
             self._on_answers((), now)
 
+    @property
+    def has_crowd(self) -> bool:
+        """Whether so many answers by TLS wait that AMI must be asked how far its events have been read."""
+        return self._detector.has_crowd(self._clock.mono())
+
+    def on_read(self, read: float) -> None:
+        """Record that every AMI's events have been read up to ``read`` (monotonic seconds)."""
+        self._read = read
+        self._judge_exchanges(self._clock.mono())
+
     def _judge_exchanges(self, now: float) -> None:
         """Judge the answers by TLS that have waited long enough for an event."""
-        effects = self._detector.judge_exchanges(now, self._clock.wall(), self.wire_asterisk, self._reporting)
+        effects = self._detector.judge_exchanges(
+            now, self._clock.wall(), self.wire_asterisk, self._reporting, self._read
+        )
         self._effects.carry_out(effects)
 
     def _on_answers(self, answers: Sequence[Challenge], now: float) -> None:

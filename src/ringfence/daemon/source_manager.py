@@ -37,7 +37,7 @@ from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.standby import Standby
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State, coverage_gaps
-from ringfence.sources.wire import WireSource
+from ringfence.sources.wire import WireItem, WireSource
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
 
@@ -236,7 +236,7 @@ class WireReader:
         self.hurry.set()
         self._exchanged_at = -inf
         self.source = WireSource(
-            pipeline.on_challenges,
+            self._on_seen,
             detector.observe_loss,
             is_asterisks=self.users.has,
             is_container=self._is_container,
@@ -260,6 +260,17 @@ class WireReader:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.source.run(), name="wire")
             group.create_task(follow_containers(self.set_containers, self._failed))
+
+    def _on_seen(self, seen: Sequence[WireItem], now: float) -> None:
+        self._pipeline.on_challenges(seen, now)
+        self.ask_amis()
+
+    def ask_amis(self) -> None:
+        """Ask every AMI how far its events have been read, if many answers by TLS wait for an event."""
+        if self._pipeline.has_crowd:
+            for ami in self._amis:
+                if ami is not None:
+                    ami.reading.ask()
 
     def drain(self) -> None:
         """Read the packets that have arrived, so that they count before the next events of other sources."""
@@ -522,6 +533,8 @@ class SourceManager:
         self._pipeline.tick(
             wire=sees_all, listening=listening, all_report=listening.keys() >= self._pbxs.keys()
         )
+        if self._wire is not None:
+            self._wire.ask_amis()
         sources = self.active
         conditions = {str(source.id): source.condition for source in sources}
         if self._wire is not None:
@@ -564,6 +577,7 @@ class SourceManager:
                 roster=self._friends.on_roster,
                 contact=self._on_contact,
                 coverage=standby.coverage,
+                read=self._on_read,
             )
         logs = None
         if pbx.logs.wanted:
@@ -577,6 +591,11 @@ class SourceManager:
                 hurry=self._wire.hurry if self._wire is not None else None,
             )
         return PbxSources(pbx, ami, logs)
+
+    def _on_read(self) -> None:
+        """Judge the answers by TLS that no AMI's events explain, as far as all have been read."""
+        amis = [pbx.ami for pbx in self._pbxs.values()]
+        self._pipeline.on_read(min(-inf if ami is None else ami.reading.until for ami in amis))
 
     def _on_contact(self, contact: Contact) -> None:
         """Handle the change of a phone's contact: first in the detector, then in the list of friends.

@@ -13,6 +13,7 @@ administrator, a login that makes a friend, or a friend that the kernel must obs
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from math import inf
 
 from attrs import frozen
 
@@ -249,22 +250,27 @@ class Detector:
             self._exchanges.observe(exchange, now)
 
     def judge_exchanges(
-        self, now: float, wall: float, asterisk: str, since: float | None
+        self, now: float, wall: float, asterisk: str, since: float | None, read: float = -inf
     ) -> Sequence[Effect]:
         """Judge the exchanges by TLS that have waited long enough for an event.
 
-        ``since`` is when the last AMI began to deliver events, None if some AMI does not.
+        ``since`` is when the last AMI began to deliver events, None if some AMI does not. ``read`` is the
+        time up to which every AMI's events have been read.
         """
-        return self._on_findings(self._unexplained(now, wall, asterisk, since), now)
+        return self._on_findings(self._unexplained(now, wall, asterisk, since, read), now)
+
+    def has_crowd(self, now: float) -> bool:
+        """Whether so many exchanges wait that AMI must be asked how far its events have been read."""
+        return self._exchanges.is_crowded(now)
 
     def _unexplained(
-        self, now: float, wall: float, asterisk: str, since: float | None
+        self, now: float, wall: float, asterisk: str, since: float | None, read: float
     ) -> Iterator[AttributedAttempt]:
         """Yield an attempt for each exchange that nothing explains, except of friends and banned addresses.
 
         It is a generator, so that a ban which follows from one attempt applies to the next one.
         """
-        for address in self._exchanges.unexplained(now, since):
+        for address in self._exchanges.unexplained(now, since, read):
             subject = self._subjects.find(address)
             banned = self._scopes_of(subject, now)
             if subject.friend or Scope.SIP_TCP in banned or not _WHOLE.isdisjoint(banned):

@@ -8,14 +8,14 @@ that Asterisk never reports. The second is why the rule needs many of them.
 
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
-    five exchanges at once             the first is unexplained after ``BUSY``
+    five exchanges, AMI is read on     all unexplained
 
 Nearly always AMI reports an event within some milliseconds. A busy Asterisk is slower, so an exchange waits
-for ``WAIT``. A guesser must not use that time: on a connection with more than ``FEW`` waiting exchanges, each
-waits only for ``BUSY``. A phone has two before its login. If an address has more than ``MANY`` on all its
-connections, each waits only for ``HURRIED``: else a guesser gets 150 answers with a connection for each guess
-(tried on 22.10.1). An office is banned by this only if fifteen new phones log in at once, and AMI is silent
-for so long.
+for ``WAIT``. A guesser must not use that time, on one connection or on many. So if an address has more than
+``FEW`` exchanges that have waited for ``BUSY``, AMI is asked how far its events have been read
+(``sources/ami.py``). Those of the address that lie ``BUSY`` before that are unexplained at once: Asterisk
+publishes an event before it sends the answer. A slow AMI is slow to answer too, so an office whose phones all
+log in at once on a busy machine only waits longer.
 
 chan_sip's reports of failures explain nothing: the sender may have chosen their address, so that they are no
 proven attempts (``detect/confirmation.py``). Its challenges and logins do explain.
@@ -31,6 +31,7 @@ and ``MOST_EARLY`` early events of each. Times are monotonic seconds.
 """
 
 from collections import Counter, OrderedDict, deque
+from math import inf
 
 from attrs import Factory, define
 
@@ -42,10 +43,8 @@ MOST_WAITING = 128
 MOST_EARLY = 8
 
 WAIT = 1.0
-BUSY = 0.01
+BUSY = 0.005
 FEW = 4
-HURRIED = 0.1
-MANY = 8
 EARLY = 1.0
 """The time (seconds) within which an exchange may follow the event that explains it."""
 
@@ -127,11 +126,20 @@ class Exchanges:
             known.shown = min(known.shown + 1, MOST_WAITING)
             known.explain_one(now)
 
-    def unexplained(self, now: float, since: float | None) -> list[Address]:
+    def is_crowded(self, now: float) -> bool:
+        """Whether it is worth asking how far AMI's events have been read."""
+        together: Counter[AddressKey] = Counter()
+        for key in self._waiting:
+            together[key[0]] += sum(now - came >= BUSY for came in self._known[key].waiting)
+            if together[key[0]] > FEW:
+                return True
+        return False
+
+    def unexplained(self, now: float, since: float | None, read: float = -inf) -> list[Address]:
         """Return the address of each exchange that has waited long enough, and forget it.
 
         ``since`` is when the last AMI began to deliver events. None: some AMI does not, so nothing is
-        concluded.
+        concluded. ``read``: every AMI's events have been read up to this time.
         """
         found: list[Address] = []
         together: Counter[AddressKey] = Counter()
@@ -140,12 +148,9 @@ class Exchanges:
         for key in list(self._waiting):
             known = self._known[key]
             waiting = known.waiting
-            while waiting:
-                longest = HURRIED if together[key[0]] > MANY else WAIT
-                if now - waiting[0] < (BUSY if len(waiting) > FEW else longest):
-                    break
+            end = max(now - WAIT, read - BUSY if together[key[0]] > FEW else -inf)
+            while waiting and waiting[0] <= end:
                 came = waiting.popleft()
-                together[key[0]] -= 1
                 if since is not None and since < came:
                     found.append(known.address)
             if not waiting:

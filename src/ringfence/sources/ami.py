@@ -22,7 +22,8 @@ import math
 import os
 import re
 import ssl
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from hashlib import md5
 from ipaddress import ip_address
@@ -51,6 +52,8 @@ LOGIN_WITHIN = 10.0  # seconds; Asterisk itself waits 1 s before it refuses
 PROVE_WITHIN = 5.0
 PING_EVERY = 5.0
 PING_WITHIN = 5.0
+LAG_LASTS = 1.0
+"""Seconds for which the lag of an event counts."""
 
 _ROOM = 64 * 1024
 _WANTED = "security,system"
@@ -175,6 +178,45 @@ class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
         """Do nothing: the task that awaits the protocol's end handles it."""
 
 
+class Reading:
+    """How far the events of one connection have been read.
+
+    Asterisk publishes an event before it sends the answer to the request. Two Pings show that the event has
+    been written since: Asterisk writes an action's reply by itself, and the events that wait before it reads
+    the next action. Between the two is Asterisk's message bus. Its delay shows in the events' own times, so
+    the greatest recent *lag* of an event is subtracted.
+    """
+
+    def __init__(self, told: Callable[[], object]) -> None:
+        self.until = -math.inf
+        """Every event that Asterisk published before this time (monotonic) has been passed on."""
+        self._told = told
+        self._asked = asyncio.Event()
+        self._lag, self._lagged = 0.0, -math.inf
+
+    def ask(self) -> None:
+        """Have :meth:`run` find it out now; it then calls ``told``."""
+        self._asked.set()
+
+    def on_events(self, times: Iterable[float], wall: float, now: float) -> None:
+        """Record that events with these times have arrived at ``wall``."""
+        lag = wall - min(times)
+        if lag >= self._lag or now - self._lagged >= LAG_LASTS:
+            self._lag, self._lagged = max(lag, 0.0), now
+
+    async def run(self, ping: Callable[[], Awaitable[object]]) -> None:
+        """Find it out whenever it is asked, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._asked.wait()
+            at = loop.time()
+            await ping()
+            await ping()
+            self._asked.clear()
+            self.until = at - (self._lag if loop.time() - self._lagged < LAG_LASTS else 0.0)
+            self._told()
+
+
 class AmiSource(SupervisedSource):
     """A source that listens to one Asterisk, in one connection after the other.
 
@@ -182,7 +224,7 @@ class AmiSource(SupervisedSource):
     is called directly in the callback of the connection, so that a ban is not delayed. ``roster`` is called
     with all phones and trunks of this Asterisk, at the login and every minute, and ``contact`` with each
     change of a phone in between. ``coverage`` records in which period AMI delivers events without
-    interruption.
+    interruption. ``read`` is called when :attr:`reading` has found out how far the events have been read.
 
     The attribute ``roster_ready`` is set once this connection's first roster was passed on. ``http_checked``
     is set once Asterisk has replied to the question whether AMI is served over HTTP: then ``weaknesses`` is
@@ -198,10 +240,12 @@ class AmiSource(SupervisedSource):
         roster: RosterSink = ignore,
         contact: ContactSink = ignore,
         coverage: Coverage | None = None,
+        read: Callable[[], object] = lambda: None,
     ) -> None:
         self.id = SourceId(target.asterisk, AMI)
         super().__init__(structlog.get_logger().bind(source=str(self.id)), backoff)
         self.coverage = coverage if coverage is not None else Coverage()
+        self.reading = Reading(read)
         self.listening_since: float | None = None  # monotonic seconds; None while not listening
         self.last_sign: float | None = None
         """The monotonic time of the last packet of Asterisk that could be parsed; None before the first."""
@@ -274,6 +318,7 @@ class AmiSource(SupervisedSource):
                 group.create_task(self._log_in_and_ping(protocol))
                 group.create_task(self._keep_roster(protocol))
                 group.create_task(self._watch_http(protocol))
+                group.create_task(self._keep_reading(protocol))
                 # Wait inside the group. If one of its tasks fails, asyncio cancels this task, and Python 3.11
                 # undoes that only here. After the group, :meth:`run` would see a cancellation.
                 await protocol.ended
@@ -375,6 +420,10 @@ class AmiSource(SupervisedSource):
             self.http_checked.set()
             await asyncio.sleep(PING_EVERY)
 
+    async def _keep_reading(self, protocol: _Protocol) -> None:
+        await self._logged_in.wait()
+        await self.reading.run(lambda: protocol.send(Action({"Action": "Ping"})))
+
     def _ask_http(self, protocol: _Protocol) -> asyncio.Future[Message]:
         asked = {"Action": self._http_question, "ActionID": self._decoder.http.ask()}
         return protocol.send(Action(asked))
@@ -468,6 +517,7 @@ class AmiSource(SupervisedSource):
         # client of AMI over HTTP may have chosen their times.
         if times := [event.time for event in events if not event.forgeable]:
             self.coverage.deliver(times[0], times[-1], now)
+            self.reading.on_events(times, time.time(), now)
         if others:
             self._sink(others, now)
 

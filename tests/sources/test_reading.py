@@ -1,0 +1,74 @@
+"""How far the events of AMI have been read."""
+
+import asyncio
+from math import inf
+
+import pytest
+
+from ringfence.sources.ami import LAG_LASTS, Reading
+
+
+async def found(reading: Reading, done: asyncio.Event, *, ping_takes: float = 0.0) -> float:
+    """Ask once; return the time at which it was asked."""
+    done.clear()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reading.run(lambda: asyncio.sleep(ping_takes)))
+        at = asyncio.get_running_loop().time()
+        reading.ask()
+        await done.wait()
+        task.cancel()
+    return at
+
+
+@pytest.mark.parametrize(
+    ("events", "lag"),
+    [
+        ([], 0.0),
+        ([([100.0, 99.5], 100.1)], 0.6),
+        ([([100.0], 100.3), ([100.5], 100.6)], 0.3),
+        ([([100.0], 99.0)], 0.0),
+    ],
+)
+def test_the_lag_of_events_is_subtracted(events: list[tuple[list[float], float]], lag: float) -> None:
+    """All events before the question are known after two Pings, less the greatest lag of late."""
+
+    async def main() -> None:
+        done = asyncio.Event()
+        reading = Reading(done.set)
+        now = asyncio.get_running_loop().time()
+        for times, wall in events:
+            reading.on_events(times, wall, now)
+        at = await found(reading, done)
+        assert reading.until == pytest.approx(at - lag, abs=0.05)
+
+    asyncio.run(main())
+
+
+def test_an_old_lag_no_longer_counts() -> None:
+    """Neither if later events arrived sooner, nor if none arrived at all."""
+
+    async def main() -> None:
+        done = asyncio.Event()
+        reading = Reading(done.set)
+        assert reading.until == -inf
+        now = asyncio.get_running_loop().time()
+        reading.on_events([100.0], 109.0, now - LAG_LASTS)
+        at = await found(reading, done)
+        assert reading.until == pytest.approx(at, abs=0.05)
+        reading.on_events([200.0], 200.25, now)
+        at = await found(reading, done)
+        assert reading.until == pytest.approx(at - 0.25, abs=0.05)
+
+    asyncio.run(main())
+
+
+def test_what_happens_during_the_pings_is_not_known() -> None:
+    """The time is that of the question, however late the reply comes."""
+
+    async def main() -> None:
+        done = asyncio.Event()
+        reading = Reading(done.set)
+        at = await found(reading, done, ping_takes=0.1)
+        assert reading.until == pytest.approx(at, abs=0.09)
+
+    asyncio.run(main())
