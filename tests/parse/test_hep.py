@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringfence.firewall.contract import HepExport
 from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Service, Transport, short_session
 from ringfence.parse.challenge import parse_request
-from ringfence.parse.hep import MOST_CONNECTIONS, MOST_COPIED, Exported, Exports
+from ringfence.parse.hep import MOST_CONNECTIONS, Exported, Exports
 from ringfence.parse.request_stream import heads_in
 
 PORTS = {5061: Transport.TLS, 8089: Transport.WSS}
@@ -332,6 +333,14 @@ def test_an_answer_to_asterisk_is_not_one_of_asterisk() -> None:
     assert read(hep(chunks(register(more=CREDENTIALS))), sure=True) == Exported(remote)
 
 
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"\r\n\r\n"])
+def test_an_answer_to_asterisk_hides_no_refusal(before: bytes) -> None:
+    """Asterisk does not answer it, so it pays for no refusal whose request was suppressed."""
+    reader = exports()
+    read(hep(chunks(before + answer(200), outgoing=False)), reader)
+    assert answered(hep(ANSWER), reader, sure=True).evasive
+
+
 def test_messages_of_friends_show_the_connection_alone() -> None:
     """What a friend sends and gets is not returned, but a suppressed request is noticed."""
     remote = Endpoint(FRIEND, REMOTE_PORT, Transport.TLS)
@@ -409,7 +418,7 @@ def test_each_datagram_of_a_read_that_is_not_plain_is_another_request() -> None:
 
 def cut(parts: Iterable[Chunk]) -> bytes:
     """Return the packet of these chunks as far as the kernel copies it."""
-    return packet(hep(parts))[:MOST_COPIED]
+    return packet(hep(parts))[: HepExport().size]
 
 
 @pytest.mark.parametrize("more", [b"X: " + b"x" * 9_000 + b"\r\n", (b"X: " + b"x" * 50 + b"\r\n") * 400])
@@ -447,6 +456,15 @@ def test_a_call_id_that_fills_the_copy_is_evasive() -> None:
     reader = exports()
     assert reader.read(cut(chunks(register(long), outgoing=False, uuid=long)), sure=True) == Exported(remote)
     assert not answered(hep(ANSWER), reader, sure=True).evasive
+
+
+def test_an_answer_without_its_text_answers_a_request() -> None:
+    """A request whose Call-ID fills the copy pays for no other refusal than its own."""
+    long = b"c" * 9_000
+    reader = exports()
+    reader.read(cut(chunks(register(long), outgoing=False, uuid=long)), sure=True)
+    reader.read(cut(chunks(answer(call_id=long), uuid=long)), sure=True)
+    assert answered(hep(ANSWER), reader, sure=True).evasive
 
 
 def test_the_least_recently_used_connection_is_forgotten() -> None:

@@ -22,10 +22,10 @@ each datagram stands for all of it.
 request by a read of 64 kB, and that of request and answer by a Call-ID of 33 kB. No phone does that. So an
 answer that refuses a request which was not exported is ``evasive``.
 
-**Long messages.** The kernel copies the first ``MOST_COPIED`` bytes of a packet: otherwise a sender of 61 kB
-could have Asterisk export 13 MB. If the Call-ID alone is longer, the status of an answer is unknown; it
-counts as an evasive refusal, because no phone sends such a Call-ID. If the head of a request is cut off, the
-request may have credentials, and counts as one that has.
+**Long messages.** The kernel copies only the beginning of a packet (``firewall/contract.py``): otherwise a
+sender of 61 kB could have Asterisk export 13 MB. If the Call-ID alone is longer, the status of an answer is
+unknown; it counts as an evasive refusal, because no phone sends such a Call-ID. If the head of a request is
+cut off, the request may have credentials, and counts as one that has.
 
 Bounds: ``MOST_CONNECTIONS`` connections, of which the least recently used are forgotten first. All steps take
 linear time.
@@ -43,9 +43,6 @@ from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transpo
 from ringfence.parse.challenge import parse_message, parse_request
 from ringfence.parse.packet import UDP, ip_payload, packed_address
 from ringfence.parse.request_stream import heads_in
-
-MOST_COPIED = 8_192
-"""The bytes that the kernel copies of each packet."""
 
 MOST_CONNECTIONS = 4_096
 
@@ -134,14 +131,14 @@ class Exports:
         else:
             remote = Endpoint(frame.source, frame.source_port, self._ports[frame.target_port])
         connection = self._connection(remote)
-        is_answer = frame.payload.startswith(_ANSWER) or (outgoing and not frame.payload)
+        is_answer = frame.payload.lstrip(_EOL).startswith(_ANSWER) or (outgoing and not frame.payload)
         if is_answer != outgoing:
             return Exported(remote)
         known = self._is_known(remote.address)
         if not outgoing:
             return self._on_request(frame, remote, connection, known=known)
         unasked = sure and not connection.open and frame.payload[_CODE] in _REFUSALS
-        if frame.payload[_CODE] >= _FINAL:
+        if not frame.payload or frame.payload[_CODE] >= _FINAL:
             connection.open = max(connection.open - 1, 0)
         return Exported(remote, None if known else _answer(frame, remote, evasive=unasked), unasked)
 
