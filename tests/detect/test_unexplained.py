@@ -7,6 +7,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Judgement
@@ -151,9 +152,20 @@ def test_a_guess_that_the_export_shows_explains_one_exchange() -> None:
     exchanges = Exchanges()
     exchanges.observe(evolve(ONE, number=3), 10.0)
     exchanges.explain_guess(GUESS, PORT, 10.0)
-    exchanges.explain(evolve(EVENT, kind=EventKind.CHALLENGE_RESPONSE_FAILED), 10.0)
+    exchanges.explain(evolve(EVENT, kind=EventKind.CHALLENGE_RESPONSE_FAILED), 10.0, repeated=True)
     exchanges.explain(EVENT, 10.0)
     assert exchanges.unexplained(20.0, 0.0) == [A]
+
+
+def test_a_reported_guess_after_a_hidden_one_counts_once() -> None:
+    """AMI reports the second guess of a connection before the export does, and never the first."""
+    detector = Detector(RULES, sources=KnownSources(frozenset({"pbx"})))
+    detector.observe_exchange(evolve(ONE, number=2), 10.0)
+    hidden = Challenge(A, PORT, B, 5061, b"hidden", b"", evasive=True, transport=Transport.TLS)
+    detector.observe_challenges([hidden], 10.0, 1_000.0, "pbx")
+    detector.observe(evolve(EVENT, kind=EventKind.CHALLENGE_RESPONSE_FAILED, session=b"other"), 10.0)
+    assert detector.judge_exchanges(20.0, 1_000.0, "pbx", 0.0) == []
+    assert len(detector.summary_of(A, 20.0).attempts) == 2
 
 
 @pytest.mark.parametrize(

@@ -214,9 +214,10 @@ class Detector:
         """Handle an event that arrived at ``now`` (monotonic seconds)."""
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
-        if event.remote.transport in ENCRYPTED:
-            self._exchanges.explain(event, now)
         found = self._attribution.observe(event, now)
+        if event.remote.transport in ENCRYPTED:
+            repeated = any(isinstance(one, DuplicateReport) for one in found)
+            self._exchanges.explain(event, now, repeated=repeated)
         return [*effects, *self._on_findings(found, now)] if found else effects
 
     def observe_challenges(

@@ -103,8 +103,11 @@ class Exchanges:
                 known.waiting.append(now)
                 self._waiting[key] = None
 
-    def explain(self, event: SecurityEvent, now: float) -> None:
-        """Record that ``event`` explains an exchange of its connection, or all if it is a login."""
+    def explain(self, event: SecurityEvent, now: float, *, repeated: bool = False) -> None:
+        """Record that ``event`` explains an exchange of its connection, or all if it is a login.
+
+        ``repeated``: another source has reported the same attempt before.
+        """
         remote = event.remote
         if event.source.name != AMI or remote.transport not in ENCRYPTED or event.tampered:
             return
@@ -114,7 +117,7 @@ class Exchanges:
             known.waiting.clear()
         elif event.service is Service.SIP and event.kind is not EventKind.CHALLENGE_SENT:
             return
-        elif known.shown and event.kind is not EventKind.CHALLENGE_SENT:
+        elif known.shown and repeated:
             known.shown -= 1
         else:
             known.explain_one(now)
