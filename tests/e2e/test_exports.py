@@ -1,5 +1,6 @@
 """Guesses by TLS and WSS that Asterisk's events hide, seen in Asterisk's own export of its messages (HEP)."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.support.daemon import until
 from tests.support.guarded import NO_LOGS, SharedGuard, guarded, shared
 from tests.support.lab import Lab
 from tests.support.sip_raw import Raw, calling, guesses
+from tests.support.sip_wire import status_of
 
 pytestmark = pytest.mark.asterisk
 
@@ -70,6 +72,22 @@ def test_reported_guesses_count_once(lab: Lab, transport: str, host: int) -> Non
         until(lambda: len(guard.attempts_of(source)) >= 3, "the attempts")
         assert len(guard.attempts_of(source)) == 3
         assert {attempt["proof"] for attempt in guard.attempts_of(source)} == {"handshake"}
+
+
+@BY
+def test_an_exported_guess_is_not_unexplained_too(lab: Lab, transport: str, host: int) -> None:
+    """A hidden guess that the export shows counts once, although AMI reports nothing of its answer."""
+    source = f"198.19.101.{host}"
+    with shared(lab, logs=NO_LOGS, hep=HEP) as guard:
+        with calling(lab, source, transport) as caller:
+            challenge = caller.challenged(Raw())  # an event explains this answer
+            assert challenge is not None
+            for number in range(3):
+                request = Raw(call_id=HIDDEN).answering(challenge, f"wrong-{number}")
+                assert status_of(caller.ask(request) or b"") == 401
+        time.sleep(2.0)
+        kinds = [attempt["kind"] for attempt in guard.attempts_of(source)]
+        assert kinds == ["guess"] * 3
 
 
 def test_answers_to_asterisk_blame_nobody(lab: Lab) -> None:
