@@ -2,7 +2,8 @@
 
 - Guesses from many addresses of a /64 that contains a friend.
 - Hidden guesses: their Call-ID is not UTF-8, so that Asterisk writes no security event about them.
-- Hidden guesses by TLS and WSS without a log, which only the records of their answers show.
+- Hidden guesses by TLS and WSS without a log, which only the records of their answers show, on one connection
+  and on many; and those that Asterisk exports.
 - Guesses at chan_sip, by each method and transport, also with a nonce that it never sent.
 - Guesses with two Authorization headers, of which the first hides the second from Asterisk's events.
 - Guesses whose answers go nowhere.
@@ -33,12 +34,14 @@ from tests.support.sip_raw import (
     calling,
     guesses,
     invented,
+    on_new_connections,
     request_of,
     rotation,
 )
 
 TRIALS = 6
 UNREAD_TRIALS = 3
+EXPORTED_TRIALS = 3
 MANY = 300
 """The number of guesses that would be answered in a trial without a guard."""
 NEIGHBOURS = 3_000
@@ -93,14 +96,19 @@ def tried(
     trial: Trial,
     rules: Mapping[str, object] = GUESS,
     trials: int = TRIALS,
+    asterisk: Mapping[str, str] | None = None,
     **settings: Any,  # noqa: ANN401 - whatever TOML holds
 ) -> Outcome:
-    """Run the attack several times, each from its own network; ``settings`` are tables of ringfence."""
+    """Run the attack several times, each from its own network.
+
+    ``asterisk`` is its configuration, ``settings`` are tables of ringfence.
+    """
     senders = [f"198.19.{number}.9" for number in range(1, trials + 1)]
-    with bed(rules, release=release, extra=open_pbx.configured(release), **settings) as here:
+    extra = open_pbx.configured(release) if asterisk is None else asterisk
+    with bed(rules, release=release, extra=extra, **settings) as here:
         answered = tuple(trial(here.lab, sender) for sender in senders)
         end = time.monotonic() + _BANNED_WITHIN
-        while len(here.guard.bans()) < TRIALS and time.monotonic() < end:
+        while len(here.guard.bans()) < trials and time.monotonic() < end:
             time.sleep(0.1)
         scopes = {row["address"]: row["scope"] for row in here.guard.bans()}
     return Outcome(answered, tuple(scopes.get(sender, "") for sender in senders))
@@ -117,6 +125,11 @@ def hidden(transport: str) -> Trial:
         return answered
 
     return trial
+
+
+def hurried(transport: str) -> Trial:
+    """Return an attack of hidden guesses at full speed, each on a new connection."""
+    return lambda lab, sender: on_new_connections(lab, sender, transport, HIDDEN, MANY)
 
 
 def at_chan_sip(method: bytes, transport: str) -> Trial:
@@ -233,6 +246,23 @@ def figures(_: Path | None) -> Iterator[Figure]:
             most=MOST_UNREAD,
             scope="sip-tcp",
             sources="AMI and the wire",
+        )
+        yield _stopped(
+            f"hidden guesses answered, without a log, a new connection for each at full speed: {transport}",
+            tried("22", hurried(transport), only(unexplained={}), UNREAD_TRIALS, logs=NO_LOGS),
+            most=MOST_UNREAD,
+            scope="sip-tcp",
+            sources="AMI and the wire",
+        )
+        yield _stopped(
+            f"hidden guesses answered, without a log: PJSIP of Asterisk 22, {transport}",
+            tried(
+                *("22", hidden(transport), GUESS, EXPORTED_TRIALS),
+                asterisk=open_pbx.exporting("22"),
+                logs=NO_LOGS,
+                hep={"enabled": True},
+            ),
+            sources="AMI, the wire and Asterisk's export",
         )
     yield _answered(
         "hidden guesses answered to a rotation over 40 addresses of a /24: UDP", rotations(), MOST_OF_ROTATION
