@@ -289,7 +289,7 @@ class Pipeline:
     @property
     def has_crowd(self) -> bool:
         """Whether so many answers by TLS wait that AMI must be asked how far its events have been read."""
-        return self._detector.has_crowd(self._clock.mono())
+        return self._detector.has_crowd
 
     def on_read(self, read: float) -> None:
         """Record that every AMI's events have been read up to ``read`` (monotonic seconds)."""

@@ -260,9 +260,10 @@ class Detector:
         """
         return self._on_findings(self._unexplained(now, wall, asterisk, since, read), now)
 
-    def has_crowd(self, now: float) -> bool:
+    @property
+    def has_crowd(self) -> bool:
         """Whether so many exchanges wait that AMI must be asked how far its events have been read."""
-        return self._exchanges.is_crowded(now)
+        return self._exchanges.is_crowded
 
     def _unexplained(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float

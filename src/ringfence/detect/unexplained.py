@@ -12,9 +12,9 @@ that Asterisk never reports. The second is why the rule needs many of them.
 
 Nearly always AMI reports an event within some milliseconds. A busy Asterisk is slower, so an exchange waits
 for ``WAIT``. A guesser must not use that time, on one connection or on many. So if an address has more than
-``FEW`` exchanges that have waited for ``BUSY``, AMI is asked how far its events have been read
-(``sources/ami.py``). Those of the address that lie ``BUSY`` before that are unexplained at once: Asterisk
-publishes an event before it sends the answer. A slow AMI is slow to answer too, so an office whose phones all
+``FEW`` waiting exchanges, AMI is asked how far its events have been read (``sources/ami.py``). Those of the
+address that lie before that are then unexplained after ``BUSY``: Asterisk publishes an event before it sends
+the answer. A slow AMI is slow to answer too, so an office whose phones all
 log in at once on a busy machine only waits longer.
 
 chan_sip's reports of failures explain nothing: the sender may have chosen their address, so that they are no
@@ -129,11 +129,12 @@ class Exchanges:
             known.shown = min(known.shown + 1, MOST_WAITING)
             known.explain_one(now)
 
-    def is_crowded(self, now: float) -> bool:
+    @property
+    def is_crowded(self) -> bool:
         """Whether it is worth asking how far AMI's events have been read."""
         together: Counter[AddressKey] = Counter()
         for key in self._waiting:
-            together[key[0]] += sum(now - came >= BUSY for came in self._known[key].waiting)
+            together[key[0]] += len(self._known[key].waiting)
             if together[key[0]] > FEW:
                 return True
         return False
@@ -151,7 +152,7 @@ class Exchanges:
         for key in list(self._waiting):
             known = self._known[key]
             waiting = known.waiting
-            end = max(now - WAIT, read - BUSY if together[key[0]] > FEW else -inf)
+            end = max(now - WAIT, min(read, now - BUSY) if together[key[0]] > FEW else -inf)
             while waiting and waiting[0] <= end:
                 came = waiting.popleft()
                 if since is not None and since < came:
