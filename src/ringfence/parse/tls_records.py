@@ -15,7 +15,8 @@ answers to requests:
 - *not asked for*: for each answer the client must have sent ``LEAST_ASKED`` bytes since its hello. So a page
   in many records is one or two answers, and what a WebSocket of ARI reports by itself is none.
 - *web pages*: on a port that is not one of SIP over TLS, a connection counts only after a record that has
-  exactly the length of Asterisk's 101 for a WebSocket.
+  exactly the length of Asterisk's 101 for a WebSocket. A sender can evade this: Asterisk repeats the blanks
+  of ``Sec-WebSocket-Protocol: x,   sip`` in its 101 (tried on 16 and 22), and pages have any length.
 
 A lost segment makes fewer answers, never more: reading goes on at a segment that begins with a record of
 application data. What was sent before the reader saw the connection is not known: its first answer then only
