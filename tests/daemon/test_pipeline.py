@@ -105,11 +105,14 @@ def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:
     bench.detector.configure(RULES)
     bench.pipeline.tick(wire=True, listening={"pbx": 0.0})
     sender = ip_address(SENDER)
-    crowds = [bench.pipeline.has_crowd]
-    bench.pipeline.on_challenges([Exchange(sender, port, 1) for port in range(FEW + 1)], bench.now)
+    asked: list[float] = []
+    bench.pipeline.ask_amis = lambda: asked.append(bench.now)
+    for port in range(FEW + 1):
+        assert asked == []
+        bench.pipeline.on_challenges([Exchange(sender, port, 1)], bench.now)
     bench.now += 2 * BUSY
     for read in (-inf, bench.now):
-        crowds.append(bench.pipeline.has_crowd)
+        assert asked.pop()
         bench.pipeline.on_read(read)
-    assert [*crowds, bench.pipeline.has_crowd] == [False, True, True, False]
+    assert asked == []
     assert len(bench.detector.summary_of(sender, bench.now).attempts) == FEW + 1

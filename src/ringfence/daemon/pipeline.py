@@ -233,6 +233,8 @@ class Pipeline:
         """The Asterisks whose chan_sip has reported a request over TLS or WSS."""
         self.events: dict[SourceId, dict[EventKind, int]] = {}
         """The number of events that each source except the wire has reported, by kind."""
+        self.ask_amis: Callable[[], object] = lambda: None
+        """Called if many answers by TLS wait for an event: how far have AMI's events been read?"""
         self._detector = detector
         self._effects = effects
         self._clock = clock
@@ -286,11 +288,6 @@ class Pipeline:
         if not seen:
             self._on_answers((), now)
 
-    @property
-    def has_crowd(self) -> bool:
-        """Whether so many answers by TLS wait that AMI must be asked how far its events have been read."""
-        return self._detector.has_crowd
-
     def on_read(self, read: float) -> None:
         """Record that every AMI's events have been read up to ``read`` (monotonic seconds)."""
         self._read = read
@@ -302,6 +299,8 @@ class Pipeline:
             now, self._clock.wall(), self.wire_asterisk, self._reporting, self._read
         )
         self._effects.carry_out(effects)
+        if self._detector.has_crowd:
+            self.ask_amis()
 
     def _on_answers(self, answers: Sequence[Challenge], now: float) -> None:
         wall = self._clock.wall()

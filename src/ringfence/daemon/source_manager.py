@@ -37,7 +37,7 @@ from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.standby import Standby
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State, coverage_gaps
-from ringfence.sources.wire import WireItem, WireSource
+from ringfence.sources.wire import WireSource
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
 
@@ -236,7 +236,7 @@ class WireReader:
         self.hurry.set()
         self._exchanged_at = -inf
         self.source = WireSource(
-            self._on_seen,
+            pipeline.on_challenges,
             detector.observe_loss,
             is_asterisks=self.users.has,
             is_container=self._is_container,
@@ -247,6 +247,7 @@ class WireReader:
         self._amis: Sequence[AmiSource | None] = ()
         self._detector = detector
         self._pipeline = pipeline
+        pipeline.ask_amis = self.ask_amis
         self._enforcer = enforcer
         self._clock = clock
         self._error = ""
@@ -261,16 +262,11 @@ class WireReader:
             group.create_task(self.source.run(), name="wire")
             group.create_task(follow_containers(self.set_containers, self._failed))
 
-    def _on_seen(self, seen: Sequence[WireItem], now: float) -> None:
-        self._pipeline.on_challenges(seen, now)
-        self.ask_amis()
-
     def ask_amis(self) -> None:
-        """Ask every AMI how far its events have been read, if many answers by TLS wait for an event."""
-        if self._pipeline.has_crowd:
-            for ami in self._amis:
-                if ami is not None:
-                    ami.reading.ask()
+        """Ask every AMI how far its events have been read."""
+        for ami in self._amis:
+            if ami is not None:
+                ami.reading.ask()
 
     def drain(self) -> None:
         """Read the packets that have arrived, so that they count before the next events of other sources."""
@@ -533,8 +529,6 @@ class SourceManager:
         self._pipeline.tick(
             wire=sees_all, listening=listening, all_report=listening.keys() >= self._pbxs.keys()
         )
-        if self._wire is not None:
-            self._wire.ask_amis()
         sources = self.active
         conditions = {str(source.id): source.condition for source in sources}
         if self._wire is not None:

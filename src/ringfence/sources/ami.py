@@ -23,7 +23,8 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from hashlib import md5
 from ipaddress import ip_address
@@ -54,6 +55,9 @@ PING_EVERY = 5.0
 PING_WITHIN = 5.0
 LAG_LASTS = 1.0
 """Seconds for which the lag of an event counts."""
+MOST_LAGS = 1_024
+ASK_PAUSE = 0.002
+"""Seconds between two questions how far the events have been read."""
 
 _ROOM = 64 * 1024
 _WANTED = "security,system"
@@ -192,17 +196,12 @@ class Reading:
         """Every event that Asterisk published before this time (monotonic) has been passed on."""
         self._told = told
         self._asked = asyncio.Event()
-        self._lag, self._lagged = 0.0, -math.inf
+        self.lags: deque[tuple[float, float]] = deque(maxlen=MOST_LAGS)
+        """The times (monotonic) at which events arrived, and their lags in seconds."""
 
     def ask(self) -> None:
         """Have :meth:`run` find it out now; it then calls ``told``."""
         self._asked.set()
-
-    def on_events(self, times: Iterable[float], wall: float, now: float) -> None:
-        """Record that events with these times have arrived at ``wall``."""
-        lag = wall - min(times)
-        if lag >= self._lag or now - self._lagged >= LAG_LASTS:
-            self._lag, self._lagged = max(lag, 0.0), now
 
     async def run(self, ping: Callable[[], Awaitable[object]]) -> None:
         """Find it out whenever it is asked, until cancelled."""
@@ -213,8 +212,9 @@ class Reading:
             await ping()
             await ping()
             self._asked.clear()
-            self.until = at - (self._lag if loop.time() - self._lagged < LAG_LASTS else 0.0)
+            self.until = at - max((lag for came, lag in self.lags if at - came < LAG_LASTS), default=0.0)
             self._told()
+            await asyncio.sleep(ASK_PAUSE)
 
 
 class AmiSource(SupervisedSource):
@@ -517,7 +517,7 @@ class AmiSource(SupervisedSource):
         # client of AMI over HTTP may have chosen their times.
         if times := [event.time for event in events if not event.forgeable]:
             self.coverage.deliver(times[0], times[-1], now)
-            self.reading.on_events(times, time.time(), now)
+            self.reading.lags.append((now, max(time.time() - min(times), 0.0)))
         if others:
             self._sink(others, now)
 
