@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import asdict, define, field, frozen
-from tests.support import iax, netns, open_pbx
+from tests.support import hostile_victims, iax, netns, open_pbx
 from tests.support.asterisk_files import MANAGER_PORT
 from tests.support.carrier import Carrier
 from tests.support.daemon import Guard, until
@@ -103,15 +103,6 @@ _REFUSALS = 2
 _AT_ONCE = frozenset({"closed"})
 """Settings whose guesses Asterisk answers before any source can report one."""
 _GUESSED = frozenset({200, 202, 401, 403, 404, 407})
-
-_MOST_RELAYED = 60_000
-_RELAY = """
-import json, socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relay:
-    relay.bind((sys.argv[1], 45000))
-    for victim, port, answer in json.load(sys.stdin):
-        relay.sendto(bytes.fromhex(answer), (victim, port))
-"""
 
 _Item = TypeVar("_Item")
 Step = tuple[Sequence[bytes], Callable[[bytes], bool]]
@@ -405,23 +396,23 @@ def run_concurrently(lab: Lab, trials: Sequence[Trial], lag: float) -> None:
             time.sleep(lag)
 
 
-def relay(lab: Lab, trials: Sequence[Trial]) -> None:
-    """Send each victim answers with its case's text, by another user's program on the host of the PBX."""
-    answers = []
+def _let_others_send(lab: Lab, trials: Sequence[Trial]) -> None:
+    """Let the victims of some settings send what honest phones send, and other programs send to them."""
+    of: dict[str, list[Trial]] = {}
     for trial in trials:
-        victim, raw = trial.victim, trial.case.request(trial.victim)
-        for number in range(trial.guesses):
-            request = raw.encode(f"{victim.address}:{victim.port}", "UDP", f"relay{number}")
-            via, *others = request.partition(b"\r\n")[2].partition(b"\r\n\r\n")[0].split(b"\r\n")
-            kept = [one for one in others if one.startswith((b"From:", b"To:", b"Call-ID:", b"CSeq:"))]
-            received = via + b";received=" + victim.address.encode()
-            challenge = b'WWW-Authenticate: Digest realm="asterisk",nonce="1790000000/%032x"' % number
-            answer = b"\r\n".join([b"SIP/2.0 401 Unauthorized", received, *kept, challenge, b"", b""])
-            answers.append([victim.address, victim.port, answer[:_MOST_RELAYED].hex()])
-    if answers:
-        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        command = lab.network.in_pbx(*user, sys.executable, "-I", "-c", _RELAY, PBX_IPV4)
-        subprocess.run(command, input=json.dumps(answers).encode(), check=True, timeout=60)
+        if not trial.helps:
+            of.setdefault(trial.case.setting, []).append(trial)
+
+    def victims(setting: str, pbx: str) -> list[Victim]:
+        return [trial.victim for trial in of.get(setting, []) if trial.case.pbx == pbx]
+
+    for pbx in ACCOUNTS:
+        hostile_victims.press_lamps(lab, victims("lamps", pbx), PORTS[f"{pbx} UDP"])
+        hostile_victims.log_in_elsewhere(lab, victims("other", pbx))
+    relayed = of.get("relay", [])
+    if relayed:
+        most = max(trial.guesses for trial in relayed)
+        hostile_victims.relay(lab, [(trial.case, trial.victim) for trial in relayed], most)
 
 
 @contextmanager
@@ -468,7 +459,7 @@ def run(lab: Lab, cases: Sequence[Case], terms: Terms, folder: Path) -> Findings
         trials = list(_trials(mixed(cases), addresses, others, reached, known, terms))
         for batch in _batches(trials, _CONCURRENT):
             run_concurrently(lab, batch, terms.lag)
-        relay(lab, [trial for trial in trials if trial.case.setting == "relay" and not trial.helps])
+        _let_others_send(lab, trials)
         time.sleep(_HIDDEN)
         suspects = _judged(guard, trials, terms)
         repeated = [trial.case for trial in suspects[:_MAX_REPEATED]]

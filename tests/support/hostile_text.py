@@ -341,6 +341,10 @@ SETTINGS: Mapping[str, frozenset[str]] = {
     "maddr": frozenset({"UDP"}),
     # Another user's program on the host sends the victim answers with the case's text.
     "relay": frozenset({"UDP"}),
+    # The victim is a phone with the right password that may not subscribe, and its lamps try it again.
+    "lamps": frozenset({"UDP"}),
+    # The victim is a phone of another user's SIP server on the host, which challenges it.
+    "other": frozenset({"UDP"}),
 }
 """The settings, with the transports of each."""
 

@@ -14,13 +14,15 @@ HTTP_PORT = 8088
 HTTPS_PORT = 8089
 TRUNK = "198.19.255.3"
 """The trunk at which the PBX registers, and therefore a friend."""
+LAMPS = "lamps"
+"""An account that may not subscribe."""
 
 _HTTP = f"[general]\nenabled = yes\nbindaddr = {PBX_IPV4}\nbindport = {HTTP_PORT}\nsessionlimit = 2000\n"
 _HTTPS = (
     f"tlsenable = yes\ntlsbindaddr = {PBX_IPV4}:{HTTPS_PORT}\n"
     f"tlscertfile = /etc/asterisk/{CERTIFICATE_NAME}\n"
 )
-_MANAGER = "\n[general](+)\nbindaddr = 0.0.0.0\nwebenabled = no\n"
+_MANAGER = "\n[general](+)\nbindaddr = 0.0.0.0\nwebenabled = no\nauthlimit = 2000\n"
 _TLS = f"""
 [tls4]
 type = transport
@@ -68,6 +70,34 @@ host = dynamic
 context = internal
 transport = udp,tcp,tls,ws,wss
 secret = {PASSWORD}
+
+[{LAMPS}]
+type = friend
+host = dynamic
+context = internal
+allowsubscribe = no
+secret = {PASSWORD}
+"""
+_LAMPS = f"""
+[{LAMPS}]
+type = endpoint
+context = internal
+disallow = all
+allow = ulaw
+auth = {LAMPS}
+aors = {LAMPS}
+allow_subscribe = no
+
+[{LAMPS}]
+type = auth
+auth_type = userpass
+username = {LAMPS}
+password = {PASSWORD}
+
+[{LAMPS}]
+type = aor
+max_contacts = 1
+remove_existing = yes
 """
 
 
@@ -88,7 +118,10 @@ def configured(release: str) -> dict[str, str]:
     texts = {
         "http.conf": _HTTP + _HTTPS,
         "manager.conf": _MANAGER,
-        "pjsip.conf": _TLS.format(port=5081 if chan_sip else 5061) + _GUESTS + ("" if chan_sip else _WS),
+        "pjsip.conf": _TLS.format(port=5081 if chan_sip else 5061)
+        + _GUESTS
+        + _LAMPS
+        + ("" if chan_sip else _WS),
     }
     if chan_sip:
         texts["sip.conf"] = _CHAN_SIP
