@@ -127,6 +127,23 @@ def test_earlier_lines_count_with_the_connection_that_is_listed_later() -> None:
     assert [j.decision.subject for j in judged if j.decision] == [ip_network(SENDER)]
 
 
+@pytest.mark.parametrize("service", [Service.AMI, Service.PJSIP])
+def test_a_broken_event_counts_with_the_connection_that_is_listed_later(service: Service) -> None:
+    """A host with very many connections lists a new one late; an event without one is only listed."""
+    kind, transport = EventKind.CHALLENGE_RESPONSE_FAILED, Transport.TLS
+    told = event(kind, service=service, transport=transport, tampered=True)
+    counts = (evolve(GUESS, attempts=1, counts=frozenset(AttemptKind)),)
+    for known, standing in (
+        ({(ip_address(SENDER), 5062)}, Disposition.COUNTED),
+        (set(), Disposition.UNCONFIRMED),
+    ):
+        connected = Connected()
+        detector = Driven(counts, sources=KnownSources(frozenset({"pbx"})), connections=connected)
+        assert detector.observe(told, 0.0) == []
+        connected.remotes |= known
+        assert [j.disposition for j in detector.tick(PATIENCE, wire=True)] == [standing]
+
+
 def test_a_short_connection_confirms_a_login_to_the_manager_alone() -> None:
     """A login to the manager is shorter than any guess by SIP, so fewer bytes are enough."""
 

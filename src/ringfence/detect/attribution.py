@@ -446,7 +446,8 @@ class Attribution:
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt; return the findings, or () if the report waits for confirmation."""
         source = event.source
-        if attempt.trusted and not (source.text and self._confirmation.is_hint(event, attempt)):
+        text = source.text or event.tampered
+        if attempt.trusted and not (text and self._confirmation.is_hint(event, attempt)):
             return self._accept(attempt, event, now)
         if source.text or not event.challenge:
             tag = self._senders.match_report(event, attempt.address, now)

@@ -364,13 +364,19 @@ class Confirmation:
         return asterisk in (self._listening or NOT_CONNECTED)
 
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
-        """Whether a report needs confirmation: it is a log line, and another source could confirm it.
+        """Whether a report needs confirmation: it is text that another source could confirm.
 
         A line about a request by TCP or TLS always needs it, because the kernel knows the connections (except
-        in a replay). Any other line needs it while AMI or the wire reports its Asterisk.
+        in a replay). So does an event of AMI that a sender's text has broken. Any other line needs it while
+        AMI or the wire reports its Asterisk.
         """
-        stream = attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
-        return event.source.text and (stream or self._is_corroborated(event))
+        if self.is_of_stream(attempt) and (event.source.text or attempt.proof is _CLAIMED):
+            return True
+        return event.source.text and self._is_corroborated(event)
+
+    def is_of_stream(self, attempt: Attempt) -> bool:
+        """Whether the kernel knows the connection of an attempt, if it is true; False in a replay."""
+        return attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
 
     def _is_corroborated(self, event: SecurityEvent) -> bool:
         """Whether another source reports the Asterisk of a log line now, so that the line needs confirmation.
@@ -416,7 +422,10 @@ class Confirmation:
 
         Return None if neither confirms it.
         """
-        seen = self._confirmed_by_wire(attempt, event, now) if self.sees_wire else None
+        by_stream = self.is_of_stream(attempt) and not event.source.text and event.service is not _SIP
+        seen = None
+        if self.sees_wire and not by_stream:
+            seen = self._confirmed_by_wire(attempt, event, now)
         if seen is not None:
             return seen
         if self._backing.confirms(event.remote, event.service, now):
@@ -481,21 +490,9 @@ class Confirmation:
         return event.source.text and event.service is _PJSIP and since is not None and since < happened
 
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
-        """Return an attempt, whose address is reliable, with the best proof of this address.
-
-        A claimed attempt by TCP could only lead to a ban of UDP, which would not stop it. So it becomes
-        unconfirmed (not ``trusted``) unless the kernel confirms its connection. This does not apply to a
-        replay, which has no kernel to ask.
-        """
+        """Return an attempt, whose address is reliable, with the best proof of this address."""
         if self.sees_wire:
             attempt = self._nonces.settled(attempt, event.challenge, now)
-        if (
-            attempt.proof is _CLAIMED
-            and attempt.transport not in _DATAGRAMS
-            and self.sources.assumed is _CLAIMED
-        ):
-            backed = self._backing.confirms(event.remote, event.service, now)
-            return evolve(attempt, proof=_HANDSHAKE) if backed else evolve(attempt, trusted=False)
         return self.in_session(attempt, event, now)
 
     def in_session(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:

@@ -246,7 +246,7 @@ def by_tls(*, by: str = AMI, tampered: bool = False) -> SecurityEvent:
 def test_a_tampered_event_of_tls_proves_nothing_by_itself(*, tampered: bool) -> None:
     """An event outside Asterisk's grammar proves its address only if the kernel knows the connection."""
     proven = "192.0.2.7 counted, proven by handshake"
-    alone = Player().play(at(0, by_tls(tampered=tampered)))
+    alone = Player().play(at(0, by_tls(tampered=tampered)), *ticks(1, 2))
     assert alone.attempts == (["192.0.2.7 unconfirmed, claimed"] if tampered else [proven])
     connected = Player(connected=[(ATTACKER, 5062)]).play(at(0, by_tls(tampered=tampered)))
     assert connected.attempts == [proven]
