@@ -158,8 +158,8 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     """Guard the laboratory's Asterisk with ipset until the block ends; leave no rule and no ban.
 
     The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
-    adds to the table of the manager interface, ``proxies`` are SIP proxies, and ``hep`` is the table of
-    Asterisk's export. The ration only observes, unless ``firewall`` has one: most tests judge what the daemon
+    adds to the table of the manager interface, ``proxies`` are SIP proxies, ``hep`` is the table of
+    Asterisk's export, and ``others`` are more tables ``[[asterisk]]``. The ration only observes, unless ``firewall`` has one: most tests judge what the daemon
     itself does, and their clients give up at the first silence. The block begins when all sources listen and
     the friends are known, unless ``listening=False``.
     """
@@ -171,8 +171,9 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     proxies = settings.pop("proxies", [])
     pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, "proxies": proxies}
     pbx["hep"] = settings.pop("hep", {})
+    pbxs = [pbx, *settings.pop("others", [])]
     firewall = {"ration": {"mode": "observe"}, **settings.pop("firewall", {"backend": "ipset"})}
-    guard = SharedGuard(folder, prefix=lab.network.in_pbx(), asterisk=[pbx], firewall=firewall, **settings)
+    guard = SharedGuard(folder, prefix=lab.network.in_pbx(), asterisk=pbxs, firewall=firewall, **settings)
     with guard:
         try:
             if listening:

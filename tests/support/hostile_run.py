@@ -34,6 +34,7 @@ from tests.support.asterisk_files import MANAGER_PORT
 from tests.support.carrier import Carrier
 from tests.support.daemon import Guard, until
 from tests.support.guarded import guarded
+from tests.support.hostile_beds import BEDS, SECOND_PORT
 from tests.support.hostile_text import (
     ACCOUNTS,
     OTHERS,
@@ -49,11 +50,11 @@ from tests.support.hostile_text import (
     strangers,
 )
 from tests.support.lab import Lab
-from tests.support.network import PBX_IPV4
+from tests.support.network import PBX_IPV4, SECOND_IPV4
 from tests.support.phones import phones_at
 from tests.support.sip_raw import OWN_CHALLENGE, Raw
 from tests.support.sip_streams import StreamWire, open_wire
-from tests.support.sip_wire import Wire, challenge_of, status_of
+from tests.support.sip_wire import UdpWire, Wire, challenge_of, status_of
 
 PORTS = {
     "22 UDP": 5060,
@@ -299,7 +300,10 @@ class Line:
         self.transport = case.transport
         self._lab = lab
         is_other = case.transport in OTHERS
-        self._target = (PBX_IPV4, PORTS[case.transport if is_other else f"{case.pbx} {case.transport}"])
+        port = PORTS[case.transport if is_other else f"{case.pbx} {case.transport}"]
+        if case.setting == "two" and case.pbx == "16":
+            port = SECOND_PORT
+        self._target = (SECOND_IPV4 if case.setting == "second" else PBX_IPV4, port)
         self._sender = sender
         self._setting = case.setting
         self._wire: Wire | None = None
@@ -323,6 +327,8 @@ class Line:
                 transport = {"AMI": "TCP", "IAX": "UDP"}.get(self.transport, self.transport)
                 if self._setting == "closed":
                     self._wire = StreamWire(self._target, self._sender, 1.0, window=_WINDOW)
+                elif self._setting == "second" and transport == "UDP":
+                    self._wire = UdpWire(self._target, self._sender, open_to_all=True)
                 else:
                     self._wire = open_wire(transport, self._target, self._sender, 1.0)
             if isinstance(self._wire, StreamWire) and self._setting == "split":
@@ -416,14 +422,9 @@ def _let_others_send(lab: Lab, trials: Sequence[Trial]) -> None:
 
 
 @contextmanager
-def pbx_of(release: str) -> Iterator[Lab]:
-    """Yield an Asterisk that answers by every transport."""
-    with Lab.made(release, open_pbx.configured(release)) as lab:
-        yield lab
-
-
-@contextmanager
-def guarded_victims(lab: Lab, folder: Path, terms: Terms) -> Iterator[tuple[Guard, list[Victim]]]:
+def guarded_victims(
+    lab: Lab, folder: Path, settings: Mapping[str, Any]
+) -> Iterator[tuple[Guard, list[Victim]]]:
     """Guard the Asterisk, with a registered phone, a trunk, and a host that has a TCP connection to it."""
     with ExitStack() as stack:
         chan_sip = lab.asterisk.kind.value == "chan_sip"
@@ -437,7 +438,9 @@ def guarded_victims(lab: Lab, folder: Path, terms: Terms) -> Iterator[tuple[Guar
         port = phone.where.getsockname()[1]
         # chan_sip closes a connection on which nothing arrives for thirty seconds.
         holder.send(Raw(method=b"OPTIONS", extension=b"100").encode(holder.contact, "TCP"))
-        guard = stack.enter_context(guarded(lab, folder, **terms.settings))
+        guard = stack.enter_context(guarded(lab, folder, **settings))
+        if lab.asterisk.namespace != lab.network.pbx:
+            until(lambda: any(one.get("containers") for one in guard.status()["sources"]), "the container")
         until(lambda: {FRIEND, open_pbx.TRUNK} <= {row["address"] for row in guard.ask("friends")}, "friends")
         victims = [Victim(FRIEND, port, "friend"), Victim(open_pbx.TRUNK, 5060, "trunk")]
         yield guard, [*victims, Victim(HOLDER, HOLDER_PORT, "holder")]
@@ -451,10 +454,16 @@ def senders() -> Iterator[str]:
             yield f"198.19.{third}.{last}"
 
 
-def run(lab: Lab, cases: Sequence[Case], terms: Terms, folder: Path) -> Findings:
+def run(
+    lab: Lab,
+    cases: Sequence[Case],
+    terms: Terms,
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
+) -> Findings:
     """Run the cases with one daemon, and run those that seem uncounted a second time."""
     began, found = time.monotonic(), Findings(cases=len(cases))
-    with guarded_victims(lab, folder, terms) as (guard, known):
+    with guarded_victims(lab, folder, {**terms.settings, **(settings or {})}) as (guard, known):
         addresses, others, reached = senders(), strangers(), receivers()
         trials = list(_trials(mixed(cases), addresses, others, reached, known, terms))
         for batch in _batches(trials, _CONCURRENT):
@@ -585,15 +594,24 @@ def main() -> int:
     found = Findings()
     parts = _parts(cases)
     for part in parts if options.part is None else [parts[options.part]]:
-        with pbx_of(options.release) as lab, tempfile.TemporaryDirectory() as folder:
-            found.add(run(lab, part, terms, Path(folder)))
+        bed = BEDS[bed_of(part[0])](options.release)
+        with bed as (lab, settings), tempfile.TemporaryDirectory() as folder:
+            found.add(run(lab, part, terms, Path(folder), settings))
     print(json.dumps(asdict(found)))
     return 1 if found.framed or found.uncounted or found.late else 0
 
 
 def _parts(cases: Iterable[Case]) -> list[Sequence[Case]]:
     """Return the cases in the parts that one Asterisk serves each."""
-    return list(batched(mixed(cases), _PART))
+    placed: dict[str, list[Case]] = {}
+    for case in mixed(cases):
+        placed.setdefault(bed_of(case), []).append(case)
+    return [part for bed in sorted(placed) for part in batched(placed[bed], _PART)]
+
+
+def bed_of(case: Case) -> str:
+    """Return the name of the bed (``BEDS``) of a case."""
+    return case.setting if case.setting in BEDS else ""
 
 
 def findings(releases: Iterable[str]) -> list[Findings]:

@@ -25,6 +25,8 @@ from typing import Self
 from tests.support import netns
 
 PBX_IPV4 = "198.18.0.1"
+SECOND_IPV4 = "198.18.0.2"
+"""Another address of the PBX."""
 PBX_IPV6 = "fd00:18::1"
 ROUTED_IPV4 = "198.19.0.0/16"
 ROUTED_IPV6 = "fd00:19::/64"
@@ -32,7 +34,7 @@ ROUTED_IPV6 = "fd00:19::/64"
 _ATTACKERS_IPV4 = tuple(f"198.18.1.{last}" for last in range(1, 251))
 _ATTACKERS_IPV6 = tuple(f"fd00:18::{last:x}" for last in range(0x0A, 0x100))
 # No attack comes from here: the next hop of a route is a gateway, which is exempt from bans.
-_ROUTER_IPV4, _ROUTER_IPV6 = "198.18.2.254", "fd00:18::fffe"
+ROUTER_IPV4, _ROUTER_IPV6 = "198.18.2.254", "fd00:18::fffe"
 _NAME = re.compile(r"rf-\d+-\d+-(?:pbx|atk)")
 _NETNS_FOLDER = Path("/run/netns")
 _SECONDS = 20
@@ -83,15 +85,16 @@ class Network:
             "link set lo up",
             f"link add lan type veth peer name lan netns {self.attacker}",
             f"address add {PBX_IPV4}/16 dev lan",
+            f"address add {SECOND_IPV4}/16 dev lan",
             f"address add {PBX_IPV6}/64 dev lan nodad",
             "link set lan up",
-            f"route add {ROUTED_IPV4} via {_ROUTER_IPV4}",
+            f"route add {ROUTED_IPV4} via {ROUTER_IPV4}",
             f"route add {ROUTED_IPV6} via {_ROUTER_IPV6}",
         )
         _batch(
             self.attacker,
             "link set lo up",
-            *(f"address add {address}/16 dev lan" for address in (*_ATTACKERS_IPV4, _ROUTER_IPV4)),
+            *(f"address add {address}/16 dev lan" for address in (*_ATTACKERS_IPV4, ROUTER_IPV4)),
             *(f"address add {address}/64 dev lan nodad" for address in (*_ATTACKERS_IPV6, _ROUTER_IPV6)),
             "link set lan up",
             f"route add local {ROUTED_IPV4} dev lo",

@@ -7,7 +7,7 @@ chan_sip on Asterisk 16, where both would otherwise use the same HTTP server.
 
 from tests.support import carrier, iax, phones
 from tests.support.asterisk_files import CERTIFICATE_NAME, PASSWORD
-from tests.support.network import PBX_IPV4
+from tests.support.network import PBX_IPV4, SECOND_IPV4
 
 GUESTS = "guests.example"
 HTTP_PORT = 8088
@@ -31,6 +31,17 @@ bind = {PBX_IPV4}:{{port}}
 cert_file = /etc/asterisk/{CERTIFICATE_NAME}
 priv_key_file = /etc/asterisk/{CERTIFICATE_NAME}
 method = tlsv1_2
+"""
+_SECOND = f"""
+[udp-second]
+type = transport
+protocol = udp
+bind = {SECOND_IPV4}:{{port}}
+
+[tcp-second]
+type = transport
+protocol = tcp
+bind = {SECOND_IPV4}:{{port}}
 """
 _WS = f"""
 [ws4]
@@ -57,6 +68,8 @@ allow = ulaw
 """
 _CHAN_SIP = f"""
 [general](+)
+udpbindaddr = 0.0.0.0:5060
+tcpbindaddr = 0.0.0.0:5060
 tlsenable = yes
 tlsbindaddr = {PBX_IPV4}:5061
 tlscertfile = /etc/asterisk/{CERTIFICATE_NAME}
@@ -119,6 +132,7 @@ def configured(release: str) -> dict[str, str]:
         "http.conf": _HTTP + _HTTPS,
         "manager.conf": _MANAGER,
         "pjsip.conf": _TLS.format(port=5081 if chan_sip else 5061)
+        + _SECOND.format(port=5080 if chan_sip else 5060)
         + _GUESTS
         + _LAMPS
         + ("" if chan_sip else _WS),

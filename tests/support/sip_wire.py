@@ -136,14 +136,16 @@ class Wire(Protocol):
 
 
 class UdpWire:
-    """One UDP socket; a message is a datagram."""
+    """One UDP socket; a message is a datagram. ``open_to_all``: from wherever it comes."""
 
-    def __init__(self, target: tuple[str, int], source: str) -> None:
+    def __init__(self, target: tuple[str, int], source: str, *, open_to_all: bool = False) -> None:
+        self._target = target
         self._socket = _socket(target[0], socket.SOCK_DGRAM)
         with suppress(PermissionError):
             self._socket.setsockopt(socket.SOL_SOCKET, 33, _RECEIVE_BUFFER)  # SO_RCVBUFFORCE
         self._socket.bind((source, 0))
-        self._socket.connect(target)
+        if not open_to_all:
+            self._socket.connect(target)
         self.contact = own_name(self._socket)
         self._timeout = -1.0
 
@@ -151,7 +153,7 @@ class UdpWire:
         """Send one datagram; ignore an ICMP error about the one before."""
         self._wait(_SEND_SECONDS)
         with suppress(ConnectionRefusedError):
-            self._socket.send(message)
+            self._socket.sendto(message, self._target)
 
     def receive(self, seconds: float) -> bytes | None:
         """Return the next datagram, or None."""
