@@ -13,6 +13,7 @@ a second time, slowly, because a busy machine can answer one guess too many.
 
 import argparse
 import json
+import math
 import random
 import re
 import resource
@@ -75,7 +76,7 @@ FRIEND, HOLDER = "198.19.255.1", "198.19.255.2"
 HOLDER_PORT = 40_000
 _CONCURRENT = 600
 """The number of cases that run side by side."""
-_PART = 9_000
+_PART = 5_000
 """The number of cases that one Asterisk serves.
 
 Each case leaves connections open, because a banned sender cannot close them. With 19 000 descriptors Asterisk
@@ -606,7 +607,11 @@ def _parts(cases: Iterable[Case]) -> list[Sequence[Case]]:
     placed: dict[str, list[Case]] = {}
     for case in mixed(cases):
         placed.setdefault(bed_of(case), []).append(case)
-    return [part for bed in sorted(placed) for part in batched(placed[bed], _PART)]
+    return [
+        part
+        for bed in sorted(placed)
+        for part in batched(placed[bed], math.ceil(len(placed[bed]) / math.ceil(len(placed[bed]) / _PART)))
+    ]
 
 
 def bed_of(case: Case) -> str:

@@ -299,16 +299,15 @@ def splices(pbx: str) -> Iterator[Case]:
 def singles(pbx: str) -> Iterator[Case]:
     """Yield the cases of one field.
 
-    By UDP a field has each line, if the wrap has an effect there. By another transport it has a third of
-    them, in turn. So has PJSIP on Asterisk 16, which differs little from PJSIP on 22.
+    Each field has each wrap, and both have each line, but not together: by UDP two fifths of the lines, if
+    the wrap has an effect there, and otherwise one fifth, in turn. So has PJSIP on Asterisk 16, which differs
+    little from PJSIP on 22.
     """
-    turn = 0
-    for transport in TRANSPORTS[pbx]:
-        for field, wrap in itertools.product(FIELDS, WRAPS):
-            turn += 1
-            whole = transport == "UDP" and pbx != "16-pjsip" and (field in USERS or not WRAPS[wrap][2])
+    for first, transport in enumerate(TRANSPORTS[pbx]):
+        for turn, (field, wrap) in enumerate(itertools.product(FIELDS, WRAPS), first):
+            twice = transport == "UDP" and pbx != "16-pjsip" and (field in USERS or not WRAPS[wrap][2])
             for number, line in enumerate(LINES):
-                if whole or (number + turn) % 3 == 0:
+                if (number + turn) % 5 <= twice:
                     yield Case(pbx, transport, field, wrap, line)
     for transport, field in OTHERS.items() if pbx != "16-pjsip" else ():
         for wrap, line in itertools.product(WRAPS, LINES):
