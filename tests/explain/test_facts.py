@@ -9,7 +9,7 @@ from tests.explain.world import ban, friend, holder, known, proven, running, sto
 from tests.support.attempts import attempts
 
 from ringfence.explain.facts import AddressVerdict, is_about, sources_of
-from ringfence.model import ListKind, Proof
+from ringfence.model import EventKind, ListKind, Proof
 from ringfence.store.bans import RecordedBan
 
 GATEWAY = {ip_network("192.0.2.1"): "the gateway"}
@@ -54,6 +54,15 @@ def test_an_attempt_is_listed_once() -> None:
     assert [one.attempt for one in told] == list(after)
     assert [one.attempt.sources for one in told] == [one.sources for one in after]
     assert [one.ban is not None for one in told] == [True] * 3 + [False] * 2
+
+
+def test_an_attempt_whose_reason_came_after_the_ban_is_listed_once() -> None:
+    """The wire reports a refusal before AMI names its reason; the listed copy has the reason."""
+    [named] = attempts(1)
+    by_wire = evolve(named, event=EventKind.REFUSED)
+    told = known(running=(running(ban(made=(by_wire,))),), story=story(made=(named,))).attempts()
+
+    assert [one.attempt.event for one in told] == [named.event]
 
 
 def test_attempts_that_look_the_same_stay_as_many() -> None:

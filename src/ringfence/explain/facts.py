@@ -180,8 +180,8 @@ def sources_of(attempt: Attempt) -> tuple[str, ...]:
 def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[AttemptOutcome]:
     """Yield each attempt of ``bans``, and each one that the detector remembers (``remembered``), once.
 
-    If both have an attempt, its two copies are merged. The detector may have got a better proof and more
-    sources since the ban was recorded.
+    If both have an attempt, its two copies are merged. The detector may have got a better proof, more
+    sources, and the reason from AMI since the ban was recorded.
     """
     kept: dict[object, list[Attempt]] = {}
     for attempt in remembered:
@@ -204,7 +204,7 @@ def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[Atte
 
 
 def _identity(attempt: Attempt) -> object:
-    return attempt.time, attempt.address, attempt.account, attempt.kind, attempt.event
+    return attempt.time, attempt.address, attempt.account, attempt.kind
 
 
 def _better(one: Attempt, other: Attempt) -> Attempt:
