@@ -108,7 +108,7 @@ def theirs(root: Path, attack: Attack) -> Outcome:
 
 
 def figures(root: Path | None) -> Iterator[Figure]:
-    """Measure both; yield a row for each attack, and three for hostile text."""
+    """Measure both; yield a row for each attack, and four for hostile text."""
     for attack in ATTACKS:
         outcome = ours(attack)
         yield Figure(
@@ -124,17 +124,19 @@ def figures(root: Path | None) -> Iterator[Figure]:
 
 def _texts() -> list[Figure]:
     """Run every case of hostile text against Asterisk 16 and 22, and return the rows of both."""
+    began = time.monotonic()
     found = findings(RELEASES)
     cases = sum(one.cases for one in found)
     framed = {address: names for one in found for address, names in one.framed.items()}
     uncounted = {name: came for one in found for name, came in one.uncounted.items()}
     late = {name: came for one in found for name, came in one.late.items()}
-    took = max(one.seconds for one in found)
+    doubled = {name: came for one in found for name, came in one.doubled.items()}
+    took = time.monotonic() - began
     return [
         Figure(
             what=(
-                f"hostile text, {cases} cases (fields, characters, lines, transports) in {took:.0f} s: "
-                "bans of addresses that sent nothing"
+                f"hostile text, {cases} cases (fields, characters, lines, transports, settings) in "
+                f"{took:.0f} s: bans of addresses that sent nothing"
             ),
             measured=_count(framed),
             must="0",
@@ -154,6 +156,12 @@ def _texts() -> list[Figure]:
             measured=_count(late),
             must="0",
             reached=not late,
+        ),
+        Figure(
+            what="then: cases at a second address, in a container or with two Asterisks counted twice",
+            measured=_count(doubled),
+            must="0",
+            reached=not doubled,
         ),
     ]
 

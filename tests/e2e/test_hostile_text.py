@@ -71,3 +71,4 @@ def _only_senders_are_banned(found: Findings) -> None:
     assert found.framed == {}
     assert found.uncounted == {}
     assert found.late == {}
+    assert found.doubled == {}
