@@ -255,7 +255,8 @@ class CopiedRequest:
     does not get it. ``unread``: only its beginning was copied; by TCP, the connection is not read any more,
     and this is no request. ``account`` is the user name of its credentials. ``registers``: it is a REGISTER.
     ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or numbers than are
-    kept, so the true ones may be missing. A request can be forged. But if it repeats a nonce that Asterisk
+    kept, so the true ones may be missing. ``diverted``: a datagram whose answer may go elsewhere or
+    nowhere, because of a ``maddr``. A request can be forged. But if it repeats a nonce that Asterisk
     sent only to this address, its sender receives packets there: the address is proven.
     """
 
@@ -272,6 +273,7 @@ class CopiedRequest:
     transport: Transport = Transport.UDP
     registers: bool = False
     crowded: bool = False
+    diverted: bool = False
 
 
 @event_values.frozen

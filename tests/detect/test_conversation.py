@@ -7,7 +7,14 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.detect.conversation import LIFE, MOST_REQUESTS, MOST_UNREAD_CONNECTIONS, SILENCE, Conversations
+from ringfence.detect.conversation import (
+    DIVERTED_SILENCE,
+    LIFE,
+    MOST_REQUESTS,
+    MOST_UNREAD_CONNECTIONS,
+    SILENCE,
+    Conversations,
+)
 from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
 
 HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
@@ -175,6 +182,21 @@ def test_no_blind_guess_without_a_challenge_or_credentials_or_after_a_loss() -> 
         talk.ask(asks(1, sender=OTHER), 1.0)
         answered(talk, refusal(1), OTHER, 1.0)
         assert blind(talk, SILENCE + 1.0) == []
+
+
+def test_a_guess_with_a_diverted_answer_is_blind_soon() -> None:
+    """Nobody else needs to be answered; an answer in time, or one more loss, shows that it is none."""
+    talk = Conversations()
+    for sequence in (1, 2):
+        request = evolve(asks(sequence), diverted=True)
+        talk.ask(request, 0.0, challenged=True)
+    assert answered(talk, refusal(2), ONE, 0.1) is not None
+    assert blind(talk, DIVERTED_SILENCE - 0.1) == []
+    assert blind(talk, DIVERTED_SILENCE) == [1]
+    assert blind(talk, SILENCE) == []
+    talk.ask(evolve(asks(3), diverted=True), 1.0, challenged=True)
+    talk.forget_silence()
+    assert blind(talk, SILENCE + 1.0) == []
 
 
 def test_nobody_is_answered_for_long() -> None:

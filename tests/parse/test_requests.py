@@ -119,6 +119,20 @@ def test_the_user_name_of_the_credentials(text: bytes, account: str) -> None:
     assert observed(REQUEST.replace(b"Authorization", b"X").replace(b'username="alice"', text)).account == ""
 
 
+def test_of_several_user_names_none_is_chosen() -> None:
+    """A sender can write another header of credentials before or behind those that Asterisk checks."""
+    twice = REQUEST.replace(b'username="alice"', b'username="alice", username="alice"')
+    assert observed(twice).account == "alice"
+    assert observed(twice.replace(b'username="alice"', b'username="bob"', 1)).account == ""
+
+
+@pytest.mark.parametrize("name", [b"maddr", b"MADDR", b"%6daddr", b"%4D%61d%44%72"])
+def test_an_answer_is_diverted_by_a_maddr(name: bytes) -> None:
+    """PJSIP resolves the escapes of the name. By TCP the answer uses the connection."""
+    assert not observed(REQUEST).diverted
+    assert observed(REQUEST.replace(b";rport", b";rport;" + name + b"=240.0.0.1")).diverted
+
+
 def test_a_digest_shows_the_same_datagram() -> None:
     """The same bytes have the same digest, and other bytes another one."""
     digests = [observed(text).digest for text in (REQUEST, REQUEST, REQUEST + b" ", REQUEST[:-1])]

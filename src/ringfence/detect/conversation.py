@@ -46,7 +46,9 @@ datagram. PJSIP still checks the password, and a right one registers the attacke
 request with credentials that is not answered within ``SILENCE`` is a *blind* guess. Its nonce must be one
 that Asterisk sent, so requests of this sender do reach Asterisk. By TCP it must have gone to this sender
 alone, or the kernel must know the connection, because a TCP segment can be forged, too. And somebody who
-asked later must have been answered, so Asterisk lives, and the wire sees its answers.
+asked later must have been answered, so Asterisk lives, and the wire sees its answers. Neither is needed if
+the request has the answer sent elsewhere (``diverted``): no phone does that, and after ``DIVERTED_SILENCE``
+the wire would have seen an answer.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
@@ -83,6 +85,9 @@ SILENCE = 8.0
 
 It is shorter than ``sessions.HORIZON``, so that a report of another source can still be matched.
 """
+
+DIVERTED_SILENCE = 0.25
+"""The same time for an answer that the sender has sent elsewhere, or nowhere."""
 
 _CHALLENGES = (401, 407)
 _REFUSALS = (*_CHALLENGES, 403)
@@ -195,6 +200,7 @@ class Conversations:
         self._by_call_id: dict[bytes, Asked] = {}  # the latest request with each Call-ID
         self._by_nonce: dict[bytes, Asked] = {}  # the latest request that repeats each nonce
         self._waiting: deque[Asked] = deque(maxlen=most)
+        self._diverted: deque[Asked] = deque(maxlen=most)  # of those that wait
         self._challenges: dict[_Key, int] = {}  # of unread connections, how many are open
         self._answered = -inf  # when the latest request came that was answered
 
@@ -222,7 +228,7 @@ class Conversations:
             return
         one = Asked(evolve(request, nonces=()), nonce, now, proven)  # its nonces may take 16 kB
         if challenged and request.credentials:
-            self._waiting.append(one)
+            (self._diverted if request.diverted else self._waiting).append(one)
         for session in _names(request):
             key = _key_of(request.address, request.port, request.transport, session)
             self._challenges.pop(key, None)  # a new connection of the same port is read
@@ -274,6 +280,11 @@ class Conversations:
 
     def unanswered(self, now: float) -> Iterator[Asked]:
         """Yield the requests that are blind guesses by ``now``, each once."""
+        while self._diverted and now - self._diverted[0].at >= DIVERTED_SILENCE:
+            oldest = self._diverted.popleft()
+            if not oldest.answered:
+                oldest.answered = True
+                yield oldest
         while self._waiting and now - self._waiting[0].at >= SILENCE:
             oldest = self._waiting[0]
             if not oldest.answered and self._answered <= oldest.at and now - oldest.at < LIFE:
@@ -286,6 +297,7 @@ class Conversations:
     def forget_silence(self) -> None:
         """Forget which requests wait for an answer, because answers were lost."""
         self._waiting.clear()
+        self._diverted.clear()
 
     def answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
         """Record an answer to ``sender``; return to what it belongs, None if its request is unknown."""

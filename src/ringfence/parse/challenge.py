@@ -41,6 +41,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
+from itertools import islice
 from typing import TypeVar
 
 from ringfence.model import (
@@ -185,6 +186,8 @@ _CALL_IDS = re.compile(rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]
 _SEQUENCES = re.compile(
     rb"[\r\n&]cseq(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?(?=[0-9])0*+([0-9]{0,10})"
 )
+# PJSIP resolves the escapes of a parameter's name.
+_MADDR = re.compile(rb"(?:m|%[46]d)(?:a|%[46]1)(?:d|%[46]4)(?:d|%[46]4)(?:r|%[57]2)")
 _CREDENTIALS = b"authorization"
 _ACK, _REGISTER = b"ACK ", b"REGISTER "
 _SIP = b"SIP/2.0 "  # an answer begins with it
@@ -283,15 +286,19 @@ def parse_request(
         transport,
         request.lstrip(_EOL).startswith(_REGISTER),
         more_nonces or more_call_ids or more_sequences,
+        transport is Transport.UDP and _MADDR.search(readings[1]) is not None,
     )
 
 
 def _account_in(request: bytes, reading: bytes) -> str:
-    """Return the first user name in credentials; ``reading`` is the request in lower case."""
+    """Return the user name in credentials; ``reading`` is the request in lower case.
+
+    If credentials name several, return "": only Asterisk knows which it checks. Its answer names the user.
+    """
     if _CREDENTIALS not in reading:
         return ""
-    found = _USERNAME.search(reading)
-    return text_of(request[slice(*found.span(1))]) if found is not None else ""
+    found = {request[slice(*one.span(1))] for one in islice(_USERNAME.finditer(reading), _MOST_LOOKED_AT)}
+    return text_of(found.pop()) if len(found) == 1 else ""
 
 
 _Value = TypeVar("_Value", bytes, int)
