@@ -9,11 +9,13 @@ from attrs import evolve
 from tests.detect.events import SENDER, event
 from tests.support.evidence import Bench, challenge
 
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import MOST
 from ringfence.daemon.pipeline import STREAMS_MATTER
 from ringfence.detect.confirmation import GUESS
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import BUSY, FEW
-from ringfence.model import CopiedRequest, EventKind, Exchange, Service, Transport
+from ringfence.model import CopiedRequest, EventKind, Exchange, Friend, FriendReason, Service, Transport
 
 
 def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
@@ -23,6 +25,22 @@ def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
     bench.pipeline.on_challenges([challenge(b"\xff", evasive=True)], 0.0)
     assert [decision.subject for decision in bench.banned] == [ip_network(SENDER)]
     assert bench.alarm_codes() == ["evidence.hidden"]
+
+
+def test_forged_senders_leave_room_for_a_real_one_that_hides(bench: Bench) -> None:
+    """Senders that are not proven share one alarm; one that is, and a friend, have their own."""
+    hidden = challenge(b"\xff", evasive=True)
+    for number in range(2 * MOST):
+        forged = ip_address("198.19.0.0") + number
+        bench.pipeline.on_challenges([evolve(hidden, address=forged, sender=forged)] * 3, bench.now)
+    real, phone = ip_address("203.0.113.1"), ip_address("203.0.113.2")
+    bench.detector.friends.add(Friend("pbx", phone, "alice", FriendReason.REGISTERED, 0.0, 0.0, inf))
+    by_tcp = evolve(hidden, transport=Transport.TCP, address=real, sender=real)
+    bench.pipeline.on_challenges([by_tcp, evolve(hidden, address=phone, sender=phone)], bench.now)
+
+    found = {one.subject: one.times for one in bench.alarms.active if one.code is AlarmCode.EVIDENCE_HIDDEN}
+    assert found.keys() == {"", str(real), str(phone)}
+    assert found[""] >= 2 * MOST
 
 
 def test_what_the_wire_saw_is_judged_in_its_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from ringfence.detect.judgement import (
     Login,
     Observe,
 )
+from ringfence.detect.rules import is_proven
 from ringfence.model import (
     AMI,
     AlarmChange,
@@ -174,7 +175,9 @@ class EffectHandler:
         elif disposition is Disposition.FORGED:
             activate(AlarmCode.EVIDENCE_FORGED, address, _FORGED)
         if attempt.event is EventKind.HIDDEN:
-            activate(AlarmCode.EVIDENCE_HIDDEN, address, _HIDDEN)
+            # One alarm for all that a forger may have sent: its addresses must leave room for real senders.
+            own = is_proven(attempt.proof) or self._friends.has(attempt.address)
+            activate(AlarmCode.EVIDENCE_HIDDEN, *((address, _HIDDEN) if own else ("", _HIDDEN_UNPROVEN)))
         if disposition is Disposition.UNCONFIRMED:
             activate(AlarmCode.EVIDENCE_UNCONFIRMED, address, _LISTED.format(why=why_unconfirmed(attempt)))
 
@@ -191,6 +194,10 @@ _FORGED = (
 )
 _LISTED = "{why}, so it is listed and not banned"
 _HIDDEN = "Asterisk answered its request and reported no event: the sender hides from Asterisk's events"
+_HIDDEN_UNPROVEN = (
+    "Asterisk answered requests and reported no event: senders hide from Asterisk's events. Their addresses "
+    "are not proven, so somebody may have forged them; `ringfence status` counts the attempts"
+)
 
 
 # Module-level aliases: enum member lookups are slow in code that runs for each event.
