@@ -1,8 +1,9 @@
 """The number of answers to guesses that a hostile reading found uncounted: its recipes (a) to (g).
 
-The recipes are in :mod:`tests.support.uncounted`; ringfence reads all sources. All rows of one Asterisk share
-it and its guard, and each trial has its own address. Only the rule ``guess`` is on, and in the last row
-``prefix``, ``distributed`` and the alarm about an account under attack.
+The recipes are in :mod:`tests.support.uncounted`; ringfence reads all sources. The rows share three Asterisks
+with their guards, and each trial has its own address. Only the rule ``guess`` is on, and in the last row
+``prefix`` and ``distributed`` too. The first row has the ration, as by default: answers that have waited in a
+closed window leave together.
 """
 
 import time
@@ -15,6 +16,7 @@ from tests.bench.figures import Figure, spread
 from tests.bench.testbed import GUESS, PLACED, Bed, bed, only
 from tests.support import open_pbx, uncounted
 from tests.support.daemon import until
+from tests.support.guarded import until_rationed
 from tests.support.sip_raw import answered_within_segments
 
 TRIALS = 3
@@ -22,7 +24,8 @@ MOST = THRESHOLD + 1
 MANY = 60
 MOST_OF_ROTATION = 25
 ALARMS = {"attack.distributed", "password.guessed"}
-_BANNED_WITHIN = 5.0  # seconds
+_BANNED_WITHIN = 15.0
+"""Seconds within which a ban must follow: a guess whose answer does not leave counts after eight."""
 _BLIND = 40.0
 """The greatest number of seconds of a blind trial: longer than a nonce lives."""
 _FORGEABLE = "a forger can send the same, so its ban is narrow"
@@ -40,11 +43,11 @@ class Row:
     scope: str = "full"
 
 
+CLOSED_WINDOW = Row(
+    "(a) hidden, by TCP with a closed window filled with answers to BYE, all sent at once (with the ration)",
+    lambda here, source: answered_within_segments(here.lab, source),
+)
 ROWS_22 = (
-    Row(
-        "(a) hidden, by TCP with a closed window filled with answers to BYE, all sent at once",
-        lambda here, source: answered_within_segments(here.lab, source),
-    ),
     Row(
         "(b) hidden, blind, one a second, one challenge each 30 s (guesses until the ban)",
         lambda here, source: uncounted.blind(here.lab, source, _BLIND, lambda: source in here.guard.banned()),
@@ -89,6 +92,9 @@ ROWS_16 = (
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
+    with bed(GUESS, extra=uncounted.configured(), firewall={"ration": {}}) as here:
+        until_rationed(here.guard)
+        yield _measured(here, CLOSED_WINDOW, "198.19.1.")
     for release, extra, rows in (
         ("22", uncounted.configured(), ROWS_22),
         ("16", open_pbx.configured("16"), ROWS_16),

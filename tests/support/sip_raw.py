@@ -123,8 +123,11 @@ class Raw:
 OTHER_REALM = (
     b'Authorization: Digest username="alice", realm="other", nonce="\xff", uri="sip:x", response="0"\r\n'
 )
-GARBAGE = b'Authorization: Digest username="alice", realm="asterisk", nonce="1/00", uri="x", response="0"\r\n'
-"""A header with an invented nonce, like ``OTHER_REALM`` to send before the header of the guess."""
+GARBAGE = b'Authorization: Digest username="alice", realm="other", nonce="1/00", uri="x", response="0"\r\n'
+"""A header with an invented nonce, like ``OTHER_REALM`` to send before the header of the guess.
+
+Asterisk checks the first header of its own realm, so the invented one has another realm.
+"""
 NOWHERE = b";rport;maddr=240.0.0.1"
 """Parameters of a Via by which the answer gets lost."""
 
