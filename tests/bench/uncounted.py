@@ -71,8 +71,6 @@ INVENTED = (
 )
 _MOST_BLIND = 60
 """The greatest number of guesses without an answer in a trial, and of its seconds."""
-_BLIND_WAIT = 8.0
-"""Seconds after which ringfence counts a guess that gets no answer."""
 
 Trial = Callable[[Lab, str], int]
 """One attack from an address; returns the number of answered guesses."""
@@ -288,7 +286,6 @@ def figures(_: Path | None) -> Iterator[Figure]:
         yield _stopped(
             f"guesses at Asterisk whose answers go nowhere, one a second, {how}",
             tried("22", blind(call_id)),
-            most=THRESHOLD + 1 + int(_BLIND_WAIT),
         )
 
 
