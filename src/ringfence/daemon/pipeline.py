@@ -176,7 +176,9 @@ class EffectHandler:
             activate(AlarmCode.EVIDENCE_FORGED, address, _FORGED)
         if attempt.event is EventKind.HIDDEN:
             # One alarm for all that a forger may have sent: its addresses must leave room for real senders.
-            own = is_proven(attempt.proof) or self._friends.has(attempt.address)
+            decision = judgement.decision
+            proven = is_proven(attempt.proof) or (decision is not None and decision.scope is Scope.FULL)
+            own = proven or self._friends.has(attempt.address)
             activate(AlarmCode.EVIDENCE_HIDDEN, *((address, _HIDDEN) if own else ("", _HIDDEN_UNPROVEN)))
         if disposition is Disposition.UNCONFIRMED:
             activate(AlarmCode.EVIDENCE_UNCONFIRMED, address, _LISTED.format(why=why_unconfirmed(attempt)))
