@@ -207,10 +207,10 @@ FAULTS_OF_SITES = (
         _first_come,
         (
             *(
-                Act("hides", str(ip_address("10.0.0.1") + 256 * one), wait=0.01)
+                Act("hides", str(ip_address("10.0.0.1") + 256 * one), transport="TCP", wait=0.01)
                 for one in range(_MOST_ALARMS)
             ),
-            *(Act("hides", _A) for _ in range(3)),
+            *(Act("hides", _A, transport="TCP") for _ in range(3)),
         ),
     ),
     Fault(
