@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from attrs import evolve
 from tests.detect.events import SENDER, event
 
-from ringfence.detect.attribution import MOST_AWAITED, NewProof, Proofs
+from ringfence.detect.attribution import MOST_AWAITED, NewProof, Proofs, UnprovableGuess
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import Senders
 from ringfence.model import Challenge, EventKind, Proof, Transport
@@ -62,7 +62,14 @@ def test_a_response_before_its_challenge_is_proven_when_the_challenge_comes() ->
 
 
 def test_a_nonce_that_went_elsewhere_blames_no_receiver() -> None:
-    """It proves neither the address that had it sent elsewhere, nor its receiver."""
-    for asked in (evolve(ASKED, address=OTHER), evolve(ASKED, address=OTHER, sender=OTHER)):
-        assert list(proofs(asked).on_response(ANSWER, 1.0)) == []
-    assert list(proofs(ASKED, evolve(ASKED, address=OTHER)).on_response(ANSWER, 1.0)) == []
+    """The guess is unprovable for the address that had the nonce sent elsewhere."""
+    known = proofs(evolve(ASKED, address=OTHER))
+    assert list(known.on_response(ANSWER, 1.0)) == [UnprovableGuess(BY)]
+    assert list(proofs(evolve(ASKED, address=OTHER, sender=OTHER)).on_response(ANSWER, 1.0)) == []
+
+
+def test_a_nonce_that_its_sender_had_sent_to_two_is_unprovable() -> None:
+    """One sender that asks for a nonce at two addresses makes a guess that nothing can prove."""
+    assert list(proofs(ASKED, evolve(ASKED, address=OTHER)).on_response(ANSWER, 1.0)) == [UnprovableGuess(BY)]
+    both = proofs(ASKED, evolve(ASKED, address=OTHER, sender=OTHER))
+    assert list(both.on_response(ANSWER, 1.0)) == []

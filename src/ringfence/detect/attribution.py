@@ -131,13 +131,23 @@ class NewProof:
 
 
 @event_values.frozen
+class UnprovableGuess:
+    """A guess of ``address`` that nothing can prove.
+
+    Only this address requested the nonce of the guess, but the nonce was also sent to another address.
+    """
+
+    address: Address
+
+
+@event_values.frozen
 class ClientLogin:
     """A login through a SIP proxy; ``event`` names the client of the proxy as its sender."""
 
     event: SecurityEvent
 
 
-Finding = AttributedAttempt | DuplicateReport | NewProof | ClientLogin
+Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | ClientLogin
 
 
 def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
@@ -237,7 +247,7 @@ def _addresses(readings: Sequence[SecurityEvent]) -> frozenset[Address]:
     return frozenset(reading.remote.address for reading in readings)
 
 
-# -- proofs: which responses to challenges prove their sender
+# -- proofs: which responses to challenges prove their sender, and which nothing can prove
 #
 # ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.sessions.Session`),
 # for its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a
@@ -264,21 +274,26 @@ class Proofs:
         return self.prove(*answered, now)
 
     def on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a failed response to a challenge of PJSIP; return the proof of the named address, if any.
+        """Handle a failed response to a challenge of PJSIP; return what its nonce shows.
 
-        The receiver of the nonce is never blamed, because anyone can have a challenge sent to it, by
-        ``maddr`` in the Via header, and a SIP proxy forwards it to the next Via (RFC 3261 §16.7).
+        The nonce may prove the named address, or show that nothing can prove the guess: the named address had
+        the nonce sent elsewhere. Then the guess stays a claim about the named address. The receiver of the
+        nonce is never blamed, because anyone can have a challenge sent to it, by ``maddr`` in the Via header,
+        and a SIP proxy forwards it to the next Via (RFC 3261 §16.7).
         """
         if event.service is not Service.PJSIP or event.tampered or event.forgeable:
             return ()
         if not event.challenge or event.remote.transport is not Transport.UDP:
             return ()
         nonces, address = self._nonces, event.remote.address
+        sent_to = nonces.receivers(event.challenge, now)
         answered = event.source.asterisk, address, event.session
         if nonces.proves(event.challenge, address, now):
             return self.prove(*answered, now)
-        if not nonces.receivers(event.challenge, now):  # the event of AMI arrived before the challenge
+        if not sent_to:  # the event of AMI arrived before the challenge
             remember(self._awaited, event.challenge[:_MOST_OF_NONCE], answered, MOST_AWAITED)
+        elif sent_to != (address,) and nonces.only_sender(event.challenge, now) == address:
+            return (UnprovableGuess(address),)
         return ()
 
     def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:

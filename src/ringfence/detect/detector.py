@@ -25,6 +25,7 @@ from ringfence.detect.attribution import (
     DuplicateReport,
     Finding,
     NewProof,
+    UnprovableGuess,
     sender_of_request,
 )
 from ringfence.detect.confirmation import (
@@ -313,7 +314,9 @@ class Detector:
             self._decided.clear()
         return effects
 
-    def _on_finding(self, finding: DuplicateReport | NewProof | ClientLogin, now: float) -> Sequence[Effect]:
+    def _on_finding(
+        self, finding: DuplicateReport | NewProof | ClientLogin | UnprovableGuess, now: float
+    ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
             key = self._subjects.find(finding.address).key
             reported = finding.source, finding.event
@@ -322,7 +325,9 @@ class Detector:
             return () if forged is None else (forged_by(finding.address, forged),)
         if isinstance(finding, NewProof):
             return self._on_proof(finding, now)
-        return self._on_success(finding.event, now)
+        if isinstance(finding, ClientLogin):
+            return self._on_success(finding.event, now)
+        return (self._friend_attempts.on_unprovable(finding.address, now),)
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
         """Record that an address is proven for a session; return the effects, which may be a ban."""

@@ -463,6 +463,16 @@ class FriendAttempts:
 
     # -- guesses that nothing can prove -----------------------------------------------------------------
 
+    def on_unprovable(self, address: Address, now: float) -> AlarmChange:
+        """Return the alarm that guesses come from ``address`` which nothing can prove.
+
+        If the address is a friend, the limiter stops exempting it for ``UNSHIELDED_FOR``.
+        """
+        friend = self._subjects.find(address).friend
+        if friend:
+            remember(self._unshielded, address, now, MOST)
+        return unprovable(address, friend=friend)
+
     def unshielded(self, now: float) -> Sequence[Address]:
         """Return the friends to which the limiter (the kernel's limit of packets) must apply now."""
         while self._unshielded and now - next(iter(self._unshielded.values())) >= UNSHIELDED_FOR:
@@ -481,6 +491,5 @@ class FriendAttempts:
             del self._unproven[address]
             facts = self._facts(address, now)
             if sum(not fact.proven and fact.event in CHECKED for fact in facts) >= UNPROVEN:
-                remember(self._unshielded, address, now, MOST)
-                alarms.append(unprovable(address))
+                alarms.append(self.on_unprovable(address, now))
         return alarms

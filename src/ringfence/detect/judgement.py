@@ -192,13 +192,17 @@ def forged_by(address: Address, at: Address) -> AlarmChange:
     return AlarmChange(AlarmCode.EVIDENCE_FORGED_BY, str(address), FORGED_BY_TEXT.format(at=at))
 
 
-def unprovable(address: Address) -> AlarmChange:
-    """Return the alarm about guesses of a friend that nothing can prove."""
+def unprovable(address: Address, *, friend: bool) -> AlarmChange:
+    """Return the alarm about guesses of ``address`` that nothing can prove.
+
+    ``friend`` is whether the address is a friend, which is not banned for these guesses.
+    """
     text = (
         "its guesses carry nonces that were also sent elsewhere, or that this host never sent by UDP, so "
-        "nothing proves that they came from this address; a friend is not banned for them, but the limiter "
-        "no longer exempts it"
+        "nothing proves that they came from this address"
     )
+    if friend:
+        text += "; it is a friend and not banned for them, but the limiter no longer exempts it"
     return AlarmChange(AlarmCode.EVIDENCE_UNPROVABLE, str(address), text)
 
 

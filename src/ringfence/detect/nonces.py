@@ -166,6 +166,11 @@ class Nonces:
         sent = self._known(nonce, now)
         return sent.receivers == sent.senders == (address,) and sent.is_whole
 
+    def only_sender(self, nonce: bytes, now: float) -> Address | None:
+        """Return the only address that asked for ``nonce``; None if several did, or if it is unknown."""
+        senders = self._known(nonce, now).senders
+        return senders[0] if len(senders) == 1 else None
+
     def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
         """Return ``attempt`` with what the wire shows about ``nonce``, which the event of the attempt named.
 

@@ -57,10 +57,11 @@ def test_forged_senders_that_fill_the_table_save_no_slow_guesser() -> None:
 
 
 def test_a_nonce_sent_to_two_receivers_proves_no_address() -> None:
-    """The guesses are claims of the address that asked."""
+    """The guesses are claims of the address that asked, and an alarm reports that they are unprovable."""
     happened = Player().play(*guesses(ATTACKER, BYSTANDER))
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
     assert happened.bans == NARROW
+    assert set(happened.alarms) == {"evidence.unprovable of 192.0.2.7"}
 
 
 def test_a_nonce_that_two_addresses_asked_for_proves_no_address() -> None:
@@ -475,12 +476,12 @@ def test_with_ami_alone_an_event_of_chan_sip_is_unconfirmed_at_once() -> None:
 
 
 def test_a_guess_with_a_nonce_that_went_elsewhere_counts_against_no_receiver() -> None:
-    """The guess is a claim about the address that the event names; never the receiver's."""
+    """The guess is a claim about the address that the event names, and an alarm; never the receiver's."""
     happened = Player().play(
         at(0, probed(), sent(BYSTANDER, nonce=b"n", sender=ATTACKER)),
         at(0.1, failed(nonce=b"n")),
     )
-    assert happened.counted_addresses == [ATTACKER]
+    assert (happened.counted_addresses, happened.alarms) == ([ATTACKER], ["evidence.unprovable of 192.0.2.7"])
 
 
 def test_a_line_with_a_nonce_of_another_address_does_not_count_for_it() -> None:
