@@ -10,14 +10,14 @@ from attrs import evolve
 
 from ringfence.detect import proxies
 from ringfence.detect.attribution import AttributedAttempt, Attribution, ClientLogin, Finding
-from ringfence.detect.confirmation import NOT_CONNECTED, KnownSources, Listening
+from ringfence.detect.confirmation import NOT_CONNECTED, KnownSources
 from ringfence.detect.conversation import SILENCE
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement, Login
 from ringfence.detect.nonces import LIFE
 from ringfence.detect.proxies import Proxies
 from ringfence.detect.rules import RULES
-from ringfence.detect.sessions import SESSION_LIFE
+from ringfence.detect.sessions import HORIZON, SESSION_LIFE
 from ringfence.model import (
     AMI,
     Address,
@@ -140,11 +140,11 @@ class Pbx:
         event = SecurityEvent(SourceId("pbx", AMI), kind, self._service, remote, 1.0, "alice", call_id)
         return evolve(event, challenge=nonce, response=b"x" if nonce else b"", password=True, **values)
 
-    def waits(self, seconds: float, listening: Listening = NOT_CONNECTED) -> list[Finding]:
+    def waits(self, seconds: float) -> list[Finding]:
         """Wait, and do periodic work."""
         now = next(self._now) + seconds
         self._now = count(now, 0.01)
-        return [*self.attribution.tick(now, 1.0, wire=True, listening=listening)]
+        return [*self.attribution.tick(now, 1.0, wire=True, listening=NOT_CONNECTED)]
 
 
 def attempts(found: list[Finding]) -> list[tuple[Address, tuple[Proof, bool]]]:
@@ -290,15 +290,20 @@ def test_a_guess_of_a_friend_counts_by_its_nonce() -> None:
     assert attempts(pbx.reports(FAILED, b"a", NONCE)) == [(CLIENT, PROVEN)]
 
 
-def test_guesses_that_could_not_be_read_count_by_their_refusals_after_twenty() -> None:
-    """A client by TCP whose connection became unread counts for each refusal; AMI's events are nobody's."""
+def test_the_event_of_a_guess_that_could_not_be_read_counts_by_its_refusal() -> None:
+    """A client by TCP whose connection became unread counts for each event, before or after its refusal."""
     pbx = Pbx(sockets=STREAMS)
     pbx.breaks(CLIENT)
-    pbx.waits(1.0, {"pbx": 0.0})
-    for number in range(20):
-        assert pbx.answers(CLIENT, b"%d" % number, transport=TCP) == []
+    pbx.reports(FAILED, b"a", NONCE)
     assert attempts(pbx.answers(CLIENT, b"a", transport=TCP)) == [(CLIENT, CLAIM)]
-    assert attempts(pbx.reports(FAILED, b"a", NONCE)) == [(PROXY, LISTED)]
+    assert pbx.answers(CLIENT, b"a", transport=TCP) == []
+    assert attempts(pbx.reports(FAILED, b"a", OTHER)) == [(CLIENT, CLAIM)]
+    assert pbx.answers(CLIENT, b"c", transport=TCP) == []
+    assert attempts(pbx.reports(FAILED, b"c", NONCE)) == [(CLIENT, CLAIM)]
+    assert pbx.reports(SUCCESS, b"c") == []
+    pbx.reports(FAILED, b"b", NONCE)
+    pbx.waits(HORIZON)
+    assert pbx.answers(CLIENT, b"b", transport=TCP) == []
 
 
 def test_a_hidden_guess_that_could_not_be_read_counts_by_its_refusal() -> None:

@@ -358,6 +358,10 @@ class Attribution:
         )
         self.proxies = Proxies(sources.proxies)
         self._has_proxies = bool(sources.proxies)
+        # By Call-ID, the latest event of a proxy's address whose client is unknown, and when it arrived.
+        self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
+        # By Call-ID, the latest unread connection to which a proxy sent a refusal.
+        self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
         self._waiting = UnconfirmedReports()
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
@@ -425,6 +429,7 @@ class Attribution:
             return (ClientLogin(event),)
         if role_of(event) not in (Role.OPENER, Role.FAILED):
             return ()
+        remember(self._without_client, event.session, (now, event), MOST_AWAITED)
         listed = evolve(attempt_from(event, AttemptKind.GUESS), trusted=False, proof=_CLAIMED)
         return (AttributedAttempt(listed, now),)
 
@@ -443,6 +448,8 @@ class Attribution:
             return asked.remote if asked.request.address in self._nonces.receivers(asked.nonce, now) else None
         if asked is not None:
             return asked.remote
+        if event.service is _PJSIP and event.session in self._unread_clients:
+            return self._unread_clients[event.session]
         receivers = self._nonces.receivers(event.challenge, now)
         if receivers and self._nonces.proves(event.challenge, receivers[0], now):
             return Endpoint(receivers[0], 0, _UDP)
@@ -574,10 +581,9 @@ class Attribution:
                 self._answers.record(challenge, sender, now)
             if by_pjsip:
                 return ()
-        event = self._wire_event_for(refusal, challenge, sender, source, now, wall)
-        return self.observe(event, now) if event is not None else ()
+        return self._on_refusal(refusal, challenge, sender, source, now, wall)
 
-    def _wire_event_for(
+    def _on_refusal(
         self,
         refusal: Answered | None,
         challenge: Challenge,
@@ -585,16 +591,24 @@ class Attribution:
         source: SourceId,
         now: float,
         wall: float,
-    ) -> SecurityEvent | None:
-        """Return the event of the wire for a refusal; None if it refuses no guess.
+    ) -> Sequence[Finding]:
+        """Handle a refusal; ``refusal`` is what it refuses, None if its request is not known."""
+        if refusal is not None:
+            event = self._refused(refusal, challenge, sender, source, wall)
+        elif self._is_hidden(challenge, sender, source.asterisk, now):
+            event = _wire_event(_HIDDEN, challenge, sender, source, wall)
+        else:
+            event = None
+        return self.observe(event, now) if event is not None else ()
 
-        ``refusal`` is what it refuses, None if its request was not copied. A question without credentials is
-        an attempt only if it is evasive: no phone sends such bytes. If the sender has logged in since it
-        asked, its request was accepted.
+    def _refused(
+        self, refusal: Answered, challenge: Challenge, sender: Address, source: SourceId, wall: float
+    ) -> SecurityEvent | None:
+        """Return the event of the wire for an answer to a request that was copied; None if it is no guess.
+
+        A question without credentials is an attempt only if it is evasive: no phone sends such bytes. If the
+        sender has logged in since it asked, its request was accepted.
         """
-        if refusal is None:
-            hidden = self._is_hidden(challenge, sender, source.asterisk, now)
-            return _wire_event(_HIDDEN, challenge, sender, source, wall) if hidden else None
         asked = refusal.asked
         if (
             asked is None
@@ -657,10 +671,31 @@ class Attribution:
         answer = self.proxies.to_client(answer)
         self._nonces.record(answer, now)
         refusal = self._conversations.answer(answer, client, now)
-        if answer.status not in REFUSALS or (refusal is None and not self._is_unread(answer, client, now)):
+        if answer.status not in REFUSALS:
             return ()
-        event = self._wire_event_for(refusal, answer, client, SourceId(asterisk, WIRE), now, wall)
+        source = SourceId(asterisk, WIRE)
+        if refusal is None:
+            event = self._refused_unread(answer, source, now, wall)
+        else:
+            event = self._refused(refusal, answer, client, source, wall)
         return self._on_client(event, now) if event is not None else ()
+
+    def _refused_unread(
+        self, answer: Challenge, source: SourceId, now: float, wall: float
+    ) -> SecurityEvent | None:
+        """Return the event for a refusal by a TCP connection whose requests could not be read, or None.
+
+        It is the event of AMI with the same Call-ID, which may also come later. If the refusal shows that the
+        request was hidden from AMI, it is an event of the wire.
+        """
+        remote = Endpoint(answer.address, answer.port, answer.transport)
+        if not self._conversations.is_unread(remote):
+            return None
+        if answer.evasive:
+            return _wire_event(_HIDDEN, answer, remote.address, source, wall)
+        remember(self._unread_clients, answer.call_id, remote, MOST_AWAITED)
+        at, event = self._without_client.pop(answer.call_id, (-HORIZON, None))
+        return evolve(event, remote=remote) if event is not None and now - at < HORIZON else None
 
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str

@@ -52,15 +52,17 @@ the wire would have seen an answer.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
-forgotten first; of a conversation, those that are no open guesses.
+forgotten first; of a conversation, those that are no open guesses. Of ``MOST`` TCP connections it is
+remembered that they became unread.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from math import inf
 
 from attrs import Factory, define, frozen
 
+from ringfence.detect.history import remember
 from ringfence.detect.sessions import AddressKey, address_key
 from ringfence.event_values import evolve
 from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
@@ -199,6 +201,7 @@ class Conversations:
         self._order: deque[tuple[_Key, Asked]] = deque()
         self._by_call_id: dict[bytes, Asked] = {}  # the latest request with each Call-ID
         self._by_nonce: dict[bytes, Asked] = {}  # the latest request that repeats each nonce
+        self._unread: OrderedDict[Endpoint, None] = OrderedDict()  # the latest connections that became unread
         self._waiting: deque[Asked] = deque(maxlen=most)
         self._diverted: deque[Asked] = deque(maxlen=most)  # of those that wait
         self._challenges: dict[_Key, int] = {}  # of unread connections, how many are open
@@ -263,6 +266,10 @@ class Conversations:
     def latest_with(self, nonce: bytes) -> Asked | None:
         """Return the latest request that repeats this nonce; None if it is unknown."""
         return self._by_nonce.get(nonce)
+
+    def is_unread(self, remote: Endpoint) -> bool:
+        """Whether the TCP connection of a sender is, or was, unread."""
+        return remote in self._unread
 
     def has_asked(self, address: Address, call_id: bytes, now: float) -> bool:
         """Whether a datagram with credentials of this address and with this Call-ID was copied lately."""
@@ -352,6 +359,7 @@ class Conversations:
         if key in self._known:
             self._known[key].unread = now
         if request.transport is not Transport.UDP:
+            remember(self._unread, Endpoint(request.address, request.port, request.transport), None, MOST)
             self._challenges.setdefault(key, 0)
             if len(self._challenges) > MOST_UNREAD_CONNECTIONS:
                 del self._challenges[next(iter(self._challenges))]
