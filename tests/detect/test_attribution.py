@@ -112,7 +112,7 @@ def test_lines_without_confirmation_ban_nothing(service: Service) -> None:
 
 
 def test_earlier_lines_count_with_the_connection_that_is_listed_later() -> None:
-    """The first lines of a connection count also if the kernel lists it later, within their patience."""
+    """The first lines of a connection count as soon as the kernel lists it, which may be later."""
     connected = Connected()
     detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=connected)
     failed = EventKind.CHALLENGE_RESPONSE_FAILED
@@ -121,10 +121,26 @@ def test_earlier_lines_count_with_the_connection_that_is_listed_later() -> None:
     for number, one in enumerate(lines[:-1]):
         assert detector.observe(one, 0.002 * number) == []
     connected.remotes.add((ip_address(SENDER), lines[0].remote.port))
-    judged = [*detector.observe(lines[-1], 0.01), *detector.tick(PATIENCE + 0.01)]
+    judged = detector.observe(lines[-1], 0.01)
 
     assert len(judged) == GUESS.attempts
     assert [j.decision.subject for j in judged if j.decision] == [ip_network(SENDER)]
+    assert detector.tick(PATIENCE + 0.01) == []
+
+
+def test_a_waiting_line_counts_with_a_later_connection_from_the_same_port() -> None:
+    """A later connection confirms a line that waits, also if an earlier line of its port was judged."""
+    connected = Connected()
+    detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), connections=connected)
+    known = {(ip_address(SENDER), 5062)}
+    assert detector.observe(port_line(session=b"first"), 0.0) == []
+    connected.remotes |= known
+    assert len(detector.observe(port_line(session=b"second"), 0.1)) == 2
+    connected.remotes -= known
+    assert detector.observe(port_line(session=b"third"), 0.5) == []
+    assert detector.tick(PATIENCE) == []
+    connected.remotes |= known
+    assert len(detector.observe(port_line(session=b"fourth"), 1.2)) == 2
 
 
 @pytest.mark.parametrize("service", [Service.AMI, Service.PJSIP])

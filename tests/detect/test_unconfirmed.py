@@ -1,11 +1,14 @@
-"""Unconfirmed reports: they wait, and are bounded; and the reason of each."""
+"""Unconfirmed reports: they wait, are found by their session, and are bounded; and the reason of each."""
+
+from ipaddress import ip_address
 
 import pytest
 from attrs import evolve
-from tests.detect.events import NOTICES, attempt, event
+from tests.detect.events import NOTICES, SENDER, attempt, event
 from tests.support.attempts import attempts
 
-from ringfence.detect.confirmation import PATIENCE, UnconfirmedReport, UnconfirmedReports, why_unconfirmed
+from ringfence.detect.confirmation import PATIENCE, UnconfirmedReports, why_unconfirmed
+from ringfence.detect.sessions import Senders, UnconfirmedReport
 from ringfence.model import EventKind, Service
 
 _LOG = "log:/var/log/ringfence/ringfence#notice"
@@ -19,7 +22,7 @@ def report(at: float, session: bytes = b"call-1") -> UnconfirmedReport:
 
 def test_each_ends_when_its_time_is_over() -> None:
     """Each report is due once, in the order of arrival."""
-    reports = UnconfirmedReports()
+    reports = UnconfirmedReports(Senders())
     first, second = report(0.0), report(0.5)
     reports.add(first)
     reports.add(second)
@@ -30,14 +33,57 @@ def test_each_ends_when_its_time_is_over() -> None:
     assert (list(reports.due(20.0)), len(reports)) == ([], 0)
 
 
+def test_settle_returns_the_reports_of_a_session() -> None:
+    """``settle`` returns all reports of one address under one Call-ID, and no others."""
+    reports = UnconfirmedReports(Senders())
+    mine, too, other = report(0.0), report(0.1), report(0.2, b"call-2")
+    for one in (mine, too, other):
+        reports.add(one)
+
+    assert reports.settle(ip_address(SENDER), b"call-1") == [mine, too]
+    assert reports.settle(ip_address(SENDER), b"call-1") == []
+    assert reports.settle(ip_address("203.0.113.9"), b"call-2") == []
+    assert list(reports.due(10.0)) == [other]
+
+
 def test_the_oldest_go_when_there_are_too_many() -> None:
-    """The oldest reports are discarded when there are too many."""
-    reports = UnconfirmedReports(most=2)
+    """The oldest reports are discarded when there are too many; discarded and ended ones are not found."""
+    reports = UnconfirmedReports(Senders(), most=2)
     kept = [report(float(number)) for number in range(4)]
     for one in kept:
         reports.add(one)
     assert len(reports) == 2
-    assert list(reports.due(10.0)) == kept[2:]
+    assert list(reports.due(2.0 + PATIENCE)) == [kept[2]]
+    assert reports.settle(ip_address(SENDER), b"call-1") == [kept[3]]
+
+
+def test_an_unforgeable_report_of_the_session_is_found_until_it_is_settled() -> None:
+    """A forgeable report finds an unforgeable one of its session that waits, and none that is settled."""
+    reports = UnconfirmedReports(Senders())
+    sure = report(0.0)
+    forged = UnconfirmedReport(0.1, sure.attempt, evolve(sure.event, forgeable=True))
+    reports.add(sure)
+    reports.add(forged)
+    assert (reports.has_unforgeable(forged), reports.has_unforgeable(sure)) == (True, False)
+    sure.settled = True
+    assert not reports.has_unforgeable(forged)
+
+
+def test_the_lines_of_one_connection_are_found_in_order() -> None:
+    """The oldest that waits is first; one that is settled or due is not found."""
+    reports = UnconfirmedReports(Senders())
+    first, second, third = report(0.0), report(0.1), report(0.2, b"call-2")
+    for one in (first, second, third):
+        reports.add(one)
+    remote = first.event.remote
+
+    assert reports.oldest_of(evolve(remote, port=remote.port + 1)) is None
+    assert reports.oldest_of(remote) is first
+    second.settled = True
+    assert list(reports.due(PATIENCE)) == [first]
+    assert reports.oldest_of(remote) is third
+    assert list(reports.due(10.0)) == [third]
+    assert reports.oldest_of(remote) is None
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,6 @@ from ringfence.detect.confirmation import (
     Listening,
     NoConnections,
     Query,
-    UnconfirmedReport,
     UnconfirmedReports,
     has_session,
 )
@@ -57,6 +56,7 @@ from ringfence.detect.sessions import (
     SESSION_LIFE,
     Role,
     Senders,
+    UnconfirmedReport,
     attempt_from,
     host_of,
     is_trusted,
@@ -362,7 +362,7 @@ class Attribution:
         self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
         # By Call-ID, the latest unread connection to which a proxy sent a refusal.
         self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
-        self._waiting = UnconfirmedReports()
+        self._waiting = UnconfirmedReports(self._senders)
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
         self._several = sources.several
@@ -480,7 +480,7 @@ class Attribution:
             # A connection confirms attempts that nothing else reports. An answer by UDP is a report itself.
             if confirmed.transport is _UDP and self._confirmation.is_overdue(event, now):
                 return ()
-            return self._if_first(confirmed, event, now)
+            return (*self._confirm_others(event.remote, now), *self._if_first(confirmed, event, now))
         unconfirmed = evolve(attempt, trusted=False)
         if source.asterisk not in self._several:
             return (AttributedAttempt(unconfirmed, now),)
@@ -570,17 +570,14 @@ class Attribution:
             self._senders.sender_at(sender, now).diverted = now
         source = SourceId(asterisk, WIRE)
         refusal = self._conversations.answer(challenge, sender, now)
-        by_pjsip = challenge.service is _PJSIP
-        if by_pjsip and challenge.status in _CHALLENGES:
-            if challenge.transport is _UDP:
-                self._senders.session(sender, challenge.call_id, now).challenged = now
-        else:
-            question = refusal is not None and not refusal.guess and challenge.status in _CHALLENGES
-            repeat = refusal is not None and refusal.asked is None
-            if challenge.transport is _UDP and not (question or repeat):
-                self._answers.record(challenge, sender, now)
-            if by_pjsip:
-                return ()
+        if challenge.service is _PJSIP and challenge.status in _CHALLENGES:
+            return self._on_pjsip_challenge(challenge, sender, source, now, wall, refusal)
+        question = refusal is not None and not refusal.guess and challenge.status in _CHALLENGES
+        repeat = refusal is not None and refusal.asked is None
+        if challenge.transport is _UDP and not (question or repeat):
+            self._answers.record(challenge, sender, now)
+        if challenge.service is not _SIP:
+            return ()
         return self._on_refusal(refusal, challenge, sender, source, now, wall)
 
     def _on_refusal(
@@ -697,6 +694,28 @@ class Attribution:
         at, event = self._without_client.pop(answer.call_id, (-HORIZON, None))
         return evolve(event, remote=remote) if event is not None and now - at < HORIZON else None
 
+    def _on_pjsip_challenge(
+        self,
+        challenge: Challenge,
+        sender: Address,
+        source: SourceId,
+        now: float,
+        wall: float,
+        refusal: Answered | None,
+    ) -> Iterator[Finding]:
+        """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it shows.
+
+        ``refusal`` is what it refuses; None if its request was not copied.
+        """
+        if challenge.transport is _UDP:
+            self._senders.session(sender, challenge.call_id, now).challenged = now
+            question = refusal is not None and not refusal.guess
+            for report in self._waiting.settle(sender, challenge.call_id, question=question):
+                self._backing.forgive(report.event.remote, now)
+                seen = evolve(report.attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
+                yield from self._if_first(seen, report.event, report.at)
+        yield from self._on_refusal(refusal, challenge, sender, source, now, wall)
+
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str
     ) -> Sequence[Finding]:
@@ -793,6 +812,19 @@ class Attribution:
         event = SecurityEvent(source, _REFUSED, service, remote, wall, request.account, request.call_ids[0])
         return self.observe(evolve(event, challenge=asked.nonce, response=request.digest), now)
 
+    def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
+        """Yield the findings about waiting lines that name the address and port ``remote``.
+
+        These lines arrived before the kernel listed the TCP connection that now confirms them.
+        """
+        while (report := self._waiting.oldest_of(remote)) is not None:
+            confirmed = self._confirmation.confirmed(report.attempt, report.event, now)
+            if confirmed is None:
+                return
+            report.settled = True
+            self._backing.forgive(remote, now)
+            yield from self._if_first(confirmed, report.event, report.at)
+
     # -- deduplication and proofs -----------------------------------------------------------------------
 
     def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
@@ -842,7 +874,7 @@ class Attribution:
         line = event.service is _PJSIP and event.source.text and event.session
         if line and self._confirmation.would_have_been_seen(event, now):
             return (AttributedAttempt(attempt, at, forged=True),)
-        listed = self._senders.is_listed(event, attempt.address, at)
+        listed = self._waiting.has_unforgeable(report) or self._senders.is_listed(event, attempt.address, at)
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:

@@ -18,7 +18,10 @@ from ringfence.detect.sessions import (
     SESSION_LIFE,
     LineCounts,
     Role,
+    Sender,
     Senders,
+    Session,
+    UnconfirmedReport,
     role_of,
 )
 from ringfence.event_values import evolve
@@ -58,33 +61,105 @@ _ABOUT_PASSWORDS = (
 _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
 
 
-@frozen
-class UnconfirmedReport:
-    """An attempt that ``event`` reported at ``at`` (monotonic seconds), and that needs a confirmation."""
-
-    at: float
-    attempt: Attempt
-    event: SecurityEvent
-
-
 class UnconfirmedReports:
-    """The reports that wait, in the order of arrival."""
+    """The reports that wait, in the order of arrival.
 
-    def __init__(self, most: int = _MAX_REPORTS) -> None:
-        self._waiting: deque[UnconfirmedReport] = deque(maxlen=most)
+    They are also found by their session, and by the address and port that they name.
+    """
+
+    def __init__(self, senders: Senders, most: int = _MAX_REPORTS) -> None:
+        self._senders = senders
+        self._most = most
+        self._queue: deque[tuple[UnconfirmedReport, Sender, Session]] = deque()
 
     def __len__(self) -> int:
-        """Return the number of reports."""
-        return len(self._waiting)
+        """Return the number of reports, including those already settled."""
+        return len(self._queue)
 
     def add(self, report: UnconfirmedReport) -> None:
         """Add a report."""
-        self._waiting.append(report)
+        if len(self._queue) >= self._most:
+            self._remove_oldest()
+        remote = report.event.remote
+        session = self._senders.session(remote.address, report.event.session, report.at)
+        sender = self._senders.sender_at(remote.address, report.at)
+        self._queue.append((report, sender, session))
+        if session.unconfirmed is None:
+            session.unconfirmed = []
+        session.unconfirmed.append(report)
+        if not report.event.forgeable:
+            if session.unforgeable is None:
+                session.unforgeable = []
+            session.unforgeable.append(report)
+        if sender.waiting is None:
+            sender.waiting = {}
+        sender.waiting.setdefault(remote.port, deque()).append(report)
+
+    def settle(self, address: Address, session: bytes, *, question: bool = False) -> list[UnconfirmedReport]:
+        """Return the waiting reports of ``address`` with this session id. They wait no longer.
+
+        ``question``: without those about a password, because the request had no credentials.
+        """
+        known = self._senders.find_session(address, session) if self._queue else None
+        if known is None or known.unconfirmed is None:
+            return []
+        waiting = [report for report in known.unconfirmed if not report.settled]
+        found = [report for report in waiting if not (question and report.event.kind in _ABOUT_PASSWORDS)]
+        for report in found:
+            report.settled = True
+        if len(found) == len(waiting):
+            known.unconfirmed = known.unforgeable = None
+        return found
+
+    def oldest_of(self, remote: Endpoint) -> UnconfirmedReport | None:
+        """Return the oldest report that waits and names the address and port of ``remote``, or None.
+
+        The report goes on waiting.
+        """
+        sender = self._senders.find(remote.address) if self._queue else None
+        waiting = sender.waiting.get(remote.port) if sender is not None and sender.waiting else None
+        while waiting and waiting[0].settled:
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def has_unforgeable(self, report: UnconfirmedReport) -> bool:
+        """Whether ``report`` is forgeable, but an unforgeable report of the same session still waits.
+
+        The unforgeable report then lists the attempt, so ``report`` must not list it again.
+        """
+        event = report.event
+        if not event.session or not event.forgeable:
+            return False
+        session = self._senders.find_session(event.remote.address, event.session)
+        others = session.unforgeable if session is not None else None
+        while others and others[0].settled:
+            others.pop(0)
+        return bool(others)
 
     def due(self, now: float) -> Iterator[UnconfirmedReport]:
-        """Remove and yield the reports that are ``PATIENCE`` seconds old."""
-        while self._waiting and now - self._waiting[0].at >= PATIENCE:
-            yield self._waiting.popleft()
+        """Remove the reports that are ``PATIENCE`` seconds old; yield those that still wait."""
+        while self._queue and now - self._queue[0][0].at >= PATIENCE:
+            report = self._remove_oldest()
+            if not report.settled:
+                yield report
+
+    def _remove_oldest(self) -> UnconfirmedReport:
+        """Remove and return the oldest report.
+
+        So it is also the first report in the lists of its session and of its port.
+        """
+        report, sender, session = self._queue.popleft()
+        for waiting_in_session in (session.unconfirmed, session.unforgeable):
+            if waiting_in_session and waiting_in_session[0] is report:
+                waiting_in_session.pop(0)
+        port = report.event.remote.port
+        if sender.waiting is not None and port in sender.waiting:
+            waiting = sender.waiting[port]
+            if waiting and waiting[0] is report:
+                waiting.popleft()
+            if not waiting:
+                del sender.waiting[port]
+        return report
 
 
 def why_unconfirmed(attempt: Attempt) -> str:

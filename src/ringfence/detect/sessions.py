@@ -56,7 +56,7 @@ for each source shows which open attempts it has reported.
 """
 
 import enum
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -423,12 +423,27 @@ class Attempts:
 
 
 @define(eq=False)
+class UnconfirmedReport:
+    """An attempt that ``event`` reported at ``at`` (monotonic seconds), and that needs a confirmation.
+
+    ``settled``: it no longer waits for one.
+    """
+
+    at: float
+    attempt: Attempt
+    event: SecurityEvent
+    settled: bool = False
+
+
+@define(eq=False)
 class Session:
     """One session: its id as a key, and the time of its last use (monotonic seconds).
 
     - ``reports``: by Asterisk, source and service.
     - ``attempts``: by Asterisk ("" if the wire reported them), by service, and by whether they are
       unconfirmed and so only listed.
+    - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
+      forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
 
@@ -439,6 +454,8 @@ class Session:
     used: float
     reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
     attempts: dict[tuple[str, Service, bool], Attempts] = Factory(dict)
+    unconfirmed: list[UnconfirmedReport] | None = None
+    unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
     proven: float = -inf
 
@@ -508,6 +525,7 @@ class Sender:
     - ``lines``: the numbers of log lines with and without a connection.
     - ``answers``: the times of the SIP answers that can confirm log lines, by service and by whether the
       answer is a 404.
+    - ``waiting``: the reports that wait for a confirmation, by remote port.
     """
 
     key: AddressKey
@@ -525,6 +543,7 @@ class Sender:
     lines: LineCounts | None = None
     answers: dict[tuple[Service, bool], list[float]] | None = None
     """Lists, because forged senders are many, and even an empty deque takes 760 bytes."""
+    waiting: dict[int, deque[UnconfirmedReport]] | None = None
 
     def keep(self, until: float) -> None:
         """Keep the sender at least until ``until``, because a fact about it is needed until then."""

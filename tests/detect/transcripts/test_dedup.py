@@ -292,4 +292,4 @@ def test_of_two_lines_that_wait_the_one_that_cannot_be_forged_counts(first: int)
     lines = [failed(by=NOTICE, forgeable=True), failed(by=SECURITY)]
     away = at(0.5, Sources(ami=False, wire=False))
     happened = Player().play(at(0, lines[first], lines[1 - first]), away, *ticks(1, 3))
-    assert happened.counted == 1
+    assert happened.attempts == ["192.0.2.7 counted, claimed"]
