@@ -59,6 +59,7 @@ class Managed:
             is_listening=True,
             set_asterisks=lambda _: None,
             exports=None,
+            hurry=None,
         )
         anything: Any = SimpleNamespace(read=dict, record=None, on_roster=None, on_contact=None)
         watchdog = SourceWatchdog(Alarms(lambda: 0.0))
