@@ -43,6 +43,7 @@ def test_configured_addresses(tmp_path: Path) -> None:
         (HTTP, 8090, ["127.0.0.1"]),
         (HTTP, 8089, []),
     ]
+    assert [door.tls for door in services.listeners] == [False, True, False, True]
     assert [door.port for door in services.open_listeners(AMI)] == [5040, 5041]
     assert services.open_listeners(HTTP) == []
 

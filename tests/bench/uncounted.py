@@ -38,6 +38,7 @@ from tests.support.sip_raw import (
     request_of,
     rotation,
 )
+from tests.support.sip_streams import LONGER
 
 TRIALS = 6
 UNREAD_TRIALS = 3
@@ -112,13 +113,16 @@ def tried(
     return Outcome(answered, tuple(scopes.get(sender, "") for sender in senders))
 
 
-def hidden(transport: str) -> Trial:
-    """Return an attack of one hidden guess, a closed connection, and hidden guesses on another one."""
+def hidden(transport: str, protocol: str = "sip") -> Trial:
+    """Return an attack of one hidden guess, a closed connection, and hidden guesses on another one.
+
+    ``protocol`` is what a WebSocket asks for.
+    """
 
     def trial(lab: Lab, sender: str) -> int:
         answered = 0
         for most in (1, MANY):
-            with calling(lab, sender, transport) as caller:
+            with calling(lab, sender, transport, protocol=protocol) as caller:
                 answered += len(guesses(caller, HIDDEN, most, pause=PAUSE))
         return answered
 
@@ -237,6 +241,13 @@ def figures(_: Path | None) -> Iterator[Figure]:
             f"hidden guesses answered, one hang-up first: PJSIP of Asterisk 22, {transport}",
             tried("22", hidden(transport)),
         )
+    yield _stopped(
+        "hidden guesses answered, without a log, after a longer answer to a WebSocket: WSS",
+        tried("22", hidden("WSS", LONGER), only(unexplained={}), UNREAD_TRIALS, logs=NO_LOGS),
+        most=MOST_UNREAD,
+        scope="sip-tcp",
+        sources="AMI and the wire",
+    )
     for transport in ("TLS", "WSS"):
         yield _stopped(
             f"hidden guesses answered, without a log: PJSIP of Asterisk 22, {transport}",

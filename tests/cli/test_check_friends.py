@@ -4,12 +4,14 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from tests.support.console import ScriptedConsole
 
-from ringfence.cli.check import rights_findings
+from ringfence.cli.check import page_findings, rights_findings
 from ringfence.cli.check_friends import allowed_of, trunk_findings
 from ringfence.config.converters import HostName
-from ringfence.config.loader import AllowSettings, Settings
+from ringfence.config.loader import AllowSettings, AsteriskSettings, Settings, WireSettings
+from ringfence.config.schema import HepSettings
 from ringfence.host.console import NoConsole
 
 IDENTIFIES = """
@@ -88,6 +90,27 @@ def test_rights_that_our_user_lacks(tmp_path: Path, rights: str, lacking: str) -
 
     assert [line.partition("lacks ")[2].partition(":")[0] for line in found] == ([lacking] if lacking else [])
     assert list(rights_findings(tmp_path, "other")) == []
+
+
+def test_whether_pages_count(tmp_path: Path) -> None:
+    """If Asterisk's HTTPS server is open, the setting of its pages is named with its effect."""
+    web = "[general]\nenabled=yes\ntlsenable=yes\ntlsbindaddr={}:8090\n"
+    (tmp_path / "http.conf").write_text(web.format("0.0.0.0"), "utf-8")
+
+    def lines(settings: Settings) -> list[str]:
+        return [finding.line for finding in page_findings(settings, tmp_path)]
+
+    pages = AsteriskSettings(wire=WireSettings(https_pages=True))
+    [counted], [hiding] = lines(Settings()), lines(Settings(asterisk=(pages,)))
+    assert counted.startswith("ok  wire: HTTPS on port 8090: strangers may read no pages")
+    assert "https_pages = true in [asterisk.wire]" in counted
+    assert hiding.startswith(
+        "--  wire: HTTPS on port 8090: strangers may read pages, and guesses by WSS can hide"
+    )
+    assert lines(Settings(asterisk=(evolve(pages, hep=HepSettings(enabled=True)),))) == []
+    assert lines(Settings().without_wire()) == []
+    (tmp_path / "http.conf").write_text(web.format("127.0.0.1"), "utf-8")
+    assert lines(Settings()) == []
 
 
 def test_allowed_networks() -> None:

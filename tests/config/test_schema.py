@@ -20,12 +20,14 @@ from ringfence.config.converters import (
 )
 from ringfence.config.schema import (
     AllowSettings,
+    AsteriskSettings,
     DenySettings,
     FirewallSettings,
     GeoSettings,
     LimitSettings,
     RationSettings,
     Settings,
+    WireSettings,
 )
 from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION
@@ -93,6 +95,19 @@ def test_without_the_rule_guess_there_is_no_ration() -> None:
     guess = evolve(Settings().rules["guess"], enabled=False)
     plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
     assert plan.ration.mode is LimitMode.OFF
+
+
+def test_who_may_read_web_pages() -> None:
+    """By default only the manager interface's ports have answers that are no SIP; a proxy's ports may."""
+    asterisk = AsteriskSettings()
+    allowed, behind = (
+        evolve(asterisk, wire=WireSettings(https_pages=True)),
+        evolve(asterisk, proxies=(ip_network("127.0.0.1/32"),)),
+    )
+
+    assert [port for port in (5038, 5039, 5061, 8089) if Settings().has_pages(port)] == [5038, 5039]
+    assert Settings(asterisk=(asterisk, allowed)).has_pages(8089)
+    assert Settings(asterisk=(behind,)).has_pages(8089)
 
 
 def test_the_scope_of_a_rule() -> None:

@@ -59,6 +59,7 @@ VALUES: dict[str, object] = {
     "asterisk.logs.custom.file": "app_verbose.c",
     "asterisk.logs.custom.pattern": "{{address}} refused",
     "asterisk.wire.enabled": True,
+    "asterisk.wire.https_pages": True,
     "asterisk.hep.enabled": True,
     "asterisk.hep.port": 9_061,
     "asterisk.hep.tls_ports": [5_071],

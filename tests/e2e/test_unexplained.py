@@ -14,6 +14,7 @@ from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
 from tests.support.open_pbx import HTTPS_PORT
 from tests.support.sip_raw import Raw, calling, guesses, on_new_connections
+from tests.support.sip_streams import LONGER
 from tests.support.sip_wire import status_of
 
 pytestmark = pytest.mark.asterisk
@@ -30,13 +31,18 @@ def scopes(guard: Guard) -> dict[str, str]:
     return {row["address"]: row["scope"] for row in guard.bans()}
 
 
-@pytest.mark.parametrize(("transport", "host"), [("TLS", 1), ("WSS", 2)])
-def test_hidden_guesses_end_without_a_log(open22: Lab, transport: str, host: int) -> None:
-    """At most 25 hidden guesses by TLS or WSS are answered, on several connections; then TCP is closed."""
+@pytest.mark.parametrize(
+    ("transport", "host", "protocol"), [("TLS", 1, "sip"), ("WSS", 2, "sip"), ("WSS", 12, LONGER)]
+)
+def test_hidden_guesses_end_without_a_log(open22: Lab, transport: str, host: int, protocol: str) -> None:
+    """At most 25 hidden guesses by TLS or WSS are answered, on several connections; then TCP is closed.
+
+    A longer answer to the request for a WebSocket hides none of them.
+    """
     source, answered = f"198.19.140.{host}", 0
     with shared(open22, logs=NO_LOGS) as guard:
         for most in (1, 1, MANY):
-            with calling(open22, source, transport) as caller:
+            with calling(open22, source, transport, protocol=protocol) as caller:
                 answered += len(guesses(caller, HIDDEN, most, pause=PAUSE))
 
         assert answered <= MOST
@@ -106,10 +112,22 @@ def test_an_office_that_registers_at_once_is_not_counted(open22: Lab, transport:
         assert guard.attempts_of(source) == []
 
 
-def test_web_pages_are_not_counted(open22: Lab) -> None:
-    """Forty requests by HTTPS, on connections of their own and on one, make no attempt."""
-    source = "198.19.140.7"
+def test_some_web_pages_are_free(open22: Lab) -> None:
+    """By default pages count, and those of a browser that accepts a certificate lead to no ban."""
+    source = "198.19.140.13"
     with shared(open22, logs=NO_LOGS) as guard:
+        for number in (1, 1, 4):
+            _browse(open22, source, number)
+        time.sleep(2.0)
+
+        assert guard.bans() == []
+        assert 0 < len(guard.attempts_of(source)) < 20
+
+
+def test_web_pages_are_not_counted_if_strangers_may_read_them(open22: Lab) -> None:
+    """Then forty requests by HTTPS, on connections of their own and on one, make no attempt."""
+    source = "198.19.140.7"
+    with shared(open22, logs=NO_LOGS, wire={"https_pages": True}) as guard:
         for number in (1, 1, 1, 37):
             _browse(open22, source, number)
         time.sleep(2.0)

@@ -41,11 +41,11 @@ class Sent:
     data: bytes
 
 
-def expected(sent: list[Sent], *, sip: bool) -> int:
+def expected(sent: list[Sent], *, pages: bool) -> int:
     """Count as the module's head says, record by record; the first one is the hello."""
     credit = found = flight = total = 0
     modern = b"\x13\x01" in sent[0].data
-    upgraded = sip
+    upgraded = not pages
     for index, one in enumerate(sent):
         total += one.asked
         credit += one.asked if index else 0
@@ -73,10 +73,10 @@ def segments(sent: list[Sent], cuts: list[int]) -> list[tuple[int, int, bytes]]:
     return found
 
 
-def read(parts: list[tuple[int, int, bytes]], *, sip: bool = True) -> int:
+def read(parts: list[tuple[int, int, bytes]], *, pages: bool = False) -> int:
     """Read segments, and return the number of answers."""
     streams = TlsStreams()
-    return sum(streams.read(KEY, *part, sip=sip) for part in parts)
+    return sum(streams.read(KEY, *part, pages=pages) for part in parts)
 
 
 HELLOS = st.builds(hello, st.sampled_from([0x13, 0xC0]), st.integers(0, 32)).map(lambda data: Sent(300, data))
@@ -89,14 +89,16 @@ SENT = st.lists(st.builds(Sent, st.sampled_from([0, 80, 199, 200, 500]), RECORDS
 CUTS = st.lists(st.integers(0, 5_000), max_size=20)
 
 
-@given(first=HELLOS, others=SENT, cuts=CUTS, sip=st.booleans())
-def test_any_cuts_give_what_was_sent(*, first: Sent, others: list[Sent], cuts: list[int], sip: bool) -> None:
+@given(first=HELLOS, others=SENT, cuts=CUTS, pages=st.booleans())
+def test_any_cuts_give_what_was_sent(
+    *, first: Sent, others: list[Sent], cuts: list[int], pages: bool
+) -> None:
     """The naive model counts the same, also if each segment is sent twice, and byte by byte."""
     sent = [first, *others]
     parts = segments(sent, cuts)
-    assert read(parts, sip=sip) == expected(sent, sip=sip)
-    assert read([part for part in parts for _ in range(2)], sip=sip) == expected(sent, sip=sip)
-    assert read(segments(sent, [*range(5_000)]), sip=sip) == expected(sent, sip=sip)
+    assert read(parts, pages=pages) == expected(sent, pages=pages)
+    assert read([part for part in parts for _ in range(2)], pages=pages) == expected(sent, pages=pages)
+    assert read(segments(sent, [*range(5_000)]), pages=pages) == expected(sent, pages=pages)
 
 
 @given(SENT, CUTS, st.sets(st.integers(1, 30)))
@@ -105,45 +107,68 @@ def test_lost_segments_give_fewer_answers(others: list[Sent], cuts: list[int], l
     sent = [Sent(300, hello()), *(one for one in others if one.data[0] != 0x16)]
     parts = segments(sent, cuts)
     found = read([part for index, part in enumerate(parts) if index not in lost])
-    assert found <= expected(sent, sip=True)
+    assert found <= expected(sent, pages=False)
 
 
 @given(st.binary(max_size=200), st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=60)), max_size=8))
 def test_any_bytes_can_be_read(first: bytes, others: list[tuple[int, bytes]]) -> None:
     """Nothing raises an error, and what is no record counts nothing."""
     streams = TlsStreams()
-    streams.read(KEY, 0, 0, first, sip=True)
+    streams.read(KEY, 0, 0, first, pages=False)
     for at, data in others:
-        assert streams.read(KEY, at, at * 200, data, sip=True) <= 60 // 5 + 1
+        assert streams.read(KEY, at, at * 200, data, pages=False) <= 60 // 5 + 1
 
 
 @pytest.mark.parametrize("cuts", [[], [*range(5_000)]])
-@pytest.mark.parametrize(("modern", "sip", "found"), [(0x13, True, 1), (0xC0, True, 2), (0x13, False, 1)])
-def test_a_connection_from_its_beginning(*, modern: int, sip: bool, found: int, cuts: list[int]) -> None:
+@pytest.mark.parametrize(("modern", "pages", "found"), [(0x13, False, 1), (0xC0, False, 2), (0x13, True, 1)])
+def test_a_connection_from_its_beginning(*, modern: int, pages: bool, found: int, cuts: list[int]) -> None:
     """Certificates, tickets, alerts and web pages are no answers; what follows a WebSocket's 101 is one."""
     sent = [
         Sent(300, hello(modern)),
         Sent(0, record(0x14, 1)),
         Sent(0, record(0x17, 900)),
         Sent(80, record(0x17, 250)),
-        *([] if sip else [Sent(500, record(0x17, ANSWER)), Sent(0, record(0x17, UPGRADE))]),
+        *([Sent(500, record(0x17, ANSWER)), Sent(0, record(0x17, UPGRADE))] if pages else []),
         Sent(500, record(0x17, ANSWER)),
         Sent(0, record(0x15, 50)),
     ]
     if modern != 0x13:  # the record of 900 bytes answers a request
         sent[2] = Sent(200, record(0x17, 900))
-    assert read(segments(sent, cuts), sip=sip) == expected(sent, sip=sip) == found
+    assert read(segments(sent, cuts), pages=pages) == expected(sent, pages=pages) == found
+
+
+@pytest.mark.parametrize("cuts", [[], [*range(5_000)]])
+@pytest.mark.parametrize(("pages", "found"), [(False, 2), (True, 0)])
+def test_a_longer_answer_to_a_websocket(*, pages: bool, found: int, cuts: list[int]) -> None:
+    """Where strangers read no pages, answers count after a 101 of any length, also behind a pong."""
+    sent = [
+        Sent(300, hello()),
+        Sent(80, record(0x17, 250)),
+        Sent(250, record(0x17, UPGRADE + 40)),
+        Sent(500, record(0x17, ANSWER)),
+        Sent(500, record(0x17, UPGRADE + 1)),
+        Sent(0, record(0x17, ANSWER)),
+    ]
+    assert read(segments(sent, cuts), pages=pages) == expected(sent, pages=pages) == found
+
+
+@pytest.mark.parametrize("cuts", [[], [*range(20_000)]])
+def test_a_page_whose_requests_are_short(cuts: list[int]) -> None:
+    """A page in many records is no more answers than its request has room for; a short header is none."""
+    page = [Sent(250, record(0x17, 240)), *(Sent(0, record(0x17, 4_118)) for _ in range(4))]
+    sent = [Sent(300, hello()), Sent(80, record(0x17, 250)), *page]
+    assert read(segments(sent, cuts)) == expected(sent, pages=False) == 1
 
 
 def test_a_hole_and_an_old_acknowledgement() -> None:
     """After lost bytes, reading goes on at a record; a segment that acknowledges less adds nothing."""
     streams, one = TlsStreams(), record(0x17, ANSWER)
     at = len(hello())
-    assert streams.read(KEY, 0, 1_000, hello(), sip=True) == 0
-    assert streams.read(KEY, at + 700, 1_450, one, sip=True) == 1
-    assert streams.read(KEY, at + 700 + len(one), 900, one, sip=True) == 1
-    assert streams.read(KEY, at + 700 + 2 * len(one), 1_500, one, sip=True) == 0
-    assert streams.read(KEY, at + 9_000, 2_700, b"x", sip=True) == 0
+    assert streams.read(KEY, 0, 1_000, hello(), pages=False) == 0
+    assert streams.read(KEY, at + 700, 1_450, one, pages=False) == 1
+    assert streams.read(KEY, at + 700 + len(one), 900, one, pages=False) == 1
+    assert streams.read(KEY, at + 700 + 2 * len(one), 1_500, one, pages=False) == 0
+    assert streams.read(KEY, at + 9_000, 2_700, b"x", pages=False) == 0
 
 
 def test_one_segment_holds_several_answers() -> None:
@@ -157,23 +182,23 @@ def test_a_segment_that_overlaps_is_read_once() -> None:
     """A retransmission that also holds new bytes gives these."""
     streams = TlsStreams()
     one = record(0x17, ANSWER)
-    assert streams.read(KEY, 0, 0, hello(), sip=True) == 0
-    assert streams.read(KEY, len(hello()), 500, one, sip=True) == 1
-    assert streams.read(KEY, len(hello()), 1_000, one + one, sip=True) == 1
-    assert streams.read(KEY, 0, 1_500, b"", sip=True) == 0
+    assert streams.read(KEY, 0, 0, hello(), pages=False) == 0
+    assert streams.read(KEY, len(hello()), 500, one, pages=False) == 1
+    assert streams.read(KEY, len(hello()), 1_000, one + one, pages=False) == 1
+    assert streams.read(KEY, 0, 1_500, b"", pages=False) == 0
 
 
 def test_what_is_no_tls_is_not_remembered() -> None:
     """A connection in clear text takes no room."""
     streams = TlsStreams()
-    assert streams.read(KEY, 0, 0, b"SIP/2.0 200 OK\r\n", sip=True) == 0
+    assert streams.read(KEY, 0, 0, b"SIP/2.0 200 OK\r\n", pages=False) == 0
     assert len(streams) == 0
 
 
 def test_a_new_connection_forgets_the_old_one() -> None:
     """A SYN begins a connection, which may use the ports of an old one."""
     streams = TlsStreams()
-    streams.read(KEY, 0, 0, hello(), sip=True)
+    streams.read(KEY, 0, 0, hello(), pages=False)
     streams.begin(KEY)
     assert len(streams) == 0
     streams.begin(KEY)
@@ -183,7 +208,7 @@ def test_a_connection_that_was_open_before() -> None:
     """Its first answer shows where to count from; later ones count."""
     streams = TlsStreams()
     one = record(0x17, ANSWER)
-    counts = [streams.read(KEY, index * len(one), index * 600, one, sip=True) for index in range(3)]
+    counts = [streams.read(KEY, index * len(one), index * 600, one, pages=False) for index in range(3)]
     assert counts == [0, 1, 1]
 
 
@@ -194,28 +219,28 @@ def test_what_is_no_record_is_skipped(header: bytes) -> None:
     """Reading goes on at the next segment that begins with a record of application data."""
     streams = TlsStreams()
     one = record(0x17, ANSWER)
-    streams.read(KEY, 0, 0, hello(), sip=True)
+    streams.read(KEY, 0, 0, hello(), pages=False)
     at = len(hello())
-    assert streams.read(KEY, at, 600, header + one, sip=True) == 0
+    assert streams.read(KEY, at, 600, header + one, pages=False) == 0
     at += len(header + one)
-    assert streams.read(KEY, at, 1_200, b"x" + one, sip=True) == 0
-    assert streams.read(KEY, at + 1 + len(one), 1_800, one, sip=True) == 1
+    assert streams.read(KEY, at, 1_200, b"x" + one, pages=False) == 0
+    assert streams.read(KEY, at + 1 + len(one), 1_800, one, pages=False) == 1
 
 
 def test_the_number_of_connections_is_bounded() -> None:
     """The least recently used one is forgotten first."""
     streams = TlsStreams(2)
     for key in (b"a", b"b", b"a", b"c"):
-        streams.read(key, 0, 0, hello(), sip=True)
+        streams.read(key, 0, 0, hello(), pages=False)
     assert len(streams) == 2
-    assert streams.read(b"a", len(hello()), 600, record(0x17, ANSWER), sip=True) == 1
+    assert streams.read(b"a", len(hello()), 600, record(0x17, ANSWER), pages=False) == 1
 
 
 def test_reading_takes_linear_time() -> None:
     """Many short records in one segment take no more time each."""
 
     def read_all(data: bytes) -> int:
-        return TlsStreams().read(KEY, 0, 0, data, sip=True)
+        return TlsStreams().read(KEY, 0, 0, data, pages=False)
 
     assert is_linear(read_all, hello(), record(0x17, 0))
 
@@ -230,10 +255,12 @@ def packet(data: bytes, sequence: int, acknowledged: int) -> bytes:
 def test_exchanges_in_packets() -> None:
     """An answer names its destination; other packets give nothing."""
     streams, one = TlsStreams(), record(0x17, ANSWER)
-    assert parse_exchange(syns("198.18.1.1", 4000, "198.18.0.1")[1], streams, lambda _: True) is None
-    assert parse_exchange(packet(hello(), 0, 300), streams, lambda port: port == 5061) is None
-    found = parse_exchange(packet(one, len(hello()), 900), streams, lambda port: port == 5061)
+    assert parse_exchange(syns("198.18.1.1", 4000, "198.18.0.1")[1], streams, lambda _: False) is None
+    assert parse_exchange(packet(hello(), 0, 300), streams, lambda port: port != 5061) is None
+    found = parse_exchange(packet(one, len(hello()), 900), streams, lambda port: port != 5061)
     assert found == Exchange(ip_address("198.18.1.1"), 4000, 1)
     whole = packet(one, 0, 0)
-    assert all(parse_exchange(whole[:end], TlsStreams(), lambda _: True) is None for end in range(len(whole)))
-    assert parse_exchange(whole[:9] + b"\x11" + whole[10:], streams, lambda _: True) is None
+    assert all(
+        parse_exchange(whole[:end], TlsStreams(), lambda _: False) is None for end in range(len(whole))
+    )
+    assert parse_exchange(whole[:9] + b"\x11" + whole[10:], streams, lambda _: False) is None

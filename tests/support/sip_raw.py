@@ -239,10 +239,18 @@ class Caller:
 
 @contextmanager
 def calling(
-    lab: Lab, source: str, transport: str = "UDP", port: int | None = None, host: str = PBX_IPV4
+    lab: Lab,
+    source: str,
+    transport: str = "UDP",
+    port: int | None = None,
+    host: str = PBX_IPV4,
+    protocol: str = "sip",
 ) -> Iterator[Caller]:
-    """Yield a caller at ``source`` on the attacker's side; ``port`` defaults to the transport's port."""
-    caller = caller_at(lab, source, transport, port, host)
+    """Yield a caller at ``source`` on the attacker's side; ``port`` defaults to the transport's port.
+
+    ``protocol`` is what a WebSocket asks for.
+    """
+    caller = caller_at(lab, source, transport, port, host, protocol)
     try:
         yield caller
     finally:
@@ -253,11 +261,17 @@ PORTS = {"UDP": 5060, "TCP": 5060, "TLS": 5061, "WS": 8088, "WSS": 8089}
 
 
 def caller_at(
-    lab: Lab, source: str, transport: str = "UDP", port: int | None = None, host: str = PBX_IPV4
+    lab: Lab,
+    source: str,
+    transport: str = "UDP",
+    port: int | None = None,
+    host: str = PBX_IPV4,
+    protocol: str = "sip",
 ) -> Caller:
     """Return a caller, which the test must close."""
     with netns.inside(lab.network.attacker):
-        return Caller(open_wire(transport, (host, port or PORTS[transport]), source), transport)
+        wire = open_wire(transport, (host, port or PORTS[transport]), source, protocol=protocol)
+        return Caller(wire, transport)
 
 
 def guesses(caller: Caller, request: Raw, most: int, seconds: float = 0.5, pause: float = 0.0) -> list[int]:

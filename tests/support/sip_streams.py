@@ -18,8 +18,10 @@ _MASK = b"\0\0\0\0"
 _UPGRADE = (
     "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Protocol: sip\r\n\r\n"
+    "Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
 )
+LONGER = "x," + " " * 40 + "sip"
+"""Protocols of which Asterisk takes the second, and repeats its blanks in a longer answer."""
 
 
 class StreamWire:
@@ -106,10 +108,16 @@ class WebSocketWire(StreamWire):
     """One WebSocket to Asterisk's HTTP server, with the subprotocol ``sip``."""
 
     def __init__(
-        self, target: tuple[str, int], source: str, seconds: float, *, encrypted: bool = False
+        self,
+        target: tuple[str, int],
+        source: str,
+        seconds: float,
+        *,
+        encrypted: bool = False,
+        protocol: str = "sip",
     ) -> None:
         super().__init__(target, source, seconds, encrypted=encrypted)
-        super().send(_UPGRADE.format(host=target[0]).encode())
+        super().send(_UPGRADE.format(host=target[0], protocol=protocol).encode())
         self._upgraded = False
         accepted = super().receive(seconds)
         self._upgraded = accepted is not None and accepted.startswith(b"HTTP/1.1 101")
@@ -143,11 +151,17 @@ class WebSocketWire(StreamWire):
         return message
 
 
-def open_wire(transport: str, target: tuple[str, int], source: str, seconds: float = 2.0) -> Wire:
-    """Return a wire by UDP, TCP, TLS, WS or WSS; refuse a target outside the laboratory."""
+def open_wire(
+    transport: str, target: tuple[str, int], source: str, seconds: float = 2.0, *, protocol: str = "sip"
+) -> Wire:
+    """Return a wire by UDP, TCP, TLS, WS or WSS; refuse a target outside the laboratory.
+
+    ``protocol`` is what a WebSocket asks for.
+    """
     must_be_in_the_laboratory(target[0])
     if transport in {"WS", "WSS"}:
-        return WebSocketWire(target, source, seconds, encrypted=transport == "WSS")
+        encrypted = transport == "WSS"
+        return WebSocketWire(target, source, seconds, encrypted=encrypted, protocol=protocol)
     if transport in {"TCP", "TLS"}:
         return StreamWire(target, source, seconds, encrypted=transport == "TLS")
     return connect(transport, target, source, seconds)

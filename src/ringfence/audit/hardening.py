@@ -86,13 +86,14 @@ class Listener:
     """A configured listening port.
 
     ``what`` is its service (AMI or HTTP). ``addresses`` are the local addresses on which it listens.
-    ``setting`` is the option that makes it reachable from this host only.
+    ``setting`` is the option that makes it reachable from this host only. ``tls``: it uses TLS.
     """
 
     what: str
     port: int
     addresses: tuple[Address, ...]
     setting: str
+    tls: bool = False
 
     @property
     def is_public(self) -> bool:
@@ -198,7 +199,7 @@ def _listeners(
     yield _listener(what, plain, general.last("bindaddr"), f"bindaddr = 127.0.0.1 in {file} [general]")
     if is_true(general.last("tlsenable")):
         setting = f"tlsbindaddr = 127.0.0.1:{ports[1]} in {file} [general]"
-        yield _listener(what, ports[1], general.last("tlsbindaddr"), setting)
+        yield evolve(_listener(what, ports[1], general.last("tlsbindaddr"), setting), tls=True)
 
 
 def _listener(what: str, port: int, place: str, setting: str) -> Listener:

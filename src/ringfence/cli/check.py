@@ -15,6 +15,7 @@ from ringfence import control
 from ringfence.alarm_codes import is_about_setup
 from ringfence.audit.asterisk import Finding, asterisk_findings, read_asterisk
 from ringfence.audit.hardening import (
+    HTTP,
     accounts_in_force,
     hardening_findings,
     host_name_findings,
@@ -305,6 +306,7 @@ def _account_findings(
     """
     user = str(settings.asterisk[0].ami.username)
     yield from rights_findings(files, user)
+    yield from page_findings(settings, files)
     known = allowed_of(
         settings,
         _list_from_daemon(settings, "lists", side="allow") if report else None,
@@ -421,6 +423,24 @@ def _runs(proc: Path) -> bool:
     """
     here = network_of(proc=proc)
     return any(network_of(process, proc) in {"", here} for process in processes(_PROGRAM, proc))
+
+
+def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:
+    """Report what answers of Asterisk's HTTPS server to strangers count, if other hosts may reach it.
+
+    ``folder`` has Asterisk's configuration files.
+    """
+    doors = [door for door in read_services(folder).open_listeners(HTTP) if door.tls] if settings.wire else []
+    for door in doors:
+        what = f"wire: HTTPS on port {door.port}"
+        if not settings.has_pages(door.port):
+            counted = "strangers may read no pages: each answer without an event counts (rule unexplained)"
+            fix = "if they should (provisioning, ARI): https_pages = true in [asterisk.wire], or allow them"
+            yield Finding(True, what, f"{counted}; {fix}")
+        elif not settings.hep_targets():
+            hidden = "strangers may read pages, and guesses by WSS can hide among them from AMI and the wire"
+            fix = "https_pages = false and no proxies, or [asterisk.hep]"
+            yield Finding(None, what, f"{hidden}; fix: {fix}")
 
 
 def rights_findings(folder: Path, user: str) -> Iterator[Finding]:

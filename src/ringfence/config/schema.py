@@ -284,9 +284,16 @@ class WireSettings:
     A challenge shows the true sender of an attempt, even if a log line or an event names another address. It
     also shows attempts that events and logs do not show. A host has only one wire, for all of its PBXs. It is
     read if any of them has ``enabled``.
+
+    ``https_pages``: strangers may read web pages of Asterisk's HTTPS server. By default they may not, so that
+    every answer by WSS counts. Otherwise a sender hides all its guesses by some blanks, and no log or export
+    may be there to show them. The default hurts less: only answers to strangers count, nineteen within ten
+    minutes are free, and the ban closes only TCP, and only Asterisk's ports. A browser that accepts a
+    certificate, or a new phone that fetches some files, gets fewer.
     """
 
     enabled: bool = True
+    https_pages: bool = False
 
 
 @frozen
@@ -396,6 +403,8 @@ class GeoSettings:
     database: Paths | None = None
 
 
+_MANAGER_TLS = 5039
+"""Asterisk's default port of the manager interface by TLS."""
 _SCOPES = {ScopeName("all"): Scope.FULL, ScopeName("sip"): Scope.SIP}
 _SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
 
@@ -591,6 +600,17 @@ class Settings:
     def wire(self) -> bool:
         """Whether the wire is read: at least one PBX has it as a source."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
+
+    def has_pages(self, port: int) -> bool:
+        """Whether strangers may get answers by TLS at a port that are no SIP, but say web pages.
+
+        A port of the manager interface has such answers. So may have the ports of a SIP proxy, and no event
+        explains the proxy's answers to its clients.
+        """
+        pbxs = self.asterisk
+        return port == _MANAGER_TLS or any(
+            pbx.wire.https_pages or pbx.proxies or port == pbx.ami.port for pbx in pbxs
+        )
 
     def hep_targets(self) -> tuple[int, ...]:
         """Return the UDP ports to which the PBXs export their decrypted messages."""

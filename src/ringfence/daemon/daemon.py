@@ -370,6 +370,10 @@ def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireRea
     def is_known(address: Address) -> bool:
         return side.detector.friends.has(address) or side.detector.exempt.covers(address)
 
+    def has_pages(port: int) -> bool:
+        sip = port in side.kernel.backend.plan.sip_ports.tls
+        return not sip and side.kernel.wanted_rules.settings.has_pages(port)
+
     exports = None
     if settings.hep_targets():
         exports = Exports(settings.hep_streams(), side.exempt.protected.is_own, is_known)
@@ -379,7 +383,7 @@ def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireRea
         side.kernel.enforcer,
         side.common.clock,
         lambda: find_answer_users(side.kernel.wanted_rules.settings),
-        lambda port: port in side.kernel.backend.plan.sip_ports.tls,
+        has_pages,
         exports,
     )
 

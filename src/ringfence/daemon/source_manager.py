@@ -217,7 +217,7 @@ class WireReader:
     stranger has an exchange by TLS.
 
     ``find_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
-    ``is_sip_tls``: whether a port is one of SIP over TLS.
+    ``has_pages``: whether strangers may read web pages at a port by TLS.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class WireReader:
         enforcer: Enforcer,
         clock: Clock,
         find_users: Callable[[], frozenset[int]],
-        is_sip_tls: Callable[[int], bool] = lambda _: False,
+        has_pages: Callable[[int], bool] = lambda _: True,
         exports: Exports | None = None,
     ) -> None:
         self.users = AnswerUsers(find_users, self._on_users, clock)
@@ -240,7 +240,7 @@ class WireReader:
             detector.observe_loss,
             is_asterisks=self.users.has,
             is_container=self._is_container,
-            is_sip_tls=is_sip_tls,
+            has_pages=has_pages,
             exports=exports,
             exchanged=self._on_exchange,
         )

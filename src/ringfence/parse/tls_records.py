@@ -14,13 +14,15 @@ answers to requests:
   arrives that the client sends after its hello, so the acknowledgement number is that of our hello.
 - *not asked for*: for each answer the client must have sent ``LEAST_ASKED`` bytes since its hello. So a page
   in many records is one or two answers, and what a WebSocket of ARI reports by itself is none.
-- *web pages*: on a port that is not one of SIP over TLS, a connection counts only after a record that has
-  exactly the length of Asterisk's 101 for a WebSocket. A sender can evade this: Asterisk repeats the blanks
-  of ``Sec-WebSocket-Protocol: x,   sip`` in its 101 (tried on 16 and 22), and pages have any length.
+- *web pages*, if strangers may read them at this port (``https_pages``): there a connection counts only after
+  a record that has exactly the length of Asterisk's 101 for a WebSocket. A sender can evade this: Asterisk
+  repeats the blanks of ``Sec-WebSocket-Protocol: x,   sip`` in its 101 (tried on 16 and 22). No rule can
+  tell what follows from pages: these have any length, and a pong before each answer looks like the header
+  before a page.
 
 A lost segment makes fewer answers, never more: reading goes on at a segment that begins with a record of
 application data. What was sent before the reader saw the connection is not known: its first answer then only
-shows where to count from, and a WebSocket that was open before is not counted.
+shows where to count from, and a WebSocket among pages that was open before is not counted.
 
     SYN-ACK, 16 03 03 (our hello), 17 03 03 (certificate)      acknowledges the client's hello
     17 03 03, 250 bytes, twice                                 session tickets
@@ -102,10 +104,11 @@ class TlsStreams:
         """Record that a new connection begins, which may have the ports of an old one."""
         self._streams.pop(connection, None)
 
-    def read(self, connection: bytes, sequence: int, acknowledged: int, data: bytes, *, sip: bool) -> int:
+    def read(self, connection: bytes, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> int:
         """Return how many answers begin in a segment of this host.
 
-        ``sip``: its port is one of SIP over TLS. ``acknowledged`` is the segment's acknowledgement number.
+        ``pages``: strangers may read web pages at its port. ``acknowledged`` is the segment's acknowledgement
+        number.
         """
         if not data:
             return 0
@@ -130,10 +133,10 @@ class TlsStreams:
         if not stream.synced and not data.startswith(_APPLICATION):
             return 0
         stream.synced = True
-        return _count(stream, acknowledged, data, sip=sip)
+        return _count(stream, acknowledged, data, pages=pages)
 
 
-def _count(stream: _Stream, acknowledged: int, data: bytes, *, sip: bool) -> int:
+def _count(stream: _Stream, acknowledged: int, data: bytes, *, pages: bool) -> int:
     """Read the next bytes of a connection; return how many answers begin in them."""
     found = at = 0
     while at < len(data):
@@ -157,7 +160,7 @@ def _count(stream: _Stream, acknowledged: int, data: bytes, *, sip: bool) -> int
         if kind == _HANDSHAKE:
             stream.flight = acknowledged
         elif kind == _DATA:
-            found += _is_answer(stream, acknowledged, length, sip=sip)
+            found += _is_answer(stream, acknowledged, length, pages=pages)
     return found
 
 
@@ -172,22 +175,22 @@ def _greet(stream: _Stream, part: bytes) -> None:
         stream.greets, stream.hello = False, b""
 
 
-def _is_answer(stream: _Stream, acknowledged: int, length: int, *, sip: bool) -> bool:
+def _is_answer(stream: _Stream, acknowledged: int, length: int, *, pages: bool) -> bool:
     """Whether a record of application data may be an answer, which then uses up what the client has sent."""
     if stream.modern and acknowledged == stream.flight:
         return False
     if length in _UPGRADES:
         stream.upgraded = True
-    if length < LEAST_ANSWER or stream.asked < LEAST_ASKED or not (sip or stream.upgraded):
+    if length < LEAST_ANSWER or stream.asked < LEAST_ASKED or (pages and not stream.upgraded):
         return False
     stream.asked -= LEAST_ASKED
     return True
 
 
-def parse_exchange(packet: bytes, streams: TlsStreams, is_sip: Callable[[int], bool]) -> Exchange | None:
+def parse_exchange(packet: bytes, streams: TlsStreams, has_pages: Callable[[int], bool]) -> Exchange | None:
     """Return the answers by TLS that begin in a packet of this host, from its IP header on; None without any.
 
-    ``is_sip``: whether a port is one of SIP over TLS.
+    ``has_pages``: whether strangers may read web pages at a port.
     """
     whole = ip_payload(packet)
     segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None
@@ -200,5 +203,5 @@ def parse_exchange(packet: bytes, streams: TlsStreams, is_sip: Callable[[int], b
         streams.begin(connection)
         return None
     acknowledged = int.from_bytes(payload[_ACKNOWLEDGED], "big")
-    number = streams.read(connection, sequence, acknowledged, data, sip=is_sip(local_port))
+    number = streams.read(connection, sequence, acknowledged, data, pages=has_pages(local_port))
     return Exchange(packed_address(target), port, number) if number else None

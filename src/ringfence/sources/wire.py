@@ -159,10 +159,10 @@ class WireSource(SupervisedSource):
     head), before later packets are passed on. ``containers`` are the networks whose forwarded answers count;
     :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
     of this host counts, and ``is_container`` by its address whether one from a container's network does. Both
-    return None if they cannot know. ``is_sip_tls``: whether a port is one of SIP over TLS. ``exports`` parses
-    the messages that Asterisk exports; None if these are not read. ``exchanged`` is called when a stranger
-    gets an answer by TLS. ``buffer`` is the size of the socket's
-    receive buffer in bytes, which the kernel doubles.
+    return None if they cannot know. ``has_pages``: whether strangers may read web pages at a port by TLS.
+    ``exports`` parses the messages that Asterisk exports; None if these are not read. ``exchanged`` is called
+    when a stranger gets an answer by TLS. ``buffer`` is the size of the socket's receive buffer in bytes,
+    which the kernel doubles.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class WireSource(SupervisedSource):
         containers: Sequence[Network] = (),
         is_asterisks: IsAsterisks = _everyone,
         is_container: IsAddress = _everywhere,
-        is_sip_tls: Callable[[int], bool] = lambda _: False,
+        has_pages: Callable[[int], bool] = lambda _: True,
         exports: Exports | None = None,
         exchanged: Callable[[], object] = lambda: None,
         group: int = GROUP,
@@ -197,7 +197,7 @@ class WireSource(SupervisedSource):
         self._streams = Streams()
         self._requests = RequestStreams()
         self._tls = TlsStreams()
-        self._is_sip_tls = is_sip_tls
+        self._has_pages = has_pages
         self._exports = exports
         self._exchanged = exchanged
         self.exported: dict[Endpoint, float] = {}
@@ -336,7 +336,7 @@ class WireSource(SupervisedSource):
 
     def _add_exchange(self, segment: bytes, seen: list[WireItem]) -> None:
         """Count the answers by TLS in a segment without a readable answer."""
-        exchange = parse_exchange(segment, self._tls, self._is_sip_tls)
+        exchange = parse_exchange(segment, self._tls, self._has_pages)
         if exchange is not None:
             self.counts.exchanges += exchange.number
             self._exchanged()
