@@ -281,11 +281,13 @@ class Exchange:
     """Answers to a stranger by TLS, which the wire cannot read: ``number`` of them in one packet.
 
     ``address`` and ``port`` are their destination. The kernel has completed a handshake with it.
+    ``local_port`` is the port that sent them.
     """
 
     address: Address
     port: int
     number: int
+    local_port: int
 
 
 class Proof(enum.IntEnum):

@@ -98,16 +98,12 @@ def test_without_the_rule_guess_there_is_no_ration() -> None:
 
 
 def test_who_may_read_web_pages() -> None:
-    """By default only the manager interface's ports have answers that are no SIP; a proxy's ports may."""
+    """By default only the manager interface's ports have answers that are no SIP."""
     asterisk = AsteriskSettings()
-    allowed, behind = (
-        evolve(asterisk, wire=WireSettings(https_pages=True)),
-        evolve(asterisk, proxies=(ip_network("127.0.0.1/32"),)),
-    )
+    allowed = evolve(asterisk, wire=WireSettings(https_pages=True))
 
     assert [port for port in (5038, 5039, 5061, 8089) if Settings().has_pages(port)] == [5038, 5039]
     assert Settings(asterisk=(asterisk, allowed)).has_pages(8089)
-    assert Settings(asterisk=(behind,)).has_pages(8089)
 
 
 def test_the_scope_of_a_rule() -> None:

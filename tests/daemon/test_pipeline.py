@@ -127,7 +127,7 @@ def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:
     bench.pipeline.ask_amis = lambda: asked.append(bench.now)
     for port in range(FEW + 1):
         assert asked == []
-        bench.pipeline.on_challenges([Exchange(sender, port, 1)], bench.now)
+        bench.pipeline.on_challenges([Exchange(sender, port, 1, 5061)], bench.now)
     bench.now += 2 * BUSY
     for read in (-inf, bench.now):
         assert asked.pop()

@@ -1,6 +1,6 @@
 """Exchanges by TLS, and what explains them."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
@@ -38,11 +38,12 @@ from ringfence.model import (
     SourceId,
     Transport,
 )
+from ringfence.networks import NetworkSet
 
 A = ip_address("203.0.113.7")
 B = ip_address("198.51.100.1")
 PORT = 40_000
-ONE = Exchange(A, PORT, 1)
+ONE = Exchange(A, PORT, 1, 5061)
 EVENT = SecurityEvent(
     SourceId("pbx", "ami"),
     EventKind.CHALLENGE_SENT,
@@ -276,6 +277,17 @@ def test_the_answers_to_a_friend_are_not_counted() -> None:
     friends = Friends()
     friends.add(Friend("pbx", A, "200", FriendReason.AUTHENTICATED, 0.0, 0.0, 9_000.0))
     assert judged(Detector(RULES, friends=friends), 30, 10.0) == []
+
+
+def test_the_answers_of_a_proxy_are_not_counted() -> None:
+    """Nothing by TLS counts while a proxy's sockets are unknown; then what leaves its ports does not."""
+    sources = KnownSources(frozenset({"pbx"}), proxies=NetworkSet([ip_network("127.0.0.1")]))
+    detector = Detector(RULES, sources=sources)
+    assert judged(detector, 30, 10.0) == []
+    detector.set_proxy_sockets(frozenset({Endpoint(B, 5061, Transport.TCP)}))
+    assert judged(detector, 30, 20.0) == []
+    detector.set_proxy_sockets(frozenset({Endpoint(B, 5060, Transport.TCP)}))
+    assert len(judged(detector, 20, 30.0)) == 20
 
 
 def test_a_login_is_asked_of_the_detector() -> None:

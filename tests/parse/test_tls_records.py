@@ -258,7 +258,7 @@ def test_exchanges_in_packets() -> None:
     assert parse_exchange(syns("198.18.1.1", 4000, "198.18.0.1")[1], streams, lambda _: False) is None
     assert parse_exchange(packet(hello(), 0, 300), streams, lambda port: port != 5061) is None
     found = parse_exchange(packet(one, len(hello()), 900), streams, lambda port: port != 5061)
-    assert found == Exchange(ip_address("198.18.1.1"), 4000, 1)
+    assert found == Exchange(ip_address("198.18.1.1"), 4000, 1, 5061)
     whole = packet(one, 0, 0)
     assert all(
         parse_exchange(whole[:end], TlsStreams(), lambda _: False) is None for end in range(len(whole))

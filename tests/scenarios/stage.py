@@ -236,7 +236,7 @@ class Stage:
             flooders = [Flooder(_limited(address), 1) for address in deed.addresses]
             self._effects.carry_out(self._floods.judge(flooders, UP_FOR + self.now))
         elif deed.verb is Verb.UNREAD:
-            answers = [Exchange(address, _PORT, 1) for address in deed.addresses]
+            answers = [Exchange(address, _PORT, 1, 5061) for address in deed.addresses]
             self._pipeline.on_challenges(answers, UP_FOR + self.now)
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)

@@ -439,8 +439,7 @@ def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:
             yield Finding(True, what, f"{counted}; {fix}")
         elif not settings.hep_targets():
             hidden = "strangers may read pages, and guesses by WSS can hide among them from AMI and the wire"
-            fix = "https_pages = false and no proxies, or [asterisk.hep]"
-            yield Finding(None, what, f"{hidden}; fix: {fix}")
+            yield Finding(None, what, f"{hidden}; fix: https_pages = false, or [asterisk.hep]")
 
 
 def rights_findings(folder: Path, user: str) -> Iterator[Finding]:

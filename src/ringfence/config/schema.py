@@ -604,12 +604,10 @@ class Settings:
     def has_pages(self, port: int) -> bool:
         """Whether strangers may get answers by TLS at a port that are no SIP, but say web pages.
 
-        A port of the manager interface has such answers. So may have the ports of a SIP proxy, and no event
-        explains the proxy's answers to its clients.
+        A port of the manager interface has such answers.
         """
-        pbxs = self.asterisk
         return port == _MANAGER_TLS or any(
-            pbx.wire.https_pages or pbx.proxies or port == pbx.ami.port for pbx in pbxs
+            pbx.wire.https_pages or port == pbx.ami.port for pbx in self.asterisk
         )
 
     def hep_targets(self) -> tuple[int, ...]:

@@ -247,8 +247,12 @@ class Detector:
         return self._on_findings(self._attribution.observe_requests(requests, now, asterisk), now)
 
     def observe_exchange(self, exchange: Exchange, now: float) -> None:
-        """Record answers by TLS; :meth:`judge_exchanges` then judges those that nothing explains."""
-        if not self._subjects.find(exchange.address).friend:
+        """Record answers by TLS; :meth:`judge_exchanges` then judges those that nothing explains.
+
+        Those of a proxy are left out: no event names its client, so none would be explained.
+        """
+        proxied = self._attribution.proxies.serves(exchange.local_port)
+        if not proxied and not self._subjects.find(exchange.address).friend:
             self._exchanges.observe(exchange, now)
 
     def judge_exchanges(

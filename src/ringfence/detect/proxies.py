@@ -72,6 +72,10 @@ class Proxies:
         )
         self._streams = not sockets or any(one.transport is not Transport.UDP for one in sockets)
 
+    def serves(self, port: int) -> bool:
+        """Whether a proxy may listen on a port; on any, while the sockets of the proxies are unknown."""
+        return bool(self.networks) and (not self._sockets or any(port == one for _, one in self._sockets))
+
     def names(self, event: SecurityEvent) -> bool:
         """Whether an event names a proxy, so that its sender may be one of the proxy's clients."""
         return event.service in _PHONES and self.networks.covers(event.remote.address)

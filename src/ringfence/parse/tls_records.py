@@ -204,4 +204,4 @@ def parse_exchange(packet: bytes, streams: TlsStreams, has_pages: Callable[[int]
         return None
     acknowledged = int.from_bytes(payload[_ACKNOWLEDGED], "big")
     number = streams.read(connection, sequence, acknowledged, data, pages=has_pages(local_port))
-    return Exchange(packed_address(target), port, number) if number else None
+    return Exchange(packed_address(target), port, number, local_port) if number else None
