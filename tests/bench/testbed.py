@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import frozen
 from tests.bench.fail2ban import Fail2ban
-from tests.support.daemon import Guard, until
+from tests.support.daemon import Guard
 from tests.support.guarded import guarded, preferred
 from tests.support.lab import Lab
 
@@ -114,19 +114,11 @@ def _pin(pid: int, cores: set[int]) -> None:
 
 
 def route_prefixes(lab: Lab) -> None:
-    """Route the networks of ``in_prefix`` to the attacker's side, and wait until IPv6 works."""
+    """Route the networks of ``in_prefix`` to the attacker's side."""
     whole = f"{_PREFIX}::/48"
     lab.run("ip", "route", "add", whole, "via", _ROUTER)
     command = lab.network.in_attacker("ip", "route", "add", "local", whole, "dev", "lo")
     subprocess.run(command, check=True, timeout=10)
-    until(lambda: not _tentative(lab), "no other host has our link-local addresses (RFC 4862)", pause=0.1)
-
-
-def _tentative(lab: Lab) -> bool:
-    """Whether an end of the cable still checks its address for duplicates, and so resolves no neighbours."""
-    command = ("ip", "-6", "address", "show", "dev", "lan", "tentative")
-    ends = (lab.network.in_pbx(*command), lab.network.in_attacker(*command))
-    return any(subprocess.run(end, check=True, capture_output=True, timeout=10).stdout for end in ends)
 
 
 def in_prefix(number: int, host: str) -> str:

@@ -80,6 +80,8 @@ class Network:
     def _make(self) -> None:
         for name in (self.pbx, self.attacker):
             _run("ip", "netns", "add", name)
+            # A new link looks for duplicates of its own address for two seconds, and resolves no neighbours.
+            _run(*inside(name, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad"))
         _batch(
             self.pbx,
             "link set lo up",
