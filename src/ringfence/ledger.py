@@ -109,6 +109,11 @@ def network_of(key: int) -> tuple[Network, Scope]:
     return (IPv6Network if key & 1 else IPv4Network)((address, length)), _SCOPES[(key & _KIND) >> 1]
 
 
+def scope_of(key: int) -> Scope:
+    """Return the scope of a ban."""
+    return _SCOPES[(key & _KIND) >> 1]
+
+
 def ban_of(key: int, record: Record) -> Ban:
     """Return the ban of a record, without its attempts."""
     network, scope = network_of(key)

@@ -277,6 +277,30 @@ def test_the_modes_of_a_secret_file(tmp_path: Path) -> None:
     ]
 
 
+def test_the_modes_of_the_token_of_routers(tmp_path: Path) -> None:
+    """The file of the token is checked like that of the secret, and the configuration if it has the token."""
+    file, secret = tmp_path / "token", tmp_path / "secret"
+    for one in (file, secret):
+        one.write_text("0123456789abcdef", "utf-8")
+        one.chmod(0o600)
+    file.chmod(0o604)
+    pbx = {"name": "pbx", "ami": {"port": 1, "secret_file": str(secret)}}
+    guard = Guard(
+        tmp_path,
+        asterisk=[pbx],
+        metrics={"listen": "127.0.0.1:9721"},
+        publish={"token_file": str(file)},
+    )
+    guard.config.chmod(0o644)
+    found = [line for line in lines_of(guard)[1] if "every user" in line]
+    guard.configure(publish={"token": "0123456789abcdef"})
+    guard.config.chmod(0o644)
+    inside = [line for line in lines_of(guard)[1] if "every user" in line]
+
+    assert found == [f"NO  secret: every user may read {file}; fix: chmod o= {file}"]
+    assert inside == [f"NO  secret: every user may read {guard.config}; fix: chmod o= {guard.config}"]
+
+
 def test_a_credential_makes_no_secret_of_the_configuration(tmp_path: Path) -> None:
     """If systemd passes the secret, every user may read the configuration."""
     (tmp_path / "pbx.secret").write_text(SECRET, "utf-8")

@@ -22,11 +22,12 @@ from tests.support.web import free_port
 from ringfence.alarm_codes import AlarmCode
 from ringfence.daemon.metrics import FRESH, DaemonMetrics
 from ringfence.daemon.pipeline import EffectHandler, Pipeline
+from ringfence.daemon.publish import Publisher
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import Counters, RuleCounter
 from ringfence.ledger import Record, key_of
-from ringfence.model import Ban, EventKind, Scope, SourceId
+from ringfence.model import Ban, EventKind, Scope, Secret, SourceId
 from ringfence.sources.state import Condition, State
 
 SUBJECT = ip_network("203.0.113.1/32")
@@ -55,7 +56,8 @@ class Scraped:
             counts=SimpleNamespace(challenges=5, lost=6, gaps=7),
         )
         writer: Any = SimpleNamespace(waiting=8, refused=9)
-        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, writer)
+        self.publisher = Publisher(kept.side, Secret("0123456789abcdef"), 10)
+        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, writer, self.publisher)
 
     def values(self) -> dict[str, float]:
         """Return the value of each sample by its name and its label values."""

@@ -119,6 +119,9 @@ VALUES: dict[str, object] = {
     "metrics.listen": "127.0.0.1:9721",
     "metrics.remote": True,
     "metrics.hosts": ["pbx.example.org"],
+    "publish.token": "another-token-of-a-router",
+    "publish.token_file": "{folder}/token",
+    "publish.max_entries": 77,
     "display.times": "local",
 }
 RESTART = {
@@ -131,6 +134,9 @@ RESTART = {
     "metrics.listen": "[metrics]",
     "metrics.remote": "[metrics]",
     "metrics.hosts": "[metrics]",
+    "publish.token": "[publish]",
+    "publish.token_file": "[publish]",
+    "publish.max_entries": "[publish]",
 }
 """The names in the answer for keys that only a restart changes."""
 
@@ -167,6 +173,7 @@ class Reloading:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "ringfence.toml"
         (folder / "secret").write_text("from a file", "utf-8")
+        (folder / "token").write_text("a-token-from-a-file\n", "utf-8")
         self.tree: dict[str, Any] = {
             "asterisk": [
                 {
@@ -185,6 +192,8 @@ class Reloading:
             },
             "store": {"path": str(folder / "one.db")},
             "control": {"socket": str(folder / "one.sock")},
+            "metrics": {"listen": "127.0.0.1:9722"},
+            "publish": {"token": "a-token-of-the-first-router"},
         }
         self.write()
         found = loader.load(self.file)
@@ -213,6 +222,8 @@ class Reloading:
             del at["secret"]
         if key == "notify.mail.password_file":
             del at["password"]
+        if key == "publish.token_file":
+            del at["token"]
 
     def state(self) -> Mapping[str, object]:
         """Return the settings that each part works with."""

@@ -137,6 +137,17 @@ def test_a_network_is_asked_whether_friends_live_there() -> None:
     assert not friends.any_in(ip_network("192.0.16.0/20"))
 
 
+def test_a_former_friend_is_found_in_a_network_too() -> None:
+    """``any_known_in`` finds friends, and those that were friends within a month."""
+    friends = Friends()
+    friends.add(PHONE)
+    assert friends.any_known_in(ip_network("192.0.2.0/24"))
+    friends.expire(100.0)
+    assert friends.any_known_in(ip_network("192.0.2.7"))
+    assert not friends.any_in(ip_network("192.0.2.7"))
+    assert not friends.any_known_in(ip_network("192.0.2.8"))
+
+
 def test_no_more_reasons_are_kept_than_there_is_room_for() -> None:
     """When there is no room, the oldest reason is discarded first."""
     friends = Friends(most=2)

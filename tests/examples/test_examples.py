@@ -31,6 +31,7 @@ from ringfence.config.loader import (
     WireSettings,
     load,
 )
+from ringfence.config.publish import PublishSettings
 from ringfence.config.schema import DisplaySettings, HepSettings, MetricsSettings, default_rules
 from ringfence.detect.rules import RULES
 
@@ -57,6 +58,7 @@ TABLES = {
     "store": StoreSettings,
     "control": ControlSettings,
     "metrics": MetricsSettings,
+    "publish": PublishSettings,
     "display": DisplaySettings,
 }
 _HEAD = re.compile(r"#?\[{1,2}([a-z_.]+)\]{1,2}")

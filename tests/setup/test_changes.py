@@ -96,6 +96,8 @@ def test_the_diff_hides_passwords() -> None:
         ("-Password = p", "-Password = ********"),
         ("+; the secret of this user", "+; the secret of this user"),
         ('secret_file = "/etc/x"', 'secret_file = "/etc/x"'),
+        ('+token = "abc"', "+token = ********"),
+        ('token_file = "/etc/x"', 'token_file = "/etc/x"'),
     ],
 )
 def test_lines_with_passwords_are_recognised(line: str, result: str) -> None:

@@ -173,11 +173,12 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
 
     The daemon's user must be able to read all of them. Other users must not be able to read secrets.
     """
-    # settings_from() reads no secret files here. So ``ami.secret`` is set only if the configuration itself
-    # contains the secret.
-    written = [pbx.ami for pbx in settings_from(path).asterisk]
-    files = [path] if any(ami.secret is not None for ami in written) else []
-    files += [ami.secret_file for ami in written if ami.secret_file is not None]
+    # settings_from() reads no secret files here. So a secret is set only if the configuration itself has it.
+    settings = settings_from(path)
+    secrets = [(pbx.ami.secret, pbx.ami.secret_file) for pbx in settings.asterisk]
+    secrets.append((settings.publish.token, settings.publish.token_file))
+    files = [path] if any(secret is not None for secret, _ in secrets) else []
+    files += [file for _, file in secrets if file is not None]
     for file in dict.fromkeys([path, *files]):
         if not may_read(file):
             why = f"the service cannot start: its user {USER} may not read {file}"

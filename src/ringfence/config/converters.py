@@ -60,6 +60,8 @@ MAX_RATE = 10_000
 """The highest packet limit that can be set (packets per second). Above it, the kernel limits inexactly."""
 
 MAX_SET = 4_194_304
+MAX_PUBLISHED = 50_000
+"""The highest number of networks of an IP version in the list for routers: a page of 0.8 MB."""
 _IPV6 = 6
 MAX_DURATION = 10 * 365 * 86_400.0
 
@@ -83,6 +85,7 @@ ReportName = NewType("ReportName", str)
 Rate = NewType("Rate", int)
 Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
+PublishSize = NewType("PublishSize", int)
 Paths = NewType("Paths", tuple[Path, ...])
 MailAddress = NewType("MailAddress", str)
 RuleName = NewType("RuleName", str)
@@ -353,6 +356,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Rate: _whole(1, MAX_RATE),
     Burst: _whole(1, MAX_RATE),
     SetSize: _whole(1_024, MAX_SET),
+    PublishSize: _whole(1, MAX_PUBLISHED),
     SipPort: _sip_port,
     Interface: _interface,
     HostName: lambda value, _: HostName(parse_host(text_from(value)).text),

@@ -46,6 +46,7 @@ from ringfence.config.converters import (
     read_secret,
 )
 from ringfence.config.hook_variables import HOOK_VARIABLES
+from ringfence.config.publish import publish_problems, with_token
 from ringfence.config.schema import (
     ROOT,
     AllowSettings,
@@ -105,6 +106,8 @@ _EITHER = {
     "secret_file": "secret",
     "password": "password_file",
     "password_file": "password",
+    "token": "token_file",
+    "token_file": "token",
 }
 """Pairs of keys of which a table may have only one.
 
@@ -370,13 +373,15 @@ def parse(
     problems += _exposed(settings)
     problems += channel_problems(settings.notify)
     problems += _report_without_mail(settings, tree)
+    problems += publish_problems(settings.publish, listens=_names_an_address(tree))
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     problems += missing
     notify, unreadable = with_passwords(settings.notify) if secrets else (settings.notify, [])
-    problems += unreadable
+    publish, faults = with_token(settings.publish) if secrets else (settings.publish, [])
+    problems += [*unreadable, *faults]
     if problems:
         raise ConfigError(where, [changed.named(problem) for problem in problems])
-    return _with_secrets(evolve(settings, notify=notify), found) if secrets else settings
+    return _with_secrets(evolve(settings, notify=notify, publish=publish), found) if secrets else settings
 
 
 def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
@@ -659,6 +664,12 @@ def _report_without_mail(settings: Settings, tree: Mapping[str, object]) -> list
     if settings.notify.report is None or (isinstance(notify, Mapping) and notify.get("mail")):
         return []
     return ["notify.report: is sent by mail only, and there is no mail channel; fix: add [[notify.mail]]"]
+
+
+def _names_an_address(tree: Mapping[str, object]) -> bool:
+    """Whether ``[metrics]`` has an address, also an invalid one, because that is reported elsewhere."""
+    metrics = tree.get("metrics")
+    return isinstance(metrics, Mapping) and "listen" in metrics
 
 
 def _exposed(settings: Settings) -> list[str]:

@@ -42,6 +42,7 @@ from ringfence.config.converters import (
     UserName,
     read_secret,
 )
+from ringfence.config.publish import PublishSettings
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import BanAction, FirewallPlan, HepExport, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
@@ -535,6 +536,7 @@ class Settings:
     store: StoreSettings = Factory(StoreSettings)
     control: ControlSettings = Factory(ControlSettings)
     metrics: MetricsSettings = Factory(MetricsSettings)
+    publish: PublishSettings = Factory(PublishSettings)
     display: DisplaySettings = Factory(DisplaySettings)
 
     def rule_table(self) -> tuple[Rule, ...]:

@@ -396,7 +396,7 @@ def _metrics(
     wire: WireReader | None,
     writer: Writer,
 ) -> "MetricsServer | None":
-    """Return the server of the metrics; None if it is not configured.
+    """Return the server of the metrics, and of the list for routers; None if it is not configured.
 
     Its library is only loaded if it is needed, because it takes 4 MB of memory.
     """
@@ -404,10 +404,14 @@ def _metrics(
         return None
     from ringfence.daemon.metrics import DaemonMetrics  # noqa: PLC0415 - loaded where it is asked for
     from ringfence.daemon.metrics_server import MetricsServer  # noqa: PLC0415 - the same
+    from ringfence.daemon.publish import Publisher  # noqa: PLC0415 - the same
 
+    token = settings.publish.token
     source = wire.source if wire is not None else None
-    metrics = DaemonMetrics(side, pipeline, sources, source, writer)
-    return MetricsServer(settings.metrics.listen, metrics.render, settings.metrics.hosts)
+    published = Publisher(side, token, settings.publish.max_entries) if token is not None else None
+    metrics = DaemonMetrics(side, pipeline, sources, source, writer, published)
+    pages = published.pages() if published is not None else {}
+    return MetricsServer(settings.metrics.listen, metrics.render, settings.metrics.hosts, pages)
 
 
 def _had_connection(connections: ConnectionTable, clock: Clock, address: Address) -> bool | None:

@@ -28,6 +28,7 @@ from ringfence.sources.state import State
 from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
+    from ringfence.daemon.publish import Publisher
     from ringfence.sources.wire import WireSource
 
 FRESH = 1.0
@@ -44,7 +45,8 @@ Labelled = Iterable[tuple[Sequence[str], float]]
 class DaemonMetrics(Collector):
     """Reads the metrics from all parts of the daemon.
 
-    ``wire`` is the source that reads outgoing SIP challenges; None if they are not read.
+    ``wire`` is the source that reads outgoing SIP challenges; None if they are not read. ``publisher`` serves
+    the list for routers; None if it is off.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class DaemonMetrics(Collector):
         sources: SourceManager,
         wire: "WireSource | None",
         writer: Writer,
+        publisher: "Publisher | None" = None,
     ) -> None:
         self._side = side
         self._pipeline = pipeline
         self._sources = sources
         self._wire = wire
         self._writer = writer
+        self._publisher = publisher
         self._clock = side.common.clock
         self._started = self._clock.wall()
         self._registry = CollectorRegistry()
@@ -84,6 +88,7 @@ class DaemonMetrics(Collector):
         yield from self._attempt_metrics()
         yield from self._ban_metrics()
         yield from self._firewall_metrics()
+        yield from self._publish_metrics()
         yield from self._store_metrics()
         alarms = self._side.common.alarms.count()
         numbers = {(str(code),): alarms.get(code, 0) for code in AlarmCode}
@@ -212,6 +217,17 @@ class DaemonMetrics(Collector):
         yield _counter("rationed", text, value=latest.rationed)
         text = "Refusals and TCP segments to strangers for which the ration had no room: they passed."
         yield _counter("ration_full", text, value=latest.ration_full)
+
+    def _publish_metrics(self) -> Iterator[Metric]:
+        """Yield the numbers of the list for routers, if it is served."""
+        if self._publisher is None:
+            return
+        counts = self._publisher.counts
+        yield _gauge("published_networks", "Networks on the latest list for routers.", value=counts.published)
+        text = "Networks for which the latest list for routers had no room."
+        yield _gauge("published_left_out", text, value=counts.left_out)
+        text = "Requests for the list for routers without the right token."
+        yield _counter("publish_refused", text, value=counts.refused)
 
     def _store_metrics(self) -> Iterator[Metric]:
         """Yield how many writes, bans and attempts wait, and the size of the database."""

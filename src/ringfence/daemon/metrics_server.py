@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for one page, ``/metrics``, in the daemon's event loop.
+"""A small HTTP/1.1 server in the daemon's event loop: for the page ``/metrics``, and the list for routers.
 
 A client cannot use much memory or time: a request's head has at most ``MOST_HEAD`` bytes, request and answer
 together take at most ``EXCHANGE_WITHIN`` seconds, and there are at most ``MOST_CONNECTIONS`` connections with
@@ -14,10 +14,11 @@ again. The daemon keeps running.
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from ipaddress import ip_address
 
 import structlog
+from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.config.converters import ListenAddress
@@ -36,14 +37,47 @@ _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1000}) HTTP/1\.([01])")
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::[0-9]{0,5})?")
 
 
+@frozen
+class Answer:
+    """An answer to a request: the status, the body and its type. ``more`` are further lines of its head."""
+
+    status: str
+    body: bytes = b""
+    kind: str = "text/plain"
+    more: str = ""
+
+    def encoded(self) -> bytes:
+        """Return the answer as HTTP/1.1 writes it. An answer 304 has no body, and so no length (RFC 9110)."""
+        described = f"Content-Type: {self.kind}\r\nContent-Length: {len(self.body)}\r\n"
+        if self.status == NOT_MODIFIED:
+            described = ""
+        return (
+            f"HTTP/1.1 {self.status}\r\n{described}{self.more}Connection: close\r\n\r\n".encode() + self.body
+        )
+
+
+NOT_MODIFIED = "304 Not Modified"
+
+Page = Callable[[bytes], Awaitable[Answer]]
+"""A function that returns the answer to a GET. Its argument is the head of the request."""
+
+
 class MetricsServer:
     """Serves the page that ``render`` returns, on the address ``where``.
 
-    ``hosts`` are more names that the Host header of a request may have.
+    ``hosts`` are more names that the Host header of a request may have. ``pages`` are further pages, by their
+    paths.
     """
 
-    def __init__(self, where: ListenAddress, render: Callable[[], bytes], hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        where: ListenAddress,
+        render: Callable[[], bytes],
+        hosts: Iterable[str] = (),
+        pages: Mapping[bytes, Page] | None = None,
+    ) -> None:
         self._where = where
+        self._pages: Mapping[bytes, Page] = {b"/metrics": self._metrics, **(pages or {})}
         self._render = render
         self._hosts = {"localhost", socket.gethostname().lower(), *hosts}
         self._error = ""
@@ -92,7 +126,7 @@ class MetricsServer:
         self._clients[writer] = None
         try:
             async with asyncio.timeout(EXCHANGE_WITHIN):
-                writer.write(self._answer(await _head_of(reader)))
+                writer.write((await self._answer(await _head_of(reader))).encoded())
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
@@ -102,33 +136,36 @@ class MetricsServer:
             self._clients.pop(writer, None)
             writer.transport.abort()
 
-    def _answer(self, head: bytes | None) -> bytes:
-        """Return the response to a request. ``head`` is the request's head; None if it is too long."""
+    async def _answer(self, head: bytes | None) -> Answer:
+        """Return the answer to a request. ``head`` is the request's head; None if it is too long."""
         if head is None:
-            return _response("431 Request Header Fields Too Large")
+            return Answer("431 Request Header Fields Too Large")
         request = _REQUEST.fullmatch(head.partition(b"\r\n")[0])
         if request is None:
-            return _response("400 Bad Request")
+            return Answer("400 Bad Request")
         method, target, minor = request.groups()
         if not self._is_own(head, required=minor == b"1"):
-            return _response("421 Misdirected Request", b"Not a name of this host; see [metrics] hosts.\n")
-        return self._page(method, target)
+            return Answer("421 Misdirected Request", b"Not a name of this host; see [metrics] hosts.\n")
+        return await self._answer_for(method, target, head)
 
-    def _page(self, method: bytes, target: bytes) -> bytes:
-        if target.partition(b"?")[0] != b"/metrics":
-            return _response("404 Not Found", b"The metrics are at /metrics.\n")
+    async def _answer_for(self, method: bytes, target: bytes, head: bytes) -> Answer:
+        page = self._pages.get(target.partition(b"?")[0])
+        if page is None:
+            return Answer("404 Not Found", b"The metrics are at /metrics.\n")
         if method != b"GET":
-            return _response("405 Method Not Allowed", more="Allow: GET\r\n")
+            return Answer("405 Method Not Allowed", more="Allow: GET\r\n")
         try:
-            return _response("200 OK", self._render(), kind=_CONTENT_TYPE)
+            return await page(head)
         except Exception:  # noqa: BLE001 - a defect is logged in full, and does not stop the daemon
             self._log.exception("metrics.defect")
-            return _response("500 Internal Server Error")
+            return Answer("500 Internal Server Error")
+
+    async def _metrics(self, _: bytes) -> Answer:
+        return Answer("200 OK", self._render(), kind=_CONTENT_TYPE)
 
     def _is_own(self, head: bytes, *, required: bool) -> bool:
         """Whether the Host header of a request names this host. It is ``required`` since HTTP/1.1."""
-        lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
-        found = [value.strip().decode("latin-1") for name, _, value in lines if name.lower() == b"host"]
+        found = [value.decode("latin-1") for value in values_of(head, b"host")]
         if not found:
             return not required
         parts = _HOST.fullmatch(found[0]) if len(found) == 1 else None
@@ -136,6 +173,12 @@ class MetricsServer:
             return False
         name = (parts[1] or parts[2]).lower()
         return name in self._hosts or _is_address(name)
+
+
+def values_of(head: bytes, name: bytes) -> list[bytes]:
+    """Return the values of each line with this name (in lower case) in the head of a request."""
+    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    return [value.strip() for found, _, value in lines if found.lower() == name]
 
 
 def _is_address(text: str) -> bool:
@@ -157,11 +200,3 @@ async def _head_of(reader: asyncio.StreamReader) -> bytes | None:
         return None
     except asyncio.IncompleteReadError:
         raise ConnectionError("the client has disconnected") from None
-
-
-def _response(status: str, body: bytes = b"", *, kind: str = "text/plain", more: str = "") -> bytes:
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-        f"{more}Connection: close\r\n\r\n"
-    )
-    return head.encode() + body

@@ -249,6 +249,10 @@ class Friends:
         """Whether ``network`` contains a friend."""
         return self._current.any_in(network) or (self.outage_mode and self._former.any_in(network))
 
+    def any_known_in(self, network: Network) -> bool:
+        """Whether ``network`` contains a friend or a former friend."""
+        return self._current.any_in(network) or self._former.any_in(network)
+
     def addresses(self) -> Iterable[Address]:
         """Return the addresses that are friends now."""
         return [*self._current.at, *(self._former.at if self.outage_mode else ())]

@@ -29,11 +29,11 @@ from ringfence.host.owned_files import Folder, opened_folder, opened_parent, rea
 from ringfence.model import printable
 
 MAX_BYTES = 8 * 1024 * 1024
-_SECRET_NAME = re.compile(r"secret|passw|pwd|\bpass|pass\b", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"secret|token|passw|pwd|\bpass|pass\b", re.IGNORECASE)
 _MASK = "********"
 _SHORTEST = 4
 """Characters: a shorter password is masked only where it is set, because it may be a common word."""
-_NO_SECRET = re.compile(r"[ +-]?secret_file\s*=.*")
+_NO_SECRET = re.compile(r"[ +-]?(?:secret|token)_file\s*=.*")
 
 
 @frozen

@@ -1,0 +1,236 @@
+"""The list of banned networks for routers that fetch it: plain text by HTTP, one network on each line.
+
+The server of the metrics serves it (``metrics_server``), and only to requests with the token. A router drops
+all packets of a network on the list, and it asks seldom. So the list is narrower than the kernel's bans:
+
+- It has no claimed ban, because the address of a claimed attempt may be forged; and no ban that was found in
+  the kernel without a record, because nobody knows its evidence. Bans by administrators are on the list.
+- It has no network with an exempt address or a friend in it. A former friend counts as a friend: its phone
+  may register again before the router asks again. After a start there is no list until the friends are known.
+- No network is inside another one, because some routers refuse such a list.
+- It has at most ``most`` networks of each IP version: those whose bans were placed last.
+
+A list is made in slices, so that a ban waits for one slice only; and seldom, however many routers ask.
+"""
+
+import asyncio
+import hmac
+from base64 import b64decode
+from binascii import Error
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network
+from math import inf
+
+from attrs import define, frozen
+
+from ringfence.clock import Clock
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.metrics_server import NOT_MODIFIED, Answer, Page, values_of
+from ringfence.ledger import Record, network_of, parts_of, scope_of
+from ringfence.model import Network, Origin, Scope, Secret, format_network
+from ringfence.networks import BITS, VERSIONS, NetworkSet
+
+FRESH = 10.0
+"""Seconds for which a list is served again."""
+
+SLICE = 0.004
+"""Seconds after which other work of the daemon may run."""
+
+PATHS: Mapping[bytes, tuple[int, ...]] = {b"/bans": (4, 6), b"/bans/ipv4": (4,), b"/bans/ipv6": (6,)}
+"""The paths of the lists, with the IP versions that each contains."""
+
+_LATER = f"Retry-After: {FRESH:.0f}\r\n"
+_FULL = (Scope.FULL, Scope.SIP)
+"""The scopes of bans on proven attempts. Claimed bans have a narrower scope."""
+
+
+@frozen
+class PublishedList:
+    """One list as text, with its entity tag (RFC 9110 section 8.8.3)."""
+
+    text: bytes
+    tag: bytes
+
+    @classmethod
+    def of(cls, text: str) -> "PublishedList":
+        """Return the list with this text."""
+        data = text.encode()
+        return cls(data, f'"{sha256(data).hexdigest()[:32]}"'.encode())
+
+
+@define
+class PublishCounts:
+    """``published`` and ``left_out``: the latest list's networks, and those for which it had no room.
+
+    ``refused`` counts the requests without the right token since the start.
+    """
+
+    published: int = 0
+    left_out: int = 0
+    refused: int = 0
+
+
+class Publisher:
+    """Makes the lists, and answers the requests of routers that have the token."""
+
+    def __init__(self, side: FirewallSide, token: Secret, most: int) -> None:
+        self.counts = PublishCounts()
+        self._side = side
+        self._token = token.reveal().encode()
+        self._most = most
+        self._clock = side.common.clock
+        self._lock = asyncio.Lock()
+        self._made = -inf
+        self._spared: tuple[int, NetworkSet] = (0, NetworkSet())
+        self._lists: dict[tuple[int, ...], PublishedList] = {}
+
+    def pages(self) -> dict[bytes, Page]:
+        """Return the page of each path."""
+        return {path: self._page(versions) for path, versions in PATHS.items()}
+
+    def _page(self, versions: tuple[int, ...]) -> Page:
+        async def answer(head: bytes) -> Answer:
+            if not self._is_authorized(head):
+                self.counts.refused += 1
+                return Answer(
+                    "401 Unauthorized",
+                    b"The token is missing or wrong; see [publish].\n",
+                    more='WWW-Authenticate: Bearer, Basic realm="ringfence"\r\n',
+                )
+            if not self._side.exempt.friends.startup.for_bans:
+                return Answer("503 Service Unavailable", b"The phones are not known yet.\n", more=_LATER)
+            published = await self._list(versions)
+            tag = f"ETag: {published.tag.decode()}\r\nCache-Control: no-cache\r\n"
+            if _is_known(head, published.tag):
+                return Answer(NOT_MODIFIED, more=tag)
+            return Answer("200 OK", published.text, kind="text/plain; charset=utf-8", more=tag)
+
+        return answer
+
+    def _is_authorized(self, head: bytes) -> bool:
+        """Whether a request has the token. The comparison takes as long for every other token."""
+        given = values_of(head, b"authorization")
+        token = _token_of(given[0]) if len(given) == 1 else b""
+        return hmac.compare_digest(sha256(token).digest(), sha256(self._token).digest())
+
+    async def _list(self, versions: tuple[int, ...]) -> PublishedList:
+        """Return a list that is at most ``FRESH`` seconds old. Requests at the same time share one list.
+
+        If an address has become a friend or exempt, the list is made again at once.
+        """
+        async with self._lock:
+            spared = self._side.detector.friends.changes, self._side.detector.exempt
+            if self._clock.mono() - self._made >= FRESH or spared != self._spared:
+                await self._make()
+                self._made, self._spared = self._clock.mono(), spared
+            return self._lists[versions]
+
+    async def _make(self) -> None:
+        pause = _Pauses(self._clock)
+        found = await self._select(pause)
+        texts = {}
+        for version in VERSIONS:
+            networks = outermost(version, found[version])
+            lines = []
+            for network in networks:
+                if pause.is_due():
+                    await pause.take()
+                lines.append(f"{format_network(network)}\n")
+            texts[version] = "".join(lines)
+        self._lists = {
+            versions: PublishedList.of("".join(texts[version] for version in versions))
+            for versions in PATHS.values()
+        }
+        self.counts.published = self._lists[VERSIONS].text.count(b"\n")
+
+    async def _select(self, pause: "_Pauses") -> dict[int, set[tuple[int, int]]]:
+        """Return the first address and the prefix length of each network for the list, by IP version."""
+        ledger = self._side.detector.bans
+        found: dict[int, set[tuple[int, int]]] = {version: set() for version in VERSIONS}
+        left_out = 0
+        for key in reversed(list(ledger.keys())):
+            if pause.is_due():
+                await pause.take()
+            record = ledger.get(key)
+            if record is None or not is_proven(key, record) or record.expires <= pause.now:
+                continue
+            version, address, length = parts_of(key)
+            if len(found[version]) >= self._most:
+                left_out += (address, length) not in found[version]
+            elif self._is_publishable(network_of(key)[0]):
+                found[version].add((address, length))
+        self.counts.left_out = left_out
+        return found
+
+    def _is_publishable(self, network: Network) -> bool:
+        """Whether no exempt address and no friend, present or former, is in ``network``."""
+        return not (
+            self._side.detector.exempt.overlaps(network) or self._side.detector.friends.any_known_in(network)
+        )
+
+
+class _Pauses:
+    """Lets other work of the daemon run after each slice of time.
+
+    ``now`` is the wall clock at the begin of the slice.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ends = clock.mono() + SLICE
+        self.now = clock.wall()
+
+    def is_due(self) -> bool:
+        """Whether this slice of time is over."""
+        return self._clock.mono() >= self._ends
+
+    async def take(self) -> None:
+        """Let other work run, and begin the next slice."""
+        await asyncio.sleep(0)
+        self._ends = self._clock.mono() + SLICE
+        self.now = self._clock.wall()
+
+
+def is_proven(key: int, record: Record) -> bool:
+    """Whether a ban is an administrator's, or a full one of a rule: a full ban rests on proven attempts."""
+    if record.origin is Origin.ADMIN:
+        return True
+    return record.origin is Origin.RULE and scope_of(key) in _FULL and record.counts.proven > 0
+
+
+def outermost(version: int, networks: Iterable[tuple[int, int]]) -> Iterator[Network]:
+    """Yield the networks that are inside no other one, in ascending order.
+
+    ``networks`` have the first address and the prefix length of each. ``version`` is their IP version.
+    """
+    kind, bits = IPv4Network if version == VERSIONS[0] else IPv6Network, BITS[version]
+    end = -1
+    for address, length in sorted(networks):  # a wide network comes before those inside it
+        if address > end:
+            end = address + (1 << bits - length) - 1
+            yield kind((address, length))
+
+
+def _token_of(value: bytes) -> bytes:
+    """Return the token in an Authorization header; b"" if it has none.
+
+    It is that of ``Bearer`` (RFC 6750), or the password of ``Basic`` (RFC 7617) with any user name: pfSense
+    can only put them into the URL.
+    """
+    scheme, _, credentials = value.partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return credentials.strip()
+        case b"basic":
+            try:
+                return b64decode(credentials.strip(), validate=True).partition(b":")[2]
+            except Error:
+                return b""
+    return b""
+
+
+def _is_known(head: bytes, tag: bytes) -> bool:
+    """Whether the client has the list with this entity tag already (RFC 9110 section 13.1.2)."""
+    known = [one.strip() for value in values_of(head, b"if-none-match") for one in value.split(b",")]
+    return any(one.removeprefix(b"W/") == tag or one == b"*" for one in known)

@@ -1,0 +1,98 @@
+"""The list for routers in random worlds of bans, friends and exempt networks, against a naive model."""
+
+import asyncio
+from ipaddress import ip_address, ip_network
+from types import SimpleNamespace
+from typing import Any
+
+from attrs import evolve, frozen
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.kept import PHONE
+
+from ringfence.clock import Clock
+from ringfence.daemon.publish import Publisher
+from ringfence.detect.detector import Detector
+from ringfence.detect.rules import RULES
+from ringfence.ledger import Record, key_of
+from ringfence.model import Address, AttemptCounts, Ban, Network, Origin, Scope, Secret
+from ringfence.networks import NetworkSet
+
+NOW = 1_000_000.0
+FIRST = int(ip_address("192.0.2.0"))
+SIZE = 32
+"""The number of addresses of a world, so that networks overlap often."""
+
+networks = st.builds(
+    lambda number, length: ip_network((FIRST + number, length), strict=False),
+    st.integers(0, SIZE - 1),
+    st.sampled_from([27, 28, 30, 31, 32, 32, 32]),
+)
+addresses = st.integers(0, SIZE - 1).map(lambda number: ip_address(FIRST + number))
+bans = st.builds(
+    lambda network, seconds, origin, scope, proven: Ban(
+        network, NOW - 60, NOW + seconds, "guess", "", origin, scope=scope, counts=AttemptCounts(5, proven)
+    ),
+    networks,
+    st.sampled_from([-1.0, 60.0, float("inf")]),
+    st.sampled_from([Origin.RULE, Origin.RULE, Origin.ADMIN, Origin.ADOPTED]),
+    st.sampled_from(Scope),
+    st.sampled_from([0, 4, 5]),
+)
+
+
+@frozen
+class World:
+    """Bans, and the addresses that must not be on a list."""
+
+    bans: list[Ban]
+    friends: set[Address]
+    former: set[Address]
+    exempt: list[Network]
+    most: int
+
+    def lines(self) -> list[str]:
+        """Return the lines of the list that the publisher makes."""
+        detector = Detector(RULES, exempt=NetworkSet(self.exempt))
+        for address in self.friends:
+            detector.friends.add(evolve(PHONE, address=address))
+        for address in self.former:
+            detector.friends.remember(evolve(PHONE, address=address, account=str(address)))
+        for ban in self.bans:
+            detector.bans.put(key_of(ban.network, ban.scope), Record.of(ban))
+        common = SimpleNamespace(clock=Clock(wall=lambda: NOW, mono=lambda: 0.0))
+        side: Any = SimpleNamespace(common=common, detector=detector)
+        publisher = Publisher(side, Secret("0123456789abcdef"), self.most)
+        return asyncio.run(publisher._list((4, 6))).text.decode().split("\n")[:-1]
+
+    def is_wanted(self, ban: Ban) -> bool:
+        """Whether a ban is proven or an administrator's, lasts, and meets nobody who must not be listed."""
+        proven = ban.origin is Origin.ADMIN or (
+            ban.origin is Origin.RULE and ban.scope in {Scope.FULL, Scope.SIP} and ban.counts.proven > 0
+        )
+        spared = {*self.friends, *self.former, *(one for network in self.exempt for one in network)}
+        return proven and ban.expires > NOW and spared.isdisjoint(ban.network)
+
+
+worlds = st.builds(
+    World,
+    st.lists(bans, max_size=12),
+    st.sets(addresses, max_size=2),
+    st.sets(addresses, max_size=2),
+    st.lists(networks, max_size=2),
+    st.sampled_from([2, 100]),
+)
+
+
+@given(worlds)
+def test_a_list_has_each_banned_address_once_and_nobody_else(world: World) -> None:
+    """The list covers what the wanted bans cover, each address once; a full list covers a part of it."""
+    latest = {(ban.network, ban.scope): ban for ban in world.bans}.values()
+    wanted = {address for ban in latest if world.is_wanted(ban) for address in ban.network}
+    listed = [address for line in world.lines() for address in ip_network(line)]
+
+    assert len(listed) == len({*listed})
+    assert {*listed} <= wanted
+    if world.most > len(world.bans):
+        assert {*listed} == wanted
+    assert len(world.lines()) <= world.most
