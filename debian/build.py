@@ -21,7 +21,7 @@ from string import Template
 from zipfile import ZipFile
 
 from debian.lock import COMPILED, LOCK, OPTIONAL_EXTENSION, ROOT, name_of
-from debian.manual import completion, manual_page
+from debian.manual import completions, manual_page
 
 HERE = Path(__file__).parent
 
@@ -71,6 +71,13 @@ PLACES = {
     "file:///usr/local/src/ringfence": f"man:ringfence(8) file:///{DOCS}",
 }
 """Paths in the units for a venv, and the same in the package."""
+
+COMPLETIONS = {
+    "bash": "usr/share/bash-completion/completions/ringfence",
+    "zsh": "usr/share/zsh/vendor-completions/_ringfence",
+    "fish": "usr/share/fish/vendor_completions.d/ringfence.fish",
+}
+"""Where each shell finds the completion of a program."""
 
 _ELF = b"\x7fELF"
 
@@ -168,7 +175,8 @@ def add_documents(tree: Path, version: str, time: datetime) -> None:
     _write(tree / "usr/share/man/man8/ringfence.8.gz", _compressed(page))
     page = manual_page("ringfence.toml", 5, "configuration of ringfence", settings, date, version)
     _write(tree / "usr/share/man/man5/ringfence.toml.5.gz", _compressed(page))
-    _write(tree / "usr/share/bash-completion/completions/ringfence", completion(commands).encode())
+    for shell, text in completions(commands).items():
+        _write(tree / COMPLETIONS[shell], text.encode())
     changelog = (
         f"ringfence ({version}) unstable; urgency=medium\n\n"
         f"  * /{DOCS}/CHANGELOG.md lists what changes for users.\n\n"

@@ -1,4 +1,4 @@
-"""The manual pages and bash's completion, made from the pages of docs/.
+"""The manual pages and the completion of shells, made from the pages of docs/.
 
 ``make docs`` writes docs/cli.md from the commands and docs/configuration.md from the settings. So the manual
 pages, the completion and ``--help`` agree.
@@ -18,7 +18,7 @@ _LINK = re.compile(r"\[([^\]]*)\]\((?:[^)\s]+)\)")
 _MARKS = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
 _OPTION = re.compile(r"`(-[^` ]+)")
 
-_COMPLETION = """\
+_BASH = """\
 # Completion of ringfence for bash. Made from docs/cli.md.
 _ringfence() {{
     local command=ringfence word
@@ -31,6 +31,34 @@ _ringfence() {{
     mapfile -t COMPREPLY < <(compgen -W "${{words[$command]}}" -- "${{COMP_WORDS[COMP_CWORD]}}")
 }}
 complete -o default -F _ringfence ringfence
+"""
+_ZSH = """\
+#compdef ringfence
+# Completion of ringfence for zsh. Made from docs/cli.md.
+local command=ringfence word
+local -A offered=(
+{words}
+)
+for word in "${{(@)words[2,CURRENT-1]}}"; do
+    if (( ${{+offered[$command $word]}} )); then command+=" $word"; fi
+done
+compadd -- ${{=offered[$command]}}
+if [[ $words[CURRENT] != -* ]]; then _files; fi
+"""
+_FISH = """\
+# Completion of ringfence for fish. Made from docs/cli.md.
+function __ringfence_words
+    set -l commands {commands}
+    set -l offered {words}
+    set -l command ringfence
+    for word in (commandline -opc)[2..-1]
+        if contains -- "$command $word" $commands
+            set command "$command $word"
+        end
+    end
+    string split " " -- $offered[(contains -i -- $command $commands)]
+end
+complete -c ringfence -a "(__ringfence_words)"
 """
 
 
@@ -92,8 +120,23 @@ def _escaped(text: str) -> str:
     return rf"\&{line}" if line.startswith((".", "'")) else line
 
 
-def completion(commands: str) -> str:
-    """Return bash's completion of the commands that docs/cli.md documents."""
+def completions(commands: str) -> dict[str, str]:
+    """Return the completion of the commands that docs/cli.md documents, for each shell."""
+    words = {name: " ".join(dict.fromkeys(own)) for name, own in _words(commands).items()}
+    bash = "\n".join(f'["{name}"]="{own}"' for name, own in words.items())
+    zsh = "\n".join(f"'{name}' '{own}'" for name, own in words.items())
+    names, offered = (
+        " \\\n".join(f"        '{one}'" for one in several).lstrip() for several in (words, words.values())
+    )
+    return {
+        "bash": _BASH.format(words=textwrap.indent(bash, " " * 8)),
+        "zsh": _ZSH.format(words=textwrap.indent(zsh, " " * 4)),
+        "fish": _FISH.format(commands=names, words=offered),
+    }
+
+
+def _words(commands: str) -> dict[str, list[str]]:
+    """Return the options and commands that may follow each command."""
     words: dict[str, list[str]] = {"ringfence": ["--help", "--version"]}
     sections = re.split(r"^(?=##+ )", commands.partition("\n## Exit codes\n")[0], flags=re.MULTILINE)[1:]
     for section in sections:
@@ -104,8 +147,7 @@ def completion(commands: str) -> str:
         has_config = NO_CONFIG not in body and (options or not is_group)
         words[name] = [*(["--config"] if has_config else ()), "--help", *options]
         words[name.rpartition(" ")[0]].append(name.rpartition(" ")[2])
-    lines = (f'["{name}"]="{" ".join(dict.fromkeys(own))}"' for name, own in words.items())
-    return _COMPLETION.format(words=textwrap.indent("\n".join(lines), " " * 8))
+    return words
 
 
 def _first_cells(body: str) -> Iterator[str]:

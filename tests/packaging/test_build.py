@@ -70,6 +70,12 @@ def test_dpkg_can_verify_the_files(contents: Path) -> None:
     assert len(sums.read_text("utf-8").splitlines()) > 500
 
 
+def test_each_shell_finds_its_completion(contents: Path) -> None:
+    """The completions are in the folders that bash, zsh and fish search, and name the program."""
+    for place in build.COMPLETIONS.values():
+        assert " ringfence" in (contents / place).read_text("utf-8")
+
+
 def test_units_name_only_paths_of_the_package(contents: Path) -> None:
     """The units run the package's program, and no path of a venv or a checkout is left."""
     for name in ("ringfence", "ringfence-early", "ringfence-web", "ringfence-notify@"):

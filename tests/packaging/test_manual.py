@@ -1,4 +1,4 @@
-"""The manual pages and bash's completion, against the commands themselves."""
+"""The manual pages and the completion of shells, against the commands themselves."""
 
 import shutil
 import subprocess
@@ -10,31 +10,64 @@ from tests.docs import pages
 from tests.docs.commands import commands
 
 CLI = pages.text_of("docs/cli.md")
-COMPLETION = manual.completion(CLI)
+COMPLETIONS = manual.completions(CLI)
 
-_ASK = """\
+_ASK = {
+    "bash": """\
 source "$1"
 shift
 COMP_WORDS=("$@")
 COMP_CWORD=$(($# - 1))
 _ringfence
 printf '%s\\n' "${COMPREPLY[@]}"
-"""
+""",
+    # Only zsh's line editor offers words. Here a function stands for it.
+    "zsh": """\
+script=$1
+shift
+words=("$@")
+CURRENT=$#
+compadd() { shift; print -l -- "${(@M)@:#${words[CURRENT]}*}" }
+_files() { }
+ask() { source $script }
+ask
+""",
+    "fish": """\
+source $argv[1]
+complete -C (string join ' ' -- $argv[2..-1])
+""",
+}
+"""For each shell a program that prints what the shell offers for the last of its arguments."""
 
 
-def complete(script: Path, *words: str) -> list[str]:
-    """Return what bash offers for the last word."""
-    script.write_text(COMPLETION, "utf-8")
-    ask = ["bash", "-euc", _ASK, "bash", str(script), *words]
-    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()
+def complete(shell: str, script: Path, *words: str) -> list[str]:
+    """Return what a shell offers for the last word; skip the test if this host does not have the shell."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is in the package {shell}")
+    script.write_text(COMPLETIONS[shell], "utf-8")
+    ask = {
+        "bash": ["bash", "-euc", _ASK["bash"], "bash"],
+        "zsh": ["zsh", "-fec", _ASK["zsh"], "zsh"],
+        "fish": ["fish", "--no-config", "-c", _ASK["fish"]],
+    }
+    empty = script.with_name("empty")  # fish offers the files of its folder, too
+    empty.mkdir(exist_ok=True)
+    command = [*ask[shell], str(script), *words]
+    return subprocess.run(command, cwd=empty, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_completion_offers_each_command_with_its_options(tmp_path: Path) -> None:
-    """Behind each command, bash offers the options and commands that the command accepts."""
+@pytest.fixture(name="shell", params=sorted(COMPLETIONS))
+def _shell(request: pytest.FixtureRequest) -> str:
+    """Return the name of each shell."""
+    return str(request.param)
+
+
+def test_completion_offers_each_command_with_its_options(shell: str, tmp_path: Path) -> None:
+    """Behind each command, a shell offers the options and commands that the command accepts."""
     for name, command in commands():
         accepted = {option for parameter in command.params for option in parameter.opts if option[0] == "-"}
         accepted |= {"--help", *getattr(command, "commands", ())}
-        offered = {*complete(tmp_path / "completion", "ringfence", *name.split(), "")}
+        offered = {*complete(shell, tmp_path / "completion", "ringfence", *name.split(), "")}
         assert offered <= accepted
         assert accepted - offered <= {"-c"}, name
 
@@ -49,9 +82,11 @@ def test_completion_offers_each_command_with_its_options(tmp_path: Path) -> None
         (["ringfence", "replay", "full.l"], []),
     ],
 )
-def test_completion_completes_the_last_word(tmp_path: Path, words: list[str], offered: list[str]) -> None:
-    """Commands, options and commands of groups complete; for others bash completes file names itself."""
-    assert complete(tmp_path / "completion", *words) == offered
+def test_completion_completes_the_last_word(
+    shell: str, tmp_path: Path, words: list[str], offered: list[str]
+) -> None:
+    """Commands, options and commands of groups complete; for others a shell completes file names itself."""
+    assert complete(shell, tmp_path / "completion", *words) == offered
 
 
 def test_the_manual_page_has_every_command_and_option() -> None:
