@@ -1,0 +1,143 @@
+"""The Ansible role, with a program that stands for ``ringfence`` and records how it was called."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "contrib/ansible"
+needs_ansible = pytest.mark.skipif(
+    shutil.which("ansible-playbook") is None, reason="ansible-playbook is in the package ansible-core"
+)
+
+PROGRAM = """\
+#!/bin/sh
+# Stands for ringfence: setup is needed until it has run once.
+cd "$(dirname "$0")"
+echo "$1 $2" >>calls
+case "$1 $2" in
+    "setup --dry-run") if [ -e done ]; then echo "No file has to be changed."; else echo "1. a file"; fi ;;
+    "setup --yes") touch done ;;
+    "status --json") test -e done ;;
+    "config check") grep -q right "$4" ;;
+    "check --config") test ! -e broken ;;
+esac
+"""
+
+
+class Host:
+    """A host with the program, on which the role runs without a connection."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.program = folder / "ringfence"
+        self.program.write_text(PROGRAM, "utf-8")
+        self.program.chmod(0o755)
+        self.config = folder / "ringfence.toml"
+
+    def play(self, *options: str, **variables: object) -> dict[str, int]:
+        """Run the role, and return its numbers of changed, failed and other tasks."""
+        play = [{"hosts": "all", "gather_facts": False, "roles": ["ringfence"]}]
+        playbook = self.folder / "playbook.json"
+        playbook.write_text(json.dumps(play), "utf-8")
+        given = {
+            "ringfence_command": str(self.program),
+            "ringfence_config_file": str(self.config),
+            "ringfence_config_group": "root",
+            "ansible_python_interpreter": sys.executable,
+            **variables,
+        }
+        command = ["ansible-playbook", "-i", "host,", "-c", "local", *options]
+        own = {
+            "ANSIBLE_ROLES_PATH": str(FOLDER),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
+            "ANSIBLE_REMOTE_TEMP": str(self.folder / "tmp"),
+        }
+        done = subprocess.run(
+            [*command, "-e", json.dumps(given), str(playbook)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | own,
+        )
+        recap = re.search(r"^host +: (.*)$", done.stdout, re.MULTILINE)
+        assert recap is not None, done.stdout + done.stderr
+        numbers = (entry.partition("=") for entry in recap[1].split())
+        return {name: int(number) for name, _, number in numbers}
+
+    def calls(self) -> list[str]:
+        """Return how the program was called since the last time."""
+        file = self.folder / "calls"
+        lines = file.read_text("utf-8").splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture(name="host")
+def _host(tmp_path: Path) -> Host:
+    """Return a host on which setup has not run."""
+    return Host(tmp_path)
+
+
+LOOKS = ["setup --dry-run", "status --json"]
+
+
+@needs_ansible
+def test_the_role_sets_up_once(host: Host) -> None:
+    """The first run sets up and checks; the second one changes nothing."""
+    first = host.play()
+    assert (first["changed"], first["failed"]) == (1, 0)
+    assert host.calls() == [*LOOKS, "setup --yes", "check --config"]
+
+    second = host.play()
+    assert (second["changed"], second["failed"]) == (0, 0)
+    assert host.calls() == [*LOOKS, "check --config"]
+
+
+@needs_ansible
+def test_check_mode_shows_and_changes_nothing(host: Host) -> None:
+    """Check mode reports that something would change, and runs only what reads."""
+    stats = host.play("--check")
+    assert (stats["changed"] > 0, stats["failed"]) == (True, 0)
+    assert host.calls() == [*LOOKS]
+    host.play()
+    assert host.play("--check")["changed"] == 0
+
+
+@needs_ansible
+def test_check_mode_works_before_the_installation(host: Host) -> None:
+    """On a host without ringfence, check mode reports the change and does not fail."""
+    host.program.unlink()
+    stats = host.play("--check")
+
+    assert (stats["changed"] > 0, stats["failed"]) == (True, 0)
+
+
+@needs_ansible
+def test_a_changed_configuration_is_reloaded(host: Host) -> None:
+    """A configuration is checked before it is written, and reloaded once if it differs."""
+    text = "# right\n"
+    assert host.play(ringfence_config=text)["failed"] == 0
+    assert host.config.read_text("utf-8") == text
+    assert host.calls() == ["config check", *LOOKS, "setup --yes", "reload --config", "check --config"]
+
+    assert host.play(ringfence_config=text)["changed"] == 0
+    assert "reload --config" not in host.calls()
+
+    assert host.play(ringfence_config="# wrong\n")["failed"] == 1
+    assert host.config.read_text("utf-8") == text
+
+
+@needs_ansible
+def test_a_problem_at_the_end_fails_the_play(host: Host) -> None:
+    """If ``ringfence check`` finds a problem, the play fails, unless this is not wanted."""
+    (host.folder / "broken").touch()
+
+    assert host.play()["failed"] == 1
+    assert host.play(ringfence_verify=False)["failed"] == 0
