@@ -10,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 # Two steps: what runs ringfence (all that a demo needs), and what checks it.
 RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
-SCRIPTS := .ci/run tests/support/lab.sh debian/postinst debian/prerm debian/postrm debian/ringfence.rtupdate
+SCRIPTS := .ci/run tests/support/lab.sh debian/ringfence.postinst debian/ringfence.prerm debian/ringfence.postrm debian/tests/bans debian/tests/setup
 
 # The schedule is in tests/support/schedule.py. Tests mostly wait: for an Asterisk, a kernel or a clock. So more processes run them than there are cores.
 WORKERS ?= 5
@@ -21,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test test-all coverage prove bench demo attack replay demo-lab docs lock deb clean
+.PHONY: help venv system lab lint test test-all coverage prove bench demo attack replay demo-lab docs lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -99,11 +99,16 @@ docs: venv ## Write docs/configuration.md and docs/cli.md
 
 lock: venv ## Pin the Python dependencies of the Debian package (with Python 3.11)
 	$(PYTHON) -m debian.lock
+	$(PYTHON) -m debian.licences
 
 # A venv of its own, which needs no more than pip: a PBX that builds the package gets no tools of ours.
-deb: ## Build dist/ringfence_VERSION_all.deb
+deb: ## Build dist/ringfence_VERSION_all.deb (with debhelper and dh-python)
 	python3 -m venv $(VENV)-deb
 	$(VENV)-deb/bin/python -m debian.build dist
+
+deb-source: ## Build the Debian source package in dist/
+	python3 -m venv $(VENV)-deb
+	$(VENV)-deb/bin/python -m debian.build --source dist
 
 clean: ## Remove what was made here (not the laboratory)
 	rm -rf $(VENV) $(VENV)-deb dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .branches*

@@ -60,6 +60,13 @@ def _line(entry: dict[str, Any]) -> str:
     return f"{name_of(name)}=={version} --hash=sha256:{hashes['sha256']}"
 
 
+def download(folder: Path) -> None:
+    """Download the wheels of the lock file; pip refuses every other one."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    kinds = ["--only-binary=:all:", "--platform=any", "--python-version=3.11", *COMPILED]
+    subprocess.run([*pip, *kinds, f"--requirement={LOCK}", f"--dest={folder}"], check=True)
+
+
 def main() -> None:
     """Write the lock file."""
     everything = requirements()

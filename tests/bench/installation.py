@@ -61,7 +61,7 @@ def timed(*command, **environ):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **environ})
     return time.perf_counter() - began
 def ratio():
-    bare = timed("python3", "-c", "import typer, rich.table", PYTHONPATH="/usr/lib/ringfence")
+    bare = timed("python3", "-c", "import typer, rich.table", PYTHONPATH="/usr/share/ringfence/python")
     return timed("ringfence", "--help") / bare
 ratio()
 print(json.dumps([ratio() for _ in range(%d)]))

@@ -5,9 +5,10 @@ import re
 import subprocess
 from pathlib import Path
 
-from debian import build, lock
+from debian import build, licences, lock, tree
 
 PURE_TAGS = ("py3-none-any", "py2.py3-none-any")
+UNITS = "usr/lib/systemd/system"
 MOST_BYTES = 10 * 10**6
 
 
@@ -22,7 +23,7 @@ def test_the_package_is_small_and_for_every_architecture(package: Path, contents
     found = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
 
     assert package.stat().st_size <= MOST_BYTES
-    assert found == f"ringfence {build.version_of_project()} all"
+    assert found == f"ringfence {build.version_of_package()} all"
     assert package.name == f"{found.replace(' ', '_')}.deb"
     assert [path for path in contents.rglob("*") if path.suffix in {".so", ".pyc"}] == []
 
@@ -30,7 +31,7 @@ def test_the_package_is_small_and_for_every_architecture(package: Path, contents
 def test_every_wheel_is_pure_except_those_with_a_reason(contents: Path) -> None:
     """Only the dependencies that are listed with a reason came from a wheel for one platform."""
     compiled = set()
-    for wheel in (contents / build.LIBRARY).glob("*.dist-info/WHEEL"):
+    for wheel in (contents / tree.LIBRARY).glob("*.dist-info/WHEEL"):
         tags = re.findall(r"^Tag: (.*)", wheel.read_text("utf-8"), re.MULTILINE)
         if not {*tags} <= {"py2-none-any", "py3-none-any"}:
             compiled.add(lock.name_of(wheel.parent.name))
@@ -72,14 +73,14 @@ def test_dpkg_can_verify_the_files(contents: Path) -> None:
 
 def test_each_shell_finds_its_completion(contents: Path) -> None:
     """The completions are in the folders that bash, zsh and fish search, and name the program."""
-    for place in build.COMPLETIONS.values():
+    for place in tree.COMPLETIONS.values():
         assert " ringfence" in (contents / place).read_text("utf-8")
 
 
 def test_units_name_only_paths_of_the_package(contents: Path) -> None:
     """The units run the package's program, and no path of a venv or a checkout is left."""
     for name in ("ringfence", "ringfence-early", "ringfence-web", "ringfence-notify@"):
-        text = (contents / build.UNITS / f"{name}.service").read_text("utf-8")
+        text = (contents / UNITS / f"{name}.service").read_text("utf-8")
         assert "/opt" not in text
         assert "/usr/local" not in text
         assert "ExecStart=/usr/sbin/ringfence " in text
@@ -90,23 +91,30 @@ def test_units_name_only_paths_of_the_package(contents: Path) -> None:
 
 def test_the_scripts_are_shell() -> None:
     """dash, Debian's shell, parses the scripts of the package."""
-    for name in ("postinst", "prerm", "postrm", "ringfence.rtupdate"):
-        assert subprocess.run(["sh", "-n", str(build.HERE / name)], check=False).returncode == 0
+    scripts = [lock.LOCK.with_name(f"ringfence.{name}") for name in ("postinst", "prerm", "postrm")]
+    for script in (*scripts, *lock.LOCK.parent.glob("tests/[a-b]*"), lock.LOCK.with_name("tests") / "setup"):
+        assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
 
 
 def test_the_licence_of_every_library_is_in_the_package(contents: Path) -> None:
-    """The copyright file has the licence of ringfence and of each library."""
-    text = (contents / build.DOCS / "copyright").read_text("utf-8")
+    """The copyright file has a paragraph for ringfence and for each library, with holder and licence."""
+    text = (contents / tree.DOCS / "copyright").read_text("utf-8")
     names = [line.partition("==")[0] for line in lock.LOCK.read_text("utf-8").splitlines() if line[0] != "#"]
+    found = [part.split("\n") for part in re.split(r"^Files: ", text, flags=re.MULTILINE)[1:]]
 
-    assert "/usr/share/common-licenses/Apache-2.0" in text
-    headings = re.findall(r"^==== (.*): ", text, re.MULTILINE)
-    assert {lock.name_of(heading) for heading in headings} == {*names}
+    assert text == licences.COPYRIGHT.read_text("utf-8")
+    assert text.startswith("Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n")
+    files = [lines[0].removeprefix("wheels/").removesuffix("-*") for lines in found]
+    assert [lock.name_of(name) for name in files] == ["*", *names]
+    for lines in found:
+        assert lines[1].startswith("Copyright: ")
+        assert len([line for line in lines if re.match(r"License: \S", line)]) == 1
+        assert all(re.match(r"(?:Copyright:|License:)? |$", line) for line in lines[1:])
 
 
 def test_the_links_of_the_pages_work_in_the_package(contents: Path) -> None:
     """The folders that the pages of docs/ link are next to them."""
-    folder = contents / build.DOCS
+    folder = contents / tree.DOCS
 
     assert (folder / "examples/full.toml").is_file()
     assert (folder / "contrib/asterisk/ringfence.manager.conf").is_file()

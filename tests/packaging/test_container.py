@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from debian import build, lock
+from debian import lock
+from debian.tree import version_of_project
 from tests.support.asterisk import tree_of
 from tests.support.network import Network
 from tests.support.overlay import overlaid
@@ -86,6 +87,6 @@ def test_the_command_of_the_image_guards_with_its_capabilities(package: Path, tm
         owner = (tree / "var/lib/ringfence/ringfence.db").stat().st_uid if done.returncode == 0 else 0
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"ringfence {build.version_of_project()}\n" in done.stdout
+    assert f"ringfence {version_of_project()}\n" in done.stdout
     assert "table inet ringfence\n" in done.stdout
     assert owner != 0

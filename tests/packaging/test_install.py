@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from debian import build
+from debian import lock
+from debian import tree as tree_of_package
 from tests.support.amiserver import Script
 from tests.support.asterisk import tree_of
 from tests.support.asterisk_files import MANAGER_PORT
@@ -159,7 +160,7 @@ def test_installation_starts_nothing_and_prints_the_next_command(
     assert [machine.run("systemctl", "is-enabled", unit).stdout for unit in units] == ["disabled\n"] * 2
     assert machine.must("nft", "list", "tables") == ""
     assert f"    {CONNECT}\n" in printed
-    assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
+    assert machine.must("ringfence", "--version") == f"ringfence {tree_of_package.version_of_project()}\n"
     stat = ["stat", "--format=%a %U:%G %n", "/etc/ringfence", *(f"/etc/ringfence/{name}" for name in FILES)]
     assert machine.must(*stat).splitlines() == [
         "750 root:ringfence /etc/ringfence",
@@ -181,6 +182,18 @@ FILES = ("asterisk.secret", "ringfence.toml")
 def _listens(machine: Machine) -> bool:
     sources = json.loads(machine.must("ringfence", "status", "--json"))["sources"]
     return "listening" in {source["state"] for source in sources if source["name"] == "asterisk/ami"}
+
+
+def test_the_test_of_autopkgtest_passes(installed: Machine) -> None:
+    """The installed package bans without Asterisk, as the test in the source package demands."""
+    shutil.copy(lock.LOCK.parent / "tests/bans", installed.root / "root")
+    kept = installed.must("cat", "/etc/ringfence/ringfence.toml")
+    try:
+        assert installed.must("/root/bans").endswith("banned and unbanned\n")
+    finally:
+        (installed.root / "etc/ringfence/ringfence.toml").write_text(kept, "utf-8")
+        installed.must("systemctl", "stop", "ringfence")
+        installed.must("rm", "-r", "/var/log/ringfence/test", "/root/bans")
 
 
 def test_the_live_page_runs_as_a_user_of_its_own(installed: Machine) -> None:
@@ -226,7 +239,7 @@ def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
         "/var/lib/ringfence/ringfence.db",
     ]
     machine.must("ls", *kept)
-    assert not (machine.root / "usr/lib/ringfence").exists()
+    assert not (machine.root / "usr/share/ringfence").exists()
 
     install(machine, package)
     assert not is_active(machine)
@@ -271,11 +284,11 @@ def test_upgrade_keeps_bans_in_force_under_traffic(
         assert traffic.silences["AMI"] <= max(MOST_SILENCE, 2 * max(restarts))
         assert after != before
         assert CONNECT not in printed
-        assert machine.must("ringfence", "--version") == f"ringfence {build.version_of_project()}\n"
+        assert machine.must("ringfence", "--version") == f"ringfence {tree_of_package.version_of_project()}\n"
         assert bans(machine) == {BANNED, *MANY}
         assert machine.must("tail", "-n1", "/etc/ringfence/ringfence.toml") == "# a change\n"
         assert machine.must("cat", "/etc/ringfence/asterisk.secret") == secret
-        assert not (machine.root / build.LIBRARY / "ringfence/gone.py").exists()
+        assert not (machine.root / tree_of_package.LIBRARY / "ringfence/gone.py").exists()
 
 
 JAIL = "/etc/fail2ban/jail.d/zz-ringfence.local"
@@ -305,7 +318,7 @@ def disable_jail(machine: Machine) -> None:
     client.write_text(CLIENT, "utf-8")
     client.chmod(0o755)
     machine.must("mkdir", "-p", "/etc/fail2ban/jail.d")
-    machine.must("env", "PYTHONPATH=/usr/lib/ringfence", "python3", "-Ps", "-c", DISABLE)
+    machine.must("env", "PYTHONPATH=/usr/share/ringfence/python", "python3", "-Ps", "-c", DISABLE)
     machine.must("ls", JAIL)
 
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from debian import build
+from debian import build, tree
 
 EARLIER = "0.0.1"
 """A version that is smaller than every version of ours."""
@@ -26,8 +26,9 @@ def built_package() -> Path:
 
 def require_package(factory: pytest.TempPathFactory) -> Path:
     """Return the package, which all processes of a run share; skip the test if it cannot be built here."""
-    if shutil.which("dpkg-deb") is None:
-        pytest.skip("dpkg-deb is in the package dpkg")
+    for program, name in (("dpkg-deb", "dpkg"), ("dh", "debhelper"), ("dh_python3", "dh-python")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is in the package {name}")
     run = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         run = run.parent
@@ -46,17 +47,17 @@ def unpack(package: Path, folder: Path) -> Path:
 
 def earlier_package(package: Path, folder: Path) -> Path:
     """Make a package of an earlier version, with a module that this commit no longer has."""
-    tree = unpack(package, folder / "tree")
-    control = tree / "DEBIAN/control"
-    version = f"Version: {build.version_of_project()}"
+    root = unpack(package, folder / "tree")
+    control = root / "DEBIAN/control"
+    version = f"Version: {build.version_of_package()}"
     control.write_text(control.read_text("utf-8").replace(version, f"Version: {EARLIER}"), "utf-8")
-    (tree / build.LIBRARY / "ringfence/gone.py").write_text("", "utf-8")
-    metadata = next((tree / build.LIBRARY).glob("ringfence-*.dist-info"))
+    (root / tree.LIBRARY / "ringfence/gone.py").write_text("", "utf-8")
+    metadata = next((root / tree.LIBRARY).glob("ringfence-*.dist-info"))
     (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: ringfence\nVersion: {EARLIER}\n", "utf-8"
     )
     metadata.rename(metadata.with_name(f"ringfence-{EARLIER}.dist-info"))
     earlier = folder / f"ringfence_{EARLIER}_all.deb"
-    command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(earlier)]
+    command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(root), str(earlier)]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return earlier

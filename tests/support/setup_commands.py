@@ -31,7 +31,7 @@ sys.addaudithook(hook)
 SetupRun(HostPaths(), dry_run=False, yes=True).setup()
 print(f"writes {count}")
 """
-_RUN = ("env", "PYTHONPATH=/usr/lib/ringfence", "python3", "-P", "-c", _KILLED)
+_RUN = ("env", "PYTHONPATH=/usr/share/ringfence/python", "python3", "-P", "-c", _KILLED)
 _KILLED_BY_SIGNAL = -9
 
 
