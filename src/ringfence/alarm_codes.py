@@ -370,6 +370,21 @@ class AlarmCode(enum.StrEnum):
         "The allow list covers a large part of the Internet, from where nothing is banned.",
         "Remove the entries that you do not need; the log has who added them (`control.changed`).",
     )
+    FEED_REFUSED = (
+        "feed.refused",
+        "A feed's new list is damaged, or its size changed more than tenfold; the last good list stays.",
+        "Look at the list. `ringfence feeds refresh --force NAME` accepts any size.",
+    )
+    FEED_FAILED = (
+        "feed.failed",
+        "A feed has no list yet, or has not been fetched for half of its `max_age`.",
+        "Look at `systemctl status ringfence-feeds`, or at the program that writes the file.",
+    )
+    FEED_EXPIRED = (
+        "feed.expired",
+        "A feed's list is older than its `max_age`; it denies nothing until there is a new one.",
+        "Look at `systemctl status ringfence-feeds`, or remove the feed.",
+    )
     LIST_UNREADABLE = (
         "list.unreadable",
         "The lists cannot be read from the database, so changes are not in force.",

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ringfence.errors import ListError
 from ringfence.lists import files
-from ringfence.lists.files import LOCAL, MAX_LINE, MAX_NETWORKS, NAMED, ListFile, read_list
+from ringfence.lists.files import LOCAL, MAX_LINE, MAX_NETWORKS, ListFile, read_list
+from ringfence.parse.feeds import NAMED
 
 
 def read(text: bytes, *, everything: bool = False, most: int = 262_144) -> ListFile:

@@ -47,6 +47,7 @@ class Commands(LazyGroup):
         ),
         "allow": LazyCommand("lists", "Show and change the allow list: addresses that are never banned."),
         "deny": LazyCommand("lists", "Show and change the deny list: addresses that are always dropped."),
+        "feeds": LazyCommand("feeds", "Show and change the feeds: block lists that others publish."),
         "friends": LazyCommand(
             "friends",
             "Show the known phones and trunks of this PBX; copy them to a second server.",

@@ -202,8 +202,13 @@ def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
     """Print a hint after an empty list of bans.
 
     If enforcement is off, the reason is that nothing is dropped. Otherwise, if the user asked for networks,
-    the hint names the command that shows the deny list, because this list may contain them.
+    the hint names the feeds that deny them, and the command that shows the deny list.
     """
+    if wanted:
+        rows = ask_daemon(path, "feeds", networks=wanted)
+        echo_stderr(
+            *(f"{one} is denied by the feed {row['name']}" for row in rows for one in row["contains"])
+        )
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")
     elif wanted:

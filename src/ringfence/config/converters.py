@@ -10,6 +10,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NewType
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from attrs import frozen
@@ -19,6 +20,7 @@ from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
 from ringfence.model import Address, Network, Origin, QuietHours, Secret, Severity, Topic, parse_network
+from ringfence.parse.feeds import FeedFormat
 
 # -- files that contain a secret
 
@@ -90,6 +92,7 @@ Paths = NewType("Paths", tuple[Path, ...])
 MailAddress = NewType("MailAddress", str)
 RuleName = NewType("RuleName", str)
 UserName = NewType("UserName", str)
+Url = NewType("Url", str)
 
 
 @frozen
@@ -286,6 +289,23 @@ def _mail_address(value: object, _: object) -> MailAddress:
     return MailAddress(value)
 
 
+def _url(value: object, _: object) -> str:
+    text = text_from(value)
+    if not _is_url(text):
+        raise ValueError('must be an address such as "https://lists.example/sip.txt"')
+    return text
+
+
+def _is_url(text: str) -> bool:
+    """Whether a text is a plain address of HTTPS, without a user, a fragment and special characters."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return valid and "@" not in parts.netloc and "#" not in text and text.isascii() and " " not in text
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -370,6 +390,9 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     MailAddress | None: _mail_address,
     RuleName: _one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
     UserName: _user,
+    Url | None: _url,
+    FeedFormat: lambda value, kind: FeedFormat(_one_of(tuple(FeedFormat))(value, kind)),
+    Duration | None: lambda value, _: parse_duration(value),
     QuietHours | None: _quiet_hours,
     Text | None: text_from,
     Pattern: _pattern,

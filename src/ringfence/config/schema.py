@@ -42,6 +42,7 @@ from ringfence.config.converters import (
     UserName,
     read_secret,
 )
+from ringfence.config.feeds import FeedSettings
 from ringfence.config.publish import PublishSettings
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import BanAction, FirewallPlan, HepExport, Limit, LimitMode, Ports, Ration
@@ -530,6 +531,7 @@ class Settings:
     allow: AllowSettings = Factory(AllowSettings)
     deny: DenySettings = Factory(DenySettings)
     geo: GeoSettings = Factory(GeoSettings)
+    feeds: tuple[FeedSettings, ...] = ()
     rules: Mapping[str, RuleSettings] = Factory(default_rules)
     claimed: ClaimedSettings = Factory(ClaimedSettings)
     notify: NotifySettings = Factory(NotifySettings)
@@ -582,8 +584,8 @@ class Settings:
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.
 
-        It has the entries of both lists, the paths of the databases with the networks of countries, and the
-        maximum number of networks in a set of the kernel.
+        It has the entries of both lists, the paths of the databases with the networks of countries, the
+        maximum number of networks in a set of the kernel, and the feeds.
         """
         said = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
@@ -596,6 +598,8 @@ class Settings:
             entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in said),
             databases=tuple(self.geo.database or ()),
             most=self.firewall.max_bans,
+            feeds=tuple(feed.source for feed in self.feeds),
+            kept=self.store.path.parent / "feeds",
         )
 
     @property

@@ -244,7 +244,8 @@ ANSWERS: Mapping[str, Callable[[Settings, Arguments], Any]] = {
     "why": _why,
     "why_account": _why_account,
     **{
-        do: partial(_on_lists, do) for do in ("lists", "allow_add", "allow_remove", "deny_add", "deny_remove")
+        do: partial(_on_lists, do)
+        for do in ("lists", "feeds", "allow_add", "allow_remove", "deny_add", "deny_remove")
     },
 }
 """The requests that a command can answer itself, by their names."""

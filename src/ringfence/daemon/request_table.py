@@ -31,7 +31,7 @@ from ringfence import control
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
 from ringfence.errors import ControlError
-from ringfence.lists.entries import MAX_AT_ONCE, MAX_NOTE, MAX_SECONDS, MAX_TEXT
+from ringfence.lists.entries import MAX_AT_ONCE, MAX_NAME, MAX_NOTE, MAX_SECONDS, MAX_TEXT
 from ringfence.model import Network, parse_network, printable
 
 # -- the checks of the fields of requests: which JSON values a field accepts
@@ -273,6 +273,8 @@ REQUESTS: Mapping[str, Request] = {
     "confirm": _only(_NONE),
     "deny_add": _only(_ADD, page=_PAGE_ADD),
     "deny_remove": _only(_REMOVE, page=_PAGE_REMOVE),
+    "feeds": _read({"networks": _FILTER}, page=_NONE),
+    "feeds_refresh": _only({"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}),
     "follow": _read(_KINDS),
     "friends": _read(
         {"networks": optional(networks(_MOST_NETWORKS))},

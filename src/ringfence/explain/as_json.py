@@ -14,7 +14,7 @@ from ringfence.explain.account import reason_of
 from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.firewall.contract import Ration
 from ringfence.friends.exchange import as_json
-from ringfence.lists.entries import COMMAND, CONFIGURATION
+from ringfence.lists.entries import COMMAND, CONFIGURATION, FEED
 from ringfence.lists.manager import Holder
 from ringfence.model import (
     UNRECORDED,
@@ -102,14 +102,17 @@ def _allowed(holder: Holder) -> str:
 
 
 def _denied(known: NetworkFacts, holder: Holder) -> str:
-    own = format_network(known.network)
-    return (
-        f"dropped permanently: the deny list contains {_by_entry(holder)}; to end that, {_removal(holder)}, "
-        f"or for it alone: ringfence allow add {own}"
-    )
+    own, origin = format_network(known.network), holder.entry.origin
+    rest = f"; to end that, {_removal(holder)}, or for it alone: ringfence allow add {own}"
+    if origin.startswith(FEED):
+        return f"its new traffic is dropped: the {printable(origin)} contains {holder.entry.value}{rest}"
+    return f"dropped permanently: the deny list contains {_by_entry(holder)}{rest}"
 
 
 def _passed(holder: Holder) -> str:
+    entry = holder.entry
+    if entry.origin.startswith(FEED):
+        return f"the {printable(entry.origin)} contains {entry.value}, but friends pass feeds"
     return (
         f"the deny list contains {_by_entry(holder)}, but friends pass what is imported or found by country"
     )
@@ -140,6 +143,8 @@ def _by_entry(holder: Holder) -> str:
 
 def _removal(holder: Holder) -> str:
     entry = holder.entry
+    if entry.origin.startswith(FEED):
+        return f"ringfence feeds remove {printable(entry.origin.removeprefix(FEED))}"
     if entry.origin == CONFIGURATION:
         return f"remove it from [{entry.kind}] in the configuration, and reload"
     return f"ringfence {entry.kind} remove {printable(entry.value)}"

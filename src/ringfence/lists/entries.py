@@ -18,10 +18,12 @@ from ringfence.errors import ControlError
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
 from ringfence.networks import SHORTEST, contains
+from ringfence.parse.feeds import FeedLayout
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
-"""The origin of an entry is ``COMMAND``, ``CONFIGURATION``, or the name of an imported file."""
+FEED = "feed "
+"""The origin of an entry: ``COMMAND``, ``CONFIGURATION``, an imported file's name, or FEED and a name."""
 
 MAX_NAME = 253
 
@@ -47,16 +49,36 @@ class EntryValue:
 
 
 @frozen
+class FeedSource:
+    """A feed of the configuration: a block list that others publish.
+
+    ``path`` is the file with the list. If ``fetched``, the fetcher writes it, otherwise an administrator's
+    program does. ``shown`` is the URL or the path. After ``max_age`` seconds without a new or a confirmed
+    list, the feed expires; None: never.
+    """
+
+    name: str
+    path: Path
+    layout: FeedLayout = Factory(FeedLayout)
+    fetched: bool = False
+    max_age: float | None = None
+    shown: str = ""
+
+
+@frozen
 class Configured:
     """The part of the configuration that concerns the lists.
 
     ``databases`` are the files with the networks of countries and autonomous systems. ``most`` is the maximum
-    number of networks in a set of the kernel.
+    number of networks in a set of the kernel. ``kept`` is the folder with the last good list of each feed;
+    None: they are not kept.
     """
 
     entries: tuple[ListEntry, ...] = ()
     databases: tuple[Path, ...] = ()
     most: int = 262_144
+    feeds: tuple[FeedSource, ...] = ()
+    kept: Path | None = None
 
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

@@ -11,10 +11,10 @@ true for networks that are wider than any registry assigns.
 """
 
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import BinaryIO
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from ringfence.errors import ListError
 from ringfence.lists.prefixes import (
@@ -28,17 +28,13 @@ from ringfence.lists.prefixes import (
     summarized,
     text_of,
 )
-from ringfence.model import printable
 from ringfence.networks import SHORTEST
+from ringfence.parse.feeds import BadLine, BadLines, plain_field
 
 MAX_LINE = 1_024  # bytes
 MAX_NETWORKS = 2_000_000
 """The maximum number of networks in one file. Each takes some 100 bytes while the file is read."""
 
-NAMED = 20
-"""The maximum number of bad lines that are shown. The others are only counted."""
-
-SHOWN = 60
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _WHOLE_INTERNET = "is the whole internet"
@@ -61,18 +57,6 @@ LOCAL = tuple(
     )
 )
 """Networks that an imported list does not deny: they are used locally and never come from the internet."""
-
-
-@frozen
-class BadLine:
-    """A line that could not be parsed: its number, its text, and the reason."""
-
-    number: int
-    text: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"line {self.number}: {self.text!r}: {self.reason}"
 
 
 @define
@@ -98,7 +82,7 @@ def read_list(file: BinaryIO, *, most: int, everything: bool = False) -> ListFil
     networks. Networks are merged before they are counted, so adjoining networks count as one. They are merged
     and counted at the end of the file, and before that whenever there are twice as many as allowed.
     """
-    result, room = ListFile(), min(most, MAX_NETWORKS)
+    result, room, bad = ListFile(), min(most, MAX_NETWORKS), BadLines()
     gatherer = Gatherer()
     local = Gatherer()
     for number, line in enumerate(_lines(file), start=1):
@@ -106,21 +90,18 @@ def read_list(file: BinaryIO, *, most: int, everything: bool = False) -> ListFil
         if number == 1 and line.startswith(_GZIP):
             raise ListError("the list is compressed; fix: gunzip it first")
         try:
-            field = _field(line.removeprefix(_BOM) if number == 1 else line)
+            field = plain_field(line.removeprefix(_BOM) if number == 1 else line, MAX_LINE)
             for version, code in _codes(field, wide=everything) if field else ():
-                mine = not everything and _overlaps_local(version, code)
+                mine = not everything and overlaps_local(version, code)
                 (local if mine else gatherer).add_code(version, code)
         except ValueError as error:
-            result.bad_lines += 1
-            if len(result.bad) < NAMED:
-                text = printable(line.strip().decode("latin-1"))
-                result.bad.append(BadLine(number, text[:SHOWN], printable(str(error))[: 2 * SHOWN]))
+            bad.add(number, line, error)
         if len(gatherer) + len(local) > 2 * room:
             gatherer.compact()
             local.compact()
             _check_room(len(gatherer) + len(local), room)
     result.left_out = [text_of(version, code) for version, code in local.prefixes().coded()]
-    result.networks = gatherer.prefixes()
+    result.networks, result.bad, result.bad_lines = gatherer.prefixes(), bad.first, bad.number
     _check_room(len(result.networks), room)
     return result
 
@@ -148,53 +129,20 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
             line = file.readline(MAX_LINE + 1)
 
 
-def _field(line: bytes) -> str:
-    """Return the entry of a line without its comment, "" if it has none.
-
-    Raise ValueError if the line is too long, is not ASCII, or has two addresses.
-    """
-    if len(line) > MAX_LINE:
-        raise ValueError(f"is longer than {MAX_LINE} bytes")
-    for mark in (b"#", b";"):
-        if mark in line:
-            line = line[: line.index(mark)]
-    try:
-        text = line.decode("ascii")
-    except UnicodeDecodeError:
-        raise ValueError("is not ASCII") from None
-    fields = text.replace(",", " ").split()
-    if not fields:
-        return ""
-    if len(fields) == 1:
-        return fields[0].strip("\"'")
-    if fields[1] == "-":
-        return "".join(fields[:3])
-    if _is_address(fields[1]):
-        raise ValueError("two addresses side by side; write a range as a-b, a network as a/24")
-    return fields[0].strip("\"'")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text.strip("\"'"))
-    except ValueError:
-        return False
-    return True
-
-
 def _codes(text: str, *, wide: bool) -> "list[Coded]":
     """Parse an address, a network, or a range of addresses; return codes (see ``prefixes``) of networks.
 
     Raise ValueError for any other text, and for the whole internet. Without ``wide``, also raise it for a
     network that is too wide to be denied.
     """
-    codes = _networks_in(text)
+    codes = networks_in(text)
     if not wide and any(map(_is_too_wide, codes)):
         raise ValueError("is a large part of the internet; --force imports it")
     return codes
 
 
-def _networks_in(text: str) -> "list[Coded]":
+def networks_in(text: str) -> "list[Coded]":
+    """Parse an address, a network or a range; return codes of networks. Raise ValueError for other texts."""
     if "-" not in text:
         one = coded(text)
         if not one[1] & 0xFF:
@@ -236,7 +184,8 @@ def _is_too_wide(one: Coded) -> bool:
     return not any(begin <= first and last <= end for begin, end in _LOCAL[version])
 
 
-def _overlaps_local(version: int, code: int) -> bool:
+def overlaps_local(version: int, code: int) -> bool:
+    """Whether the network of a code has an address of a local network."""
     first, length = code >> 8, code & 0xFF
     if version == 4 and length >= 8 and first >> 24 not in _LOCAL_OCTETS:  # noqa: PLR2004 - IPv4, an octet
         return False

@@ -23,8 +23,8 @@ from ringfence.lists.entries import (
 )
 from ringfence.lists.manager import Lists, PresentLists
 from ringfence.lists.prefixes import Gatherer, Prefixes, coded, text_of
-from ringfence.model import ListEntry, ListKind, Network, printable
-from ringfence.networks import VERSIONS
+from ringfence.lists.sizes import check_size
+from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
 from ringfence.store.tables import EntryTable
 
 # -- the storage of entries, and the import of lists
@@ -40,20 +40,6 @@ AT_ONCE = 10_000
 """The number of entries that are written at once. The daemon's writes wait for this, some 50 ms."""
 
 PAUSE = 0.01  # seconds between parts, for the daemon's writes: SQLite has no queue of writers
-
-
-MOST_COVERED: Mapping[int, int] = {4: 1 << (32 - 4), 6: 1 << (128 - 7)}
-"""The maximum number of addresses in an imported file without ``force``, by IP version.
-
-This is a sixteenth of the IPv4 addresses, and of the IPv6 addresses that registries assign (2000::/3). The
-lists of attackers that we know are far shorter: Spamhaus DROP has about 0.4 % of the IPv4 addresses.
-"""
-
-MOST_GROWTH = 10
-"""A file may grow to at most so many times its former size without ``force``."""
-
-_UNREMARKABLE: Mapping[int, int] = {4: 1 << (32 - 12), 6: 1 << (128 - 28)}
-"""Addresses up to which any growth is accepted: a single new network may multiply those of a short list."""
 
 
 def replace_imported(
@@ -89,7 +75,7 @@ def replace_imported(
                 same_note.add_code(version, code)
     known, settled, taken = before.unmerged(), same_note.unmerged(), others.unmerged()
     if not force:
-        _check_size(networks, before.prefixes(), len(known))
+        check_size(networks, before.prefixes(), len(known))
     _check_room(networks, imported.prefixes(), most)
     new = 0
     for part in _parts(
@@ -100,22 +86,6 @@ def replace_imported(
         time.sleep(PAUSE)
     gone = remove(entries, kind, (text_of(*one) for one in known.coded() if not networks.has_code(*one)))
     return new, gone
-
-
-def _check_size(networks: Prefixes, before: Prefixes, number_before: int) -> None:
-    """Raise ListError if a file covers too many addresses, or has grown too much.
-
-    ``before`` are the networks that were imported from it before, and ``number_before`` is their number.
-    """
-    rest = "nothing is changed; fix: look at the file; --force imports it anyway"
-    for version in VERSIONS:
-        covered, old = networks.addresses(version), before.addresses(version)
-        if covered > MOST_COVERED[version]:
-            raise ListError(f"the file covers a large part of the internet (IPv{version}): {rest}")
-        if covered > _UNREMARKABLE[version] and 0 < old * MOST_GROWTH < covered:
-            raise ListError(f"the file covers {covered // old} times more addresses (IPv{version}): {rest}")
-    if 0 < number_before * MOST_GROWTH < len(networks):
-        raise ListError(f"the file has {len(networks)} networks, and had {number_before} before: {rest}")
 
 
 def _check_room(networks: Prefixes, others: Prefixes, most: int) -> None:
@@ -165,6 +135,8 @@ class ListRequests:
             "deny_remove": lambda request: self.remove(ListKind.DENY, request),
             "lists": self.report,
             "lists_reload": self.reload,
+            "feeds": self.feeds,
+            "feeds_refresh": self.refresh_feeds,
         }
 
     async def add(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -239,6 +211,23 @@ class ListRequests:
             "fetched": len(networks.fetched),
             "alarms": [alarm.as_json() for alarm in self._lists.deny_alarms],
         }
+
+    async def feeds(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the feeds; ``contains`` of each are the networks of the request that it denies."""
+        now, networks = self._now(), [parse_network(text) for text in request.get("networks", ())]
+        return [feed.as_json(now, networks) for feed in self._lists.feeds]
+
+    async def refresh_feeds(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Read the files of all feeds now, and return the feeds.
+
+        With ``force``, accept any size of the feeds ``names``. Raise ControlError if one does not exist.
+        """
+        names = frozenset(request.get("names", ()))
+        unknown = names - {feed.source.name for feed in self._lists.feeds}
+        if unknown:
+            raise ControlError(f"no feed has the name {printable(min(unknown))}; see: ringfence feeds list")
+        await self._lists.refresh(names if request.get("force") else frozenset())
+        return await self.feeds({})
 
     def _remove(self, kind: ListKind, request: Mapping[str, Any]) -> Answer:
         answer, now, lists = Answer(), self._now(), self._lists.present

@@ -27,6 +27,7 @@ from ringfence.lists.entries import (
     parse_entry,
     protection_refusal,
 )
+from ringfence.lists.feeds import Feed, Feeds
 from ringfence.lists.geo import GeoDatabases
 from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, coded, text_of
 from ringfence.model import ListEntry, ListKind, Network, parse_network
@@ -104,12 +105,13 @@ def compose(
     answers: Answers,
     regions: RegionLookup,
     protected: Mapping[Network, str],
+    feeds: Iterable[Prefixes] = (),
 ) -> ComposedLists:
     """Compose the networks of ``entries``. An entry that cannot be used is left out, and adds an alarm.
 
     ``answers`` has the addresses of host names, and ``regions`` returns the networks of countries and
     autonomous systems. ``protected`` maps networks that must stay reachable to their role, such as ``the
-    default gateway``.
+    default gateway``. ``feeds`` are the networks of each feed.
     """
     found = {kind: _Found() for kind in ListKind}
     forced: list[Network] = []
@@ -132,6 +134,8 @@ def compose(
             text = f"deny list: {reason}, so it is not denied; remove it, or add it with --force"
             alarms.append((entry.kind, Alarm(AlarmCode.LIST_NOT_DENIED, entry.value, text)))
     counts = _add_resolved(found, answers, regions, alarms)
+    for feed in feeds:
+        found[ListKind.DENY].fetched.extend(feed)
     rolls = ListNetworks(
         found[ListKind.ALLOW].networks.prefixes(),
         found[ListKind.DENY].networks.prefixes(),
@@ -274,6 +278,8 @@ T = TypeVar("T")
 
 LOOK_EVERY = 60.0
 """Seconds between two checks of the databases' files. (The end of an entry has its own timer.)"""
+FEEDS_EVERY = 5.0
+"""Seconds between two checks of the feeds' files, if there are feeds."""
 RETRY_EVERY = 5.0
 """Seconds until an unreadable store is tried again."""
 
@@ -319,6 +325,7 @@ class Lists:
         self._table = table
         self._configured = configured
         self._databases = GeoDatabases(configured.databases)
+        self._feeds = Feeds()
         self._changed = changed
         self._follow = follow
         self._now = now
@@ -354,7 +361,14 @@ class Lists:
         hosts = (host for host in sorted(self._composed.hosts) if not self._answers.get(host))
         text = f"{ListKind.ALLOW} list: does not resolve yet"
         unresolved = (Alarm(AlarmCode.LIST_UNRESOLVED, host, text) for host in hosts)
-        return [*self.deny_alarms, *allow, *unresolved]
+        now = self._now()
+        feeds = (alarm for feed in self._feeds.all.values() for alarm in feed.alarms(now))
+        return [*self.deny_alarms, *allow, *unresolved, *feeds]
+
+    @property
+    def feeds(self) -> tuple[Feed, ...]:
+        """The feeds of the configuration, as they are now."""
+        return tuple(self._feeds.all.values())
 
     @property
     def deny_alarms(self) -> list[Alarm]:
@@ -384,8 +398,12 @@ class Lists:
         except StoreError as error:
             self._error = f"only the configured entries of the lists are in force: {error}"
             entries, answers = iter(self._configured.entries), self._answers
-            self._composed = compose(entries, answers, self._databases.networks, self._protected)
+            self._composed = compose(
+                entries, answers, self._databases.networks, self._protected, self._feeds.compose(self._now())
+            )
         self._known = True
+        if self._configured.feeds:
+            self._stale.set()  # so run() reads their files now
         self._follow(self._composed.hosts)
         return self.networks
 
@@ -431,19 +449,19 @@ class Lists:
             except TimeoutError:
                 ends = self._composed.ends
                 ended = ends is not None and ends <= self._now()
-                if not ended and not self._error and not await self.in_thread(self._databases.changed):
+                if not ended and not self._error and not await self.in_thread(self._files_changed):
                     continue
             await self.refresh()
 
-    async def refresh(self) -> None:
+    async def refresh(self, force: frozenset[str] = frozenset()) -> None:
         """Compose both lists again from configuration and database, and write what changed to the kernel.
 
-        If the store cannot be read, the lists stay as they are.
+        If the store cannot be read, the lists stay as they are. The feeds ``force`` may have any size.
         """
         async with self._turn:
             self._stale.clear()
             try:
-                composed = await self.in_thread(self._compose)
+                composed = await self.in_thread(self._renewed, force)
                 self._error = ""
             except RingfenceError as error:
                 self._error = f"the lists stay as they are: {error}"
@@ -463,9 +481,10 @@ class Lists:
     def _pause(self) -> float:
         if self._error:
             return RETRY_EVERY
+        look_every = FEEDS_EVERY if self._configured.feeds else LOOK_EVERY
         if self._composed.ends is None:
-            return LOOK_EVERY
-        return min(LOOK_EVERY, max(0.0, self._composed.ends - self._now()) + 0.01)
+            return look_every
+        return min(look_every, max(0.0, self._composed.ends - self._now()) + 0.01)
 
     def _apply(self, composed: ComposedLists) -> None:
         before, self._composed, self._known = self._composed, composed, True
@@ -476,9 +495,24 @@ class Lists:
         if composed.networks != before.networks:
             self._changed(composed.networks)
 
+    def _files_changed(self) -> bool:
+        """Whether the networks of a database or of a feed have changed, or a feed has expired."""
+        feeds = self._update_feeds(frozenset())
+        return self._databases.changed() or feeds
+
+    def _update_feeds(self, force: frozenset[str]) -> bool:
+        self._feeds.configure(self._configured.feeds, self._configured.kept)
+        return self._feeds.update(self._protected, self._configured.most, self._now(), force)
+
+    def _renewed(self, force: frozenset[str]) -> ComposedLists:
+        self._update_feeds(force)
+        return self._compose()
+
     def _compose(self) -> ComposedLists:
         now = self._now()
-        return compose(self.entries(now), self._answers, self._databases.networks, self._protected)
+        self._feeds.configure(self._configured.feeds, self._configured.kept)
+        feeds = self._feeds.compose(now)
+        return compose(self.entries(now), self._answers, self._databases.networks, self._protected, feeds)
 
     def entries(self, now: float) -> Iterator[ListEntry]:
         """Yield the configured entries, then the entries of the store that have not ended at ``now``."""
@@ -492,4 +526,5 @@ class Lists:
         texts, now = texts_around(network), self._now()
         stored = (self._table.about(kind, texts, now, COMMAND) for kind in ListKind)
         entries = chain(self._configured.entries, *stored)
-        return list(holders(network, entries, self._answers, self._databases.around))
+        found = list(holders(network, entries, self._answers, self._databases.around))
+        return found + [Holder(*held) for held in self._feeds.holding(network, now)]

@@ -1,0 +1,151 @@
+"""``ringfence feeds``: show, add, refresh and remove block lists that others publish."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from attrs import evolve
+
+from ringfence.cli import output
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, settings_from
+from ringfence.cli.groups import HintingGroup
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
+from ringfence.cli.screen import Screen, show_list
+from ringfence.config import loader
+from ringfence.config.feeds import PRESETS, feed_table, without_feed
+from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, ListError
+from ringfence.model import printable
+from ringfence.setup.changes import FileState, file_state, write_file
+
+feeds = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a feed, as `list` shows it.")]
+_OPTIONAL = ("TAKEN", "FROM", "LEFT OUT")
+"""Columns that are left out one after the other, in this order, until the table fits the screen."""
+
+
+@feeds.command("list")
+def show(
+    config: ConfigOption = DEFAULT_CONFIG,
+    local: output.LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the feeds, and how many networks each denies."""
+    output.choose(local=local)
+    with errors_reported():
+        rows, absent = ask_or_read(config, "feeds")
+        if as_json:
+            echo_json(rows)
+        else:
+            _print(rows)
+        if absent:
+            echo_stderr("The daemon is not running: these are the last lists that it took over.")
+
+
+@feeds.command("add")
+def add(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A known feed; default: list them with their terms.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Add a known feed to the configuration, and reload."""
+    if name is None:
+        for known, preset in PRESETS.items():
+            echo(f"{known}: {preset.keys['url']}", f"  {preset.terms}")
+        return
+    with errors_reported():
+        if name not in PRESETS:
+            names = ", ".join(PRESETS)
+            raise ListError(
+                f"no feed is known by this name; known are: {names}; fix: write [[feeds]] by hand"
+            )
+        state, text = _configuration(config)
+        if any(feed.name == name for feed in settings_from(config).feeds):
+            raise ListError(f"{name} is already in {config}")
+        _write(config, state, feed_table(text, name))
+        echo(f"{name}: {PRESETS[name].terms}")
+        _reload(config)
+
+
+@feeds.command("remove")
+def remove(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Remove a feed from the configuration, and reload. Its networks are no longer denied."""
+    with errors_reported():
+        state, text = _configuration(config)
+        if all(feed.name != name for feed in settings_from(config).feeds):
+            raise ListError(f"{config} has no feed {printable(name)}")
+        shorter = without_feed(text, name)
+        if shorter is None:
+            raise ListError(f"{config} writes the feed in another way; fix: remove its [[feeds]] by hand")
+        _write(config, state, shorter)
+        _reload(config)
+
+
+@feeds.command("refresh")
+def refresh(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Feeds whose size --force accepts.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take over the lists of these feeds whatever their size.")
+    ] = False,
+) -> None:
+    """Read the lists of all feeds now, and show the result."""
+    if force and not names:
+        raise typer.BadParameter("--force needs the names of feeds")
+    with errors_reported():
+        wanted: dict[str, Any] = {"names": names} if names else {}
+        rows = ask_daemon(config, "feeds_refresh", force=force, **wanted)
+        _print(rows)
+        if any(row["problem"] for row in rows):
+            raise typer.Exit(Exit.PROBLEM)
+
+
+def _configuration(path: Path) -> tuple[FileState, str]:
+    """Return the file of the configuration, and its text; raise RingfenceError if it cannot be read."""
+    state = file_state(path)
+    if state is None:
+        raise ConfigError(str(path), ["there is no such file"])
+    return state, state.content.decode()
+
+
+def _write(path: Path, state: FileState, text: str) -> None:
+    """Write the configuration; raise ConfigError, and write nothing, if the new one has a mistake."""
+    loader.parse(tomllib.loads(text), str(path), secrets=False)
+    write_file(path, evolve(state, content=text.encode()))
+
+
+def _reload(path: Path) -> None:
+    try:
+        answer = ask_daemon(path, "reload", quietly=True)
+    except DaemonUnreachableError as error:
+        echo_stderr(f"this takes effect when the daemon starts: {error}")
+        raise typer.Exit(Exit.UNREACHABLE) from None
+    if answer["refused"]:
+        raise ConfigError(answer["where"], answer["refused"])
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    to = Screen(whole_lines=True)
+    if not rows:
+        to.show("There is no feed; known ones are listed by: ringfence feeds add")
+        return
+    columns = {
+        "NAME": [row["name"] for row in rows],
+        "STATE": [row["state"] for row in rows],
+        "NETWORKS": [str(row["networks"]) for row in rows],
+        "LEFT OUT": [str(row["left_out"]) for row in rows],
+        "CHECKED": [short_time(row["checked"], "never") for row in rows],
+        "TAKEN": [short_time(row["taken"], "never") for row in rows],
+        "FROM": [printable(row["source"]) for row in rows],
+    }
+    show_list(columns, _OPTIONAL, to, right=["NETWORKS", "LEFT OUT"], wrapped=["FROM"])
+    for row in rows:
+        if row["left_out_named"]:
+            more = ", ..." if row["left_out"] > len(row["left_out_named"]) else ""
+            echo_stderr(f"{row['name']} leaves out: {', '.join(row['left_out_named'])}{more}")
+        if row["problem"]:
+            echo_stderr(f"{row['name']}: {row['problem']}")

@@ -1,0 +1,163 @@
+"""``[[feeds]]``: block lists that others publish, and the feeds that ringfence knows by name."""
+
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+from attrs import frozen
+
+from ringfence.config.converters import Duration, Name, Text, Url
+from ringfence.lists.entries import FeedSource
+from ringfence.parse.feeds import FeedFormat, FeedLayout
+
+FETCHED = Path("/var/lib/ringfence-feeds")
+"""The folder of the fetcher, with the lists that it fetched."""
+
+MAX_AGE = 7 * 86_400.0
+"""Seconds after which a fetched list expires, unless ``max_age`` says otherwise."""
+MIN_EVERY = 60.0  # seconds: no publisher permits more
+
+
+@frozen(kw_only=True)
+class FeedSettings:
+    """One ``[[feeds]]``: where a list comes from, how it is written, and how long it holds.
+
+    With ``url``, the fetcher writes the list to ``file`` every ``every`` seconds. Without, a program of the
+    administrator writes it. ``max_age`` None means MAX_AGE with ``url``, and no limit without. ``key_file``
+    has the key for APIBAN.
+    """
+
+    name: Name
+    url: Url | None = None
+    file: Path | None = None
+    format: FeedFormat = FeedFormat.PLAIN
+    key: Text | None = None
+    every: Duration = Duration(3_600.0)
+    max_age: Duration | None = None
+    key_file: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file with the list."""
+        return self.file if self.file is not None else FETCHED / f"{self.name}.list"
+
+    @property
+    def source(self) -> FeedSource:
+        """The feed as the daemon needs it."""
+        return FeedSource(
+            self.name,
+            self.path,
+            FeedLayout(self.format, self.key or ""),
+            self.url is not None,
+            MAX_AGE if self.url is not None and self.max_age is None else self.max_age,
+            self.url or str(self.path),
+        )
+
+
+def feed_problems(feeds: Sequence[FeedSettings]) -> Iterator[str]:
+    """Yield a line for each mistake that the check of single values did not find; it begins with the key."""
+    names = Counter(feed.name for feed in feeds)
+    for at, feed in enumerate(feeds):
+        if names[feed.name] > 1:
+            yield f'feeds[{at}].name: "{feed.name}" is taken; give each feed a name of its own'
+        yield from (f"feeds[{at}].{problem}" for problem in _problems(feed))
+
+
+def _problems(feed: FeedSettings) -> Iterator[str]:
+    if feed.url is None and feed.file is None:
+        yield "url: is missing; name the url or the file of the list"
+    if feed.every < MIN_EVERY:
+        yield "every: must be at least a minute"
+    if feed.format in {FeedFormat.JSON, FeedFormat.CSV} and feed.key is None:
+        yield "key: is missing; name the JSON key or the column with the addresses"
+    if feed.format is FeedFormat.APIBAN and (feed.url is None or feed.key_file is None):
+        yield "key_file: is missing; APIBAN needs a url and a file with your key"
+    if feed.url is not None and feed.max_age is not None and feed.max_age < feed.every:
+        yield "max_age: must not be shorter than every"
+
+
+@frozen
+class Preset:
+    """A feed that ringfence knows: its keys, and the terms of its publisher in one line."""
+
+    terms: str
+    keys: Mapping[str, str]
+
+
+PRESETS: Mapping[str, Preset] = {
+    "apiban": Preset(
+        "Terms of apiban.org, where you get a key; at most 11 requests in 2 minutes.",
+        {
+            "url": "https://apiban.org/api",
+            "format": "apiban",
+            "key_file": "/etc/ringfence/apiban.key",
+            "every": "10m",
+            "max_age": "7d",
+        },
+    ),
+    "voipbl": Preset(
+        "Terms of voipbl.org; ask at most every few hours.",
+        {"url": "https://voipbl.org/update/", "every": "4h", "max_age": "7d"},
+    ),
+    "blocklist-de-sip": Preset(
+        "Terms of blocklist.de; ask at most every 30 minutes.",
+        {"url": "https://lists.blocklist.de/lists/sip.txt", "every": "1h", "max_age": "3d"},
+    ),
+    "spamhaus-drop-v4": Preset(
+        "Free of charge under spamhaus.org/blocklists/drop-fair-use-policy; ask at most once an hour.",
+        {
+            "url": "https://www.spamhaus.org/drop/drop_v4.json",
+            "format": "json",
+            "key": "cidr",
+            "every": "12h",
+            "max_age": "7d",
+        },
+    ),
+    "spamhaus-drop-v6": Preset(
+        "Free of charge under spamhaus.org/blocklists/drop-fair-use-policy; ask at most once an hour.",
+        {
+            "url": "https://www.spamhaus.org/drop/drop_v6.json",
+            "format": "json",
+            "key": "cidr",
+            "every": "12h",
+            "max_age": "7d",
+        },
+    ),
+}
+"""The feeds that `ringfence feeds add NAME` knows. None is on by default."""
+
+
+# -- changes of the file's text
+
+
+def feed_table(text: str, name: str) -> str:
+    """Return the text of a configuration with the table of the preset ``name`` at its end."""
+    lines = [f"# {PRESETS[name].terms}", "[[feeds]]", f'name = "{name}"']
+    lines += [f'{key} = "{value}"' for key, value in PRESETS[name].keys.items()]
+    return "\n".join([text.rstrip("\n"), "", *lines, ""])
+
+
+def without_feed(text: str, name: str) -> str | None:
+    """Return the text of a configuration without the feed ``name``.
+
+    Return None if no ``[[feeds]]`` table can be cut out so that everything else stays.
+    """
+    tree = tomllib.loads(text)
+    feeds = [feed for feed in tree["feeds"] if feed["name"] != name]
+    wanted = {**tree, "feeds": feeds} if feeds else {key: tree[key] for key in tree if key != "feeds"}
+    lines = text.split("\n")
+    heads = [at for at, line in enumerate(lines) if line.lstrip().startswith("[")]
+    terms = {f"# {preset.terms}" for preset in PRESETS.values()}
+    for begin, end in pairwise([*heads, len(lines)]):
+        last = end
+        while last > begin + 1 and lines[last - 1].lstrip()[:1] in {"", "#"}:
+            last -= 1  # blank lines and comments before the next table belong to that
+        first = begin - 1 if begin and lines[begin - 1] in terms else begin
+        shorter = "\n".join(lines[:first] + lines[last:])
+        with suppress(ValueError):
+            if tomllib.loads(shorter) == wanted:
+                return shorter.rstrip("\n") + "\n"
+    return None

@@ -1,0 +1,419 @@
+"""Feeds in the daemon: which lists of others are taken over, and for how long they hold.
+
+The daemon reads a feed from a file. An administrator's program writes the file, or the fetcher
+(``ringfence feeds fetch``), which has no rights. So the content is untrusted, however it came here:
+
+* A list counts whole or not at all. A line that cannot be parsed refuses it.
+* Left out, counted and named are networks that no list of attackers has: local ones, very wide ones, and
+  those that this host needs.
+* A list that grew or shrank more than tenfold is refused until an administrator forces it.
+
+The last good list is kept in a file of the daemon's own. So it survives a restart and a dead server, until
+it is older than ``max_age``.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from attrs import Factory, define, evolve, frozen
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.clock import format_duration
+from ringfence.errors import ListError
+from ringfence.lists.entries import FEED, FeedSource
+from ringfence.lists.files import networks_in, overlaps_local
+from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, coded, text_of
+from ringfence.lists.sizes import check_size
+from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
+from ringfence.networks import BITS
+from ringfence.parse.feeds import STATE_SUFFIX, FeedEntry, FeedParser
+
+SHORTEST_FED: Mapping[int, int] = {4: 8, 6: 19}
+"""The shortest prefix length in a feed, by IP version. IANA assigns no wider network to a registry."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""The maximum size of a feed's file. Two million addresses have some 30 MB."""
+MAX_STATE = 4_096  # bytes
+NAMED = 20
+"""The maximum number of networks that are named as left out. The others are only counted."""
+SETTLED = 2.0
+"""Seconds without a change after which an administrator's program has probably written its whole file."""
+
+_PART = 65_536  # bytes
+_MAX_TEXT = 300
+
+
+@frozen
+class LeftOut:
+    """The networks of a list that were left out: how many, and the first ones with the reason."""
+
+    number: int = 0
+    named: tuple[str, ...] = ()
+
+
+@frozen
+class TakenFeed:
+    """A list that was taken over at ``taken`` (seconds since the epoch)."""
+
+    networks: Prefixes
+    left_out: LeftOut
+    taken: float
+
+
+@frozen
+class FetchState:
+    """What the fetcher reports about a feed.
+
+    ``checked`` is when the server last sent the list or confirmed it, None for never. ``error`` is why the
+    latest request failed, "" if it succeeded.
+    """
+
+    checked: float | None = None
+    error: str = ""
+
+
+def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], most: int) -> TakenFeed:
+    """Read a list; ``protected`` are networks that this host needs. The result's ``taken`` is 0.
+
+    Raise ListError, with all reasons, if a line is bad, if the list has no network, or more than ``most``.
+    """
+    parser, gatherer, left = FeedParser(source.layout), Gatherer(), _LeftOut()
+    for entries in _parsed(file, parser):
+        for number, text in entries:
+            try:
+                codes = networks_in(text)
+            except ValueError as error:
+                parser.bad.add(number, text.encode(), error)
+                continue
+            for version, code in codes:
+                if code & 0xFF < SHORTEST_FED[version]:
+                    left.add((version, code), "too wide")
+                elif overlaps_local(version, code):
+                    left.add((version, code), "local")
+                else:
+                    gatherer.add_code(version, code)
+        if len(gatherer) > 2 * most:
+            gatherer.compact()
+            _check_room(len(gatherer), most)
+    if parser.bad.number:
+        shown = "; ".join(map(str, parser.bad.first[:3]))
+        raise ListError(f"{parser.bad.number} of {parser.lines} lines are not of this format: {shown}")
+    networks = _without(gatherer, protected, left)
+    if not len(networks):
+        raise ListError("the list has no network that can be denied")
+    _check_room(len(networks), most)
+    return TakenFeed(networks, LeftOut(left.number, tuple(left.named)), 0.0)
+
+
+def _parsed(file: BinaryIO, parser: FeedParser) -> Iterator[list[FeedEntry]]:
+    """Yield the entries of a file in parts; raise ListError if it is too large."""
+    size = 0
+    while part := file.read(_PART):
+        size += len(part)
+        if size > MAX_BYTES:
+            raise ListError(f"the list has more than {MAX_BYTES} bytes")
+        yield parser.feed(part)
+    yield parser.end()
+
+
+@define
+class _LeftOut:
+    number: int = 0
+    named: list[str] = Factory(list)
+
+    def add(self, one: Coded, reason: str) -> None:
+        self.number += 1
+        if len(self.named) < NAMED:
+            self.named.append(f"{text_of(*one)} ({reason})")
+
+
+def _check_room(number: int, most: int) -> None:
+    if number > most:
+        raise ListError(f"the list has more than {most} networks; fix: raise [firewall] max_bans, and reload")
+
+
+def _without(gatherer: Gatherer, protected: Iterable[Network], left: _LeftOut) -> Prefixes:
+    """Return the collected networks, merged, without those that have an address of ``protected``."""
+    merged = gatherer.prefixes()
+    own = [_range_of(*code_of(network)) for network in protected if merged.overlaps(network)]
+    if not own:
+        return merged
+    rest = Gatherer()
+    for version, code in gatherer.unmerged().coded():
+        _, first, last = _range_of(version, code)
+        if any(version == of and first <= end and begin <= last for of, begin, end in own):
+            left.add((version, code), "this host needs it")
+        else:
+            rest.add_code(version, code)
+    return rest.prefixes()
+
+
+def _range_of(version: int, code: int) -> tuple[int, int, int]:
+    """Return the IP version, the first and the last address of a network."""
+    first = code >> 8
+    return version, first, first | ((1 << (BITS[version] - (code & 0xFF))) - 1)
+
+
+# -- the files: the list as it arrived, the fetcher's state, and the last good list
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced or written; None if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _opened(path: Path, *, follow: bool) -> BinaryIO:
+    """Open a regular file; raise OSError. The fetcher's files are never followed as links."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_state(list_path: Path, now: float) -> FetchState:
+    """Return the fetcher's report on the feed that it writes to ``list_path``; empty if it is invalid."""
+    try:
+        with _opened(list_path.with_name(list_path.name + STATE_SUFFIX), follow=False) as file:
+            found = json.loads(file.read(MAX_STATE))
+    except (OSError, ValueError, RecursionError):
+        return FetchState()
+    if not isinstance(found, dict):
+        return FetchState()
+    checked, error = found.get("checked"), found.get("error")
+    return FetchState(
+        # JSON also has NaN, infinity and endless numbers; a time in the future would never expire.
+        float(checked) if isinstance(checked, int | float) and 0 <= checked <= now else None,
+        printable(error[:_MAX_TEXT]) if isinstance(error, str) else "",
+    )
+
+
+def _write_kept(path: Path, taken: TakenFeed) -> None:
+    """Write the last good list, so that a crash leaves the old or the new one. Raise OSError."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    head = {"taken": taken.taken, "left_out": taken.left_out.number, "named": taken.left_out.named}
+    partial = path.with_name(f"{path.name}.new")
+    with partial.open("w", encoding="ascii") as file:
+        file.write(f"{json.dumps(head)}\n")
+        file.writelines(f"{text_of(*one)}\n" for one in taken.networks.coded())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _read_kept(path: Path) -> TakenFeed | None:
+    """Read the last good list; None if there is none, or if it is damaged."""
+    gatherer = Gatherer()
+    try:
+        with path.open(encoding="ascii") as file:
+            head = json.loads(file.readline())
+            for line in file:
+                gatherer.add_code(*coded(line.rstrip("\n")))
+        left = LeftOut(int(head["left_out"]), tuple(map(str, head["named"])))
+        return TakenFeed(gatherer.prefixes(), left, float(head["taken"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# -- the feeds of a running daemon
+
+
+@frozen
+class Feed:
+    """A feed: its list in force, and what is known about its source.
+
+    ``refused`` is why its present file is not taken over, "" if it is. ``judged`` is the signature of the
+    file that was read last. ``checked`` is when the list was last known to be current.
+    """
+
+    source: FeedSource
+    taken: TakenFeed | None = None
+    refused: str = ""
+    judged: object = None
+    checked: float | None = None
+    error: str = ""
+
+    def expired(self, now: float) -> bool:
+        """Whether the list is too old to be in force."""
+        limit = self.source.max_age
+        return limit is not None and self.taken is not None and now - (self.checked or 0.0) > limit
+
+    @property
+    def origin(self) -> str:
+        """How other parts name the feed as the origin of a network."""
+        return f"{FEED}{self.source.name}"
+
+    def as_json(self, now: float, networks: Iterable[Network] = ()) -> dict[str, Any]:
+        """Return the JSON form, with times as RFC 3339 texts in UTC; ``contains`` are those of ``networks``.
+
+        ``contains`` is empty if the feed is not in force.
+        """
+        taken = self.taken
+        state = "waiting" if taken is None else "expired" if self.expired(now) else "in force"
+        live = taken.networks if taken is not None and state == "in force" else Prefixes()
+        return {
+            "name": self.source.name,
+            "source": self.source.shown,
+            "state": state,
+            "networks": len(taken.networks) if taken is not None else 0,
+            "left_out": taken.left_out.number if taken is not None else 0,
+            "left_out_named": [*taken.left_out.named] if taken is not None else [],
+            "taken": rfc3339(taken.taken) if taken is not None else None,
+            "checked": rfc3339(self.checked) if self.checked is not None else None,
+            "problem": self.refused or self.error,
+            "contains": [format_network(one) for one in networks if live.containing(one) is not None],
+        }
+
+    def alarms(self, now: float) -> Iterator[Alarm]:
+        """Yield the alarms about this feed."""
+        name, limit = self.source.name, self.source.max_age
+        if self.refused:
+            rest = f"the list of {format_duration(now - self.taken.taken)} ago stays" if self.taken else ""
+            text = "; ".join(filter(None, [self.refused, rest]))
+            yield Alarm(AlarmCode.FEED_REFUSED, name, text)
+        if self.expired(now):
+            why = f": {self.error}" if self.error else ""
+            age = format_duration(limit or 0.0)
+            yield Alarm(AlarmCode.FEED_EXPIRED, name, f"older than {age}, so it denies nothing{why}")
+        elif self.checked is None and not self.refused:
+            text = self.error or f"{self.source.path}: there is no list yet"
+            yield Alarm(AlarmCode.FEED_FAILED, name, text)
+        elif self.error and limit is not None and now - (self.checked or 0.0) > limit / 2:
+            yield Alarm(AlarmCode.FEED_FAILED, name, self.error)
+
+
+class Feeds:
+    """The feeds of the configuration. All methods run in the thread of the lists, one at a time.
+
+    ``all`` may be read in any thread: it is replaced, and never changed.
+    """
+
+    def __init__(self) -> None:
+        self.all: Mapping[str, Feed] = {}
+        self._folder: Path | None = None
+        self._in_force: tuple[Prefixes, ...] = ()
+
+    def configure(self, sources: Iterable[FeedSource], folder: Path | None) -> None:
+        """Use the feeds of a configuration; ``folder`` has the last good lists. Forget all other feeds.
+
+        Do nothing if these are the present ones.
+        """
+        wanted = {source.name: source for source in sources}
+        if folder == self._folder and wanted == {name: feed.source for name, feed in self.all.items()}:
+            return
+        before, self._folder = self.all, folder
+        for name in before.keys() - wanted.keys():
+            self._forget(name)
+        self.all = {
+            name: before[name] if name in before and before[name].source == source else self._kept(source)
+            for name, source in wanted.items()
+        }
+
+    def update(
+        self, protected: Mapping[Network, str], most: int, now: float, force: frozenset[str] = frozenset()
+    ) -> bool:
+        """Take over the lists that changed; return whether other networks are in force than before.
+
+        ``protected`` are networks that this host needs. Of the feeds ``force``, any size is accepted.
+        """
+        self.all = {
+            name: self._updated(feed, protected, most, now, force=name in force)
+            for name, feed in self.all.items()
+        }
+        return self.in_force(now) != self._in_force
+
+    def in_force(self, now: float) -> tuple[Prefixes, ...]:
+        """Return the networks of each feed that is in force."""
+        return tuple(
+            feed.taken.networks
+            for feed in self.all.values()
+            if feed.taken is not None and not feed.expired(now)
+        )
+
+    def compose(self, now: float) -> tuple[Prefixes, ...]:
+        """Return the networks of each feed that is in force, and remember them for :meth:`update`."""
+        self._in_force = self.in_force(now)
+        return self._in_force
+
+    def holding(self, network: Network, now: float) -> Iterator[tuple[ListEntry, Network]]:
+        """Yield an entry for each feed in force that contains ``network``, and the network that does so."""
+        for feed in self.all.values():
+            if feed.taken is None or feed.expired(now):
+                continue
+            around = feed.taken.networks.containing(network)
+            if around is not None:
+                text = text_of(*code_of(around))
+                yield ListEntry(ListKind.DENY, text, "", feed.taken.taken, None, feed.origin), around
+
+    def _kept_path(self, name: str) -> Path | None:
+        return self._folder / f"{name}.list" if self._folder is not None else None
+
+    def _kept(self, source: FeedSource) -> Feed:
+        path = self._kept_path(source.name)
+        taken = _read_kept(path) if path is not None else None
+        return Feed(source, taken, checked=taken.taken if taken is not None else None)
+
+    def _forget(self, name: str) -> None:
+        path = self._kept_path(name)
+        if path is not None:
+            with suppress(OSError):  # a list that stays is not read again
+                path.unlink(missing_ok=True)
+
+    def _updated(
+        self, feed: Feed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
+    ) -> Feed:
+        source = feed.source
+        signature = _signature(source.path)
+        feed = self._checked(feed, signature, now)
+        if signature is None or (signature == feed.judged and not force):
+            return feed
+        age = now - signature[1] / 1e9
+        if not source.fetched and not force and 0 <= age < SETTLED:
+            return feed  # the next update reads it, when it is complete
+        try:
+            with _opened(source.path, follow=not source.fetched) as file:
+                found = evolve(read_feed(file, source, protected, most), taken=now)
+            if feed.taken is not None and not force:
+                check_size(found.networks, feed.taken.networks, len(feed.taken.networks), shrinkage=True)
+            elif not force:
+                check_size(found.networks, Prefixes(), 0)
+        except ListError as error:
+            return evolve(feed, judged=signature, refused=str(error))
+        except OSError as error:
+            return evolve(feed, judged=signature, refused=f"{source.path}: {error.strerror}")
+        if _signature(source.path) != signature:
+            return feed  # it changed while it was read
+        if feed.taken is not None and found.networks == feed.taken.networks:
+            found = evolve(found, networks=feed.taken.networks)
+        feed = evolve(feed, taken=found, judged=signature, refused="")
+        return self._keep(self._checked(feed, signature, now))
+
+    def _checked(self, feed: Feed, signature: tuple[int, int, int] | None, now: float) -> Feed:
+        """Return ``feed`` with what is known about its source now."""
+        if feed.source.fetched:
+            state = read_state(feed.source.path, now)
+            checked = state.checked if feed.taken is not None and state.checked else feed.checked
+            return evolve(feed, checked=checked, error=state.error)
+        if signature is None:
+            return evolve(feed, error=f"{feed.source.path}: there is no such file")
+        checked = min(signature[1] / 1e9, now) if feed.taken is not None else feed.checked
+        return evolve(feed, checked=checked, error="")
+
+    def _keep(self, feed: Feed) -> Feed:
+        path = self._kept_path(feed.source.name)
+        if path is None or feed.taken is None:
+            return feed
+        try:
+            _write_kept(path, feed.taken)
+        except OSError as error:
+            return evolve(feed, error=f"{path}: cannot be written, so a restart loses it: {error.strerror}")
+        return feed

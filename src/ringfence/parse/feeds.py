@@ -1,0 +1,259 @@
+"""The formats of feeds: block lists that others publish. Bytes in, the texts of addresses and networks out.
+
+A feed has one entry a line. ``plain`` has an address or a network first, and comments anywhere; ``json`` has
+a JSON object a line, ``csv`` has columns. APIBAN answers with pages (:class:`ApibanPage`).
+
+The content is untrusted. The length of a line is limited, and an entry must be ASCII. A line that cannot be
+parsed is a *bad line*. The parser counts all of them and keeps the first ones: a list with a bad line is
+damaged, or not a list at all, such as the error page of a web server.
+"""
+
+import csv
+import enum
+import json
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import Factory, define, frozen
+
+from ringfence.model import printable
+
+MAX_LINE = 4_096  # bytes
+NAMED = 20
+"""The maximum number of bad lines that are kept. The others are only counted."""
+MAX_CURSOR = 64
+"""The maximum length of APIBAN's cursor."""
+MAX_PAGE = 1_048_576  # bytes; a page of APIBAN has 250 addresses
+
+STATE_SUFFIX = ".state"
+"""The fetcher reports on a list in a file with this suffix beside it."""
+
+_SHOWN = 60
+_BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+_MARKS = (b"#", b";")
+_WHOLE_LINE = (b"//", b"!")
+_QUOTES = "\"'"
+
+
+class FeedFormat(enum.StrEnum):
+    """How a feed is written."""
+
+    PLAIN = "plain"
+    JSON = "json"
+    CSV = "csv"
+    APIBAN = "apiban"
+
+
+@frozen
+class FeedLayout:
+    """The format of a feed, and where a line has the address or network.
+
+    ``key`` is the key of a JSON object, or a column of CSV: its number from 1, or its name in the first line.
+    """
+
+    format: FeedFormat = FeedFormat.PLAIN
+    key: str = ""
+
+
+@frozen
+class BadLine:
+    """A line that could not be parsed: its number, its text, and the reason."""
+
+    number: int
+    text: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.text!r}: {self.reason}"
+
+
+@define
+class BadLines:
+    """The first bad lines of a list, and how many there are."""
+
+    first: list[BadLine] = Factory(list)
+    number: int = 0
+
+    def add(self, number: int, line: bytes, error: ValueError) -> None:
+        """Record that ``line`` is bad."""
+        self.number += 1
+        if len(self.first) < NAMED:
+            text = printable(line.strip().decode("latin-1"))
+            self.first.append(BadLine(number, text[:_SHOWN], printable(str(error))[: 2 * _SHOWN]))
+
+
+FeedEntry = tuple[int, str]
+"""The number of a line, and its text for an address, a network or a range (``a-b``), not yet checked."""
+
+
+def plain_field(line: bytes, longest: int = MAX_LINE) -> str:
+    """Return the entry of a line of a plain list without its comment, "" if it has none.
+
+    A comment begins with ``#`` or ``;`` anywhere, or with ``//`` or ``!`` at the beginning of the line. The
+    text after the first blank or comma is ignored (Spamhaus DROP's ``; SBL123``, CSV). ``a - b`` is a range.
+    Raise ValueError if the line is too long, is not ASCII, or has two addresses: in some lists they are a
+    range, in others an address and a mask.
+    """
+    if len(line) > longest:
+        raise ValueError(f"is longer than {longest} bytes")
+    for mark in _MARKS:
+        if mark in line:
+            line = line[: line.index(mark)]
+    if line.lstrip().startswith(_WHOLE_LINE):
+        return ""
+    fields = _ascii(line).replace(",", " ").split()
+    if not fields:
+        return ""
+    if len(fields) > 1:
+        if fields[1] == "-":
+            return "".join(fields[:3])
+        if _is_address(fields[1]):
+            raise ValueError("two addresses side by side; write a range as a-b, a network as a/24")
+    return fields[0].strip(_QUOTES)
+
+
+def _ascii(line: bytes) -> str:
+    try:
+        return line.decode("ascii")
+    except UnicodeDecodeError:
+        raise ValueError("is not ASCII") from None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip(_QUOTES))
+    except ValueError:
+        return False
+    return True
+
+
+class FeedParser:
+    """Parses a feed in parts of any size.
+
+    ``bad`` are the bad lines, ``lines`` is the number of lines so far. A list that names the number of its
+    entries (Spamhaus DROP's last line) and has another number is incomplete, which is a bad line too.
+    """
+
+    def __init__(self, layout: FeedLayout) -> None:
+        self.bad = BadLines()
+        self.lines = 0
+        self._layout = layout
+        self._rest = b""
+        self._found = 0
+        self._column: int | None = None
+        if layout.format is FeedFormat.CSV and layout.key.isascii() and layout.key.isdecimal():
+            self._column = int(layout.key) - 1
+
+    def feed(self, data: bytes) -> list[FeedEntry]:
+        """Return the entries of the lines that ``data`` completes."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        # Of a line that is too long, the beginning is enough: it is bad.
+        self._rest = rest[: MAX_LINE + 1]
+        return self._parse(lines)
+
+    def end(self) -> list[FeedEntry]:
+        """Return the entry of the last line, if it lacks a newline. Call this once, after the last part."""
+        lines = [self._rest] if self._rest else []
+        self._rest = b""
+        return self._parse(lines)
+
+    def _parse(self, lines: list[bytes]) -> list[FeedEntry]:
+        found: list[FeedEntry] = []
+        for line in lines:
+            self.lines += 1
+            try:
+                text = self._entry(line.removeprefix(_BOM) if self.lines == 1 else line)
+            except ValueError as error:
+                self.bad.add(self.lines, line[: MAX_LINE + 1], error)
+                continue
+            if text:
+                self._found += 1
+                found.append((self.lines, text))
+        return found
+
+    def _entry(self, line: bytes) -> str:
+        """Return the entry of a line, "" if it has none; raise ValueError if the line is bad."""
+        if self.lines == 1 and line.startswith(_GZIP):
+            raise ValueError("the list is compressed")
+        if self._layout.format in {FeedFormat.PLAIN, FeedFormat.APIBAN}:
+            return plain_field(line)
+        if len(line) > MAX_LINE:
+            raise ValueError(f"is longer than {MAX_LINE} bytes")
+        text = line.strip()
+        if not text or text.startswith(_MARKS):
+            return ""
+        return self._json(text) if self._layout.format is FeedFormat.JSON else self._csv(_ascii(text))
+
+    def _json(self, text: bytes) -> str:
+        value = _json_object(text)
+        if value.get("type") == "metadata":
+            records = value.get("records")
+            if isinstance(records, int) and records != self._found:
+                raise ValueError(f"the list should have {records} entries and has {self._found}")
+            return ""
+        entry = value.get(self._layout.key)
+        if not isinstance(entry, str) or not entry or not entry.isascii():
+            raise ValueError(f'has no text under the key "{printable(self._layout.key)}"')
+        return entry.strip()
+
+    def _csv(self, text: str) -> str:
+        try:
+            (cells,) = csv.reader([text], strict=True, skipinitialspace=True)
+        except csv.Error as error:
+            raise ValueError(str(error)) from None
+        if self._column is None:
+            names = [cell.strip() for cell in cells]
+            if self._layout.key not in names:
+                raise ValueError(f'the first line names no column "{printable(self._layout.key)}"')
+            self._column = names.index(self._layout.key)
+            return ""
+        if not 0 <= self._column < len(cells) or not (cell := cells[self._column].strip()):
+            raise ValueError(f"has no column {self._column + 1}")
+        return cell
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    """Parse a JSON object; raise ValueError if it is something else, or nested too deep."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+    except ValueError:  # also of bytes that are not UTF-8
+        raise ValueError("is not JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object")  # noqa: TRY004 - the caller expects ValueError
+    return value
+
+
+@frozen
+class ApibanPage:
+    """An answer of APIBAN: addresses that attacked, and the ``cursor`` for the request of the next page."""
+
+    cursor: str
+    addresses: tuple[str, ...]
+
+
+def parse_apiban(body: bytes) -> ApibanPage:
+    """Parse an answer of APIBAN with status 200; raise ValueError if it is malformed.
+
+    The answer with status 400 means that there is no newer address: ``{"ipaddress": ["no new bans"], "ID":
+    "none"}``. It is not parsed.
+    """
+    if len(body) > MAX_PAGE:
+        raise ValueError(f"is longer than {MAX_PAGE} bytes")
+    value = _json_object(body)
+    cursor, addresses = value.get("ID"), value.get("ipaddress")
+    if not isinstance(cursor, str) or not _is_cursor(cursor):
+        raise ValueError('has no valid "ID"')
+    if not isinstance(addresses, list) or not addresses:
+        raise ValueError('has no list "ipaddress"')
+    for address in addresses:
+        if not isinstance(address, str) or not _is_address(address):
+            raise ValueError('"ipaddress" has a value that is not an address')
+    return ApibanPage(cursor, tuple(addresses))
+
+
+def _is_cursor(text: str) -> bool:
+    """Whether a text is a cursor: it becomes a part of an URL, so only letters and digits are accepted."""
+    return 0 < len(text) <= MAX_CURSOR and text.isascii() and text.isalnum()

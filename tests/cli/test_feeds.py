@@ -1,0 +1,77 @@
+"""``ringfence feeds``, with the daemon up and down."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from tests.support.daemon import Guard, until
+
+LINES = "198.51.100.0/24\n10.0.0.1\n"
+
+
+def guard_with(folder: Path, text: str = LINES) -> Guard:
+    """Return a daemon's configuration with one feed, whose file has ``text``."""
+    path = folder / "list.txt"
+    path.write_text(text)
+    os.utime(path, (1, 1))
+    return Guard(folder, feeds=[{"name": "office", "file": str(path)}])
+
+
+def test_the_whole_life_of_a_feed(tmp_path: Path) -> None:
+    """The daemon denies what the file lists; `list`, `why` and `bans` name the feed; a reload removes it."""
+    with guard_with(tmp_path) as guard:
+        until(lambda: "in force" in guard.command("feeds", "list").stdout, "the feed is taken over")
+        listed = guard.command("feeds", "list", "--json")
+        [row] = json.loads(listed.stdout)
+        assert (row["name"], row["networks"], row["left_out_named"]) == ("office", 1, ["10.0.0.1 (local)"])
+        shown = guard.command("feeds", "refresh")
+        assert re.search(r"office +in force +1 +1", shown.stdout)
+        assert shown.stderr == "office leaves out: 10.0.0.1 (local)\n"
+        why = guard.command("why", "198.51.100.9").stdout
+        assert "the feed office contains 198.51.100.0/24" in " ".join(why.split())
+        assert "198.51.100.9 is denied by the feed office" in guard.command("bans", "198.51.100.9").stderr
+        assert guard.command("feeds", "remove", "office").returncode == 0
+        until(lambda: "There is no feed" in guard.command("feeds", "list").stdout, "the feed is removed")
+
+    assert "feeds" not in guard.config.read_text()
+
+
+def test_without_the_daemon_the_last_lists_are_shown(tmp_path: Path) -> None:
+    """The list and `why` come from the daemon's copies."""
+    guard = guard_with(tmp_path)
+    with guard:
+        until(lambda: "in force" in guard.command("feeds", "list").stdout, "the feed is taken over")
+
+    done = guard.command("feeds", "list")
+
+    assert re.search(r"office +in force +1 +1", done.stdout)
+    assert "The daemon is not running" in done.stderr
+    assert "feed office" in " ".join(guard.command("why", "198.51.100.9").stdout.split())
+
+
+def test_a_known_feed_is_added_with_its_terms(tmp_path: Path) -> None:
+    """The configuration gets the table of a known feed once; other names are refused."""
+    guard = guard_with(tmp_path)
+
+    done = guard.command("feeds", "add", "blocklist-de-sip")
+
+    assert (done.returncode, done.stdout) == (
+        3,
+        "blocklist-de-sip: Terms of blocklist.de; ask at most every 30 minutes.\n",
+    )
+    assert "https://lists.blocklist.de/lists/sip.txt" in guard.config.read_text()
+    assert "is already in" in guard.command("feeds", "add", "blocklist-de-sip").stderr
+    assert "no feed is known by this name" in guard.command("feeds", "add", "x").stderr
+    assert "has no feed x" in guard.command("feeds", "remove", "x").stderr
+    assert "Terms of apiban.org" in guard.command("feeds", "add").stdout
+
+
+def test_a_refused_list_is_a_problem(tmp_path: Path) -> None:
+    """`refresh` exits with an error if a list is not taken over, and --force needs a name."""
+    with guard_with(tmp_path, "<html>\n") as guard:
+        done = guard.command("feeds", "refresh")
+
+        assert done.returncode == 1
+        assert "lines are not of this format" in done.stderr
+        assert guard.command("feeds", "refresh", "--force").returncode == 2

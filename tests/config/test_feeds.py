@@ -1,0 +1,106 @@
+"""``[[feeds]]``: the keys, every problem, and the changes of the file's text."""
+
+import tomllib
+
+import pytest
+
+from ringfence.config.feeds import PRESETS, FeedSettings, feed_table, without_feed
+from ringfence.config.loader import parse
+from ringfence.errors import ConfigError
+from ringfence.parse.feeds import FeedFormat
+
+HEAD = "[[asterisk]]\nami.enabled = false\n"
+URL = 'must be an address such as "https://lists.example/sip.txt"'
+
+
+def read(text: str) -> tuple[FeedSettings, ...]:
+    """Return the feeds of a configuration."""
+    return parse(tomllib.loads(HEAD + text), "here", {}, secrets=False).feeds
+
+
+def test_there_is_no_feed_by_default() -> None:
+    """Nothing is fetched unless the administrator asks for it."""
+    assert read("") == ()
+
+
+def test_the_defaults_of_a_feed() -> None:
+    """A name and a url are enough; the fetcher then has the list in its own folder."""
+    [feed] = read("[[feeds]]\nname = 'one'\nurl = 'https://lists.example/x'\n")
+
+    assert (feed.format, feed.every, feed.max_age) == (FeedFormat.PLAIN, 3_600.0, None)
+    assert (str(feed.path), feed.source.fetched) == ("/var/lib/ringfence-feeds/one.list", True)
+    assert feed.source.shown == "https://lists.example/x"
+
+
+def test_a_file_feed() -> None:
+    """Without a url, the file is the administrator's own."""
+    [feed] = read("[[feeds]]\nname = 'one'\nfile = '/lists/x'\nformat = 'csv'\nkey = '2'\nmax_age = '7d'\n")
+
+    assert (feed.source.fetched, feed.source.shown, feed.source.max_age) == (False, "/lists/x", 604_800.0)
+    assert feed.source.layout.key == "2"
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("", "feeds[0].url: is missing; name the url or the file of the list"),
+        ("url = 'http://x/'", f"feeds[0].url: {URL}"),
+        ("url = 'https://'", f"feeds[0].url: {URL}"),
+        ("url = 'https://x:y/'", f"feeds[0].url: {URL}"),
+        ("url = 'https://a@x/'", f"feeds[0].url: {URL}"),
+        ("url = 'https://x/ y'", f"feeds[0].url: {URL}"),
+        ("file = 'x'", "feeds[0].file: must be an absolute path"),
+        ("file = '/x'\nevery = '1s'", "feeds[0].every: must be at least a minute"),
+        (
+            "file = '/x'\nformat = 'json'",
+            "feeds[0].key: is missing; name the JSON key or the column with the addresses",
+        ),
+        (
+            "url = 'https://x/'\nformat = 'apiban'",
+            "feeds[0].key_file: is missing; APIBAN needs a url and a file with your key",
+        ),
+        ("url = 'https://x/'\nmax_age = '2m'", "feeds[0].max_age: must not be shorter than every"),
+    ],
+)
+def test_problems(keys: str, problem: str) -> None:
+    """Each mistake is a line with its key."""
+    with pytest.raises(ConfigError) as caught:
+        read(f"[[feeds]]\nname = 'one'\n{keys}\n")
+
+    assert problem in caught.value.problems
+
+
+def test_a_name_is_unique() -> None:
+    """Two feeds of one name are a mistake."""
+    table = "[[feeds]]\nname = 'one'\nfile = '/x'\n"
+    with pytest.raises(ConfigError) as caught:
+        read(table + table)
+
+    assert caught.value.problems == [
+        f'feeds[{at}].name: "one" is taken; give each feed a name of its own' for at in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_known_feed_is_added_and_removed(name: str) -> None:
+    """The table of each known feed is valid, and its removal leaves the text as it was."""
+    text = f"# head\n{HEAD}# about the rules\n[rules.guess]\nattempts = 4\n"
+    longer = feed_table(feed_table(text, name), "voipbl" if name != "voipbl" else "apiban")
+
+    assert next(feed.name for feed in read(longer.removeprefix("# head\n").removeprefix(HEAD))) == name
+    shorter = without_feed(longer, name)
+    assert shorter is not None
+    assert name not in shorter
+    assert shorter.startswith(text)
+
+
+def test_a_table_in_the_middle_is_removed() -> None:
+    """Comments and tables after the feed stay."""
+    text = f"{HEAD}[[feeds]] # mine\nname = 'one'\nfile = '/x'\n\n# about the store\n[store]\npath = '/y'\n"
+
+    assert without_feed(text, "one") == f"{HEAD}\n# about the store\n[store]\npath = '/y'\n"
+
+
+def test_another_way_of_writing_is_left_alone() -> None:
+    """A feed that is not a table of its own is not cut out."""
+    assert without_feed("feeds = [{name = 'one', file = '/x'}]\n", "one") is None

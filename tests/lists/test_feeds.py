@@ -1,0 +1,367 @@
+"""Feeds: what is taken over, what is left out or refused, and for how long a list holds."""
+
+import io
+import json
+import os
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.lists.world import At
+
+from ringfence.errors import ControlError, ListError
+from ringfence.lists.entries import Configured, FeedSource
+from ringfence.lists.feeds import NAMED, TakenFeed, read_feed
+from ringfence.model import ListKind, Network, format_network
+from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat, FeedLayout
+
+OWN = ip_network("203.0.113.7/32")
+ROLES = {OWN: "this host", ip_network("192.0.2.0/24"): "the network of the gateway"}
+LONG_AGO = 100.0
+
+
+def source(path: Path = Path("list"), **changes: Any) -> FeedSource:  # noqa: ANN401 - the values of any fields
+    """Return a feed of one file."""
+    return evolve(FeedSource("one", path, shown=str(path)), **changes)
+
+
+def read(data: bytes, *, most: int = 1_000, layout: FeedLayout | None = None) -> TakenFeed:
+    """Read a list, as the daemon does."""
+    one = source(layout=layout or FeedLayout())
+    return read_feed(io.BytesIO(data), one, ROLES, most)
+
+
+def texts(taken: TakenFeed) -> list[str]:
+    """Return the networks of a list."""
+    return [format_network(network) for network in taken.networks]
+
+
+class Feed(At):
+    """Lists with one feed, whose file the test writes."""
+
+    def __init__(self, folder: Path, *, fetched: bool = False, max_age: float | None = None) -> None:
+        self.path = folder / "feed.txt"
+        self.kept = folder / "kept"
+        one = source(self.path, fetched=fetched, max_age=max_age)
+        super().__init__(folder, Configured((), (), 1_000, (one,), self.kept))
+        self.lists.protect(ROLES)
+
+    def write(self, *lines: str, checked: float | None = None, error: str = "") -> None:
+        """Write the file, and for a fetched feed the fetcher's report."""
+        new = self.path.with_name("new")
+        new.write_text("".join(f"{line}\n" for line in lines))
+        os.utime(new, (LONG_AGO, LONG_AGO))
+        new.replace(self.path)
+        if checked is not None:
+            self.report(checked, error)
+
+    def report(self, checked: float, error: str = "") -> None:
+        """Write the fetcher's report."""
+        state = self.path.with_name(self.path.name + STATE_SUFFIX)
+        state.write_text(json.dumps({"checked": checked, "error": error}))
+
+    def refreshed(self, *names: str) -> dict[str, object]:
+        """Let the daemon read the file; return the feed. With names, accept any size."""
+        named = {"names": [*names], "force": True} if names else {}
+        [row] = self.ask("feeds_refresh", **named)
+        found: dict[str, object] = row
+        return found
+
+    @property
+    def denied(self) -> list[str]:
+        """The networks that the kernel should drop for it."""
+        return [format_network(network) for network in self.lists.networks.fetched]
+
+    @property
+    def codes(self) -> list[str]:
+        """The alarms about feeds."""
+        return [str(alarm.code) for alarm in self.lists.alarms]
+
+
+def test_networks_are_merged() -> None:
+    """Adjoining networks become one, and ranges become networks."""
+    found = read(b"198.51.100.0/25\n198.51.100.128/25\n198.51.101.4-198.51.101.7\n2001:db8::/32\n")
+
+    assert texts(found) == ["198.51.100.0/24", "198.51.101.4/30", "2001:db8::/32"]
+
+
+def test_what_no_list_of_attackers_has_is_left_out() -> None:
+    """Local networks, very wide ones, and those of this host are left out, counted and named."""
+    lines = ("10.0.0.0/8", "198.51.100.1", "203.0.113.0/24", "64.0.0.0/7", "0.0.0.0/1", "2001::/18", "::/3")
+    found = read("\n".join(lines).encode())
+
+    assert texts(found) == ["198.51.100.1"]
+    assert found.left_out.number == 6
+    assert found.left_out.named == (
+        "10.0.0.0/8 (local)",
+        "64.0.0.0/7 (too wide)",
+        "0.0.0.0/1 (too wide)",
+        "2001::/18 (too wide)",
+        "::/3 (too wide)",
+        "203.0.113.0/24 (this host needs it)",
+    )
+
+
+def test_only_the_first_left_out_networks_are_named() -> None:
+    """The text about a hostile list has an end."""
+    found = read(b"198.51.100.1\n" + b"10.0.0.1\n" * 100)
+
+    assert (found.left_out.number, len(found.left_out.named)) == (100, NAMED)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the list has no network that can be denied"),
+        (b"10.0.0.1\n", "the list has no network that can be denied"),
+        (b"<html>\n198.51.100.1\n", "1 of 2 lines are not of this format: line 1: '<html>'"),
+        (b"198.51.100.1\n198.51.100.999\n", "line 2: '198.51.100.999'"),
+        (b"0.0.0.0/0\n198.51.100.1\n", "is the whole internet"),
+        (b"\n".join(b"198.51.100.%d" % number for number in range(1, 255, 2)), "more than 100 networks"),
+        (b"\n".join(b"198.51.%d.1" % (number % 256) for number in range(101)), "more than 100 networks"),
+    ],
+)
+def test_a_list_counts_whole_or_not_at_all(data: bytes, reason: str) -> None:
+    """One bad line refuses a list, and so does a list without networks or with too many."""
+    with pytest.raises(ListError, match=reason.replace("(", ".")):
+        read(data, most=100)
+
+
+def test_a_list_has_a_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without an end is not read to the end."""
+    monkeypatch.setattr("ringfence.lists.feeds.MAX_BYTES", 100_000)
+
+    with pytest.raises(ListError, match="more than 100000 bytes"):
+        read(b"# \n" * 100_000)
+
+
+WORDS = st.sampled_from(
+    ["203.0.113.7", "203.0.113.0/24", "192.0.2.9", "192.0.0.0/8", "128.0.0.0/1", "10.1.2.3", "::/0", "0/0"]
+)
+ANY = st.one_of(WORDS, st.ip_addresses().map(str), st.text(max_size=20), st.just("203.0.113.1-203.0.113.9"))
+
+
+@given(st.lists(ANY, max_size=30), st.sampled_from(["\n", "\r\n", " ; x\n"]))
+def test_no_list_reaches_what_this_host_needs(lines: list[str], end: str) -> None:
+    """Whatever a list contains: it is refused, or denies no address of this host."""
+    try:
+        found = read(end.join(lines).encode())
+    except ListError:
+        return
+    needed: list[Network] = list(ROLES)
+
+    assert not any(found.networks.overlaps(own) for own in needed)
+    assert all(network.prefixlen >= (8 if network.version == 4 else 19) for network in found.networks)
+
+
+def test_a_file_feed_is_taken_over_and_denied(tmp_path: Path) -> None:
+    """The networks of a feed's file go to the kernel's list, and the feed is named as their origin."""
+    at = Feed(tmp_path)
+    at.write("198.51.100.0/24", "10.0.0.1")
+
+    row = at.refreshed()
+
+    assert (row["state"], row["networks"], row["left_out"]) == ("in force", 1, 1)
+    assert (at.denied, at.codes) == (["198.51.100.0/24"], [])
+
+    async def holding() -> None:
+        [holder] = await at.lists.holding(ip_network("198.51.100.9/32"))
+        assert (holder.entry.origin, holder.entry.kind, holder.by_hand) == ("feed one", ListKind.DENY, False)
+        assert await at.lists.holding(ip_network("198.51.101.9/32")) == []
+
+    at.run(holding)
+    [row] = at.ask("feeds", networks=["198.51.100.9", "198.51.101.9"])
+    assert row["contains"] == ["198.51.100.9"]
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon looks at the file every few seconds."""
+    monkeypatch.setattr("ringfence.lists.manager.FEEDS_EVERY", 0.02)
+    at = Feed(tmp_path)
+
+    async def script() -> None:
+        at.write("198.51.100.1")
+        await at.until(lambda: at.denied == ["198.51.100.1"])
+        at.write("198.51.100.2")
+        await at.until(lambda: at.denied == ["198.51.100.2"])
+
+    at.run(script)
+
+
+def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    """A file without a name of its own may be half written, so the daemon waits until it is at rest."""
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+    os.utime(at.path, (at.now - 1, at.now - 1))
+
+    assert at.refreshed()["state"] == "waiting"
+    at.now += 2
+    assert at.refreshed()["state"] == "in force"
+
+
+def test_a_missing_file_is_an_alarm(tmp_path: Path) -> None:
+    """A feed without a list denies nothing, and says so."""
+    at = Feed(tmp_path)
+
+    row = at.refreshed()
+
+    assert (row["state"], row["problem"]) == ("waiting", f"{at.path}: there is no such file")
+    assert at.codes == ["feed.failed"]
+
+
+def test_a_damaged_list_leaves_the_last_good_one(tmp_path: Path) -> None:
+    """An error page instead of a list changes nothing, is an alarm, and the next good list ends it."""
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+    at.refreshed()
+    at.write("<html>")
+
+    assert "<html>" in str(at.refreshed()["problem"])
+    assert (at.denied, at.codes) == (["198.51.100.1"], ["feed.refused"])
+    at.write("198.51.100.2")
+    at.refreshed()
+    assert (at.denied, at.codes) == (["198.51.100.2"], [])
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 11), (30, 2)])
+def test_a_tenfold_change_needs_force(tmp_path: Path, before: int, after: int) -> None:
+    """A list that grows or shrinks more than tenfold is taken over by force only."""
+    at = Feed(tmp_path)
+    at.write(*(f"198.51.{number}.1" for number in range(before)))
+    at.refreshed()
+    at.write(*(f"198.51.{number}.1" for number in range(after)))
+
+    assert at.refreshed()["networks"] == before
+    assert at.codes == ["feed.refused"]
+    assert at.refreshed("one")["networks"] == after
+    assert at.codes == []
+
+
+def test_a_list_that_covers_much_needs_force(tmp_path: Path) -> None:
+    """The first list of a feed may not cover a large part of the Internet either."""
+    at = Feed(tmp_path)
+    at.write(*(f"{number}.0.0.0/8" for number in range(20, 40)))
+
+    assert at.refreshed()["state"] == "waiting"
+    assert at.refreshed("one")["state"] == "in force"
+
+
+def test_an_unknown_feed_cannot_be_forced(tmp_path: Path) -> None:
+    """A name that no feed has is an error."""
+    with pytest.raises(ControlError, match="no feed has the name two"):
+        Feed(tmp_path).refreshed("two")
+
+
+def test_the_last_good_list_survives_a_restart(tmp_path: Path) -> None:
+    """After a restart the feed denies the same, even if its file is gone."""
+    before = Feed(tmp_path)
+    before.write("198.51.100.0/24", "2001:db8::/32", "10.0.0.1")
+    before.refreshed()
+    before.path.unlink()
+
+    after = Feed(tmp_path)
+
+    assert after.denied == ["198.51.100.0/24", "2001:db8::/32"]
+    [row] = after.ask("feeds")
+    assert (row["state"], row["left_out_named"]) == ("in force", ["10.0.0.1 (local)"])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "x", "{}\n1.2.3.4\n", "[]\n", '{"taken":1,"left_out":0,"named":[]}\nx\n']
+)
+def test_a_damaged_copy_is_no_list(tmp_path: Path, content: str) -> None:
+    """A copy that another program damaged is read as none, and the next list replaces it."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "one.list").write_text(content)
+
+    at = Feed(tmp_path)
+
+    assert at.denied == []
+    at.write("198.51.100.1")
+    assert at.refreshed()["state"] == "in force"
+
+
+def test_a_copy_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+    """The list is in force, and the administrator learns that a restart loses it."""
+    (tmp_path / "kept").write_text("no folder")
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+
+    row = at.refreshed()
+
+    assert (row["state"], at.denied) == ("in force", ["198.51.100.1"])
+    assert "cannot be written, so a restart loses it" in str(row["problem"])
+
+
+def test_a_feed_that_is_not_refreshed_expires(tmp_path: Path) -> None:
+    """After half of its time a failing feed is an alarm; after all of it, it denies nothing."""
+    at = Feed(tmp_path, fetched=True, max_age=100.0)
+    at.write("198.51.100.1", checked=at.now)
+    at.refreshed()
+    at.report(at.now, "no route to host")
+    at.refreshed()
+    assert at.codes == []
+
+    at.now += 60
+    at.refreshed()
+    assert (at.denied, at.codes) == (["198.51.100.1"], ["feed.failed"])
+    at.now += 60
+    assert at.refreshed()["state"] == "expired"
+    assert (at.denied, at.codes) == ([], ["feed.expired"])
+    at.report(at.now)
+    assert at.refreshed()["state"] == "in force"
+    assert (at.denied, at.codes) == (["198.51.100.1"], [])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "",
+        "[]",
+        "[" * 2_000,
+        '{"checked": NaN}',
+        '{"checked": 1e999}',
+        '{"checked": 9999999}',
+        '{"checked": true, "error": 1}',
+    ],
+)
+def test_no_report_of_the_fetcher_lengthens_a_feed(tmp_path: Path, state: str) -> None:
+    """A report is hostile: whatever it says, a list does not live for ever."""
+    at = Feed(tmp_path, fetched=True, max_age=100.0)
+    at.write("198.51.100.1")
+    at.path.with_name(at.path.name + STATE_SUFFIX).write_text(state)
+    at.refreshed()
+    at.now += 101
+
+    assert at.refreshed()["state"] == "expired"
+
+
+def test_the_fetcher_cannot_name_another_file(tmp_path: Path) -> None:
+    """The daemon follows no link of the fetcher, and waits for no pipe."""
+    at = Feed(tmp_path, fetched=True)
+    (tmp_path / "secret").write_text("198.51.100.1\n")
+    at.path.symlink_to(tmp_path / "secret")
+    assert "symbolic links" in str(at.refreshed()["problem"])
+    at.path.unlink()
+    os.mkfifo(at.path)
+    assert "is not a regular file" in str(at.refreshed()["problem"])
+    assert at.denied == []
+
+
+def test_a_removed_feed_denies_nothing(tmp_path: Path) -> None:
+    """Without its table in the configuration, a feed and its copy are gone; a changed one starts again."""
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+    at.refreshed()
+    changed = source(at.path, layout=FeedLayout(FeedFormat.CSV, "1"))
+
+    at.lists.configure(Configured((), (), 1_000, (changed,), at.kept))
+    assert at.refreshed()["state"] == "in force"
+    at.lists.configure(Configured((), (), 1_000, (), at.kept))
+    assert at.ask("feeds_refresh") == []
+    assert at.denied == []
+    assert [*at.kept.iterdir()] == []
