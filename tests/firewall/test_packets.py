@@ -166,6 +166,34 @@ def test_friends_pass_fetched_networks(backend: Backend, far: str, cable: Cable)
             write_list(backend, which, [])
 
 
+def test_feeds_drop_only_what_is_new(backend: Backend, far: str, cable: Cable) -> None:
+    """With ``new_only``, a fetched network drops a stranger's new flows; known flows and answers pass."""
+    address, around = ip_network(cable.banned), ip_network(cable.network)
+    for wanted in (evolve(one, new_only=True) for one in PLANS):
+        write_list(backend, NetworkList.FETCHED, [])
+        plan(backend, wanted)
+        with ends(cable, far, SIP) as (here, there):
+            assert (sent(there, here), sent(here, there)) == (True, True), wanted
+            write_list(backend, NetworkList.FETCHED, [around])
+            assert (sent(there, here), sent(here, there)) == (True, True), wanted
+        before = dropped_as_denied(backend)
+        with ends(cable, far, SIP) as (here, there):
+            assert sent(there, here) is False, wanted
+            assert (sent(here, there), sent(there, here)) == (True, True), wanted
+        assert connection(cable, far, SIP) is not True, wanted
+        assert dropped_as_denied(backend) > before
+        assert not backend.open().repaired
+
+        for which in (NetworkList.FRIENDS, NetworkList.ALLOW):
+            write_list(backend, which, [address])
+            assert reaches(cable, far, Scope.SIP_UDP), wanted
+            assert reaches(cable, far, Scope.SIP_TCP), wanted
+            write_list(backend, which, [])
+    plan(backend, FirewallPlan())
+    assert not reaches(cable, far, Scope.SIP_UDP)
+    assert not backend.open().repaired
+
+
 def dropped_as_denied(backend: Backend) -> int:
     """Return the number of dropped packets from denied networks."""
     return {one.name: one.packets for one in backend.counters().rules}["from denied networks"]

@@ -573,6 +573,7 @@ class Settings:
             limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
             ration=self._ration(),
             hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
+            new_only=bool(self.feeds),
         )
 
     def _ration(self) -> Ration:

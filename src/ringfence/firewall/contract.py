@@ -20,7 +20,8 @@ The rules stand in this order:
 
 1. No rule drops packets of networks on the administrator's allow list.
 2. The bans and the deny list drop packets from their addresses. The list of fetched networks does so too,
-   except for packets of friends.
+   except for packets of friends. With ``FirewallPlan.new_only``, it does so after all other rules, and only
+   what begins a new flow.
 3. The limiter drops the packets of sources that send too many, except for those of friends.
 4. One rule copies the packets of strangers and of observed friends to the SIP ports (not those of TLS) to
    the wire, at most ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
@@ -277,6 +278,10 @@ class FirewallPlan:
 
     ``hep``: the datagrams with Asterisk's decrypted messages, which the kernel copies too if ``log_group`` is
     set, with the prefix ``HEP_PREFIX``.
+
+    ``new_only``: of the fetched networks only packets to this host are dropped that begin something new
+    (``ct state new`` or untracked). Answers to this host, and flows that exist already, pass: a feed must not
+    cut a call. The kernel then tracks connections; otherwise ringfence does not make it do so.
     """
 
     maxelem: int = 262_144
@@ -291,6 +296,7 @@ class FirewallPlan:
     sender_rate: int = SENDER_RATE
     containers: frozenset[Address] = frozenset()
     hep: HepExport = HepExport()
+    new_only: bool = False
 
     @property
     def limits_copies(self) -> bool:
@@ -313,6 +319,7 @@ class FirewallPlan:
             "log_group": "wire",
             "every_port": "scope",
             "limit": "limiter",
+            "new_only": "feeds",
         }
         return [
             keys.get(field.name, field.name)

@@ -16,8 +16,9 @@
                           ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet, and
                                             drop it
                           ringfence-drop:   log a few packets a second, drop all; only if a log is configured
-    filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), and, if
-    filter FORWARD     -> ringfence-fwd     } interfaces are named, for packets routed out through them
+    filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), for new flows
+    filter FORWARD     -> ringfence-fwd     } of fetched networks (``new_only``), and, if interfaces are
+                                              named, for packets routed out through them
 
 Table raw is before connection tracking. So a ban also stops established connections, and protects a container
 behind DNAT. ``contract.py`` explains the wire.
@@ -321,7 +322,24 @@ class _Plan:
         return self._drop_rules("dst", "-o", self.target, allow_rejections=self.rejects)
 
     def filter_in(self) -> list[IptablesRule]:
-        return self._drop_rules("src", "-i", _REJECT) if self.rejects else []
+        banned = self._drop_rules("src", "-i", _REJECT) if self.rejects else []
+        return [*banned, *self._new_from_fetched()]
+
+    def _new_from_fetched(self) -> list[IptablesRule]:
+        """Return the rules that drop new flows from fetched networks, behind connection tracking."""
+        if not self.plan.new_only:
+            return []
+        strangers = self._not_on("src", NetworkList.ALLOW, NetworkList.FRIENDS)
+        name = list_set_name(NetworkList.FETCHED, self.version)
+        return [
+            IptablesRule(
+                f"{way}{packets}-m conntrack --ctstate NEW,UNTRACKED {strangers}"
+                f"-m set --match-set {name} src -j {_REJECT if self.rejects else self.target}",
+                FROM_DENIED,
+            )
+            for packets in self._full("src", allow_rejections=False)
+            for way in self._interface_matches("-i")
+        ]
 
     def filter_forward(self) -> list[IptablesRule]:
         return self._drop_rules("dst", "-o", self.target) if self.plan.interfaces else []
@@ -373,8 +391,9 @@ class _Plan:
                 for friends_exempt in friends_exempt_values(version)
             ),
             (list_set_name(NetworkList.DENY, version), False, full, denied, target),
-            (list_set_name(NetworkList.FETCHED, version), True, full, denied, target),
         ]
+        if not self.plan.new_only:
+            rows.append((list_set_name(NetworkList.FETCHED, version), True, full, denied, target))
         return probed + [
             IptablesRule(
                 f"{way}{packets}"

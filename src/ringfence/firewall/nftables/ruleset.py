@@ -22,7 +22,8 @@ administrator's own rules still see them.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``networks.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
-  Neither do fetched networks: their rule looks up the friends last.
+  Neither do fetched networks: their rule looks up the friends last. With ``new_only``, their rules stand in
+  input and forward, behind connection tracking, and match new flows only.
 * **Network lists** are interval sets. To replace a long list whose contents in the kernel are unknown, a
   second set is filled (``deny4_2``, the *alternate set*). Then one transaction makes the rules use the second
   set, and deletes the first one.
@@ -388,19 +389,14 @@ def _lookup_chains(
         end = "from_narrow" if narrow else f"{side}_banned"
         found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {end}")
     fetched, friends = lists[f"fetched{version}"], lists[f"friends{version}"]
-    found[Scope.FULL] += [
-        f"{address} @{lists[f'deny{version}']} goto {side}_denied",
+    found[Scope.FULL].append(f"{address} @{lists[f'deny{version}']} goto {side}_denied")
+    if not plan.new_only:
         # Most packets come from other networks, so friends are looked up last.
-        f"{address} @{fetched} {address} != @{friends} goto {side}_denied",
-    ]
+        found[Scope.FULL].append(f"{address} @{fetched} {address} != @{friends} goto {side}_denied")
     for scope, rules in found.items():
         yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
     ports, port = plan.sip_ports, "dport" if side == "from" else "sport"
-    if plan.every_port:
-        full: list[str] = [""]
-    else:
-        trying = Ports(tuple(sorted({*ports.udp, PROBE_PORT})), ports.tcp)
-        full = [f"{test} " for test in _port_tests(trying, port)]
+    full = _full_tests(plan, port)
     yield RulesetChain(
         f"{side}{version}",
         (
@@ -410,6 +406,28 @@ def _lookup_chains(
             *(f"{test} jump {side}{version}_tcp" for test in _port_tests(Ports((), ports.tcp), port)),
         ),
     )
+
+
+def _full_tests(plan: FirewallPlan, port: str) -> list[str]:
+    """Return the matches for the packets that a full ban covers; ``port`` is sport or dport."""
+    if plan.every_port:
+        return [""]
+    trying = Ports(tuple(sorted({*plan.sip_ports.udp, PROBE_PORT})), plan.sip_ports.tcp)
+    return [f"{test} " for test in _port_tests(trying, port)]
+
+
+def _fetched_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
+    """Yield the rules that drop new flows from fetched networks, behind connection tracking.
+
+    ``come`` is the match for the input interfaces, "" for all.
+    """
+    if not plan.new_only:
+        return
+    for version, keyword in _KEYWORDS.items():
+        new = f"ct state new,untracked {keyword} saddr @{lists[f'fetched{version}']}"
+        strangers = _strangers(version, "saddr", lists)
+        for test in _full_tests(plan, "dport"):
+            yield f"{come}{test}{new} {strangers} goto from_denied"
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
@@ -648,9 +666,10 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
     output += tuple(_ration_rules(plan, lists, leave, inner=inner))
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
     yield RulesetChain("output", output, "output", _RAW)
-    if rejecting:
-        yield RulesetChain("input", entering, "input", _BEFORE_FILTER)
-    forward = (*(entering if rejecting else ()), *(leaving if plan.interfaces else ()))
+    inner_rules = (*(entering if rejecting else ()), *_fetched_rules(plan, come, lists))
+    if inner_rules:
+        yield RulesetChain("input", inner_rules, "input", _BEFORE_FILTER)
+    forward = (*inner_rules, *(leaving if plan.interfaces else ()))
     if forward:
         yield RulesetChain("forward", forward, "forward", _BEFORE_FILTER)
 
