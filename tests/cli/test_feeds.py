@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.support.daemon import Guard, until
@@ -65,6 +67,48 @@ def test_a_known_feed_is_added_with_its_terms(tmp_path: Path) -> None:
     assert "no feed is known by this name" in guard.command("feeds", "add", "x").stderr
     assert "has no feed x" in guard.command("feeds", "remove", "x").stderr
     assert "Terms of apiban.org" in guard.command("feeds", "add").stdout
+
+
+def test_the_plan_of_the_fetcher(tmp_path: Path) -> None:
+    """The plan has the feeds with a url and the publishers' keys, and only its owner can read it."""
+    key, plan = tmp_path / "key", tmp_path / "run" / "plan.json"
+    plan.parent.mkdir()
+    key.write_text("abc\n")
+    url = "https://lists.example/x"
+    feeds = [
+        {"name": "office", "file": "/list"},
+        {"name": "a", "url": url, "format": "apiban", "key_file": str(key)},
+    ]
+    guard = Guard(tmp_path, feeds=feeds)
+
+    assert guard.command("feeds", "plan", str(plan)).returncode == 0
+    [row] = json.loads(plan.read_text())
+    assert row == {
+        "name": "a",
+        "url": url,
+        "path": "/var/lib/ringfence-feeds/a.list",
+        "every": 3600.0,
+        "format": "apiban",
+        "key": "abc",
+    }
+    assert plan.stat().st_mode & 0o777 == 0o400
+    assert "cannot be written" in guard.command("feeds", "plan", str(tmp_path / "absent" / "x")).stderr
+    key.unlink()
+    assert "feeds[1].key_file" in guard.command("feeds", "plan", str(plan)).stderr
+
+
+def test_the_fetcher_needs_a_plan(tmp_path: Path) -> None:
+    """Without a plan the fetcher ends with the reason."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ringfence", "feeds", "fetch", str(tmp_path / "plan.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert done.returncode == 1
+    assert "cannot be read" in done.stderr
 
 
 def test_a_refused_list_is_a_problem(tmp_path: Path) -> None:

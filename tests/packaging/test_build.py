@@ -79,7 +79,7 @@ def test_each_shell_finds_its_completion(contents: Path) -> None:
 
 def test_units_name_only_paths_of_the_package(contents: Path) -> None:
     """The units run the package's program, and no path of a venv or a checkout is left."""
-    for name in ("ringfence", "ringfence-early", "ringfence-web", "ringfence-notify@"):
+    for name in ("ringfence", "ringfence-early", "ringfence-web", "ringfence-feeds", "ringfence-notify@"):
         text = (contents / UNITS / f"{name}.service").read_text("utf-8")
         assert "/opt" not in text
         assert "/usr/local" not in text

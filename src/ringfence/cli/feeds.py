@@ -1,7 +1,9 @@
 """``ringfence feeds``: show, add, refresh and remove block lists that others publish."""
 
+import os
 import tomllib
 from pathlib import Path
+from secrets import token_hex
 from typing import Annotated, Any
 
 import typer
@@ -13,8 +15,11 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, show_list
 from ringfence.config import loader
+from ringfence.config.converters import read_secret
 from ringfence.config.feeds import PRESETS, feed_table, without_feed
-from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, ListError
+from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, FetchError, ListError
+from ringfence.fetch.plan import PlannedFeed, encode_plan
+from ringfence.fetch.service import run
 from ringfence.model import printable
 from ringfence.setup.changes import FileState, file_state, write_file
 
@@ -23,6 +28,7 @@ feeds = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a feed, as `list` shows it.")]
 _OPTIONAL = ("TAKEN", "FROM", "LEFT OUT")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
+_RESTART = "to fetch it: systemctl enable ringfence-feeds, and systemctl restart ringfence-feeds"
 
 
 @feeds.command("list")
@@ -66,6 +72,7 @@ def add(
             raise ListError(f"{name} is already in {config}")
         _write(config, state, feed_table(text, name))
         echo(f"{name}: {PRESETS[name].terms}")
+        echo_stderr(_RESTART)
         _reload(config)
 
 
@@ -102,6 +109,55 @@ def refresh(
         _print(rows)
         if any(row["problem"] for row in rows):
             raise typer.Exit(Exit.PROBLEM)
+
+
+@feeds.command("plan")
+def write_plan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The plan; its folder's owner gets it.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write the plan of `feeds fetch`, with keys of publishers (for systemd, as root)."""
+    with errors_reported():
+        planned = []
+        for at, feed in enumerate(settings_from(config).feeds):
+            if feed.url is not None:
+                key = _key_of(feed.key_file, f"feeds[{at}].key_file")
+                planned.append(PlannedFeed(feed.name, feed.url, feed.path, feed.every, feed.format, key))
+        try:
+            _hand_over(file, encode_plan(planned))
+        except OSError as error:
+            raise FetchError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def _key_of(path: Path | None, key: str) -> str:
+    """Return the publisher's key in a file, "" without a file; raise FetchError."""
+    try:
+        return read_secret(path, key).reveal() if path is not None else ""
+    except ValueError as error:
+        raise FetchError(str(error)) from None
+
+
+def _hand_over(path: Path, content: bytes) -> None:
+    """Write a file that only the owner of its folder can read; raise OSError.
+
+    The owner of the folder may have put anything there. So the file is a new one, and no link is followed.
+    """
+    owner = path.parent.stat()
+    partial = path.with_name(f".{token_hex(8)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+    with os.fdopen(descriptor, "wb") as new:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        new.write(content)
+    partial.replace(path)
+
+
+@feeds.command("fetch")
+def fetch(
+    plan: Annotated[Path, typer.Argument(metavar="FILE", help="The file that `feeds plan` wrote.")],
+) -> None:
+    """Fetch the lists of a plan until stopped (for systemd)."""
+    with errors_reported():
+        run(plan)
 
 
 def _configuration(path: Path) -> tuple[FileState, str]:

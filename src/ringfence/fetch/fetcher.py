@@ -1,0 +1,184 @@
+"""The fetcher: requests each list of its plan when it is due, and writes what it gets.
+
+It asks with the validators of the last answer (ETag, Last-Modified), so an unchanged list costs the publisher
+nothing. All times have some jitter, so that many hosts do not ask at once. After failures it waits longer
+each time.
+
+APIBAN publishes only what is new since a cursor, in pages. The fetcher keeps each address for a week after it
+was seen, as APIBAN does.
+"""
+
+import random
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from urllib.parse import quote
+
+import structlog
+from attrs import evolve
+
+from ringfence.errors import FetchError
+from ringfence.fetch.files import MAX_VALIDATOR, FeedState, load_state, save_state, write
+from ringfence.fetch.https import HttpAnswer, get
+from ringfence.fetch.plan import PlannedFeed
+from ringfence.parse.feeds import FeedFormat, parse_apiban
+
+FIRST_RETRY = 60.0
+"""Seconds until the first retry after a failure. Each further one doubles them."""
+MAX_RETRY = 6 * 3_600.0
+LEAST_PAUSE = 60.0
+"""The minimum number of seconds between two requests of a list, also if an administrator asks for more."""
+MAX_RETRY_AFTER = 86_400.0
+APIBAN_PAGES = 10
+APIBAN_PAUSE = 130.0
+"""Seconds between two rounds of ``APIBAN_PAGES`` requests: APIBAN permits 11 in two minutes."""
+APIBAN_KEEPS = 7 * 86_400.0
+APIBAN_FIRST = "100"
+"""The cursor of APIBAN that asks for all addresses."""
+_JITTER = 0.1
+
+_OK, _NOT_MODIFIED, _BAD_REQUEST = 200, 304, 400
+_RETRY_LATER = frozenset({429, 503})
+
+Get = Callable[[str, Mapping[str, str], ssl.SSLContext], HttpAnswer]
+
+
+class _LaterError(FetchError):
+    """The server asks to come back after ``seconds``."""
+
+    def __init__(self, seconds: float, status: int) -> None:
+        super().__init__(f"the server answers {status} and asks to wait")
+        self.seconds = seconds
+
+
+class Fetcher:
+    """Fetches the lists of a plan. ``wall`` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        feeds: Iterable[PlannedFeed],
+        wall: Callable[[], float],
+        context: ssl.SSLContext,
+        get: Get = get,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._feeds = list(feeds)
+        self._wall = wall
+        self._context = context
+        self._get = get
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._log = structlog.get_logger()
+        self.states = {feed.name: load_state(feed.path) for feed in self._feeds}
+
+    def tick(self) -> float:
+        """Fetch each list that is due; return the seconds until the next one is."""
+        for feed in self._feeds:
+            # A clock that was set back must not stop a feed for ever.
+            if (
+                not self._wall()
+                < self.states[feed.name].due
+                <= self._wall() + MAX_RETRY_AFTER + feed.every * 2
+            ):
+                self._fetch(feed)
+        due = min((state.due for state in self.states.values()), default=self._wall() + MAX_RETRY)
+        return max(due - self._wall(), 0.0)
+
+    def hurry(self) -> None:
+        """Let all lists be due as soon as their publishers permit."""
+        for feed in self._feeds:
+            state = self.states[feed.name]
+            pause = APIBAN_PAUSE if feed.format is FeedFormat.APIBAN else LEAST_PAUSE
+            earliest = (state.tried or 0.0) + pause
+            self.states[feed.name] = evolve(state, due=min(state.due, max(earliest, self._wall())))
+
+    def _fetch(self, feed: PlannedFeed) -> None:
+        state, now = self.states[feed.name], self._wall()
+        try:
+            found = self._pages(feed, state) if feed.format is FeedFormat.APIBAN else self._list(feed, state)
+            state = evolve(found, error="", failures=0, tried=now)
+        except FetchError as error:
+            least = error.seconds if isinstance(error, _LaterError) else 0.0
+            state = self._failed(state, now, str(error), least)
+        except OSError as error:
+            state = self._failed(state, now, f"{feed.path}: cannot be written: {error.strerror}", 0.0)
+        self.states[feed.name] = state
+        if state.error:
+            self._log.warning("feed.failed", feed=feed.name, error=state.error)
+        else:
+            self._log.info("feed.fetched", feed=feed.name)
+        with suppress(OSError):  # the next request tries to write it again
+            save_state(feed.path, state)
+
+    def _failed(self, state: FeedState, now: float, error: str, least: float) -> FeedState:
+        failures = state.failures + 1
+        pause = max(min(FIRST_RETRY * 2 ** min(failures - 1, 20), MAX_RETRY), least)
+        return evolve(state, error=error, failures=failures, tried=now, due=now + self._about(pause))
+
+    def _about(self, seconds: float) -> float:
+        return seconds * (1 + _JITTER * self._rng.random())
+
+    def _list(self, feed: PlannedFeed, state: FeedState) -> FeedState:
+        """Request a whole list, and write it if it changed. Raise FetchError, or OSError."""
+        headers: dict[str, str] = {}
+        if feed.path.exists():
+            headers |= {"If-None-Match": state.etag} if state.etag else {}
+            headers |= {"If-Modified-Since": state.modified} if state.modified else {}
+        answer = self._get(feed.url, headers, self._context)
+        now = self._wall()
+        checked = evolve(state, checked=now, due=now + self._about(max(feed.every, LEAST_PAUSE)))
+        if answer.status == _NOT_MODIFIED and headers:
+            return checked
+        _check_status(answer)
+        write(feed.path, answer.body)
+        return evolve(checked, etag=_validator(answer, "etag"), modified=_validator(answer, "last-modified"))
+
+    def _pages(self, feed: PlannedFeed, state: FeedState) -> FeedState:
+        """Request the pages of APIBAN since the cursor, and write all addresses of the last week."""
+        now, seen = self._wall(), _seen(feed)
+        cursor, more = state.cursor if seen and state.cursor else APIBAN_FIRST, True
+        pages = 0
+        while more and pages < APIBAN_PAGES:
+            pages += 1
+            url = f"{feed.url}/{quote(feed.key, safe='')}/banned/{cursor}"
+            answer = self._get(url, {}, self._context)
+            if answer.status == _BAD_REQUEST:  # no newer address
+                more = False
+                break
+            _check_status(answer)
+            try:
+                page = parse_apiban(answer.body)
+            except ValueError as error:
+                raise FetchError(f"APIBAN's answer {error}") from None
+            seen |= dict.fromkeys(page.addresses, now)
+            more, cursor = page.cursor != cursor, page.cursor
+        kept = {address: last for address, last in seen.items() if now - last < APIBAN_KEEPS}
+        write(feed.path, "".join(f"{address} # {last:.0f}\n" for address, last in kept.items()).encode())
+        pause = APIBAN_PAUSE if more else max(feed.every, APIBAN_PAUSE)
+        return evolve(state, checked=now, cursor=cursor, due=now + self._about(pause))
+
+
+def _seen(feed: PlannedFeed) -> dict[str, float]:
+    """Return the addresses of APIBAN that the last rounds found, each with the time."""
+    found = {}
+    with suppress(OSError, ValueError):
+        for line in feed.path.read_text("ascii").split("\n"):
+            address, _, last = line.partition(" # ")
+            if last:
+                found[address] = float(last)
+    return found
+
+
+def _check_status(answer: HttpAnswer) -> None:
+    """Raise FetchError unless the answer has the status 200."""
+    if answer.status in _RETRY_LATER:
+        text = answer.headers.get("retry-after", "")
+        seconds = float(text) if text.isascii() and text.isdecimal() else 0.0
+        raise _LaterError(min(seconds, MAX_RETRY_AFTER), answer.status)
+    if answer.status != _OK:
+        raise FetchError(f"the server answers with the status {answer.status}")
+
+
+def _validator(answer: HttpAnswer, name: str) -> str:
+    """Return the value of a header that is sent back with the next request; "" if it is not plain text."""
+    value = answer.headers.get(name, "")
+    return value if len(value) <= MAX_VALIDATOR and value.isascii() and value.isprintable() else ""

@@ -1,0 +1,196 @@
+"""One request by HTTPS, of which nothing is endless: size, time, redirects.
+
+A server that publishes a list is not trusted with more than its list. So a redirect must not lead to another
+scheme, nor to an address that is not public: the fetcher may reach servers that the publisher cannot. The
+address that was checked is the one that is connected.
+"""
+
+import http.client
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urljoin, urlsplit
+
+from attrs import frozen
+
+import ringfence
+from ringfence.errors import FetchError
+from ringfence.model import Address, printable
+
+MAX_BYTES = 64 * 1024 * 1024
+SECONDS = 60.0
+"""The maximum duration of a request, from the connection to the last byte."""
+MAX_REDIRECTS = 5
+_PART = 65_536
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORT = 443
+
+
+@frozen
+class Limits:
+    """The limits of a request: bytes of the answer, and seconds."""
+
+    size: int = MAX_BYTES
+    seconds: float = SECONDS
+
+
+@frozen
+class HttpAnswer:
+    """An answer: its status, its headers by their names in lower case, and its body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address belongs to the Internet, also if it is an IPv4 address written as IPv6."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_global and not address.is_multicast
+
+
+def get(
+    url: str,
+    headers: Mapping[str, str],
+    context: ssl.SSLContext,
+    limits: Limits | None = None,
+    public: Callable[[Address], bool] = is_public,
+) -> HttpAnswer:
+    """Request ``url``, follow redirects, and return the answer. Raise FetchError.
+
+    ``public`` decides to which addresses a redirect may lead. The error names the host, and never the URL,
+    which may contain a key.
+    """
+    limits, host = limits or Limits(), ""
+    allowed: Callable[[Address], bool] = _any_address
+    for _ in range(MAX_REDIRECTS + 1):
+        host = urlsplit(url).hostname or ""
+        try:
+            answer = _request(url, headers, context, limits, allowed)
+        except FetchError as error:
+            raise FetchError(f"{host}: {error}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise FetchError(f"{host}: {_text_of(error)}") from None
+        if answer.status not in _REDIRECTS or "location" not in answer.headers:
+            return answer
+        url, allowed = _target(url, answer.headers["location"]), public
+        if not url:
+            raise FetchError(f"{host}: redirects to an address that is not plain HTTPS")
+    raise FetchError(f"{host}: redirects more than {MAX_REDIRECTS} times")
+
+
+def _target(url: str, location: str) -> str:
+    """Return where a redirect leads; "" if that is not a plain address of HTTPS."""
+    try:
+        found = urljoin(url, location)
+        plain = urlsplit(found).scheme == "https" and found.isascii() and found.isprintable()
+    except ValueError:
+        return ""
+    return found if plain else ""
+
+
+def _any_address(_: Address) -> bool:
+    return True
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "did not answer in time"
+    if isinstance(error, http.client.IncompleteRead):
+        return "the answer ended too early"
+    return printable(str(error))[:200] or type(error).__name__
+
+
+class _Connection(http.client.HTTPSConnection):
+    """A connection to the first address of a host that is allowed and answers."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext,
+        seconds: float,
+        allowed: Callable[[Address], bool],
+    ) -> None:
+        super().__init__(host, port, timeout=seconds, context=context)
+        self._tls = context
+        self._allowed = allowed
+
+    def connect(self) -> None:
+        """Connect, and verify the server's certificate."""
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        allowed = [one for one in found if self._allowed(ip_address(str(one[4][0]).partition("%")[0]))]
+        if not allowed:
+            raise FetchError("a redirect leads to an address that is not public")
+        failed: OSError | None = None
+        for family, kind, protocol, _, address in allowed:
+            plain = socket.socket(family, kind, protocol)
+            try:
+                plain.settimeout(self.timeout)
+                plain.connect(address)
+                self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+            except OSError as error:
+                plain.close()
+                failed = error
+            else:
+                return
+        raise failed or OSError("has no address")
+
+
+def _request(
+    url: str,
+    headers: Mapping[str, str],
+    context: ssl.SSLContext,
+    limits: Limits,
+    allowed: Callable[[Address], bool],
+) -> HttpAnswer:
+    parts = urlsplit(url)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection = _Connection(parts.hostname or "", parts.port or _PORT, context, limits.seconds, allowed)
+    ended = threading.Event()
+
+    def end() -> None:
+        # A server that sends a byte now and then would never meet a timeout of the socket.
+        ended.set()
+        with suppress(OSError, AttributeError):
+            # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(limits.seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        agent = {"User-Agent": f"ringfence/{ringfence.__version__}", "Accept-Encoding": "identity"}
+        connection.request("GET", path, headers={**agent, **headers})
+        response = connection.getresponse()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        redirects = response.status in _REDIRECTS
+        body = b"" if redirects else _body(response, found, limits.size)
+        return HttpAnswer(response.status, found, body)
+    except (OSError, http.client.HTTPException, ValueError, FetchError):
+        if ended.is_set():  # the timer ended the connection
+            raise TimeoutError from None
+        raise
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def _body(response: http.client.HTTPResponse, headers: Mapping[str, str], most: int) -> bytes:
+    """Read the body; raise FetchError unless it is complete, plain, and short enough."""
+    if headers.get("content-encoding", "identity") != "identity":
+        raise FetchError("the answer is compressed, although nobody asked for it")
+    length, chunked = response.length, response.chunked
+    if length is None and not chunked:
+        raise FetchError("the answer does not say how long it is")
+    body = bytearray()
+    while part := response.read(_PART):
+        body += part
+        if len(body) > most:
+            raise FetchError(f"the answer has more than {most} bytes")
+    if length is not None and len(body) < length:
+        raise FetchError("the answer ended too early")
+    return bytes(body)

@@ -1,0 +1,55 @@
+"""The plan of the fetcher: which lists it fetches, from where, how often, and into which files.
+
+``ringfence feeds plan`` writes it from the configuration. It contains the keys for publishers, and nothing
+else of the configuration, which may name the secrets of Asterisk.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import asdict, frozen
+
+from ringfence.errors import FetchError
+from ringfence.parse.feeds import FeedFormat
+
+MAX_PLAN = 1_048_576  # bytes
+
+
+@frozen
+class PlannedFeed:
+    """A list to fetch every ``every`` seconds. ``key`` is the key of APIBAN, "" for other formats."""
+
+    name: str
+    url: str
+    path: Path
+    every: float
+    format: FeedFormat = FeedFormat.PLAIN
+    key: str = ""
+
+
+def encode_plan(feeds: Iterable[PlannedFeed]) -> bytes:
+    """Return a plan as the content of its file."""
+    return json.dumps([asdict(feed) | {"path": str(feed.path)} for feed in feeds], indent=1).encode()
+
+
+def read_plan(path: Path) -> list[PlannedFeed]:
+    """Read a plan; raise FetchError if it cannot be read, or is none."""
+    try:
+        with path.open("rb") as file:
+            rows = json.loads(file.read(MAX_PLAN))
+        return [
+            PlannedFeed(
+                str(row["name"]),
+                str(row["url"]),
+                Path(row["path"]),
+                float(row["every"]),
+                FeedFormat(row["format"]),
+                str(row["key"]),
+            )
+            for row in rows
+        ]
+    except OSError as error:
+        raise FetchError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise FetchError(f"{path}: is not a plan of `ringfence feeds plan`") from None

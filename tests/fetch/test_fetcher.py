@@ -1,0 +1,274 @@
+"""When each list is requested, and what is written."""
+
+import json
+import random
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from attrs import Factory, define, evolve
+from tests.fetch.server import Reply, publisher
+
+from ringfence.errors import FetchError
+from ringfence.fetch.fetcher import (
+    APIBAN_KEEPS,
+    APIBAN_PAGES,
+    APIBAN_PAUSE,
+    FIRST_RETRY,
+    MAX_RETRY,
+    Fetcher,
+)
+from ringfence.fetch.files import FeedState, load_state, save_state
+from ringfence.fetch.https import HttpAnswer
+from ringfence.fetch.plan import PlannedFeed, encode_plan, read_plan
+from ringfence.lists.feeds import read_state
+from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat
+
+START = 1_700_000_000.0
+END = HttpAnswer(400, {}, b'{"ipaddress":["no new bans"],"ID":"none"}')
+
+
+@define
+class World:
+    """A fetcher of one list, its clock, and a server that answers as the test wants."""
+
+    folder: Path
+    format: FeedFormat = FeedFormat.PLAIN
+    now: float = START
+    answers: list[HttpAnswer | FetchError] = Factory(list)
+    requests: list[tuple[str, dict[str, str]]] = Factory(list)
+
+    @property
+    def path(self) -> Path:
+        """The list."""
+        return self.folder / "one.list"
+
+    def made(self) -> Fetcher:
+        """Return a fetcher as after its start."""
+        feed = PlannedFeed("one", "https://lists.example/x", self.path, 3_600.0, self.format, "k/y")
+        context = ssl.create_default_context()
+        return Fetcher([feed], lambda: self.now, context, self._get, random.Random(1))  # noqa: S311 - jitter
+
+    def _get(self, url: str, headers: Mapping[str, str], _: ssl.SSLContext) -> HttpAnswer:
+        self.requests.append((url, dict(headers)))
+        answer = self.answers.pop(0)
+        if isinstance(answer, FetchError):
+            raise answer
+        return answer
+
+
+def page(cursor: str, *addresses: str) -> HttpAnswer:
+    """Return a page of APIBAN."""
+    return HttpAnswer(200, {}, json.dumps({"ID": cursor, "ipaddress": addresses}).encode())
+
+
+def test_a_list_is_requested_with_the_validators_of_the_last_answer(tmp_path: Path) -> None:
+    """An unchanged list is confirmed and stays; the validators survive a restart of the fetcher."""
+    world = World(tmp_path)
+    stamps = {"etag": '"1"', "last-modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+    world.answers = [HttpAnswer(200, stamps, b"198.51.100.1\n"), HttpAnswer(304, {}, b"")]
+
+    pause = world.made().tick()
+
+    assert 3_600 <= pause <= 3_960
+    assert world.path.read_bytes() == b"198.51.100.1\n"
+    world.now += 4_000
+    again = world.made()
+    again.tick()
+    assert [headers for _, headers in world.requests] == [
+        {},
+        {"If-None-Match": '"1"', "If-Modified-Since": stamps["last-modified"]},
+    ]
+    assert again.states["one"].checked == world.now
+    assert read_state(world.path, world.now).checked == world.now
+
+
+def test_a_lost_list_is_requested_whole(tmp_path: Path) -> None:
+    """Without its file, the validators of a list are worth nothing, and a 304 is no answer."""
+    world = World(tmp_path)
+    save_state(world.path, FeedState(etag="x"))
+    world.answers = [HttpAnswer(304, {}, b"")]
+
+    fetcher = world.made()
+    fetcher.tick()
+
+    assert world.requests[0][1] == {}
+    assert "304" in fetcher.states["one"].error
+
+
+def test_failures_wait_longer_each_time(tmp_path: Path) -> None:
+    """Retries come after a minute, then after doubled times, and a success starts again."""
+    world = World(tmp_path)
+    fetcher, pauses = world.made(), []
+    for _ in range(12):
+        world.answers = [FetchError("lists.example: refused")]
+        pauses.append(fetcher.tick())
+        world.now += pauses[-1] + 1
+
+    assert all(FIRST_RETRY * 2**n <= pause <= FIRST_RETRY * 2**n * 1.1 for n, pause in enumerate(pauses[:8]))
+    assert pauses[-1] <= MAX_RETRY * 1.1
+    assert read_state(world.path, world.now).error == "lists.example: refused"
+    world.answers = [HttpAnswer(200, {}, b"")]
+    fetcher.tick()
+    assert (fetcher.states["one"].failures, fetcher.states["one"].error) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("headers", "least"),
+    [
+        ({"retry-after": "7200"}, 7_200),
+        ({"retry-after": "x"}, 60),
+        ({"retry-after": "9" * 30}, 86_400),
+        ({}, 60),
+    ],
+)
+def test_a_server_may_ask_to_wait(tmp_path: Path, headers: dict[str, str], least: float) -> None:
+    """Retry-After counts up to a day."""
+    world = World(tmp_path)
+    world.answers = [HttpAnswer(429, headers, b"")]
+
+    assert least <= world.made().tick() <= least * 1.1
+
+
+def test_an_administrator_can_ask_for_a_list_now(tmp_path: Path) -> None:
+    """A reload makes a list due, but not within a minute of its last request."""
+    world = World(tmp_path)
+    world.answers = [HttpAnswer(200, {}, b""), HttpAnswer(200, {}, b"")]
+    fetcher = world.made()
+    fetcher.tick()
+    fetcher.hurry()
+    assert fetcher.tick() == 60
+    world.now += 61
+    fetcher.tick()
+    assert len(world.requests) == 2
+
+
+def test_a_clock_that_is_set_back_stops_no_feed(tmp_path: Path) -> None:
+    """A request that is due far in the future is made now."""
+    world = World(tmp_path)
+    save_state(world.path, FeedState(due=START + 10**9))
+    world.answers = [HttpAnswer(200, {}, b"")]
+
+    world.made().tick()
+
+    assert len(world.requests) == 1
+
+
+def test_a_full_disk_is_an_error_of_the_feed(tmp_path: Path) -> None:
+    """A list that cannot be written is tried again."""
+    world = World(tmp_path / "absent")
+    world.answers = [HttpAnswer(200, {}, b"x")]
+    fetcher = world.made()
+
+    assert fetcher.tick() <= 66
+    assert "cannot be written" in fetcher.states["one"].error
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"checked": "x"}', "[" * 3_000, '{"due": 1e999, "checked": null}']
+)
+def test_a_damaged_state_is_none(tmp_path: Path, text: str) -> None:
+    """A state that cannot be read means that the list is requested whole."""
+    path = tmp_path / "one.list"
+    path.with_name(path.name + STATE_SUFFIX).write_text(text)
+
+    assert load_state(path) == FeedState()
+
+
+def test_validators_that_are_too_long_are_not_kept(tmp_path: Path) -> None:
+    """A server cannot fill the state."""
+    world = World(tmp_path)
+    world.answers = [HttpAnswer(200, {"etag": "x" * 10_000, "last-modified": "a\x00"}, b"")]
+    fetcher = world.made()
+    fetcher.tick()
+
+    assert (fetcher.states["one"].etag, fetcher.states["one"].modified) == ("", "")
+
+
+def test_apiban_is_read_page_by_page(tmp_path: Path) -> None:
+    """Each page continues after the last one; the end is a 400, and the next round continues there."""
+    world = World(tmp_path, FeedFormat.APIBAN)
+    world.answers = [page("200", "198.51.100.1"), page("300", "198.51.100.2"), END]
+    world.made().tick()
+    assert [url.removeprefix("https://lists.example/x") for url, _ in world.requests] == [
+        "/k%2Fy/banned/100",
+        "/k%2Fy/banned/200",
+        "/k%2Fy/banned/300",
+    ]
+
+    world.now += 4_000
+    world.answers = [page("400", "198.51.100.3", "198.51.100.1"), END]
+    world.made().tick()
+
+    assert world.requests[3][0].endswith("/banned/300")
+    lines = world.path.read_text().splitlines()
+    assert sorted(line.partition(" ")[0] for line in lines) == [f"198.51.100.{n}" for n in (1, 2, 3)]
+    world.now += APIBAN_KEEPS - 3_000
+    world.answers = [END]
+    world.made().tick()
+    lines = world.path.read_text().splitlines()
+    assert sorted(line.partition(" ")[0] for line in lines) == ["198.51.100.1", "198.51.100.3"]
+
+
+def test_apiban_is_asked_at_most_eleven_times_in_two_minutes(tmp_path: Path) -> None:
+    """After ten pages the fetcher pauses, also if an administrator asks for more."""
+    world = World(tmp_path, FeedFormat.APIBAN)
+    world.answers = [page(str(n), f"198.51.100.{n}") for n in range(1, 100)]
+    fetcher = world.made()
+
+    pause = fetcher.tick()
+    fetcher.hurry()
+    fetcher.tick()
+
+    assert len(world.requests) == APIBAN_PAGES
+    assert pause >= APIBAN_PAUSE > 120
+    world.now += pause + 1
+    fetcher.tick()
+    assert world.requests[APIBAN_PAGES][0].endswith(f"/banned/{APIBAN_PAGES}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [HttpAnswer(200, {}, b"rate limit exceeded"), HttpAnswer(500, {}, b""), HttpAnswer(429, {}, b"")],
+)
+def test_a_round_of_apiban_counts_whole_or_not_at_all(tmp_path: Path, answer: HttpAnswer) -> None:
+    """If a page fails, the list and the cursor stay."""
+    world = World(tmp_path, FeedFormat.APIBAN)
+    world.answers = [page("200", "198.51.100.1"), END]
+    world.made().tick()
+    before = world.path.read_bytes()
+    world.now += 4_000
+    world.answers = [page("300", "198.51.100.2"), answer]
+    fetcher = world.made()
+    fetcher.tick()
+
+    assert (world.path.read_bytes(), fetcher.states["one"].cursor) == (before, "200")
+    assert fetcher.states["one"].error
+    assert "k/y" not in fetcher.states["one"].error
+
+
+def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """The plan is a file; anything else in its place is an error."""
+    feed = PlannedFeed("one", "https://x/", tmp_path / "one.list", 60.0, FeedFormat.APIBAN, "key")
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(encode_plan([feed, evolve(feed, name="two", format=FeedFormat.PLAIN, key="")]))
+
+    assert [one.name for one in read_plan(plan)] == ["one", "two"]
+    assert read_plan(plan)[0] == feed
+    plan.write_text("{}x")
+    with pytest.raises(FetchError, match="is not a plan"):
+        read_plan(plan)
+    with pytest.raises(FetchError, match="cannot be read"):
+        read_plan(tmp_path / "absent")
+
+
+def test_the_whole_way_by_https(tmp_path: Path) -> None:
+    """A list comes by TLS from a real server, with its validators."""
+    with publisher(tmp_path, list=Reply(headers={"ETag": '"7"'})) as server:
+        feed = PlannedFeed("one", server.url(), tmp_path / "one.list", 60.0)
+        fetcher = Fetcher([feed], lambda: START, server.context())
+        fetcher.tick()
+
+    assert feed.path.read_bytes() == b"198.51.100.1\n"
+    assert load_state(feed.path).etag == '"7"'
