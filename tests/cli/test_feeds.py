@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.fetch.server import Reply, publisher
 from tests.support.daemon import Guard, until
 
 LINES = "198.51.100.0/24\n10.0.0.1\n"
@@ -95,6 +97,29 @@ def test_the_plan_of_the_fetcher(tmp_path: Path) -> None:
     assert "cannot be written" in guard.command("feeds", "plan", str(tmp_path / "absent" / "x")).stderr
     key.unlink()
     assert "feeds[1].key_file" in guard.command("feeds", "plan", str(plan)).stderr
+
+
+def test_a_list_comes_from_its_server_into_the_firewall(tmp_path: Path) -> None:
+    """The fetcher's process gets a list by HTTPS, and the daemon denies it."""
+    (tmp_path / "server").mkdir()
+    plan, path = tmp_path / "plan.json", tmp_path / "one.list"
+    with publisher(tmp_path / "server", list=Reply(body=LINES.encode(), headers={"ETag": '"1"'})) as server:
+        feeds = [{"name": "office", "url": server.url(), "file": str(path)}]
+        with Guard(tmp_path, feeds=feeds) as guard:
+            until(lambda: "there is no list yet" in guard.command("alarms").stdout, "an alarm")
+            assert guard.command("feeds", "plan", str(plan)).returncode == 0
+            fetcher = subprocess.Popen(
+                [sys.executable, "-m", "ringfence", "feeds", "fetch", str(plan)],
+                env={**os.environ, "SSL_CERT_FILE": str(server.certificate)},
+            )
+            try:
+                until(lambda: "in force" in guard.command("feeds", "refresh").stdout, "the list is in force")
+                fetcher.send_signal(signal.SIGHUP)
+            finally:
+                fetcher.terminate()
+                assert fetcher.wait(30) == 0
+
+    assert [path for path, _ in server.requests] == ["/list"]
 
 
 def test_the_fetcher_needs_a_plan(tmp_path: Path) -> None:
