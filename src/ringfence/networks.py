@@ -14,8 +14,9 @@ host. The rule for prefixes needs attempts of several senders (three by default)
 That is better than a wider prefix, which could contain unrelated hosts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Protocol, runtime_checkable
 
 from ringfence.model import Address, Network
 
@@ -44,6 +45,23 @@ _IPV4_PREFIX, _IPV6_PREFIX, _TRANSLATED_PREFIX = 24, 48, 120
 _HOST_BITS = BITS[6] - IPV6_SENDER
 _WELL_KNOWN, _WELL_KNOWN_SHIFT = 0x64FF9B << 64, 32  # 64:ff9b::/96
 _LOCAL, _LOCAL_SHIFT = 0x64FF9B0001, 80  # 64:ff9b:1::/48
+
+
+@runtime_checkable
+class RangedNetworks(Protocol):
+    """Many networks that also return the ranges of addresses that they cover.
+
+    250 000 network objects take a second to make, their ranges a tenth of it.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of networks."""
+
+    def __iter__(self) -> Iterator[Network]:
+        """Yield each network."""
+
+    def ranges(self, version: int) -> list[tuple[int, int]]:
+        """Return the first and last address of each range, in order, neither overlapping nor adjacent."""
 
 
 def is_one_host(address: Address) -> bool:

@@ -10,7 +10,9 @@ from ipaddress import (
     ip_network,
     summarize_address_range,
 )
+from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,6 +124,38 @@ def test_a_collection_finds_the_network_around_another(networks: list[Network], 
     around = [one for one in prefixes if one.version == wanted.version and wanted.subnet_of(one)]  # type: ignore[arg-type]
     assert prefixes.containing(wanted) == (around[0] if around else None)
     assert (wanted in prefixes) is bool(around)
+
+
+@given(st.lists(V4 | V6, max_size=20), st.sampled_from([4, 6]))
+def test_ranges_are_what_the_networks_cover(networks: list[Network], version: int) -> None:
+    """The ranges of a collection are in order and apart, and cover the same addresses."""
+    ranges = Prefixes.of(networks).ranges(version)
+
+    assert all(end + 1 < begin for (_, end), (begin, _) in pairwise(ranges))
+    covered = sum(last - first + 1 for first, last in ranges)
+    assert covered == Prefixes.of(networks).addresses(version)
+    for network in networks:
+        if network.version == version:
+            first, last = int(network.network_address), int(network.broadcast_address)
+            assert any(begin <= first and last <= end for begin, end in ranges)
+
+
+def test_a_range_may_begin_with_the_first_address() -> None:
+    """The address 0 belongs to a range like all others, and no network is no range."""
+    assert Prefixes.of([IPv4Network("0.0.0.0/8")]).ranges(4) == [(0, 2**24 - 1)]
+    assert Prefixes().ranges(4) == Prefixes().ranges(6) == []
+
+
+@given(st.lists(V4 | V6, max_size=20))
+def test_packed_networks_come_back(networks: list[Network]) -> None:
+    """Networks are the same after they were packed; a cut copy is an error."""
+    whole = Prefixes.of(networks)
+
+    assert Prefixes.unpacked(*whole.packed) == whole
+    with pytest.raises(ValueError, match="are cut"):
+        Prefixes.unpacked(b"", b"x")
+    with pytest.raises(ValueError, match="bytes length not a multiple"):
+        Prefixes.unpacked(b"x", b"")
 
 
 def test_collections_are_values() -> None:

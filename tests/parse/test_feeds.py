@@ -145,7 +145,7 @@ def test_each_address_of_a_plain_list_is_found(addresses: list[object], end: byt
 def test_the_longest_line_is_an_argument() -> None:
     """A caller may limit the lines of a plain list further."""
     with pytest.raises(ValueError, match="is longer than 5 bytes"):
-        plain_field(b"192.0.2.1", 5)
+        plain_field(b"# a comment", 5)
 
 
 def test_a_page_of_apiban() -> None:

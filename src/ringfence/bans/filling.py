@@ -18,6 +18,7 @@ from ringfence.clock import Backoff
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Backend, NetworkList
 from ringfence.model import Network
+from ringfence.networks import RangedNetworks
 
 SHORT = 2_000
 """A list of up to this many networks is sorted on the event loop, a longer one in a thread."""
@@ -110,11 +111,16 @@ class Filler:
 
     def _begin(self, target: NetworkList) -> bool:
         """Start to write a list; return whether it is written completely."""
-        networks = iter(self._contents(target))
-        first = list(islice(networks, SHORT + 1))
-        steps = self._backend.replace_list_in_steps(target, chain(first, networks))
+        contents = self._contents(target)
+        if isinstance(contents, RangedNetworks):
+            short = len(contents) <= SHORT
+        else:
+            networks = iter(contents)
+            first = list(islice(networks, SHORT + 1))
+            contents, short = chain(first, networks), len(first) <= SHORT
+        steps = self._backend.replace_list_in_steps(target, contents)
         until = time.monotonic() + AT_ONCE
-        if not self._has_task or len(first) <= SHORT:
+        if not self._has_task or short:
             for _ in steps:
                 if self._has_task and time.monotonic() > until:
                     break

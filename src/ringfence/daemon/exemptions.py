@@ -154,7 +154,9 @@ class KernelLists:
         self._written[target] = self._origin(target)
         if target is NetworkList.DENY:
             return islice(self.networks.deny, self.most)
-        return _without_holes(islice(self.networks.fetched, self.most), self._holes())
+        fetched, holes = self.networks.fetched, self._holes()
+        whole = not holes and len(fetched) <= self.most
+        return fetched if whole else _without_holes(islice(fetched, self.most), holes)
 
     def stale(self) -> list[NetworkList]:
         """Return the lists of denied and of fetched networks, if they changed since they were written."""

@@ -12,11 +12,13 @@ The last good list is kept in a file of the daemon's own. So it survives a resta
 it is older than ``max_age``.
 """
 
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +29,7 @@ from ringfence.clock import format_duration
 from ringfence.errors import ListError
 from ringfence.lists.entries import FEED, FeedSource
 from ringfence.lists.files import networks_in, overlaps_local
-from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, coded, text_of
+from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
 from ringfence.lists.sizes import check_size
 from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
 from ringfence.networks import BITS
@@ -39,6 +41,7 @@ SHORTEST_FED: Mapping[int, int] = {4: 8, 6: 19}
 MAX_BYTES = 64 * 1024 * 1024
 """The maximum size of a feed's file. Two million addresses have some 30 MB."""
 MAX_STATE = 4_096  # bytes
+MAX_HEAD = 16_384  # bytes: the first line of a kept list
 NAMED = 20
 """The maximum number of networks that are named as left out. The others are only counted."""
 SETTLED = 2.0
@@ -171,7 +174,7 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _opened(path: Path, *, follow: bool) -> BinaryIO:
+def _opened(path: Path, *, follow: bool) -> BufferedReader:
     """Open a regular file; raise OSError. The fetcher's files are never followed as links."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -200,11 +203,19 @@ def read_state(list_path: Path, now: float) -> FetchState:
 def _write_kept(path: Path, taken: TakenFeed) -> None:
     """Write the last good list, so that a crash leaves the old or the new one. Raise OSError."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    head = {"taken": taken.taken, "left_out": taken.left_out.number, "named": taken.left_out.named}
+    v4, v6 = taken.networks.packed
+    head = {
+        "taken": taken.taken,
+        "left_out": taken.left_out.number,
+        "named": taken.left_out.named,
+        "sizes": [len(v4), len(v6)],
+        "digest": hashlib.sha256(v4 + v6).hexdigest(),
+    }
     partial = path.with_name(f"{path.name}.new")
-    with partial.open("w", encoding="ascii") as file:
-        file.write(f"{json.dumps(head)}\n")
-        file.writelines(f"{text_of(*one)}\n" for one in taken.networks.coded())
+    with partial.open("wb") as file:
+        file.write(json.dumps(head).encode() + b"\n")
+        file.write(v4)
+        file.write(v6)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -212,14 +223,14 @@ def _write_kept(path: Path, taken: TakenFeed) -> None:
 
 def _read_kept(path: Path) -> TakenFeed | None:
     """Read the last good list; None if there is none, or if it is damaged."""
-    gatherer = Gatherer()
     try:
-        with path.open(encoding="ascii") as file:
-            head = json.loads(file.readline())
-            for line in file:
-                gatherer.add_code(*coded(line.rstrip("\n")))
+        with path.open("rb") as file:
+            head = json.loads(file.readline(MAX_HEAD))
+            v4, v6 = (file.read(int(size)) for size in head["sizes"])
+        if hashlib.sha256(v4 + v6).hexdigest() != head["digest"]:
+            return None
         left = LeftOut(int(head["left_out"]), tuple(map(str, head["named"])))
-        return TakenFeed(gatherer.prefixes(), left, float(head["taken"]))
+        return TakenFeed(Prefixes.unpacked(v4, v6), left, float(head["taken"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -232,13 +243,15 @@ class Feed:
     """A feed: its list in force, and what is known about its source.
 
     ``refused`` is why its present file is not taken over, "" if it is. ``judged`` is the signature of the
-    file that was read last. ``checked`` is when the list was last known to be current.
+    file that was read last, and ``digest`` the hash of its content. ``checked`` is when the list was last
+    known to be current.
     """
 
     source: FeedSource
     taken: TakenFeed | None = None
     refused: str = ""
     judged: object = None
+    digest: bytes = b""
     checked: float | None = None
     error: str = ""
 
@@ -289,6 +302,24 @@ class Feed:
             yield Alarm(AlarmCode.FEED_FAILED, name, text)
         elif self.error and limit is not None and now - (self.checked or 0.0) > limit / 2:
             yield Alarm(AlarmCode.FEED_FAILED, name, self.error)
+
+
+def _judged(feed: Feed, protected: Mapping[Network, str], most: int, now: float, *, force: bool) -> Feed:
+    """Return ``feed`` with its present file taken over or refused; raise OSError if it cannot be read."""
+    source, before = feed.source, feed.taken
+    with _opened(source.path, follow=not source.fetched) as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        if digest == feed.digest and not force:
+            return feed
+        file.seek(0)
+        try:
+            found = evolve(read_feed(file, source, protected, most), taken=now)
+            if not force:
+                known = before.networks if before is not None else Prefixes()
+                check_size(found.networks, known, len(known), shrinkage=True)
+        except ListError as error:
+            return evolve(feed, digest=digest, refused=str(error))
+    return evolve(feed, taken=found, digest=digest, refused="")
 
 
 class Feeds:
@@ -380,22 +411,13 @@ class Feeds:
         if not source.fetched and not force and 0 <= age < SETTLED:
             return feed  # the next update reads it, when it is complete
         try:
-            with _opened(source.path, follow=not source.fetched) as file:
-                found = evolve(read_feed(file, source, protected, most), taken=now)
-            if feed.taken is not None and not force:
-                check_size(found.networks, feed.taken.networks, len(feed.taken.networks), shrinkage=True)
-            elif not force:
-                check_size(found.networks, Prefixes(), 0)
-        except ListError as error:
-            return evolve(feed, judged=signature, refused=str(error))
+            judged = _judged(feed, protected, most, now, force=force)
         except OSError as error:
             return evolve(feed, judged=signature, refused=f"{source.path}: {error.strerror}")
         if _signature(source.path) != signature:
             return feed  # it changed while it was read
-        if feed.taken is not None and found.networks == feed.taken.networks:
-            found = evolve(found, networks=feed.taken.networks)
-        feed = evolve(feed, taken=found, judged=signature, refused="")
-        return self._keep(self._checked(feed, signature, now))
+        judged = self._checked(evolve(judged, judged=signature), signature, now)
+        return judged if judged.taken is feed.taken else self._keep(judged)
 
     def _checked(self, feed: Feed, signature: tuple[int, int, int] | None, now: float) -> Feed:
         """Return ``feed`` with what is known about its source now."""

@@ -168,6 +168,21 @@ class Prefixes:
             gatherer.add(network)
         return gatherer.prefixes()
 
+    @classmethod
+    def unpacked(cls, v4: bytes, v6: bytes) -> "Prefixes":
+        """Return the networks that :attr:`packed` returned; raise ValueError if a size is wrong."""
+        if len(v6) % _V6_BYTES:
+            raise ValueError("the IPv6 networks are cut")
+        found = cls()
+        found._v4.frombytes(v4)
+        found._v6 = v6
+        return found
+
+    @property
+    def packed(self) -> tuple[bytes, bytes]:
+        """The networks as bytes, by IP version, for a file of this host."""
+        return self._v4.tobytes(), self._v6
+
     def __len__(self) -> int:
         return len(self._v4) + len(self._v6) // _V6_BYTES
 
@@ -185,6 +200,23 @@ class Prefixes:
 
     def __repr__(self) -> str:
         return f"Prefixes({len(self)} networks)"
+
+    def ranges(self, version: int) -> list[tuple[int, int]]:
+        """Return the first and last address of each range, in order, neither overlapping nor adjacent."""
+        bits = BITS[version]
+        more = [(1 << bits - length) - 1 for length in range(bits + 1)]
+        codes = self._v4 if version == 4 else (code for of, code in self.coded() if of == version)  # noqa: PLR2004
+        found: list[tuple[int, int]] = []
+        begin, end = 0, -1
+        for code in codes:
+            first = code >> 8
+            if first > end + 1:
+                found.append((begin, end))
+                begin = first
+            end = first + more[code & _LENGTH]
+        found.append((begin, end))
+        # The first range is empty unless a network begins with the address 0.
+        return found if found[0][1] >= 0 else found[1:]
 
     def addresses(self, version: int) -> int:
         """Return the number of addresses of an IP version that the networks cover."""

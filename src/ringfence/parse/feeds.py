@@ -34,6 +34,8 @@ _GZIP = b"\x1f\x8b"
 _MARKS = (b"#", b";")
 _WHOLE_LINE = (b"//", b"!")
 _QUOTES = "\"'"
+_IN_NETWORKS = b"0123456789abcdefABCDEF.:/"
+_LONGEST_NETWORK = 50
 
 
 class FeedFormat(enum.StrEnum):
@@ -95,6 +97,8 @@ def plain_field(line: bytes, longest: int = MAX_LINE) -> str:
     Raise ValueError if the line is too long, is not ASCII, or has two addresses: in some lists they are a
     range, in others an address and a mask.
     """
+    if len(line) < _LONGEST_NETWORK and not line.translate(None, _IN_NETWORKS):
+        return line.decode()  # nearly every line is nothing but an address or a network
     if len(line) > longest:
         raise ValueError(f"is longer than {longest} bytes")
     for mark in _MARKS:

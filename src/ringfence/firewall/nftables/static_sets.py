@@ -44,7 +44,7 @@ from ringfence.netlink.connection import (
     NetlinkTooLongError,
     Refusal,
 )
-from ringfence.networks import BITS, VERSIONS
+from ringfence.networks import BITS, VERSIONS, RangedNetworks
 
 Range = tuple[int, int]
 
@@ -69,7 +69,12 @@ class Ranges:
     @classmethod
     def covering(cls, version: int, networks: Sequence[Network]) -> "Ranges":
         """Return the ranges that ``networks``, of one IP version, cover."""
-        ranges, size = messages.merged(networks), BITS[version] // 8
+        return cls.packed_from(version, messages.merged(networks))
+
+    @classmethod
+    def packed_from(cls, version: int, ranges: Sequence[Range]) -> "Ranges":
+        """Return ``ranges``, which are in order, and neither overlapping nor adjacent."""
+        size = BITS[version] // 8
         if version == 4:  # noqa: PLR2004 - IPv4, in one step
             packed = struct.pack(f">{2 * len(ranges)}I", *(end for one in ranges for end in one))
         else:
@@ -381,6 +386,8 @@ class NetworkListSets:
 
 def by_version(networks: Iterable[Network]) -> dict[int, Ranges]:
     """Return the ranges that ``networks`` cover, by IP version."""
+    if isinstance(networks, RangedNetworks):
+        return {version: Ranges.packed_from(version, networks.ranges(version)) for version in VERSIONS}
     sorted_: dict[int, list[Network]] = {version: [] for version in VERSIONS}
     for network in networks:
         sorted_[network.version].append(network)
