@@ -1,0 +1,112 @@
+"""Feeds: hostile lists by the thousand, and the cost of a long list that changes every minute."""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from tests.bench.figures import Figure
+from tests.support.daemon import Guard, until
+from tests.support.hostile_feeds import play
+from tests.support.netns import netns
+from tests.support.process import cpu_seconds
+
+from ringfence.errors import ControlError
+
+HOSTILE = 10_000
+NETWORKS = 250_000
+ROUNDS = 3
+MINUTE = 60.0
+CHANGED = 2_500
+"""How many networks change in each round, as many as a busy list changes in a day."""
+PATIENCE = 120.0
+
+
+def figures(_: Path | None) -> Iterator[Figure]:
+    """Measure both."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield hostile(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        yield from refreshed(Path(folder))
+
+
+def hostile(folder: Path) -> Figure:
+    """Let the daemon's parts take over hostile lists, and count the addresses that must pass and do not."""
+    played = play(folder, HOSTILE)
+    return Figure(
+        f"{played.lists} hostile feeds ({played.taken} taken over): friends, trunks, own addresses and the "
+        "administrator's login dropped",
+        str(len(played.dropped)),
+        "0",
+        not played.dropped,
+    )
+
+
+def _write(path: Path, number: int) -> None:
+    """Write the list of a round: the same networks except for ``CHANGED`` of them."""
+    first = 0x20000000 + number * CHANGED * 2
+    lines = "".join(f"{IPv4Address(first + 2 * n)}\n" for n in range(NETWORKS))
+    new = path.with_name("new")
+    new.write_text(lines, "ascii")
+    os.utime(new, (1, 1))  # at rest: the daemon need not wait
+    new.replace(path)
+
+
+def _in_force(guard: Guard, number: int) -> bool:
+    """Whether the list of a round is in force."""
+    last = IPv4Address(0x20000000 + number * CHANGED * 2 + 2 * (NETWORKS - 1))
+    return bool(guard.ask("feeds", networks=[f"{last}/32"])[0]["contains"])
+
+
+def refreshed(folder: Path) -> Iterator[Figure]:
+    """Change a long list every minute, and measure the daemon's CPU and the pauses of its event loop."""
+    path, longest, done = folder / "list.txt", 0.0, threading.Event()
+    _write(path, 0)
+    feeds = [{"name": "long", "file": str(path)}]
+    with netns(), Guard(folder, firewall={"backend": "nftables"}, feeds=feeds) as guard:
+
+        def ask() -> None:
+            nonlocal longest
+            while not done.wait(0.005):
+                began = time.perf_counter()
+                with suppress(ControlError):  # an unknown request: its answer needs no work
+                    guard.ask("nothing")
+                longest = max(longest, time.perf_counter() - began)
+
+        until(lambda: _in_force(guard, 0), "the first list is in force", PATIENCE)
+        time.sleep(20)
+        idle = cpu_seconds(guard.pid)
+        time.sleep(MINUTE)
+        idle = cpu_seconds(guard.pid) - idle
+        before, began, took = cpu_seconds(guard.pid), time.monotonic(), 0.0
+        for number in range(1, ROUNDS + 1):
+            _write(path, number)
+            start = time.monotonic()
+            until(lambda number=number: _in_force(guard, number), "a list is in force", PATIENCE, 0.5)  # type: ignore[misc]
+            took = max(took, time.monotonic() - start)
+            time.sleep(max(0.0, number * MINUTE - (time.monotonic() - began)))
+        share = (cpu_seconds(guard.pid) - before) / (time.monotonic() - began)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            _write(path, ROUNDS + 1)
+            until(lambda: _in_force(guard, ROUNDS + 1), "the last list is in force", PATIENCE, 0.5)
+            time.sleep(10)
+        finally:
+            done.set()
+            thread.join()
+    what = f"a feed of {NETWORKS} networks, of which {CHANGED} change every minute, nftables"
+    yield Figure(
+        f"{what}: longest pause of the event loop, ms", f"{1000 * longest:.0f}", "≤ 100", longest <= 0.1
+    )
+    yield Figure(
+        f"{what}: CPU, % of a core ({100 * idle / MINUTE:.2f} without changes)",
+        f"{100 * share:.2f}",
+        "≤ 2",
+        share <= 0.02,
+    )
+    yield Figure(f"{what}: longest time until a list is in force, s", f"{took:.1f}", "-", None)

@@ -1,0 +1,13 @@
+"""Hostile feeds, taken over by the parts of the daemon."""
+
+from pathlib import Path
+
+from tests.support.hostile_feeds import play
+
+
+def test_no_hostile_feed_cuts_anybody_off(tmp_path: Path) -> None:
+    """Whatever lists contain, no friend, trunk, allowed address, own address or login is dropped."""
+    played = play(tmp_path, 150)
+
+    assert played.dropped == []
+    assert played.taken > 30

@@ -1,0 +1,155 @@
+"""Hostile feeds: lists that try to cut off the phones, the trunks, this host, or the administrator.
+
+The parts of the daemon take each list over, with the memory firewall. An address is dropped if the kernel's
+rules would drop it: it is in a fetched network, and neither allowed nor a friend.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+
+from attrs import Factory, define, evolve
+from tests.support.kept import PHONE, Kept, kept, settings
+
+from ringfence.config.converters import Name
+from ringfence.config.feeds import FeedSettings
+from ringfence.config.schema import StoreSettings
+from ringfence.firewall.contract import NetworkList
+from ringfence.model import Address, FriendReason, Network
+from ringfence.parse.feeds import FeedFormat
+
+OWN = "198.18.0.1"
+LOGIN, GATEWAY = "203.0.113.77", "192.0.2.254"
+FRIENDS = ("192.0.2.1", "198.51.100.20", "2001:db8:5::20")
+ALLOWED = ("203.0.113.128/28", "2001:db8:77::/48")
+EVERYBODY = (OWN, LOGIN, GATEWAY, *FRIENDS, "203.0.113.130", "2001:db8:77::9")
+"""The addresses that no feed may cut off."""
+
+_FORMS = (
+    "{0}",
+    "{0} ; SBL1",
+    "{0}\t# comment",
+    '"{0}"',
+    "{0},x",
+    '{{"ip":"{0}","x":1}}',
+    "a,{0},b",
+    "\ufeff{0}",
+    "{0}\r",
+    "{0} 255.255.255.0",
+)
+_JUNK = (
+    "",
+    "#",
+    "<html>",
+    "0.0.0.0/0",
+    "::/0",
+    "0/0",
+    "x" * 5_000,
+    "\x00",
+    "é",
+    "{",
+    "[]",
+    "1.2.3.4-1.2.3.1",
+)
+
+
+@define
+class Played:
+    """What happened: lists that were written, lists that were taken over, and who was dropped."""
+
+    lists: int = 0
+    taken: int = 0
+    dropped: list[str] = Factory(list)
+
+
+def _entry(rng: random.Random) -> str:
+    """Return an address, a network or a range that concerns an address of EVERYBODY, or any other one."""
+    if rng.random() < 0.2:
+        return rng.choice(_JUNK)
+    bits = 32
+    if rng.random() < 0.3:
+        number = rng.getrandbits(32)
+        address: Address = ip_address(number)
+    else:
+        address = ip_address(rng.choice(EVERYBODY))
+        bits = address.max_prefixlen
+        number = int(address) ^ (rng.getrandbits(bits) & ((1 << rng.randrange(0, 12)) - 1))
+    if rng.random() < 0.15:
+        first, last = max(number - rng.randrange(300), 0), min(number + rng.randrange(300), (1 << bits) - 1)
+        of = type(address)
+        return f"{of(first)}-{of(last)}"
+    length = rng.choice([bits, bits, rng.randrange(bits + 1), rng.randrange(8, bits + 1)])
+    return str(
+        (IPv4Network if bits == 32 else IPv6Network)((number >> bits - length << bits - length, length))
+    )
+
+
+def hostile_list(rng: random.Random) -> bytes:
+    """Return a list; most have one form of lines, so that some of them are taken over."""
+    form, clean = rng.choice(_FORMS), rng.random() < 0.7
+    lines = []
+    for _ in range(rng.randrange(1, 40)):
+        entry = _entry(rng)
+        if clean and entry in _JUNK:
+            continue
+        lines.append((form if clean else rng.choice(_FORMS)).format(entry))
+    return rng.choice(["\n", "\r\n"]).join(lines).encode("utf-8", "surrogatepass")
+
+
+def play(folder: Path, number: int, seed: int = 0) -> Played:
+    """Let a daemon take over so many hostile lists, one after the other."""
+    played, path = Played(), folder / "list"
+    layouts = ((FeedFormat.PLAIN, None), (FeedFormat.JSON, "ip"), (FeedFormat.CSV, "2"))
+    feeds = tuple(
+        FeedSettings(name=Name(str(form)), file=path.with_name(f"{form}.list"), format=form, key=key)  # type: ignore[arg-type]
+        for form, key in layouts
+    )
+    store = StoreSettings(path=folder / "store" / "db")
+    wanted = evolve(settings(*ALLOWED), feeds=feeds, store=store)
+    with kept(folder, wanted, OWN) as made:
+        made.side.start()
+        made.side.exempt.protected.set_others(
+            {ip_network(LOGIN): "your login", ip_network(GATEWAY): "the default gateway"}
+        )
+        made.side.exempt.networks.on_protected()
+        made.side.exempt.friends.add(
+            evolve(PHONE, address=ip_address(text), reason=reason)
+            for text, reason in zip(FRIENDS, (PHONE.reason, *FriendReason), strict=False)
+        )
+        made.side.exempt.kernel_friends.select()
+        made.enforcer.fill(NetworkList.FRIENDS)
+        asyncio.run(_play(made, [feed.path for feed in feeds], number, random.Random(seed), played))  # noqa: S311 - a game
+    return played
+
+
+async def _play(made: Kept, paths: Sequence[Path], number: int, rng: random.Random, played: Played) -> None:
+    lists = made.side.exempt.lists
+    names = frozenset(feed.source.name for feed in lists.feeds)
+    for _ in range(number):
+        path = rng.choice(paths)
+        new = path.with_name("new")
+        data = hostile_list(rng)
+        new.write_bytes(data)
+        os.utime(new, (1, 1))
+        new.replace(path)
+        before = lists.networks.fetched
+        await lists.refresh(names if rng.random() < 0.5 else frozenset())
+        played.lists += 1
+        played.taken += lists.networks.fetched != before
+        for text in EVERYBODY:
+            if _drops(made, ip_network(text)):
+                played.dropped.append(f"{text} by {data[:500]!r}")
+
+
+def _drops(made: Kept, address: Network) -> bool:
+    """Whether the rules drop an address: it is fetched, and neither allowed nor a friend."""
+
+    def on(which: NetworkList) -> bool:
+        return any(
+            address.version == one.version and address.overlaps(one) for one in made.backend.lists[which]
+        )
+
+    return on(NetworkList.FETCHED) and not on(NetworkList.ALLOW) and not on(NetworkList.FRIENDS)
