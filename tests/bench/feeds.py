@@ -59,7 +59,7 @@ def _write(path: Path, number: int) -> None:
 def _in_force(guard: Guard, number: int) -> bool:
     """Whether the list of a round is in force."""
     last = IPv4Address(0x20000000 + number * CHANGED * 2 + 2 * (NETWORKS - 1))
-    return bool(guard.ask("feeds", networks=[f"{last}/32"])[0]["contains"])
+    return bool(guard.ask("feeds", networks=[f"{last}/32"])[0]["denies"])
 
 
 def refreshed(folder: Path) -> Iterator[Figure]:

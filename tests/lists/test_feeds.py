@@ -175,7 +175,7 @@ def test_a_file_feed_is_taken_over_and_denied(tmp_path: Path) -> None:
 
     at.run(holding)
     [row] = at.ask("feeds", networks=["198.51.100.9", "198.51.101.9"])
-    assert row["contains"] == ["198.51.100.9"]
+    assert row["denies"] == ["198.51.100.9"]
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,8 @@ def bans(
         if not as_json:
             rows = json.loads(encoded)
             _print(rows, _no_bans_text(addresses))
+            if not note:
+                _print_feeds(config, wanted)
             if not rows and not note:
                 _explain_no_bans(config, wanted)
         elif len(encoded) < _MAX_INDENTED:
@@ -198,17 +200,23 @@ def _print_outcome(
         raise typer.Exit(Exit.PROBLEM)
 
 
+def _print_feeds(path: Path, wanted: list[str] | None) -> None:
+    """Print which feeds deny the networks that the user asked for; without any, how many all feeds deny."""
+    asked: dict[str, Any] = {"networks": wanted} if wanted else {}
+    rows = ask_daemon(path, "feeds", **asked)
+    if wanted:
+        echo_stderr(*(f"{one} is denied by the feed {row['name']}" for row in rows for one in row["denies"]))
+    elif names := [row["name"] for row in rows if row["state"] == "in force"]:
+        total = sum(row["networks"] for row in rows if row["state"] == "in force")
+        echo_stderr(f"Feeds deny {total} more networks: {', '.join(names)}; see: ringfence feeds list")
+
+
 def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
     """Print a hint after an empty list of bans.
 
     If enforcement is off, the reason is that nothing is dropped. Otherwise, if the user asked for networks,
-    the hint names the feeds that deny them, and the command that shows the deny list.
+    the hint names the command that shows the deny list, because this list may contain them.
     """
-    if wanted:
-        rows = ask_daemon(path, "feeds", networks=wanted)
-        echo_stderr(
-            *(f"{one} is denied by the feed {row['name']}" for row in rows for one in row["contains"])
-        )
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")
     elif wanted:

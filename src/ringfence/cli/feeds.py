@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Any
@@ -10,17 +11,20 @@ import typer
 from attrs import evolve
 
 from ringfence.cli import output
+from ringfence.cli.check_friends import allowed_of, denied_trunks, trunks_from
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, settings_from
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, show_list
 from ringfence.config import loader
 from ringfence.config.converters import read_secret
-from ringfence.config.feeds import PRESETS, feed_table, without_feed
+from ringfence.config.feeds import PRESETS, FeedSettings, feed_table, without_feed
 from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, FetchError, ListError
 from ringfence.fetch.plan import PlannedFeed, encode_plan
 from ringfence.fetch.service import run
-from ringfence.model import printable
+from ringfence.host.asterisk_conf import FOLDER
+from ringfence.host.console import local_console
+from ringfence.model import format_network, printable
 from ringfence.setup.changes import FileState, file_state, write_file
 
 feeds = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
@@ -28,6 +32,8 @@ feeds = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a feed, as `list` shows it.")]
 _OPTIONAL = ("TAKEN", "FROM", "LEFT OUT")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
+_AT_ONCE = 64
+"""The maximum number of networks in one request."""
 _RESTART = "to fetch it: systemctl enable ringfence-feeds, and systemctl restart ringfence-feeds"
 
 
@@ -107,8 +113,23 @@ def refresh(
         wanted: dict[str, Any] = {"names": names} if names else {}
         rows = ask_daemon(config, "feeds_refresh", force=force, **wanted)
         _print(rows)
+        echo_stderr(*_denied_trunks(config))
         if any(row["problem"] for row in rows):
             raise typer.Exit(Exit.PROBLEM)
+
+
+def _denied_trunks(config: Path) -> Iterator[str]:
+    """Yield a line for each trunk that Asterisk knows by its address, and of which a feed denies a part."""
+    console = local_console(FOLDER)
+    wanted = [str(trunk.network) for trunk in trunks_from(console) if trunk.network.prefixlen]
+    denied: set[str] = set()
+    for at in range(0, len(wanted), _AT_ONCE):
+        for row in ask_daemon(config, "feeds", quietly=True, networks=wanted[at : at + _AT_ONCE]):
+            denied |= set(row["denies"])
+    if denied:
+        rows, friends = ask_daemon(config, "lists", quietly=True, side="allow"), ask_daemon(config, "friends")
+        allowed = allowed_of(settings_from(config), rows, friends)
+        yield from denied_trunks(console, lambda network: format_network(network) in denied, allowed)
 
 
 @feeds.command("plan")
@@ -118,23 +139,24 @@ def write_plan(
 ) -> None:
     """Write the plan of `feeds fetch`, with keys of publishers (for systemd, as root)."""
     with errors_reported():
-        planned = []
-        for at, feed in enumerate(settings_from(config).feeds):
-            if feed.url is not None:
-                key = _key_of(feed.key_file, f"feeds[{at}].key_file")
-                planned.append(PlannedFeed(feed.name, feed.url, feed.path, feed.every, feed.format, key))
+        plan = encode_plan(_planned(settings_from(config).feeds))
         try:
-            _hand_over(file, encode_plan(planned))
+            _hand_over(file, plan)
         except OSError as error:
             raise FetchError(f"{file}: cannot be written: {error.strerror}") from None
 
 
-def _key_of(path: Path | None, key: str) -> str:
-    """Return the publisher's key in a file, "" without a file; raise FetchError."""
-    try:
-        return read_secret(path, key).reveal() if path is not None else ""
-    except ValueError as error:
-        raise FetchError(str(error)) from None
+def _planned(configured: Iterable[FeedSettings]) -> Iterator[PlannedFeed]:
+    """Yield the feeds to fetch. Print why one is left out: its key cannot be read."""
+    for at, feed in enumerate(configured):
+        if feed.url is None:
+            continue
+        try:
+            key = read_secret(feed.key_file, f"feeds[{at}].key_file").reveal() if feed.key_file else ""
+        except ValueError as error:
+            echo_stderr(str(error))
+            continue
+        yield PlannedFeed(feed.name, feed.url, feed.path, feed.every, feed.format, key)
 
 
 def _hand_over(path: Path, content: bytes) -> None:

@@ -22,6 +22,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import structlog
 from attrs import Factory, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
@@ -239,7 +240,7 @@ def _read_kept(path: Path) -> TakenFeed | None:
 
 
 @frozen
-class Feed:
+class ListFeed:
     """A feed: its list in force, and what is known about its source.
 
     ``refused`` is why its present file is not taken over, "" if it is. ``judged`` is the signature of the
@@ -266,9 +267,9 @@ class Feed:
         return f"{FEED}{self.source.name}"
 
     def as_json(self, now: float, networks: Iterable[Network] = ()) -> dict[str, Any]:
-        """Return the JSON form, with times as RFC 3339 texts in UTC; ``contains`` are those of ``networks``.
+        """Return the JSON form, with times as RFC 3339 texts in UTC.
 
-        ``contains`` is empty if the feed is not in force.
+        ``denies`` are those of ``networks`` of which the feed denies a part; none if it is not in force.
         """
         taken = self.taken
         state = "waiting" if taken is None else "expired" if self.expired(now) else "in force"
@@ -283,7 +284,7 @@ class Feed:
             "taken": rfc3339(taken.taken) if taken is not None else None,
             "checked": rfc3339(self.checked) if self.checked is not None else None,
             "problem": self.refused or self.error,
-            "contains": [format_network(one) for one in networks if live.containing(one) is not None],
+            "denies": [format_network(one) for one in networks if live.overlaps(one)],
         }
 
     def alarms(self, now: float) -> Iterator[Alarm]:
@@ -304,7 +305,9 @@ class Feed:
             yield Alarm(AlarmCode.FEED_FAILED, name, self.error)
 
 
-def _judged(feed: Feed, protected: Mapping[Network, str], most: int, now: float, *, force: bool) -> Feed:
+def _judged(
+    feed: ListFeed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
+) -> ListFeed:
     """Return ``feed`` with its present file taken over or refused; raise OSError if it cannot be read."""
     source, before = feed.source, feed.taken
     with _opened(source.path, follow=not source.fetched) as file:
@@ -329,11 +332,12 @@ class Feeds:
     """
 
     def __init__(self) -> None:
-        self.all: Mapping[str, Feed] = {}
+        self.all: Mapping[str, ListFeed] = {}
         self._folder: Path | None = None
         self._in_force: tuple[Prefixes, ...] = ()
+        self._log = structlog.get_logger()
 
-    def configure(self, sources: Iterable[FeedSource], folder: Path | None) -> None:
+    def configure(self, sources: Iterable[FeedSource], folder: Path | None, now: float) -> None:
         """Use the feeds of a configuration; ``folder`` has the last good lists. Forget all other feeds.
 
         Do nothing if these are the present ones.
@@ -345,7 +349,9 @@ class Feeds:
         for name in before.keys() - wanted.keys():
             self._forget(name)
         self.all = {
-            name: before[name] if name in before and before[name].source == source else self._kept(source)
+            name: before[name]
+            if name in before and before[name].source == source
+            else self._kept(source, now)
             for name, source in wanted.items()
         }
 
@@ -388,10 +394,11 @@ class Feeds:
     def _kept_path(self, name: str) -> Path | None:
         return self._folder / f"{name}.list" if self._folder is not None else None
 
-    def _kept(self, source: FeedSource) -> Feed:
+    def _kept(self, source: FeedSource, now: float) -> ListFeed:
         path = self._kept_path(source.name)
         taken = _read_kept(path) if path is not None else None
-        return Feed(source, taken, checked=taken.taken if taken is not None else None)
+        feed = ListFeed(source, taken, checked=taken.taken if taken is not None else None)
+        return self._checked(feed, _signature(source.path), now)
 
     def _forget(self, name: str) -> None:
         path = self._kept_path(name)
@@ -400,8 +407,8 @@ class Feeds:
                 path.unlink(missing_ok=True)
 
     def _updated(
-        self, feed: Feed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
-    ) -> Feed:
+        self, feed: ListFeed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
+    ) -> ListFeed:
         source = feed.source
         signature = _signature(source.path)
         feed = self._checked(feed, signature, now)
@@ -416,10 +423,19 @@ class Feeds:
             return evolve(feed, judged=signature, refused=f"{source.path}: {error.strerror}")
         if _signature(source.path) != signature:
             return feed  # it changed while it was read
+        self._report(feed, judged)
         judged = self._checked(evolve(judged, judged=signature), signature, now)
         return judged if judged.taken is feed.taken else self._keep(judged)
 
-    def _checked(self, feed: Feed, signature: tuple[int, int, int] | None, now: float) -> Feed:
+    def _report(self, before: ListFeed, after: ListFeed) -> None:
+        name = after.source.name
+        if after.refused and after.refused != before.refused:
+            self._log.warning("feed.refused", feed=name, reason=after.refused)
+        elif after.taken is not None and after.taken is not before.taken:
+            left, number = after.taken.left_out.number, len(after.taken.networks)
+            self._log.info("feed.taken", feed=name, networks=number, left_out=left)
+
+    def _checked(self, feed: ListFeed, signature: tuple[int, int, int] | None, now: float) -> ListFeed:
         """Return ``feed`` with what is known about its source now."""
         if feed.source.fetched:
             state = read_state(feed.source.path, now)
@@ -430,7 +446,7 @@ class Feeds:
         checked = min(signature[1] / 1e9, now) if feed.taken is not None else feed.checked
         return evolve(feed, checked=checked, error="")
 
-    def _keep(self, feed: Feed) -> Feed:
+    def _keep(self, feed: ListFeed) -> ListFeed:
         path = self._kept_path(feed.source.name)
         if path is None or feed.taken is None:
             return feed

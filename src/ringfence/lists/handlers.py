@@ -213,7 +213,7 @@ class ListRequests:
         }
 
     async def feeds(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the feeds; ``contains`` of each are the networks of the request that it denies."""
+        """Return the feeds; ``denies`` of each are the networks of the request that it denies."""
         now, networks = self._now(), [parse_network(text) for text in request.get("networks", ())]
         return [feed.as_json(now, networks) for feed in self._lists.feeds]
 

@@ -27,7 +27,7 @@ from ringfence.lists.entries import (
     parse_entry,
     protection_refusal,
 )
-from ringfence.lists.feeds import Feed, Feeds
+from ringfence.lists.feeds import Feeds, ListFeed
 from ringfence.lists.geo import GeoDatabases
 from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, coded, text_of
 from ringfence.model import ListEntry, ListKind, Network, parse_network
@@ -366,7 +366,7 @@ class Lists:
         return [*self.deny_alarms, *allow, *unresolved, *feeds]
 
     @property
-    def feeds(self) -> tuple[Feed, ...]:
+    def feeds(self) -> tuple[ListFeed, ...]:
         """The feeds of the configuration, as they are now."""
         return tuple(self._feeds.all.values())
 
@@ -501,8 +501,9 @@ class Lists:
         return self._databases.changed() or feeds
 
     def _update_feeds(self, force: frozenset[str]) -> bool:
-        self._feeds.configure(self._configured.feeds, self._configured.kept)
-        return self._feeds.update(self._protected, self._configured.most, self._now(), force)
+        now = self._now()
+        self._feeds.configure(self._configured.feeds, self._configured.kept, now)
+        return self._feeds.update(self._protected, self._configured.most, now, force)
 
     def _renewed(self, force: frozenset[str]) -> ComposedLists:
         self._update_feeds(force)
@@ -510,7 +511,7 @@ class Lists:
 
     def _compose(self) -> ComposedLists:
         now = self._now()
-        self._feeds.configure(self._configured.feeds, self._configured.kept)
+        self._feeds.configure(self._configured.feeds, self._configured.kept, now)
         feeds = self._feeds.compose(now)
         return compose(self.entries(now), self._answers, self._databases.networks, self._protected, feeds)
 
