@@ -281,7 +281,8 @@ class FirewallPlan:
 
     ``new_only``: of the fetched networks only packets to this host are dropped that begin something new
     (``ct state new`` or untracked). Answers to this host, and flows that exist already, pass: a feed must not
-    cut a call. The kernel then tracks connections; otherwise ringfence does not make it do so.
+    cut a call. The kernel then tracks connections; otherwise ringfence does not make it do so. If the kernel
+    cannot, the plan counts as one without ``new_only``.
     """
 
     maxelem: int = 262_144

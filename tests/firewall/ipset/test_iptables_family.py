@@ -151,6 +151,25 @@ def test_refused_features_are_left_out_and_reported(
     assert "--match-set ringfence4 src -j ringfence-drop" in saved
 
 
+def test_without_connection_tracking_feeds_drop_all_packets(
+    kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the kernel cannot track connections, the fetched networks are dropped like denied ones."""
+    real = iptables.restore
+
+    def refusing(tools: iptables.Tools, text: str) -> None:
+        if "conntrack" in text:
+            raise FirewallError("no chain/target/match by that name")
+        real(tools, text)
+
+    monkeypatch.setattr(iptables, "restore", refusing)
+    Family(4, tools_of("nft", 4), kernel).install(FirewallPlan(new_only=True))
+
+    saved = run("iptables-nft-save")
+    assert "conntrack" not in saved
+    assert "--match-set ringfence-fetched4 src -j DROP" in saved
+
+
 def test_refused_drops_are_an_error(kernel: NetlinkConnection) -> None:
     """If the drops are refused, nothing is installed, and the error contains the tool's output."""
     run("ipset", "destroy", "ringfence-deny4")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from tests.support.netns import run
 
 from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode, Requirement
@@ -80,6 +81,14 @@ def test_a_kernel_before_5_16_is_a_note(tmp_path: Path) -> None:
 
     assert requirements[LOG].problem is None
     assert "`@ih` (Linux 5.16" in requirements[LOG].note
+
+
+def test_a_kernel_without_connection_tracking_drops_all_packets_of_feeds() -> None:
+    """After all variants that track connections come those that do not."""
+    plans = [plan for plan, *_ in variants(evolve(FULL, new_only=True))]
+
+    assert [plan.new_only for plan in plans] == [True] * (len(plans) // 2) + [False] * (len(plans) // 2)
+    assert plans[len(plans) // 2 :] == [plan for plan, *_ in variants(FULL)]
 
 
 def test_variants_have_fewer_and_fewer_features() -> None:

@@ -30,7 +30,7 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import chain as chain_iterables
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import FirewallPlan
@@ -591,6 +591,8 @@ class Family:
                 damaged = self._write(wanted_rules(plan, self.version, wire=wire, limiter=limiter))
             except FirewallError as error:
                 if not (wire or limiter):
+                    if plan.new_only:  # a kernel without connection tracking
+                        return self.install(evolve(plan, new_only=False))
                     raise
                 refused[way] = error
             else:

@@ -108,6 +108,8 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
             yield plan.without_limits(), inner, False, True
     if logging and limiting:
         yield evolve(plan.without_limits(), log_group=None), True, True, True
+    if plan.new_only:  # a kernel without connection tracking
+        yield from variants(evolve(plan, new_only=False))
 
 
 def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
@@ -116,7 +118,8 @@ def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
     Each has a problem if the kernel or ``nft`` (its path is ``tool``) refuses the rules. Takes some 20 ms and
     changes nothing.
     """
-    bans = check_requirement(_BANS, partial(_try, tool, evolve(plan.without_limits(), log_group=None)))
+    fewest = evolve(plan.without_limits(), log_group=None, new_only=False)
+    bans = check_requirement(_BANS, partial(_try, tool, fewest))
     if bans.problem is not None:
         return [evolve(bans, problem=f"{bans.problem}; {_BANS_FIX}")]
     requirements = [bans]
