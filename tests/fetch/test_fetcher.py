@@ -230,7 +230,14 @@ def test_apiban_is_asked_at_most_eleven_times_in_two_minutes(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "answer",
-    [HttpAnswer(200, {}, b"rate limit exceeded"), HttpAnswer(500, {}, b""), HttpAnswer(429, {}, b"")],
+    [
+        HttpAnswer(200, {}, b"rate limit exceeded"),
+        HttpAnswer(400, {}, b'{"ipaddress":"rate limit exceeded","ID":"none"}'),
+        HttpAnswer(403, {}, b'{"ipaddress":["unauthorized"],"ID":"unauthorized"}'),
+        HttpAnswer(404, {}, b"not here"),
+        HttpAnswer(500, {}, b""),
+        HttpAnswer(429, {}, b""),
+    ],
 )
 def test_a_round_of_apiban_counts_whole_or_not_at_all(tmp_path: Path, answer: HttpAnswer) -> None:
     """If a page fails, the list and the cursor stay."""

@@ -16,6 +16,7 @@ from ringfence.parse.feeds import (
     FeedLayout,
     FeedParser,
     parse_apiban,
+    parse_apiban_refusal,
     plain_field,
 )
 
@@ -177,10 +178,27 @@ def test_a_malformed_page_is_refused(body: bytes, reason: str) -> None:
         parse_apiban(body)
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"ipaddress":["no new bans"],"ID":"none"}', ""),
+        (b'{"ipaddress":["unauthorized"],"ID":"unauthorized"}', "unauthorized"),
+        (b'{"ipaddress":"rate limit exceeded","ID":"none"}', "rate limit exceeded"),
+        (b'{"ipaddress":["no new bans"],"ID":"1"}', "no new bans"),
+        (b'{"ipaddress":[],"ID":"none"}', "the request is refused"),
+        (b'{"ipaddress":["\\u001b[2J"],"ID":"none"}', "\\x1b[2J"),
+        (b"<html>", "the request is refused"),
+    ],
+)
+def test_a_refusal_of_apiban_has_a_reason(body: bytes, reason: str) -> None:
+    """Only one answer means that there is nothing new; all others are errors."""
+    assert parse_apiban_refusal(body) == reason
+
+
 @given(st.binary(max_size=200))
 def test_any_page_is_parsed_or_refused(body: bytes) -> None:
     """No answer raises another error than ValueError."""
     try:
         parse_apiban(body)
     except ValueError:
-        return
+        parse_apiban_refusal(body)

@@ -21,7 +21,7 @@ from ringfence.errors import FetchError
 from ringfence.fetch.files import MAX_VALIDATOR, FeedState, load_state, save_state, write
 from ringfence.fetch.https import HttpAnswer, get
 from ringfence.fetch.plan import PlannedFeed
-from ringfence.parse.feeds import FeedFormat, parse_apiban
+from ringfence.parse.feeds import FeedFormat, parse_apiban, parse_apiban_refusal
 
 FIRST_RETRY = 60.0
 """Seconds until the first retry after a failure. Each further one doubles them."""
@@ -37,7 +37,8 @@ APIBAN_FIRST = "100"
 """The cursor of APIBAN that asks for all addresses."""
 _JITTER = 0.1
 
-_OK, _NOT_MODIFIED, _BAD_REQUEST = 200, 304, 400
+_OK, _NOT_MODIFIED = 200, 304
+_REFUSED = frozenset({400, 403, 404})
 _RETRY_LATER = frozenset({429, 503})
 
 Get = Callable[[str, Mapping[str, str], ssl.SSLContext], HttpAnswer]
@@ -141,7 +142,10 @@ class Fetcher:
             pages += 1
             url = f"{feed.url}/{quote(feed.key, safe='')}/banned/{cursor}"
             answer = self._get(url, {}, self._context)
-            if answer.status == _BAD_REQUEST:  # no newer address
+            if answer.status in _REFUSED:
+                refusal = parse_apiban_refusal(answer.body)
+                if refusal:
+                    raise FetchError(f"APIBAN: {refusal}")
                 more = False
                 break
             _check_status(answer)

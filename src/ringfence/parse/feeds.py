@@ -239,11 +239,7 @@ class ApibanPage:
 
 
 def parse_apiban(body: bytes) -> ApibanPage:
-    """Parse an answer of APIBAN with status 200; raise ValueError if it is malformed.
-
-    The answer with status 400 means that there is no newer address: ``{"ipaddress": ["no new bans"], "ID":
-    "none"}``. It is not parsed.
-    """
+    """Parse an answer of APIBAN with status 200; raise ValueError if it is malformed."""
     if len(body) > MAX_PAGE:
         raise ValueError(f"is longer than {MAX_PAGE} bytes")
     value = _json_object(body)
@@ -256,6 +252,23 @@ def parse_apiban(body: bytes) -> ApibanPage:
         if not isinstance(address, str) or not _is_address(address):
             raise ValueError('"ipaddress" has a value that is not an address')
     return ApibanPage(cursor, tuple(addresses))
+
+
+def parse_apiban_refusal(body: bytes) -> str:
+    """Return why APIBAN refuses a request with status 400, 403 or 404; "" if there is only nothing new.
+
+    The status says little: ``{"ipaddress": ["no new bans"], "ID": "none"}`` is the end of the list. A wrong
+    key has the ID ``unauthorized``, and too many requests the text ``rate limit exceeded`` as ``ipaddress``.
+    """
+    try:
+        value = _json_object(body[:MAX_PAGE])
+    except ValueError:
+        return "the request is refused"
+    cursor, text = value.get("ID"), value.get("ipaddress")
+    if cursor == "none" and text == ["no new bans"]:
+        return ""
+    reason = text[0] if isinstance(text, list) and text else text
+    return printable(reason[:_SHOWN]) if isinstance(reason, str) else "the request is refused"
 
 
 def _is_cursor(text: str) -> bool:
