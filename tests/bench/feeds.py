@@ -109,4 +109,4 @@ def refreshed(folder: Path) -> Iterator[Figure]:
         "≤ 2",
         share <= 0.02,
     )
-    yield Figure(f"{what}: longest time until a list is in force, s", f"{took:.1f}", "-", None)
+    yield Figure(f"{what}: longest time until the daemon has taken a list over, s", f"{took:.1f}", "-", None)

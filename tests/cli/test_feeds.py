@@ -53,6 +53,12 @@ def test_without_the_daemon_the_last_lists_are_shown(tmp_path: Path) -> None:
     assert re.search(r"office +in force +1 +1", done.stdout)
     assert "The daemon is not running" in done.stderr
     assert "feed office" in " ".join(guard.command("why", "198.51.100.9").stdout.split())
+    [kept] = (tmp_path / "feeds").iterdir()
+    before = kept.stat()
+    (tmp_path / "list.txt").write_text("198.51.100.0/24\n203.0.113.1\n")
+    os.utime(tmp_path / "list.txt", (2, 2))
+    guard.command("allow", "add", "203.0.113.9")
+    assert kept.stat() == before  # another user than the daemon's takes over no list
 
 
 def test_a_known_feed_is_added_with_its_terms(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import unban, unban_all
@@ -193,7 +193,10 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
     """Carry out a request about the lists by the daemon's own code, on its database."""
     make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:
-        lists = Lists(store.entries, settings.lists(), lambda _networks: None, now=time.time)
+        configured = settings.lists()
+        if do != "feeds":  # a change composes the lists again, but only the daemon may take over feeds
+            configured = evolve(configured, feeds=())
+        lists = Lists(store.entries, configured, lambda _networks: None, now=time.time)
         lists.load()
         return asyncio.run(ListRequests(lists, store.entries, time.time).handlers()[do](arguments))
 
