@@ -81,6 +81,14 @@ VALUES: dict[str, object] = {
     "allow.countries": ["AS64496"],
     "deny.networks": ["203.0.113.0/24"],
     "deny.countries": ["AS64496"],
+    "feeds.name": "other",
+    "feeds.url": "https://lists.example.org/other",
+    "feeds.file": "{folder}/list",
+    "feeds.format": "csv",
+    "feeds.key": "network",
+    "feeds.every": "2h",
+    "feeds.max_age": "3d",
+    "feeds.key_file": "{folder}/secret",
     "geo.database": "{folder}/other.mmdb",
     "rules.enabled": False,
     "rules.attempts": 11,
@@ -140,8 +148,8 @@ RESTART = {
 }
 """The names in the answer for keys that only a restart changes."""
 
-ONLY_COMMANDS = {"display.times"}
-"""Keys that the daemon does not use."""
+ONLY_OTHERS = {"display.times", "feeds.every", "feeds.key_file"}
+"""Keys that only the commands or the fetcher of feeds use."""
 
 
 def keys(kind: type, path: str = "") -> Iterator[str]:
@@ -184,6 +192,9 @@ class Reloading:
                 }
             ],
             "firewall": {"backend": "memory", "limit": {"mode": "observe"}},
+            "feeds": [
+                {"name": "one", "url": "https://lists.example.org/one", "format": "json", "key": "address"}
+            ],
             "geo": {"database": str(folder / "one.mmdb")},
             "notify": {
                 "mail": [{"to": ["root"], "username": "u", "password": "p"}],
@@ -278,7 +289,7 @@ def test_a_changed_key_takes_effect_or_needs_a_restart(tmp_path: Path, key: str)
 
     if key in RESTART:
         assert f"{RESTART[key]} changed: restart ringfence" in notes
-    elif key in ONLY_COMMANDS:
+    elif key in ONLY_OTHERS:
         assert (before, notes) == (after, "")
     else:
         assert {part for part in before if before[part] != after[part]}

@@ -74,6 +74,12 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "deny list": [[]],
     "deny remove": [["--from", "{hostile}"], [HOSTILE]],
     "events": [[]],
+    "feeds add": [[], [HOSTILE]],
+    "feeds fetch": [],  # the service that fetches; tests/fetch has hostile servers
+    "feeds list": [[]],
+    "feeds plan": [],  # what systemd runs before that service
+    "feeds refresh": [[], [HOSTILE]],
+    "feeds remove": [[HOSTILE]],
     "friends": [[]],
     "friends export": [[]],
     "friends forget": [["203.0.113.1"], [HOSTILE]],

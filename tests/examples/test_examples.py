@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from ringfence.config.feeds import FeedSettings
 from ringfence.config.loader import (
     AllowSettings,
     AmiSettings,
@@ -48,6 +49,7 @@ TABLES = {
     "firewall.ration": RationSettings,
     "allow": AllowSettings,
     "deny": DenySettings,
+    "feeds": FeedSettings,
     "geo": GeoSettings,
     **{f"rules.{rule.name}": RuleSettings for rule in RULES},
     "claimed": ClaimedSettings,
