@@ -166,3 +166,29 @@ def test_hostile_names_fit_the_display(size: tuple[int, int]) -> None:
     assert lines[-1].endswith("PAUSED")
     assert any("and 2 more" in line for line in lines)
     assert height < ROWS or any(line.startswith("      1m  2001:db8::/64") for line in lines)
+
+
+@pytest.mark.parametrize("address", ["203.0.113.177", "2001:db8:1234:5678::/64"])
+def test_no_column_is_cut_at_80_columns(address: str) -> None:
+    """With real names and numbers, each line ends with its last column, and the columns are aligned."""
+    attempt = {"time": "2026-11-21T02:41:25Z", "address": address, "account": "reception-desk-2"}
+    attempt |= {"reason": "wrong password", "standing": "unconfirmed"}
+    other = attempt | {"address": "192.0.2.1", "account": "", "reason": "ACL"}
+    ban = {"address": address, "rule": "enumeration", "scope": "sip-udp", "left": 86_399, "accounts": 12}
+    shown = view(
+        latest_attempts=[attempt, other],
+        latest_bans=[ban | {"account": "reception-desk-2"}],
+        alarms=[],
+        bans=12_345,
+        attempts=1_234_567,
+    )
+    drawn = frame(shown, COLUMNS, ROWS, {"sort": "newest", "paused": ""}, blocks=True)
+    lines = cropped(drawn, COLUMNS - 1).plain.split("\n")
+
+    assert lines[0].endswith("enforcing  02:41:25")
+    assert lines[1] == "12345 bans  1234567 attempts  2 friends"
+    (first,) = (line for line in lines if line.endswith("wrong password (unconfirmed)"))
+    (second,) = (line for line in lines if line.endswith("ACL (unconfirmed)"))
+    assert first.index("wrong") == second.index("ACL")
+    assert any(line.endswith("enumeration (sip-udp)") for line in lines)
+    assert not any(line.endswith("…") for line in lines)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ringfence.cli.output import echo, width_of, wrapped
 from ringfence.model import printable
+from ringfence.report.text import cut
 
 _T = TypeVar("_T")
 
@@ -82,10 +83,11 @@ def escaped_text(*lines: str, style: str = "") -> Text:
 
 
 def cropped(lines: Iterable[tuple[str, str]], width: int) -> Text:
-    """Return lines as one text, each line with its style. Lines are cut after ``width`` columns."""
+    """Return lines as one text, each with its style. Longer ones than ``width`` columns are cut (``…``)."""
     text = Text(no_wrap=True, overflow="crop")
     for number, (line, style) in enumerate(lines):
-        text.append("\n" if number else "").append(printable(line)[:width], style=style)
+        shown = cut(printable(line[: 4 * width]), width)
+        text.append("\n" if number else "").append(shown, style=style)
     return text
 
 

@@ -30,15 +30,23 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
 from ringfence.cli.screen import Screen, cropped, table_of
 from ringfence.clock import format_duration
-from ringfence.report.text import has_blocks, sparkline
+from ringfence.model import printable
+from ringfence.report.text import columns_of, cut, has_blocks, sparkline
 
 REFRESH = 1.0  # seconds between two updates of the display
 _SLOW_REFRESH = 5.0  # seconds between two updates on a terminal that cannot move its cursor
 _MAX_ALARMS = 3
 _MOST_ROWS = 20
 _SORTS = ("newest", "time left", "address")
+_MOST_ACCOUNT = 20  # columns of an account on the live display
+_LEAST_ACCOUNT = 8  # an account is not cut below this number of columns
+
+_GAP = "  "
+_MOST_TEXT = 200  # characters of a cell
+_ACCOUNT = 2  # the place of the account in a row of cells
 
 View = dict[str, Any]
+_Cells = tuple[str, ...]
 SinceOption = Annotated[str, typer.Option("--since", metavar="TIME", help="How long ago, such as 7d.")]
 
 top = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
@@ -217,8 +225,8 @@ def frame(
     room = max(6, height - 1)
     lines = [*_head(view, width, blocks=blocks), ""]
     left = max(2, room - len(lines) - 4)  # minus two headers, a blank line and the help on keys
-    bans = _bans(view, state["sort"])
-    attempts = [_attempt(row) for row in reversed(view["latest_attempts"])]
+    bans = _aligned(_bans(view, state["sort"]), width)
+    attempts = _aligned([_attempt(row) for row in reversed(view["latest_attempts"])], width)
     share = max(left // 2, left - len(bans))
     shown = attempts[:share]
     lines += [f"{'LATEST ATTEMPTS':21}", *(shown or ["none since the start"])]
@@ -245,9 +253,10 @@ def _head(view: View, width: int, *, blocks: bool) -> list[str]:
         f"{counted(view['bans'], 'ban')}  {counted(view['attempts'], 'attempt')}  "
         f"{counted(view['friends'], 'friend')}"
     )
-    lines = [
-        f"ringfence {view['backend']}: {state}  {numbers}  {short_time(view['time'], seconds=True)[11:]}"
-    ]
+    title = f"ringfence {view['backend']}: {state}"
+    clock = short_time(view["time"], seconds=True)[11:]
+    whole = _GAP.join((title, numbers, clock))
+    lines = [whole] if len(whole) < width else [_GAP.join((title, clock)), numbers]
     alarms = [alarm_line(alarm) for alarm in view["alarms"]]
     lines += alarms[:_MAX_ALARMS] or ["no alarms"]
     if len(alarms) > _MAX_ALARMS:
@@ -257,19 +266,35 @@ def _head(view: View, width: int, *, blocks: bool) -> list[str]:
     return [*lines, f"{label}{drawn}  most {max(minutes)}"]
 
 
-def _attempt(row: dict[str, Any]) -> str:
+def _attempt(row: dict[str, Any]) -> _Cells:
     moment = short_time(row["time"], seconds=True)[11:]
-    account = row["account"][:20]
-    return f"{moment}  {row['address']:<21}  {account:<20}  {row['reason']} ({row['standing']})"
+    return moment, row["address"], row["account"], f"{row['reason']} ({row['standing']})"
 
 
-def _bans(view: View, sort: str) -> list[str]:
+def _bans(view: View, sort: str) -> list[_Cells]:
     rows = list(view["latest_bans"])
     if sort == "time left":
         rows.sort(key=lambda row: row["left"])
     elif sort == "address":
         rows.sort(key=lambda row: row["address"])
     return [
-        f"{format_duration(row['left']):>8}  {row['address']:<21}  {account_cell(row):<20}  {rule_cell(row)}"
+        (f"{format_duration(row['left']):>8}", row["address"], account_cell(row), rule_cell(row))
         for row in rows
     ]
+
+
+def _aligned(rows: list[_Cells], width: int) -> list[str]:
+    """Return a line for each row, with its cells in columns. Accounts are cut, so that the lines fit."""
+    if not rows:
+        return []
+    cells = [[printable(text[:_MOST_TEXT]) for text in row] for row in rows]
+    widths = [max(map(columns_of, column)) for column in zip(*cells, strict=True)]
+    others = sum(widths) - widths[_ACCOUNT] + len(_GAP) * (len(widths) - 1)
+    room = max(_LEAST_ACCOUNT, min(_MOST_ACCOUNT, width - 1 - others))
+    widths[_ACCOUNT] = min(widths[_ACCOUNT], room)
+    return [_GAP.join(map(_cell, row, widths)).rstrip() for row in cells]
+
+
+def _cell(text: str, width: int) -> str:
+    text = cut(text, width)
+    return text + " " * (width - columns_of(text))
