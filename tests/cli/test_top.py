@@ -135,8 +135,8 @@ def test_the_accounts_and_addresses_with_the_most_attempts(guard: Guard) -> None
 
 def view(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - a view
     """Return what the daemon reports."""
-    attempt = {"time": "2026-11-21T02:41:25Z", "address": "192.0.2.1", "account": HOSTILE}
-    attempt |= {"reason": "wrong password", "standing": "counted"}
+    sender = {"time": "2026-11-21T02:41:25Z", "subject": "192.0.2.1", "account": HOSTILE, "accounts": 1}
+    sender |= {"times": 40, "reason": "wrong password", "standing": "counted"}
     ban = {"address": "2001:db8::/64", "rule": "guess", "scope": "sip-udp", "left": 60, "accounts": 2}
     alarm = {"code": "phone.broken", "subject": HOSTILE, "text": HOSTILE, "times": 1}
     return {
@@ -148,7 +148,7 @@ def view(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - a view
         "friends": 2,
         "minutes": [0] * 59 + [5],
         "alarms": [alarm] * 5,
-        "latest_attempts": [attempt] * 50,
+        "senders": [sender] * 50,
         "latest_bans": [ban | {"account": HOSTILE}] * 200,
         **changed,
     }
@@ -171,12 +171,12 @@ def test_hostile_names_fit_the_display(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("address", ["203.0.113.177", "2001:db8:1234:5678::/64"])
 def test_no_column_is_cut_at_80_columns(address: str) -> None:
     """With real names and numbers, each line ends with its last column, and the columns are aligned."""
-    attempt = {"time": "2026-11-21T02:41:25Z", "address": address, "account": "reception-desk-2"}
-    attempt |= {"reason": "wrong password", "standing": "unconfirmed"}
-    other = attempt | {"address": "192.0.2.1", "account": "", "reason": "ACL"}
+    sender = {"time": "2026-11-21T02:41:25Z", "subject": address, "account": "reception", "accounts": 12}
+    sender |= {"times": 200, "reason": "wrong password", "standing": "counted"}
+    other = sender | {"subject": "192.0.2.1", "account": "", "accounts": 0, "reason": "ACL", "times": 1}
     ban = {"address": address, "rule": "enumeration", "scope": "sip-udp", "left": 86_399, "accounts": 12}
     shown = view(
-        latest_attempts=[attempt, other],
+        senders=[sender, other],
         latest_bans=[ban | {"account": "reception-desk-2"}],
         alarms=[],
         bans=12_345,
@@ -187,8 +187,8 @@ def test_no_column_is_cut_at_80_columns(address: str) -> None:
 
     assert lines[0].endswith("enforcing  02:41:25")
     assert lines[1] == "12345 bans  1234567 attempts  2 friends"
-    (first,) = (line for line in lines if line.endswith("wrong password (unconfirmed)"))
-    (second,) = (line for line in lines if line.endswith("ACL (unconfirmed)"))
+    (first,) = (line for line in lines if line.endswith("200 times  wrong password (counted)"))
+    (second,) = (line for line in lines if line.endswith("once       ACL (counted)"))
     assert first.index("wrong") == second.index("ACL")
     assert any(line.endswith("enumeration (sip-udp)") for line in lines)
     assert not any(line.endswith("…") for line in lines)

@@ -33,6 +33,7 @@ KEYS = [
         "former",
         "outage_mode",
         "attempts",
+        "groups",
         "alarms",
         "contains_exempt",
         "rules",

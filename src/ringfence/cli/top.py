@@ -226,10 +226,10 @@ def frame(
     lines = [*_head(view, width, blocks=blocks), ""]
     left = max(2, room - len(lines) - 4)  # minus two headers, a blank line and the help on keys
     bans = _aligned(_bans(view, state["sort"]), width)
-    attempts = _aligned([_attempt(row) for row in reversed(view["latest_attempts"])], width)
+    attempts = _aligned([_sender(row) for row in view["senders"]], width)
     share = max(left // 2, left - len(bans))
     shown = attempts[:share]
-    lines += [f"{'LATEST ATTEMPTS':21}", *(shown or ["none since the start"])]
+    lines += ["LATEST ATTEMPTS by sender", *(shown or ["none since the start"])]
     lines += ["", f"BANS by {state['sort']}", *(bans[: max(1, left - len(shown))] or ["none"])]
     lines = lines[: room - 1]
     lines += [""] * (room - 1 - len(lines))
@@ -266,9 +266,10 @@ def _head(view: View, width: int, *, blocks: bool) -> list[str]:
     return [*lines, f"{label}{drawn}  most {max(minutes)}"]
 
 
-def _attempt(row: dict[str, Any]) -> _Cells:
+def _sender(row: dict[str, Any]) -> _Cells:
     moment = short_time(row["time"], seconds=True)[11:]
-    return moment, row["address"], row["account"], f"{row['reason']} ({row['standing']})"
+    times = f"{row['times']} times" if row["times"] > 1 else "once"
+    return moment, row["subject"], account_cell(row), times, f"{row['reason']} ({row['standing']})"
 
 
 def _bans(view: View, sort: str) -> list[_Cells]:

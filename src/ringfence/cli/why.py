@@ -77,7 +77,7 @@ def _account_note(one: Document) -> str:
 
 
 _MAX_SHOWN = 20
-"""The maximum number of attempts that are shown (the latest ones). The same limit applies to past bans."""
+"""The maximum number of rows of attempts that are shown (the latest ones), and of past bans."""
 
 _ACCOUNT = 40  # characters of an account that a table shows
 _SOURCES = "ami log notice journal wire"
@@ -85,12 +85,13 @@ _KERNEL_LISTS = {"allow": "never drops it", "deny": "drops all it sends", "frien
 _LEFT_OUT: tuple[frozenset[str], ...] = (
     frozenset(),
     frozenset({"date"}),
-    frozenset({"date", "BY"}),
-    frozenset({"date", "BY", "SOURCES"}),
+    frozenset({"date", "FIRST"}),
+    frozenset({"date", "FIRST", "BY"}),
+    frozenset({"date", "FIRST", "BY", "SOURCES"}),
 )
 """Sets of columns to leave out of the table of attempts. The first set with which it fits the screen is used.
 
-``date`` is not a column: it means that the column of times shows no dates.
+``date`` is not a column: it means that the columns of times show no dates.
 """
 
 
@@ -133,12 +134,12 @@ def _print(found: Document, screen: Screen) -> None:
 
 
 def _print_tables(screen: Screen, found: Document) -> None:
-    if found["attempts"]:
+    if found["groups"]:
         screen.show()
-        last = found["attempts"][-_MAX_SHOWN:]
+        last = [*reversed(found["groups"][:_MAX_SHOWN])]
         screen.print(fitting((_attempts(last, left_out) for left_out in _LEFT_OUT), screen))
-        earlier = len(found["attempts"]) - _MAX_SHOWN
-        if earlier > 0:
+        earlier = sum(one["times"] for one in found["groups"][_MAX_SHOWN:])
+        if earlier:
             screen.show(f"{earlier} earlier ones: --json")
     # Rules that count by network (prefix) are left out if the network has a friend or an exempt address in
     # it, because no rule bans such a network.
@@ -223,24 +224,33 @@ def _entry(entry: Document) -> str:
     return f"{entry['list']}: {entry['entry']}{leads}{note}, from {entry['source']}{forced}{ends}"
 
 
-def _attempts(attempts: list[Document], left_out: frozenset[str]) -> Table:
+def _attempts(groups: list[Document], left_out: frozenset[str]) -> Table:
+    """Return the table of attempts, a row for each group of attempts that are alike."""
+    start = 11 if "date" in left_out else 0
     columns = {
-        output.head("TIME"): [
-            short_time(one["time"], seconds=True)[11 if "date" in left_out else 0 :] for one in attempts
-        ],
-        "ADDRESS": [one["address"] for one in attempts],
-        "REASON": [one["reason"] for one in attempts],
-        "ACCOUNT": [one["account"][:_ACCOUNT] for one in attempts],
-        "BY": [f"{one['service']} {one['transport']}" for one in attempts],
-        "PROOF": [one["proof"] for one in attempts],
-        "SOURCES": [_reported_by(one) for one in attempts],
-        "NOTE": [_note(one) for one in attempts],
+        "TIMES": [str(one["times"]) for one in groups],
+        "FIRST": [short_time(one["first"], seconds=True)[start:] for one in groups],
+        output.head("TIME"): [short_time(one["time"], seconds=True)[start:] for one in groups],
+        "ADDRESS": [one["address"] for one in groups],
+        "REASON": [one["reason"] for one in groups],
+        "ACCOUNT": [_account(one) for one in groups],
+        "BY": [f"{one['service']} {one['transport']}" for one in groups],
+        "PROOF": [one["proof"] for one in groups],
+        "SOURCES": [_reported_by(one) for one in groups],
+        "NOTE": [_note(one) for one in groups],
     }
-    # Leave out ADDRESS if all attempts have the same one, and NOTE if all cells are empty.
+    # Leave out ADDRESS if all attempts have the same one, NOTE if all cells are empty, and the columns of
+    # groups if each has one attempt.
     left_out |= {"ADDRESS"} if len({*columns["ADDRESS"]}) == 1 else set()
     left_out |= set() if any(columns["NOTE"]) else {"NOTE"}
+    left_out |= set() if any(one["times"] > 1 for one in groups) else {"TIMES", "FIRST"}
     shown = {head: cells for head, cells in columns.items() if head not in left_out}
-    return table_of(shown, wrapped=("ACCOUNT", "NOTE"))
+    return table_of(shown, right=["TIMES"], wrapped=("ACCOUNT", "NOTE"))
+
+
+def _account(group: Document) -> str:
+    more = f" +{group['accounts'] - 1}" if group["accounts"] > 1 else ""
+    return f"{group['account'][:_ACCOUNT]}{more}"
 
 
 def _reported_by(attempt: Document) -> str:

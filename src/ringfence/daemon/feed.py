@@ -230,6 +230,7 @@ def _attempt(judgement: Judgement) -> dict[str, object]:
     return {
         "time": rfc3339(attempt.time),
         "address": str(attempt.address),
+        "subject": format_network(judgement.subject),
         "account": _text(attempt.account),
         "reason": reason_of(attempt),
         "kind": str(attempt.kind),

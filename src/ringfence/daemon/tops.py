@@ -17,6 +17,7 @@ from typing import Any
 
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.explain.groups import SENDER, grouped
 from ringfence.ledger import Record, network_of
 from ringfence.model import SETUP_ACCOUNT, Scope, ban_json, format_network, printable, rfc3339
 from ringfence.store.rows import shortened
@@ -28,7 +29,7 @@ MOST = 4_096
 MOST_SAVED = 200  # accounts that one save writes to the database, and as many addresses
 MOST_LISTED = 200  # accounts or addresses in one list for ``ringfence top``
 MOST_BANS = 200  # latest bans in the data of ``ringfence top``
-MOST_ATTEMPTS = 50  # latest attempts in the data of ``ringfence top``, and as many alarms
+MOST_ALARMS = 50  # in the data of ``ringfence top``
 MINUTES = 60
 MAX_NAME = 48  # bytes of an account
 _WAIT = 1.0  # the longest wait until counts are in the database (seconds)
@@ -182,9 +183,9 @@ class TopRequests:
             "attempts": side.detector.counts.attempts,
             "bans": side.kernel.enforcer.ledger.alive(now),
             "friends": len(side.exempt.friends.friends),
-            "alarms": [alarm.as_json() for alarm in side.common.alarms.active[:MOST_ATTEMPTS]],
+            "alarms": [alarm.as_json() for alarm in side.common.alarms.active[:MOST_ALARMS]],
             "minutes": self._counts.minutes(),
-            "latest_attempts": side.common.feed.latest(["attempt"], MOST_ATTEMPTS),
+            "senders": grouped(side.common.feed.latest(["attempt"]), SENDER),
             "latest_bans": [_ban(key, record, now) for key, record in latest if record.expires > now],
         }
 

@@ -12,6 +12,7 @@ from ringfence.detect.judgement import Count
 from ringfence.detect.rules import By, Of, Rule
 from ringfence.explain.account import reason_of
 from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
+from ringfence.explain.groups import ALIKE, grouped
 from ringfence.firewall.contract import Ration
 from ringfence.friends.exchange import as_json
 from ringfence.lists.entries import COMMAND, CONFIGURATION, FEED
@@ -356,7 +357,7 @@ Document = dict[str, Any]
 
 def document(known: NetworkFacts) -> Document:
     """Return all facts as a JSON object. Times are RFC 3339 texts, and hostile text is made printable."""
-    story = known.story
+    story, attempts = known.story, [_attempt(outcome) for outcome in known.attempts()]
     return {
         "address": format_network(known.network),
         "subject": format_network(known.subject),
@@ -373,7 +374,8 @@ def document(known: NetworkFacts) -> Document:
         "friends": [_friend(friend) for friend in known.friends],
         "former": [_friend(friend) for friend in known.former],
         "outage_mode": story is not None and story.outage_mode,
-        "attempts": [_attempt(outcome) for outcome in known.attempts()],
+        "attempts": attempts,
+        "groups": grouped(attempts, ALIKE),
         "alarms": [alarm.as_json() for alarm in known.alarms],
         "contains_exempt": known.contains_exempt,
         "rules": [_count(known, count) for count in story.counts] if story is not None else [],

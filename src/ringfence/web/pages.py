@@ -171,8 +171,8 @@ In this order: bans and lists, the status, the history, and everything else.
 """
 MOST_BANS = 20_000
 """The maximum number of bans that the table has. 100,000 would take 200 MB of memory."""
-_MOST_ATTEMPTS = 50  # on the page of an address; the latest ones
-_LATEST = 20  # attempts on the overview
+_MOST_GROUPS = 50  # groups of attempts on the page of an address; the latest ones
+_MOST_SENDERS = 20  # on the overview; the latest ones
 _PAST = 30 * 86_400  # seconds: cleared alarms and ended bans are shown if they are not older
 _MOST_ROWS = 200  # in a table that is not divided into pages
 _KINDS = ("attempt", "ban", "alarm")
@@ -199,7 +199,7 @@ class Pages:
             "overview.html",
             top=top,
             status=status,
-            attempts=[*reversed(top["latest_attempts"])][:_LATEST],
+            senders=top["senders"][:_MOST_SENDERS],
             columns=columns,
             charts=_charts(columns),
             period=period,
@@ -271,7 +271,7 @@ class Pages:
             "why.html",
             found=found,
             headline=address_headline(found),
-            attempts=[*reversed(found["attempts"])][:_MOST_ATTEMPTS],
+            groups=found["groups"][:_MOST_GROUPS],
             rules=[rule for rule in found["rules"] if rule["have"]],
         )
 
