@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from ringfence.report.page import HEIGHT, PERIODS, Column, columns_of, drawing
+from ringfence.report.page import HEIGHT, PERIODS, Column, axis, columns_of, drawing, ticks_of
+from ringfence.report.ticks import Tick
 
 
 def slot(minute: int, total: int = 0, proven: int = 0, bans: int = 0) -> dict[str, Any]:
@@ -54,6 +55,26 @@ def test_the_drawing_has_a_bar_for_each_number() -> None:
     assert re.findall(r"M(\d+) 100v-([\d.]+)", svg) == [("1", "1.0"), ("2", str(float(HEIGHT)))]
     assert "gap" not in svg
     assert "script" not in svg
+
+
+def test_the_axis_has_a_line_and_a_label_for_each_tick() -> None:
+    """The lines stand in the drawing, and the labels below it, unless an edge would cut a label."""
+    ticks = [Tick(0.0, "04:00"), Tick(0.5, "08:00"), Tick(0.94, "12:00")]
+    svg, labels = drawing([Column(0.0)] * 3, {"bans": [0, 0, 0]}, ticks), axis(ticks)
+
+    assert '<path class="tick" d="M0.0 0v100M1.5 0v100M2.82 0v100"/>' in svg
+    assert re.findall(r'x="([\d.]+)%" y="1em" text-anchor="middle">([\d:]+)<', labels) == [
+        ("50.0", "08:00"),
+        ("94.0", "12:00"),
+    ]
+    assert "style=" not in svg + labels
+
+
+def test_the_ticks_of_a_chart() -> None:
+    """The ticks of a chart stand at round times between its begin and its end."""
+    found = ticks_of([Column(60.0 * at) for at in range(10)], 60)
+
+    assert [(one.at, one.label) for one in found] == [(0.0, "01-01"), (0.5, "00:05"), (1.0, "00:10")]
 
 
 def test_gaps_are_drawn_once() -> None:

@@ -37,7 +37,7 @@ def test_each_kind_has_a_chart() -> None:
     """There is a chart for each kind of attempt and one of the bans, each with its total."""
     text = page()
 
-    assert text.count("<svg ") == 3
+    assert text.count('<svg class="chart"') == text.count('<svg class="ticks"') == 3
     for title in ("Attempts: guess: 9", "Attempts: probe: 1", "Bans: 2"):
         assert title in " ".join(text.split())
 

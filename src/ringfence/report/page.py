@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ringfence.clock import column_length, format_duration
 from ringfence.model import printable, rfc3339
+from ringfence.report.ticks import Tick, ticks_between
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = TEMPLATES / "style.css"
@@ -81,13 +82,14 @@ def short(text: str | None, most: int = MOST_NAME) -> str:
 
 # -- charts of attempts and bans over time as SVG, from the daemon's answer to ``history``. No side effects
 #
-# A chart contains no text. The page shows the numbers next to the chart as HTML, which screen readers can
-# read. Text in the chart would also become too small on a narrow screen, because the whole chart shrinks
-# there.
+# A chart contains no text, because text in it would become too small on a narrow screen, where the whole
+# chart shrinks. The labels of its time axis are an image of their own below it, which does not shrink. The
+# page also shows the numbers as a table, which screen readers can read.
 
 
 HEIGHT = 100
 """The height of a chart in units of its viewBox. A column is one unit wide; the page stretches the chart."""
+_CHARACTER = 0.023  # the part of an axis that a character of a label takes on a phone, 360 pixels wide
 _BAR = 0.8  # the width of a bar; a column is 1 wide
 
 
@@ -156,15 +158,20 @@ def _with_slot(column: Column, slot: Mapping[str, Any], kind: str | None) -> Col
     )
 
 
-def drawing(columns: Sequence[Column], series: Mapping[str, Sequence[int]]) -> str:
+def drawing(
+    columns: Sequence[Column], series: Mapping[str, Sequence[int]], ticks: Sequence[Tick] = ()
+) -> str:
     """Return a bar chart as SVG.
 
     ``series`` maps each CSS class to its numbers, one for each column. The bars of a later class are drawn
     over those of the earlier ones. Columns in which ringfence did not run are filled in the class ``gap``.
+    There is a vertical line at each of ``ticks``.
     """
     most = max((number for numbers in series.values() for number in numbers), default=0) or 1
     gaps = "".join(_bar(at, HEIGHT, length) for at, length in _gaps(columns))
     paths = [f'<path class="gap" d="{gaps}"/>'] if gaps else []
+    lines = "".join(f"M{round(tick.at * len(columns), 3)} 0v{HEIGHT}" for tick in ticks)
+    paths += [f'<path class="tick" d="{lines}"/>'] if lines else []
     for name, numbers in series.items():
         bars = (_bar(at, number * HEIGHT / most, _BAR) for at, number in enumerate(numbers) if number)
         paths.append(f'<path class="{name}" d="{"".join(bars)}"/>')
@@ -172,6 +179,24 @@ def drawing(columns: Sequence[Column], series: Mapping[str, Sequence[int]]) -> s
         f'<svg class="chart" viewBox="0 0 {len(columns)} {HEIGHT}" preserveAspectRatio="none" '
         f'aria-hidden="true" focusable="false">{"".join(paths)}</svg>'
     )
+
+
+def ticks_of(columns: Sequence[Column], length: int) -> list[Tick]:
+    """Return the labels of the time axis of a chart whose columns are ``length`` seconds long."""
+    return ticks_between(columns[0].start, columns[0].start + len(columns) * length)
+
+
+def axis(ticks: Iterable[Tick]) -> str:
+    """Return the labels of the time axis as SVG. The page places it below its charts.
+
+    A label so near to an edge that a phone would cut it is left out.
+    """
+    labels = "".join(
+        f'<text x="{round(100 * tick.at, 2)}%" y="1em" text-anchor="middle">{tick.label}</text>'
+        for tick in ticks
+        if _CHARACTER * len(tick.label) <= 2 * min(tick.at, 1 - tick.at)
+    )
+    return f'<svg class="ticks" aria-hidden="true" focusable="false">{labels}</svg>'
 
 
 def _gaps(columns: Iterable[Column]) -> list[tuple[int, int]]:
@@ -199,13 +224,14 @@ def report_page(found: Document) -> str:
     # The first slot of the history may begin up to one step (a slot's length) before the report's period.
     length = column_length(end - begin - history["step"], _COLUMNS)
     columns = columns_of(history, length)
+    ticks = ticks_of(columns, length)
     return (
         environment()
         .get_template("report.html")
         .render(
             found=found,
             style=Markup(STYLE.read_text("utf-8")),  # noqa: S704 - a file of ours
-            charts=_charts(history, length),
+            charts=_charts(history, length, ticks),
             columns=columns,
             length=length,
             missing=max(0.0, end - begin - history["watched"]),
@@ -213,7 +239,7 @@ def report_page(found: Document) -> str:
     )
 
 
-def _charts(history: Document, length: int) -> list[dict[str, Any]]:
+def _charts(history: Document, length: int, ticks: list[Tick]) -> list[dict[str, Any]]:
     """Return a chart for each kind of attempt, and one of the bans. A column covers ``length`` seconds."""
     totals = history["totals"]
     charts = []
@@ -223,18 +249,25 @@ def _charts(history: Document, length: int) -> list[dict[str, Any]]:
             "attempts": [one.attempts for one in columns],
             "proven": [one.proven for one in columns],
         }
-        charts.append(_chart(f"Attempts: {kind}", parts["total"], columns, series))
+        charts.append(chart_of(f"Attempts: {kind}", parts["total"], columns, series, ticks))
     columns = columns_of(history, length)
-    charts.append(
-        _chart("Bans", sum(totals["bans"].values()), columns, {"bans": [one.bans for one in columns]})
-    )
+    bans = {"bans": [one.bans for one in columns]}
+    charts.append(chart_of("Bans", sum(totals["bans"].values()), columns, bans, ticks))
     return charts
 
 
-def _chart(title: str, total: int, columns: list[Column], series: dict[str, list[int]]) -> dict[str, Any]:
+def chart_of(
+    title: str,
+    total: int,
+    columns: Sequence[Column],
+    series: Mapping[str, Sequence[int]],
+    ticks: Sequence[Tick],
+) -> dict[str, Any]:
+    """Return what a template needs of a chart; ``total`` is a number for its title. See :func:`drawing`."""
     return {
         "title": title,
         "total": total,
         "most": max(max(numbers) for numbers in series.values()),
-        "svg": Markup(drawing(columns, series)),  # noqa: S704 - numbers only
+        "svg": Markup(drawing(columns, series, ticks)),  # noqa: S704 - numbers only
+        "axis": Markup(axis(ticks)),  # noqa: S704 - numbers only
     }

@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 from attrs import frozen
-from markupsafe import Markup
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -17,7 +16,8 @@ from starlette.responses import RedirectResponse, Response
 from ringfence.errors import ControlError, NoAnswerError, RingfenceError
 from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
 from ringfence.model import Network, parse_network
-from ringfence.report.page import MOST_TEXT, PERIODS, Column, columns_of, drawing
+from ringfence.report.page import MOST_TEXT, PERIODS, Column, chart_of, columns_of, ticks_of
+from ringfence.report.ticks import Tick
 from ringfence.web.commands import COMMANDS, LENGTHS, Order, WebCommand, warnings_of
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import Form, WebSession, require_change
@@ -194,6 +194,7 @@ class Pages:
         status = await self._client.recent(_STATUS_FOR, "status")
         history = await self._client.recent(_HISTORY_FOR, "history", seconds=period.seconds)
         columns = columns_of(history, period.column)
+        ticks = ticks_of(columns, period.column)
         return self._page(
             request,
             "overview.html",
@@ -201,7 +202,7 @@ class Pages:
             status=status,
             senders=top["senders"][:_MOST_SENDERS],
             columns=columns,
-            charts=_charts(columns),
+            charts=_charts(columns, ticks),
             period=period,
             periods=PERIODS.values(),
         )
@@ -335,20 +336,10 @@ def _details(command: WebCommand, order: Order) -> dict[str, str]:
     return details | ({"reason": order.signed} if command.has_note else {})
 
 
-def _charts(columns: Sequence[Column]) -> list[dict[str, Any]]:
+def _charts(columns: Sequence[Column], ticks: Sequence[Tick]) -> list[dict[str, Any]]:
     """Return the two charts of the overview: attempts, and bans."""
     attempts, proven, bans = zip(*((one.attempts, one.proven, one.bans) for one in columns), strict=True)
     return [
-        {
-            "title": "Attempts",
-            "most": max(attempts),
-            "total": sum(attempts),
-            "svg": Markup(drawing(columns, {"attempts": attempts, "proven": proven})),  # noqa: S704 - numbers only
-        },
-        {
-            "title": "Bans",
-            "most": max(bans),
-            "total": sum(bans),
-            "svg": Markup(drawing(columns, {"bans": bans})),  # noqa: S704 - numbers only
-        },
+        chart_of("Attempts", sum(attempts), columns, {"attempts": attempts, "proven": proven}, ticks),
+        chart_of("Bans", sum(bans), columns, {"bans": bans}, ticks),
     ]
