@@ -108,7 +108,7 @@ def test_many_alarms_of_a_kind_hide_no_other() -> None:
 
 def test_unconfirmed_attempts_are_near_no_ban() -> None:
     """Unconfirmed attempts are counted apart; other attempts count within the window of the nearest rule."""
-    common = {"proof": "claimed", "accounts": ["alice"]}
+    common = {"proof": "claimed", "accounts": ["alice"], "country": ""}
     counted = {"address": "192.0.2.1", "attempts": 9, "have": 3, "of": 5, "standing": "counted"}
     unconfirmed = {"address": "192.0.2.2", "attempts": 20, "have": 0, "of": 1, "standing": "unconfirmed"}
     for width, columns in ((80, 5), (40, 3)):

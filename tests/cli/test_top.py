@@ -136,7 +136,7 @@ def test_the_accounts_and_addresses_with_the_most_attempts(guard: Guard) -> None
 def view(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - a view
     """Return what the daemon reports."""
     sender = {"time": "2026-11-21T02:41:25Z", "subject": "192.0.2.1", "account": HOSTILE, "accounts": 1}
-    sender |= {"times": 40, "reason": "wrong password", "standing": "counted"}
+    sender |= {"times": 40, "country": "", "reason": "wrong password", "standing": "counted"}
     ban = {"address": "2001:db8::/64", "rule": "guess", "scope": "sip-udp", "left": 60, "accounts": 2}
     alarm = {"code": "phone.broken", "subject": HOSTILE, "text": HOSTILE, "times": 1}
     return {
@@ -168,12 +168,23 @@ def test_hostile_names_fit_the_display(size: tuple[int, int]) -> None:
     assert height < ROWS or any(line.startswith("      1m  2001:db8::/64") for line in lines)
 
 
-@pytest.mark.parametrize("address", ["203.0.113.177", "2001:db8:1234:5678::/64"])
-def test_no_column_is_cut_at_80_columns(address: str) -> None:
-    """With real names and numbers, each line ends with its last column, and the columns are aligned."""
+@pytest.mark.parametrize(
+    ("address", "reason", "country"),
+    [
+        ("203.0.113.177", "wrong password", "200x  NL"),
+        ("2001:db8:1234:5678::/64", "wrong password", "200x  NL"),
+        ("2001:db8:1234:5678::/64", "unknown extension", "200x"),
+    ],
+)
+def test_no_column_is_cut_at_80_columns(address: str, reason: str, country: str) -> None:
+    """With real names and numbers, each line ends with its last column, and the columns are aligned.
+
+    The country is left out if the line would be too long.
+    """
     sender = {"time": "2026-11-21T02:41:25Z", "subject": address, "account": "reception", "accounts": 12}
-    sender |= {"times": 200, "reason": "wrong password", "standing": "counted"}
-    other = sender | {"subject": "192.0.2.1", "account": "", "accounts": 0, "reason": "ACL", "times": 1}
+    sender |= {"times": 200, "country": "NL", "reason": reason, "standing": "counted"}
+    other = sender | {"subject": "192.0.2.1", "account": "", "accounts": 0, "country": ""}
+    other |= {"reason": "ACL", "times": 1}
     ban = {"address": address, "rule": "enumeration", "scope": "sip-udp", "left": 86_399, "accounts": 12}
     shown = view(
         senders=[sender, other],
@@ -187,8 +198,8 @@ def test_no_column_is_cut_at_80_columns(address: str) -> None:
 
     assert lines[0].endswith("enforcing  02:41:25")
     assert lines[1] == "12345 bans  1234567 attempts  2 friends"
-    (first,) = (line for line in lines if line.endswith("200 times  wrong password (counted)"))
-    (second,) = (line for line in lines if line.endswith("once       ACL (counted)"))
-    assert first.index("wrong") == second.index("ACL")
+    (first,) = (line for line in lines if line.endswith(f"{country}  {reason} (counted)"))
+    (second,) = (line for line in lines if line.endswith("ACL (counted)"))
+    assert first.index(reason) == second.index("ACL")
     assert any(line.endswith("enumeration (sip-udp)") for line in lines)
     assert not any(line.endswith("…") for line in lines)

@@ -41,7 +41,8 @@ def test_the_tops_of_a_period(tmp_path: Path) -> None:
             return asyncio.run(answer)
 
         accounts, addresses = ask(kind="accounts"), ask(kind="addresses", seconds=60)
-        view: Any = handlers["top"]({})
+        top: Any = handlers["top"]({})
+        view = asyncio.run(top)
 
     assert [(one["name"][:4], one["attempts"]) for one in accounts] == [("204", 2), ("2\\x1", 1)]
     assert all(one["name"].isprintable() for one in accounts)

@@ -17,6 +17,7 @@ KEYS = [
     *(
         "address",
         "subject",
+        "location",
         "verdict",
         "forecast",
         "evidence",

@@ -28,7 +28,9 @@ def test_the_overview(served: Served) -> None:
     assert answer.status == 200
     assert "memory" in words
     assert "bans 1 attempts since the start 3" in words
-    assert re.search(rf"{GUESSER} 3 [\d-]+ [\d:]+ [\d-]+ [\d:]+ alice wrong password", words), words
+    assert re.search(
+        rf"{GUESSER} 3 alice wrong password counted [\d-]+ [\d:]+ [\d-]+ [\d:]+ Sources", words
+    ), words
     assert "pbx/ami listening" in words
     assert answer.text.count('<svg class="chart"') == answer.text.count('<svg class="ticks"') == 2
     until(

@@ -23,7 +23,7 @@ _LABEL = 10
 """The width (columns) of the label at the beginning of each line, such as ``bans``."""
 _MIN_ACCOUNTS = 20
 """The minimum width (columns) of the column ACCOUNTS."""
-_OPTIONAL_COLUMNS = ("PROOF", "STATUS")
+_OPTIONAL_COLUMNS = ("PROOF", "STATUS", "COUNTRY")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
 
 
@@ -157,14 +157,17 @@ def _watched(entries: list[dict[str, Any]], width: int) -> Table:
         "ATTEMPTS": [_count(entry) for entry in entries],
         "STATUS": [entry["standing"] for entry in entries],
         "PROOF": [entry["proof"] for entry in entries],
+        "COUNTRY": [entry["country"] for entry in entries],
     }
+    if not any(columns["COUNTRY"]):
+        del columns["COUNTRY"]
     optional = [*_OPTIONAL_COLUMNS]
     while (
         room := width - sum(max(map(len, (name, *columns[name]))) + 2 for name in columns)
     ) < _MIN_ACCOUNTS:
         if not optional:
             break
-        del columns[optional.pop(0)]
+        columns.pop(optional.pop(0), None)
     columns["ACCOUNTS"] = [", ".join(entry["accounts"]) for entry in entries]
     table = table_of(columns, right=["ATTEMPTS"], wrapped=())
     table.columns[-1].max_width = max(room, _MIN_ACCOUNTS)

@@ -8,6 +8,7 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +44,7 @@ _LEAST_ACCOUNT = 8  # an account is not cut below this number of columns
 
 _GAP = "  "
 _MOST_TEXT = 200  # characters of a cell
-_ACCOUNT = 2  # the place of the account in a row of cells
+_ACCOUNT, _COUNTRY = 2, 4  # the places of the account and of the country in a row of cells
 
 View = dict[str, Any]
 _Cells = tuple[str, ...]
@@ -106,8 +107,11 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
         name: [row["name"] for row in rows],
         "ATTEMPTS": [str(row["attempts"]) for row in rows],
         output.head("LAST HOUR"): [short_time(row["last"]) for row in rows],
+        "COUNTRY": [row.get("country", "") for row in rows],
         "NOTE": [", ".join(note) for note in notes],
     }
+    if not any(columns["COUNTRY"]):
+        del columns["COUNTRY"]
     table = table_of(columns, right=["ATTEMPTS"], wrapped=())
     table.columns[0].max_width = 40
     Screen(whole_lines=True).print(table)
@@ -268,8 +272,9 @@ def _head(view: View, width: int, *, blocks: bool) -> list[str]:
 
 def _sender(row: dict[str, Any]) -> _Cells:
     moment = short_time(row["time"], seconds=True)[11:]
-    times = f"{row['times']} times" if row["times"] > 1 else "once"
-    return moment, row["subject"], account_cell(row), times, f"{row['reason']} ({row['standing']})"
+    times = f"{row['times']}x" if row["times"] > 1 else ""
+    what = f"{row['reason']} ({row['standing']})"
+    return moment, row["subject"], account_cell(row), times, row["country"], what
 
 
 def _bans(view: View, sort: str) -> list[_Cells]:
@@ -285,15 +290,27 @@ def _bans(view: View, sort: str) -> list[_Cells]:
 
 
 def _aligned(rows: list[_Cells], width: int) -> list[str]:
-    """Return a line for each row, with its cells in columns. Accounts are cut, so that the lines fit."""
+    """Return a line for each row, with its cells in columns. An empty column is left out.
+
+    If the lines are too long, accounts are cut, and then the countries are left out.
+    """
     if not rows:
         return []
     cells = [[printable(text[:_MOST_TEXT]) for text in row] for row in rows]
     widths = [max(map(columns_of, column)) for column in zip(*cells, strict=True)]
-    others = sum(widths) - widths[_ACCOUNT] + len(_GAP) * (len(widths) - 1)
-    room = max(_LEAST_ACCOUNT, min(_MOST_ACCOUNT, width - 1 - others))
-    widths[_ACCOUNT] = min(widths[_ACCOUNT], room)
+    widths[_ACCOUNT] = min(widths[_ACCOUNT], _MOST_ACCOUNT)
+    excess = _needed(widths) - (width - 1)
+    widths[_ACCOUNT] = max(min(widths[_ACCOUNT], _LEAST_ACCOUNT), widths[_ACCOUNT] - max(0, excess))
+    if _needed(widths) > width - 1 and len(widths) > _COUNTRY:
+        widths[_COUNTRY] = 0
+    cells = [[*compress(row, widths)] for row in cells]
+    widths = [*compress(widths, widths)]
     return [_GAP.join(map(_cell, row, widths)).rstrip() for row in cells]
+
+
+def _needed(widths: list[int]) -> int:
+    """Return the width of a line whose cells have these widths. A column without a width is left out."""
+    return sum(widths) + len(_GAP) * (sum(map(bool, widths)) - 1)
 
 
 def _cell(text: str, width: int) -> str:

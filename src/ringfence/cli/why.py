@@ -14,7 +14,13 @@ from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_repo
 from ringfence.cli.screen import Screen, fitting, show_facts, show_list, table_of
 from ringfence.clock import format_duration
 from ringfence.errors import Exit
-from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
+from ringfence.explain.headlines import (
+    BAD_VERDICTS,
+    account_headline,
+    address_headline,
+    is_account,
+    location_text,
+)
 
 # -- ``ringfence why ACCOUNT``: show everything known about an account, and advice
 
@@ -154,6 +160,8 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
     """Yield the label and the text of each known fact. Attempts and rules are printed as tables instead."""
     if found["subject"] != found["address"]:
         yield "counted", f"as {found['subject']}"
+    if where := location_text(found):
+        yield "where", where
     yield from (("ban", _ban(ban, found)) for ban in found["bans"])
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])

@@ -247,6 +247,7 @@ class AddressFacts:
         subject = detector.subject_of(network.network_address) if _is_sender(network) else network
         found = await asyncio.to_thread(read_bans, side.kernel.backend, side.common.store.bans, network, wall)
         holders = await self._holding(network, problems)
+        [location] = await side.common.locations.of([network.network_address])
         mono = side.common.clock.mono()
         story = None
         if _is_sender(network) and (_is_single(network) or subject == network):
@@ -271,6 +272,7 @@ class AddressFacts:
             alarms=tuple(alarm for alarm in side.common.alarms.active if is_about(alarm.subject, network)),
             enforcing=side.kernel.enforcer.enforcing,
             problems=(*found.problems, *problems),
+            location=location,
         )
 
     async def _holding(self, network: Network, problems: list[str]) -> list[Holder]:

@@ -33,6 +33,7 @@ from ringfence.firewall.contract import Backend
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
+from ringfence.lists.locations import Locations
 from ringfence.lists.manager import Lists
 from ringfence.model import Ban
 from ringfence.notify.notifier import Notifier
@@ -113,7 +114,7 @@ class StoreWatch:
 class CommonParts:
     """What each part of the daemon may use: the clock, the database, the alarms, the feed, the notifications.
 
-    ``feed`` passes changes on to the live page.
+    ``feed`` passes changes on to the live page. ``locations`` looks up the countries of addresses.
     """
 
     clock: Clock
@@ -123,6 +124,7 @@ class CommonParts:
     kept_alarms: KeptAlarms
     feed: Feed
     notifier: Notifier
+    locations: Locations
 
 
 @frozen
@@ -207,6 +209,7 @@ class FirewallSide:
             self.exempt.networks.on_protected()
         self.exempt.lists.configure(settings.lists())
         self.common.notifier.configure(settings.notify, settings.geo.database or ())
+        self.common.locations.configure(settings.geo.database or ())
         self.kernel.wanted_rules.settings = settings
         self.kernel.rules.update()
         self.exempt.exemptions.set_most(settings.firewall.max_bans)
@@ -289,6 +292,7 @@ def build_firewall_side(
         KeptAlarms(alarms, store),
         watchers.feed,
         watchers.notifier,
+        Locations(settings.geo.database or ()),
     )
     kernel = KernelParts(
         backend=backend,

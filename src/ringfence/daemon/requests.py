@@ -125,8 +125,10 @@ class RequestHandlers:
         usage = await self._side.kernel.limiter.counters()
         self._side.kernel.reconciler.check()
         report = status_report(self._enforcer, self._seen(usage))
+        watched: Any = report["watched"]
         friends = len(self._side.exempt.friends.friends)
         return report | {
+            "watched": await self._side.common.locations.with_countries(watched, "address"),
             "friends": friends,
             "limiter_waits": self._side.kernel.rules.limiter_waits,
             "notify": self._side.common.notifier.as_json(),

@@ -151,7 +151,7 @@ class TopRequests:
         since = now - min(seconds, KEEP_HOURS * HOUR)
         found = await asyncio.to_thread(side.common.store.tops.top, kind, since, MOST_LISTED)
         known = self._is_known_account if kind == "accounts" else self._has_friend
-        return [
+        rows: list[dict[str, Any]] = [
             {
                 "name": printable(one.name),
                 "attempts": one.attempts,
@@ -161,6 +161,7 @@ class TopRequests:
             }
             for one in found
         ]
+        return rows if kind == "accounts" else await side.common.locations.with_countries(rows, "name")
 
     def _is_known_account(self, name: str) -> bool:
         return self._side.exempt.friends.friends.knows_account(name)
@@ -172,8 +173,10 @@ class TopRequests:
         network = ip_network(name)
         return any(self._side.kernel.enforcer.ledger.covering(network, scope, now) for scope in Scope)
 
-    def _overview(self, _: Mapping[str, Any]) -> object:
-        """Return the data of the live display (``ringfence top``), from memory alone."""
+    async def _overview(self, _: Mapping[str, Any]) -> object:
+        """Return the data of the live display (``ringfence top``)."""
+        senders = grouped(self._side.common.feed.latest(["attempt"]), SENDER)
+        senders = await self._side.common.locations.with_countries(senders, "subject")
         side, now = self._side, self._side.common.clock.wall()
         latest = side.kernel.enforcer.ledger.latest(MOST_BANS)
         return {
@@ -185,7 +188,7 @@ class TopRequests:
             "friends": len(side.exempt.friends.friends),
             "alarms": [alarm.as_json() for alarm in side.common.alarms.active[:MOST_ALARMS]],
             "minutes": self._counts.minutes(),
-            "senders": grouped(side.common.feed.latest(["attempt"]), SENDER),
+            "senders": senders,
             "latest_bans": [_ban(key, record, now) for key, record in latest if record.expires > now],
         }
 

@@ -361,6 +361,7 @@ def document(known: NetworkFacts) -> Document:
     return {
         "address": format_network(known.network),
         "subject": format_network(known.subject),
+        "location": {**known.location},
         "verdict": str(known.verdict),
         "forecast": forecast(known),
         "evidence": remarks(known),

@@ -19,6 +19,7 @@ from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, Element, LimitMode, Ration
 from ringfence.host.protected import read_protected
 from ringfence.host.routes import read_addresses
+from ringfence.lists.locations import UNKNOWN, Location, Locations
 from ringfence.lists.manager import Holder, Lists, holders
 from ringfence.model import WIRE, Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
 from ringfence.networks import contains, overlap
@@ -86,7 +87,7 @@ class NetworkFacts:
     ``claimed`` has the limits for bans on unproven evidence. ``ration`` is that of the kernel's present rules
     (its mode is *off* without a daemon). ``alarms`` are the active alarms about
     ``network``. ``enforcing``: enforcement is not switched off. ``live``: the facts are from a daemon.
-    ``problems`` has a line for each fact that could not be read.
+    ``problems`` has a line for each fact that could not be read. ``location`` is where the first address is.
     """
 
     network: Network
@@ -108,6 +109,7 @@ class NetworkFacts:
     enforcing: bool = True
     live: bool = True
     problems: tuple[str, ...] = ()
+    location: Location = UNKNOWN
 
     @property
     def verdict(self) -> AddressVerdict:
@@ -315,6 +317,7 @@ def _known(
         enforcing=store is None or not store.state.switched_off(),
         live=False,
         problems=(*found.problems, *problems),
+        location=Locations(settings.geo.database or ()).read([network.network_address])[0],
     )
 
 

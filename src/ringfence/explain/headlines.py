@@ -35,6 +35,16 @@ def is_account(text: str) -> bool:
     return False
 
 
+def location_text(found: Mapping[str, Any]) -> str:
+    """Return where an address is: its country, and the number and name of its network's operator.
+
+    ``found`` is the result of ``as_json.document``. Return "" if no database has the address.
+    """
+    location = found["location"]
+    operator = " ".join(filter(None, (location["asn"], location["organisation"])))
+    return ", ".join(filter(None, (location["country"], operator)))
+
+
 def account_headline(found: Mapping[str, Any]) -> str:
     """Return the verdict on an account as a sentence; ``found`` is the result of ``account_document``."""
     return f"account {found['account']} {_OF_ACCOUNTS.get(found['verdict'], found['verdict'])}"

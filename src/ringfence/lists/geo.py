@@ -70,11 +70,11 @@ class GeoDatabases:
 
     def changed(self) -> bool:
         """Whether a file has changed since it was last read, or since reading it failed."""
-        return any(_identity(path) != identity for path, identity in list(self._identities.items()))
+        return any(identity_of(path) != identity for path, identity in list(self._identities.items()))
 
     def _of(self, path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         asked, networks = self._read.get(path, (None, {}))
-        identity = _identity(path)
+        identity = identity_of(path)
         if self._identities.get(path) != identity or not (
             path in self._failed or (asked is not None and regions <= asked)
         ):
@@ -94,7 +94,7 @@ def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
     """Read the networks of each of ``regions`` from a file; raise ListError if that is impossible."""
     import maxminddb  # noqa: PLC0415 - loaded if a region is used
 
-    before = _identity(path)
+    before = identity_of(path)
     try:
         with (
             closing(maxminddb.open_database(os.fspath(path))) as reader,
@@ -106,7 +106,7 @@ def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         raise ListError(f"{path} cannot be read: {error.strerror or error}; {_FIX}") from None
     except Exception as error:  # noqa: BLE001 - a broken file can raise anything
         raise ListError(f"{path} is broken ({type(error).__name__}: {error}); {_FIX}") from None
-    if _identity(path) != before:
+    if identity_of(path) != before:
         raise ListError(f"{path} was replaced while it was read; it will be read again")
     return {region: gatherer.prefixes() for region, gatherer in found.items()}
 
@@ -145,7 +145,8 @@ def _location(record: object) -> dict[str, str]:
     return location
 
 
-def _identity(path: Path) -> object:
+def identity_of(path: Path) -> object:
+    """Return a value that changes if the file is changed or replaced, or can no longer be read."""
     try:
         status = path.stat()
     except OSError as error:

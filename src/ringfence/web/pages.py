@@ -14,7 +14,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from ringfence.errors import ControlError, NoAnswerError, RingfenceError
-from ringfence.explain.headlines import BAD_VERDICTS, account_headline, address_headline, is_account
+from ringfence.explain.headlines import (
+    BAD_VERDICTS,
+    account_headline,
+    address_headline,
+    is_account,
+    location_text,
+)
 from ringfence.model import Network, parse_network
 from ringfence.report.page import MOST_TEXT, PERIODS, Column, chart_of, columns_of, ticks_of
 from ringfence.report.ticks import Tick
@@ -272,6 +278,7 @@ class Pages:
             "why.html",
             found=found,
             headline=address_headline(found),
+            where=location_text(found),
             groups=found["groups"][:_MOST_GROUPS],
             rules=[rule for rule in found["rules"] if rule["have"]],
         )
