@@ -32,6 +32,10 @@ def test_the_whole_life_of_a_feed(tmp_path: Path) -> None:
         shown = guard.command("feeds", "refresh")
         assert re.search(r"office +in force +1 +1", shown.stdout)
         assert shown.stderr == "office leaves out: 10.0.0.1 (local)\n"
+        status = guard.command("status").stdout
+        assert re.search(
+            r"(?m)^feed      office: in force, 1 network \(1 left out\), checked 1970-01-01", status
+        )
         why = guard.command("why", "198.51.100.9").stdout
         assert "the feed office contains 198.51.100.0/24" in " ".join(why.split())
         assert "198.51.100.9 is denied by the feed office" in guard.command("bans", "198.51.100.9").stderr

@@ -14,7 +14,7 @@ from ringfence.cli.common import (
     counted,
     print_config_errors,
 )
-from ringfence.cli.output import JsonOption, echo_json, errors_reported
+from ringfence.cli.output import JsonOption, echo_json, errors_reported, short_time
 from ringfence.cli.screen import Screen, table_of
 
 _MAX_OF_ONE_CODE = 5
@@ -124,6 +124,9 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     on = f"{len(rules['on'])} of {len(rules['on']) + len(rules['off'])} on"
     screen.show(f"rules     {on}{off}{decoys}", indent=_LABEL)
     screen.show(f"friends   {counted(report['friends'], 'address', 'addresses')}")
+    for feed in report["feeds"]:
+        style = "" if feed["state"] == "in force" and not feed["problem"] else "bold red"
+        screen.show(f"feed      {_feed(feed)}", style=style, indent=_LABEL)
     if firewall["repaired"]:
         restored = counted(firewall["restored"], "ban")
         screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
@@ -138,6 +141,15 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
         if use["packets"]:
             traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"
             screen.show(f"dropped   {use['rule']}: {traffic}", indent=_LABEL)
+
+
+def _feed(feed: Mapping[str, Any]) -> str:
+    """Return the state of a feed: its networks, how many are left out, and what is wrong with it."""
+    left = f" ({feed['left_out']} left out)" if feed["left_out"] else ""
+    checked = f", checked {short_time(feed['checked'], 'never')}"
+    problem = f": {feed['problem']}" if feed["problem"] else ""
+    networks = counted(feed["networks"], "network")
+    return f"{feed['name']}: {feed['state']}, {networks}{left}{checked}{problem}"
 
 
 def _count(entry: dict[str, Any]) -> str:

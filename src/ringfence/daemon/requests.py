@@ -132,6 +132,7 @@ class RequestHandlers:
             "friends": friends,
             "limiter_waits": self._side.kernel.rules.limiter_waits,
             "notify": self._side.common.notifier.as_json(),
+            "feeds": await self._list_requests.feeds({}),
         }
 
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:

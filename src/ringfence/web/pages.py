@@ -250,9 +250,10 @@ class Pages:
         return self._page(request, "alarms.html", active=active, past=past)
 
     async def lists(self, request: Request, _: WebSession) -> Response:
-        """Show the allow list and the deny list."""
+        """Show the allow list, the deny list and the feeds."""
         sides = {side: await self._client.recent(_BANS_FOR, "lists", side=side) for side in ("allow", "deny")}
-        return self._page(request, "lists.html", sides=sides)
+        feeds = await self._client.recent(_NEWS_FOR, "feeds")
+        return self._page(request, "lists.html", sides=sides, feeds=feeds)
 
     async def why(self, request: Request, _: WebSession) -> Response:
         """Show what ``ringfence why`` shows of an address, a network or an account."""
