@@ -14,6 +14,8 @@ from ringfence.control import LINE_KINDS
 
 Row = dict[str, Any]
 
+_TEXT = 30  # columns before the text of a line, on a terminal also before its continuation lines
+
 
 def events(
     config: ConfigOption = DEFAULT_CONFIG,
@@ -63,7 +65,7 @@ def _show(row: Row, *, as_json: bool) -> None:
     elif row["what"] == "lost":
         echo_stderr(f"{row['number']} lines are missing: they came faster than they were read")
     else:
-        echo(line_of(row))
+        echo(line_of(row), indent=_TEXT)
 
 
 def line_of(row: Row) -> str:

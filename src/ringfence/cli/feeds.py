@@ -65,7 +65,7 @@ def add(
     """Add a known feed to the configuration, and reload."""
     if name is None:
         for known, preset in PRESETS.items():
-            echo(f"{known}: {preset.keys['url']}", f"  {preset.terms}")
+            echo(f"{known}: {preset.keys['url']}", f"  {preset.terms}", indent=0)
         return
     with errors_reported():
         if name not in PRESETS:
