@@ -15,6 +15,7 @@ from tests.support.chromium import PHONE, Window, chromium, why_no_chromium
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
+from tests.support.mmdb import write
 from tests.support.web import WebServer, free_port, web_in_thread, web_server
 
 from ringfence.web.entrance import IDLE_LIFE, SESSION_LIFE
@@ -107,9 +108,13 @@ def _browser() -> Iterator[Browser]:
 def _site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Yield a daemon that banned two guessers, with a friend, a ban by hand, an ended ban and an alarm.
 
-    One guesser tries an account with a hostile name, which the views show. The deny list has one in a note.
+    One guesser tries an account with a hostile name, which the views show. The deny list has one in a note. A
+    feed has no list, and the countries of most addresses are known.
     """
     folder = tmp_path_factory.mktemp("site")
+    country = {"country": {"iso_code": "NL"}}
+    database = write(folder / "geo.mmdb", [("198.18.0.0/15", country), ("100.64.0.0/10", country)])
+    feed = {"name": "lost", "file": str(folder / "none.txt")}
     with (
         ami_server(Script(play=[GRANTED, GUESSES, HOSTILE_GUESSES])) as pbx,
         Guard(
@@ -117,6 +122,8 @@ def _site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             ami={"port": pbx.port},
             rules={"guess": {"attempts": 3}},
             claimed={"ban": ["2h"]},  # longer than all tests of this module take
+            geo={"database": [str(database)]},
+            feeds=[feed],
         ) as guard,
     ):
         until(lambda: GUESSER in guard.banned(), "the ban")

@@ -27,6 +27,7 @@ VALID: dict[str, dict[str, Any]] = {
     "friends_forget": {"address": "198.18.9.9"},
     "friends_import": {"friends": [], "transfer": "x", "more": False},
     "lists": {"side": "allow"},
+    "locations": {"networks": ["198.18.9.9"]},
     "tops": {"kind": "accounts"},
     "unban": {"networks": ["198.18.9.9"]},
     "why": {"network": "198.18.9.9"},

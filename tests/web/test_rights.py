@@ -34,7 +34,7 @@ def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser
 
         names = (
             "alarms alarms_dismiss allow_add allow_remove ban bans deny_add deny_remove "
-            "feeds friends history latest lists past_bans status top unban why why_account"
+            "feeds friends history latest lists locations past_bans status top unban why why_account"
         )
         assert guard.status()
         with (

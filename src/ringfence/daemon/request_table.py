@@ -190,6 +190,7 @@ The rule ``prefix`` bans networks of this length, so the page can unban whatever
 _PAGE_BAN = 30 * 86_400.0
 _MOST_NETWORKS = 20_000  # networks that one request bans or unbans
 _MOST_FILTER = 64  # networks of a filter: each is compared with each ban
+_MOST_LOCATED = 200  # networks whose country one request asks for
 _MOST_REASON = 1_000
 _MOST_NAME = 256
 
@@ -287,6 +288,7 @@ REQUESTS: Mapping[str, Request] = {
     "latest": _read(_KINDS, page=_KINDS),
     "lists": _read({"side": choice("allow", "deny")}, page={"side": choice("allow", "deny")}),
     "lists_reload": _only(_NONE),
+    "locations": _read({"networks": networks(_MOST_LOCATED)}, page={"networks": networks(_MOST_LOCATED)}),
     "notify_test": _only({"channel": nullable(text(MAX_TEXT))}),
     "off": _only(_NONE),
     "on": _only(_NONE),

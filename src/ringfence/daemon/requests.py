@@ -82,6 +82,7 @@ class RequestHandlers:
             **AlarmRequests(
                 side.common.alarms, side.common.kept_alarms, side.common.store, side.common.clock
             ).handlers(),
+            "locations": self._locations,
             "why": self._why,
             "why_account": AccountFactsReader(self._side, self._failures).answer,
             "notify_test": self._notify_test,
@@ -134,6 +135,11 @@ class RequestHandlers:
             "notify": self._side.common.notifier.as_json(),
             "feeds": await self._list_requests.feeds({}),
         }
+
+    async def _locations(self, request: Mapping[str, Any]) -> object:
+        """Return for each of the ``networks`` where its first address is: its country and its operator."""
+        addresses = [network.network_address for network in _networks(request)]
+        return [{**one} for one in await self._side.common.locations.of(addresses)]
 
     async def _friends(self, request: Mapping[str, Any]) -> Encoded:
         """Return the list of friends. A thread encodes it, because there may be tens of thousands."""

@@ -179,6 +179,7 @@ MOST_BANS = 20_000
 """The maximum number of bans that the table has. 100,000 would take 200 MB of memory."""
 _MOST_GROUPS = 50  # groups of attempts on the page of an address; the latest ones
 _MOST_SENDERS = 20  # on the overview; the latest ones
+_COUNTRIES_WITHIN = 1.0  # seconds that a table waits for the countries of its addresses
 _PAST = 30 * 86_400  # seconds: cleared alarms and ended bans are shown if they are not older
 _MOST_ROWS = 200  # in a table that is not divided into pages
 _KINDS = ("attempt", "ban", "alarm")
@@ -222,7 +223,10 @@ class Pages:
         rows = await self._client.latest(_BANS_FOR, "bans", most=MOST_BANS)
         # In a thread: sorting so many rows takes some 20 ms, in which no other page would be served.
         shown = await asyncio.to_thread(page_of, rows, query_from(request.query_params))
-        response = self._page(request, "bans.html", shown=shown, is_cut=len(rows) >= MOST_BANS)
+        countries = await self._countries(shown.rows)
+        response = self._page(
+            request, "bans.html", shown=shown, countries=countries, is_cut=len(rows) >= MOST_BANS
+        )
         response.background = BackgroundTask(self._renew_bans)
         return response
 
@@ -234,7 +238,22 @@ class Pages:
     async def past(self, request: Request, _: WebSession) -> Response:
         """Show the bans that ended last, at most 30 days ago."""
         rows = await self._client.recent(_HISTORY_FOR, "past_bans", seconds=_PAST)
-        return self._page(request, "past.html", rows=rows)
+        return self._page(request, "past.html", rows=rows, countries=await self._countries(rows[:_MOST_ROWS]))
+
+    async def _countries(self, rows: Sequence[Row]) -> Mapping[str, str]:
+        """Return the country of the address of each row; none if the daemon does not answer at once.
+
+        Then the caller shows the table without countries, because the user needs the table.
+        """
+        if not rows:
+            return {}
+        networks = [row["address"] for row in rows]
+        try:
+            async with asyncio.timeout(_COUNTRIES_WITHIN):
+                found = await self._client.ask("locations", networks=networks)
+        except (RingfenceError, TimeoutError):
+            return {}
+        return {network: one["country"] for network, one in zip(networks, found, strict=True)}
 
     async def log(self, request: Request, _: WebSession) -> Response:
         """Show the latest attempts, bans and alarms."""
