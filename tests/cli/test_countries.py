@@ -54,6 +54,11 @@ def test_where_an_address_is(guard: Guard) -> None:
     assert "where" not in guard.must("why", "203.0.113.7")
 
 
+def test_the_country_of_a_failure(guard: Guard) -> None:
+    """``why ACCOUNT`` has the country of each address where the account failed."""
+    assert f"{GUESSER}  NL       wrong password" in guard.must("why", "alice")
+
+
 def test_where_an_address_is_without_the_daemon(guard: Guard) -> None:
     """Without the daemon, ``why`` reads the databases itself."""
     guard.stop()

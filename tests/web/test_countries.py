@@ -37,6 +37,7 @@ def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         ("/bans", "203.0.113.9 admin"),
         ("/past", "198.18.1.9 NL admin"),
         (f"/why?about={GUESSER}", "NL, <b>Example</b>"),
+        ("/why?about=alice", f"{GUESSER} NL wrong password"),
     ],
 )
 def test_an_address_has_its_country(browser: Browser, target: str, words: str) -> None:

@@ -39,7 +39,7 @@ def print_account(found: Document, screen: Screen) -> None:
     if found["failures"]:
         screen.show()
         columns = {head: cells for head, cells in _failures(found["failures"]).items() if any(cells)}
-        show_list(columns, ("FIRST", "BY"), screen, right=["TIMES"], wrapped=["FAILED AT"])
+        show_list(columns, ("FIRST", "BY", "COUNTRY"), screen, right=["TIMES"], wrapped=["FAILED AT"])
 
 
 def _account_lines(found: Document) -> Iterator[tuple[str, str]]:
@@ -68,6 +68,7 @@ def _account_lines(found: Document) -> Iterator[tuple[str, str]]:
 def _failures(failures: list[Document]) -> dict[str, list[str]]:
     return {
         "FAILED AT": [one["address"] for one in failures],
+        "COUNTRY": [one["country"] for one in failures],
         "REASON": [one["reason"] for one in failures],
         "TIMES": [str(one["times"]) for one in failures],
         "FIRST": [short_time(one["first"]) for one in failures],

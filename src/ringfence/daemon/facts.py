@@ -152,6 +152,8 @@ class AccountFactsReader:
         known = side.exempt.friends.friends
         friends, former = map(latest_of, known.of_account(account))
         failures = merged(self._failures.failures_of(account), recorded)
+        failed_at = [one.last.address for one in failures]
+        places = await side.common.locations.of(failed_at)
         homes = dict.fromkeys(friend.address for friend in (*friends, *former))
         addresses = dict.fromkeys([*homes, *(one.last.address for one in failures)])
         return AccountFacts(
@@ -165,6 +167,7 @@ class AccountFactsReader:
             tuple(alarm for alarm in side.common.alarms.active if is_about_account(alarm, account)),
             known.outage_mode,
             problems=tuple(problems),
+            countries={address: place["country"] for address, place in zip(failed_at, places, strict=True)},
         )
 
     def _bans(self, address: Address, now: float) -> tuple[Ban, ...]:

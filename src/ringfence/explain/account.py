@@ -13,6 +13,7 @@ from ringfence.alarms import AlarmRecord
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import StoreError
+from ringfence.lists.locations import Locations
 from ringfence.model import (
     Address,
     Attempt,
@@ -109,7 +110,7 @@ class AccountFacts:
 
     ``live``: the facts are from a daemon. Without a daemon, ``denied`` and ``alarms`` are empty, and
     ``outage_mode`` is False, because they are unknown. ``problems`` has a line for each fact that could not
-    be read.
+    be read. ``countries`` has the country of each address in ``failures``; "" if it is unknown.
     """
 
     account: str
@@ -123,6 +124,7 @@ class AccountFacts:
     outage_mode: bool = False
     live: bool = True
     problems: tuple[str, ...] = ()
+    countries: Mapping[Address, str] = Factory(dict)
 
     @property
     def homes(self) -> dict[Address, Friend]:
@@ -300,6 +302,7 @@ def _failures(one: Failures, known: AccountFacts) -> Document:
     last = one.last
     return {
         "address": str(last.address),
+        "country": known.countries.get(last.address, ""),
         "reason": reason_of(last),
         "times": one.times,
         "first": rfc3339(one.first),
@@ -343,12 +346,12 @@ def account_offline(settings: Settings, account: str, now: float) -> AccountFact
         return AccountFacts(account, now, live=False)
     try:
         with Store.open(path, owner=False) as store:
-            return _known(store, account, now)
+            return _known(store, account, now, Locations(settings.geo.database or ()))
     except StoreError as error:
         return AccountFacts(account, now, live=False, problems=(str(error),))
 
 
-def _known(store: Store, account: str, now: float) -> AccountFacts:
+def _known(store: Store, account: str, now: float, locations: Locations) -> AccountFacts:
     friends = latest_of(one for one in store.friends.current(now, MOST) if one.account == account)
     former = latest_of(one for one in store.friends.former(now, MOST) if one.account == account)
     failures = merged((), failures_of(store.bans.attempts_on(account, now - KEEP, MOST_ATTEMPTS)))
@@ -359,4 +362,8 @@ def _known(store: Store, account: str, now: float) -> AccountFacts:
         )
         for address in addresses
     }
-    return AccountFacts(account, now, friends, former, failures, bans, live=False)
+    failed_at = [one.last.address for one in failures]
+    countries = {
+        address: place["country"] for address, place in zip(failed_at, locations.read(failed_at), strict=True)
+    }
+    return AccountFacts(account, now, friends, former, failures, bans, live=False, countries=countries)
