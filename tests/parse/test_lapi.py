@@ -1,0 +1,211 @@
+"""Answers of CrowdSec's local API: whole, cut, hostile."""
+
+import json
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.parse.lapi import (
+    MAX_SECONDS,
+    MAX_TEXT,
+    MAX_TOKEN,
+    LapiDecision,
+    parse_decisions,
+    parse_duration,
+    parse_login,
+    parse_page,
+)
+
+ROW: dict[str, Any] = {
+    "duration": "59m59.923566508s",
+    "id": 1,
+    "origin": "ringfence:pbx-a",
+    "scenario": "ringfence/guess",
+    "scope": "Range",
+    "type": "ban",
+    "value": "198.51.100.0/24",
+}
+"""A decision as CrowdSec 1.4.6 writes it."""
+NUMBER = LapiDecision(1, ip_network("198.51.100.0/24"), "ringfence/guess", "ringfence:pbx-a", 3599.923566508)
+
+
+def page(*new: object, deleted: object = None) -> bytes:
+    """Return an answer with these decisions."""
+    return json.dumps({"deleted": deleted, "new": [*new]}).encode()
+
+
+def test_an_answer_has_new_and_deleted_decisions() -> None:
+    """Decisions are parsed in order, and ``null``, as 1.4.6 writes it, is an empty list."""
+    found = parse_page(page(ROW, {**ROW, "id": 2}, deleted=[{**ROW, "duration": "-7.590746ms"}]))
+
+    assert [one.number for one in found.new] == [1, 2]
+    assert found.new[0] == NUMBER
+    assert found.deleted[0].seconds == pytest.approx(-0.00759, abs=1e-5)
+    assert parse_page(b'{"deleted":null,"new":null}') == parse_page(b'{"deleted":[],"new":[]}')
+    assert parse_page(b'{"new":null}').new == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": -1},
+        {"id": True},
+        {"id": "1"},
+        {"id": 2**63},
+        {"value": "nobody"},
+        {"value": "198.51.100.1/24"},
+        {"value": "fe80::1%eth0"},
+        {"value": 7},
+        {"scope": "Country"},
+        {"scope": None},
+        {"type": "captcha"},
+        {"scenario": "x" * (MAX_TEXT + 1)},
+        {"origin": "x" * (MAX_TEXT + 1)},
+        {"origin": ["x"]},
+        {"duration": "soon"},
+        {"duration": 7},
+        {"duration": ["1h"]},
+    ],
+)
+def test_a_decision_that_cannot_be_used_is_left_out(change: dict[str, Any]) -> None:
+    """A decision of another kind, or with a wrong field, is counted, and the others stay."""
+    found = parse_page(page({**ROW, **change}, ROW))
+
+    assert (found.new, found.left_out) == ((NUMBER,), 1)
+
+
+@pytest.mark.parametrize("missing", sorted(ROW))
+def test_a_decision_without_a_field_is_left_out(missing: str) -> None:
+    """Each field is needed."""
+    row = {key: value for key, value in ROW.items() if key != missing}
+
+    assert parse_page(page(row, ["x"], None, "x")).left_out == 4
+
+
+def test_the_decisions_about_an_address() -> None:
+    """A list of decisions is parsed like one of the stream; ``null`` is an empty one."""
+    assert parse_decisions(json.dumps([ROW, {"id": 2}]).encode()) == (NUMBER,)
+    assert parse_decisions(b"null") == ()
+    with pytest.raises(ValueError, match="no list"):
+        parse_decisions(b"{}")
+
+
+def test_an_endless_decision_is_shortened() -> None:
+    """No decision lasts longer than ten years."""
+    [found] = parse_page(page({**ROW, "duration": "9999999h"})).new
+
+    assert found.seconds == MAX_SECONDS
+
+
+def test_every_cut_answer_is_refused() -> None:
+    """An answer that ends too early, at whatever byte, is no answer, nor is one with trailing bytes."""
+    whole = page(ROW, deleted=[ROW])
+
+    for end in range(len(whole)):
+        with pytest.raises(ValueError, match=r"."):
+            parse_page(whole[:end])
+    with pytest.raises(ValueError, match="Extra data"):
+        parse_page(whole + b"x")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"message":"access forbidden"}',
+        b'{"new":7}',
+        b'{"deleted":{}}',
+        b"[" * 100_000,
+        b'{"new":' + b"9" * 10_000 + b"}",
+    ],
+)
+def test_another_answer_is_refused(body: bytes) -> None:
+    """What is not an answer of the stream raises ValueError."""
+    with pytest.raises(ValueError, match=r"."):
+        parse_page(body)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
+    """Whatever the bytes are, there is a result or a ValueError."""
+    for parse in (parse_page, parse_login):
+        try:
+            parse(body)
+        except ValueError:
+            continue
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(ROW)), _JSON))
+def test_any_field_is_parsed_or_left_out(fields: dict[str, Any]) -> None:
+    """Whatever a field holds, the other decisions of the answer stay."""
+    found = parse_page(page({**ROW, **fields}, ROW, deleted=[{**ROW, **fields}]))
+
+    assert found.new[-1] == NUMBER
+    assert len(found.new) + found.left_out == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("0s", 0.0),
+        ("1h", 3_600.0),
+        ("-1h2m3.5s", -3_723.5),
+        ("+1m", 60.0),
+        (".5s", 0.5),
+        ("300ms", 0.3),
+        ("5µs", 5e-6),
+        ("5us", 5e-6),
+        ("7ns", 7e-9),
+    ],
+)
+def test_durations_of_go(text: str, seconds: float) -> None:
+    """All units of Go are known."""
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "-", "1", "h", "1x", "0x", "1.2.3s", ".s", "1h ", "--1h", "1" * 65])
+def test_other_durations_are_refused(text: str) -> None:
+    """A text that Go does not write is no duration."""
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(text)
+
+
+def test_a_login_has_a_token_and_its_end() -> None:
+    """The end of the token is in seconds since the epoch."""
+    login = parse_login(b'{"code":200,"expire":"2026-11-20T21:12:02Z","token":"eyJ.a-b_c"}')
+
+    assert (login.token, login.expires) == ("eyJ.a-b_c", 1_795_209_122.0)
+
+
+@pytest.mark.parametrize(
+    ("token", "expire"),
+    [
+        (None, "2026-11-20T21:12:02Z"),
+        ("", "2026-11-20T21:12:02Z"),
+        ("a b", "2026-11-20T21:12:02Z"),
+        ("a\r\nb", "2026-11-20T21:12:02Z"),
+        ("ä", "2026-11-20T21:12:02Z"),
+        ("x" * (MAX_TOKEN + 1), "2026-11-20T21:12:02Z"),
+        ("x", None),
+        ("x", "soon"),
+        ("x", "2026-11-20T21:12:02"),
+    ],
+)
+def test_a_login_without_a_usable_token_is_refused(token: object, expire: object) -> None:
+    """A token must fit into a header, and have an end."""
+    with pytest.raises(ValueError, match=r"."):
+        parse_login(json.dumps({"token": token, "expire": expire}).encode())
