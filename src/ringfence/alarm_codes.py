@@ -385,6 +385,16 @@ class AlarmCode(enum.StrEnum):
         "A feed's list is older than its `max_age`; it denies nothing until there is a new one.",
         "Look at `systemctl status ringfence-feeds`, or remove the feed.",
     )
+    FLEET_FAILED = (
+        "fleet.failed",
+        "CrowdSec's local API does not answer, or refuses requests; the bans of this host go on.",
+        "Remove the cause, which the text names; see `ringfence fleet status`.",
+    )
+    FLEET_FULL = (
+        "fleet.full",
+        "Some bans are not shared: a table was full, or the local API refused them.",
+        "See `ringfence fleet status`, and raise `max_bans` in `[firewall]`.",
+    )
     LIST_UNREADABLE = (
         "list.unreadable",
         "The lists cannot be read from the database, so changes are not in force.",

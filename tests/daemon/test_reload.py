@@ -90,6 +90,11 @@ VALUES: dict[str, object] = {
     "feeds.max_age": "3d",
     "feeds.key_file": "{folder}/secret",
     "geo.database": "{folder}/other.mmdb",
+    "crowdsec.url": "http://127.0.0.1:8080",
+    "crowdsec.machine": "other",
+    "crowdsec.password_file": "/run/other.password",
+    "crowdsec.key_file": "/run/other.key",
+    "crowdsec.interval": "20s",
     "rules.enabled": False,
     "rules.attempts": 11,
     "rules.window": "11m",
@@ -132,11 +137,13 @@ VALUES: dict[str, object] = {
     "publish.max_entries": 77,
     "display.times": "local",
 }
+CROWDSEC = [f"crowdsec.{key}" for key in ("url", "machine", "password_file", "key_file", "interval")]
 RESTART = {
     "asterisk.wire.enabled": "[asterisk.wire]",
     "asterisk.hep.enabled": "[asterisk.hep]",
     "firewall.backend": "[firewall] backend",
     "store.path": "[store]",
+    **dict.fromkeys(CROWDSEC, "[crowdsec]"),
     "control.socket": "[control]",
     "control.admins": "[control]",
     "metrics.listen": "[metrics]",
@@ -196,6 +203,12 @@ class Reloading:
                 {"name": "one", "url": "https://lists.example.org/one", "format": "json", "key": "address"}
             ],
             "geo": {"database": str(folder / "one.mmdb")},
+            "crowdsec": {
+                "url": "http://127.0.0.1:1",
+                "machine": "one",
+                "password_file": "/run/one.password",
+                "key_file": "/run/one.key",
+            },
             "notify": {
                 "mail": [{"to": ["root"], "username": "u", "password": "p"}],
                 "apprise": [{"config": "/one.yml"}],

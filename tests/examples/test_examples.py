@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from ringfence.config.crowdsec import CrowdsecSettings
 from ringfence.config.feeds import FeedSettings
 from ringfence.config.loader import (
     AllowSettings,
@@ -51,6 +52,7 @@ TABLES = {
     "deny": DenySettings,
     "feeds": FeedSettings,
     "geo": GeoSettings,
+    "crowdsec": CrowdsecSettings,
     **{f"rules.{rule.name}": RuleSettings for rule in RULES},
     "claimed": ClaimedSettings,
     "notify": NotifySettings,

@@ -48,6 +48,9 @@ class Commands(LazyGroup):
         "allow": LazyCommand("lists", "Show and change the allow list: addresses that are never banned."),
         "deny": LazyCommand("lists", "Show and change the deny list: addresses that are always dropped."),
         "feeds": LazyCommand("feeds", "Show and change the feeds: block lists that others publish."),
+        "fleet": LazyCommand(
+            "fleet", "Show and test the bans that are shared with other hosts by CrowdSec's local API."
+        ),
         "friends": LazyCommand(
             "friends",
             "Show the known phones and trunks of this PBX; copy them to a second server.",

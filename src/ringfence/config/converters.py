@@ -93,6 +93,7 @@ MailAddress = NewType("MailAddress", str)
 RuleName = NewType("RuleName", str)
 UserName = NewType("UserName", str)
 Url = NewType("Url", str)
+ApiUrl = NewType("ApiUrl", str)
 
 
 @frozen
@@ -296,11 +297,18 @@ def _url(value: object, _: object) -> str:
     return text
 
 
-def _is_url(text: str) -> bool:
-    """Whether a text is a plain address of HTTPS, without a user, a fragment and special characters."""
+def _api_url(value: object, _: object) -> str:
+    text = text_from(value)
+    if not _is_url(text, ("http", "https")):
+        raise ValueError('must be an address such as "http://127.0.0.1:8080"')
+    return text
+
+
+def _is_url(text: str, schemes: tuple[str, ...] = ("https",)) -> bool:
+    """Whether a text is a plain address, without a user, a fragment and special characters."""
     try:
         parts = urlsplit(text)
-        valid = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
     return valid and "@" not in parts.netloc and "#" not in text and text.isascii() and " " not in text
@@ -391,6 +399,8 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     RuleName: _one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
     UserName: _user,
     Url | None: _url,
+    ApiUrl | None: _api_url,
+    Name | None: _name,
     FeedFormat: lambda value, kind: FeedFormat(_one_of(tuple(FeedFormat))(value, kind)),
     Duration | None: lambda value, _: parse_duration(value),
     QuietHours | None: _quiet_hours,

@@ -45,6 +45,7 @@ from ringfence.config.converters import (
     list_only,
     read_secret,
 )
+from ringfence.config.crowdsec import crowdsec_problems
 from ringfence.config.feeds import feed_problems
 from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.publish import publish_problems, with_token
@@ -374,6 +375,7 @@ def parse(
     problems += _exposed(settings)
     problems += channel_problems(settings.notify)
     problems += feed_problems(settings.feeds)
+    problems += crowdsec_problems(settings.crowdsec)
     problems += _report_without_mail(settings, tree)
     problems += publish_problems(settings.publish, listens=_names_an_address(tree))
     found, missing = _secrets(entries, environ) if secrets else ([], [])

@@ -42,6 +42,7 @@ from ringfence.config.converters import (
     UserName,
     read_secret,
 )
+from ringfence.config.crowdsec import CrowdsecSettings
 from ringfence.config.feeds import FeedSettings
 from ringfence.config.publish import PublishSettings
 from ringfence.detect.rules import RULES, Claimed, Rule
@@ -532,6 +533,7 @@ class Settings:
     deny: DenySettings = Factory(DenySettings)
     geo: GeoSettings = Factory(GeoSettings)
     feeds: tuple[FeedSettings, ...] = ()
+    crowdsec: CrowdsecSettings = Factory(CrowdsecSettings)
     rules: Mapping[str, RuleSettings] = Factory(default_rules)
     claimed: ClaimedSettings = Factory(ClaimedSettings)
     notify: NotifySettings = Factory(NotifySettings)
@@ -573,7 +575,7 @@ class Settings:
             limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
             ration=self._ration(),
             hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
-            new_only=bool(self.feeds),
+            new_only=bool(self.feeds) or self.crowdsec.url is not None,
         )
 
     def _ration(self) -> Ration:

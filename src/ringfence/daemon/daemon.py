@@ -227,6 +227,7 @@ class Daemon:
             *(every(seconds, name, action, side.common.alarms) for seconds, name, action in periodic),
             side.exempt.networks.run(),
             side.exempt.lists.run(),
+            side.common.fleet.run(side.detector.bans, side.exempt.lists.use_decisions),
             side.exempt.friends.run(),
             side.exempt.kernel_friends.run(),
             side.kernel.reconciler.run(),

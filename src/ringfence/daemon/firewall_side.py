@@ -30,12 +30,13 @@ from ringfence.daemon.trial import TrialWatch
 from ringfence.detect.detector import Detector
 from ringfence.firewall import choose_backend, make_backend
 from ringfence.firewall.contract import Backend
+from ringfence.fleet.fleet import Fleet
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locations import Locations
 from ringfence.lists.manager import Lists
-from ringfence.model import Ban
+from ringfence.model import Ban, BanEnd, Network, Scope
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
 
@@ -114,7 +115,8 @@ class StoreWatch:
 class CommonParts:
     """What each part of the daemon may use: the clock, the database, the alarms, the feed, the notifications.
 
-    ``feed`` passes changes on to the live page. ``locations`` looks up the countries of addresses.
+    ``feed`` passes changes on to the live page, and ``fleet`` to other hosts. ``locations`` looks up the
+    countries of addresses.
     """
 
     clock: Clock
@@ -125,6 +127,7 @@ class CommonParts:
     feed: Feed
     notifier: Notifier
     locations: Locations
+    fleet: Fleet
 
 
 @frozen
@@ -196,6 +199,7 @@ class FirewallSide:
             *self.exempt.protected.alarms,
             *self.exempt.names.alarms,
             *self.exempt.lists.alarms,
+            *self.common.fleet.alarms,
             *self.common.notifier.alarms,
         ]
 
@@ -233,10 +237,11 @@ def choose(settings: Settings) -> ChosenBackend:
 
 @frozen
 class Watchers:
-    """Passes new bans and changes of alarms on to the live feed and to the notifications."""
+    """Passes new bans and changes of alarms on to the live feed, the notifications, and other hosts."""
 
     feed: Feed
     notifier: Notifier
+    fleet: Fleet
 
     def on_bans(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
         """Pass on bans that the kernel acknowledged.
@@ -245,8 +250,14 @@ class Watchers:
         other parts get new bans. These need no notification, because the first ban had one.
         """
         self.feed.on_bans(bans)
+        self.fleet.on_bans(bans)
         if announce:
             self.notifier.on_bans(bans)
+
+    def on_ban_end(self, network: Network, scope: Scope, how: BanEnd) -> None:
+        """Pass on the end of a ban."""
+        self.feed.on_ban_end(network, scope, how)
+        self.fleet.on_ban_end(network, scope, how)
 
     def on_alarm(self, event: AlarmEvent) -> None:
         """Pass on a change of an alarm."""
@@ -263,7 +274,8 @@ def build_firewall_side(
     notifier: Notifier | None = None,
 ) -> FirewallSide:
     """Build the firewall's side on the chosen backend. Without ``notifier``, no notifications are sent."""
-    watchers = Watchers(Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock))
+    fleet = Fleet(settings.crowdsec.sharing, clock, settings.firewall.max_bans)
+    watchers = Watchers(Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock), fleet)
     backend, alarms = chosen.backend, Alarms(clock.wall, watchers.on_alarm)
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     friends = FriendRegistry(
@@ -277,7 +289,7 @@ def build_firewall_side(
     passing = Passing(friends.friends)
     kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
     wanted = WantedRules(settings, friends.startup)
-    watch = BanWatch(watchers.on_bans, watchers.feed.on_ban_end)
+    watch = BanWatch(watchers.on_bans, watchers.on_ban_end)
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, watch)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
@@ -293,6 +305,7 @@ def build_firewall_side(
         watchers.feed,
         watchers.notifier,
         Locations(settings.geo.database or ()),
+        fleet,
     )
     kernel = KernelParts(
         backend=backend,

@@ -120,6 +120,6 @@ class Reloader:
         return decoy_alarms(self.settings.rule_table(), self._side.exempt.friends.friends.knows_account)
 
 
-_FIXED = ("store", "control", "metrics", "publish")
+_FIXED = ("store", "control", "metrics", "publish", "crowdsec")
 """Tables of the configuration that take effect only at the start of the daemon."""
 _CHANGED = "changed: restart ringfence"

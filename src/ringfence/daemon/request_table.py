@@ -276,6 +276,7 @@ REQUESTS: Mapping[str, Request] = {
     "deny_remove": _only(_REMOVE, page=_PAGE_REMOVE),
     "feeds": _read({"networks": _FILTER}, page=_NONE),
     "feeds_refresh": _only({"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}),
+    "fleet": _read(_NONE, page=_NONE),
     "follow": _read(_KINDS),
     "friends": _read(
         {"networks": optional(networks(_MOST_NETWORKS))},

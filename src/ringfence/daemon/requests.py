@@ -75,6 +75,7 @@ class RequestHandlers:
             "on": self._on,
             "confirm": self._confirm,
             **self._list_requests.handlers(),
+            "fleet": lambda _: side.common.fleet.report(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
             **side.common.feed.handlers(),

@@ -15,7 +15,7 @@ from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, N
 from ringfence.explain.groups import ALIKE, grouped
 from ringfence.firewall.contract import Ration
 from ringfence.friends.exchange import as_json
-from ringfence.lists.entries import COMMAND, CONFIGURATION, FEED
+from ringfence.lists.entries import COMMAND, CONFIGURATION, DECISION, FEED
 from ringfence.lists.manager import Holder
 from ringfence.model import (
     UNRECORDED,
@@ -105,7 +105,7 @@ def _allowed(holder: Holder) -> str:
 def _denied(known: NetworkFacts, holder: Holder) -> str:
     own, origin = format_network(known.network), holder.entry.origin
     rest = f"; to end that, {_removal(holder)}, or for it alone: ringfence allow add {own}"
-    if origin.startswith(FEED):
+    if origin.startswith((FEED, DECISION)):
         return f"its new traffic is dropped: the {printable(origin)} contains {holder.entry.value}{rest}"
     return f"dropped permanently: the deny list contains {_by_entry(holder)}{rest}"
 
@@ -114,6 +114,8 @@ def _passed(holder: Holder) -> str:
     entry = holder.entry
     if entry.origin.startswith(FEED):
         return f"the {printable(entry.origin)} contains {entry.value}, but friends pass feeds"
+    if entry.origin.startswith(DECISION):
+        return f"the {printable(entry.origin)} of another host contains {entry.value}, but friends pass it"
     return (
         f"the deny list contains {_by_entry(holder)}, but friends pass what is imported or found by country"
     )
@@ -146,6 +148,8 @@ def _removal(holder: Holder) -> str:
     entry = holder.entry
     if entry.origin.startswith(FEED):
         return f"ringfence feeds remove {printable(entry.origin.removeprefix(FEED))}"
+    if entry.origin.startswith(DECISION):
+        return f"cscli decisions delete --ip {printable(entry.value)}, where CrowdSec's local API runs"
     if entry.origin == CONFIGURATION:
         return f"remove it from [{entry.kind}] in the configuration, and reload"
     return f"ringfence {entry.kind} remove {printable(entry.value)}"

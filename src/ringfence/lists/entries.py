@@ -23,7 +23,9 @@ from ringfence.parse.feeds import FeedLayout
 COMMAND = "command"
 CONFIGURATION = "configuration"
 FEED = "feed "
-"""The origin of an entry: ``COMMAND``, ``CONFIGURATION``, an imported file's name, or FEED and a name."""
+DECISION = "decision "
+"""The origin of an entry: ``COMMAND``, ``CONFIGURATION``, an imported file's name, FEED and a name, or
+DECISION and the scenario of another host's ban."""
 
 MAX_NAME = 253
 

@@ -22,6 +22,7 @@ from ringfence.errors import RingfenceError, StoreError
 from ringfence.lists.entries import (
     COMMAND,
     CONFIGURATION,
+    DECISION,
     Configured,
     EntryKind,
     parse_entry,
@@ -326,6 +327,9 @@ class Lists:
         self._configured = configured
         self._databases = GeoDatabases(configured.databases)
         self._feeds = Feeds()
+        self._decisions: tuple[tuple[Network, str], ...] = ()
+        self._undecided = Prefixes()
+        """The fetched networks without the decisions of other hosts."""
         self._changed = changed
         self._follow = follow
         self._now = now
@@ -401,6 +405,7 @@ class Lists:
             self._composed = compose(
                 entries, answers, self._databases.networks, self._protected, self._feeds.compose(self._now())
             )
+            self._undecided = self._composed.networks.fetched
         self._known = True
         if self._configured.feeds:
             self._stale.set()  # so run() reads their files now
@@ -470,6 +475,16 @@ class Lists:
             rolls = evolve(composed.networks, guarded=guarded(self._protected, composed.forced))
             self._apply(evolve(composed, networks=rolls))
 
+    async def use_decisions(self, decisions: tuple[tuple[Network, str], ...]) -> None:
+        """Deny networks that other hosts have banned, each with its scenario; forget the former ones.
+
+        Only these are composed again, because they change every few seconds.
+        """
+        async with self._turn:
+            self._decisions = decisions
+            fetched = await self.in_thread(self._with_decisions)
+            self._apply(evolve(self._composed, networks=evolve(self.networks, fetched=fetched)))
+
     async def in_thread(self, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Run ``action`` in the one thread of the lists, and return its result.
 
@@ -513,7 +528,19 @@ class Lists:
         now = self._now()
         self._feeds.configure(self._configured.feeds, self._configured.kept, now)
         feeds = self._feeds.compose(now)
-        return compose(self.entries(now), self._answers, self._databases.networks, self._protected, feeds)
+        found = compose(self.entries(now), self._answers, self._databases.networks, self._protected, feeds)
+        self._undecided = found.networks.fetched
+        return evolve(found, networks=evolve(found.networks, fetched=self._with_decisions()))
+
+    def _with_decisions(self) -> Prefixes:
+        """Return the fetched networks with the decisions of other hosts."""
+        if not self._decisions:
+            return self._undecided
+        whole = Gatherer()
+        whole.extend(self._undecided)
+        for network, _ in self._decisions:
+            whole.add(network)
+        return whole.prefixes()
 
     def entries(self, now: float) -> Iterator[ListEntry]:
         """Yield the configured entries, then the entries of the store that have not ended at ``now``."""
@@ -528,4 +555,12 @@ class Lists:
         stored = (self._table.about(kind, texts, now, COMMAND) for kind in ListKind)
         entries = chain(self._configured.entries, *stored)
         found = list(holders(network, entries, self._answers, self._databases.around))
-        return found + [Holder(*held) for held in self._feeds.holding(network, now)]
+        found += [Holder(*held) for held in self._feeds.holding(network, now)]
+        return [*found, *self._deciding(network, now)]
+
+    def _deciding(self, network: Network, now: float) -> Iterator[Holder]:
+        """Yield an entry for each decision of another host that contains ``network``."""
+        for denied, scenario in self._decisions:
+            if contains(denied, network):
+                text = text_of(*code_of(denied))
+                yield Holder(ListEntry(ListKind.DENY, text, "", now, None, f"{DECISION}{scenario}"), denied)

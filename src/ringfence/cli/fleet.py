@@ -1,0 +1,80 @@
+"""``ringfence fleet``: show and test the bans that are shared with other hosts."""
+
+from typing import Any
+
+import typer
+
+from ringfence.cli import output
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, settings_from
+from ringfence.cli.groups import HintingGroup
+from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
+from ringfence.cli.screen import Screen, show_list
+from ringfence.clock import Clock
+from ringfence.errors import Exit, FleetError
+from ringfence.fleet.api import Api
+from ringfence.model import printable
+
+fleet = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
+
+
+@fleet.callback()
+def group() -> None:
+    """Show and test the bans that are shared with other hosts by CrowdSec's local API."""
+
+
+@fleet.command("status")
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    local: output.LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the last requests to the local API, and the decisions of each origin."""
+    output.choose(local=local)
+    with errors_reported():
+        report: dict[str, Any] = ask_daemon(config, "fleet")
+        if as_json:
+            echo_json(report)
+        elif not report:
+            echo("No ban is shared: the configuration has no [crowdsec] url.")
+        else:
+            _print(report)
+        if report and (report["pull"]["problem"] or report["push"]["problem"]):
+            raise typer.Exit(Exit.PROBLEM)
+
+
+@fleet.command("test")
+def prove(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Store a decision about a test address at the local API, look it up, and delete it."""
+    with errors_reported():
+        sharing = settings_from(config).crowdsec.sharing
+        if sharing is None:
+            raise FleetError("the configuration has no [crowdsec] url")
+        Api(sharing.access, Clock()).prove()
+        echo(f"ok  {sharing.access.url} stores and returns decisions of {sharing.access.machine}")
+
+
+def _print(report: dict[str, Any]) -> None:
+    lag = "unknown" if report["lag"] is None else f"{report['lag']} s"
+    echo(
+        f"local API    {report['url']}, as {report['machine']}",
+        f"last pull    {_channel(report['pull'])}",
+        f"last push    {_channel(report['push'])}",
+        f"lag          {lag} from a ban here until the API showed it",
+        f"waiting      {report['waiting']} bans and unbans",
+        f"decisions    {report['decisions']}, of which {report['in_force']} are applied here",
+    )
+    if report["left_out"]:
+        echo(f"left out     {report['left_out']} decisions: not bans of an address, too wide, or local")
+    if report["lost"]:
+        echo(f"not shared   {report['lost']} for lack of room, or refused")
+    if report["origins"]:
+        columns = {
+            "ORIGIN": [row["origin"] for row in report["origins"]],
+            "DECISIONS": [str(row["decisions"]) for row in report["origins"]],
+        }
+        show_list(columns, (), Screen(whole_lines=True), right=["DECISIONS"], wrapped=["ORIGIN"])
+
+
+def _channel(channel: dict[str, Any]) -> str:
+    last = short_time(channel["last"], "never")
+    return f"{last}; now it fails: {printable(channel['problem'])}" if channel["problem"] else last

@@ -1,0 +1,51 @@
+"""``[crowdsec]``: CrowdSec's local API, by which bans are shared with other hosts."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from attrs import frozen
+
+from ringfence.config.converters import ApiUrl, Duration, Name, read_secret
+from ringfence.fleet.api import Access
+from ringfence.fleet.fleet import Sharing
+
+MIN_INTERVAL = 1.0  # seconds
+
+
+@frozen
+class CrowdsecSettings:
+    """``[crowdsec]``: the local API, and the files with the credentials of a machine and of a bouncer.
+
+    Without ``url``, no ban is shared. ``interval`` is the time between two requests for decisions.
+    """
+
+    url: ApiUrl | None = None
+    machine: Name | None = None
+    password_file: Path | None = None
+    key_file: Path | None = None
+    interval: Duration = Duration(10.0)
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """How bans are shared; None if they are not."""
+        password, key = self.password_file, self.key_file
+        if self.url is None or self.machine is None or password is None or key is None:
+            return None
+        access = Access(
+            self.url,
+            self.machine,
+            partial(read_secret, password, "crowdsec.password_file"),
+            partial(read_secret, key, "crowdsec.key_file"),
+        )
+        return Sharing(access, self.interval)
+
+
+def crowdsec_problems(settings: CrowdsecSettings) -> Iterator[str]:
+    """Yield a line for each mistake that the check of single values did not find; it begins with the key."""
+    if settings.url is not None:
+        for name in ("machine", "password_file", "key_file"):
+            if getattr(settings, name) is None:
+                yield f"crowdsec.{name}: is missing; it is needed with a url"
+    if settings.interval < MIN_INTERVAL:
+        yield "crowdsec.interval: must be at least a second"

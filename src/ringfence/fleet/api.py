@@ -1,0 +1,243 @@
+"""The local API over HTTP: sends one request at a time, in a thread, with limits of time and size.
+
+The credentials are read from their files when they are needed, so that a change needs no restart. Errors name
+neither a credential nor the text of an answer.
+"""
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from ipaddress import IPv4Network
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from attrs import frozen
+
+import ringfence
+from ringfence.clock import Clock
+from ringfence.errors import FleetError
+from ringfence.fleet.messages import alert, login_body
+from ringfence.fleet.sync import Beat, OwnBan, Pull, Push, Request, Withdraw
+from ringfence.model import Secret, format_network, printable
+from ringfence.parse.lapi import DecisionPage, parse_decisions, parse_login, parse_page
+
+SECONDS = 10.0
+"""The longest time that a request may take, the whole answer included."""
+CONNECT_SECONDS = 3.0
+"""The longest time to connect. :meth:`Api.stop` cannot end it earlier."""
+MAX_BODY = 24 * 1024 * 1024
+"""The maximum size of an answer in bytes: 140 000 decisions have some 24 MB."""
+RENEW_BEFORE = 60.0  # seconds before its end, a token is replaced
+
+TESTED = IPv4Network("192.0.2.1")
+"""The address of a test decision: one for documentation (RFC 5737), which no packet has."""
+TEST_RULE, TEST_SECONDS = "test", 60.0
+
+_PART = 65_536
+_AGENT = f"ringfence/{ringfence.__version__}"  # CrowdSec demands exactly name/version
+_UNAUTHORIZED = 401
+_REFUSED = frozenset({400, 413, 422})
+_MEANINGS = {
+    401: "the machine's name or password is wrong",
+    403: "the key of the bouncer, or the machine, is not accepted",
+    404: "there is no such path; is the url that of CrowdSec's local API?",
+    429: "too many requests",
+}
+
+
+@frozen
+class Access:
+    """Where the API is, and the credentials. ``password`` and ``key`` read a file; they raise ValueError."""
+
+    url: str
+    machine: str
+    password: Callable[[], Secret]
+    key: Callable[[], Secret]
+
+
+class Api:
+    """The connection to the local API. :meth:`send` blocks; call it in one thread, one call at a time."""
+
+    def __init__(self, access: Access, clock: Clock, seconds: float | None = None) -> None:
+        self._access = access
+        self._clock = clock
+        self._seconds = SECONDS if seconds is None else seconds
+        self._token: Secret | None = None
+        self._until = 0.0
+        self._open: http.client.HTTPConnection | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End a running request at once. May be called in another thread."""
+        self._stopped = True
+        _shut(self._open)
+
+    def send(self, request: Request, now: float) -> DecisionPage | None:
+        """Carry out a request; return the decisions for a ``Pull``. ``now`` is the time of its bans' ends.
+
+        Raise FleetError.
+        """
+        try:
+            if isinstance(request, Pull):
+                return self._pull(request)
+            self._change(request, now)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise FleetError(_text_of(error)) from None
+        return None
+
+    def prove(self) -> None:
+        """Store a decision about an address that nobody has, look it up, and delete it. Raise FleetError.
+
+        This tries both credentials. It does not read the stream, so the daemon misses nothing by it.
+        """
+        now = self._clock.mono()
+        ban = OwnBan(TESTED, TEST_RULE, now + TEST_SECONDS)
+        self.send(Push((ban,)), now)
+        try:
+            path = f"/v1/decisions?ip={TESTED.network_address}"
+            body = self._request("GET", path, {"X-Api-Key": _plain(self._access.key())})
+            found = parse_decisions(body)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise FleetError(_text_of(error)) from None
+        finally:
+            self.send(Withdraw(*ban.key), now)
+        if not any((one.network, one.scenario) == ban.key for one in found):
+            raise FleetError("the API has stored a test decision, and does not return it")
+
+    def _pull(self, request: Pull) -> DecisionPage:
+        startup = "true" if request.full else "false"
+        # Without dedup=false, a longer decision of another origin hides one (crowdsec issues 2014, 3373).
+        path = f"/v1/decisions/stream?startup={startup}&scopes=ip,range&dedup=false"
+        body = self._request("GET", path, {"X-Api-Key": _plain(self._access.key())})
+        return parse_page(body)
+
+    def _change(self, request: Withdraw | Push | Beat, now: float) -> None:
+        fresh = self._token is None or self._clock.wall() > self._until - RENEW_BEFORE
+        if fresh:
+            self._log_in()
+        try:
+            self._authorized(request, now)
+        except FleetError as error:
+            if error.status != _UNAUTHORIZED or fresh:
+                raise
+            self._log_in()  # the API was restarted with another key, or its clock differs
+            self._authorized(request, now)
+
+    def _authorized(self, request: Withdraw | Push | Beat, now: float) -> None:
+        token = self._token.reveal() if self._token is not None else ""
+        headers = {"Authorization": f"Bearer {token}"}
+        if isinstance(request, Beat):
+            self._request("GET", "/v1/heartbeat", headers)
+        elif isinstance(request, Withdraw):
+            # `value`, because `ip` also ends the networks around the address, of every origin.
+            what = quote(format_network(request.network), safe=""), quote(request.scenario, safe="")
+            self._request("DELETE", f"/v1/decisions?value={what[0]}&scenario={what[1]}", headers)
+        else:
+            wall, machine = self._clock.wall(), self._access.machine
+            alerts = [
+                alert(ban.network, ban.rule, ban.ends - now, ban.facts, wall, machine) for ban in request.bans
+            ]
+            self._request("POST", "/v1/alerts", headers, json.dumps(alerts).encode())
+
+    def _log_in(self) -> None:
+        self._token = None
+        body = login_body(self._access.machine, self._access.password().reveal())
+        login = parse_login(self._request("POST", "/v1/watchers/login", {}, body))
+        self._token, self._until = Secret(login.token), login.expires
+
+    def _request(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> bytes:
+        """Send a request; return the body of its answer. Raise FleetError unless its status is 2xx."""
+        connection, base = _connection(self._access.url, min(CONNECT_SECONDS, self._seconds))
+        self._open = connection
+        if self._stopped:
+            raise FleetError("stopped")
+        ended = threading.Event()
+
+        def end() -> None:
+            # A server that sends a byte now and then would never meet a timeout of the socket.
+            ended.set()
+            _shut(connection)
+
+        timer = threading.Timer(self._seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            connection.connect()
+            connection.sock.settimeout(self._seconds)
+            content = {"Content-Type": "application/json"} if body is not None else {}
+            agent = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
+            connection.request(method, base + path, body, {**agent, **content, **headers})
+            return _body_of(connection.getresponse())
+        except (OSError, http.client.HTTPException, ValueError, FleetError):
+            if ended.is_set():  # the timer ended the connection
+                raise TimeoutError from None
+            raise
+        finally:
+            timer.cancel()
+            self._open = None
+            connection.close()
+
+
+def _connection(url: str, seconds: float) -> tuple[http.client.HTTPConnection, str]:
+    """Return a connection that is not open yet, and the path that all requests begin with."""
+    parts = urlsplit(url)
+    host, base = parts.hostname or "", parts.path.rstrip("/")
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, parts.port, timeout=seconds, context=context), base
+    return http.client.HTTPConnection(host, parts.port, timeout=seconds), base
+
+
+def _shut(connection: http.client.HTTPConnection | None) -> None:
+    """End a connection that another thread uses; do nothing if it does not exist yet."""
+    plain: socket.socket | None = connection.sock if connection is not None else None
+    if plain is not None:
+        with suppress(OSError):
+            # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
+            socket.socket.shutdown(plain, socket.SHUT_RDWR)
+
+
+def _plain(secret: Secret) -> str:
+    """Return the text of a key; raise ValueError if it does not fit into a header."""
+    clear = secret.reveal()
+    if not clear.isascii() or not clear.isprintable():
+        raise ValueError("the key has characters that no key has")
+    return clear
+
+
+def _body_of(response: http.client.HTTPResponse) -> bytes:
+    """Read an answer; raise FleetError unless it is complete, successful and short enough."""
+    length, body = response.length, bytearray()
+    while part := response.read(_PART):
+        body += part
+        if len(body) > MAX_BODY:
+            raise FleetError(f"the answer has more than {MAX_BODY} bytes")
+    status = response.status
+    if not 200 <= status < 300:  # noqa: PLR2004 - the statuses of success
+        meaning = _MEANINGS.get(status, printable(str(response.reason))[:60])
+        raise FleetError(f"status {status}: {meaning}", status, _pause_of(response), status in _REFUSED)
+    if length is not None and len(body) < length:
+        raise FleetError("the answer ended too early")
+    return bytes(body)
+
+
+def _pause_of(response: Any) -> float:  # noqa: ANN401 - a response of http.client
+    """Return how many seconds the server asks to wait (429, 503)."""
+    text = response.getheader("Retry-After") or ""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0  # noqa: PLR2004 - digits
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, http.client.IncompleteRead):
+        return "the answer ended too early"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "the answer is damaged"
+    return printable(str(error))[:200] or type(error).__name__

@@ -1,0 +1,186 @@
+"""The task that shares bans with other hosts: it connects the synchronisation with the daemon and the API.
+
+Requests run in one thread, one after the other, so a hanging API delays nothing but them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import structlog
+from attrs import frozen
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.clock import Clock
+from ringfence.errors import FleetError
+from ringfence.fleet.api import Access, Api
+from ringfence.fleet.messages import facts_of, is_shared
+from ringfence.fleet.sync import Channel, OwnBan, Pull, Request, Sync
+from ringfence.ledger import Ledger, ban_of
+from ringfence.lists.feeds import SHORTEST_FED
+from ringfence.lists.files import overlaps_local
+from ringfence.lists.prefixes import code_of
+from ringfence.model import Ban, BanEnd, Network, Scope, printable, rfc3339
+from ringfence.parse.lapi import DecisionPage
+
+QUIET_FOR = 30.0
+"""Seconds without a successful request after which there is an alarm. A single failure is none."""
+MOST_ORIGINS = 50
+"""The maximum number of origins in a report, those with the most decisions."""
+
+Decisions = tuple[tuple[Network, str], ...]
+"""Networks that other hosts have banned, each with the scenario."""
+
+
+def is_usable(network: Network) -> bool:
+    """Whether the ban of a network by another host may be applied: it is neither very wide nor local."""
+    version, code = code_of(network)
+    return network.prefixlen >= SHORTEST_FED[version] and not overlaps_local(version, code)
+
+
+@frozen
+class Sharing:
+    """How bans are shared: the API with its credentials, and the time between two requests for decisions."""
+
+    access: Access
+    interval: float
+
+
+class Fleet:
+    """Shares bans with other hosts while :meth:`run` runs; without ``sharing`` it does nothing.
+
+    ``most`` is the maximum number of decisions.
+    """
+
+    def __init__(self, sharing: Sharing | None, clock: Clock, most: int = 262_144) -> None:
+        self._sharing = sharing
+        self._clock = clock
+        self._sync = Sync(sharing.interval if sharing else 0.0, most, is_usable)
+        self._applied: Decisions = ()
+        self._began = clock.mono()
+        self._wake = asyncio.Event()
+        self._log = structlog.get_logger()
+
+    # -- what the daemon reports
+
+    def on_bans(self, bans: Sequence[Ban]) -> None:
+        """Share new bans that the kernel has acknowledged, if they are proven."""
+        if self._sharing is not None:
+            for ban in filter(is_shared, bans):
+                self._sync.on_ban(self._own(ban))
+            self._wake.set()
+
+    def on_ban_end(self, network: Network, scope: Scope, how: BanEnd) -> None:
+        """End a ban at the API too, if it ended before its time."""
+        if self._sharing is not None and how is BanEnd.REMOVED and scope in {Scope.FULL, Scope.SIP}:
+            self._sync.on_unban(network, self._clock.mono())
+            self._wake.set()
+
+    def _own(self, ban: Ban) -> OwnBan:
+        now = self._clock.mono()
+        return OwnBan(ban.network, ban.rule, now + ban.expires - self._clock.wall(), facts_of(ban), now)
+
+    # -- the task
+
+    async def run(self, ledger: Ledger, apply: Callable[[Decisions], Awaitable[None]]) -> None:
+        """Share bans until cancelled. Return at once without a local API.
+
+        ``ledger`` has the bans of this host. ``apply`` puts the decisions of others into the kernel.
+        """
+        if self._sharing is None:
+            return
+        running = (ban_of(key, record) for key, record in ledger.items())
+        self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
+        api = Api(self._sharing.access, self._clock)
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet")
+        try:
+            while True:
+                if await self._step(api, thread):
+                    self._applied = self._sync.in_force()
+                    await apply(self._applied)
+        finally:
+            api.stop()
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _step(self, api: Api, thread: ThreadPoolExecutor) -> bool:
+        """Send the next request, or wait until one is due; return whether other decisions apply now."""
+        self._wake.clear()
+        now = self._clock.mono()
+        changed, request = self._sync.expire(now), self._sync.next_request(now)
+        if request is not None:
+            changed |= await self._send(api, thread, request, now)
+        elif not changed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._sync.due() - now)):
+                    await self._wake.wait()
+        return changed
+
+    async def _send(self, api: Api, thread: ThreadPoolExecutor, request: Request, now: float) -> bool:
+        """Send a request and record its result; return whether other decisions apply than before."""
+        channel = self._sync.pull if isinstance(request, Pull) else self._sync.push
+        before = channel.error
+        loop = asyncio.get_running_loop()
+        try:
+            page = await loop.run_in_executor(thread, partial(api.send, request, now))
+        except FleetError as error:
+            self._sync.on_failed(request, str(error), self._clock.mono(), error.pause, refused=error.refused)
+            if str(error) != before:
+                self._log.warning("fleet.failed", request=type(request).__name__.lower(), error=str(error))
+            return False
+        if before:
+            self._log.info("fleet.works", request=type(request).__name__.lower())
+        if isinstance(request, Pull):
+            changed = False
+            for step in self._sync.on_page(page or DecisionPage(), request, self._clock.mono()):
+                changed |= step
+                await asyncio.sleep(0)
+            return changed
+        self._sync.on_done(request, self._clock.mono())
+        return False
+
+    # -- what people see
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The present alarms."""
+        return [] if self._sharing is None else [*self._alarms()]
+
+    def _alarms(self) -> Iterator[Alarm]:
+        for name, channel in (("pull", self._sync.pull), ("push", self._sync.push)):
+            since = channel.last if channel.last is not None else self._began
+            if channel.error and self._clock.mono() - since > QUIET_FOR:
+                yield Alarm(AlarmCode.FLEET_FAILED, name, channel.error)
+        if self._sync.lost:
+            yield Alarm(
+                AlarmCode.FLEET_FULL, "", f"{self._sync.lost} bans, unbans or decisions were left out"
+            )
+
+    def report(self) -> dict[str, Any]:
+        """Return the state as JSON, with times as RFC 3339 texts in UTC; an empty one without a local API."""
+        if self._sharing is None:
+            return {}
+        sync = self._sync
+        return {
+            "url": self._sharing.access.url,
+            "machine": self._sharing.access.machine,
+            "pull": self._channel(sync.pull),
+            "push": self._channel(sync.push),
+            "waiting": sync.waiting,
+            "decisions": len(sync),
+            "in_force": len(self._applied),
+            "left_out": sync.left_out,
+            "lost": sync.lost,
+            "lag": round(sync.lag, 1) if sync.lag is not None else None,
+            "origins": [
+                {"origin": printable(origin), "decisions": number}
+                for origin, number in sync.origins().most_common(MOST_ORIGINS)
+            ],
+        }
+
+    def _channel(self, channel: Channel) -> dict[str, Any]:
+        ago = self._clock.mono() - channel.last if channel.last is not None else None
+        last = rfc3339(self._clock.wall() - ago) if ago is not None else None
+        return {"last": last, "ago": round(ago, 1) if ago is not None else None, "problem": channel.error}

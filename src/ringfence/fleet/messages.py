@@ -1,0 +1,117 @@
+"""The bodies of requests to the local API. No I/O: bans in, JSON out."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from ringfence.model import Ban, Network, Origin, Scope, format_network, printable, rfc3339
+
+SCENARIOS = "ringfence/"
+"""What the scenarios of ringfence begin with; the name of a rule follows."""
+MOST_EVENTS = 10
+"""The maximum number of attempts that the API is told about one ban."""
+
+_PROVEN = frozenset({Scope.FULL, Scope.SIP})
+_LONGEST = 100
+
+
+@frozen
+class Event:
+    """An attempt: its time (seconds since the epoch), and what is known about it, escaped."""
+
+    time: float
+    meta: tuple[tuple[str, str], ...]
+
+
+@frozen
+class Facts:
+    """What the API is told about a ban. ``since`` is in seconds since the epoch."""
+
+    since: float = 0.0
+    attempts: int = 0
+    proven: int = 0
+    accounts: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+def scenario_of(rule: str) -> str:
+    """Return the scenario of the bans of a rule."""
+    return f"{SCENARIOS}{rule}"
+
+
+def is_shared(ban: Ban) -> bool:
+    """Whether other hosts may be told about a ban: a rule has decided it, on proven attempts."""
+    return ban.origin is Origin.RULE and ban.scope in _PROVEN
+
+
+def facts_of(ban: Ban) -> Facts:
+    """Return what the API is told about a ban. Texts of senders are escaped and shortened."""
+    events = tuple(
+        Event(
+            attempt.time,
+            (
+                ("service", "asterisk"),
+                ("target_user", _short(attempt.account)),
+                ("attempt", str(attempt.kind)),
+                ("proof", attempt.proof.name.lower()),
+                ("transport", str(attempt.transport)),
+            ),
+        )
+        for attempt in ban.attempts[-MOST_EVENTS:]
+    )
+    accounts = Counter(_short(attempt.account) for attempt in ban.attempts if attempt.account)
+    named = tuple(name for name, _ in accounts.most_common(MOST_EVENTS))
+    return Facts(ban.since, ban.counts.attempts, ban.counts.proven, named, events)
+
+
+def _short(text: str) -> str:
+    return printable(text)[:_LONGEST]
+
+
+def login_body(machine: str, password: str) -> bytes:
+    """Return the body of a login."""
+    return json.dumps({"machine_id": machine, "password": password, "scenarios": []}).encode()
+
+
+def alert(
+    network: Network, rule: str, seconds: float, facts: Facts, now: float, machine: str
+) -> dict[str, Any]:
+    """Return an alert with the decision to ban ``network`` for ``seconds`` from ``now`` (wall clock) on."""
+    scenario, stop = scenario_of(rule), rfc3339(now)
+    single = network.prefixlen == network.max_prefixlen
+    scope, value = "Ip" if single else "Range", format_network(network)
+    accounts = f", accounts {', '.join(facts.accounts)}" if facts.accounts else ""
+    message = f"{value}: {facts.attempts} attempts, {facts.proven} of them proven{accounts}"
+    return {
+        "scenario": scenario,
+        "scenario_hash": "",
+        "scenario_version": "",
+        "message": message,
+        "events_count": max(1, facts.attempts),
+        "start_at": rfc3339(min(facts.since or now, now)),
+        "stop_at": stop,
+        "capacity": max(1, facts.attempts),
+        "leakspeed": "0s",
+        "simulated": False,
+        "remediation": True,
+        "events": [{"timestamp": rfc3339(one.time), "meta": _meta(one.meta)} for one in facts.events],
+        "source": {"scope": scope, "value": value, "ip" if single else "range": value},
+        "decisions": [
+            {
+                # The stream of decisions names no machine, so the origin does.
+                "origin": f"ringfence:{machine}",
+                "type": "ban",
+                "scope": scope,
+                "value": value,
+                "duration": f"{max(1, round(seconds))}s",
+                "scenario": scenario,
+            }
+        ],
+    }
+
+
+def _meta(pairs: Iterable[tuple[str, str]]) -> list[Mapping[str, str]]:
+    return [{"key": key, "value": value} for key, value in pairs if value]

@@ -1,0 +1,461 @@
+"""What this host sends to the local API, and which decisions of others it applies. No I/O.
+
+Out: each proven ban of a rule, and its early end. Claimed bans are never sent: every other host would make a
+full ban of one, so a forger could have any address banned everywhere.
+
+In: decisions of other hosts, each with the time that it has left.
+
+* A decision ends by ``deleted`` or by its own time. A missing one has not ended: an answer may be cut.
+* The stream does not say who made a decision. It is our own if this host has a ban of the same network
+  and the same rule.
+* A lost answer is lost for good, because the API remembers what it has sent. So after each failure, and
+  every ``full_every`` seconds, all decisions are requested. Then bans that the API lacks are sent again,
+  unless someone has deleted them there.
+
+All times are arguments, in monotonic seconds.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import chain, count
+from math import inf
+from typing import Generic, TypeVar
+
+from attrs import Factory, define, frozen
+
+from ringfence.fleet.messages import Facts, scenario_of
+from ringfence.model import Network
+from ringfence.parse.lapi import DecisionPage, LapiDecision
+
+FULL_EVERY = 600.0
+"""Seconds between two requests for all decisions."""
+BEAT_EVERY = 60.0
+"""Seconds between two signs of life. Without them, `cscli machines list` shows this host as dead."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""The shortest and the longest pause in seconds after failed requests."""
+MOST_OWN = 65_536
+"""The maximum number of own bans, and of unbans, that wait or are known. More are counted, and not sent."""
+AT_ONCE = 100
+"""The maximum number of bans in one request."""
+SAME_END = 2.0
+"""Seconds. Two ends that differ by less are the same: answers take some time."""
+STEP = 200
+"""The number of decisions that are taken over at once. That takes some 1 ms."""
+SPARE = 1_000
+"""How many outdated ends may be kept, besides one for each present one."""
+
+Key = tuple[Network, str]
+"""The network and the scenario of a decision."""
+
+
+@frozen
+class OwnBan:
+    """A proven ban of this host: its end, what the API is told, and when it began (None: unknown)."""
+
+    network: Network
+    rule: str
+    ends: float
+    facts: Facts = Factory(Facts)
+    began: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """The network and the scenario of its decision."""
+        return self.network, scenario_of(self.rule)
+
+
+@frozen
+class Withdraw:
+    """A request to end the decisions of a network and a scenario."""
+
+    network: Network
+    scenario: str
+
+
+@frozen
+class Push:
+    """A request to store bans."""
+
+    bans: tuple[OwnBan, ...]
+
+
+@frozen
+class Beat:
+    """A sign of life."""
+
+
+@frozen
+class Pull:
+    """A request for decisions: all of them (``full``), or what changed since the last request."""
+
+    full: bool
+
+
+Request = Withdraw | Push | Beat | Pull
+
+
+@define
+class _Own:
+    """A ban of this host. ``withdrawn``: someone has deleted all its decisions at the API."""
+
+    ban: OwnBan
+    sent: bool = False
+    withdrawn: bool = False
+
+
+@frozen
+class _Kept:
+    """A decision of the stream: its end, and its origin."""
+
+    ends: float
+    origin: str
+
+
+_T = TypeVar("_T")
+
+
+class _Ends(Generic[_T]):
+    """Items by their ends. An item may have several ends; the caller checks which one counts."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _T]] = []
+        self._serial = count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def next(self) -> float:
+        """The earliest end; infinity if there is none."""
+        return self._heap[0][0] if self._heap else inf
+
+    def add(self, ends: float, item: _T) -> None:
+        """Add an end of an item."""
+        heappush(self._heap, (ends, next(self._serial), item))
+
+    def pop(self, now: float) -> Iterator[_T]:
+        """Remove and yield each item with an end that has passed."""
+        while self.next <= now:
+            yield heappop(self._heap)[2]
+
+    def rebuild(self, ends: Iterable[tuple[float, _T]]) -> None:
+        """Replace all ends."""
+        self._heap = [(end, next(self._serial), item) for end, item in ends]
+        heapify(self._heap)
+
+
+@define
+class Channel:
+    """One direction: when it last worked, when it is due again, and why it failed; "" if it did not."""
+
+    last: float | None = None
+    due: float = -inf
+    error: str = ""
+    _pause: float = 0.0
+
+    def worked(self, now: float) -> None:
+        """Record a request that succeeded."""
+        self.last, self.error, self.due, self._pause = now, "", -inf, 0.0
+
+    def failed(self, error: str, now: float, pause: float) -> None:
+        """Record a request that failed. The server may ask for a pause; it is limited."""
+        self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._pause))
+        self.error, self.due = error, now + min(LONGEST_PAUSE, max(pause, self._pause))
+
+
+class Sync:
+    """The state of the synchronisation.
+
+    ``interval`` is the time between two pulls. ``most`` is the maximum number of kept decisions.
+    ``usable`` tells whether the network of a decision may be applied.
+    """
+
+    def __init__(
+        self,
+        interval: float = 10.0,
+        most: int = 262_144,
+        usable: Callable[[Network], bool] = lambda _: True,
+        full_every: float = FULL_EVERY,
+    ) -> None:
+        self.pull = Channel()
+        self.push = Channel()
+        self.left_out = 0
+        """How many decisions of the last full answer cannot be applied."""
+        self.lost = 0
+        """How many bans, unbans and decisions did not find room."""
+        self.lag: float | None = None
+        """Seconds from the latest own ban until the stream showed it; None if it has shown none."""
+        self._interval = interval
+        self._full_every = full_every
+        self._most = most
+        self._usable = usable
+        self._own: dict[Key, _Own] = {}
+        self._by_network: dict[Network, set[Key]] = {}
+        self._queue: dict[Key, None] = {}
+        self._ended: dict[Key, float] = {}
+        self._kept: dict[Key, dict[int, _Kept]] = {}
+        self._number = 0
+        self._origins: Counter[str] = Counter()
+        self._ends: _Ends[tuple[Key, int]] = _Ends()
+        self._own_ends: _Ends[Key] = _Ends()
+        self._at_once = AT_ONCE
+        self._next_pull = self._next_full = self._next_beat = -inf
+
+    # -- the bans of this host
+
+    def on_restored(self, bans: Iterable[OwnBan]) -> None:
+        """Take over the bans of this host at its start. They are sent if the first answer lacks them."""
+        for ban in bans:
+            self._record(ban, sent=True)
+
+    def on_ban(self, ban: OwnBan) -> None:
+        """Queue a new ban."""
+        if self._record(ban, sent=False):
+            self._queue[ban.key] = None
+
+    def _record(self, ban: OwnBan, *, sent: bool) -> bool:
+        known = self._own.get(ban.key)
+        if known is None and len(self._own) >= MOST_OWN:
+            self.lost += 1
+            return False
+        self._own[ban.key] = _Own(ban, sent or (known is not None and known.sent))
+        self._by_network.setdefault(ban.network, set()).add(ban.key)
+        self._end_later(ban.key, ban.ends)
+        return True
+
+    def _end_later(self, key: Key, ends: float) -> None:
+        """Make :meth:`expire` look at an own ban or unban at its end."""
+        self._own_ends.add(ends, key)
+        if len(self._own_ends) > 2 * (len(self._own) + len(self._ended)) + SPARE:
+            wanted = [(own.ban.ends, of) for of, own in self._own.items()]
+            self._own_ends.rebuild([*wanted, *((end, of) for of, end in self._ended.items())])
+
+    def on_unban(self, network: Network, now: float) -> None:
+        """End the bans of a network early, at the API too.
+
+        Until the API has ended its decisions of these bans, they are not applied.
+        """
+        for key in self._by_network.get(network, set()).copy():
+            own = self._forget(key)
+            there = self._kept.get(key, {})
+            if not own.sent and not there:
+                continue  # it never left this host
+            if key not in self._ended and len(self._ended) >= MOST_OWN:
+                self.lost += 1
+                continue
+            self._ended[key] = max(own.ban.ends, now, *(kept.ends for kept in there.values()))
+            self._end_later(key, self._ended[key])
+            for number in [*there]:
+                self._drop(key, number)
+
+    def _forget(self, key: Key) -> _Own:
+        own = self._own.pop(key)
+        self._queue.pop(key, None)
+        mine = self._by_network[key[0]]
+        mine.discard(key)
+        if not mine:
+            del self._by_network[key[0]]
+        return own
+
+    # -- the decisions of others
+
+    def in_force(self) -> tuple[Key, ...]:
+        """Return the network and the scenario of each decision of others that applies."""
+        found = dict.fromkeys(self._kept)  # a copy and some removals: a look at each would take 1 µs
+        for key in chain(self._own, self._ended):
+            found.pop(key, None)
+        return tuple(found)
+
+    def origins(self) -> Counter[str]:
+        """Return the number of decisions of each origin, our own included."""
+        return self._origins.copy()
+
+    def __len__(self) -> int:
+        """The number of kept decisions, our own included."""
+        return self._number
+
+    @property
+    def waiting(self) -> int:
+        """How many bans and unbans the API has not got yet."""
+        return len(self._queue) + len(self._ended)
+
+    def expire(self, now: float) -> bool:
+        """Forget what has ended; return whether other decisions apply than before."""
+        changed = False
+        for key in self._own_ends.pop(now):
+            own = self._own.get(key)
+            if own is not None and own.ban.ends <= now:
+                self._forget(key)
+                changed |= key in self._kept
+            if self._ended.get(key, inf) <= now:
+                del self._ended[key]
+        for key, number in self._ends.pop(now):
+            kept = self._kept.get(key, {}).get(number)
+            if kept is not None and kept.ends <= now:
+                self._drop(key, number)
+                changed |= key not in self._own
+        return changed
+
+    def _drop(self, key: Key, number: int) -> bool:
+        """Forget a kept decision; return whether it was kept."""
+        there = self._kept.get(key)
+        kept = there.pop(number, None) if there is not None else None
+        if there is None or kept is None:
+            return False
+        self._number -= 1
+        self._origins[kept.origin] -= 1
+        if not self._origins[kept.origin]:
+            del self._origins[kept.origin]
+        if not there:
+            del self._kept[key]
+        return True
+
+    # -- what to do next
+
+    def next_request(self, now: float) -> Request | None:
+        """Return the next request; None if nothing is due. Call a method ``on_…`` with its result."""
+        if (
+            max(self.pull.due, min(self._next_pull, self._next_full)) <= now
+        ):  # first, so that bans do not starve it
+            return Pull(full=self._next_full <= now)
+        if self.push.due > now:
+            return None
+        if self._ended:
+            return Withdraw(*next(iter(self._ended)))
+        if self._queue:
+            return Push(self._next_bans())
+        return Beat() if self._next_beat <= now else None
+
+    def _next_bans(self) -> tuple[OwnBan, ...]:
+        """Return bans to send. They count as sent from now on: even a failed request may have arrived."""
+        found = []
+        for key in self._queue:
+            own = self._own[key]
+            own.sent = True
+            found.append(own.ban)
+            if len(found) >= self._at_once:
+                break
+        return tuple(found)
+
+    def due(self) -> float:
+        """Return when :meth:`next_request` or :meth:`expire` should be called next."""
+        work = -inf if self.waiting else self._next_beat
+        pulls = max(self.pull.due, min(self._next_pull, self._next_full))
+        return min(max(self.push.due, work), pulls, self._ends.next, self._own_ends.next)
+
+    # -- the results of requests
+
+    def on_done(self, request: Withdraw | Push | Beat, now: float) -> None:
+        """Record that the API has carried out a request."""
+        self.push.worked(now)
+        self._next_beat = now + BEAT_EVERY
+        if isinstance(request, Withdraw):
+            self._ended.pop((request.network, request.scenario), None)
+        elif isinstance(request, Push):
+            self._at_once = AT_ONCE
+            for ban in request.bans:
+                own = self._own.get(ban.key)
+                if own is not None and own.ban == ban:  # not if it was banned again meanwhile
+                    self._queue.pop(ban.key, None)
+
+    def on_failed(
+        self, request: Request, error: str, now: float, pause: float = 0.0, *, refused: bool = False
+    ) -> None:
+        """Record that a request failed. ``pause`` is how many seconds the server asks to wait.
+
+        ``refused``: the API will never accept it. Then the bans of a ``Push`` are sent one by one, and one
+        that is refused alone is given up.
+        """
+        if isinstance(request, Pull):
+            self.pull.failed(error, now, pause)
+            self._next_full = -inf
+            return
+        self.push.failed(error, now, pause)
+        if not refused:
+            return
+        if isinstance(request, Withdraw):
+            self._ended.pop((request.network, request.scenario), None)
+            self.lost += 1
+        elif isinstance(request, Push):
+            self._at_once = 1
+            if len(request.bans) == 1:
+                self._queue.pop(request.bans[0].key, None)
+                self.lost += 1
+
+    def on_page(self, page: DecisionPage, request: Pull, now: float) -> Iterator[bool]:
+        """Take over an answer in steps; yield after each whether other decisions apply than before.
+
+        A long answer takes a second. Bans and unbans may be reported between two steps.
+        """
+        self.pull.worked(now)
+        self._next_pull = now + self._interval
+        there: set[Key] = set()
+        left_out, changed = page.left_out, False
+        for number, decision in enumerate(page.new, 1):
+            key = decision.network, decision.scenario
+            if key in self._own:
+                there.add(key)
+            if not self._usable(decision.network):
+                left_out += 1
+            elif decision.seconds > 0.0 and key not in self._ended:
+                changed |= self._keep(key, decision, now)
+            if not number % STEP:
+                yield changed
+        for number, decision in enumerate(page.deleted, 1):
+            changed |= self._delete(decision)
+            if not number % STEP:
+                yield changed
+        if request.full:
+            self._next_full = now + self._full_every
+            self.left_out = left_out
+            self._send_missing(there, now)
+        yield changed
+
+    def _keep(self, key: Key, decision: LapiDecision, now: float) -> bool:
+        """Keep a decision; return whether it is a new one that applies."""
+        there = self._kept.get(key, {})
+        known = there.get(decision.number)
+        if known is None and self._number >= self._most:
+            self.lost += 1
+            return False
+        ends = now + decision.seconds
+        if known is None or abs(known.ends - ends) > SAME_END:
+            self._kept.setdefault(key, {})[decision.number] = _Kept(ends, decision.origin)
+            self._end_kept_later(key, decision.number, ends)
+        if known is not None:
+            return False
+        self._number += 1
+        self._origins[decision.origin] += 1
+        own = self._own.get(key)
+        if own is None:
+            return not there
+        own.withdrawn = False
+        if not there and own.ban.began is not None:
+            self.lag = now - own.ban.began
+        return False
+
+    def _end_kept_later(self, key: Key, number: int, ends: float) -> None:
+        self._ends.add(ends, (key, number))
+        if len(self._ends) > 2 * self._number + SPARE:
+            self._ends.rebuild(
+                (kept.ends, (of, one)) for of, there in self._kept.items() for one, kept in there.items()
+            )
+
+    def _delete(self, decision: LapiDecision) -> bool:
+        """Forget a decision that has ended; return whether one that applied has ended."""
+        key = decision.network, decision.scenario
+        if not self._drop(key, decision.number) or key in self._kept:
+            return False
+        own = self._own.get(key)
+        if own is None:
+            return True
+        own.withdrawn = True
+        return False
+
+    def _send_missing(self, there: set[Key], now: float) -> None:
+        """Queue our bans that are not ``there``, at the API, unless someone has deleted them."""
+        for key, own in self._own.items():
+            lasts = own.ban.ends - now > SAME_END
+            if own.sent and lasts and not own.withdrawn and key not in there:
+                self._queue[key] = None

@@ -1,0 +1,74 @@
+"""``[crowdsec]``: the keys, every problem, and the files with the credentials."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ringfence.config.crowdsec import CrowdsecSettings
+from ringfence.config.loader import parse
+from ringfence.config.schema import Settings
+from ringfence.errors import ConfigError
+
+HEAD = "[[asterisk]]\nami.enabled = false\n[crowdsec]\n"
+WHOLE = "url = 'http://127.0.0.1:8080'\nmachine = 'pbx-a'\npassword_file = '/p'\nkey_file = '/k'\n"
+
+
+def read(text: str) -> Settings:
+    """Return a configuration with these keys."""
+    return parse(tomllib.loads(HEAD + text), "here", {}, secrets=False)
+
+
+def test_nothing_is_shared_by_default() -> None:
+    """Without a url there is no local API, and the kernel tracks no connections for it."""
+    settings = read("")
+
+    assert settings.crowdsec == CrowdsecSettings()
+    assert settings.crowdsec.sharing is None
+    assert not settings.plan(None).new_only
+
+
+def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
+    """The files need not exist at the start, and their contents are masked."""
+    password, key = tmp_path / "password", tmp_path / "key"
+    settings = read(WHOLE.replace("/p", str(password)).replace("/k", str(key)))
+    sharing = settings.crowdsec.sharing
+    assert sharing is not None
+    assert (sharing.interval, sharing.access.machine) == (10.0, "pbx-a")
+    assert settings.plan(None).new_only
+
+    with pytest.raises(ValueError, match=r"^crowdsec.password_file: .* cannot be read: No such file"):
+        sharing.access.password()
+    password.write_text("secret\n", "utf-8")
+    key.write_text("key\n", "utf-8")
+    assert (sharing.access.password().reveal(), sharing.access.key().reveal()) == ("secret", "key")
+    assert "secret" not in repr(sharing.access.password())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "url = 'http://127.0.0.1:8080'\nmachine = 'a'\nkey_file = '/k'",
+            "crowdsec.password_file: is missing",
+        ),
+        (
+            "url = 'http://127.0.0.1:8080'\nmachine = 'a'\npassword_file = '/p'",
+            "crowdsec.key_file: is missing",
+        ),
+        (
+            "url = 'http://127.0.0.1:8080'\npassword_file = '/p'\nkey_file = '/k'",
+            "crowdsec.machine: is missing",
+        ),
+        (f"{WHOLE}interval = '0.5s'", "crowdsec.interval: "),
+        (WHOLE.replace("http:", "ftp:"), "crowdsec.url: must be an address such as"),
+        (WHOLE.replace("127", "user@127"), "crowdsec.url: must be an address such as"),
+        (WHOLE.replace("pbx-a", "a b"), "crowdsec.machine: must be a name"),
+    ],
+)
+def test_each_mistake_is_named(text: str, problem: str) -> None:
+    """A mistake is reported with its key."""
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+
+    assert problem in str(caught.value)

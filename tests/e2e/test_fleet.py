@@ -1,0 +1,97 @@
+"""Two hosts that share their bans by a real CrowdSec."""
+
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.cable import CABLES, far_end
+from tests.support.crowdsec import crowdsec
+from tests.support.daemon import Guard, until
+from tests.support.fleet import CLAIMED, denied, guesses, hosts
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+CABLE = CABLES["IPv4"]
+
+
+def test_a_proven_ban_is_in_the_kernel_of_another_host(tmp_path: Path) -> None:
+    """A proven ban of one host drops packets at another one, and its unban ends that; a claimed ban stays."""
+    with far_end() as far, hosts(tmp_path) as made:
+        made.pbx.send(CLAIMED.replace(b"198.18.1.101", b"198.18.1.102"))
+        until(lambda: "198.18.1.102" in made.one.banned(), "a claimed ban")
+        began = time.monotonic()
+        made.pbx.send(guesses(CABLE.banned))
+        until(lambda: CABLE.banned in denied(), "the ban at the other host")
+        took = time.monotonic() - began
+
+        local, remote = CABLE.pair(far, CABLE.banned)
+        with local, remote:
+            remote.sendto(b"hello", local.getsockname())
+            with pytest.raises(TimeoutError):
+                local.recv(100)
+        assert made.api.decisions() == {("ringfence/guess", CABLE.banned)}
+        assert "decision ringfence/guess" in made.two.must("why", CABLE.banned)
+        assert made.two.bans() == []
+        until(lambda: made.one.ask("fleet")["decisions"] == 1, "its own decision")
+        assert made.one.ask("fleet")["in_force"] == 0
+        assert took < 10
+
+        made.one.must("unban", CABLE.banned)
+        until(lambda: CABLE.banned not in denied(), "the end at the other host")
+        assert made.api.decisions() == set()
+        until(lambda: made.one.ask("fleet")["decisions"] == 0, "the end of its own decision")
+
+
+def test_bans_of_others_are_applied_and_end(tmp_path: Path) -> None:
+    """A ban that an administrator adds at CrowdSec is applied at all hosts until it is deleted or ends."""
+    with hosts(tmp_path) as made:
+        made.api.ban("198.18.9.9")
+        made.api.ban("198.18.9.8", "3s")
+        made.api.ban("10.0.0.1")  # of a local network, so it is left out
+        until(lambda: "198.18.9.9" in denied(), "the ban")
+        until(lambda: made.one.ask("fleet")["in_force"] >= 1, "the ban at the other host")
+        until(lambda: "198.18.9.8" not in denied(), "the end of the short ban")
+        shown = made.two.must("fleet", "status")
+        assert "cscli " in shown
+        assert "as pbx-two" in shown
+        made.api.delete("198.18.9.9")
+        until(lambda: "198.18.9.9" not in denied(), "the end of the ban")
+        assert "10.0.0.1" not in denied()
+
+
+def test_both_hosts_are_equal_after_the_api_was_away(tmp_path: Path) -> None:
+    """While the API is away, local bans go on; when it is back, bans and unbans made meanwhile arrive."""
+    with hosts(tmp_path) as made:
+        made.pbx.send(guesses("198.18.9.1"))
+        until(lambda: "198.18.9.1" in denied(), "the first ban")
+        made.api.kill()
+        made.pbx.send(guesses("198.18.9.2"))
+        until(lambda: "198.18.9.2" in made.one.banned(), "a ban without the API")
+        made.one.must("unban", "198.18.9.1")
+        until(lambda: made.one.ask("fleet")["push"]["problem"], "a failed push")
+        assert "198.18.9.1" in denied()
+        assert made.one.command("fleet", "status").returncode == 1
+
+        made.api.start()
+        until(lambda: "198.18.9.2" in denied(), "the second ban")
+        until(lambda: "198.18.9.1" not in denied(), "the end of the first ban")
+        assert made.api.decisions() == {("ringfence/guess", "198.18.9.2")}
+
+
+def test_wrong_credentials_are_reported_and_can_be_corrected(tmp_path: Path) -> None:
+    """Wrong credentials are reported, and correct files take effect without a restart."""
+    (tmp_path / "crowdsec").mkdir()
+    with crowdsec(tmp_path / "crowdsec") as api:
+        table = api.node("pbx-a", tmp_path)
+        for name in ("password", "key"):
+            (tmp_path / f"crowdsec.{name}").write_text("wrong\n", "utf-8")
+        with Guard(tmp_path, crowdsec=table) as guard:
+            until(lambda: "401" in guard.ask("fleet")["push"]["problem"], "a refused login")
+            until(lambda: "403" in guard.ask("fleet")["pull"]["problem"], "a refused key")
+            assert "status 401" in guard.command("fleet", "test").stderr
+            api.table("pbx-a", tmp_path)
+            until(lambda: all(guard.ask("fleet")[one]["last"] for one in ("pull", "push")), "both work")
+            assert guard.must("fleet", "test").startswith("ok  http://127.0.0.1:8080 stores and returns")
+            assert api.decisions() == set()
+            assert "password-of" not in guard.log
+            assert "key-of" not in guard.log

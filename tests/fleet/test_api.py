@@ -1,0 +1,218 @@
+"""Requests to a local API that fails in many ways."""
+
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from ipaddress import ip_network
+
+import pytest
+from attrs import evolve
+from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
+from tests.support.attempts import attempts, ban_of
+
+import ringfence
+from ringfence.clock import Clock
+from ringfence.errors import FleetError
+from ringfence.fleet.api import Access, Api
+from ringfence.fleet.messages import facts_of
+from ringfence.fleet.sync import Beat, OwnBan, Pull, Push, Withdraw
+from ringfence.model import Secret
+
+ONE = ip_network("198.51.100.7")
+BAN = OwnBan(ONE, "guess", 3_600.0, facts_of(ban_of("198.51.100.7", made=attempts(3))))
+STREAM = "/v1/decisions/stream"
+
+
+@pytest.fixture(name="server")
+def _server() -> Iterator[FakeApi]:
+    """Return a server without faults."""
+    with fake_api() as server:
+        yield server
+
+
+def access(server: FakeApi, password: str = PASSWORD, key: str = KEY) -> Access:
+    """Return the access to a server."""
+    return Access(server.url, MACHINE, lambda: Secret(password), lambda: Secret(key))
+
+
+def client(server: FakeApi, seconds: float = 5.0) -> Api:
+    """Return a client of a server."""
+    return Api(access(server), Clock(), seconds)
+
+
+def failure(api: Api, request: Pull | Push | Withdraw | Beat) -> FleetError:
+    """Return why a request fails."""
+    with pytest.raises(FleetError) as caught:
+        api.send(request, 0.0)
+    assert PASSWORD not in str(caught.value)
+    return caught.value
+
+
+def test_every_request(server: FakeApi) -> None:
+    """A ban is stored and deleted, and decisions are read; the User-Agent is what CrowdSec demands."""
+    api = client(server)
+    api.send(Push((BAN, evolve(BAN, network=ip_network("2001:db8::/64")))), 0.0)
+    api.send(Beat(), 0.0)
+    page = api.send(Pull(full=True), 0.0)
+    assert page is not None
+    assert [(str(one.network), one.scenario, one.origin) for one in page.new] == [
+        ("198.51.100.7/32", "ringfence/guess", f"ringfence:{MACHINE}"),
+        ("2001:db8::/64", "ringfence/guess", f"ringfence:{MACHINE}"),
+    ]
+    api.send(Withdraw(ONE, "ringfence/guess"), 0.0)
+    api.send(Pull(full=False), 0.0)
+
+    assert server.values() == {("ringfence/guess", "2001:db8::/64")}
+    assert server.agents == {f"ringfence/{ringfence.__version__}"}
+    assert server.requests == [
+        "POST /v1/watchers/login",
+        "POST /v1/alerts",
+        "GET /v1/heartbeat",
+        "GET /v1/decisions/stream?startup=true&scopes=ip,range&dedup=false",
+        "DELETE /v1/decisions?value=198.51.100.7&scenario=ringfence%2Fguess",
+        "GET /v1/decisions/stream?startup=false&scopes=ip,range&dedup=false",
+    ]
+
+
+def test_an_alert_has_accounts_and_proof(server: FakeApi) -> None:
+    """The alert names the accounts and the proofs, and its decision lasts as long as the ban."""
+    client(server).send(Push((BAN,)), 600.0)
+    [alert] = server.alerts
+
+    assert alert["message"] == "198.51.100.7: 3 attempts, 0 of them proven, accounts alice"
+    assert {"key": "target_user", "value": "alice"} in alert["events"][0]["meta"]
+    assert {"key": "proof", "value": "claimed"} in alert["events"][0]["meta"]
+    assert alert["decisions"][0]["duration"] == "3000s"
+    assert (alert["source"]["scope"], alert["simulated"]) == ("Ip", False)
+
+
+def test_a_token_is_used_until_it_ends(server: FakeApi) -> None:
+    """One login serves many requests; a token that ends within a minute is replaced before."""
+    api = client(server)
+    for _ in range(3):
+        api.send(Beat(), 0.0)
+    assert server.logins == 1
+    server.expires = 30.0
+    short = client(server)
+    for _ in range(2):
+        short.send(Beat(), 0.0)
+    assert server.logins == 3
+
+
+def test_a_token_that_the_api_no_longer_accepts_is_replaced(server: FakeApi) -> None:
+    """After a restart of the API with another key, the next request logs in again, and succeeds."""
+    api = client(server)
+    api.send(Beat(), 0.0)
+    server.forget_tokens()
+    api.send(Push((BAN,)), 0.0)
+
+    assert (server.logins, len(server.alerts)) == (2, 1)
+    server.always = Fault(status=401, only="/v1/heartbeat")
+    assert failure(api, Beat()).status == 401
+    assert server.logins == 3  # one more login, not one after the other
+
+
+def test_wrong_credentials(server: FakeApi) -> None:
+    """A wrong password and a wrong key are named as such."""
+    wrong = Api(access(server, "wrong", "wrong"), Clock())
+
+    assert str(failure(wrong, Beat())) == "status 401: the machine's name or password is wrong"
+    assert str(failure(wrong, Pull(full=True))).startswith("status 403: the key of the bouncer")
+    broken = Api(access(server, key="a\r\nX-Other: b"), Clock())
+    assert str(failure(broken, Pull(full=True))) == "the key has characters that no key has"
+
+    def unreadable() -> Secret:
+        raise ValueError("crowdsec.password_file: /x cannot be read: Permission denied")
+
+    lost = Api(evolve(access(server), password=unreadable), Clock())
+    assert str(failure(lost, Beat())) == "crowdsec.password_file: /x cannot be read: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("fault", "text", "pause"),
+    [
+        (Fault(status=429, pause="7"), "status 429: too many requests", 7.0),
+        (Fault(status=503, pause="soon"), "status 503: Service Unavailable", 0.0),
+        (Fault(status=500), "status 500: Internal Server Error", 0.0),
+        (Fault(status=400), "status 400: Bad Request", 0.0),
+        (Fault(status=302), "status 302: Found", 0.0),
+        (Fault(cut=0), "the answer ended too early", 0.0),
+    ],
+)
+@pytest.mark.parametrize("request_", [Pull(full=True), Push((BAN,)), Withdraw(ONE, "x")])
+def test_each_fault_is_an_error(
+    server: FakeApi, fault: Fault, text: str, pause: float, request_: Pull | Push | Withdraw
+) -> None:
+    """Each bad status and each cut answer is an error with a text, and the next request works."""
+    api = client(server)
+    api.send(Beat(), 0.0)
+    server.faults = [fault]
+    error = failure(api, request_)
+
+    assert (str(error), error.pause, error.refused) == (text, pause, fault.status == 400)
+    api.send(request_, 0.0)
+
+
+def test_an_answer_that_is_cut_at_every_hundredth_byte(server: FakeApi) -> None:
+    """Wherever an answer is cut, it is an error, and never a shorter list of decisions."""
+    for number in range(40):
+        server.add(f"198.51.100.{number}")
+    api = client(server)
+    page = api.send(Pull(full=True), 0.0)
+    assert page is not None
+    assert len(page.new) == 40
+    for cut in range(0, 5_000, 100):
+        server.faults = [Fault(cut=cut)]
+        assert str(failure(api, Pull(full=True))) == "the answer ended too early"
+
+
+@pytest.mark.parametrize("fault", [Fault(silent=True), Fault(drip=True)])
+def test_a_server_that_hangs_is_given_up(server: FakeApi, fault: Fault) -> None:
+    """A silent server, and one that sends a byte now and then, ends after the time for a request."""
+    server.always = fault
+    began = time.monotonic()
+
+    assert str(failure(client(server, 0.3), Pull(full=True))) == "no answer in time"
+    assert time.monotonic() - began < 3.0
+
+
+def test_a_test_decision_tries_both_credentials(server: FakeApi) -> None:
+    """The test decision is stored, looked up and deleted; whatever fails, it does not stay."""
+    client(server).prove()
+    assert (len(server.alerts), server.values()) == (1, set())
+
+    with pytest.raises(FleetError, match=r"^status 403: the key"):
+        Api(access(server, key="wrong"), Clock()).prove()
+    with pytest.raises(FleetError, match=r"^status 401: the machine"):
+        Api(access(server, password="wrong"), Clock()).prove()
+    server.faults = [Fault(cut=10, only="/v1/decisions?ip")]
+    with pytest.raises(FleetError, match="ended too early"):
+        client(server).prove()
+    assert server.values() == set()
+
+
+def test_nobody_listens() -> None:
+    """A closed port is an error."""
+    with fake_api() as server:
+        url = server.url
+    closed = Api(Access(url, MACHINE, lambda: Secret(PASSWORD), lambda: Secret(KEY)), Clock())
+
+    assert "Connection refused" in str(failure(closed, Pull(full=True)))
+
+
+def test_a_stopped_client_sends_nothing(server: FakeApi) -> None:
+    """After its stop, a client sends no request."""
+    api = client(server)
+    api._open = HTTPConnection("127.0.0.1", 1)  # it is being connected
+    api.stop()
+
+    assert str(failure(api, Pull(full=True))) == "stopped"
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b'{"new": 7}'])
+def test_an_answer_of_something_else(server: FakeApi, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of another program is an error."""
+    monkeypatch.setattr("ringfence.fleet.api._body_of", lambda _: body)
+
+    assert str(failure(client(server), Pull(full=True)))

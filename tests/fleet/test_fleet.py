@@ -1,0 +1,209 @@
+"""The task that shares bans, with a local API that fails, and without a daemon around it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+
+import pytest
+from attrs import define, evolve, field
+from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
+from tests.support.attempts import attempts, ban_of
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.clock import Clock
+from ringfence.fleet import fleet as module
+from ringfence.fleet.api import Access
+from ringfence.fleet.fleet import Decisions, Fleet, Sharing, is_usable
+from ringfence.ledger import Ledger, Record, key_of
+from ringfence.model import Ban, BanEnd, Scope, Secret
+
+OTHER = ("crowdsecurity/ssh-bf", "203.0.113.9")
+
+
+@pytest.fixture(name="server")
+def _server() -> Iterator[FakeApi]:
+    """Return a server without faults."""
+    with fake_api() as server:
+        yield server
+
+
+def sharing(server: FakeApi) -> Sharing:
+    """Return how bans are shared with a server, with the shortest pauses."""
+    return Sharing(Access(server.url, MACHINE, lambda: Secret(PASSWORD), lambda: Secret(KEY)), 0.05)
+
+
+@define
+class Host:
+    """A host without a firewall: its task, and the decisions that it applies."""
+
+    fleet: Fleet
+    applied: set[str] = field(factory=set)
+    applications: int = 0
+
+    async def apply(self, decisions: Decisions) -> None:
+        """Apply decisions."""
+        self.applied = {str(network.network_address) for network, _ in decisions}
+        self.applications += 1
+
+
+@asynccontextmanager
+async def host(server: FakeApi, ledger: Ledger | None = None) -> AsyncIterator[Host]:
+    """Run the task until the block ends."""
+    made = Host(Fleet(sharing(server), Clock()))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(made.fleet.run(ledger or Ledger(), made.apply))
+        yield made
+        task.cancel()
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Wait until something is true."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - the server has a thread of its own
+            await asyncio.sleep(0.01)
+
+
+def ban(network: str, scope: Scope = Scope.FULL) -> Ban:
+    """Return a ban that began now."""
+    return evolve(ban_of(network, time.time(), made=attempts(5, network)), scope=scope)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon after a failure."""
+    monkeypatch.setattr("ringfence.fleet.sync.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ringfence.fleet.sync.LONGEST_PAUSE", 0.05)
+
+
+def test_bans_go_out_and_decisions_come_in(server: FakeApi) -> None:
+    """Proven bans and their ends reach the API, claimed ones do not; decisions of others are applied."""
+
+    async def play() -> None:
+        async with host(server) as made:
+            server.add(OTHER[1], OTHER[0], origin="CAPI")
+            made.fleet.on_bans([ban("198.51.100.7"), ban("198.51.100.8", Scope.SIP_UDP), ban("198.51.100.9")])
+            await until(lambda: len(server.alerts) == 2)
+            await until(lambda: made.applied == {OTHER[1]})
+            made.fleet.on_ban_end(ip_network("198.51.100.8"), Scope.SIP_UDP, BanEnd.REMOVED)
+            made.fleet.on_ban_end(ip_network("198.51.100.9"), Scope.FULL, BanEnd.EXPIRED)
+            made.fleet.on_ban_end(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED)
+            await until(lambda: server.values() == {("ringfence/guess", "198.51.100.9"), OTHER})
+            report = made.fleet.report()
+            assert report["in_force"] == 1
+            assert {"origin": "CAPI", "decisions": 1} in report["origins"]
+            assert made.fleet.alarms == []
+
+    asyncio.run(play())
+
+
+def test_bans_of_the_last_run_are_sent_if_the_api_lacks_them(server: FakeApi) -> None:
+    """At the start, proven bans of the ledger are compared with the API."""
+    ledger, now = Ledger(), time.time()
+    for number, scope in ((7, Scope.FULL), (8, Scope.SIP_TCP), (9, Scope.FULL)):
+        made = ban(f"198.51.100.{number}", scope)
+        ledger.put(key_of(made.network, scope), Record.of(evolve(made, since=now)))
+    server.add("198.51.100.9")
+
+    async def play() -> None:
+        async with host(server, ledger):
+            await until(lambda: server.alerts)
+            await asyncio.sleep(0.2)
+
+    asyncio.run(play())
+    assert [alert["source"]["value"] for alert in server.alerts] == ["198.51.100.7"]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault(status=500), Fault()] * 20,
+        [Fault(cut=cut) for cut in range(0, 2_000, 100)],
+        [Fault(status=429, pause="0"), Fault(status=403), Fault(status=401), Fault(status=503)] * 3,
+    ],
+    ids=["500 and 200", "cut", "statuses"],
+)
+def test_faults_lose_nothing(server: FakeApi, faults: list[Fault]) -> None:
+    """While the API fails again and again, no decision ends, and in the end every ban has arrived."""
+    for number in range(20):
+        server.add(f"203.0.113.{number}", "other")
+
+    async def play() -> None:
+        async with host(server) as made:
+            await until(lambda: len(made.applied) == 20)
+            server.faults = [*faults]
+            for number in range(30):
+                made.fleet.on_bans([ban(f"198.51.100.{number}")])
+                await asyncio.sleep(0.01)
+                assert len(made.applied) == 20
+            await until(lambda: not server.faults and len(server.values()) == 50)
+            assert len(made.applied) == 20
+            assert made.applications == 1
+
+    asyncio.run(play())
+
+
+def test_a_hanging_api_delays_nothing(server: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a request hangs, the event loop goes on, there is an alarm, and the task ends at once."""
+    monkeypatch.setattr(module, "QUIET_FOR", 0.1)
+    monkeypatch.setattr("ringfence.fleet.api.SECONDS", 0.2)
+    server.always = Fault(silent=True)
+
+    async def play() -> float:
+        async with host(server) as made:
+            await until(lambda: server.requests)
+            began = time.monotonic()
+            made.fleet.on_bans([ban("198.51.100.7")])
+            assert time.monotonic() - began < 0.1
+            server.always = Fault(status=500)
+            await until(lambda: len(made.fleet.alarms) == 2)
+            assert {alarm.code for alarm in made.fleet.alarms} == {AlarmCode.FLEET_FAILED}
+            server.always = Fault(silent=True)
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+        return time.monotonic() - began
+
+    assert asyncio.run(play()) < 1.0
+
+
+def test_without_an_api_nothing_happens() -> None:
+    """Without the table in the configuration there is no request, no alarm, and no report."""
+    fleet = Fleet(None, Clock())
+    fleet.on_bans([ban("198.51.100.7")])
+    fleet.on_ban_end(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED)
+    asyncio.run(fleet.run(Ledger(), Host(fleet).apply))
+
+    assert (fleet.alarms, fleet.report()) == ([], {})
+
+
+def test_what_is_not_shared_is_an_alarm(server: FakeApi) -> None:
+    """A ban that the API refuses for good is counted, and reported."""
+    server.always = Fault(status=400, only="/v1/alerts")
+
+    async def play() -> None:
+        async with host(server) as made:
+            made.fleet.on_bans([ban("198.51.100.7")])
+            await until(lambda: made.fleet.alarms)
+            [alarm] = made.fleet.alarms
+            assert alarm.code is AlarmCode.FLEET_FULL
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("network", "usable"),
+    [
+        ("203.0.113.0/24", True),
+        ("2001:db8:1::/48", True),
+        ("0.0.0.0/0", False),
+        ("128.0.0.0/7", False),
+        ("2000::/18", False),
+        ("10.1.2.3", False),
+        ("127.0.0.1", False),
+        ("fe80::1", False),
+    ],
+)
+def test_which_networks_may_be_applied(network: str, usable: bool) -> None:  # noqa: FBT001
+    """Very wide networks and local ones are left out, whoever bans them."""
+    assert is_usable(ip_network(network)) is usable

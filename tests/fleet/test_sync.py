@@ -1,0 +1,485 @@
+"""What is sent to the local API, and what is applied: by examples, and against a simple model of the API."""
+
+from ipaddress import ip_network
+from itertools import count
+
+from attrs import define, evolve, field, frozen
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringfence.fleet.messages import scenario_of
+from ringfence.fleet.sync import (
+    AT_ONCE,
+    BEAT_EVERY,
+    FULL_EVERY,
+    LONGEST_PAUSE,
+    STEP,
+    Beat,
+    Key,
+    OwnBan,
+    Pull,
+    Push,
+    Request,
+    Sync,
+    Withdraw,
+)
+from ringfence.model import Network
+from ringfence.parse.lapi import DecisionPage, LapiDecision
+
+NETWORKS = [ip_network(text) for text in ("198.51.100.7", "198.51.100.8", "203.0.113.0/24", "2001:db8::/64")]
+ONE = NETWORKS[0]
+GUESS = scenario_of("guess")
+
+
+def own(network: Network = ONE, rule: str = "guess", ends: float = 1_000.0, began: float = 0.0) -> OwnBan:
+    """Return a ban of this host."""
+    return OwnBan(network, rule, ends, began=began)
+
+
+def decision(
+    number: int, network: Network = ONE, scenario: str = GUESS, seconds: float = 500.0
+) -> LapiDecision:
+    """Return a decision of the stream."""
+    return LapiDecision(number, network, scenario, "ringfence:other", seconds)
+
+
+def pulled(sync: Sync, *new: LapiDecision, now: float = 0.0, deleted: tuple[LapiDecision, ...] = ()) -> bool:
+    """Answer the next request of ``sync``, which must be a pull."""
+    request = sync.next_request(now)
+    assert isinstance(request, Pull)
+    *_, changed = sync.on_page(DecisionPage(new, deleted), request, now)
+    return changed
+
+
+def test_a_decision_of_another_host_applies_until_its_end() -> None:
+    """It applies for the time that it has left, or until it is deleted; a missing one goes on."""
+    sync = Sync()
+
+    assert pulled(sync, decision(1), decision(2, NETWORKS[1]), decision(3, NETWORKS[2], seconds=-1.0))
+    assert {*sync.in_force()} == {(ONE, GUESS), (NETWORKS[1], GUESS)}
+    assert not pulled(sync, now=10.0)
+    assert pulled(sync, now=20.0, deleted=(decision(2, NETWORKS[1]), decision(9)))
+    assert {*sync.in_force()} == {(ONE, GUESS)}
+    assert not sync.expire(499.0)
+    assert sync.expire(500.0)
+    assert ({*sync.in_force()}, len(sync), sync.origins()) == (set(), 0, {})
+
+
+def test_the_number_of_another_database_deletes_nothing() -> None:
+    """A deletion counts only for the network and the scenario that it names."""
+    sync = Sync()
+    pulled(sync, decision(1))
+
+    assert not pulled(sync, now=10.0, deleted=(decision(1, NETWORKS[1]), decision(1, scenario="other")))
+    assert {*sync.in_force()} == {(ONE, GUESS)}
+
+
+def test_two_decisions_of_a_network_end_one_after_the_other() -> None:
+    """A network stays denied until its last decision has ended."""
+    sync = Sync()
+    pulled(sync, decision(1, seconds=100.0), decision(2, seconds=200.0))
+
+    assert not pulled(sync, now=10.0, deleted=(decision(1),))
+    assert {*sync.in_force()} == {(ONE, GUESS)}
+    assert sync.expire(200.0)
+
+
+def test_a_changed_end_counts() -> None:
+    """If an answer names another end of a known decision, that one counts."""
+    sync = Sync(full_every=10.0)
+    pulled(sync, decision(1, seconds=100.0))
+    assert not pulled(sync, decision(1, seconds=300.0), now=10.0)
+
+    assert not sync.expire(200.0)
+    assert sync.expire(310.0)
+
+
+def test_a_ban_of_this_host_is_sent_and_recognised() -> None:
+    """A ban is sent once, and its decision is not applied as that of another host."""
+    sync = Sync()
+    pulled(sync)
+    sync.on_ban(own(began=1.0))
+    push = sync.next_request(1.0)
+
+    assert push == Push((own(began=1.0),))
+    assert sync.waiting == 1
+    sync.on_done(Push((own(began=1.0),)), 2.0)
+    assert (sync.waiting, sync.next_request(3.0)) == (0, None)
+    assert not pulled(sync, decision(1), now=10.0)
+    assert ({*sync.in_force()}, sync.lag) == (set(), 9.0)
+    assert not sync.expire(509.0)
+
+
+def test_a_longer_decision_of_another_host_outlives_the_own_ban() -> None:
+    """When the own ban ends, another host's decision of the same rule applies."""
+    sync = Sync()
+    sync.on_ban(own(ends=100.0))
+    pulled(sync, decision(1, seconds=300.0))
+
+    assert {*sync.in_force()} == set()
+    assert sync.expire(100.0)
+    assert {*sync.in_force()} == {(ONE, GUESS)}
+
+
+def test_an_unban_is_sent_and_hides_the_decision_at_once() -> None:
+    """Until the API has ended the decisions of an unbanned network, they are not applied here."""
+    sync = Sync()
+    pulled(sync)
+    sync.on_ban(own())
+    assert isinstance(sync.next_request(1.0), Push)
+    sync.on_done(Push((own(),)), 1.0)
+    pulled(sync, decision(1), now=10.0)
+    sync.on_unban(ONE, 11.0)
+
+    assert {*sync.in_force()} == set()
+    withdraw = sync.next_request(11.0)
+    assert withdraw == Withdraw(ONE, GUESS)
+    pulled(sync, decision(1), now=20.0)
+    assert {*sync.in_force()} == set()
+    sync.on_done(Withdraw(ONE, GUESS), 21.0)
+    assert sync.waiting == 0
+    assert pulled(sync, decision(2), now=30.0)  # a new one of another host
+
+
+def test_a_ban_that_never_left_is_not_withdrawn() -> None:
+    """An unban before the ban was sent needs no request; the unban of an unknown network neither."""
+    sync = Sync()
+    pulled(sync)
+    sync.on_ban(own())
+    sync.on_unban(ONE, 1.0)
+    sync.on_unban(NETWORKS[1], 1.0)
+
+    assert sync.waiting == 0
+    assert isinstance(sync.next_request(1.0), Beat)
+
+
+def test_an_unban_goes_before_a_new_ban() -> None:
+    """A network that is banned again at once is first unbanned at the API, so that the new ban stays."""
+    sync = Sync()
+    pulled(sync)
+    sync.on_restored([own()])
+    sync.on_unban(ONE, 1.0)
+    sync.on_ban(own(ends=2_000.0))
+
+    assert sync.next_request(1.0) == Withdraw(ONE, GUESS)
+    sync.on_done(Withdraw(ONE, GUESS), 1.0)
+    assert sync.next_request(1.0) == Push((own(ends=2_000.0),))
+
+
+def test_a_ban_that_gets_longer_is_sent_again() -> None:
+    """If a network is banned again while its ban is being sent, the longer ban is sent as well."""
+    sync = Sync()
+    pulled(sync)
+    sync.on_ban(own())
+    sync.next_request(0.0)
+    sync.on_ban(own(ends=2_000.0))
+    sync.on_done(Push((own(),)), 0.0)
+
+    assert sync.next_request(0.0) == Push((own(ends=2_000.0),))
+
+
+def test_bans_that_the_api_lacks_are_sent_again() -> None:
+    """Bans that a full answer lacks are sent, unless someone has ended them at the API."""
+    sync = Sync()
+    sync.on_restored([own(network) for network in NETWORKS[:3]])
+    pulled(sync, decision(1), decision(2, NETWORKS[1]))
+
+    assert sync.next_request(0.0) == Push((own(NETWORKS[2]),))
+    sync.on_done(Push((own(NETWORKS[2]),)), 0.0)
+    pulled(sync, now=10.0, deleted=(decision(2, NETWORKS[1]),))
+    pulled(sync, decision(3, NETWORKS[2]), now=FULL_EVERY)
+    assert sync.next_request(FULL_EVERY) == Push((own(ONE),))
+
+
+def test_after_a_failure_everything_is_requested() -> None:
+    """The pauses after failures double up to a limit; a server may ask for a longer one up to that limit."""
+    sync = Sync()
+    now, pauses = 0.0, []
+    for _ in range(7):
+        request = sync.next_request(now)
+        assert request == Pull(full=True)
+        sync.on_failed(request, "no answer", now)
+        sync.push.due = now + 1_000.0
+        pauses.append(sync.pull.due - now)
+        assert sync.due() == sync.pull.due
+        now = sync.pull.due
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert (sync.pull.error, sync.pull.last) == ("no answer", None)
+
+    pulled(sync, now=now)
+    sync.on_failed(Pull(full=False), "status 429", now, 20.0)
+    assert (sync.pull.due, sync.next_request(now + 20.0)) == (now + 20.0, Pull(full=True))
+    sync.on_failed(Pull(full=True), "status 429", now, 9_999.0)
+    assert sync.pull.due == now + LONGEST_PAUSE
+
+
+def test_refused_bans_do_not_stop_the_others() -> None:
+    """If the API refuses a request with several bans, they are sent one by one; a refused one is given up."""
+    sync = Sync()
+    pulled(sync)
+    for network in NETWORKS[:2]:
+        sync.on_ban(own(network))
+    both = sync.next_request(0.0)
+    assert both == Push((own(), own(NETWORKS[1])))
+    sync.on_failed(Push((own(), own(NETWORKS[1]))), "status 400", 0.0, refused=True)
+
+    assert sync.next_request(1.0) == Push((own(),))
+    sync.on_failed(Push((own(),)), "status 400", 1.0, refused=True)
+    assert sync.next_request(9.0) == Push((own(NETWORKS[1]),))
+    sync.on_done(Push((own(NETWORKS[1]),)), 9.0)
+    assert (sync.lost, sync.waiting) == (1, 0)
+
+    sync.on_restored([own(NETWORKS[2])])
+    sync.on_unban(NETWORKS[2], 9.0)
+    sync.on_failed(Withdraw(NETWORKS[2], GUESS), "status 400", 9.0, refused=True)
+    sync.on_failed(Beat(), "status 400", 9.0, refused=True)
+    assert (sync.lost, sync.waiting) == (2, 0)
+
+
+def test_every_table_is_bounded() -> None:
+    """Beyond its limit, each table counts what it does not take."""
+    sync = Sync(most=1)
+    pulled(sync, decision(1), decision(2, NETWORKS[1]))
+    assert (len(sync), sync.lost) == (1, 1)
+    networks = [ip_network(f"198.51.{n >> 8}.{n & 255}") for n in range(300)]
+    for network in networks:
+        sync.on_ban(own(network))
+    request = sync.next_request(0.0)
+    assert isinstance(request, Push)
+    assert len(request.bans) == AT_ONCE
+    for number in range(5_000):
+        sync.on_ban(own(networks[0], ends=1_000.0 + number))
+        pulled(sync, decision(1, seconds=100.0 + 5 * (number % 2)), now=10.0 * (number + 1))
+    assert len(sync._own_ends) < 2_000
+    assert len(sync._ends) < 2_000
+
+
+def test_unusable_networks_are_left_out() -> None:
+    """A decision whose network may not be applied is counted in a full answer."""
+    sync = Sync(usable=lambda network: network != ONE)
+
+    assert not pulled(sync, decision(1))
+    assert (len(sync), sync.left_out) == (0, 1)
+
+
+def test_a_sign_of_life_each_minute() -> None:
+    """Without a ban to send, there is a sign of life each minute."""
+    sync = Sync(interval=1_000.0)
+    pulled(sync)
+    assert sync.next_request(0.0) == Beat()
+    sync.on_done(Beat(), 0.0)
+
+    assert sync.next_request(BEAT_EVERY - 1.0) is None
+    assert sync.due() == BEAT_EVERY
+    assert sync.next_request(BEAT_EVERY) == Beat()
+
+
+# -- two hosts and an API that loses requests, answers and rows
+
+
+@frozen
+class Row:
+    """A decision of the model."""
+
+    key: Key
+    ends: float
+    created: float
+    deleted: float | None = None
+
+
+@define
+class Model:
+    """The API as it is documented, and as simple as possible: rows that are never removed."""
+
+    rows: dict[int, Row] = field(factory=dict)
+    last: dict[str, float] = field(factory=dict)
+    numbers: "count[int]" = field(factory=lambda: count(1))
+
+    def add(self, key: Key, ends: float, now: float) -> None:
+        """Store a decision."""
+        self.rows[next(self.numbers)] = Row(key, ends, now)
+
+    def delete(self, key: Key, now: float) -> None:
+        """Delete the decisions of a network and a scenario."""
+        for number, row in self.rows.items():
+            if row.key == key and row.deleted is None:
+                self.rows[number] = evolve(row, deleted=min(now, row.ends))
+
+    def live(self, now: float) -> set[Key]:
+        """Return what is in force."""
+        return {row.key for row in self.rows.values() if row.deleted is None and row.ends > now}
+
+    def page(self, node: str, now: float, *, full: bool) -> DecisionPage:
+        """Return an answer for a node."""
+        since = -1.0 if full else self.last.get(node, -1.0)
+        self.last[node] = now
+        new, deleted = [], []
+        for number, row in self.rows.items():
+            found = LapiDecision(number, *row.key, "x", row.ends - now)
+            end = row.ends if row.deleted is None else row.deleted
+            if row.deleted is None and row.ends > now and row.created > since:
+                new.append(found)
+            elif end <= now and end >= since - 2.0:
+                deleted.append(evolve(found, seconds=end - now))
+        return DecisionPage(tuple(new), tuple(deleted))
+
+
+@define
+class World:
+    """Two hosts, their bans as an administrator sees them, and the API."""
+
+    now: float = 0.0
+    api: Model = field(factory=Model)
+    nodes: dict[str, Sync] = field(factory=lambda: {name: Sync() for name in "ab"})
+    bans: dict[str, dict[Key, OwnBan]] = field(factory=lambda: {"a": {}, "b": {}})
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        for node, sync in self.nodes.items():
+            sync.expire(self.now)
+            self.bans[node] = {key: ban for key, ban in self.bans[node].items() if ban.ends > self.now}
+
+    def ban(self, node: str, ban: OwnBan) -> None:
+        """Ban at a host."""
+        self.bans[node][ban.key] = ban
+        self.nodes[node].on_ban(ban)
+
+    def unban(self, node: str, network: Network) -> None:
+        """Unban at a host."""
+        self.bans[node] = {key: ban for key, ban in self.bans[node].items() if key[0] != network}
+        self.nodes[node].on_unban(network, self.now)
+
+    def step(self, node: str, fault: str) -> None:
+        """Carry out the next request of a host; a fault loses the request, its answer, or rows of it."""
+        self.advance(0.001)  # the API loses what is stored in the moment of an answer
+        sync = self.nodes[node]
+        request = sync.next_request(self.now)
+        if request is None:
+            return
+        page = DecisionPage() if fault == "request" else self._served(node, request)
+        if fault in {"request", "answer"}:
+            sync.on_failed(request, fault, self.now)
+        elif isinstance(request, Pull):
+            before = {*sync.in_force()}
+            if fault == "rows" and request.full:
+                page = DecisionPage(page.new[: len(page.new) // 2], ())
+            assert [*sync.on_page(page, request, self.now)]
+            deleted = {(one.network, one.scenario) for one in page.deleted}
+            assert before - {*sync.in_force()} <= deleted  # nothing ends because it is missing
+        else:
+            sync.on_done(request, self.now)
+
+    def _served(self, node: str, request: Request) -> DecisionPage:
+        """Carry out a request at the API."""
+        if isinstance(request, Pull):
+            return self.api.page(node, self.now, full=request.full)
+        if isinstance(request, Withdraw):
+            self.api.delete((request.network, request.scenario), self.now)
+        elif isinstance(request, Push):
+            for ban in request.bans:
+                self.api.add(ban.key, ban.ends, self.now)
+        return DecisionPage()
+
+
+NODE = st.sampled_from("ab")
+PLACE = st.sampled_from(NETWORKS[:2])
+RULE = st.sampled_from(["guess", "enumeration"])
+
+
+def steps(*faults: str) -> st.SearchStrategy[list[tuple[object, ...]]]:
+    """Return steps of a world with these faults."""
+    return st.lists(
+        st.one_of(
+            st.tuples(st.just("ban"), NODE, PLACE, RULE, st.sampled_from([300.0, 3_000.0])),
+            st.tuples(st.just("unban"), NODE, PLACE),
+            st.tuples(st.just("cscli add"), PLACE, RULE),
+            st.tuples(st.just("cscli delete"), PLACE, RULE),
+            st.tuples(st.just("wait"), st.sampled_from([1.0, 10.0, 120.0])),
+            st.tuples(st.just("step"), NODE, st.just("")),
+            st.tuples(st.just("step"), NODE, st.sampled_from(faults)),
+        ),
+        max_size=40,
+    )
+
+
+def agrees(made: list[tuple[object, ...]], seconds: int) -> None:
+    """Check that each host applies exactly what the API has, some time after these steps."""
+    world = World()
+    for step in made:
+        _play(world, step)
+    for _ in range(seconds):
+        world.advance(1.0)
+        for node in "ab":
+            for _ in range(12):
+                world.step(node, "")
+    live = world.api.live(world.now)
+    gone = {row.key for row in world.api.rows.values() if row.deleted is not None}
+    for node, sync in world.nodes.items():
+        mine = world.bans[node].keys()
+        assert {*sync.in_force()} == live - mine
+        assert mine - gone <= live
+        assert (sync.waiting, sync.lost) == (0, 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps("request", "answer"))
+def test_both_hosts_agree_with_the_api_within_a_minute(made: list[tuple[object, ...]]) -> None:
+    """Whatever request or answer gets lost, a minute later each host applies exactly what the API has."""
+    agrees(made, 60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps("request", "answer", "rows"))
+def test_both_hosts_agree_after_answers_without_some_decisions(made: list[tuple[object, ...]]) -> None:
+    """After a full answer that lacks decisions, the next full one corrects that."""
+    agrees(made, 660)
+
+
+def _play(world: World, step: tuple[object, ...]) -> None:
+    world.advance(0.001)
+    match step:
+        case "ban", str(node), network, str(rule), float(seconds):
+            world.ban(node, OwnBan(network, rule, world.now + seconds, began=world.now))  # type: ignore[arg-type]
+        case "unban", str(node), network:
+            world.unban(node, network)  # type: ignore[arg-type]
+        case "cscli add", network, str(rule):
+            world.api.add((network, scenario_of(rule)), world.now + 2_000.0, world.now)  # type: ignore[arg-type]
+        case "cscli delete", network, str(rule):
+            world.api.delete((network, scenario_of(rule)), world.now)  # type: ignore[arg-type]
+        case "wait", float(seconds):
+            world.advance(seconds)
+        case "step", str(node), str(fault):
+            world.step(node, fault)
+
+
+@given(st.lists(st.tuples(PLACE, RULE, st.sampled_from([100.0, 3_000.0])), max_size=12))
+def test_bans_of_one_host_reach_the_other(made: list[tuple[Network, str, float]]) -> None:
+    """Every ban of one host that is in force applies at the other one within two intervals."""
+    world = World()
+    for network, rule, seconds in made:
+        world.ban("a", OwnBan(network, rule, world.now + seconds, began=world.now))
+        world.advance(1.0)
+        world.step("a", "")
+    for _ in range(20):
+        world.advance(1.0)
+        for node in "ab":
+            for _ in range(4):
+                world.step(node, "")
+    assert world.bans["a"].keys() <= {*world.nodes["b"].in_force()}
+
+
+def test_a_long_answer_is_taken_over_in_steps() -> None:
+    """A ban and an unban between two steps of an answer count as at any other moment."""
+    sync = Sync()
+    networks = [ip_network(f"198.51.{n >> 8}.{n & 255}") for n in range(2 * STEP)]
+    rows = tuple(decision(number, network) for number, network in enumerate(networks))
+    steps = sync.on_page(DecisionPage(rows, rows[: 2 * STEP - 1]), Pull(full=True), 0.0)
+
+    assert next(steps)
+    assert len(sync) == STEP
+    sync.on_restored([own(networks[0]), own(networks[-1])])
+    sync.on_unban(networks[0], 0.0)
+    assert [*steps] == [True] * 3
+    assert sync.in_force() == ()
+    assert (len(sync), sync.origins(), sync.waiting) == (1, {"ringfence:other": 1}, 1)

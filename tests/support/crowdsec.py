@@ -1,0 +1,152 @@
+"""A real CrowdSec, run from its unpacked package, with all its files in the folder of a test.
+
+Only its local API runs. It talks to no server outside: it has no account at CrowdSec's central API.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from tests.support.asterisk import DEFAULT_LAB
+from tests.support.daemon import until
+
+PORT = 8080
+_CONFIG = """\
+common: {{daemonize: false, log_media: stdout, log_level: info, working_dir: .}}
+config_paths:
+  config_dir: {folder}
+  data_dir: {folder}
+  simulation_path: {folder}/simulation.yaml
+  hub_dir: {folder}/hub
+  index_path: {folder}/hub/.index.json
+  notification_dir: {folder}/hub
+  plugin_dir: {folder}/hub
+crowdsec_service: {{acquisition_path: {folder}/acquis.yaml, parser_routines: 1}}
+cscli: {{output: json}}
+db_config: {{log_level: info, type: sqlite, db_path: {folder}/crowdsec.db, use_wal: true}}
+api:
+  client: {{insecure_skip_verify: false, credentials_path: {folder}/client.yaml}}
+  server: {{log_level: info, listen_uri: "127.0.0.1:{port}", profiles_path: {folder}/profiles.yaml}}
+prometheus: {{enabled: false}}
+"""
+_PROFILES = """\
+name: default_ip_remediation
+filters: ["Alert.Remediation == true"]
+decisions: [{type: ban, duration: 4h}]
+on_success: break
+"""
+
+
+def tree() -> Path:
+    """Return the folder of the unpacked CrowdSec, which may not exist yet."""
+    return Path(os.environ.get("RINGFENCE_LAB", DEFAULT_LAB), "crowdsec")
+
+
+def needs_crowdsec() -> None:
+    """Leave a test out if the laboratory has no CrowdSec."""
+    if not (tree() / "usr/bin/crowdsec").exists():
+        pytest.skip(f"`make lab` unpacks CrowdSec into {tree()}")
+
+
+class CrowdSec:
+    """CrowdSec's local API in this network namespace: started, stopped, and asked with ``cscli``."""
+
+    def __init__(self, folder: Path, port: int = PORT) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._folder = folder
+        self._port = port
+        self._config = folder / "config.yaml"
+        self._process: subprocess.Popen[bytes] | None = None
+        (folder / "hub").mkdir(parents=True)
+        files = {
+            "config.yaml": _CONFIG.format(folder=folder, port=port),
+            "profiles.yaml": _PROFILES,
+            "simulation.yaml": "simulation: false\n",
+            "hub/.index.json": "{}",
+            "acquis.yaml": "",
+            "client.yaml": f"url: {self.url}\nlogin: cscli\npassword: secret\n",
+        }
+        for name, text in files.items():
+            (folder / name).write_text(text, "utf-8")
+        self.cscli("machines", "add", "cscli", "--password", "secret", "--file", "/dev/null")
+
+    def cscli(self, *arguments: str) -> str:
+        """Run ``cscli``, and return its output."""
+        line = [str(tree() / "usr/bin/cscli"), "--config", str(self._config), *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def node(self, name: str, folder: Path, **settings: object) -> dict[str, object]:
+        """Register a host as a machine and a bouncer; return its table ``[crowdsec]``."""
+        self.cscli("machines", "add", name, "--password", f"password-of-{name}", "--file", "/dev/null")
+        self.cscli("bouncers", "add", name, "--key", f"key-of-{name}")
+        return self.table(name, folder, **settings)
+
+    def table(self, name: str, folder: Path, **settings: object) -> dict[str, object]:
+        """Write the files with the credentials of a host, and return its table ``[crowdsec]``."""
+        password, key = folder / "crowdsec.password", folder / "crowdsec.key"
+        password.write_text(f"password-of-{name}\n", "utf-8")
+        key.write_text(f"key-of-{name}\n", "utf-8")
+        files = {"password_file": str(password), "key_file": str(key)}
+        return {"url": self.url, "machine": name, **files, "interval": "1s", **settings}
+
+    def start(self) -> None:
+        """Start the local API, and wait until it answers."""
+        with (self._folder / "crowdsec.log").open("ab") as log:
+            line = [str(tree() / "usr/bin/crowdsec"), "-c", str(self._config), "-no-cs"]
+            self._process = subprocess.Popen(line, stdout=log, stderr=log)
+        until(self._listens, "CrowdSec's local API")
+
+    def kill(self) -> None:
+        """Kill the local API; its database stays."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def ban(self, value: str, duration: str = "1h") -> None:
+        """Ban an address as an administrator does at CrowdSec."""
+        self.cscli("decisions", "add", "--ip", value, "--duration", duration, "--reason", "by hand")
+
+    def delete(self, value: str) -> None:
+        """End the bans of an address as an administrator does at CrowdSec."""
+        self.cscli("decisions", "delete", "--ip", value)
+
+    def decisions(self) -> set[tuple[str, str]]:
+        """Return the scenario and the value of each decision in force."""
+        request = Request(f"{self.url}/v1/decisions", headers={"X-Api-Key": self._own_key()})  # noqa: S310
+        with urlopen(request, timeout=10) as answer:  # noqa: S310 - on loopback
+            rows: list[dict[str, Any]] = json.load(answer) or []
+        return {(row["scenario"], row["value"]) for row in rows}
+
+    def _own_key(self) -> str:
+        marker = self._folder / "own.key"
+        if not marker.exists():
+            self.cscli("bouncers", "add", "test", "--key", "key-of-the-test")
+            marker.write_text("key-of-the-test", "utf-8")
+        return marker.read_text("utf-8")
+
+    def _listens(self) -> bool:
+        with closing(socket.socket()) as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+@contextmanager
+def crowdsec(folder: Path) -> Iterator[CrowdSec]:
+    """Run CrowdSec's local API until the block ends."""
+    needs_crowdsec()
+    api = CrowdSec(folder)
+    api.start()
+    try:
+        yield api
+    finally:
+        api.kill()
