@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.hostile_feeds import play
+from tests.support.hostile_feeds import play, play_decisions
 
 
 def test_no_hostile_feed_cuts_anybody_off(tmp_path: Path) -> None:
@@ -11,3 +11,11 @@ def test_no_hostile_feed_cuts_anybody_off(tmp_path: Path) -> None:
 
     assert played.dropped == []
     assert played.taken > 30
+
+
+def test_no_hostile_decision_cuts_anybody_off(tmp_path: Path) -> None:
+    """Whatever other hosts ban, no friend, trunk, allowed address, own address or login is dropped."""
+    played = play_decisions(tmp_path, 300)
+
+    assert played.dropped == []
+    assert played.taken > 100

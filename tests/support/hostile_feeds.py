@@ -1,13 +1,15 @@
-"""Hostile feeds: lists that try to cut off the phones, the trunks, this host, or the administrator.
+"""Hostile feeds and decisions, which try to cut off phones, trunks, this host, or the administrator.
 
 The parts of the daemon take each list over, with the memory firewall. An address is dropped if the kernel's
 rules would drop it: it is in a fetched network, and neither allowed nor a friend.
 """
 
 import asyncio
+import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
@@ -16,10 +18,13 @@ from tests.support.kept import PHONE, Kept, kept, settings
 
 from ringfence.config.converters import Name
 from ringfence.config.feeds import FeedSettings
-from ringfence.config.schema import StoreSettings
+from ringfence.config.schema import Settings, StoreSettings
 from ringfence.firewall.contract import NetworkList
+from ringfence.fleet.fleet import is_usable
+from ringfence.fleet.sync import Pull, Sync
 from ringfence.model import Address, FriendReason, Network
 from ringfence.parse.feeds import FeedFormat
+from ringfence.parse.lapi import parse_page
 
 OWN = "198.18.0.1"
 LOGIN, GATEWAY = "203.0.113.77", "192.0.2.254"
@@ -54,6 +59,8 @@ _JUNK = (
     "[]",
     "1.2.3.4-1.2.3.1",
 )
+
+_DECISION = {"origin": "x", "scenario": "y", "type": "ban", "duration": "60s"}
 
 
 @define
@@ -108,7 +115,14 @@ def play(folder: Path, number: int, seed: int = 0) -> Played:
         for form, key in layouts
     )
     store = StoreSettings(path=folder / "store" / "db")
-    wanted = evolve(settings(*ALLOWED), feeds=feeds, store=store)
+    with guarded_parts(folder, evolve(settings(*ALLOWED), feeds=feeds, store=store)) as made:
+        asyncio.run(_play(made, [feed.path for feed in feeds], number, random.Random(seed), played))  # noqa: S311 - a game
+    return played
+
+
+@contextmanager
+def guarded_parts(folder: Path, wanted: Settings) -> Iterator[Kept]:
+    """Yield a daemon's parts that know EVERYBODY."""
     with kept(folder, wanted, OWN) as made:
         made.side.start()
         made.side.exempt.protected.set_others(
@@ -121,8 +135,34 @@ def play(folder: Path, number: int, seed: int = 0) -> Played:
         )
         made.side.exempt.kernel_friends.select()
         made.enforcer.fill(NetworkList.FRIENDS)
-        asyncio.run(_play(made, [feed.path for feed in feeds], number, random.Random(seed), played))  # noqa: S311 - a game
+        yield made
+
+
+def play_decisions(folder: Path, number: int, seed: int = 0) -> Played:
+    """Let a daemon apply so many hostile answers of a local API, one after the other."""
+    played, sync, rng = Played(), Sync(usable=is_usable), random.Random(seed)  # noqa: S311 - a game
+    with guarded_parts(folder, settings(*ALLOWED)) as made:
+        asyncio.run(_play_decisions(made, sync, number, rng, played))
     return played
+
+
+async def _play_decisions(made: Kept, sync: Sync, number: int, rng: random.Random, played: Played) -> None:
+    lists = made.side.exempt.lists
+    for moment in range(number):
+        rows = [
+            {"id": rng.randrange(50), "value": _entry(rng), "scope": rng.choice(["Ip", "Range"]), **_DECISION}
+            for _ in range(rng.randrange(1, 20))
+        ]
+        page = parse_page(json.dumps({"new": rows, "deleted": rng.sample(rows, 1)}).encode())
+        *_, changed = sync.on_page(page, Pull(full=rng.random() < 0.5), float(moment))
+        await lists.use_decisions(sync.in_force())
+        played.lists += 1
+        played.taken += changed
+        played.dropped += [f"{text} by {rows}" for text in EVERYBODY if _drops(made, ip_network(text))]
+        for _ in sync.in_force():
+            if rng.random() < 0.5:
+                sync.expire(moment + 100.0)  # so that there is room for others
+                break
 
 
 async def _play(made: Kept, paths: Sequence[Path], number: int, rng: random.Random, played: Played) -> None:
