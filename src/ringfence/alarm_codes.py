@@ -305,6 +305,21 @@ class AlarmCode(enum.StrEnum):
         "A trial runs, and removes everything at its end.",
         "Run `ringfence confirm` to keep everything in place.",
     )
+    FENCE_WAITS = (
+        "fence.waits",
+        "The fence is configured to drop packets, but nobody has started it, so it only counts.",
+        "Look at `ringfence fence status`, and run `ringfence fence enforce`.",
+    )
+    FENCE_TRIAL = (
+        "fence.trial",
+        "The fence drops packets as a trial, and only counts after its end.",
+        "Run `ringfence fence confirm` to keep it.",
+    )
+    FENCE_INCOMPLETE = (
+        "fence.incomplete",
+        "A country of the fence has no networks, so the fence only counts.",
+        "Correct `countries` in `[fence]`, or `database` in `[geo]`.",
+    )
     CONFIGURATION_REFUSED = (
         "configuration.refused",
         "The configuration file has mistakes, so the old configuration stays in force.",

@@ -17,7 +17,8 @@ from ringfence.firewall import BACKENDS
 COMMANDS = [
     name
     for name in Commands.lazy
-    if name not in {"allow", "deny", "feeds", "fleet", "friends", "alarms", "notify", "web", "config", "top"}
+    if name
+    not in {"allow", "deny", "feeds", "fence", "fleet", "friends", "alarms", "notify", "web", "config", "top"}
 ]
 """The commands that are not groups of commands."""
 

@@ -34,7 +34,13 @@ from ringfence.config.loader import (
     load,
 )
 from ringfence.config.publish import PublishSettings
-from ringfence.config.schema import DisplaySettings, HepSettings, MetricsSettings, default_rules
+from ringfence.config.schema import (
+    DisplaySettings,
+    FenceSettings,
+    HepSettings,
+    MetricsSettings,
+    default_rules,
+)
 from ringfence.detect.rules import RULES
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -51,6 +57,7 @@ TABLES = {
     "allow": AllowSettings,
     "deny": DenySettings,
     "feeds": FeedSettings,
+    "fence": FenceSettings,
     "geo": GeoSettings,
     "crowdsec": CrowdsecSettings,
     **{f"rules.{rule.name}": RuleSettings for rule in RULES},

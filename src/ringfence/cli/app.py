@@ -48,6 +48,9 @@ class Commands(LazyGroup):
         "allow": LazyCommand("lists", "Show and change the allow list: addresses that are never banned."),
         "deny": LazyCommand("lists", "Show and change the deny list: addresses that are always dropped."),
         "feeds": LazyCommand("feeds", "Show and change the feeds: block lists that others publish."),
+        "fence": LazyCommand(
+            "fence", "Show, start and keep the fence: only phones, trunks and named networks reach SIP."
+        ),
         "fleet": LazyCommand(
             "fleet", "Show and test the bans that are shared with other hosts by CrowdSec's local API."
         ),

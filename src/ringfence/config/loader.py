@@ -645,7 +645,7 @@ def _unheard(settings: Settings) -> list[str]:
 
 
 def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
-    """Return a problem for ``[allow]`` and ``[deny]`` if they have countries but ``[geo]`` has no database.
+    """Return a problem for each table that has countries if ``[geo]`` has no database.
 
     A database with an invalid path counts, too, because the path is reported elsewhere.
     """
@@ -654,7 +654,11 @@ def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
         return []
     return [
         f"{side}.countries: need a database of networks; fix: name one in [geo] database"
-        for side, countries in (("allow", settings.allow.countries), ("deny", settings.deny.countries))
+        for side, countries in (
+            ("allow", settings.allow.countries),
+            ("deny", settings.deny.countries),
+            ("fence", settings.fence.countries),
+        )
         if countries
     ]
 

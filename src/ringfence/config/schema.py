@@ -400,6 +400,18 @@ class DenySettings:
 
 
 @frozen
+class FenceSettings:
+    """``[fence]``: who may reach the SIP ports at all, besides friends and the allow list.
+
+    With the mode ``observe``, the fence drops nothing, and counts and records who is outside.
+    """
+
+    mode: LimitMode = LimitMode.OFF
+    networks: tuple[Network, ...] = ()
+    countries: tuple[Region, ...] = ()
+
+
+@frozen
 class GeoSettings:
     """``[geo]``: the files that list the networks of countries and of autonomous systems; None for none."""
 
@@ -531,6 +543,7 @@ class Settings:
     firewall: FirewallSettings = Factory(FirewallSettings)
     allow: AllowSettings = Factory(AllowSettings)
     deny: DenySettings = Factory(DenySettings)
+    fence: FenceSettings = Factory(FenceSettings)
     geo: GeoSettings = Factory(GeoSettings)
     feeds: tuple[FeedSettings, ...] = ()
     crowdsec: CrowdsecSettings = Factory(CrowdsecSettings)
@@ -576,6 +589,7 @@ class Settings:
             ration=self._ration(),
             hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
             new_only=bool(self.feeds) or self.crowdsec.url is not None,
+            fence=self.fence.mode,
         )
 
     def _ration(self) -> Ration:
@@ -603,6 +617,10 @@ class Settings:
             most=self.firewall.max_bans,
             feeds=tuple(feed.source for feed in self.feeds),
             kept=self.store.path.parent / "feeds",
+            inside=(
+                *(text_of(*code_of(network)) for network in self.fence.networks),
+                *(parse_region(region).text for region in self.fence.countries),
+            ),
         )
 
     @property

@@ -211,6 +211,7 @@ class Daemon:
             (SECOND, "enforcer", side.kernel.enforcer.tick),
             (SECOND, "floods", self._floods.check),
             (SECOND, "trial", side.kernel.trial.check),
+            (SECOND, "fence", side.kernel.fence.check),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
             (RETRY_EVERY, "switch on", side.kernel.manager.retry_switch_on),
@@ -357,6 +358,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         if end is not None:
             trial.start_standby(path, end)
             stack.callback(side.kernel.trial.end)  # a trial ends when the daemon stops, too
+        stack.callback(_end_fence_trial, side)
         gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
         tune_collector()
@@ -365,6 +367,12 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         with asyncio.Runner(loop_factory=_moderated_loop) as runner:
             runner.run(daemon.serve())
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process before the last writes
+
+
+def _end_fence_trial(side: FirewallSide) -> None:
+    """Let the fence only observe from now on if its trial was not confirmed: nobody is left to end it."""
+    if side.kernel.fence.end_trial():
+        side.kernel.rules.update()
 
 
 def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireReader:

@@ -23,8 +23,9 @@ from ringfence.host.protected import follow_protected, read_protected
 from ringfence.host.routes import follow_addresses, read_addresses
 from ringfence.ledger import Ledger
 from ringfence.lists.manager import ListNetworks, Lists
+from ringfence.lists.prefixes import Prefixes
 from ringfence.model import Address, Network, Scope
-from ringfence.networks import NetworkSet, overlap, without
+from ringfence.networks import NetworkSet, contains, overlap, without
 from ringfence.store.database import Store
 
 # -- the networks that this host needs: its own addresses, gateways, resolvers, remote logins, SIP proxies
@@ -120,6 +121,10 @@ LOOK_EVERY = 1.0
 """Seconds between two checks for friends that lose or regain their exemption from the limiter."""
 
 
+FENCE_LISTS = NetworkList.ADMITTED, NetworkList.INSIDE
+_COMPARED = *FENCE_LISTS, NetworkList.DENY, NetworkList.FETCHED
+
+
 class KernelLists:
     """The wanted contents of the kernel's lists: allowed, denied and fetched networks, and friends.
 
@@ -128,7 +133,8 @@ class KernelLists:
     too, except those that an administrator has banned by force (``ringfence ban --force``). ``passing`` has
     the friends. Those that it leaves out of the kernel's list of friends go to that of unshielded friends,
     and are taken out of the fetched networks: they lose the exemption from the limiter, but they still have
-    no ration, and pass every fetched list.
+    no ration, and pass every fetched list. ``fenced`` is whether there is a fence, whose lists are otherwise
+    empty. ``admitted`` are the networks that it lets in for a time.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
@@ -136,6 +142,8 @@ class KernelLists:
         self.most = most
         self.observed: Collection[Address] = frozenset()
         """The friends whose conversations the kernel copies (:meth:`Detector.observed`)."""
+        self.fenced = False
+        self.admitted: frozenset[Network] = frozenset()
         self._written: dict[NetworkList, object] = {}
         self._passing = passing
         self._ledger = ledger
@@ -143,30 +151,56 @@ class KernelLists:
 
     def contents(self, target: NetworkList) -> Iterable[Network]:
         """Return the networks that the list ``target`` must contain. Another thread may iterate over them."""
-        if target is NetworkList.ALLOW:
-            return self._allowed()
-        if target is NetworkList.FRIENDS:
-            return self._passing.networks
-        if target is NetworkList.UNSHIELDED:
-            return tuple(self._passing.left_out)
-        if target is NetworkList.OBSERVED:
-            return tuple(map(ip_network, self.observed))
-        self._written[target] = self._origin(target)
-        if target is NetworkList.DENY:
-            return islice(self.networks.deny, self.most)
+        making: dict[NetworkList, Callable[[], Iterable[Network]]] = {
+            NetworkList.ALLOW: self._allowed,
+            NetworkList.FRIENDS: lambda: self._passing.networks,
+            NetworkList.UNSHIELDED: lambda: tuple(self._passing.left_out),
+            NetworkList.OBSERVED: lambda: tuple(map(ip_network, self.observed)),
+            NetworkList.ADMITTED: lambda: [*self._admitted(), *map(ip_network, self.former)],
+            NetworkList.INSIDE: self._inside,
+            NetworkList.DENY: lambda: islice(self.networks.deny, self.most),
+            NetworkList.FETCHED: self._fetched,
+        }
+        if target in _COMPARED:
+            self._written[target] = self._origin(target)
+        return making[target]()
+
+    def _fetched(self) -> Iterable[Network]:
         fetched, holes = self.networks.fetched, self._holes()
         whole = not holes and len(fetched) <= self.most
         return fetched if whole else _without_holes(islice(fetched, self.most), holes)
 
-    def stale(self) -> list[NetworkList]:
-        """Return the lists of denied and of fetched networks, if they changed since they were written."""
-        both = (NetworkList.DENY, NetworkList.FETCHED)
-        return [one for one in both if one not in self._written or self._origin(one) != self._written[one]]
+    def stale(self, among: Sequence[NetworkList] = _COMPARED) -> list[NetworkList]:
+        """Return those of the lists ``among`` that changed since they were written."""
+        return [one for one in among if one not in self._written or self._origin(one) != self._written[one]]
+
+    @property
+    def former(self) -> frozenset[Address]:
+        """The former friends that the fence lets in."""
+        return self._passing.former if self.fenced else frozenset()
+
+    def lets_in(self, network: Network) -> bool:
+        """Whether the fence lets in the whole of ``network``."""
+        return (
+            (network.prefixlen == network.max_prefixlen and self._passing.knows(network.network_address))
+            or any(one.containing(network) is not None for one in (self.networks.allow, self.networks.inside))
+            or any(contains(one, network) for one in (*self.admitted, *self.networks.guarded))
+        )
+
+    def _admitted(self) -> frozenset[Network]:
+        return self.admitted if self.fenced else frozenset()
+
+    def _inside(self) -> Prefixes:
+        return self.networks.inside if self.fenced else Prefixes()
 
     def _origin(self, target: NetworkList) -> object:
         """Return everything from which the contents of a list are made."""
         if target is NetworkList.DENY:
             return self.networks.deny
+        if target is NetworkList.ADMITTED:
+            return self._admitted(), self.former
+        if target is NetworkList.INSIDE:
+            return self._inside()
         return self.networks.fetched, self._holes()
 
     def _holes(self) -> dict[Network, list[Network]]:

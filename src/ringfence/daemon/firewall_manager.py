@@ -17,6 +17,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.config.schema import Settings
 from ringfence.daemon.exemptions import ExemptionTracker, KernelFriends
+from ringfence.daemon.fence import Fence
 from ringfence.daemon.process import claim_sets, every
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
@@ -88,10 +89,11 @@ def find_answer_users(settings: Settings) -> frozenset[int]:
 class WantedRules:
     """The rules that are wanted now. They depend on the configuration, the SIP ports and the friends.
 
-    ``startup`` decides whether the friends are known.
+    ``startup`` decides whether the friends are known. ``fence`` decides whether the fence may drop packets.
     """
 
-    def __init__(self, settings: Settings, startup: StartupGate) -> None:
+    def __init__(self, settings: Settings, startup: StartupGate, fence: Fence) -> None:
+        self._fence = fence
         self.settings = settings
         self.ports: Ports | None = None
         """The SIP ports of Asterisk and of its proxies; None if unknown."""
@@ -101,11 +103,12 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now. Until the friends are known, limiter and ration only count."""
-        plan = evolve(self.settings.plan(self.ports), containers=self.containers)
+        """The rules that are wanted now. Until the friends are known, no limit and no fence drops packets."""
+        plan = evolve(self.settings.plan(self.ports), containers=self.containers, fence=self._fence.mode)
         if self._startup.for_limiter:
             return plan
-        return evolve(plan, limit=_observing(plan.limit), ration=_observing(plan.ration))
+        fence = LimitMode.OFF if plan.fence is LimitMode.OFF else LimitMode.OBSERVE
+        return evolve(plan, limit=_observing(plan.limit), ration=_observing(plan.ration), fence=fence)
 
     @property
     def manager_ports(self) -> list[int]:
@@ -179,9 +182,10 @@ class RuleUpdates:
             group.create_task(self._follow_ports())
 
     def _check(self) -> None:
-        """Update the rules if limiter and ration may drop packets now: the friends have become known."""
+        """Update the rules if other parts may drop packets now: the friends have become known, say."""
         present, wanted = self._backend.plan, self._wanted.plan
-        if (present.limit.mode, present.ration.mode) != (wanted.limit.mode, wanted.ration.mode):
+        modes = ((one.limit.mode, one.ration.mode, one.fence) for one in (present, wanted))
+        if len({*modes}) > 1:
             self.update()
 
     async def _follow_ports(self) -> None:

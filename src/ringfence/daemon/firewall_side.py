@@ -24,6 +24,7 @@ from ringfence.daemon.exemptions import (
     ProtectedNetworks,
 )
 from ringfence.daemon.feed import Feed
+from ringfence.daemon.fence import Fence
 from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager, RuleUpdates, WantedRules
 from ringfence.daemon.floods import LimiterWatch
 from ringfence.daemon.trial import TrialWatch
@@ -161,6 +162,7 @@ class KernelParts:
     limiter: LimiterWatch
     effectiveness: BanEffectiveness
     trial: TrialWatch
+    fence: Fence
 
 
 @frozen
@@ -196,6 +198,7 @@ class FirewallSide:
             *missing_interfaces(self.kernel.wanted_rules.settings.firewall.interfaces),
             *self.common.store_watch.alarms,
             *self.kernel.trial.running,
+            *self.kernel.fence.alarms,
             *self.exempt.protected.alarms,
             *self.exempt.names.alarms,
             *self.exempt.lists.alarms,
@@ -215,6 +218,7 @@ class FirewallSide:
         self.common.notifier.configure(settings.notify, settings.geo.database or ())
         self.common.locations.configure(settings.geo.database or ())
         self.kernel.wanted_rules.settings = settings
+        self.kernel.fence.configure(settings.fence)
         self.kernel.rules.update()
         self.exempt.exemptions.set_most(settings.firewall.max_bans)
 
@@ -278,6 +282,11 @@ def build_firewall_side(
     watchers = Watchers(Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock), fleet)
     backend, alarms = chosen.backend, Alarms(clock.wall, watchers.on_alarm)
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
+    passing = Passing(detector.friends)
+    kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
+    watch = BanWatch(watchers.on_bans, watchers.on_ban_end)
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, watch)
+    fence = Fence(settings.fence, store, kernel_lists, enforcer, names, clock)
     friends = FriendRegistry(
         store.friends,
         clock.wall,
@@ -285,12 +294,9 @@ def build_firewall_side(
         remember=store.best_effort.write,
         follow=partial(names.want, by="friends"),
         own=protected.is_own,
+        arrives=fence.on_new_friend,
     )
-    passing = Passing(friends.friends)
-    kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
-    wanted = WantedRules(settings, friends.startup)
-    watch = BanWatch(watchers.on_bans, watchers.on_ban_end)
-    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, watch)
+    wanted = WantedRules(settings, friends.startup, fence)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
     lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
@@ -319,6 +325,7 @@ def build_firewall_side(
         limiter=LimiterWatch(backend, enforcer, alarms),
         effectiveness=BanEffectiveness(detector, reconciler, protected, alarms, clock),
         trial=TrialWatch(store, enforcer, alarms, clock),
+        fence=fence,
     )
     exempt = ExemptionParts(protected, names, friends, lists, networks, exemptions, kernel_friends)
     return FirewallSide(common, exempt, detector, kernel)

@@ -276,6 +276,10 @@ REQUESTS: Mapping[str, Request] = {
     "deny_remove": _only(_REMOVE, page=_PAGE_REMOVE),
     "feeds": _read({"networks": _FILTER}, page=_NONE),
     "feeds_refresh": _only({"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}),
+    "fence": _read({"networks": _FILTER}, page=_NONE),
+    "fence_admit": _only({"what": text(MAX_TEXT, 1), "seconds": seconds(MAX_SECONDS)}),
+    "fence_confirm": _only(_NONE),
+    "fence_enforce": _only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
     "fleet": _read(_NONE, page=_NONE),
     "follow": _read(_KINDS),
     "friends": _read(

@@ -22,6 +22,7 @@ from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.daemon import trial
 from ringfence.daemon.facts import AccountFactsReader, FailureMemory, past_bans, since_from
+from ringfence.daemon.fence_requests import FenceRequests
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
 from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.daemon.tops import TopRequests
@@ -78,6 +79,7 @@ class RequestHandlers:
             "fleet": lambda _: side.common.fleet.report(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
+            **FenceRequests(side).handlers(),
             **side.common.feed.handlers(),
             **self._tops.handlers(),
             **AlarmRequests(

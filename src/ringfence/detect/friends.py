@@ -11,7 +11,7 @@ former ones; those seen longest ago are discarded first, and their addresses bec
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import ip_network
 from itertools import islice
 from typing import Generic, TypeVar
@@ -203,6 +203,10 @@ class Friends:
         """Whether ``address`` is a friend."""
         return address in self._current.at or (self.outage_mode and address in self._former.at)
 
+    def was(self, address: Address) -> bool:
+        """Whether ``address`` is a former friend."""
+        return address in self._former.at
+
     def worked_at(self, account: str, address: Address) -> bool:
         """Whether ``account`` works at ``address``, or did within a month."""
         current, former = self._current.accounts, self._former.accounts
@@ -260,6 +264,10 @@ class Friends:
     def all(self) -> tuple[Friend, ...]:
         """Return all reasons, those seen longest ago first."""
         return tuple(self._current.entries.values())
+
+    def former_addresses(self) -> Collection[Address]:
+        """Return the addresses of former friends."""
+        return self._former.at.keys()
 
     def former(self) -> tuple[Friend, ...]:
         """Return the latest former reason of each address and account, with its end."""

@@ -31,6 +31,9 @@ The rules stand in this order:
 7. The ration drops the refusals to a stranger that are too many: datagrams and WebSocket frames with a
    refusal, and any data of SIP over TCP and TLS beyond some bytes.
 
+Behind connection tracking, the *fence* drops what strangers begin at the SIP ports, unless they are inside
+(``FirewallPlan.fence``).
+
 Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
 all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients of a proxy. Nobody
 receives the nonce of a dropped challenge, so this nonce cannot prove a wrong address.
@@ -110,11 +113,14 @@ SENDER_SECONDS = 2
 """Seconds that the limit of the copies remembers an address. In one second it has its whole burst again."""
 FLOOD_SECONDS = 10
 """Seconds that the limiter remembers an address, and a flood set a source over the limit."""
+OUTSIDE_SECONDS = 3_600
+"""Seconds that the kernel remembers an address that came from outside the fence."""
 MOST_FLOODERS = 4_096
 """The size of a flood set, which holds sources over the limit.
 
 The event loop reads it every second: 4 096 elements take some 30 ms of CPU, 16 384 took 150 ms. A source
-without room in the set is still limited. It is reported as soon as the set has room for it.
+without room in the set is still limited. It is reported as soon as the set has room for it. A set of
+addresses outside the fence has the same size.
 """
 
 FROM_BANNED = "from banned addresses"
@@ -151,7 +157,7 @@ class BanAction(enum.StrEnum):
 
 
 class LimitMode(enum.StrEnum):
-    """The mode of the limiter and of the ration: off, only count the packets over the limit, or drop them."""
+    """The mode of the limiter, of the ration and of the fence: off, only count packets, or drop them."""
 
     OFF = "off"
     OBSERVE = "observe"
@@ -283,6 +289,10 @@ class FirewallPlan:
     (``ct state new`` or untracked). Answers to this host, and flows that exist already, pass: a feed must not
     cut a call. The kernel then tracks connections; otherwise ringfence does not make it do so. If the kernel
     cannot, the plan counts as one without ``new_only``.
+
+    ``fence``: whether packets that begin something new at the SIP ports (of this host and of ``containers``)
+    are dropped, or counted, unless their sender is inside: on the allow list, a friend, or on one of the
+    lists ``ADMITTED`` and ``INSIDE``. Nobody gets an answer from the fence, whatever ``action`` is.
     """
 
     maxelem: int = 262_144
@@ -298,6 +308,7 @@ class FirewallPlan:
     containers: frozenset[Address] = frozenset()
     hep: HepExport = HepExport()
     new_only: bool = False
+    fence: LimitMode = LimitMode.OFF
 
     @property
     def limits_copies(self) -> bool:
@@ -342,12 +353,18 @@ class NetworkList(enum.StrEnum):
     because somebody else seems to guess from their address. The ration applies to none of the three: forged
     senders must not make a phone's calls slow. The conversations of ``OBSERVED`` friends are copied to the
     wire like those of strangers; nothing else changes for them.
+
+    The fence lets in all of these but ``DENY`` and ``FETCHED``, and two lists of its own: ``ADMITTED`` are
+    former friends and the addresses that an administrator admits for a time, ``INSIDE`` the networks and
+    countries of the configuration.
     """
 
     ALLOW = "allow"
     FRIENDS = "friends"
     UNSHIELDED = "unshielded"
     OBSERVED = "observed"
+    ADMITTED = "admitted"
+    INSIDE = "inside"
     DENY = "deny"
     FETCHED = "fetched"
     """The last list. They are written in this order, so the kernel knows the friends before it drops any."""
@@ -459,7 +476,8 @@ class Counters:
     it is unknown. ``limiter_drops`` is the number of packets over the limit; the mode ``observe`` does not
     drop them. ``limiter_full`` is the number of packets from sources for which the limiter had no room.
     ``rationed`` is the number of packets to strangers over the ration; the mode ``observe`` does not drop
-    them. ``ration_full`` is the number of packets to strangers for which the ration had no room.
+    them. ``ration_full`` is the number of packets to strangers for which the ration had no room. ``fenced``
+    is the number of packets from outside the fence; the mode ``observe`` does not drop them.
     """
 
     rules: tuple[RuleCounter, ...] = ()
@@ -468,6 +486,18 @@ class Counters:
     limiter_full: int = 0
     rationed: int = 0
     ration_full: int = 0
+    fenced: int = 0
+
+
+@frozen
+class Outsider:
+    """A source outside the fence, and how many packets it sent in the last hour, while it had an element.
+
+    ``network`` is an address, or a /64 of IPv6.
+    """
+
+    network: Network
+    packets: int
 
 
 @frozen
@@ -610,6 +640,12 @@ class Backend(Protocol):
 
     def flooders(self) -> Sequence[Flooder]:
         """Return the sources that were over the limit within the last ten seconds.
+
+        Needs ``open``; starts no process.
+        """
+
+    def outsiders(self) -> Sequence[Outsider]:
+        """Return the sources outside the fence in the last hour, at most ``MOST_FLOODERS`` a version.
 
         Needs ``open``; starts no process.
         """

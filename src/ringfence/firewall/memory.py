@@ -22,6 +22,7 @@ from ringfence.firewall.contract import (
     NetworkList,
     Opened,
     Outcome,
+    Outsider,
     Remove,
     Requirement,
     whole_seconds,
@@ -128,6 +129,10 @@ class MemoryBackend:
 
     def flooders(self) -> Sequence[Flooder]:
         """Return nothing: there is no limiter."""
+        return ()
+
+    def outsiders(self) -> Sequence[Outsider]:
+        """Return nothing: there is no fence."""
         return ()
 
     def flush(self) -> None:

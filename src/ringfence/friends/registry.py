@@ -38,6 +38,8 @@ class Passing:
         self._friends = friends
         self._networks: dict[Address, Network] = {}
         self._unshielded: Collection[Address] = frozenset()
+        self._former: frozenset[Address] = frozenset()
+        self._former_seen = (-1, -1)
 
     @property
     def networks(self) -> Iterable[Network]:
@@ -48,6 +50,18 @@ class Passing:
     def addresses(self) -> Collection[Address]:
         """The addresses of the friends that the latest :meth:`look` selected."""
         return self._networks.keys()
+
+    @property
+    def former(self) -> frozenset[Address]:
+        """The addresses of former friends."""
+        seen = self._friends.changes, len(self._friends.former_addresses())
+        if seen != self._former_seen:
+            self._former_seen, self._former = seen, frozenset(self._friends.former_addresses())
+        return self._former
+
+    def knows(self, address: Address) -> bool:
+        """Whether ``address`` is a friend, or a former one."""
+        return self._friends.has(address) or self._friends.was(address)
 
     @property
     def left_out(self) -> Iterable[Network]:
@@ -92,7 +106,7 @@ class RecordedFriends:
     """Passes reasons why an address is a friend on to ``friends``, and writes them into ``table``.
 
     ``wall`` returns wall-clock seconds. ``write`` runs a write to the table, at once or later. ``own``
-    returns whether an address is this host's.
+    returns whether an address is this host's. ``arrives`` is called with each reason before it is added.
     """
 
     def __init__(
@@ -102,7 +116,9 @@ class RecordedFriends:
         wall: Callable[[], float],
         write: Callable[[Callable[[], object]], object],
         own: Callable[[Address], bool],
+        arrives: Callable[[Friend], object] = lambda _: None,
     ) -> None:
+        self._arrives = arrives
         self._friends = friends
         self._table = table
         self._wall = wall
@@ -154,6 +170,7 @@ class RecordedFriends:
         if not self.renews(key, friend.seen, friend.until):
             self._friends.add(friend)
             return ()
+        self._arrives(friend)
         removed = self._put(friend)
         self._unwritten.add(key)
         return removed
@@ -465,8 +482,9 @@ class FriendRegistry:
     """Learns which addresses are friends (known phones and trunks), stores them, and expires them.
 
     ``wall`` returns wall-clock seconds. ``remember`` queues a write to the store. ``follow`` is called with
-    the names of trunks whose addresses are needed. ``own`` returns whether an address is this host's. Call
-    :meth:`load` at the start; then :meth:`run` is a task of the daemon.
+    the names of trunks whose addresses are needed. ``own`` returns whether an address is this host's. Once
+    the friends are known, ``arrives`` is called with each reason before it is added. Call :meth:`load` at the
+    start; then :meth:`run` is a task of the daemon.
     """
 
     def __init__(
@@ -478,13 +496,15 @@ class FriendRegistry:
         remember: Callable[[Callable[[], object]], object] = at_once,
         follow: Callable[[frozenset[str]], None] = lambda _names: None,
         own: Callable[[Address], bool] = lambda _: False,
+        arrives: Callable[[Friend], object] = lambda _: None,
     ) -> None:
         self.friends = friends if friends is not None else Friends()
         self.startup = StartupGate()
         self.changed = asyncio.Event()
         """Set when an address has become a friend or is no longer one."""
         self._wall = wall
-        self._recorded = RecordedFriends(self.friends, table, wall, remember, own)
+        self._arrives = arrives
+        self._recorded = RecordedFriends(self.friends, table, wall, remember, own, self._on_arrival)
         self._contacts = KnownContacts(self._recorded, wall)
         self._trunks = KnownTrunks(follow)
         self._known: set[str] = set()  # the Asterisks whose phones and trunks were read at least once
@@ -598,6 +618,10 @@ class FriendRegistry:
 
     def _replace_trunks(self, asterisk: str, trunks: tuple[TrunkHost, ...]) -> None:
         self.add(self._trunks.replace(asterisk, trunks, self._wall()))
+
+    def _on_arrival(self, friend: Friend) -> None:
+        if self.startup.for_limiter:
+            self._arrives(friend)
 
     def _signal_changes(self) -> None:
         if self.friends.changes != self._changes:

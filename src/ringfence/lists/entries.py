@@ -73,7 +73,7 @@ class Configured:
 
     ``databases`` are the files with the networks of countries and autonomous systems. ``most`` is the maximum
     number of networks in a set of the kernel. ``kept`` is the folder with the last good list of each feed;
-    None: they are not kept.
+    None: they are not kept. ``inside`` are the networks, countries and autonomous systems of the fence.
     """
 
     entries: tuple[ListEntry, ...] = ()
@@ -81,6 +81,7 @@ class Configured:
     most: int = 262_144
     feeds: tuple[FeedSource, ...] = ()
     kept: Path | None = None
+    inside: tuple[str, ...] = ()
 
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

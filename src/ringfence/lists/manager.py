@@ -62,12 +62,16 @@ class ListNetworks:
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
     who denies a larger network could cut them off by accident.
+
+    ``inside`` are the networks and countries of the fence. ``whole``: each of these countries has networks.
     """
 
     allow: Prefixes = Factory(Prefixes)
     deny: Prefixes = Factory(Prefixes)
     fetched: Prefixes = Factory(Prefixes)
     guarded: frozenset[Network] = frozenset()
+    inside: Prefixes = Factory(Prefixes)
+    whole: bool = True
 
 
 @frozen
@@ -107,13 +111,15 @@ def compose(
     regions: RegionLookup,
     protected: Mapping[Network, str],
     feeds: Iterable[Prefixes] = (),
+    inside: Iterable[str] = (),
 ) -> ComposedLists:
     """Compose the networks of ``entries``. An entry that cannot be used is left out, and adds an alarm.
 
     ``answers`` has the addresses of host names, and ``regions`` returns the networks of countries and
     autonomous systems. ``protected`` maps networks that must stay reachable to their role, such as ``the
-    default gateway``. ``feeds`` are the networks of each feed.
+    default gateway``. ``feeds`` are the networks of each feed. ``inside`` are the entries of the fence.
     """
+    fence = _inside(inside)
     found = {kind: _Found() for kind in ListKind}
     forced: list[Network] = []
     ends: float | None = None
@@ -134,7 +140,7 @@ def compose(
         elif reason := protection_refusal(network, protected):
             text = f"deny list: {reason}, so it is not denied; remove it, or add it with --force"
             alarms.append((entry.kind, Alarm(AlarmCode.LIST_NOT_DENIED, entry.value, text)))
-    counts = _add_resolved(found, answers, regions, alarms)
+    counts = _add_resolved(found, answers, regions, alarms, fence)
     for feed in feeds:
         found[ListKind.DENY].fetched.extend(feed)
     rolls = ListNetworks(
@@ -142,6 +148,8 @@ def compose(
         found[ListKind.DENY].networks.prefixes(),
         found[ListKind.DENY].fetched.prefixes(),
         guarded(protected, forced),
+        fence.networks.prefixes(),
+        all(counts[region] for region in fence.regions),
     )
     alarms += _wide_allow_list(rolls.allow)
     hosts = frozenset(found[ListKind.ALLOW].hosts)
@@ -182,8 +190,23 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
     return value.network
 
 
+def _inside(entries: Iterable[str]) -> _Found:
+    """Return the networks and regions of the fence."""
+    fence = _Found()
+    for value in map(parse_entry, entries):
+        if value.network is not None:
+            fence.networks.add(value.network)
+        else:
+            fence.regions.add(value.text)
+    return fence
+
+
 def _add_resolved(
-    found: Mapping[ListKind, _Found], answers: Answers, regions: RegionLookup, alarms: list[ListAlarm]
+    found: Mapping[ListKind, _Found],
+    answers: Answers,
+    regions: RegionLookup,
+    alarms: list[ListAlarm],
+    fence: _Found,
 ) -> Mapping[str, int]:
     """Add the networks of host names and regions; return the number of networks of each region.
 
@@ -192,7 +215,7 @@ def _add_resolved(
     for host in found[ListKind.ALLOW].hosts:
         for network in answers.get(host, ()):
             found[ListKind.ALLOW].networks.add(network)
-    wanted = frozenset(region for mine in found.values() for region in mine.regions)
+    wanted = frozenset(region for mine in (*found.values(), fence) for region in mine.regions)
     known = regions(wanted) if wanted else {}
     for kind, mine in found.items():
         for region in sorted(mine.regions):
@@ -201,6 +224,11 @@ def _add_resolved(
             else:
                 text = f"{kind} list: no database has a network of it"
                 alarms.append((kind, Alarm(AlarmCode.LIST_UNKNOWN_REGION, region, text)))
+    for region in sorted(fence.regions):
+        fence.networks.extend(known[region])
+        if not known[region]:
+            text = "fence: no database has a network of it"
+            alarms.append((ListKind.ALLOW, Alarm(AlarmCode.LIST_UNKNOWN_REGION, region, text)))
     return {region: len(networks) for region, networks in known.items()}
 
 
@@ -401,10 +429,7 @@ class Lists:
             self._composed = self._compose()
         except StoreError as error:
             self._error = f"only the configured entries of the lists are in force: {error}"
-            entries, answers = iter(self._configured.entries), self._answers
-            self._composed = compose(
-                entries, answers, self._databases.networks, self._protected, self._feeds.compose(self._now())
-            )
+            self._composed = self._composed_from(self._configured.entries)
             self._undecided = self._composed.networks.fetched
         self._known = True
         if self._configured.feeds:
@@ -527,8 +552,7 @@ class Lists:
     def _compose(self) -> ComposedLists:
         now = self._now()
         self._feeds.configure(self._configured.feeds, self._configured.kept, now)
-        feeds = self._feeds.compose(now)
-        found = compose(self.entries(now), self._answers, self._databases.networks, self._protected, feeds)
+        found = self._composed_from(self.entries(now))
         self._undecided = found.networks.fetched
         return evolve(found, networks=evolve(found.networks, fetched=self._with_decisions()))
 
@@ -541,6 +565,16 @@ class Lists:
         for network, _ in self._decisions:
             whole.add(network)
         return whole.prefixes()
+
+    def _composed_from(self, entries: Iterable[ListEntry]) -> ComposedLists:
+        return compose(
+            entries,
+            self._answers,
+            self._databases.networks,
+            self._protected,
+            self._feeds.compose(self._now()),
+            self._configured.inside,
+        )
 
     def entries(self, now: float) -> Iterator[ListEntry]:
         """Yield the configured entries, then the entries of the store that have not ended at ``now``."""

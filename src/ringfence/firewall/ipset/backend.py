@@ -39,6 +39,7 @@ from ringfence.firewall.contract import (
     NetworkList,
     Opened,
     Outcome,
+    Outsider,
     Remove,
     Requirement,
     RuleCounter,
@@ -47,9 +48,10 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset import iptables, messages
 from ringfence.firewall.ipset.iptables import Family, rule_requirements
-from ringfence.firewall.ipset.iptables_rules import OVER_LIMIT, OVER_RATION, RATION_FULL, REPORTED
+from ringfence.firewall.ipset.iptables_rules import OUTSIDE, OVER_LIMIT, OVER_RATION, RATION_FULL, REPORTED
 from ringfence.firewall.ipset.messages import Code, IpsetHeader
 from ringfence.firewall.ipset.sets import (
+    FENCED,
     FLOOD,
     SampleBans,
     SetSpec,
@@ -588,6 +590,7 @@ class IpsetBackend:
             limiter_full=full,
             rationed=sums.get(OVER_RATION, (0, 0))[0],
             ration_full=sums.get(RATION_FULL, (0, 0))[0],
+            fenced=sums.get(OUTSIDE, (0, 0))[0],
         )
 
     def flooders(self) -> Sequence[Flooder]:
@@ -597,6 +600,15 @@ class IpsetBackend:
         """
         self._require_open()
         return self._flood.read(self._kernel, self._guarded)
+
+    def outsiders(self) -> Sequence[Outsider]:
+        """Return the sources outside the fence in the last hour. Needs ``open``; starts no process."""
+        self._require_open()
+        return [
+            Outsider(one.network.supernet(new_prefix=SENDER_LENGTHS[version]), one.packets)
+            for version in self._guarded
+            for one in list_elements(self._kernel, FENCED[version])
+        ]
 
     def flush(self) -> None:
         """Remove our rules, chains and sets. Idempotent; works without ``open``.

@@ -33,7 +33,7 @@ from itertools import chain as chain_iterables
 from attrs import Factory, evolve, frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.contract import FirewallPlan, LimitMode
 from ringfence.firewall.ipset.iptables_rules import (
     AT_LIMITER,
     CHAINS,
@@ -522,8 +522,10 @@ def _run(command: list[str], text: str) -> str:
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
 _LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set`"
+_FENCE_FIX = "fix: `modprobe xt_conntrack xt_multiport xt_set`"
 # Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
+_FENCE_EXTENSIONS = ("conntrack", "multiport", "SET")
 _LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET")
 # One write is enough, unless another program writes at the same time.
 _ATTEMPTS = 4
@@ -713,6 +715,7 @@ def rule_requirements(
     for feature, configured, names, fix in (
         ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
         ("the limiter", plan.limits, _LIMITER_EXTENSIONS, _LIMITER_FIX),
+        ("the fence", plan.fence is not LimitMode.OFF, _FENCE_EXTENSIONS, _FENCE_FIX),
     ):
         if configured:
             missing = [n for n in names if not has_extension(kernel, version, n, target=n.isupper())]

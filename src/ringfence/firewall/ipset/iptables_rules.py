@@ -17,8 +17,9 @@
                                             drop it
                           ringfence-drop:   log a few packets a second, drop all; only if a log is configured
     filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), for new flows
-    filter FORWARD     -> ringfence-fwd     } of fetched networks (``new_only``), and, if interfaces are
-                                              named, for packets routed out through them
+    filter FORWARD     -> ringfence-fwd     } of fetched networks (``new_only``) and from outside the fence,
+                                              and, if interfaces are named, for packets routed through them
+                          ringfence-fence:  add the source to the fenced set, drop the packet in mode enforce
 
 Table raw is before connection tracking. So a ban also stops established connections, and protects a container
 behind DNAT. ``contract.py`` explains the wire.
@@ -111,6 +112,7 @@ from ringfence.firewall.contract import (
     HEP_TARGET_PORT,
     HEP_TCP,
     MOST_LIMITED,
+    OUTSIDE_SECONDS,
     PROBE_NETWORKS,
     PROBE_PORT,
     REFUSALS,
@@ -128,6 +130,7 @@ from ringfence.firewall.contract import (
     Ration,
 )
 from ringfence.firewall.ipset.sets import (
+    FENCED,
     FLOOD,
     ban_set_name,
     friends_exempt_values,
@@ -143,6 +146,7 @@ HOOKS: Mapping[str, Mapping[str, str]] = {
 MADE = "ringfence-made"
 _LIMIT, _OVER, _DROP, _REJECT = "ringfence-limit", "ringfence-over", "ringfence-drop", "ringfence-reject"
 _RATION, _BYTES = "ringfence-ration", "ringfence-bytes"
+_FENCE = "ringfence-fence"
 _SEEN, _NARROW = "ringfence-seen", "ringfence-narrow"
 _SEGMENT, _ANSWER = "ringfence-segment", "ringfence-answer"
 # Every chain of ours that may be in a table, of this release or another.
@@ -161,7 +165,7 @@ CHAINS: Mapping[str, Sequence[str]] = {
         _DROP,
         MADE,
     ),
-    "filter": ("ringfence-in", "ringfence-fwd", _REJECT, _DROP, MADE),
+    "filter": ("ringfence-in", "ringfence-fwd", _REJECT, _FENCE, _DROP, MADE),
 }
 
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED)
@@ -172,6 +176,7 @@ OVER_LIMIT = "over the limit"
 WITHIN_LIMIT = "within the limit"
 OVER_RATION = "over the ration"
 RATION_FULL = "without room in the ration"
+OUTSIDE = "from outside the fence"
 
 _IPV4 = 4
 # The maximum number of ports in one multiport match.
@@ -271,12 +276,18 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
         if not family.rejects:
             raw[_NARROW] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {family.target}")]
     into = {
-        "ringfence-in": family.filter_in(),
-        "ringfence-fwd": [*family.filter_in(), *family.filter_forward()],
+        "ringfence-in": [*family.filter_in(), *family.to_fence()],
+        "ringfence-fwd": [
+            *family.filter_in(),
+            *family.to_fence(forwarded=True),
+            *family.filter_forward(),
+        ],
     }
     inner: dict[str, Sequence[IptablesRule]] = {chain: rules for chain, rules in into.items() if rules}
     if family.rejects:
         inner[_REJECT] = _reject(plan, version)
+    if plan.fence is not LimitMode.OFF:
+        inner[_FENCE] = _fence(plan, version, family.target)
     for chains in (raw, inner):
         if plan.log and any(rule.text.endswith(f"-j {_DROP}") for rules in chains.values() for rule in rules):
             chains[_DROP] = [IptablesRule(_LOG), IptablesRule("-j DROP")]
@@ -339,6 +350,26 @@ class _Plan:
             )
             for packets in self._full("src", allow_rejections=False)
             for way in self._interface_matches("-i")
+        ]
+
+    def to_fence(self, *, forwarded: bool = False) -> list[IptablesRule]:
+        """Return the rules that send new flows from outside the fence to ``ringfence-fence``.
+
+        ``forwarded``: they match packets to the containers, otherwise to this host.
+        """
+        plan = self.plan
+        if plan.fence is LimitMode.OFF:
+            return []
+        containers = sorted(one for one in plan.containers if one.version == self.version)
+        targets = [f"-d {one}/{one.max_prefixlen} " for one in containers] if forwarded else [""]
+        inside = NetworkList.UNSHIELDED, NetworkList.ADMITTED, NetworkList.INSIDE
+        outside = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW, *inside)
+        return [
+            IptablesRule(f"{to}{way}{packets}-m conntrack --ctstate NEW,UNTRACKED {outside}-j {_FENCE}")
+            for to in targets
+            for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
+            for packets in _port_matches(protocol, ports, "src")
+            for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
         ]
 
     def filter_forward(self) -> list[IptablesRule]:
@@ -752,6 +783,16 @@ def _over(plan: FirewallPlan, version: int) -> list[IptablesRule]:
     if plan.limit.mode is LimitMode.ENFORCE:
         rules += [*([IptablesRule(_LOG)] if plan.log else []), IptablesRule("-j DROP")]
     return rules
+
+
+def _fence(plan: FirewallPlan, version: int, target: str) -> list[IptablesRule]:
+    # The first two rules count a source as those of the limiter do (``_over``).
+    name = FENCED[version]
+    return [
+        IptablesRule(f"-m set --match-set {name} src"),
+        IptablesRule(f"-j SET --add-set {name} src --timeout {OUTSIDE_SECONDS}"),
+        IptablesRule(f"-j {target if plan.fence is LimitMode.ENFORCE else 'RETURN'}", OUTSIDE),
+    ]
 
 
 def _reject(plan: FirewallPlan, version: int) -> list[IptablesRule]:

@@ -169,6 +169,8 @@ FLOOD: Mapping[tuple[int, bool], str] = {
     for version in VERSIONS
     for tcp in (False, True)
 }
+# The names of the sets of sources outside the fence, by IP version.
+FENCED: Mapping[int, str] = {version: f"ringfence-fenced{version}" for version in VERSIONS}
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
 _HASHSIZE = 16_384
@@ -235,6 +237,7 @@ def set_specs(version: int) -> list[SetSpec]:
         *(SetSpec(list_set_name(which, version), version, network_list=True) for which in NetworkList),
         SetSpec(FLOOD[version, False], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
         SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
+        SetSpec(FENCED[version], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
     ]
 
 

@@ -32,6 +32,7 @@ from ringfence.firewall.contract import (
     NetworkList,
     Opened,
     Outcome,
+    Outsider,
     Requirement,
     not_open_error,
     whole_seconds,
@@ -39,7 +40,13 @@ from ringfence.firewall.contract import (
 from ringfence.firewall.nftables import messages, state
 from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
-from ringfence.firewall.nftables.state import read_counters, read_flooders, read_sets, total_bans
+from ringfence.firewall.nftables.state import (
+    read_counters,
+    read_flooders,
+    read_outsiders,
+    read_sets,
+    total_bans,
+)
 from ringfence.firewall.nftables.static_sets import NetworkListSets, by_version
 from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
@@ -543,6 +550,12 @@ class NftablesBackend:
         table = self._installation.table
         limited = table is not None and table.plan.limit.mode is not LimitMode.OFF
         return read_flooders(self._kernel) if limited else []
+
+    def outsiders(self) -> Sequence[Outsider]:
+        """Return the sources outside the fence in the last hour. Needs ``open``; starts no process."""
+        table = self._installation.table
+        fenced = table is not None and table.plan.fence is not LimitMode.OFF
+        return read_outsiders(self._kernel) if fenced else []
 
     def flush(self) -> None:
         """Remove our table with all its contents. Idempotent; works without ``open``."""

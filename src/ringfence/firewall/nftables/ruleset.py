@@ -67,6 +67,9 @@ administrator's own rules still see them.
   must not wait. From the other TCP ports, ``Ports.web``, it counts segments that begin with a 401, 403 or
   407, also in a WebSocket frame. If a table is full, packets to new strangers pass, and are counted
   (``ration_full``). It fills only if the SIP ports refuse 100 000 strangers a second.
+* **The fence** stands in input and forward, behind connection tracking, and matches new flows only. It
+  remembers for an hour who came from outside (``fenced4``), and always drops without an answer. In forward it
+  covers packets to the containers only: this host may route the packets of another PBX.
 * **``@ih``** is the data after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or
   ``nft`` refuses it, the log rules inspect only segments with headers of 20 and of 32 bytes (with
   timestamps).
@@ -111,6 +114,7 @@ from ringfence.firewall.contract import (
     HEP_TCP,
     MOST_FLOODERS,
     MOST_LIMITED,
+    OUTSIDE_SECONDS,
     PROBE_NETWORKS,
     PROBE_PORT,
     REFUSALS,
@@ -142,6 +146,7 @@ COUNTERS: Mapping[str, str] = {
     "no_room": "without room in the limiter",
     "rationed": "over the ration of refusals",
     "ration_full": "without room in the ration",
+    "fenced": "from outside the fence",
 }
 _SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -332,6 +337,9 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
         if plan.ration.mode is not LimitMode.OFF:
             body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {FLOOD_SECONDS}s; size"
             sets[f"ration{version}"] = sets[f"ration_bytes{version}"] = f"{body} {MOST_LIMITED};"
+        if plan.fence is not LimitMode.OFF:
+            body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {OUTSIDE_SECONDS}s; size"
+            sets[f"fenced{version}"] = f"{body} {MOST_FLOODERS};"
         if plan.limits_copies:
             body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {SENDER_SECONDS}s; size"
             sets[f"copied{version}"] = f"{body} {MOST_LIMITED};"
@@ -368,6 +376,7 @@ def _chains(
     if plan.ration.mode is not LimitMode.OFF:
         for version in VERSIONS:
             yield from _ration_chains(plan, version, log)
+    yield from _fence_chains(plan, log)
     yield from _base_chains(plan, lists, inner=inner)
 
 
@@ -428,6 +437,31 @@ def _fetched_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> I
         strangers = _strangers(version, "saddr", lists)
         for test in _full_tests(plan, "dport"):
             yield f"{come}{test}{new} {strangers} goto from_denied"
+
+
+def _fence_chains(plan: FirewallPlan, log: tuple[str, ...]) -> Iterator[RulesetChain]:
+    """Yield the chains of the fence, for each IP version; none if the fence is off."""
+    dropping = (*log, "drop") if plan.fence is LimitMode.ENFORCE else ()
+    for version in VERSIONS if plan.fence is not LimitMode.OFF else ():
+        seen = f"update @fenced{version} {{ {_counted(version, 'saddr')} counter }}"
+        yield RulesetChain(f"fenced{version}", (seen, 'counter name "fenced"', *dropping))
+
+
+def _fence_rules(
+    plan: FirewallPlan, come: str, lists: Mapping[str, str], containers: Mapping[int, str] | None = None
+) -> Iterator[str]:
+    """Yield the rules that send new flows from outside the fence to its chains; none if the fence is off.
+
+    ``containers`` has by IP version the match of packets to containers; None: packets to this host.
+    """
+    if plan.fence is LimitMode.OFF:
+        return
+    more = NetworkList.UNSHIELDED, NetworkList.ADMITTED, NetworkList.INSIDE
+    for version, to in (dict.fromkeys(VERSIONS, "") if containers is None else containers).items():
+        outside = _strangers(version, "saddr", lists, *more)
+        for test in _port_tests(plan.sip_ports, "dport"):
+            new = f'{come}iifname != "lo" {to}{test} ct state new,untracked'
+            yield f"{new} {outside} goto fenced{version}"
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
@@ -591,9 +625,14 @@ def _ration_rules(
 
 def _from_containers(plan: FirewallPlan) -> dict[int, str]:
     """Return by IP version the match of the forwarded packets that Asterisks in containers send."""
+    return {version: f"{ours}{_TO_BE_ROUTED} " for version, ours in _containers(plan, "saddr").items()}
+
+
+def _containers(plan: FirewallPlan, side: str) -> dict[int, str]:
+    """Return by IP version the match of packets whose ``side`` (saddr or daddr) is a container's address."""
     found = {v: sorted(one for one in plan.containers if one.version == v) for v in VERSIONS}
     return {
-        version: f"{_KEYWORDS[version]} saddr {{ {', '.join(map(str, addresses))} }} {_TO_BE_ROUTED} "
+        version: f"{_KEYWORDS[version]} {side} {{ {', '.join(map(str, addresses))} }} "
         for version, addresses in found.items()
         if addresses
     }
@@ -667,11 +706,16 @@ def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
     yield RulesetChain("output", output, "output", _RAW)
     inner_rules = (*(entering if rejecting else ()), *_fetched_rules(plan, come, lists))
-    if inner_rules:
-        yield RulesetChain("input", inner_rules, "input", _BEFORE_FILTER)
-    forward = (*inner_rules, *(leaving if plan.interfaces else ()))
-    if forward:
-        yield RulesetChain("forward", forward, "forward", _BEFORE_FILTER)
+    yield from _inner_chain("input", (*inner_rules, *_fence_rules(plan, come, lists)))
+    fence = _fence_rules(plan, come, lists, _containers(plan, "daddr"))
+    routed = leaving if plan.interfaces else ()
+    yield from _inner_chain("forward", (*inner_rules, *fence, *routed))
+
+
+def _inner_chain(hook: str, rules: tuple[str, ...]) -> Iterator[RulesetChain]:
+    """Yield the chain at ``hook``, behind connection tracking, if there are ``rules``."""
+    if rules:
+        yield RulesetChain(hook, rules, hook, _BEFORE_FILTER)
 
 
 def _exports(plan: FirewallPlan) -> Iterator[str]:

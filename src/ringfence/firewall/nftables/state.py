@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from attrs import evolve, field, frozen
 
 from ringfence.errors import FirewallError, FirewallIncompleteError
-from ringfence.firewall.contract import Counters, Element, Flooder, RuleCounter
+from ringfence.firewall.contract import Counters, Element, Flooder, Outsider, RuleCounter
 from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.messages import NftChain, NftRule, NftSetHeader, Table
 from ringfence.firewall.nftables.ruleset import (
@@ -188,7 +188,7 @@ def _mismatches(head: NftSetHeader) -> Iterator[str]:
         flags, version = _TIMEOUT_FLAG, ban.version
     elif base is not None:
         flags, version = _INTERVAL_FLAG, int(base[-1])
-    elif kind in ("rate", "bytes", "flood", "flood_tcp"):
+    elif kind in ("rate", "bytes", "flood", "flood_tcp", "fenced"):
         flags, version = _TIMEOUT_FLAG | _EVAL_FLAG, int(head.name[-1])
     else:
         return
@@ -355,7 +355,7 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
 # -- reads the numbers that nftables counts: dropped packets, elements of sets, and sources over the limit
 
 
-_OWN_FIELDS = ("over_limit", "no_room", "rationed", "ration_full")
+_OWN_FIELDS = ("over_limit", "no_room", "rationed", "ration_full", "fenced")
 """The counters with a field of their own, in the order of ``Counters``."""
 _KINDS = {
     "rate": "limiter",
@@ -363,6 +363,7 @@ _KINDS = {
     "flood_tcp": "flooding",
     "ration": "rationed",
     "ration_bytes": "rationed",
+    "fenced": "outside the fence",
 }
 
 
@@ -394,6 +395,16 @@ def read_flooders(kernel: NetlinkConnection) -> list[Flooder]:
         for tcp in (False, True)
         for answer in read_part(kernel, f"flood{'_tcp' * tcp}{version}")
         for flooder in messages.flooders_of(answer, tcp=tcp)
+    ]
+
+
+def read_outsiders(kernel: NetlinkConnection) -> list[Outsider]:
+    """Return the sources outside the fence in the last hour."""
+    return [
+        Outsider(one.network, one.packets)
+        for version in VERSIONS
+        for answer in read_part(kernel, f"fenced{version}")
+        for one in messages.flooders_of(answer)
     ]
 
 

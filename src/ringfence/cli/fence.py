@@ -1,0 +1,158 @@
+"""``ringfence fence``: show the fence, start it as a trial, keep it, and let in a person on the road."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli import output
+from ringfence.cli.check_friends import trunks_from
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, counted, duration_from
+from ringfence.cli.groups import HintingGroup
+from ringfence.cli.output import (
+    JsonOption,
+    echo,
+    echo_json,
+    echo_stderr,
+    errors_reported,
+    short_time,
+)
+from ringfence.cli.screen import Screen, show_list
+from ringfence.errors import Exit
+from ringfence.host.asterisk_conf import FOLDER
+from ringfence.host.console import local_console
+from ringfence.model import format_network, printable
+
+fence = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
+
+_AT_ONCE = 64
+"""The maximum number of networks in one request."""
+
+
+@fence.command("status")
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    local: output.LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the fence drops by country, and which phones and trunks are outside."""
+    output.choose(local=local)
+    with errors_reported():
+        found = ask_daemon(config, "fence")
+        trunks = [*_trunks_outside(config)] if found["configured"] != "off" else []
+        if as_json:
+            echo_json(found | {"trunks": trunks})
+        else:
+            _print(found, trunks)
+
+
+@fence.command("enforce")
+def enforce(
+    config: ConfigOption = DEFAULT_CONFIG,
+    time: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="The length of the trial, such as 1h.")
+    ] = "15m",
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Start, even if it has not observed for a day, or a trunk is outside."),
+    ] = False,
+) -> None:
+    """Start to drop packets, as a trial; it ends unless `ringfence fence confirm` is run."""
+    with errors_reported():
+        seconds = duration_from("--for", time)
+        trunks = [] if force else [*_trunks_outside(config)]
+        if trunks:
+            echo_stderr(
+                *trunks, "the fence would drop the calls of these trunks; fix: allow them, or use --force"
+            )
+            raise typer.Exit(Exit.PROBLEM)
+        answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
+        echo(
+            f"the fence drops packets until {short_time(answer['until'])}; "
+            "to keep it: ringfence fence confirm"
+        )
+        if answer["mode"] != "enforce":
+            echo_stderr("it only counts until the friends are known")
+
+
+@fence.command("confirm")
+def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Keep the fence after its trial."""
+    with errors_reported():
+        running = ask_daemon(config, "fence_confirm")
+    echo("confirmed: the fence stays" if running else "no trial is running: nothing to confirm")
+
+
+@fence.command("admit")
+def admit(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="ADDRESS|NAME", help="An address, a network, or a host name such as a DDNS."),
+    ],
+    time: Annotated[str, typer.Option("--for", metavar="TIME", help="How long, such as 8h.")] = "8h",
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Let in an address or a host name for a time. It can still be banned."""
+    with errors_reported():
+        until = ask_daemon(config, "fence_admit", what=what, seconds=duration_from("--for", time))
+    echo(f"{what} is let in until {short_time(until)}")
+
+
+def _trunks_outside(config: Path) -> Iterator[str]:
+    """Yield a line for each trunk that Asterisk knows by its address alone, and that is not allowed.
+
+    No event shows the address of such a trunk, so it is no friend, and no mode of the fence can find it.
+    """
+    trunks = [one for one in trunks_from(local_console(FOLDER)) if one.network.prefixlen]
+    names = {format_network(one.network): one.name for one in trunks}
+    wanted = [*names]
+    for at in range(0, len(wanted), _AT_ONCE):
+        for network in ask_daemon(config, "fence", quietly=True, networks=wanted[at : at + _AT_ONCE])[
+            "left_out"
+        ]:
+            words = ["ringfence", "allow", "add", network, "--note", printable(names[network])]
+            yield f"trunk {printable(names[network])} is outside: {network}; to allow it: {shlex.join(words)}"
+
+
+def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
+    screen = Screen(whole_lines=True)
+    screen.show(f"mode      {found['mode']}{_why(found)}")
+    screen.show(
+        f"observed  {'never' if found['observed'] is None else 'since ' + short_time(found['observed'])}"
+    )
+    inside = f"{counted(found['networks'], 'network')}, {counted(found['former'], 'former friend')}"
+    screen.show(f"inside    {inside}")
+    verb = "dropped" if found["mode"] == "enforce" else "would be dropped"
+    screen.show(f"outside   {counted(found['packets'], 'packet')} {verb}")
+    for one in found["admitted"]:
+        screen.show(f"admitted  {one['what']} until {short_time(one['until'])}")
+    if found["countries"]:
+        screen.show("")
+        columns = {
+            "COUNTRY (LAST HOUR)": [row["country"] for row in found["countries"]],
+            "SOURCES": [str(row["sources"]) for row in found["countries"]],
+            "PACKETS": [str(row["packets"]) for row in found["countries"]],
+        }
+        show_list(columns, (), screen, right=["SOURCES", "PACKETS"], wrapped=[])
+    if found["outside"]:
+        screen.show("")
+        columns = {
+            "CAME FROM OUTSIDE": [row["account"] for row in found["outside"]],
+            "ADDRESS": [row["address"] for row in found["outside"]],
+            "BY": [row["reason"] for row in found["outside"]],
+            "SINCE": [short_time(row["since"]) for row in found["outside"]],
+        }
+        show_list(columns, (), screen, right=[], wrapped=["CAME FROM OUTSIDE"])
+    for line in trunks:
+        screen.show(line)
+
+
+def _why(found: Mapping[str, Any]) -> str:
+    """Return why the mode is not the configured one, or when it ends."""
+    if found["trial"] is not None:
+        return f" until {short_time(found['trial'])}; to keep it: ringfence fence confirm"
+    if found["configured"] == "enforce" and not found["started"]:
+        return "; to start it: ringfence fence enforce"
+    return ", until the friends are known" if found["mode"] != found["configured"] else ""

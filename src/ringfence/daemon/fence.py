@@ -1,0 +1,304 @@
+"""The fence in the running daemon: whether it drops, whom it lets in for a time, and who came from outside.
+
+The fence drops what strangers begin at the SIP ports (``firewall/contract.py``). It must not cut off the
+phones of this PBX, so it drops nothing before it has observed for a day (``OBSERVED_FOR``). While it runs, it
+records each phone that became a friend although the fence would have dropped its packets: it came from
+*outside*. Then an administrator starts it, as a trial: unless it is confirmed, it only observes afterwards.
+The state is one fact of the database, so a daemon that restarts continues.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from ipaddress import ip_network
+from typing import Any
+
+import structlog
+from attrs import asdict, define, field, frozen
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.config.schema import FenceSettings
+from ringfence.daemon.exemptions import FENCE_LISTS, KernelLists
+from ringfence.errors import ControlError
+from ringfence.firewall.contract import LimitMode
+from ringfence.host.names import Names
+from ringfence.lists.entries import EntryKind, parse_entry
+from ringfence.model import Friend, FriendReason, Network, printable, rfc3339
+from ringfence.store.database import Store
+
+OBSERVED_FOR = 86_400.0
+"""Seconds that the fence must have observed before it may drop packets: a day of this PBX."""
+TRIAL_FOR = 900.0
+"""Seconds of a trial, unless the command names others."""
+MOST_OUTSIDE, MOST_ADMITTED = 256, 256
+_FACT = "fence"
+_CAME = {FriendReason.AUTHENTICATED, FriendReason.REGISTERED, FriendReason.REACHABLE}
+"""The reasons of friends that have sent a packet to a SIP port."""
+
+
+@frozen
+class Outside:
+    """An account that worked at an address outside the fence: why it is a friend, and since when."""
+
+    account: str
+    address: str
+    reason: str
+    since: float
+
+
+@frozen
+class Admitted:
+    """An address, a network or a host name that the fence lets in until a time (seconds since the epoch)."""
+
+    what: str
+    until: float
+
+
+@define
+class FenceState:
+    """What a restart must not lose.
+
+    ``observed`` is when the fence began to observe, ``trial`` the end of the trial; None if there is none.
+    """
+
+    observed: float | None = None
+    trial: float | None = None
+    confirmed: bool = False
+    outside: list[Outside] = field(factory=list)
+    admitted: list[Admitted] = field(factory=list)
+
+    @classmethod
+    def parse(cls, text: str | None) -> "FenceState":
+        """Parse the recorded state; a new one if there is none, or if it is damaged."""
+        try:
+            found = json.loads(text or "{}")
+            return cls(
+                None if found.get("observed") is None else float(found["observed"]),
+                None if found.get("trial") is None else float(found["trial"]),
+                found.get("confirmed") is True,
+                [Outside(**one) for one in found.get("outside", [])],
+                [Admitted(str(one["what"]), float(one["until"])) for one in found.get("admitted", [])],
+            )
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls()
+
+
+class Fence:
+    """Decides whether the fence drops packets, and keeps its list of admitted networks.
+
+    ``names`` follows the addresses of admitted host names.
+    """
+
+    def __init__(
+        self,
+        settings: FenceSettings,
+        store: Store,
+        lists: KernelLists,
+        enforcer: Enforcer,
+        names: Names,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self._store = store
+        self._lists = lists
+        self._enforcer = enforcer
+        self._names = names
+        self._clock = clock
+        self._log = structlog.get_logger()
+        self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(_FACT), None))
+        self._written = self._text()
+        self._lists.fenced = settings.mode is not LimitMode.OFF
+        self._follow()
+        self._lists.admitted = self._admitted()
+
+    # -- what is in force ------------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> LimitMode:
+        """The mode that may be in force now; the wait for the friends is not considered."""
+        if self.settings.mode is not LimitMode.ENFORCE:
+            return self.settings.mode
+        return LimitMode.ENFORCE if self._started and self._lists.networks.whole else LimitMode.OBSERVE
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The present alarms about the fence."""
+        if self.settings.mode is not LimitMode.ENFORCE:
+            return []
+        found = []
+        if not self._started:
+            text = "the fence only observes; to start it: ringfence fence enforce"
+            found.append(Alarm(AlarmCode.FENCE_WAITS, "", text))
+        elif not self._state.confirmed:
+            text = (
+                f"it only observes after {rfc3339(self._state.trial or 0.0)}, unless: ringfence fence confirm"
+            )
+            found.append(Alarm(AlarmCode.FENCE_TRIAL, "", text))
+        if not self._lists.networks.whole:
+            text = "a country of [fence] has no networks, so the fence only observes"
+            found.append(Alarm(AlarmCode.FENCE_INCOMPLETE, "", text))
+        return found
+
+    @property
+    def _started(self) -> bool:
+        trial = self._state.trial
+        return self._state.confirmed or (trial is not None and trial > self._clock.wall())
+
+    def left_out(self, networks: Iterable[Network]) -> list[Network]:
+        """Return those of ``networks`` that the fence does not let in as a whole."""
+        return [one for one in networks if not self._lists.lets_in(one)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the state as the request ``fence`` has it."""
+        state = self._state
+        return {
+            "configured": str(self.settings.mode),
+            "started": self._started,
+            "confirmed": state.confirmed,
+            "whole": self._lists.networks.whole,
+            "observed": None if state.observed is None else rfc3339(state.observed),
+            "trial": None if state.trial is None else rfc3339(state.trial),
+            "networks": len(self._lists.networks.inside),
+            "former": len(self._lists.former),
+            "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],
+            "admitted": [{"what": one.what, "until": rfc3339(one.until)} for one in state.admitted],
+        }
+
+    # -- commands --------------------------------------------------------------------------------------
+
+    def start(self, seconds: float, *, force: bool) -> float:
+        """Start a trial of ``seconds``, and return its end; raise ControlError if it may not start."""
+        now, observed = self._clock.wall(), self._state.observed
+        if self.settings.mode is not LimitMode.ENFORCE:
+            raise ControlError(
+                'fix: set mode = "enforce" in [fence], and reload; the fence then still observes'
+            )
+        if not force and (observed is None or now - observed < OBSERVED_FOR):
+            since = "never" if observed is None else f"only since {rfc3339(observed)}"
+            raise ControlError(
+                f"the fence has observed {since}, and must for a day; fix: wait, or use --force"
+            )
+        if not self._lists.networks.whole:
+            raise ControlError(
+                "a country of [fence] has no networks; fix: correct countries, or [geo] database"
+            )
+        self._state.trial, self._state.confirmed = now + seconds, False
+        self._log.warning("fence.started", until=rfc3339(now + seconds))
+        self._save()
+        return now + seconds
+
+    def confirm(self) -> bool:
+        """Keep the fence after its trial; return whether a trial was running."""
+        running = self._started and not self._state.confirmed
+        if running:
+            self._state.trial, self._state.confirmed = None, True
+            self._save()
+        return running
+
+    def admit(self, what: str, seconds: float) -> float:
+        """Let in an address, a network or a host name; return until when. Raise ControlError."""
+        try:
+            value = parse_entry(what)
+        except ValueError as error:
+            raise ControlError(str(error)) from None
+        if value.kind is EntryKind.REGION:
+            raise ControlError("a country is not admitted for a time; fix: name it in [fence] countries")
+        until = self._clock.wall() + seconds
+        others = [one for one in self._state.admitted if one.what != value.text]
+        if len(others) >= MOST_ADMITTED:
+            raise ControlError(f"{MOST_ADMITTED} entries are admitted already")
+        self._state.admitted = [*others, Admitted(value.text, until)]
+        self._save()
+        self._follow()
+        self._use_admitted()
+        return until
+
+    def on_new_friend(self, friend: Friend) -> None:
+        """Record a friend that is new, if the fence would not have let it in."""
+        state, address = self._state, str(friend.address)
+        if (
+            self.settings.mode is LimitMode.OFF
+            or friend.reason not in _CAME
+            or self._lists.lets_in(ip_network(friend.address))
+        ):
+            return
+        if any((one.account, one.address) == (friend.account, address) for one in state.outside):
+            return
+        account = printable(friend.account)
+        self._log.warning("fence.outside", account=account, address=address, reason=str(friend.reason))
+        one = Outside(account, address, str(friend.reason), self._clock.wall())
+        state.outside = [*state.outside[-MOST_OUTSIDE + 1 :], one]
+
+    # -- periodic work ---------------------------------------------------------------------------------
+
+    def configure(self, settings: FenceSettings) -> None:
+        """Apply a new configuration."""
+        self.settings = settings
+        self._lists.fenced = settings.mode is not LimitMode.OFF
+        self.check()
+
+    def check(self) -> None:
+        """End a trial and the time of admitted entries, and record what changed."""
+        now, state = self._clock.wall(), self._state
+        if self.settings.mode is LimitMode.OFF:
+            state.observed, state.outside = None, []
+        elif state.observed is None:
+            state.observed = now
+        if self.settings.mode is not LimitMode.ENFORCE:
+            state.trial, state.confirmed = None, False
+        if state.trial is not None and state.trial <= now:
+            state.trial = None
+            self._log.warning("fence.trial_ended", fix="ringfence fence enforce")
+        left = [one for one in state.admitted if one.until > now]
+        if len(left) != len(state.admitted):
+            state.admitted = left
+            self._follow()
+        self._use_admitted()
+        self._save()
+
+    def end_trial(self) -> bool:
+        """End an unconfirmed trial, because the daemon stops; return whether there was one."""
+        if self._state.trial is None:
+            return False
+        self._state.trial = None
+        self._save()
+        return True
+
+    def _use_admitted(self) -> None:
+        """Write the lists of the fence into the kernel if they have changed."""
+        self._lists.admitted = self._admitted()
+        stale = self._lists.stale(FENCE_LISTS)
+        if stale and self._enforcer.enforcing:
+            self._enforcer.fill(*stale)
+
+    def _admitted(self) -> frozenset[Network]:
+        answers: Mapping[str, Collection[Network]] = self._names.answers
+        found: set[Network] = set()
+        for one in self._state.admitted:
+            with suppress(ValueError):
+                value = parse_entry(one.what)
+                found |= {value.network} if value.network is not None else set(answers.get(value.text, ()))
+        return frozenset(found)
+
+    def _follow(self) -> None:
+        self._names.want(_hosts(self._state.admitted), by="fence")
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self._state))
+
+    def _save(self) -> None:
+        text = self._text()
+        if text != self._written:
+            self._written = text
+            self._store.best_effort.write(lambda: self._store.state.set_fact(_FACT, text))
+
+
+def _hosts(admitted: Iterable[Admitted]) -> list[str]:
+    found = []
+    for one in admitted:
+        with suppress(ValueError):
+            value = parse_entry(one.what)
+            found += [value.text] if value.kind is EntryKind.HOST else []
+    return found

@@ -1,0 +1,81 @@
+"""Handles the control socket's requests about the fence."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from ringfence.daemon.fence import TRIAL_FOR
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.firewall.contract import Outsider
+from ringfence.lists.geo import locations_of
+from ringfence.model import format_network, parse_network, rfc3339
+
+UNKNOWN = "unknown"
+"""The country of an address that no database has."""
+
+
+@frozen
+class FenceRequests:
+    """Handles the requests about the fence of ``side``."""
+
+    side: FirewallSide
+
+    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+        """Return the handler of each request."""
+        return {
+            "fence": self._status,
+            "fence_enforce": self._enforce,
+            "fence_confirm": self._confirm,
+            "fence_admit": self._admit,
+        }
+
+    async def _status(self, request: Mapping[str, Any]) -> object:
+        """Return the state of the fence, and who came from outside in the last hour, by country.
+
+        ``left_out`` are those networks of the request that the fence does not let in.
+        """
+        kernel = self.side.kernel
+        asked = map(parse_network, request.get("networks", ()))
+        usage = await kernel.limiter.counters()
+        outsiders = kernel.backend.outsiders() if kernel.enforcer.enforcing else ()
+        paths = kernel.wanted_rules.settings.geo.database or ()
+        addresses = [one.network.network_address for one in outsiders]
+        found = await asyncio.to_thread(locations_of, paths, addresses) if paths else [{} for _ in addresses]
+        return kernel.fence.as_json() | {
+            "mode": str(kernel.backend.plan.fence),
+            "packets": usage.fenced,
+            "left_out": [format_network(one) for one in kernel.fence.left_out(asked)],
+            "countries": by_country(outsiders, found),
+        }
+
+    def _enforce(self, request: Mapping[str, Any]) -> object:
+        kernel = self.side.kernel
+        until = kernel.fence.start(request.get("seconds", TRIAL_FOR), force=request.get("force") is True)
+        kernel.rules.update()
+        return {"until": rfc3339(until), "mode": str(kernel.backend.plan.fence)}
+
+    def _confirm(self, _: Mapping[str, Any]) -> object:
+        return self.side.kernel.fence.confirm()
+
+    def _admit(self, request: Mapping[str, Any]) -> object:
+        return rfc3339(self.side.kernel.fence.admit(request["what"], request["seconds"]))
+
+
+def by_country(outsiders: Sequence[Outsider], locations: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return the sources and packets of each country, the one with the most packets first.
+
+    ``locations`` has what the databases know of each outsider.
+    """
+    sources: Counter[str] = Counter()
+    packets: Counter[str] = Counter()
+    for outsider, location in zip(outsiders, locations, strict=True):
+        country = location.get("country", UNKNOWN)
+        sources[country] += 1
+        packets[country] += outsider.packets
+    return [
+        {"country": country, "sources": sources[country], "packets": number}
+        for country, number in packets.most_common()
+    ]

@@ -1,0 +1,49 @@
+"""``ringfence fence``, with the daemon up."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import Guard, until
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Iterator[Guard]:
+    """Yield a running daemon with a fence that shall enforce."""
+    with Guard(tmp_path, fence={"mode": "enforce", "networks": ["198.51.100.0/24"]}) as made:
+        until(lambda: "observe" in made.command("fence", "status").stdout, "the fence observes")
+        yield made
+
+
+def test_the_life_of_a_fence(guard: Guard) -> None:
+    """It is refused before a day, starts by force as a trial, and stays if it is confirmed."""
+    refused = guard.command("fence", "enforce")
+    assert refused.returncode == 1
+    assert "must for a day" in refused.stderr
+    assert "nothing to confirm" in guard.command("fence", "confirm").stdout
+
+    started = guard.command("fence", "enforce", "--force", "--for", "1h")
+    assert started.returncode == 0
+    assert "to keep it: ringfence fence confirm" in " ".join(started.stdout.split())
+    assert "to keep it: ringfence fence confirm" in guard.command("fence", "status").stdout
+    assert "confirmed: the fence stays" in guard.command("fence", "confirm").stdout
+    status = json.loads(guard.command("fence", "status", "--json").stdout)
+    assert (status["confirmed"], status["trial"], status["networks"]) == (True, None, 1)
+
+
+def test_a_person_is_admitted(guard: Guard) -> None:
+    """An address is let in until its time, and `status` shows it; a country is refused."""
+    done = guard.command("fence", "admit", "192.0.2.7", "--for", "8h")
+    assert "192.0.2.7 is let in until" in done.stdout
+    assert "admitted  192.0.2.7 until" in guard.command("fence", "status").stdout
+    refused = guard.command("fence", "admit", "AS64496")
+    assert refused.returncode == 1
+    assert "[fence] countries" in refused.stderr
+
+
+def test_without_a_fence_nothing_starts(tmp_path: Path) -> None:
+    """Without a fence in the configuration, `status` says so, and `enforce` names the fix."""
+    with Guard(tmp_path) as made:
+        assert "mode      off" in made.command("fence", "status").stdout
+        assert 'mode = "enforce"' in made.command("fence", "enforce").stderr

@@ -1,0 +1,209 @@
+"""The fence in the daemon: when it drops, whom it records as outside, and whom it lets in for a time."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support import mmdb
+from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
+
+from ringfence.config.converters import Paths, Region
+from ringfence.config.schema import FenceSettings, GeoSettings, Settings
+from ringfence.daemon.fence import FenceState
+from ringfence.daemon.fence_requests import UNKNOWN, by_country
+from ringfence.errors import ControlError
+from ringfence.firewall.contract import LimitMode, NetworkList, Outsider
+from ringfence.friends.registry import SourceReadiness
+from ringfence.model import FriendReason
+
+DAY = 86_400.0
+
+
+def fenced(mode: LimitMode = LimitMode.ENFORCE, allowed: str = OFFICE) -> Settings:
+    """Return a configuration with a fence that lets in one network, and another that is allowed."""
+    fence = FenceSettings(mode=mode, networks=(ip_network("203.0.113.0/24"),))
+    return evolve(settings(allowed), fence=fence)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Kept]:
+    """Yield the parts with a fence that shall enforce, and friends that are known."""
+    with kept(tmp_path, fenced()) as made:
+        begin(made)
+        yield made
+
+
+def begin(made: Kept) -> None:
+    """Start the parts; the friends are known."""
+    made.side.start()
+    made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+    second(made)
+
+
+def second(made: Kept) -> None:
+    """Do what the daemon does each second."""
+    made.side.kernel.fence.check()
+    made.side.kernel.rules.update()
+
+
+def alarms(made: Kept) -> list[str]:
+    """Return the codes of the present alarms of the fence."""
+    return [str(alarm.code) for alarm in made.side.kernel.fence.alarms]
+
+
+def mode(made: Kept) -> LimitMode:
+    """Return the fence's mode in the firewall."""
+    return made.backend.plan.fence
+
+
+def test_it_observes_a_day_before_it_drops(made: Kept) -> None:
+    """A fence that shall enforce only observes; it can be started after a day, or by force."""
+    fence = made.side.kernel.fence
+    assert (mode(made), alarms(made)) == (LimitMode.OBSERVE, ["fence.waits"])
+    made.now += DAY - 1
+    with pytest.raises(ControlError, match="must for a day"):
+        fence.start(60.0, force=False)
+    fence.start(60.0, force=True)
+    second(made)
+    assert (mode(made), alarms(made)) == (LimitMode.ENFORCE, ["fence.trial"])
+
+
+def test_a_trial_ends_by_itself(made: Kept) -> None:
+    """Unless it is confirmed, the fence only observes after the trial, and can be started again."""
+    fence = made.side.kernel.fence
+    made.now += DAY
+    assert fence.start(60.0, force=False) == made.now + 60
+    second(made)
+    assert mode(made) is LimitMode.ENFORCE
+    made.now += 60
+    second(made)
+    assert (mode(made), alarms(made)) == (LimitMode.OBSERVE, ["fence.waits"])
+    assert not fence.confirm()
+
+    fence.start(60.0, force=False)
+    assert fence.confirm()
+    made.now += 3600
+    second(made)
+    assert (mode(made), alarms(made), fence.confirm()) == (LimitMode.ENFORCE, [], False)
+
+
+def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
+    """A confirmed fence drops after a restart, as soon as the friends are known; a trial does not."""
+    fence = made.side.kernel.fence
+    fence.start(60.0, force=True)
+    fence.confirm()
+    again = Kept(made.store, fenced())
+    again.side.start()
+    assert mode(again) is LimitMode.OBSERVE
+    begin(again)
+    assert mode(again) is LimitMode.ENFORCE
+
+    again.side.kernel.fence.start(60.0, force=True)
+    assert again.side.kernel.fence.end_trial()
+    assert not again.side.kernel.fence.end_trial()
+    last = Kept(made.store, fenced())
+    begin(last)
+    assert mode(last) is LimitMode.OBSERVE
+
+
+def test_another_mode_ends_it(made: Kept) -> None:
+    """A fence that is switched to observe must be started again; a fence that is off has no lists."""
+    made.side.kernel.fence.start(60.0, force=True)
+    made.side.kernel.fence.confirm()
+    made.side.configure(fenced(LimitMode.OBSERVE))
+    made.side.configure(fenced())
+    assert mode(made) is LimitMode.OBSERVE
+    assert made.backend.lists[NetworkList.INSIDE] == {ip_network("203.0.113.0/24")}
+    made.side.configure(fenced(LimitMode.OFF))
+    assert mode(made) is LimitMode.OFF
+    assert made.backend.lists[NetworkList.INSIDE] == frozenset()
+    with pytest.raises(ControlError, match='mode = "enforce"'):
+        made.side.kernel.fence.start(60.0, force=True)
+    assert made.side.kernel.fence.as_json()["observed"] is None
+
+
+def test_phones_from_outside_are_recorded(made: Kept) -> None:
+    """A new friend is recorded once, unless the fence lets it in, or it came by DNS."""
+    add = made.side.exempt.friends.add
+    add([PHONE])
+    add([PHONE])
+    add([evolve(PHONE, reason=FriendReason.REGISTERED)])
+    add([evolve(PHONE, address=ip_address("203.0.113.9"))])
+    add([evolve(PHONE, address=ip_address("198.51.100.9"))])
+    add([evolve(PHONE, address=ip_address("192.0.2.77"), reason=FriendReason.TRUNK)])
+
+    [found] = made.side.kernel.fence.as_json()["outside"]
+    assert (found["account"], found["address"], found["reason"]) == ("alice", "192.0.2.1", "authenticated")
+
+
+def test_former_friends_are_let_in(made: Kept) -> None:
+    """A friend that has gone is on the list of admitted addresses, and is not recorded if it returns."""
+    friends = made.side.exempt.friends
+    friends.add([PHONE])
+    made.side.kernel.fence.as_json()
+    made.now = PHONE.until + 1
+    friends.expire()
+    second(made)
+    assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.1")}
+    friends.add([evolve(PHONE, account="bob", since=made.now, seen=made.now, until=made.now + 60)])
+    assert [one["account"] for one in made.side.kernel.fence.as_json()["outside"]] == ["alice"]
+
+
+def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
+    """An address and the addresses of a host name are let in until their end."""
+    fence = made.side.kernel.fence
+    assert fence.admit("192.0.2.55", 3600.0) == made.now + 3600
+    fence.admit("road.example.net", 7200.0)
+    made.side.exempt.names._answers["road.example.net"] = frozenset({ip_network("192.0.2.66")})
+    second(made)
+    assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.55"), ip_network("192.0.2.66")}
+    assert fence.left_out([ip_network("192.0.2.55"), ip_network("192.0.2.56")]) == [ip_network("192.0.2.56")]
+    made.now += 3600
+    second(made)
+    assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.66")}
+    made.now += 3600
+    second(made)
+    assert made.backend.lists[NetworkList.ADMITTED] == frozenset()
+    for wrong in ("country DE", "AS64496", "0.0.0.0/0", "nonsense"):
+        with pytest.raises(ControlError):
+            fence.admit(wrong, 60.0)
+
+
+def test_a_country_without_networks_only_observes(tmp_path: Path) -> None:
+    """The fence drops nothing while a country has no networks; then its networks are in the kernel."""
+    path = tmp_path / "geo.mmdb"
+    wanted = evolve(
+        fenced(),
+        fence=FenceSettings(LimitMode.ENFORCE, (), (Region("DE"),)),
+        geo=GeoSettings(database=Paths((path,))),
+    )
+    with kept(tmp_path, wanted) as made:
+        begin(made)
+        assert alarms(made) == ["fence.waits", "fence.incomplete"]
+        with pytest.raises(ControlError, match="has no networks"):
+            made.side.kernel.fence.start(60.0, force=True)
+        mmdb.write(path, [("192.0.2.0/24", {"country": {"iso_code": "DE"}})])
+        made.side.exempt.exemptions.on_lists_changed(made.side.exempt.lists.load())
+        made.side.kernel.fence.start(60.0, force=True)
+        second(made)
+
+        assert (mode(made), alarms(made)) == (LimitMode.ENFORCE, ["fence.trial"])
+        assert made.backend.lists[NetworkList.INSIDE] == {ip_network("192.0.2.0/24")}
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"trial": "x"}', '{"outside": [{"a": 1}]}'])
+def test_a_damaged_record_is_a_new_one(text: str | None) -> None:
+    """A recorded state that cannot be read is that of a fence that was never used."""
+    assert FenceState.parse(text) == FenceState()
+
+
+def test_drops_are_counted_by_country() -> None:
+    """Sources and packets are added up by country, the most packets first."""
+    outsiders = [Outsider(ip_network(f"192.0.2.{n}"), n) for n in (1, 2, 4)]
+    found = by_country(outsiders, [{"country": "FR"}, {}, {"country": "FR"}])
+    assert found == [
+        {"country": "FR", "sources": 2, "packets": 5},
+        {"country": UNKNOWN, "sources": 1, "packets": 2},
+    ]

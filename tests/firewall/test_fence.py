@@ -1,0 +1,110 @@
+"""The fence: what strangers begin at the SIP ports is dropped or counted, through a virtual cable."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+import pytest
+from attrs import evolve
+from tests.support.cable import CABLES, Cable
+from tests.support.lists import write_list
+from tests.support.packets import (
+    OTHER,
+    SIP,
+    connection,
+    container_ends,
+    datagram,
+    ends,
+    opened,
+    plan,
+    sent,
+    source_of,
+)
+
+from ringfence.firewall.contract import Backend, BanAction, FirewallPlan, LimitMode, NetworkList, Outsider
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+PLAN = FirewallPlan(fence=LimitMode.ENFORCE)
+INSIDE = (
+    NetworkList.ALLOW,
+    NetworkList.FRIENDS,
+    NetworkList.UNSHIELDED,
+    NetworkList.ADMITTED,
+    NetworkList.INSIDE,
+)
+PLANS = (
+    PLAN,
+    evolve(PLAN, action=BanAction.PORT_UNREACHABLE, new_only=True, log=True),
+    evolve(PLAN, interfaces=("near0",)),
+)
+
+
+@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
+def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
+    """Yield each backend, opened; ipset with each flavour of iptables."""
+    with opened(request.param) as made:
+        yield made
+
+
+@pytest.mark.parametrize("wanted", PLANS)
+def test_strangers_get_no_answer(backend: Backend, far: str, cable: Cable, wanted: FirewallPlan) -> None:
+    """Packets of a stranger to the SIP ports are dropped and counted; other ports answer."""
+    plan(backend, wanted)
+    with ends(cable, far, SIP) as (here, there):
+        assert sent(there, here) is False
+    assert connection(cable, far, SIP) is False
+    assert datagram(cable, far, OTHER) == (True, True)
+
+    counters = backend.counters()
+    assert counters.fenced >= 2
+    assert list(backend.outsiders()) == [Outsider(source_of(cable), counters.fenced)]
+    assert not backend.open().repaired
+
+
+@pytest.mark.parametrize("which", INSIDE)
+def test_the_lists_let_in(backend: Backend, far: str, cable: Cable, which: NetworkList) -> None:
+    """An address on one of the lists, or in a network of the fence, gets answers."""
+    plan(backend, PLAN)
+    one = cable.network if which is NetworkList.INSIDE else cable.banned
+    write_list(backend, which, [ip_network(one)])
+    assert datagram(cable, far, SIP) == (True, True)
+    assert connection(cable, far, SIP) is True
+    assert backend.counters().fenced == 0
+    assert list(backend.outsiders()) == []
+
+
+def test_flows_go_on(backend: Backend, far: str, cable: Cable) -> None:
+    """A flow from before the fence goes on, and so does one that this host began."""
+    plan(backend, FirewallPlan(fence=LimitMode.OBSERVE))
+    with ends(cable, far, SIP) as (here, there):
+        assert (sent(there, here), sent(here, there)) == (True, True)
+        plan(backend, PLAN)
+        assert (sent(there, here), sent(here, there)) == (True, True)
+    with ends(cable, far, SIP) as (here, there):
+        assert sent(there, here) is False
+        assert (sent(here, there), sent(there, here)) == (True, True)
+
+
+def test_observe_counts_and_drops_nothing(backend: Backend, far: str, cable: Cable) -> None:
+    """In mode observe each new packet from outside is counted, with its source, and arrives."""
+    plan(backend, FirewallPlan(fence=LimitMode.OBSERVE))
+    with ends(cable, far, SIP) as (here, there):
+        assert sent(there, here) is True
+        assert sent(there, here) is True
+    assert backend.counters().fenced == 2
+    assert list(backend.outsiders()) == [Outsider(source_of(cable), 2)]
+
+
+def test_the_fence_is_before_containers_too(backend: Backend, far: str) -> None:
+    """Packets to Asterisk's container are fenced; those that pass to another host are not."""
+    container = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2")}))
+    with container_ends(far) as (inner, remote):
+        plan(backend, container)
+        assert sent(remote, inner) is False
+        write_list(backend, NetworkList.FRIENDS, [ip_network(CABLES["IPv4"].banned)])
+        assert sent(remote, inner) is True
+        write_list(backend, NetworkList.FRIENDS, [])
+        plan(backend, PLAN)
+        with ends(CABLES["IPv4"], far, OTHER) as (_, other):
+            other.sendto(b"hello", inner.getsockname())
+            assert inner.recv(100) == b"hello"

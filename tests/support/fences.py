@@ -1,0 +1,57 @@
+"""A fence before a real Asterisk: its countries, its start, and what a stranger gets through it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support import mmdb
+from tests.support.daemon import Guard, until
+from tests.support.lab import Lab
+from tests.support.sip_raw import calling, guesses, request_of
+
+PHONES = "198.19.90"
+"""The first three numbers of the addresses of the phones, which are in a country of the fence."""
+COUNTRIES = ("DE", "FR", "NL")
+STRANGER = "198.19.99"
+_STREAMS = ("TCP", "TLS", "WS")
+_GUESSES = ("guess", "--number", "40", "--silences", "4", "--timeout", "0.3")
+
+
+def settings_in(folder: Path, networks: int = 1_000) -> Mapping[str, object]:
+    """Return the tables of a fence with three countries, whose database is in ``folder``.
+
+    Each country has this many networks. The phones are in the first one.
+    """
+    records = [(f"{PHONES}.0/24", {"country": {"iso_code": COUNTRIES[0]}})]
+    for at, country in enumerate(COUNTRIES):
+        record = {"country": {"iso_code": country}}
+        records += [(f"{11 + at}.{n >> 7}.{2 * (n & 127)}.0/24", record) for n in range(networks)]
+    records.append((f"{STRANGER}.0/24", {"country": {"iso_code": "XX"}}))
+    path = mmdb.write(folder / "geo.mmdb", records)
+    return {
+        "fence": {"mode": "enforce", "countries": [*COUNTRIES]},
+        "geo": {"database": str(path)},
+    }
+
+
+@contextmanager
+def enforced(guard: Guard) -> Iterator[Guard]:
+    """Start the fence by force, and yield the guard when the fence drops packets."""
+    guard.ask("fence_enforce", seconds=3_600.0, force=True)
+    until(lambda: guard.ask("fence")["mode"] == "enforce", "the fence")
+    yield guard
+
+
+def answered(lab: Lab, number: int) -> int:
+    """Guess from one address by every transport, IPv6 too; return how many packets Asterisk answered."""
+    source = f"{STRANGER}.{number}"
+    count = lab.attack(*_GUESSES, "--sources", source).answered
+    ipv6 = f"fd00:20:0:{number:x}::7"
+    count += lab.attack(*_GUESSES, "--target", "[fd00:18::1]:5060", "--sources", ipv6).answered
+    for transport in _STREAMS:
+        try:
+            with calling(lab, source, transport) as caller:
+                count += len(guesses(caller, request_of(b"REGISTER", b"alice"), 3, 1.0))
+        except TimeoutError:
+            continue
+    return count
