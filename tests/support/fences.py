@@ -1,8 +1,9 @@
 """A fence before a real Asterisk: its countries, its start, and what a stranger gets through it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support import mmdb
 from tests.support.daemon import Guard, until
@@ -13,11 +14,13 @@ PHONES = "198.19.90"
 """The first three numbers of the addresses of the phones, which are in a country of the fence."""
 COUNTRIES = ("DE", "FR", "NL")
 STRANGER = "198.19.99"
+RULES = {"prefix": {"enabled": False}, "distributed": {"enabled": False}}
+"""The rules that are off: the senders of all transports are neighbours, and guess at the same account."""
 _STREAMS = ("TCP", "TLS", "WS")
 _GUESSES = ("guess", "--number", "40", "--silences", "4", "--timeout", "0.3")
 
 
-def settings_in(folder: Path, networks: int = 1_000) -> Mapping[str, object]:
+def settings_in(folder: Path, networks: int = 1_000) -> dict[str, Any]:
     """Return the tables of a fence with three countries, whose database is in ``folder``.
 
     Each country has this many networks. The phones are in the first one.
@@ -42,16 +45,16 @@ def enforced(guard: Guard) -> Iterator[Guard]:
     yield guard
 
 
-def answered(lab: Lab, number: int) -> int:
-    """Guess from one address by every transport, IPv6 too; return how many packets Asterisk answered."""
-    source = f"{STRANGER}.{number}"
-    count = lab.attack(*_GUESSES, "--sources", source).answered
-    ipv6 = f"fd00:20:0:{number:x}::7"
-    count += lab.attack(*_GUESSES, "--target", "[fd00:18::1]:5060", "--sources", ipv6).answered
-    for transport in _STREAMS:
+def answered(lab: Lab, number: int) -> dict[str, int]:
+    """Guess by each transport, from an address of its own; return how many guesses Asterisk answered."""
+    counts = {
+        "UDP": lab.attack(*_GUESSES, "--sources", f"{STRANGER}.{10 * number}").answered,
+        "UDP/IPv6": lab.attack(*_GUESSES, "--target", "[fd00:18::1]:5060").answered,
+    }
+    for at, transport in enumerate(_STREAMS, 1):
         try:
-            with calling(lab, source, transport) as caller:
-                count += len(guesses(caller, request_of(b"REGISTER", b"alice"), 3, 1.0))
-        except TimeoutError:
-            continue
-    return count
+            with calling(lab, f"{STRANGER}.{10 * number + at}", transport) as caller:
+                counts[transport] = len(guesses(caller, request_of(b"REGISTER", b"alice"), 3, 1.0))
+        except TimeoutError:  # no connection
+            counts[transport] = 0
+    return counts
