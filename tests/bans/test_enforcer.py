@@ -382,6 +382,8 @@ def test_the_rolls_are_written_as_they_are_then(world: World) -> None:
         NetworkList.FRIENDS: [],
         NetworkList.UNSHIELDED: [],
         NetworkList.OBSERVED: [],
+        NetworkList.ADMITTED: [],
+        NetworkList.INSIDE: [],
         NetworkList.DENY: [SUBJECT],
         NetworkList.FETCHED: [],
     }

@@ -142,13 +142,21 @@ def test_former_friends_are_let_in(made: Kept) -> None:
     """A friend that has gone is on the list of admitted addresses, and is not recorded if it returns."""
     friends = made.side.exempt.friends
     friends.add([PHONE])
-    made.side.kernel.fence.as_json()
     made.now = PHONE.until + 1
     friends.expire()
     second(made)
     assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.1")}
     friends.add([evolve(PHONE, account="bob", since=made.now, seen=made.now, until=made.now + 60)])
     assert [one["account"] for one in made.side.kernel.fence.as_json()["outside"]] == ["alice"]
+
+
+def test_a_phone_may_change_its_address_within_its_64(made: Kept) -> None:
+    """The /64 of a friend is let in, and a friend at another address of it is not recorded."""
+    for last in ("1", "2"):
+        made.side.exempt.friends.add([evolve(PHONE, address=ip_address(f"2001:db8:1:2::{last}"))])
+    second(made)
+    assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("2001:db8:1:2::/64")}
+    assert [one["address"] for one in made.side.kernel.fence.as_json()["outside"]] == ["2001:db8:1:2::1"]
 
 
 def test_an_address_is_admitted_for_a_time(made: Kept) -> None:

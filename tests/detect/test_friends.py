@@ -56,6 +56,7 @@ def test_a_former_friend_counts_in_outage_mode() -> None:
     assert not friends.has(PHONE.address)
     assert friends.worked_at("204", PHONE.address)
     assert [friend.until for friend in friends.former()] == [100.0]
+    assert [*friends.former_addresses()] == [PHONE.address]
     friends.outage_mode = True
     assert friends.has(PHONE.address)
     assert friends.any_in(ip_network("192.0.2.0/24"))

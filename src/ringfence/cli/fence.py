@@ -122,7 +122,8 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
     screen.show(
         f"observed  {'never' if found['observed'] is None else 'since ' + short_time(found['observed'])}"
     )
-    inside = f"{counted(found['networks'], 'network')}, {counted(found['former'], 'former friend')}"
+    around = counted(found["around"], "network")
+    inside = f"{counted(found['networks'], 'network')}, {around} of former friends and of IPv6 friends"
     screen.show(f"inside    {inside}")
     verb = "dropped" if found["mode"] == "enforce" else "would be dropped"
     screen.show(f"outside   {counted(found['packets'], 'packet')} {verb}")

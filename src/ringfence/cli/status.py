@@ -131,10 +131,14 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
         restored = counted(firewall["restored"], "ban")
         screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
     waits = " until friends are known" if report["limiter_waits"] else ""
-    limits = (("limiter", "limiter_drops", "", "limit"), ("ration", "rationed", " to strangers", "ration"))
-    for name, counter, which, bound in limits:
+    limits = (
+        ("limiter", "limiter_drops", "", "over the limit"),
+        ("ration", "rationed", " to strangers", "over the ration"),
+        ("fence", "fenced", "", "from outside"),
+    )
+    for name, counter, which, why in limits:
         if firewall[name] != "off" and firewall["enforcing"]:
-            verb = "dropped" if firewall[name] == "enforce" else f"over the {bound}, but passed"
+            verb = "dropped" if firewall[name] == "enforce" else f"{why}, but passed"
             packets = f"{counted(report[counter], 'packet')}{which}"
             screen.show(f"{name:10}{firewall[name]}{waits}: {packets} {verb}", indent=_LABEL)
     for use in firewall["rules"]:

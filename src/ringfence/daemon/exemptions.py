@@ -156,7 +156,7 @@ class KernelLists:
             NetworkList.FRIENDS: lambda: self._passing.networks,
             NetworkList.UNSHIELDED: lambda: tuple(self._passing.left_out),
             NetworkList.OBSERVED: lambda: tuple(map(ip_network, self.observed)),
-            NetworkList.ADMITTED: lambda: [*self._admitted(), *map(ip_network, self.former)],
+            NetworkList.ADMITTED: lambda: self._admitted() | self.around_friends,
             NetworkList.INSIDE: self._inside,
             NetworkList.DENY: lambda: islice(self.networks.deny, self.most),
             NetworkList.FETCHED: self._fetched,
@@ -175,9 +175,9 @@ class KernelLists:
         return [one for one in among if one not in self._written or self._origin(one) != self._written[one]]
 
     @property
-    def former(self) -> frozenset[Address]:
-        """The former friends that the fence lets in."""
-        return self._passing.former if self.fenced else frozenset()
+    def around_friends(self) -> frozenset[Network]:
+        """The former friends and the /64s of friends that the fence lets in."""
+        return self._passing.around if self.fenced else frozenset()
 
     def lets_in(self, network: Network) -> bool:
         """Whether the fence lets in the whole of ``network``."""
@@ -198,7 +198,7 @@ class KernelLists:
         if target is NetworkList.DENY:
             return self.networks.deny
         if target is NetworkList.ADMITTED:
-            return self._admitted(), self.former
+            return self._admitted(), self.around_friends
         if target is NetworkList.INSIDE:
             return self._inside()
         return self.networks.fetched, self._holes()

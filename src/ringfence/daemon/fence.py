@@ -110,7 +110,9 @@ class Fence:
         self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(_FACT), None))
         self._written = self._text()
         self._lists.fenced = settings.mode is not LimitMode.OFF
-        self._follow()
+        # The names forget these when another part of the daemon wants its own names.
+        self._known = names.answers
+        self._followed: list[str] = []
         self._lists.admitted = self._admitted()
 
     # -- what is in force ------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class Fence:
             "observed": None if state.observed is None else rfc3339(state.observed),
             "trial": None if state.trial is None else rfc3339(state.trial),
             "networks": len(self._lists.networks.inside),
-            "former": len(self._lists.former),
+            "around": len(self._lists.around_friends),
             "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],
             "admitted": [{"what": one.what, "until": rfc3339(one.until)} for one in state.admitted],
         }
@@ -211,7 +213,6 @@ class Fence:
             raise ControlError(f"{MOST_ADMITTED} entries are admitted already")
         self._state.admitted = [*others, Admitted(value.text, until)]
         self._save()
-        self._follow()
         self._use_admitted()
         return until
 
@@ -254,7 +255,6 @@ class Fence:
         left = [one for one in state.admitted if one.until > now]
         if len(left) != len(state.admitted):
             state.admitted = left
-            self._follow()
         self._use_admitted()
         self._save()
 
@@ -267,23 +267,24 @@ class Fence:
         return True
 
     def _use_admitted(self) -> None:
-        """Write the lists of the fence into the kernel if they have changed."""
+        """Follow the admitted names, and write the changed lists of the fence into the kernel."""
+        hosts = _hosts(self._state.admitted)
+        if hosts != self._followed:
+            self._followed = hosts
+            self._names.want(hosts, by="fence")
         self._lists.admitted = self._admitted()
         stale = self._lists.stale(FENCE_LISTS)
         if stale and self._enforcer.enforcing:
             self._enforcer.fill(*stale)
 
     def _admitted(self) -> frozenset[Network]:
-        answers: Mapping[str, Collection[Network]] = self._names.answers
+        answers: Mapping[str, Collection[Network]] = {**self._known, **self._names.answers}
         found: set[Network] = set()
         for one in self._state.admitted:
             with suppress(ValueError):
                 value = parse_entry(one.what)
                 found |= {value.network} if value.network is not None else set(answers.get(value.text, ()))
         return frozenset(found)
-
-    def _follow(self) -> None:
-        self._names.want(_hosts(self._state.admitted), by="fence")
 
     def _text(self) -> str:
         return json.dumps(asdict(self._state))

@@ -217,6 +217,8 @@ class DaemonMetrics(Collector):
         yield _counter("rationed", text, value=latest.rationed)
         text = "Refusals and TCP segments to strangers for which the ration had no room: they passed."
         yield _counter("ration_full", text, value=latest.ration_full)
+        text = "Packets from outside the fence: dropped, or passed if it only observes."
+        yield _counter("fenced", text, value=latest.fenced)
 
     def _publish_metrics(self) -> Iterator[Metric]:
         """Yield the numbers of the list for routers, if it is served."""

@@ -203,10 +203,6 @@ class Friends:
         """Whether ``address`` is a friend."""
         return address in self._current.at or (self.outage_mode and address in self._former.at)
 
-    def was(self, address: Address) -> bool:
-        """Whether ``address`` is a former friend."""
-        return address in self._former.at
-
     def worked_at(self, account: str, address: Address) -> bool:
         """Whether ``account`` works at ``address``, or did within a month."""
         current, former = self._current.accounts, self._former.accounts

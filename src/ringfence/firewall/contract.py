@@ -355,8 +355,8 @@ class NetworkList(enum.StrEnum):
     wire like those of strangers; nothing else changes for them.
 
     The fence lets in all of these but ``DENY`` and ``FETCHED``, and two lists of its own: ``ADMITTED`` are
-    former friends and the addresses that an administrator admits for a time, ``INSIDE`` the networks and
-    countries of the configuration.
+    former friends, the /64s of friends, and what an administrator admits for a time. ``INSIDE`` are the
+    networks and countries of the configuration.
     """
 
     ALLOW = "allow"

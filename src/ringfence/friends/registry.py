@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 
 from ringfence.detect.friends import MOST, Friends, Key, identity_of
 from ringfence.model import Address, Contact, Friend, FriendReason, Network, Roster, TrunkHost
+from ringfence.networks import sender_of
 from ringfence.store.tables import FriendTable
 from ringfence.store.writer import at_once
 
@@ -38,8 +39,8 @@ class Passing:
         self._friends = friends
         self._networks: dict[Address, Network] = {}
         self._unshielded: Collection[Address] = frozenset()
-        self._former: frozenset[Address] = frozenset()
-        self._former_seen = (-1, -1)
+        self._around: frozenset[Network] = frozenset()
+        self._around_seen = (-1, -1)
 
     @property
     def networks(self) -> Iterable[Network]:
@@ -52,16 +53,18 @@ class Passing:
         return self._networks.keys()
 
     @property
-    def former(self) -> frozenset[Address]:
-        """The addresses of former friends."""
-        seen = self._friends.changes, len(self._friends.former_addresses())
-        if seen != self._former_seen:
-            self._former_seen, self._former = seen, frozenset(self._friends.former_addresses())
-        return self._former
+    def around(self) -> frozenset[Network]:
+        """The former friends, and the /64s of all friends: a phone changes its IPv6 address each day."""
+        former = self._friends.former_addresses()
+        seen = self._friends.changes, len(former)
+        if seen != self._around_seen:
+            ipv6 = (one for one in self._friends.addresses() if one.version == 6)  # noqa: PLR2004
+            self._around_seen, self._around = seen, frozenset(map(sender_of, (*former, *ipv6)))
+        return self._around
 
     def knows(self, address: Address) -> bool:
-        """Whether ``address`` is a friend, or a former one."""
-        return self._friends.has(address) or self._friends.was(address)
+        """Whether ``address`` is a friend or a former one, or is in the /64 of one."""
+        return self._friends.has(address) or sender_of(address) in self.around
 
     @property
     def left_out(self) -> Iterable[Network]:
