@@ -11,8 +11,8 @@ from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
 
 from ringfence.config.converters import Paths, Region
 from ringfence.config.schema import FenceSettings, GeoSettings, Settings
-from ringfence.daemon.fence import FenceState
 from ringfence.daemon.fence_requests import UNKNOWN, by_country
+from ringfence.daemon.fence_state import FenceState
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import LimitMode, NetworkList, Outsider
 from ringfence.friends.registry import SourceReadiness

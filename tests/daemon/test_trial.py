@@ -65,6 +65,22 @@ def test_a_trial_ends_by_itself_and_stays_off(guard: Guard) -> None:
 
 
 @pytest.mark.kernel
+def test_the_trial_of_a_fence_ends_although_the_daemon_was_killed(netns: None, tmp_path: Path) -> None:
+    """Without a daemon, the fence and everything else is removed; the next start puts back the bans."""
+    with Guard(tmp_path, firewall={"backend": "nftables"}, fence={"mode": "enforce"}) as guard:
+        assert guard.ask("ban", networks=[ADDRESS], seconds=3_600) == []
+        done = guard.command("fence", "enforce", "--force", "--for", "3s")
+        assert done.returncode == 0, done.stderr
+        guard.kill()
+        assert not is_gone()
+        until(is_gone, "the end of the trial", pause=0.5)
+        guard.start()
+        assert guard.banned() == {ADDRESS}
+        assert guard.ask("fence")["trial"] is None
+        guard.ask("off")
+
+
+@pytest.mark.kernel
 def test_a_trial_ends_although_the_daemon_was_killed(guard: Guard) -> None:
     """A trial ends in time and removes every rule and set, even after kill -9 and without a restart."""
     begin(guard)

@@ -20,6 +20,7 @@ from ringfence.cli.output import (
     short_time,
 )
 from ringfence.cli.screen import Screen, show_list
+from ringfence.daemon.trial import start_standby
 from ringfence.errors import Exit
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import local_console
@@ -69,6 +70,7 @@ def enforce(
             )
             raise typer.Exit(Exit.PROBLEM)
         answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
+        start_standby(config, answer["end"])
         echo(
             f"the fence drops packets until {short_time(answer['until'])}; "
             "to keep it: ringfence fence confirm"

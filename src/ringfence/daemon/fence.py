@@ -14,13 +14,14 @@ from ipaddress import ip_network
 from typing import Any
 
 import structlog
-from attrs import asdict, define, field, frozen
+from attrs import asdict
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.config.schema import FenceSettings
 from ringfence.daemon.exemptions import FENCE_LISTS, KernelLists
+from ringfence.daemon.fence_state import FACT, Admitted, FenceState, Outside
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import LimitMode
 from ringfence.host.names import Names
@@ -33,56 +34,8 @@ OBSERVED_FOR = 86_400.0
 TRIAL_FOR = 900.0
 """Seconds of a trial, unless the command names others."""
 MOST_OUTSIDE, MOST_ADMITTED = 256, 256
-_FACT = "fence"
 _CAME = {FriendReason.AUTHENTICATED, FriendReason.REGISTERED, FriendReason.REACHABLE}
 """The reasons of friends that have sent a packet to a SIP port."""
-
-
-@frozen
-class Outside:
-    """An account that worked at an address outside the fence: why it is a friend, and since when."""
-
-    account: str
-    address: str
-    reason: str
-    since: float
-
-
-@frozen
-class Admitted:
-    """An address, a network or a host name that the fence lets in until a time (seconds since the epoch)."""
-
-    what: str
-    until: float
-
-
-@define
-class FenceState:
-    """What a restart must not lose.
-
-    ``observed`` is when the fence began to observe, ``trial`` the end of the trial; None if there is none.
-    """
-
-    observed: float | None = None
-    trial: float | None = None
-    confirmed: bool = False
-    outside: list[Outside] = field(factory=list)
-    admitted: list[Admitted] = field(factory=list)
-
-    @classmethod
-    def parse(cls, text: str | None) -> "FenceState":
-        """Parse the recorded state; a new one if there is none, or if it is damaged."""
-        try:
-            found = json.loads(text or "{}")
-            return cls(
-                None if found.get("observed") is None else float(found["observed"]),
-                None if found.get("trial") is None else float(found["trial"]),
-                found.get("confirmed") is True,
-                [Outside(**one) for one in found.get("outside", [])],
-                [Admitted(str(one["what"]), float(one["until"])) for one in found.get("admitted", [])],
-            )
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return cls()
 
 
 class Fence:
@@ -107,7 +60,7 @@ class Fence:
         self._names = names
         self._clock = clock
         self._log = structlog.get_logger()
-        self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(_FACT), None))
+        self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(FACT), None))
         self._written = self._text()
         self._lists.fenced = settings.mode is not LimitMode.OFF
         # The names forget these when another part of the daemon wants its own names.
@@ -161,7 +114,7 @@ class Fence:
             "confirmed": state.confirmed,
             "whole": self._lists.networks.whole,
             "observed": None if state.observed is None else rfc3339(state.observed),
-            "trial": None if state.trial is None else rfc3339(state.trial),
+            "trial": rfc3339(state.trial) if state.trial is not None and self._started else None,
             "networks": len(self._lists.networks.inside),
             "around": len(self._lists.around_friends),
             "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],
@@ -293,7 +246,7 @@ class Fence:
         text = self._text()
         if text != self._written:
             self._written = text
-            self._store.best_effort.write(lambda: self._store.state.set_fact(_FACT, text))
+            self._store.best_effort.write(lambda: self._store.state.set_fact(FACT, text))
 
 
 def _hosts(admitted: Iterable[Admitted]) -> list[str]:

@@ -7,6 +7,9 @@ Normally the daemon itself ends the trial. If it does not (because it was killed
 process ends the trial ``GRACE`` seconds later. :func:`start_standby` starts this separate process, which goes
 on if the daemon ends.
 
+The trial of the fence (``fence.py``) has a standby process too. If no daemon ends that trial, the process
+removes everything from the kernel; the next start of the daemon puts back all but the fence.
+
 The end of an unconfirmed trial does the same as ``ringfence off``: enforcement stays off until ``ringfence
 on``. The command of the standby process is:
 
@@ -76,6 +79,7 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
     Do nothing if the trial was confirmed, if the daemon has ended it, or if another trial has begun.
     """
     from ringfence.config.loader import load_what_is_right  # noqa: PLC0415 - loaded when the time has come
+    from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - as above
 
     finish = float(end)
     while (left := finish + GRACE - time.time()) > 0:
@@ -83,14 +87,21 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
     settings = load_what_is_right(Path(config))
     try:
         with Store.open(settings.store.path, owner=False) as store:
-            if until(store.state) != finish:
-                return 0
-            _remove_everything(store.state)
-            store.state.set_fact(_FACT, None)
+            if until(store.state) == finish:
+                _remove_everything(store.state)
+                store.state.set_fact(_FACT, None)
+            elif _fence_trial(store.state) == finish:
+                flush_everything()
     except RingfenceError as error:
         print(f"the trial's end: {error}", file=sys.stderr)  # noqa: T201 - this process has no logger
         return 1
     return 0
+
+
+def _fence_trial(state: SavedState) -> float | None:
+    from ringfence.daemon.fence_state import trial_of  # noqa: PLC0415 - loaded when the time has come
+
+    return trial_of(state)
 
 
 def _remove_everything(state: SavedState) -> None:
