@@ -14,12 +14,8 @@ from typer.testing import CliRunner
 from ringfence.cli.app import Commands, app
 from ringfence.firewall import BACKENDS
 
-COMMANDS = [
-    name
-    for name in Commands.lazy
-    if name
-    not in {"allow", "deny", "feeds", "fence", "fleet", "friends", "alarms", "notify", "web", "config", "top"}
-]
+GROUPS = {"alarms", "allow", "config", "deny", "feeds", "fence", "fleet", "friends", "notify", "top", "web"}
+COMMANDS = [name for name in Commands.lazy if name not in GROUPS]
 """The commands that are not groups of commands."""
 
 
