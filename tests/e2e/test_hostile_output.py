@@ -80,6 +80,12 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "feeds plan": [],  # what systemd runs before that service
     "feeds refresh": [[], [HOSTILE]],
     "feeds remove": [[HOSTILE]],
+    "fence admit": [["192.0.2.79", "--for", "1h"], [HOSTILE]],
+    "fence confirm": [[]],
+    "fence enforce": [[], ["--for", HOSTILE]],
+    "fence status": [[]],
+    "fleet status": [[]],
+    "fleet test": [[]],
     "friends": [[]],
     "friends export": [[]],
     "friends forget": [["203.0.113.1"], [HOSTILE]],

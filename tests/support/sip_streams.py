@@ -122,6 +122,7 @@ class WebSocketWire(StreamWire):
         accepted = super().receive(seconds)
         self._upgraded = accepted is not None and accepted.startswith(b"HTTP/1.1 101")
         if not self._upgraded and not self.gone:
+            self.close()
             raise ConnectionError(f"no WebSocket for SIP: {accepted!r}")
 
     def send(self, message: bytes) -> None:

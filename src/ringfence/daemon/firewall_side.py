@@ -269,6 +269,22 @@ class Watchers:
         self.notifier.on_alarm(event)
 
 
+def _common(
+    settings: Settings, store: Store, watchers: Watchers, alarms: Alarms, clock: Clock
+) -> CommonParts:
+    return CommonParts(
+        clock,
+        store,
+        StoreWatch(store, clock),
+        alarms,
+        KeptAlarms(alarms, store),
+        watchers.feed,
+        watchers.notifier,
+        Locations(settings.geo.database or ()),
+        watchers.fleet,
+    )
+
+
 def build_firewall_side(
     settings: Settings,
     store: Store,
@@ -302,17 +318,7 @@ def build_firewall_side(
     lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
     networks = NetworkFollower(protected, names, lists, friends, exemptions, store)
-    common = CommonParts(
-        clock,
-        store,
-        StoreWatch(store, clock),
-        alarms,
-        KeptAlarms(alarms, store),
-        watchers.feed,
-        watchers.notifier,
-        Locations(settings.geo.database or ()),
-        fleet,
-    )
+    common = _common(settings, store, watchers, alarms, clock)
     kernel = KernelParts(
         backend=backend,
         why=chosen.why,
