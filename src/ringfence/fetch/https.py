@@ -155,9 +155,11 @@ def _request(
     def end() -> None:
         # A server that sends a byte now and then would never meet a timeout of the socket.
         ended.set()
-        with suppress(OSError, AttributeError):
-            # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+        open_socket = connection.sock  # None until the connection is open
+        if open_socket is not None:
+            with suppress(OSError):
+                # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
+                socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
 
     timer = threading.Timer(limits.seconds, end)
     timer.daemon = True
