@@ -62,7 +62,9 @@ def test_what_is_not_whole_is_an_error(tmp_path: Path, reply: Reply, error: str)
         fetched(server, limits=Limits(1_000, 10.0))
 
 
-@pytest.mark.parametrize("slow", [Reply(slow=0.2), Reply(slow=5.0)])
+@pytest.mark.parametrize(
+    "slow", [Reply(slow=0.2), Reply(slow=5.0), Reply(slow=0.2, headers={"Connection": "close"})]
+)
 def test_a_slow_answer_ends(tmp_path: Path, slow: Reply) -> None:
     """A server that sends a byte now and then is given up after the maximum time."""
     with publisher(tmp_path, list=slow) as server:

@@ -317,6 +317,30 @@ def test_a_feed_that_is_not_refreshed_expires(tmp_path: Path) -> None:
     assert (at.denied, at.codes) == (["198.51.100.1"], [])
 
 
+def test_a_server_that_sends_no_list_any_more_lets_it_expire(tmp_path: Path) -> None:
+    """A page of a hoster with status 200 is a success for the fetcher, and no list for the daemon."""
+    at = Feed(tmp_path, fetched=True, max_age=100.0)
+    at.write("198.51.100.1", checked=at.now)
+    at.refreshed()
+    at.now += 60
+    at.write("<html>This domain is for sale.</html>", checked=at.now)
+    at.refreshed()
+    at.now += 60
+    at.report(at.now)
+
+    assert at.refreshed()["state"] == "expired"
+    assert (at.denied, at.codes) == ([], ["feed.refused", "feed.expired"])
+
+
+def test_a_file_of_any_size_is_refused_at_once(tmp_path: Path) -> None:
+    """A sparse file of terabytes is not read."""
+    at = Feed(tmp_path, fetched=True)
+    at.write("198.51.100.1")
+    os.truncate(at.path, 1 << 40)
+
+    assert "bytes" in str(at.refreshed()["problem"])
+
+
 @pytest.mark.parametrize(
     "state",
     [

@@ -169,6 +169,8 @@ def test_a_page_of_apiban() -> None:
         (b'{"ipaddress":"192.0.2.1","ID":"1"}', 'has no list "ipaddress"'),
         (b'{"ipaddress":["no new bans"],"ID":"none"}', "a value that is not an address"),
         (b'{"ipaddress":[1],"ID":"1"}', "a value that is not an address"),
+        (rb'{"ipaddress":["fe80::1%\ud800"],"ID":"1"}', "a value that is not an address"),
+        (rb'{"ipaddress":["::1%\n8.8.8.8"],"ID":"1"}', "a value that is not an address"),
         (b" " * (MAX_PAGE + 1), f"is longer than {MAX_PAGE} bytes"),
     ],
 )

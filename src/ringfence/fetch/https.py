@@ -27,6 +27,7 @@ MAX_REDIRECTS = 5
 _PART = 65_536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORT = 443
+_MOST_ADDRESSES = 4  # of a server: each may take the whole time
 
 
 @frozen
@@ -118,6 +119,7 @@ class _Connection(http.client.HTTPSConnection):
         super().__init__(host, port, timeout=seconds, context=context)
         self._tls = context
         self._allowed = allowed
+        self.opened: socket.socket | None = None  # stays known if the answer takes ``sock``
 
     def connect(self) -> None:
         """Connect, and verify the server's certificate."""
@@ -126,12 +128,12 @@ class _Connection(http.client.HTTPSConnection):
         if not allowed:
             raise FetchError("a redirect leads to an address that is not public")
         failed: OSError | None = None
-        for family, kind, protocol, _, address in allowed:
+        for family, kind, protocol, _, address in allowed[:_MOST_ADDRESSES]:
             plain = socket.socket(family, kind, protocol)
             try:
                 plain.settimeout(self.timeout)
                 plain.connect(address)
-                self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+                self.sock = self.opened = self._tls.wrap_socket(plain, server_hostname=self.host)
             except OSError as error:
                 plain.close()
                 failed = error
@@ -155,11 +157,10 @@ def _request(
     def end() -> None:
         # A server that sends a byte now and then would never meet a timeout of the socket.
         ended.set()
-        open_socket = connection.sock  # None until the connection is open
-        if open_socket is not None:
+        if connection.opened is not None:
             with suppress(OSError):
                 # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
-                socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
+                socket.socket.shutdown(connection.opened, socket.SHUT_RDWR)
 
     timer = threading.Timer(limits.seconds, end)
     timer.daemon = True
@@ -167,6 +168,8 @@ def _request(
     try:
         agent = {"User-Agent": f"ringfence/{ringfence.__version__}", "Accept-Encoding": "identity"}
         connection.request("GET", path, headers={**agent, **headers})
+        if ended.is_set():  # it opened after the time was over, so nobody ends it
+            raise TimeoutError
         response = connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
         redirects = response.status in _REDIRECTS

@@ -114,13 +114,17 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     return TakenFeed(networks, LeftOut(left.number, tuple(left.named)), 0.0)
 
 
+def _too_large() -> str:
+    return f"the list has more than {MAX_BYTES} bytes"
+
+
 def _parsed(file: BinaryIO, parser: FeedParser) -> Iterator[list[FeedEntry]]:
     """Yield the entries of a file in parts; raise ListError if it is too large."""
     size = 0
     while part := file.read(_PART):
         size += len(part)
         if size > MAX_BYTES:
-            raise ListError(f"the list has more than {MAX_BYTES} bytes")
+            raise ListError(_too_large())
         yield parser.feed(part)
     yield parser.end()
 
@@ -311,6 +315,8 @@ def _judged(
     """Return ``feed`` with its present file taken over or refused; raise OSError if it cannot be read."""
     source, before = feed.source, feed.taken
     with _opened(source.path, follow=not source.fetched) as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:  # a sparse file has any size
+            return evolve(feed, refused=_too_large())
         digest = hashlib.file_digest(file, "sha256").digest()
         if digest == feed.digest and not force:
             return feed
@@ -439,7 +445,9 @@ class Feeds:
         """Return ``feed`` with what is known about its source now."""
         if feed.source.fetched:
             state = read_state(feed.source.path, now)
-            checked = state.checked if feed.taken is not None and state.checked else feed.checked
+            # Each answer with status 200 counts as checked for the fetcher, also one that is no list.
+            current = feed.taken is not None and signature == feed.judged and not feed.refused
+            checked = state.checked if current and state.checked else feed.checked
             return evolve(feed, checked=checked, error=state.error)
         if signature is None:
             return evolve(feed, error=f"{feed.source.path}: there is no such file")

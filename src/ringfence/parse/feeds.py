@@ -125,6 +125,9 @@ def _ascii(line: bytes) -> str:
 
 
 def _is_address(text: str) -> bool:
+    """Whether a text is an address. Python also accepts any text as the zone of an IPv6 address."""
+    if "%" in text:
+        return False
     try:
         ip_address(text.strip(_QUOTES))
     except ValueError:
