@@ -27,6 +27,7 @@ class Fault:
     cut: int | None = None
     silent: bool = False
     drip: bool = False
+    closes: bool = False
     only: str = "/v1/"
 
 
@@ -159,6 +160,8 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             if fault.pause:
                 self.send_header("Retry-After", fault.pause)
             self.send_header("Content-Length", str(len(content)))
+            if fault.closes:
+                self.send_header("Connection", "close")
             self.end_headers()
             with suppress(OSError):
                 if fault.drip:

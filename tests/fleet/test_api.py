@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from ipaddress import ip_network
 
 import pytest
@@ -166,7 +165,7 @@ def test_an_answer_that_is_cut_at_every_hundredth_byte(server: FakeApi) -> None:
         assert str(failure(api, Pull(full=True))) == "the answer ended too early"
 
 
-@pytest.mark.parametrize("fault", [Fault(silent=True), Fault(drip=True)])
+@pytest.mark.parametrize("fault", [Fault(silent=True), Fault(drip=True), Fault(drip=True, closes=True)])
 def test_a_server_that_hangs_is_given_up(server: FakeApi, fault: Fault) -> None:
     """A silent server, and one that sends a byte now and then, ends after the time for a request."""
     server.always = fault
@@ -203,7 +202,6 @@ def test_nobody_listens() -> None:
 def test_a_stopped_client_sends_nothing(server: FakeApi) -> None:
     """After its stop, a client sends no request."""
     api = client(server)
-    api._open = HTTPConnection("127.0.0.1", 1)  # it is being connected
     api.stop()
 
     assert str(failure(api, Pull(full=True))) == "stopped"

@@ -68,7 +68,7 @@ class Api:
         self._seconds = SECONDS if seconds is None else seconds
         self._token: Secret | None = None
         self._until = 0.0
-        self._open: http.client.HTTPConnection | None = None
+        self._open: socket.socket | None = None
         self._stopped = False
 
     def stop(self) -> None:
@@ -154,21 +154,21 @@ class Api:
     ) -> bytes:
         """Send a request; return the body of its answer. Raise FleetError unless its status is 2xx."""
         connection, base = _connection(self._access.url, min(CONNECT_SECONDS, self._seconds))
-        self._open = connection
-        if self._stopped:
-            raise FleetError("stopped")
         ended = threading.Event()
 
         def end() -> None:
             # A server that sends a byte now and then would never meet a timeout of the socket.
             ended.set()
-            _shut(connection)
+            _shut(self._open)
 
         timer = threading.Timer(self._seconds, end)
         timer.daemon = True
         timer.start()
         try:
             connection.connect()
+            # An answer with `Connection: close` takes the socket from the connection.
+            self._open = connection.sock
+            self._check_open(ended)
             connection.sock.settimeout(self._seconds)
             content = {"Content-Type": "application/json"} if body is not None else {}
             agent = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
@@ -183,6 +183,13 @@ class Api:
             self._open = None
             connection.close()
 
+    def _check_open(self, ended: threading.Event) -> None:
+        """Raise an error if a connection opened too late for those who would end it."""
+        if self._stopped:
+            raise FleetError("stopped")
+        if ended.is_set():
+            raise TimeoutError
+
 
 def _connection(url: str, seconds: float) -> tuple[http.client.HTTPConnection, str]:
     """Return a connection that is not open yet, and the path that all requests begin with."""
@@ -194,9 +201,8 @@ def _connection(url: str, seconds: float) -> tuple[http.client.HTTPConnection, s
     return http.client.HTTPConnection(host, parts.port, timeout=seconds), base
 
 
-def _shut(connection: http.client.HTTPConnection | None) -> None:
+def _shut(plain: socket.socket | None) -> None:
     """End a connection that another thread uses; do nothing if it does not exist yet."""
-    plain: socket.socket | None = connection.sock if connection is not None else None
     if plain is not None:
         with suppress(OSError):
             # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
