@@ -120,11 +120,12 @@ class Publisher:
         If an address has become a friend or exempt, the list is made again at once.
         """
         async with self._lock:
-            spared = self._side.detector.friends.changes, self._side.detector.exempt
-            if self._clock.mono() - self._made >= FRESH or spared != self._spared:
+            while True:  # an address may become a friend while the list is made
+                spared = self._side.detector.friends.changes, self._side.detector.exempt
+                if self._clock.mono() - self._made < FRESH and spared == self._spared:
+                    return self._lists[versions]
                 await self._make()
                 self._made, self._spared = self._clock.mono(), spared
-            return self._lists[versions]
 
     async def _make(self) -> None:
         pause = _Pauses(self._clock)
