@@ -12,7 +12,7 @@ from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
 from ringfence.config.converters import Paths, Region
 from ringfence.config.schema import FenceSettings, GeoSettings, Settings
 from ringfence.daemon.fence_requests import UNKNOWN, by_country
-from ringfence.daemon.fence_state import FenceState
+from ringfence.daemon.fence_state import FenceState, trial_of
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import LimitMode, NetworkList, Outsider
 from ringfence.friends.registry import SourceReadiness
@@ -100,9 +100,16 @@ def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
     begin(again)
     assert mode(again) is LimitMode.ENFORCE
 
-    again.side.kernel.fence.start(60.0, force=True)
+    end = again.side.kernel.fence.start(60.0, force=True)
+    killed = Kept(made.store, fenced())
+    begin(killed)
+    assert mode(killed) is LimitMode.OBSERVE
+    assert trial_of(made.store.state) is None
+
+    again.side.kernel.fence.start(90.0, force=True)
     assert again.side.kernel.fence.end_trial()
     assert not again.side.kernel.fence.end_trial()
+    assert (trial_of(made.store.state) or 0.0) >= end  # for the standby process, until the rules are in place
     last = Kept(made.store, fenced())
     begin(last)
     assert mode(last) is LimitMode.OBSERVE

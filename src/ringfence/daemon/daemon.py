@@ -373,6 +373,8 @@ def _end_fence_trial(side: FirewallSide) -> None:
     """Let the fence only observe from now on if its trial was not confirmed: nobody is left to end it."""
     if side.kernel.fence.end_trial():
         side.kernel.rules.update()
+        if side.kernel.rules.has_succeeded:  # otherwise the standby process needs the record
+            side.kernel.fence.record()
 
 
 def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireReader:

@@ -62,6 +62,10 @@ class Fence:
         self._log = structlog.get_logger()
         self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(FACT), None))
         self._written = self._text()
+        # A trial does not outlive the daemon that began it: phones that it locked out may have been restarted
+        # with the host. The record stays until the rules without the fence are in place (:meth:`check`); so
+        # the standby process ends what the kernel still has.
+        self._state.trial = None
         self._lists.fenced = settings.mode is not LimitMode.OFF
         # The names forget these when another part of the daemon wants its own names.
         self._known = names.answers
@@ -212,12 +216,18 @@ class Fence:
         self._save()
 
     def end_trial(self) -> bool:
-        """End an unconfirmed trial, because the daemon stops; return whether there was one."""
+        """End an unconfirmed trial, because the daemon stops; return whether there was one.
+
+        Call :meth:`record` when the kernel has the rules without the fence.
+        """
         if self._state.trial is None:
             return False
         self._state.trial = None
-        self._save()
         return True
+
+    def record(self) -> None:
+        """Write the state into the database, if it has changed."""
+        self._save()
 
     def _use_admitted(self) -> None:
         """Follow the admitted names, and write the changed lists of the fence into the kernel."""

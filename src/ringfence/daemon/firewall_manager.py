@@ -146,6 +146,11 @@ class RuleUpdates:
         modes = ((configured.limit, present.limit), (configured.ration, present.ration))
         return any(one.mode is LimitMode.ENFORCE and other.mode is LimitMode.OBSERVE for one, other in modes)
 
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the kernel has the rules that were wanted at the last :meth:`update`."""
+        return self._enforcer.enforcing and not self._failed
+
     def update(self) -> None:
         """Put the wanted rules in place if they have changed, or if the last call failed.
 
