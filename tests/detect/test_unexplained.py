@@ -296,3 +296,13 @@ def test_a_login_is_asked_of_the_detector() -> None:
     detector.observe_exchange(ONE, 10.0)
     detector.observe(EVENT, 10.0)
     assert detector.judge_exchanges(20.0, 1_000.0, "pbx", 0.0) == []
+
+
+def test_the_detector_tells_when_to_ask_ami() -> None:
+    """It is worth asking when more answers of one address wait than a phone causes."""
+    detector = Detector(RULES)
+    detector.observe_exchange(ONE, 0.0)
+    assert not detector.has_crowd
+
+    detector.observe_exchange(evolve(ONE, number=100), 0.0)
+    assert detector.has_crowd
