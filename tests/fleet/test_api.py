@@ -12,8 +12,9 @@ from tests.support.attempts import attempts, ban_of
 import ringfence
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
-from ringfence.fleet.api import Access, Api
+from ringfence.fleet.api import Api
 from ringfence.fleet.messages import facts_of
+from ringfence.fleet.sharing import Access
 from ringfence.fleet.sync import Beat, OwnBan, Pull, Push, Withdraw
 from ringfence.model import Secret
 

@@ -14,8 +14,8 @@ from tests.support.attempts import attempts, ban_of
 from ringfence.alarm_codes import AlarmCode
 from ringfence.clock import Clock
 from ringfence.fleet import fleet as module
-from ringfence.fleet.api import Access
-from ringfence.fleet.fleet import Decisions, Fleet, Sharing, is_usable
+from ringfence.fleet.fleet import Decisions, Fleet, is_usable
+from ringfence.fleet.sharing import Access, Sharing
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Ban, BanEnd, Scope, Secret
 

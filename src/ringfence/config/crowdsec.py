@@ -7,8 +7,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ringfence.config.converters import ApiUrl, Duration, Name, read_secret
-from ringfence.fleet.api import Access
-from ringfence.fleet.fleet import Sharing
+from ringfence.fleet.sharing import Access, Sharing
 
 MIN_INTERVAL = 1.0  # seconds
 

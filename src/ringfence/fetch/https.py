@@ -8,23 +8,20 @@ address that was checked is the one that is connected.
 import http.client
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
 
-import ringfence
+from ringfence.bounded_http import AGENT, Deadline, read_body, text_of
 from ringfence.errors import FetchError
-from ringfence.model import Address, printable
+from ringfence.model import Address
 
 MAX_BYTES = 64 * 1024 * 1024
 SECONDS = 60.0
 """The maximum duration of a request, from the connection to the last byte."""
 MAX_REDIRECTS = 5
-_PART = 65_536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORT = 443
 _MOST_ADDRESSES = 4  # of a server: each may take the whole time
@@ -73,8 +70,10 @@ def get(
             answer = _request(url, headers, context, limits, allowed)
         except FetchError as error:
             raise FetchError(f"{host}: {error}") from None
+        except TimeoutError:
+            raise FetchError(f"{host}: did not answer in time") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise FetchError(f"{host}: {_text_of(error)}") from None
+            raise FetchError(f"{host}: {text_of(error)}") from None
         if answer.status not in _REDIRECTS or "location" not in answer.headers:
             return answer
         url, allowed = _target(url, answer.headers["location"]), public
@@ -97,14 +96,6 @@ def _any_address(_: Address) -> bool:
     return True
 
 
-def _text_of(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "did not answer in time"
-    if isinstance(error, http.client.IncompleteRead):
-        return "the answer ended too early"
-    return printable(str(error))[:200] or type(error).__name__
-
-
 class _Connection(http.client.HTTPSConnection):
     """A connection to the first address of a host that is allowed and answers."""
 
@@ -115,11 +106,12 @@ class _Connection(http.client.HTTPSConnection):
         context: ssl.SSLContext,
         seconds: float,
         allowed: Callable[[Address], bool],
+        deadline: Deadline,
     ) -> None:
         super().__init__(host, port, timeout=seconds, context=context)
         self._tls = context
         self._allowed = allowed
-        self.opened: socket.socket | None = None  # stays known if the answer takes ``sock``
+        self._deadline = deadline
 
     def connect(self) -> None:
         """Connect, and verify the server's certificate."""
@@ -133,11 +125,12 @@ class _Connection(http.client.HTTPSConnection):
             try:
                 plain.settimeout(self.timeout)
                 plain.connect(address)
-                self.sock = self.opened = self._tls.wrap_socket(plain, server_hostname=self.host)
+                self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
             except OSError as error:
                 plain.close()
                 failed = error
             else:
+                self._deadline.watch(self.sock)
                 return
         raise failed or OSError("has no address")
 
@@ -151,51 +144,30 @@ def _request(
 ) -> HttpAnswer:
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection = _Connection(parts.hostname or "", parts.port or _PORT, context, limits.seconds, allowed)
-    ended = threading.Event()
-
-    def end() -> None:
-        # A server that sends a byte now and then would never meet a timeout of the socket.
-        ended.set()
-        if connection.opened is not None:
-            with suppress(OSError):
-                # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
-                socket.socket.shutdown(connection.opened, socket.SHUT_RDWR)
-
-    timer = threading.Timer(limits.seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        agent = {"User-Agent": f"ringfence/{ringfence.__version__}", "Accept-Encoding": "identity"}
-        connection.request("GET", path, headers={**agent, **headers})
-        if ended.is_set():  # it opened after the time was over, so nobody ends it
-            raise TimeoutError
-        response = connection.getresponse()
-        found = {name.lower(): value for name, value in response.getheaders()}
-        redirects = response.status in _REDIRECTS
-        body = b"" if redirects else _body(response, found, limits.size)
-        return HttpAnswer(response.status, found, body)
-    except (OSError, http.client.HTTPException, ValueError, FetchError):
-        if ended.is_set():  # the timer ended the connection
-            raise TimeoutError from None
-        raise
-    finally:
-        timer.cancel()
-        connection.close()
+    with Deadline(limits.seconds) as deadline:
+        connection = _Connection(
+            parts.hostname or "", parts.port or _PORT, context, limits.seconds, allowed, deadline
+        )
+        try:
+            connection.request(
+                "GET", path, headers={"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
+            )
+            response = connection.getresponse()
+            found = {name.lower(): value for name, value in response.getheaders()}
+            redirects = response.status in _REDIRECTS
+            body = b"" if redirects else _body(response, found, limits.size)
+            return HttpAnswer(response.status, found, body)
+        finally:
+            connection.close()
 
 
 def _body(response: http.client.HTTPResponse, headers: Mapping[str, str], most: int) -> bytes:
     """Read the body; raise FetchError unless it is complete, plain, and short enough."""
     if headers.get("content-encoding", "identity") != "identity":
         raise FetchError("the answer is compressed, although nobody asked for it")
-    length, chunked = response.length, response.chunked
-    if length is None and not chunked:
+    if response.length is None and not response.chunked:
         raise FetchError("the answer does not say how long it is")
-    body = bytearray()
-    while part := response.read(_PART):
-        body += part
-        if len(body) > most:
-            raise FetchError(f"the answer has more than {most} bytes")
-    if length is not None and len(body) < length:
+    body, complete = read_body(response, most)
+    if not complete:
         raise FetchError("the answer ended too early")
-    return bytes(body)
+    return body

@@ -6,21 +6,17 @@ neither a credential nor the text of an answer.
 
 import http.client
 import json
-import socket
 import ssl
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from attrs import frozen
-
-import ringfence
+from ringfence.bounded_http import AGENT, Deadline, read_body, text_of
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
 from ringfence.fleet.messages import alert, login_body
+from ringfence.fleet.sharing import Access
 from ringfence.fleet.sync import Beat, OwnBan, Pull, Push, Request, Withdraw
 from ringfence.model import Secret, format_network, printable
 from ringfence.parse.lapi import DecisionPage, parse_decisions, parse_login, parse_page
@@ -37,8 +33,6 @@ TESTED = IPv4Network("192.0.2.1")
 """The address of a test decision: one for documentation (RFC 5737), which no packet has."""
 TEST_RULE, TEST_SECONDS = "test", 60.0
 
-_PART = 65_536
-_AGENT = f"ringfence/{ringfence.__version__}"  # CrowdSec demands exactly name/version
 _UNAUTHORIZED = 401
 _REFUSED = frozenset({400, 413, 422})
 _MEANINGS = {
@@ -47,16 +41,6 @@ _MEANINGS = {
     404: "there is no such path; is the url that of CrowdSec's local API?",
     429: "too many requests",
 }
-
-
-@frozen
-class Access:
-    """Where the API is, and the credentials. ``password`` and ``key`` read a file; they raise ValueError."""
-
-    url: str
-    machine: str
-    password: Callable[[], Secret]
-    key: Callable[[], Secret]
 
 
 class Api:
@@ -68,13 +52,15 @@ class Api:
         self._seconds = SECONDS if seconds is None else seconds
         self._token: Secret | None = None
         self._until = 0.0
-        self._open: socket.socket | None = None
+        self._deadline: Deadline | None = None
         self._stopped = False
 
     def stop(self) -> None:
         """End a running request at once. May be called in another thread."""
         self._stopped = True
-        _shut(self._open)
+        deadline = self._deadline
+        if deadline is not None:
+            deadline.shut()
 
     def send(self, request: Request, now: float) -> DecisionPage | None:
         """Carry out a request; return the decisions for a ``Pull``. ``now`` is the time of its bans' ends.
@@ -154,41 +140,24 @@ class Api:
     ) -> bytes:
         """Send a request; return the body of its answer. Raise FleetError unless its status is 2xx."""
         connection, base = _connection(self._access.url, min(CONNECT_SECONDS, self._seconds))
-        ended = threading.Event()
+        with Deadline(self._seconds) as deadline:
+            self._deadline = deadline
+            try:
+                connection.connect()
+                deadline.watch(connection.sock)
+                self._check_running()
+                connection.sock.settimeout(self._seconds)
+                content = {"Content-Type": "application/json"} if body is not None else {}
+                agent = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
+                connection.request(method, base + path, body, {**agent, **content, **headers})
+                return _body_of(connection.getresponse())
+            finally:
+                connection.close()
 
-        def end() -> None:
-            # A server that sends a byte now and then would never meet a timeout of the socket.
-            ended.set()
-            _shut(self._open)
-
-        timer = threading.Timer(self._seconds, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            connection.connect()
-            # An answer with `Connection: close` takes the socket from the connection.
-            self._open = connection.sock
-            self._check_open(ended)
-            connection.sock.settimeout(self._seconds)
-            content = {"Content-Type": "application/json"} if body is not None else {}
-            agent = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
-            connection.request(method, base + path, body, {**agent, **content, **headers})
-            return _body_of(connection.getresponse())
-        except (OSError, http.client.HTTPException, ValueError, FleetError):
-            if ended.is_set():  # the timer ended the connection
-                raise TimeoutError from None
-            raise
-        finally:
-            timer.cancel()
-            self._open = None
-            connection.close()
-
-    def _check_open(self, ended: threading.Event) -> None:
-        """Raise an error if a connection opened too late for those who would end it."""
+    def _check_running(self) -> None:
+        """Raise FleetError after :meth:`stop`, which finds no connection before it is open."""
         if self._stopped:
             raise FleetError("stopped")
-        if ended.is_set():
-            raise TimeoutError
 
 
 def _connection(url: str, seconds: float) -> tuple[http.client.HTTPConnection, str]:
@@ -201,14 +170,6 @@ def _connection(url: str, seconds: float) -> tuple[http.client.HTTPConnection, s
     return http.client.HTTPConnection(host, parts.port, timeout=seconds), base
 
 
-def _shut(plain: socket.socket | None) -> None:
-    """End a connection that another thread uses; do nothing if it does not exist yet."""
-    if plain is not None:
-        with suppress(OSError):
-            # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
-            socket.socket.shutdown(plain, socket.SHUT_RDWR)
-
-
 def _plain(secret: Secret) -> str:
     """Return the text of a key; raise ValueError if it does not fit into a header."""
     clear = secret.reveal()
@@ -219,18 +180,14 @@ def _plain(secret: Secret) -> str:
 
 def _body_of(response: http.client.HTTPResponse) -> bytes:
     """Read an answer; raise FleetError unless it is complete, successful and short enough."""
-    length, body = response.length, bytearray()
-    while part := response.read(_PART):
-        body += part
-        if len(body) > MAX_BODY:
-            raise FleetError(f"the answer has more than {MAX_BODY} bytes")
+    body, complete = read_body(response, MAX_BODY)
     status = response.status
     if not 200 <= status < 300:  # noqa: PLR2004 - the statuses of success
         meaning = _MEANINGS.get(status, printable(str(response.reason))[:60])
         raise FleetError(f"status {status}: {meaning}", status, _pause_of(response), status in _REFUSED)
-    if length is not None and len(body) < length:
+    if not complete:
         raise FleetError("the answer ended too early")
-    return bytes(body)
+    return body
 
 
 def _pause_of(response: Any) -> float:  # noqa: ANN401 - a response of http.client
@@ -242,8 +199,6 @@ def _pause_of(response: Any) -> float:  # noqa: ANN401 - a response of http.clie
 def _text_of(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, http.client.IncompleteRead):
-        return "the answer ended too early"
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return "the answer is damaged"
-    return printable(str(error))[:200] or type(error).__name__
+    return text_of(error)

@@ -8,16 +8,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
-from ringfence.fleet.api import Access, Api
 from ringfence.fleet.messages import facts_of, is_shared
+from ringfence.fleet.sharing import Sharing
 from ringfence.fleet.sync import Channel, OwnBan, Pull, Request, Sync
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.feeds import SHORTEST_FED
@@ -25,6 +24,9 @@ from ringfence.lists.files import overlaps_local
 from ringfence.lists.prefixes import code_of
 from ringfence.model import Ban, BanEnd, Network, Scope, printable, rfc3339
 from ringfence.parse.lapi import DecisionPage
+
+if TYPE_CHECKING:
+    from ringfence.fleet.api import Api
 
 QUIET_FOR = 30.0
 """Seconds without a successful request after which there is an alarm. A single failure is none."""
@@ -39,14 +41,6 @@ def is_usable(network: Network) -> bool:
     """Whether the ban of a network by another host may be applied: it is neither very wide nor local."""
     version, code = code_of(network)
     return network.prefixlen >= SHORTEST_FED[version] and not overlaps_local(version, code)
-
-
-@frozen
-class Sharing:
-    """How bans are shared: the API with its credentials, and the time between two requests for decisions."""
-
-    access: Access
-    interval: float
 
 
 class Fleet:
@@ -92,6 +86,8 @@ class Fleet:
         """
         if self._sharing is None:
             return
+        from ringfence.fleet.api import Api  # noqa: PLC0415 - HTTP and TLS take memory, and few use them
+
         running = (ban_of(key, record) for key, record in ledger.items())
         self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
         api = Api(self._sharing.access, self._clock)
@@ -105,7 +101,7 @@ class Fleet:
             api.stop()
             thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _step(self, api: Api, thread: ThreadPoolExecutor) -> bool:
+    async def _step(self, api: "Api", thread: ThreadPoolExecutor) -> bool:
         """Send the next request, or wait until one is due; return whether other decisions apply now."""
         self._wake.clear()
         now = self._clock.mono()
@@ -118,7 +114,7 @@ class Fleet:
                     await self._wake.wait()
         return changed
 
-    async def _send(self, api: Api, thread: ThreadPoolExecutor, request: Request, now: float) -> bool:
+    async def _send(self, api: "Api", thread: ThreadPoolExecutor, request: Request, now: float) -> bool:
         """Send a request and record its result; return whether other decisions apply than before."""
         channel = self._sync.pull if isinstance(request, Pull) else self._sync.push
         before = channel.error
