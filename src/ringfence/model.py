@@ -360,6 +360,12 @@ class Scope(_Name):
     SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 
 
+WHOLE_SCOPES = (Scope.FULL, Scope.SIP)
+"""The scopes that stop all that Asterisk sees of a sender, by any transport. No claimed ban has one."""
+CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
+"""The scopes that a claimed ban can have."""
+
+
 class AttemptCounts(NamedTuple):
     """The number of attempts that led to a ban, and the number of them with a proven address.
 

@@ -36,7 +36,7 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at
-from ringfence.model import Ban, BanEnd, Friend, Network, Origin, Scope, printable
+from ringfence.model import CLAIMED_SCOPES, Ban, BanEnd, Friend, Network, Origin, Scope, printable
 from ringfence.networks import NetworkSet, is_one_host, sender_of
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
@@ -193,10 +193,9 @@ def ban_fields(ban: Ban) -> dict[str, object]:
 
 CHUNK = 2_000
 """The maximum number of bans in one call to the kernel, which takes some ten milliseconds."""
-_CLAIMED = (Scope.SIP_UDP, Scope.SIP_TCP)
 _NARROWER = {
-    Scope.FULL: (Scope.SIP, Scope.SIP_UDP, Scope.SIP_TCP),
-    Scope.SIP: (Scope.SIP_UDP, Scope.SIP_TCP),
+    Scope.FULL: (Scope.SIP, *CLAIMED_SCOPES),
+    Scope.SIP: CLAIMED_SCOPES,
 }
 """For each scope, the narrower scopes. A ban of the scope also drops what a ban of a narrower one drops."""
 
@@ -618,7 +617,7 @@ class Enforcer:
         lets its friends pass.
         """
         network = sender_of(friend.address)
-        keys = [key_of(network, scope) for scope in _CLAIMED] if is_one_host(friend.address) else []
+        keys = [key_of(network, scope) for scope in CLAIMED_SCOPES] if is_one_host(friend.address) else []
         records = {key: record for key in keys if (record := self.ledger.get(key)) is not None}
         claimed = [key for key, record in records.items() if record.origin is Origin.RULE]
         if claimed:

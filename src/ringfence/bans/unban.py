@@ -14,14 +14,11 @@ from itertools import chain
 from attrs import evolve, frozen
 
 from ringfence.bans.enforcer import CHUNK, Enforcer, failure_lines, listed
-from ringfence.detect.judge import CLAIMED_SCOPES
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
 from ringfence.ledger import key_of, network_of, parts_of
-from ringfence.model import Address, Network, Origin, Scope
+from ringfence.model import CLAIMED_SCOPES, WHOLE_SCOPES, Address, Network, Origin
 from ringfence.networks import PREFIX_LENGTHS, exempts_friends, overlap, whole_sender, without
-
-_PROVEN = (Scope.FULL, Scope.SIP)
 
 
 @frozen
@@ -45,7 +42,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
     for address in friends if len(ledger) else ():
         network = ip_network(address)
         around = [key for scope in CLAIMED_SCOPES for key in ledger.covering(network, scope, now)]
-        wide = [key for scope in _PROVEN for key in ledger.covering(network, scope, now)]
+        wide = [key for scope in WHOLE_SCOPES for key in ledger.covering(network, scope, now)]
         around += [key for key in wide if parts_of(key)[2] in PREFIX_LENGTHS]
         for key in around:
             record = ledger.get(key)

@@ -28,7 +28,7 @@ from ringfence.clock import Clock
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.metrics_server import NOT_MODIFIED, Answer, Page, values_of
 from ringfence.ledger import Record, network_of, parts_of, scope_of
-from ringfence.model import Network, Origin, Scope, Secret, format_network
+from ringfence.model import WHOLE_SCOPES, Network, Origin, Secret, format_network
 from ringfence.networks import BITS, VERSIONS, NetworkSet
 
 FRESH = 10.0
@@ -41,8 +41,6 @@ PATHS: Mapping[bytes, tuple[int, ...]] = {b"/bans": (4, 6), b"/bans/ipv4": (4,),
 """The paths of the lists, with the IP versions that each contains."""
 
 _LATER = f"Retry-After: {FRESH:.0f}\r\n"
-_FULL = (Scope.FULL, Scope.SIP)
-"""The scopes of bans on proven attempts. Claimed bans have a narrower scope."""
 
 
 @frozen
@@ -197,7 +195,7 @@ def is_proven(key: int, record: Record) -> bool:
     """Whether a ban is an administrator's, or a full one of a rule: a full ban rests on proven attempts."""
     if record.origin is Origin.ADMIN:
         return True
-    return record.origin is Origin.RULE and scope_of(key) in _FULL and record.counts.proven > 0
+    return record.origin is Origin.RULE and scope_of(key) in WHOLE_SCOPES and record.counts.proven > 0
 
 
 def outermost(version: int, networks: Iterable[tuple[int, int]]) -> Iterator[Network]:

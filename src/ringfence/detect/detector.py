@@ -70,6 +70,7 @@ from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of
 from ringfence.model import (
     AMI,
+    WHOLE_SCOPES,
     WIRE,
     Address,
     AlarmChange,
@@ -102,8 +103,7 @@ _NARROW = Scope.SIP_UDP
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
-_WHOLE = frozenset({Scope.FULL, Scope.SIP})
-"""The scopes that stop all that Asterisk sees of a sender. SIP includes all ports of Asterisk."""
+_WHOLE = frozenset(WHOLE_SCOPES)
 
 Judged = tuple[Judgement, *tuple[AlarmChange, ...]]
 """A judgement, and the alarms that follow from it."""

@@ -131,9 +131,6 @@ class GroupCounts(Generic[_Group]):
 # monotonic seconds.
 
 
-CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
-"""The scopes that a claimed ban can have."""
-
 MOST_CLAIMS = 32_768
 MINUTE = 60.0
 ALARM_EVERY = 5.0

@@ -22,7 +22,7 @@ from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.feeds import SHORTEST_FED
 from ringfence.lists.files import overlaps_local
 from ringfence.lists.prefixes import code_of
-from ringfence.model import Ban, BanEnd, Network, Scope, printable, rfc3339
+from ringfence.model import WHOLE_SCOPES, Ban, BanEnd, Network, Scope, printable, rfc3339
 from ringfence.parse.lapi import DecisionPage
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Fleet:
 
     def on_ban_end(self, network: Network, scope: Scope, how: BanEnd) -> None:
         """End a ban at the API too, if it ended before its time."""
-        if self._sharing is not None and how is BanEnd.REMOVED and scope in {Scope.FULL, Scope.SIP}:
+        if self._sharing is not None and how is BanEnd.REMOVED and scope in WHOLE_SCOPES:
             self._sync.on_unban(network, self._clock.mono())
             self._wake.set()
 

@@ -7,14 +7,13 @@ from typing import Any
 
 from attrs import frozen
 
-from ringfence.model import Ban, Network, Origin, Scope, format_network, printable, rfc3339
+from ringfence.model import WHOLE_SCOPES, Ban, Network, Origin, format_network, printable, rfc3339
 
 SCENARIOS = "ringfence/"
 """What the scenarios of ringfence begin with; the name of a rule follows."""
 MOST_EVENTS = 10
 """The maximum number of attempts that the API is told about one ban."""
 
-_PROVEN = frozenset({Scope.FULL, Scope.SIP})
 _LONGEST = 100
 
 
@@ -44,7 +43,7 @@ def scenario_of(rule: str) -> str:
 
 def is_shared(ban: Ban) -> bool:
     """Whether other hosts may be told about a ban: a rule has decided it, on proven attempts."""
-    return ban.origin is Origin.RULE and ban.scope in _PROVEN
+    return ban.origin is Origin.RULE and ban.scope in WHOLE_SCOPES
 
 
 def facts_of(ban: Ban) -> Facts:
