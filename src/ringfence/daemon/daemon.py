@@ -374,7 +374,7 @@ def _end_fence_trial(side: FirewallSide) -> None:
     if side.kernel.fence.end_trial():
         side.kernel.rules.update()
         if side.kernel.rules.has_succeeded:  # otherwise the standby process needs the record
-            side.kernel.fence.record()
+            side.kernel.fence.save()
 
 
 def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireReader:

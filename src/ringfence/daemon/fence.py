@@ -4,7 +4,7 @@ The fence drops what strangers begin at the SIP ports (``firewall/contract.py``)
 phones of this PBX, so it drops nothing before it has observed for a day (``OBSERVED_FOR``). While it runs, it
 records each phone that became a friend although the fence would have dropped its packets: it came from
 *outside*. Then an administrator starts it, as a trial: unless it is confirmed, it only observes afterwards.
-The state is one fact of the database, so a daemon that restarts continues.
+The state is one fact of the database, so a daemon that restarts continues; only a trial ends.
 """
 
 import json
@@ -145,7 +145,7 @@ class Fence:
             )
         self._state.trial, self._state.confirmed = now + seconds, False
         self._log.warning("fence.started", until=rfc3339(now + seconds))
-        self._save()
+        self.save()
         return now + seconds
 
     def confirm(self) -> bool:
@@ -153,7 +153,7 @@ class Fence:
         running = self._started and not self._state.confirmed
         if running:
             self._state.trial, self._state.confirmed = None, True
-            self._save()
+            self.save()
         return running
 
     def admit(self, what: str, seconds: float) -> float:
@@ -169,7 +169,7 @@ class Fence:
         if len(others) >= MOST_ADMITTED:
             raise ControlError(f"{MOST_ADMITTED} entries are admitted already")
         self._state.admitted = [*others, Admitted(value.text, until)]
-        self._save()
+        self.save()
         self._use_admitted()
         return until
 
@@ -182,9 +182,9 @@ class Fence:
             or self._lists.lets_in(ip_network(friend.address))
         ):
             return
-        if any((one.account, one.address) == (friend.account, address) for one in state.outside):
-            return
         account = printable(friend.account)
+        if any((one.account, one.address) == (account, address) for one in state.outside):
+            return
         self._log.warning("fence.outside", account=account, address=address, reason=str(friend.reason))
         one = Outside(account, address, str(friend.reason), self._clock.wall())
         state.outside = [*state.outside[-MOST_OUTSIDE + 1 :], one]
@@ -213,21 +213,24 @@ class Fence:
         if len(left) != len(state.admitted):
             state.admitted = left
         self._use_admitted()
-        self._save()
+        self.save()
 
     def end_trial(self) -> bool:
         """End an unconfirmed trial, because the daemon stops; return whether there was one.
 
-        Call :meth:`record` when the kernel has the rules without the fence.
+        Call :meth:`save` when the kernel has the rules without the fence.
         """
         if self._state.trial is None:
             return False
         self._state.trial = None
         return True
 
-    def record(self) -> None:
+    def save(self) -> None:
         """Write the state into the database, if it has changed."""
-        self._save()
+        text = self._text()
+        if text != self._written:
+            self._written = text
+            self._store.best_effort.write(lambda: self._store.state.set_fact(FACT, text))
 
     def _use_admitted(self) -> None:
         """Follow the admitted names, and write the changed lists of the fence into the kernel."""
@@ -251,12 +254,6 @@ class Fence:
 
     def _text(self) -> str:
         return json.dumps(asdict(self._state))
-
-    def _save(self) -> None:
-        text = self._text()
-        if text != self._written:
-            self._written = text
-            self._store.best_effort.write(lambda: self._store.state.set_fact(FACT, text))
 
 
 def _hosts(admitted: Iterable[Admitted]) -> list[str]:

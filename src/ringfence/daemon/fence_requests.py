@@ -1,6 +1,5 @@
 """Handles the control socket's requests about the fence."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,6 @@ from attrs import frozen
 from ringfence.daemon.fence import TRIAL_FOR
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.firewall.contract import Outsider
-from ringfence.lists.geo import locations_of
 from ringfence.model import format_network, parse_network, rfc3339
 
 UNKNOWN = "unknown"
@@ -41,9 +39,7 @@ class FenceRequests:
         asked = map(parse_network, request.get("networks", ()))
         usage = await kernel.limiter.counters()
         outsiders = kernel.backend.outsiders() if kernel.enforcer.enforcing else ()
-        paths = kernel.wanted_rules.settings.geo.database or ()
-        addresses = [one.network.network_address for one in outsiders]
-        found = await asyncio.to_thread(locations_of, paths, addresses) if paths else [{} for _ in addresses]
+        found = await self.side.common.locations.of([one.network.network_address for one in outsiders])
         return kernel.fence.as_json() | {
             "mode": str(kernel.backend.plan.fence),
             "packets": usage.fenced,
@@ -72,7 +68,7 @@ def by_country(outsiders: Sequence[Outsider], locations: Sequence[Mapping[str, s
     sources: Counter[str] = Counter()
     packets: Counter[str] = Counter()
     for outsider, location in zip(outsiders, locations, strict=True):
-        country = location.get("country", UNKNOWN)
+        country = location.get("country") or UNKNOWN
         sources[country] += 1
         packets[country] += outsider.packets
     return [
