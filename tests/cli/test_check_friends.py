@@ -8,7 +8,7 @@ from attrs import evolve
 from tests.support.console import ScriptedConsole
 
 from ringfence.cli.check import page_findings, rights_findings
-from ringfence.cli.check_friends import allowed_of, trunk_findings
+from ringfence.cli.check_friends import allowed_of, trunk_findings, unchecked
 from ringfence.config.converters import HostName
 from ringfence.config.loader import AllowSettings, AsteriskSettings, Settings, WireSettings
 from ringfence.config.schema import HepSettings
@@ -67,6 +67,9 @@ def test_a_name_does_no_harm_in_a_shell() -> None:
 
 def test_without_the_console_trunks_are_unknown() -> None:
     """Without root the trunks are unknown, which is reported."""
+    [line] = unchecked(NoConsole("no answer within 5 s"))
+    assert line == "trunks known by address alone: not checked (no answer within 5 s)"
+    assert [*unchecked(ScriptedConsole())] == []
     [finding] = trunk_findings(NoConsole("no answer within 5 s"), [])
 
     assert finding.right is None

@@ -27,6 +27,12 @@ def trunks_from(console: Console) -> list[Trunk]:
     return [*trunks]
 
 
+def unchecked(console: Console) -> Iterator[str]:
+    """Yield a line if the trunks that Asterisk identifies by address alone are not known."""
+    if console.problem:
+        yield f"trunks known by address alone: not checked ({console.problem})"
+
+
 def denied_trunks(
     console: Console, denied: Callable[[Network], bool], allowed: Sequence[Network]
 ) -> Iterator[str]:

@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 
 _MAX_FRIENDS = 5
 _MAX_ACCOUNT = 12  # characters of an account in a table of bans
+_AT_ONCE = 64  # the maximum number of networks in one request
 PATIENCE = 30.0
 """Seconds that a command waits for the daemon's answer."""
 
@@ -179,6 +180,15 @@ def ask_daemon(
     return _ask_with(
         path, lambda settings: ask(settings, do, patience=PATIENCE, **arguments), quietly=quietly
     )
+
+
+def ask_about(path: Path, do: str, networks: Sequence[str]) -> Iterator[Any]:
+    """Send the request ``do`` about networks, as many as one request may name; yield each answer.
+
+    Mistakes of the configuration are not printed again.
+    """
+    for at in range(0, len(networks), _AT_ONCE):
+        yield ask_daemon(path, do, quietly=True, networks=networks[at : at + _AT_ONCE])
 
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:

@@ -12,7 +12,14 @@ from attrs import evolve
 
 from ringfence.cli import output
 from ringfence.cli.check_friends import allowed_of, denied_trunks, trunks_from
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, settings_from
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    ask_about,
+    ask_daemon,
+    ask_or_read,
+    settings_from,
+)
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, show_list
@@ -32,8 +39,6 @@ feeds = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a feed, as `list` shows it.")]
 _OPTIONAL = ("TAKEN", "FROM", "LEFT OUT")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
-_AT_ONCE = 64
-"""The maximum number of networks in one request."""
 _RESTART = "to fetch it: systemctl enable ringfence-feeds, and systemctl restart ringfence-feeds"
 
 
@@ -123,9 +128,8 @@ def _denied_trunks(config: Path) -> Iterator[str]:
     console = local_console(FOLDER)
     wanted = [str(trunk.network) for trunk in trunks_from(console) if trunk.network.prefixlen]
     denied: set[str] = set()
-    for at in range(0, len(wanted), _AT_ONCE):
-        for row in ask_daemon(config, "feeds", quietly=True, networks=wanted[at : at + _AT_ONCE]):
-            denied |= set(row["denies"])
+    for rows in ask_about(config, "feeds", wanted):
+        denied |= {network for row in rows for network in row["denies"]}
     if denied:
         rows, friends = ask_daemon(config, "lists", quietly=True, side="allow"), ask_daemon(config, "friends")
         allowed = allowed_of(settings_from(config), rows, friends)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.check_friends import trunks_from
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, counted, duration_from
+from ringfence.cli.check_friends import trunks_from, unchecked
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_about, ask_daemon, counted, duration_from
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import (
     JsonOption,
@@ -23,13 +23,10 @@ from ringfence.cli.screen import Screen, show_list
 from ringfence.daemon.trial import start_standby
 from ringfence.errors import Exit
 from ringfence.host.asterisk_conf import FOLDER
-from ringfence.host.console import local_console
+from ringfence.host.console import Console, local_console
 from ringfence.model import format_network, printable
 
 fence = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
-
-_AT_ONCE = 64
-"""The maximum number of networks in one request."""
 
 
 @fence.command("status")
@@ -41,12 +38,14 @@ def status(
     """Show what the fence drops by country, and which phones and trunks are outside."""
     output.choose(local=local)
     with errors_reported():
-        found = ask_daemon(config, "fence")
-        trunks = [*_trunks_outside(config)] if found["configured"] != "off" else []
+        found, console = ask_daemon(config, "fence"), local_console(FOLDER)
+        trunks = [*_trunks_outside(config, console)] if found["configured"] != "off" else []
         if as_json:
             echo_json(found | {"trunks": trunks})
         else:
             _print(found, trunks)
+        if found["configured"] != "off":
+            echo_stderr(*unchecked(console))
 
 
 @fence.command("enforce")
@@ -63,12 +62,14 @@ def enforce(
     """Start to drop packets, as a trial; it ends unless `ringfence fence confirm` is run."""
     with errors_reported():
         seconds = duration_from("--for", time)
-        trunks = [] if force else [*_trunks_outside(config)]
+        console = local_console(FOLDER)
+        trunks = [] if force else [*_trunks_outside(config, console)]
         if trunks:
             echo_stderr(
                 *trunks, "the fence would drop the calls of these trunks; fix: allow them, or use --force"
             )
             raise typer.Exit(Exit.PROBLEM)
+        echo_stderr(*unchecked(console))
         answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
         start_standby(config, answer["end"])
         echo(
@@ -102,18 +103,15 @@ def admit(
     echo(f"{what} is let in until {short_time(until)}")
 
 
-def _trunks_outside(config: Path) -> Iterator[str]:
+def _trunks_outside(config: Path, console: Console) -> Iterator[str]:
     """Yield a line for each trunk that Asterisk knows by its address alone, and that is not allowed.
 
     No event shows the address of such a trunk, so it is no friend, and no mode of the fence can find it.
     """
-    trunks = [one for one in trunks_from(local_console(FOLDER)) if one.network.prefixlen]
+    trunks = [one for one in trunks_from(console) if one.network.prefixlen]
     names = {format_network(one.network): one.name for one in trunks}
-    wanted = [*names]
-    for at in range(0, len(wanted), _AT_ONCE):
-        for network in ask_daemon(config, "fence", quietly=True, networks=wanted[at : at + _AT_ONCE])[
-            "left_out"
-        ]:
+    for found in ask_about(config, "fence", [*names]):
+        for network in found["left_out"]:
             words = ["ringfence", "allow", "add", network, "--note", printable(names[network])]
             yield f"trunk {printable(names[network])} is outside: {network}; to allow it: {shlex.join(words)}"
 
