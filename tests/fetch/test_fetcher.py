@@ -17,9 +17,11 @@ from ringfence.fetch.fetcher import (
     APIBAN_PAUSE,
     FIRST_RETRY,
     MAX_RETRY,
+    FeedState,
     Fetcher,
+    load_state,
+    save_state,
 )
-from ringfence.fetch.files import FeedState, load_state, save_state
 from ringfence.fetch.https import HttpAnswer
 from ringfence.fetch.plan import PlannedFeed, encode_plan, read_plan
 from ringfence.lists.feeds import read_state

@@ -133,7 +133,7 @@ def test_a_list_counts_whole_or_not_at_all(data: bytes, reason: str) -> None:
 
 def test_a_list_has_a_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without an end is not read to the end."""
-    monkeypatch.setattr("ringfence.lists.feeds.MAX_BYTES", 100_000)
+    monkeypatch.setattr("ringfence.lists.feeds.MAX_LIST", 100_000)
 
     with pytest.raises(ListError, match="more than 100000 bytes"):
         read(b"# \n" * 100_000)

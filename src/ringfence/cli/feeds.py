@@ -28,7 +28,6 @@ from ringfence.config.converters import read_secret
 from ringfence.config.feeds import PRESETS, FeedSettings, feed_table, without_feed
 from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, FetchError, ListError
 from ringfence.fetch.plan import PlannedFeed, encode_plan
-from ringfence.fetch.service import run
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import local_console
 from ringfence.model import format_network, printable
@@ -182,6 +181,8 @@ def fetch(
     plan: Annotated[Path, typer.Argument(metavar="FILE", help="The file that `feeds plan` wrote.")],
 ) -> None:
     """Fetch the lists of a plan until stopped (for systemd)."""
+    from ringfence.fetch.fetcher import run  # noqa: PLC0415 - HTTP and TLS, which no other command needs
+
     with errors_reported():
         run(plan)
 

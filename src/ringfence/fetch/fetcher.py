@@ -6,22 +6,38 @@ each time.
 
 APIBAN publishes only what is new since a cursor, in pages. The fetcher keeps each address for a week after it
 was seen, as APIBAN does.
+
+Beside each list is a file with what is known about it for the next request. The daemon reads both, and trusts
+neither. :func:`run` is the process.
 """
 
+import json
+import logging
+import os
 import random
+import signal
 import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import structlog
-from attrs import evolve
+from attrs import asdict, evolve, frozen
 
 from ringfence.errors import FetchError
-from ringfence.fetch.files import MAX_VALIDATOR, FeedState, load_state, save_state, write
 from ringfence.fetch.https import HttpAnswer, get
-from ringfence.fetch.plan import PlannedFeed
-from ringfence.parse.feeds import FeedFormat, parse_apiban, parse_apiban_refusal
+from ringfence.fetch.plan import PlannedFeed, read_plan
+from ringfence.parse.feeds import (
+    MAX_CURSOR,
+    MAX_STATE,
+    STATE_SUFFIX,
+    FeedFormat,
+    parse_apiban,
+    parse_apiban_refusal,
+)
 
 FIRST_RETRY = 60.0
 """Seconds until the first retry after a failure. Each further one doubles them."""
@@ -35,13 +51,71 @@ APIBAN_PAUSE = 130.0
 APIBAN_KEEPS = 7 * 86_400.0
 APIBAN_FIRST = "100"
 """The cursor of APIBAN that asks for all addresses."""
+MAX_VALIDATOR = 512
+"""The maximum length of an ETag or a date that is sent back."""
 _JITTER = 0.1
+_MAX_TEXT = 300
+_MAX_WAIT = 3_600.0  # seconds; the clock may be set meanwhile
 
 _OK, _NOT_MODIFIED = 200, 304
 _REFUSED = frozenset({400, 403, 404})
 _RETRY_LATER = frozenset({429, 503})
 
 Get = Callable[[str, Mapping[str, str], ssl.SSLContext], HttpAnswer]
+
+
+@frozen
+class FeedState:
+    """What is known about a list. Times are in seconds since the epoch.
+
+    ``checked`` is when the server last sent the list, or confirmed it, and ``tried`` when it was last asked;
+    None for never. ``error`` is why the latest request failed, "" if it did not. ``due`` is the time of the
+    next request, ``failures`` the number of failed requests without a break. ``etag`` and ``modified`` are
+    the server's validators of the list. ``cursor`` is that of APIBAN.
+    """
+
+    checked: float | None = None
+    tried: float | None = None
+    error: str = ""
+    due: float = 0.0
+    failures: int = 0
+    etag: str = ""
+    modified: str = ""
+    cursor: str = ""
+
+
+def load_state(path: Path) -> FeedState:
+    """Return what is known about the list ``path``; the empty state if the file is missing or damaged."""
+    try:
+        with path.with_name(path.name + STATE_SUFFIX).open("rb") as file:
+            found: dict[str, Any] = json.loads(file.read(MAX_STATE))
+        return FeedState(
+            checked=None if found["checked"] is None else float(found["checked"]),
+            tried=None if found["tried"] is None else float(found["tried"]),
+            error=str(found["error"])[:_MAX_TEXT],
+            due=float(found["due"]),
+            failures=int(found["failures"]),
+            etag=str(found["etag"])[:MAX_VALIDATOR],
+            modified=str(found["modified"])[:MAX_VALIDATOR],
+            cursor=str(found["cursor"])[:MAX_CURSOR],
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return FeedState()
+
+
+def save_state(path: Path, state: FeedState) -> None:
+    """Write what is known about the list ``path``; raise OSError."""
+    write(path.with_name(path.name + STATE_SUFFIX), json.dumps(asdict(state)).encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file, so that a crash leaves the old or the new one; raise OSError."""
+    partial = path.with_name(f".{path.name}.new")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 class _LaterError(FetchError):
@@ -186,3 +260,18 @@ def _validator(answer: HttpAnswer, name: str) -> str:
     """Return the value of a header that is sent back with the next request; "" if it is not plain text."""
     value = answer.headers.get(name, "")
     return value if len(value) <= MAX_VALIDATOR and value.isascii() and value.isprintable() else ""
+
+
+def run(plan: Path) -> None:
+    """Fetch the lists of the plan until SIGTERM or SIGINT. Raise FetchError if there is no plan."""
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    os.umask(0o022)  # the daemon reads the lists as another user
+    fetcher = Fetcher(read_plan(plan), time.time, ssl.create_default_context())
+    while True:
+        got = signal.sigtimedwait(signals, min(fetcher.tick(), _MAX_WAIT))
+        if got is not None and got.si_signo != signal.SIGHUP:
+            return
+        if got is not None:
+            fetcher.hurry()

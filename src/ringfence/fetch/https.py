@@ -17,8 +17,8 @@ from attrs import frozen
 from ringfence.bounded_http import AGENT, Deadline, read_body, text_of
 from ringfence.errors import FetchError
 from ringfence.model import Address
+from ringfence.parse.feeds import MAX_LIST
 
-MAX_BYTES = 64 * 1024 * 1024
 SECONDS = 60.0
 """The maximum duration of a request, from the connection to the last byte."""
 MAX_REDIRECTS = 5
@@ -31,7 +31,7 @@ _MOST_ADDRESSES = 4  # of a server: each may take the whole time
 class Limits:
     """The limits of a request: bytes of the answer, and seconds."""
 
-    size: int = MAX_BYTES
+    size: int = MAX_LIST
     seconds: float = SECONDS
 
 

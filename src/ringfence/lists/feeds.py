@@ -34,14 +34,11 @@ from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
 from ringfence.lists.sizes import check_size
 from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
 from ringfence.networks import BITS
-from ringfence.parse.feeds import STATE_SUFFIX, FeedEntry, FeedParser
+from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
 
 SHORTEST_FED: Mapping[int, int] = {4: 8, 6: 19}
 """The shortest prefix length in a feed, by IP version. IANA assigns no wider network to a registry."""
 
-MAX_BYTES = 64 * 1024 * 1024
-"""The maximum size of a feed's file. Two million addresses have some 30 MB."""
-MAX_STATE = 4_096  # bytes
 MAX_HEAD = 16_384  # bytes: the first line of a kept list
 NAMED = 20
 """The maximum number of networks that are named as left out. The others are only counted."""
@@ -115,7 +112,7 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
 
 
 def _too_large() -> str:
-    return f"the list has more than {MAX_BYTES} bytes"
+    return f"the list has more than {MAX_LIST} bytes"
 
 
 def _parsed(file: BinaryIO, parser: FeedParser) -> Iterator[list[FeedEntry]]:
@@ -123,7 +120,7 @@ def _parsed(file: BinaryIO, parser: FeedParser) -> Iterator[list[FeedEntry]]:
     size = 0
     while part := file.read(_PART):
         size += len(part)
-        if size > MAX_BYTES:
+        if size > MAX_LIST:
             raise ListError(_too_large())
         yield parser.feed(part)
     yield parser.end()
@@ -315,7 +312,7 @@ def _judged(
     """Return ``feed`` with its present file taken over or refused; raise OSError if it cannot be read."""
     source, before = feed.source, feed.taken
     with _opened(source.path, follow=not source.fetched) as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:  # a sparse file has any size
+        if os.fstat(file.fileno()).st_size > MAX_LIST:  # a sparse file has any size
             return evolve(feed, refused=_too_large())
         digest = hashlib.file_digest(file, "sha256").digest()
         if digest == feed.digest and not force:

@@ -25,8 +25,12 @@ MAX_CURSOR = 64
 """The maximum length of APIBAN's cursor."""
 MAX_PAGE = 1_048_576  # bytes; a page of APIBAN has 250 addresses
 
+MAX_LIST = 64 * 1024 * 1024
+"""The maximum size of a list in bytes. Two million addresses have some 30 MB."""
 STATE_SUFFIX = ".state"
 """The fetcher reports on a list in a file with this suffix beside it."""
+MAX_STATE = 4_096
+"""The maximum size of that file in bytes."""
 
 _SHOWN = 60
 _BOM = b"\xef\xbb\xbf"
