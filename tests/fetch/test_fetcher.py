@@ -230,6 +230,18 @@ def test_apiban_is_asked_at_most_eleven_times_in_two_minutes(tmp_path: Path) -> 
     assert world.requests[APIBAN_PAGES][0].endswith(f"/banned/{APIBAN_PAGES}")
 
 
+def test_apiban_has_a_maximum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that names ever more addresses takes no more memory, and the list stays."""
+    monkeypatch.setattr("ringfence.fetch.fetcher.APIBAN_MOST", 2)
+    world = World(tmp_path, FeedFormat.APIBAN)
+    world.answers = [page("200", "198.51.100.1"), page("300", "198.51.100.2", "198.51.100.3"), END]
+    fetcher = world.made()
+    fetcher.tick()
+
+    assert not world.path.exists()
+    assert fetcher.states["one"].error == "APIBAN names more than 2 addresses in a week"
+
+
 @pytest.mark.parametrize(
     "answer",
     [

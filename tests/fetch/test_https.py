@@ -101,7 +101,9 @@ def test_a_redirect_is_followed(tmp_path: Path) -> None:
             fetched(server, "/ever", trusts_all=True)
 
 
-@pytest.mark.parametrize("target", ["http://198.51.100.1/", "file:///etc/passwd", "//[", "https://x\u00e4/"])
+@pytest.mark.parametrize(
+    "target", ["http://198.51.100.1/", "file:///etc/passwd", "//[", "https://x\u00e4/", "/a b"]
+)
 def test_a_redirect_to_another_scheme_is_an_error(tmp_path: Path, target: str) -> None:
     """A redirect never leads away from HTTPS."""
     with publisher(tmp_path, list=Reply(302, headers={"Location": target})) as server:

@@ -285,6 +285,36 @@ def test_a_damaged_copy_is_no_list(tmp_path: Path, content: str) -> None:
     assert at.refreshed()["state"] == "in force"
 
 
+def test_a_copy_is_never_followed_as_a_link(tmp_path: Path) -> None:
+    """Root reads the copy too, in a folder of the daemon's user."""
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+    at.refreshed()
+    copy = at.kept / "one.list"
+    copy.rename(tmp_path / "elsewhere")
+    copy.symlink_to(tmp_path / "elsewhere")
+    at.path.unlink()
+
+    assert Feed(tmp_path).denied == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("1::1-fe::", "more than 4000 networks before they are merged"),
+        ("x", " lines are not of this format"),
+    ],
+)
+def test_a_list_of_endless_work_is_given_up(tmp_path: Path, line: str, reason: str) -> None:
+    """A few bytes may name hundreds of networks, of which none stays."""
+    at = Feed(tmp_path)
+    at.write(*([line] * 100_000))
+    row = at.refreshed()
+
+    assert row["state"] == "waiting"
+    assert reason in str(row["problem"])
+
+
 def test_a_copy_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     """The list is in force, and the administrator learns that a restart loses it."""
     (tmp_path / "kept").write_text("no folder")

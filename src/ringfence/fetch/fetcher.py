@@ -49,6 +49,8 @@ APIBAN_PAGES = 10
 APIBAN_PAUSE = 130.0
 """Seconds between two rounds of ``APIBAN_PAGES`` requests: APIBAN permits 11 in two minutes."""
 APIBAN_KEEPS = 7 * 86_400.0
+APIBAN_MOST = 500_000
+"""The maximum number of addresses that are kept. They take some 60 MB of memory."""
 APIBAN_FIRST = "100"
 """The cursor of APIBAN that asks for all addresses."""
 MAX_VALIDATOR = 512
@@ -187,7 +189,9 @@ class Fetcher:
     def _failed(self, state: FeedState, now: float, error: str, least: float) -> FeedState:
         failures = state.failures + 1
         pause = max(min(FIRST_RETRY * 2 ** min(failures - 1, 20), MAX_RETRY), least)
-        return evolve(state, error=error, failures=failures, tried=now, due=now + self._about(pause))
+        return evolve(
+            state, error=error[:_MAX_TEXT], failures=failures, tried=now, due=now + self._about(pause)
+        )
 
     def _about(self, seconds: float) -> float:
         return seconds * (1 + _JITTER * self._rng.random())
@@ -230,6 +234,8 @@ class Fetcher:
             seen |= dict.fromkeys(page.addresses, now)
             more, cursor = page.cursor != cursor, page.cursor
         kept = {address: last for address, last in seen.items() if now - last < APIBAN_KEEPS}
+        if len(kept) > APIBAN_MOST:
+            raise FetchError(f"APIBAN names more than {APIBAN_MOST} addresses in a week")
         write(feed.path, "".join(f"{address} # {last:.0f}\n" for address, last in kept.items()).encode())
         pause = APIBAN_PAUSE if more else max(feed.every, APIBAN_PAUSE)
         return evolve(state, checked=now, cursor=cursor, due=now + self._about(pause))

@@ -89,7 +89,8 @@ def _target(url: str, location: str) -> str:
         plain = urlsplit(found).scheme == "https" and found.isascii() and found.isprintable()
     except ValueError:
         return ""
-    return found if plain else ""
+    # http.client refuses a blank by an error that has the path, and a path may have a key.
+    return found if plain and " " not in found else ""
 
 
 def _any_address(_: Address) -> bool:

@@ -39,6 +39,10 @@ from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, 
 SHORTEST_FED: Mapping[int, int] = {4: 8, 6: 19}
 """The shortest prefix length in a feed, by IP version. IANA assigns no wider network to a registry."""
 
+MOST_BAD = 1_000
+"""The number of bad lines after which the rest of a list is not read."""
+MOST_READ = 4
+"""A list may name at most so many times the networks that may be denied: some may be repeated, or local."""
 MAX_HEAD = 16_384  # bytes: the first line of a kept list
 NAMED = 20
 """The maximum number of networks that are named as left out. The others are only counted."""
@@ -84,13 +88,16 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     Raise ListError, with all reasons, if a line is bad, if the list has no network, or more than ``most``.
     """
     parser, gatherer, left = FeedParser(source.layout), Gatherer(), _LeftOut()
+    number_read = 0
     for entries in _parsed(file, parser):
+        _check_work(number_read, most, parser)
         for number, text in entries:
             try:
                 codes = networks_in(text)
             except ValueError as error:
                 parser.bad.add(number, text.encode(), error)
                 continue
+            number_read += len(codes)
             for version, code in codes:
                 if code & 0xFF < SHORTEST_FED[version]:
                     left.add((version, code), "too wide")
@@ -101,14 +108,29 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
         if len(gatherer) > 2 * most:
             gatherer.compact()
             _check_room(len(gatherer), most)
-    if parser.bad.number:
-        shown = "; ".join(map(str, parser.bad.first[:3]))
-        raise ListError(f"{parser.bad.number} of {parser.lines} lines are not of this format: {shown}")
+    _check_bad_lines(parser)
     networks = _without(gatherer, protected, left)
     if not len(networks):
         raise ListError("the list has no network that can be denied")
     _check_room(len(networks), most)
     return TakenFeed(networks, LeftOut(left.number, tuple(left.named)), 0.0)
+
+
+def _check_work(number_read: int, most: int, parser: FeedParser) -> None:
+    """Raise ListError if the rest of a list is not worth its time.
+
+    A line of ten bytes may be a range of hundreds of networks, all of them local, or all the same.
+    """
+    if parser.bad.number > MOST_BAD:
+        _check_bad_lines(parser)
+    if number_read > MOST_READ * most:
+        raise ListError(f"the list has more than {MOST_READ * most} networks before they are merged")
+
+
+def _check_bad_lines(parser: FeedParser) -> None:
+    if parser.bad.number:
+        shown = "; ".join(map(str, parser.bad.first[:3]))
+        raise ListError(f"{parser.bad.number} of {parser.lines} lines are not of this format: {shown}")
 
 
 def _too_large() -> str:
@@ -226,14 +248,14 @@ def _write_kept(path: Path, taken: TakenFeed) -> None:
 def _read_kept(path: Path) -> TakenFeed | None:
     """Read the last good list; None if there is none, or if it is damaged."""
     try:
-        with path.open("rb") as file:
+        with _opened(path, follow=False) as file:  # root reads it too: a command while the daemon is down
             head = json.loads(file.readline(MAX_HEAD))
-            v4, v6 = (file.read(int(size)) for size in head["sizes"])
+            v4, v6 = (file.read(min(max(int(size), 0), MAX_LIST)) for size in head["sizes"])
         if hashlib.sha256(v4 + v6).hexdigest() != head["digest"]:
             return None
         left = LeftOut(int(head["left_out"]), tuple(map(str, head["named"])))
         return TakenFeed(Prefixes.unpacked(v4, v6), left, float(head["taken"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
