@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench.figures import Figure
 from tests.support.daemon import Guard, until
-from tests.support.hostile_feeds import play
+from tests.support.hostile_feeds import Played, play
 from tests.support.netns import netns
 from tests.support.process import cpu_seconds
 
@@ -37,9 +37,13 @@ def figures(_: Path | None) -> Iterator[Figure]:
 def hostile(folder: Path) -> Figure:
     """Let the daemon's parts take over hostile lists, and count the addresses that must pass and do not."""
     played = play(folder, HOSTILE)
+    return nobody_dropped(f"{played.lists} hostile feeds ({played.taken} taken over)", played)
+
+
+def nobody_dropped(what: str, played: Played) -> Figure:
+    """Return the row about the addresses that must pass every list."""
     return Figure(
-        f"{played.lists} hostile feeds ({played.taken} taken over): friends, trunks, own addresses and the "
-        "administrator's login dropped",
+        f"{what}: friends, trunks, own addresses and the administrator's login dropped",
         str(len(played.dropped)),
         "0",
         not played.dropped,

@@ -1,11 +1,8 @@
 """The units of the service for programs: valid, closed, and only for the daemon's user."""
 
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
 from tests.contrib import unit
 
 from ringfence.config.converters import Text
@@ -16,39 +13,20 @@ SERVICE = unit.FILE.with_name("ringfence-notify@.service")
 SOCKET = unit.FILE.with_name("ringfence-notify.socket")
 MOST_EXPOSED = 1.7
 
-needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is in the package systemd"
-)
 
-
-@needs_systemd
+@unit.needs_systemd
 def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     """systemd-analyze accepts every directive of both units."""
-    for file in (SERVICE, SOCKET):
-        text = file.read_text("utf-8").replace(f"{unit.PREFIX}/bin/ringfence", "/bin/true")
-        (tmp_path / file.name).write_text(text, "utf-8")
-    verify = [
-        "systemd-analyze",
-        "verify",
-        "--man=no",
-        *(str(tmp_path / file.name) for file in (SERVICE, SOCKET)),
-    ]
-    found = subprocess.run(verify, capture_output=True, text=True, check=False)
-
-    assert [line for line in found.stderr.splitlines() if "ringfence-notify" in line] == []
+    assert unit.faults(tmp_path, SERVICE, SOCKET) == []
 
 
-@needs_systemd
+@unit.needs_systemd
 def test_the_service_is_as_closed_as_the_daemon(tmp_path: Path) -> None:
     """systemd-analyze rates an instance of the service as closed as the daemon."""
     instance = tmp_path / "ringfence-notify@1.service"
     shutil.copy(SERVICE, instance)
-    rate = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(instance)]
-    rated = subprocess.run(rate, capture_output=True, text=True, check=True)
-    level = re.search(r"Overall exposure level for ringfence-notify@1\.service: ([0-9.]+)", rated.stdout)
 
-    assert level is not None, rated.stdout[-300:]
-    assert float(level[1]) <= MOST_EXPOSED
+    assert unit.exposure(instance) <= MOST_EXPOSED
 
 
 def test_the_service_is_in_no_group_and_cannot_see_what_is_ringfences() -> None:
