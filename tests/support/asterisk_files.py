@@ -145,6 +145,18 @@ deny = 0.0.0.0/0.0.0.0
 """
 
 
+def pjsip_account(
+    name: str, *, context: str = "phones", endpoint: str = "", auth: str = "", aor: str = ""
+) -> str:
+    """Return the sections of a phone of PJSIP for pjsip.conf; the last three are further lines of each."""
+    return (
+        f"[{name}]\ntype = endpoint\ncontext = {context}\ndisallow = all\nallow = ulaw\nauth = {name}\n"
+        f"aors = {name}\n{endpoint}\n"
+        f"[{name}]\ntype = auth\nauth_type = userpass\nusername = {name}\npassword = {PASSWORD}\n{auth}\n"
+        f"[{name}]\ntype = aor\nremove_existing = yes\n{aor}\n"
+    )
+
+
 def files(kind: Kind, secret: str) -> dict[str, str]:
     """Return the text of every configuration file by its name."""
     texts = {

@@ -26,7 +26,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tests.support.asterisk_files import PASSWORD
+from tests.support.asterisk_files import PASSWORD, pjsip_account
 from tests.support.network import PBX_IPV4
 from tests.support.phones import reply
 from tests.support.sip_wire import Request, challenge_of, status_of
@@ -53,30 +53,6 @@ _SDP = (
 )
 _LENGTH = b"Content-Length: 0\r\n\r\n"
 _CALL_ID = re.compile(rb"\r\n(?:Call-ID|i):[ \t]*([^\r]*)", re.IGNORECASE)
-_PJSIP = """\
-[{name}]
-type = endpoint
-context = phones
-disallow = all
-allow = ulaw
-auth = {name}
-aors = {name}
-rewrite_contact = yes
-direct_media = no
-
-[{name}]
-type = auth
-auth_type = userpass
-username = {name}
-password = {password}
-
-[{name}]
-type = aor
-max_contacts = 1
-remove_existing = yes
-qualify_frequency = 60
-
-"""
 _EXTENSIONS = (
     "[phones]\nexten => 100,1,Answer()\n same => n,Wait(1)\n same => n,Hangup()\n"
     f"exten => 200,1,Set(TIMEOUT(absolute)={TALK})\n same => n,Answer()\n same => n,Echo()\n"
@@ -103,7 +79,8 @@ class Done:
 
 def configured(phones: int) -> dict[str, str]:
     """Return the configuration of Asterisk for this number of phones."""
-    accounts = (_PJSIP.format(name=f"desk{number}", password=PASSWORD) for number in range(phones))
+    endpoint, aor = "rewrite_contact = yes\ndirect_media = no\n", "max_contacts = 1\nqualify_frequency = 60\n"
+    accounts = (pjsip_account(f"desk{number}", endpoint=endpoint, aor=aor) for number in range(phones))
     return {"pjsip.conf": "".join(accounts), "extensions.conf": _EXTENSIONS}
 
 

@@ -6,7 +6,7 @@ chan_sip on Asterisk 16, where both would otherwise use the same HTTP server.
 """
 
 from tests.support import carrier, iax, phones
-from tests.support.asterisk_files import CERTIFICATE_NAME, PASSWORD
+from tests.support.asterisk_files import CERTIFICATE_NAME, PASSWORD, pjsip_account
 from tests.support.network import PBX_IPV4, SECOND_IPV4
 
 GUESTS = "guests.example"
@@ -91,27 +91,9 @@ context = internal
 allowsubscribe = no
 secret = {PASSWORD}
 """
-_LAMPS = f"""
-[{LAMPS}]
-type = endpoint
-context = internal
-disallow = all
-allow = ulaw
-auth = {LAMPS}
-aors = {LAMPS}
-allow_subscribe = no
-
-[{LAMPS}]
-type = auth
-auth_type = userpass
-username = {LAMPS}
-password = {PASSWORD}
-
-[{LAMPS}]
-type = aor
-max_contacts = 1
-remove_existing = yes
-"""
+_LAMPS = "\n" + pjsip_account(
+    LAMPS, context="internal", endpoint="allow_subscribe = no\n", aor="max_contacts = 1\n"
+)
 
 
 def exporting(release: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from attrs import define, evolve, field, frozen
-from tests.support.asterisk_files import PASSWORD
+from tests.support.asterisk_files import PASSWORD, pjsip_account
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 from tests.support.sip_wire import Challenge, challenge_of, status_of
@@ -42,31 +42,7 @@ _STALE = re.compile(rb"stale=\"?true", re.IGNORECASE)
 _TAG = re.compile(rb";tag=([^;\r]+)")
 _SHORT = {b"v": b"via", b"f": b"from", b"t": b"to", b"i": b"call-id", b"m": b"contact"}
 
-_PJSIP = """\
-[{name}]
-type = endpoint
-context = phones
-disallow = all
-allow = ulaw
-auth = {name}
-aors = {name}
-rewrite_contact = yes
-
-[{name}]
-type = auth
-auth_type = userpass
-username = {name}
-password = {password}
-nonce_lifetime = {lasts}
-
-[{name}]
-type = aor
-max_contacts = 2
-remove_existing = yes
-minimum_expiration = 10
-qualify_frequency = 2
-
-"""
+_AOR = "max_contacts = 2\nminimum_expiration = 10\nqualify_frequency = 2\n"
 _CHAN_SIP = """\
 [{name}]
 type = friend
@@ -91,11 +67,11 @@ def configured(release: str = "22") -> dict[str, str]:
     """Return the configuration of a laboratory's Asterisk with the phones' accounts."""
     names = [f"phone{number}" for number in range(1, NUMBERS + 1)]
 
-    def written(form: str) -> str:
-        return "".join(form.format(name=name, password=PASSWORD, lasts=NONCE_LASTS) for name in names)
-
-    texts = {"pjsip.conf": written(_PJSIP), "extensions.conf": _EXTENSIONS}
-    return texts | ({"sip.conf": written(_CHAN_SIP)} if release == "16" else {})
+    auth = f"nonce_lifetime = {NONCE_LASTS}\n"
+    pjsip = (pjsip_account(name, endpoint="rewrite_contact = yes\n", auth=auth, aor=_AOR) for name in names)
+    texts = {"pjsip.conf": "".join(pjsip), "extensions.conf": _EXTENSIONS}
+    chan_sip = "".join(_CHAN_SIP.format(name=name, password=PASSWORD) for name in names)
+    return texts | ({"sip.conf": chan_sip} if release == "16" else {})
 
 
 @frozen
