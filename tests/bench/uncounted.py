@@ -21,7 +21,7 @@ from attrs import frozen
 from tests.bench.attacks import PAUSE, THRESHOLD
 from tests.bench.figures import Figure, spread
 from tests.bench.testbed import GUESS, PLACED, Bed, bed, in_prefix, only, route_prefixes
-from tests.support import open_pbx
+from tests.support import open_pbx, uncounted
 from tests.support.daemon import until
 from tests.support.guarded import NO_LOGS
 from tests.support.lab import Lab
@@ -33,7 +33,6 @@ from tests.support.sip_raw import (
     Raw,
     calling,
     guesses,
-    invented,
     on_new_connections,
     request_of,
     rotation,
@@ -157,18 +156,9 @@ def two_headers(before: bytes) -> Trial:
 
 def with_invented_nonce(method: bytes, transport: str) -> Trial:
     """Return an attack of guesses at chan_sip with a nonce of its own, and a From that is no UTF-8."""
-
-    def trial(lab: Lab, sender: str) -> int:
-        answered = 0
-        with calling(lab, sender, transport) as caller:
-            for number in range(MANY):
-                if caller.ask(invented(method, number), 0.5) is None:
-                    break
-                answered += 1
-                time.sleep(PAUSE)
-        return answered
-
-    return trial
+    return lambda lab, sender: uncounted.with_invented_nonce(
+        lab, sender, MANY, method, transport, pause=PAUSE
+    )
 
 
 def blind(call_id: bytes) -> Trial:

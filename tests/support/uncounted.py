@@ -159,7 +159,14 @@ def rotate_behind_garbage(lab: Lab) -> int:
 
 
 def with_invented_nonce(
-    lab: Lab, source: str, most: int, method: bytes, transport: str, *, login: bool = False
+    lab: Lab,
+    source: str,
+    most: int,
+    method: bytes,
+    transport: str,
+    *,
+    login: bool = False,
+    pause: float = _PAUSE,
 ) -> int:
     """Guess at chan_sip with a nonce of one's own, and a From that is not UTF-8; ``login``: log in before."""
     answered = 0
@@ -171,7 +178,7 @@ def with_invented_nonce(
             if caller.ask(invented(method, number), 0.5) is None:
                 break
             answered += 1
-            time.sleep(_PAUSE)
+            time.sleep(pause)
     return answered
 
 
