@@ -288,11 +288,11 @@ class WireSettings:
     also shows attempts that events and logs do not show. A host has only one wire, for all of its PBXs. It is
     read if any of them has ``enabled``.
 
-    ``https_pages``: strangers may read web pages of Asterisk's HTTPS server. By default they may not, so that
-    every answer by WSS counts. Otherwise a sender hides all its guesses by some blanks, and no log or export
-    may be there to show them. The default hurts less: only answers to strangers count, nineteen within ten
-    minutes are free, and the ban closes only TCP, and only Asterisk's ports. A browser that accepts a
-    certificate, or a new phone that fetches some files, gets fewer.
+    ``https_pages``: strangers may read web pages of Asterisk's HTTPS server. By default they may not, and
+    every answer by WSS counts. If they may, a sender hides all its guesses by WSS with a few blanks in its
+    request, unless a log or an export shows them. So the default does less harm: only answers to strangers
+    count, nineteen in ten minutes are free, and the ban closes only the TCP ports of Asterisk. A browser, or
+    a new phone that fetches some files, needs fewer answers.
     """
 
     enabled: bool = True
