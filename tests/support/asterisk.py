@@ -148,6 +148,11 @@ class Asterisk:
             raise AsteriskError(f"{command}: {done.stdout.strip()} {done.stderr.strip()}")
         return done.stdout
 
+    def forget_phones(self) -> None:
+        """End all registrations with PJSIP, if Asterisk runs: a daemon takes their addresses for friends."""
+        if self._process is not None:
+            self.cli("database deltree registrar")
+
     def cpu_seconds(self) -> float:
         """Return the CPU time that Asterisk has used so far."""
         return cpu_seconds(self.pid)

@@ -155,7 +155,7 @@ def _start_shared(lab: Lab, settings: Mapping[str, Any]) -> _Running:
 
 @contextmanager
 def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  # noqa: ANN401 - as above
-    """Guard the laboratory's Asterisk with ipset until the block ends; leave no rule and no ban.
+    """Guard the laboratory's Asterisk with ipset until the block ends; leave no rule, ban or registration.
 
     The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
     adds to the table of the manager interface, ``proxies`` are SIP proxies, ``hep`` is the table of
@@ -182,6 +182,7 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
             yield guard
         finally:
             _off(guard)
+            lab.asterisk.forget_phones()
 
 
 def _off(guard: Guard) -> None:
