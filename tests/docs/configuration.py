@@ -37,7 +37,7 @@ secret of the manager user has no default, so [examples/minimal.toml](../example
 - A duration is `"90s"`, `"10m"`, `"1h30m"`, `"7d"` or `"2w"`.
 - Commands never write this file. `ringfence allow add` and `ringfence deny add` write to the database.
 
-Other pages explain the terms: [rules](rules.md), [sources and proof](evidence.md),
+Other pages explain the terms: [rules](rules.md), [proof](evidence.md), [sources](sources.md),
 [lists and friends](lists-and-friends.md), [firewall](firewall.md). Back to the [README](../README.md).
 
 ## Environment variables

@@ -374,9 +374,9 @@ _HEAD = (
 )
 _LOGS = (
     "the user ringfence must be able to read these, and callers can write into them. Better is a channel of "
-    'its own, see "The log" in docs/evidence.md; then leave paths out'
+    'its own, see "The log" in docs/sources.md; then leave paths out'
 )
-_JOURNAL = 'the user ringfence must be able to read the journal: see "The journal" in docs/evidence.md'
+_JOURNAL = 'the user ringfence must be able to read the journal: see "The journal" in docs/sources.md'
 
 
 def document_of(settings: ConvertedSettings) -> str:
