@@ -164,7 +164,8 @@ def test_a_reported_guess_after_a_hidden_one_counts_once() -> None:
     detector.observe_exchange(evolve(ONE, number=2), 10.0)
     hidden = Challenge(A, PORT, B, 5061, b"hidden", b"", evasive=True, transport=Transport.TLS)
     detector.observe_challenges([hidden], 10.0, 1_000.0, "pbx")
-    detector.observe(evolve(EVENT, kind=EventKind.CHALLENGE_RESPONSE_FAILED, session=b"other"), 10.0)
+    failed = evolve(EVENT, kind=EventKind.CHALLENGE_RESPONSE_FAILED, session=b"other", time=10.0)
+    detector.observe(failed, 10.0)
     assert detector.judge_exchanges(20.0, 1_000.0, "pbx", 0.0) == []
     assert len(detector.summary_of(A, 20.0).attempts) == 2
 

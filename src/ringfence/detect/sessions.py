@@ -66,6 +66,7 @@ from typing import TypeVar
 from attrs import Factory, define
 
 from ringfence.model import (
+    AMI,
     WIRE,
     Address,
     Attempt,
@@ -522,6 +523,7 @@ class Sender:
       are not known.
     - ``registered``: when a registration was last accepted that the wire saw and proved, and its account.
     - ``diverted``: when a challenge for this address went to another address.
+    - ``unreported``: the number of attempts that the wire has reported, and AMI has not.
     - ``lines``: the numbers of log lines with and without a connection.
     - ``answers``: the times of the SIP answers that can confirm log lines, by service and by whether the
       answer is a 404.
@@ -540,6 +542,7 @@ class Sender:
     refused: int = 0
     registered: tuple[float, str] = (-inf, "")
     diverted: float = -inf
+    unreported: int = 0
     lines: LineCounts | None = None
     answers: dict[tuple[Service, bool], list[float]] | None = None
     """Lists, because forged senders are many, and even an empty deque takes 760 bytes."""
@@ -724,7 +727,11 @@ class Senders:
         Return the tag of that attempt, or None.
         """
         session = self.find_session(address, shared_session_id(event))
-        return _match(session, event, now, listed=False) if session is not None else None
+        if session is None:
+            return None
+        known = _match(session, event, now, listed=False)
+        self._compare(self._sessions[session], event, known)
+        return known
 
     def is_reported(self, event: SecurityEvent, now: float) -> bool:
         """Whether another source has already reported the attempt of an event. Nothing is recorded."""
@@ -744,6 +751,8 @@ class Senders:
         self, session: Session, event: SecurityEvent, now: float, tag: int, *, listed: bool
     ) -> int | None:
         known = _match(session, event, now, listed=listed)
+        if not listed:
+            self._compare(self._sessions[session], event, known)
         if known is None:
             own = _ANY if event.source.name == WIRE else event.source.asterisk
             attempts = session.attempts.get((own, event.service, listed))
@@ -751,6 +760,22 @@ class Senders:
                 attempts = session.attempts[_shared((own, event.service, listed))] = Attempts()
             self.evicted += attempts.add(_reporter(event), now, tag)
         return known
+
+    @staticmethod
+    def _compare(sender: Sender, event: SecurityEvent, known: int | None) -> None:
+        """Count the attempts that the wire has reported and AMI has not; ``known``: another source has."""
+        if event.source.name == WIRE:
+            sender.unreported += known is None
+        elif event.source.name == AMI and known is not None:
+            sender.unreported = max(0, sender.unreported - 1)
+
+    def take_unreported(self, address: Address) -> bool:
+        """Whether the wire has reported an attempt of ``address`` that AMI has not; AMI reports it now."""
+        sender = self.find(address)
+        if sender is None or not sender.unreported:
+            return False
+        sender.unreported -= 1
+        return True
 
     # -- bounds -----------------------------------------------------------------------------------------
 

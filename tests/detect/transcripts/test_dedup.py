@@ -75,17 +75,17 @@ def test_a_line_that_comes_too_late_is_left_out(late: float, *, wire: bool) -> N
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 2
 
 
-@pytest.mark.parametrize("lost", [False, True])
-def test_an_event_that_is_read_too_late_is_left_out(*, lost: bool) -> None:
-    """The wire has counted the guess when AMI's event is read 12 s later; if it lost packets, it may not."""
+@pytest.mark.parametrize(("lost", "events", "attempts"), [(False, 2, 1), (True, 1, 1), (True, 2, 2)])
+def test_an_event_that_is_read_too_late_is_left_out(*, lost: bool, events: int, attempts: int) -> None:
+    """The wire has counted one guess when AMI's events are read 12 s later; it may have lost packets."""
     happened = Player().play(
         at(0, copied(sequence=1), sent(nonce=b"n", sequence=1)),
         at(1, copied(nonce=b"n"), sent(nonce=b"m", sequence=2), *([Loss()] if lost else [])),
         *ticks(1.5, 12.5),
-        at(13, failed(nonce=b"n", late=12.0)),
+        at(13, *(failed(nonce=b"n", response=b"%d" % n, late=12.0) for n in range(events))),
         *ticks(13.5, 15),
     )
-    assert happened.counted == 1 + lost
+    assert happened.counted == attempts
 
 
 def test_a_later_challenge_confirms_no_late_line() -> None:
