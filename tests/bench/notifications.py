@@ -1,26 +1,19 @@
 """Ten thousand bans in ten seconds, while every channel of notifications hangs.
 
-Each of ten thousand addresses makes one guess, and one guess is a ban. The time from a report to its ban is
-that from the bytes of the manager interface to the line of the daemon's log, which it writes after the
-kernel's acknowledgement. Runs with and without channels alternate. The channels are a mail server that never
-answers, and two programs that never end.
+Each of ten thousand addresses makes one guess, and one guess is a ban (:mod:`~tests.bench.delays`). Runs with
+and without channels alternate. The channels are a mail server that never answers, and two programs that never
+end.
 """
 
-import os
-import re
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
-from tests.bench.crowd import packet
+from tests.bench.delays import TABLES, ban_times
 from tests.bench.figures import Figure, spread
-from tests.bench.testbed import ATTACKER, GUARD, on_cores, only
+from tests.bench.testbed import ATTACKER, GUARD
 from tests.support.daemon import Guard, ami_server, until
 from tests.support.guarded import preferred
 from tests.support.netns import netns
@@ -33,9 +26,6 @@ RUNS = 3
 MOST_SLOWER = 1.1
 MOST_MESSAGES = 3
 
-_BATCH = 10
-_FIRST = IPv4Address("198.18.0.1")
-_PLACED = re.compile(r"^timestamp=(\S+) .* event=ban\.placed address=([0-9.]+)/32 ", re.MULTILINE)
 _FILTER = {"digest": "3s", "timeout": "5s"}
 
 
@@ -72,10 +62,7 @@ def figures(_other: Path | None) -> Iterator[Figure]:
 
 def run(*, with_channels: bool) -> Run:
     """Ban all addresses once, and return the times."""
-    tables: dict[str, Any] = {
-        "rules": only(guess={"attempts": 1}),
-        "firewall": {"backend": "nftables", "limit": {"mode": "off"}},
-    }
+    tables = dict(TABLES)
     with (
         netns(),
         tempfile.TemporaryDirectory() as name,
@@ -89,15 +76,9 @@ def run(*, with_channels: bool) -> Run:
         with Guard(folder, ami={"port": pbx.port}, **tables) as guard:
             preferred(guard)
             until(lambda: guard.source_is("listening"), "the source listens")
-            with on_cores(guard.pid, os.getpid()):
-                sent = _send(pbx.send)
-                until(lambda: guard.ask("status")["placed"] == NUMBER, "the bans")
+            delays = ban_times(guard, pbx, NUMBER, SECONDS)
             channels = guard.ask("status")["notify"]
-        placed = {address: _seconds(moment) for moment, address in _PLACED.findall(guard.log)}
-    return Run(
-        [1_000 * (placed[address] - moment) for address, moment in sent.items()],
-        tuple(one["sent"] + (one["waiting"] > 0) for one in channels),
-    )
+    return Run(delays, tuple(one["sent"] + (one["waiting"] > 0) for one in channels))
 
 
 def _channels(folder: Path, port: int) -> dict[str, list[dict[str, object]]]:
@@ -112,20 +93,3 @@ def _channels(folder: Path, port: int) -> dict[str, list[dict[str, object]]]:
         "apprise": [{"config": str(folder / "apprise.yml"), "command": str(program), **service}],
         "hook": [{"command": [str(program)], **service}],
     }
-
-
-def _send(send: Any) -> dict[str, float]:  # noqa: ANN401 - a method of the server
-    """Send the events at an even rate; return the time of each address's event (wall clock)."""
-    sent: dict[str, float] = {}
-    began = time.monotonic()
-    for start in range(0, NUMBER, _BATCH):
-        time.sleep(max(0.0, began + SECONDS * start / NUMBER - time.monotonic()))
-        addresses = [_FIRST + at for at in range(start, start + _BATCH)]
-        packets = b"".join(packet(one, start + at, b"TCP") for at, one in enumerate(addresses))
-        sent |= dict.fromkeys(map(str, addresses), time.time())
-        send(packets)
-    return sent
-
-
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
