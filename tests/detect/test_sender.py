@@ -274,6 +274,33 @@ def test_only_a_discarded_attempt_is_evicted() -> None:
     assert senders.evicted == 1
 
 
+def by_wire(senders: Senders, address: str, call: bytes, now: float = 0.0) -> Address:
+    """Let the wire report a guess; return its sender."""
+    refused = event(EventKind.REFUSED, address=address, session=call)
+    refused = evolve(refused, source=SourceId("pbx", "wire"))
+    senders.record_report(refused, refused.remote.address, now)
+    return refused.remote.address
+
+
+def test_what_ami_has_not_reported_outlives_its_sender() -> None:
+    """AMI's late reports find how many attempts others have counted, though the sender was evicted."""
+    senders = Senders(max_sessions=8)
+    sender = by_wire(senders, SENDER, b"1")
+    by_wire(senders, SENDER, b"2")
+    by_wire(senders, SENDER, b"3")
+    by_ami = event(EventKind.CHALLENGE_RESPONSE_FAILED, address=SENDER, session=b"3")
+    senders.record_report(by_ami, sender, 0.0)
+    for number in range(3):
+        by_wire(senders, f"203.0.113.{number}", b"%d" % number)
+    assert senders.evicted
+    assert [senders.take_unreported(sender, 12.0) for _ in range(3)] == [True, True, False]
+
+    others = [by_wire(senders, f"203.0.114.{number}", b"%d" % number) for number in range(9)]
+    assert [senders.take_unreported(one, 64.0) for one in others] == [False] * 9
+    others = [by_wire(senders, f"203.0.115.{number}", b"%d" % number, 70.0) for number in range(9)]
+    assert [senders.take_unreported(one, 71.0) for one in others] == [False] * 5 + [True] * 4
+
+
 def opened(senders: Senders, address: str = SENDER, session: bytes = b"call-1", now: float = 0.0) -> None:
     """Let a sender begin a request in a session."""
     senders.report(event(EventKind.INVALID_ACCOUNT_ID, address=address, session=session), now)

@@ -550,15 +550,15 @@ class Confirmation:
         """Whether a report comes too late to find its attempt, which a faster source has reported.
 
         It is too late after ``HORIZON``, or if sessions of its time were discarded early. The wire is faster
-        than AMI, and AMI is faster than the log. A report of AMI is overdue if the wire has reported more
-        attempts of this sender than AMI. The wire must have copied a request of this sender since, so it
+        than AMI, and AMI is faster than the log. A report of AMI is overdue if others have reported attempts
+        of this sender that AMI has not. Or the wire must have copied a request of this sender since, so it
         copies all of them; or AMI must have been connected at the time of a log line. (AMI does not report
         every attempt at chan_sip.)
         """
         happened = event.time - self.ahead
         if event.source.name == WIRE or happened > max(now - HORIZON, self._senders.forgotten_until):
             return False
-        if event.source.name == AMI and self._senders.take_unreported(event.remote.address):
+        if event.source.name == AMI and self._senders.take_unreported(event.remote.address, now):
             return True
         if event.remote.transport in (_UDP, Transport.UNKNOWN) and self.lost_at < happened:
             sender = self._senders.find(event.remote.address)

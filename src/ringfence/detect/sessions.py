@@ -523,7 +523,6 @@ class Sender:
       are not known.
     - ``registered``: when a registration was last accepted that the wire saw and proved, and its account.
     - ``diverted``: when a challenge for this address went to another address.
-    - ``unreported``: the number of attempts that the wire has reported, and AMI has not.
     - ``lines``: the numbers of log lines with and without a connection.
     - ``answers``: the times of the SIP answers that can confirm log lines, by service and by whether the
       answer is a 404.
@@ -542,7 +541,6 @@ class Sender:
     refused: int = 0
     registered: tuple[float, str] = (-inf, "")
     diverted: float = -inf
-    unreported: int = 0
     lines: LineCounts | None = None
     answers: dict[tuple[Service, bool], list[float]] | None = None
     """Lists, because forged senders are many, and even an empty deque takes 760 bytes."""
@@ -576,6 +574,9 @@ class Senders:
         self.forgotten_until = -inf
         """The latest use (monotonic seconds) of a session that was discarded before ``HORIZON``."""
         self._latest: Sender | None = None  # the sender used last
+        # By sender, how many attempts others have reported and AMI has not, and when that changed last. A
+        # sender with many sessions may be evicted before AMI's reports are read.
+        self._unreported: OrderedDict[AddressKey, tuple[int, float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of sessions."""
@@ -719,7 +720,9 @@ class Senders:
         the tag ``tag``, and the result is None. ``address`` is the sender.
         """
         session = self.session(address, shared_session_id(event), now)
-        return self._record(session, event, now, tag, listed=False)
+        known = self._record(session, event, now, tag, listed=False)
+        self._compare(event, address, now, known)
+        return known
 
     def match_report(self, event: SecurityEvent, address: Address, now: float) -> int | None:
         """Record a report only if another source has already reported its attempt.
@@ -730,7 +733,7 @@ class Senders:
         if session is None:
             return None
         known = _match(session, event, now, listed=False)
-        self._compare(self._sessions[session], event, known)
+        self._compare(event, address, now, known)
         return known
 
     def is_reported(self, event: SecurityEvent, now: float) -> bool:
@@ -751,8 +754,6 @@ class Senders:
         self, session: Session, event: SecurityEvent, now: float, tag: int, *, listed: bool
     ) -> int | None:
         known = _match(session, event, now, listed=listed)
-        if not listed:
-            self._compare(self._sessions[session], event, known)
         if known is None:
             own = _ANY if event.source.name == WIRE else event.source.asterisk
             attempts = session.attempts.get((own, event.service, listed))
@@ -761,20 +762,27 @@ class Senders:
             self.evicted += attempts.add(_reporter(event), now, tag)
         return known
 
-    @staticmethod
-    def _compare(sender: Sender, event: SecurityEvent, known: int | None) -> None:
-        """Count the attempts that the wire has reported and AMI has not; ``known``: another source has."""
-        if event.source.name == WIRE:
-            sender.unreported += known is None
-        elif event.source.name == AMI and known is not None:
-            sender.unreported = max(0, sender.unreported - 1)
+    def _compare(self, event: SecurityEvent, address: Address, now: float, known: int | None) -> None:
+        """Count the attempts that other sources have reported and AMI has not; ``known``: it is known."""
+        if event.source.name != AMI:
+            if known is None:
+                key = address_key(address)
+                number, _ = self._unreported.get(key, (0, 0.0))
+                self._unreported[key] = number + 1, now
+                self._unreported.move_to_end(key)
+                if len(self._unreported) > self._max_senders:
+                    self._unreported.popitem(last=False)
+        elif known is not None:
+            self.take_unreported(address, now)
 
-    def take_unreported(self, address: Address) -> bool:
-        """Whether the wire has reported an attempt of ``address`` that AMI has not; AMI reports it now."""
-        sender = self.find(address)
-        if sender is None or not sender.unreported:
+    def take_unreported(self, address: Address, now: float) -> bool:
+        """Whether others have reported an attempt of ``address`` that AMI has not; AMI reports it now."""
+        key = address_key(address)
+        number, at = self._unreported.pop(key, (0, now))
+        if not number or now - at >= SESSION_LIFE:
             return False
-        sender.unreported -= 1
+        if number > 1:
+            self._unreported[key] = number - 1, at
         return True
 
     # -- bounds -----------------------------------------------------------------------------------------
