@@ -26,6 +26,7 @@ def test_nothing_is_shared_by_default() -> None:
     assert settings.crowdsec == CrowdsecSettings()
     assert settings.crowdsec.sharing is None
     assert not settings.plan(None).new_only
+    assert not settings.plan(None).decisions
 
 
 def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
@@ -36,6 +37,7 @@ def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
     assert sharing is not None
     assert (sharing.interval, sharing.access.machine) == (10.0, "pbx-a")
     assert settings.plan(None).new_only
+    assert settings.plan(None).decisions
 
     with pytest.raises(ValueError, match=r"^crowdsec.password_file: .* cannot be read: No such file"):
         sharing.access.password()

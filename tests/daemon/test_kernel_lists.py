@@ -119,27 +119,50 @@ def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> No
         assert len(made.backend.lists[NetworkList.FRIENDS]) == 1_024
 
 
-def test_an_unshielded_friend_has_no_ration_and_passes_fetched_networks(kept: Kept) -> None:
-    """A friend without the exemption from the limiter is on a list of its own, and in no fetched network."""
-    around = ip_network(f"{OTHER}/24", strict=False)
-    friend = ip_network(OTHER)
-    side = kept.side
+def test_an_unshielded_friend_is_on_a_list_of_its_own(kept: Kept) -> None:
+    """A friend without the exemption from the limiter still has no ration, and passes fetched networks."""
+    friend, side = ip_network(OTHER), kept.side
     side.start()
     side.exempt.friends.add([PHONE])
-    networks = evolve(side.exempt.lists.networks, fetched=Prefixes.of([around, ip_network("203.0.113.0/24")]))
-    side.exempt.exemptions.on_lists_changed(networks)
-    assert kept.backend.lists[NetworkList.FETCHED] == {around, ip_network("203.0.113.0/24")}
-
     for unshielded in (True, False):
         side.exempt.kernel_friends._passing.refresh(1_000, {friend.network_address} if unshielded else ())
         lists = (NetworkList.FRIENDS, NetworkList.UNSHIELDED)
-        kept.enforcer.fill(*side.exempt.kernel_friends._lists.stale(), *lists)
-
-        fetched = kept.backend.lists[NetworkList.FETCHED]
+        kept.enforcer.fill(*lists)
         assert [friend in kept.backend.lists[one] for one in lists] == [not unshielded, unshielded]
-        assert any(friend.subnet_of(one) for one in fetched) is not unshielded  # type: ignore[arg-type]
-        assert sum(one.num_addresses for one in fetched) == 512 - unshielded
-    assert side.exempt.kernel_friends._lists.stale() == []
+
+
+def test_what_machines_deny_is_on_two_lists(kept: Kept) -> None:
+    """Fetched and decided networks are written alone when they change."""
+    side = kept.side
+    side.start()
+    fetched, decided = ip_network("192.0.2.0/24"), ip_network("203.0.113.0/24")
+    networks = evolve(
+        side.exempt.lists.networks, fetched=Prefixes.of([fetched]), decided=Prefixes.of([decided])
+    )
+    side.exempt.exemptions.on_lists_changed(networks)
+
+    assert kept.backend.lists[NetworkList.FETCHED] == {fetched}
+    assert kept.backend.lists[NetworkList.DECIDED] == {decided}
+    lists = side.exempt.kernel_friends._lists
+    assert lists.stale() == []
+    lists.networks = evolve(networks, decided=Prefixes())
+    assert lists.stale() == [NetworkList.DECIDED]
+
+
+def test_former_friends_and_neighbours_pass_what_machines_deny(kept: Kept) -> None:
+    """Without a fence too, former friends, the /64s of friends and admitted addresses are in the kernel."""
+    side = kept.side
+    side.start()
+    side.exempt.friends.add([evolve(PHONE, address=ip_address("2001:db8:1:2::1"))])
+    kept.detector.friends.remember(PHONE)
+    side.kernel.fence.admit("203.0.113.7", 60.0)
+
+    passing = {OTHER, "2001:db8:1:2::/64", "203.0.113.7"}
+    assert kept.backend.lists[NetworkList.ADMITTED] == {*map(ip_network, passing)}
+    for text in (*passing, "2001:db8:1:2::9"):
+        assert side.exempt.exemptions.passes(ip_network(text)), text
+    for text in ("2001:db8:1::/48", "192.0.2.0/24", "203.0.113.8"):
+        assert not side.exempt.exemptions.passes(ip_network(text)), text
 
 
 def test_an_observed_friend_is_on_two_lists(kept: Kept) -> None:

@@ -27,7 +27,11 @@ BAN = running(ban())
         ),
         (
             AddressVerdict.FRIEND,
-            {"friends": (friend(),), "holders": (holder(ListKind.DENY, "192.0.2.0/24", origin="/list"),)},
+            {
+                "friends": (friend(),),
+                "passes": True,
+                "holders": (holder(ListKind.DENY, "192.0.2.0/24", origin="/list"),),
+            },
         ),
         (
             AddressVerdict.DENIED,

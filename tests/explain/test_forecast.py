@@ -151,13 +151,29 @@ def test_a_denied_address() -> None:
 
 
 def test_a_friend_on_an_imported_list() -> None:
-    """A friend passes an imported list, and its entry is named."""
+    """A friend passes an imported list, a feed and a decision, and each entry is named."""
     imported = holder(ListKind.DENY, "192.0.2.0/24", origin="/lists/voipbl")
 
     assert (
-        "the deny list contains 192.0.2.0/24, imported from /lists/voipbl, "
-        "but friends pass what is imported or found by country"
-    ) in sentences(holders=(imported,), friends=(friend(),))
+        "the deny list contains 192.0.2.0/24, imported from /lists/voipbl, but friends, former friends and "
+        "admitted addresses pass it, because it was imported or found by country"
+    ) in sentences(holders=(imported,), friends=(friend(),), passes=True)
+    for origin, text in (
+        ("feed voipbl", "the feed voipbl contains"),
+        ("decision x", "the decision x of another host contains"),
+    ):
+        made = holder(ListKind.DENY, "192.0.2.0/24", origin=origin)
+        passed = f"{text} 192.0.2.0/24, but friends, former friends and admitted addresses pass it"
+        assert passed in sentences(holders=(made,), passes=True)
+
+
+def test_what_machines_deny() -> None:
+    """A feed drops all new traffic, and a decision of another host only that to the SIP ports."""
+    for origin, text in (
+        ("feed voipbl", "its new traffic is dropped: the feed voipbl contains 192.0.2.0/24"),
+        ("decision x", "its new traffic to the SIP ports is dropped: the decision x contains 192.0.2.0/24"),
+    ):
+        assert text in sentences(holders=(holder(ListKind.DENY, "192.0.2.0/24", origin=origin),))
 
 
 def test_a_protected_address() -> None:

@@ -33,6 +33,7 @@ from tests.support.packets import (
 )
 
 from ringfence.firewall.contract import (
+    PASSING,
     Add,
     Backend,
     BanAction,
@@ -137,12 +138,16 @@ def test_a_friend_does_not_pass_a_ban_of_an_ipv4_network(backend: Backend, far: 
     assert datagram(cable, far, SIP) == (False, "EPERM")
 
 
-def test_friends_pass_fetched_networks(backend: Backend, far: str, cable: Cable) -> None:
-    """A fetched network drops strangers and no friend; a ban and the deny list by hand drop friends too."""
+MADE = [NetworkList.FETCHED, NetworkList.DECIDED]
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_friends_pass_fetched_networks(backend: Backend, far: str, cable: Cable, made: NetworkList) -> None:
+    """What machines deny drops strangers and no friend; a ban and the deny list by hand drop friends too."""
     address, around = ip_network(cable.banned), ip_network(cable.network)
-    for wanted in PLANS:
+    for wanted in (evolve(one, decisions=True) for one in PLANS):
         plan(backend, wanted)
-        write_list(backend, NetworkList.FETCHED, [around])
+        write_list(backend, made, [around])
         before = dropped_as_denied(backend)
         assert not reaches(cable, far, Scope.SIP_UDP), wanted
         assert not reaches(cable, far, Scope.SIP_TCP), wanted
@@ -166,15 +171,34 @@ def test_friends_pass_fetched_networks(backend: Backend, far: str, cable: Cable)
             write_list(backend, which, [])
 
 
-def test_feeds_drop_only_what_is_new(backend: Backend, far: str, cable: Cable) -> None:
-    """With ``new_only``, a fetched network drops a stranger's new flows; known flows and answers pass."""
+@pytest.mark.parametrize("new_only", [False, True])
+def test_a_decided_network_is_dropped_at_the_sip_ports_only(
+    backend: Backend,
+    far: str,
+    cable: Cable,
+    new_only: bool,  # noqa: FBT001
+) -> None:
+    """Other hosts' bans do not drop other traffic, whatever the scope of the configuration is."""
+    for wanted in (evolve(one, new_only=new_only, decisions=True) for one in PLANS):
+        plan(backend, wanted)
+        write_list(backend, NetworkList.DECIDED, [ip_network(cable.network)])
+        assert not reaches(cable, far, Scope.SIP_UDP), wanted
+        assert not reaches(cable, far, Scope.SIP_TCP), wanted
+        assert datagram(cable, far, OTHER) == (True, True), wanted
+        assert connection(cable, far, OTHER) is True, wanted
+        write_list(backend, NetworkList.DECIDED, [])
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_feeds_drop_only_what_is_new(backend: Backend, far: str, cable: Cable, made: NetworkList) -> None:
+    """With ``new_only``, a stranger's new flows are dropped; known flows and answers pass."""
     address, around = ip_network(cable.banned), ip_network(cable.network)
-    for wanted in (evolve(one, new_only=True) for one in PLANS):
-        write_list(backend, NetworkList.FETCHED, [])
+    for wanted in (evolve(one, new_only=True, decisions=True) for one in PLANS):
+        write_list(backend, made, [])
         plan(backend, wanted)
         with ends(cable, far, SIP) as (here, there):
             assert (sent(there, here), sent(here, there)) == (True, True), wanted
-            write_list(backend, NetworkList.FETCHED, [around])
+            write_list(backend, made, [around])
             assert (sent(there, here), sent(here, there)) == (True, True), wanted
         before = dropped_as_denied(backend)
         with ends(cable, far, SIP) as (here, there):
@@ -184,12 +208,12 @@ def test_feeds_drop_only_what_is_new(backend: Backend, far: str, cable: Cable) -
         assert dropped_as_denied(backend) > before
         assert not backend.open().repaired
 
-        for which in (NetworkList.FRIENDS, NetworkList.ALLOW):
+        for which in (*PASSING, NetworkList.ALLOW):
             write_list(backend, which, [address])
             assert reaches(cable, far, Scope.SIP_UDP), wanted
             assert reaches(cable, far, Scope.SIP_TCP), wanted
             write_list(backend, which, [])
-    plan(backend, FirewallPlan())
+    plan(backend, FirewallPlan(decisions=True))
     assert not reaches(cable, far, Scope.SIP_UDP)
     assert not backend.open().repaired
 

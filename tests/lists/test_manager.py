@@ -206,21 +206,21 @@ def test_the_configured_entries_are_in_force_without_a_store(tmp_path: Path) -> 
 
 
 def test_decisions_of_other_hosts_are_denied_below_everything(tmp_path: Path) -> None:
-    """They are added to the fetched networks, stay after each composition, and are named as what they are."""
+    """They are a list of their own, stay after each composition, and are named as what they are."""
     at = At(tmp_path)
     one, two = ip_network("198.51.100.7"), ip_network("203.0.113.0/24")
 
     async def script() -> None:
         await at.lists.use_decisions(((one, "ringfence/guess"), (one, "other"), (two, "other")))
-        assert at.told[-1].fetched == prefixes("198.51.100.7", "203.0.113.0/24")
-        assert len(at.told[-1].deny) == 0
+        assert at.told[-1].decided == prefixes("198.51.100.7", "203.0.113.0/24")
+        assert (len(at.told[-1].deny), len(at.told[-1].fetched)) == (0, 0)
         await at.lists.refresh()
-        assert at.lists.networks.fetched == prefixes("198.51.100.7", "203.0.113.0/24")
+        assert at.lists.networks.decided == prefixes("198.51.100.7", "203.0.113.0/24")
         found = await at.lists.holding(ip_network("203.0.113.9"))
         assert [(held.entry.origin, held.entry.value) for held in found] == [
             ("decision other", "203.0.113.0/24")
         ]
         await at.lists.use_decisions(())
-        assert at.lists.networks.fetched == prefixes()
+        assert at.lists.networks.decided == prefixes()
 
     at.run(script)

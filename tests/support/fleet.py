@@ -21,8 +21,8 @@ def guesses(address: str) -> bytes:
 
 
 def denied() -> str:
-    """Return the kernel's list of fetched networks."""
-    return run("nft", "list", "set", "inet", "ringfence", "fetched4")
+    """Return the kernel's list of networks that other hosts have banned."""
+    return run("nft", "list", "set", "inet", "ringfence", "decided4")
 
 
 @frozen

@@ -1,7 +1,7 @@
 """Hostile feeds and decisions, which try to cut off phones, trunks, this host, or the administrator.
 
 The parts of the daemon take each list over, with the memory firewall. An address is dropped if the kernel's
-rules would drop it: it is in a fetched network, and neither allowed nor a friend.
+rules would drop it: it is in a fetched or a decided network, and on none of the lists that pass these.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from tests.support.kept import PHONE, Kept, kept, settings
 from ringfence.config.converters import Name
 from ringfence.config.feeds import FeedSettings
 from ringfence.config.schema import Settings, StoreSettings
-from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.contract import PASSING, NetworkList
 from ringfence.fleet.fleet import is_usable
 from ringfence.fleet.sync import Pull, Sync
 from ringfence.model import Address, FriendReason, Network
@@ -30,7 +30,11 @@ OWN = "198.18.0.1"
 LOGIN, GATEWAY = "203.0.113.77", "192.0.2.254"
 FRIENDS = ("192.0.2.1", "198.51.100.20", "2001:db8:5::20")
 ALLOWED = ("203.0.113.128/28", "2001:db8:77::/48")
-EVERYBODY = (OWN, LOGIN, GATEWAY, *FRIENDS, "203.0.113.130", "2001:db8:77::9")
+FORMER, NEIGHBOUR, UNSHIELDED = "198.51.100.90", "2001:db8:5::77:1", "198.51.100.91"
+EVERYBODY = (
+    *(OWN, LOGIN, GATEWAY, *FRIENDS, "203.0.113.130", "2001:db8:77::9"),
+    *(FORMER, NEIGHBOUR, UNSHIELDED),
+)
 """The addresses that no feed may cut off."""
 
 _FORMS = (
@@ -133,8 +137,10 @@ def guarded_parts(folder: Path, wanted: Settings) -> Iterator[Kept]:
             evolve(PHONE, address=ip_address(text), reason=reason)
             for text, reason in zip(FRIENDS, (PHONE.reason, *FriendReason), strict=False)
         )
-        made.side.exempt.kernel_friends.select()
-        made.enforcer.fill(NetworkList.FRIENDS)
+        made.side.exempt.friends.add([evolve(PHONE, address=ip_address(UNSHIELDED))])
+        made.detector.friends.remember(evolve(PHONE, address=ip_address(FORMER)))
+        made.side.exempt.kernel_friends._passing.refresh(1_000, {ip_address(UNSHIELDED)})
+        made.enforcer.fill(*PASSING)
         yield made
 
 
@@ -185,11 +191,12 @@ async def _play(made: Kept, paths: Sequence[Path], number: int, rng: random.Rand
 
 
 def _drops(made: Kept, address: Network) -> bool:
-    """Whether the rules drop an address: it is fetched, and neither allowed nor a friend."""
+    """Whether the rules drop an address: it is fetched or decided, and no list lets it pass."""
 
     def on(which: NetworkList) -> bool:
         return any(
             address.version == one.version and address.overlaps(one) for one in made.backend.lists[which]
         )
 
-    return on(NetworkList.FETCHED) and not on(NetworkList.ALLOW) and not on(NetworkList.FRIENDS)
+    denied = on(NetworkList.FETCHED) or on(NetworkList.DECIDED)
+    return denied and not any(map(on, (NetworkList.ALLOW, *PASSING)))

@@ -589,6 +589,7 @@ class Settings:
             ration=self._ration(),
             hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
             new_only=bool(self.feeds) or self.crowdsec.url is not None,
+            decisions=self.crowdsec.url is not None,
             fence=self.fence.mode,
         )
 

@@ -1,7 +1,7 @@
 """Who is never banned, and who passes in the kernel: this host's own networks, the lists, the friends."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
@@ -25,7 +25,7 @@ from ringfence.ledger import Ledger
 from ringfence.lists.manager import ListNetworks, Lists
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import Address, Network, Scope
-from ringfence.networks import NetworkSet, contains, overlap, without
+from ringfence.networks import NetworkSet, contains, sender_of
 from ringfence.store.database import Store
 
 # -- the networks that this host needs: its own addresses, gateways, resolvers, remote logins, SIP proxies
@@ -109,7 +109,7 @@ class ProtectedNetworks:
         self._log.error("host.failed", error=str(error))
 
 
-# -- the lists of networks in the kernel (allowed, denied, fetched, friends): what they must contain
+# -- the lists of networks in the kernel (allowed, denied, fetched, decided, friends): what they must contain
 #
 # This module also updates the list of friends. ``bans/filling.py`` writes all lists into the kernel.
 
@@ -122,19 +122,19 @@ LOOK_EVERY = 1.0
 
 
 FENCE_LISTS = NetworkList.ADMITTED, NetworkList.INSIDE
-_COMPARED = *FENCE_LISTS, NetworkList.DENY, NetworkList.FETCHED
+_COMPARED = *FENCE_LISTS, NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED
 
 
 class KernelLists:
-    """The wanted contents of the kernel's lists: allowed, denied and fetched networks, and friends.
+    """The wanted contents of the kernel's lists: allowed, denied, fetched and decided networks, and friends.
 
     ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each set are
     used. ``networks.guarded`` are the networks that this host needs. They go to the list of allowed networks,
     too, except those that an administrator has banned by force (``ringfence ban --force``). ``passing`` has
-    the friends. Those that it leaves out of the kernel's list of friends go to that of unshielded friends,
-    and are taken out of the fetched networks: they lose the exemption from the limiter, but they still have
-    no ration, and pass every fetched list. ``fenced`` is whether there is a fence, whose lists are otherwise
-    empty. ``admitted`` are the networks that it lets in for a time.
+    the friends. Those that it leaves out of the kernel's list of friends go to that of unshielded friends:
+    they lose the exemption from the limiter, but they still have no ration, and pass fetched and decided
+    networks. ``fenced`` is whether there is a fence, whose networks are otherwise not written. ``admitted``
+    are the networks that an administrator admits for a time.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
@@ -156,19 +156,15 @@ class KernelLists:
             NetworkList.FRIENDS: lambda: self._passing.networks,
             NetworkList.UNSHIELDED: lambda: tuple(self._passing.left_out),
             NetworkList.OBSERVED: lambda: tuple(map(ip_network, self.observed)),
-            NetworkList.ADMITTED: lambda: self._admitted() | self.around_friends,
+            NetworkList.ADMITTED: lambda: self.admitted | self.around_friends,
             NetworkList.INSIDE: self._inside,
             NetworkList.DENY: lambda: islice(self.networks.deny, self.most),
-            NetworkList.FETCHED: self._fetched,
+            NetworkList.FETCHED: lambda: islice(self.networks.fetched, self.most),
+            NetworkList.DECIDED: lambda: islice(self.networks.decided, self.most),
         }
         if target in _COMPARED:
             self._written[target] = self._origin(target)
         return making[target]()
-
-    def _fetched(self) -> Iterable[Network]:
-        fetched, holes = self.networks.fetched, self._holes()
-        whole = not holes and len(fetched) <= self.most
-        return fetched if whole else _without_holes(islice(fetched, self.most), holes)
 
     def stale(self, among: Sequence[NetworkList] = _COMPARED) -> list[NetworkList]:
         """Return those of the lists ``among`` that changed since they were written."""
@@ -176,41 +172,34 @@ class KernelLists:
 
     @property
     def around_friends(self) -> frozenset[Network]:
-        """The former friends and the /64s of friends that the fence lets in."""
-        return self._passing.around if self.fenced else frozenset()
+        """The former friends and the /64s of friends."""
+        return self._passing.around
 
     def lets_in(self, network: Network) -> bool:
         """Whether the fence lets in the whole of ``network``."""
         return (
-            (network.prefixlen == network.max_prefixlen and self._passing.knows(network.network_address))
+            self.passes(network)
             or any(one.containing(network) is not None for one in (self.networks.allow, self.networks.inside))
-            or any(contains(one, network) for one in (*self.admitted, *self.networks.guarded))
+            or any(contains(one, network) for one in self.networks.guarded)
         )
 
-    def _admitted(self) -> frozenset[Network]:
-        return self.admitted if self.fenced else frozenset()
+    def passes(self, network: Network) -> bool:
+        """Whether the whole of ``network`` passes what machines deny, as friends do."""
+        first = network.network_address
+        known = contains(sender_of(first), network) and self._passing.knows(first)
+        return known or any(contains(one, network) for one in self.admitted)
 
     def _inside(self) -> Prefixes:
         return self.networks.inside if self.fenced else Prefixes()
 
     def _origin(self, target: NetworkList) -> object:
         """Return everything from which the contents of a list are made."""
-        if target is NetworkList.DENY:
-            return self.networks.deny
         if target is NetworkList.ADMITTED:
-            return self._admitted(), self.around_friends
+            return self.admitted, self.around_friends
         if target is NetworkList.INSIDE:
             return self._inside()
-        return self.networks.fetched, self._holes()
-
-    def _holes(self) -> dict[Network, list[Network]]:
-        """Return the friends that are left out of the list of friends, by the fetched network around them."""
-        holes: dict[Network, list[Network]] = {}
-        for friend in self._passing.left_out:
-            around = self.networks.fetched.containing(friend)
-            if around is not None:
-                holes.setdefault(around, []).append(friend)
-        return holes
+        found = {NetworkList.DENY: self.networks.deny, NetworkList.FETCHED: self.networks.fetched}
+        return found.get(target, self.networks.decided)
 
     def _allowed(self) -> Iterable[Network]:
         now = self._clock.wall()
@@ -222,18 +211,6 @@ class KernelLists:
     def _is_banned_by_force(self, network: Network, now: float) -> bool:
         records = map(self._ledger.get, self._ledger.covering(network, Scope.FULL, now))
         return any(record is not None and record.forced for record in records)
-
-
-def _without_holes(
-    networks: Iterable[Network], holes: Mapping[Network, Sequence[Network]]
-) -> Iterator[Network]:
-    """Yield the parts of ``networks`` outside the ``holes``, which are given by the network around them."""
-    for network in networks:
-        parts = [network]
-        for hole in holes.get(network, ()):
-            pieces = (without(part, hole) if overlap(part, hole) else (part,) for part in parts)
-            parts = [*chain.from_iterable(pieces)]
-        yield from parts
 
 
 class KernelFriends:
@@ -328,11 +305,16 @@ class ExemptionTracker:
         allowed = NetworkSet(self._kernel_lists.networks.allow)
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **self._protected.reasons}), restored=restored)
 
+    def passes(self, network: Network) -> bool:
+        """Whether the whole of ``network`` passes what machines deny, as friends do."""
+        return self._kernel_lists.passes(network)
+
     def set_most(self, most: int) -> None:
         """Set the maximum number of networks of each list in the kernel; write the lists if it changed."""
         before, self._kernel_lists.most = self._kernel_lists.most, most
         if most != before and self._enforcer.enforcing:
-            self._enforcer.fill(NetworkList.ALLOW, NetworkList.DENY, NetworkList.FETCHED)
+            lists = NetworkList.ALLOW, NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED
+            self._enforcer.fill(*lists)
 
     def on_lists_changed(self, networks: ListNetworks) -> None:
         """Use the networks of changed lists: exempt the allowed ones, and write the lists to the kernel."""

@@ -267,6 +267,7 @@ class AddressFacts:
             protected=side.kernel.enforcer.exempt.protected,
             friends=story.friends if story is not None else (),
             former=story.former if story is not None else (),
+            passes=side.exempt.exemptions.passes(network),
             story=story,
             ahead=wall - mono,
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),

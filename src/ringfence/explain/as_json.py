@@ -106,19 +106,18 @@ def _denied(known: NetworkFacts, holder: Holder) -> str:
     own, origin = format_network(known.network), holder.entry.origin
     rest = f"; to end that, {_removal(holder)}, or for it alone: ringfence allow add {own}"
     if origin.startswith((FEED, DECISION)):
-        return f"its new traffic is dropped: the {printable(origin)} contains {holder.entry.value}{rest}"
+        what = "traffic" if origin.startswith(FEED) else "traffic to the SIP ports"
+        return f"its new {what} is dropped: the {printable(origin)} contains {holder.entry.value}{rest}"
     return f"dropped permanently: the deny list contains {_by_entry(holder)}{rest}"
 
 
 def _passed(holder: Holder) -> str:
-    entry = holder.entry
+    entry, but = holder.entry, "but friends, former friends and admitted addresses pass it"
     if entry.origin.startswith(FEED):
-        return f"the {printable(entry.origin)} contains {entry.value}, but friends pass feeds"
+        return f"the {printable(entry.origin)} contains {entry.value}, {but}"
     if entry.origin.startswith(DECISION):
-        return f"the {printable(entry.origin)} of another host contains {entry.value}, but friends pass it"
-    return (
-        f"the deny list contains {_by_entry(holder)}, but friends pass what is imported or found by country"
-    )
+        return f"the {printable(entry.origin)} of another host contains {entry.value}, {but}"
+    return f"the deny list contains {_by_entry(holder)}, {but}, because it was imported or found by country"
 
 
 def _protected(known: NetworkFacts) -> str:

@@ -74,7 +74,8 @@ class NetworkFacts:
     are in force, ``past`` those that have ended. ``offences`` is the number of earlier bans, on which the
     length of the next ban depends. ``holders`` are the entries of the allow and deny lists that contain
     ``network``. ``protected`` has all networks that this host needs, each with the reason. ``friends`` are
-    the present reasons why ``network`` is a friend, and ``former`` those that have ended.
+    the present reasons why ``network`` is a friend, and ``former`` those that have ended. ``passes``: it
+    passes feeds, imported lists and the decisions of other hosts.
 
     ``story`` is what the detector remembers about the sender. It is None without a daemon, and for a network
     of many senders. The detector's times are from the monotonic clock; add ``ahead`` (seconds) to get seconds
@@ -100,6 +101,7 @@ class NetworkFacts:
     protected: Mapping[Network, str] = Factory(dict)
     friends: tuple[Friend, ...] = ()
     former: tuple[Friend, ...] = ()
+    passes: bool = False
     story: AddressSummary | None = None
     ahead: float = 0.0
     contains_exempt: bool = False
@@ -132,9 +134,8 @@ class NetworkFacts:
 
     @property
     def denied(self) -> list[Holder]:
-        """The entries of the deny list that drop its packets. A friend passes all but those by hand."""
-        passes = self.friends and self.network.prefixlen == self.network.max_prefixlen
-        return [holder for holder in self.on(ListKind.DENY) if holder.by_hand or not passes]
+        """The entries of the deny list that drop its packets."""
+        return [holder for holder in self.on(ListKind.DENY) if holder.by_hand or not self.passes]
 
     @property
     def rationed(self) -> Ration | None:
@@ -314,6 +315,7 @@ def _known(
         protected=_protected(problems),
         friends=tuple(friend for friend in friends if friend.until > now),
         former=tuple(friend for friend in friends if friend.until <= now),
+        passes=bool(friends) and network.prefixlen == network.max_prefixlen,
         enforcing=store is None or not store.state.switched_off(),
         live=False,
         problems=(*found.problems, *problems),

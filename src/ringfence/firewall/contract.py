@@ -19,15 +19,15 @@ An *observed* friend is copied like a stranger, because Asterisk refuses it agai
 The rules stand in this order:
 
 1. No rule drops packets of networks on the administrator's allow list.
-2. The bans and the deny list drop packets from their addresses. The list of fetched networks does so too,
-   except for packets of friends. With ``FirewallPlan.new_only``, it does so after all other rules, and only
-   what begins a new flow.
+2. The bans and the deny list drop packets from their addresses. The lists of fetched and of decided networks
+   do so too, except for packets of ``PASSING``. With ``FirewallPlan.new_only``, they do so after all other
+   rules, and only what begins a new flow.
 3. The limiter drops the packets of sources that send too many, except for those of friends.
 4. One rule copies the packets of strangers and of observed friends to the SIP ports (not those of TLS) to
    the wire, at most ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
 5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger or
    an observed friend: answers by UDP, and every TCP segment.
-6. The bans, the deny list and the list of fetched networks drop packets to their addresses, as in rule 2.
+6. The bans and the lists of rule 2 drop packets to their addresses, as in rule 2.
 7. The ration drops the refusals to a stranger that are too many: datagrams and WebSocket frames with a
    refusal, and any data of SIP over TCP and TLS beyond some bytes.
 
@@ -285,10 +285,11 @@ class FirewallPlan:
     ``hep``: the datagrams with Asterisk's decrypted messages, which the kernel copies too if ``log_group`` is
     set, with the prefix ``HEP_PREFIX``.
 
-    ``new_only``: of the fetched networks only packets to this host are dropped that begin something new
-    (``ct state new`` or untracked). Answers to this host, and flows that exist already, pass: a feed must not
-    cut a call. The kernel then tracks connections; otherwise ringfence does not make it do so. If the kernel
-    cannot, the plan counts as one without ``new_only``.
+    ``new_only``: of the fetched and decided networks only packets to this host are dropped that begin
+    something new (``ct state new`` or untracked). Answers to this host, and flows that exist already, pass: a
+    feed must not cut a call. The kernel then tracks connections; otherwise ringfence does not make it do so.
+    If the kernel cannot, the plan counts as one without ``new_only``. ``decisions``: whether decided networks
+    are dropped.
 
     ``fence``: whether packets that begin something new at the SIP ports (of this host and of ``containers``)
     are dropped, or counted, unless their sender is inside: on the allow list, a friend, or on one of the
@@ -308,7 +309,14 @@ class FirewallPlan:
     containers: frozenset[Address] = frozenset()
     hep: HepExport = HepExport()
     new_only: bool = False
+    decisions: bool = False
     fence: LimitMode = LimitMode.OFF
+
+    @property
+    def foreign_lists(self) -> Mapping["NetworkList", Scope]:
+        """The lists whose contents come from others, each with the traffic that it drops."""
+        decided = {NetworkList.DECIDED: Scope.SIP} if self.decisions else {}
+        return {NetworkList.FETCHED: Scope.FULL, **decided}
 
     @property
     def limits_copies(self) -> bool:
@@ -332,6 +340,7 @@ class FirewallPlan:
             "every_port": "scope",
             "limit": "limiter",
             "new_only": "feeds",
+            "decisions": "crowdsec",
         }
         return [
             keys.get(field.name, field.name)
@@ -345,8 +354,9 @@ class NetworkList(enum.StrEnum):
 
     No rule of ringfence drops packets of networks on ``ALLOW``. Packets of other networks on ``DENY`` are
     dropped as by a full ban. ``FETCHED`` has the denied networks that no administrator named one by one:
-    those of imported lists, and of countries and autonomous systems. Their packets are dropped too, except
-    for packets of ``FRIENDS``.
+    those of feeds and imported lists, and of countries and autonomous systems. Their packets are dropped too,
+    except for packets of ``PASSING``. ``DECIDED`` has the networks that other hosts have banned. They are
+    dropped likewise, but only to the SIP ports.
 
     The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
     (:func:`~ringfence.networks.exempts_friends`). ``UNSHIELDED`` are friends that lost these exemptions,
@@ -354,9 +364,8 @@ class NetworkList(enum.StrEnum):
     senders must not make a phone's calls slow. The conversations of ``OBSERVED`` friends are copied to the
     wire like those of strangers; nothing else changes for them.
 
-    The fence lets in all of these but ``DENY`` and ``FETCHED``, and two lists of its own: ``ADMITTED`` are
-    former friends, the /64s of friends, and what an administrator admits for a time. ``INSIDE`` are the
-    networks and countries of the configuration.
+    ``ADMITTED`` are former friends, the /64s of friends, and what an administrator admits for a time.
+    ``INSIDE`` are the networks and countries of the fence, which lets in them and ``PASSING``.
     """
 
     ALLOW = "allow"
@@ -367,7 +376,15 @@ class NetworkList(enum.StrEnum):
     INSIDE = "inside"
     DENY = "deny"
     FETCHED = "fetched"
-    """The last list. They are written in this order, so the kernel knows the friends before it drops any."""
+    DECIDED = "decided"
+    """The lists are written in this order, so the kernel knows the friends before it drops any."""
+
+
+PASSING = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ADMITTED
+"""The lists that pass fetched and decided networks, and the fence, as the allow list does.
+
+No list that a machine makes may silence a phone.
+"""
 
 
 @frozen

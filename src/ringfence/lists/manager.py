@@ -56,8 +56,9 @@ ListAlarm = tuple[ListKind, Alarm]
 class ListNetworks:
     """The networks that are never dropped (``allow``), and those that are denied, stored compactly.
 
-    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of imported lists
-    and of regions. Their contents come from others, so friends pass them.
+    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of feeds, of
+    imported lists and of regions, and ``decided`` those that other hosts have banned. Their contents come
+    from others, so friends pass them.
 
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
@@ -69,6 +70,7 @@ class ListNetworks:
     allow: Prefixes = Factory(Prefixes)
     deny: Prefixes = Factory(Prefixes)
     fetched: Prefixes = Factory(Prefixes)
+    decided: Prefixes = Factory(Prefixes)
     guarded: frozenset[Network] = frozenset()
     inside: Prefixes = Factory(Prefixes)
     whole: bool = True
@@ -147,9 +149,9 @@ def compose(
         found[ListKind.ALLOW].networks.prefixes(),
         found[ListKind.DENY].networks.prefixes(),
         found[ListKind.DENY].fetched.prefixes(),
-        guarded(protected, forced),
-        fence.networks.prefixes(),
-        all(counts[region] for region in fence.regions),
+        guarded=guarded(protected, forced),
+        inside=fence.networks.prefixes(),
+        whole=all(counts[region] for region in fence.regions),
     )
     alarms += _wide_allow_list(rolls.allow)
     hosts = frozenset(found[ListKind.ALLOW].hosts)
@@ -356,8 +358,6 @@ class Lists:
         self._databases = GeoDatabases(configured.databases)
         self._feeds = Feeds()
         self._decisions: tuple[tuple[Network, str], ...] = ()
-        self._undecided = Prefixes()
-        """The fetched networks without the decisions of other hosts."""
         self._changed = changed
         self._follow = follow
         self._now = now
@@ -406,7 +406,8 @@ class Lists:
     def deny_alarms(self) -> list[Alarm]:
         """The present alarms about the deny list, and those about both lists."""
         error = [Alarm(AlarmCode.LIST_UNREADABLE, "", self._error)] if self._error else []
-        numbers = {"deny": len(self.networks.deny), "fetched": len(self.networks.fetched)}
+        rolls = self.networks
+        numbers = {"deny": len(rolls.deny), "fetched": len(rolls.fetched), "decided": len(rolls.decided)}
         return [*self._databases.alarms, *error, *self._alarms_of(ListKind.DENY, **numbers)]
 
     def _alarms_of(self, kind: ListKind, **numbers: int) -> Iterator[Alarm]:
@@ -430,7 +431,6 @@ class Lists:
         except StoreError as error:
             self._error = f"only the configured entries of the lists are in force: {error}"
             self._composed = self._composed_from(self._configured.entries)
-            self._undecided = self._composed.networks.fetched
         self._known = True
         if self._configured.feeds:
             self._stale.set()  # so run() reads their files now
@@ -497,7 +497,8 @@ class Lists:
                 self._error = f"the lists stay as they are: {error}"
                 return
             # The protected networks may have changed during the composition.
-            rolls = evolve(composed.networks, guarded=guarded(self._protected, composed.forced))
+            still = guarded(self._protected, composed.forced)
+            rolls = evolve(composed.networks, guarded=still, decided=self.networks.decided)
             self._apply(evolve(composed, networks=rolls))
 
     async def use_decisions(self, decisions: tuple[tuple[Network, str], ...]) -> None:
@@ -507,8 +508,8 @@ class Lists:
         """
         async with self._turn:
             self._decisions = decisions
-            fetched = await self.in_thread(self._with_decisions)
-            self._apply(evolve(self._composed, networks=evolve(self.networks, fetched=fetched)))
+            decided = await self.in_thread(Prefixes.of, (network for network, _ in decisions))
+            self._apply(evolve(self._composed, networks=evolve(self.networks, decided=decided)))
 
     async def in_thread(self, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Run ``action`` in the one thread of the lists, and return its result.
@@ -552,19 +553,7 @@ class Lists:
     def _compose(self) -> ComposedLists:
         now = self._now()
         self._feeds.configure(self._configured.feeds, self._configured.kept, now)
-        found = self._composed_from(self.entries(now))
-        self._undecided = found.networks.fetched
-        return evolve(found, networks=evolve(found.networks, fetched=self._with_decisions()))
-
-    def _with_decisions(self) -> Prefixes:
-        """Return the fetched networks with the decisions of other hosts."""
-        if not self._decisions:
-            return self._undecided
-        whole = Gatherer()
-        whole.extend(self._undecided)
-        for network, _ in self._decisions:
-            whole.add(network)
-        return whole.prefixes()
+        return self._composed_from(self.entries(now))
 
     def _composed_from(self, entries: Iterable[ListEntry]) -> ComposedLists:
         return compose(

@@ -51,7 +51,7 @@ def texts(plan: FirewallPlan, version: int = 4) -> dict[str, list[str]]:
 
 
 def test_the_default_rules() -> None:
-    """By default banned, denied and fetched addresses are dropped, both ways; friends pass fetched ones."""
+    """By default banned, denied and fetched addresses are dropped, both ways; phones pass fetched ones."""
     udp = "-p udp -m multiport --{}ports 4569,5060 "
     tcp = "-p tcp -m multiport --{}ports 5038,5060,5061,8089 "
     drop = "-m set ! --match-set ringfence-allow4 {1} -m set --match-set {0} {1} -j DROP"
@@ -65,11 +65,30 @@ def test_the_default_rules() -> None:
     banned = [(name, match) for name, matches in sets.items() for match in matches]
     coming = [match.format("d") + drop.format(name, "src") for name, match in banned]
     going = [match.format("s") + drop.format(name, "dst") for name, match in banned]
-    fetched = "-m set ! --match-set ringfence-friends4 {0} -m set --match-set ringfence-fetched4 {0} -j DROP"
-    coming.append("-m set ! --match-set ringfence-allow4 src " + fetched.format("src"))
-    going.append("-m set ! --match-set ringfence-allow4 dst " + fetched.format("dst"))
+    passing = "".join(
+        f"-m set ! --match-set ringfence-{one}4 {{1}} "
+        for one in ("allow", "friends", "unshielded", "admitted")
+    )
+    fetched = f"-m set --match-set ringfence-fetched4 {{1}} {passing}-j DROP"
+    coming.append(fetched.format("", "src"))
+    going.append(fetched.format("", "dst"))
 
     assert texts(FirewallPlan()) == {"raw ringfence-pre": [*coming, *going], "raw ringfence-out": going}
+
+
+def test_decided_networks_are_dropped_at_the_sip_ports() -> None:
+    """Decisions of other hosts drop SIP alone: new flows in filter, or all packets without tracking."""
+    tests = (
+        "-p udp -m multiport --dports 4569,5060 ",
+        "-p tcp -m multiport --dports 5038,5060,5061,8089 ",
+    )
+    for new_only, chain in ((True, "filter ringfence-in"), (False, "raw ringfence-pre")):
+        plan = FirewallPlan(new_only=new_only, decisions=True)
+        found = [rule for rule in texts(plan)[chain] if "--match-set ringfence-decided4 src" in rule]
+        new = "-m conntrack --ctstate NEW,UNTRACKED " * new_only
+        assert [rule.partition("-m set")[0] for rule in found] == [f"{test}{new}" for test in tests]
+        assert all(" ! --match-set ringfence-admitted4 src " in rule for rule in found)
+    assert not [rule for rules in texts(FirewallPlan()).values() for rule in rules if "decided" in rule]
 
 
 def test_friends_are_checked_before_bans_that_exempt_them() -> None:
@@ -309,6 +328,8 @@ def test_references_are_counted() -> None:
         "ringfence-fetched4": 3,
         "ringfence-allow4": 23,
         "ringfence-friends4": 5,
+        "ringfence-unshielded4": 3,
+        "ringfence-admitted4": 3,
         "ringfence-flood4": 2,
         "ringfence-flood-tcp-4": 2,
     }

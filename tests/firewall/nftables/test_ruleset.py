@@ -34,6 +34,8 @@ PLANS = [
     FirewallPlan(limit=Limit(LimitMode.OBSERVE, 50, 20)),
     FirewallPlan(sip_ports=Ports((), ()), limit=Limit(LimitMode.ENFORCE)),
     FirewallPlan(sip_ports=Ports((), ()), every_port=False),
+    FirewallPlan(new_only=True, decisions=True),
+    FirewallPlan(decisions=True),
     FirewallPlan(sip_ports=Ports((5060,), ()), limit=Limit(LimitMode.OBSERVE, 1, 1)),
 ]
 
@@ -86,13 +88,14 @@ def test_packets_from_and_to_banned_addresses_are_dropped() -> None:
     )
     assert "ip daddr @asterisk4_32 goto to_banned" in chains["to4_asterisk"].rules
     assert "ip daddr @tcp4_32 goto to_banned" in chains["to4_tcp"].rules
+    passing = "ip saddr != @friends4 ip saddr != @unshielded4 ip saddr != @admitted4"
     assert chains["from4_ban"].rules == (
         "ip saddr @ban4_32 goto from_banned",
         "ip saddr & 255.255.255.0 @ban4_24 goto from_banned",
         "ip saddr & 255.255.0.0 @ban4_16 goto from_banned",
         "ip saddr & 255.0.0.0 @ban4_8 goto from_banned",
         "ip saddr @deny4 goto from_denied",
-        "ip saddr @fetched4 ip saddr != @friends4 goto from_denied",
+        f"ip saddr @fetched4 {passing} goto from_denied",
     )
     assert (
         "ip6 daddr != @friends6 ip6 daddr & ffff:ffff:ffff:ffff:: @sip6_64 goto to_banned"
@@ -106,6 +109,23 @@ def test_packets_from_and_to_banned_addresses_are_dropped() -> None:
             f'ip6 {side} != 2001:db8:5246::/112 counter name "{name}"',
             "drop",
         )
+
+
+def test_decided_networks_are_dropped_at_the_sip_ports() -> None:
+    """Decisions of other hosts drop SIP alone: new flows behind tracking, or all packets without it."""
+    known = ("friends4", "unshielded4", "admitted4")
+    passing = " ".join(f"ip saddr != @{name}" for name in known)
+    every = chains_of(FirewallPlan(decisions=True))
+    assert every["from4_asterisk"].rules[-1] == f"ip saddr @decided4 {passing} goto from_denied"
+    tests = ("udp dport { 4569, 5060 }", "tcp dport { 5038, 5060, 5061, 8089 }")
+    new = chains_of(FirewallPlan(decisions=True, new_only=True))
+    for test in tests:
+        rule = (
+            f"{test} ct state new,untracked ip saddr @decided4 ip saddr != @allow4 {passing} goto from_denied"
+        )
+        assert rule in new["input"].rules
+    for chains in (chains_of(FirewallPlan()), chains_of(FirewallPlan(new_only=True))):
+        assert not [rule for chain in chains.values() for rule in chain.rules if "decided" in rule]
 
 
 def test_only_the_sip_ports() -> None:

@@ -17,8 +17,9 @@
                                             drop it
                           ringfence-drop:   log a few packets a second, drop all; only if a log is configured
     filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), for new flows
-    filter FORWARD     -> ringfence-fwd     } of fetched networks (``new_only``) and from outside the fence,
-                                              and, if interfaces are named, for packets routed through them
+    filter FORWARD     -> ringfence-fwd     } of fetched and decided networks (``new_only``) and from outside
+                                              the fence, and, if interfaces are named, for packets routed
+                                              through them
                           ringfence-fence:  add the source to the fenced set, drop the packet in mode enforce
 
 Table raw is before connection tracking. So a ban also stops established connections, and protects a container
@@ -30,9 +31,10 @@ answered if only incoming packets were dropped, and 3 to 849 if packets in both 
 
 A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
 packets only. No rule accepts packets of allowed networks, or returns for them, because later rules still
-apply to them. For a ban that exempts friends (``sets.py``), and for fetched networks, "not a friend" is
-matched before "banned" in the same way. A rule without a counter of its own drops the packets of the probe
-first (``contract.PROBE_NETWORKS``).
+apply to them. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
+same way. For fetched and decided networks, ``contract.PASSING`` is matched last, because most packets come
+from other networks. A rule without a counter of its own drops the packets of the probe first
+(``contract.PROBE_NETWORKS``).
 
 The kernel permits no reject in table raw. So if the plan's action is a reject, table filter rejects the
 packets from banned addresses. Raw still drops the packets to them, except for the ICMP errors or RSTs of the
@@ -113,6 +115,7 @@ from ringfence.firewall.contract import (
     HEP_TCP,
     MOST_LIMITED,
     OUTSIDE_SECONDS,
+    PASSING,
     PROBE_NETWORKS,
     PROBE_PORT,
     REFUSALS,
@@ -334,22 +337,28 @@ class _Plan:
 
     def filter_in(self) -> list[IptablesRule]:
         banned = self._drop_rules("src", "-i", _REJECT) if self.rejects else []
-        return [*banned, *self._new_from_fetched()]
+        target = _REJECT if self.rejects else self.target
+        return [*banned, *(self._from_fetched("src", "-i", target) if self.plan.new_only else ())]
 
-    def _new_from_fetched(self) -> list[IptablesRule]:
-        """Return the rules that drop new flows from fetched networks, behind connection tracking."""
-        if not self.plan.new_only:
-            return []
-        strangers = self._not_on("src", NetworkList.ALLOW, NetworkList.FRIENDS)
-        name = list_set_name(NetworkList.FETCHED, self.version)
+    def _from_fetched(
+        self, side: str, option: str, target: str, *, allow_rejections: bool = False
+    ) -> list[IptablesRule]:
+        """Return the rules that drop packets of fetched and decided networks; the arguments are as below.
+
+        With ``new_only`` these are new flows, behind connection tracking.
+        """
+        new = "-m conntrack --ctstate NEW,UNTRACKED " if self.plan.new_only else ""
+        strangers = self._not_on(side, NetworkList.ALLOW, *PASSING)
+        full, sip = (one(side, allow_rejections=allow_rejections) for one in (self._full, self._sip))
         return [
             IptablesRule(
-                f"{way}{packets}-m conntrack --ctstate NEW,UNTRACKED {strangers}"
-                f"-m set --match-set {name} src -j {_REJECT if self.rejects else self.target}",
-                FROM_DENIED,
+                f"{way}{packets}{new}-m set --match-set {list_set_name(which, self.version)} {side} "
+                f"{strangers}-j {target}",
+                FROM_DENIED if side == "src" else TO_DENIED,
             )
-            for packets in self._full("src", allow_rejections=False)
-            for way in self._interface_matches("-i")
+            for which, scope in self.plan.foreign_lists.items()
+            for packets in (full if scope is Scope.FULL else sip)
+            for way in self._interface_matches(option)
         ]
 
     def to_fence(self, *, forwarded: bool = False) -> list[IptablesRule]:
@@ -362,8 +371,7 @@ class _Plan:
             return []
         containers = sorted(one for one in plan.containers if one.version == self.version)
         targets = [f"-d {one}/{one.max_prefixlen} " for one in containers] if forwarded else [""]
-        inside = NetworkList.UNSHIELDED, NetworkList.ADMITTED, NetworkList.INSIDE
-        outside = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW, *inside)
+        outside = self._not_on("src", NetworkList.ALLOW, *PASSING, NetworkList.INSIDE)
         return [
             IptablesRule(f"{to}{way}{packets}-m conntrack --ctstate NEW,UNTRACKED {outside}-j {_FENCE}")
             for to in targets
@@ -395,7 +403,7 @@ class _Plan:
         banned, denied = (FROM_BANNED, FROM_DENIED) if side == "src" else (TO_BANNED, TO_DENIED)
         matches = {
             Scope.FULL: full,
-            Scope.SIP: [*udp, *tcp],
+            Scope.SIP: self._sip(side, allow_rejections=allow_rejections),
             Scope.SIP_UDP: udp,
             Scope.SIP_TCP: tcp,
         }
@@ -423,9 +431,7 @@ class _Plan:
             ),
             (list_set_name(NetworkList.DENY, version), False, full, denied, target),
         ]
-        if not self.plan.new_only:
-            rows.append((list_set_name(NetworkList.FETCHED, version), True, full, denied, target))
-        return probed + [
+        found = [
             IptablesRule(
                 f"{way}{packets}"
                 f"{self._not_on(side, NetworkList.ALLOW, *[NetworkList.FRIENDS] * friends_exempt)}"
@@ -436,6 +442,9 @@ class _Plan:
             for packets in covered
             for way in self._interface_matches(option)
         ]
+        if not self.plan.new_only:
+            found += self._from_fetched(side, option, target, allow_rejections=allow_rejections)
+        return probed + found
 
     def _not_on(self, side: str, *lists: NetworkList) -> str:
         return "".join(f"-m set ! --match-set {list_set_name(one, self.version)} {side} " for one in lists)
@@ -446,6 +455,11 @@ class _Plan:
         if plan.every_port:
             return list(_REJECTIONS[self.version, plan.action][1]) if allow_rejections else [""]
         udp = _port_matches("udp", (*plan.sip_ports.udp, PROBE_PORT), side)
+        return [*udp, *self._tcp(side, allow_rejections=allow_rejections)]
+
+    def _sip(self, side: str, *, allow_rejections: bool) -> list[str]:
+        """Return the matches for packets from or to the SIP ports. Each needs a rule of its own."""
+        udp = _port_matches("udp", self.plan.sip_ports.udp, side)
         return [*udp, *self._tcp(side, allow_rejections=allow_rejections)]
 
     def _tcp(self, side: str, *, allow_rejections: bool) -> list[str]:

@@ -6,8 +6,8 @@
     ringfence-tcp4, ringfence-tcp6        bans of scope SIP_TCP, likewise
     ringfence-64-6, ringfence-sip-64-6,   for each scope the IPv6 bans that exempt friends: /64 to /127
     ringfence-udp-64-6, ringfence-tcp-64-6
-    ringfence-allow4, -deny4, -fetched4,  the network lists, and the same for IPv6: hash:net, no timeouts
-    -friends4
+    ringfence-allow4, -deny4, -fetched4   the network lists (``contract.NetworkList``), and the same for IPv6:
+    and others                            hash:net, no timeouts
     ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
     ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
 

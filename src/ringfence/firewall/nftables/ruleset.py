@@ -22,8 +22,8 @@ administrator's own rules still see them.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``networks.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
-  Neither do fetched networks: their rule looks up the friends last. With ``new_only``, their rules stand in
-  input and forward, behind connection tracking, and match new flows only.
+  Fetched and decided networks do not apply to ``contract.PASSING``: their rules look these up last. With
+  ``new_only``, these rules stand in input and forward, behind connection tracking, and match new flows only.
 * **Network lists** are interval sets. To replace a long list whose contents in the kernel are unknown, a
   second set is filled (``deny4_2``, the *alternate set*). Then one transaction makes the rules use the second
   set, and deletes the first one.
@@ -115,6 +115,7 @@ from ringfence.firewall.contract import (
     MOST_FLOODERS,
     MOST_LIMITED,
     OUTSIDE_SECONDS,
+    PASSING,
     PROBE_NETWORKS,
     PROBE_PORT,
     REFUSALS,
@@ -397,11 +398,11 @@ def _lookup_chains(
         narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
         end = "from_narrow" if narrow else f"{side}_banned"
         found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {end}")
-    fetched, friends = lists[f"fetched{version}"], lists[f"friends{version}"]
     found[Scope.FULL].append(f"{address} @{lists[f'deny{version}']} goto {side}_denied")
-    if not plan.new_only:
+    for which, scope in plan.foreign_lists.items() if not plan.new_only else ():
         # Most packets come from other networks, so friends are looked up last.
-        found[Scope.FULL].append(f"{address} @{fetched} {address} != @{friends} goto {side}_denied")
+        passing = " ".join(f"{address} != @{lists[f'{one}{version}']}" for one in PASSING)
+        found[scope].append(f"{address} @{lists[f'{which}{version}']} {passing} goto {side}_denied")
     for scope, rules in found.items():
         yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
     ports, port = plan.sip_ports, "dport" if side == "from" else "sport"
@@ -426,17 +427,19 @@ def _full_tests(plan: FirewallPlan, port: str) -> list[str]:
 
 
 def _fetched_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
-    """Yield the rules that drop new flows from fetched networks, behind connection tracking.
+    """Yield the rules that drop new flows from fetched and decided networks, behind connection tracking.
 
     ``come`` is the match for the input interfaces, "" for all.
     """
     if not plan.new_only:
         return
+    full, sip = _full_tests(plan, "dport"), [f"{test} " for test in _port_tests(plan.sip_ports, "dport")]
     for version, keyword in _KEYWORDS.items():
-        new = f"ct state new,untracked {keyword} saddr @{lists[f'fetched{version}']}"
-        strangers = _strangers(version, "saddr", lists)
-        for test in _full_tests(plan, "dport"):
-            yield f"{come}{test}{new} {strangers} goto from_denied"
+        strangers = _strangers(version, "saddr", lists, *PASSING)
+        for which, scope in plan.foreign_lists.items():
+            new = f"ct state new,untracked {keyword} saddr @{lists[f'{which}{version}']}"
+            for test in full if scope is Scope.FULL else sip:
+                yield f"{come}{test}{new} {strangers} goto from_denied"
 
 
 def _fence_chains(plan: FirewallPlan, log: tuple[str, ...]) -> Iterator[RulesetChain]:
@@ -456,9 +459,8 @@ def _fence_rules(
     """
     if plan.fence is LimitMode.OFF:
         return
-    more = NetworkList.UNSHIELDED, NetworkList.ADMITTED, NetworkList.INSIDE
     for version, to in (dict.fromkeys(VERSIONS, "") if containers is None else containers).items():
-        outside = _strangers(version, "saddr", lists, *more)
+        outside = _strangers(version, "saddr", lists, *PASSING, NetworkList.INSIDE)
         for test in _port_tests(plan.sip_ports, "dport"):
             new = f'{come}iifname != "lo" {to}{test} ct state new,untracked'
             yield f"{new} {outside} goto fenced{version}"
@@ -643,7 +645,8 @@ def _strangers(version: int, side: str, lists: Mapping[str, str], *more: Network
 
     Addresses on the lists ``more`` do not match either.
     """
-    names = (lists[f"{which}{version}"] for which in (NetworkList.ALLOW, NetworkList.FRIENDS, *more))
+    which = dict.fromkeys((NetworkList.ALLOW, NetworkList.FRIENDS, *more))
+    names = (lists[f"{one}{version}"] for one in which)
     return " ".join(f"{_KEYWORDS[version]} {side} != @{name}" for name in names)
 
 
