@@ -407,8 +407,8 @@ class AlarmCode(enum.StrEnum):
     )
     FLEET_FULL = (
         "fleet.full",
-        "Some bans are not shared: a table was full, or the local API refused them.",
-        "See `ringfence fleet status`, and raise `max_bans` in `[firewall]`.",
+        "Bans are not shared or not applied: a table was full, the API refused them, or it bans too much.",
+        "See `ringfence fleet status`; delete wide decisions, or raise `max_bans` in `[firewall]`.",
     )
     LIST_UNREADABLE = (
         "list.unreadable",

@@ -134,6 +134,8 @@ def test_wrong_credentials(server: FakeApi) -> None:
         (Fault(status=429, pause="7"), "status 429: too many requests", 7.0),
         (Fault(status=503, pause="soon"), "status 503: Service Unavailable", 0.0),
         (Fault(status=500), "status 500: Internal Server Error", 0.0),
+        (Fault(status=502), "status 502: Bad Gateway", 0.0),
+        (Fault(status=403), "status 403: the key of the bouncer, or the machine, is not accepted", 0.0),
         (Fault(status=400), "status 400: Bad Request", 0.0),
         (Fault(status=302), "status 302: Found", 0.0),
         (Fault(cut=0), "the answer ended too early", 0.0),

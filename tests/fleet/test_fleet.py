@@ -14,7 +14,7 @@ from tests.support.attempts import attempts, ban_of
 from ringfence.alarm_codes import AlarmCode
 from ringfence.clock import Clock
 from ringfence.fleet import fleet as module
-from ringfence.fleet.fleet import Decisions, Fleet, is_usable
+from ringfence.fleet.fleet import Decisions, Fleet, refusal_of
 from ringfence.fleet.sharing import Access, Sharing
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Ban, BanEnd, Scope, Secret
@@ -73,8 +73,8 @@ def ban(network: str, scope: Scope = Scope.FULL) -> Ban:
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again soon after a failure."""
-    monkeypatch.setattr("ringfence.fleet.sync.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("ringfence.fleet.sync.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("ringfence.fleet.channel.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ringfence.fleet.channel.LONGEST_PAUSE", 0.05)
 
 
 def test_bans_go_out_and_decisions_come_in(server: FakeApi) -> None:
@@ -90,9 +90,14 @@ def test_bans_go_out_and_decisions_come_in(server: FakeApi) -> None:
             made.fleet.on_ban_end(ip_network("198.51.100.9"), Scope.FULL, BanEnd.EXPIRED)
             made.fleet.on_ban_end(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED)
             await until(lambda: server.values() == {("ringfence/guess", "198.51.100.9"), OTHER})
+            mine = {"origin": "ringfence", "node": MACHINE, "decisions": 1}
+            await until(lambda: made.fleet.report()["origins"][1:] == [mine])
             report = made.fleet.report()
             assert report["in_force"] == 1
-            assert {"origin": "CAPI", "decisions": 1} in report["origins"]
+            assert report["origins"][0] == {"origin": "CAPI", "node": "", "decisions": 1}
+            assert report["pull"]["last"]
+            assert report["push"]["last"]
+            assert report["lag"] >= 0.0
             assert made.fleet.alarms == []
 
     asyncio.run(play())
@@ -167,6 +172,113 @@ def test_a_hanging_api_delays_nothing(server: FakeApi, monkeypatch: pytest.Monke
     assert asyncio.run(play()) < 1.0
 
 
+def test_a_request_that_hangs_is_an_alarm_while_it_hangs(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alarm does not wait for the end of the request, and ends with the next one that succeeds."""
+    monkeypatch.setattr(module, "QUIET_FOR", 0.2)
+    monkeypatch.setattr("ringfence.fleet.api.SECONDS", 1.5)
+
+    async def play() -> None:
+        async with host(server) as made:
+            await until(lambda: made.fleet.report()["pull"]["last"])
+            server.always = Fault(silent=True)
+            await until(lambda: made.fleet.alarms)
+            [alarm] = made.fleet.alarms
+            assert (alarm.code, alarm.text) == (AlarmCode.FLEET_FAILED, "no answer yet")
+            assert made.fleet.report()[alarm.subject]["problem"] == "no answer yet"
+            server.always = None
+            await until(lambda: not made.fleet.alarms)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_unban_that_always_fails_stops_nothing(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """While the API answers 500 to one unban, bans and other unbans arrive, and an alarm reports it."""
+    monkeypatch.setattr(module, "QUIET_FOR", 0.2)
+
+    async def play() -> None:
+        async with host(server) as made:
+            first = [ban(f"198.51.100.{number}") for number in (7, 8)]
+            made.fleet.on_bans(first)
+            await until(lambda: len(server.values()) == 2)
+            server.always = Fault(status=status, only="/v1/decisions?value=198.51.100.7")
+            for one in first:
+                made.fleet.on_ban_end(one.network, Scope.FULL, BanEnd.REMOVED)
+            made.fleet.on_bans([ban(f"198.51.100.{number}") for number in range(20, 40)])
+            await until(lambda: len(server.values()) == 21)
+            await until(lambda: made.fleet.alarms)
+            [alarm] = made.fleet.alarms
+            report = made.fleet.report()
+            if status == 400:
+                assert alarm.code is AlarmCode.FLEET_FULL
+                assert (report["waiting"], report["lost"]) == (0, 1)
+                return
+            assert (alarm.code, alarm.subject) == (AlarmCode.FLEET_FAILED, "retry")
+            assert alarm.text == "1 bans and unbans fail again and again: status 500: Internal Server Error"
+            assert (report["waiting"], report["failing"]) == (1, 1)
+            server.always = None
+            await until(lambda: len(server.values()) == 20)
+            assert made.fleet.alarms == []
+
+    asyncio.run(play())
+
+
+def test_a_token_that_ends_is_replaced(server: FakeApi) -> None:
+    """Bans are sent on, with one more login, when the API accepts the token no longer."""
+
+    async def play() -> None:
+        async with host(server) as made:
+            for number in range(3):
+                made.fleet.on_bans([ban(f"198.51.100.{number}")])
+                await until(lambda: len(server.alerts) == number + 1)  # noqa: B023 - it is awaited here
+                server.forget_tokens()
+            assert server.logins == 3
+            assert made.fleet.report()["push"]["problem"] == ""
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("path", ["/v1/decisions/stream", "/v1/alerts"])
+def test_a_pause_that_the_api_asks_for_is_kept(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """After a 429, no request of that direction is sent before the time that it names is over."""
+    monkeypatch.setattr("ringfence.fleet.channel.LONGEST_PAUSE", 1.0)
+
+    async def play() -> None:
+        async with host(server) as made:
+            await until(lambda: made.fleet.report()["push"]["last"])
+            server.faults = [Fault(status=429, pause="1", only=path)]
+            made.fleet.on_bans([ban("198.51.100.7")])
+            await until(lambda: not server.faults)
+            began, number = time.monotonic(), sum(path in one for one in server.requests)
+            await until(lambda: sum(path in one for one in server.requests) > number)
+            assert time.monotonic() - began > 0.9
+            await until(lambda: len(server.alerts) == 1)
+
+    asyncio.run(play())
+
+
+def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi) -> None:
+    """No API can deny most of the internet: wide networks beyond a limit are left out, and named."""
+    for first in (11, 12, 13, 14, 15):
+        server.add(f"{first}.0.0.0/8", "other")
+
+    async def play() -> None:
+        async with host(server) as made:
+            await until(lambda: made.fleet.alarms)
+            [alarm] = made.fleet.alarms
+            assert (alarm.code, alarm.subject) == (AlarmCode.FLEET_FULL, "decisions")
+            assert alarm.text.endswith("among others: 15.0.0.0/8 (no room)")
+            assert len(made.applied) == 4
+
+    asyncio.run(play())
+
+
 def test_without_an_api_nothing_happens() -> None:
     """Without the table in the configuration there is no request, no alarm, and no report."""
     fleet = Fleet(None, Clock())
@@ -192,18 +304,18 @@ def test_what_is_not_shared_is_an_alarm(server: FakeApi) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "usable"),
+    ("network", "reason"),
     [
-        ("203.0.113.0/24", True),
-        ("2001:db8:1::/48", True),
-        ("0.0.0.0/0", False),
-        ("128.0.0.0/7", False),
-        ("2000::/18", False),
-        ("10.1.2.3", False),
-        ("127.0.0.1", False),
-        ("fe80::1", False),
+        ("203.0.113.0/24", ""),
+        ("2001:db8:1::/48", ""),
+        ("0.0.0.0/0", "wider than a /8"),
+        ("128.0.0.0/7", "wider than a /8"),
+        ("2000::/18", "wider than a /19"),
+        ("10.1.2.3", "a local network"),
+        ("127.0.0.1", "a local network"),
+        ("fe80::1", "a local network"),
     ],
 )
-def test_which_networks_may_be_applied(network: str, usable: bool) -> None:  # noqa: FBT001
+def test_which_networks_may_be_applied(network: str, reason: str) -> None:
     """Very wide networks and local ones are left out, whoever bans them."""
-    assert is_usable(ip_network(network)) is usable
+    assert refusal_of(ip_network(network)) == reason

@@ -7,13 +7,15 @@ from attrs import define, evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringfence.fleet.channel import LONGEST_PAUSE, Channel
 from ringfence.fleet.messages import scenario_of
 from ringfence.fleet.sync import (
     AT_ONCE,
     BEAT_EVERY,
     FULL_EVERY,
-    LONGEST_PAUSE,
+    MOST_WIDE,
     STEP,
+    WIDE,
     Beat,
     Key,
     OwnBan,
@@ -240,7 +242,7 @@ def test_every_table_is_bounded() -> None:
     """Beyond its limit, each table counts what it does not take."""
     sync = Sync(most=1)
     pulled(sync, decision(1), decision(2, NETWORKS[1]))
-    assert (len(sync), sync.lost) == (1, 1)
+    assert (len(sync), sync.lost, sync.left.crowded) == (1, 0, 1)
     networks = [ip_network(f"198.51.{n >> 8}.{n & 255}") for n in range(300)]
     for network in networks:
         sync.on_ban(own(network))
@@ -255,11 +257,160 @@ def test_every_table_is_bounded() -> None:
 
 
 def test_unusable_networks_are_left_out() -> None:
-    """A decision whose network may not be applied is counted in a full answer."""
-    sync = Sync(usable=lambda network: network != ONE)
+    """A decision whose network may not be applied is counted and named."""
+    sync = Sync(refusal=lambda network: "local" if network == ONE else "")
 
     assert not pulled(sync, decision(1))
-    assert (len(sync), sync.left_out) == (0, 1)
+    assert (len(sync), sync.left.number, sync.left.crowded) == (0, 1, 0)
+    assert sync.left.named == ["198.51.100.7 (local)"]
+    pulled(sync, decision(2), now=10.0)
+    assert sync.left.number == 2
+    sync.on_failed(Pull(full=False), "x", 20.0)
+    pulled(sync, now=30.0)
+    assert (sync.left.number, sync.left.named) == (0, [])
+
+
+def test_wide_networks_cover_a_part_of_the_internet_only() -> None:
+    """Four /8 have room, one more is named; it never takes the room of narrow networks, and gets it later."""
+    sync = Sync(full_every=10.0)
+    wide = [ip_network(f"{first}.0.0.0/8") for first in range(11, 16)]
+    rows = [decision(number, network) for number, network in enumerate(wide)]
+    pulled(
+        sync, *rows, decision(10, wide[0]), decision(20, ip_network("2001::/19")), decision(30, NETWORKS[2])
+    )
+
+    assert {*sync.in_force()} == {(one, GUESS) for one in (*wide[:4], ip_network("2001::/19"), NETWORKS[2])}
+    assert (sync.left.number, sync.left.crowded, sync.left.named) == (1, 1, ["15.0.0.0/8 (no room)"])
+    pulled(sync, *rows[1:4], now=10.0, deleted=(rows[0], decision(10, wide[0])))
+    pulled(sync, *rows[1:], now=20.0)
+    assert (wide[4], GUESS) in sync.in_force()
+    assert sync.left.number == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(8, 32),
+            st.integers(0, 2**32 - 1),
+            st.integers(0, 20),
+            st.integers(0, 2),
+            st.booleans(),
+        ),
+        max_size=60,
+    )
+)
+def test_the_room_of_wide_networks_is_counted(made: list[tuple[int, int, int, int, bool]]) -> None:
+    """Whatever comes and goes, the wide networks in force have at most the addresses of the limit."""
+    sync = Sync()
+    for length, address, number, scenario, ends in made:
+        network = ip_network((address >> (32 - length) << (32 - length), length))
+        row = decision(number, network, f"s{scenario}")
+        pulled(sync, *(() if ends else (row,)), now=1e6, deleted=(row,) if ends else ())
+        sync._next_pull = sync._next_full = 0.0
+        wide = [one for one, _ in sync.in_force() if one.prefixlen < WIDE[4]]
+        assert sync._wide[4] == sum(one.num_addresses for one in wide) <= MOST_WIDE[4]
+    sync.expire(2e6)
+    assert not +sync._wide
+
+
+def test_an_unban_that_fails_is_sent_apart() -> None:
+    """It stops no ban and no other unban, is tried again with growing pauses, and ends with its ban."""
+    sync = Sync(interval=1e9, full_every=1e9)
+    pulled(sync)
+    sync.on_restored([own(network, ends=200.0) for network in NETWORKS[:2]])
+    for network in NETWORKS[:2]:
+        sync.on_unban(network, 0.0)
+    sync.on_ban(own(NETWORKS[2]))
+    sync.on_ban(own())  # a new ban of the same network waits for its unban
+    failing = Withdraw(ONE, GUESS)
+    assert sync.next_request(0.0) == failing
+    sync.on_failed(failing, "status 500", 0.0)
+    assert sync.due() == 1.0
+
+    assert sync.next_request(1.0) == Push((own(NETWORKS[2]),))
+    sync.on_done(Push((own(NETWORKS[2]),)), 1.0)
+    assert sync.next_request(1.0) == Withdraw(NETWORKS[1], GUESS)
+    sync.on_done(Withdraw(NETWORKS[1], GUESS), 1.0)
+    assert (sync.waiting, sync.failing) == (2, 1)
+    now, pauses = 1.0, []
+    while sync.failing:
+        if sync.expire(now) or not sync.failing:
+            break
+        request = sync.next_request(now)
+        if request == failing:
+            sync.on_failed(failing, "status 500", now)
+            pauses.append(sync.retry.due - now)
+        elif request == Beat():
+            sync.on_done(Beat(), now)
+        now = max(now, sync.due())
+        assert not sync.push.error
+    assert now == 200.0
+    assert pauses[:6] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    assert {*pauses[5:]} == {LONGEST_PAUSE}
+    assert sync.next_request(now) == Push((own(),))
+
+
+def test_a_ban_that_fails_is_sent_apart() -> None:
+    """A request with several bans that fails is sent as single ones; the others do not wait for a bad one."""
+    sync = Sync(interval=1e9, full_every=1e9)
+    pulled(sync)
+    networks = [ip_network(f"203.0.113.{number}") for number in range(40)]
+    for network in networks:
+        sync.on_ban(own(network))
+    now, stored = 0.0, set[Network]()
+    while len(stored) < 39:
+        request = sync.next_request(now)
+        assert isinstance(request, Push | Beat)
+        sent = {ban.network for ban in request.bans} if isinstance(request, Push) else set()
+        if networks[25] in sent:
+            sync.on_failed(request, "status 500", now)
+        else:
+            stored |= sent
+            sync.on_done(request, now)
+        now = max(now, sync.due())
+    assert now < 8.0
+    assert (sync.waiting, sync.failing) == (1, 1)
+    sync.on_ban(own(networks[25], ends=2_000.0))  # a longer ban of it is tried at once
+    assert (sync.waiting, sync.failing) == (1, 0)
+    request = sync.next_request(now)
+    assert request == Push((own(networks[25], ends=2_000.0),))
+    sync.on_done(Push((own(networks[25], ends=2_000.0),)), now)
+    assert sync.waiting == 0
+
+
+def test_a_failed_ban_may_end() -> None:
+    """A ban or an unban that ended meanwhile is not sent again, whatever became of its request."""
+    sync = Sync(interval=1e9, full_every=1e9)
+    pulled(sync)
+    sync.on_ban(own())
+    push = sync.next_request(0.0)
+    assert push == Push((own(),))
+    sync.on_unban(ONE, 0.0)
+    sync.on_failed(Push((own(),)), "lost", 0.0)
+    assert sync.next_request(1.0) == Withdraw(ONE, GUESS)
+    sync.expire(1_000.0)
+    sync.on_failed(Withdraw(ONE, GUESS), "lost", 1_000.0)
+    assert (sync.waiting, sync.failing) == (0, 0)
+
+    sync.on_ban(own(ends=1_100.0))
+    assert sync.next_request(1_003.0) == Push((own(ends=1_100.0),))
+    sync.on_failed(Push((own(ends=1_100.0),)), "lost", 1_003.0)
+    assert sync.failing == 1
+    sync.expire(1_100.0)
+    assert (sync.waiting, sync.failing) == (0, 0)
+
+
+def test_a_request_that_hangs_is_a_problem() -> None:
+    """A channel has a problem if a request has no answer for long, or if none has succeeded since."""
+    channel = Channel()
+    assert channel.problem(1e9, 30.0) == ""
+    channel.begins(0.0)
+    assert (channel.problem(30.0, 30.0), channel.problem(31.0, 30.0)) == ("", "no answer yet")
+    channel.failed("status 500", 40.0)
+    channel.begins(41.0)
+    assert channel.problem(42.0, 30.0) == "status 500"
+    channel.worked(43.0)
+    assert channel.problem(1e9, 30.0) == ""
 
 
 def test_a_sign_of_life_each_minute() -> None:
@@ -419,7 +570,7 @@ def agrees(made: list[tuple[object, ...]], seconds: int) -> None:
         mine = world.bans[node].keys()
         assert {*sync.in_force()} == live - mine
         assert mine - gone <= live
-        assert (sync.waiting, sync.lost) == (0, 0)
+        assert (sync.waiting, sync.failing, sync.lost) == (0, 0, 0)
 
 
 @settings(max_examples=300, deadline=None)

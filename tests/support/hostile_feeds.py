@@ -20,7 +20,7 @@ from ringfence.config.converters import Name
 from ringfence.config.feeds import FeedSettings
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.firewall.contract import PASSING, NetworkList
-from ringfence.fleet.fleet import is_usable
+from ringfence.fleet.fleet import refusal_of
 from ringfence.fleet.sync import Pull, Sync
 from ringfence.model import Address, FriendReason, Network
 from ringfence.parse.feeds import FeedFormat
@@ -146,7 +146,7 @@ def guarded_parts(folder: Path, wanted: Settings) -> Iterator[Kept]:
 
 def play_decisions(folder: Path, number: int, seed: int = 0) -> Played:
     """Let a daemon apply so many hostile answers of a local API, one after the other."""
-    played, sync, rng = Played(), Sync(usable=is_usable), random.Random(seed)  # noqa: S311 - a game
+    played, sync, rng = Played(), Sync(refusal=refusal_of), random.Random(seed)  # noqa: S311 - a game
     with guarded_parts(folder, settings(*ALLOWED)) as made:
         asyncio.run(_play_decisions(made, sync, number, rng, played))
     return played

@@ -14,6 +14,9 @@ from ringfence.errors import Exit, FleetError
 from ringfence.fleet.api import Api
 from ringfence.model import printable
 
+MOST_ROWS = 50
+"""The maximum number of rows of the table, those with the most decisions."""
+
 fleet = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
 
@@ -28,7 +31,7 @@ def status(
     local: output.LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the last requests to the local API, and the decisions of each origin."""
+    """Show the last requests to the local API, and the decisions of each origin and node."""
     output.choose(local=local)
     with errors_reported():
         report: dict[str, Any] = ask_daemon(config, "fleet")
@@ -60,19 +63,24 @@ def _print(report: dict[str, Any]) -> None:
         f"last pull    {_channel(report['pull'])}",
         f"last push    {_channel(report['push'])}",
         f"lag          {lag} from a ban here until the API showed it",
-        f"waiting      {report['waiting']} bans and unbans",
+        f"waiting      {report['waiting']} bans and unbans, of which {report['failing']} failed before",
         f"decisions    {report['decisions']}, of which {report['in_force']} are applied here",
     )
     if report["left_out"]:
-        echo(f"left out     {report['left_out']} decisions: not bans of an address, too wide, or local")
+        named = (f"             such as {one}" for one in report["left_out_named"])
+        echo(f"left out     {report['left_out']} decisions that are not applied", *named)
     if report["lost"]:
         echo(f"not shared   {report['lost']} for lack of room, or refused")
-    if report["origins"]:
+    rows = report["origins"][:MOST_ROWS]
+    if rows:
         columns = {
-            "ORIGIN": [row["origin"] for row in report["origins"]],
-            "DECISIONS": [str(row["decisions"]) for row in report["origins"]],
+            "ORIGIN": [row["origin"] for row in rows],
+            "NODE": [row["node"] or "-" for row in rows],
+            "DECISIONS": [str(row["decisions"]) for row in rows],
         }
-        show_list(columns, (), Screen(whole_lines=True), right=["DECISIONS"], wrapped=["ORIGIN"])
+        show_list(columns, (), Screen(whole_lines=True), right=["DECISIONS"], wrapped=["ORIGIN", "NODE"])
+    if len(report["origins"]) > MOST_ROWS:
+        echo(f"and {len(report['origins']) - MOST_ROWS} more: ringfence fleet status --json")
 
 
 def _channel(channel: dict[str, Any]) -> str:

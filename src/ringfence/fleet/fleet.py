@@ -15,9 +15,10 @@ import structlog
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
-from ringfence.fleet.messages import facts_of, is_shared
+from ringfence.fleet.channel import Channel
+from ringfence.fleet.messages import ORIGIN, facts_of, is_shared
 from ringfence.fleet.sharing import Sharing
-from ringfence.fleet.sync import Channel, OwnBan, Pull, Request, Sync
+from ringfence.fleet.sync import OwnBan, Pull, Request, Sync
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.feeds import SHORTEST_FED
 from ringfence.lists.files import overlaps_local
@@ -29,18 +30,20 @@ if TYPE_CHECKING:
     from ringfence.fleet.api import Api
 
 QUIET_FOR = 30.0
-"""Seconds without a successful request after which there is an alarm. A single failure is none."""
-MOST_ORIGINS = 50
+"""Seconds without a successful request, although one was sent, after which there is an alarm."""
+MOST_ORIGINS = 1_000
 """The maximum number of origins in a report, those with the most decisions."""
 
 Decisions = tuple[tuple[Network, str], ...]
 """Networks that other hosts have banned, each with the scenario."""
 
 
-def is_usable(network: Network) -> bool:
-    """Whether the ban of a network by another host may be applied: it is neither very wide nor local."""
+def refusal_of(network: Network) -> str:
+    """Return why the ban of a network by another host may not be applied; "" if it may."""
     version, code = code_of(network)
-    return network.prefixlen >= SHORTEST_FED[version] and not overlaps_local(version, code)
+    if network.prefixlen < SHORTEST_FED[version]:
+        return f"wider than a /{SHORTEST_FED[version]}"
+    return "a local network" if overlaps_local(version, code) else ""
 
 
 class Fleet:
@@ -52,9 +55,8 @@ class Fleet:
     def __init__(self, sharing: Sharing | None, clock: Clock, most: int = 262_144) -> None:
         self._sharing = sharing
         self._clock = clock
-        self._sync = Sync(sharing.interval if sharing else 0.0, most, is_usable)
+        self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of)
         self._applied: Decisions = ()
-        self._began = clock.mono()
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -118,12 +120,13 @@ class Fleet:
         """Send a request and record its result; return whether other decisions apply than before."""
         channel = self._sync.pull if isinstance(request, Pull) else self._sync.push
         before = channel.error
+        known = {before} if isinstance(request, Pull) else {before, self._sync.retry.error}
         loop = asyncio.get_running_loop()
         try:
             page = await loop.run_in_executor(thread, partial(api.send, request, now))
         except FleetError as error:
             self._sync.on_failed(request, str(error), self._clock.mono(), error.pause, refused=error.refused)
-            if str(error) != before:
+            if str(error) not in known:
                 self._log.warning("fleet.failed", request=type(request).__name__.lower(), error=str(error))
             return False
         if before:
@@ -145,14 +148,21 @@ class Fleet:
         return [] if self._sharing is None else [*self._alarms()]
 
     def _alarms(self) -> Iterator[Alarm]:
-        for name, channel in (("pull", self._sync.pull), ("push", self._sync.push)):
-            since = channel.last if channel.last is not None else self._began
-            if channel.error and self._clock.mono() - since > QUIET_FOR:
-                yield Alarm(AlarmCode.FLEET_FAILED, name, channel.error)
-        if self._sync.lost:
-            yield Alarm(
-                AlarmCode.FLEET_FULL, "", f"{self._sync.lost} bans, unbans or decisions were left out"
-            )
+        sync, now = self._sync, self._clock.mono()
+        for name, channel in (("pull", sync.pull), ("push", sync.push)):
+            problem = channel.problem(now, QUIET_FOR)
+            if problem:
+                yield Alarm(AlarmCode.FLEET_FAILED, name, problem)
+        problem = sync.retry.problem(now, QUIET_FOR) if sync.failing else ""
+        if problem and not sync.push.problem(now, QUIET_FOR):  # otherwise everything fails
+            text = f"{sync.failing} bans and unbans fail again and again: {problem}"
+            yield Alarm(AlarmCode.FLEET_FAILED, "retry", text)
+        if sync.lost:
+            yield Alarm(AlarmCode.FLEET_FULL, "", f"{sync.lost} bans and unbans were left out")
+        if sync.left.crowded:
+            named = ", ".join(sync.left.named)
+            text = f"{sync.left.crowded} decisions of others found no room; left out, among others: {named}"
+            yield Alarm(AlarmCode.FLEET_FULL, "decisions", text)
 
     def report(self) -> dict[str, Any]:
         """Return the state as JSON, with times as RFC 3339 texts in UTC; an empty one without a local API."""
@@ -165,18 +175,28 @@ class Fleet:
             "pull": self._channel(sync.pull),
             "push": self._channel(sync.push),
             "waiting": sync.waiting,
+            "failing": sync.failing,
             "decisions": len(sync),
             "in_force": len(self._applied),
-            "left_out": sync.left_out,
+            "left_out": sync.left.number,
+            "left_out_named": sync.left.named,
             "lost": sync.lost,
             "lag": round(sync.lag, 1) if sync.lag is not None else None,
             "origins": [
-                {"origin": printable(origin), "decisions": number}
-                for origin, number in sync.origins().most_common(MOST_ORIGINS)
+                _origin(name) | {"decisions": number}
+                for name, number in sync.origins().most_common(MOST_ORIGINS)
             ],
         }
 
     def _channel(self, channel: Channel) -> dict[str, Any]:
         ago = self._clock.mono() - channel.last if channel.last is not None else None
         last = rfc3339(self._clock.wall() - ago) if ago is not None else None
-        return {"last": last, "ago": round(ago, 1) if ago is not None else None, "problem": channel.error}
+        problem = channel.error or channel.problem(self._clock.mono(), QUIET_FOR)
+        return {"last": last, "ago": round(ago, 1) if ago is not None else None, "problem": problem}
+
+
+def _origin(name: str) -> dict[str, str]:
+    """Return the origin and the node of a decision. Only ringfence names the node, within its origin."""
+    if name.startswith(ORIGIN):
+        return {"origin": ORIGIN[:-1], "node": printable(name.removeprefix(ORIGIN))}
+    return {"origin": printable(name), "node": ""}

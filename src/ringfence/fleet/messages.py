@@ -11,6 +11,8 @@ from ringfence.model import WHOLE_SCOPES, Ban, Network, Origin, format_network, 
 
 SCENARIOS = "ringfence/"
 """What the scenarios of ringfence begin with; the name of a rule follows."""
+ORIGIN = "ringfence:"
+"""What the origins of ringfence begin with; the name of the machine follows."""
 MOST_EVENTS = 10
 """The maximum number of attempts that the API is told about one ban."""
 
@@ -101,7 +103,7 @@ def alert(
         "decisions": [
             {
                 # The stream of decisions names no machine, so the origin does.
-                "origin": f"ringfence:{machine}",
+                "origin": f"{ORIGIN}{machine}",
                 "type": "ban",
                 "scope": scope,
                 "value": value,

@@ -8,6 +8,8 @@ In: decisions of other hosts, each with the time that it has left.
 * A decision ends by ``deleted`` or by its own time. A missing one has not ended: an answer may be cut.
 * The stream does not say who made a decision. It is our own if this host has a ban of the same network
   and the same rule.
+* Wide networks together may cover a part of the internet only. So no API can cut off most of it.
+* A ban or an unban that fails is sent again apart, after all others: it must not stop them.
 * A lost answer is lost for good, because the API remembers what it has sent. So after each failure, and
   every ``full_every`` seconds, all decisions are requested. Then bans that the API lacks are sent again,
   unless someone has deleted them there.
@@ -18,22 +20,21 @@ All times are arguments, in monotonic seconds.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from itertools import chain, count
+from itertools import chain, count, islice
 from math import inf
 from typing import Generic, TypeVar
 
 from attrs import Factory, define, frozen
 
+from ringfence.fleet.channel import Channel
 from ringfence.fleet.messages import Facts, scenario_of
-from ringfence.model import Network
+from ringfence.model import Network, format_network
 from ringfence.parse.lapi import DecisionPage, LapiDecision
 
 FULL_EVERY = 600.0
 """Seconds between two requests for all decisions."""
 BEAT_EVERY = 60.0
 """Seconds between two signs of life. Without them, `cscli machines list` shows this host as dead."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""The shortest and the longest pause in seconds after failed requests."""
 MOST_OWN = 65_536
 """The maximum number of own bans, and of unbans, that wait or are known. More are counted, and not sent."""
 AT_ONCE = 100
@@ -44,6 +45,16 @@ STEP = 200
 """The number of decisions that are taken over at once. That takes some 1 ms."""
 SPARE = 1_000
 """How many outdated ends may be kept, besides one for each present one."""
+
+WIDE = {4: 24, 6: 48}
+"""By IP version, the prefix length below which a network is a wide one."""
+MOST_WIDE = {4: 2 ** (32 - 6), 6: 2 ** (128 - 17)}
+"""How many addresses the wide networks may have together: as many as four of the widest, a /8 and a /19.
+
+As many narrow ones as fit into a set cover no more (262 144 of /24).
+"""
+MOST_NAMED = 5
+"""The maximum number of decisions that are named of those that are left out."""
 
 Key = tuple[Network, str]
 """The network and the scenario of a decision."""
@@ -146,56 +157,61 @@ class _Ends(Generic[_T]):
 
 
 @define
-class Channel:
-    """One direction: when it last worked, when it is due again, and why it failed; "" if it did not."""
+class LeftOut:
+    """The decisions that are not applied.
 
-    last: float | None = None
-    due: float = -inf
-    error: str = ""
-    _pause: float = 0.0
+    ``crowded`` of them found no room. Some are ``named``, with the reason.
+    """
 
-    def worked(self, now: float) -> None:
-        """Record a request that succeeded."""
-        self.last, self.error, self.due, self._pause = now, "", -inf, 0.0
+    number: int = 0
+    crowded: int = 0
+    named: list[str] = Factory(list)
 
-    def failed(self, error: str, now: float, pause: float) -> None:
-        """Record a request that failed. The server may ask for a pause; it is limited."""
-        self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._pause))
-        self.error, self.due = error, now + min(LONGEST_PAUSE, max(pause, self._pause))
+    def add(self, network: Network, reason: str) -> None:
+        """Count a decision."""
+        self.number += 1
+        if len(self.named) < MOST_NAMED:
+            self.named.append(f"{format_network(network)} ({reason})")
 
 
 class Sync:
     """The state of the synchronisation.
 
     ``interval`` is the time between two pulls. ``most`` is the maximum number of kept decisions.
-    ``usable`` tells whether the network of a decision may be applied.
+    ``refusal`` returns why a network may not be applied, "" if it may.
     """
 
     def __init__(
         self,
         interval: float = 10.0,
         most: int = 262_144,
-        usable: Callable[[Network], bool] = lambda _: True,
+        refusal: Callable[[Network], str] = lambda _: "",
         full_every: float = FULL_EVERY,
     ) -> None:
         self.pull = Channel()
         self.push = Channel()
-        self.left_out = 0
-        """How many decisions of the last full answer cannot be applied."""
+        self.retry = Channel()
+        """The bans and unbans that failed before. They are sent one at a time, when no others wait."""
+        self.left = LeftOut()
+        """The decisions that are not applied, since the last full answer."""
         self.lost = 0
-        """How many bans, unbans and decisions did not find room."""
+        """How many bans and unbans did not find room, or were refused."""
         self.lag: float | None = None
         """Seconds from the latest own ban until the stream showed it; None if it has shown none."""
         self._interval = interval
         self._full_every = full_every
         self._most = most
-        self._usable = usable
+        self._refusal = refusal
         self._own: dict[Key, _Own] = {}
         self._by_network: dict[Network, set[Key]] = {}
-        self._queue: dict[Key, None] = {}
-        self._ended: dict[Key, float] = {}
+        self._queue: dict[Key, None] = {}  # bans that have not failed
+        self._ended: dict[Key, float] = {}  # all unbans that wait, each with the time when it is needless
+        self._unbans: dict[Key, None] = {}  # those that have not failed
+        self._failed: dict[Key, None] = {}  # bans and unbans; for a key in _ended it is the unban
+        self._bans_first = False
         self._kept: dict[Key, dict[int, _Kept]] = {}
         self._number = 0
+        self._wide = Counter[int]()  # the addresses of kept wide networks, by IP version
         self._origins: Counter[str] = Counter()
         self._ends: _Ends[tuple[Key, int]] = _Ends()
         self._own_ends: _Ends[Key] = _Ends()
@@ -213,6 +229,8 @@ class Sync:
         """Queue a new ban."""
         if self._record(ban, sent=False):
             self._queue[ban.key] = None
+            if ban.key not in self._ended:
+                self._failed.pop(ban.key, None)
 
     def _record(self, ban: OwnBan, *, sent: bool) -> bool:
         known = self._own.get(ban.key)
@@ -241,17 +259,34 @@ class Sync:
             there = self._kept.get(key, {})
             if not own.sent and not there:
                 continue  # it never left this host
-            if key not in self._ended and len(self._ended) >= MOST_OWN:
-                self.lost += 1
-                continue
-            self._ended[key] = max(own.ban.ends, now, *(kept.ends for kept in there.values()))
-            self._end_later(key, self._ended[key])
-            for number in [*there]:
-                self._drop(key, number)
+            self._queue_unban(key, max(own.ban.ends, now, *(kept.ends for kept in there.values())))
+
+    def on_unfinished(self, unbans: Iterable[tuple[Key, float]]) -> None:
+        """Take over the unbans that the last run did not send, each with the time when it is needless."""
+        for key, ends in unbans:
+            self._queue_unban(key, ends)
+
+    def _queue_unban(self, key: Key, ends: float) -> None:
+        if key not in self._ended and len(self._ended) >= MOST_OWN:
+            self.lost += 1
+            return
+        self._ended[key] = ends
+        self._unbans[key] = None
+        self._failed.pop(key, None)
+        self._end_later(key, ends)
+        for number in [*self._kept.get(key, {})]:
+            self._drop(key, number)
+
+    def _forget_unban(self, key: Key) -> None:
+        self._ended.pop(key, None)
+        self._unbans.pop(key, None)
+        self._failed.pop(key, None)
 
     def _forget(self, key: Key) -> _Own:
         own = self._own.pop(key)
         self._queue.pop(key, None)
+        if key not in self._ended:
+            self._failed.pop(key, None)
         mine = self._by_network[key[0]]
         mine.discard(key)
         if not mine:
@@ -278,7 +313,12 @@ class Sync:
     @property
     def waiting(self) -> int:
         """How many bans and unbans the API has not got yet."""
-        return len(self._queue) + len(self._ended)
+        return len(self._queue) + len(self._ended) + len(self._failed.keys() - self._ended.keys())
+
+    @property
+    def failing(self) -> int:
+        """How many of them the API has refused, or not answered."""
+        return len(self._failed)
 
     def expire(self, now: float) -> bool:
         """Forget what has ended; return whether other decisions apply than before."""
@@ -289,7 +329,7 @@ class Sync:
                 self._forget(key)
                 changed |= key in self._kept
             if self._ended.get(key, inf) <= now:
-                del self._ended[key]
+                self._forget_unban(key)
         for key, number in self._ends.pop(now):
             kept = self._kept.get(key, {}).get(number)
             if kept is not None and kept.ends <= now:
@@ -309,40 +349,57 @@ class Sync:
             del self._origins[kept.origin]
         if not there:
             del self._kept[key]
+            self._wide[key[0].version] -= _wide_addresses(key[0])
         return True
 
     # -- what to do next
 
     def next_request(self, now: float) -> Request | None:
         """Return the next request; None if nothing is due. Call a method ``on_…`` with its result."""
-        if (
-            max(self.pull.due, min(self._next_pull, self._next_full)) <= now
-        ):  # first, so that bans do not starve it
+        pull = max(self.pull.due, min(self._next_pull, self._next_full))
+        if pull <= now:  # first, so that bans do not starve it
+            self.pull.begins(now)
             return Pull(full=self._next_full <= now)
         if self.push.due > now:
             return None
-        if self._ended:
-            return Withdraw(*next(iter(self._ended)))
-        if self._queue:
-            return Push(self._next_bans())
-        return Beat() if self._next_beat <= now else None
+        request: Request | None = self._next_change()
+        if request is None and self._next_beat <= now:
+            request = Beat()
+        if request is not None:
+            self.push.begins(now)
+        elif self._failed and self.retry.due <= now:
+            request = self._again()
+            self.retry.begins(now)
+        return self._sent(request)
 
-    def _next_bans(self) -> tuple[OwnBan, ...]:
-        """Return bans to send. They count as sent from now on: even a failed request may have arrived."""
-        found = []
-        for key in self._queue:
-            own = self._own[key]
-            own.sent = True
-            found.append(own.ban)
-            if len(found) >= self._at_once:
-                break
-        return tuple(found)
+    def _next_change(self) -> Withdraw | Push | None:
+        """Return the next bans or unban that have not failed; None if there are none."""
+        unban = next(iter(self._unbans), None)
+        # A ban waits for the unban of its key, which would end it at the API.
+        keys = (key for key in self._queue if key not in self._ended)
+        bans = tuple(self._own[key].ban for key in islice(keys, self._at_once))
+        if unban is None or (bans and self._bans_first):
+            return Push(bans) if bans else None
+        return Withdraw(*unban)
+
+    def _again(self) -> Withdraw | Push:
+        """Return the ban or unban that failed, and was tried longest ago."""
+        key = next(iter(self._failed))
+        return Withdraw(*key) if key in self._ended else Push((self._own[key].ban,))
+
+    def _sent(self, request: Request | None) -> Request | None:
+        """Mark the bans of a request as sent: even a failed request may have arrived."""
+        for ban in request.bans if isinstance(request, Push) else ():
+            self._own[ban.key].sent = True
+        return request
 
     def due(self) -> float:
         """Return when :meth:`next_request` or :meth:`expire` should be called next."""
-        work = -inf if self.waiting else self._next_beat
+        work = self._next_beat if self._next_change() is None else -inf
+        again = self.retry.due if self._failed else inf
         pulls = max(self.pull.due, min(self._next_pull, self._next_full))
-        return min(max(self.push.due, work), pulls, self._ends.next, self._own_ends.next)
+        pushes = max(self.push.due, min(work, again))
+        return min(pushes, pulls, self._ends.next, self._own_ends.next)
 
     # -- the results of requests
 
@@ -350,38 +407,63 @@ class Sync:
         """Record that the API has carried out a request."""
         self.push.worked(now)
         self._next_beat = now + BEAT_EVERY
+        self._bans_first = False
+        if isinstance(request, Beat):
+            return
         if isinstance(request, Withdraw):
-            self._ended.pop((request.network, request.scenario), None)
-        elif isinstance(request, Push):
-            self._at_once = AT_ONCE
+            key = request.network, request.scenario
+            again = key in self._failed
+            self._forget_unban(key)
+            if key in self._own:
+                self._queue[key] = None  # it was banned again
+        else:
+            again = any(ban.key in self._failed for ban in request.bans)
+            self._at_once = min(AT_ONCE, 2 * self._at_once)
             for ban in request.bans:
                 own = self._own.get(ban.key)
-                if own is not None and own.ban == ban:  # not if it was banned again meanwhile
-                    self._queue.pop(ban.key, None)
+                if own is not None and own.ban == ban and ban.key not in self._ended:
+                    self._queue.pop(ban.key, None)  # not if it was banned again meanwhile
+                    self._failed.pop(ban.key, None)
+        if again or not self._failed:
+            self.retry.worked(now)
 
     def on_failed(
         self, request: Request, error: str, now: float, pause: float = 0.0, *, refused: bool = False
     ) -> None:
         """Record that a request failed. ``pause`` is how many seconds the server asks to wait.
 
-        ``refused``: the API will never accept it. Then the bans of a ``Push`` are sent one by one, and one
-        that is refused alone is given up.
+        The bans of a ``Push`` are then sent one by one. A ban or an unban that fails alone is sent again when
+        no others wait, until its time is over; if it is ``refused``, the API will never accept it, and it is
+        given up.
         """
         if isinstance(request, Pull):
             self.pull.failed(error, now, pause)
             self._next_full = -inf
             return
-        self.push.failed(error, now, pause)
-        if not refused:
+        self._bans_first = isinstance(request, Withdraw)
+        key = _only_key(request)
+        if key is None or key not in self._failed:
+            self.push.failed(error, now, pause)
+            self._at_once = 1 if isinstance(request, Push) else self._at_once
+        else:
+            self._next_beat = -inf  # it shows whether the API refuses only this
+            self.retry.failed(error, now, pause)
+        if key is None:
             return
-        if isinstance(request, Withdraw):
-            self._ended.pop((request.network, request.scenario), None)
+        unban = isinstance(request, Withdraw)
+        if (key in self._ended) is not unban or not (unban or key in self._own):
+            return  # it was banned or unbanned again meanwhile
+        if refused:
             self.lost += 1
-        elif isinstance(request, Push):
-            self._at_once = 1
-            if len(request.bans) == 1:
-                self._queue.pop(request.bans[0].key, None)
-                self.lost += 1
+        none = not self._failed
+        for waiting in (self._unbans if unban else self._queue, self._failed):
+            waiting.pop(key, None)
+        if not refused:
+            if none:
+                self.retry = Channel(since=now)
+            self._failed[key] = None  # it is the last one to be tried again
+        elif unban:
+            self._forget_unban(key)
 
     def on_page(self, page: DecisionPage, request: Pull, now: float) -> Iterator[bool]:
         """Take over an answer in steps; yield after each whether other decisions apply than before.
@@ -391,33 +473,36 @@ class Sync:
         self.pull.worked(now)
         self._next_pull = now + self._interval
         there: set[Key] = set()
-        left_out, changed = page.left_out, False
+        left, changed = LeftOut() if request.full else self.left, False
+        left.number += page.left_out
         for number, decision in enumerate(page.new, 1):
             key = decision.network, decision.scenario
             if key in self._own:
                 there.add(key)
-            if not self._usable(decision.network):
-                left_out += 1
+            reason = self._refusal(decision.network)
+            if reason:
+                left.add(decision.network, reason)
             elif decision.seconds > 0.0 and key not in self._ended:
-                changed |= self._keep(key, decision, now)
+                changed |= self._keep(key, decision, now, left)
             if not number % STEP:
                 yield changed
         for number, decision in enumerate(page.deleted, 1):
             changed |= self._delete(decision)
             if not number % STEP:
                 yield changed
+        self.left = left
         if request.full:
             self._next_full = now + self._full_every
-            self.left_out = left_out
             self._send_missing(there, now)
         yield changed
 
-    def _keep(self, key: Key, decision: LapiDecision, now: float) -> bool:
+    def _keep(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
         """Keep a decision; return whether it is a new one that applies."""
         there = self._kept.get(key, {})
         known = there.get(decision.number)
-        if known is None and self._number >= self._most:
-            self.lost += 1
+        if known is None and not self._has_room(key):
+            left.crowded += 1
+            left.add(key[0], "no room")
             return False
         ends = now + decision.seconds
         if known is None or abs(known.ends - ends) > SAME_END:
@@ -427,6 +512,8 @@ class Sync:
             return False
         self._number += 1
         self._origins[decision.origin] += 1
+        if not there:
+            self._wide[key[0].version] += _wide_addresses(key[0])
         own = self._own.get(key)
         if own is None:
             return not there
@@ -434,6 +521,13 @@ class Sync:
         if not there and own.ban.began is not None:
             self.lag = now - own.ban.began
         return False
+
+    def _has_room(self, key: Key) -> bool:
+        """Whether one more decision of this network and scenario may be kept."""
+        network = key[0]
+        more = 0 if key in self._kept else _wide_addresses(network)
+        fits = not more or self._wide[network.version] + more <= MOST_WIDE[network.version]
+        return self._number < self._most and fits
 
     def _end_kept_later(self, key: Key, number: int, ends: float) -> None:
         self._ends.add(ends, (key, number))
@@ -457,5 +551,17 @@ class Sync:
         """Queue our bans that are not ``there``, at the API, unless someone has deleted them."""
         for key, own in self._own.items():
             lasts = own.ban.ends - now > SAME_END
-            if own.sent and lasts and not own.withdrawn and key not in there:
+            if own.sent and lasts and not own.withdrawn and key not in there and key not in self._failed:
                 self._queue[key] = None
+
+
+def _wide_addresses(network: Network) -> int:
+    """Return the number of addresses of a wide network; 0 for a narrow one."""
+    return network.num_addresses if network.prefixlen < WIDE[network.version] else 0
+
+
+def _only_key(request: Withdraw | Push | Beat) -> Key | None:
+    """Return the key of a request with one ban or unban; None for another one."""
+    if isinstance(request, Withdraw):
+        return request.network, request.scenario
+    return request.bans[0].key if isinstance(request, Push) and len(request.bans) == 1 else None

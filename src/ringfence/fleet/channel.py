@@ -1,0 +1,43 @@
+"""One direction of the connection to the local API: when it worked, and when it is due again. No I/O."""
+
+from math import inf
+
+from attrs import define
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""The shortest and the longest pause in seconds after failed requests."""
+
+
+@define
+class Channel:
+    """One direction: when it last worked, when it is due again, and why it failed; "" if it did not.
+
+    ``since`` is when the first of the requests began that have not succeeded; None if the last one has.
+    """
+
+    last: float | None = None
+    due: float = -inf
+    error: str = ""
+    since: float | None = None
+    _pause: float = 0.0
+
+    def begins(self, now: float) -> None:
+        """Record that a request is sent now."""
+        if self.since is None:
+            self.since = now
+
+    def worked(self, now: float) -> None:
+        """Record a request that succeeded."""
+        self.last, self.error, self.due, self.since, self._pause = now, "", -inf, None, 0.0
+
+    def failed(self, error: str, now: float, pause: float = 0.0) -> None:
+        """Record a request that failed. The server may ask for a pause; it is limited."""
+        self.begins(now)
+        self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._pause))
+        self.error, self.due = error, now + min(LONGEST_PAUSE, max(pause, self._pause))
+
+    def problem(self, now: float, seconds: float) -> str:
+        """Return why no request has succeeded for so many seconds, although one was sent; "" if one has."""
+        if self.since is None or now - self.since <= seconds:
+            return ""
+        return self.error or "no answer yet"
