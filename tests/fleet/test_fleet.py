@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from attrs import define, evolve, field
@@ -18,6 +19,7 @@ from ringfence.fleet.fleet import Decisions, Fleet, refusal_of
 from ringfence.fleet.sharing import Access, Sharing
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Ban, BanEnd, Scope, Secret
+from ringfence.store.database import Store
 
 OTHER = ("crowdsecurity/ssh-bf", "203.0.113.9")
 
@@ -27,6 +29,13 @@ def _server() -> Iterator[FakeApi]:
     """Return a server without faults."""
     with fake_api() as server:
         yield server
+
+
+@pytest.fixture(name="store")
+def _store(tmp_path: Path) -> Iterator[Store]:
+    """Return a new database."""
+    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+        yield store
 
 
 def sharing(server: FakeApi) -> Sharing:
@@ -49,9 +58,9 @@ class Host:
 
 
 @asynccontextmanager
-async def host(server: FakeApi, ledger: Ledger | None = None) -> AsyncIterator[Host]:
+async def host(server: FakeApi, store: Store, ledger: Ledger | None = None) -> AsyncIterator[Host]:
     """Run the task until the block ends."""
-    made = Host(Fleet(sharing(server), Clock()))
+    made = Host(Fleet(sharing(server), store.records, Clock()))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(made.fleet.run(ledger or Ledger(), made.apply))
         yield made
@@ -77,11 +86,11 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ringfence.fleet.channel.LONGEST_PAUSE", 0.05)
 
 
-def test_bans_go_out_and_decisions_come_in(server: FakeApi) -> None:
+def test_bans_go_out_and_decisions_come_in(server: FakeApi, store: Store) -> None:
     """Proven bans and their ends reach the API, claimed ones do not; decisions of others are applied."""
 
     async def play() -> None:
-        async with host(server) as made:
+        async with host(server, store) as made:
             server.add(OTHER[1], OTHER[0], origin="CAPI")
             made.fleet.on_bans([ban("198.51.100.7"), ban("198.51.100.8", Scope.SIP_UDP), ban("198.51.100.9")])
             await until(lambda: len(server.alerts) == 2)
@@ -103,7 +112,7 @@ def test_bans_go_out_and_decisions_come_in(server: FakeApi) -> None:
     asyncio.run(play())
 
 
-def test_bans_of_the_last_run_are_sent_if_the_api_lacks_them(server: FakeApi) -> None:
+def test_bans_of_the_last_run_are_sent_if_the_api_lacks_them(server: FakeApi, store: Store) -> None:
     """At the start, proven bans of the ledger are compared with the API."""
     ledger, now = Ledger(), time.time()
     for number, scope in ((7, Scope.FULL), (8, Scope.SIP_TCP), (9, Scope.FULL)):
@@ -112,12 +121,42 @@ def test_bans_of_the_last_run_are_sent_if_the_api_lacks_them(server: FakeApi) ->
     server.add("198.51.100.9")
 
     async def play() -> None:
-        async with host(server, ledger):
+        async with host(server, store, ledger):
             await until(lambda: server.alerts)
             await asyncio.sleep(0.2)
 
     asyncio.run(play())
     assert [alert["source"]["value"] for alert in server.alerts] == ["198.51.100.7"]
+
+
+def test_a_restart_loses_no_unban(server: FakeApi, store: Store) -> None:
+    """Unbans that the API did not get are sent after a restart, and those made while it was stopped."""
+    made = [ban(f"198.51.100.{number}") for number in range(7, 11)]
+    store.records.ban(made)
+
+    async def play() -> None:
+        async with host(server, store) as one:
+            one.fleet.on_bans(made)
+            await until(lambda: len(server.values()) == 4)
+            server.always = Fault(status=500)
+            for unbanned in made[:2]:
+                store.records.end([(unbanned.network, unbanned.scope)], time.time())
+                one.fleet.on_ban_end(unbanned.network, Scope.FULL, BanEnd.REMOVED)
+            await until(lambda: one.fleet.report()["push"]["problem"])
+        server.always = None
+        store.records.end([(made[2].network, made[2].scope)], time.time())
+        store.records.end([(made[1].network, made[1].scope)], time.time())
+        store.records.ban([evolve(made[1], since=time.time(), expires=time.time() + 60)])
+        async with host(server, store):
+            await until(lambda: len(server.values()) == 2)
+        assert {value for _, value in server.values()} == {"198.51.100.8", "198.51.100.10"}
+        await until(lambda: store.records.still_shared(time.time()) == [])
+        server.requests.clear()
+        async with host(server, store) as again:
+            await until(lambda: again.fleet.report()["push"]["last"])
+        assert not [one for one in server.requests if one.startswith("DELETE")]
+
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize(
@@ -129,13 +168,13 @@ def test_bans_of_the_last_run_are_sent_if_the_api_lacks_them(server: FakeApi) ->
     ],
     ids=["500 and 200", "cut", "statuses"],
 )
-def test_faults_lose_nothing(server: FakeApi, faults: list[Fault]) -> None:
+def test_faults_lose_nothing(server: FakeApi, store: Store, faults: list[Fault]) -> None:
     """While the API fails again and again, no decision ends, and in the end every ban has arrived."""
     for number in range(20):
         server.add(f"203.0.113.{number}", "other")
 
     async def play() -> None:
-        async with host(server) as made:
+        async with host(server, store) as made:
             await until(lambda: len(made.applied) == 20)
             server.faults = [*faults]
             for number in range(30):
@@ -149,14 +188,14 @@ def test_faults_lose_nothing(server: FakeApi, faults: list[Fault]) -> None:
     asyncio.run(play())
 
 
-def test_a_hanging_api_delays_nothing(server: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_api_delays_nothing(server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a request hangs, the event loop goes on, there is an alarm, and the task ends at once."""
     monkeypatch.setattr(module, "QUIET_FOR", 0.1)
     monkeypatch.setattr("ringfence.fleet.api.SECONDS", 0.2)
     server.always = Fault(silent=True)
 
     async def play() -> float:
-        async with host(server) as made:
+        async with host(server, store) as made:
             await until(lambda: server.requests)
             began = time.monotonic()
             made.fleet.on_bans([ban("198.51.100.7")])
@@ -173,14 +212,14 @@ def test_a_hanging_api_delays_nothing(server: FakeApi, monkeypatch: pytest.Monke
 
 
 def test_a_request_that_hangs_is_an_alarm_while_it_hangs(
-    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+    server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The alarm does not wait for the end of the request, and ends with the next one that succeeds."""
     monkeypatch.setattr(module, "QUIET_FOR", 0.2)
     monkeypatch.setattr("ringfence.fleet.api.SECONDS", 1.5)
 
     async def play() -> None:
-        async with host(server) as made:
+        async with host(server, store) as made:
             await until(lambda: made.fleet.report()["pull"]["last"])
             server.always = Fault(silent=True)
             await until(lambda: made.fleet.alarms)
@@ -195,13 +234,13 @@ def test_a_request_that_hangs_is_an_alarm_while_it_hangs(
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_an_unban_that_always_fails_stops_nothing(
-    server: FakeApi, monkeypatch: pytest.MonkeyPatch, status: int
+    server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """While the API answers 500 to one unban, bans and other unbans arrive, and an alarm reports it."""
     monkeypatch.setattr(module, "QUIET_FOR", 0.2)
 
     async def play() -> None:
-        async with host(server) as made:
+        async with host(server, store) as made:
             first = [ban(f"198.51.100.{number}") for number in (7, 8)]
             made.fleet.on_bans(first)
             await until(lambda: len(server.values()) == 2)
@@ -227,11 +266,11 @@ def test_an_unban_that_always_fails_stops_nothing(
     asyncio.run(play())
 
 
-def test_a_token_that_ends_is_replaced(server: FakeApi) -> None:
+def test_a_token_that_ends_is_replaced(server: FakeApi, store: Store) -> None:
     """Bans are sent on, with one more login, when the API accepts the token no longer."""
 
     async def play() -> None:
-        async with host(server) as made:
+        async with host(server, store) as made:
             for number in range(3):
                 made.fleet.on_bans([ban(f"198.51.100.{number}")])
                 await until(lambda: len(server.alerts) == number + 1)  # noqa: B023 - it is awaited here
@@ -244,13 +283,13 @@ def test_a_token_that_ends_is_replaced(server: FakeApi) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/decisions/stream", "/v1/alerts"])
 def test_a_pause_that_the_api_asks_for_is_kept(
-    server: FakeApi, monkeypatch: pytest.MonkeyPatch, path: str
+    server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """After a 429, no request of that direction is sent before the time that it names is over."""
     monkeypatch.setattr("ringfence.fleet.channel.LONGEST_PAUSE", 1.0)
 
     async def play() -> None:
-        async with host(server) as made:
+        async with host(server, store) as made:
             await until(lambda: made.fleet.report()["push"]["last"])
             server.faults = [Fault(status=429, pause="1", only=path)]
             made.fleet.on_bans([ban("198.51.100.7")])
@@ -263,13 +302,13 @@ def test_a_pause_that_the_api_asks_for_is_kept(
     asyncio.run(play())
 
 
-def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi) -> None:
+def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi, store: Store) -> None:
     """No API can deny most of the internet: wide networks beyond a limit are left out, and named."""
     for first in (11, 12, 13, 14, 15):
         server.add(f"{first}.0.0.0/8", "other")
 
     async def play() -> None:
-        async with host(server) as made:
+        async with host(server, store) as made:
             await until(lambda: made.fleet.alarms)
             [alarm] = made.fleet.alarms
             assert (alarm.code, alarm.subject) == (AlarmCode.FLEET_FULL, "decisions")
@@ -279,9 +318,9 @@ def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi) -> None:
     asyncio.run(play())
 
 
-def test_without_an_api_nothing_happens() -> None:
+def test_without_an_api_nothing_happens(store: Store) -> None:
     """Without the table in the configuration there is no request, no alarm, and no report."""
-    fleet = Fleet(None, Clock())
+    fleet = Fleet(None, store.records, Clock())
     fleet.on_bans([ban("198.51.100.7")])
     fleet.on_ban_end(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED)
     asyncio.run(fleet.run(Ledger(), Host(fleet).apply))
@@ -289,12 +328,12 @@ def test_without_an_api_nothing_happens() -> None:
     assert (fleet.alarms, fleet.report()) == ([], {})
 
 
-def test_what_is_not_shared_is_an_alarm(server: FakeApi) -> None:
+def test_what_is_not_shared_is_an_alarm(server: FakeApi, store: Store) -> None:
     """A ban that the API refuses for good is counted, and reported."""
     server.always = Fault(status=400, only="/v1/alerts")
 
     async def play() -> None:
-        async with host(server) as made:
+        async with host(server, store) as made:
             made.fleet.on_bans([ban("198.51.100.7")])
             await until(lambda: made.fleet.alarms)
             [alarm] = made.fleet.alarms

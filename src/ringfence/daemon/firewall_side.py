@@ -294,7 +294,7 @@ def build_firewall_side(
     notifier: Notifier | None = None,
 ) -> FirewallSide:
     """Build the firewall's side on the chosen backend. Without ``notifier``, no notifications are sent."""
-    fleet = Fleet(settings.crowdsec.sharing, clock, settings.firewall.max_bans)
+    fleet = Fleet(settings.crowdsec.sharing, store.records, clock, settings.firewall.max_bans)
     watchers = Watchers(Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock), fleet)
     backend, alarms = chosen.backend, Alarms(clock.wall, watchers.on_alarm)
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())

@@ -16,15 +16,16 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
 from ringfence.fleet.channel import Channel
-from ringfence.fleet.messages import ORIGIN, facts_of, is_shared
+from ringfence.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
 from ringfence.fleet.sharing import Sharing
-from ringfence.fleet.sync import OwnBan, Pull, Request, Sync
+from ringfence.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.feeds import SHORTEST_FED
 from ringfence.lists.files import overlaps_local
 from ringfence.lists.prefixes import code_of
 from ringfence.model import WHOLE_SCOPES, Ban, BanEnd, Network, Scope, printable, rfc3339
 from ringfence.parse.lapi import DecisionPage
+from ringfence.store.bans import Records
 
 if TYPE_CHECKING:
     from ringfence.fleet.api import Api
@@ -49,11 +50,13 @@ def refusal_of(network: Network) -> str:
 class Fleet:
     """Shares bans with other hosts while :meth:`run` runs; without ``sharing`` it does nothing.
 
-    ``most`` is the maximum number of decisions.
+    ``most`` is the maximum number of decisions. ``records`` keeps which bans the API may have, so that a
+    restart loses no unban.
     """
 
-    def __init__(self, sharing: Sharing | None, clock: Clock, most: int = 262_144) -> None:
+    def __init__(self, sharing: Sharing | None, records: Records, clock: Clock, most: int = 262_144) -> None:
         self._sharing = sharing
+        self._records = records
         self._clock = clock
         self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of)
         self._applied: Decisions = ()
@@ -92,6 +95,11 @@ class Fleet:
 
         running = (ban_of(key, record) for key, record in ledger.items())
         self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
+        wall, ahead = self._clock.wall(), self._clock.mono() - self._clock.wall()
+        self._sync.on_unfinished(
+            ((network, scenario_of(rule)), ends + ahead)
+            for network, rule, ends in self._records.still_shared(wall)
+        )
         api = Api(self._sharing.access, self._clock)
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet")
         try:
@@ -122,6 +130,8 @@ class Fleet:
         before = channel.error
         known = {before} if isinstance(request, Pull) else {before, self._sync.retry.error}
         loop = asyncio.get_running_loop()
+        if isinstance(request, Push):  # even a failed request may have arrived
+            self._records.share((ban.network, ban.rule) for ban in request.bans)
         try:
             page = await loop.run_in_executor(thread, partial(api.send, request, now))
         except FleetError as error:
@@ -138,6 +148,8 @@ class Fleet:
                 await asyncio.sleep(0)
             return changed
         self._sync.on_done(request, self._clock.mono())
+        if isinstance(request, Withdraw):
+            self._records.unshare(request.network, rule_of(request.scenario))
         return False
 
     # -- what people see

@@ -43,6 +43,11 @@ def scenario_of(rule: str) -> str:
     return f"{SCENARIOS}{rule}"
 
 
+def rule_of(scenario: str) -> str:
+    """Return the rule of a scenario of ringfence."""
+    return scenario.removeprefix(SCENARIOS)
+
+
 def is_shared(ban: Ban) -> bool:
     """Whether other hosts may be told about a ban: a rule has decided it, on proven attempts."""
     return ban.origin is Origin.RULE and ban.scope in WHOLE_SCOPES

@@ -44,10 +44,12 @@ BANS = """
         forced INTEGER NOT NULL,
         proven INTEGER NOT NULL,
         accounts INTEGER NOT NULL,
-        account TEXT NOT NULL
+        account TEXT NOT NULL,
+        shared INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE INDEX bans_network ON bans (network, since);
     CREATE INDEX bans_running ON bans (expires) WHERE ended IS NULL;
+    CREATE INDEX bans_shared ON bans (expires) WHERE shared = 1;
     CREATE TABLE attempts (
         ban INTEGER NOT NULL REFERENCES bans (id) ON DELETE CASCADE,
         time REAL NOT NULL,
@@ -65,7 +67,10 @@ BANS = """
     ) STRICT;
     CREATE INDEX attempts_ban ON attempts (ban);
 """
-"""The tables of bans and their attempts. ``bans.made`` is the number of attempts."""
+"""The tables of bans and their attempts. ``bans.made`` is the number of attempts.
+
+``bans.shared`` is 1 if other hosts may have the ban.
+"""
 
 
 @frozen
@@ -233,6 +238,45 @@ class BanTable:
         except ValueError:
             return None
 
+    def share(self, bans: Iterable[tuple[Network, str]]) -> None:
+        """Record that other hosts may have the active bans of these networks, each with its rule."""
+        with self._connection.transaction() as execute:
+            for network, rule in bans:
+                execute(
+                    "UPDATE bans INDEXED BY bans_network SET shared = 1"
+                    " WHERE network = ? AND rule = ? AND ended IS NULL",
+                    (str(network), rule),
+                )
+
+    def unshare(self, network: Network, rule: str) -> None:
+        """Record that other hosts no longer have the ended bans of a network and a rule."""
+        with self._connection.transaction() as execute:
+            execute(
+                "UPDATE bans INDEXED BY bans_network SET shared = 0"
+                " WHERE network = ? AND rule = ? AND ended IS NOT NULL",
+                (str(network), rule),
+            )
+
+    def still_shared(self, now: float) -> list[tuple[Network, str, float]]:
+        """Return the bans that were removed, but that other hosts may have until after ``now``.
+
+        These are the network, the rule, and the latest end. Left out are those of which there is an active
+        ban again.
+        """
+        active = "SELECT 1 FROM bans WHERE network = gone.network AND rule = gone.rule AND ended IS NULL"
+        which = f"shared = 1 AND end = '{BanEnd.REMOVED}' AND expires > ?"
+        which += f" AND NOT EXISTS ({active} AND expires > ?)"
+        found = []
+        with self._connection.reading() as execute:
+            for network, rule, expires in execute(
+                f"SELECT network, rule, max(expires) FROM bans AS gone WHERE {which} GROUP BY network, rule",  # noqa: S608 - ours
+                (now, now),
+            ):
+                with suppress(*INVALID_ROW):
+                    times(expires)
+                    found.append((_network(network), rule, expires))
+        return found
+
     def running(self, now: float) -> Iterator[Ban | None]:
         """Yield every ban that is active at ``now``, without its attempts, oldest first.
 
@@ -346,8 +390,13 @@ def _record(execute: Execute, ban: Ban) -> None:
         return
     _end(execute, ban.network, ban.scope, ban.since, BanEnd.REPLACED)
     row = _row_of(ban)
-    add = f"INSERT INTO bans ({_BAN}) VALUES ({', '.join('?' * len(row))})"  # noqa: S608 - ours
-    identity = execute(add, row).lastrowid
+    # Other hosts know the ban that this one replaces by the same network and rule.
+    shared = (
+        "SELECT coalesce(max(shared), 0) FROM bans INDEXED BY bans_network"
+        " WHERE network = ? AND rule = ? AND expires > ?"
+    )
+    add = f"INSERT INTO bans ({_BAN}, shared) VALUES ({', '.join('?' * len(row))}, ({shared}))"  # noqa: S608 - ours
+    identity = execute(add, (*row, str(ban.network), ban.rule, ban.since)).lastrowid
     for attempt in ban.attempts:
         add_attempt(execute, int(identity or 0), attempt)
 
@@ -416,6 +465,19 @@ class Records:
         ``when`` is the time that was passed to :meth:`end` (seconds since the epoch).
         """
         self._best_effort.write(lambda: self._bans.resume(bans, when))
+
+    def share(self, bans: Iterable[tuple[Network, str]]) -> None:
+        """Queue a write that records which bans, by network and rule, other hosts may have."""
+        wanted = tuple(bans)
+        self._best_effort.write(lambda: self._bans.share(wanted))
+
+    def unshare(self, network: Network, rule: str) -> None:
+        """Queue a write that records that other hosts no longer have a ban that ended."""
+        self._best_effort.write(lambda: self._bans.unshare(network, rule))
+
+    def still_shared(self, now: float) -> list[tuple[Network, str, float]]:
+        """Return the bans that ended early, but that other hosts may have; [] if they cannot be read."""
+        return self._best_effort.read(lambda: self._bans.still_shared(now), [])
 
     def removed_early(self, now: float) -> Iterable[Ended]:
         """Return the bans that were removed or replaced, and that would otherwise end only after ``now``.
