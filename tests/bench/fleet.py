@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tests.bench.feeds import nobody_dropped
 from tests.bench.figures import Figure
-from tests.support.daemon import until
-from tests.support.fleet import Hosts, denied, guesses, hosts
+from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
+from tests.support.daemon import Guard, ami_server, until
+from tests.support.fleet import RULES, Hosts, denied, guesses, hosts
 from tests.support.hostile_feeds import play_decisions
 from tests.support.netns import netns
 
@@ -23,6 +24,13 @@ HOSTILE = 10_000
 DURING = 30
 """The number of bans while the API is away."""
 EQUAL_WITHIN = 60.0
+OTHERS = 20
+"""The decisions of others while the API fails."""
+FAULTS = {
+    "answers cut at every 100th byte": [Fault(cut=length) for length in range(0, 4_000, 100)],
+    "500 and 200 in turn": [Fault(status=500), Fault()] * 20,
+}
+"""What goes wrong with the requests, one after the other."""
 AT_ONCE = 1.0
 """Seconds in which a ban must be in force at the host itself, whatever the API does."""
 
@@ -34,6 +42,9 @@ def figures(_: Path | None) -> Iterator[Figure]:
             yield latency(made, interval)
     with tempfile.TemporaryDirectory() as folder, netns(), hosts(Path(folder)) as made:
         yield from away(made)
+    for name, faults in FAULTS.items():
+        with tempfile.TemporaryDirectory() as folder, netns(), fake_api() as api:
+            yield from faulty(Path(folder), api, name, faults)
     with tempfile.TemporaryDirectory() as folder:
         yield hostile(Path(folder))
 
@@ -107,3 +118,50 @@ def away(made: Hosts) -> Iterator[Figure]:
     yield Figure(
         f"{what}: until both hosts are equal, s", f"{took:.1f}", f"≤ {EQUAL_WITHIN:.0f}", took <= EQUAL_WITHIN
     )
+
+
+def faulty(folder: Path, api: FakeApi, name: str, faults: list[Fault]) -> Iterator[Figure]:
+    """Ban while the requests to a fake API go wrong, and count what is lost, late, or ended by mistake."""
+    others = [f"198.19.{number}.7" for number in range(OTHERS)]
+    for one in others:
+        api.add(one, "other", origin="CAPI")
+    (folder / "password").write_text(PASSWORD, "utf-8")
+    (folder / "key").write_text(KEY, "utf-8")
+    files = {"password_file": str(folder / "password"), "key_file": str(folder / "key")}
+    table = {"url": api.url, "machine": MACHINE, **files, "interval": "1s"}
+    slowest, wrong, banned = 0.0, 0, []
+    firewall = {"backend": "nftables"}
+    with (
+        ami_server() as pbx,
+        Guard(folder, ami={"port": pbx.port}, rules=RULES, firewall=firewall, crowdsec=table) as guard,
+    ):
+        until(lambda: guard.source_is("listening"), "the source listens")
+        until(lambda: all(one in denied() for one in others), "the decisions of others")
+        api.faults = [*faults]
+        began, addresses = time.monotonic(), _addresses()
+        while api.faults and time.monotonic() - began < AWAY:
+            address = next(addresses)
+            banned.append(address)
+            start = time.monotonic()
+            pbx.send(guesses(address))
+            until(lambda address=address: address in guard.banned(), "a local ban")  # type: ignore[misc]
+            slowest = max(slowest, time.monotonic() - start)
+            wrong += sum(one not in denied() for one in others)
+            time.sleep(AWAY / DURING)
+        used, api.faults = len(faults) - len(api.faults), []
+        start = time.monotonic()
+        while time.monotonic() - start < EQUAL_WITHIN and len(_held(api, banned)) < len(banned):
+            time.sleep(0.1)
+        lost = len(banned) - len(_held(api, banned)) + sum(one not in denied() for one in others)
+    what = f"{name} ({used} requests), {len(banned)} bans meanwhile"
+    yield Figure(f"{what}: bans lost", str(lost), "0", lost == 0)
+    yield Figure(f"{what}: wrong unbans", str(wrong), "0", wrong == 0)
+    yield Figure(
+        f"{what}: longest time of a local ban, s", f"{slowest:.2f}", f"≤ {AT_ONCE:.0f}", slowest <= AT_ONCE
+    )
+
+
+def _held(api: FakeApi, banned: list[str]) -> list[str]:
+    """Return the addresses of these that the API has as decisions of ringfence."""
+    values = api.values()
+    return [one for one in banned if ("ringfence/guess", one) in values]
