@@ -386,6 +386,7 @@ def test_the_rolls_are_written_as_they_are_then(world: World) -> None:
         NetworkList.INSIDE: [],
         NetworkList.DENY: [SUBJECT],
         NetworkList.FETCHED: [],
+        NetworkList.DECIDED: [],
     }
     world.wanted = wanted
     world.enforcer.start()
