@@ -1,14 +1,20 @@
-"""The Ansible role, with a program that stands for ``ringfence`` and records how it was called."""
+"""The Ansible role: with a program that stands for ``ringfence`` and records its calls, and on a real PBX."""
 
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.support.daemon import until
+from tests.support.network import Network
+from tests.support.package import require_package
+from tests.support.pbx_machine import PbxMachine, pbx_machine
+from tests.support.setup_commands import ATTACKER, guess
 
 FOLDER = Path(__file__).parents[2] / "contrib/ansible"
 needs_ansible = pytest.mark.skipif(
@@ -30,6 +36,31 @@ esac
 """
 
 
+def play(folder: Path, variables: dict[str, object], *options: str, **environment: str) -> dict[str, int]:
+    """Run the role on one host, and return its numbers of changed, failed and other tasks."""
+    playbook = folder / "playbook.json"
+    playbook.write_text(
+        json.dumps([{"hosts": "all", "gather_facts": False, "roles": ["ringfence"]}]), "utf-8"
+    )
+    own = {
+        "ANSIBLE_ROLES_PATH": str(FOLDER),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+        "ANSIBLE_REMOTE_TEMP": str(folder / "tmp"),
+    }
+    done = subprocess.run(
+        ["ansible-playbook", "-i", "host,", *options, "-e", json.dumps(variables), str(playbook)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | own | environment,
+    )
+    recap = re.search(r"^host +: (.*)$", done.stdout, re.MULTILINE)
+    assert recap is not None, done.stdout + done.stderr
+    numbers = (entry.partition("=") for entry in recap[1].split())
+    return {name: int(number) for name, _, number in numbers}
+
+
 class Host:
     """A host with the program, on which the role runs without a connection."""
 
@@ -42,9 +73,6 @@ class Host:
 
     def play(self, *options: str, **variables: object) -> dict[str, int]:
         """Run the role, and return its numbers of changed, failed and other tasks."""
-        play = [{"hosts": "all", "gather_facts": False, "roles": ["ringfence"]}]
-        playbook = self.folder / "playbook.json"
-        playbook.write_text(json.dumps(play), "utf-8")
         given = {
             "ringfence_command": str(self.program),
             "ringfence_config_file": str(self.config),
@@ -52,24 +80,7 @@ class Host:
             "ansible_python_interpreter": sys.executable,
             **variables,
         }
-        command = ["ansible-playbook", "-i", "host,", "-c", "local", *options]
-        own = {
-            "ANSIBLE_ROLES_PATH": str(FOLDER),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
-            "ANSIBLE_REMOTE_TEMP": str(self.folder / "tmp"),
-        }
-        done = subprocess.run(
-            [*command, "-e", json.dumps(given), str(playbook)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | own,
-        )
-        recap = re.search(r"^host +: (.*)$", done.stdout, re.MULTILINE)
-        assert recap is not None, done.stdout + done.stderr
-        numbers = (entry.partition("=") for entry in recap[1].split())
-        return {name: int(number) for name, _, number in numbers}
+        return play(self.folder, given, "-c", "local", *options)
 
     def calls(self) -> list[str]:
         """Return how the program was called since the last time."""
@@ -141,3 +152,42 @@ def test_a_problem_at_the_end_fails_the_play(host: Host) -> None:
 
     assert host.play()["failed"] == 1
     assert host.play(ringfence_verify=False)["failed"] == 0
+
+
+# Ansible calls it as ssh; its last argument is the command for the other host.
+CONNECTION = """\
+#!/bin/sh
+for command; do :; done
+exec {entry} sh -c "$command"
+"""
+
+
+def play_there(folder: Path, machine: PbxMachine, *options: str, **variables: object) -> dict[str, int]:
+    """Run the role on a machine, as over SSH; return its numbers of changed, failed and other tasks."""
+    program = folder / "connection"
+    program.write_text(CONNECTION.format(entry=shlex.join(machine.entry())), "utf-8")
+    program.chmod(0o755)
+    given = {"ansible_python_interpreter": "/usr/bin/python3", **variables}
+    own = {"ANSIBLE_SSH_EXECUTABLE": str(program), "ANSIBLE_SSH_TRANSFER_METHOD": "piped"}
+    return play(folder, given, "-c", "ssh", *options, **own, ANSIBLE_REMOTE_TEMP="/root/ansible")
+
+
+@needs_ansible
+@pytest.mark.asterisk
+@pytest.mark.kernel
+def test_the_role_protects_a_real_pbx(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The role sets up an installed package once, takes over a configuration, and the PBX bans a guesser."""
+    with Network() as network, pbx_machine(tmp_path, network) as machine:
+        machine.install(require_package(tmp_path_factory))
+        shown = play_there(tmp_path, machine, "--check")
+        assert (shown["changed"], shown["failed"]) == (1, 0)
+        assert machine.run("systemctl", "is-active", "ringfence").stdout == "inactive\n"
+
+        first, second = play_there(tmp_path, machine), play_there(tmp_path, machine)
+        assert [(done["changed"], done["failed"]) for done in (first, second)] == [(1, 0), (0, 0)]
+
+        config = machine.must("cat", "/etc/ringfence/ringfence.toml") + "# By the role.\n"
+        taken = play_there(tmp_path, machine, ringfence_config=config)
+        assert (taken["changed"], taken["failed"]) == (2, 0)
+        guess(network)
+        until(lambda: machine.banned() == {ATTACKER}, "the ban", pause=0.2)

@@ -1,8 +1,10 @@
 """``ringfence setup`` on machines with systemd and a real Asterisk, for each layout of its files."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from debian import lock
 from tests.support.daemon import until
 from tests.support.network import Network
 from tests.support.pbx_layouts import LAYOUTS, LaidOut
@@ -62,6 +64,16 @@ def test_setup_works_on_debian_13(package: Path, tmp_path: Path) -> None:
 
         undo(machine)
         assert differing(before, digest_of(machine.root, *WATCHED)) == []
+
+
+def test_the_test_of_autopkgtest_sets_up(package: Path, tmp_path: Path) -> None:
+    """The installed package connects to Asterisk and back, as the source package's test demands."""
+    with Network() as network, pbx_machine(tmp_path, network) as machine:
+        machine.install(package)
+        shutil.copy(lock.LOCK.parent / "tests/setup", machine.root / "root")
+
+        machine.must("/root/setup")
+        assert machine.must("nft", "list", "tables") == ""
 
 
 def _is_folder(machine: PbxMachine, name: str) -> bool:

@@ -94,23 +94,15 @@ class Machine:
 
     def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command as root in the machine."""
-        enter = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
         return subprocess.run(
-            [
-                "nsenter",
-                f"--target={self._init()}",
-                *enter,
-                "env",
-                "-i",
-                f"PATH={_PATH}",
-                "LC_ALL=C.UTF-8",
-                *command,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_SECONDS,
+            [*self.entry(), *command], capture_output=True, text=True, check=False, timeout=_SECONDS
         )
+
+    def entry(self) -> list[str]:
+        """Return the beginning of a command that runs as root in the machine."""
+        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
+        environment = ("env", "-i", f"PATH={_PATH}", "LC_ALL=C.UTF-8")
+        return ["nsenter", f"--target={self._init()}", *namespaces, *environment]
 
     def must(self, *command: str) -> str:
         """Run a command that must succeed, and return its output."""
