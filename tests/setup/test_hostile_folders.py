@@ -91,6 +91,40 @@ def snapshot(folder: Path) -> list[tuple[str, bytes, int, int]]:
     return [(f.name, f.read_bytes(), f.stat().st_uid, f.stat().st_mode) for f in files]
 
 
+@pytest.mark.parametrize(
+    ("owner", "mode", "file"),
+    [
+        (0, 0o755, "ringfence.manager.conf"),
+        (0, 0o757, "manager.d/ringfence.conf"),
+        (UID, 0o755, "manager.d/ringfence.conf"),
+        (UID, 0o555, "ringfence.manager.conf"),
+    ],
+)
+def test_a_folder_is_used_with_the_rights_of_the_user_above(
+    host: Host, owner: int, mode: int, file: str
+) -> None:
+    """If Asterisk's user may not write in manager.d, the manager user gets a file above it."""
+    (host.etc / "manager.d").mkdir()
+    os.chown(host.etc / "manager.d", owner, GID if owner else 0)
+    (host.etc / "manager.d").chmod(mode)
+    planned = plan(host.found(), host.paths)
+
+    assert host.etc / file in {change.path for change in planned.changes}
+    with open_journal(host.paths.state) as journal:
+        current = SetupSession(host.paths, journal, Systemd(host.paths.systemd), lambda: False)
+        current.begin(planned)
+        apply_all(current, planned)
+        current.complete()
+    assert (host.etc / file).stat().st_uid == UID
+
+
+def test_a_folder_that_nobody_gave_to_asterisk_is_named(host: Host) -> None:
+    """A file that Asterisk's user may not write names the user, and the command that helps."""
+    (host.etc / "closed").mkdir()
+    with pytest.raises(SetupError, match=r"Permission denied for user 4242, .* chown -h 4242 .*/closed"):
+        write_file(host.etc / "closed/new", NEW)
+
+
 def test_a_folder_that_becomes_a_link_is_not_written_through(host: Host, trusted: Path) -> None:
     """The plan was for a real folder; after the question it is a link to a folder of root."""
     before = snapshot(trusted)

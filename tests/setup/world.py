@@ -12,6 +12,7 @@ from tests.support.pbx_layouts import LAYOUTS
 from tests.support.pbx_machine import Digest, digest_of
 
 from ringfence.host.console import Console, Server
+from ringfence.host.owned_files import may_change
 from ringfence.model import Network
 from ringfence.setup.changes import file_state
 from ringfence.setup.find import Found, FoundAsterisk, Owner
@@ -75,7 +76,7 @@ class Host:
         manager = read_manager(self.etc)
         logger = file_state(self.etc / "logger.conf")
         texts = {"manager.conf": manager.text, "logger.conf": text_of(logger)}
-        layout = layout_of(self.etc, lambda path: texts[path.name])
+        layout = layout_of(self.etc, lambda path: texts[path.name], may_change)
         return Found(self.asterisk(), layout, manager, logger, SERVICE, (), "memory", EXEMPT)
 
     def digest(self) -> Digest:

@@ -104,25 +104,27 @@ class LaidOut:
 
 LAYOUTS = {
     "debian": LaidOut(
-        "plain Asterisk", {}, ("logger.conf", "manager.d/ringfence.conf", "ringfence.logger.conf")
+        "plain Asterisk",
+        {},
+        ("logger.conf", "manager.conf", "ringfence.manager.conf", "ringfence.logger.conf"),
     ),
     "debian-11": LaidOut(
         "plain Asterisk",
         {},
-        ("logger.conf", "manager.d/ringfence.conf", "ringfence.logger.conf"),
+        ("logger.conf", "manager.conf", "ringfence.manager.conf", "ringfence.logger.conf"),
         release="16",
         trunk="198.18.77.9",
     ),
     "compiled": LaidOut(
         "plain Asterisk",
         SAMPLE,
-        ("logger.conf", "manager.conf", "manager.d/ringfence.conf", "ringfence.logger.conf"),
+        ("logger.conf", "manager.conf", "ringfence.manager.conf", "ringfence.logger.conf"),
         conf="/usr/local/etc/asterisk",
     ),
     "bound": LaidOut(
         "plain Asterisk",
         BOUND,
-        ("logger.conf", "manager.conf", "manager.d/ringfence.conf", "ringfence.logger.conf"),
+        ("logger.conf", "manager.conf", "ringfence.manager.conf", "ringfence.logger.conf"),
     ),
     "freepbx": LaidOut(
         "FreePBX or Issabel",

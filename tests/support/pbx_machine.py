@@ -206,18 +206,21 @@ def _mounted(source: Path, target: Path) -> Iterator[None]:
 def _install(tree: Path, own: Path, installed: Installation) -> None:
     """Write what the package of Asterisk would have installed in the machine."""
     etc, logs, run = tree / installed.folder, tree / installed.logs, own / "run/asterisk"
-    shutil.copytree(own / "etc/asterisk", etc)
+    etc.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "--archive", str(own / "etc/asterisk"), str(etc)], check=True)  # with its owners
     (own / installed.conf.lstrip("/")).mkdir(parents=True, exist_ok=True)
     main = etc / "asterisk.conf"
     text = main.read_text("utf-8").replace("[directories](!)", "[directories]")
     main.write_text(text.replace("astetcdir => /etc/asterisk", f"astetcdir => {installed.conf}"), "utf-8")
     texts = {"pjsip.conf": PJSIP} if installed.release == "22" else {"sip.conf": CHAN_SIP}
     for name, text in {**texts, **installed.files}.items():
-        (etc / name).parent.mkdir(exist_ok=True, parents=True)
-        (etc / name).write_text(text, "utf-8")
+        written = etc / name
+        written.parent.mkdir(exist_ok=True)
+        written.write_text(text, "utf-8")
+        for path in (written, written.parent):
+            os.chown(path, USER, USER)
     for path in (logs, run):
         path.mkdir(parents=True, exist_ok=True)
-    for path in (etc, *etc.rglob("*"), logs, run):
         os.chown(path, USER, USER)
     (tree / "etc/systemd/system/asterisk.service").write_text(installed.unit, "utf-8")
     wrapper = tree / "usr/sbin/asterisk"

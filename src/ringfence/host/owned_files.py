@@ -130,6 +130,20 @@ def exists(path: Path) -> bool:
     return True
 
 
+def may_change(path: Path) -> bool:
+    """Whether the rights that count for a folder allow new files in it. True too if it does not exist."""
+    try:
+        with opened_folder(path) as folder:
+            user, state = folder.user, os.fstat(folder.descriptor)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    if user is None:
+        return os.access(path, os.W_OK)
+    if state.st_uid == user.uid:
+        return bool(state.st_mode & stat.S_IWUSR)
+    return bool(state.st_mode & (stat.S_IWGRP if state.st_gid == user.gid else stat.S_IWOTH))
+
+
 def matching(pattern: Path) -> list[Path]:
     """Return the sorted paths that match a pattern with ``*``, ``?`` and ``[`` in any of its names."""
     found = [Path(pattern.anchor or ".")]

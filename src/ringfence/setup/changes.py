@@ -176,7 +176,9 @@ def write_file(path: Path, state: FileState) -> None:
                     _unlink(folder, temporary(name))
                 raise
     except OSError as error:
-        raise _cannot("write", path, error) from None
+        raise _cannot(
+            "write", path, error, _closed_to(path.parent) if error.errno == errno.EACCES else ""
+        ) from None
 
 
 def remove_file(path: Path) -> None:
@@ -373,8 +375,8 @@ def _closed_to(path: Path) -> str:
     with suppress(KeyError):
         name = pwd.getpwuid(user.uid).pw_name
     return (
-        f" for user {printable(name)}, whose folder contains it; setup does not read it as root, because "
-        "this user may have put another file there; fix, if it is Asterisk's own file: "
+        f" for user {printable(name)}, whose folder contains it; setup does not use it as root, because "
+        "this user may have put another file there; fix, if it is Asterisk's own: "
         f"chown -h {printable(name)} {printable(shlex.quote(str(path)))}"
     )
 

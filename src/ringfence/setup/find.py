@@ -25,7 +25,7 @@ from ringfence.host.console import (
     names_of,
     owner_of,
 )
-from ringfence.host.owned_files import exists
+from ringfence.host.owned_files import exists, may_change
 from ringfence.host.processes import PROC, processes
 from ringfence.host.routes import read_local_networks
 from ringfence.model import Network, printable
@@ -352,7 +352,7 @@ def find(paths: HostPaths) -> Found:
     manager = read_manager(asterisk.conf, asterisk.reader)
     logger = checked_state(asterisk.conf / LOGGER, asterisk.reader)
     texts = {MANAGER: manager.text, LOGGER: text_of(logger)}
-    layout = layout_of(asterisk.conf, lambda path: texts[path.name])
+    layout = layout_of(asterisk.conf, lambda path: texts[path.name], may_change)
     exempt, notes = networks_to_exempt(asterisk)
     return Found(
         asterisk,

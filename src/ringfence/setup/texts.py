@@ -306,6 +306,9 @@ PLAIN = Layout(
     Target("manager.d/ringfence.conf", include="manager.d/ringfence.conf"),
     Target("ringfence.logger.conf", include="ringfence.logger.conf"),
 )
+# In Debian's package /etc/asterisk is Asterisk's and manager.d in it is root's. Setup uses what is below a
+# folder of Asterisk's user with the rights of this user alone, so it cannot write there.
+_BESIDE = Target("ringfence.manager.conf", include="ringfence.manager.conf")
 _KINDS = (
     _Kind(
         "VitalPBX",
@@ -328,23 +331,29 @@ _KINDS = (
 )
 
 
-def layout_of(folder: Path, read: Callable[[Path], str]) -> Layout:
-    """Return the layout of a configuration folder; ``read`` returns the text of a file, "" without a file.
+def layout_of(folder: Path, read: Callable[[Path], str], may_change: Callable[[Path], bool]) -> Layout:
+    """Return the layout of a configuration folder.
+
+    ``read`` returns the text of a file, "" without a file. ``may_change`` is whether setup may write in a
+    folder.
 
     A product is recognised if both main files include its file. One of them is not enough: the
     ``manager.conf`` of Debian includes ``manager.d``, as Wazo's does. A folder of no known product is that of
-    a plain Asterisk. If only one of its main files includes Wazo's file, setup uses this file as the target.
+    a plain Asterisk. If only one of its main files includes Wazo's file, setup uses this file as the target,
+    if it may write there.
 
     Raise SetupError if only one main file includes the file of a product that writes the main files itself.
     Setup would have to change the other main file, and the product would overwrite this change.
     """
     manager, logger = (includes(read(folder / name)) for name in (MANAGER, LOGGER))
+
+    def is_open(target: Target) -> bool:
+        return may_change((folder / target.file).parent)
+
     for kind in _KINDS:
-        users, channels = (
-            _is_included(folder, kind.manager, manager),
-            _is_included(folder, kind.logger, logger),
-        )
-        if users and channels:
+        users = _is_included(folder, kind.manager, manager)
+        channels = _is_included(folder, kind.logger, logger)
+        if users and channels and (kind.generated or (is_open(kind.manager) and is_open(kind.logger))):
             return Layout(kind.name, kind.manager, kind.logger, kind.generated)
         if kind.generated and (users or channels):
             file, main = (kind.logger, LOGGER) if users else (kind.manager, MANAGER)
@@ -353,10 +362,12 @@ def layout_of(folder: Path, read: Callable[[Path], str]) -> Layout:
                 "the product, or change the files by hand, see docs/install.md"
             )
     wazo = _KINDS[-1]
+    target = wazo.manager if _is_included(folder, wazo.manager, manager) else PLAIN.manager
+    channel = wazo.logger if _is_included(folder, wazo.logger, logger) else PLAIN.logger
     return Layout(
         PLAIN.name,
-        wazo.manager if _is_included(folder, wazo.manager, manager) else PLAIN.manager,
-        wazo.logger if _is_included(folder, wazo.logger, logger) else PLAIN.logger,
+        target if is_open(target) else _BESIDE,
+        channel if is_open(channel) else PLAIN.logger,
     )
 
 

@@ -320,7 +320,9 @@ def test_nothing_known_is_missing_from_a_disturbed_list(backend: NftablesBackend
     thread = threading.Thread(target=disturb)
     thread.start()
     try:
-        for _ in range(10):
+        rounds = 0
+        while rounds < 10 or turns <= 20:  # a slow machine disturbs seldom
+            rounds += 1
             found: set[Network] = set()
             missing = (one for one in known if one[0] not in found)
             with suppress(FirewallIncompleteError):
@@ -330,7 +332,6 @@ def test_nothing_known_is_missing_from_a_disturbed_list(backend: NftablesBackend
     finally:
         done.set()
         thread.join()
-    assert turns > 20
 
 
 def test_a_foreign_element_is_listed(backend: NftablesBackend) -> None:
