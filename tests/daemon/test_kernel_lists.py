@@ -12,8 +12,9 @@ from tests.support.kept import OTHER, PHONE, Kept, kept, settings
 from tests.support.world import START
 
 from ringfence.config.converters import SetSize
+from ringfence.detect.friends import identity_of
 from ringfence.detect.observation import MANY
-from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.contract import PASSING, NetworkList
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import Challenge, Network
 
@@ -129,6 +130,36 @@ def test_an_unshielded_friend_is_on_a_list_of_its_own(kept: Kept) -> None:
         lists = (NetworkList.FRIENDS, NetworkList.UNSHIELDED)
         kept.enforcer.fill(*lists)
         assert [friend in kept.backend.lists[one] for one in lists] == [not unshielded, unshielded]
+
+
+def test_a_friend_never_leaves_the_lists_that_pass(kept: Kept) -> None:
+    """A friend that becomes unshielded, former, or a friend again passes the fence after each write."""
+    friend, side, friends = ip_network(OTHER), kept.side, kept.detector.friends
+    filling = kept.backend.replace_list_in_steps
+    passed: list[bool] = []
+
+    def watched(which: NetworkList, networks: Iterable[Network]) -> Generator[None, None, None]:
+        yield from filling(which, networks)
+        passed.append(any(friend in kept.backend.lists[one] for one in PASSING))
+
+    def written() -> None:
+        kernel_friends.select()
+        kept.enforcer.fill(*kernel_friends._lists.stale(), NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+
+    kernel_friends = side.exempt.kernel_friends
+    side.start()
+    side.exempt.friends.add([PHONE])
+    written()
+    kept.backend.replace_list_in_steps = watched  # type: ignore[method-assign]
+    for unshielded in ({friend.network_address}, set()):
+        kernel_friends._passing.refresh(1_000, unshielded)
+        kept.enforcer.fill(NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+    friends.remove(identity_of(PHONE), kept.now)
+    written()
+    side.exempt.friends.add([PHONE])
+    written()
+    assert passed == [True] * len(passed)
+    assert len(passed) == 8
 
 
 def test_what_machines_deny_is_on_two_lists(kept: Kept) -> None:

@@ -123,7 +123,7 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
         f"observed  {'never' if found['observed'] is None else 'since ' + short_time(found['observed'])}"
     )
     around = counted(found["around"], "network")
-    inside = f"{counted(found['networks'], 'network')}, {around} of former friends and of IPv6 friends"
+    inside = f"{counted(found['networks'], 'network')}, {around} of friends and former friends"
     screen.show(f"inside    {inside}")
     verb = "dropped" if found["mode"] == "enforce" else "would be dropped"
     screen.show(f"outside   {counted(found['packets'], 'packet')} {verb}")

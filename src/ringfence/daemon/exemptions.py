@@ -172,7 +172,7 @@ class KernelLists:
 
     @property
     def around_friends(self) -> frozenset[Network]:
-        """The former friends and the /64s of friends."""
+        """All friends and former friends, each with its /64."""
         return self._passing.around
 
     def lets_in(self, network: Network) -> bool:
@@ -258,6 +258,7 @@ class KernelFriends:
             await self._changed()
             began = self._clock.mono()
             if self.select() and self._enforcer.enforcing:
+                # The stale lists are first: ADMITTED has a friend before and after any other list changes.
                 lists = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.OBSERVED
                 self._enforcer.fill(*self._lists.stale(), *lists)
                 unban_friends(self._enforcer, set(self._passing.addresses) - set(self._freed))

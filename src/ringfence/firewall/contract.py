@@ -364,8 +364,9 @@ class NetworkList(enum.StrEnum):
     senders must not make a phone's calls slow. The conversations of ``OBSERVED`` friends are copied to the
     wire like those of strangers; nothing else changes for them.
 
-    ``ADMITTED`` are former friends, the /64s of friends, and what an administrator admits for a time.
-    ``INSIDE`` are the networks and countries of the fence, which lets in them and ``PASSING``.
+    ``ADMITTED`` are all friends and former friends, each with its /64, and what an administrator admits for a
+    time. So a friend that moves between two other lists never leaves ``PASSING``. ``INSIDE`` are the networks
+    and countries of the fence, which lets in them and ``PASSING``.
     """
 
     ALLOW = "allow"

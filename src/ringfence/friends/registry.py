@@ -39,6 +39,7 @@ class Passing:
         self._friends = friends
         self._networks: dict[Address, Network] = {}
         self._unshielded: Collection[Address] = frozenset()
+        self._senders: Mapping[Address, Network] = {}
         self._around: frozenset[Network] = frozenset()
         self._around_seen = (-1, -1)
 
@@ -54,17 +55,22 @@ class Passing:
 
     @property
     def around(self) -> frozenset[Network]:
-        """The former friends, and the /64s of all friends: a phone changes its IPv6 address each day."""
+        """All friends and former friends, each with its /64: a phone changes its IPv6 address each day.
+
+        So an address stays here when it moves from one list of friends to another. The kernel then lets it
+        pass at every moment, whichever list is written first.
+        """
         former = self._friends.former_addresses()
         seen = self._friends.changes, len(former)
         if seen != self._around_seen:
-            ipv6 = (one for one in self._friends.addresses() if one.version == 6)  # noqa: PLR2004
-            self._around_seen, self._around = seen, frozenset(map(sender_of, (*former, *ipv6)))
+            before, known = self._senders, (*former, *self._friends.addresses())
+            self._senders = {one: before.get(one) or sender_of(one) for one in known}
+            self._around_seen, self._around = seen, frozenset(self._senders.values())
         return self._around
 
     def knows(self, address: Address) -> bool:
         """Whether ``address`` is a friend or a former one, or is in the /64 of one."""
-        return self._friends.has(address) or sender_of(address) in self.around
+        return sender_of(address) in self.around
 
     @property
     def left_out(self) -> Iterable[Network]:
