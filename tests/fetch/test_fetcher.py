@@ -37,6 +37,7 @@ class World:
 
     folder: Path
     format: FeedFormat = FeedFormat.PLAIN
+    url: str = "https://lists.example/x"
     now: float = START
     answers: list[HttpAnswer | FetchError] = Factory(list)
     requests: list[tuple[str, dict[str, str]]] = Factory(list)
@@ -46,11 +47,15 @@ class World:
         """The list."""
         return self.folder / "one.list"
 
+    @property
+    def feed(self) -> PlannedFeed:
+        """The only feed of the plan."""
+        return PlannedFeed("one", self.url, self.path, 3_600.0, self.format, "k/y")
+
     def made(self) -> Fetcher:
         """Return a fetcher as after its start."""
-        feed = PlannedFeed("one", "https://lists.example/x", self.path, 3_600.0, self.format, "k/y")
         context = ssl.create_default_context()
-        return Fetcher([feed], lambda: self.now, context, self._get, random.Random(1))  # noqa: S311 - jitter
+        return Fetcher([self.feed], lambda: self.now, context, self._get, random.Random(1))  # noqa: S311 - jitter
 
     def _get(self, url: str, headers: Mapping[str, str], _: ssl.SSLContext) -> HttpAnswer:
         self.requests.append((url, dict(headers)))
@@ -86,10 +91,48 @@ def test_a_list_is_requested_with_the_validators_of_the_last_answer(tmp_path: Pa
     assert read_state(world.path, world.now).checked == world.now
 
 
+@pytest.mark.parametrize(
+    "change", [{"url": "https://lists.example/y"}, {"format": FeedFormat.JSON}], ids=["url", "format"]
+)
+def test_another_source_starts_afresh(tmp_path: Path, change: dict[str, object]) -> None:
+    """The old list is gone before the new server is asked, without validators; a failure brings none back."""
+    world = World(tmp_path)
+    world.answers = [HttpAnswer(200, {"etag": '"1"', "last-modified": "x"}, b"198.51.100.1\n")]
+    world.made().tick()
+
+    world = World(tmp_path, **change)  # type: ignore[arg-type]  # the fields differ in type
+    world.answers = [FetchError("refused"), HttpAnswer(304, {}, b"")]
+    world.made().tick()
+    assert not world.path.exists()
+    assert read_state(world.path, world.now).identity == world.feed.identity
+    world.now += 100
+    again = world.made()
+    again.tick()
+
+    assert [headers for _, headers in world.requests] == [{}, {}]
+    assert again.states["one"].checked is None
+    assert again.states["one"].failures == 2
+
+
+def test_another_source_of_apiban_has_no_cursor(tmp_path: Path) -> None:
+    """Neither the cursor nor the addresses of one server count for another."""
+    world = World(tmp_path, FeedFormat.APIBAN)
+    world.answers = [page("200", "198.51.100.1"), END]
+    world.made().tick()
+
+    world = World(tmp_path, FeedFormat.APIBAN, "https://other.example/api")
+    world.answers = [page("300", "198.51.100.2"), END]
+    world.made().tick()
+
+    assert world.requests[0][0].endswith("/banned/100")
+    assert world.path.read_text().startswith("198.51.100.2 ")
+    assert "198.51.100.1" not in world.path.read_text()
+
+
 def test_a_lost_list_is_requested_whole(tmp_path: Path) -> None:
     """Without its file, the validators of a list are worth nothing, and a 304 is no answer."""
     world = World(tmp_path)
-    save_state(world.path, FeedState(etag="x"))
+    save_state(world.path, FeedState(etag="x", identity=world.feed.identity))
     world.answers = [HttpAnswer(304, {}, b"")]
 
     fetcher = world.made()
@@ -149,7 +192,7 @@ def test_an_administrator_can_ask_for_a_list_now(tmp_path: Path) -> None:
 def test_a_clock_that_is_set_back_stops_no_feed(tmp_path: Path) -> None:
     """A request that is due far in the future is made now."""
     world = World(tmp_path)
-    save_state(world.path, FeedState(due=START + 10**9))
+    save_state(world.path, FeedState(due=START + 10**9, identity=world.feed.identity))
     world.answers = [HttpAnswer(200, {}, b"")]
 
     world.made().tick()

@@ -16,6 +16,7 @@ from tests.lists.world import At
 from ringfence.errors import ControlError, ListError
 from ringfence.lists.entries import Configured, FeedSource
 from ringfence.lists.feeds import NAMED, TakenFeed, read_feed
+from ringfence.lists.prefixes import Prefixes
 from ringfence.model import ListKind, Network, format_network
 from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat, FeedLayout
 
@@ -59,10 +60,10 @@ class Feed(At):
         if checked is not None:
             self.report(checked, error)
 
-    def report(self, checked: float, error: str = "") -> None:
+    def report(self, checked: float, error: str = "", identity: str = "") -> None:
         """Write the fetcher's report."""
         state = self.path.with_name(self.path.name + STATE_SUFFIX)
-        state.write_text(json.dumps({"checked": checked, "error": error}))
+        state.write_text(json.dumps({"checked": checked, "error": error, "identity": identity}))
 
     def refreshed(self, *names: str) -> dict[str, object]:
         """Let the daemon read the file; return the feed. With names, accept any size."""
@@ -268,6 +269,57 @@ def test_the_last_good_list_survives_a_restart(tmp_path: Path) -> None:
     assert after.denied == ["198.51.100.0/24", "2001:db8::/32"]
     [row] = after.ask("feeds")
     assert (row["state"], row["left_out_named"]) == ("in force", ["10.0.0.1 (local)"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": Path("/absent/other.txt")},
+        {"layout": FeedLayout(FeedFormat.JSON, "ip")},
+        {"fetched": True, "published": "another url"},
+    ],
+    ids=["file", "format", "url"],
+)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_feed_of_another_source_starts_afresh(
+    tmp_path: Path, changes: dict[str, Any], *, restart: bool
+) -> None:
+    """No list of the old source is in force under the name of the new one, in memory or from the copy."""
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+    at.refreshed()
+    changed = Configured((), (), 1_000, (source(**{"path": at.path, **changes}),), at.kept)
+    after = At(tmp_path, changed) if restart else at
+
+    after.lists.configure(changed)
+    [row] = after.ask("feeds_refresh")
+
+    assert (row["state"], row["networks"]) == ("waiting", 0)
+    assert after.lists.networks.fetched == Prefixes()
+
+
+def test_another_max_age_keeps_the_list(tmp_path: Path) -> None:
+    """A key that does not change the source leaves the feed in force."""
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+    at.refreshed()
+    at.path.unlink()
+
+    at.lists.configure(Configured((), (), 1_000, (source(at.path, max_age=2_000.0),), at.kept))
+
+    assert at.refreshed()["state"] == "in force"
+
+
+def test_a_fetched_list_of_another_source_is_none(tmp_path: Path) -> None:
+    """Until the fetcher requests the new source, its file is that of the old one."""
+    at = Feed(tmp_path, fetched=True)
+    at.write("198.51.100.1", checked=at.now)
+    at.report(at.now, identity="old")
+
+    row = at.refreshed()
+
+    assert (row["state"], at.codes) == ("waiting", ["feed.failed"])
+    assert "is from another source; fix: systemctl restart ringfence-feeds" in str(row["problem"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ringfence.config.converters import Duration, Name, Text, Url
 from ringfence.lists.entries import FeedSource
-from ringfence.parse.feeds import FeedFormat, FeedLayout
+from ringfence.parse.feeds import FeedFormat, FeedLayout, identity_of
 
 FETCHED = Path("/var/lib/ringfence-feeds")
 """The folder of the fetcher, with the lists that it fetched."""
@@ -54,6 +54,7 @@ class FeedSettings:
             self.url is not None,
             MAX_AGE if self.url is not None and self.max_age is None else self.max_age,
             self.url or str(self.path),
+            identity_of(self.url, self.format) if self.url is not None else "",
         )
 
 

@@ -73,7 +73,8 @@ class FeedState:
     ``checked`` is when the server last sent the list, or confirmed it, and ``tried`` when it was last asked;
     None for never. ``error`` is why the latest request failed, "" if it did not. ``due`` is the time of the
     next request, ``failures`` the number of failed requests without a break. ``etag`` and ``modified`` are
-    the server's validators of the list. ``cursor`` is that of APIBAN.
+    the server's validators of the list. ``cursor`` is that of APIBAN. ``identity`` is that of the planned
+    feed which all this is about.
     """
 
     checked: float | None = None
@@ -84,6 +85,7 @@ class FeedState:
     etag: str = ""
     modified: str = ""
     cursor: str = ""
+    identity: str = ""
 
 
 def load_state(path: Path) -> FeedState:
@@ -100,6 +102,7 @@ def load_state(path: Path) -> FeedState:
             etag=str(found["etag"])[:MAX_VALIDATOR],
             modified=str(found["modified"])[:MAX_VALIDATOR],
             cursor=str(found["cursor"])[:MAX_CURSOR],
+            identity=str(found["identity"]),
         )
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return FeedState()
@@ -145,7 +148,7 @@ class Fetcher:
         self._get = get
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._log = structlog.get_logger()
-        self.states = {feed.name: load_state(feed.path) for feed in self._feeds}
+        self.states = {feed.name: _known(feed) for feed in self._feeds}
 
     def tick(self) -> float:
         """Fetch each list that is due; return the seconds until the next one is."""
@@ -171,6 +174,8 @@ class Fetcher:
     def _fetch(self, feed: PlannedFeed) -> None:
         state, now = self.states[feed.name], self._wall()
         try:
+            if state.identity != feed.identity:
+                state = _begun(feed)
             found = self._pages(feed, state) if feed.format is FeedFormat.APIBAN else self._list(feed, state)
             state = evolve(found, error="", failures=0, tried=now)
         except FetchError as error:
@@ -239,6 +244,23 @@ class Fetcher:
         write(feed.path, "".join(f"{address} # {last:.0f}\n" for address, last in kept.items()).encode())
         pause = APIBAN_PAUSE if more else max(feed.every, APIBAN_PAUSE)
         return evolve(state, checked=now, cursor=cursor, due=now + self._about(pause))
+
+
+def _known(feed: PlannedFeed) -> FeedState:
+    """Return what is known about a feed; the empty state if that is about another source."""
+    state = load_state(feed.path)
+    return state if state.identity == feed.identity else FeedState()
+
+
+def _begun(feed: PlannedFeed) -> FeedState:
+    """Remove the list of another source, then say that the file is for this one; raise OSError.
+
+    In this order, no crash leaves a list that seems to be from this source.
+    """
+    feed.path.unlink(missing_ok=True)
+    state = FeedState(identity=feed.identity)
+    save_state(feed.path, state)
+    return state
 
 
 def _seen(feed: PlannedFeed) -> dict[str, float]:

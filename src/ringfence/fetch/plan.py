@@ -11,7 +11,7 @@ from pathlib import Path
 from attrs import asdict, frozen
 
 from ringfence.errors import FetchError
-from ringfence.parse.feeds import FeedFormat
+from ringfence.parse.feeds import FeedFormat, identity_of
 
 MAX_PLAN = 1_048_576  # bytes
 
@@ -26,6 +26,11 @@ class PlannedFeed:
     every: float
     format: FeedFormat = FeedFormat.PLAIN
     key: str = ""
+
+    @property
+    def identity(self) -> str:
+        """A digest of what is requested. A list, a validator or a cursor of another one is worth nothing."""
+        return identity_of(self.url, self.format)
 
 
 def encode_plan(feeds: Iterable[PlannedFeed]) -> bytes:

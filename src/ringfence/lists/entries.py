@@ -18,7 +18,7 @@ from ringfence.errors import ControlError
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
 from ringfence.networks import SHORTEST, contains
-from ringfence.parse.feeds import FeedLayout
+from ringfence.parse.feeds import FeedLayout, identity_of
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
@@ -55,8 +55,9 @@ class FeedSource:
     """A feed of the configuration: a block list that others publish.
 
     ``path`` is the file with the list. If ``fetched``, the fetcher writes it, otherwise an administrator's
-    program does. ``shown`` is the URL or the path. After ``max_age`` seconds without a new or a confirmed
-    list, the feed expires; None: never.
+    program does. ``shown`` is the URL or the path. ``published`` identifies what the fetcher requests
+    (:attr:`ringfence.fetch.plan.PlannedFeed.identity`), "" for a file. After ``max_age`` seconds without a
+    new or a confirmed list, the feed expires; None: never.
     """
 
     name: str
@@ -65,6 +66,12 @@ class FeedSource:
     fetched: bool = False
     max_age: float | None = None
     shown: str = ""
+    published: str = ""
+
+    @property
+    def identity(self) -> str:
+        """A digest that changes if the lists of this source have nothing to do with the earlier ones."""
+        return identity_of(str(self.path), self.layout.format, self.layout.key, self.published)
 
 
 @frozen

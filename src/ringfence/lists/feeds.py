@@ -75,11 +75,12 @@ class FetchState:
     """What the fetcher reports about a feed.
 
     ``checked`` is when the server last sent the list or confirmed it, None for never. ``error`` is why the
-    latest request failed, "" if it succeeded.
+    latest request failed, "" if it succeeded. ``identity`` is that of the source which it requests.
     """
 
     checked: float | None = None
     error: str = ""
+    identity: str = ""
 
 
 def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], most: int) -> TakenFeed:
@@ -189,7 +190,10 @@ def _range_of(version: int, code: int) -> tuple[int, int, int]:
 # -- the files: the list as it arrived, the fetcher's state, and the last good list
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
+Signature = tuple[int, int, int]
+
+
+def _signature(path: Path) -> Signature | None:
     """Return what changes when a file is replaced or written; None if there is no such file."""
     try:
         found = path.stat()
@@ -216,19 +220,24 @@ def read_state(list_path: Path, now: float) -> FetchState:
         return FetchState()
     if not isinstance(found, dict):
         return FetchState()
-    checked, error = found.get("checked"), found.get("error")
+    checked, error, identity = found.get("checked"), found.get("error"), found.get("identity", "")
     return FetchState(
         # JSON also has NaN, infinity and endless numbers; a time in the future would never expire.
         float(checked) if isinstance(checked, int | float) and 0 <= checked <= now else None,
         printable(error[:_MAX_TEXT]) if isinstance(error, str) else "",
+        identity if isinstance(identity, str) else "",
     )
 
 
-def _write_kept(path: Path, taken: TakenFeed) -> None:
-    """Write the last good list, so that a crash leaves the old or the new one. Raise OSError."""
+def _write_kept(path: Path, taken: TakenFeed, identity: str) -> None:
+    """Write the last good list of the source ``identity``. Raise OSError.
+
+    A crash leaves the old or the new one.
+    """
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     v4, v6 = taken.networks.packed
     head = {
+        "source": identity,
         "taken": taken.taken,
         "left_out": taken.left_out.number,
         "named": taken.left_out.named,
@@ -245,13 +254,13 @@ def _write_kept(path: Path, taken: TakenFeed) -> None:
     partial.replace(path)
 
 
-def _read_kept(path: Path) -> TakenFeed | None:
-    """Read the last good list; None if there is none, or if it is damaged."""
+def _read_kept(path: Path, identity: str) -> TakenFeed | None:
+    """Read the last good list; None if there is none of the source ``identity``, or if it is damaged."""
     try:
         with _opened(path, follow=False) as file:  # root reads it too: a command while the daemon is down
             head = json.loads(file.readline(MAX_HEAD))
             v4, v6 = (file.read(min(max(int(size), 0), MAX_LIST)) for size in head["sizes"])
-        if hashlib.sha256(v4 + v6).hexdigest() != head["digest"]:
+        if head["source"] != identity or hashlib.sha256(v4 + v6).hexdigest() != head["digest"]:
             return None
         left = LeftOut(int(head["left_out"]), tuple(map(str, head["named"])))
         return TakenFeed(Prefixes.unpacked(v4, v6), left, float(head["taken"]))
@@ -350,6 +359,35 @@ def _judged(
     return evolve(feed, taken=found, digest=digest, refused="")
 
 
+def _looked_at(source: FeedSource, now: float) -> tuple[Signature | None, FetchState]:
+    """Return what changes with the list of a source, and the fetcher's report on it.
+
+    A list that the fetcher got from another source is none. The fetcher removes it, and says which source it
+    requests, before it writes a list of that. So the signature is taken before the report is read.
+    """
+    signature = _signature(source.path)
+    if not source.fetched:
+        return signature, FetchState()
+    state = read_state(source.path, now)
+    if state.identity == source.published:
+        return signature, state
+    old = f"{source.path}: is from another source; fix: systemctl restart ringfence-feeds"
+    return None, FetchState(error=old if state.identity else "")
+
+
+def _checked(feed: ListFeed, signature: Signature | None, state: FetchState, now: float) -> ListFeed:
+    """Return ``feed`` with what is known about its source now."""
+    if feed.source.fetched:
+        # Each answer with status 200 counts as checked for the fetcher, also one that is no list.
+        current = feed.taken is not None and signature == feed.judged and not feed.refused
+        checked = state.checked if current and state.checked else feed.checked
+        return evolve(feed, checked=checked, error=state.error)
+    if signature is None:
+        return evolve(feed, error=f"{feed.source.path}: there is no such file")
+    checked = min(signature[1] / 1e9, now) if feed.taken is not None else feed.checked
+    return evolve(feed, checked=checked, error="")
+
+
 class Feeds:
     """The feeds of the configuration. All methods run in the thread of the lists, one at a time.
 
@@ -365,6 +403,7 @@ class Feeds:
     def configure(self, sources: Iterable[FeedSource], folder: Path | None, now: float) -> None:
         """Use the feeds of a configuration; ``folder`` has the last good lists. Forget all other feeds.
 
+        A feed with another source than before (:attr:`FeedSource.identity`) has no list yet.
         Do nothing if these are the present ones.
         """
         wanted = {source.name: source for source in sources}
@@ -374,8 +413,8 @@ class Feeds:
         for name in before.keys() - wanted.keys():
             self._forget(name)
         self.all = {
-            name: before[name]
-            if name in before and before[name].source == source
+            name: evolve(before[name], source=source)
+            if name in before and before[name].source.identity == source.identity
             else self._kept(source, now)
             for name, source in wanted.items()
         }
@@ -421,9 +460,9 @@ class Feeds:
 
     def _kept(self, source: FeedSource, now: float) -> ListFeed:
         path = self._kept_path(source.name)
-        taken = _read_kept(path) if path is not None else None
+        taken = _read_kept(path, source.identity) if path is not None else None
         feed = ListFeed(source, taken, checked=taken.taken if taken is not None else None)
-        return self._checked(feed, _signature(source.path), now)
+        return _checked(feed, *_looked_at(source, now), now)
 
     def _forget(self, name: str) -> None:
         path = self._kept_path(name)
@@ -435,8 +474,8 @@ class Feeds:
         self, feed: ListFeed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
     ) -> ListFeed:
         source = feed.source
-        signature = _signature(source.path)
-        feed = self._checked(feed, signature, now)
+        signature, state = _looked_at(source, now)
+        feed = _checked(feed, signature, state, now)
         if signature is None or (signature == feed.judged and not force):
             return feed
         age = now - signature[1] / 1e9
@@ -449,7 +488,7 @@ class Feeds:
         if _signature(source.path) != signature:
             return feed  # it changed while it was read
         self._report(feed, judged)
-        judged = self._checked(evolve(judged, judged=signature), signature, now)
+        judged = _checked(evolve(judged, judged=signature), signature, state, now)
         return judged if judged.taken is feed.taken else self._keep(judged)
 
     def _report(self, before: ListFeed, after: ListFeed) -> None:
@@ -460,25 +499,12 @@ class Feeds:
             left, number = after.taken.left_out.number, len(after.taken.networks)
             self._log.info("feed.taken", feed=name, networks=number, left_out=left)
 
-    def _checked(self, feed: ListFeed, signature: tuple[int, int, int] | None, now: float) -> ListFeed:
-        """Return ``feed`` with what is known about its source now."""
-        if feed.source.fetched:
-            state = read_state(feed.source.path, now)
-            # Each answer with status 200 counts as checked for the fetcher, also one that is no list.
-            current = feed.taken is not None and signature == feed.judged and not feed.refused
-            checked = state.checked if current and state.checked else feed.checked
-            return evolve(feed, checked=checked, error=state.error)
-        if signature is None:
-            return evolve(feed, error=f"{feed.source.path}: there is no such file")
-        checked = min(signature[1] / 1e9, now) if feed.taken is not None else feed.checked
-        return evolve(feed, checked=checked, error="")
-
     def _keep(self, feed: ListFeed) -> ListFeed:
         path = self._kept_path(feed.source.name)
         if path is None or feed.taken is None:
             return feed
         try:
-            _write_kept(path, feed.taken)
+            _write_kept(path, feed.taken, feed.source.identity)
         except OSError as error:
             return evolve(feed, error=f"{path}: cannot be written, so a restart loses it: {error.strerror}")
         return feed

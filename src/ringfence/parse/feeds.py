@@ -10,6 +10,7 @@ damaged, or not a list at all, such as the error page of a web server.
 
 import csv
 import enum
+import hashlib
 import json
 from ipaddress import ip_address
 from typing import Any
@@ -60,6 +61,11 @@ class FeedLayout:
 
     format: FeedFormat = FeedFormat.PLAIN
     key: str = ""
+
+
+def identity_of(*parts: str) -> str:
+    """Return a digest of where a list comes from: it changes with each of the parts, and shows none."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @frozen
