@@ -2,16 +2,19 @@
 
 from ipaddress import ip_network
 from itertools import count
+from random import Random
 
 from attrs import define, evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.fleet.channel import LONGEST_PAUSE, Channel
+from ringfence.fleet.channel import FIRST_PAUSE, LONGEST_PAUSE, Channel
 from ringfence.fleet.messages import scenario_of
 from ringfence.fleet.sync import (
+    AGAIN_AFTER,
     AT_ONCE,
     BEAT_EVERY,
+    CALM,
     FULL_EVERY,
     MOST_WIDE,
     STEP,
@@ -213,6 +216,59 @@ def test_after_a_failure_everything_is_requested() -> None:
     assert (sync.pull.due, sync.next_request(now + 20.0)) == (now + 20.0, Pull(full=True))
     sync.on_failed(Pull(full=True), "status 429", now, 9_999.0)
     assert sync.pull.due == now + LONGEST_PAUSE
+
+
+def test_hosts_do_not_return_in_the_same_moment() -> None:
+    """The pauses after failures are random, and no longer than the limit; a server's pause is kept."""
+    hosts = [Sync(choose=Random(number).uniform) for number in range(20)]  # noqa: S311 - no secret
+    for _ in range(6):
+        for host in hosts:
+            host.on_failed(Pull(full=True), "no answer", 0.0)
+    dues = [host.pull.due for host in hosts]
+
+    assert len({*dues}) > 10
+    assert all(FIRST_PAUSE <= due <= LONGEST_PAUSE for due in dues)
+    for host in hosts:
+        host.on_failed(Push(()), "status 429", 0.0, LONGEST_PAUSE)
+    assert {host.push.due for host in hosts} == {LONGEST_PAUSE}
+
+
+def requests_for_all(sync: Sync, start: float, end: float, *news: tuple[float, LapiDecision]) -> list[float]:
+    """Return when all decisions are requested, with an API that has these ones from these times on."""
+    found, now = [], start
+    while now < end:
+        request = sync.next_request(now)
+        if isinstance(request, Pull):
+            rows = tuple(evolve(row, seconds=1e6) for when, row in news if when <= now)
+            assert [*sync.on_page(DecisionPage(rows), request, now)]
+            found += [now] * request.full
+        elif request is not None:
+            sync.on_done(request, now)
+        now = max(now, sync.due())
+    return found
+
+
+def test_everything_is_requested_once_within_a_minute_after_news() -> None:
+    """A decision that was stored during an answer is in no later one but a full one, so that comes soon."""
+    sync = Sync()
+    assert requests_for_all(sync, 0.0, 100.0) == [0.0]
+    assert requests_for_all(sync, 100.0, 600.0, (100.0, decision(1))) == [100.0 + AGAIN_AFTER]
+    assert AGAIN_AFTER + 10.0 < 60.0
+    many = [(600.0 + 10.0 * number, decision(2 + number)) for number in range(12)]
+    found = requests_for_all(sync, 600.0, 1_300.0, *many)
+    assert found == [640.0, 680.0, 720.0]  # and no more, because the last one found nothing new
+
+
+def test_many_decisions_are_requested_less_often() -> None:
+    """After news, an answer with very many decisions is requested later; those left out are no news."""
+    sync = Sync(most=CALM)
+    rows = [
+        (0.0, decision(number, ip_network(f"198.51.{number >> 8}.{number & 255}"))) for number in range(CALM)
+    ]
+    left_out = (50.0, decision(CALM, NETWORKS[2]))
+    sync._number = 99 * CALM  # as many as a community list has
+    sync._most = 100 * CALM
+    assert requests_for_all(sync, 0.0, 500.0, *rows, left_out) == [0.0, 100.0]
 
 
 def test_refused_bans_do_not_stop_the_others() -> None:

@@ -1,5 +1,6 @@
 """One direction of the connection to the local API: when it worked, and when it is due again. No I/O."""
 
+from collections.abc import Callable
 from math import inf
 
 from attrs import define
@@ -13,8 +14,11 @@ class Channel:
     """One direction: when it last worked, when it is due again, and why it failed; "" if it did not.
 
     ``since`` is when the first of the requests began that have not succeeded; None if the last one has.
+    ``choose``, which is ``random.uniform``, makes the pauses random: from the shortest one to three times the
+    one before. Without it, each is twice as long as the one before.
     """
 
+    _choose: Callable[[float, float], float] | None = None
     last: float | None = None
     due: float = -inf
     error: str = ""
@@ -33,7 +37,8 @@ class Channel:
     def failed(self, error: str, now: float, pause: float = 0.0) -> None:
         """Record a request that failed. The server may ask for a pause; it is limited."""
         self.begins(now)
-        self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._pause))
+        longer = 2 * self._pause if self._choose is None else self._choose(FIRST_PAUSE, 3 * self._pause)
+        self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, longer))
         self.error, self.due = error, now + min(LONGEST_PAUSE, max(pause, self._pause))
 
     def problem(self, now: float, seconds: float) -> str:

@@ -4,6 +4,7 @@ Requests run in one thread, one after the other, so a hanging API delays nothing
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -58,7 +59,7 @@ class Fleet:
         self._sharing = sharing
         self._records = records
         self._clock = clock
-        self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of)
+        self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of, choose=random.uniform)
         self._applied: Decisions = ()
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()

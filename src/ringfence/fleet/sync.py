@@ -10,9 +10,10 @@ In: decisions of other hosts, each with the time that it has left.
   and the same rule.
 * Wide networks together may cover a part of the internet only. So no API can cut off most of it.
 * A ban or an unban that fails is sent again apart, after all others: it must not stop them.
-* A lost answer is lost for good, because the API remembers what it has sent. So after each failure, and
-  every ``full_every`` seconds, all decisions are requested. Then bans that the API lacks are sent again,
-  unless someone has deleted them there.
+* A lost answer is lost for good, because the API remembers what it has sent. It also never sends a decision
+  that it began to store before a request, and finished after it. So after each failure, once soon after
+  news, and every ``full_every`` seconds, all decisions are requested. Then bans that the API lacks are sent
+  again, unless someone has deleted them there.
 
 All times are arguments, in monotonic seconds.
 """
@@ -33,6 +34,10 @@ from ringfence.parse.lapi import DecisionPage, LapiDecision
 
 FULL_EVERY = 600.0
 """Seconds between two requests for all decisions."""
+AGAIN_AFTER = 40.0
+"""Seconds from news until all decisions are requested. Where one host bans, others ban at the same time."""
+CALM = 1_000
+"""The number of decisions for each second of that time, if it is longer: a long answer costs both sides."""
 BEAT_EVERY = 60.0
 """Seconds between two signs of life. Without them, `cscli machines list` shows this host as dead."""
 MOST_OWN = 65_536
@@ -178,7 +183,8 @@ class Sync:
     """The state of the synchronisation.
 
     ``interval`` is the time between two pulls. ``most`` is the maximum number of kept decisions.
-    ``refusal`` returns why a network may not be applied, "" if it may.
+    ``refusal`` returns why a network may not be applied, "" if it may. ``choose``, which is
+    ``random.uniform``, makes the pauses after failures random: many hosts must not return in one moment.
     """
 
     def __init__(
@@ -187,10 +193,12 @@ class Sync:
         most: int = 262_144,
         refusal: Callable[[Network], str] = lambda _: "",
         full_every: float = FULL_EVERY,
+        choose: Callable[[float, float], float] | None = None,
     ) -> None:
-        self.pull = Channel()
-        self.push = Channel()
-        self.retry = Channel()
+        self._choose = choose
+        self.pull = Channel(choose)
+        self.push = Channel(choose)
+        self.retry = Channel(choose)
         """The bans and unbans that failed before. They are sent one at a time, when no others wait."""
         self.left = LeftOut()
         """The decisions that are not applied, since the last full answer."""
@@ -211,6 +219,7 @@ class Sync:
         self._bans_first = False
         self._kept: dict[Key, dict[int, _Kept]] = {}
         self._number = 0
+        self._came = 0  # how many decisions were ever kept
         self._wide = Counter[int]()  # the addresses of kept wide networks, by IP version
         self._origins: Counter[str] = Counter()
         self._ends: _Ends[tuple[Key, int]] = _Ends()
@@ -460,7 +469,8 @@ class Sync:
             waiting.pop(key, None)
         if not refused:
             if none:
-                self.retry = Channel(since=now)
+                self.retry = Channel(self._choose)
+                self.retry.begins(now)
             self._failed[key] = None  # it is the last one to be tried again
         elif unban:
             self._forget_unban(key)
@@ -473,6 +483,7 @@ class Sync:
         self.pull.worked(now)
         self._next_pull = now + self._interval
         there: set[Key] = set()
+        came = self._came
         left, changed = LeftOut() if request.full else self.left, False
         left.number += page.left_out
         for number, decision in enumerate(page.new, 1):
@@ -494,6 +505,8 @@ class Sync:
         if request.full:
             self._next_full = now + self._full_every
             self._send_missing(there, now)
+        if self._came > came:
+            self._next_full = min(self._next_full, now + max(AGAIN_AFTER, self._number / CALM))
         yield changed
 
     def _keep(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
@@ -511,6 +524,7 @@ class Sync:
         if known is not None:
             return False
         self._number += 1
+        self._came += 1
         self._origins[decision.origin] += 1
         if not there:
             self._wide[key[0].version] += _wide_addresses(key[0])
