@@ -317,8 +317,8 @@ class AlarmCode(enum.StrEnum):
     )
     FENCE_INCOMPLETE = (
         "fence.incomplete",
-        "A country of the fence has no networks, so the fence only counts.",
-        "Correct `countries` in `[fence]`, or `database` in `[geo]`.",
+        "The kernel may lack somebody whom the fence lets in, so the fence only counts.",
+        "Do what the text says: correct `[fence] countries`, `[geo] database` or `[firewall] max_bans`.",
     )
     CONFIGURATION_REFUSED = (
         "configuration.refused",

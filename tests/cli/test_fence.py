@@ -26,7 +26,9 @@ def test_the_life_of_a_fence(guard: Guard) -> None:
     started = guard.command("fence", "enforce", "--force", "--for", "1h")
     assert started.returncode == 0
     assert "to keep it: ringfence fence confirm" in " ".join(started.stdout.split())
-    assert "to keep it: ringfence fence confirm" in guard.command("fence", "status").stdout
+    status = " ".join(guard.command("fence", "status").stdout.split())
+    assert "trial: 1h left, until" in status
+    assert "to keep it: ringfence fence confirm" in status
     assert "confirmed: the fence stays" in guard.command("fence", "confirm").stdout
     status = json.loads(guard.command("fence", "status", "--json").stdout)
     assert (status["confirmed"], status["trial"], status["networks"]) == (True, None, 1)

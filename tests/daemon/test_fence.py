@@ -9,12 +9,12 @@ from attrs import evolve
 from tests.support import mmdb
 from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
 
-from ringfence.config.converters import Paths, Region
+from ringfence.config.converters import Paths, Region, SetSize
 from ringfence.config.schema import FenceSettings, GeoSettings, Settings
 from ringfence.daemon.fence_requests import UNKNOWN, by_country
 from ringfence.daemon.fence_state import FenceState, trial_of
-from ringfence.errors import ControlError
-from ringfence.firewall.contract import LimitMode, NetworkList, Outsider
+from ringfence.errors import ControlError, FirewallError
+from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Outsider
 from ringfence.friends.registry import SourceReadiness
 from ringfence.model import FriendReason
 
@@ -46,6 +46,14 @@ def second(made: Kept) -> None:
     """Do what the daemon does each second."""
     made.side.kernel.fence.check()
     made.side.kernel.rules.update()
+
+
+def enforced(made: Kept) -> None:
+    """Start the fence, and keep it."""
+    made.side.kernel.fence.start(60.0, force=True)
+    made.side.kernel.fence.confirm()
+    second(made)
+    assert mode(made) is LimitMode.ENFORCE
 
 
 def alarms(made: Kept) -> list[str]:
@@ -128,7 +136,7 @@ def test_another_mode_ends_it(made: Kept) -> None:
     assert made.backend.lists[NetworkList.INSIDE] == frozenset()
     with pytest.raises(ControlError, match='mode = "enforce"'):
         made.side.kernel.fence.start(60.0, force=True)
-    assert made.side.kernel.fence.as_json()["observed"] is None
+    assert made.side.kernel.fence.summary()["observed"] is None
 
 
 def test_phones_from_outside_are_recorded(made: Kept) -> None:
@@ -141,7 +149,7 @@ def test_phones_from_outside_are_recorded(made: Kept) -> None:
     add([evolve(PHONE, address=ip_address("198.51.100.9"))])
     add([evolve(PHONE, address=ip_address("192.0.2.77"), reason=FriendReason.TRUNK)])
 
-    [found] = made.side.kernel.fence.as_json()["outside"]
+    [found] = made.side.kernel.fence.summary()["outside"]
     assert (found["account"], found["address"], found["reason"]) == ("alice", "192.0.2.1", "authenticated")
 
 
@@ -154,7 +162,7 @@ def test_former_friends_are_let_in(made: Kept) -> None:
     second(made)
     assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.1")}
     friends.add([evolve(PHONE, account="bob", since=made.now, seen=made.now, until=made.now + 60)])
-    assert [one["account"] for one in made.side.kernel.fence.as_json()["outside"]] == ["alice"]
+    assert [one["account"] for one in made.side.kernel.fence.summary()["outside"]] == ["alice"]
 
 
 def test_a_phone_may_change_its_address_within_its_64(made: Kept) -> None:
@@ -163,7 +171,7 @@ def test_a_phone_may_change_its_address_within_its_64(made: Kept) -> None:
         made.side.exempt.friends.add([evolve(PHONE, address=ip_address(f"2001:db8:1:2::{last}"))])
     second(made)
     assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("2001:db8:1:2::/64")}
-    assert [one["address"] for one in made.side.kernel.fence.as_json()["outside"]] == ["2001:db8:1:2::1"]
+    assert [one["address"] for one in made.side.kernel.fence.summary()["outside"]] == ["2001:db8:1:2::1"]
 
 
 def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
@@ -206,6 +214,72 @@ def test_a_country_without_networks_only_observes(tmp_path: Path) -> None:
 
         assert (mode(made), alarms(made)) == (LimitMode.ENFORCE, ["fence.trial"])
         assert made.backend.lists[NetworkList.INSIDE] == {ip_network("192.0.2.0/24")}
+
+
+def test_damaged_lists_are_written_before_it_drops(made: Kept) -> None:
+    """After damage, and after `off` and `on`, the fence drops nothing until its lists are written."""
+    enforced(made)
+    found: list[tuple[LimitMode, bool]] = []
+    opening = made.backend.open
+
+    def opened() -> Opened:
+        found.append((made.backend.plan.fence, not made.enforcer.filler.incomplete))
+        return opening()
+
+    made.backend.open = opened  # type: ignore[method-assign]
+    made.backend.trouble = "somebody flushed the ruleset"
+    made.side.kernel.reconciler.check()
+    second(made)
+    made.enforcer.switch_off()
+    with pytest.raises(ControlError, match="ringfence on"):
+        made.side.kernel.fence.start(60.0, force=True)
+    made.side.kernel.manager.switch_on()
+    second(made)
+    assert [mode for mode, _ in found] == [LimitMode.OBSERVE, LimitMode.ENFORCE] * 2
+    assert all(whole for mode, whole in found if mode is LimitMode.ENFORCE)
+
+
+def test_a_refused_list_only_observes(made: Kept) -> None:
+    """While the kernel refuses a list of those who are let in, the fence drops nothing."""
+    enforced(made)
+    made.backend.unfillable = FirewallError("no memory")
+    made.enforcer.fill(NetworkList.INSIDE)
+    second(made)
+    assert (mode(made), alarms(made)) == (LimitMode.OBSERVE, ["fence.incomplete"])
+    made.backend.unfillable = None
+    made.enforcer.fill(NetworkList.INSIDE)
+    second(made)
+    assert (mode(made), alarms(made)) == (LimitMode.ENFORCE, [])
+
+
+def test_a_cut_allow_list_only_observes(tmp_path: Path) -> None:
+    """If the kernel has no room for the whole allow list, the fence drops nothing, and says so."""
+    few = settings(*(f"10.0.{n >> 8}.{n & 255}" for n in range(0, 4_096, 2)))
+    wanted = evolve(fenced(), allow=few.allow, firewall=evolve(few.firewall, max_bans=SetSize(1_024)))
+    with kept(tmp_path, wanted) as made:
+        begin(made)
+        with pytest.raises(ControlError, match="raise max_bans"):
+            made.side.kernel.fence.start(60.0, force=True)
+        found = made.side.kernel.fence.summary()
+        assert (found["whole"], len(found["gaps"])) == (False, 1)
+        made.side.configure(evolve(wanted, firewall=few.firewall))
+        made.side.kernel.fence.start(60.0, force=True)
+        second(made)
+        assert (mode(made), made.side.kernel.fence.summary()["whole"]) == (LimitMode.ENFORCE, True)
+
+
+def test_the_summary_has_the_mode_and_the_rest_of_a_trial(made: Kept) -> None:
+    """A trial of ten minutes has 600 seconds left at its start; switched off, the mode is off."""
+    made.now += 0.123
+    made.side.kernel.fence.start(600.0, force=True)
+    second(made)
+    found = made.side.kernel.fence.summary()
+    assert (found["mode"], found["enforcing"], found["left"]) == ("enforce", True, 600)
+    made.now += 0.25
+    assert made.side.kernel.fence.summary()["left"] == 600
+    made.enforcer.switch_off()
+    found = made.side.kernel.fence.summary()
+    assert (found["mode"], found["enforcing"]) == ("off", False)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"trial": "x"}', '{"outside": [{"a": 1}]}'])

@@ -14,7 +14,7 @@ from itertools import accumulate
 from math import isfinite
 
 import structlog
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.bans.filling import Filler
@@ -29,6 +29,7 @@ from ringfence.firewall.contract import (
     Backend,
     Change,
     Element,
+    LimitMode,
     NetworkList,
     Opened,
     Outcome,
@@ -271,8 +272,7 @@ class Enforcer:
         if self.records.switched_off:
             self._log.warning("enforcement.off", fix="ringfence on")
             return
-        self.opened = self.backend.open()
-        self.fill(*NetworkList)
+        self.opened = self._rebuilt()
         if verified:
             self.verification = verify(self.backend, self.opened.families)
             for check in self.verification.untried:
@@ -298,8 +298,10 @@ class Enforcer:
         for ban in self.records.running(self.clock.wall()):
             self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban))
 
-    def reopen(self) -> Opened | None:
+    def reopen(self, *, damaged: bool = False) -> Opened | None:
         """Write the rules and sets that are missing, or that differ from the backend's settings.
+
+        ``damaged``: sets may have lost networks, so all lists are written again.
 
         Return the backend's result, such as the IP versions that are guarded. Return None and switch
         enforcement off if `ringfence off` could not reach the daemon: the command then removes the rules
@@ -307,11 +309,20 @@ class Enforcer:
         the rules are written. Raise FirewallError or StoreError.
         """
         if not self.records.switched_off:
-            self.opened = self.backend.open()
+            self.opened = self._rebuilt() if damaged else self.backend.open()
             if not self.records.switched_off:
                 return self.opened
         self.switch_off()
         return None
+
+    def _rebuilt(self) -> Opened:
+        """Write rules, sets and lists. The fence drops nothing yet, because its lists may be empty."""
+        plan = self.backend.plan
+        if plan.fence is LimitMode.ENFORCE:  # RuleUpdates enforces it again when the lists are written
+            self.backend.plan = evolve(plan, fence=LimitMode.OBSERVE)
+        opened = self.backend.open()
+        self.filler.refill()
+        return opened
 
     def switch_off(self) -> None:
         """Remove all rules and sets of ringfence from the kernel, and record that enforcement is off.

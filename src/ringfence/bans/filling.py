@@ -47,6 +47,7 @@ class Filler:
         """The lists that could not be written, and that will be tried again."""
         self.error = ""
         """The latest error; "" if every list is written."""
+        self._empty = set(NetworkList)  # not written completely since the kernel's sets were made
         self._backend = backend
         self._contents = contents
         self._backoffs: dict[NetworkList, Backoff] = {}
@@ -61,11 +62,21 @@ class Filler:
         """The lists that are being written now."""
         return frozenset(self._running)
 
+    @property
+    def incomplete(self) -> frozenset[NetworkList]:
+        """The lists that may lack networks in the kernel: those that are empty still, or that it refused."""
+        return frozenset(self._empty | self.unfilled)
+
     def fill(self, *targets: NetworkList) -> None:
         """Write the present contents of lists into the kernel. A failure is logged, and then retried."""
         for target in targets:
             self._backoffs.pop(target, None)
             self._write(target)
+
+    def refill(self) -> None:
+        """Write all lists, because the kernel's sets may have been made again, and be empty."""
+        self._empty = set(NetworkList)
+        self.fill(*NetworkList)
 
     def stop(self) -> None:
         """Abandon all unfinished lists and all retries."""
@@ -162,6 +173,7 @@ class Filler:
         self._wake.set()
 
     def _written(self, target: NetworkList) -> None:
+        self._empty.discard(target)
         self._backoffs.pop(target, None)
         if target in self.unfilled:
             self.unfilled.discard(target)

@@ -25,7 +25,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import CHUNK, Enforcer
 from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
-from ringfence.firewall.contract import Element, NetworkList
+from ringfence.firewall.contract import Element
 from ringfence.ledger import key_of, network_of
 from ringfence.model import Network, Scope
 
@@ -138,9 +138,8 @@ class Reconciler:
 
     def _repair(self, trouble: str) -> None:
         enforcer = self._enforcer
-        if enforcer.reopen() is None:  # `ringfence off` removed the rules: this is no damage
+        if enforcer.reopen(damaged=True) is None:  # `ringfence off` removed the rules: this is no damage
             return
-        enforcer.fill(*NetworkList)
         self.counts.repaired += 1
         self.last_damage = trouble
         self._log.error("firewall.repaired", damage=trouble)

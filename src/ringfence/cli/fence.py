@@ -1,5 +1,6 @@
 """``ringfence fence``: show the fence, start it as a trial, keep it, and let in a person on the road."""
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from ringfence.cli.output import (
     short_time,
 )
 from ringfence.cli.screen import Screen, show_list
+from ringfence.clock import format_duration
 from ringfence.daemon.trial import start_standby
 from ringfence.errors import Exit
 from ringfence.host.asterisk_conf import FOLDER
@@ -127,6 +129,9 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
     screen.show(f"inside    {inside}")
     verb = "dropped" if found["mode"] == "enforce" else "would be dropped"
     screen.show(f"outside   {counted(found['packets'], 'packet')} {verb}")
+    if found["configured"] != "off":
+        for gap in found["gaps"]:
+            screen.show(f"missing   {gap}")
     for one in found["admitted"]:
         screen.show(f"admitted  {one['what']} until {short_time(one['until'])}")
     if found["countries"]:
@@ -152,8 +157,14 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
 
 def _why(found: Mapping[str, Any]) -> str:
     """Return why the mode is not the configured one, or when it ends."""
-    if found["trial"] is not None:
-        return f" until {short_time(found['trial'])}; to keep it: ringfence fence confirm"
+    if found["configured"] != "off" and not found["enforcing"]:
+        return "; enforcement is switched off: ringfence on"
     if found["configured"] == "enforce" and not found["started"]:
         return "; to start it: ringfence fence enforce"
-    return ", until the friends are known" if found["mode"] != found["configured"] else ""
+    waits = found["mode"] != found["configured"] and found["whole"]
+    reason = ", until the friends are known" if waits else ""
+    if found["trial"] is not None:
+        left = format_duration(60 * math.ceil(found["left"] / 60))
+        until = f"{left} left, until {short_time(found['trial'])}"
+        return f"{reason}; trial: {until}; to keep it: ringfence fence confirm"
+    return reason

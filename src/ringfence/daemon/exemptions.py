@@ -171,6 +171,11 @@ class KernelLists:
         return [one for one in among if one not in self._written or self._origin(one) != self._written[one]]
 
     @property
+    def cut(self) -> bool:
+        """Whether the allow list is too long for the kernel, which then has only a part of it."""
+        return len(self.networks.allow) > self.most
+
+    @property
     def around_friends(self) -> frozenset[Network]:
         """All friends and former friends, each with its /64."""
         return self._passing.around

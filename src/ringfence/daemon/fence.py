@@ -8,6 +8,7 @@ The state is one fact of the database, so a daemon that restarts continues; only
 """
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import ip_network
@@ -23,7 +24,7 @@ from ringfence.config.schema import FenceSettings
 from ringfence.daemon.exemptions import FENCE_LISTS, KernelLists
 from ringfence.daemon.fence_state import FACT, Admitted, FenceState, Outside
 from ringfence.errors import ControlError
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.contract import PASSING, LimitMode, NetworkList
 from ringfence.host.names import Names
 from ringfence.lists.entries import EntryKind, parse_entry
 from ringfence.model import Friend, FriendReason, Network, printable, rfc3339
@@ -34,6 +35,8 @@ OBSERVED_FOR = 86_400.0
 TRIAL_FOR = 900.0
 """Seconds of a trial, unless the command names others."""
 MOST_OUTSIDE, MOST_ADMITTED = 256, 256
+_LET_IN = frozenset({NetworkList.ALLOW, NetworkList.INSIDE, *PASSING})
+"""The lists that the kernel must have completely before it may drop everybody else."""
 _CAME = {FriendReason.AUTHENTICATED, FriendReason.REGISTERED, FriendReason.REACHABLE}
 """The reasons of friends that have sent a packet to a SIP port."""
 
@@ -79,7 +82,21 @@ class Fence:
         """The mode that may be in force now; the wait for the friends is not considered."""
         if self.settings.mode is not LimitMode.ENFORCE:
             return self.settings.mode
-        return LimitMode.ENFORCE if self._started and self._lists.networks.whole else LimitMode.OBSERVE
+        return LimitMode.ENFORCE if self._started and not self.gaps else LimitMode.OBSERVE
+
+    @property
+    def gaps(self) -> list[str]:
+        """What the kernel lacks of those whom the fence lets in. The fence then drops nothing."""
+        lists, filler = self._lists, self._enforcer.filler
+        late = sorted(filler.incomplete & _LET_IN) if self._enforcer.enforcing else []
+        found = {
+            "a country of [fence] has no networks; fix: correct countries, or [geo] database": (
+                not lists.networks.whole
+            ),
+            "the allow list is cut; fix: raise max_bans in [firewall]": lists.cut,
+            f"these lists are not complete in the kernel: {', '.join(late)}": bool(late),
+        }
+        return [text for text, lacks in found.items() if lacks]
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -95,8 +112,8 @@ class Fence:
                 f"it only observes after {rfc3339(self._state.trial or 0.0)}, unless: ringfence fence confirm"
             )
             found.append(Alarm(AlarmCode.FENCE_TRIAL, "", text))
-        if not self._lists.networks.whole:
-            text = "a country of [fence] has no networks, so the fence only observes"
+        if gaps := self.gaps:
+            text = f"the fence only observes: {'; '.join(gaps)}"
             found.append(Alarm(AlarmCode.FENCE_INCOMPLETE, "", text))
         return found
 
@@ -109,16 +126,26 @@ class Fence:
         """Return those of ``networks`` that the fence does not let in as a whole."""
         return [one for one in networks if not self._lists.lets_in(one)]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the state as the request ``fence`` has it."""
-        state = self._state
+    def summary(self) -> dict[str, Any]:
+        """Return the state as the request ``fence`` has it.
+
+        ``mode`` is what the kernel's rules do now. ``whole``: the kernel has everybody whom the fence lets
+        in; otherwise ``gaps`` says what is missing, and the fence drops nothing. ``left`` is the rest of a
+        trial in whole seconds, rounded up; None without a trial.
+        """
+        state, gaps, enforcer = self._state, self.gaps, self._enforcer
+        trial = state.trial if self._started else None
         return {
             "configured": str(self.settings.mode),
+            "mode": str(enforcer.backend.plan.fence if enforcer.enforcing else LimitMode.OFF),
+            "enforcing": enforcer.enforcing,
             "started": self._started,
             "confirmed": state.confirmed,
-            "whole": self._lists.networks.whole,
+            "whole": not gaps,
+            "gaps": gaps,
             "observed": None if state.observed is None else rfc3339(state.observed),
-            "trial": rfc3339(state.trial) if state.trial is not None and self._started else None,
+            "trial": None if trial is None else rfc3339(trial),
+            "left": None if trial is None else math.ceil(round(trial - self._clock.wall(), 3)),
             "networks": len(self._lists.networks.inside),
             "around": len(self._lists.around_friends),
             "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],
@@ -139,10 +166,9 @@ class Fence:
             raise ControlError(
                 f"the fence has observed {since}, and must for a day; fix: wait, or use --force"
             )
-        if not self._lists.networks.whole:
-            raise ControlError(
-                "a country of [fence] has no networks; fix: correct countries, or [geo] database"
-            )
+        self._enforcer.require_enforcing()
+        if gaps := self.gaps:
+            raise ControlError(f"the fence would drop whom it must let in: {'; '.join(gaps)}")
         self._state.trial, self._state.confirmed = now + seconds, False
         self._log.warning("fence.started", until=rfc3339(now + seconds))
         self.save()

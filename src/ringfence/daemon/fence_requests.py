@@ -40,8 +40,7 @@ class FenceRequests:
         usage = await kernel.limiter.counters()
         outsiders = kernel.backend.outsiders() if kernel.enforcer.enforcing else ()
         found = await self.side.common.locations.of([one.network.network_address for one in outsiders])
-        return kernel.fence.as_json() | {
-            "mode": str(kernel.backend.plan.fence),
+        return kernel.fence.summary() | {
             "packets": usage.fenced,
             "left_out": [format_network(one) for one in kernel.fence.left_out(asked)],
             "countries": by_country(outsiders, found),
@@ -51,7 +50,7 @@ class FenceRequests:
         kernel = self.side.kernel
         until = kernel.fence.start(request.get("seconds", TRIAL_FOR), force=request.get("force") is True)
         kernel.rules.update()
-        return {"until": rfc3339(until), "end": until, "mode": str(kernel.backend.plan.fence)}
+        return {"until": rfc3339(until), "end": until, "mode": kernel.fence.summary()["mode"]}
 
     def _confirm(self, _: Mapping[str, Any]) -> object:
         return self.side.kernel.fence.confirm()

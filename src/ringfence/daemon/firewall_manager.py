@@ -21,7 +21,7 @@ from ringfence.daemon.fence import Fence
 from ringfence.daemon.process import claim_sets, every
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
-from ringfence.firewall.contract import Backend, FirewallPlan, Limit, LimitMode, NetworkList, Ports, Ration
+from ringfence.firewall.contract import Backend, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.friends.registry import StartupGate
 from ringfence.host.listening import (
     ASSIGNED,
@@ -170,7 +170,7 @@ class RuleUpdates:
             if opened is None:  # `ringfence off` could not reach this daemon
                 return
             if opened.repaired or self._failed:
-                self._enforcer.fill(*NetworkList)
+                self._enforcer.filler.refill()
         except (FirewallError, StoreError) as error:
             self._failed = True
             self._alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")

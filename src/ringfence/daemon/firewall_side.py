@@ -188,6 +188,7 @@ class FirewallSide:
         self.exempt.kernel_friends.select()
         self.kernel.rules.update()
         self.kernel.manager.start(verified=verified)
+        self.kernel.rules.update()  # the lists are written, so the fence may drop packets
         structlog.get_logger().info("firewall.chosen", backend=self.kernel.backend.name, why=self.kernel.why)
 
     @property
