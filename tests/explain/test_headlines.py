@@ -50,4 +50,5 @@ def test_the_sentence_about_an_account() -> None:
 )
 def test_the_sentence_about_an_address(verdict: str, bans: list[dict[str, Any]], sentence: str) -> None:
     """The sentence names the state, and for a ban its scope and whether the kernel has it."""
-    assert address_headline({"address": "192.0.2.1", "verdict": verdict, "bans": bans}) == sentence
+    found = {"address": "192.0.2.1", "verdict": verdict, "bans": bans, "fence": None}
+    assert address_headline(found) == sentence

@@ -175,6 +175,8 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
         yield "kernel", ", ".join(effects)
     if found["ration"]:
         yield "ration", _ration(found["ration"])
+    if found["fence"]:
+        yield "fence", _fence(found["fence"])
     yield from (("before", _past(ban, found)) for ban in found["past"][:_MAX_SHOWN])
     yield from (("evidence", sentence) for sentence in found["evidence"])
     yield from (("next", sentence) for sentence in found["forecast"])
@@ -184,6 +186,16 @@ def _ration(ration: Document) -> str:
     passing = f"{ration['burst']} refusals at once, then {ration['rate']} a second"
     rest = "drops" if ration["mode"] == "enforce" else "only counts"
     return f"{passing}; the kernel {rest} the others"
+
+
+def _fence(fence: Document) -> str:
+    if fence["inside"]:
+        return "lets it in"
+    number = "1 packet" if fence["packets"] == 1 else f"{fence['packets']} packets"
+    seen = f"; {number} counted within the last hour" if fence["packets"] else ""
+    drops = "drops" if fence["mode"] == "enforce" else "only counts"
+    where = "it is outside" if fence["outside"] else "it does not let in all of it"
+    return f"{where}: the kernel {drops} what comes from outside{seen}"
 
 
 def _friends(found: Document) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,16 @@ from ringfence.explain.account import (
     merged,
 )
 from ringfence.explain.as_json import Document, document
-from ringfence.explain.facts import ActiveBan, BanRecords, NetworkFacts, is_about, read_bans, running_of
+from ringfence.explain.facts import (
+    ActiveBan,
+    BanRecords,
+    FenceFacts,
+    NetworkFacts,
+    is_about,
+    read_bans,
+    running_of,
+)
+from ringfence.firewall.contract import LimitMode
 from ringfence.ledger import network_of
 from ringfence.lists.manager import Holder
 from ringfence.model import (
@@ -273,11 +282,22 @@ class AddressFacts:
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
             claimed=side.kernel.wanted_rules.settings.claims(),
             ration=side.kernel.backend.plan.ration,
+            fence=self._fence(network),
             alarms=tuple(alarm for alarm in side.common.alarms.active if is_about(alarm.subject, network)),
             enforcing=side.kernel.enforcer.enforcing,
             problems=(*found.problems, *problems),
             location=location,
         )
+
+    def _fence(self, network: Network) -> FenceFacts | None:
+        kernel = self._side.kernel
+        mode = kernel.fence.in_force
+        if mode is LimitMode.OFF:
+            return None
+        if not kernel.fence.left_out([network]):
+            return FenceFacts(mode, inside=True)
+        seen = (one.packets for one in kernel.backend.outsiders() if overlap(one.network, network))
+        return FenceFacts(mode, inside=False, packets=sum(seen))
 
     async def _holding(self, network: Network, problems: list[str]) -> list[Holder]:
         try:

@@ -85,6 +85,11 @@ class Fence:
         return LimitMode.ENFORCE if self._started and not self.gaps else LimitMode.OBSERVE
 
     @property
+    def in_force(self) -> LimitMode:
+        """What the kernel's rules do now."""
+        return self._enforcer.backend.plan.fence if self._enforcer.enforcing else LimitMode.OFF
+
+    @property
     def gaps(self) -> list[str]:
         """What the kernel lacks of those whom the fence lets in. The fence then drops nothing."""
         lists, filler = self._lists, self._enforcer.filler
@@ -133,12 +138,12 @@ class Fence:
         in; otherwise ``gaps`` says what is missing, and the fence drops nothing. ``left`` is the rest of a
         trial in whole seconds, rounded up; None without a trial.
         """
-        state, gaps, enforcer = self._state, self.gaps, self._enforcer
+        state, gaps = self._state, self.gaps
         trial = state.trial if self._started else None
         return {
             "configured": str(self.settings.mode),
-            "mode": str(enforcer.backend.plan.fence if enforcer.enforcing else LimitMode.OFF),
-            "enforcing": enforcer.enforcing,
+            "mode": str(self.in_force),
+            "enforcing": self._enforcer.enforcing,
             "started": self._started,
             "confirmed": state.confirmed,
             "whole": not gaps,

@@ -50,7 +50,7 @@ class FenceRequests:
         kernel = self.side.kernel
         until = kernel.fence.start(request.get("seconds", TRIAL_FOR), force=request.get("force") is True)
         kernel.rules.update()
-        return {"until": rfc3339(until), "end": until, "mode": kernel.fence.summary()["mode"]}
+        return {"until": rfc3339(until), "end": until, "mode": str(kernel.fence.in_force)}
 
     def _confirm(self, _: Mapping[str, Any]) -> object:
         return self.side.kernel.fence.confirm()

@@ -11,9 +11,16 @@ from ringfence.detect.confirmation import why_unconfirmed
 from ringfence.detect.judgement import Count
 from ringfence.detect.rules import By, Of, Rule
 from ringfence.explain.account import reason_of
-from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
+from ringfence.explain.facts import (
+    ActiveBan,
+    AddressVerdict,
+    AttemptOutcome,
+    FenceFacts,
+    NetworkFacts,
+    sources_of,
+)
 from ringfence.explain.groups import ALIKE, grouped
-from ringfence.firewall.contract import Ration
+from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.friends.exchange import as_json
 from ringfence.lists.entries import COMMAND, CONFIGURATION, DECISION, FEED
 from ringfence.lists.manager import Holder
@@ -92,6 +99,10 @@ def _sentences(known: NetworkFacts) -> Iterator[str]:
     yield from (_passed(holder) for holder in known.on(ListKind.DENY) if holder not in denied)
     if denied:  # no packet arrives, so nothing is counted
         return
+    if known.fenced is not None and verdict is AddressVerdict.STRANGER:
+        yield _outside(known, known.fenced)
+        if known.fenced.mode is LimitMode.ENFORCE:
+            return
     if known.live:
         yield from _comes_next(known)
     else:
@@ -118,6 +129,13 @@ def _passed(holder: Holder) -> str:
     if entry.origin.startswith(DECISION):
         return f"the {printable(entry.origin)} of another host contains {entry.value}, {but}"
     return f"the deny list contains {_by_entry(holder)}, {but}, because it was imported or found by country"
+
+
+def _outside(known: NetworkFacts, fence: FenceFacts) -> str:
+    own, country = format_network(known.network), known.location["country"] or "its country is unknown"
+    drops = "are" if fence.mode is LimitMode.ENFORCE else "would be"
+    then = f"to let it in: ringfence fence admit {own}, or for ever: ringfence allow add {own}"
+    return f"it is outside the fence ({country}), so its packets to the SIP ports {drops} dropped; {then}"
 
 
 def _protected(known: NetworkFacts) -> str:
@@ -373,6 +391,7 @@ def document(known: NetworkFacts) -> Document:
         "lists": [_entry(holder) for holder in known.holders],
         "kernel_lists": _kernel_lists(known),
         "ration": None if known.rationed is None else _ration(known.rationed),
+        "fence": None if known.fence is None else _fence(known, known.fence),
         "protected": [{"network": format_network(kept), "why": why} for kept, why in known.reasons.items()],
         "friend": bool(known.friends),
         "friends": [_friend(friend) for friend in known.friends],
@@ -408,6 +427,15 @@ def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
 
 def _ration(ration: Ration) -> dict[str, Any]:
     return {"mode": str(ration.mode), "burst": ration.burst, "rate": ration.rate}
+
+
+def _fence(known: NetworkFacts, fence: FenceFacts) -> dict[str, Any]:
+    return {
+        "mode": str(fence.mode),
+        "inside": fence.inside,
+        "outside": known.fenced is not None,
+        "packets": fence.packets,
+    }
 
 
 def _running(known: NetworkFacts, one: ActiveBan) -> Document:

@@ -66,6 +66,20 @@ class AttemptOutcome:
 
 
 @frozen
+class FenceFacts:
+    """What the fence does with a network.
+
+    ``mode`` is what the kernel's rules do now; it is not *off*. ``inside``: the fence lets in the whole
+    network. ``packets`` is how many of its packets the kernel counted as from outside within an hour. The
+    kernel counts those of a limited number of sources, so 0 does not mean that none came.
+    """
+
+    mode: LimitMode
+    inside: bool
+    packets: int = 0
+
+
+@frozen
 class NetworkFacts:
     """All that is known about ``network``, for which the user asked, at ``now`` (seconds since the epoch).
 
@@ -86,9 +100,10 @@ class NetworkFacts:
     it is False.
 
     ``claimed`` has the limits for bans on unproven evidence. ``ration`` is that of the kernel's present rules
-    (its mode is *off* without a daemon). ``alarms`` are the active alarms about
-    ``network``. ``enforcing``: enforcement is not switched off. ``live``: the facts are from a daemon.
-    ``problems`` has a line for each fact that could not be read. ``location`` is where the first address is.
+    (its mode is *off* without a daemon). ``fence`` is None without a fence or a daemon. ``alarms`` are the
+    active alarms about ``network``. ``enforcing``: enforcement is not switched off. ``live``: the facts are
+    from a daemon. ``problems`` has a line for each fact that could not be read. ``location`` is
+    where the first address is.
     """
 
     network: Network
@@ -107,11 +122,18 @@ class NetworkFacts:
     contains_exempt: bool = False
     claimed: Claimed = Factory(Claimed)
     ration: Ration = Factory(Ration)
+    fence: FenceFacts | None = None
     alarms: tuple[AlarmRecord, ...] = ()
     enforcing: bool = True
     live: bool = True
     problems: tuple[str, ...] = ()
     location: Location = UNKNOWN
+
+    @property
+    def fenced(self) -> FenceFacts | None:
+        """The fence, if the address is outside; None for a network, of which a part may be inside."""
+        single = self.network.prefixlen == self.network.max_prefixlen
+        return self.fence if single and self.fence is not None and not self.fence.inside else None
 
     @property
     def verdict(self) -> AddressVerdict:
@@ -141,7 +163,8 @@ class NetworkFacts:
     def rationed(self) -> Ration | None:
         """The ration of refusals that the network has; None if it has none, or if no packet of it gets in."""
         stranger = self.verdict is AddressVerdict.STRANGER
-        return self.ration if stranger and self.ration.mode is not LimitMode.OFF else None
+        kept_out = self.fenced is not None and self.fenced.mode is LimitMode.ENFORCE
+        return self.ration if stranger and not kept_out and self.ration.mode is not LimitMode.OFF else None
 
     @property
     def reasons(self) -> dict[Network, str]:

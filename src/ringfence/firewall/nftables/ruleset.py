@@ -446,7 +446,8 @@ def _fence_chains(plan: FirewallPlan, log: tuple[str, ...]) -> Iterator[RulesetC
     """Yield the chains of the fence, for each IP version; none if the fence is off."""
     dropping = (*log, "drop") if plan.fence is LimitMode.ENFORCE else ()
     for version in VERSIONS if plan.fence is not LimitMode.OFF else ():
-        seen = f"update @fenced{version} {{ {_counted(version, 'saddr')} counter }}"
+        # Not ``update``: it would renew the hour, and the packets of a day would look like those of an hour.
+        seen = f"add @fenced{version} {{ {_counted(version, 'saddr')} counter }}"
         yield RulesetChain(f"fenced{version}", (seen, 'counter name "fenced"', *dropping))
 
 
