@@ -51,3 +51,16 @@ def test_only_root_can_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     done = CliRunner().invoke(app, ["setup", "--config", str(tmp_path / "gone.toml")])
 
     assert (done.exit_code, done.stderr.endswith("fix: run it as root (sudo)\n")) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--crowdsec-machine", "pbx-a"],
+        ["--crowdsec-key-file", "key"],
+        ["--undo", "--crowdsec", "http://127.0.0.1:8080"],
+    ],
+)
+def test_options_that_have_no_meaning_together_are_refused(options: list[str]) -> None:
+    """Credentials need an API, and the undo takes everything back."""
+    assert CliRunner().invoke(app, ["setup", *options]).exit_code == 2

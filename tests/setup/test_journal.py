@@ -9,7 +9,7 @@ from attrs import evolve
 
 from ringfence.errors import SetupError
 from ringfence.setup.changes import FileChange, FileState, FolderChange, FolderState
-from ringfence.setup.journal import JournalRecord, Produced, Unit, open_journal, read_journal
+from ringfence.setup.journal import JournalRecord, Produced, Registration, Unit, open_journal, read_journal
 
 UID, GID = os.geteuid(), os.getegid()
 OLD = FileState(b"old\xff", 0o640, UID, GID)
@@ -21,6 +21,7 @@ CHANGES = (
 )
 PRODUCED = Produced(Path("/var/log/x"), "x", existed=False, names=())
 UNIT = Unit("ringfence.service", enabled=False, active=True)
+REGISTRATIONS = (Registration("machine", "pbx-a"), Registration("bouncer", "pbx-a"))
 
 
 def test_everything_that_was_recorded_is_read_again(tmp_path: Path) -> None:
@@ -30,11 +31,14 @@ def test_everything_that_was_recorded_is_read_again(tmp_path: Path) -> None:
         journal.begin([PRODUCED], [UNIT])
         for change in CHANGES:
             journal.add(change)
+        for one in REGISTRATIONS:
+            journal.add_registration(one)
         assert journal.interrupted
         journal.complete()
         written = journal.record
 
-    assert read_journal(folder) == written == JournalRecord(CHANGES, (PRODUCED,), (UNIT,), complete=True)
+    whole = JournalRecord(CHANGES, (PRODUCED,), (UNIT,), complete=True, registrations=REGISTRATIONS)
+    assert read_journal(folder) == written == whole
 
 
 def test_a_second_run_keeps_what_was_before_the_first(tmp_path: Path) -> None:
@@ -123,6 +127,8 @@ def test_only_the_changes_of_a_failed_run_are_dropped(tmp_path: Path) -> None:
     with open_journal(tmp_path / "state") as journal:
         for change in CHANGES:
             journal.add(change)
-        journal.keep(1)
+        for one in REGISTRATIONS:
+            journal.add_registration(one)
+        journal.keep(1, 1)
 
-        assert journal.record == JournalRecord(CHANGES[:1], complete=True)
+        assert journal.record == JournalRecord(CHANGES[:1], complete=True, registrations=REGISTRATIONS[:1])

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,10 +18,20 @@ from ringfence.cli.import_fail2ban import take_over_from
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.errors import ConfigError, ControlError, Exit, RingfenceError, SetupError, StoreError
+from ringfence.model import Secret
 from ringfence.setup import fail2ban_jails
-from ringfence.setup.changes import FileState
+from ringfence.setup.changes import FileChange, FileState
+from ringfence.setup.crowdsec import (
+    Credentials,
+    Joining,
+    Wanted,
+    commands_of,
+    plan_joining,
+    prove_access,
+)
 from ringfence.setup.find import Found, FoundAsterisk, find, found_lines
 from ringfence.setup.journal import JournalRecord, open_journal, read_journal
+from ringfence.setup.manager import text_of
 from ringfence.setup.plan import Plan, ami_host, plan
 from ringfence.setup.proof import (
     LoginTarget,
@@ -30,6 +41,7 @@ from ringfence.setup.proof import (
     failed_manager_login,
     is_reachable,
     prove,
+    sharing_finding,
     targets_of,
     wait_for_sources,
 )
@@ -41,22 +53,45 @@ from ringfence.setup.session import (
     require_manager_user,
     require_valid_files,
 )
-from ringfence.setup.texts import HostPaths
+from ringfence.setup.texts import HostPaths, is_untouched
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]
 UndoOption = Annotated[bool, typer.Option("--undo", help="Restore every file that setup has changed.")]
+CrowdsecOption = Annotated[
+    str, typer.Option("--crowdsec", metavar="URL", help="Share bans by CrowdSec's local API at this address.")
+]
+MachineOption = Annotated[
+    str, typer.Option("--crowdsec-machine", metavar="NAME", help="The name of this host at that API.")
+]
+PasswordOption = Annotated[
+    Path | None,
+    typer.Option("--crowdsec-password-file", metavar="FILE", help="The password of a registered machine."),
+]
+KeyOption = Annotated[
+    Path | None, typer.Option("--crowdsec-key-file", metavar="FILE", help="The key of a registered bouncer.")
+]
 
 
 def setup(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     undo: UndoOption = False,
+    crowdsec: CrowdsecOption = "",
+    crowdsec_machine: MachineOption = "",
+    crowdsec_password_file: PasswordOption = None,
+    crowdsec_key_file: KeyOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed login."""
+    if (crowdsec_machine or crowdsec_password_file or crowdsec_key_file) and not crowdsec:
+        raise typer.BadParameter("is missing", param_hint="--crowdsec")
+    if undo and crowdsec:
+        raise typer.BadParameter("it takes back everything, --crowdsec too", param_hint="--undo")
+    machine = crowdsec_machine or socket.gethostname()
+    wanted = Wanted(crowdsec, machine, crowdsec_password_file, crowdsec_key_file) if crowdsec else None
     with errors_reported():
-        run = SetupRun(HostPaths(config=config), dry_run=dry_run, yes=yes)
+        run = SetupRun(HostPaths(config=config), dry_run=dry_run, yes=yes, wanted=wanted)
         right = run.undo() if undo else run.setup()
     if not right:
         raise typer.Exit(Exit.PROBLEM)
@@ -76,11 +111,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class SetupRun:
     """One run of the command. Its methods return whether everything succeeded.
 
-    ``dry_run``: changes are shown and not made. ``yes``: changes are made without a question.
+    ``dry_run``: changes are shown and not made. ``yes``: changes are made without a question. ``wanted``: how
+    bans are shared; None to leave that as it is.
     """
 
-    def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool) -> None:
+    def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool, wanted: Wanted | None = None) -> None:
         self._paths = paths
+        self._wanted = wanted
         self._dry_run = dry_run
         self._yes = yes
         self._systemd = Systemd(paths.systemd)
@@ -98,10 +135,11 @@ class SetupRun:
         record = read_journal(self._paths.state)
         found = find(self._paths)
         planned = plan(found, self._paths, _last_written(record))
+        joining = self._joining(record)
         echo(*found_lines(found))
         if record.changes and not record.complete:
             echo("An earlier setup was interrupted: this run goes on.")
-        self._show(found, planned)
+        self._show(found, planned, joining)
         if self._dry_run:
             return True
         if not self._yes and not typer.confirm("Make these changes?"):
@@ -112,7 +150,12 @@ class SetupRun:
                 journal = stack.enter_context(open_journal(self._paths.state))
                 session = SetupSession(self._paths, journal, self._systemd, self._is_reachable)
                 stack.enter_context(_taken_back_on_error(session))
-            self._apply(session, found.asterisk, planned)
+            session.begin(planned)
+            for change in planned.changes:
+                session.apply(change)
+            if self._wanted is not None:
+                self._join(session, joining, found.owner.gid)
+            self._activate(found.asterisk, planned, restart=bool(planned.changes or joining))
             right = self._prove(session, found, planned)
             session.complete()
         return right
@@ -130,6 +173,8 @@ class SetupRun:
             echo("There is nothing to undo: setup has changed nothing on this host.")
             return True
         paths = list(dict.fromkeys(str(change.path) for change in reversed(record.changes)))
+        for one in reversed(record.registrations):
+            echo(f"This registration at CrowdSec ends: {one.kind} {one.name}")
         echo("These files and folders become as they were before setup:", *(f"  {path}" for path in paths))
         if self._dry_run:
             return True
@@ -142,15 +187,23 @@ class SetupRun:
         echo("Setup is undone." if not problems else "Setup is undone, except for the lines above.")
         return not problems
 
-    def _show(self, found: Found, planned: Plan) -> None:
+    def _show(self, found: Found, planned: Plan, joining: Joining | None) -> None:
         for number, change in enumerate(planned.changes, 1):
             echo("", f"{number}. {change.path}: {change.reason}", indent=3)
             echo_document("\n".join([*change.shown(), ""]))
         echo("")
         for note in planned.notes:
             echo(f"note: {note}", indent=_INDENT)
-        if not planned.changes:
+        if not planned.changes and joining is None:
             echo("No file has to be changed.")
+        if joining is not None and joining.source is None:
+            echo(
+                "This host cannot register itself. Run these where CrowdSec's local API runs; they print the "
+                "password and the key:",
+                *(f"  {command}" for command in commands_of(joining.machine)),
+            )
+        if joining is not None:
+            echo("To share bans:", *(f"  {step}" for step in joining.steps))
         steps = ["asterisk -rx 'manager reload'", "asterisk -rx 'logger reload'"] if planned.changes else []
         steps += [START] if self._systemd.runs else []
         steps.append("one failed SIP login from this host, which every source must report")
@@ -158,18 +211,43 @@ class SetupRun:
             steps.append(f"fail2ban: take over the bans of {', '.join(found.jails)}, then disable it")
         echo("Then:", *(f"  {step}" for step in steps), "")
 
-    def _apply(self, session: SetupSession, asterisk: FoundAsterisk, planned: Plan) -> None:
-        """Make the changes, and start the daemon. If it already runs and anything changed, restart it."""
-        session.begin(planned)
-        for change in planned.changes:
-            session.apply(change)
+    def _joining(self, record: JournalRecord) -> Joining | None:
+        """Return how this host begins to share its bans; None if it already does, or need not."""
+        if self._wanted is None:
+            return None
+        joining = plan_joining(self._wanted, self._paths, record.registrations)
+        if joining is not None and joining.source is None and self._yes and not self._dry_run:
+            raise SetupError(f"no cscli is on this host; fix: {joining.by_hand}")
+        return joining
+
+    def _join(self, session: SetupSession, joining: Joining | None, group: int) -> None:
+        """Join the local API, or try the access that the configuration has. ``group`` is the service's."""
+        if joining is None:
+            sharing = settings_from(self._paths.config).crowdsec.sharing
+            if sharing is None:
+                raise SetupError(f"[crowdsec] of {self._paths.config} is not in force")
+            access = sharing.access
+        else:
+            source = _asked() if joining.source is None else joining.source
+            known = source if isinstance(source, Credentials) else session.register(source, joining.machine)
+            for change in joining.credential_files(known, group):
+                session.apply(change)
+            access = joining.access(known)
+        prove_access(access)
+        text = f"{access.url} stores and returns decisions of {access.machine}"
+        echo(Finding(True, "crowdsec", text).line, indent=_INDENT)
+        if joining is not None:
+            session.apply(joining.configuration())
+
+    def _activate(self, asterisk: FoundAsterisk, planned: Plan, *, restart: bool) -> None:
+        """Make Asterisk read the files, and start the daemon. With ``restart``, restart one that runs."""
         if planned.changes:
             require_valid_files(asterisk)
             reload_asterisk(asterisk.console)
         require_manager_user(asterisk.console)
         echo(Finding(True, "files", f"{len(planned.changes)} changed").line)
         if self._systemd.runs:
-            self._systemd.start(restart=bool(planned.changes))
+            self._systemd.start(restart=restart)
 
     def _prove(self, session: SetupSession, found: Found, planned: Plan) -> bool:
         if not self._is_reachable():
@@ -184,6 +262,8 @@ class SetupRun:
         findings = prove(
             control, lambda: _failed_login(found), contained=not found.asterisk.server.same_network
         )
+        if self._wanted is not None:
+            findings.append(sharing_finding(control))
         for finding in findings:
             echo(finding.line, indent=_INDENT)
         if any(finding.right is False for finding in findings):
@@ -220,6 +300,14 @@ class SetupRun:
             return False
 
 
+def _asked() -> Credentials:
+    """Ask for the credentials at the terminal."""
+    return Credentials(
+        Secret(typer.prompt("The password that the first command printed", hide_input=True)),
+        Secret(typer.prompt("The key that the second command printed", hide_input=True)),
+    )
+
+
 def _failed_login(found: Found) -> LoginTarget | None:
     """Cause a failed login at Asterisk by SIP, or by AMI if SIP is not answered.
 
@@ -238,8 +326,20 @@ def _failed_login(found: Found) -> LoginTarget | None:
 
 
 def _last_written(record: JournalRecord) -> dict[Path, FileState]:
-    """Return for each file that setup has written, by path, the state as it was written last."""
-    return {change.path: change.after for change in record.changes if isinstance(change.after, FileState)}
+    """Return for each file that setup has written as a whole, by path, the state as it was written last.
+
+    Such a file was new, the one of the package, or setup's own before. To others setup has only added lines.
+    """
+    written: dict[Path, FileState] = {}
+    for change in record.changes:
+        if not isinstance(change, FileChange):
+            continue
+        before, path = change.before, change.path
+        if before is None or before == written.get(path) or is_untouched(text_of(before)):
+            written[path] = change.after
+        else:
+            written.pop(path, None)
+    return written
 
 
 def _require_root() -> None:

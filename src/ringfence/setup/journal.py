@@ -65,17 +65,27 @@ class Unit:
 
 
 @frozen
+class Registration:
+    """A registration of this host at CrowdSec's local API: a ``machine`` or a ``bouncer``, and its name."""
+
+    kind: str
+    name: str
+
+
+@frozen
 class JournalRecord:
     """The content of the journal.
 
     ``changes`` are in the order in which they were made. ``produced`` and ``units`` have the state before the
-    first run of setup. ``complete``: the last run was not interrupted.
+    first run of setup. ``complete``: the last run was not interrupted. ``registrations`` are those that setup
+    has made, or was about to make, in this order.
     """
 
     changes: tuple[Change, ...] = ()
     produced: tuple[Produced, ...] = ()
     units: tuple[Unit, ...] = ()
     complete: bool = False
+    registrations: tuple[Registration, ...] = ()
 
 
 class Journal:
@@ -93,7 +103,8 @@ class Journal:
     @property
     def interrupted(self) -> bool:
         """Whether the last run of setup was interrupted, or has not ended yet."""
-        return bool(self._record.changes or self._record.units) and not self._record.complete
+        made = self._record.changes or self._record.units or self._record.registrations
+        return bool(made) and not self._record.complete
 
     def begin(self, produced: Sequence[Produced], units: Sequence[Unit]) -> None:
         """Record that a run starts, and the state before it.
@@ -115,16 +126,25 @@ class Journal:
         """Record a change that is about to be made."""
         self._write(evolve(self._record, changes=(*self._record.changes, change)))
 
+    def add_registration(self, one: Registration) -> None:
+        """Record a registration that is about to be made."""
+        self._write(evolve(self._record, registrations=(*self._record.registrations, one)))
+
     def complete(self) -> None:
         """Record that the run has ended without an interruption."""
         self._write(evolve(self._record, complete=True))
 
-    def keep(self, number: int) -> None:
-        """Keep only the entries of the first ``number`` changes. Earlier, complete runs made these changes.
+    def keep(self, changes: int, registrations: int) -> None:
+        """Keep only the entries of the first changes and registrations. Earlier, complete runs made these.
 
-        Record that the last run is complete: the caller has undone the later changes.
+        Record that the last run is complete: the caller has undone the later ones.
         """
-        self._write(evolve(self._record, changes=self._record.changes[:number], complete=True))
+        kept = self._record.changes[:changes], self._record.registrations[:registrations]
+        last = len(self._record.changes)
+        self._write(evolve(self._record, changes=kept[0], registrations=kept[1], complete=True))
+        for number in range(changes, last):
+            for kind in ("before", "after"):
+                remove_file(self._folder / f"{number}.{kind}")
 
     def remove(self) -> None:
         """Remove the journal with its folder, after an undo."""
@@ -213,6 +233,7 @@ def _read(folder: Path) -> JournalRecord:
             ),
             tuple(Unit(**one) for one in document["units"]),
             document["complete"],
+            tuple(Registration(**one) for one in document.get("registrations", [])),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise SetupError(
@@ -258,6 +279,7 @@ def _document(record: JournalRecord) -> dict[str, Any]:
         ],
         "produced": [asdict(one) | {"folder": str(one.folder)} for one in record.produced],
         "units": [asdict(one) for one in record.units],
+        "registrations": [asdict(one) for one in record.registrations],
     }
 
 

@@ -37,6 +37,7 @@ from ringfence.setup.texts import (
     HostPaths,
     Target,
     appended,
+    crowdsec_text,
     is_untouched,
     log_channel,
     logrotate,
@@ -281,6 +282,9 @@ class _Planner:
         logs = [] if self.log is None else None if self.log.default else [self.log.file]
         text = settings_text(self.paths.secret, found.exempt, ami, logs)
         now = file_state(path)
+        if now is not None and now == self.written.get(path):
+            shared = tomllib.loads(text_of(now)).get("crowdsec")
+            text += crowdsec_text(shared) if shared else ""
         if now is None or is_untouched(text_of(now)) or now == self.written.get(path):
             self._file(
                 path,

@@ -8,11 +8,12 @@ from ringfence.errors import FirewallError, SetupError
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.host.console import Console
 from ringfence.host.owned_files import names_in
-from ringfence.model import printable
+from ringfence.model import Secret, printable
 from ringfence.setup import fail2ban_jails
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state
+from ringfence.setup.crowdsec import Credentials, Cscli, registrations_of, withdraw
 from ringfence.setup.find import FoundAsterisk, find_asterisk
-from ringfence.setup.journal import Journal, JournalRecord, Produced, Unit, restore_files
+from ringfence.setup.journal import Journal, JournalRecord, Produced, Registration, Unit, restore_files
 from ringfence.setup.manager import USER, checked_state
 from ringfence.setup.plan import Plan
 from ringfence.setup.texts import LOGGER, MANAGER, HostPaths
@@ -124,8 +125,9 @@ class SetupSession:
         self._systemd = systemd
         self._reachable = reachable
         # The number of changes that take_back() leaves in place: those of earlier, complete runs. It is 0
-        # after an interrupted run, which must be completed or undone as a whole.
+        # after an interrupted run, which must be completed or undone as a whole. Likewise the registrations.
         self._kept = 0 if journal.interrupted else len(journal.record.changes)
+        self._kept_registrations = 0 if journal.interrupted else len(journal.record.registrations)
 
     def begin(self, plan: Plan) -> None:
         """Record in the journal that the run starts, and the present state of what others will change.
@@ -147,6 +149,22 @@ class SetupSession:
         self._journal.add(change)
         change.apply()
 
+    def register(self, cscli: Cscli, name: str) -> Credentials:
+        """Register this host at CrowdSec as a machine and a bouncer.
+
+        A registration of an interrupted run is made again, because its password is lost. Raise SetupError if
+        somebody else has made one of this name.
+        """
+        return Credentials(*(self._registered(cscli, one) for one in registrations_of(name)))
+
+    def _registered(self, cscli: Cscli, one: Registration) -> Secret:
+        if one in self._journal.record.registrations:
+            cscli.remove(one)
+        else:
+            cscli.require_free(one)
+            self._journal.add_registration(one)
+        return cscli.add(one)
+
     def complete(self) -> None:
         """Record that the run has ended without an interruption."""
         self._journal.complete()
@@ -157,13 +175,13 @@ class SetupSession:
         If an earlier run was interrupted, restore the state before the first run instead. Yield a line for
         each thing that could not be restored completely.
         """
-        yield from self._take_back(self._kept)
+        yield from self._take_back(self._kept, self._kept_registrations)
 
     def undo(self) -> Iterator[str]:
         """Restore the state before the first run; yield lines as :meth:`take_back` does."""
-        yield from self._take_back(0)
+        yield from self._take_back(0, 0)
 
-    def _take_back(self, kept: int) -> Iterator[str]:
+    def _take_back(self, kept: int, registered: int) -> Iterator[str]:
         record = self._journal.record
         whole = kept == 0
         changes = record.changes[kept:]
@@ -180,10 +198,11 @@ class SetupSession:
             yield from _reload_restored()
         if was_active or (not whole and changes and self._systemd.runs):
             self._systemd.restart()
+        yield from withdraw(record.registrations[registered:], self._paths.crowdsec)
         if whole:
             self._journal.remove()
         else:
-            self._journal.keep(kept)
+            self._journal.keep(kept, registered)
 
     def _remove_rules(self) -> Iterator[str]:
         """Remove ringfence's rules and bans from the kernel, unless a daemon still runs.

@@ -33,6 +33,9 @@ class HostPaths:
 
     config: Path = Path("/etc/ringfence/ringfence.toml")
     secret: Path = Path("/etc/ringfence/asterisk.secret")
+    crowdsec_password: Path = Path("/etc/ringfence/crowdsec.password")
+    crowdsec_key: Path = Path("/etc/ringfence/crowdsec.key")
+    crowdsec: Path = Path("/etc/crowdsec/config.yaml")
     logs: Path = Path("/var/log/ringfence")
     logrotate: Path = Path("/etc/logrotate.d/ringfence")
     state: Path = Path("/var/lib/ringfence-setup")
@@ -140,6 +143,12 @@ def settings_text(
     else:
         parts.append("networks = []\n")
     return "".join(parts)
+
+
+def crowdsec_text(table: Mapping[str, Any]) -> str:
+    """Return the text of the table ``[crowdsec]``, with these keys."""
+    rows = [f"{key} = {json.dumps(value)}\n" for key, value in table.items()]
+    return "".join(["\n# Bans are shared with other hosts: docs/fleet.md\n[crowdsec]\n", *rows])
 
 
 def sorted_networks(networks: Mapping[Network, str]) -> list[tuple[Network, str]]:
