@@ -384,15 +384,18 @@ def test_reports_that_cannot_be_followed_are_an_error_and_the_list_still_counts(
         assert connections.table.error == "cannot follow"
 
 
-def test_a_look_up_asks_no_kernel(tmp_path: Path) -> None:
-    """The table answers from its last refresh; an address without a connection is unknown after 50 ms."""
+def test_only_the_first_look_up_of_a_refresh_asks_the_kernel(tmp_path: Path) -> None:
+    """Later look-ups answer from its list; an address without a connection is unknown after 50 ms."""
     now = [0.0]
     table = tmp_path / "tcp"
     table.write_text(HEAD + LISTENER)
     connections = ConnectionTable((table,), lambda: now[0])
     connections._known_from = 0.0
     assert connections.had_any(REMOTE.address, 0.0) is None
+    table.unlink()
     connections.refresh()
+    table.write_text(HEAD + LISTENER)
+    assert connections.had_any(REMOTE.address, 0.0) is False
     table.write_text(HEAD + LISTENER + CONNECTION)
 
     assert connections.had_any(REMOTE.address, FRESH - 0.01) is False

@@ -205,12 +205,6 @@ _HIDDEN_UNPROVEN = (
 # Module-level aliases: enum member lookups are slow in code that runs for each event.
 _SIP, _UDP, _ENCRYPTED = Service.SIP, Transport.UDP, (Transport.TLS, Transport.WSS)
 
-STREAMS_MATTER = 30.0
-"""For this time after a report about a connection (seconds), a tick may look up its connection.
-
-No report and no hidden attempt waits that long.
-"""
-
 
 def known_sources(settings: Settings) -> KnownSources:
     """Return what the detector must know about the sources, and the addresses of the SIP proxies.
@@ -251,7 +245,6 @@ class Pipeline:
         self._refresh = refresh
         self._reporting: float | None = None  # since when all AMIs deliver events
         self._read = -inf  # up to when the events of all AMIs have been read
-        self._streams_until = 0.0  # until when a tick may look up connections
 
     def configure(self, new: Settings) -> None:
         """Apply a new configuration."""
@@ -270,7 +263,6 @@ class Pipeline:
                 self.chan_sip_tls.add(event.source.asterisk)
             if event.remote.transport is not _UDP or event.readings:
                 for remote, least_bytes in self._detector.queries(event, now):
-                    self._streams_until = now + STREAMS_MATTER
                     self._refresh(remote, least_bytes)
             self._effects.carry_out(self._detector.observe(event, now))
             if event.tampered or event.forgeable:
@@ -314,12 +306,10 @@ class Pipeline:
     def _on_answers(self, answers: Sequence[Challenge], now: float) -> None:
         wall = self._clock.wall()
         for answer in answers:
-            if answer.transport is not _UDP:
-                self._streams_until = now + STREAMS_MATTER
-                # Only these can be hidden attempts at once. Phones cause all others: reading the list of
-                # connections for each would take too long.
-                if answer.evasive or answer.service is _SIP:
-                    self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
+            # Only these can be hidden attempts at once. Phones cause all others: reading the list of
+            # connections for each would take too long.
+            if answer.transport is not _UDP and (answer.evasive or answer.service is _SIP):
+                self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
         self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
 
     def on_contact(self, contact: Contact, now: float) -> None:
@@ -335,8 +325,7 @@ class Pipeline:
         """
         now = self._clock.mono()
         self._reporting = max(listening.values(), default=None) if all_report else None
-        if now < self._streams_until:
-            self._refresh(None, 0)
+        self._refresh(None, 0)
         effects = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)
         self._effects.carry_out(effects)
         self._judge_exchanges(now)

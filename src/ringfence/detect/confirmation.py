@@ -281,8 +281,8 @@ LOGIN = 14
 class Connections(Protocol):
     """A table of the TCP connections to this host, as the kernel reported them last.
 
-    The detector only reads it, and asks no kernel: its caller brings the table up to date before it passes an
-    input (:meth:`Detector.queries`).
+    The detector only looks up, and asks no kernel: before its caller passes an input, it has the table
+    refreshed, or has the next look-up refresh it (:meth:`Detector.queries`).
     """
 
     def has(self, remote: Endpoint, now: float) -> bool:

@@ -291,6 +291,7 @@ class ConnectionTable:
         self._unfollowed = ""
         self._read_at = -math.inf
         self._whole = False  # whether the last refresh left no report unread
+        self._outdated = False  # whether the next look-up has to refresh the table first
         self.elsewhere = False
         """Whether an Asterisk is in a container or on another host, whose connections the kernel hides."""
         self._reading_took = 0.0
@@ -343,14 +344,16 @@ class ConnectionTable:
     def refresh(self, remote: Endpoint | None = None, length: int = 0) -> None:
         """Ask the kernel for its reports and, if it is older than ``FRESH``, its list of connections.
 
-        Read the list again if it lacks ``remote``, or has fewer than ``length`` unused bytes of it. Call this
-        before the detector looks up connections: the other methods only read what this one has found.
+        Read the list again if it lacks ``remote``, or has fewer than ``length`` unused bytes of it. Without
+        ``remote`` the next look-up does this, if there is one: most ticks of the detector look up nothing,
+        and the kernel takes the longer for its list, the more memory the host has. Call this before the
+        detector looks up connections.
         """
+        if remote is None:
+            self._outdated = True
+            return
         now = self._clock()
         self._whole = self._drain(now)
-        if remote is None:
-            self._renew(now)
-            return
         key = _key(remote)
         if not self._past.has(key, now):
             self._renew(now)
@@ -359,11 +362,20 @@ class ConnectionTable:
         if self.has(remote, now) and self._unused(key) < length:
             self._renew(now, SOON)  # the bytes of this line may be newer than the list
 
+    def _update(self) -> None:
+        """Refresh the table if a tick has asked for it since the last look-up."""
+        if self._outdated:
+            self._outdated = False
+            now = self._clock()
+            self._whole = self._drain(now)
+            self._renew(now)
+
     def has(self, remote: Endpoint, now: float) -> bool:
         """Whether ``remote`` has a connection to this host, or had one in the last 60 s.
 
         A connection without a completed handshake does not count.
         """
+        self._update()
         key = _key(remote)
         return key in self._open or self._past.has(key, now)
 
@@ -407,6 +419,7 @@ class ConnectionTable:
 
         Return None if that is unknown: the list is older than ``FRESH``, or :attr:`elsewhere` is true.
         """
+        self._update()
         if self._open_from is None:
             self._open_from = frozenset(key[:-_PORT] for key in self._open)
         if address.packed in self._open_from or self._past.had_any(address.packed, now):
