@@ -334,7 +334,9 @@ def test_whether_an_address_had_a_connection_is_unknown_at_first_and_after_a_los
 @pytest.mark.usefixtures("netns")
 def test_reports_are_read_without_a_lookup() -> None:
     """The event loop reads the reports, so the kernel's buffer does not fill."""
-    with followed() as (connections, loop), socket.create_server(("127.0.0.1", 0)) as server:
+    now = [1000.0]
+    with followed(lambda: now[0]) as (connections, loop), socket.create_server(("127.0.0.1", 0)) as server:
+        now[0] += FRESH
         assert not connections.has(REMOTE)
         there = short_connection(server)
         loop.run_until_complete(asyncio.sleep(0.05))
