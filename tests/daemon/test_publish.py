@@ -24,7 +24,7 @@ from ringfence.clock import Clock
 from ringfence.config.converters import ListenAddress
 from ringfence.daemon import metrics_server, publish
 from ringfence.daemon.metrics_server import MetricsServer
-from ringfence.daemon.publish import FRESH, Publisher, outermost
+from ringfence.daemon.publish import FRESH, NOBODY, Publisher, outermost
 from ringfence.friends.registry import SourceReadiness
 from ringfence.ledger import Record, key_of
 from ringfence.model import Ban, Network, Origin, Proof, Scope, Secret
@@ -79,17 +79,18 @@ class Router:
         return await self.exchange(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
 
     def listed(self, path: str = "/bans") -> list[str]:
-        """Return the lines of a list that is made now."""
+        """Return the lines of a list that is made now, without comments."""
         found: list[str] = []
 
         async def client() -> None:
             head, body = await self.get(path)
             assert head.startswith("HTTP/1.1 200 OK\r\n")
-            found.extend(body.decode().split("\n"))
+            lines = body.decode().split("\n")
+            assert lines.pop() == ""
+            found.extend(line for line in lines if not line.startswith("#"))
 
         self.kept.now += FRESH
         self.run(client)
-        assert found.pop() == ""
         return found
 
 
@@ -163,9 +164,22 @@ def test_a_new_friend_leaves_the_list_at_once(router: Router) -> None:
         kept.detector.friends.add(PHONE)
         assert (await router.get())[1] == b"192.0.2.2\n"
         kept.own_addresses_are("192.0.2.2")
-        assert (await router.get())[1] == b""
+        assert (await router.get())[1] == NOBODY.encode()
 
     router.run(client)
+
+
+@pytest.mark.parametrize("path", ["/bans", "/bans/ipv4", "/bans/ipv6"])
+def test_a_list_of_nobody_is_a_comment(router: Router, path: str) -> None:
+    """An answer is never empty: pfSense keeps its last list then, and the last ban would last for ever."""
+
+    async def client() -> None:
+        head, body = await router.get(path)
+        assert head.startswith("HTTP/1.1 200 OK\r\n")
+        assert body == b"# nobody is banned\n"
+
+    router.run(client)
+    assert router.publisher.counts.published == 0
 
 
 def test_each_address_is_on_the_list_once(router: Router) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.kept import PHONE
 
 from ringfence.clock import Clock
-from ringfence.daemon.publish import Publisher
+from ringfence.daemon.publish import NOBODY, Publisher
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.ledger import Record, key_of
@@ -63,7 +63,8 @@ class World:
         common = SimpleNamespace(clock=Clock(wall=lambda: NOW, mono=lambda: 0.0))
         side: Any = SimpleNamespace(common=common, detector=detector)
         publisher = Publisher(side, Secret("0123456789abcdef"), self.most)
-        return asyncio.run(publisher._list((4, 6))).text.decode().split("\n")[:-1]
+        text = asyncio.run(publisher._list((4, 6))).text.decode()
+        return text.removeprefix(NOBODY).split("\n")[:-1]
 
     def is_wanted(self, ban: Ban) -> bool:
         """Whether a ban is proven or an administrator's, lasts, and meets nobody who must not be listed."""

@@ -9,6 +9,7 @@ all packets of a network on the list, and it asks seldom. So the list is narrowe
   may register again before the router asks again. After a start there is no list until the friends are known.
 - No network is inside another one, because some routers refuse such a list.
 - It has at most ``most`` networks of each IP version: those whose bans were placed last.
+- It is never empty, see ``NOBODY``.
 
 A list is made in slices, so that a ban waits for one slice only; and seldom, however many routers ask.
 """
@@ -39,6 +40,9 @@ SLICE = 0.004
 
 PATHS: Mapping[bytes, tuple[int, ...]] = {b"/bans": (4, 6), b"/bans/ipv4": (4,), b"/bans/ipv6": (6,)}
 """The paths of the lists, with the IP versions that each contains."""
+
+NOBODY = "# nobody is banned\n"
+"""A list without a network. pfSense takes an empty answer for a failure, and keeps its last list for ever."""
 
 _LATER = f"Retry-After: {FRESH:.0f}\r\n"
 
@@ -138,10 +142,10 @@ class Publisher:
                 lines.append(f"{format_network(network)}\n")
             texts[version] = "".join(lines)
         self._lists = {
-            versions: PublishedList.of("".join(texts[version] for version in versions))
+            versions: PublishedList.of("".join(texts[version] for version in versions) or NOBODY)
             for versions in PATHS.values()
         }
-        self.counts.published = self._lists[VERSIONS].text.count(b"\n")
+        self.counts.published = sum(text.count("\n") for text in texts.values())
 
     async def _select(self, pause: "_Pauses") -> dict[int, set[tuple[int, int]]]:
         """Return the first address and the prefix length of each network for the list, by IP version."""
