@@ -89,6 +89,22 @@ def test_each_other_request_has_its_status(where: ListenAddress, request_: bytes
     serving(MetricsServer(where, lambda: PAGE), client)
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "length"), [("/metrics", "200", len(PAGE)), ("/other", "404", 29)]
+)
+def test_an_answer_to_head_has_no_body(where: ListenAddress, path: str, status: str, length: int) -> None:
+    """A HEAD gets the head that a GET gets, with the length of the body, and no body (RFC 9110)."""
+    request = f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    async def client() -> None:
+        head, body = await exchange(where, request)
+        assert head.split(" ")[1] == status
+        assert f"Content-Length: {length}" in head.split("\r\n")
+        assert body == b""
+
+    serving(MetricsServer(where, lambda: PAGE), client)
+
+
 def test_a_slow_client_is_cut_off(where: ListenAddress, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not finish its request in time is disconnected without an answer."""
     monkeypatch.setattr(metrics_server, "EXCHANGE_WITHIN", 0.2)

@@ -46,20 +46,22 @@ class Answer:
     kind: str = "text/plain"
     more: str = ""
 
-    def encoded(self) -> bytes:
-        """Return the answer as HTTP/1.1 writes it. An answer 304 has no body, and so no length (RFC 9110)."""
+    def encoded(self, *, body: bool = True) -> bytes:
+        """Return the answer as HTTP/1.1 writes it, to a HEAD without the ``body``.
+
+        An answer 304 has no body, and so no length (RFC 9110).
+        """
         described = f"Content-Type: {self.kind}\r\nContent-Length: {len(self.body)}\r\n"
         if self.status == NOT_MODIFIED:
             described = ""
-        return (
-            f"HTTP/1.1 {self.status}\r\n{described}{self.more}Connection: close\r\n\r\n".encode() + self.body
-        )
+        head = f"HTTP/1.1 {self.status}\r\n{described}{self.more}Connection: close\r\n\r\n".encode()
+        return head + self.body if body else head
 
 
 NOT_MODIFIED = "304 Not Modified"
 
 Page = Callable[[bytes], Awaitable[Answer]]
-"""A function that returns the answer to a GET. Its argument is the head of the request."""
+"""A function that returns the answer to a GET or HEAD. Its argument is the head of the request."""
 
 
 class MetricsServer:
@@ -126,7 +128,9 @@ class MetricsServer:
         self._clients[writer] = None
         try:
             async with asyncio.timeout(EXCHANGE_WITHIN):
-                writer.write((await self._answer(await _head_of(reader))).encoded())
+                head = await _head_of(reader)
+                answer = await self._answer(head)
+                writer.write(answer.encoded(body=head is None or not head.startswith(b"HEAD ")))
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
@@ -152,8 +156,8 @@ class MetricsServer:
         page = self._pages.get(target.partition(b"?")[0])
         if page is None:
             return Answer("404 Not Found", b"The metrics are at /metrics.\n")
-        if method != b"GET":
-            return Answer("405 Method Not Allowed", more="Allow: GET\r\n")
+        if method not in {b"GET", b"HEAD"}:
+            return Answer("405 Method Not Allowed", more="Allow: GET, HEAD\r\n")
         try:
             return await page(head)
         except Exception:  # noqa: BLE001 - a defect is logged in full, and does not stop the daemon
