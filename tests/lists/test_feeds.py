@@ -107,6 +107,43 @@ def test_what_no_list_of_attackers_has_is_left_out() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "64:ff9b::203.0.113.7",
+        "64:ff9b:1::/48",
+        "64:ff9b:1:2::10.0.0.1",
+        "2002:cb00:7107::/48",
+        "2002:a00::/24",
+        "2002::/19",
+        "2001:0:4136:e378::/64",
+        "2001::1-2001::4",
+        "2001::/32",
+        "::fffe:0:0-::1:0:0:1",
+    ],
+)
+def test_networks_that_stand_for_ipv4_are_left_out(line: str) -> None:
+    """NAT64, 6to4 and Teredo hold the private and the own IPv4 addresses once more."""
+    found = read(f"{line}\n2001:4136::/32\n".encode(), most=10)
+
+    assert texts(found) == ["2001:4136::/32"]
+    assert found.left_out.number > 0
+    assert found.left_out.named[-1].endswith(" (stands for IPv4)") or line.startswith("::")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("::ffff:10.1.2.3", "10.1.2.3 (local)"), ("::ffff:203.0.113.7", "203.0.113.7 (this host needs it)")],
+)
+def test_a_mapped_address_is_the_ipv4_address(line: str, named: str) -> None:
+    """IPv4 in the form of IPv6 is judged as IPv4; the network of all of them is the whole Internet."""
+    found = read(f"{line}\n::ffff:198.51.100.1\n".encode())
+
+    assert (texts(found), found.left_out.named) == (["198.51.100.1"], (named,))
+    with pytest.raises(ListError, match="is the whole internet"):
+        read(b"::ffff:0:0/96\n198.51.100.1\n")
+
+
 def test_only_the_first_left_out_networks_are_named() -> None:
     """The text about a hostile list has an end."""
     found = read(b"198.51.100.1\n" + b"10.0.0.1\n" * 100)

@@ -29,7 +29,7 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import format_duration
 from ringfence.errors import ListError
 from ringfence.lists.entries import FEED, FeedSource
-from ringfence.lists.files import networks_in, overlaps_local
+from ringfence.lists.files import networks_in, overlaps_local, stands_for_ipv4
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
 from ringfence.lists.sizes import check_size
 from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
@@ -103,7 +103,8 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
                 if code & 0xFF < SHORTEST_FED[version]:
                     left.add((version, code), "too wide")
                 elif overlaps_local(version, code):
-                    left.add((version, code), "local")
+                    reason = "stands for IPv4" if stands_for_ipv4(version, code) else "local"
+                    left.add((version, code), reason)
                 else:
                     gatherer.add_code(version, code)
         if len(gatherer) > 2 * most:

@@ -25,10 +25,11 @@ from ringfence.lists.prefixes import (
     Prefixes,
     code_of,
     coded,
+    network_of,
     summarized,
     text_of,
 )
-from ringfence.networks import SHORTEST
+from ringfence.networks import SHORTEST, overlap
 from ringfence.parse.feeds import BadLine, BadLines, plain_field
 
 MAX_LINE = 1_024  # bytes
@@ -57,6 +58,14 @@ LOCAL = tuple(
     )
 )
 """Networks that an imported list does not deny: they are used locally and never come from the internet."""
+
+_STANDING_FOR_IPV4 = tuple(
+    ip_network(text) for text in ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")
+)
+"""IPv6 networks with an IPv4 address in each address: mapped, NAT64 (two), Teredo, 6to4. No list denies them.
+
+Each has the whole IPv4 Internet once more, also private networks and the addresses of this host.
+"""
 
 
 @define
@@ -163,12 +172,12 @@ _WIDTHS = {4: V4_BITS, 6: V6_BITS}
 _LOCAL = {
     version: [
         (code >> 8, code >> 8 | ((1 << (width - (code & 0xFF))) - 1))
-        for of, code in map(code_of, LOCAL)
+        for of, code in map(code_of, (*LOCAL, *_STANDING_FOR_IPV4))
         if of == version
     ]
     for version, width in _WIDTHS.items()
 }
-"""The first and the last address of each local network."""
+"""The first and the last address of each network that a list does not deny."""
 
 _LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(begin >> 24, (end >> 24) + 1))
 """First octets of local networks, for a quick test: most lines begin with another octet."""
@@ -185,9 +194,14 @@ def _is_too_wide(one: Coded) -> bool:
 
 
 def overlaps_local(version: int, code: int) -> bool:
-    """Whether the network of a code has an address of a local network."""
+    """Whether the network of a code has an address of a local network, or one that stands for IPv4."""
     first, length = code >> 8, code & 0xFF
     if version == 4 and length >= 8 and first >> 24 not in _LOCAL_OCTETS:  # noqa: PLR2004 - IPv4, an octet
         return False
     last = first | ((1 << (_WIDTHS[version] - length)) - 1)
     return any(first <= end and last >= begin for begin, end in _LOCAL[version])
+
+
+def stands_for_ipv4(version: int, code: int) -> bool:
+    """Whether the network of a code has an IPv6 address that stands for an IPv4 address."""
+    return version != 4 and any(overlap(network_of(version, code), one) for one in _STANDING_FOR_IPV4)  # noqa: PLR2004
