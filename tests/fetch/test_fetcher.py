@@ -164,16 +164,68 @@ def test_failures_wait_longer_each_time(tmp_path: Path) -> None:
     [
         ({"retry-after": "7200"}, 7_200),
         ({"retry-after": "x"}, 60),
+        ({"retry-after": "-5"}, 60),
+        ({"retry-after": "Wed, 15 Nov 2023 00:13:20 GMT"}, 7_200),
+        ({"retry-after": "Wednesday, 15-Nov-23 00:13:20 GMT"}, 7_200),
+        ({"retry-after": "Wed Nov 15 00:13:20 2023"}, 7_200),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, 86_400),
+        ({"retry-after": "Wed, 15 Nov 2000 00:13:20 GMT"}, 60),
+        ({"retry-after": "Wed, 99 Nov 2023 00:13:20 GMT"}, 60),
         ({"retry-after": "9" * 30}, 86_400),
         ({}, 60),
     ],
 )
-def test_a_server_may_ask_to_wait(tmp_path: Path, headers: dict[str, str], least: float) -> None:
-    """Retry-After counts up to a day."""
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_may_ask_to_wait(tmp_path: Path, headers: dict[str, str], least: float, status: int) -> None:
+    """Retry-After counts up to a day: as seconds, and as each form of a date."""
     world = World(tmp_path)
-    world.answers = [HttpAnswer(429, headers, b"")]
+    world.answers = [HttpAnswer(status, headers, b"")]
 
     assert least <= world.made().tick() <= least * 1.1
+
+
+@pytest.mark.parametrize("after", ["7200", "86400", "Wed, 15 Nov 2023 00:13:20 GMT"])
+def test_a_server_that_asks_to_wait_is_left_alone(tmp_path: Path, after: str) -> None:
+    """Neither a restart nor a reload asks earlier; after the time, the list is requested."""
+    world = World(tmp_path)
+    world.answers = [HttpAnswer(503, {"retry-after": after}, b""), HttpAnswer(200, {}, b"")]
+    fetcher = world.made()
+    pause = fetcher.tick()
+
+    for passed in (1.0, 3_600.0, 3_598.0):
+        world.now += passed
+        fetcher.hurry()
+        assert fetcher.tick() > 0
+        fetcher = world.made()
+        fetcher.hurry()
+        assert fetcher.tick() > 0
+    assert len(world.requests) == 1
+    world.now = START + pause + 1
+    world.made().tick()
+    assert len(world.requests) == 2
+
+
+def test_the_longest_wait_is_no_clock_that_was_set_back(tmp_path: Path) -> None:
+    """With its jitter, a wait of a day is still obeyed by a feed that is due each minute."""
+    world = World(tmp_path)
+    world.answers = [HttpAnswer(429, {"retry-after": "86400"}, b"")]
+    fetcher = world.made()
+    fetcher.tick()
+    state = fetcher.states["one"]
+    save_state(world.path, evolve(state, due=START + 86_400 * 1.0999))
+    world.now += 1
+
+    assert world.made().tick() > 86_400
+    assert len(world.requests) == 1
+
+
+def test_a_failed_round_of_apiban_counts_for_its_limit(tmp_path: Path) -> None:
+    """After a failure in the middle of a round, two minutes pass before the next one."""
+    world = World(tmp_path, FeedFormat.APIBAN)
+    world.answers = [page(str(n), f"198.51.100.{n}") for n in range(1, 10)]
+    world.answers.append(HttpAnswer(400, {}, b'{"ipaddress":"rate limit exceeded","ID":"none"}'))
+
+    assert world.made().tick() >= APIBAN_PAUSE
 
 
 def test_an_administrator_can_ask_for_a_list_now(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -62,6 +63,8 @@ _MAX_WAIT = 3_600.0  # seconds; the clock may be set meanwhile
 _OK, _NOT_MODIFIED = 200, 304
 _REFUSED = frozenset({400, 403, 404})
 _RETRY_LATER = frozenset({429, 503})
+_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
+"""The forms of a date in HTTP (RFC 9110, 5.6.7)."""
 
 Get = Callable[[str, Mapping[str, str], ssl.SSLContext], HttpAnswer]
 
@@ -72,7 +75,8 @@ class FeedState:
 
     ``checked`` is when the server last sent the list, or confirmed it, and ``tried`` when it was last asked;
     None for never. ``error`` is why the latest request failed, "" if it did not. ``due`` is the time of the
-    next request, ``failures`` the number of failed requests without a break. ``etag`` and ``modified`` are
+    next request. ``wait`` is the time before which the server does not want one, not even if an administrator
+    asks. ``failures`` is the number of failed requests without a break. ``etag`` and ``modified`` are
     the server's validators of the list. ``cursor`` is that of APIBAN. ``identity`` is that of the planned
     feed which all this is about.
     """
@@ -81,6 +85,7 @@ class FeedState:
     tried: float | None = None
     error: str = ""
     due: float = 0.0
+    wait: float = 0.0
     failures: int = 0
     etag: str = ""
     modified: str = ""
@@ -98,6 +103,7 @@ def load_state(path: Path) -> FeedState:
             tried=None if found["tried"] is None else float(found["tried"]),
             error=str(found["error"])[:_MAX_TEXT],
             due=float(found["due"]),
+            wait=float(found["wait"]),
             failures=int(found["failures"]),
             etag=str(found["etag"])[:MAX_VALIDATOR],
             modified=str(found["modified"])[:MAX_VALIDATOR],
@@ -124,11 +130,11 @@ def write(path: Path, content: bytes) -> None:
 
 
 class _LaterError(FetchError):
-    """The server asks to come back after ``seconds``."""
+    """The server asks to come back later: ``after`` is its Retry-After, "" if it does not say when."""
 
-    def __init__(self, seconds: float, status: int) -> None:
+    def __init__(self, after: str, status: int) -> None:
         super().__init__(f"the server answers {status} and asks to wait")
-        self.seconds = seconds
+        self.after = after
 
 
 class Fetcher:
@@ -154,11 +160,8 @@ class Fetcher:
         """Fetch each list that is due; return the seconds until the next one is."""
         for feed in self._feeds:
             # A clock that was set back must not stop a feed for ever.
-            if (
-                not self._wall()
-                < self.states[feed.name].due
-                <= self._wall() + MAX_RETRY_AFTER + feed.every * 2
-            ):
+            latest = self._wall() + max(MAX_RETRY_AFTER, MAX_RETRY, feed.every) * (1 + _JITTER)
+            if not self._wall() < self.states[feed.name].due <= latest:
                 self._fetch(feed)
         due = min((state.due for state in self.states.values()), default=self._wall() + MAX_RETRY)
         return max(due - self._wall(), 0.0)
@@ -168,7 +171,7 @@ class Fetcher:
         for feed in self._feeds:
             state = self.states[feed.name]
             pause = APIBAN_PAUSE if feed.format is FeedFormat.APIBAN else LEAST_PAUSE
-            earliest = (state.tried or 0.0) + pause
+            earliest = max((state.tried or 0.0) + pause, state.wait)
             self.states[feed.name] = evolve(state, due=min(state.due, max(earliest, self._wall())))
 
     def _fetch(self, feed: PlannedFeed) -> None:
@@ -179,8 +182,9 @@ class Fetcher:
             found = self._pages(feed, state) if feed.format is FeedFormat.APIBAN else self._list(feed, state)
             state = evolve(found, error="", failures=0, tried=now)
         except FetchError as error:
-            least = error.seconds if isinstance(error, _LaterError) else 0.0
-            state = self._failed(state, now, str(error), least)
+            least = APIBAN_PAUSE if feed.format is FeedFormat.APIBAN else 0.0
+            asked = _seconds_of(error.after, self._wall()) if isinstance(error, _LaterError) else 0.0
+            state = self._failed(evolve(state, wait=now + asked), now, str(error), max(least, asked))
         except OSError as error:
             state = self._failed(state, now, f"{feed.path}: cannot be written: {error.strerror}", 0.0)
         self.states[feed.name] = state
@@ -277,11 +281,22 @@ def _seen(feed: PlannedFeed) -> dict[str, float]:
 def _check_status(answer: HttpAnswer) -> None:
     """Raise FetchError unless the answer has the status 200."""
     if answer.status in _RETRY_LATER:
-        text = answer.headers.get("retry-after", "")
-        seconds = float(text) if text.isascii() and text.isdecimal() else 0.0
-        raise _LaterError(min(seconds, MAX_RETRY_AFTER), answer.status)
+        raise _LaterError(answer.headers.get("retry-after", ""), answer.status)
     if answer.status != _OK:
         raise FetchError(f"the server answers with the status {answer.status}")
+
+
+def _seconds_of(after: str, now: float) -> float:
+    """Return how many seconds a Retry-After asks to wait: at most MAX_RETRY_AFTER, 0 if it is malformed."""
+    if after.isascii() and after.isdecimal():
+        return min(float(after), MAX_RETRY_AFTER)
+    for form in _DATES:
+        try:
+            date = datetime.strptime(after, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        return min(max(date.timestamp() - now, 0.0), MAX_RETRY_AFTER)
+    return 0.0
 
 
 def _validator(answer: HttpAnswer, name: str) -> str:
