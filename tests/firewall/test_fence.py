@@ -73,23 +73,26 @@ def test_the_lists_let_in(backend: Backend, far: str, cable: Cable, which: Netwo
     assert list(backend.outsiders()) == []
 
 
-def test_flows_go_on(backend: Backend, far: str, cable: Cable) -> None:
-    """A flow from before the fence goes on, and so does one that this host began."""
+def test_a_flow_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) -> None:
+    """A flow that a stranger began before the fence ends; one that this host began goes on."""
     plan(backend, FirewallPlan(fence=LimitMode.OBSERVE))
     with ends(cable, far, SIP) as (here, there):
         assert (sent(there, here), sent(here, there)) == (True, True)
         plan(backend, PLAN)
-        assert (sent(there, here), sent(here, there)) == (True, True)
-    with ends(cable, far, SIP) as (here, there):
         assert sent(there, here) is False
+    with ends(cable, far, SIP) as (here, there):
         assert (sent(here, there), sent(there, here)) == (True, True)
+        plan(backend, FirewallPlan(fence=LimitMode.OBSERVE))
+        plan(backend, PLAN)
+        assert (sent(there, here), sent(here, there)) == (True, True)
 
 
 def test_observe_counts_and_drops_nothing(backend: Backend, far: str, cable: Cable) -> None:
-    """In mode observe each new packet from outside is counted, with its source, and arrives."""
+    """In mode observe each packet from outside is counted, with its source, and arrives, also in a flow."""
     plan(backend, FirewallPlan(fence=LimitMode.OBSERVE))
     with ends(cable, far, SIP) as (here, there):
         assert sent(there, here) is True
+        assert sent(here, there) is True
         assert sent(there, here) is True
     assert backend.counters().fenced == 2
     assert list(backend.outsiders()) == [Outsider(source_of(cable), 2)]

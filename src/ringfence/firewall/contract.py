@@ -31,7 +31,7 @@ The rules stand in this order:
 7. The ration drops the refusals to a stranger that are too many: datagrams and WebSocket frames with a
    refusal, and any data of SIP over TCP and TLS beyond some bytes.
 
-Behind connection tracking, the *fence* drops what strangers begin at the SIP ports, unless they are inside
+Behind connection tracking, the *fence* drops what strangers send to the SIP ports, unless they are inside
 (``FirewallPlan.fence``).
 
 Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
@@ -291,9 +291,10 @@ class FirewallPlan:
     If the kernel cannot, the plan counts as one without ``new_only``. ``decisions``: whether decided networks
     are dropped.
 
-    ``fence``: whether packets that begin something new at the SIP ports (of this host and of ``containers``)
-    are dropped, or counted, unless their sender is inside: on the allow list, a friend, or on one of the
-    lists ``ADMITTED`` and ``INSIDE``. Nobody gets an answer from the fence, whatever ``action`` is.
+    ``fence``: whether packets to the SIP ports (of this host and of ``containers``) are dropped, or counted,
+    unless their sender is inside: on the allow list, a friend, or on one of the lists ``ADMITTED`` and
+    ``INSIDE``. Answers to what this host began pass. A flow that a sender from outside began does not,
+    however old it is. Nobody gets an answer from the fence, whatever ``action`` is.
     """
 
     maxelem: int = 262_144

@@ -224,6 +224,7 @@ _CODES, _COPIED_CODES = (
 )
 _WORD = 4  # bytes that u32 compares at once
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
+_FENCED = "-m conntrack --ctstate NEW,ESTABLISHED,UNTRACKED "
 _TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
 # In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so _FORWARDED excludes LOCAL.
 _FORWARDED = {
@@ -362,7 +363,7 @@ class _Plan:
         ]
 
     def to_fence(self, *, forwarded: bool = False) -> list[IptablesRule]:
-        """Return the rules that send new flows from outside the fence to ``ringfence-fence``.
+        """Return the rules that send packets from outside the fence to ``ringfence-fence``.
 
         ``forwarded``: they match packets to the containers, otherwise to this host.
         """
@@ -373,7 +374,7 @@ class _Plan:
         targets = [f"-d {one}/{one.max_prefixlen} " for one in containers] if forwarded else [""]
         outside = self._not_on("src", NetworkList.ALLOW, *PASSING, NetworkList.INSIDE)
         return [
-            IptablesRule(f"{to}{way}{packets}-m conntrack --ctstate NEW,UNTRACKED {outside}-j {_FENCE}")
+            IptablesRule(f"{to}{way}{packets}{_FENCED}{outside}-j {_FENCE}")
             for to in targets
             for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
             for packets in _port_matches(protocol, ports, "src")
@@ -800,9 +801,11 @@ def _over(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def _fence(plan: FirewallPlan, version: int, target: str) -> list[IptablesRule]:
-    # The first two rules count a source as those of the limiter do (``_over``).
+    # The first rule spares the answers to what this host began. A rule with a direction matches no untracked
+    # packet. The next two rules count a source as those of the limiter do (``_over``).
     name = FENCED[version]
     return [
+        IptablesRule("-m conntrack --ctdir REPLY -j RETURN"),
         IptablesRule(f"-m set --match-set {name} src"),
         IptablesRule(f"-j SET --add-set {name} src --timeout {OUTSIDE_SECONDS}"),
         IptablesRule(f"-j {target if plan.fence is LimitMode.ENFORCE else 'RETURN'}", OUTSIDE),

@@ -67,7 +67,8 @@ administrator's own rules still see them.
   must not wait. From the other TCP ports, ``Ports.web``, it counts segments that begin with a 401, 403 or
   407, also in a WebSocket frame. If a table is full, packets to new strangers pass, and are counted
   (``ration_full``). It fills only if the SIP ports refuse 100 000 strangers a second.
-* **The fence** stands in input and forward, behind connection tracking, and matches new flows only. It
+* **The fence** stands in input and forward, behind connection tracking, and lets pass the answers to what
+  this host began. A stranger's own flow from before the fence ends too, or it could guess there for ever. It
   remembers for an hour who came from outside (``fenced4``), and always drops without an answer. In forward it
   covers packets to the containers only: this host may route the packets of another PBX.
 * **``@ih``** is the data after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or
@@ -448,13 +449,14 @@ def _fence_chains(plan: FirewallPlan, log: tuple[str, ...]) -> Iterator[RulesetC
     for version in VERSIONS if plan.fence is not LimitMode.OFF else ():
         # Not ``update``: it would renew the hour, and the packets of a day would look like those of an hour.
         seen = f"add @fenced{version} {{ {_counted(version, 'saddr')} counter }}"
-        yield RulesetChain(f"fenced{version}", (seen, 'counter name "fenced"', *dropping))
+        answers = "ct direction reply return"
+        yield RulesetChain(f"fenced{version}", (answers, seen, 'counter name "fenced"', *dropping))
 
 
 def _fence_rules(
     plan: FirewallPlan, come: str, lists: Mapping[str, str], containers: Mapping[int, str] | None = None
 ) -> Iterator[str]:
-    """Yield the rules that send new flows from outside the fence to its chains; none if the fence is off.
+    """Yield the rules that send packets from outside the fence to its chains; none if the fence is off.
 
     ``containers`` has by IP version the match of packets to containers; None: packets to this host.
     """
@@ -463,8 +465,8 @@ def _fence_rules(
     for version, to in (dict.fromkeys(VERSIONS, "") if containers is None else containers).items():
         outside = _strangers(version, "saddr", lists, *PASSING, NetworkList.INSIDE)
         for test in _port_tests(plan.sip_ports, "dport"):
-            new = f'{come}iifname != "lo" {to}{test} ct state new,untracked'
-            yield f"{new} {outside} goto fenced{version}"
+            known = f'{come}iifname != "lo" {to}{test} ct state new,established,untracked'
+            yield f"{known} {outside} jump fenced{version}"
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
