@@ -9,6 +9,7 @@ from attrs import evolve
 from tests.support import mmdb
 from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
 
+from ringfence.clock import Clock
 from ringfence.config.converters import Paths, Region, SetSize
 from ringfence.config.schema import FenceSettings, GeoSettings, Settings
 from ringfence.daemon.fence_requests import UNKNOWN, by_country
@@ -95,6 +96,41 @@ def test_a_trial_ends_by_itself(made: Kept) -> None:
     made.now += 3600
     second(made)
     assert (mode(made), alarms(made), fence.confirm()) == (LimitMode.ENFORCE, [], False)
+
+
+def test_a_set_clock_makes_no_trial_longer(made: Kept) -> None:
+    """A trial has its length although the wall clock was set back; an earlier end is no harm."""
+    fence, mono = made.side.kernel.fence, made.clock.mono
+    for step in (-7_200.0, 7_200.0):
+
+        def wall(step: float = step) -> float:
+            return made.now + step
+
+        fence._clock = made.clock
+        fence.start(60.0, force=True)
+        second(made)
+        assert mode(made) is LimitMode.ENFORCE
+        fence._clock = Clock(wall=wall, mono=mono)
+        made.now += 60
+        second(made)
+        assert (mode(made), fence.summary()["left"]) == (LimitMode.OBSERVE, None)
+
+
+def test_a_day_is_that_of_the_daemon(made: Kept) -> None:
+    """A set wall clock and time without enforcement make no day; a restart keeps the time."""
+    fence, mono = made.side.kernel.fence, made.clock.mono
+    made.now += 7_200
+    fence._clock = Clock(wall=lambda: made.now + 10 * DAY, mono=mono)
+    second(made)
+    with pytest.raises(ControlError, match="observed for 2h, and must for a day"):
+        fence.start(60.0, force=False)
+    made.enforcer.switch_off()
+    made.now += DAY
+    second(made)
+    again = Kept(made.store, fenced())
+    made.store.state.set_switched_off(False)
+    begin(again)
+    assert again.side.kernel.fence.summary()["watched"] == 7_200
 
 
 def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
@@ -189,7 +225,7 @@ def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
     made.now += 3600
     second(made)
     assert made.backend.lists[NetworkList.ADMITTED] == frozenset()
-    for wrong in ("country DE", "AS64496", "0.0.0.0/0", "nonsense"):
+    for wrong in ("country DE", "AS64496", "0.0.0.0/0", "0.0.0.0/1", "2000::/3", "nonsense"):
         with pytest.raises(ControlError):
             fence.admit(wrong, 60.0)
 

@@ -2,6 +2,7 @@
 
 from tests.support.kept import OTHER, Kept
 
+from ringfence.clock import Clock
 from ringfence.daemon import trial
 from ringfence.errors import FirewallError
 
@@ -28,6 +29,21 @@ def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
     kept.side.kernel.trial.check()
     kept.side.kernel.trial.end()
     assert kept.banned() == {f"{OTHER}/32"}
+
+
+def test_a_set_clock_makes_a_trial_no_longer(kept: Kept) -> None:
+    """A wall clock that is set back during the trial does not delay its end."""
+    kept.side.start()
+    watch, mono = kept.side.kernel.trial, kept.clock.mono
+    trial.begin(kept.store.state, kept.now + 10.0)
+    watch.check()
+    watch._clock = Clock(wall=lambda: kept.now - 3_600, mono=mono)
+    kept.now += 9.0
+    watch.check()
+    assert watch.until is not None
+    kept.now += 1.0
+    watch.check()
+    assert watch.until is None
 
 
 def test_an_end_that_fails_is_an_alarm(kept: Kept) -> None:

@@ -121,9 +121,8 @@ def _trunks_outside(config: Path, console: Console) -> Iterator[str]:
 def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
     screen = Screen(whole_lines=True)
     screen.show(f"mode      {found['mode']}{_why(found)}")
-    screen.show(
-        f"observed  {'never' if found['observed'] is None else 'since ' + short_time(found['observed'])}"
-    )
+    since = f"since {short_time(found['observed'])}, for {format_duration(found['watched'])} in all"
+    screen.show(f"observed  {'never' if found['observed'] is None else since}")
     around = counted(found["around"], "network")
     inside = f"{counted(found['networks'], 'network')}, {around} of friends and former friends"
     screen.show(f"inside    {inside}")

@@ -19,7 +19,7 @@ from attrs import asdict
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.bans.enforcer import Enforcer
-from ringfence.clock import Clock
+from ringfence.clock import Clock, format_duration
 from ringfence.config.schema import FenceSettings
 from ringfence.daemon.exemptions import FENCE_LISTS, KernelLists
 from ringfence.daemon.fence_state import FACT, Admitted, FenceState, Outside
@@ -28,10 +28,13 @@ from ringfence.firewall.contract import PASSING, LimitMode, NetworkList
 from ringfence.host.names import Names
 from ringfence.lists.entries import EntryKind, parse_entry
 from ringfence.model import Friend, FriendReason, Network, printable, rfc3339
+from ringfence.networks import SHORTEST
 from ringfence.store.database import Store
 
 OBSERVED_FOR = 86_400.0
 """Seconds that the fence must have observed before it may drop packets: a day of this PBX."""
+WATCHED_STEP = 300.0
+"""Seconds. The time that the fence has observed is recorded in steps of so many."""
 TRIAL_FOR = 900.0
 """Seconds of a trial, unless the command names others."""
 MOST_OUTSIDE, MOST_ADMITTED = 256, 256
@@ -62,6 +65,8 @@ class Fence:
         self._enforcer = enforcer
         self._names = names
         self._clock = clock
+        self._looked_at = clock.mono()
+        self._trial_ends = 0.0  # by the monotonic clock, because somebody may set the wall clock
         self._log = structlog.get_logger()
         self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(FACT), None))
         self._written = self._text()
@@ -124,8 +129,14 @@ class Fence:
 
     @property
     def _started(self) -> bool:
-        trial = self._state.trial
-        return self._state.confirmed or (trial is not None and trial > self._clock.wall())
+        return self._state.confirmed or self._left > 0.0
+
+    @property
+    def _left(self) -> float:
+        """Seconds that are left of the trial, by the clock that ends it first; 0 without a trial."""
+        if self._state.trial is None:
+            return 0.0
+        return min(self._state.trial - self._clock.wall(), self._trial_ends - self._clock.mono())
 
     def left_out(self, networks: Iterable[Network]) -> list[Network]:
         """Return those of ``networks`` that the fence does not let in as a whole."""
@@ -149,8 +160,9 @@ class Fence:
             "whole": not gaps,
             "gaps": gaps,
             "observed": None if state.observed is None else rfc3339(state.observed),
+            "watched": int(state.watched),
             "trial": None if trial is None else rfc3339(trial),
-            "left": None if trial is None else math.ceil(round(trial - self._clock.wall(), 3)),
+            "left": None if trial is None else math.ceil(round(self._left, 3)),
             "networks": len(self._lists.networks.inside),
             "around": len(self._lists.around_friends),
             "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],
@@ -161,20 +173,22 @@ class Fence:
 
     def start(self, seconds: float, *, force: bool) -> float:
         """Start a trial of ``seconds``, and return its end; raise ControlError if it may not start."""
-        now, observed = self._clock.wall(), self._state.observed
+        now, state = self._clock.wall(), self._state
         if self.settings.mode is not LimitMode.ENFORCE:
             raise ControlError(
                 'fix: set mode = "enforce" in [fence], and reload; the fence then still observes'
             )
-        if not force and (observed is None or now - observed < OBSERVED_FOR):
-            since = "never" if observed is None else f"only since {rfc3339(observed)}"
+        self._watch()
+        if not force and state.watched < OBSERVED_FOR:
+            so_far = format_duration(state.watched)
             raise ControlError(
-                f"the fence has observed {since}, and must for a day; fix: wait, or use --force"
+                f"the fence has observed for {so_far}, and must for a day; fix: wait, or use --force"
             )
         self._enforcer.require_enforcing()
         if gaps := self.gaps:
             raise ControlError(f"the fence would drop whom it must let in: {'; '.join(gaps)}")
-        self._state.trial, self._state.confirmed = now + seconds, False
+        state.trial, state.confirmed = now + seconds, False
+        self._trial_ends = self._clock.mono() + seconds
         self._log.warning("fence.started", until=rfc3339(now + seconds))
         self.save()
         return now + seconds
@@ -195,6 +209,8 @@ class Fence:
             raise ControlError(str(error)) from None
         if value.kind is EntryKind.REGION:
             raise ControlError("a country is not admitted for a time; fix: name it in [fence] countries")
+        if value.network is not None and value.network.prefixlen < SHORTEST[value.network.version]:
+            raise ControlError(f"{value.text} is a large part of the internet, so it is not admitted")
         until = self._clock.wall() + seconds
         others = [one for one in self._state.admitted if one.what != value.text]
         if len(others) >= MOST_ADMITTED:
@@ -231,13 +247,14 @@ class Fence:
     def check(self) -> None:
         """End a trial and the time of admitted entries, and record what changed."""
         now, state = self._clock.wall(), self._state
+        self._watch()
         if self.settings.mode is LimitMode.OFF:
-            state.observed, state.outside = None, []
+            state.observed, state.watched, state.outside = None, 0.0, []
         elif state.observed is None:
             state.observed = now
         if self.settings.mode is not LimitMode.ENFORCE:
             state.trial, state.confirmed = None, False
-        if state.trial is not None and state.trial <= now:
+        if state.trial is not None and self._left <= 0.0:
             state.trial = None
             self._log.warning("fence.trial_ended", fix="ringfence fence enforce")
         left = [one for one in state.admitted if one.until > now]
@@ -263,6 +280,15 @@ class Fence:
             self._written = text
             self._store.best_effort.write(lambda: self._store.state.set_fact(FACT, text))
 
+    def _watch(self) -> None:
+        """Add the time since the last call to that which the fence has observed.
+
+        The wall clock does not count: at the boot of a host without a battery it may be years slow.
+        """
+        before, self._looked_at = self._looked_at, self._clock.mono()
+        if self.in_force is not LimitMode.OFF:
+            self._state.watched += self._looked_at - before
+
     def _use_admitted(self) -> None:
         """Follow the admitted names, and write the changed lists of the fence into the kernel."""
         hosts = _hosts(self._state.admitted)
@@ -284,7 +310,8 @@ class Fence:
         return frozenset(found)
 
     def _text(self) -> str:
-        return json.dumps(asdict(self._state))
+        watched = self._state.watched // WATCHED_STEP * WATCHED_STEP
+        return json.dumps(asdict(self._state) | {"watched": watched})
 
 
 def _hosts(admitted: Iterable[Admitted]) -> list[str]:

@@ -33,9 +33,11 @@ class FenceState:
     """What a restart must not lose.
 
     ``observed`` is when the fence began to observe, ``trial`` the end of the trial; None if there is none.
+    ``watched``: for how many seconds it has observed or dropped since then, while the daemon ran.
     """
 
     observed: float | None = None
+    watched: float = 0.0
     trial: float | None = None
     confirmed: bool = False
     outside: list[Outside] = field(factory=list)
@@ -48,6 +50,7 @@ class FenceState:
             found = json.loads(text or "{}")
             return cls(
                 None if found.get("observed") is None else float(found["observed"]),
+                float(found.get("watched", 0.0)),
                 None if found.get("trial") is None else float(found["trial"]),
                 found.get("confirmed") is True,
                 [Outside(**one) for one in found.get("outside", [])],

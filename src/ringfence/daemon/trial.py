@@ -82,8 +82,10 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
     from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - as above
 
     finish = float(end)
-    while (left := finish + GRACE - time.time()) > 0:
-        sleep(min(left, 60.0))  # in short steps, because somebody may set the clock meanwhile
+    # Somebody may set the wall clock meanwhile: that may end the trial earlier, but never later.
+    last = time.monotonic() + finish + GRACE - time.time()
+    while (left := min(finish + GRACE - time.time(), last - time.monotonic())) > 0:
+        sleep(min(left, 60.0))
     settings = load_what_is_right(Path(config))
     try:
         with Store.open(settings.store.path, owner=False) as store:
@@ -128,6 +130,7 @@ class TrialWatch:
         self._enforcer = enforcer
         self._alarms = alarms
         self._clock = clock
+        self._last: tuple[float, float] | None = None  # a trial, and its end by the monotonic clock
         self._log = structlog.get_logger()
 
     @property
@@ -145,9 +148,13 @@ class TrialWatch:
         return [Alarm(AlarmCode.TRIAL_RUNNING, "", text)]
 
     def check(self) -> None:
-        """End the trial if its time is over."""
-        end = self.until
-        if end is not None and end <= self._clock.wall():
+        """End the trial if its time is over. A wall clock that was set back makes it no longer."""
+        end, wall, mono = self.until, self._clock.wall(), self._clock.mono()
+        if end is None:
+            return
+        if self._last is None or self._last[0] != end:
+            self._last = end, mono + end - wall
+        if end <= wall or self._last[1] <= mono:
             self.end()
 
     def end(self) -> None:
