@@ -1,4 +1,9 @@
-"""A local API for tests that fails as a test wants. It keeps decisions as CrowdSec does, in memory."""
+"""A local API for tests that fails as a test wants. It keeps decisions as CrowdSec does, in memory.
+
+It answers as CrowdSec 1.4.6 or as 1.7. They differ in three things: 1.4.6 writes empty lists as null, and 1.7
+as ``[]``; 1.7 adds a ``uuid`` to each decision; and 1.4.6 remembers by key what it has sent, 1.7 by key and
+address. If its database fails, 1.7 also sends only some of the decisions, with status 200 (``Fault.rows``).
+"""
 
 import json
 import threading
@@ -9,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import NAMESPACE_URL, uuid5
 
 from attrs import Factory, define, frozen
 
@@ -19,12 +25,14 @@ MACHINE, PASSWORD, KEY = "pbx-a", "a password", "a-key"
 class Fault:
     """What goes wrong with a request: its status, a pause asked for, a cut of the answer, or silence.
 
-    ``only`` is the beginning of the paths that it concerns.
+    ``rows`` is how many new decisions the answer has at most, although it is well-formed. ``only`` is the
+    beginning of the paths that it concerns.
     """
 
     status: int = 0
     pause: str = ""
     cut: int | None = None
+    rows: int | None = None
     silent: bool = False
     drip: bool = False
     closes: bool = False
@@ -39,6 +47,7 @@ class FakeApi:
     """
 
     port: int = 0
+    version: str = "1.4.6"
     decisions: dict[int, dict[str, Any]] = Factory(dict)
     deleted: list[dict[str, Any]] = Factory(list)
     alerts: list[dict[str, Any]] = Factory(list)
@@ -49,6 +58,8 @@ class FakeApi:
     expires: float = 3_600.0
     logins: int = 0
     _valid: set[str] = Factory(set)
+    _changes: int = 0  # how many decisions were stored or deleted
+    _sent: dict[tuple[str, ...], int] = Factory(dict)  # _changes at the last answer
     _closing: threading.Event = Factory(threading.Event)
 
     @property
@@ -61,6 +72,7 @@ class FakeApi:
     ) -> None:
         """Store a decision."""
         number = len(self.decisions) + len(self.deleted) + 1
+        self._changes += 1
         scope = "Range" if "/" in value else "Ip"
         self.decisions[number] = {
             "id": number,
@@ -70,6 +82,8 @@ class FakeApi:
             "scope": scope,
             "type": "ban",
             "origin": origin,
+            "change": self._changes,
+            **({"uuid": str(uuid5(NAMESPACE_URL, f"{number}"))} if self.version == "1.7" else {}),
         }
 
     def values(self) -> set[tuple[str, str]]:
@@ -87,13 +101,15 @@ class FakeApi:
                 return self.faults.pop(number)
         return self.always if self.always is not None and path.startswith(self.always.only) else Fault()
 
-    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
-        """Carry out a request; return the status and the JSON of the answer."""
+    def answer(
+        self, method: str, target: str, headers: dict[str, str], body: bytes, sender: str
+    ) -> tuple[int, Any]:
+        """Carry out a request of a sender's address; return the status and the JSON of the answer."""
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         if path == "/v1/decisions/stream":
             if headers.get("x-api-key") != KEY:
                 return 403, {"message": "access forbidden"}
-            return 200, {"new": [*self.decisions.values()], "deleted": self.deleted}
+            return 200, self._page(sender, full=query["startup"] == ["true"])
         if (method, path) == ("GET", "/v1/decisions"):
             rows = [row for row in self.decisions.values() if row["value"] == query["ip"][0]]
             return (200, rows or None) if headers.get("x-api-key") == KEY else (403, {})
@@ -111,6 +127,18 @@ class FakeApi:
             case _:
                 found = 404, {"message": "not found"}
         return found
+
+    def _page(self, sender: str, *, full: bool) -> dict[str, Any]:
+        """Return what has changed since the last answer, or everything."""
+        who = (KEY, sender) if self.version == "1.7" else (KEY,)
+        since = 0 if full else self._sent.get(who, 0)
+        self._sent[who] = self._changes
+        new, deleted = (
+            [{name: row[name] for name in row if name != "change"} for row in rows if row["change"] > since]
+            for rows in ([*self.decisions.values()], self.deleted)
+        )
+        empty: list[Any] | None = [] if self.version == "1.7" else None
+        return {"new": new or empty, "deleted": deleted or empty}
 
     def _store(self, alerts: list[dict[str, Any]]) -> list[str]:
         self.alerts += alerts
@@ -132,7 +160,9 @@ class FakeApi:
         found = [
             n for n, row in self.decisions.items() if (row["value"], row["scenario"]) == (value, scenario)
         ]
-        self.deleted += [{**self.decisions.pop(number), "duration": "-1s"} for number in found]
+        for number in found:
+            self._changes += 1
+            self.deleted.append({**self.decisions.pop(number), "duration": "-1s", "change": self._changes})
         return len(found)
 
 
@@ -152,9 +182,14 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             if fault.silent:
                 api._closing.wait(20)
                 return
+            sender = self.client_address[0]
             status, answer = (
-                (fault.status, {}) if fault.status else api.answer(self.command, self.path, headers, body)
+                (fault.status, {})
+                if fault.status
+                else api.answer(self.command, self.path, headers, body, sender)
             )
+            if fault.rows is not None:
+                answer["new"] = (answer["new"] or [])[: fault.rows]
             content = json.dumps(answer).encode()
             self.send_response(status)
             if fault.pause:
