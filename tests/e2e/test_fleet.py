@@ -1,6 +1,7 @@
 """Two hosts that share their bans by a real CrowdSec."""
 
 import time
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,12 @@ from tests.support.crowdsec import crowdsec
 from tests.support.daemon import Guard, until
 from tests.support.fleet import CLAIMED, denied, guesses, hosts
 from tests.support.packets import OTHER, SIP, datagram
+
+from ringfence.clock import Clock
+from ringfence.fleet.api import Api
+from ringfence.fleet.sharing import Access
+from ringfence.fleet.sync import OwnBan, Pull, Push
+from ringfence.model import Secret
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -95,3 +102,17 @@ def test_wrong_credentials_are_reported_and_can_be_corrected(tmp_path: Path) -> 
             assert api.decisions() == set()
             assert "password-of" not in guard.log
             assert "key-of" not in guard.log
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_ban_of_a_host_with_another_clock_lasts_as_long(tmp_path: Path, hours: int) -> None:
+    """CrowdSec keeps a ban as long as the host does, although their clocks differ by hours."""
+    (tmp_path / "crowdsec").mkdir()
+    with crowdsec(tmp_path / "crowdsec") as api:
+        api.node("pbx-a", tmp_path)
+        access = Access(api.url, "pbx-a", lambda: Secret("password-of-pbx-a"), lambda: Secret("key-of-pbx-a"))
+        client = Api(access, Clock(wall=lambda: time.time() + hours * 3_600))
+        client.send(Push((OwnBan(ip_network("198.51.100.7"), "guess", 3_600.0),)), 0.0)
+        page = client.send(Pull(full=True), 0.0)
+        assert page is not None
+        assert [round(one.seconds, -2) for one in page.new] == [3_600.0]

@@ -44,6 +44,7 @@ class FakeApi:
     """The server: its decisions, its faults (the first one is used up by each request), and the requests.
 
     ``expires`` is the life of a token in seconds. A token from before :meth:`forget_tokens` is refused.
+    ``date`` is the time that its answers name; None for the right one.
     """
 
     port: int = 0
@@ -56,6 +57,7 @@ class FakeApi:
     requests: list[str] = Factory(list)
     agents: set[str] = Factory(set)
     expires: float = 3_600.0
+    date: str | None = None
     logins: int = 0
     _valid: set[str] = Factory(set)
     _changes: int = 0  # how many decisions were stored or deleted
@@ -206,6 +208,10 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(content if fault.cut is None else content[: fault.cut])
 
         do_GET = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815 - the names of http.server
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """Return the time that an answer names."""
+            return super().date_time_string(timestamp) if api.date is None else api.date
 
         def log_message(self, *_: object) -> None:
             """Print nothing."""

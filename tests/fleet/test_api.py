@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from ipaddress import ip_network
 
 import pytest
@@ -110,6 +111,28 @@ def test_a_token_that_the_api_no_longer_accepts_is_replaced(server: FakeApi) -> 
     server.always = Fault(status=401, only="/v1/heartbeat")
     assert failure(api, Beat()).status == 401
     assert server.logins == 3  # one more login, not one after the other
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_host_with_another_clock(server: FakeApi, hours: int) -> None:
+    """A ban is sent with the API's time, which decides about its end; a token serves for its whole life."""
+    api = Api(access(server), Clock(wall=lambda: time.time() + hours * 3_600), 5.0)
+    for _ in range(3):
+        api.send(Push((BAN,)), 0.0)
+    told = [datetime.fromisoformat(alert["stop_at"]).timestamp() for alert in server.alerts]
+    assert all(abs(one - time.time()) < 60 for one in told)
+    assert [one["duration"] for alert in server.alerts for one in alert["decisions"]] == ["3600s"] * 3
+    assert server.logins == 1
+
+
+@pytest.mark.parametrize(
+    "date", ["", "now", "Wed, 25 Nov 99999 10:00:00 GMT", "Wed, 31 Nov 2026 10:00:00 GMT", "\x80" * 70]
+)
+def test_a_server_that_does_not_tell_its_time(server: FakeApi, date: str) -> None:
+    """Without a valid time in its answers, the time of this host counts."""
+    server.date = date
+    client(server).send(Push((BAN,)), 0.0)
+    assert abs(datetime.fromisoformat(server.alerts[0]["stop_at"]).timestamp() - time.time()) < 60
 
 
 def test_wrong_credentials(server: FakeApi) -> None:

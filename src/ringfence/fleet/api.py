@@ -8,6 +8,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -44,12 +45,17 @@ _MEANINGS = {
 
 
 class Api:
-    """The connection to the local API. :meth:`send` blocks; call it in one thread, one call at a time."""
+    """The connection to the local API. :meth:`send` blocks; call it in one thread, one call at a time.
+
+    The API computes the end of a decision from times that this host sends, and its tokens end by its clock.
+    So it is told its own time, as its answers show it: the clocks of the two may differ by hours.
+    """
 
     def __init__(self, access: Access, clock: Clock, seconds: float | None = None) -> None:
         self._access = access
         self._clock = clock
         self._seconds = SECONDS if seconds is None else seconds
+        self._ahead = clock.wall() - clock.mono()
         self._token: Secret | None = None
         self._until = 0.0
         self._deadline: Deadline | None = None
@@ -102,7 +108,7 @@ class Api:
         return parse_page(body)
 
     def _change(self, request: Withdraw | Push | Beat, now: float) -> None:
-        fresh = self._token is None or self._clock.wall() > self._until - RENEW_BEFORE
+        fresh = self._token is None or self._now() > self._until - RENEW_BEFORE
         if fresh:
             self._log_in()
         try:
@@ -110,7 +116,7 @@ class Api:
         except FleetError as error:
             if error.status != _UNAUTHORIZED or fresh:
                 raise
-            self._log_in()  # the API was restarted with another key, or its clock differs
+            self._log_in()  # the API was restarted with another key
             self._authorized(request, now)
 
     def _authorized(self, request: Withdraw | Push | Beat, now: float) -> None:
@@ -123,9 +129,10 @@ class Api:
             what = quote(format_network(request.network), safe=""), quote(request.scenario, safe="")
             self._request("DELETE", f"/v1/decisions?value={what[0]}&scenario={what[1]}", headers)
         else:
-            wall, machine = self._clock.wall(), self._access.machine
+            there, machine = self._now(), self._access.machine
             alerts = [
-                alert(ban.network, ban.rule, ban.ends - now, ban.facts, wall, machine) for ban in request.bans
+                alert(ban.network, ban.rule, ban.ends - now, ban.facts, there, machine)
+                for ban in request.bans
             ]
             self._request("POST", "/v1/alerts", headers, json.dumps(alerts).encode())
 
@@ -150,9 +157,17 @@ class Api:
                 content = {"Content-Type": "application/json"} if body is not None else {}
                 agent = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
                 connection.request(method, base + path, body, {**agent, **content, **headers})
-                return _body_of(connection.getresponse())
+                response = connection.getresponse()
+                date = _date_of(response)
+                if date is not None:
+                    self._ahead = date - self._clock.mono()
+                return _body_of(response)
             finally:
                 connection.close()
+
+    def _now(self) -> float:
+        """Return the time by the clock of the API, or by that of this host as long as it is unknown."""
+        return self._clock.mono() + self._ahead
 
     def _check_running(self) -> None:
         """Raise FleetError after :meth:`stop`, which finds no connection before it is open."""
@@ -188,6 +203,15 @@ def _body_of(response: http.client.HTTPResponse) -> bytes:
     if not complete:
         raise FleetError("the answer ended too early")
     return body
+
+
+def _date_of(response: http.client.HTTPResponse) -> float | None:
+    """Return when the server has answered, in seconds since the epoch by its clock; None if unknown."""
+    try:
+        date = datetime.strptime(response.getheader("Date") or "", "%a, %d %b %Y %H:%M:%S GMT")  # noqa: DTZ007
+    except ValueError:
+        return None
+    return date.replace(tzinfo=UTC).timestamp()
 
 
 def _pause_of(response: Any) -> float:  # noqa: ANN401 - a response of http.client

@@ -85,7 +85,10 @@ def login_body(machine: str, password: str) -> bytes:
 def alert(
     network: Network, rule: str, seconds: float, facts: Facts, now: float, machine: str
 ) -> dict[str, Any]:
-    """Return an alert with the decision to ban ``network`` for ``seconds`` from ``now`` (wall clock) on."""
+    """Return an alert with the decision to ban ``network`` for ``seconds`` from ``now`` on.
+
+    ``now`` is the time by the API's clock: the decision ends there ``seconds`` after ``stop_at``.
+    """
     scenario, stop = scenario_of(rule), rfc3339(now)
     single = network.prefixlen == network.max_prefixlen
     scope, value = "Ip" if single else "Range", format_network(network)
