@@ -56,7 +56,9 @@ def test_an_answer_has_new_and_deleted_decisions() -> None:
         {"id": "1"},
         {"id": 2**63},
         {"value": "nobody"},
-        {"value": "198.51.100.1/24"},
+        {"value": "198.51.100.1/33"},
+        {"value": "/24"},
+        {"value": "198.51.100.1\0"},
         {"value": "fe80::1%eth0"},
         {"value": 7},
         {"scope": "Country"},
@@ -83,6 +85,14 @@ def test_a_decision_without_a_field_is_left_out(missing: str) -> None:
     row = {key: value for key, value in ROW.items() if key != missing}
 
     assert parse_page(page(row, ["x"], None, "x")).left_out == 4
+
+
+@pytest.mark.parametrize(
+    "value", ["198.51.100.7/24", "::ffff:198.51.100.7/120", "198.51.100.7/255.255.255.0"]
+)
+def test_a_network_may_be_written_with_any_of_its_addresses(value: str) -> None:
+    """CrowdSec keeps the network of a decision as an administrator typed it."""
+    assert parse_page(page({**ROW, "value": value})).new == (NUMBER,)
 
 
 def test_the_decisions_about_an_address() -> None:

@@ -11,6 +11,7 @@ An answer may be well-formed although it lacks decisions: CrowdSec 1.7 writes su
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from ipaddress import ip_network
 from math import isnan, nan
 from typing import Any
 
@@ -130,7 +131,12 @@ def _decision(row: Any) -> LapiDecision:  # noqa: ANN401 - whatever JSON holds
     if row["type"] != "ban" or scope.lower() not in _SCOPES:
         raise ValueError("a decision of another kind")
     seconds = min(parse_duration(row["duration"]), MAX_SECONDS)
-    return LapiDecision(number, parse_network(value), scenario, origin, seconds)
+    return LapiDecision(number, _network_of(value), scenario, origin, seconds)
+
+
+def _network_of(value: str) -> Network:
+    """Parse the value of a decision; raise ValueError. CrowdSec keeps a network as typed: 192.0.2.7/24."""
+    return parse_network(str(ip_network(value, strict=False)) if "/" in value else value)
 
 
 def parse_login(body: bytes) -> Login:
