@@ -63,6 +63,13 @@ def test_bans_of_others_are_applied_and_end(tmp_path: Path) -> None:
         until(lambda: "198.18.9.9" not in denied(), "the end of the ban")
         assert "10.0.0.1" not in denied()
 
+        made.api.cscli("decisions", "add", "--range", "198.18.8.7/24", "--duration", "1h")
+        until(lambda: "198.18.8.0/24" in denied(), "the ban of a network")
+        delete = "decisions delete --range 198.18.8.0/24"
+        assert f"cscli {delete}," in " ".join(made.two.must("why", "198.18.8.9").split())
+        made.api.cscli(*delete.split())
+        until(lambda: "198.18.8.0/24" not in denied(), "the end of the ban of a network")
+
 
 def test_both_hosts_are_equal_after_the_api_was_away(tmp_path: Path) -> None:
     """While the API is away, local bans go on; later they and the unbans arrive, also after a restart."""

@@ -176,6 +176,16 @@ def test_what_machines_deny() -> None:
         assert text in sentences(holders=(holder(ListKind.DENY, "192.0.2.0/24", origin=origin),))
 
 
+@pytest.mark.parametrize(
+    ("value", "option"), [("192.0.2.1", "--ip 192.0.2.1"), ("192.0.2.0/24", "--range 192.0.2.0/24")]
+)
+def test_how_a_decision_of_another_host_ends(value: str, option: str) -> None:
+    """The command is one that CrowdSec takes: it has one option for an address and one for a network."""
+    made = holder(ListKind.DENY, value, origin="decision x")
+
+    assert f"cscli decisions delete {option}, where" in sentences(holders=(made,))
+
+
 def test_a_protected_address() -> None:
     """Each reason is named, and the way to force a ban."""
     reasons = {ip_network("192.0.2.1"): "the gateway of eth0", ip_network("192.0.2.0/25"): "the office"}

@@ -166,7 +166,8 @@ def _removal(holder: Holder) -> str:
     if entry.origin.startswith(FEED):
         return f"ringfence feeds remove {printable(entry.origin.removeprefix(FEED))}"
     if entry.origin.startswith(DECISION):
-        return f"cscli decisions delete --ip {printable(entry.value)}, where CrowdSec's local API runs"
+        what = f"{'--range' if '/' in entry.value else '--ip'} {printable(entry.value)}"
+        return f"cscli decisions delete {what}, where CrowdSec's local API runs"
     if entry.origin == CONFIGURATION:
         return f"remove it from [{entry.kind}] in the configuration, and reload"
     return f"ringfence {entry.kind} remove {printable(entry.value)}"
