@@ -149,6 +149,7 @@ def test_a_restart_loses_no_unban(server: FakeApi, store: Store) -> None:
         store.records.end([(made[2].network, made[2].scope)], time.time())
         store.records.end([(made[1].network, made[1].scope)], time.time())
         store.records.ban([evolve(made[1], since=time.time(), expires=time.time() + 60)])
+        await until(lambda: len(store.records.still_shared(time.time())) == 2)  # writes are queued
         async with host(server, store):
             await until(lambda: len(server.values()) == 2)
         assert {value for _, value in server.values()} == {"198.51.100.8", "198.51.100.10"}
