@@ -5,17 +5,21 @@ The timeout of a socket does not bound a request: a server that sends a byte now
 
 import http.client
 import socket
+import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
 import ringfence
-from ringfence.model import printable
+from ringfence.model import Address, printable
 
 AGENT = f"ringfence/{ringfence.__version__}"
 """The User-Agent of requests. CrowdSec demands exactly this form: name/version."""
 _PART = 65_536
+_MOST_ADDRESSES = 4  # of a server
 
 
 class Deadline:
@@ -66,6 +70,45 @@ class Deadline:
     def _end(self) -> None:
         self._over.set()
         self.shut()
+
+
+def open_connection(
+    host: str,
+    port: int,
+    seconds: float,
+    deadline: Deadline,
+    context: ssl.SSLContext | None = None,
+    allowed: Callable[[Address], bool] = lambda _: True,
+) -> socket.socket | None:
+    """Connect to the first address of ``host`` that is allowed and answers within ``seconds``.
+
+    ``deadline`` bounds all of it, with ``context`` the handshake of TLS too. Return None if no address is
+    allowed. Raise OSError.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    usable = [one for one in found if allowed(ip_address(str(one[4][0]).partition("%")[0]))]
+    failed: OSError | None = None
+    for family, kind, protocol, _, address in usable[:_MOST_ADDRESSES]:
+        deadline.check()
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(seconds)
+            deadline.watch(connection)
+            connection.connect(address)
+            if context is None:
+                return connection
+            # The deadline needs the socket of TLS before its handshake, which a server may draw out.
+            connection = context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
+            deadline.watch(connection)
+            connection.do_handshake()
+        except OSError as error:
+            connection.close()
+            failed = error
+        else:
+            return connection
+    if failed is not None:
+        raise failed
+    return None
 
 
 def read_body(response: http.client.HTTPResponse, most: int) -> tuple[bytes, bool]:

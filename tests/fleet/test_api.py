@@ -1,7 +1,10 @@
 """Requests to a local API that fails in many ways."""
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from ipaddress import ip_network
 
@@ -199,6 +202,60 @@ def test_a_server_that_hangs_is_given_up(server: FakeApi, fault: Fault) -> None:
 
     assert str(failure(client(server, 0.3), Pull(full=True))) == "no answer in time"
     assert time.monotonic() - began < 3.0
+
+
+@contextmanager
+def drawn_out() -> Iterator[tuple[Access, threading.Event]]:
+    """Run a server that answers the handshake of TLS by a byte now and then.
+
+    Return the access to it, and an event that is set when a handshake has begun.
+    """
+    begun, over = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        with suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"\x16\x03\x03\x40\x00")
+                begun.set()
+                while not over.wait(0.05):
+                    connection.sendall(b"\x00")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield Access(url, MACHINE, lambda: Secret(PASSWORD), lambda: Secret(KEY)), begun
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_a_drawn_out_handshake_is_given_up() -> None:
+    """The time for a request holds for the handshake of TLS too, however slowly its bytes come."""
+    with drawn_out() as (address, _):
+        began = time.monotonic()
+        assert str(failure(Api(address, Clock(), 0.3), Pull(full=True))) == "no answer in time"
+        assert time.monotonic() - began < 20.0
+
+
+def test_a_drawn_out_handshake_ends_with_the_client() -> None:
+    """A stop of the client ends a handshake at once."""
+    with drawn_out() as (address, begun):
+        api = Api(address, Clock(), 60.0)
+
+        def stop() -> None:
+            begun.wait(20)
+            api.stop()
+
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        began = time.monotonic()
+        assert "no answer in time" not in str(failure(api, Pull(full=True)))
+        assert time.monotonic() - began < 20.0
+        stopping.join()
 
 
 def test_a_test_decision_tries_both_credentials(server: FakeApi) -> None:

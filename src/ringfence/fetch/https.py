@@ -6,15 +6,14 @@ address that was checked is the one that is connected.
 """
 
 import http.client
-import socket
 import ssl
 from collections.abc import Callable, Mapping
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
 
-from ringfence.bounded_http import AGENT, Deadline, read_body, text_of
+from ringfence.bounded_http import AGENT, Deadline, open_connection, read_body, text_of
 from ringfence.errors import FetchError
 from ringfence.model import Address
 from ringfence.parse.feeds import MAX_LIST
@@ -24,7 +23,6 @@ SECONDS = 60.0
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORT = 443
-_MOST_ADDRESSES = 4  # of a server: each may take the whole time
 
 
 @frozen
@@ -116,24 +114,12 @@ class _Connection(http.client.HTTPSConnection):
 
     def connect(self) -> None:
         """Connect, and verify the server's certificate."""
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        allowed = [one for one in found if self._allowed(ip_address(str(one[4][0]).partition("%")[0]))]
-        if not allowed:
+        found = open_connection(
+            self.host, self.port, self.timeout or SECONDS, self._deadline, self._tls, self._allowed
+        )
+        if found is None:
             raise FetchError("a redirect leads to an address that is not public")
-        failed: OSError | None = None
-        for family, kind, protocol, _, address in allowed[:_MOST_ADDRESSES]:
-            plain = socket.socket(family, kind, protocol)
-            try:
-                plain.settimeout(self.timeout)
-                plain.connect(address)
-                self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
-            except OSError as error:
-                plain.close()
-                failed = error
-            else:
-                self._deadline.watch(self.sock)
-                return
-        raise failed or OSError("has no address")
+        self.sock = found
 
 
 def _request(

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ringfence.bounded_http import AGENT, Deadline, read_body, text_of
+from ringfence.bounded_http import AGENT, Deadline, open_connection, read_body, text_of
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
 from ringfence.fleet.messages import alert, login_body
@@ -25,7 +25,7 @@ from ringfence.parse.lapi import DecisionPage, parse_decisions, parse_login, par
 SECONDS = 10.0
 """The longest time that a request may take, the whole answer included."""
 CONNECT_SECONDS = 3.0
-"""The longest time to connect. :meth:`Api.stop` cannot end it earlier."""
+"""The longest time to connect to one address of the API."""
 MAX_BODY = 24 * 1024 * 1024
 """The maximum size of an answer in bytes: 140 000 decisions have some 24 MB."""
 RENEW_BEFORE = 60.0  # seconds before its end, a token is replaced
@@ -146,14 +146,18 @@ class Api:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> bytes:
         """Send a request; return the body of its answer. Raise FleetError unless its status is 2xx."""
-        connection, base = _connection(self._access.url, min(CONNECT_SECONDS, self._seconds))
+        connection, base, context = _connection(self._access.url)
         with Deadline(self._seconds) as deadline:
             self._deadline = deadline
             try:
-                connection.connect()
-                deadline.watch(connection.sock)
                 self._check_running()
-                connection.sock.settimeout(self._seconds)
+                connect = min(CONNECT_SECONDS, self._seconds)
+                sock = open_connection(connection.host, connection.port, connect, deadline, context)
+                if sock is None:
+                    raise FleetError("the API has no address")
+                self._check_running()
+                sock.settimeout(self._seconds)
+                connection.sock = sock
                 content = {"Content-Type": "application/json"} if body is not None else {}
                 agent = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
                 connection.request(method, base + path, body, {**agent, **content, **headers})
@@ -175,14 +179,14 @@ class Api:
             raise FleetError("stopped")
 
 
-def _connection(url: str, seconds: float) -> tuple[http.client.HTTPConnection, str]:
-    """Return a connection that is not open yet, and the path that all requests begin with."""
+def _connection(url: str) -> tuple[http.client.HTTPConnection, str, ssl.SSLContext | None]:
+    """Return a connection that is not open yet, the path that all requests begin with, and how TLS works."""
     parts = urlsplit(url)
     host, base = parts.hostname or "", parts.path.rstrip("/")
     if parts.scheme == "https":
         context = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, parts.port, timeout=seconds, context=context), base
-    return http.client.HTTPConnection(host, parts.port, timeout=seconds), base
+        return http.client.HTTPSConnection(host, parts.port, context=context), base, context
+    return http.client.HTTPConnection(host, parts.port), base, None
 
 
 def _plain(secret: Secret) -> str:
