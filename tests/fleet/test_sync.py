@@ -196,6 +196,31 @@ def test_bans_that_the_api_lacks_are_sent_again() -> None:
     assert sync.next_request(FULL_EVERY) == Push((own(ONE),))
 
 
+def test_a_deletion_between_two_answers_counts() -> None:
+    """A ban that someone deletes at the API before an answer has shown it is not sent again."""
+    sync = Sync(full_every=10.0)
+    pulled(sync, decision(1, NETWORKS[1]))
+    sync.on_ban(own())
+    assert sync.next_request(0.0) == Push((own(),))
+    sync.on_done(Push((own(),)), 0.0)
+    pulled(sync, now=10.0, deleted=(decision(2),))
+
+    pulled(sync, decision(1, NETWORKS[1]), now=20.0, deleted=(decision(2),))
+    assert isinstance(sync.next_request(20.0), Beat | None)
+
+
+def test_the_end_of_an_earlier_ban_is_no_deletion_of_the_present_one() -> None:
+    """The end of a decision from before the last answer says nothing about the present ban of its network."""
+    sync = Sync(full_every=10.0)
+    sync.on_restored([own()])
+    pulled(sync, deleted=(decision(2),))
+    assert sync.next_request(0.0) == Push((own(),))
+    sync.on_done(Push((own(),)), 0.0)
+
+    pulled(sync, now=10.0, deleted=(decision(2),))
+    assert sync.next_request(10.0) == Push((own(),))
+
+
 def test_after_a_failure_everything_is_requested() -> None:
     """The pauses after failures double up to a limit; a server may ask for a longer one up to that limit."""
     sync = Sync()

@@ -218,6 +218,7 @@ class Sync:
         self._failed: dict[Key, None] = {}  # bans and unbans; for a key in _ended it is the unban
         self._bans_first = False
         self._kept: dict[Key, dict[int, _Kept]] = {}
+        self._latest = inf  # the highest number of a decision in an answer; infinity before the first one
         self._number = 0
         self._came = 0  # how many decisions were ever kept
         self._wide = Counter[int]()  # the addresses of kept wide networks, by IP version
@@ -483,10 +484,11 @@ class Sync:
         self.pull.worked(now)
         self._next_pull = now + self._interval
         there: set[Key] = set()
-        came = self._came
+        came, latest = self._came, -1 if self._latest == inf else self._latest
         left, changed = LeftOut() if request.full else self.left, False
         left.number += page.left_out
         for number, decision in enumerate(page.new, 1):
+            latest = max(latest, decision.number)
             key = decision.network, decision.scenario
             if key in self._own:
                 there.add(key)
@@ -498,9 +500,11 @@ class Sync:
             if not number % STEP:
                 yield changed
         for number, decision in enumerate(page.deleted, 1):
+            latest = max(latest, decision.number)
             changed |= self._delete(decision)
             if not number % STEP:
                 yield changed
+        self._latest = latest
         self.left = left
         if request.full:
             self._next_full = now + self._full_every
@@ -553,12 +557,12 @@ class Sync:
     def _delete(self, decision: LapiDecision) -> bool:
         """Forget a decision that has ended; return whether one that applied has ended."""
         key = decision.network, decision.scenario
-        if not self._drop(key, decision.number) or key in self._kept:
+        kept, own = self._drop(key, decision.number), self._own.get(key)
+        if key in self._kept or not (kept or decision.number > self._latest):
             return False
-        own = self._own.get(key)
         if own is None:
-            return True
-        own.withdrawn = True
+            return kept
+        own.withdrawn = own.withdrawn or own.sent  # someone may delete it before an answer has shown it
         return False
 
     def _send_missing(self, there: set[Key], now: float) -> None:
