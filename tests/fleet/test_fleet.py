@@ -18,7 +18,7 @@ from ringfence.fleet import fleet as module
 from ringfence.fleet.fleet import Decisions, Fleet, refusal_of
 from ringfence.fleet.sharing import Access, Sharing
 from ringfence.ledger import Ledger, Record, key_of
-from ringfence.model import Ban, BanEnd, Scope, Secret
+from ringfence.model import Ban, BanEnd, Origin, Scope, Secret
 from ringfence.store.database import Store
 
 OTHER = ("crowdsecurity/ssh-bf", "203.0.113.9")
@@ -162,6 +162,41 @@ def test_a_restart_loses_no_unban(server: FakeApi, store: Store) -> None:
         async with host(server, store) as last:
             await until(lambda: last.fleet.report()["push"]["last"])
         assert not [one for one in server.requests if one.startswith("DELETE")]
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before a restart", "after a restart"])
+def test_an_unban_ends_a_ban_that_was_extended_by_hand(server: FakeApi, store: Store, before: bool) -> None:  # noqa: FBT001 - a case
+    """An unban of a network also ends the rule's ban that another ban has replaced, also over a restart."""
+    made = ban("198.51.100.7")
+    by_hand = evolve(made, rule="admin", origin=Origin.ADMIN, expires=made.expires + 60)
+    ledger = Ledger()
+    ledger.put(key_of(made.network, made.scope), Record.of(by_hand))
+
+    def unban(one: Host) -> None:
+        store.records.end([(made.network, made.scope)], time.time())
+        one.fleet.on_ban_end(made.network, made.scope, BanEnd.REMOVED)
+
+    async def play() -> None:
+        store.records.ban([made])
+        async with host(server, store) as one:
+            one.fleet.on_bans([made])
+            await until(server.values)
+            store.records.ban([by_hand])
+            one.fleet.on_bans([by_hand])
+            server.always = Fault(status=500)
+            if before:
+                unban(one)
+            await until(lambda: one.fleet.report()["pull"]["problem"])
+        server.always = None
+        await until(lambda: [ended.removed for ended in store.records.still_shared(time.time())] == [before])
+        async with host(server, store, Ledger() if before else ledger) as one:
+            await until(lambda: one.fleet.report()["pull"]["last"])
+            assert one.applied == set()
+            if not before:
+                unban(one)
+            await until(lambda: server.values() == set())
 
     asyncio.run(play())
 

@@ -21,7 +21,7 @@ from ringfence.model import (
     Service,
     Transport,
 )
-from ringfence.store.bans import KEEP
+from ringfence.store.bans import KEEP, StillShared
 from ringfence.store.database import Store
 
 
@@ -264,19 +264,38 @@ def test_bans_that_other_hosts_may_have(store: Store) -> None:
     assert store.bans.still_shared(1_001.0) == []
     for ban in (one, two, three):
         store.bans.end([(ban.network, ban.scope)], 1_002.0)
-    assert store.bans.still_shared(1_003.0) == [(ban.network, rule, ban.expires) for ban in (one, two)]
+    assert store.bans.still_shared(1_003.0) == [
+        StillShared(ban.network, rule, ban.expires, removed=True) for ban in (one, two)
+    ]
     assert store.bans.still_shared(one.expires) == []
 
     again = evolve(one, since=1_004.0, expires=one.expires + 100.0)
     store.bans.record([again])
-    assert store.bans.still_shared(1_005.0) == [(two.network, rule, two.expires)]
+    assert store.bans.still_shared(1_005.0) == [StillShared(two.network, rule, two.expires, removed=True)]
     longer = evolve(again, since=1_006.0, expires=again.expires + 100.0)
     store.bans.record([longer])
     store.bans.end([(network, longer.scope)], 1_007.0)
-    assert store.bans.still_shared(1_008.0)[0] == (network, rule, longer.expires)
+    assert store.bans.still_shared(1_008.0)[0] == StillShared(network, rule, longer.expires, removed=True)
     for ban in (one, two):
         store.bans.unshare(ban.network, rule)
     assert store.bans.still_shared(1_008.0) == []
+
+
+def test_a_shared_ban_that_another_one_replaced(store: Store) -> None:
+    """It counts as removed as soon as the ban that replaced it is removed, and not if that one runs out."""
+    ban = ban_of("192.0.2.1", 1_000.0)
+    by_hand = evolve(ban, since=1_001.0, expires=ban.expires - 100.0, rule="admin", origin=Origin.ADMIN)
+    kept = StillShared(ban.network, ban.rule, ban.expires, removed=False)
+    store.bans.record([ban])
+    store.bans.share([(ban.network, ban.rule)])
+    store.bans.record([by_hand])
+    assert store.bans.still_shared(1_002.0) == [kept]
+    assert store.bans.still_shared(by_hand.expires + 1.0) == [kept]
+
+    store.bans.end([(ban.network, ban.scope)], 1_003.0)
+    assert store.bans.still_shared(1_004.0) == [evolve(kept, removed=True)]
+    store.bans.unshare(ban.network, ban.rule)
+    assert store.bans.still_shared(1_004.0) == []
 
 
 def test_an_invalid_row_of_a_shared_ban_is_left_out(store: Store, path: Path) -> None:

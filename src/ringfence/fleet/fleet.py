@@ -97,9 +97,13 @@ class Fleet:
         running = (ban_of(key, record) for key, record in ledger.items())
         self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
         wall, ahead = self._clock.wall(), self._clock.mono() - self._clock.wall()
+        ended = self._records.still_shared(wall)
+        # An unban of the network ends these at the API too.
+        self._sync.on_restored(
+            OwnBan(one.network, one.rule, one.expires + ahead) for one in ended if not one.removed
+        )
         self._sync.on_unfinished(
-            ((network, scenario_of(rule)), ends + ahead)
-            for network, rule, ends in self._records.still_shared(wall)
+            ((one.network, scenario_of(one.rule)), one.expires + ahead) for one in ended if one.removed
         )
         api = Api(self._sharing.access, self._clock)
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet")

@@ -96,6 +96,19 @@ class RecordedBan:
         return self.removed is None and self.ban.expires > now
 
 
+@frozen
+class StillShared:
+    """A ban that has ended here, but that other hosts may have until ``expires`` (seconds since the epoch).
+
+    ``removed``: it was removed, and not only replaced by another ban of its network.
+    """
+
+    network: Network
+    rule: str
+    expires: float
+    removed: bool
+
+
 _BAN = (
     "network, since, expires, rule, reason, origin, scope, offence, forced, made, proven, accounts, account"
 )
@@ -257,24 +270,26 @@ class BanTable:
                 (str(network), rule),
             )
 
-    def still_shared(self, now: float) -> list[tuple[Network, str, float]]:
-        """Return the bans that were removed, but that other hosts may have until after ``now``.
+    def still_shared(self, now: float) -> list[StillShared]:
+        """Return the bans that were removed or replaced, but that other hosts may have until after ``now``.
 
-        These are the network, the rule, and the latest end. Left out are those of which there is an active
-        ban again.
+        Left out are those of which there is an active ban again, of the same network and rule.
         """
         active = "SELECT 1 FROM bans WHERE network = gone.network AND rule = gone.rule AND ended IS NULL"
-        which = f"shared = 1 AND end = '{BanEnd.REMOVED}' AND expires > ?"
-        which += f" AND NOT EXISTS ({active} AND expires > ?)"
+        which = f"shared = 1 AND ended IS NOT NULL AND expires > ? AND NOT EXISTS ({active} AND expires > ?)"
+        # A ban by hand or by another rule may have replaced it, and was removed.
+        last = f"SELECT 1 FROM bans WHERE network = gone.network AND end = '{BanEnd.REMOVED}'"  # noqa: S608 - ours
+        removed = f"end = '{BanEnd.REMOVED}' OR EXISTS ({last} AND ended >= gone.ended)"
+        wanted = f"network, rule, max(expires), max({removed})"
         found = []
         with self._connection.reading() as execute:
-            for network, rule, expires in execute(
-                f"SELECT network, rule, max(expires) FROM bans AS gone WHERE {which} GROUP BY network, rule",  # noqa: S608 - ours
+            for network, rule, expires, ended in execute(
+                f"SELECT {wanted} FROM bans AS gone WHERE {which} GROUP BY network, rule",  # noqa: S608 - ours
                 (now, now),
             ):
                 with suppress(*INVALID_ROW):
                     times(expires)
-                    found.append((_network(network), rule, expires))
+                    found.append(StillShared(_network(network), rule, expires, bool(ended)))
         return found
 
     def running(self, now: float) -> Iterator[Ban | None]:
@@ -475,8 +490,8 @@ class Records:
         """Queue a write that records that other hosts no longer have a ban that ended."""
         self._best_effort.write(lambda: self._bans.unshare(network, rule))
 
-    def still_shared(self, now: float) -> list[tuple[Network, str, float]]:
-        """Return the bans that ended early, but that other hosts may have; [] if they cannot be read."""
+    def still_shared(self, now: float) -> list[StillShared]:
+        """Return the ended bans that other hosts may still have; [] if they cannot be read."""
         return self._best_effort.read(lambda: self._bans.still_shared(now), [])
 
     def removed_early(self, now: float) -> Iterable[Ended]:
