@@ -46,6 +46,8 @@ VIEWS = {
     "/log": "Log",
     "/alarms": "Alarms",
     "/lists": "Lists",
+    "/fence": "Fence",
+    "/fleet": "Fleet",
     f"/why?about={GUESSER}": f"{GUESSER} is banned from the SIP ports by UDP",
     f"/why?about={HOSTILE_GUESSER}": f"{HOSTILE_GUESSER} is banned from the SIP ports by UDP",
     f"/why?about={FRIEND}": f"{FRIEND} is a friend",

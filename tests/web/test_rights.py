@@ -34,7 +34,8 @@ def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser
 
         names = (
             "alarms alarms_dismiss allow_add allow_remove ban bans deny_add deny_remove "
-            "feeds friends history latest lists locations past_bans status top unban why why_account"
+            "feeds fence fleet friends history latest lists locations past_bans status top unban why "
+            "why_account"
         )
         assert guard.status()
         with (
@@ -55,6 +56,8 @@ def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser
         "/log?kind=ban",
         "/alarms",
         "/lists",
+        "/fence",
+        "/fleet",
         "/why?about=alice",
         "/why?about=198.18.0.0/24",
     ],

@@ -28,6 +28,10 @@ from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
 from ringfence.model import format_network, printable
 
+_LABEL = 10
+"""The width (columns) of the label at the beginning of each line."""
+_NOT_COUNTED = "unknown: nothing is dropped or counted"
+
 fence = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
 
@@ -126,8 +130,11 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
     around = counted(found["around"], "network")
     inside = f"{counted(found['networks'], 'network')}, {around} of friends and former friends"
     screen.show(f"inside    {inside}")
+    named = [*found["named_countries"], *found["named_networks"]]
+    screen.show(f"named     {', '.join(named) or 'no country and no network'}", indent=_LABEL)
     verb = "dropped" if found["mode"] == "enforce" else "would be dropped"
-    screen.show(f"outside   {counted(found['packets'], 'packet')} {verb}")
+    dropped = f"{counted(found['packets'], 'packet')} {verb}" if found["counts"] else _NOT_COUNTED
+    screen.show(f"outside   {dropped}")
     if found["configured"] != "off":
         for gap in found["gaps"]:
             screen.show(f"missing   {gap}")

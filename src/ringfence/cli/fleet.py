@@ -64,7 +64,9 @@ def _print(report: dict[str, Any]) -> None:
         f"last push    {_channel(report['push'])}",
         f"lag          {lag} from a ban here until the API showed it",
         f"waiting      {report['waiting']} bans and unbans, of which {report['failing']} failed before",
-        f"decisions    {report['decisions']}, of which {report['in_force']} are applied here",
+        "decisions    unknown until the first pull"
+        if report["pull"]["last"] is None
+        else f"decisions    {report['decisions']}, of which {report['in_force']} are applied here",
     )
     if report["left_out"]:
         named = (f"             such as {one}" for one in report["left_out_named"])
@@ -75,7 +77,7 @@ def _print(report: dict[str, Any]) -> None:
     if rows:
         columns = {
             "ORIGIN": [row["origin"] for row in rows],
-            "NODE": [row["node"] or "-" for row in rows],
+            "NODE": [row["node"] or "unknown" for row in rows],
             "DECISIONS": [str(row["decisions"]) for row in rows],
         }
         show_list(columns, (), Screen(whole_lines=True), right=["DECISIONS"], wrapped=["ORIGIN", "NODE"])

@@ -124,6 +124,10 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     on = f"{len(rules['on'])} of {len(rules['on']) + len(rules['off'])} on"
     screen.show(f"rules     {on}{off}{decoys}", indent=_LABEL)
     screen.show(f"friends   {counted(report['friends'], 'address', 'addresses')}")
+    if report["fleet"]:
+        problem = _fleet_problem(report["fleet"])
+        style = "bold red" if problem else ""
+        screen.show(f"fleet     {_fleet(report['fleet'])}{problem}", style=style, indent=_LABEL)
     for feed in report["feeds"]:
         style = "" if feed["state"] == "in force" and not feed["problem"] else "bold red"
         screen.show(f"feed      {_feed(feed)}", style=style, indent=_LABEL)
@@ -134,13 +138,14 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     limits = (
         ("limiter", "limiter_drops", "", "over the limit"),
         ("ration", "rationed", " to strangers", "over the ration"),
-        ("fence", "fenced", "", "from outside"),
     )
     for name, counter, which, why in limits:
         if firewall[name] != "off" and firewall["enforcing"]:
             verb = "dropped" if firewall[name] == "enforce" else f"{why}, but passed"
             packets = f"{counted(report[counter], 'packet')}{which}"
             screen.show(f"{name:10}{firewall[name]}{waits}: {packets} {verb}", indent=_LABEL)
+    if report["fence"]["configured"] != "off":
+        screen.show(f"fence     {_fence(report)}", indent=_LABEL)
     for use in firewall["rules"]:
         if use["packets"]:
             traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"
@@ -154,6 +159,34 @@ def _feed(feed: Mapping[str, Any]) -> str:
     problem = f": {feed['problem']}" if feed["problem"] else ""
     networks = counted(feed["networks"], "network")
     return f"{feed['name']}: {feed['state']}, {networks}{left}{checked}{problem}"
+
+
+def _fence(report: Mapping[str, Any]) -> str:
+    """Return the mode of the fence, its trial, what it dropped, and how many friends were outside."""
+    fence = report["fence"]
+    waits = " until friends are known" if report["limiter_waits"] else ""
+    trial = "" if fence["trial"] is None else f", a trial until {short_time(fence['trial'])}"
+    packets = "unknown, as nothing is dropped or counted"
+    if fence["counts"]:
+        verb = "dropped" if fence["mode"] == "enforce" else "from outside, but passed"
+        packets = f"{counted(report['fenced'], 'packet')} {verb}"
+    outside = counted(len(fence["outside"]), "friend")
+    return f"{fence['mode']}{waits}{trial}: {packets}; {outside} outside"
+
+
+def _fleet(fleet: Mapping[str, Any]) -> str:
+    """Return when bans were shared last, how late they are elsewhere, and what waits."""
+    lag = "unknown" if fleet["lag"] is None else f"{fleet['lag']} s"
+    times = (f"{way} {short_time(fleet[way]['last'], 'never')}" for way in ("pull", "push"))
+    known = fleet["pull"]["last"] is not None
+    applied = counted(fleet["in_force"], "decision") if known else "unknown decisions"
+    return f"{', '.join(times)}; lag {lag}; {fleet['waiting']} waiting; {applied} of others applied"
+
+
+def _fleet_problem(fleet: Mapping[str, Any]) -> str:
+    """Return what fails in either direction, as the end of a line; "" if nothing does."""
+    problems = dict.fromkeys(fleet[way]["problem"] for way in ("pull", "push"))
+    return "".join(f"; now it fails: {problem}" for problem in problems if problem)
 
 
 def _count(entry: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from attrs import frozen
 from ringfence.daemon.fence import TRIAL_FOR
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.firewall.contract import Outsider
-from ringfence.model import format_network, parse_network, rfc3339
+from ringfence.model import format_network, parse_network, printable, rfc3339
 
 UNKNOWN = "unknown"
 """The country of an address that no database has."""
@@ -30,17 +30,24 @@ class FenceRequests:
             "fence_admit": self._admit,
         }
 
+    def state(self) -> dict[str, Any]:
+        """Return the state that the status has too. With ``counts`` false, nothing is dropped or counted."""
+        kernel = self.side.kernel
+        return kernel.fence.summary() | {"counts": kernel.enforcer.enforcing and kernel.backend.enforces}
+
     async def _status(self, request: Mapping[str, Any]) -> object:
         """Return the state of the fence, and who came from outside in the last hour, by country.
 
         ``left_out`` are those networks of the request that the fence does not let in.
         """
-        kernel = self.side.kernel
+        kernel, settings = self.side.kernel, self.side.kernel.fence.settings
         asked = map(parse_network, request.get("networks", ()))
         usage = await kernel.limiter.counters()
         outsiders = kernel.backend.outsiders() if kernel.enforcer.enforcing else ()
         found = await self.side.common.locations.of([one.network.network_address for one in outsiders])
-        return kernel.fence.summary() | {
+        return self.state() | {
+            "named_countries": [printable(one) for one in settings.countries],
+            "named_networks": [format_network(one) for one in settings.networks],
             "packets": usage.fenced,
             "left_out": [format_network(one) for one in kernel.fence.left_out(asked)],
             "countries": by_country(outsiders, found),

@@ -58,6 +58,7 @@ class RequestHandlers:
         self._seen = seen
         self._failures = failures
         self._tops = tops
+        self._fence_requests = FenceRequests(side)
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
         self._list_requests = ListRequests(
             side.exempt.lists, side.common.store.entries, side.common.clock.wall
@@ -79,7 +80,7 @@ class RequestHandlers:
             "fleet": lambda _: side.common.fleet.report(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
-            **FenceRequests(side).handlers(),
+            **self._fence_requests.handlers(),
             **side.common.feed.handlers(),
             **self._tops.handlers(),
             **AlarmRequests(
@@ -137,6 +138,8 @@ class RequestHandlers:
             "limiter_waits": self._side.kernel.rules.limiter_waits,
             "notify": self._side.common.notifier.as_json(),
             "feeds": await self._list_requests.feeds({}),
+            "fence": self._fence_requests.state(),
+            "fleet": self._side.common.fleet.state(),
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:

@@ -182,6 +182,13 @@ class Fleet:
             yield Alarm(AlarmCode.FLEET_FULL, "decisions", text)
 
     def report(self) -> dict[str, Any]:
+        """Return :meth:`state` with the origins of the decisions; an empty object without a local API."""
+        if self._sharing is None:
+            return {}
+        origins = self._sync.origins().most_common(MOST_ORIGINS)
+        return self.state() | {"origins": [_origin(name) | {"decisions": number} for name, number in origins]}
+
+    def state(self) -> dict[str, Any]:
         """Return the state as JSON, with times as RFC 3339 texts in UTC; an empty one without a local API."""
         if self._sharing is None:
             return {}
@@ -199,10 +206,6 @@ class Fleet:
             "left_out_named": sync.left.named,
             "lost": sync.lost,
             "lag": round(sync.lag, 1) if sync.lag is not None else None,
-            "origins": [
-                _origin(name) | {"decisions": number}
-                for name, number in sync.origins().most_common(MOST_ORIGINS)
-            ],
         }
 
     def _channel(self, channel: Channel) -> dict[str, Any]:

@@ -116,6 +116,8 @@ def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Call
         "/log": pages.log,
         "/alarms": pages.alarms,
         "/lists": pages.lists,
+        "/fence": pages.fence,
+        "/fleet": pages.fleet,
         "/why": pages.why,
         "/confirm": pages.confirm,
     }

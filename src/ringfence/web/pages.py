@@ -274,6 +274,14 @@ class Pages:
         feeds = await self._client.recent(_NEWS_FOR, "feeds")
         return self._page(request, "lists.html", sides=sides, feeds=feeds)
 
+    async def fence(self, request: Request, _: WebSession) -> Response:
+        """Show what ``ringfence fence status`` shows, except the trunks, which only Asterisk knows."""
+        return self._page(request, "fence.html", fence=await self._client.recent(_NEWS_FOR, "fence"))
+
+    async def fleet(self, request: Request, _: WebSession) -> Response:
+        """Show what ``ringfence fleet status`` shows."""
+        return self._page(request, "fleet.html", fleet=await self._client.recent(_NEWS_FOR, "fleet"))
+
     async def why(self, request: Request, _: WebSession) -> Response:
         """Show what ``ringfence why`` shows of an address, a network or an account."""
         about = request.query_params.get("about", "").strip()[:MOST_TEXT]

@@ -1,0 +1,59 @@
+"""The fence on the live page."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support.captures import capture
+from tests.support.daemon import Guard, ami_server, until
+from tests.support.mmdb import write
+from tests.support.web import Browser, web_server
+
+LOGIN = capture("asterisk-22", "good-register").ami.read_bytes()
+
+
+@pytest.fixture(name="browser", scope="module")
+def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Return a browser at a fence whose trial runs: a friend is outside it, and an address is admitted."""
+    folder = tmp_path_factory.mktemp("fence")
+    database = write(folder / "geo.mmdb", [("198.18.0.0/16", {"country": {"iso_code": "NL"}})])
+    fence = {"mode": "enforce", "countries": ["NL"], "networks": ["203.0.113.0/24"]}
+    with (
+        ami_server() as pbx,
+        Guard(folder, ami={"port": pbx.port}, fence=fence, geo={"database": [str(database)]}) as guard,
+    ):
+        guard.ask("fence_admit", what="192.0.2.7", seconds=28_800.0)
+        guard.ask("fence_enforce", seconds=3_600.0, force=True)
+        until(lambda: not guard.status()["limiter_waits"], "the friends are known")
+        pbx.send(LOGIN.replace(b"198.18.1.110", b"198.51.100.77"))
+        until(lambda: guard.ask("fence")["outside"], "the friend outside")
+        with web_server(folder / "web", folder / "control.sock") as web:
+            yield web.browser()
+
+
+def test_the_fence(browser: Browser) -> None:
+    """It shows the mode, the trial, what is named, who is outside, who is admitted, and what is unknown."""
+    words = browser.get("/fence").words
+
+    assert "a trial until" in words
+    assert "Countries NL Networks 203.0.113.0/24 Let in 2 networks" in words
+    assert "Packets from outside unknown: nothing is dropped or counted" in words
+    assert "It is unknown who came" in words
+    assert "alice 198.51.100.77 registered" in words
+    assert "192.0.2.7 20" in words
+    assert "are unknown here: ringfence fence status" in words
+
+
+def test_the_overview_has_the_fence(browser: Browser) -> None:
+    """The overview shows the mode of the fence and how many are outside or admitted."""
+    assert "Phones and trunks outside 1 Admitted for a time 1" in browser.get("/").words
+
+
+def test_without_a_fence(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The page says that the fence and the fleet are off, and the overview is silent about both."""
+    folder = tmp_path_factory.mktemp("none")
+    with Guard(folder) as guard, web_server(folder / "web", folder / "control.sock") as web:
+        browser = web.browser()
+        assert "The fence is off" in browser.get("/fence").words
+        assert "No ban is shared with other hosts" in browser.get("/fleet").words
+        assert browser.get("/").links().count("/fence") == browser.get("/").links().count("/fleet") == 1
+        assert not {"fence", "fleet"} & {line.split()[0] for line in guard.must("status").split("\n") if line}
