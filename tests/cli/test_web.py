@@ -26,6 +26,8 @@ def run(*arguments: str) -> Result:
         (["--url", "https://user@pbx.example.com"], "--url must be an address such as"),
         (["--url", "http://pbx.example.com"], "--url must begin with https"),
         (["--url", "https://[::1"], "--url must be an address such as"),
+        (["--client-header", "X-Real-IP"], "--client-header must be the name of a header, and needs"),
+        (["--url", "https://pbx.example.com", "--client-header", "X: y"], "must be the name of a header"),
     ],
 )
 def test_wrong_options_are_usage_errors(arguments: list[str], text: str) -> None:

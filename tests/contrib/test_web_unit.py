@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tests.contrib import unit
 
-from ringfence.cli.web import DEFAULT_CONTROL, DEFAULT_LOGINS
+from ringfence.cli.page import DEFAULT_LOGINS
+from ringfence.cli.web import DEFAULT_CONTROL
 from ringfence.config.schema import ControlSettings
 from ringfence.control import ANSWER_TIMEOUT
 

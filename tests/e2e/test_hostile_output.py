@@ -83,6 +83,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "fence admit": [["192.0.2.79", "--for", "1h"], [HOSTILE]],
     "fence confirm": [[]],
     "fence enforce": [[], ["--for", HOSTILE]],
+    "fence link": [["--login-socket", "/nowhere"], ["--valid", HOSTILE]],
     "fence status": [[]],
     "fleet status": [[]],
     "fleet test": [[]],

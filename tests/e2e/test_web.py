@@ -426,6 +426,39 @@ def test_an_open_page_shows_that_its_session_has_ended(site: Site, life: float) 
         window.close()
 
 
+# -- a link that admits an address
+
+
+def test_a_person_lets_themselves_in(site: Site) -> None:
+    """The page of a link has one button, breaks no rule of axe, and admits the address of the browser."""
+    folder, port = site.guard.folder / "road", free_port()
+    control = site.guard.folder / "control.sock"
+    fence, url = {"mode": "observe"}, f"http://127.0.0.1:{port}"
+    site.guard.configure(fence=fence)
+    site.guard.reload()
+    until(lambda: site.guard.ask("fence")["configured"] == "observe", "the fence")
+    token = site.guard.ask("fence_link", seconds=3_600.0, valid=600.0)
+    with web_server(folder, control, port, site=url, client_header="X-Real-IP"):
+        for options in SCREENS.values():
+            window = Window.opened(site.browser, extra_http_headers={"X-Real-IP": "198.51.100.9"}, **options)
+            window.page.goto(f"{url}/admit?token={token}")
+            assert window.heading == "Let this address in"
+            assert window.page.get_by_role("button").all_inner_texts() == ["Let in 198.51.100.9"]
+            assert window.violations() == []
+            assert excess_width(window.page) <= 0
+            window.close()
+        person = Window.opened(
+            site.browser, extra_http_headers={"X-Real-IP": "198.51.100.9"}, java_script_enabled=False
+        )
+        person.page.goto(f"{url}/admit?token={token}")
+        person.press("Let in 198.51.100.9")
+        expect(person.page.get_by_role("status")).to_contain_text("198.51.100.9 is let in until")
+        person.page.goto(f"{url}/bans")
+        assert person.heading == "Log in"
+        person.close()
+    assert [one["what"] for one in site.guard.ask("fence")["admitted"]] == ["198.51.100.9"]
+
+
 # -- hostile names
 
 

@@ -26,6 +26,9 @@ _COLD = ("PYTHON", "LANG", "LC_")
 """Variables of the environment that the interpreter reads at its start."""
 _MODULES = ("ringfence", "tests.support.sip")
 
+_PATIENCE = 120.0
+"""Seconds until the server has answered: on a busy machine it imports for long."""
+
 _server: "_Server | None" = None
 
 
@@ -36,7 +39,7 @@ class Process:
         self._status = status
         self._answer = b""
         self.returncode: int | None = None
-        if not self._read(20.0):
+        if not self._read(_PATIENCE):
             raise RuntimeError("the server of warm processes does not answer")
         self.pid = int(self._answer.partition(b"\n")[0])
         self.poll()
@@ -120,7 +123,7 @@ class _Server:
     def close(self) -> None:
         """End the server; programs that it forked go on."""
         self._control.close()
-        self._process.wait(20)
+        self._process.wait(_PATIENCE)
 
 
 @contextmanager

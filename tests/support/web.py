@@ -223,12 +223,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def web_server(folder: Path, daemon: Path, port: int = 0) -> Iterator[WebServer]:
-    """Run the live page at a port, or at a unix socket without one, while the block runs."""
+def web_server(
+    folder: Path, daemon: Path, port: int = 0, site: str = SITE, client_header: str = ""
+) -> Iterator[WebServer]:
+    """Run the live page at a port, or at a unix socket without one, while the block runs.
+
+    With ``client_header`` it is the page of a proxy at ``site``.
+    """
     folder.mkdir(exist_ok=True)
     listen = ["--listen", f"127.0.0.1:{port}"]
     if not port:
-        listen = ["--unix", str(folder / "web.sock"), "--url", SITE]
+        listen = ["--unix", str(folder / "web.sock")]
+    if not port or client_header:
+        listen += ["--url", site]
+    if client_header:
+        listen += ["--client-header", client_header]
     line = command(*listen, "--login-socket", str(folder / "login.sock"), "--control", str(daemon))
     with (folder / "web.log").open("wb") as log:
         process = start(line, environ=ENVIRON, stdout=log, stderr=log)

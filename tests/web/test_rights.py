@@ -81,3 +81,24 @@ def test_every_command_works_within_the_limit(limited: tuple[Browser, list[str]]
     assert "this alarm is not active" in browser.run("dismiss", "999999").words
 
     assert refusals == []
+
+
+@pytest.mark.parametrize(
+    ("do", "fields", "error"),
+    [
+        ("fence_redeem", {"token": "x", "address": "198.51.100.7"}, ""),
+        ("fence_redeem", {"token": "x", "address": "198.51.100.0/24"}, "each a /32|address must be"),
+        ("fence_redeem", {"token": "x", "address": "198.51.100.7", "seconds": 60.0}, "no field seconds"),
+        ("fence_redeem", {"address": "198.51.100.7"}, "token is missing"),
+        ("fence_link", {"seconds": 60.0, "valid": 60.0}, "may not send"),
+        ("fence_admit", {"what": "198.51.100.7", "seconds": 60.0}, "may not send"),
+        ("fence_confirm", {}, "may not send"),
+    ],
+)
+def test_the_page_only_redeems_tokens(do: str, fields: Mapping[str, object], error: str) -> None:
+    """The page may redeem a token for one address. It chooses no time, and makes no token."""
+    if not error:
+        check_request(PeerRole.PAGE, do, fields)
+        return
+    with pytest.raises(ControlError, match=error):
+        check_request(PeerRole.PAGE, do, fields)

@@ -20,10 +20,11 @@ from ringfence.cli.output import (
     errors_reported,
     short_time,
 )
+from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import format_duration
 from ringfence.daemon.trial import start_standby
-from ringfence.errors import Exit
+from ringfence.errors import Exit, WebError
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
 from ringfence.model import format_network, printable
@@ -107,6 +108,31 @@ def admit(
     with errors_reported():
         until = ask_daemon(config, "fence_admit", what=what, seconds=duration_from("--for", time))
     echo(f"{what} is let in until {short_time(until)}")
+
+
+@fence.command("link")
+def link(
+    time: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="How long it lets in, such as 8h.")
+    ] = "8h",
+    valid: Annotated[
+        str, typer.Option("--valid", metavar="TIME", help="How long the link can be used, at most 1d.")
+    ] = "1h",
+    config: ConfigOption = DEFAULT_CONFIG,
+    login_socket: LoginsOption = DEFAULT_LOGINS,
+) -> None:
+    """Print a link that once lets in the address that it is opened from. It needs no login."""
+    with errors_reported():
+        seconds, usable = duration_from("--for", time), duration_from("--valid", valid)
+        site = ask_page(login_socket, "site")
+        if not site["sees_clients"]:
+            raise WebError(
+                f"the live page at {site['url']} does not see where people come from; fix: serve it by a "
+                "proxy, with ringfence web --url and --client-header (docs/web.md), or: ringfence fence admit"
+            )
+        token = ask_daemon(config, "fence_link", seconds=seconds, valid=usable)
+        echo(f"{site['url']}/admit?token={token}")
+        echo_stderr(f"It lets in one address for {time}, once, within {valid}. Send it to one person only.")
 
 
 def _trunks_outside(config: Path, console: Console) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import pwd
+import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -11,23 +12,19 @@ import typer
 
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_stderr, errors_reported
+from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.config.converters import HOOKS, ListenAddress
-from ringfence.control import ask
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.process import notify
-from ringfence.errors import DaemonUnreachableError, WebError
+from ringfence.errors import WebError
 from ringfence.web import LOOPBACK
 from ringfence.web.app import Site
 from ringfence.web.server import WebSettings
 
 DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")
-DEFAULT_LOGINS = Path("/run/ringfence-web/login.sock")
 
-LoginsOption = Annotated[
-    Path,
-    typer.Option("--login-socket", metavar="SOCKET", help="Socket on which `ringfence web login` asks."),
-]
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 web = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
 
@@ -50,6 +47,10 @@ def web_serve(
             metavar="SOCKET", help="The daemon's control socket.", envvar="RINGFENCE_CONTROL__SOCKET"
         ),
     ] = DEFAULT_CONTROL,
+    client_header: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Header in which the proxy names its client, such as X-Real-IP."),
+    ] = "",
     login_socket: LoginsOption = DEFAULT_LOGINS,
 ) -> None:
     """Serve the live page. Do nothing if a subcommand was given."""
@@ -58,7 +59,9 @@ def web_serve(
     where = unix if unix is not None else _loopback(listen)
     if unix is not None and not url:
         raise typer.BadParameter("--unix needs --url, the address of the proxy in browsers")
-    site = _checked_url(url) if url else f"http://{where}"
+    if client_header and (not url or not _HEADER_NAME.fullmatch(client_header)):
+        raise typer.BadParameter("--client-header must be the name of a header, and needs --url")
+    site = Site(_checked_url(url) if url else f"http://{where}", client_header)
     with errors_reported():
         _serve(where, site, control, login_socket)
 
@@ -76,10 +79,7 @@ def web_login(
     """Print a link that logs in once, within five minutes."""
     person = name or os.environ.get("SUDO_USER") or _user()
     with errors_reported():
-        try:
-            link = ask(login_socket, "login", name=person, read_only=read_only)
-        except DaemonUnreachableError as error:
-            raise WebError(_unreachable(login_socket, str(error))) from None
+        link = ask_page(login_socket, "login", name=person, read_only=read_only)
         echo(str(link))
         role = ", to read only" if read_only else ""
         echo_stderr(f"It logs in {person}{role}, once, within five minutes.")
@@ -90,12 +90,6 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
-
-
-def _unreachable(logins: Path, error: str) -> str:
-    if os.geteuid() != 0 and not os.access(logins.parent, os.X_OK):
-        return f"{logins}: permission denied; fix: be root"
-    return f"the live page does not run ({error.partition(';')[0]}); start it: systemctl start ringfence-web"
 
 
 def _loopback(text: str) -> "ListenAddress":
@@ -131,7 +125,7 @@ def _checked_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _serve(where: "ListenAddress | Path", site: str, control: Path, logins: Path) -> None:
+def _serve(where: "ListenAddress | Path", site: Site, control: Path, logins: Path) -> None:
     configure_logging(logging.INFO)
     try:
         from ringfence.web.server import serve  # noqa: PLC0415 - loaded when the command runs
@@ -142,6 +136,6 @@ def _serve(where: "ListenAddress | Path", site: str, control: Path, logins: Path
     serve(_settings(where, site, control, logins), lambda: notify("READY=1"))
 
 
-def _settings(where: "ListenAddress | Path", site: str, control: Path, logins: Path) -> "WebSettings":
+def _settings(where: "ListenAddress | Path", site: Site, control: Path, logins: Path) -> "WebSettings":
     place = where if isinstance(where, Path) else (where.address, where.port)
-    return WebSettings(place, Site(site), control, logins)
+    return WebSettings(place, site, control, logins)

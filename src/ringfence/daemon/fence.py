@@ -201,8 +201,11 @@ class Fence:
             self.save()
         return running
 
-    def admit(self, what: str, seconds: float) -> float:
-        """Let in an address, a network or a host name; return until when. Raise ControlError."""
+    def admit(self, what: str, seconds: float, *, shorten: bool = True) -> float:
+        """Let in an address, a network or a host name; return until when. Raise ControlError.
+
+        Without ``shorten``, an entry that is admitted for longer already keeps its end.
+        """
         try:
             value = parse_entry(what)
         except ValueError as error:
@@ -212,6 +215,8 @@ class Fence:
         if value.network is not None and value.network.prefixlen < SHORTEST[value.network.version]:
             raise ControlError(f"{value.text} is a large part of the internet, so it is not admitted")
         until = self._clock.wall() + seconds
+        if not shorten:
+            until = max([until, *(one.until for one in self._state.admitted if one.what == value.text)])
         others = [one for one in self._state.admitted if one.what != value.text]
         if len(others) >= MOST_ADMITTED:
             raise ControlError(f"{MOST_ADMITTED} entries are admitted already")

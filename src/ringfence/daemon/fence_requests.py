@@ -7,9 +7,11 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.daemon.fence import TRIAL_FOR
+from ringfence.daemon.fence_links import AdmitLinks
 from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.firewall.contract import Outsider
-from ringfence.model import format_network, parse_network, printable, rfc3339
+from ringfence.errors import ControlError
+from ringfence.firewall.contract import LimitMode, Outsider
+from ringfence.model import Secret, format_network, parse_network, printable, rfc3339
 
 UNKNOWN = "unknown"
 """The country of an address that no database has."""
@@ -20,6 +22,7 @@ class FenceRequests:
     """Handles the requests about the fence of ``side``."""
 
     side: FirewallSide
+    links: AdmitLinks
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
         """Return the handler of each request."""
@@ -28,6 +31,8 @@ class FenceRequests:
             "fence_enforce": self._enforce,
             "fence_confirm": self._confirm,
             "fence_admit": self._admit,
+            "fence_link": self._link,
+            "fence_redeem": self._redeem,
         }
 
     def state(self) -> dict[str, Any]:
@@ -64,6 +69,21 @@ class FenceRequests:
 
     def _admit(self, request: Mapping[str, Any]) -> object:
         return rfc3339(self.side.kernel.fence.admit(request["what"], request["seconds"]))
+
+    def _link(self, request: Mapping[str, Any]) -> object:
+        """Make a link that admits the address that opens it; return its token."""
+        if self.side.kernel.fence.settings.mode is LimitMode.OFF:
+            raise ControlError("the fence is off, so everybody is let in; fix: set mode in [fence]")
+        return self.links.make(request["seconds"], request["valid"]).reveal()
+
+    def _redeem(self, request: Mapping[str, Any]) -> object:
+        """Admit the address of the request by the link of its token; return until when."""
+        address = format_network(parse_network(request["address"]))
+        fence = self.side.kernel.fence
+        return self.links.use(
+            Secret(request["token"]),
+            lambda seconds: rfc3339(fence.admit(address, seconds, shorten=False)),
+        )
 
 
 def by_country(outsiders: Sequence[Outsider], locations: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from attrs import Factory, evolve, frozen
 from ringfence import control
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
+from ringfence.daemon.fence_links import MOST_ADMITTED_FOR, MOST_VALID
 from ringfence.errors import ControlError
 from ringfence.lists.entries import MAX_AT_ONCE, MAX_NAME, MAX_NOTE, MAX_SECONDS, MAX_TEXT
 from ringfence.model import Network, parse_network, printable
@@ -48,11 +49,13 @@ class Field:
     """What a field of a request accepts.
 
     ``accepts`` returns whether it accepts a value. ``form`` completes the sentence "the field must be …".
+    The value of a field that ``is_secret`` is not logged.
     """
 
     accepts: Callable[[Any], bool]
     form: str
     is_required: bool = True
+    is_secret: bool = False
 
 
 def check_fields(do: str, fields: Mapping[str, Field], request: Mapping[str, object]) -> None:
@@ -252,6 +255,10 @@ _REMOVE: Fields = {"what": optional(texts(MAX_AT_ONCE, MAX_TEXT)), "origin": nul
 _PAGE_REMOVE: Fields = {"what": texts(1, MAX_TEXT)}
 _DISMISS: Fields = {"numbers": optional(numbers(100_000)), "all": flag(), "by": _BY}
 _PAGE_DISMISS: Fields = {"numbers": numbers(1), "by": _BY}
+_REDEEM: Fields = {
+    "token": evolve(text(64, 1), is_secret=True),
+    "address": network({4: 32, 6: 128}),
+}
 _KINDS: Fields = {"kinds": optional(choices(LINE_KINDS))}
 
 REQUESTS: Mapping[str, Request] = {
@@ -280,6 +287,8 @@ REQUESTS: Mapping[str, Request] = {
     "fence_admit": _only({"what": text(MAX_TEXT, 1), "seconds": seconds(MAX_SECONDS)}),
     "fence_confirm": _only(_NONE),
     "fence_enforce": _only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
+    "fence_link": _only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}),
+    "fence_redeem": _only(_REDEEM, page=_REDEEM),
     "fleet": _read(_NONE, page=_NONE),
     "follow": _read(_KINDS),
     "friends": _read(
@@ -408,7 +417,8 @@ class RequestGate:
         role = self._rights.role_of(peer.user, name)
         try:
             check_request(role, do, request)
-            if role is PeerRole.PAGE and REQUESTS[do].changes:
+            # Strangers make the page send fence_redeem. Its token decides, and it uses up no other change.
+            if role is PeerRole.PAGE and REQUESTS[do].changes and do != "fence_redeem":
                 self._check_page(do, request)
         except ControlError as error:
             self._log_refusal(do, peer, name, str(error))
@@ -457,7 +467,8 @@ class RequestGate:
 
     def _report_change(self, do: str, request: Mapping[str, Any], result: object, who: str) -> None:
         """Log a change. Notify administrators if it is a change of a list."""
-        fields = {key: _shortened(value) for key, value in request.items()}
+        known = REQUESTS[do].fields[PeerRole.ADMINISTRATOR]
+        fields = {key: "***" if known[key].is_secret else _shortened(value) for key, value in request.items()}
         text = json.dumps(fields, ensure_ascii=False)
         self._log.info("control.changed", do=do, by=who, fields=printable(text[:_MOST_LOGGED]))
         if do == "lists_reload":

@@ -22,6 +22,7 @@ from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.daemon import trial
 from ringfence.daemon.facts import AccountFactsReader, FailureMemory, past_bans, since_from
+from ringfence.daemon.fence_links import AdmitLinks
 from ringfence.daemon.fence_requests import FenceRequests
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
 from ringfence.daemon.status import StatusData, bans_report, status_report
@@ -58,7 +59,7 @@ class RequestHandlers:
         self._seen = seen
         self._failures = failures
         self._tops = tops
-        self._fence_requests = FenceRequests(side)
+        self._fence_requests = FenceRequests(side, AdmitLinks(side.common.clock.mono))
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
         self._list_requests = ListRequests(
             side.exempt.lists, side.common.store.entries, side.common.clock.wall

@@ -2,10 +2,8 @@
 
 This process reaches the daemon by the control socket only. It reads neither the configuration nor the
 database, and has no capability. ``server`` listens and makes login links, ``app`` assigns a handler to each
-URL, ``pages`` and ``commands`` handle requests, and ``daemon_client`` asks the daemon. ``sessions``,
-``ban_table`` and ``chart`` have no side effects outside their objects: the time and the daemon's answers are
-arguments. Only this package uses Starlette, uvicorn and Jinja2. They are installed by the extra
-``ringfence[web]``.
+URL, ``pages``, ``admission`` and ``commands`` handle requests, and ``daemon_client`` asks the daemon. Only
+this package uses Starlette, uvicorn and Jinja2. They are installed by the extra ``ringfence[web]``.
 """
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ringfence.errors import DaemonUnreachableError, RingfenceError, WebError
 from ringfence.web import LOOPBACK
+from ringfence.web.admission import Admission
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import Cookie, Entrance, WebSessions
 from ringfence.web.pages import Pages
@@ -40,9 +41,18 @@ _POLICY = (
 
 @frozen
 class Site:
-    """The URL of the live page as browsers use it, such as ``https://pbx.example.com``."""
+    """The URL of the live page as browsers use it, such as ``https://pbx.example.com``.
+
+    ``client_header`` is the header in which the proxy names the address of its client; "" if it does not.
+    """
 
     url: str
+    client_header: str = ""
+
+    @property
+    def sees_clients(self) -> bool:
+        """Whether people elsewhere can open the page, and the page knows their addresses."""
+        return bool(self.client_header) and urlsplit(self.url).hostname not in LOOPBACK
 
     @property
     def secure(self) -> bool:
@@ -109,6 +119,7 @@ def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Call
     renderer = Renderer()
     entrance = Entrance(sessions, renderer, Cookie(site.secure), site.url, mono)
     pages = Pages(client, renderer)
+    admission = Admission(client, renderer, site.url, site.client_header, mono)
     views = {
         "/": pages.overview,
         "/bans": pages.bans,
@@ -128,6 +139,8 @@ def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Call
             Route("/login", entrance.login_form),
             Route("/login", entrance.log_in, methods=["POST"]),
             Route("/logout", entrance.changing(entrance.log_out), methods=["POST"]),
+            Route("/admit", admission.form),
+            Route("/admit", admission.admit, methods=["POST"]),
             Route("/static/{name}", renderer.file),
         ],
         exception_handlers={

@@ -219,12 +219,12 @@ class Entrance:
             session = self._session_of(request)
             if session is None:
                 return self._login_page(request, HTTPStatus.UNAUTHORIZED)
-            form = await _form_of(request)
+            form = await form_of(request)
             if form is None:
                 return self._renderer.error(
                     request, HTTPStatus.BAD_REQUEST, "Refused", "The form is not valid."
                 )
-            if not self._is_own(request) or not session.has_token(form.get("csrf", "")):
+            if not is_own(request, self._url) or not session.has_token(form.get("csrf", "")):
                 self._log.warning("web.form_refused", user=session.person.name, path=request.url.path)
                 why = "The form does not come from this page, or is too old. Go back, reload, and try again."
                 return self._renderer.error(request, HTTPStatus.FORBIDDEN, "Refused", why)
@@ -247,9 +247,9 @@ class Entrance:
         """
         # A request from another site does not count as a failed login. Otherwise a site could make the
         # browsers of its visitors send such requests until they reach the limit.
-        if not self._is_own(request):
+        if not is_own(request, self._url):
             return self._login_page(request, HTTPStatus.FORBIDDEN)
-        form = await _form_of(request) or {}
+        form = await form_of(request) or {}
         now = self._mono()
         limited = self._sessions.is_limited(now)
         begun = self._sessions.log_in(form.get("token", ""), now)
@@ -287,21 +287,6 @@ class Entrance:
         )
         return response
 
-    def _is_own(self, request: Request) -> bool:
-        """Whether the request was made by a page of this site or by the user directly, not by another site.
-
-        Browsers report this in the headers Sec-Fetch-Site and Origin. Old browsers send only Origin, and so
-        do all browsers that use plain HTTP, except to a loopback address. If both headers are missing, return
-        True.
-        """
-        site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-        if site not in {None, "same-origin", "none"}:
-            return False
-        if origin is None or (origin == "null" and site is not None):
-            return True
-        # A proxy may change the Host header, but not the Origin, which is still the URL of the site.
-        return origin == self._url or origin.partition("://")[2] == request.headers.get("host")
-
     def _session_of(self, request: Request) -> WebSession | None:
         session = self._sessions.find(request.cookies.get(self._cookie.name, ""), self._mono())
         if session is not None:
@@ -318,7 +303,22 @@ def require_change(session: WebSession) -> None:
         raise WebError("you are logged in to read only; fix: ringfence web login, without --read-only")
 
 
-async def _form_of(request: Request) -> Form | None:
+def is_own(request: Request, url: str) -> bool:
+    """Whether the request was made by a page of the site ``url`` or by the user, not by another site.
+
+    Browsers report this in the headers Sec-Fetch-Site and Origin. Old browsers send only Origin, and so do
+    all browsers that use plain HTTP, except to a loopback address. If both headers are missing, return True.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site not in {None, "same-origin", "none"}:
+        return False
+    if origin is None or (origin == "null" and site is not None):
+        return True
+    # A proxy may change the Host header, but not the Origin, which is still the URL of the site.
+    return origin == url or origin.partition("://")[2] == request.headers.get("host")
+
+
+async def form_of(request: Request) -> Form | None:
     """Return the fields of the form in a request; None if the form is too large or invalid.
 
     If a field appears several times, its last value counts.

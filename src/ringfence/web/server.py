@@ -170,7 +170,7 @@ async def _serve(
     settings: WebSettings, server: uvicorn.Server, links: "LoginLinks", ready: Callable[[], object]
 ) -> None:
     with _listening(settings.where) as listener:
-        async with control.serve(settings.logins, {"login": links.make}):
+        async with control.serve(settings.logins, {"login": links.make, "site": links.describe}):
             ready()
             await server.serve(sockets=[listener])
 
@@ -212,15 +212,27 @@ class LoginLinks:
 
         Raise ControlError if another user requests it, or if the name is invalid.
         """
-        peer = control.PEER.get()
-        if peer is None or peer.user not in {0, os.geteuid()}:
-            raise ControlError("only root can make login links")
+        _require_root()
         name, read_only = request.get("name"), request.get("read_only") is True
         if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME or printable(name) != name:
             raise ControlError(f"a person needs a name of at most {_MOST_NAME} visible characters")
         token = self._sessions.make_link(Person(name, read_only), self._mono())
         structlog.get_logger().info("web.link", user=name, read_only=read_only)
         return f"{self._site.url}/login?token={token}"
+
+    def describe(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Handle ``{"do": "site"}``: return the URL, and whether the page sees people's addresses.
+
+        Raise ControlError if another user requests it.
+        """
+        _require_root()
+        return {"url": self._site.url, "sees_clients": self._site.sees_clients}
+
+
+def _require_root() -> None:
+    peer = control.PEER.get()
+    if peer is None or peer.user not in {0, os.geteuid()}:
+        raise ControlError("only root can make login links")
 
 
 @contextmanager

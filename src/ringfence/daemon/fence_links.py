@@ -1,0 +1,71 @@
+"""Links for one use, each of which admits the address that opens it to the fence for a time.
+
+Whoever has a link may admit one address, and nothing else. The live page passes on the link's token and the
+address that it came from. Only hashes of tokens are kept, and only in memory: a restart ends all links.
+"""
+
+import secrets
+from collections.abc import Callable
+from hashlib import sha256
+from hmac import compare_digest
+
+from attrs import frozen
+
+from ringfence.errors import ControlError
+from ringfence.model import Secret
+
+MOST_LINKS = 32
+"""The maximum number of links that are neither used nor expired."""
+MOST_VALID = 86_400.0
+"""The longest time (seconds) in which a link can be used."""
+MOST_ADMITTED_FOR = 30 * 86_400.0
+"""The longest time (seconds) for which a link admits an address."""
+
+
+@frozen
+class _Link:
+    """A link by the hash of its token: for how many ``seconds`` it admits, and when it ``expires``."""
+
+    hashed: bytes
+    seconds: float
+    expires: float
+
+
+class AdmitLinks:
+    """The links that are neither used nor expired. ``mono`` returns monotonic seconds."""
+
+    def __init__(self, mono: Callable[[], float]) -> None:
+        self._mono = mono
+        self._links: list[_Link] = []
+
+    def make(self, seconds: float, valid: float) -> Secret:
+        """Make a link that admits for ``seconds``, usable for ``valid`` seconds; return its token.
+
+        Raise ControlError if there are too many links.
+        """
+        now = self._mono()
+        self._links = [one for one in self._links if one.expires > now]
+        if len(self._links) >= MOST_LINKS:
+            raise ControlError(f"{MOST_LINKS} links are open; fix: wait until one is used or expires")
+        token = Secret(secrets.token_urlsafe(32))
+        self._links.append(_Link(_hash(token), seconds, now + valid))
+        return token
+
+    def use(self, token: Secret, admit: Callable[[float], str]) -> str:
+        """Call ``admit`` with the seconds of a token's link, use the link up, and return the result.
+
+        If ``admit`` raises an exception, the link is not used up. Raise ControlError for an invalid token.
+        The comparison takes the same time for each token.
+        """
+        hashed, now = _hash(token), self._mono()
+        found = [one for one in self._links if compare_digest(one.hashed, hashed)]
+        if not found or found[0].expires <= now:
+            raise ControlError("this link is not valid: it works once, and only for some time")
+        result = admit(found[0].seconds)
+        self._links.remove(found[0])
+        return result
+
+
+def _hash(token: Secret) -> bytes:
+    """Return the hash of a token. It has 256 random bits, so the hash needs no salt."""
+    return sha256(token.reveal().encode("utf-8", "replace")).digest()

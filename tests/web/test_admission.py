@@ -1,0 +1,178 @@
+"""The page of a link that admits the address that opens it, with a real daemon behind it."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import pytest
+from attrs import frozen
+from tests.support.daemon import Completed, Guard
+from tests.support.web import Answer, Browser, WebServer, web_server
+
+from ringfence.networks import sender_of
+from ringfence.web.admission import MOST_SENDERS, MOST_TRIES, Tries
+
+SITE = "https://pbx.example.com"
+HEADER = "X-Real-IP"
+
+
+@frozen
+class Road:
+    """A daemon with a fence, its page behind a proxy that names its clients, and nobody who is logged in."""
+
+    guard: Guard
+    web: WebServer
+
+    def command(self, *options: str) -> Completed:
+        """Run ``ringfence fence link``."""
+        return self.guard.command("fence", "link", "--login-socket", str(self.web.logins), *options)
+
+    def token(self) -> str:
+        """Return the token of a new link, for an hour."""
+        return str(self.guard.ask("fence_link", seconds=3_600.0, valid=3_600.0))
+
+    def press(self, token: str, address: str, **headers: str) -> Answer:
+        """Press the button of the page from an address."""
+        return Browser(self.web.socket).post("/admit", {"token": token}, **{HEADER: address, **headers})
+
+    def admitted(self) -> set[str]:
+        """Return the admitted entries."""
+        return {one["what"] for one in self.guard.ask("fence")["admitted"]}
+
+
+@pytest.fixture(name="road", scope="module")
+def _road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+    folder = tmp_path_factory.mktemp("road")
+    control = folder / "control.sock"
+    with (
+        Guard(folder, fence={"mode": "observe"}) as guard,
+        web_server(folder / "web", control, site=SITE, client_header=HEADER) as web,
+    ):
+        yield Road(guard, web)
+
+
+def test_a_link_admits_the_address_that_opens_it(road: Road) -> None:
+    """Opening it shows the address and changes nothing; its button admits the address, once."""
+    done = road.command("--for", "2h", "--valid", "10m")
+    link = urlsplit(done.stdout.strip())
+    token = link.query.removeprefix("token=")
+    browser = Browser(road.web.socket)
+
+    assert (done.returncode, f"{link.scheme}://{link.netloc}{link.path}") == (0, f"{SITE}/admit")
+    assert "one address for 2h, once, within 10m" in " ".join(done.stderr.split())
+    pages = [browser.get(f"{link.path}?{link.query}", **{HEADER: "198.51.100.9"}) for _ in range(2)]
+    assert all("You come from 198.51.100.9." in page.words for page in pages)
+    assert road.admitted() == set()
+    assert pages[1].document.forms[-1].fields == {"token": token}
+    assert road.press(token, "198.51.100.9").status == 200
+    assert road.admitted() == {"198.51.100.9"}
+    again = road.press(token, "198.51.100.10")
+    assert (again.status, "is not valid: it works once" in again.words) == (403, True)
+    assert road.admitted() == {"198.51.100.9"}
+    assert "event=web.admitted client=198.51.100.9" in road.web.log
+    assert "do=fence_redeem" in road.guard.log
+    for log in (road.web.log, road.guard.log):
+        assert token not in log
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "198.51.100.9, 192.0.2.1",
+        "192.0.2.0/24",
+        "127.0.0.1",
+        "::1",
+        "fe80::1%eth0",
+        "0",
+        "x" * 9_000,
+        "\xe9",
+    ],
+)
+def test_an_unknown_address_is_not_admitted(road: Road, address: str) -> None:
+    """If the header does not name exactly one address, the page says so, and uses nothing up."""
+    token, before = road.token(), road.admitted()
+
+    answer = road.press(token, address)
+    assert (answer.status, "cannot know the address" in answer.words) == (403, True)
+    assert road.admitted() == before
+    assert road.press(token, "2001:db8::7").status == 200
+    assert "2001:db8::7" in road.admitted()
+
+
+def test_other_headers_name_no_address(road: Road) -> None:
+    """A client cannot name another address by a header that the page does not trust."""
+    token = road.token()
+
+    forged = {"X-Forwarded-For": "192.0.2.66", "Forwarded": "for=192.0.2.66"}
+    assert road.press(token, "198.51.100.11", **forged).status == 200
+    assert "198.51.100.11" in road.admitted()
+    assert "192.0.2.66" not in road.admitted()
+
+
+def test_another_site_presses_no_button(road: Road) -> None:
+    """A form of another site, a wrong form and a wrong token are refused, and use nothing up."""
+    token = road.token()
+
+    assert road.press(token, "198.51.100.12", Origin="https://evil.example").status == 403
+    for wrong in ("", "x" * 65, "é" * 9, "\x00"):
+        assert road.press(wrong, "198.51.100.12").status == 403
+    assert "198.51.100.12" not in road.admitted()
+    assert road.press(token, "198.51.100.12").status == 200
+
+
+def test_tries_are_limited_by_sender(road: Road) -> None:
+    """A sender who guesses is stopped, and nobody else is; the guesses use up no changes of the page."""
+    answers = [road.press("y" * 43, "198.51.100.66").status for _ in range(MOST_TRIES + 1)]
+
+    assert answers == [403] * MOST_TRIES + [429]
+    assert road.press(road.token(), "198.51.100.66").status == 429
+    assert road.press(road.token(), "198.51.100.67").status == 200
+
+
+def test_tries_are_forgotten() -> None:
+    """Tries end after a minute, IPv6 senders count by their /64, and the table of senders is bounded."""
+    tries = Tries()
+    for last in range(MOST_TRIES):
+        assert tries.add(sender_of(ip_address(f"2001:db8::{last}")), 0.0)
+    assert not tries.add(sender_of(ip_address("2001:db8::ffff")), 59.0)
+    assert tries.add(sender_of(ip_address("2001:db8::ffff")), 60.0)
+    for number in range(2 * MOST_SENDERS):
+        assert tries.add(sender_of(ip_address(number)), 60.0)
+    assert len(tries._tries) == MOST_SENDERS
+
+
+def test_a_ban_stays_and_a_longer_time_too(road: Road) -> None:
+    """A link ends no ban, and shortens no time that an administrator has granted."""
+    assert road.guard.ask("ban", networks=["198.51.100.13"], seconds=3_600) == []
+    until = road.guard.ask("fence_admit", what="198.51.100.13", seconds=86_400.0)
+
+    assert road.press(road.token(), "198.51.100.13").status == 200
+    assert "198.51.100.13" in road.guard.banned()
+    assert {"what": "198.51.100.13", "until": until} in road.guard.ask("fence")["admitted"]
+
+
+def test_a_page_without_addresses_makes_no_link(road: Road) -> None:
+    """If the page does not run, or does not see people's addresses, the command says so with the fix."""
+    folder = road.guard.folder / "tunnel"
+    with web_server(folder, road.guard.folder / "control.sock") as web:
+        blind = Road(road.guard, web)
+        done = blind.command()
+        page = Browser(web.socket).get("/admit?token=x", **{HEADER: "198.51.100.9"})
+    gone = blind.command()
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "does not see where people come from; fix: serve it by a proxy" in " ".join(done.stderr.split())
+    assert "cannot know the address" in page.words
+    assert page.document.forms == []
+    assert (gone.returncode, "start it: systemctl start ringfence-web" in gone.stderr) == (1, True)
+
+
+def test_without_a_fence_there_is_no_link(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """If the fence is off, the command says that everybody is let in."""
+    folder = tmp_path_factory.mktemp("off")
+    with (
+        Guard(folder) as guard,
+        web_server(folder / "web", folder / "control.sock", site=SITE, client_header=HEADER) as web,
+    ):
+        assert "the fence is off" in Road(guard, web).command().stderr
