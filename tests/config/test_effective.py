@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config.effective import MASKED, Value, ValueOrigin, effective
+from ringfence.config.effective import Value, ValueOrigin, effective
 from ringfence.config.schema import keys_of, text_of_key
 from ringfence.errors import ConfigError
+from ringfence.model import MASK
 
 CLEAR = "hunter2-correct-horse"
 
@@ -79,9 +80,9 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
     secret, file = "asterisk[0].ami.secret", "asterisk[0].ami.secret_file"
 
     assert read(tmp_path, text)[secret] == Value(
-        ("asterisk", 0, "ami", "secret"), MASKED, ValueOrigin.FILE, line=2
+        ("asterisk", 0, "ami", "secret"), MASK, ValueOrigin.FILE, line=2
     )
-    assert read(tmp_path, "", ASTERISK__AMI__SECRET=CLEAR)[secret].value == MASKED
+    assert read(tmp_path, "", ASTERISK__AMI__SECRET=CLEAR)[secret].value == MASK
     by_file = read(tmp_path, text, ASTERISK__AMI__SECRET_FILE="/nonexistent")
     assert (by_file[secret].value, by_file[secret].origin) == (None, ValueOrigin.DEFAULT)
     assert by_file[file].value == "/nonexistent"
@@ -91,3 +92,10 @@ def test_mistakes_are_raised(tmp_path: Path) -> None:
     """An invalid configuration has no effective values."""
     with pytest.raises(ConfigError, match=r"store\.path: must be an absolute path"):
         read(tmp_path, "[store]\npath = 'a'\n")
+
+
+def test_the_key_in_the_url_of_a_feed_is_masked(tmp_path: Path) -> None:
+    """The URL of a feed is shown without its query, which has the publisher's key."""
+    found = read(tmp_path, "[[feeds]]\nname = 'one'\nurl = 'https://x/list?key=abc'\n")
+
+    assert found["feeds[0].url"].value == "https://x/list?***"

@@ -7,6 +7,7 @@ import pytest
 from ringfence.config.feeds import PRESETS, FeedSettings, feed_table, without_feed
 from ringfence.config.loader import parse
 from ringfence.errors import ConfigError
+from ringfence.model import SecretUrl
 from ringfence.parse.feeds import FeedFormat
 
 HEAD = "[[asterisk]]\nami.enabled = false\n"
@@ -30,6 +31,32 @@ def test_the_defaults_of_a_feed() -> None:
     assert (feed.format, feed.every, feed.max_age) == (FeedFormat.PLAIN, 3_600.0, None)
     assert (str(feed.path), feed.source.fetched) == ("/var/lib/ringfence-feeds/one.list", True)
     assert feed.source.shown == "https://lists.example/x"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://lists.example/drop/drop_v4.json", "https://lists.example/drop/drop_v4.json"),
+        ("https://x:8443/sip.txt?key=abc&n=1", "https://x:8443/sip.txt?***"),
+        ("https://x/api/0123456789abcdef/banned", "https://x/api/***/banned"),
+        ("https://x/a1b2c3d4", "https://x/***"),
+        ("https://x/abcdefghijklmnopqrstuvwxyz/x", "https://x/***/x"),
+        ("https://x/eyJhbGciOi.eyJzdWIiOiIxMjM0NTY3.dBjftJeZ4CVP/x", "https://x/***/x"),
+    ],
+)
+def test_a_key_in_a_url_is_never_shown(url: str, shown: str) -> None:
+    """The query and what may be a key in the path are masked; the fetcher gets all of it."""
+    [feed] = read(f"[[feeds]]\nname = 'one'\nurl = '{url}'\n")
+
+    assert feed.url == SecretUrl(url)
+    assert (feed.source.shown, feed.source.keyed, str(feed.url)) == (shown, shown != url, shown)
+    assert shown in repr(feed)
+    assert url == shown or url not in repr(feed)
+
+
+def test_the_user_of_a_url_is_masked() -> None:
+    """Also the form that a configuration refuses is shown without its password."""
+    assert str(SecretUrl("https://a:b@x/y")) == "https://***@x/y"
 
 
 def test_a_file_feed() -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import ssl
 from collections.abc import Mapping
+from http.client import BadStatusLine
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from ringfence.fetch.fetcher import (
     load_state,
     save_state,
 )
-from ringfence.fetch.https import HttpAnswer
+from ringfence.fetch.https import HttpAnswer, get
 from ringfence.fetch.plan import PlannedFeed, encode_plan, read_plan
 from ringfence.lists.feeds import read_state
 from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat
@@ -344,6 +345,7 @@ def test_apiban_has_a_maximum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         HttpAnswer(400, {}, b'{"ipaddress":"rate limit exceeded","ID":"none"}'),
         HttpAnswer(403, {}, b'{"ipaddress":["unauthorized"],"ID":"unauthorized"}'),
         HttpAnswer(404, {}, b"not here"),
+        HttpAnswer(403, {}, b'{"ipaddress":["bad key: k/y"],"ID":"unauthorized"}'),
         HttpAnswer(500, {}, b""),
         HttpAnswer(429, {}, b""),
     ],
@@ -377,6 +379,27 @@ def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:
         read_plan(plan)
     with pytest.raises(FetchError, match="cannot be read"):
         read_plan(tmp_path / "absent")
+
+
+def test_no_error_of_the_protocol_repeats_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers with the path of the request, or a path that cannot be sent, shows no key."""
+
+    def broken(*_: object) -> None:
+        raise BadStatusLine("/api/key-0123456789/banned")
+
+    monkeypatch.setattr("ringfence.fetch.https._request", broken)
+
+    with pytest.raises(FetchError) as caught:
+        get("https://lists.example/api/key-0123456789", {}, ssl.create_default_context())
+    assert str(caught.value) == "lists.example: the answer is not HTTP (BadStatusLine)"
+
+
+def test_a_planned_feed_hides_its_keys() -> None:
+    """What is logged by accident has neither the key nor the URL."""
+    feed = PlannedFeed("one", "https://x/?key=abc", Path("/x"), 60.0, FeedFormat.APIBAN, "k/y")
+
+    assert "abc" not in repr(feed)
+    assert "k/y" not in repr(feed)
 
 
 def test_the_whole_way_by_https(tmp_path: Path) -> None:

@@ -288,6 +288,18 @@ def test_a_list_that_covers_much_needs_force(tmp_path: Path) -> None:
     assert at.refreshed("one")["state"] == "in force"
 
 
+def test_the_error_page_of_a_publisher_shows_no_key(tmp_path: Path) -> None:
+    """A server may repeat the key of the request, which people see who may not have it."""
+    at = Feed(tmp_path)
+    at.lists.configure(Configured((), (), 1_000, (source(at.path, keyed=True),), at.kept))
+    at.write("<p>/api/0123456789abcdef is unknown</p>")
+
+    problem = str(at.refreshed()["problem"])
+
+    assert "1 of 1 lines are not of this format: line 1" in problem
+    assert "0123456789abcdef" not in problem
+
+
 def test_an_unknown_feed_cannot_be_forced(tmp_path: Path) -> None:
     """A name that no feed has is an error."""
     with pytest.raises(ControlError, match="no feed has the name two"):

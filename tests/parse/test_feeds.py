@@ -188,12 +188,13 @@ def test_a_malformed_page_is_refused(body: bytes, reason: str) -> None:
         (b'{"ipaddress":"rate limit exceeded","ID":"none"}', "rate limit exceeded"),
         (b'{"ipaddress":["no new bans"],"ID":"1"}', "no new bans"),
         (b'{"ipaddress":[],"ID":"none"}', "the request is refused"),
-        (b'{"ipaddress":["\\u001b[2J"],"ID":"none"}', "\\x1b[2J"),
+        (b'{"ipaddress":["\\u001b[2J"],"ID":"none"}', "the request is refused"),
+        (b'{"ipaddress":["no key 0a1b2c"],"ID":"none"}', "the request is refused"),
         (b"<html>", "the request is refused"),
     ],
 )
 def test_a_refusal_of_apiban_has_a_reason(body: bytes, reason: str) -> None:
-    """Only one answer means that there is nothing new; all others are errors."""
+    """Only one answer means that there is nothing new; all others are errors, and none repeats the key."""
     assert parse_apiban_refusal(body) == reason
 
 

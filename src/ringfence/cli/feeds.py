@@ -159,7 +159,7 @@ def _planned(configured: Iterable[FeedSettings]) -> Iterator[PlannedFeed]:
         except ValueError as error:
             echo_stderr(str(error))
             continue
-        yield PlannedFeed(feed.name, feed.url, feed.path, feed.every, feed.format, key)
+        yield PlannedFeed(feed.name, feed.url.reveal(), feed.path, feed.every, feed.format, key)
 
 
 def _hand_over(path: Path, content: bytes) -> None:

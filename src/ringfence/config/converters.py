@@ -19,7 +19,17 @@ from ringfence.detect.rules import RULES
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
-from ringfence.model import Address, Network, Origin, QuietHours, Secret, Severity, Topic, parse_network
+from ringfence.model import (
+    Address,
+    Network,
+    Origin,
+    QuietHours,
+    Secret,
+    SecretUrl,
+    Severity,
+    Topic,
+    parse_network,
+)
 from ringfence.parse.feeds import FeedFormat
 
 # -- files that contain a secret
@@ -92,7 +102,6 @@ Paths = NewType("Paths", tuple[Path, ...])
 MailAddress = NewType("MailAddress", str)
 RuleName = NewType("RuleName", str)
 UserName = NewType("UserName", str)
-Url = NewType("Url", str)
 ApiUrl = NewType("ApiUrl", str)
 
 
@@ -290,11 +299,11 @@ def _mail_address(value: object, _: object) -> MailAddress:
     return MailAddress(value)
 
 
-def _url(value: object, _: object) -> str:
+def _url(value: object, _: object) -> SecretUrl:
     text = text_from(value)
     if not _is_url(text):
         raise ValueError('must be an address such as "https://lists.example/sip.txt"')
-    return text
+    return SecretUrl(text)
 
 
 def _api_url(value: object, _: object) -> str:
@@ -398,7 +407,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     MailAddress | None: _mail_address,
     RuleName: _one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
     UserName: _user,
-    Url | None: _url,
+    SecretUrl | None: _url,
     ApiUrl | None: _api_url,
     Name | None: _name,
     FeedFormat: lambda value, kind: FeedFormat(_one_of(tuple(FeedFormat))(value, kind)),

@@ -15,7 +15,7 @@ from ringfence.config.converters import SipPort, text_of_duration
 from ringfence.config.loader import overridden
 from ringfence.config.schema import ROOT, Key, KeyPath, children_of
 from ringfence.errors import ConfigError
-from ringfence.model import Secret
+from ringfence.model import MASK, Secret, SecretUrl
 
 # -- the line of each key in a TOML file, which tomllib does not report
 
@@ -93,9 +93,6 @@ def _keys_of(value: object, path: KeyPath) -> Iterator[KeyPath]:
         yield path
 
 
-MASKED = "***"
-
-
 class ValueOrigin(StrEnum):
     """Where a value comes from."""
 
@@ -163,8 +160,8 @@ def _written(value: object) -> bool | int | str | list[int | str] | None:
 
 def _text(value: object) -> str:
     match value:
-        case Secret():
-            return MASKED
+        case Secret() if not isinstance(value, SecretUrl):
+            return MASK
         case float():
             return text_of_duration(value)
         case Enum():

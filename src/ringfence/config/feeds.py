@@ -9,8 +9,9 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.config.converters import Duration, Name, Text, Url
+from ringfence.config.converters import Duration, Name, Text
 from ringfence.lists.entries import FeedSource
+from ringfence.model import SecretUrl
 from ringfence.parse.feeds import FeedFormat, FeedLayout, identity_of
 
 FETCHED = Path("/var/lib/ringfence-feeds")
@@ -31,7 +32,7 @@ class FeedSettings:
     """
 
     name: Name
-    url: Url | None = None
+    url: SecretUrl | None = None
     file: Path | None = None
     format: FeedFormat = FeedFormat.PLAIN
     key: Text | None = None
@@ -53,8 +54,9 @@ class FeedSettings:
             FeedLayout(self.format, self.key or ""),
             self.url is not None,
             MAX_AGE if self.url is not None and self.max_age is None else self.max_age,
-            self.url or str(self.path),
-            identity_of(self.url, self.format) if self.url is not None else "",
+            str(self.path if self.url is None else self.url),
+            "" if self.url is None else identity_of(self.url.reveal(), self.format),
+            self.key_file is not None or (self.url is not None and self.url.has_key),
         )
 
 

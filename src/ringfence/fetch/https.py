@@ -70,7 +70,11 @@ def get(
             raise FetchError(f"{host}: {error}") from None
         except TimeoutError:
             raise FetchError(f"{host}: did not answer in time") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except http.client.IncompleteRead:
+            raise FetchError(f"{host}: the answer ended too early") from None
+        except http.client.HTTPException as error:  # its text may repeat the path, which may have a key
+            raise FetchError(f"{host}: the answer is not HTTP ({type(error).__name__})") from None
+        except (OSError, ValueError) as error:
             raise FetchError(f"{host}: {text_of(error)}") from None
         if answer.status not in _REDIRECTS or "location" not in answer.headers:
             return answer

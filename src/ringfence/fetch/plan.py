@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from ringfence.errors import FetchError
 from ringfence.parse.feeds import FeedFormat, identity_of
@@ -21,11 +21,11 @@ class PlannedFeed:
     """A list to fetch every ``every`` seconds. ``key`` is the key of APIBAN, "" for other formats."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     path: Path
     every: float
     format: FeedFormat = FeedFormat.PLAIN
-    key: str = ""
+    key: str = field(default="", repr=False)
 
     @property
     def identity(self) -> str:

@@ -55,9 +55,10 @@ class FeedSource:
     """A feed of the configuration: a block list that others publish.
 
     ``path`` is the file with the list. If ``fetched``, the fetcher writes it, otherwise an administrator's
-    program does. ``shown`` is the URL or the path. ``published`` identifies what the fetcher requests
-    (:attr:`ringfence.fetch.plan.PlannedFeed.identity`), "" for a file. After ``max_age`` seconds without a
-    new or a confirmed list, the feed expires; None: never.
+    program does. ``shown`` is the URL, with keys masked, or the path. ``published`` identifies what the
+    fetcher requests (:attr:`ringfence.fetch.plan.PlannedFeed.identity`), "" for a file. After ``max_age``
+    seconds without a new or a confirmed list, the feed expires; None: never. ``keyed``: the publisher knows
+    this host by a key, which an error page instead of a list may repeat. So no line of it is shown.
     """
 
     name: str
@@ -67,6 +68,7 @@ class FeedSource:
     max_age: float | None = None
     shown: str = ""
     published: str = ""
+    keyed: bool = False
 
     @property
     def identity(self) -> str:

@@ -91,7 +91,7 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     parser, gatherer, left = FeedParser(source.layout), Gatherer(), _LeftOut()
     number_read = 0
     for entries in _parsed(file, parser):
-        _check_work(number_read, most, parser)
+        _check_work(number_read, most, parser, source)
         for number, text in entries:
             try:
                 codes = networks_in(text)
@@ -110,7 +110,7 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
         if len(gatherer) > 2 * most:
             gatherer.compact()
             _check_room(len(gatherer), most)
-    _check_bad_lines(parser)
+    _check_bad_lines(parser, source)
     networks = _without(gatherer, protected, left)
     if not len(networks):
         raise ListError("the list has no network that can be denied")
@@ -118,20 +118,21 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     return TakenFeed(networks, LeftOut(left.number, tuple(left.named)), 0.0)
 
 
-def _check_work(number_read: int, most: int, parser: FeedParser) -> None:
+def _check_work(number_read: int, most: int, parser: FeedParser, source: FeedSource) -> None:
     """Raise ListError if the rest of a list is not worth its time.
 
     A line of ten bytes may be a range of hundreds of networks, all of them local, or all the same.
     """
     if parser.bad.number > MOST_BAD:
-        _check_bad_lines(parser)
+        _check_bad_lines(parser, source)
     if number_read > MOST_READ * most:
         raise ListError(f"the list has more than {MOST_READ * most} networks before they are merged")
 
 
-def _check_bad_lines(parser: FeedParser) -> None:
+def _check_bad_lines(parser: FeedParser, source: FeedSource) -> None:
     if parser.bad.number:
-        shown = "; ".join(map(str, parser.bad.first[:3]))
+        first = parser.bad.first[:3]
+        shown = "; ".join(f"line {bad.number}" if source.keyed else str(bad) for bad in first)
         raise ListError(f"{parser.bad.number} of {parser.lines} lines are not of this format: {shown}")
 
 

@@ -12,6 +12,7 @@ import csv
 import enum
 import hashlib
 import json
+import re
 from ipaddress import ip_address
 from typing import Any
 
@@ -41,6 +42,7 @@ _WHOLE_LINE = (b"//", b"!")
 _QUOTES = "\"'"
 _IN_NETWORKS = b"0123456789abcdefABCDEF.:/"
 _LONGEST_NETWORK = 50
+_WORDS = re.compile(r"[A-Za-z]{1,15}(?: [A-Za-z]{1,15})*")
 
 
 class FeedFormat(enum.StrEnum):
@@ -281,7 +283,9 @@ def parse_apiban_refusal(body: bytes) -> str:
     if cursor == "none" and text == ["no new bans"]:
         return ""
     reason = text[0] if isinstance(text, list) and text else text
-    return printable(reason[:_SHOWN]) if isinstance(reason, str) else "the request is refused"
+    # The request has a key, which the answer may repeat. So only plain words are shown.
+    plain = isinstance(reason, str) and len(reason) <= _SHOWN and _WORDS.fullmatch(reason)
+    return str(reason) if plain else "the request is refused"
 
 
 def _is_cursor(text: str) -> bool:
