@@ -233,12 +233,10 @@ class FeedParser:
 
 
 def _json_object(text: bytes) -> dict[str, Any]:
-    """Parse a JSON object; raise ValueError if it is something else, or nested too deep."""
+    """Parse a JSON object; raise ValueError if it is something else, or nested deeper than Python reads."""
     try:
         value = json.loads(text)
-    except RecursionError:
-        raise ValueError("is nested too deep") from None
-    except ValueError:  # also of bytes that are not UTF-8
+    except (ValueError, RecursionError):  # also bytes that are not UTF-8
         raise ValueError("is not JSON") from None
     if not isinstance(value, dict):
         raise ValueError("is not a JSON object")  # noqa: TRY004 - the caller expects ValueError
