@@ -336,6 +336,7 @@ def test_apiban_has_a_maximum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     assert not world.path.exists()
     assert fetcher.states["one"].error == "APIBAN names more than 2 addresses in a week"
+    assert world.answers == [END]
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,14 @@ def test_a_redirect_to_a_private_address_is_an_error(tmp_path: Path) -> None:
         ("fe80::1", False),
         ("fd00::1", False),
         ("::ffff:10.1.2.3", False),
+        ("64:ff9b::8.8.8.8", True),
+        ("64:ff9b::10.1.2.3", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b:1::8.8.8.8", False),
+        ("2002:a01:203::1", False),
+        ("2001:0:4136:e378::1", False),
+        ("::10.1.2.3", False),
+        ("fec0::1", False),
     ],
 )
 def test_public_addresses(text: str, expected: bool) -> None:  # noqa: FBT001 - a case

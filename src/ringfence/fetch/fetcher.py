@@ -222,7 +222,8 @@ class Fetcher:
 
     def _pages(self, feed: PlannedFeed, state: FeedState) -> FeedState:
         """Request the pages of APIBAN since the cursor, and write all addresses of the last week."""
-        now, seen = self._wall(), _seen(feed)
+        now = self._wall()
+        seen = {address: last for address, last in _seen(feed).items() if now - last < APIBAN_KEEPS}
         cursor, more = state.cursor if seen and state.cursor else APIBAN_FIRST, True
         pages = 0
         while more and pages < APIBAN_PAGES:
@@ -241,11 +242,10 @@ class Fetcher:
             except ValueError as error:
                 raise FetchError(f"APIBAN's answer {error}") from None
             seen |= dict.fromkeys(page.addresses, now)
+            if len(seen) > APIBAN_MOST:
+                raise FetchError(f"APIBAN names more than {APIBAN_MOST} addresses in a week")
             more, cursor = page.cursor != cursor, page.cursor
-        kept = {address: last for address, last in seen.items() if now - last < APIBAN_KEEPS}
-        if len(kept) > APIBAN_MOST:
-            raise FetchError(f"APIBAN names more than {APIBAN_MOST} addresses in a week")
-        write(feed.path, "".join(f"{address} # {last:.0f}\n" for address, last in kept.items()).encode())
+        write(feed.path, "".join(f"{address} # {last:.0f}\n" for address, last in seen.items()).encode())
         pause = APIBAN_PAUSE if more else max(feed.every, APIBAN_PAUSE)
         return evolve(state, checked=now, cursor=cursor, due=now + self._about(pause))
 

@@ -8,7 +8,7 @@ address that was checked is the one that is connected.
 import http.client
 import ssl
 from collections.abc import Callable, Mapping
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
@@ -23,6 +23,7 @@ SECONDS = 60.0
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORT = 443
+_NAT64, _UNICAST = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
 
 
 @frozen
@@ -43,9 +44,18 @@ class HttpAnswer:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the Internet, also if it is an IPv4 address written as IPv6."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_global and not address.is_multicast
+    """Whether an address belongs to the Internet.
+
+    An IPv6 address that stands for an IPv4 address is judged as that: a translator may lead it into the own
+    network. Of 6to4, Teredo, and NAT64 for local use, none is public.
+    """
+    if isinstance(address, IPv6Address):
+        translated = IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address.ipv4_mapped
+        if translated is not None:
+            return is_public(translated)
+        if address not in _UNICAST or address.sixtofour is not None or address.teredo is not None:
+            return False
+    return address.is_global and not address.is_multicast
 
 
 def get(
