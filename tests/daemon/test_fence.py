@@ -252,6 +252,32 @@ def test_a_country_without_networks_only_observes(tmp_path: Path) -> None:
         assert made.backend.lists[NetworkList.INSIDE] == {ip_network("192.0.2.0/24")}
 
 
+def test_a_cut_database_only_observes(tmp_path: Path) -> None:
+    """If one of two databases is cut at the start, the fence drops nothing."""
+    record = {"country": {"iso_code": "DE"}}
+    whole = mmdb.write(tmp_path / "v4.mmdb", [("192.0.2.0/24", record)])
+    cut = mmdb.write(tmp_path / "v6.mmdb", [("2001:db8::/32", record)], aliases=False)
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    wanted = evolve(
+        fenced(),
+        fence=FenceSettings(LimitMode.ENFORCE, (), (Region("DE"),)),
+        geo=GeoSettings(database=Paths((whole, cut))),
+    )
+    with kept(tmp_path, wanted) as made:
+        begin(made)
+        with pytest.raises(ControlError, match="a database is unreadable"):
+            made.side.kernel.fence.start(60.0, force=True)
+        cut.write_bytes(content)
+        made.side.exempt.exemptions.on_lists_changed(made.side.exempt.lists.load())
+        enforced(made)
+        # A database that breaks later is no gap: its earlier networks stay.
+        cut.write_bytes(b"")
+        made.side.exempt.exemptions.on_lists_changed(made.side.exempt.lists.load())
+        second(made)
+        assert mode(made) is LimitMode.ENFORCE
+
+
 def test_damaged_lists_are_written_before_it_drops(made: Kept) -> None:
     """After damage, and after `off` and `on`, the fence drops nothing until its lists are written."""
     enforced(made)

@@ -100,7 +100,7 @@ class Fence:
         lists, filler = self._lists, self._enforcer.filler
         late = sorted(filler.incomplete & _LET_IN) if self._enforcer.enforcing else []
         found = {
-            "a country of [fence] has no networks; fix: correct countries, or [geo] database": (
+            "a country of [fence] has no networks, or a database is unreadable; fix: countries, or [geo]": (
                 not lists.networks.whole
             ),
             "the allow list is cut; fix: raise max_bans in [firewall]": lists.cut,

@@ -58,6 +58,11 @@ class GeoDatabases:
                     found[region].extend(networks)
         return {region: gatherer.prefixes() for region, gatherer in found.items()}
 
+    @property
+    def unread(self) -> bool:
+        """Whether a file was never read, so that regions may lack networks."""
+        return any(path not in self._read for path in self._failed)
+
     def around(self, region: str, network: Network) -> Network | None:
         """Return the network of ``region`` that contains the whole of ``network``, or None.
 

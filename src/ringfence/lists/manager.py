@@ -64,7 +64,8 @@ class ListNetworks:
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
     who denies a larger network could cut them off by accident.
 
-    ``inside`` are the networks and countries of the fence. ``whole``: each of these countries has networks.
+    ``inside`` are the networks and countries of the fence. ``whole``: each of these countries has networks,
+    and every database was read.
     """
 
     allow: Prefixes = Factory(Prefixes)
@@ -556,7 +557,7 @@ class Lists:
         return self._composed_from(self.entries(now))
 
     def _composed_from(self, entries: Iterable[ListEntry]) -> ComposedLists:
-        return compose(
+        found = compose(
             entries,
             self._answers,
             self._databases.networks,
@@ -564,6 +565,10 @@ class Lists:
             self._feeds.compose(self._now()),
             self._configured.inside,
         )
+        kinds = {parse_entry(value).kind for value in self._configured.inside}
+        if EntryKind.REGION not in kinds or not self._databases.unread:
+            return found
+        return evolve(found, networks=evolve(found.networks, whole=False))
 
     def entries(self, now: float) -> Iterator[ListEntry]:
         """Yield the configured entries, then the entries of the store that have not ended at ``now``."""
