@@ -44,6 +44,7 @@ from tests.bench import (
     proofs,
     rations,
     replays,
+    scale,
     uncounted,
     web,
 )
@@ -68,6 +69,7 @@ PARTS: Mapping[str, Part] = {
     "feeds": feeds.figures,
     "fence": fence.figures,
     "fleet": fleet.figures,
+    "scale": scale.figures,
     "delays": delays.figures,
     "floods": floods.figures,
     "kills": kills.figures,

@@ -3,12 +3,14 @@
 Only its local API runs. It talks to no server outside: it has no account at CrowdSec's central API.
 """
 
+import hashlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from tests.support.asterisk import DEFAULT_LAB
 from tests.support.daemon import until
 
 PORT = 8080
+PASSWORD_OF, KEY_OF = "password-of-{}", "key-of-{}"
+"""The password and the key of a host, by its name."""
 _CONFIG = """\
 common: {{daemonize: false, log_media: stdout, log_level: info, working_dir: .}}
 config_paths:
@@ -57,12 +61,16 @@ def needs_crowdsec() -> None:
 
 
 class CrowdSec:
-    """CrowdSec's local API in this network namespace: started, stopped, and asked with ``cscli``."""
+    """CrowdSec's local API in this network namespace: started, stopped, and asked with ``cscli``.
 
-    def __init__(self, folder: Path, port: int = PORT) -> None:
+    ``secret`` signs the tokens, at least 64 characters; "": a new one at each start.
+    """
+
+    def __init__(self, folder: Path, port: int = PORT, secret: str = "") -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._folder = folder
         self._port = port
+        self._environ = {**os.environ, **({"CS_LAPI_SECRET": secret} if secret else {})}
         self._config = folder / "config.yaml"
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "hub").mkdir(parents=True)
@@ -85,17 +93,37 @@ class CrowdSec:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def register(self, name: str) -> None:
+        """Register a host as a machine and a bouncer."""
+        self.cscli("machines", "add", name, "--password", PASSWORD_OF.format(name), "--file", "/dev/null")
+        self.cscli("bouncers", "add", name, "--key", KEY_OF.format(name))
+
+    def register_like(self, known: str, names: Sequence[str]) -> None:
+        """Register many hosts as copies of a registered one: with its password, and with keys of their own.
+
+        With cscli, hundreds would take minutes.
+        """
+        with closing(sqlite3.connect(self._folder / "crowdsec.db")) as database, database:
+            for table, column, key in (("machines", "machine_id", ""), ("bouncers", "name", "api_key")):
+                row = database.execute(f"SELECT * FROM {table} WHERE {column} = ?", (known,))  # noqa: S608
+                columns = [one[0] for one in row.description]
+                found = dict(zip(columns, row.fetchone(), strict=True))
+                for name in names:
+                    hashed = hashlib.sha512(KEY_OF.format(name).encode()).hexdigest()
+                    copy = found | {"id": None, column: name} | ({key: hashed} if key else {})
+                    places = ", ".join("?" * len(columns))
+                    database.execute(f"INSERT INTO {table} VALUES ({places})", [*copy.values()])  # noqa: S608
+
     def node(self, name: str, folder: Path, **settings: object) -> dict[str, object]:
-        """Register a host as a machine and a bouncer; return its table ``[crowdsec]``."""
-        self.cscli("machines", "add", name, "--password", f"password-of-{name}", "--file", "/dev/null")
-        self.cscli("bouncers", "add", name, "--key", f"key-of-{name}")
+        """Register a host; return its table ``[crowdsec]``."""
+        self.register(name)
         return self.table(name, folder, **settings)
 
     def table(self, name: str, folder: Path, **settings: object) -> dict[str, object]:
         """Write the files with the credentials of a host, and return its table ``[crowdsec]``."""
         password, key = folder / "crowdsec.password", folder / "crowdsec.key"
-        password.write_text(f"password-of-{name}\n", "utf-8")
-        key.write_text(f"key-of-{name}\n", "utf-8")
+        password.write_text(f"{PASSWORD_OF.format(name)}\n", "utf-8")
+        key.write_text(f"{KEY_OF.format(name)}\n", "utf-8")
         files = {"password_file": str(password), "key_file": str(key)}
         return {"url": self.url, "machine": name, **files, "interval": "1s", **settings}
 
@@ -103,8 +131,14 @@ class CrowdSec:
         """Start the local API, and wait until it answers."""
         with (self._folder / "crowdsec.log").open("ab") as log:
             line = [str(tree() / "usr/bin/crowdsec"), "-c", str(self._config), "-no-cs"]
-            self._process = subprocess.Popen(line, stdout=log, stderr=log)
+            self._process = subprocess.Popen(line, stdout=log, stderr=log, env=self._environ)
         until(self._listens, "CrowdSec's local API")
+
+    @property
+    def pid(self) -> int:
+        """The process id of the local API, which must run."""
+        assert self._process is not None
+        return self._process.pid
 
     def kill(self) -> None:
         """Kill the local API; its database stays."""
@@ -141,10 +175,10 @@ class CrowdSec:
 
 
 @contextmanager
-def crowdsec(folder: Path) -> Iterator[CrowdSec]:
-    """Run CrowdSec's local API until the block ends."""
+def crowdsec(folder: Path, secret: str = "") -> Iterator[CrowdSec]:
+    """Run CrowdSec's local API until the block ends, with this secret for its tokens."""
     needs_crowdsec()
-    api = CrowdSec(folder)
+    api = CrowdSec(folder, secret=secret)
     api.start()
     try:
         yield api

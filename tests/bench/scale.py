@@ -1,0 +1,203 @@
+"""Very many hosts on one real CrowdSec: who gets every ban, how late, and what it costs both sides."""
+
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, ip_network
+from math import inf
+from pathlib import Path
+from typing import Any, Self
+
+from attrs import frozen
+from tests.bench.figures import Figure
+from tests.support.crowdsec import KEY_OF, PASSWORD_OF, CrowdSec, crowdsec
+from tests.support.daemon import Guard, until
+from tests.support.fleet import denied
+from tests.support.fleet_nodes import INTERVAL, Process, name_of, nodes
+from tests.support.netns import netns
+from tests.support.process import cpu_seconds
+
+from ringfence.clock import Clock
+from ringfence.fleet.api import Api
+from ringfence.fleet.sharing import Access
+from ringfence.fleet.sync import OwnBan, Pull, Push, Request
+from ringfence.model import Secret
+
+NODES, PROCESSES = 200, 4
+RATE, SECONDS = 20.0, 60.0
+"""The bans a second of all hosts together, and for how long."""
+MOST_SHARE = 0.01
+"""The most CPU that ringfence may take on a host."""
+AWAY, AWAY_RATE = 20.0, 4.0
+"""Seconds for which the API is killed, and the bans a second meanwhile."""
+EQUAL_WITHIN = 60.0
+POLLS, WHOLE, PUSHES = 500, 30, 200
+"""The number of requests by which the costs of CrowdSec are measured."""
+_PATIENCE = 180.0
+_SECRET = "a-secret-of-the-bench-" * 4
+"""With it, tokens outlive a restart of the API. Otherwise all hosts log in again at once."""
+_WHOLE = "pbx-whole"
+_ASKER = "pbx-asker"
+_ASKED = int(IPv4Address("198.19.0.0"))
+
+
+def figures(_: Path | None) -> Iterator[Figure]:
+    """Measure each."""
+    with tempfile.TemporaryDirectory() as name, netns():
+        folder = Path(name)
+        (folder / "whole").mkdir()
+        with crowdsec(folder / "crowdsec", _SECRET) as api:
+            api.register(name_of(0))
+            api.register_like(name_of(0), [name_of(number) for number in range(1, NODES)])
+            api.register(_ASKER)
+            table = api.node(_WHOLE, folder / "whole", interval=f"{INTERVAL:.0f}s")
+            with (
+                Guard(folder / "whole", firewall={"backend": "nftables"}, crowdsec=table) as whole,
+                nodes(folder, api.url, NODES, PROCESSES) as processes,
+            ):
+                until(lambda: whole.ask("fleet")["pull"]["last"], "the daemon pulls")
+                until(lambda: _sum(processes, "pulled") == NODES, "all hosts pull", _PATIENCE, 0.5)
+                yield from busy(api, whole, processes)
+                yield away(api, processes)
+            yield from costs(api)
+
+
+@frozen
+class Found:
+    """The records of all hosts, and when each ban began (monotonic seconds)."""
+
+    nodes: list[dict[str, Any]]
+    began: dict[str, float]
+
+    @classmethod
+    def of(cls, processes: Sequence[Process]) -> Self:
+        """Ask all processes."""
+        rows = [row for process in processes for row in process.ask("report")]
+        return cls(rows, {address: at for row in rows for address, at in row["began"].items()})
+
+    @property
+    def complete(self) -> int:
+        """How many hosts have every ban, and nothing else."""
+        return sum(row["first"].keys() | row["began"].keys() == self.began.keys() for row in self.nodes)
+
+    def total(self, what: str) -> int:
+        """Return a sum over all hosts."""
+        return sum(row[what] for row in self.nodes)
+
+    def lags(self, since: float = 0.0) -> list[float]:
+        """Return how long each ban after a moment took to each other host (seconds)."""
+        return [
+            at - self.began[address]
+            for row in self.nodes
+            for address, at in row["first"].items()
+            if self.began[address] >= since
+        ]
+
+
+def busy(api: CrowdSec, whole: Guard, processes: Sequence[Process]) -> Iterator[Figure]:
+    """Ban at all hosts, wait until every ban is everywhere, and measure."""
+    pids = {"hosts": [one.pid for one in processes], "whole": [whole.pid], "api": [api.pid]}
+    before, began = {name: _cpu(of) for name, of in pids.items()}, time.monotonic()
+    _ban(processes, SECONDS, RATE)
+    time.sleep(SECONDS + INTERVAL)
+    took = time.monotonic() - began
+    load = f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+    used = {name: (_cpu(of) - before[name]) / took for name, of in pids.items()}
+    bans = round(SECONDS * RATE)
+    _arrived(processes, bans, _PATIENCE)
+    found, what = Found.of(processes), f"{NODES} hosts on one CrowdSec 1.4.6, {RATE:.0f} bans a second in all"
+    in_kernel = len({*re.findall(r"[0-9.]+", denied())} & found.began.keys())
+    cuts = statistics.quantiles(found.lags(), n=100)
+    lag = f"{cuts[49]:.1f} / {cuts[98]:.1f} / {max(found.lags()):.1f}"
+    complete, again, ended = found.complete, found.total("again"), found.total("ended")
+    share = used["hosts"] / NODES
+    yield Figure(
+        f"{what}, {SECONDS:.0f} s: hosts with every ban", str(complete), str(NODES), complete == NODES
+    )
+    yield Figure(f"{what}: bans in the kernel of one more host", str(in_kernel), str(bans), in_kernel == bans)
+    yield Figure(f"{what}: bans applied twice", str(again), "0", again == 0)
+    yield Figure(f"{what}: bans ended by mistake", str(ended), "0", ended == 0)
+    yield Figure(f"{what}, interval {INTERVAL:.0f} s: from a ban to another host, p50 / p99 / max, s", lag)
+    yield Figure(
+        f"{what}: CPU of ringfence's fleet part on a host ({load})",
+        f"{share:.2%}", f"≤ {MOST_SHARE:.0%}", share <= MOST_SHARE,
+    )  # fmt: skip
+    yield Figure(
+        f"{what}: CPU of a whole daemon with a firewall in the kernel ({load})",
+        f"{used['whole']:.2%}", f"≤ {MOST_SHARE:.0%}", used["whole"] <= MOST_SHARE,
+    )  # fmt: skip
+    yield Figure(f"{what}: CPU of CrowdSec with SQLite, of one processor ({load})", f"{used['api']:.0%}")
+
+
+def away(api: CrowdSec, processes: Sequence[Process]) -> Figure:
+    """Kill the API, ban meanwhile, start it again, and measure until all hosts are equal."""
+    bans = round(SECONDS * RATE + AWAY * AWAY_RATE)
+    api.kill()
+    began = time.monotonic()
+    _ban(processes, AWAY, AWAY_RATE)
+    time.sleep(AWAY)
+    api.start()
+    start = time.monotonic()
+    _arrived(processes, bans, 2 * EQUAL_WITHIN)
+    found = Found.of(processes)
+    late = [
+        at - start for row in found.nodes for one, at in row["first"].items() if found.began[one] >= began
+    ]
+    last, lags = max(late, default=inf), sorted(found.lags(began)) or [inf]
+    return Figure(
+        f"CrowdSec killed for {AWAY:.0f} s with {NODES} hosts, {AWAY * AWAY_RATE:.0f} bans meanwhile "
+        f"(load of the machine {os.getloadavg()[0]:.1f}): until all hosts are equal, s",
+        f"{last:.0f} ({found.complete} hosts with every ban; from a ban to another host median "
+        f"{lags[len(lags) // 2]:.0f}, applied twice {found.total('again')}, ended {found.total('ended')})",
+        f"≤ {EQUAL_WITHIN:.0f}, all",
+        last <= EQUAL_WITHIN and found.complete == NODES and not found.total("ended"),
+    )
+
+
+def _sum(processes: Sequence[Process], what: str) -> int:
+    return sum(process.ask("count")[what] for process in processes)
+
+
+def _cpu(pids: Sequence[int]) -> float:
+    return sum(map(cpu_seconds, pids))
+
+
+def _ban(processes: Sequence[Process], seconds: float, rate: float) -> None:
+    """Let the hosts ban so many addresses a second, all together."""
+    for process in processes:
+        process.ask("ban", seconds, rate / len(processes))
+
+
+def _arrived(processes: Sequence[Process], bans: int, seconds: float) -> None:
+    """Wait until so many bans are at each host but their own one, or so long."""
+    deadline = time.monotonic() + seconds
+    while _sum(processes, "applied") < bans * (NODES - 1) and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+
+def costs(api: CrowdSec) -> Iterator[Figure]:
+    """Send requests one after the other, and measure the CPU time that CrowdSec takes for each."""
+    access = Access(
+        api.url, _ASKER, lambda: Secret(PASSWORD_OF.format(_ASKER)), lambda: Secret(KEY_OF.format(_ASKER))
+    )
+    client = Api(access, Clock())
+    page = client.send(Pull(full=True), 0.0)
+    number = 0 if page is None else len(page.new)
+    bans = (OwnBan(ip_network((_ASKED + 2 * n, 32)), "guess", 3_600.0) for n in range(PUSHES))
+    kinds: dict[str, list[Request]] = {
+        "a request for what has changed, if nothing has": [Pull(full=False)] * POLLS,
+        f"a request for all {number} decisions": [Pull(full=True)] * WHOLE,
+        "one ban": [Push((ban,)) for ban in bans],
+    }
+    for what, requests in kinds.items():
+        before = cpu_seconds(api.pid)
+        for request in requests:
+            client.send(request, 0.0)
+        each = (cpu_seconds(api.pid) - before) / len(requests)
+        yield Figure(
+            f"CPU of CrowdSec 1.4.6 with SQLite for {what} ({len(requests)} requests), ms",
+            f"{1_000 * each:.1f}",
+        )
