@@ -399,6 +399,7 @@ class BanEnd(enum.StrEnum):
     EXPIRED = "expired"
     REMOVED = "removed"
     REPLACED = "replaced"  # by another ban of the same network
+    DISPLACED = "displaced"  # by a ban of another network, because the kernel's set was full
 
 
 @frozen

@@ -12,7 +12,7 @@ from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, FirewallPlan
 from ringfence.ledger import key_of, network_of
-from ringfence.model import Scope
+from ringfence.model import BanEnd, Scope
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
 
@@ -185,6 +185,19 @@ def test_in_a_full_set_the_first_ban_to_end_is_removed(world: World) -> None:
     assert world.in_kernel() == world.in_store()
     assert (world.enforcer.counts.displaced, len(world.enforcer.ledger.pending)) == (1, 0)
     assert not world.held()
+
+
+def test_a_ban_that_gives_way_was_not_removed_by_anybody(world: World) -> None:
+    """Its end has a reason of its own, in the report and in the store, unlike that of an unban."""
+    world.backend.plan = FirewallPlan(maxelem=1)
+    world.enforcer.ban([OTHER], 60.0, "")
+    world.decide()
+    asyncio.run(unban(world.enforcer, [SUBJECT]))
+
+    ends = {OTHER: BanEnd.DISPLACED, SUBJECT: BanEnd.REMOVED}
+    assert world.ended == [(network, Scope.FULL, how) for network, how in ends.items()]
+    recorded = world.store.bans.ended(START, world.clock.wall() + 1.0)
+    assert {one.ban.network: one.end for one in recorded} == ends
 
 
 def test_the_like_give_way_to_the_like(world: World) -> None:

@@ -114,6 +114,29 @@ def test_bans_go_out_and_decisions_come_in(server: FakeApi, store: Store, versio
     asyncio.run(play())
 
 
+def test_a_ban_that_gave_way_at_this_host_stays_at_the_others(server: FakeApi, store: Store) -> None:
+    """A full set of this host ends no ban of other hosts, also after a restart; an unban does."""
+    made = [ban("198.51.100.7"), ban("198.51.100.8")]
+    kept, there = made[0].network, ("ringfence/guess", "198.51.100.7")
+    store.records.ban(made)
+
+    async def play() -> None:
+        async with host(server, store) as one:
+            one.fleet.on_bans(made)
+            await until(lambda: len(server.values()) == 2)
+            for network, how in ((kept, BanEnd.DISPLACED), (made[1].network, BanEnd.REMOVED)):
+                store.records.end([(network, Scope.FULL)], time.time(), how)
+                one.fleet.on_ban_end(network, Scope.FULL, how)
+            await until(lambda: server.values() == {there})
+        await until(lambda: [one.network for one in store.records.still_shared(time.time())] == [kept])
+        async with host(server, store) as again:
+            await until(lambda: again.fleet.report()["push"]["last"])
+            assert again.fleet.report()["waiting"] == 0
+        assert server.values() == {there}
+
+    asyncio.run(play())
+
+
 def test_bans_of_the_last_run_are_sent_if_the_api_lacks_them(server: FakeApi, store: Store) -> None:
     """At the start, proven bans of the ledger are compared with the API."""
     ledger, now = Ledger(), time.time()

@@ -21,7 +21,7 @@ from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
 from ringfence.firewall.contract import Add, Change, Element, Health, NetworkList, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Ban, Network, Scope
+from ringfence.model import Ban, BanEnd, Network, Scope
 from ringfence.networks import NetworkSet
 from ringfence.store.database import Store
 
@@ -147,13 +147,15 @@ class World:
         self.clock = Clock(wall=lambda: self.now + self.ahead, mono=lambda: self.now - START)
         self.records = self.store.records
         self.placed: list[Ban] = []
+        self.ended: list[tuple[Network, Scope, BanEnd]] = []
+        """What the enforcer reported of bans that ended."""
         self.enforcer = Enforcer(
             self.backend,
             self.records,
             self.detector,
             self.clock,
             self._contents,
-            watch=BanWatch(self._on_placed),
+            watch=BanWatch(self._on_placed, lambda *ended: self.ended.append(ended)),
         )
         self.alarms = Alarms(self.clock.wall)
         self.reconciler = Reconciler(self.enforcer, self.alarms)

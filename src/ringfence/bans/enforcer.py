@@ -526,7 +526,7 @@ class Enforcer:
         Return the kernel's answer. ``refused`` is its first answer, and is returned if no ban was removed.
         """
         key = self._giving_way.next(self.ledger, ban)
-        if key is None or self.unban([key]):
+        if key is None or self.unban([key], how=BanEnd.DISPLACED):
             return refused
         self.counts.displaced += 1
         return self.apply([Add(ban.network, ban.expires - now, ban.scope)])[0]
@@ -590,15 +590,17 @@ class Enforcer:
 
     # -- remove bans
 
-    def unban(self, keys: Iterable[int], *, recorded: float = 0.0) -> list[Outcome]:
+    def unban(
+        self, keys: Iterable[int], *, recorded: float = 0.0, how: BanEnd = BanEnd.REMOVED
+    ) -> list[Outcome]:
         """Remove bans from the kernel and the ledger; return the changes that the kernel refused.
 
-        The store records the end of the bans. If the caller has already recorded it there, ``recorded`` is
-        the recorded time (seconds since the epoch), otherwise 0.
+        The store records the end of the bans, and ``how`` they ended. If the caller has already recorded it
+        there, ``recorded`` is the recorded time (seconds since the epoch), otherwise 0.
         """
         bans, when = [network_of(key) for key in dict.fromkeys(keys)], recorded or self.clock.wall()
         if bans and not recorded:
-            self.records.end(bans, when)
+            self.records.end(bans, when, how)
         lifted, failed = [], []
         for outcome in self.apply([Remove(*ban) for ban in bans]):
             network, scope = outcome.change.network, outcome.change.scope
@@ -608,7 +610,7 @@ class Enforcer:
             self._discard(key_of(network, scope))
             self.detector.record_unban(network)
             lifted.append((network, scope))
-            self.watch.ended(network, scope, BanEnd.REMOVED)
+            self.watch.ended(network, scope, how)
         if failed:
             self.records.resume([(out.change.network, out.change.scope) for out in failed], when)
         if lifted:

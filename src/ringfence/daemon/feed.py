@@ -137,7 +137,7 @@ class Feed:
             self._add("ban", partial(_ban, ban))
 
     def on_ban_end(self, network: Network, scope: Scope, how: BanEnd) -> None:
-        """Pass on the end of a ban; ``how`` is ``removed`` or ``expired``."""
+        """Pass on the end of a ban; ``how`` is ``removed``, ``displaced`` or ``expired``."""
         moment = self._wall()
         self._add("ban", lambda: _ban_end(network, scope, how, moment))
 

@@ -100,7 +100,7 @@ class RecordedBan:
 class StillShared:
     """A ban that has ended here, but that other hosts may have until ``expires`` (seconds since the epoch).
 
-    ``removed``: it was removed, and not only replaced by another ban of its network.
+    ``removed``: it was removed, and did not only make room for another ban.
     """
 
     network: Network
@@ -207,11 +207,11 @@ class BanTable:
                 )
 
     def removed_early(self, now: float) -> list[Ended]:
-        """Return the bans that were removed or replaced, and that would otherwise end only after ``now``."""
+        """Return the bans that ended early, and that would otherwise end only after ``now``."""
         return self._ends("ended IS NOT NULL AND expires > ?", (now,))
 
     def not_removed(self) -> list[Ended]:
-        """Return the bans that were neither removed nor replaced, including expired ones."""
+        """Return the bans that did not end early, including expired ones."""
         return self._ends("ended IS NULL", ())
 
     def _ends(self, which: str, values: tuple[float, ...]) -> list[Ended]:
@@ -271,7 +271,7 @@ class BanTable:
             )
 
     def still_shared(self, now: float) -> list[StillShared]:
-        """Return the bans that were removed or replaced, but that other hosts may have until after ``now``.
+        """Return the bans that ended early, but that other hosts may have until after ``now``.
 
         Left out are those of which there is an active ban again, of the same network and rule.
         """
@@ -495,14 +495,14 @@ class Records:
         return self._best_effort.read(lambda: self._bans.still_shared(now), [])
 
     def removed_early(self, now: float) -> Iterable[Ended]:
-        """Return the bans that were removed or replaced, and that would otherwise end only after ``now``.
+        """Return the bans that ended early, and that would otherwise end only after ``now``.
 
         Return [] if they cannot be read.
         """
         return self._best_effort.read(lambda: self._bans.removed_early(now), [])
 
     def not_removed(self) -> Iterable[Ended]:
-        """Return the bans that were neither removed nor replaced, including expired ones.
+        """Return the bans that did not end early, including expired ones.
 
         Return [] if they cannot be read.
         """
