@@ -65,6 +65,9 @@ def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
         (f"{WHOLE}interval = '0.5s'", "crowdsec.interval: "),
         (WHOLE.replace("http:", "ftp:"), "crowdsec.url: must be an address such as"),
         (WHOLE.replace("127", "user@127"), "crowdsec.url: must be an address such as"),
+        (WHOLE.replace("8080", "8080/?limit=5"), "crowdsec.url: must have no query"),
+        (WHOLE.replace("8080", "8080?"), "crowdsec.url: must have no query"),
+        (WHOLE.replace("8080", "8080/#v1"), "crowdsec.url: must have no query"),
         (WHOLE.replace("pbx-a", "a b"), "crowdsec.machine: must be a name"),
     ],
 )

@@ -308,6 +308,8 @@ def _url(value: object, _: object) -> SecretUrl:
 
 def _api_url(value: object, _: object) -> str:
     text = text_from(value)
+    if "?" in text or "#" in text:  # requests would not have it
+        raise ValueError('must have no query ("?...") and no fragment ("#...")')
     if not _is_url(text, ("http", "https")):
         raise ValueError('must be an address such as "http://127.0.0.1:8080"')
     return text
