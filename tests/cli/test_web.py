@@ -1,6 +1,7 @@
 """``ringfence web`` and ``ringfence web login``: options and errors."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,15 @@ from tests.support.web import ENVIRON, command, web_server
 from typer.testing import CliRunner, Result
 
 from ringfence.cli.app import app
+
+PLAIN = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *more: None if name == "{}" else find(name, *more)
+from ringfence.cli.entry import main
+main()
+"""
+"""Runs ringfence where a package is not installed."""
 
 
 def run(*arguments: str) -> Result:
@@ -47,6 +57,23 @@ def test_a_socket_that_cannot_be_made_is_an_error() -> None:
         1,
         "cannot listen on /nowhere/web.sock: No such file or directory\n",
     )
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_without_the_extra_the_error_names_the_package(package: str) -> None:
+    """The page needs packages that a plain installation lacks; the help and the login do without them."""
+
+    def without(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, "-c", PLAIN.format(package), "web", *arguments]
+        return subprocess.run(line, env=ENVIRON, capture_output=True, text=True, check=False, timeout=60)
+
+    done = without()
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"the live page needs the Python package {package}; fix: pip install 'ringfence[web]'\n",
+    )
+    assert without("--help").returncode == 0
+    assert without("login", "--login-socket", "/nowhere/login.sock").stderr.startswith("the live page does")
 
 
 def test_login_prints_a_link(tmp_path: Path) -> None:

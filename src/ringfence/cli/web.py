@@ -18,8 +18,6 @@ from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.process import notify
 from ringfence.errors import WebError
 from ringfence.web import LOOPBACK
-from ringfence.web.app import Site
-from ringfence.web.server import WebSettings
 
 DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")
@@ -61,9 +59,9 @@ def web_serve(
         raise typer.BadParameter("--unix needs --url, the address of the proxy in browsers")
     if client_header and (not url or not _HEADER_NAME.fullmatch(client_header)):
         raise typer.BadParameter("--client-header must be the name of a header, and needs --url")
-    site = Site(_checked_url(url) if url else f"http://{where}", client_header)
+    address = _checked_url(url) if url else f"http://{where}"
     with errors_reported():
-        _serve(where, site, control, login_socket)
+        _serve(where, address, client_header, control, login_socket)
 
 
 @web.command("login")
@@ -92,7 +90,7 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _loopback(text: str) -> "ListenAddress":
+def _loopback(text: str) -> ListenAddress:
     """Parse the address to listen on. End with a usage error unless it is a loopback address.
 
     Only this host may connect, because the page has no encryption.
@@ -125,17 +123,15 @@ def _checked_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _serve(where: "ListenAddress | Path", site: Site, control: Path, logins: Path) -> None:
+def _serve(where: ListenAddress | Path, url: str, client_header: str, control: Path, logins: Path) -> None:
     configure_logging(logging.INFO)
-    try:
-        from ringfence.web.server import serve  # noqa: PLC0415 - loaded when the command runs
+    try:  # a plain installation lacks the packages of the page
+        from ringfence.web.app import Site  # noqa: PLC0415
+        from ringfence.web.server import WebSettings, serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise WebError(
             f"the live page needs the Python package {error.name}; fix: pip install 'ringfence[web]'"
         ) from None
-    serve(_settings(where, site, control, logins), lambda: notify("READY=1"))
-
-
-def _settings(where: "ListenAddress | Path", site: Site, control: Path, logins: Path) -> "WebSettings":
     place = where if isinstance(where, Path) else (where.address, where.port)
-    return WebSettings(place, site, control, logins)
+    settings = WebSettings(place, Site(url, client_header), control, logins)
+    serve(settings, lambda: notify("READY=1"))
