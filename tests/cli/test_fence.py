@@ -35,9 +35,9 @@ def test_the_life_of_a_fence(guard: Guard) -> None:
 
 
 def test_a_person_is_admitted(guard: Guard) -> None:
-    """An address is let in until its time, and `status` shows it; a country is refused."""
+    """An address is admitted until its time, and `status` shows it; a country is refused."""
     done = guard.command("fence", "admit", "192.0.2.7", "--for", "8h")
-    assert "192.0.2.7 is let in until" in done.stdout
+    assert "192.0.2.7 is admitted until" in done.stdout
     assert "admitted  192.0.2.7 until" in guard.command("fence", "status").stdout
     refused = guard.command("fence", "admit", "AS64496")
     assert refused.returncode == 1

@@ -452,7 +452,7 @@ def test_a_person_lets_themselves_in(site: Site) -> None:
         )
         person.page.goto(f"{url}/admit?token={token}")
         person.press("Let in 198.51.100.9")
-        expect(person.page.locator("main [role=status]")).to_contain_text("198.51.100.9 is let in until")
+        expect(person.page.locator("main [role=status]")).to_contain_text("198.51.100.9 is admitted until")
         person.page.goto(f"{url}/bans")
         assert person.heading == "Log in"
         person.close()

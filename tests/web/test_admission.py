@@ -169,7 +169,7 @@ def test_a_page_without_addresses_makes_no_link(road: Road) -> None:
 
 
 def test_without_a_fence_there_is_no_link(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """If the fence is off, the command says that everybody is let in."""
+    """If the fence is off, the command says that all senders are admitted."""
     folder = tmp_path_factory.mktemp("off")
     with (
         Guard(folder) as guard,

@@ -1,4 +1,4 @@
-"""``ringfence fence``: show the fence, start it as a trial, keep it, and let in a person on the road."""
+"""``ringfence fence``: show the fence, start it as a trial, keep it, and admit a person on the road."""
 
 import math
 import shlex
@@ -104,16 +104,16 @@ def admit(
     time: Annotated[str, typer.Option("--for", metavar="TIME", help="How long, such as 8h.")] = "8h",
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Let in an address or a host name for a time. It can still be banned."""
+    """Admit an address or a host name for a time. It can still be banned."""
     with errors_reported():
         until = ask_daemon(config, "fence_admit", what=what, seconds=duration_from("--for", time))
-    echo(f"{what} is let in until {short_time(until)}")
+    echo(f"{what} is admitted until {short_time(until)}")
 
 
 @fence.command("link")
 def link(
     time: Annotated[
-        str, typer.Option("--for", metavar="TIME", help="How long it lets in, such as 8h.")
+        str, typer.Option("--for", metavar="TIME", help="How long it admits the address, such as 8h.")
     ] = "8h",
     valid: Annotated[
         str, typer.Option("--valid", metavar="TIME", help="How long the link can be used, at most 1d.")
@@ -121,7 +121,7 @@ def link(
     config: ConfigOption = DEFAULT_CONFIG,
     login_socket: LoginsOption = DEFAULT_LOGINS,
 ) -> None:
-    """Print a link that once lets in the address that it is opened from. It needs no login."""
+    """Print a link that once admits the address that it is opened from. It needs no login."""
     with errors_reported():
         seconds, usable = duration_from("--for", time), duration_from("--valid", valid)
         site = ask_page(login_socket, "site")
@@ -132,7 +132,7 @@ def link(
             )
         token = ask_daemon(config, "fence_link", seconds=seconds, valid=usable)
         echo(f"{site['url']}/admit?token={token}")
-        echo_stderr(f"It lets in one address for {time}, once, within {valid}. Send it to one person only.")
+        echo_stderr(f"It admits one address for {time}, once, within {valid}. Send it to one person only.")
 
 
 def _trunks_outside(config: Path, console: Console) -> Iterator[str]:

@@ -194,7 +194,7 @@ def _fence(fence: Document) -> str:
     number = "1 packet" if fence["packets"] == 1 else f"{fence['packets']} packets"
     seen = f"; {number} counted within the last hour" if fence["packets"] else ""
     drops = "drops" if fence["mode"] == "enforce" else "only counts"
-    where = "it is outside" if fence["outside"] else "it does not let in all of it"
+    where = "it is outside" if fence["outside"] else "it does not admit all of it"
     return f"{where}: the kernel {drops} what comes from outside{seen}"
 
 

@@ -96,7 +96,7 @@ class Fence:
 
     @property
     def gaps(self) -> list[str]:
-        """What the kernel lacks of those whom the fence lets in. The fence then drops nothing."""
+        """What the kernel lacks of those whom the fence admits. The fence then drops nothing."""
         lists, filler = self._lists, self._enforcer.filler
         late = sorted(filler.incomplete & _LET_IN) if self._enforcer.enforcing else []
         found = {
@@ -186,7 +186,7 @@ class Fence:
             )
         self._enforcer.require_enforcing()
         if gaps := self.gaps:
-            raise ControlError(f"the fence would drop whom it must let in: {'; '.join(gaps)}")
+            raise ControlError(f"the fence would drop whom it must admit: {'; '.join(gaps)}")
         state.trial, state.confirmed = now + seconds, False
         self._trial_ends = self._clock.mono() + seconds
         self._log.warning("fence.started", until=rfc3339(now + seconds))
@@ -202,7 +202,7 @@ class Fence:
         return running
 
     def admit(self, what: str, seconds: float, *, shorten: bool = True) -> float:
-        """Let in an address, a network or a host name; return until when. Raise ControlError.
+        """Admit an address, a network or a host name; return until when. Raise ControlError.
 
         Without ``shorten``, an entry that is admitted for longer already keeps its end.
         """

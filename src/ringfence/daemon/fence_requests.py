@@ -73,7 +73,7 @@ class FenceRequests:
     def _link(self, request: Mapping[str, Any]) -> object:
         """Make a link that admits the address that opens it; return its token."""
         if self.side.kernel.fence.settings.mode is LimitMode.OFF:
-            raise ControlError("the fence is off, so everybody is let in; fix: set mode in [fence]")
+            raise ControlError("the fence is off, so all senders are admitted; fix: set mode in [fence]")
         return self.links.make(request["seconds"], request["valid"]).reveal()
 
     def _redeem(self, request: Mapping[str, Any]) -> object:
