@@ -318,7 +318,7 @@ class AlarmCode(enum.StrEnum):
     FENCE_INCOMPLETE = (
         "fence.incomplete",
         "The kernel may lack somebody whom the fence admits, so the fence only counts.",
-        "Do what the text says: correct `[fence] countries`, `[geo] database` or `[firewall] max_bans`.",
+        "Correct what the text names: `[fence] countries`, `[geo] database` or `[firewall] max_bans`.",
     )
     CONFIGURATION_REFUSED = (
         "configuration.refused",
