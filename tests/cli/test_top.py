@@ -158,8 +158,8 @@ def view(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - a view
 def test_hostile_names_fit_the_display(size: tuple[int, int]) -> None:
     """Names of 64 KB with control characters neither break a line nor reach the terminal."""
     width, height = size
-    drawn = frame(view(), width, height, {"sort": "address", "paused": "paused"}, blocks=True)
-    lines = cropped(drawn, width - 1).plain.split("\n")
+    page = frame(view(), width, height, {"sort": "address", "paused": "paused"}, blocks=True)
+    lines = cropped(page, width - 1).plain.split("\n")
 
     assert len(lines) == height - 1
     assert all(line.isprintable() and len(line) < width for line in lines)
@@ -193,8 +193,8 @@ def test_no_column_is_cut_at_80_columns(address: str, reason: str, country: str)
         bans=12_345,
         attempts=1_234_567,
     )
-    drawn = frame(shown, COLUMNS, ROWS, {"sort": "newest", "paused": ""}, blocks=True)
-    lines = cropped(drawn, COLUMNS - 1).plain.split("\n")
+    page = frame(shown, COLUMNS, ROWS, {"sort": "newest", "paused": ""}, blocks=True)
+    lines = cropped(page, COLUMNS - 1).plain.split("\n")
 
     assert lines[0].endswith("enforcing  02:41:25")
     assert lines[1] == "12345 bans  1234567 attempts  2 friends"
@@ -203,3 +203,38 @@ def test_no_column_is_cut_at_80_columns(address: str, reason: str, country: str)
     assert first.index(reason) == second.index("ACL")
     assert any(line.endswith("enumeration (sip-udp)") for line in lines)
     assert not any(line.endswith("…") for line in lines)
+
+
+def drawn(shown: dict[str, Any], width: int, height: int) -> list[str]:
+    """Return the lines of the display."""
+    lines = frame(shown, width, height, {"sort": "newest", "paused": ""}, blocks=True)
+    return cropped(lines, width - 1).plain.split("\n")
+
+
+def test_a_reason_that_has_no_room_gets_a_line_of_its_own() -> None:
+    """The longest reason, beside the longest network, is shown whole at 80 columns."""
+    sender = {"time": "2026-11-21T02:41:25Z", "subject": "2001:db8:1234:5678::/64", "account": "reception"}
+    sender |= {"accounts": 12, "times": 200, "country": "NL", "standing": "unconfirmed"}
+    sender |= {"reason": "wrong password or account"}
+    shown = drawn(view(senders=[sender], alarms=[], latest_bans=[]), COLUMNS, ROWS)
+
+    (place,) = (number for number, line in enumerate(shown) if "2001:db8" in line)
+    assert shown[place].endswith("200x")
+    assert shown[place + 1].strip() == "wrong password or account (unconfirmed)"
+
+
+LONG = (
+    "no request has succeeded for 40 s: status 403: the key of the bouncer, or the machine, is not accepted"
+)
+
+
+@pytest.mark.parametrize(("number", "height", "whole"), [(1, 24, True), (3, 24, True), (3, 12, False)])
+def test_a_long_alarm_is_wrapped_at_words(number: int, height: int, whole: bool) -> None:  # noqa: FBT001 - a column
+    """At 80 columns, alarms have a quarter of the lines; a shortened one says so, and where the rest is."""
+    alarm = {"code": "fleet.failed", "subject": "pull", "text": LONG, "times": 1}
+    lines = [line for line in drawn(view(alarms=[alarm] * number), COLUMNS, height) if line.startswith("! ")]
+
+    text = " ".join(line.removeprefix("! ").strip() for line in lines)
+    assert text.count(f"fleet.failed pull: {LONG}") == (number if whole else 0)
+    assert text.endswith("… the whole texts: ringfence alarms") is not whole
+    assert all(line.endswith(" …") for line in lines[:-1]) is not whole

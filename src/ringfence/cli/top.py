@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,7 @@ _MOST_ACCOUNT = 20  # columns of an account on the live display
 _LEAST_ACCOUNT = 8  # an account is not cut below this number of columns
 
 _GAP = "  "
+_INDENT = 10  # columns before the second line of a row
 _MOST_TEXT = 200  # characters of a cell
 _ACCOUNT, _COUNTRY = 2, 4  # the places of the account and of the country in a row of cells
 
@@ -227,7 +229,7 @@ def frame(
     and ``paused``, which is "" unless the display is paused. ``blocks``: the screen shows block characters.
     """
     room = max(6, height - 1)
-    lines = [*_head(view, width, blocks=blocks), ""]
+    lines = [*_head(view, width, height, blocks=blocks), ""]
     left = max(2, room - len(lines) - 4)  # minus two headers, a blank line and the help on keys
     bans = _aligned(_bans(view, state["sort"]), width)
     attempts = _aligned([_sender(row) for row in view["senders"]], width)
@@ -250,7 +252,7 @@ def _style(number: int, line: str) -> str:
     return "bold" if number == 0 or line.startswith(("LATEST", "BANS")) else ""
 
 
-def _head(view: View, width: int, *, blocks: bool) -> list[str]:
+def _head(view: View, width: int, height: int, *, blocks: bool) -> list[str]:
     state = "enforcing" if view["enforcing"] else "NOTHING IS DROPPED"
     minutes = view["minutes"]
     numbers = (
@@ -261,13 +263,28 @@ def _head(view: View, width: int, *, blocks: bool) -> list[str]:
     clock = short_time(view["time"], seconds=True)[11:]
     whole = _GAP.join((title, numbers, clock))
     lines = [whole] if len(whole) < width else [_GAP.join((title, clock)), numbers]
-    alarms = [alarm_line(alarm) for alarm in view["alarms"]]
-    lines += alarms[:_MAX_ALARMS] or ["no alarms"]
-    if len(alarms) > _MAX_ALARMS:
-        lines.append(f"! and {len(alarms) - _MAX_ALARMS} more; see: ringfence alarms")
+    lines += _alarms(view["alarms"], width, height) or ["no alarms"]
     label = f"attempts/min {minutes[-1]:5}  "
     drawn = sparkline(minutes[-max(1, min(60, width - len(label) - 12)) :], blocks=blocks)
     return [*lines, f"{label}{drawn}  most {max(minutes)}"]
+
+
+def _alarms(alarms: list[dict[str, Any]], width: int, height: int) -> list[str]:
+    """Return the lines of the first alarms, wrapped at words: a quarter of the screen, and a hint.
+
+    A shortened alarm ends with ``…``. The hint says where the whole texts are.
+    """
+    shown = alarms[:_MAX_ALARMS]
+    most = max(1, height // 4 // max(1, len(shown)))  # lines of one alarm
+    wrapper = TextWrapper(width - 1, subsequent_indent="!   ", break_on_hyphens=False)
+    wrapper.max_lines, wrapper.placeholder = most, " …"
+    lines = [line for alarm in shown for line in wrapper.wrap(printable(alarm_line(alarm)))]
+    more = len(alarms) - len(shown)
+    if more:
+        lines.append(f"! and {more} more; see: ringfence alarms")
+    elif any(line.endswith("…") for line in lines):
+        lines.append("! the whole texts: ringfence alarms")
+    return lines
 
 
 def _sender(row: dict[str, Any]) -> _Cells:
@@ -292,7 +309,8 @@ def _bans(view: View, sort: str) -> list[_Cells]:
 def _aligned(rows: list[_Cells], width: int) -> list[str]:
     """Return a line for each row, with its cells in columns. An empty column is left out.
 
-    If the lines are too long, accounts are cut, and then the countries are left out.
+    If the lines are too long, accounts are cut, and then the countries are left out. The last cell of a line
+    that is still too long gets a line of its own.
     """
     if not rows:
         return []
@@ -305,7 +323,13 @@ def _aligned(rows: list[_Cells], width: int) -> list[str]:
         widths[_COUNTRY] = 0
     cells = [[*compress(row, widths)] for row in cells]
     widths = [*compress(widths, widths)]
-    return [_GAP.join(map(_cell, row, widths)).rstrip() for row in cells]
+    lines = []
+    for row in cells:
+        *first, last = map(_cell, row, widths)
+        line = _GAP.join((*first, last)).rstrip()
+        fits = columns_of(line) < width
+        lines += [line] if fits else [_GAP.join(first).rstrip(), f"{'':{_INDENT}}{last.rstrip()}"]
+    return lines
 
 
 def _needed(widths: list[int]) -> int:
