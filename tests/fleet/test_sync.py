@@ -351,6 +351,21 @@ def test_unusable_networks_are_left_out() -> None:
     assert (sync.left.number, sync.left.named) == (0, [])
 
 
+def test_a_repeated_decision_is_left_out_once() -> None:
+    """Answers may repeat a decision. Those without a number cannot be recognised."""
+    sync = Sync(most=1, refusal=lambda network: "local" if network == ONE else "")
+    local, kept, crowded = decision(1), decision(2, NETWORKS[1]), decision(3, NETWORKS[2])
+    for now in (0.0, 10.0, 20.0):
+        request = sync.next_request(now)
+        assert isinstance(request, Pull)
+        assert [*sync.on_page(DecisionPage((local, kept, crowded, local), (), (4, 4)), request, now)]
+
+    assert (sync.left.number, sync.left.crowded) == (3, 1)
+    assert sync.left.named == ["198.51.100.7 (local)", "203.0.113.0/24 (no room)"]
+    assert [*sync.on_page(DecisionPage(left_out=(None, None)), Pull(full=False), 30.0)]
+    assert sync.left.number == 5
+
+
 def test_wide_networks_cover_a_part_of_the_internet_only() -> None:
     """Four /8 have room, one more is named; it never takes the room of narrow networks, and gets it later."""
     sync = Sync(full_every=10.0)

@@ -25,7 +25,7 @@ from itertools import chain, count, islice
 from math import inf
 from typing import Generic, TypeVar
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 
 from ringfence.fleet.channel import Channel
 from ringfence.fleet.messages import Facts, scenario_of
@@ -60,6 +60,8 @@ As many narrow ones as fit into a set cover no more (262 144 of /24).
 """
 MOST_NAMED = 5
 """The maximum number of decisions that are named of those that are left out."""
+MOST_SEEN = 65_536
+"""The maximum number of decisions that are recognised of those that are left out. More count each time."""
 
 Key = tuple[Network, str]
 """The network and the scenario of a decision."""
@@ -163,7 +165,7 @@ class _Ends(Generic[_T]):
 
 @define
 class LeftOut:
-    """The decisions that are not applied.
+    """The decisions that are not applied. An API may repeat one; it counts once.
 
     ``crowded`` of them found no room. Some are ``named``, with the reason.
     """
@@ -171,12 +173,24 @@ class LeftOut:
     number: int = 0
     crowded: int = 0
     named: list[str] = Factory(list)
+    _seen: set[int] = field(factory=set, init=False)
 
-    def add(self, network: Network, reason: str) -> None:
-        """Count a decision."""
+    def count(self, number: int | None) -> bool:
+        """Count a decision by its number, None if it has none; return whether it is a new one."""
+        if number in self._seen:
+            return False
+        if number is not None and len(self._seen) < MOST_SEEN:
+            self._seen.add(number)
         self.number += 1
+        return True
+
+    def add(self, decision: LapiDecision, reason: str, *, crowded: bool = False) -> None:
+        """Count a decision, and name it if there is room."""
+        if not self.count(decision.number):
+            return
+        self.crowded += crowded
         if len(self.named) < MOST_NAMED:
-            self.named.append(f"{format_network(network)} ({reason})")
+            self.named.append(f"{format_network(decision.network)} ({reason})")
 
 
 class Sync:
@@ -486,17 +500,16 @@ class Sync:
         there: set[Key] = set()
         came, latest = self._came, -1 if self._latest == inf else self._latest
         left, changed = LeftOut() if request.full else self.left, False
-        left.number += page.left_out
+        for number, one in enumerate(page.left_out, 1):
+            left.count(one)
+            if not number % STEP:
+                yield changed
         for number, decision in enumerate(page.new, 1):
             latest = max(latest, decision.number)
             key = decision.network, decision.scenario
             if key in self._own:
                 there.add(key)
-            reason = self._refusal(decision.network)
-            if reason:
-                left.add(decision.network, reason)
-            elif decision.seconds > 0.0 and key not in self._ended:
-                changed |= self._keep(key, decision, now, left)
+            changed |= self._take(key, decision, now, left)
             if not number % STEP:
                 yield changed
         for number, decision in enumerate(page.deleted, 1):
@@ -513,13 +526,21 @@ class Sync:
             self._next_full = min(self._next_full, now + max(AGAIN_AFTER, self._number / CALM))
         yield changed
 
+    def _take(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
+        """Keep a new decision unless it may not be applied; return whether it is a new one that applies."""
+        reason = self._refusal(decision.network)
+        if reason:
+            left.add(decision, reason)
+        elif decision.seconds > 0.0 and key not in self._ended:
+            return self._keep(key, decision, now, left)
+        return False
+
     def _keep(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
         """Keep a decision; return whether it is a new one that applies."""
         there = self._kept.get(key, {})
         known = there.get(decision.number)
         if known is None and not self._has_room(key):
-            left.crowded += 1
-            left.add(key[0], "no room")
+            left.add(decision, "no room", crowded=True)
             return False
         ends = now + decision.seconds
         if known is None or abs(known.ends - ends) > SAME_END:

@@ -44,11 +44,14 @@ class LapiDecision:
 
 @frozen
 class DecisionPage:
-    """An answer of the stream of decisions. ``left_out`` is how many decisions cannot be used."""
+    """An answer of the stream of decisions.
+
+    ``left_out`` has the number of each new decision that cannot be used, None for one without a number.
+    """
 
     new: tuple[LapiDecision, ...] = ()
     deleted: tuple[LapiDecision, ...] = ()
-    left_out: int = 0
+    left_out: tuple[int | None, ...] = ()
 
 
 @frozen
@@ -96,18 +99,18 @@ def parse_page(body: bytes) -> DecisionPage:
     if "new" not in whole and "deleted" not in whole:
         raise ValueError("the answer has no decisions")
     new, deleted = [*_decisions(whole.get("new"))], [*_decisions(whole.get("deleted"))]
-    usable = tuple(one for one in new if one is not None)
-    ended = tuple(one for one in deleted if one is not None)
-    return DecisionPage(usable, ended, len(new) - len(usable))
+    usable = tuple(one for one in new if isinstance(one, LapiDecision))
+    ended = tuple(one for one in deleted if isinstance(one, LapiDecision))
+    return DecisionPage(usable, ended, tuple(one for one in new if not isinstance(one, LapiDecision)))
 
 
 def parse_decisions(body: bytes) -> tuple[LapiDecision, ...]:
     """Parse the decisions about one address (``GET /v1/decisions``); raise ValueError if it is no list."""
-    return tuple(one for one in _decisions(_json(body)) if one is not None)
+    return tuple(one for one in _decisions(_json(body)) if isinstance(one, LapiDecision))
 
 
-def _decisions(rows: Any) -> Iterator[LapiDecision | None]:  # noqa: ANN401 - whatever JSON holds
-    """Yield each decision, None for one that cannot be used."""
+def _decisions(rows: Any) -> Iterator[LapiDecision | int | None]:  # noqa: ANN401 - whatever JSON holds
+    """Yield each decision; of one that cannot be used its number, None if it has none."""
     if rows is None:
         return
     if not isinstance(rows, list):
@@ -116,15 +119,20 @@ def _decisions(rows: Any) -> Iterator[LapiDecision | None]:  # noqa: ANN401 - wh
         try:
             yield _decision(row)
         except (ValueError, TypeError, KeyError):
-            yield None
+            yield _id_of(row)
+
+
+def _id_of(row: Any) -> int | None:  # noqa: ANN401 - whatever JSON holds
+    number = row.get("id") if isinstance(row, dict) else None
+    return number if type(number) is int and 0 <= number < _MAX_ID else None
 
 
 def _decision(row: Any) -> LapiDecision:  # noqa: ANN401 - whatever JSON holds
     """Return a decision; raise ValueError, TypeError or KeyError if it cannot be used."""
-    number, value, scope = row["id"], row["value"], row["scope"]
+    number, value, scope = _id_of(row), row["value"], row["scope"]
     scenario, origin = row["scenario"], row["origin"]
     texts = (value, scope, scenario, origin)
-    if type(number) is not int or not 0 <= number < _MAX_ID or not all(isinstance(one, str) for one in texts):
+    if number is None or not all(isinstance(one, str) for one in texts):
         raise ValueError("not a decision")
     if len(scenario) > MAX_TEXT or len(origin) > MAX_TEXT:
         raise ValueError("a text is too long")
