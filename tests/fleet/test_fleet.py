@@ -128,7 +128,7 @@ def test_a_ban_that_gave_way_at_this_host_stays_at_the_others(server: FakeApi, s
                 store.records.end([(network, Scope.FULL)], time.time(), how)
                 one.fleet.on_ban_end(network, Scope.FULL, how)
             await until(lambda: server.values() == {there})
-        await until(lambda: [one.network for one in store.records.still_shared(time.time())] == [kept])
+            await until(lambda: [gone.network for gone in store.records.still_shared(time.time())] == [kept])
         async with host(server, store) as again:
             await until(lambda: again.fleet.report()["push"]["last"])
             assert again.fleet.report()["waiting"] == 0
