@@ -158,7 +158,7 @@ RESTART = {
 }
 """The names in the answer for keys that only a restart changes."""
 
-ONLY_OTHERS = {"display.times", "feeds.every", "feeds.key_file"}
+ONLY_OTHERS = {"display.times", "feeds.every"}
 """Keys that only the commands or the fetcher of feeds use."""
 
 

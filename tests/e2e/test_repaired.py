@@ -175,10 +175,16 @@ def check_repaired(house: House, script: str) -> None:
     after = house.guard.ask("status")
     alarms = of_the_firewall(after)
     assert (after["expected"], alarms, house.guard.banned()) == (len(BANS), [], set(BANS))
-    lines = house.logged("firewall.repaired") - repaired, house.logged("bans.reconciled") - reconciled
-    assert lines in {(1, 0), (0, 1), (1, 1)}
-    grown = [after["firewall"][name] - before["firewall"][name] for name in ("repaired", "restored")]
-    assert [bool(number) for number in grown] == [bool(number) for number in lines]
+
+    def lines() -> tuple[int, int]:
+        return house.logged("firewall.repaired") - repaired, house.logged("bans.reconciled") - reconciled
+
+    def counted() -> list[bool]:
+        now = house.guard.ask("status")["firewall"]
+        return [now[name] > before["firewall"][name] for name in ("repaired", "restored")]
+
+    until(lambda: counted() == [bool(number) for number in lines()], "as many lines as counted", PROMPT)
+    assert lines() in {(1, 0), (0, 1), (1, 1)}
 
 
 @pytest.mark.parametrize("script", IPSET.values(), ids=IPSET.keys())
