@@ -214,8 +214,8 @@ def drawn(shown: dict[str, Any], width: int, height: int) -> list[str]:
 def test_a_reason_that_has_no_room_gets_a_line_of_its_own() -> None:
     """The longest reason, beside the longest network, is shown whole at 80 columns."""
     sender: dict[str, Any] = {"time": "2026-11-21T02:41:25Z", "subject": "2001:db8:1234:5678::/64"}
-    sender |= {"account": "reception", "accounts": 12, "times": 200, "country": "NL", "standing": "unconfirmed"}
-    sender |= {"reason": "wrong password or account"}
+    sender |= {"account": "reception", "accounts": 12, "times": 200, "country": "NL"}
+    sender |= {"reason": "wrong password or account", "standing": "unconfirmed"}
     shown = drawn(view(senders=[sender], alarms=[], latest_bans=[]), COLUMNS, ROWS)
 
     (place,) = (number for number, line in enumerate(shown) if "2001:db8" in line)
