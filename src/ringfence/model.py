@@ -532,7 +532,7 @@ class ListEntry:
     """One entry of the administrator's lists, as it was written.
 
     ``value`` is a network, a host name, a country (``country DE``) or an autonomous system (``AS64496``).
-    ``origin`` is ``command``, ``configuration``, or the name of the imported file. ``until`` is when the
+    ``origin`` is ``command``, ``configuration``, or what denies it for others. ``until`` is when the
     entry ends (seconds since the epoch), None for never. ``forced`` means that the entry may deny an address
     that is otherwise protected.
     """

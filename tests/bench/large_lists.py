@@ -37,7 +37,7 @@ BANS = 50_000
 NETWORKS = 250_000
 QUIET = 20.0  # seconds before the CPU is measured
 MINUTE = 60.0
-PATIENCE = 120.0  # seconds until an imported list must be in the kernel
+PATIENCE = 120.0  # seconds until a long feed must be in the kernel
 LISTINGS = 60
 _FILL = """
 import json, time
@@ -109,14 +109,14 @@ def _beside(guard: Guard, waited: Waited, done: threading.Event) -> list[threadi
 
 
 def _loaded(number: int) -> bool:
-    """Whether the imported list is in the kernel, by its number of elements."""
+    """Whether the feed is in the kernel, by its number of elements."""
     with NetlinkConnection(extended=True) as kernel:
         heads = nft_messages.sets_of(kernel.request(nft_messages.get_sets("ringfence")))
     return any(head.name.startswith("fetched4") and head.elements == number for head in heads)
 
 
-def imports(folder: Path) -> list[Figure]:
-    """Import a long list in addition to the bans."""
+def long_feed(folder: Path) -> list[Figure]:
+    """Add a long list in addition to the bans."""
     lines = folder / "list.txt"
     lines.write_text("".join(f"{ip_network((0x20000000 + 512 * n, 24))}\n" for n in range(NETWORKS)), "ascii")
     waited, done = Waited(), threading.Event()
@@ -124,7 +124,7 @@ def imports(folder: Path) -> list[Figure]:
         threads = _beside(guard, waited, done)
         try:
             began = time.perf_counter()
-            guard.must("deny", "import", str(lines))
+            guard.must("feeds", "add", "long", "--file", str(lines))
             while not _loaded(NETWORKS):
                 if time.perf_counter() - began > PATIENCE:
                     raise RuntimeError(f"the list is not in the kernel after {PATIENCE:.0f} s")
@@ -145,7 +145,7 @@ def imports(folder: Path) -> list[Figure]:
         before, looked = cpu_seconds(guard.pid), time.monotonic()
         time.sleep(MINUTE)
         share = (cpu_seconds(guard.pid) - before) / (time.monotonic() - looked)
-    what = f"`deny import` of {NETWORKS} networks beside {BANS} bans, nftables"
+    what = f"`feeds add` of {NETWORKS} networks beside {BANS} bans, nftables"
     pause, status, ban = (waited.longest[name] for name in ("pause", "status", "ban"))
     return [
         Figure(f"{what}: seconds until it is in force", f"{took:.1f}", "-", None),
@@ -248,7 +248,7 @@ def _disturb(done: threading.Event) -> None:
 def figures(_root: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-        yield from imports(Path(one))
+        yield from long_feed(Path(one))
         yield from containers()
         yield from neighbours(Path(two))
         yield from listings()

@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.fetch.server import Reply, publisher
 from tests.support.daemon import Guard, until
+from tests.support.lab import Lab
 
 LINES = "198.51.100.0/24\n10.0.0.1\n"
 
@@ -155,3 +158,117 @@ def test_a_refused_list_is_a_problem(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "lines are not of this format" in done.stderr
         assert guard.command("feeds", "refresh", "--force").returncode == 2
+
+
+def added(guard: Guard, text: str, *options: str, name: str = "mine") -> tuple[int, str, str]:
+    """Add the list ``text`` as a feed; return exit code, standard output and standard error."""
+    path = guard.folder / f"{name}.txt"
+    path.write_text(text, "utf-8")
+    done = guard.command("feeds", "add", name, "--file", str(path), *options)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_file_becomes_a_feed(tmp_path: Path) -> None:
+    """The list is in force when the command ends, after a restart too, and until the feed is removed."""
+    with Guard(tmp_path) as guard:
+        code, out, err = added(guard, "\ufeff# a list\r\n203.0.113.9 ; SBL1\r\n10.0.0.0/8\r\n")
+        assert (code, err) == (0, "mine leaves out: 10.0.0.0/8 (local)\n")
+        assert re.search(r"mine +in force +1 +1", out)
+        assert "denied by the feed mine" in guard.command("bans", "203.0.113.9").stderr
+        (tmp_path / "mine.txt").unlink()
+        guard.stop()
+        guard.start()
+        assert "the feed mine contains 203.0.113.9" in " ".join(guard.must("why", "203.0.113.9").split())
+        guard.must("feeds", "remove", "mine")
+        until(lambda: "There is no feed" in guard.must("feeds", "list"), "the feed is removed")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ('{"ip": "203.0.113.9"}\n', ("--format", "json", "--key", "ip")),
+        ("seen,203.0.113.9\n", ("--format", "csv", "--key", "2")),
+    ],
+)
+def test_a_file_of_another_format(tmp_path: Path, text: str, options: tuple[str, ...]) -> None:
+    """The options name the format, and where a line has the address."""
+    with Guard(tmp_path) as guard:
+        code, out, _ = added(guard, text, *options)
+
+    assert code == 0
+    assert re.search(r"mine +in force +1 ", out)
+
+
+def test_a_bad_line_is_named(tmp_path: Path) -> None:
+    """A list with a bad line denies nothing; the corrected file is taken over without a command."""
+    with Guard(tmp_path) as guard:
+        code, _, err = added(guard, "203.0.113.9\nrubbish\n")
+        assert code == 1
+        assert "1 of 2 lines are not of this format: line 2: 'rubbish'" in err
+        (tmp_path / "new").write_text("203.0.113.9\n")
+        (tmp_path / "new").replace(tmp_path / "mine.txt")
+        until(lambda: "in force" in guard.must("feeds", "list"), "the corrected list")
+
+
+def test_without_the_daemon_a_file_is_added_for_later(tmp_path: Path) -> None:
+    """The configuration has the feed, and the exit code says that nothing is in force yet."""
+    guard = Guard(tmp_path)
+
+    code, out, err = added(guard, "203.0.113.9\n")
+
+    assert (code, out) == (3, "")
+    assert "this takes effect when the daemon starts" in err
+    with guard:
+        until(lambda: "in force" in guard.must("feeds", "list"), "the list is in force")
+
+
+def test_what_is_no_feed_is_not_added(tmp_path: Path) -> None:
+    """A missing file, a bad name or key, and a second feed of one file change nothing."""
+    guard = guard_with(tmp_path)
+    path, before = tmp_path / "list.txt", guard.config.read_bytes()
+    (tmp_path / 'a "b"\\c').write_text("203.0.113.9\n")
+    for arguments, reason in (
+        (
+            ["one", "--file", str(tmp_path / "absent")],
+            "there is no such file; fix: write the list there first",
+        ),
+        (["one", "--file", str(tmp_path)], "there is no such file"),
+        (["one", "--file", str(path)], "feeds[1].file: is the file of another feed too"),
+        (["office", "--file", str(path)], "office is already in"),
+        (['a"\\', "--file", str(path)], "must be a name of letters"),
+        (["a\x7f", "--file", str(path)], "must be printable"),
+        (["one", "--file", str(path), "--format", "xml"], 'must be one of "plain", "json"'),
+        (["one", "--file", str(path), "--format", "json"], "key: is missing"),
+        (["one", "--file", str(path), "--format", "apiban"], "key_file: is missing"),
+    ):
+        done = guard.command("feeds", "add", *arguments)
+        assert done.returncode in {1, 2}, arguments
+        assert reason in " ".join(done.stderr.split()), (arguments, done.stderr)
+        assert guard.config.read_bytes() == before
+    assert guard.command("feeds", "add", "--file", str(path)).returncode == 2
+    assert guard.command("feeds", "add", "voipbl", "--format", "json").returncode == 2
+    quoted = guard.command("feeds", "add", "one", "--file", str(tmp_path / 'a "b"\\c'))
+    assert (quoted.returncode, quoted.stdout) == (3, "")
+
+
+@pytest.mark.asterisk
+def test_a_denied_trunk_known_by_its_address_is_named(tmp_path: Path) -> None:
+    """A list with a part of its network names it, with the command that allows it; then nothing is left."""
+    trunk = "[carrier]\ntype=endpoint\n[carrier]\ntype=identify\nendpoint=carrier\nmatch=203.0.113.0/28\n"
+    with Lab.made("22", {"pjsip.conf": trunk}) as lab, Guard(tmp_path, prefix=lab.network.in_pbx()) as guard:
+        for name, text, named in (
+            ("a", "203.0.113.16\n203.0.112.255\n", False),
+            ("b", "203.0.113.0/28\n", True),
+            ("c", "203.0.112.0/20\n", True),
+        ):
+            code, _, err = added(guard, text, name=name)
+            assert (code, "is a trunk" in err) == (0, named), (text, err)
+        lines = guard.command("feeds", "refresh").stderr.splitlines()
+        [line] = [
+            line
+            for line in lines
+            if line.startswith("203.0.113.0/28 is a trunk (carrier) known by its address: denied unless")
+        ]
+        guard.command(*shlex.split(line.partition("to allow it: ")[2])[1:])
+        again = guard.command("feeds", "refresh")
+    assert "is a trunk" not in again.stderr

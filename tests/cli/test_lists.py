@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import time
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from tests.docs.commands import commands
 from tests.support.daemon import Completed, Guard
-from tests.support.lab import Lab
 from tests.support.mmdb import write
 from typer.testing import CliRunner
 
@@ -40,7 +38,7 @@ def entries(guard: Guard, side: str) -> list[str]:
 
 
 def test_the_commands() -> None:
-    """Both lists have the same commands; only the deny list has ``import``."""
+    """Both lists have the same commands."""
     assert sorted(COMMANDS) == [
         ("allow", "add"),
         ("allow", "country"),
@@ -48,7 +46,6 @@ def test_the_commands() -> None:
         ("allow", "remove"),
         ("deny", "add"),
         ("deny", "country"),
-        ("deny", "import"),
         ("deny", "list"),
         ("deny", "remove"),
     ]
@@ -156,22 +153,17 @@ def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
 
 
 def test_denying_a_friend_warns(tmp_path: Path) -> None:
-    """Denying a friend by hand succeeds with a warning. A block list with a friend says that it passes."""
+    """Denying a friend by hand, or banning it, succeeds with a warning."""
     now = time.time()
     friend = Friend("pbx", ip_address("198.51.100.7"), "204", FriendReason.REGISTERED, now, now, now + 3_600)
     with Guard(tmp_path) as guard:
         guard.must("friends", "import", "-", text="\n".join(lines_of([as_json(friend)])))
         added = guard.command("deny", "add", "198.51.100.0/28", "203.0.113.9")
-        imported = guard.command("deny", "import", "-", text="198.51.100.7\n203.0.113.10\n")
         banned = guard.command("ban", "198.51.100.7")
-    offline = guard.command("deny", "import", "-", text="198.51.100.7\n203.0.113.10\n")
 
     assert "198.51.100.7 is a friend (204): denied anyway\n" in added.stderr
-    passes = "198.51.100.7 is a friend (204): friends pass imported lists; to deny one: ringfence deny add\n"
-    assert passes in imported.stderr
-    assert passes in offline.stderr
     assert "198.51.100.7 is a friend (204): banned anyway\n" in banned.stderr
-    assert (added.returncode, imported.returncode, banned.returncode) == (0, 0, 0)
+    assert (added.returncode, banned.returncode) == (0, 0)
 
 
 def test_entries_before_the_first_start(tmp_path: Path) -> None:
@@ -187,113 +179,6 @@ def test_entries_before_the_first_start(tmp_path: Path) -> None:
 def test_an_empty_list(tmp_path: Path) -> None:
     """An empty list is a sentence."""
     assert "The deny list is empty." in Guard(tmp_path).command("deny", "list").stdout
-
-
-LIST = "\ufeff# a list\r\n203.0.113.9 ; SBL1\r\nrubbish\r\n198.51.100.0-198.51.100.255\r\n10.0.0.0/8\r\n"
-
-
-@pytest.mark.asterisk
-def test_a_denied_trunk_known_by_its_address_is_named(tmp_path: Path) -> None:
-    """A list with a part of its network names it, with the command that allows it; then nothing is left."""
-    trunk = "[carrier]\ntype=endpoint\n[carrier]\ntype=identify\nendpoint=carrier\nmatch=203.0.113.0/28\n"
-    with Lab.made("22", {"pjsip.conf": trunk}) as lab:
-        guard = Guard(tmp_path, prefix=lab.network.in_pbx())
-        for text, named in (
-            ("203.0.113.9\n", True),
-            ("203.0.112.0/20\n", True),
-            ("203.0.113.0/28\n", True),
-            ("203.0.113.16\n203.0.112.255\n", False),
-        ):
-            done = guard.command("deny", "import", "-", "--force", text=text)
-            assert ("is a trunk" in done.stderr) is named, (text, done.stderr)
-        [line] = [
-            line
-            for line in guard.command("deny", "import", "-", text="203.0.113.9\n").stderr.splitlines()
-            if line.startswith("203.0.113.0/28 is a trunk (carrier) known by its address: denied unless")
-        ]
-        guard.command(*shlex.split(line.partition("to allow it: ")[2])[1:])
-        again = guard.command("deny", "import", "-", text="203.0.113.9\n")
-    assert "is a trunk" not in again.stderr
-
-
-def test_a_block_list_is_imported(tmp_path: Path) -> None:
-    """Valid lines take effect at once, invalid ones are named; without invalid lines the exit code is 0."""
-    file = tmp_path / "list.txt"
-    file.write_text(LIST, "utf-8")
-    with Guard(tmp_path) as guard:
-        code, out, err = outcome(guard.command("deny", "import", str(file), "--note", "a list"))
-        assert (code, out) == (1, "2 networks of 5 lines: 2 new, 0 gone\n")
-        assert err.splitlines() == [
-            "line 3: 'rubbish': 'rubbish' does not appear to be an IPv4 or IPv6 network",
-            "left out because your own network may use it: 10.0.0.0/8; --force imports it too",
-        ]
-        [row] = listed(guard, "deny")
-        assert (row["entry"], row["file"], row["networks"], row["note"]) == (str(file), True, 2, "a list")
-
-        file.write_text("203.0.113.9\n203.0.113.77\n", "utf-8")
-        done = guard.command("deny", "import", str(file))
-        assert outcome(done) == (0, "2 networks of 2 lines: 1 new, 1 gone\n", "")
-        done = guard.command("deny", "remove", "--from", str(file))
-        assert outcome(done) == (0, f"removed: 2 networks of {file}\n", "")
-        assert entries(guard, "deny") == []
-
-
-def test_a_block_list_may_be_standard_input(tmp_path: Path) -> None:
-    """Standard input counts as a file of its own, with the daemon up or down."""
-    guard = Guard(tmp_path)
-    done = guard.command("deny", "import", "-", text="203.0.113.9\n")
-    assert (done.returncode, done.stdout) == (3, "1 networks of 1 lines: 1 new, 0 gone\n")
-    assert entries(guard, "deny") == ["standard input"]
-    done = guard.command("deny", "remove", "--from", "-")
-    assert (done.returncode, done.stdout) == (3, "removed: 1 networks of standard input\n")
-
-
-def test_a_file_without_a_good_line_changes_nothing(tmp_path: Path) -> None:
-    """A failed download does not empty the list."""
-    guard = Guard(tmp_path)
-    file = tmp_path / "list.txt"
-    file.write_text("203.0.113.9\n", "utf-8")
-    guard.command("deny", "import", str(file))
-    file.write_text("<html>404</html>\n" * 30, "utf-8")
-
-    code, out, err = outcome(guard.command("deny", "import", str(file)))
-
-    assert (code, out) == (1, "")
-    assert err.splitlines()[-2:] == [
-        "and 10 more bad lines",
-        f"{file} contains no network that can be denied: the list is unchanged",
-    ]
-    assert entries(guard, "deny") == [str(file)]
-    done = guard.command("deny", "import", str(tmp_path / "absent"))
-    assert outcome(done) == (1, "", f"cannot read {tmp_path}/absent: No such file or directory\n")
-
-
-def test_a_file_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
-    """A list over the limit is refused with the key to raise, daemon up or down; the old import stays."""
-    guard = Guard(tmp_path, firewall={"backend": "memory", "max_bans": 1_024})
-    file = tmp_path / "list.txt"
-    file.write_text("203.0.113.9\n", "utf-8")
-    guard.command("deny", "import", str(file))
-    file.write_text("".join(f"11.0.{n >> 7}.{2 * n & 255}\n" for n in range(1_025)), "utf-8")
-    refused = (
-        "the list has more than 1024 networks, and no more fit: nothing is changed; "
-        "fix: raise [firewall] max_bans and reload, or shorten the list\n"
-    )
-
-    assert outcome(guard.command("deny", "import", str(file))) == (1, "", refused)
-    with guard:
-        assert outcome(guard.command("deny", "import", str(file))) == (1, "", refused)
-        [row] = listed(guard, "deny")
-        assert (row["entry"], row["networks"]) == (str(file), 1)
-
-        other = tmp_path / "other.txt"
-        other.write_text("".join(f"11.0.{n >> 7}.{2 * n & 255}\n" for n in range(1_024)), "utf-8")
-        code, out, err = outcome(guard.command("deny", "import", str(other)))
-        assert (code, out) == (1, "")
-        assert err.startswith(
-            "the imported lists would hold 1025 networks, of which 1024 fit: nothing is changed"
-        )
-        assert entries(guard, "deny") == [str(file)]
 
 
 def test_a_country_needs_a_database(tmp_path: Path) -> None:
@@ -319,7 +204,6 @@ def test_a_country_needs_a_database(tmp_path: Path) -> None:
     "arguments",
     [
         ["deny", "remove"],
-        ["deny", "remove", "203.0.113.9", "--from", "x"],
         ["allow", "add"],
         ["allow", "add", "203.0.113.9", "--for", "ever"],
         ["deny", "country", "Germany"],

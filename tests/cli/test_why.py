@@ -135,7 +135,7 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         running=(running(ban(made=proven(5), offence=2)),),
         past=(RecordedBan(ban("192.0.2.0/24", since=NOW - 9_000), NOW - 8_000),),
-        holders=(holder(ListKind.DENY, "192.0.2.0/24", note="bad people", origin="/lists/voipbl"),),
+        holders=(holder(ListKind.DENY, "192.0.2.0/24", note="bad people", origin="feed voipbl"),),
         friends=(friend(FriendReason.REGISTERED, "205"),),
         former=(friend(until=NOW - 10),),
         story=story(count(RULE["slow"], 3, 2), made=proven(3)),
@@ -145,7 +145,7 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "\n".join(lines)
     assert "ban       guess, 2. ban, somebody tries; 5 of 5 attempts proven;" in text
     assert "7 packets dropped" in text
-    assert "list      deny: 192.0.2.0/24, bad people, from /lists/voipbl" in text
+    assert "list      deny: 192.0.2.0/24, bad people, from feed voipbl" in text
     assert "friend    205 (registered, unproven) since 2023-11-14 20:15" in text
     assert "was       204 (authenticated) until 2023-11-14 22:14" in text
     assert "kernel    drops all it sends\n" in text

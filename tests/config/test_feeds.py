@@ -3,6 +3,8 @@
 import tomllib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ringfence.config.feeds import PRESETS, FeedSettings, feed_table, without_feed
 from ringfence.config.loader import parse
@@ -99,20 +101,45 @@ def test_problems(keys: str, problem: str) -> None:
 
 def test_a_name_is_unique() -> None:
     """Two feeds of one name are a mistake."""
-    table = "[[feeds]]\nname = 'one'\nfile = '/x'\n"
+    table = "[[feeds]]\nname = 'one'\nfile = '/{}'\n"
     with pytest.raises(ConfigError) as caught:
-        read(table + table)
+        read(table.format("x") + table.format("y"))
 
     assert caught.value.problems == [
         f'feeds[{at}].name: "one" is taken; give each feed a name of its own' for at in (0, 1)
     ]
 
 
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("file = '/x/./y'", "file: is the file of another feed too; give each feed a file of its own"),
+        ("url = 'https://x/?key=abc'", "url: is the url of another feed too; remove one of them"),
+    ],
+)
+def test_a_source_is_unique(keys: str, problem: str) -> None:
+    """Two feeds of one file or url are a mistake; the url is not shown."""
+    with pytest.raises(ConfigError) as caught:
+        read("".join(f"[[feeds]]\nname = '{name}'\n{keys}\n" for name in ("one", "two")))
+
+    assert caught.value.problems == [f"feeds[{at}].{problem}" for at in (0, 1)]
+
+
+@given(st.text(st.characters(exclude_categories=("C", "Z"))))
+def test_any_printable_path_is_written_as_it_is(path: str) -> None:
+    """Quotes and backslashes of a path stay within its value."""
+    keys = {"name": "one", "file": f"/{path}"}
+
+    assert tomllib.loads(feed_table(HEAD, keys))["feeds"] == [keys]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_known_feed_is_added_and_removed(name: str) -> None:
     """The table of each known feed is valid, and its removal leaves the text as it was."""
     text = f"# head\n{HEAD}# about the rules\n[rules.guess]\nattempts = 4\n"
-    longer = feed_table(feed_table(text, name), "voipbl" if name != "voipbl" else "apiban")
+    longer = text
+    for one in (name, "voipbl" if name != "voipbl" else "apiban"):
+        longer = feed_table(longer, {"name": one, **PRESETS[one].keys}, PRESETS[one].terms)
 
     assert next(feed.name for feed in read(longer.removeprefix("# head\n").removeprefix(HEAD))) == name
     shorter = without_feed(longer, name)

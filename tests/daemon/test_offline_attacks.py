@@ -27,7 +27,7 @@ SECONDS = 30
 
 COMMANDS = (
     *("unban 192.0.2.1", "unban --all", "bans", "bans --past", "history", "report", "why 192.0.2.1"),
-    *("why 204", "deny list", "allow add 192.0.2.9", "deny import {list}", "friends", "alarms"),
+    *("why 204", "deny list", "allow add 192.0.2.9", "feeds add one --file {list}", "friends", "alarms"),
     *("restore", "off", "on", "confirm", "status", "check", "events"),
 )
 """Every command that uses the database, the lock or the socket without the daemon."""

@@ -70,11 +70,18 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "confirm": [[]],
     "deny add": [[FRIEND, "--note", HOSTILE], [HOSTILE]],
     "deny country": [["DE"], [HOSTILE]],
-    "deny import": [["{list}", "--note", HOSTILE]],
     "deny list": [[]],
-    "deny remove": [["--from", "{hostile}"], [HOSTILE]],
+    "deny remove": [[HOSTILE]],
     "events": [[]],
-    "feeds add": [[], [HOSTILE]],
+    "feeds add": [
+        [],
+        [HOSTILE],
+        ["one", "--file", "{list}"],
+        [HOSTILE, "--file", "{list}"],
+        ["two", "--file", "{hostile}"],
+        ["two", "--file", "{page}", "--format", HOSTILE],
+        ["two", "--file", "{log}", "--format", "csv", "--key", "EVIL[red]"],
+    ],
     "feeds fetch": [],  # the service that fetches; tests/fetch has hostile servers
     "feeds list": [[]],
     "feeds plan": [],  # what systemd runs before that service
@@ -201,7 +208,7 @@ def fill(store: Store, now: float) -> None:
     store.bans.record([ban, evolve(ban, network=ip_network("192.0.2.0/24"), reason=HOSTILE)])
     store.bans.record([evolve(ban, network=ip_network(FRIEND), since=now - 9_000, expires=now - 8_000)])
     store.entries.add(
-        ListEntry(side, what, text, now, now + 3_600, HOSTILE)
+        ListEntry(side, what, text, now, now + 3_600)
         for side in ListKind
         for what, text in (("203.0.113.200", HOSTILE), ("2001:db8::/48", LONG), (NAME, IN_A_LINE))
     )

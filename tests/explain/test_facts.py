@@ -30,12 +30,12 @@ BAN = running(ban())
             {
                 "friends": (friend(),),
                 "passes": True,
-                "holders": (holder(ListKind.DENY, "192.0.2.0/24", origin="/list"),),
+                "holders": (holder(ListKind.DENY, "192.0.2.0/24", origin="feed list"),),
             },
         ),
         (
             AddressVerdict.DENIED,
-            {"holders": (holder(ListKind.DENY, "192.0.2.0/24", origin="/list"),)},
+            {"holders": (holder(ListKind.DENY, "192.0.2.0/24", origin="feed list"),)},
         ),
         (AddressVerdict.BANNED, {"running": (BAN,), "holders": (holder(ListKind.DENY, "192.0.2.0/24"),)}),
         (AddressVerdict.PROTECTED, {"running": (BAN,), "protected": GATEWAY}),

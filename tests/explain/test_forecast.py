@@ -140,24 +140,23 @@ def test_an_allowed_address() -> None:
 
 
 def test_a_denied_address() -> None:
-    """The deny entry has its file, its end, and the two ways out."""
-    imported = holder(ListKind.DENY, "192.0.2.0/24", origin="/lists/voipbl", note="VoIPBL", until=NOW + 60)
+    """The deny entry has its note, its end, and the two ways out."""
+    entry = holder(ListKind.DENY, "192.0.2.0/24", note="bad people", until=NOW + 60)
 
-    assert sentences(holders=(imported,)) == (
-        "dropped permanently: the deny list contains 192.0.2.0/24, VoIPBL, imported from /lists/voipbl, "
-        "until 2023-11-14T22:16:00Z; to end that, ringfence deny remove 192.0.2.0/24, or for it alone: "
-        "ringfence allow add 192.0.2.1"
+    assert sentences(holders=(entry,)) == (
+        "dropped permanently: the deny list contains 192.0.2.0/24, bad people, until 2023-11-14T22:16:00Z; "
+        "to end that, ringfence deny remove 192.0.2.0/24, or for it alone: ringfence allow add 192.0.2.1"
     )
 
 
-def test_a_friend_on_an_imported_list() -> None:
-    """A friend passes an imported list, a feed and a decision, and each entry is named."""
-    imported = holder(ListKind.DENY, "192.0.2.0/24", origin="/lists/voipbl")
+def test_a_friend_on_a_list_of_others() -> None:
+    """A friend passes a denied country, a feed and a decision, and each entry is named."""
+    country = holder(ListKind.DENY, "country DE", network="192.0.2.0/24")
 
     assert (
-        "the deny list contains 192.0.2.0/24, imported from /lists/voipbl, but friends, former friends and "
-        "admitted addresses pass it, because it was imported or found by country"
-    ) in sentences(holders=(imported,), friends=(friend(),), passes=True)
+        "the deny list contains country DE (192.0.2.0/24), but friends, former friends and "
+        "admitted addresses pass it, because it was found by country"
+    ) in sentences(holders=(country,), friends=(friend(),), passes=True)
     for origin, text in (
         ("feed voipbl", "the feed voipbl contains"),
         ("decision x", "the decision x of another host contains"),

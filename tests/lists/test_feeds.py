@@ -3,6 +3,9 @@
 import io
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -247,8 +250,49 @@ def test_a_missing_file_is_an_alarm(tmp_path: Path) -> None:
 
     row = at.refreshed()
 
-    assert (row["state"], row["problem"]) == ("waiting", f"{at.path}: there is no such file")
+    absent = f"{at.path}: there is no such file (the service has a /tmp of its own)"
+    assert (row["state"], row["problem"]) == ("waiting", absent)
     assert at.codes == ["feed.failed"]
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Act as a user without rights."""
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@pytest.mark.parametrize("part", ["file", "folder"])
+def test_a_file_that_the_daemon_may_not_read(tmp_path: Path, part: str) -> None:
+    """The last good list stays, the problem has its fix, and the fix is noticed without a new file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "lists").mkdir()
+        at = Feed(folder)
+        at.path = folder / "lists" / "feed.txt"
+        one = source(at.path)
+        at.lists.configure(Configured((), (), 1_000, (one,), None))
+        at.write("198.51.100.1")
+        assert at.refreshed()["state"] == "in force"
+        closed = at.path if part == "file" else at.path.parent
+        at.write("198.51.100.2")
+        closed.chmod(0o700)
+
+        with unprivileged():
+            problem = str(at.refreshed()["problem"])
+            assert problem.startswith(
+                f"{at.path}: the user of the daemon may not read it; fix: let everybody"
+            )
+            assert (at.denied, at.codes) == (["198.51.100.1"], ["feed.refused"])
+        closed.chmod(0o755)
+        with unprivileged():
+            assert at.refreshed()["problem"] == ""
+    assert (at.denied, at.codes) == (["198.51.100.2"], [])
 
 
 def test_a_damaged_list_leaves_the_last_good_one(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from tests.lists.world import At, configured, prefixes
 from tests.support.mmdb import write
 
 from ringfence.errors import ControlError
-from ringfence.lists.handlers import replace_imported
 from ringfence.lists.manager import ListNetworks
 from ringfence.model import ListKind
 
@@ -97,25 +96,6 @@ def test_an_entry_that_cannot_be_removed_is_reported_with_its_origin(tmp_path: P
         "problems": [],
         "notes": ["192.0.2.0/24 is still in the configuration, [allow]"],
     }
-
-
-def test_an_import_counts_when_the_lists_are_read_again(tmp_path: Path) -> None:
-    """An imported file is one row, with its name."""
-    at = At(tmp_path)
-    networks = prefixes("203.0.113.0/24", "2001:db8::1")
-    replace_imported(
-        at.store.entries, ListKind.DENY, "/srv/list", networks, note="VoIPBL", now=at.now, most=1_000
-    )
-
-    assert at.ask("lists_reload") == {"allow": 0, "deny": 0, "fetched": 2, "alarms": []}
-    assert at.lists.networks.fetched == networks
-    [row] = at.ask("lists", side="deny")
-    assert (row["entry"], row["file"], row["networks"], row["note"]) == ("/srv/list", True, 2, "VoIPBL")
-    assert at.ask("deny_remove", origin="/srv/other")["problems"] == [
-        "nothing on the deny list was imported from /srv/other"
-    ]
-    assert at.ask("deny_remove", origin="/srv/list")["done"] == ["2 networks of /srv/list"]
-    assert at.lists.networks == ListNetworks()
 
 
 @pytest.mark.parametrize("kind", list(ListKind))

@@ -1,11 +1,11 @@
-"""The entries that contain an address: directly, through names and regions, and among very many."""
+"""The entries that contain an address: directly, and through names and regions."""
 
 from ipaddress import ip_network
 
 import pytest
 
 from ringfence.lists.entries import CONFIGURATION
-from ringfence.lists.manager import holders, texts_around
+from ringfence.lists.manager import holders
 from ringfence.model import ListEntry, ListKind, Network
 
 ANSWERS = {"sip.carrier.example": frozenset({ip_network("192.0.2.9"), ip_network("2001:db8::9")})}
@@ -47,20 +47,3 @@ def test_an_entry_contains_the_networks_within_it(value: str, asked: str, by: st
     """A network contains it directly, a name through its addresses, a country through the databases."""
     assert held(value, asked) == by
     assert held(value, asked, CONFIGURATION) == by
-
-
-def test_an_imported_entry_is_always_a_network() -> None:
-    """The text of an imported entry is never read as a name or a country."""
-    assert held("192.0.2.0/24", "192.0.2.7", "/list") == "192.0.2.0/24"
-    assert held("country DE", "198.51.100.7", "/list") == ""
-
-
-def test_the_texts_of_the_networks_around_an_address() -> None:
-    """The texts are exactly the networks around an address, as entries write them."""
-    texts = texts_around(ip_network("192.0.2.7"))
-
-    assert len(texts) == 32
-    assert texts[-1] == "192.0.2.7"
-    assert {"128.0.0.0/1", "192.0.0.0/16", "192.0.2.0/24"} < set(texts)
-    assert len(texts_around(ip_network("2001:db8::/64"))) == 64
-    assert texts_around(ip_network("2001:db8::7"))[-1] == "2001:db8::7"

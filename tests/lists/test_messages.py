@@ -54,7 +54,6 @@ def test_answers_and_rows_are_json() -> None:
         "added": "1970-01-01T00:00:00Z",
         "ends": None,
         "forced": False,
-        "file": False,
         "networks": 1,
         "leads_to": [],
     }

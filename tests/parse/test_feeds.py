@@ -17,7 +17,6 @@ from ringfence.parse.feeds import (
     FeedParser,
     parse_apiban,
     parse_apiban_refusal,
-    plain_field,
 )
 
 PLAIN = FeedLayout()
@@ -141,12 +140,6 @@ def test_each_address_of_a_plain_list_is_found(addresses: list[object], end: byt
     entries, bad, _ = read(PLAIN, b"".join(text.encode() + end for text in texts))
 
     assert (entries, bad) == (list(enumerate(texts, start=1)), [])
-
-
-def test_the_longest_line_is_an_argument() -> None:
-    """A caller may limit the lines of a plain list further."""
-    with pytest.raises(ValueError, match="is longer than 5 bytes"):
-        plain_field(b"# a comment", 5)
 
 
 def test_a_page_of_apiban() -> None:

@@ -15,7 +15,7 @@ def test_entries_keep_their_list_and_expire(store: Store, path: Path) -> None:
     """Entries keep their list and order, also after a restart; the same entry replaces; expired ones end."""
     office = ListEntry(ListKind.ALLOW, "203.0.113.0/24", "office", 1_000.0)
     guest = ListEntry(ListKind.ALLOW, "sip.carrier.example", "for a day", 1_001.0, until=87_401.0)
-    denied = ListEntry(ListKind.DENY, "203.0.113.0/24", "", 1_002.0, origin="block.txt", forced=True)
+    denied = ListEntry(ListKind.DENY, "203.0.113.0/24", "", 1_002.0, forced=True)
     store.entries.add([office, guest, denied, evolve(office, note="the old one")])
     store.entries.add([office])
 

@@ -1,8 +1,9 @@
 """``ringfence feeds``: show, add, refresh and remove block lists that others publish."""
 
 import os
+import time
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Any
@@ -30,7 +31,9 @@ from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, FetchErr
 from ringfence.fetch.plan import PlannedFeed, encode_plan
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import local_console
+from ringfence.lists.feeds import SETTLED
 from ringfence.model import format_network, printable
+from ringfence.parse.feeds import FeedFormat
 from ringfence.setup.changes import FileState, file_state, write_file
 
 feeds = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
@@ -38,6 +41,8 @@ feeds = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a feed, as `list` shows it.")]
 _OPTIONAL = ("TAKEN", "FROM", "LEFT OUT")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
+_PATIENCE = 2 * SETTLED  # seconds in which the daemon reads a file that is at rest
+_POLL = 0.2
 _RESTART = "to fetch it: systemctl enable ringfence-feeds, and systemctl restart ringfence-feeds"
 
 
@@ -62,28 +67,85 @@ def show(
 @feeds.command("add")
 def add(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A known feed; default: list them with their terms.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="A known feed, or the name of a new one with --file; default: list the known ones.",
+        ),
     ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="A block list in a file of yours.")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="How the file is written: plain, json or csv.")
+    ] = FeedFormat.PLAIN.value,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--key", metavar="KEY", help="The JSON key, or the column of a CSV file, of the addresses."
+        ),
+    ] = "",
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Add a known feed to the configuration, and reload."""
-    if name is None:
+    """Add a known feed, or a block list in a file, to the configuration, and reload."""
+    if file is None and (key or layout != FeedFormat.PLAIN):
+        raise typer.BadParameter("--format and --key need --file")
+    if file is not None:
+        if name is None:
+            raise typer.BadParameter("--file needs a name for the feed")
+        with errors_reported():
+            _add_file(config, name, file, {"format": layout} | ({"key": key} if key else {}))
+    elif name is None:
         for known, preset in PRESETS.items():
             echo(f"{known}: {preset.keys['url']}", f"  {preset.terms}", indent=0)
-        return
-    with errors_reported():
-        if name not in PRESETS:
-            names = ", ".join(PRESETS)
-            raise ListError(
-                f"no feed is known by this name; known are: {names}; fix: write [[feeds]] by hand"
-            )
-        state, text = _configuration(config)
-        if any(feed.name == name for feed in settings_from(config).feeds):
-            raise ListError(f"{name} is already in {config}")
-        _write(config, state, feed_table(text, name))
-        echo(f"{name}: {PRESETS[name].terms}")
-        echo_stderr(_RESTART)
-        _reload(config)
+    else:
+        with errors_reported():
+            _add_preset(config, name)
+
+
+def _add_preset(config: Path, name: str) -> None:
+    """Add a known feed; raise ListError if none is known by this name."""
+    if name not in PRESETS:
+        names = ", ".join(PRESETS)
+        raise ListError(
+            f"no feed is known by this name; known are: {names}; fix: name the file of a list with --file, "
+            "or write [[feeds]] by hand"
+        )
+    preset = PRESETS[name]
+    _add(config, {"name": name, **preset.keys}, preset.terms)
+    echo(f"{name}: {preset.terms}")
+    echo_stderr(_RESTART)
+    _reload(config)
+
+
+def _add_file(config: Path, name: str, file: Path, keys: Mapping[str, str]) -> None:
+    """Add the list in a file as a feed, and show the result. Raise ListError if there is no such file."""
+    path = file.absolute()
+    wanted = {"name": name, "file": str(path), **keys}
+    if not all(text.isprintable() for text in wanted.values()):
+        raise ListError("a name, path or key must be printable; fix: rename it")
+    if not os.path.isfile(path):  # noqa: PTH113 - False also if it may not be known
+        raise ListError(f"{path}: there is no such file; fix: write the list there first")
+    _add(config, wanted)
+    _reload(config)
+    until = time.monotonic() + _PATIENCE
+    while True:
+        rows = [row for row in ask_daemon(config, "feeds_refresh") if row["name"] == name]
+        waiting = any(row["state"] == "waiting" and not row["problem"] for row in rows)
+        if not waiting or time.monotonic() > until:
+            break
+        time.sleep(_POLL)
+    if waiting:
+        echo_stderr(f"{path} is being written; the daemon reads it when it is at rest for {SETTLED:.0f} s")
+    _show_result(config, rows)
+
+
+def _add(config: Path, keys: Mapping[str, str], comment: str = "") -> None:
+    """Write the table of a feed into the configuration; raise ListError if it has a feed of this name."""
+    state, text = _configuration(config)
+    if any(feed.name == keys["name"] for feed in settings_from(config).feeds):
+        raise ListError(f"{keys['name']} is already in {config}")
+    _write(config, state, feed_table(text, keys, comment))
 
 
 @feeds.command("remove")
@@ -116,10 +178,15 @@ def refresh(
     with errors_reported():
         wanted: dict[str, Any] = {"names": names} if names else {}
         rows = ask_daemon(config, "feeds_refresh", force=force, **wanted)
-        _print(rows)
-        echo_stderr(*_denied_trunks(config))
-        if any(row["problem"] for row in rows):
-            raise typer.Exit(Exit.PROBLEM)
+        _show_result(config, rows)
+
+
+def _show_result(config: Path, rows: list[dict[str, Any]]) -> None:
+    """Print feeds after a change, with the trunks that they deny; exit with an error if one has a problem."""
+    _print(rows)
+    echo_stderr(*_denied_trunks(config))
+    if any(row["problem"] for row in rows):
+        raise typer.Exit(Exit.PROBLEM)
 
 
 def _denied_trunks(config: Path) -> Iterator[str]:

@@ -1,12 +1,11 @@
 """``ringfence allow`` and ``deny``: show and change the administrator's lists.
 
 Changes are sent to the daemon. If no daemon runs, they are written to its database, and take effect when it
-starts. An imported block list is always written to the database, because a million networks do not fit into
-a request; then the daemon loads the database.
+starts. Block lists are feeds (:mod:`ringfence.cli.feeds`).
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,34 +14,21 @@ from attrs import frozen
 from rich.table import Table
 
 from ringfence.cli import output
-from ringfence.cli.check_friends import allowed_of, denied_trunks
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
-    alarm_text,
-    answer_without_daemon,
     ask_daemon,
     ask_or_read,
     duration_from,
-    networks_from,
-    open_input,
-    print_friends,
-    settings_from,
     warn_about_friends,
 )
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, escaped_text, table_of
 from ringfence.clock import format_duration
-from ringfence.errors import DaemonUnreachableError, Exit, ListError
-from ringfence.host.asterisk_conf import FOLDER
-from ringfence.host.console import local_console
+from ringfence.errors import Exit
 from ringfence.lists.entries import EntryKind, parse_entry, parse_region
-from ringfence.lists.files import ListFile, read_list
-from ringfence.lists.handlers import replace_imported
-from ringfence.lists.prefixes import Prefixes
-from ringfence.model import ListKind, printable
-from ringfence.store.database import Store
+from ringfence.model import printable
 
 _SHOWN_ADDRESSES = 4
 _OPTIONAL_COLUMNS = ("ADDED", "FROM", "ENDS")
@@ -54,7 +40,6 @@ _MAX_UNBROKEN = 48
 _RESOLVE_TIMEOUT = 3.0  # seconds
 _POLL_INTERVAL = 0.2
 ALLOW, DENY = "allow", "deny"
-STANDARD_INPUT = "standard input"
 
 Rows = list[dict[str, Any]]
 RemoveArgument = Annotated[
@@ -82,7 +67,7 @@ class ListTexts:
 
 
 def list_group(texts: ListTexts) -> typer.Typer:
-    """Return the commands that both lists have: add, country, list."""
+    """Return the commands that both lists have."""
     group, side = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False), texts.side
 
     @group.command("add", help=texts.add)
@@ -103,6 +88,11 @@ def list_group(texts: ListTexts) -> typer.Typer:
         length: ForOption = "",
     ) -> None:
         _add(config, side, [_country(text) for text in countries], note, length)
+
+    @group.command("remove", help=f"Remove entries from the {side} list.")
+    def remove(entries: RemoveArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+        with errors_reported():
+            _print_outcome("removed", *ask_or_read(config, f"{side}_remove", what=entries))
 
     @group.command("list", help=f"List the {side} list, and the origin of each entry.")
     def show(
@@ -131,107 +121,6 @@ DENY_TEXTS = ListTexts(
     country="Deny countries and network numbers, except for friends. Needs a [geo] database.",
 )
 allow, deny = list_group(ALLOW_TEXTS), list_group(DENY_TEXTS)
-
-
-@allow.command("remove")
-def allow_remove(entries: RemoveArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Remove entries from the allow list."""
-    with errors_reported():
-        _print_outcome("removed", *ask_or_read(config, "allow_remove", what=entries))
-
-
-@deny.command("remove")
-def deny_remove(
-    entries: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="ENTRY", help="Entries as `list` shows them, also countries and network numbers."
-        ),
-    ] = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    file: Annotated[
-        str, typer.Option("--from", metavar="FILE", help="Remove all entries imported from this file.")
-    ] = "",
-) -> None:
-    """Remove entries from the deny list, or all entries imported from a file."""
-    if bool(entries) == bool(file):
-        raise typer.BadParameter("name entries, or use --from FILE")
-    with errors_reported():
-        arguments = {"origin": _origin(file)} if file else {"what": entries}
-        _print_outcome("removed", *ask_or_read(config, "deny_remove", **arguments))
-
-
-@deny.command("import")
-def deny_import(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A block list; - is standard input.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    note: NoteOption = "",
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Also import local or very wide networks, and a list that grew a lot."),
-    ] = False,
-) -> None:
-    """Import a block list. It replaces the entries imported from the same file before. Friends pass it."""
-    with errors_reported():
-        settings = settings_from(config)
-        most = settings.firewall.max_bans
-        with open_input(file) as source:
-            found = read_list(source, most=most, everything=force)
-        _print_bad_lines(found)
-        if not len(found.networks):
-            raise ListError(f"{file} contains no network that can be denied: the list is unchanged")
-        with Store.open(settings.store.path, owner=False) as store:
-            new, gone = replace_imported(
-                store.entries,
-                ListKind.DENY,
-                _origin(file),
-                found.networks,
-                note=note,
-                now=time.time(),
-                most=most,
-                force=force,
-            )
-        echo(f"{len(found.networks)} networks of {found.lines} lines: {new} new, {gone} gone")
-        alarms, absent = _reload(config)
-        friends = (
-            answer_without_daemon(settings, "friends")
-            if absent
-            else ask_daemon(config, "friends", quietly=True)
-        )
-        inside = (
-            row for row in friends if found.networks.containing(*networks_from([row["address"]])) is not None
-        )
-        print_friends(inside, "friends pass imported lists; to deny one: ringfence deny add")
-        echo_stderr(*_denied_trunks(config, found.networks, friends))
-        echo_stderr(*map(alarm_text, alarms))
-        if found.bad_lines or alarms:
-            raise typer.Exit(Exit.PROBLEM)
-        if absent:
-            raise typer.Exit(Exit.UNREACHABLE)
-
-
-def _denied_trunks(config: Path, denied: Prefixes, friends: Rows) -> Iterator[str]:
-    """Yield a line for each trunk that Asterisk knows by its address, and of which ``denied`` has a part.
-
-    ``friends`` are the friends of this PBX, as the daemon lists them: trunks among them pass the list. Only
-    Asterisk's console shows such trunks. Without root it cannot be asked, which `ringfence check` reports.
-    """
-    rows, _ = ask_or_read(config, "lists", side=ALLOW)
-    allowed = allowed_of(settings_from(config), rows, friends)
-    yield from denied_trunks(local_console(FOLDER), denied.overlaps, allowed)
-
-
-def _reload(path: Path) -> tuple[list[dict[str, str]], bool]:
-    """Let the daemon load the lists from the database.
-
-    Return the alarms about the deny list, and whether no daemon runs.
-    """
-    try:
-        alarms: list[dict[str, str]] = ask_daemon(path, "lists_reload")["alarms"]
-    except DaemonUnreachableError as error:
-        echo_stderr(f"this takes effect when the daemon starts: {error}")
-        return [], True
-    return alarms, False
 
 
 def allow_entries(path: Path, entries: list[str], note: str) -> int:
@@ -285,24 +174,6 @@ def _country(text: str) -> str:
         raise typer.BadParameter(f"{text!r} {error}") from None
 
 
-def _origin(file: str) -> str:
-    """Return the origin of the entries that are imported from ``file``: its absolute path.
-
-    For standard input, return STANDARD_INPUT.
-    """
-    return STANDARD_INPUT if file in {"-", STANDARD_INPUT} else str(Path(file).absolute())
-
-
-def _print_bad_lines(found: ListFile) -> None:
-    echo_stderr(*map(str, found.bad))
-    if found.bad_lines > len(found.bad):
-        echo_stderr(f"and {found.bad_lines - len(found.bad)} more bad lines")
-    if found.left_out:
-        shown = ", ".join(found.left_out[:_SHOWN_ADDRESSES])
-        more = ", ..." if len(found.left_out) > _SHOWN_ADDRESSES else ""
-        echo_stderr(f"left out because your own network may use it: {shown}{more}; --force imports it too")
-
-
 def _print_outcome(done: str, answer: Mapping[str, list[str]], absent: str) -> None:
     """Print what succeeded (after ``done``, such as "removed") and what failed.
 
@@ -339,7 +210,7 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
     columns = {
         "ENTRY": [printable(row["entry"]) for row in rows],
         "NETWORKS": [_networks(row, absent=absent) for row in rows],
-        "FROM": ["file" if row["file"] else printable(row["source"]) for row in rows],
+        "FROM": [printable(row["source"]) for row in rows],
         output.head("ADDED"): [short_time(row["added"], "") for row in rows],
         output.head("ENDS"): [short_time(row["ends"], "") for row in rows],
         "NOTE": [printable(row["note"]) + (" (forced)" if row["forced"] else "") for row in rows],

@@ -1,5 +1,6 @@
 """``[[feeds]]``: block lists that others publish, and the feeds that ringfence knows by name."""
 
+import json
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,9 +64,15 @@ class FeedSettings:
 def feed_problems(feeds: Sequence[FeedSettings]) -> Iterator[str]:
     """Yield a line for each mistake that the check of single values did not find; it begins with the key."""
     names = Counter(feed.name for feed in feeds)
+    paths = Counter(feed.path for feed in feeds)
+    urls = Counter(feed.url.reveal() for feed in feeds if feed.url is not None)
     for at, feed in enumerate(feeds):
         if names[feed.name] > 1:
             yield f'feeds[{at}].name: "{feed.name}" is taken; give each feed a name of its own'
+        if feed.file is not None and paths[feed.path] > 1:
+            yield f"feeds[{at}].file: is the file of another feed too; give each feed a file of its own"
+        if feed.url is not None and urls[feed.url.reveal()] > 1:
+            yield f"feeds[{at}].url: is the url of another feed too; remove one of them"
         yield from (f"feeds[{at}].{problem}" for problem in _problems(feed))
 
 
@@ -136,10 +143,17 @@ PRESETS: Mapping[str, Preset] = {
 # -- changes of the file's text
 
 
-def feed_table(text: str, name: str) -> str:
-    """Return the text of a configuration with the table of the preset ``name`` at its end."""
-    lines = [f"# {PRESETS[name].terms}", "[[feeds]]", f'name = "{name}"']
-    lines += [f'{key} = "{value}"' for key, value in PRESETS[name].keys.items()]
+def feed_table(text: str, keys: Mapping[str, str], comment: str = "") -> str:
+    """Return the text of a configuration with a table ``[[feeds]]`` with ``keys`` at its end.
+
+    The values must be printable: JSON of such texts is also valid TOML. ``comment`` is a line
+    above the table.
+    """
+    lines = [f"# {comment}"] if comment else []
+    lines += [
+        "[[feeds]]",
+        *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()),
+    ]
     return "\n".join([text.rstrip("\n"), "", *lines, ""])
 
 

@@ -251,7 +251,7 @@ _ADD: Fields = {
     "force": flag(),
 }
 _PAGE_ADD: Fields = {"what": _ONE_SMALL, "note": _NOTE}
-_REMOVE: Fields = {"what": optional(texts(MAX_AT_ONCE, MAX_TEXT)), "origin": nullable(text(4_096, 1))}
+_REMOVE: Fields = {"what": texts(MAX_AT_ONCE, MAX_TEXT)}
 _PAGE_REMOVE: Fields = {"what": texts(1, MAX_TEXT)}
 _DISMISS: Fields = {"numbers": optional(numbers(100_000)), "all": flag(), "by": _BY}
 _PAGE_DISMISS: Fields = {"numbers": numbers(1), "by": _BY}
@@ -301,7 +301,6 @@ REQUESTS: Mapping[str, Request] = {
     "history": _read({"seconds": _PERIOD}, page={"seconds": _PERIOD}),
     "latest": _read(_KINDS, page=_KINDS),
     "lists": _read({"side": choice("allow", "deny")}, page={"side": choice("allow", "deny")}),
-    "lists_reload": _only(_NONE),
     "locations": _read({"networks": networks(_MOST_LOCATED)}, page={"networks": networks(_MOST_LOCATED)}),
     "notify_test": _only({"channel": nullable(text(MAX_TEXT))}),
     "off": _only(_NONE),
@@ -471,9 +470,7 @@ class RequestGate:
         fields = {key: "***" if known[key].is_secret else _shortened(value) for key, value in request.items()}
         text = json.dumps(fields, ensure_ascii=False)
         self._log.info("control.changed", do=do, by=who, fields=printable(text[:_MOST_LOGGED]))
-        if do == "lists_reload":
-            self._announce(do, [], who)
-        elif do in _LIST_CHANGES and isinstance(result, Mapping) and result["done"]:
+        if do in _LIST_CHANGES and isinstance(result, Mapping) and result["done"]:
             self._announce(do, result["done"], who)
 
 

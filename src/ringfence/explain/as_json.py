@@ -22,7 +22,7 @@ from ringfence.explain.facts import (
 from ringfence.explain.groups import ALIKE, grouped
 from ringfence.firewall.contract import LimitMode, Ration
 from ringfence.friends.exchange import as_json
-from ringfence.lists.entries import COMMAND, CONFIGURATION, DECISION, FEED
+from ringfence.lists.entries import CONFIGURATION, DECISION, FEED
 from ringfence.lists.manager import Holder
 from ringfence.model import (
     UNRECORDED,
@@ -128,7 +128,7 @@ def _passed(holder: Holder) -> str:
         return f"the {printable(entry.origin)} contains {entry.value}, {but}"
     if entry.origin.startswith(DECISION):
         return f"the {printable(entry.origin)} of another host contains {entry.value}, {but}"
-    return f"the deny list contains {_by_entry(holder)}, {but}, because it was imported or found by country"
+    return f"the deny list contains {_by_entry(holder)}, {but}, because it was found by country"
 
 
 def _outside(known: NetworkFacts, fence: FenceFacts) -> str:
@@ -156,8 +156,6 @@ def _by_entry(holder: Holder) -> str:
     leads = format_network(holder.network) != entry.value
     text = printable(entry.value) + (f" ({format_network(holder.network)})" if leads else "")
     text += f", {printable(entry.note)}" if entry.note else ""
-    if entry.origin not in {COMMAND, CONFIGURATION}:
-        text += f", imported from {printable(entry.origin)}"
     return text + (f", until {rfc3339(entry.until)}" if entry.until is not None else "")
 
 

@@ -355,7 +355,7 @@ class NetworkList(enum.StrEnum):
 
     No rule of ringfence drops packets of networks on ``ALLOW``. Packets of other networks on ``DENY`` are
     dropped as by a full ban. ``FETCHED`` has the denied networks that no administrator named one by one:
-    those of feeds and imported lists, and of countries and autonomous systems. Their packets are dropped too,
+    those of feeds, and of countries and autonomous systems. Their packets are dropped too,
     except for packets of ``PASSING``. ``DECIDED`` has the networks that other hosts have banned. They are
     dropped likewise, but only to the SIP ports.
 

@@ -22,8 +22,8 @@ from ringfence.fleet.sharing import Sharing
 from ringfence.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.feeds import SHORTEST_FED
-from ringfence.lists.files import overlaps_local
 from ringfence.lists.prefixes import code_of
+from ringfence.lists.texts import overlaps_local
 from ringfence.model import WHOLE_SCOPES, Ban, BanEnd, Network, Scope, printable, rfc3339
 from ringfence.parse.lapi import DecisionPage
 from ringfence.store.bans import Records

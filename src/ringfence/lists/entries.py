@@ -24,8 +24,8 @@ COMMAND = "command"
 CONFIGURATION = "configuration"
 FEED = "feed "
 DECISION = "decision "
-"""The origin of an entry: ``COMMAND``, ``CONFIGURATION``, an imported file's name, FEED and a name, or
-DECISION and the scenario of another host's ban."""
+"""The origin of an entry: ``COMMAND``, ``CONFIGURATION``, FEED and a name, or DECISION and the scenario of
+another host's ban."""
 
 MAX_NAME = 253
 
@@ -195,9 +195,8 @@ def _too_wide(value: EntryValue, done: str, does: str) -> str | None:
 #
 # The answer to ``{"do": "deny_add", "what": ["203.0.113.9"], "note": "", "seconds": null, "force": false}``
 # is an :class:`Answer` as JSON. ``seconds`` is how long the entries last (null: without end).
-# ``deny_remove`` has ``what``, the entries, or ``origin``, the imported file whose entries are removed.
-# ``lists`` has ``side``, the list ("allow" or "deny"), and returns rows. ``lists_reload`` makes the daemon
-# read the database again after an import has written it.
+# ``deny_remove`` has ``what``, the entries. ``lists`` has ``side``, the list ("allow" or "deny"), and returns
+# rows.
 
 
 MAX_AT_ONCE = 1_000
@@ -270,7 +269,7 @@ def texts_of(request: Mapping[str, Any], key: str) -> list[str]:
 
 @define
 class ListRow:
-    """A row of a listing: an entry, or a whole imported file if ``file`` is set.
+    """A row of a listing: an entry.
 
     ``source`` is the origin. ``added`` and ``ends`` are seconds since the epoch. ``added`` is None if
     unknown, and ``ends`` is None if the entry does not end. ``networks`` is the number of networks in the
@@ -283,7 +282,6 @@ class ListRow:
     added: float | None = None
     ends: float | None = None
     forced: bool = False
-    file: bool = False
     networks: int | None = 0
     leads_to: list[str] = Factory(list)
 

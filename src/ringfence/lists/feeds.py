@@ -29,9 +29,9 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import format_duration
 from ringfence.errors import ListError
 from ringfence.lists.entries import FEED, FeedSource
-from ringfence.lists.files import networks_in, overlaps_local, stands_for_ipv4
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
 from ringfence.lists.sizes import check_size
+from ringfence.lists.texts import networks_in, overlaps_local, stands_for_ipv4
 from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
 from ringfence.networks import BITS
 from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
@@ -48,6 +48,8 @@ NAMED = 20
 """The maximum number of networks that are named as left out. The others are only counted."""
 SETTLED = 2.0
 """Seconds without a change after which an administrator's program has probably written its whole file."""
+
+_TEMPORARY = Path("/tmp"), Path("/var/tmp")  # noqa: S108 - folders of which a service has its own
 
 _PART = 65_536  # bytes
 _MAX_TEXT = 300
@@ -196,10 +198,13 @@ Signature = tuple[int, int, int]
 
 
 def _signature(path: Path) -> Signature | None:
-    """Return what changes when a file is replaced or written; None if there is no such file."""
+    """Return what changes when a file is replaced or written; None if there is no such file.
+
+    Raise OSError if that is unknown, for example because its folder may not be entered.
+    """
     try:
         found = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
 
@@ -355,7 +360,7 @@ def _judged(
             found = evolve(read_feed(file, source, protected, most), taken=now)
             if not force:
                 known = before.networks if before is not None else Prefixes()
-                check_size(found.networks, known, len(known), shrinkage=True)
+                check_size(source.name, found.networks, known)
         except ListError as error:
             return evolve(feed, digest=digest, refused=str(error))
     return evolve(feed, taken=found, digest=digest, refused="")
@@ -366,6 +371,7 @@ def _looked_at(source: FeedSource, now: float) -> tuple[Signature | None, FetchS
 
     A list that the fetcher got from another source is none. The fetcher removes it, and says which source it
     requests, before it writes a list of that. So the signature is taken before the report is read.
+    Raise OSError as :func:`_signature` does.
     """
     signature = _signature(source.path)
     if not source.fetched:
@@ -385,9 +391,22 @@ def _checked(feed: ListFeed, signature: Signature | None, state: FetchState, now
         checked = state.checked if current and state.checked else feed.checked
         return evolve(feed, checked=checked, error=state.error)
     if signature is None:
-        return evolve(feed, error=f"{feed.source.path}: there is no such file")
+        return evolve(feed, error=_absent(feed.source.path))
     checked = min(signature[1] / 1e9, now) if feed.taken is not None else feed.checked
     return evolve(feed, checked=checked, error="")
+
+
+def _absent(path: Path) -> str:
+    elsewhere = any(path.is_relative_to(folder) for folder in _TEMPORARY)
+    return f"{path}: there is no such file" + (" (the service has a /tmp of its own)" if elsewhere else "")
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    """Return why the file of a feed cannot be read, with the fix."""
+    if not isinstance(error, PermissionError):
+        return f"{path}: {error.strerror}"
+    fix = "let everybody read it (chmod o+r) in a folder that everybody may enter, not in /home or /root"
+    return f"{path}: the user of the daemon may not read it; fix: {fix}"
 
 
 class Feeds:
@@ -464,7 +483,10 @@ class Feeds:
         path = self._kept_path(source.name)
         taken = _read_kept(path, source.identity) if path is not None else None
         feed = ListFeed(source, taken, checked=taken.taken if taken is not None else None)
-        return _checked(feed, *_looked_at(source, now), now)
+        try:
+            return _checked(feed, *_looked_at(source, now), now)
+        except OSError:  # the next update tries it again, and says why
+            return feed
 
     def _forget(self, name: str) -> None:
         path = self._kept_path(name)
@@ -475,18 +497,26 @@ class Feeds:
     def _updated(
         self, feed: ListFeed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
     ) -> ListFeed:
+        try:
+            return self._read(feed, protected, most, now, force=force)
+        except OSError as error:
+            # Neither a new mode of the file nor one of its folders changes the signature: it is tried again.
+            return evolve(feed, judged=None, digest=b"", refused=_unreadable(feed.source.path, error))
+
+    def _read(
+        self, feed: ListFeed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
+    ) -> ListFeed:
         source = feed.source
         signature, state = _looked_at(source, now)
         feed = _checked(feed, signature, state, now)
-        if signature is None or (signature == feed.judged and not force):
+        if signature is None:
+            return evolve(feed, judged=None, digest=b"", refused="")
+        if signature == feed.judged and not force:
             return feed
         age = now - signature[1] / 1e9
         if not source.fetched and not force and 0 <= age < SETTLED:
             return feed  # the next update reads it, when it is complete
-        try:
-            judged = _judged(feed, protected, most, now, force=force)
-        except OSError as error:
-            return evolve(feed, judged=signature, refused=f"{source.path}: {error.strerror}")
+        judged = _judged(feed, protected, most, now, force=force)
         if _signature(source.path) != signature:
             return feed  # it changed while it was read
         self._report(feed, judged)

@@ -3,7 +3,7 @@
 The lists change with the configuration, by commands, with the addresses of host names, and with the networks
 that this host needs.
 
-All networks are composed again after each change. With 100,000 imported networks that takes a second, so it
+All networks are composed again after each change. With long feeds that takes a second, so it
 runs in a thread, and bans continue. Only the resulting networks are kept in memory, eight bytes each; the
 entries are in the store.
 """
@@ -30,8 +30,8 @@ from ringfence.lists.entries import (
 )
 from ringfence.lists.feeds import Feeds, ListFeed
 from ringfence.lists.geo import GeoDatabases
-from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, coded, text_of
-from ringfence.model import ListEntry, ListKind, Network, parse_network
+from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, text_of
+from ringfence.model import ListEntry, ListKind, Network
 from ringfence.networks import BITS, SHORTEST, contains
 from ringfence.store.tables import EntryTable
 
@@ -56,9 +56,9 @@ ListAlarm = tuple[ListKind, Alarm]
 class ListNetworks:
     """The networks that are never dropped (``allow``), and those that are denied, stored compactly.
 
-    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of feeds, of
-    imported lists and of regions, and ``decided`` those that other hosts have banned. Their contents come
-    from others, so friends pass them.
+    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of feeds and of
+    regions, and ``decided`` those that other hosts have banned. Their contents come from others, so friends
+    pass them.
 
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
@@ -99,7 +99,7 @@ class ComposedLists:
 class _Found:
     """The networks, host names and regions that were found for one list so far.
 
-    ``fetched`` are the networks of imported lists and, for the deny list, of regions.
+    ``fetched`` are the networks of feeds and of regions, for the deny list.
     """
 
     networks: Gatherer = Factory(Gatherer)
@@ -175,14 +175,8 @@ def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozense
 def _take(entry: ListEntry, found: _Found) -> Network | None:
     """Add an entry to ``found``; raise ValueError if it is invalid.
 
-    Return its network, or None for a host name, a region or an imported entry.
+    Return its network, or None for a host name or a region.
     """
-    if entry.origin not in {
-        COMMAND,
-        CONFIGURATION,
-    }:  # imported: always a network, parsed by the faster coded(), because there may be 100,000s
-        found.fetched.add_code(*coded(entry.value))
-        return None
     value = parse_entry(entry.value)
     if value.kind is EntryKind.HOST:
         found.hosts.add(value.text)
@@ -235,11 +229,7 @@ def _add_resolved(
     return {region: len(networks) for region, networks in known.items()}
 
 
-# -- the entries of the lists that contain an address, found quickly also in long lists
-#
-# An imported list may have 100,000 lines, so its entries are not read one by one. Only 32 networks contain
-# an IPv4 address, from /1 to /32 (128 for IPv6; no list has a /0). The database is searched for the texts
-# of these networks.
+# -- the entries of the lists that contain an address
 
 
 Around = Callable[[str, Network], Network | None]
@@ -264,20 +254,10 @@ class Holder:
     def by_hand(self) -> bool:
         """Whether an administrator named the network itself.
 
-        The networks of imported lists and of regions come from others, so friends pass them.
+        The networks of feeds and of regions come from others, so friends pass them.
         """
         hand = {COMMAND, CONFIGURATION}
         return self.entry.origin in hand and parse_entry(self.entry.value).kind is not EntryKind.REGION
-
-
-def texts_around(network: Network) -> list[str]:
-    """Return the text of each network that contains ``network``, from /1 to ``network`` itself."""
-    version, code = code_of(network)
-    number, bits = code >> 8, network.max_prefixlen
-    return [
-        text_of(version, (number >> bits - length << bits - length) << 8 | length)
-        for length in range(1, network.prefixlen + 1)
-    ]
 
 
 def holders(
@@ -294,9 +274,6 @@ def holders(
 
 
 def _held_by(entry: ListEntry, network: Network, answers: Answers, around: Around) -> Network | None:
-    if entry.origin not in {COMMAND, CONFIGURATION}:
-        own = parse_network(entry.value)
-        return own if contains(own, network) else None
     value = parse_entry(entry.value)
     if value.kind is EntryKind.REGION:
         return around(value.text, network)
@@ -396,20 +373,16 @@ class Lists:
         unresolved = (Alarm(AlarmCode.LIST_UNRESOLVED, host, text) for host in hosts)
         now = self._now()
         feeds = (alarm for feed in self._feeds.all.values() for alarm in feed.alarms(now))
-        return [*self.deny_alarms, *allow, *unresolved, *feeds]
+        error = [Alarm(AlarmCode.LIST_UNREADABLE, "", self._error)] if self._error else []
+        rolls = self.networks
+        numbers = {"deny": len(rolls.deny), "fetched": len(rolls.fetched), "decided": len(rolls.decided)}
+        deny = self._alarms_of(ListKind.DENY, **numbers)
+        return [*self._databases.alarms, *error, *deny, *allow, *unresolved, *feeds]
 
     @property
     def feeds(self) -> tuple[ListFeed, ...]:
         """The feeds of the configuration, as they are now."""
         return tuple(self._feeds.all.values())
-
-    @property
-    def deny_alarms(self) -> list[Alarm]:
-        """The present alarms about the deny list, and those about both lists."""
-        error = [Alarm(AlarmCode.LIST_UNREADABLE, "", self._error)] if self._error else []
-        rolls = self.networks
-        numbers = {"deny": len(rolls.deny), "fetched": len(rolls.fetched), "decided": len(rolls.decided)}
-        return [*self._databases.alarms, *error, *self._alarms_of(ListKind.DENY, **numbers)]
 
     def _alarms_of(self, kind: ListKind, **numbers: int) -> Iterator[Alarm]:
         """Yield the alarms about the entries of a list, and about the sizes of its sets in the kernel.
@@ -579,10 +552,8 @@ class Lists:
         return await self.in_thread(self._holding, network)
 
     def _holding(self, network: Network) -> list[Holder]:
-        texts, now = texts_around(network), self._now()
-        stored = (self._table.about(kind, texts, now, COMMAND) for kind in ListKind)
-        entries = chain(self._configured.entries, *stored)
-        found = list(holders(network, entries, self._answers, self._databases.around))
+        now = self._now()
+        found = list(holders(network, self.entries(now), self._answers, self._databases.around))
         found += [Holder(*held) for held in self._feeds.holding(network, now)]
         return [*found, *self._deciding(network, now)]
 

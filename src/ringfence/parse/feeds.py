@@ -101,7 +101,7 @@ FeedEntry = tuple[int, str]
 """The number of a line, and its text for an address, a network or a range (``a-b``), not yet checked."""
 
 
-def plain_field(line: bytes, longest: int = MAX_LINE) -> str:
+def plain_field(line: bytes) -> str:
     """Return the entry of a line of a plain list without its comment, "" if it has none.
 
     A comment begins with ``#`` or ``;`` anywhere, or with ``//`` or ``!`` at the beginning of the line. The
@@ -111,8 +111,8 @@ def plain_field(line: bytes, longest: int = MAX_LINE) -> str:
     """
     if len(line) < _LONGEST_NETWORK and not line.translate(None, _IN_NETWORKS):
         return line.decode()  # nearly every line is nothing but an address or a network
-    if len(line) > longest:
-        raise ValueError(f"is longer than {longest} bytes")
+    if len(line) > MAX_LINE:
+        raise ValueError(f"is longer than {MAX_LINE} bytes")
     for mark in _MARKS:
         if mark in line:
             line = line[: line.index(mark)]

@@ -36,7 +36,6 @@ TABLES = """    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT 
         note TEXT NOT NULL,
         added REAL NOT NULL,
         until REAL,
-        origin TEXT NOT NULL,
         forced INTEGER NOT NULL,
         PRIMARY KEY (side, what)
     ) STRICT, WITHOUT ROWID;
@@ -146,10 +145,10 @@ class SavedState:
                 execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", row)
 
 
-# -- the table of the entries that commands and imports added to the allow list and the deny list
+# -- the table of the entries that commands added to the allow list and the deny list
 
 
-_SELECT = "SELECT what, note, added, until, origin, forced FROM entries WHERE side = ?"
+_SELECT = "SELECT what, note, added, until, forced FROM entries WHERE side = ?"
 
 
 class EntryTable:
@@ -166,24 +165,12 @@ class EntryTable:
                 if (entry := _entry_of(kind, row)) is not None:
                     yield entry
 
-    def about(self, kind: ListKind, values: Sequence[str], now: float, origin: str) -> list[ListEntry]:
-        """Return the entries of a list that have one of ``values`` or the origin ``origin``.
-
-        An entry's origin is ``command``, or the name of the file from which it was imported. Entries that
-        have ended at ``now`` are left out.
-        """
-        named = f"what IN ({', '.join('?' * len(values))})"
-        with self._connection.scanning() as execute:
-            rows = execute(f"{_SELECT} AND ({named} OR origin = ?)", (str(kind), *values, origin)).fetchall()
-        entries = (_entry_of(kind, row) for row in rows)
-        return [e for e in entries if e is not None and (e.until is None or e.until > now)]
-
     def add(self, entries: Iterable[ListEntry]) -> None:
         """Add entries to their lists, all or none. An entry replaces one with the same value on its list."""
         with self._connection.transaction() as execute:
             for e in entries:
-                row = (str(e.kind), e.value, e.note, e.added, e.until, e.origin, int(e.forced))
-                execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                row = (str(e.kind), e.value, e.note, e.added, e.until, int(e.forced))
+                execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def remove(self, kind: ListKind, values: Iterable[str]) -> int:
         """Remove the entries with these values from a list, in one transaction.
@@ -202,14 +189,14 @@ class EntryTable:
 
 def _entry_of(kind: ListKind, row: Sequence[Any]) -> ListEntry | None:
     """Return the list entry of a row; None if the row is invalid."""
-    value, note, added, until, origin, forced = row
+    value, note, added, until, forced = row
     try:
         times(added, *(() if until is None else (until,)))
     except INVALID_ROW:
         return None
-    if not all(isinstance(text, str) for text in (value, note, origin)):
+    if not all(isinstance(text, str) for text in (value, note)):
         return None
-    return ListEntry(kind, value, note, added, until, origin, bool(forced))
+    return ListEntry(kind, value, note, added, until, forced=bool(forced))
 
 
 # -- the table of friends (known phones and trunks): each row is one reason why an address is a friend

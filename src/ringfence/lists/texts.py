@@ -1,0 +1,86 @@
+"""The networks that an entry of a block list names, and those that no block list denies.
+
+Lists of "bogons" contain the networks that offices use, multicast and broadcast. Denying those would cut off
+the phones in the building, so they are left out.
+"""
+
+from ipaddress import ip_network
+
+from ringfence.lists.prefixes import V4_BITS, V6_BITS, Coded, code_of, coded, network_of, summarized
+from ringfence.networks import overlap
+
+_WHOLE_INTERNET = "is the whole internet"
+
+LOCAL = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "224.0.0.0/3",
+        "::/8",
+        "fc00::/7",
+        "fe80::/10",
+        "ff00::/8",
+    )
+)
+"""Networks that no block list denies: they are used locally and never come from the internet."""
+
+_STANDING_FOR_IPV4 = tuple(
+    ip_network(text) for text in ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")
+)
+"""IPv6 networks with an IPv4 address in each address: mapped, NAT64 (two), Teredo, 6to4. No list denies them.
+
+Each has the whole IPv4 Internet once more, also private networks and the addresses of this host.
+"""
+
+
+def networks_in(text: str) -> "list[Coded]":
+    """Parse an address, a network or a range; return codes of networks. Raise ValueError for other texts."""
+    if "-" not in text:
+        one = coded(text)
+        if not one[1] & 0xFF:
+            raise ValueError(_WHOLE_INTERNET)
+        return [one]
+    first, _, last = text.partition("-")
+    (version, start), (version_of_last, end) = coded(first), coded(last)
+    bits = V4_BITS if version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
+    if version != version_of_last or start & 0xFF != bits or end & 0xFF != bits or start > end:
+        raise ValueError("is not a range of addresses")
+    codes = [(version, code) for code in summarized(start >> 8, end >> 8, bits)]
+    if not codes[0][1] & 0xFF:
+        raise ValueError(_WHOLE_INTERNET)
+    return codes
+
+
+_WIDTHS = {4: V4_BITS, 6: V6_BITS}
+_LOCAL = {
+    version: [
+        (code >> 8, code >> 8 | ((1 << (width - (code & 0xFF))) - 1))
+        for of, code in map(code_of, (*LOCAL, *_STANDING_FOR_IPV4))
+        if of == version
+    ]
+    for version, width in _WIDTHS.items()
+}
+"""The first and the last address of each network that a list does not deny."""
+
+_LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(begin >> 24, (end >> 24) + 1))
+"""First octets of local networks, for a quick test: most lines begin with another octet."""
+
+
+def overlaps_local(version: int, code: int) -> bool:
+    """Whether the network of a code has an address of a local network, or one that stands for IPv4."""
+    first, length = code >> 8, code & 0xFF
+    if version == 4 and length >= 8 and first >> 24 not in _LOCAL_OCTETS:  # noqa: PLR2004 - IPv4, an octet
+        return False
+    last = first | ((1 << (_WIDTHS[version] - length)) - 1)
+    return any(first <= end and last >= begin for begin, end in _LOCAL[version])
+
+
+def stands_for_ipv4(version: int, code: int) -> bool:
+    """Whether the network of a code has an IPv6 address that stands for an IPv4 address."""
+    return version != 4 and any(overlap(network_of(version, code), one) for one in _STANDING_FOR_IPV4)  # noqa: PLR2004
