@@ -162,6 +162,18 @@ def test_a_friend_never_leaves_the_lists_that_pass(kept: Kept) -> None:
     assert len(passed) == 8
 
 
+def test_a_long_list_stays_compact_on_its_way_to_the_kernel(kept: Kept) -> None:
+    """The networks of a list that fits are no objects of their own; of a longer one, the first remain."""
+    lists = kept.side.exempt.kernel_friends._lists
+    networks = Prefixes.of(map(ip_network, ("192.0.2.1", "192.0.2.9")))
+    lists.networks = evolve(lists.networks, deny=networks, fetched=networks, decided=networks)
+    for which in (NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED):
+        lists.most = 2
+        assert lists.contents(which) is networks
+        lists.most = 1
+        assert [*lists.contents(which)] == [ip_network("192.0.2.1")]
+
+
 def test_what_machines_deny_is_on_two_lists(kept: Kept) -> None:
     """Fetched and decided networks are written alone when they change."""
     side = kept.side

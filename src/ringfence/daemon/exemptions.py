@@ -158,9 +158,9 @@ class KernelLists:
             NetworkList.OBSERVED: lambda: tuple(map(ip_network, self.observed)),
             NetworkList.ADMITTED: lambda: self.admitted | self.around_friends,
             NetworkList.INSIDE: self._inside,
-            NetworkList.DENY: lambda: islice(self.networks.deny, self.most),
-            NetworkList.FETCHED: lambda: islice(self.networks.fetched, self.most),
-            NetworkList.DECIDED: lambda: islice(self.networks.decided, self.most),
+            NetworkList.DENY: lambda: self._first(self.networks.deny),
+            NetworkList.FETCHED: lambda: self._first(self.networks.fetched),
+            NetworkList.DECIDED: lambda: self._first(self.networks.decided),
         }
         if target in _COMPARED:
             self._written[target] = self._origin(target)
@@ -193,6 +193,10 @@ class KernelLists:
         first = network.network_address
         known = contains(sender_of(first), network) and self._passing.knows(first)
         return known or any(contains(one, network) for one in self.admitted)
+
+    def _first(self, networks: Prefixes) -> Iterable[Network]:
+        """Return the first ``most`` networks; compact if these are all, because a feed may be very long."""
+        return networks if len(networks) <= self.most else islice(networks, self.most)
 
     def _inside(self) -> Prefixes:
         return self.networks.inside if self.fenced else Prefixes()
