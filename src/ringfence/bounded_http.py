@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,8 @@ from ringfence.model import Address, printable
 
 AGENT = f"ringfence/{ringfence.__version__}"
 """The User-Agent of requests. CrowdSec demands exactly this form: name/version."""
+DATE = "%a, %d %b %Y %H:%M:%S GMT"
+"""The form of a date that servers write today (RFC 9110, 5.6.7)."""
 _PART = 65_536
 _MOST_ADDRESSES = 4  # of a server
 
@@ -108,6 +111,14 @@ def open_connection(
             return connection
     if failed is not None:
         raise failed
+    return None
+
+
+def date_from(text: str, *forms: str) -> float | None:
+    """Parse the date of a header in one of ``forms``; return seconds since the epoch, None if it has none."""
+    for form in forms:
+        with suppress(ValueError):
+            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
     return None
 
 

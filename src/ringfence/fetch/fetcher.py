@@ -20,7 +20,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +27,7 @@ from urllib.parse import quote
 import structlog
 from attrs import asdict, evolve, frozen
 
+from ringfence.bounded_http import DATE, date_from
 from ringfence.errors import FetchError
 from ringfence.fetch.https import HttpAnswer, get
 from ringfence.fetch.plan import PlannedFeed, read_plan
@@ -63,8 +63,8 @@ _MAX_WAIT = 3_600.0  # seconds; the clock may be set meanwhile
 _OK, _NOT_MODIFIED = 200, 304
 _REFUSED = frozenset({400, 403, 404})
 _RETRY_LATER = frozenset({429, 503})
-_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
-"""The forms of a date in HTTP (RFC 9110, 5.6.7)."""
+_DATES = (DATE, "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
+"""The forms of a date in HTTP: today's, and two that are obsolete (RFC 9110, 5.6.7)."""
 
 Get = Callable[[str, Mapping[str, str], ssl.SSLContext], HttpAnswer]
 
@@ -290,13 +290,8 @@ def _seconds_of(after: str, now: float) -> float:
     """Return how many seconds a Retry-After asks to wait: at most MAX_RETRY_AFTER, 0 if it is malformed."""
     if after.isascii() and after.isdecimal():
         return min(float(after), MAX_RETRY_AFTER)
-    for form in _DATES:
-        try:
-            date = datetime.strptime(after, form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
-        return min(max(date.timestamp() - now, 0.0), MAX_RETRY_AFTER)
-    return 0.0
+    date = date_from(after, *_DATES)
+    return 0.0 if date is None else min(max(date - now, 0.0), MAX_RETRY_AFTER)
 
 
 def _validator(answer: HttpAnswer, name: str) -> str:

@@ -8,12 +8,11 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ringfence.bounded_http import AGENT, Deadline, open_connection, read_body, text_of
+from ringfence.bounded_http import AGENT, DATE, Deadline, date_from, open_connection, read_body, text_of
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
 from ringfence.fleet.messages import alert, login_body
@@ -162,7 +161,7 @@ class Api:
                 agent = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
                 connection.request(method, base + path, body, {**agent, **content, **headers})
                 response = connection.getresponse()
-                date = _date_of(response)
+                date = date_from(response.getheader("Date") or "", DATE)
                 if date is not None:
                     self._ahead = date - self._clock.mono()
                 return _body_of(response)
@@ -207,15 +206,6 @@ def _body_of(response: http.client.HTTPResponse) -> bytes:
     if not complete:
         raise FleetError("the answer ended too early")
     return body
-
-
-def _date_of(response: http.client.HTTPResponse) -> float | None:
-    """Return when the server has answered, in seconds since the epoch by its clock; None if unknown."""
-    try:
-        date = datetime.strptime(response.getheader("Date") or "", "%a, %d %b %Y %H:%M:%S GMT")  # noqa: DTZ007
-    except ValueError:
-        return None
-    return date.replace(tzinfo=UTC).timestamp()
 
 
 def _pause_of(response: Any) -> float:  # noqa: ANN401 - a response of http.client
