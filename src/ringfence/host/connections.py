@@ -290,7 +290,7 @@ class ConnectionTable:
         self._unread = ""
         self._unfollowed = ""
         self._read_at = -math.inf
-        self._whole = False  # whether the last refresh left no report unread
+        self._whole = False  # whether the last refresh read every report
         self._outdated = False  # whether the next look-up has to refresh the table first
         self.elsewhere = False
         """Whether an Asterisk is in a container or on another host, whose connections the kernel hides."""
@@ -353,7 +353,7 @@ class ConnectionTable:
             self._outdated = True
             return
         now = self._clock()
-        self._whole = self._drain(now)
+        self._drain(now)
         key = _key(remote)
         if not self._past.has(key, now):
             self._renew(now)
@@ -367,7 +367,7 @@ class ConnectionTable:
         if self._outdated:
             self._outdated = False
             now = self._clock()
-            self._whole = self._drain(now)
+            self._drain(now)
             self._renew(now)
 
     def has(self, remote: Endpoint, now: float) -> bool:
@@ -431,12 +431,9 @@ class ConnectionTable:
         """Whether this table has every connection of the 60 s before ``now`` (monotonic seconds)."""
         return not self._unread and now >= self._known_from
 
-    def _drain(self, now: float) -> bool:
-        """Read at most ``_MOST_READINGS`` batches of reports of closed connections.
-
-        Return whether none is left.
-        """
-        return any(not self._turn(now) for _ in range(_MOST_READINGS))
+    def _drain(self, now: float) -> None:
+        """Read at most ``_MOST_READINGS`` batches of reports of closed connections."""
+        self._whole = any(not self._turn(now) for _ in range(_MOST_READINGS))
 
     def _readable(self) -> None:
         self._turn(self._clock())
