@@ -532,9 +532,9 @@ class ListEntry:
     """One entry of the administrator's lists, as it was written.
 
     ``value`` is a network, a host name, a country (``country DE``) or an autonomous system (``AS64496``).
-    ``origin`` is ``command``, ``configuration``, or what denies it for others. ``until`` is when the
-    entry ends (seconds since the epoch), None for never. ``forced`` means that the entry may deny an address
-    that is otherwise protected.
+    ``origin`` is ``command`` or ``configuration``, or else names the feed, or the ban of another host, that
+    denies the network (``lists/entries.py``). ``until`` is when the entry ends (seconds since the epoch),
+    None for never. ``forced`` means that the entry may deny an address that is otherwise protected.
     """
 
     kind: ListKind
@@ -572,7 +572,7 @@ class Secret:
         return hash(self._clear)
 
     def __repr__(self) -> str:
-        return "Secret('***')"
+        return f"Secret({MASK!r})"
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("a Secret is not pickled")

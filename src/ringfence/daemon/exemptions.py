@@ -180,8 +180,8 @@ class KernelLists:
         """All friends and former friends, each with its /64."""
         return self._passing.around
 
-    def lets_in(self, network: Network) -> bool:
-        """Whether the fence lets in the whole of ``network``."""
+    def admits(self, network: Network) -> bool:
+        """Whether the fence admits the whole of ``network``."""
         return (
             self.passes(network)
             or any(one.containing(network) is not None for one in (self.networks.allow, self.networks.inside))

@@ -1,6 +1,6 @@
-"""The fence in the running daemon: whether it drops, whom it lets in for a time, and who came from outside.
+"""The fence in the running daemon: whether it drops, whom it admits for a time, and who came from outside.
 
-The fence drops what strangers begin at the SIP ports (``firewall/contract.py``). It must not cut off the
+The fence drops what strangers send to the SIP ports (``firewall/contract.py``). It must not cut off the
 phones of this PBX, so it drops nothing before it has observed for a day (``OBSERVED_FOR``). While it runs, it
 records each phone that became a friend although the fence would have dropped its packets: it came from
 *outside*. Then an administrator starts it, as a trial: unless it is confirmed, it only observes afterwards.
@@ -38,7 +38,7 @@ WATCHED_STEP = 300.0
 TRIAL_FOR = 900.0
 """Seconds of a trial, unless the command names others."""
 MOST_OUTSIDE, MOST_ADMITTED = 256, 256
-_LET_IN = frozenset({NetworkList.ALLOW, NetworkList.INSIDE, *PASSING})
+_ADMITTING = frozenset({NetworkList.ALLOW, NetworkList.INSIDE, *PASSING})
 """The lists that the kernel must have completely before it may drop everybody else."""
 _CAME = {FriendReason.AUTHENTICATED, FriendReason.REGISTERED, FriendReason.REACHABLE}
 """The reasons of friends that have sent a packet to a SIP port."""
@@ -97,16 +97,17 @@ class Fence:
     @property
     def gaps(self) -> list[str]:
         """What the kernel lacks of those whom the fence admits. The fence then drops nothing."""
-        lists, filler = self._lists, self._enforcer.filler
-        late = sorted(filler.incomplete & _LET_IN) if self._enforcer.enforcing else []
-        found = {
-            "a country of [fence] has no networks, or a database is unreadable; fix: countries, or [geo]": (
-                not lists.networks.whole
-            ),
-            "the allow list is cut; fix: raise max_bans in [firewall]": lists.cut,
-            f"these lists are not complete in the kernel: {', '.join(late)}": bool(late),
-        }
-        return [text for text, lacks in found.items() if lacks]
+        found = []
+        if not self._lists.networks.whole:
+            found.append(
+                "a country of [fence] has no networks, or a database is unreadable; fix: countries, or [geo]"
+            )
+        if self._lists.cut:
+            found.append("the allow list is cut; fix: raise max_bans in [firewall]")
+        late = self._enforcer.filler.incomplete & _ADMITTING if self._enforcer.enforcing else ()
+        if late:
+            found.append(f"these lists are not complete in the kernel: {', '.join(sorted(late))}")
+        return found
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -139,15 +140,15 @@ class Fence:
         return min(self._state.trial - self._clock.wall(), self._trial_ends - self._clock.mono())
 
     def left_out(self, networks: Iterable[Network]) -> list[Network]:
-        """Return those of ``networks`` that the fence does not let in as a whole."""
-        return [one for one in networks if not self._lists.lets_in(one)]
+        """Return those of ``networks`` that the fence does not admit as a whole."""
+        return [one for one in networks if not self._lists.admits(one)]
 
     def summary(self) -> dict[str, Any]:
         """Return the state as the request ``fence`` has it.
 
-        ``mode`` is what the kernel's rules do now. ``whole``: the kernel has everybody whom the fence lets
-        in; otherwise ``gaps`` says what is missing, and the fence drops nothing. ``left`` is the rest of a
-        trial in whole seconds, rounded up; None without a trial.
+        ``mode`` is what the kernel's rules do now. ``whole``: the kernel has everybody whom the fence
+        admits; otherwise ``gaps`` names what is missing, and the fence drops nothing. ``left`` is the rest
+        of a trial in whole seconds, rounded up; None without a trial.
         """
         state, gaps = self._state, self.gaps
         trial = state.trial if self._started else None
@@ -231,7 +232,7 @@ class Fence:
         if (
             self.settings.mode is LimitMode.OFF
             or friend.reason not in _CAME
-            or self._lists.lets_in(ip_network(friend.address))
+            or self._lists.admits(ip_network(friend.address))
         ):
             return
         account = printable(friend.account)

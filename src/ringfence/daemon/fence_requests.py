@@ -43,7 +43,7 @@ class FenceRequests:
     async def _status(self, request: Mapping[str, Any]) -> object:
         """Return the state of the fence, and who came from outside in the last hour, by country.
 
-        ``left_out`` are those networks of the request that the fence does not let in.
+        ``left_out`` are those networks of the request that the fence does not admit.
         """
         kernel, settings = self.side.kernel, self.side.kernel.fence.settings
         asked = map(parse_network, request.get("networks", ()))

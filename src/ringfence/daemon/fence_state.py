@@ -22,7 +22,7 @@ class Outside:
 
 @frozen
 class Admitted:
-    """An address, a network or a host name that the fence lets in until a time (seconds since the epoch)."""
+    """An address, a network or a host name that the fence admits until a time (seconds since the epoch)."""
 
     what: str
     until: float

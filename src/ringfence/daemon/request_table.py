@@ -33,7 +33,7 @@ from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
 from ringfence.daemon.fence_links import MOST_ADMITTED_FOR, MOST_VALID
 from ringfence.errors import ControlError
 from ringfence.lists.entries import MAX_AT_ONCE, MAX_NAME, MAX_NOTE, MAX_SECONDS, MAX_TEXT
-from ringfence.model import Network, parse_network, printable
+from ringfence.model import MASK, Network, parse_network, printable
 
 # -- the checks of the fields of requests: which JSON values a field accepts
 #
@@ -467,7 +467,7 @@ class RequestGate:
     def _report_change(self, do: str, request: Mapping[str, Any], result: object, who: str) -> None:
         """Log a change. Notify administrators if it is a change of a list."""
         known = REQUESTS[do].fields[PeerRole.ADMINISTRATOR]
-        fields = {key: "***" if known[key].is_secret else _shortened(value) for key, value in request.items()}
+        fields = {key: MASK if known[key].is_secret else _shortened(value) for key, value in request.items()}
         text = json.dumps(fields, ensure_ascii=False)
         self._log.info("control.changed", do=do, by=who, fields=printable(text[:_MOST_LOGGED]))
         if do in _LIST_CHANGES and isinstance(result, Mapping) and result["done"]:

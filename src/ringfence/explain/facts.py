@@ -69,7 +69,7 @@ class AttemptOutcome:
 class FenceFacts:
     """What the fence does with a network.
 
-    ``mode`` is what the kernel's rules do now; it is not *off*. ``inside``: the fence lets in the whole
+    ``mode`` is what the kernel's rules do now; it is not *off*. ``inside``: the fence admits the whole
     network. ``packets`` is how many of its packets the kernel counted as from outside within an hour. The
     kernel counts those of a limited number of sources, so 0 does not mean that none came.
     """

@@ -367,7 +367,7 @@ class NetworkList(enum.StrEnum):
 
     ``ADMITTED`` are all friends and former friends, each with its /64, and what an administrator admits for a
     time. So a friend that moves between two other lists never leaves ``PASSING``. ``INSIDE`` are the networks
-    and countries of the fence, which lets in them and ``PASSING``.
+    and countries of the fence, which admits them and ``PASSING``.
     """
 
     ALLOW = "allow"

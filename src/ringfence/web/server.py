@@ -232,7 +232,7 @@ class LoginLinks:
 def _require_root() -> None:
     peer = control.PEER.get()
     if peer is None or peer.user not in {0, os.geteuid()}:
-        raise ControlError("only root can make login links")
+        raise ControlError("only root can make links")
 
 
 @contextmanager
