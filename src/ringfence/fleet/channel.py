@@ -15,7 +15,8 @@ class Channel:
 
     ``since`` is when the first of the requests began that have not succeeded; None if the last one has.
     ``choose``, which is ``random.uniform``, makes the pauses random: from the shortest one to three times the
-    one before. Without it, each is twice as long as the one before.
+    one before. Without it, each is twice as long as the one before. ``ringfence.clock`` has such pauses too,
+    but with the clocks, which no part of the decisions may import.
     """
 
     _choose: Callable[[float, float], float] | None = None

@@ -30,10 +30,9 @@ from ringfence.clock import format_duration
 from ringfence.errors import ListError
 from ringfence.lists.entries import FEED, FeedSource
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
-from ringfence.lists.sizes import check_size
 from ringfence.lists.texts import networks_in, overlaps_local, stands_for_ipv4
 from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
-from ringfence.networks import BITS
+from ringfence.networks import BITS, VERSIONS
 from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
 
 SHORTEST_FED: Mapping[int, int] = {4: 8, 6: 19}
@@ -189,6 +188,43 @@ def _range_of(version: int, code: int) -> tuple[int, int, int]:
     """Return the IP version, the first and the last address of a network."""
     first = code >> 8
     return version, first, first | ((1 << (BITS[version] - (code & 0xFF))) - 1)
+
+
+# -- which sizes of a list are suspicious
+#
+# Whoever publishes a list could have anybody denied. So no list may cover a large part of the Internet, and a
+# new version of a list may not have a far different size than the one before.
+
+
+MOST_COVERED: Mapping[int, int] = {4: 1 << (32 - 4), 6: 1 << (128 - 7)}
+"""The maximum number of addresses in a list without ``force``, by IP version.
+
+This is a sixteenth of the IPv4 addresses, and of the IPv6 addresses that registries assign (2000::/3). The
+lists of attackers that we know are far shorter: Spamhaus DROP has about 0.4 % of the IPv4 addresses.
+"""
+
+MOST_GROWTH = 10
+"""A list may grow or shrink at most so many times without ``force``."""
+
+_UNREMARKABLE: Mapping[int, int] = {4: 1 << (32 - 12), 6: 1 << (128 - 28)}
+"""Addresses up to which any growth is accepted: a single new network may multiply those of a short list."""
+
+
+def _check_size(name: str, networks: Prefixes, before: Prefixes) -> None:
+    """Raise ListError if the list of the feed ``name`` covers too many addresses, or changed too much.
+
+    ``before`` are the networks that it had before. A list that had none may have any number.
+    """
+    rest = f"fix: look at the list; to accept it: ringfence feeds refresh --force {name}"
+    for version in VERSIONS:
+        covered, old = networks.addresses(version), before.addresses(version)
+        if covered > MOST_COVERED[version]:
+            raise ListError(f"the list covers a large part of the internet (IPv{version}); {rest}")
+        if covered > _UNREMARKABLE[version] and 0 < old * MOST_GROWTH < covered:
+            raise ListError(f"the list covers {covered // old} times more addresses (IPv{version}); {rest}")
+    number, number_before = len(networks), len(before)
+    if 0 < number_before * MOST_GROWTH < number or number * MOST_GROWTH < number_before:
+        raise ListError(f"the list has {number} networks, and had {number_before} before; {rest}")
 
 
 # -- the files: the list as it arrived, the fetcher's state, and the last good list
@@ -360,7 +396,7 @@ def _judged(
             found = evolve(read_feed(file, source, protected, most), taken=now)
             if not force:
                 known = before.networks if before is not None else Prefixes()
-                check_size(source.name, found.networks, known)
+                _check_size(source.name, found.networks, known)
         except ListError as error:
             return evolve(feed, digest=digest, refused=str(error))
     return evolve(feed, taken=found, digest=digest, refused="")
