@@ -34,6 +34,14 @@ def test_the_loader_accepts_what_is_written(tmp_path: Path) -> None:
     assert (pbx.ami.host, pbx.ami.port, pbx.logs.paths) == ("172.17.0.2", 5039, (Path("/x/y"),))
 
 
+def test_a_path_may_have_any_visible_character(tmp_path: Path) -> None:
+    """The loader reads a path with a character beyond the first 65 536 as it was written."""
+    path = Path("/x/\N{TELEPHONE RECEIVER}")
+    [pbx] = load(tmp_path, settings_text(Path("/s"), {}, [], [path])).asterisk
+
+    assert pbx.logs.paths == (path,)
+
+
 def test_without_a_difference_the_configuration_is_the_default(tmp_path: Path) -> None:
     """A plain PBX needs the file of the secret alone."""
     [pbx] = load(tmp_path, settings_text(Path("/s"), {}, [], None)).asterisk

@@ -1,6 +1,5 @@
 """``ringfence config``: show the effective configuration, and check a configuration file."""
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported
+from ringfence.config.converters import toml_of
 from ringfence.config.effective import Value, effective
 from ringfence.config.schema import KeyPath, text_of_key
 
@@ -80,15 +80,7 @@ def _head(table: KeyPath) -> str:
 
 def _written(value: Value) -> str:
     name = value.path[-1]
-    return f"#{name} = none" if value.value is None else f"{name} = {_toml(value.value)}"
-
-
-def _toml(value: bool | int | str | list[int | str]) -> str:
-    """Return a value as TOML.
-
-    For these types, JSON is also valid TOML, if characters beyond ASCII are not escaped.
-    """
-    return json.dumps(value, ensure_ascii=False)
+    return f"#{name} = none" if value.value is None else f"{name} = {toml_of(value.value)}"
 
 
 def _origin(value: Value) -> str:

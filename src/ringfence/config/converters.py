@@ -4,8 +4,9 @@ A *hook* is a function that converts a TOML value. If the value is invalid, it r
 such as "must be true or false". cattrs passes the wanted type as the second argument.
 """
 
+import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -157,6 +158,14 @@ def text_of_duration(seconds: float) -> str:
         number, left = divmod(left, int(_UNITS[unit]))
         parts += [f"{number}{unit}"] if number else []
     return "".join(parts)
+
+
+def toml_of(value: int | str | Sequence[int | str]) -> str:
+    """Return a value as TOML. Texts must be printable.
+
+    For these types, JSON is also valid TOML, if characters beyond ASCII are not escaped.
+    """
+    return json.dumps(value, ensure_ascii=False)
 
 
 _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}

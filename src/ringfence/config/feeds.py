@@ -1,6 +1,5 @@
 """``[[feeds]]``: block lists that others publish, and the feeds that ringfence knows by name."""
 
-import json
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.config.converters import Duration, Name, Text
+from ringfence.config.converters import Duration, Name, Text, toml_of
 from ringfence.lists.entries import FeedSource
 from ringfence.model import SecretUrl
 from ringfence.parse.feeds import FeedFormat, FeedLayout, identity_of
@@ -146,14 +145,10 @@ PRESETS: Mapping[str, Preset] = {
 def feed_table(text: str, keys: Mapping[str, str], comment: str = "") -> str:
     """Return the text of a configuration with a table ``[[feeds]]`` with ``keys`` at its end.
 
-    The values must be printable: JSON of such texts is also valid TOML. ``comment`` is a line
-    above the table.
+    The values must be printable. ``comment`` is a line above the table.
     """
     lines = [f"# {comment}"] if comment else []
-    lines += [
-        "[[feeds]]",
-        *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()),
-    ]
+    lines += ["[[feeds]]", *(f"{key} = {toml_of(value)}" for key, value in keys.items())]
     return "\n".join([text.rstrip("\n"), "", *lines, ""])
 
 

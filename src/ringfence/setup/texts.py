@@ -4,7 +4,6 @@ They set the same options as the files in ``contrib/asterisk``, where long comme
 compares both.
 """
 
-import json
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ringfence.config.converters import toml_of
 from ringfence.errors import SetupError
 from ringfence.host.asterisk_conf import directive_of, uncommented
 from ringfence.model import Network, Secret
@@ -133,12 +133,12 @@ def settings_text(
     to read; [] for none, and None if the daemon finds the log without a setting.
     """
     keys = [*ami, ("secret_file", str(secret))]
-    parts = [_HEAD, *(f"{key} = {json.dumps(value)}\n" for key, value in keys)]
+    parts = [_HEAD, *(f"{key} = {toml_of(value)}\n" for key, value in keys)]
     if logs is not None:
-        parts += ["\n[asterisk.logs]\n", f"paths = {json.dumps([str(path) for path in logs])}\n"]
+        parts += ["\n[asterisk.logs]\n", f"paths = {toml_of([str(path) for path in logs])}\n"]
     parts.append(_ALLOW)
     if networks:
-        rows = [f"    {json.dumps(str(network))},  # {why}\n" for network, why in sorted_networks(networks)]
+        rows = [f"    {toml_of(str(network))},  # {why}\n" for network, why in sorted_networks(networks)]
         parts += ["networks = [\n", *rows, "]\n"]
     else:
         parts.append("networks = []\n")
@@ -147,7 +147,7 @@ def settings_text(
 
 def crowdsec_text(table: Mapping[str, Any]) -> str:
     """Return the text of the table ``[crowdsec]``, with these keys."""
-    rows = [f"{key} = {json.dumps(value)}\n" for key, value in table.items()]
+    rows = [f"{key} = {toml_of(value)}\n" for key, value in table.items()]
     return "".join(["\n# Bans are shared with other hosts: docs/fleet.md\n[crowdsec]\n", *rows])
 
 
