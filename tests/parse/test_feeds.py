@@ -15,6 +15,7 @@ from ringfence.parse.feeds import (
     FeedFormat,
     FeedLayout,
     FeedParser,
+    identity_of,
     parse_apiban,
     parse_apiban_refusal,
 )
@@ -198,3 +199,16 @@ def test_any_page_is_parsed_or_refused(body: bytes) -> None:
         parse_apiban(body)
     except ValueError:
         parse_apiban_refusal(body)
+
+
+def test_the_identity_of_a_source_changes_with_each_part_and_shows_none() -> None:
+    """Sources whose parts read the same when joined differ, and a key in a URL stays secret."""
+    sources = [
+        ("https://a/?key=s3cret", "plain"),
+        ("https://a/?key=s3cretp", "lain"),
+        ("https://a/?key=s3cret",),
+    ]
+    identities = [identity_of(*source) for source in sources]
+    assert len(set(identities)) == 3
+    assert identities == [identity_of(*source) for source in sources]
+    assert not [one for one in identities if "s3cret" in one or len(one) != 64]
