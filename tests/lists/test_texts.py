@@ -1,13 +1,13 @@
 """The networks that an entry of a block list names, and those that no list denies."""
 
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.lists.prefixes import code_of, network_of, text_of
-from ringfence.lists.texts import LOCAL, networks_in, overlaps_local
+from ringfence.lists.texts import LOCAL, host_codes, networks_in, overlaps_local
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,27 @@ def test_a_network_with_a_local_address_is_local(text: str) -> None:
         assert overlaps_local(*code_of(network))
     elif network.version == 4:
         assert not overlaps_local(*code_of(network))
+
+
+_NEARLY_HOSTS = st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){2,3}[/x: .\0]?", fullmatch=True)
+
+
+@given(st.lists(st.ip_addresses(v=4).map(str)) | st.lists(_NEARLY_HOSTS | st.ip_addresses().map(str)))
+def test_many_addresses_are_read_as_each_alone(texts: list[str]) -> None:
+    """IPv4 addresses have the codes that each alone has; with any other text, each is read alone."""
+    found = host_codes(texts)
+    if found is None:
+        assert any(_is_no_host(text) for text in texts)
+        return
+    public, local = found
+    codes = [networks_in(text)[0] for text in texts]
+    assert public == [code for version, code in codes if not overlaps_local(version, code)]
+    assert local == [code for version, code in codes if overlaps_local(version, code)]
+
+
+def _is_no_host(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return True
+    return False

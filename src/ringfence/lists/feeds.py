@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -30,7 +30,7 @@ from ringfence.clock import format_duration
 from ringfence.errors import ListError
 from ringfence.lists.entries import FEED, FeedSource
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
-from ringfence.lists.texts import networks_in, overlaps_local, stands_for_ipv4
+from ringfence.lists.texts import host_codes, networks_in, overlaps_local, stands_for_ipv4
 from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
 from ringfence.networks import BITS, VERSIONS
 from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
@@ -92,22 +92,8 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     parser, gatherer, left = FeedParser(source.layout), Gatherer(), _LeftOut()
     number_read = 0
     for entries in _parsed(file, parser):
+        number_read += _gather(entries, parser, gatherer, left, MOST_READ * most - number_read)
         _check_work(number_read, most, parser, source)
-        for number, text in entries:
-            try:
-                codes = networks_in(text)
-            except ValueError as error:
-                parser.bad.add(number, text.encode(), error)
-                continue
-            number_read += len(codes)
-            for version, code in codes:
-                if code & 0xFF < SHORTEST_FED[version]:
-                    left.add((version, code), "too wide")
-                elif overlaps_local(version, code):
-                    reason = "stands for IPv4" if stands_for_ipv4(version, code) else "local"
-                    left.add((version, code), reason)
-                else:
-                    gatherer.add_code(version, code)
         if len(gatherer) > 2 * most:
             gatherer.compact()
             _check_room(len(gatherer), most)
@@ -119,11 +105,42 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     return TakenFeed(networks, LeftOut(left.number, tuple(left.named)), 0.0)
 
 
-def _check_work(number_read: int, most: int, parser: FeedParser, source: FeedSource) -> None:
-    """Raise ListError if the rest of a list is not worth its time.
+def _gather(
+    entries: Sequence[FeedEntry], parser: FeedParser, gatherer: Gatherer, left: "_LeftOut", most: int
+) -> int:
+    """Add the networks of a part of a list to ``gatherer`` or ``left``; return their number.
 
-    A line of ten bytes may be a range of hundreds of networks, all of them local, or all the same.
+    Stop after more than ``most``: a line of ten bytes may be a range of hundreds of networks.
     """
+    hosts = host_codes([text for _, text in entries])
+    if hosts is not None:
+        gatherer.add_hosts(hosts[0])
+        for code in hosts[1]:
+            left.add((4, code), "local")
+        return len(entries)
+    number_read = 0
+    for number, text in entries:
+        try:
+            codes = networks_in(text)
+        except ValueError as error:
+            parser.bad.add(number, text.encode(), error)
+            continue
+        for version, code in codes:
+            if code & 0xFF < SHORTEST_FED[version]:
+                left.add((version, code), "too wide")
+            elif overlaps_local(version, code):
+                reason = "stands for IPv4" if stands_for_ipv4(version, code) else "local"
+                left.add((version, code), reason)
+            else:
+                gatherer.add_code(version, code)
+        number_read += len(codes)
+        if number_read > most:
+            break
+    return number_read
+
+
+def _check_work(number_read: int, most: int, parser: FeedParser, source: FeedSource) -> None:
+    """Raise ListError if the rest of a list is not worth its time: it may repeat the same networks."""
     if parser.bad.number > MOST_BAD:
         _check_bad_lines(parser, source)
     if number_read > MOST_READ * most:

@@ -5,8 +5,10 @@ a network is stored as a *code*: one integer with the address, and the prefix le
 sort like networks, a wider network before those within it.
 """
 
+import sys
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -16,6 +18,7 @@ from ringfence.networks import BITS, contains
 V4_BITS = 32
 V6_BITS = 128
 _LENGTH = 0xFF
+_V4_BYTES = 8
 _V6_BYTES = 17
 _OCTETS = {str(number): number for number in range(256)}
 _LENGTHS = {str(number): number for number in range(V4_BITS + 1)}
@@ -90,17 +93,16 @@ def merged(codes: Iterable[int], bits: int) -> list[int]:
     found: list[int] = []
     end = -1  # the last covered address
     for code in sorted(codes):
-        number, length = code >> 8, code & _LENGTH
+        number = code >> 8
         if number <= end:
             continue
-        end = number | ((1 << (bits - length)) - 1)
-        while length > 1 and found:  # two /1 are not merged, because no set accepts a /0
-            half = 1 << (bits - length)
-            if not number & half or found[-1] != (number ^ half) << 8 | length:
-                break
-            found.pop()
-            number, length = number ^ half, length - 1
-        found.append(number << 8 | length)
+        size = 1 << bits - (code & _LENGTH)
+        end = number + size - 1
+        # The lower half of a network may be the last one found. Two /1 are not merged: no set accepts a /0.
+        while number & size and found and found[-1] == code ^ size << 8 and code & _LENGTH > 1:
+            code = found.pop() - 1  # noqa: PLW2901 - the network of both halves
+            number, size = code >> 8, size << 1
+        found.append(code)
     return found
 
 
@@ -110,9 +112,14 @@ class Gatherer:
     def __init__(self) -> None:
         self._v4 = array("Q")  # a set of integers would take ten times the memory
         self._v6: list[int] = []
+        self._first: Prefixes | None = None  # the list that was added first, and as a whole
 
     def __len__(self) -> int:
         return len(self._v4) + len(self._v6)
+
+    def add_hosts(self, codes: Iterable[int]) -> None:
+        """Add codes of IPv4 networks."""
+        self._v4.extend(codes)
 
     def add_code(self, version: int, code: int) -> None:
         """Add a code."""
@@ -127,16 +134,20 @@ class Gatherer:
 
     def extend(self, other: "Prefixes") -> None:
         """Add all networks of ``other``."""
-        for version, code in other.coded():
-            self.add_code(version, code)
+        self._first = None if len(self) else other
+        self._v4.extend(other._v4)  # noqa: SLF001 - its twin
+        self._v6.extend(other._v6_codes())  # noqa: SLF001
 
     def compact(self) -> None:
         """Merge the networks collected so far."""
+        self._first = None
         self._v4 = array("Q", merged(self._v4, V4_BITS))
         self._v6 = merged(self._v6, V6_BITS)
 
     def prefixes(self) -> "Prefixes":
         """Return all collected networks, merged."""
+        if self._first is not None and len(self._first) == len(self):
+            return self._first  # nothing else was added
         return Prefixes(merged(self._v4, V4_BITS), merged(self._v6, V6_BITS))
 
     def unmerged(self) -> "Prefixes":
@@ -205,7 +216,7 @@ class Prefixes:
         """Return the first and last address of each range, in order, neither overlapping nor adjacent."""
         bits = BITS[version]
         more = [(1 << bits - length) - 1 for length in range(bits + 1)]
-        codes = self._v4 if version == 4 else (code for of, code in self.coded() if of == version)  # noqa: PLR2004
+        codes = self._v4 if version == 4 else self._v6_codes()  # noqa: PLR2004 - the IP version
         found: list[tuple[int, int]] = []
         begin, end = 0, -1
         for code in codes:
@@ -220,15 +231,21 @@ class Prefixes:
 
     def addresses(self, version: int) -> int:
         """Return the number of addresses of an IP version that the networks cover."""
-        bits = V4_BITS if version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
-        return sum(1 << (bits - (code & _LENGTH)) for of, code in self.coded() if of == version)
+        lengths = self._v6[_V6_BYTES - 1 :: _V6_BYTES]
+        if version == 4:  # noqa: PLR2004 - the IP version
+            lengths = self._v4.tobytes()[0 if sys.byteorder == "little" else _V4_BYTES - 1 :: _V4_BYTES]
+        return sum(number << BITS[version] - length for length, number in Counter(lengths).items())
 
     def coded(self) -> Iterator[Coded]:
         """Yield every network as IP version and code, sorted."""
         for code in self._v4:
             yield 4, code
+        for code in self._v6_codes():
+            yield 6, code
+
+    def _v6_codes(self) -> Iterator[int]:
         for index in range(0, len(self._v6), _V6_BYTES):
-            yield 6, int.from_bytes(self._v6[index : index + _V6_BYTES], "big")
+            yield int.from_bytes(self._v6[index : index + _V6_BYTES], "big")
 
     def public_addresses(self, version: int) -> int:
         """Return how many addresses of an IP version the networks have, without those in private networks."""
