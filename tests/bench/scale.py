@@ -2,10 +2,13 @@
 
 import os
 import re
+import socket
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, ip_network
 from math import inf
 from pathlib import Path
@@ -13,11 +16,11 @@ from typing import Any, Self
 
 from attrs import frozen
 from tests.bench.figures import Figure
-from tests.support.crowdsec import KEY_OF, PASSWORD_OF, CrowdSec, crowdsec
+from tests.support.crowdsec import KEY_OF, PASSWORD_OF, PORT, CrowdSec, crowdsec
 from tests.support.daemon import Guard, until
 from tests.support.fleet import denied
 from tests.support.fleet_nodes import INTERVAL, Process, name_of, nodes
-from tests.support.netns import netns
+from tests.support.netns import inside, neighbour, netns
 from tests.support.process import cpu_seconds
 
 from ringfence.clock import Clock
@@ -54,15 +57,70 @@ def figures(_: Path | None) -> Iterator[Figure]:
             api.register_like(name_of(0), [name_of(number) for number in range(1, NODES)])
             api.register(_ASKER)
             table = api.node(_WHOLE, folder / "whole", interval=f"{INTERVAL:.0f}s")
+            # A host of its own: the kernel reports the end of each connection of a host to its daemon, and
+            # here the simulated hosts would end twenty a second.
             with (
-                Guard(folder / "whole", firewall={"backend": "nftables"}, crowdsec=table) as whole,
+                neighbour() as host,
+                _relay(host),
+                _guard_at(host, folder / "whole", table) as whole,
                 nodes(folder, api.url, NODES, PROCESSES) as processes,
             ):
                 until(lambda: whole.ask("fleet")["pull"]["last"], "the daemon pulls")
                 until(lambda: _sum(processes, "pulled") == NODES, "all hosts pull", _PATIENCE, 0.5)
-                yield from busy(api, whole, processes)
+                yield from busy(api, whole, host, processes)
                 yield away(api, processes)
             yield from costs(api)
+
+
+@contextmanager
+def _guard_at(host: str, folder: Path, crowdsec: dict[str, Any]) -> Iterator[Guard]:
+    """Run a daemon in the namespace ``host``."""
+    guard = Guard(folder, firewall={"backend": "nftables"}, crowdsec=crowdsec)
+    try:
+        with inside(host):
+            guard.start()
+        yield guard
+    finally:
+        guard.__exit__()
+
+
+@contextmanager
+def _relay(host: str) -> Iterator[None]:
+    """Let the namespace ``host`` reach CrowdSec, on its own loopback interface."""
+    with inside(host):
+        listener = socket.create_server(("127.0.0.1", PORT))
+    thread = threading.Thread(target=_accept, args=(listener,))
+    with listener:
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _accept(listener: socket.socket) -> None:
+    """Connect each client with CrowdSec until the listener is shut down."""
+    with suppress(OSError):
+        while True:
+            near, _ = listener.accept()
+            try:
+                far = socket.create_connection(("127.0.0.1", PORT))
+            except OSError:  # the API is away
+                near.close()
+                continue
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=_pump, args=ends, daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    """Copy what arrives until one end closes."""
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 @frozen
@@ -97,8 +155,8 @@ class Found:
         ]
 
 
-def busy(api: CrowdSec, whole: Guard, processes: Sequence[Process]) -> Iterator[Figure]:
-    """Ban at all hosts, wait until every ban is everywhere, and measure."""
+def busy(api: CrowdSec, whole: Guard, host: str, processes: Sequence[Process]) -> Iterator[Figure]:
+    """Ban at all hosts, wait until every ban is everywhere, and measure. ``whole`` runs at ``host``."""
     pids = {"hosts": [one.pid for one in processes], "whole": [whole.pid], "api": [api.pid]}
     before, began = {name: _cpu(of) for name, of in pids.items()}, time.monotonic()
     _ban(processes, SECONDS, RATE)
@@ -109,7 +167,8 @@ def busy(api: CrowdSec, whole: Guard, processes: Sequence[Process]) -> Iterator[
     bans = round(SECONDS * RATE)
     _arrived(processes, bans, _PATIENCE)
     found, what = Found.of(processes), f"{NODES} hosts on one CrowdSec 1.4.6, {RATE:.0f} bans a second in all"
-    in_kernel = len({*re.findall(r"[0-9.]+", denied())} & found.began.keys())
+    with inside(host):
+        in_kernel = len({*re.findall(r"[0-9.]+", denied())} & found.began.keys())
     cuts = statistics.quantiles(found.lags(), n=100)
     lag = f"{cuts[49]:.1f} / {cuts[98]:.1f} / {max(found.lags()):.1f}"
     complete, again, ended = found.complete, found.total("again"), found.total("ended")
