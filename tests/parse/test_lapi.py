@@ -220,3 +220,15 @@ def test_a_login_without_a_usable_token_is_refused(token: object, expire: object
     """A token must fit into a header, and have an end."""
     with pytest.raises(ValueError, match=r"."):
         parse_login(json.dumps({"token": token, "expire": expire}).encode())
+
+
+def test_a_decision_about_an_endless_text_is_left_out() -> None:
+    """A text longer than any network is no network, even if its number has many zeros before it."""
+    rows = [
+        {"id": 1, "value": f"192.0.2.0/{'0' * 50}24", "scope": "ip", "type": "ban"},
+        {"id": 2, "value": "192.0.2.0/24", "scope": "range", "type": "ban"},
+    ]
+    texts = {"scenario": "s", "origin": "o", "duration": "1h"}
+    page = parse_page(json.dumps({"new": [row | texts for row in rows]}).encode())
+    assert [one.number for one in page.new] == [2]
+    assert page.left_out == (1,)

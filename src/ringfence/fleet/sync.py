@@ -34,7 +34,7 @@ from ringfence.parse.lapi import DecisionPage, LapiDecision
 
 FULL_EVERY = 600.0
 """Seconds between two requests for all decisions."""
-AGAIN_AFTER = 40.0
+AGAIN_AFTER = 30.0
 """Seconds from news until all decisions are requested. Where one host bans, others ban at the same time."""
 CALM = 1_000
 """The number of decisions for each second of that time, if it is longer: a long answer costs both sides."""

@@ -11,6 +11,7 @@ An answer may be well-formed although it lacks decisions: CrowdSec 1.7 writes su
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import ip_network
 from math import isnan, nan
 from typing import Any
@@ -25,6 +26,7 @@ MAX_TOKEN = 16_384
 MAX_SECONDS = 10 * 366 * 86_400.0
 """The longest time that a decision may have left. A longer one is shortened to this."""
 
+_LONGEST_VALUE = 50  # an IPv6 address in full, with the length of a network
 _MAX_DURATION = 64
 _MAX_ID = 2**63
 _UNITS = {"h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
@@ -144,6 +146,13 @@ def _decision(row: Any) -> LapiDecision:  # noqa: ANN401 - whatever JSON holds
 
 def _network_of(value: str) -> Network:
     """Parse the value of a decision; raise ValueError. CrowdSec keeps a network as typed: 192.0.2.7/24."""
+    if len(value) > _LONGEST_VALUE:
+        raise ValueError("too long for a network")
+    return _parsed(value)
+
+
+@lru_cache(4_096)  # each request for all decisions brings nearly all of them again
+def _parsed(value: str) -> Network:
     return parse_network(str(ip_network(value, strict=False)) if "/" in value else value)
 
 
