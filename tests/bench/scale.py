@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address, ip_network
 from math import inf
 from pathlib import Path
@@ -57,8 +57,8 @@ def figures(_: Path | None) -> Iterator[Figure]:
             api.register_like(name_of(0), [name_of(number) for number in range(1, NODES)])
             api.register(_ASKER)
             table = api.node(_WHOLE, folder / "whole", interval=f"{INTERVAL:.0f}s")
-            # A host of its own: the kernel reports the end of each connection of a host to its daemon, and
-            # here the simulated hosts would end twenty a second.
+            # The daemon has a namespace of its own. The kernel reports to it each connection that closes in
+            # its namespace, and the simulated hosts close twenty a second.
             with (
                 neighbour() as host,
                 _relay(host),
@@ -75,13 +75,11 @@ def figures(_: Path | None) -> Iterator[Figure]:
 @contextmanager
 def _guard_at(host: str, folder: Path, crowdsec: dict[str, Any]) -> Iterator[Guard]:
     """Run a daemon in the namespace ``host``."""
-    guard = Guard(folder, firewall={"backend": "nftables"}, crowdsec=crowdsec)
-    try:
+    with ExitStack() as stack:
         with inside(host):
-            guard.start()
+            guard = Guard(folder, firewall={"backend": "nftables"}, crowdsec=crowdsec)
+            stack.enter_context(guard)
         yield guard
-    finally:
-        guard.__exit__()
 
 
 @contextmanager

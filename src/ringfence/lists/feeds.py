@@ -114,8 +114,9 @@ def _gather(
     """
     hosts = host_codes([text for _, text in entries])
     if hosts is not None:
-        gatherer.add_hosts(hosts[0])
-        for code in hosts[1]:
+        public, local = hosts
+        gatherer.add_v4(public)
+        for code in local:
             left.add((4, code), "local")
         return len(entries)
     number_read = 0
@@ -140,7 +141,7 @@ def _gather(
 
 
 def _check_work(number_read: int, most: int, parser: FeedParser, source: FeedSource) -> None:
-    """Raise ListError if the rest of a list is not worth its time: it may repeat the same networks."""
+    """Raise ListError if too many lines are bad, or if the list has too many networks to read the rest."""
     if parser.bad.number > MOST_BAD:
         _check_bad_lines(parser, source)
     if number_read > MOST_READ * most:

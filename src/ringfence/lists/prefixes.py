@@ -112,12 +112,12 @@ class Gatherer:
     def __init__(self) -> None:
         self._v4 = array("Q")  # a set of integers would take ten times the memory
         self._v6: list[int] = []
-        self._first: Prefixes | None = None  # the list that was added first, and as a whole
+        self._first: Prefixes | None = None  # the list with which the collection began
 
     def __len__(self) -> int:
         return len(self._v4) + len(self._v6)
 
-    def add_hosts(self, codes: Iterable[int]) -> None:
+    def add_v4(self, codes: Iterable[int]) -> None:
         """Add codes of IPv4 networks."""
         self._v4.extend(codes)
 
@@ -135,7 +135,7 @@ class Gatherer:
     def extend(self, other: "Prefixes") -> None:
         """Add all networks of ``other``."""
         self._first = None if len(self) else other
-        self._v4.extend(other._v4)  # noqa: SLF001 - its twin
+        self._v4.extend(other._v4)  # noqa: SLF001 - a class of this module
         self._v6.extend(other._v6_codes())  # noqa: SLF001
 
     def compact(self) -> None:

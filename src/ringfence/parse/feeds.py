@@ -184,13 +184,13 @@ class FeedParser:
         return self._parse(lines)
 
     def _parse(self, lines: list[bytes]) -> list[FeedEntry]:
-        found: list[FeedEntry] = []
-        if self._layout.format is FeedFormat.PLAIN and _are_networks(lines):  # faster for many lines at once
+        if self._layout.format is FeedFormat.PLAIN and _are_networks(lines):  # faster than one by one
             texts = b"\n".join(lines).decode().split("\n")
-            found = [(number, text) for number, text in enumerate(texts, self.lines + 1) if text]
+            entries = [(number, text) for number, text in enumerate(texts, self.lines + 1) if text]
             self.lines += len(lines)
-            self._found += len(found)
-            return found
+            self._found += len(entries)
+            return entries
+        found: list[FeedEntry] = []
         for line in lines:
             self.lines += 1
             try:

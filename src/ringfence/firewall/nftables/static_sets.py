@@ -106,8 +106,10 @@ class Ranges:
 
     def without(self, other: "Ranges") -> list[bytes]:
         """Return each range, packed and in order, that ``other`` does not have."""
-        if self == other or not other.packed:
-            return self.rows() if not other.packed else []
+        if not other.packed:
+            return self.rows()
+        if self == other:
+            return []
         if self.version == 6:  # noqa: PLR2004 - the IP version
             return sorted(set(self.rows()).difference(other.rows()))
         mine, others = (struct.unpack(f">{len(one)}Q", one.packed) for one in (self, other))
