@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from ringfence.bans import filling
 from ringfence.bans.filling import SHORT, Filler
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.contract import ListSteps, NetworkList
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Network
 
@@ -30,21 +31,20 @@ class Written(MemoryBackend):
         self.closed = 0
         self.began: list[float] = []
         self.error: FirewallError | None = None
+        self.call: Callable[[], None] | None = None
         self.filler = Filler(self, self.wanted.__getitem__)
 
-    def replace_list_in_steps(
-        self, which: NetworkList, networks: Iterable[Network]
-    ) -> Generator[None, None, None]:
+    def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Replace a list."""
         wanted = list(networks)
         self.began.append(time.monotonic())
         try:
-            yield
+            yield None
             for _ in range(20):
                 self.steps.append(which)
                 if self.error is not None:
                     raise self.error
-                yield
+                yield self.call
             self.rolls[which] = wanted
         except GeneratorExit:
             self.closed += 1
@@ -90,6 +90,32 @@ def test_a_long_roll_lets_others_go_on(written: Written) -> None:
         return turns
 
     assert asyncio.run(run()) >= 4
+    assert written.rolls == written.wanted
+
+
+def test_the_event_loop_goes_on_during_a_call(written: Written) -> None:
+    """The calls of a long list run in a thread: other tasks run meanwhile, and the list is complete."""
+    written.wanted[NetworkList.DENY] = MANY
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def call() -> None:
+        begun.set()
+        assert goes_on.wait(20)
+
+    written.call = call
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run())
+            await asyncio.sleep(0)
+            written.filler.fill(NetworkList.DENY)
+            while not begun.is_set():  # noqa: ASYNC110 - any number of turns
+                await asyncio.sleep(0)
+            goes_on.set()
+            await written.until_done()
+            task.cancel()
+
+    asyncio.run(run())
     assert written.rolls == written.wanted
 
 

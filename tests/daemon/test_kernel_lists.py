@@ -1,7 +1,7 @@
 """The kernel's lists: what fits into them, and friends that come and go."""
 
 import asyncio
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.world import START
 from ringfence.config.converters import SetSize
 from ringfence.detect.friends import identity_of
 from ringfence.detect.observation import MANY
-from ringfence.firewall.contract import PASSING, NetworkList
+from ringfence.firewall.contract import PASSING, ListSteps, NetworkList
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import Challenge, Network
 
@@ -25,7 +25,7 @@ def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
     fills: list[frozenset[str]] = []
     filling = kept.backend.replace_list_in_steps
 
-    def count(which: NetworkList, networks: Iterable[Network]) -> Generator[None, None, None]:
+    def count(which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         yield from filling(which, networks)
         if which is NetworkList.FRIENDS:
             fills.append(frozenset(map(str, kept.backend.lists[NetworkList.FRIENDS])))
@@ -138,7 +138,7 @@ def test_a_friend_never_leaves_the_lists_that_pass(kept: Kept) -> None:
     filling = kept.backend.replace_list_in_steps
     passed: list[bool] = []
 
-    def watched(which: NetworkList, networks: Iterable[Network]) -> Generator[None, None, None]:
+    def watched(which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         yield from filling(which, networks)
         passed.append(any(friend in kept.backend.lists[one] for one in PASSING))
 

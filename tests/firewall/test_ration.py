@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from attrs import evolve
 from tests.support.cable import CABLES, Cable
+from tests.support.lists import write_list
 from tests.support.netns import inside
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
@@ -54,8 +55,7 @@ def arrived(here: socket.socket, there: socket.socket, payloads: list[bytes]) ->
 
 def replace_list(backend: Backend, which: NetworkList, *networks: Network) -> None:
     """Replace the contents of a list in the kernel."""
-    for _ in backend.replace_list_in_steps(which, networks):
-        pass
+    write_list(backend, which, networks)
 
 
 def test_a_port_is_plain_or_tls() -> None:

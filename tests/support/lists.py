@@ -8,5 +8,6 @@ from ringfence.model import Network
 
 def write_list(backend: Backend, which: NetworkList, networks: Iterable[Network]) -> None:
     """Replace the contents of a list, in all steps."""
-    for _ in backend.replace_list_in_steps(which, networks):
-        pass
+    for call in backend.replace_list_in_steps(which, networks):
+        if call is not None:
+            call()

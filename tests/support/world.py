@@ -1,6 +1,6 @@
 """Enforcement with a real store, a memory firewall that can fail, and a clock that the test sets."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,7 +19,7 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
-from ringfence.firewall.contract import Add, Change, Element, Health, NetworkList, Opened, Outcome
+from ringfence.firewall.contract import Add, Change, Element, Health, ListSteps, NetworkList, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.model import Ban, BanEnd, Network, Scope
 from ringfence.networks import NetworkSet
@@ -77,9 +77,7 @@ class Faulty(MemoryBackend):
         outcome = self._add(asked) if isinstance(asked, Add) else self._remove(asked)
         return evolve(outcome, change=change)
 
-    def replace_list_in_steps(
-        self, which: NetworkList, networks: Iterable[Network]
-    ) -> Generator[None, None, None]:
+    def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Replace the list, or fail."""
         if self.unfillable is not None:
             raise self.unfillable

@@ -1,14 +1,15 @@
 """Writes lists of networks into the kernel: a short one at once, a long one in steps.
 
 The kernel takes seconds for 250,000 networks. If a list takes longer than ``AT_ONCE``, :meth:`Filler.run`
-continues it. It pauses after each step for as long as the step took, so that bans and commands need not wait.
+continues it. It makes the calls of the steps in a thread, so that the event loop goes on, and it pauses after
+each step for as long as the step took, so that bans need not wait.
 If a list cannot be written, :meth:`Filler.run` tries again, after a pause that doubles each time.
 """
 
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import chain, islice
 
@@ -16,7 +17,7 @@ import structlog
 
 from ringfence.clock import Backoff
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import Backend, NetworkList
+from ringfence.firewall.contract import Backend, ListSteps, NetworkList
 from ringfence.model import Network
 from ringfence.networks import RangedNetworks
 
@@ -31,8 +32,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
 The time grows, because a list may fail again and again until the kernel has free memory.
 """
-
-Steps = Generator[None, None, None]
 
 
 class Filler:
@@ -52,7 +51,7 @@ class Filler:
         self._contents = contents
         self._backoffs: dict[NetworkList, Backoff] = {}
         self._due: dict[NetworkList, float] = {}
-        self._running: dict[NetworkList, Steps] = {}
+        self._running: dict[NetworkList, ListSteps] = {}
         self._has_task = False
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
@@ -132,8 +131,10 @@ class Filler:
         steps = self._backend.replace_list_in_steps(target, contents)
         until = time.monotonic() + AT_ONCE
         if not self._has_task or short:
-            for _ in steps:
-                if self._has_task and time.monotonic() > until:
+            for call in steps:
+                if call is not None:
+                    call()
+                elif self._has_task and time.monotonic() > until:
                     break
             else:
                 return True
@@ -141,16 +142,20 @@ class Filler:
         self._wake.set()
         return False
 
-    async def _continue(self, target: NetworkList, steps: Steps) -> None:
+    async def _continue(self, target: NetworkList, steps: ListSteps) -> None:
         try:
             await asyncio.to_thread(_sort, steps)
+            began = time.monotonic()
             while self._running.get(target) is steps:
-                began = time.monotonic()
-                if next(steps, _END) is _END:
-                    del self._running[target]
-                    self._written(target)
-                    return
-                await asyncio.sleep(time.monotonic() - began)
+                call = next(steps)
+                if call is not None:
+                    await asyncio.to_thread(call)
+                else:
+                    await asyncio.sleep(time.monotonic() - began)
+                    began = time.monotonic()
+        except StopIteration:
+            del self._running[target]
+            self._written(target)
         except FirewallError as error:
             if self._running.get(target) is steps:
                 del self._running[target]
@@ -182,10 +187,7 @@ class Filler:
                 self.error = ""
 
 
-_END = object()
-
-
-def _sort(steps: Steps) -> None:
+def _sort(steps: ListSteps) -> None:
     """Run the first step of writing a list, unless it has run.
 
     The first step sorts and compares the networks, and does not access the kernel.

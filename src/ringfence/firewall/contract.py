@@ -41,7 +41,7 @@ receives the nonce of a dropped challenge, so this nonce cannot prove a wrong ad
 
 import enum
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Protocol
 
@@ -350,6 +350,10 @@ class FirewallPlan:
         ]
 
 
+ListSteps = Generator[Callable[[], None] | None, None, None]
+"""The steps of :meth:`Backend.replace_list_in_steps`."""
+
+
 class NetworkList(enum.StrEnum):
     """A list of networks in the kernel. Its sets hold no bans.
 
@@ -593,9 +597,7 @@ class Backend(Protocol):
         Raises FirewallError only if there are no results at all, for example without ``open``.
         """
 
-    def replace_list_in_steps(
-        self, which: NetworkList, networks: Iterable[Network]
-    ) -> Generator[None, None, None]:
+    def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Replace the contents of the list ``which`` with ``networks``, in steps of some ten milliseconds.
 
         An address that is on both the old and the new list never leaves the list in between. An address that
@@ -605,8 +607,10 @@ class Backend(Protocol):
         Raises FirewallError. After an error, or if the caller stops before the last step, the kernel's list
         may be a mixture of the old and the new one.
 
-        The first step sorts and compares. It does not access the kernel, and may run in another thread. Other
-        methods may be called between two steps, except another replacement of the same list.
+        The first step sorts and compares. It does not access the kernel, and may run in another thread. A
+        step may yield a call, which the caller makes before the next step, perhaps in another thread. Other
+        methods may be called between two steps and during such a call, except another replacement of the same
+        list. If the caller stops during such a call, ``close`` waits until the call ends.
         """
 
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:

@@ -6,7 +6,7 @@ dry run shows what the kernel would have done. Nothing is dropped, and nothing o
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ringfence.errors import SetFullError
 from ringfence.firewall.contract import (
@@ -19,6 +19,7 @@ from ringfence.firewall.contract import (
     Flooder,
     Health,
     LimitMode,
+    ListSteps,
     NetworkList,
     Opened,
     Outcome,
@@ -87,12 +88,10 @@ class MemoryBackend:
         self._ends.pop((change.network, change.scope), None)
         return Outcome(change)
 
-    def replace_list_in_steps(
-        self, which: NetworkList, networks: Iterable[Network]
-    ) -> Generator[None, None, None]:
+    def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Store the networks of a list: the first step copies them, the second stores them."""
         wanted = frozenset(networks)
-        yield
+        yield None
         self.lists[which] = wanted
 
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:  # noqa: ARG002

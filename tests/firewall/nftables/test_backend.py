@@ -424,7 +424,9 @@ backend = NftablesBackend(FirewallPlan(log_group=7, limit=Limit(LimitMode.ENFORC
 print([part.problem for part in backend.requirements()])
 print(backend.open())
 print([outcome.error for outcome in backend.apply([Add(ip_network("10.0.0.0/9"), 60.0)])])
-list(backend.replace_list_in_steps(NetworkList.DENY, [ip_network((n * 2, 32)) for n in range(5000)]))
+for call in backend.replace_list_in_steps(NetworkList.DENY, [ip_network((n * 2, 32)) for n in range(5000)]):
+    if call is not None:
+        call()
 counted = backend.counters()
 print(backend.health(), backend.watch_fd() is None, len(list(backend.list())), counted.limiter_drops)
 backend.flush()

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network, ip_network
 
 import hypothesis.strategies as st
@@ -12,7 +13,7 @@ from tests.support.lists import write_list
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import Health, NetworkList
+from ringfence.firewall.contract import Add, Health, NetworkList
 from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import static_sets
@@ -273,7 +274,9 @@ def test_a_long_list_of_unknown_contents_fills_the_alternate_set(
     write_list(backend, NetworkList.DENY, MANY)
     for _ in range(2):  # there, and back to the first set
         backend._lists.forget()
-        for _ in backend.replace_list_in_steps(NetworkList.DENY, again):
+        for call in backend.replace_list_in_steps(NetworkList.DENY, again):
+            if call is not None:
+                call()
             assert in_use(backend, steady)
             assert backend.health() == Health(elements=0)
         assert in_use(backend, again[-1])
@@ -291,8 +294,9 @@ def test_a_restart_adopts_the_set_in_use(backend: NftablesBackend) -> None:
     write_list(backend, NetworkList.DENY, MANY)
     backend._lists.forget()
     unfinished = backend.replace_list_in_steps(NetworkList.DENY, MANY[:4_000])
-    for _ in range(3):
-        next(unfinished)
+    for _ in range(4):
+        if (call := next(unfinished)) is not None:
+            call()
     assert {"deny4", "deny4_2"} <= {head.name for head in read_sets(backend._kernel)}
 
     following = NftablesBackend()
@@ -309,8 +313,10 @@ def test_a_restart_adopts_the_set_in_use(backend: NftablesBackend) -> None:
 def test_an_abandoned_replacement_is_known(backend: NftablesBackend, sent: list[int]) -> None:
     """After an abandoned replacement the next one adds the rest, and health reports nothing meanwhile."""
     unfinished = backend.replace_list_in_steps(NetworkList.DENY, MANY)
-    for _ in range(2):
-        next(unfinished)
+    next(unfinished)
+    call = next(unfinished)
+    assert call is not None
+    call()
     unfinished.close()
     [deny4] = [head for head in read_sets(backend._kernel) if head.name == "deny4"]
     assert deny4.elements in (None, 2_500)
@@ -320,6 +326,80 @@ def test_an_abandoned_replacement_is_known(backend: NftablesBackend, sent: list[
     assert 130_000 < sum(sent) < 150_000
     assert in_use(backend, MANY[-1])
     assert in_use(backend, MANY[0])
+
+
+class Held:
+    """Holds the transactions of other threads until ``release`` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.arrived, self.release, self.main = threading.Event(), threading.Event(), threading.get_ident()
+        real = NetlinkConnection.transact
+
+        def transact(connection: NetlinkConnection, messages: list[bytes]) -> list[Refusal]:
+            if threading.get_ident() != self.main:
+                self.arrived.set()
+                assert self.release.wait(20)
+            return real(connection, messages)
+
+        monkeypatch.setattr(NetlinkConnection, "transact", transact)
+
+
+@pytest.mark.kernel
+def test_a_ban_does_not_wait_for_a_list_in_a_thread(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a thread changes a list, bans are placed, and nothing counts as another program's change."""
+    held = Held(monkeypatch)
+    steps = backend.replace_list_in_steps(NetworkList.DENY, MANY)
+    next(steps)
+    call = next(steps)
+    assert call is not None
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(call)
+        assert held.arrived.wait(20)
+        [outcome] = backend.apply([Add(ip_network("198.18.0.1"), 60.0)])
+        assert outcome.error is None
+        held.release.set()
+        future.result(20)
+    write_list(backend, NetworkList.ALLOW, nets("192.0.2.1"))
+    for rest in steps:
+        if rest is not None:
+            rest()
+    assert in_use(backend, MANY[-1])
+    assert not backend._foreign.suspect
+    assert backend.health() == Health(elements=1)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_abandoned_replacement_leaves_nothing_behind_in_a_thread(
+    backend: NftablesBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    begun: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A replacement that is abandoned in its transaction waits for the end, or prevents the transaction."""
+    held = Held(monkeypatch)
+    steps = backend.replace_list_in_steps(NetworkList.DENY, MANY)
+    next(steps)
+    call = next(steps)
+    assert call is not None
+    if begun:
+        with ThreadPoolExecutor() as pool:
+            future = pool.submit(call)
+            assert held.arrived.wait(20)
+            closing = pool.submit(steps.close)
+            held.release.set()
+            closing.result(20)
+            assert future.done() or future.result(20) is None
+    else:
+        steps.close()
+        call()
+    assert in_use(backend, MANY[0]) is begun
+    assert backend.health() == Health(elements=0)
+    assert not backend._foreign.suspect
+    write_list(backend, NetworkList.DENY, MANY[:10])
+    assert in_use(backend, MANY[0])
+    assert not in_use(backend, MANY[10])
 
 
 @pytest.mark.kernel

@@ -36,6 +36,7 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Flooder,
     Health,
+    ListSteps,
     NetworkList,
     Opened,
     Outcome,
@@ -507,12 +508,10 @@ class IpsetBackend:
         self._require_open()
         return self._changes.apply(batch, self._families)
 
-    def replace_list_in_steps(
-        self, which: NetworkList, networks: Iterable[Network]
-    ) -> Generator[None, None, None]:
+    def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Replace a list in steps. See ``contract.Backend.replace_list_in_steps``."""
         sorted_ = by_version(networks)
-        yield
+        yield None
         self._require_open()
         for version in self._guarded:
             filled = yield from replace_list_in_steps(self._kernel, which, version, sorted_[version])

@@ -9,7 +9,7 @@ import errno
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from ringfence.firewall.contract import (
     Flooder,
     Health,
     LimitMode,
+    ListSteps,
     NetworkList,
     Opened,
     Outcome,
@@ -396,9 +397,10 @@ class NftablesBackend:
         self._kernel = NetlinkConnection(extended=True)
         self._modern = renews(release or os.uname().release)
         self._families: dict[int, str | None] = {}
-        self._foreign = ForeignChanges(self._kernel)
+        sender = NetlinkConnection(extended=True)
+        self._foreign = ForeignChanges((self._kernel, sender))
         self._installation = Installation(self._kernel, self._foreign)
-        self._lists = NetworkListSets(self._kernel, self._foreign, self._installation)
+        self._lists = NetworkListSets(self._kernel, sender, self._foreign, self._installation)
 
     def requirements(self) -> list[Requirement]:
         """Return what ``open`` needs, each with its problem if it is missing. Changes nothing.
@@ -477,13 +479,12 @@ class NftablesBackend:
             _set_outcomes(batch, outcomes, possible.pop(ban), failed)
         changes = Changes(self._kernel, batch, outcomes, modern=self._modern)
         many = len(batch) > messages.CHUNK
-        with self._foreign.unmonitored(lambda: changes.commits) if many else nullcontext():
+        with self._foreign.unmonitored() if many else nullcontext():
             changes.apply(possible)
+            self._foreign.commits += changes.commits
         return outcomes
 
-    def replace_list_in_steps(
-        self, which: NetworkList, networks: Iterable[Network]
-    ) -> Generator[None, None, None]:
+    def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Replace a network list. The first step computes the changes; each later one is a transaction.
 
         See ``contract.Backend.replace_list_in_steps``.
@@ -492,7 +493,7 @@ class NftablesBackend:
             f"{which}{version}": self._lists.compare(f"{which}{version}", wanted)
             for version, wanted in by_version(networks).items()
         }
-        yield
+        yield None
         self._foreign.read()
         for base, change in changes.items():
             yield from self._lists.apply_in_steps(base, change)
@@ -570,6 +571,7 @@ class NftablesBackend:
 
     def close(self) -> None:
         """Close the sockets. Idempotent."""
+        self._lists.close()
         self._kernel.close()
         self._foreign.close()
 

@@ -1,9 +1,14 @@
 """The sets of network lists in nftables: what they contain, and how their contents are replaced in steps.
 
-A transaction delays bans, and the event loop, for as long as the kernel works on it: 0.8 s for 100 000 ranges
-at once. While ringfence listens for changes, the notifications of so many elements take a second more. So a
-list is changed by transactions of some thousand ranges, some ten milliseconds each. Other work can run
-between two of them (:meth:`NetworkListSets.apply_in_steps`).
+A transaction delays bans for as long as the kernel works on it: 0.8 s for 100 000 ranges at once. While
+ringfence listens for changes, the notifications of so many elements take a second more. So a list is changed
+by transactions of some thousand ranges, some ten milliseconds each. Other work can run between two of them
+(:meth:`NetworkListSets.apply_in_steps`).
+
+A small transaction takes long too if the set is long: Linux 6.18 copies the set at each commit, and looks for
+expired elements once a second. With 250 000 ranges this takes 65 to 140 ms. Therefore the transactions of
+lists have a connection of their own, and the caller may carry them out in another thread
+(:class:`Transaction`).
 
 Ringfence keeps in memory the ranges that it wrote last to each list (the stored ranges). It sends only the
 differences, in the order of the addresses. Each transaction first removes ranges and then adds others. Ranges
@@ -21,21 +26,23 @@ replaces the first set when it is complete.
 
 import errno
 import struct
+import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 
 from attrs import frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.contract import ListSteps, NetworkList
 from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.installation import Installation
 from ringfence.firewall.nftables.messages import NftSetHeader
 from ringfence.firewall.nftables.ruleset import TABLE, alternate_name, base_name
-from ringfence.firewall.nftables.state import read_generation, read_sets
+from ringfence.firewall.nftables.state import read_sets
 from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.model import Network
 from ringfence.netlink.connection import (
@@ -217,16 +224,76 @@ class _Refused(Exception):  # noqa: N818 - for this file alone
         self.refusal = refusal
 
 
-class NetworkListSets:
-    """The sets of network lists in our table, and the ranges that were written to them.
+class Transaction:
+    """A transaction that another thread may carry out.
 
-    ``base`` is always the base name of such a set, such as ``deny4``.
+    ``sender`` is the connection of the lists, and ``sending`` the lock that a thread holds while it uses it.
+    ``requests`` builds the messages.
     """
 
     def __init__(
-        self, kernel: NetlinkConnection, foreign: ForeignChanges, installation: Installation
+        self, sender: NetlinkConnection, sending: threading.Lock, requests: Callable[[], Sequence[bytes]]
+    ) -> None:
+        self.seconds = 0.0
+        """The CPU time that it took."""
+        self._sender = sender
+        self._sending = sending
+        self._requests = requests
+        self._ended = False
+        self._result: Sequence[Refusal] | FirewallError | None = None
+
+    @property
+    def carried_out(self) -> bool:
+        """Whether the kernel has carried it out for certain."""
+        return self._result is not None and not self._result
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether the kernel's answer was lost."""
+        return isinstance(self._result, NetlinkLostError)
+
+    def run(self) -> None:
+        """Carry it out, unless it has ended. An error is kept for :meth:`raise_error`."""
+        with self._sending:
+            if self._ended:
+                return
+            began = time.thread_time()
+            try:
+                self._result = self._sender.transact(messages.batch(*self._requests()))
+            except FirewallError as error:
+                self._result = error
+            self.seconds = time.thread_time() - began
+
+    def end(self) -> None:
+        """Wait until :meth:`run` has ended, or prevent it."""
+        with self._sending:
+            self._ended = True
+
+    def raise_error(self) -> None:
+        """Raise the FirewallError with which it failed, or _Refused if the kernel refused it."""
+        if isinstance(self._result, FirewallError):
+            raise self._result
+        if self._result:
+            raise _Refused(self._result[0])
+
+
+class NetworkListSets:
+    """The sets of network lists in our table, and the ranges that were written to them.
+
+    ``base`` is always the base name of such a set, such as ``deny4``. ``sender`` is the connection for
+    transactions, ``kernel`` the one for everything else.
+    """
+
+    def __init__(
+        self,
+        kernel: NetlinkConnection,
+        sender: NetlinkConnection,
+        foreign: ForeignChanges,
+        installation: Installation,
     ) -> None:
         self._kernel = kernel
+        self._sender = sender
+        self._sending = threading.Lock()
         self._foreign = foreign
         self._installation = installation
         self._held: dict[str, Ranges] = {}
@@ -263,8 +330,13 @@ class NetworkListSets:
         """
         return Difference(self._held.get(base, Ranges(wanted.version, b"")), wanted)
 
-    def apply_in_steps(self, base: str, difference: Difference) -> Iterator[None]:
-        """Change the set of a list as ``difference`` requires; each step carries out one transaction.
+    def close(self) -> None:
+        """Close the connection for transactions. Idempotent."""
+        with self._sending:
+            self._sender.close()
+
+    def apply_in_steps(self, base: str, difference: Difference) -> ListSteps:
+        """Change the set of a list as ``difference`` requires, one transaction after the other.
 
         Raises FirewallError. The set may then hold part of the new ranges and the rest of the old ones.
         """
@@ -305,7 +377,7 @@ class NetworkListSets:
         trusted = count is None and self._epochs[base] == self._foreign.epoch
         return held if count == held.counted or trusted else None
 
-    def _change(self, base: str, name: str, difference: Difference) -> Iterator[None]:
+    def _change(self, base: str, name: str, difference: Difference) -> ListSteps:
         """Apply a difference to the set ``name``, one transaction a step.
 
         Stop when the difference is complete, or when the remaining ranges overlap too much to be divided.
@@ -314,23 +386,18 @@ class NetworkListSets:
             change = difference.next_change(self._size)
             if change is None:
                 return
-            began, generation = time.thread_time(), read_generation(self._kernel)
+            requests = partial(change.messages, name, difference.wanted.version)
+            held = difference.contents_after(change.last) if name == self._name(base) else None
             try:
-                self._send(change.messages(name, difference.wanted.version), 2 * len(change))
-            except NetlinkLostError:
-                if read_generation(self._kernel) != generation:  # perhaps carried out: forget the ranges
-                    self._held.pop(base, None)
-                raise
+                seconds = yield from self._carry_out(base, requests, 2 * len(change), held)
             except NetlinkTooLongError:
                 if len(change) <= 1 or self._size <= 1:
                     raise
                 difference.put_back(change)
                 self._size = max(1, min(self._size, len(change)) // 2)
                 continue
-            if name == self._name(base):
-                self._record(base, difference.contents_after(change.last))
-            self._adapt(time.thread_time() - began)
-            yield
+            self._adapt(seconds)
+            yield None
 
     def _adapt(self, took: float) -> None:
         if took < _FAST:
@@ -338,7 +405,7 @@ class NetworkListSets:
         elif took > _SLOW:
             self._size = max(self._size // 2, min(self._size, _LEAST))
 
-    def _refill(self, base: str, wanted: Ranges) -> Iterator[None]:
+    def _refill(self, base: str, wanted: Ranges) -> ListSteps:
         """Clear a short list and fill it again, in one transaction."""
         name = self._name(base)
         requests = [
@@ -347,7 +414,7 @@ class NetworkListSets:
         ]
         self._held.pop(base, None)
         try:
-            self._send(requests, 4 * _SHORT)
+            yield from self._carry_out(base, lambda: requests, 4 * _SHORT, wanted)
         except NetlinkTooLongError:
             yield from self._fill_alternate(base, wanted)
             return
@@ -355,10 +422,9 @@ class NetworkListSets:
             if refused.refusal.code == errno.ENOENT:
                 raise _missing_set(base) from None
             raise NetlinkError(refused.refusal.code, b"") from None
-        self._record(base, wanted)
-        yield
+        yield None
 
-    def _fill_alternate(self, base: str, wanted: Ranges) -> Iterator[None]:
+    def _fill_alternate(self, base: str, wanted: Ranges) -> ListSteps:
         """Fill the alternate set of a list in steps, then let the rules use it instead of the present set.
 
         This is for lists that are too long for one transaction: the present set stays complete meanwhile.
@@ -367,7 +433,7 @@ class NetworkListSets:
         other = alternate_name(self._name(base))
         self._held.pop(base, None)
         self._installation.make_empty(other, wanted.version)
-        yield
+        yield None
         difference = Difference(Ranges(wanted.version, b""), wanted)
         try:
             yield from self._change(base, other, difference)
@@ -380,18 +446,35 @@ class NetworkListSets:
             raise FirewallError(f"set {other} is not as it was filled: another program changes it meanwhile")
         self._installation.switch_list(base, other)
         self._record(base, wanted)
-        yield
+        yield None
 
     def _record(self, base: str, held: Ranges) -> None:
         self._held[base] = held
         self._epochs[base] = self._foreign.epoch
 
-    def _send(self, requests: Sequence[bytes], size: int) -> None:
-        """Carry out one transaction of ``size`` elements."""
+    def _carry_out(
+        self, base: str, requests: Callable[[], Sequence[bytes]], size: int, held: Ranges | None
+    ) -> Generator[Callable[[], None], None, float]:
+        """Carry out one transaction of ``size`` elements; return the CPU time that it took.
+
+        ``requests`` builds its messages. ``held`` are the ranges of the list's set afterwards; None if
+        another set is changed. Raise FirewallError, or _Refused. If the caller stops, the transaction has
+        ended too.
+        """
+        transaction = Transaction(self._sender, self._sending, requests)
         with self._foreign.unmonitored() if size > messages.CHUNK else nullcontext():
-            refusals = self._kernel.transact(messages.batch(*requests))
-        if refusals:
-            raise _Refused(refusals[0])
+            try:
+                yield transaction.run
+            finally:
+                transaction.end()
+                if transaction.carried_out:
+                    self._foreign.commits += 1
+                    if held is not None:
+                        self._record(base, held)
+                elif transaction.uncertain:
+                    self._held.pop(base, None)
+        transaction.raise_error()
+        return transaction.seconds
 
 
 def by_version(networks: Iterable[Network]) -> dict[int, Ranges]:

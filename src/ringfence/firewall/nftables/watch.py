@@ -6,8 +6,8 @@ a datagram; NEWGEN has a datagram of its own.
 
 A filter on the socket accepts every NEWGEN, and the datagrams whose first notification concerns table
 ``inet ringfence``. So a transaction of another table costs one small datagram, whatever its size. The filter
-rejects every notification of transactions from one netlink port (:meth:`ChangeMonitor.ignore`). This is the
-port of ringfence itself, which changes thousands of elements.
+rejects every notification of transactions from some netlink ports (:meth:`ChangeMonitor.ignore`). These are
+the ports of ringfence itself, which changes thousands of elements.
 
 The kernel sends no notification if a program only reads, if an element expires, or if a packet adds an
 element to a set.
@@ -17,7 +17,7 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from attrs import frozen
@@ -67,9 +67,9 @@ class ChangeMonitor:
     def __init__(self) -> None:
         # If the buffer is small, notifications may be lost. Then all rules are compared.
         self._socket = open_listener(NETLINK_NETFILTER, _BUFFER)
-        self._ignored: int | None = None
+        self._ignored = frozenset[int]()
         try:
-            _attach(self._socket, None)
+            _attach(self._socket, ())
             self.resume()
         except OSError:
             self._socket.close()
@@ -79,11 +79,12 @@ class ChangeMonitor:
         """Return the descriptor, which is readable when there is a notification."""
         return self._socket.fileno()
 
-    def ignore(self, port: int | None) -> None:
-        """Ignore transactions from the netlink port ``port``; None: ignore none."""
-        if port != self._ignored:
-            _attach(self._socket, port)
-            self._ignored = port
+    def ignore(self, ports: Iterable[int]) -> None:
+        """Ignore transactions from these netlink ports."""
+        ignored = frozenset(ports)
+        if ignored != self._ignored:
+            _attach(self._socket, ignored)
+            self._ignored = ignored
 
     def pause(self) -> None:
         """Leave the group: without a listener, large changes cost the kernel far less time."""
@@ -115,11 +116,11 @@ class ChangeMonitor:
                 (ports if frame.kind == MessageType.NEWGEN else touched).add(frame.port)
 
 
-def _attach(connection: socket.socket, ignored: int | None) -> None:
+def _attach(connection: socket.socket, ignored: Iterable[int]) -> None:
     """Attach the packet filter that the module's docstring describes.
 
-    ``ignored`` is the netlink port to ignore; None if no port is ignored. The filter reads all values as
-    big-endian, although the kernel writes them in the host's byte order. So the constants are converted here.
+    ``ignored`` are the netlink ports to ignore. The filter reads all values as big-endian, although the
+    kernel writes them in the host's byte order. So the constants are converted here.
     """
     newgen = int.from_bytes(struct.pack("=H", MessageType.NEWGEN), "big")
     name = f"{TABLE}\0".encode()
@@ -130,10 +131,10 @@ def _attach(connection: socket.socket, ignored: int | None) -> None:
         part = first[at : at + 4]
         load = {4: _LOAD_WORD, 2: _LOAD_HALF, 1: _LOAD_BYTE}[len(part)]
         tests.append((load, _ATTRIBUTES_AT + at, int.from_bytes(part, "big")))
-    lines: list[tuple[int, int, int, int]] = []
-    if ignored is not None:
-        port = int.from_bytes(struct.pack("=I", ignored), "big")
-        lines += [(_LOAD_WORD, 0, 0, _PORT_AT), (_JUMP_EQUAL, 0, 1, port), (_RETURN, 0, 0, 0)]
+    lines: list[tuple[int, int, int, int]] = [(_LOAD_WORD, 0, 0, _PORT_AT)]
+    for one in ignored:
+        port = int.from_bytes(struct.pack("=I", one), "big")
+        lines += [(_JUMP_EQUAL, 0, 1, port), (_RETURN, 0, 0, 0)]
     lines += [(_LOAD_HALF, 0, 0, _KIND_AT), (_JUMP_EQUAL, 0, 1, newgen), (_RETURN, 0, 0, _WHOLE)]
     for load, at, wanted in tests:
         lines += [(load, 0, 0, at), (_JUMP_EQUAL, 1, 0, wanted), (_RETURN, 0, 0, 0)]
@@ -160,14 +161,17 @@ def _attach(connection: socket.socket, ignored: int | None) -> None:
 class ForeignChanges:
     """Records that other programs changed nftables.
 
-    ``kernel`` is the connection over which ringfence itself makes transactions; these are not recorded.
+    ``connections`` are those over which ringfence itself makes transactions; these are not recorded.
     """
 
-    def __init__(self, kernel: NetlinkConnection) -> None:
+    def __init__(self, connections: Sequence[NetlinkConnection]) -> None:
+        self.commits = 0
+        """The number of transactions that ringfence has made over its connections. Their callers count."""
         self.epoch = 0
         """A number that increases when another program changed, or may have changed, our table."""
-        self._kernel = kernel
+        self._connections = connections
         self._monitor: ChangeMonitor | None = None
+        self._pauses = 0
         self._suspect = False
         self._changed = False
         self._assumed = False
@@ -208,8 +212,10 @@ class ForeignChanges:
             self._suspect = True
             self.epoch += 1
             return
-        notified, ours = self._monitor.drain(), {self._kernel.port, *own}
-        self._monitor.ignore(self._kernel.port)
+        notified = self._monitor.drain()
+        ours = {one.port for one in self._connections if one.port is not None}
+        self._monitor.ignore(ours)
+        ours.update(own)
         if notified.lost or notified.touched - ours:
             self._suspect = self._changed = True
             self.epoch += 1
@@ -228,24 +234,32 @@ class ForeignChanges:
         return changed
 
     @contextmanager
-    def unmonitored(self, commits: Callable[[], int] = lambda: 1) -> Iterator[None]:
+    def unmonitored(self) -> Iterator[None]:
         """Stop listening while the caller changes many elements, more than CHUNK.
 
-        ``commits`` returns how many transactions the caller has made. If the kernel has counted another
-        number, another program may have changed our table, and this is recorded.
+        The caller adds its transactions to ``commits``. If the kernel has counted another number, another
+        program may have changed our table, and this is recorded. Uses may overlap.
         """
         if self._monitor is None:
             yield
             return
-        before = read_generation(self._kernel)
-        self._monitor.pause()
+        before = self._foreign_commits()
+        if not self._pauses:
+            self._monitor.pause()
+        self._pauses += 1
         try:
             yield
         finally:
-            self._monitor.resume()
-            if read_generation(self._kernel) != before + commits():
+            self._pauses -= 1
+            if not self._pauses:
+                self._monitor.resume()
+            if self._foreign_commits() != before:
                 self._suspect = self._assumed = True
                 self.epoch += 1
+
+    def _foreign_commits(self) -> int:
+        """Return a number that changes with each transaction of another program."""
+        return read_generation(self._connections[0]) - self.commits
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
