@@ -101,8 +101,8 @@ make_tree_named() {
 
 # Two at a time: each waits for the network half of its time.
 make_trees() {
-    local folder=$1 name pid status=0
-    local -a missing=() started=()
+    local folder=$1 name running=0 status=0
+    local -a missing=()
     shift
     for name in "$@"; do
         [[ -e $folder/$name ]] || missing+=("$name")
@@ -115,12 +115,15 @@ make_trees() {
     trap 'rm -rf "$scripts"' EXIT
     cp -a /usr/share/debootstrap/. "$scripts"
     for name in "${missing[@]}"; do
-        while (($(jobs -pr | wc -l) >= 2)); do sleep 0.2; done
+        if ((running == 2)); then
+            wait -n || status=1
+            running=1
+        fi
         make_tree_named "$folder" "$name" &
-        started+=("$!")
+        ((++running))
     done
-    for pid in "${started[@]}"; do
-        wait "$pid" || status=1
+    for ((; running; running--)); do
+        wait -n || status=1
     done
     return "$status"
 }
