@@ -1,6 +1,5 @@
 """The daemon as a process: memory, log, folders, locks, systemd, and work that repeats."""
 
-import asyncio
 import ctypes
 import fcntl
 import gc
@@ -23,6 +22,7 @@ import structlog
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
+from ringfence.clock import until_tick
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.model import printable
 from ringfence.store.file import FileOwner, owner_of
@@ -339,7 +339,7 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
 async def every(
     seconds: float, name: str, action: Callable[[], object | Awaitable[object]], alarms: Alarms
 ) -> None:
-    """Wait for ``seconds`` and call ``action``, again and again until cancelled.
+    """Call ``action`` every ``seconds``, at the moments of :func:`until_tick`, until cancelled.
 
     ``name`` is the subject of the alarm if ``action`` raises an exception. The alarm clears when the action
     succeeds again.
@@ -347,7 +347,7 @@ async def every(
     log = structlog.get_logger()
     failed = False
     while True:
-        await asyncio.sleep(seconds)
+        await until_tick(seconds)
         try:
             result = action()
             if isawaitable(result):

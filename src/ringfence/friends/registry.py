@@ -16,6 +16,7 @@ from itertools import islice
 import structlog
 from attrs import evolve, frozen
 
+from ringfence.clock import until_tick
 from ringfence.detect.friends import MOST, Friends, Key, identity_of
 from ringfence.model import Address, Contact, Friend, FriendReason, Network, Roster, TrunkHost
 from ringfence.networks import sender_of
@@ -600,7 +601,7 @@ class FriendRegistry:
         expired = self._wall()
         try:
             while True:
-                await asyncio.sleep(WRITE_EVERY)
+                await until_tick(WRITE_EVERY)
                 now = self._wall()
                 if abs(now - expired) >= EXPIRE_EVERY:
                     expired = now

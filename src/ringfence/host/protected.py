@@ -15,6 +15,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeAlias
 
+from ringfence.clock import until_tick
 from ringfence.errors import HostError
 from ringfence.host.routes import follow_gateways, read_gateways
 from ringfence.model import Address, Network
@@ -271,7 +272,7 @@ class _Follower:
                     self._has_failed(part, error)
             else:
                 self._is(part, now)
-            await asyncio.sleep(LOOK_EVERY)
+            await until_tick(LOOK_EVERY)
 
     def _is(self, part: str, now: Reasons) -> None:
         self._parts[part] = now

@@ -22,7 +22,7 @@ from attrs import Factory, asdict, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
-from ringfence.clock import Backoff, Clock
+from ringfence.clock import Backoff, Clock, until_tick
 from ringfence.config.schema import (
     AppriseSettings,
     ChannelSettings,
@@ -585,7 +585,7 @@ class Notifier:
         async with asyncio.TaskGroup() as group:
             try:
                 while True:
-                    await asyncio.sleep(LOOK_EVERY)
+                    await until_tick(LOOK_EVERY)
                     for outbox, content in self._due():
                         task = group.create_task(self._deliver(outbox, content))
                         sending.add(task)
