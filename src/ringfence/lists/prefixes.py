@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import chain, islice
 
 from ringfence.model import Network, parse_network
 from ringfence.networks import BITS, contains
@@ -212,22 +213,20 @@ class Prefixes:
     def __repr__(self) -> str:
         return f"Prefixes({len(self)} networks)"
 
-    def ranges(self, version: int) -> list[tuple[int, int]]:
-        """Return the first and last address of each range, in order, neither overlapping nor adjacent."""
+    def bounds(self, version: int) -> list[int]:
+        """Return the first and the last address of each range, one after the other, in order.
+
+        The ranges are neither overlapping nor adjacent.
+        """
         bits = BITS[version]
         more = [(1 << bits - length) - 1 for length in range(bits + 1)]
-        codes = self._v4 if version == 4 else self._v6_codes()  # noqa: PLR2004 - the IP version
-        found: list[tuple[int, int]] = []
-        begin, end = 0, -1
-        for code in codes:
-            first = code >> 8
-            if first > end + 1:
-                found.append((begin, end))
-                begin = first
-            end = first + more[code & _LENGTH]
-        found.append((begin, end))
-        # The first range is empty unless a network begins with the address 0.
-        return found if found[0][1] >= 0 else found[1:]
+        codes = self._v4 if version == 4 else [*self._v6_codes()]  # noqa: PLR2004 - the IP version
+        if not codes:
+            return []
+        firsts = [code >> 8 for code in codes]
+        lasts = [first + more[code & _LENGTH] for first, code in zip(firsts, codes, strict=True)]
+        gaps = [gap for gap in zip(lasts, islice(firsts, 1, None), strict=False) if gap[1] - gap[0] > 1]
+        return [firsts[0], *chain.from_iterable(gaps), lasts[-1]]
 
     def addresses(self, version: int) -> int:
         """Return the number of addresses of an IP version that the networks cover."""

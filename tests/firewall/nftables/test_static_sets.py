@@ -344,6 +344,21 @@ class Held:
         monkeypatch.setattr(NetlinkConnection, "transact", transact)
 
 
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)), st.integers(1, 5), st.sampled_from([4, 6]))
+def test_lists_are_compared_in_parts(before: set[int], after: set[int], size: int, version: int) -> None:
+    """Whatever the size of a part, the ranges that the other list lacks are found, in order."""
+
+    def ranges(numbers: set[int]) -> Ranges:
+        bounds = [(BASE + 4 * n + odd * (n % 3)) for n in sorted(numbers) for odd in (0, 1)]
+        return Ranges.between(version, bounds)
+
+    one, other = ranges(before), ranges(after)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(static_sets, "_COMPARED", size)
+        found = one.without(other)
+    assert found == [row for row in one.rows() if row not in other.rows()]
+
+
 @pytest.mark.kernel
 def test_a_ban_does_not_wait_for_a_list_in_a_thread(
     backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch

@@ -28,7 +28,7 @@ import errno
 import struct
 import threading
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -63,6 +63,8 @@ Linux 6.18 copies a set at each commit: 250 000 ranges take 65 ms, however few o
 """
 _FAST, _SLOW = 0.04, 0.08
 """Seconds of CPU: after a faster transaction the next one is larger, after a slower one it is smaller."""
+_COMPARED = 64
+"""The number of ranges that are compared at once."""
 _SHORT = 2_500
 """The maximum number of ranges in a list that may be cleared and filled in one transaction."""
 
@@ -80,17 +82,18 @@ class Ranges:
     @classmethod
     def covering(cls, version: int, networks: Sequence[Network]) -> "Ranges":
         """Return the ranges that ``networks``, of one IP version, cover."""
-        return cls.packed_from(version, messages.merged(networks))
+        return cls.between(version, [*chain.from_iterable(messages.merged(networks))])
 
     @classmethod
-    def packed_from(cls, version: int, ranges: Sequence[Range]) -> "Ranges":
-        """Return ``ranges``, which are in order, and neither overlapping nor adjacent."""
+    def between(cls, version: int, bounds: Sequence[int]) -> "Ranges":
+        """Return ranges that are in order, and neither overlapping nor adjacent.
+
+        ``bounds`` are the first and the last address of each range, one after the other.
+        """
         size = BITS[version] // 8
         if version == 4:  # noqa: PLR2004 - IPv4, in one step
-            packed = struct.pack(f">{2 * len(ranges)}I", *chain.from_iterable(ranges))
-        else:
-            packed = b"".join([end.to_bytes(size, "big") for one in ranges for end in one])
-        return cls(version, packed)
+            return cls(version, struct.pack(f">{len(bounds)}I", *bounds))
+        return cls(version, b"".join([one.to_bytes(size, "big") for one in bounds]))
 
     def __len__(self) -> int:
         return len(self.packed) // (BITS[self.version] // 4)
@@ -108,19 +111,25 @@ class Ranges:
 
     def rows(self) -> list[bytes]:
         """Return each range as packed bytes."""
-        packed, width = self.packed, BITS[self.version] // 4
-        return [packed[at : at + width] for at in range(0, len(packed), width)]
+        return self._rows(self.packed)
 
     def without(self, other: "Ranges") -> list[bytes]:
-        """Return each range, packed and in order, that ``other`` does not have."""
-        if not other.packed:
-            return self.rows()
-        if self == other:
-            return []
-        if self.version == 6:  # noqa: PLR2004 - the IP version
-            return sorted(set(self.rows()).difference(other.rows()))
-        mine, others = (struct.unpack(f">{len(one)}Q", one.packed) for one in (self, other))
-        return [row.to_bytes(8, "big") for row in sorted(set(mine).difference(others))]
+        """Return each range, packed and in order, that ``other`` does not have.
+
+        The ranges are compared in short parts, because most parts of a list never change.
+        """
+        packed, half, found = self.packed, BITS[self.version] // 8, list[bytes]()
+        length = _COMPARED * 2 * half
+        begin = other.offset_of(packed[:half])
+        for at in range(0, len(packed), length):
+            mine, following = packed[at : at + length], packed[at + length : at + length + half]
+            end = other.offset_of(following) if following else len(other.packed)
+            theirs = other.packed[begin:end]
+            if mine != theirs:
+                known = set(self._rows(theirs))
+                found += [row for row in self._rows(mine) if row not in known]
+            begin = end
+        return found
 
     def up_to(self, last: bytes) -> bytes:
         """Return the ranges, packed, that begin at the packed address ``last`` or before."""
@@ -130,10 +139,22 @@ class Ranges:
         """Return the ranges, packed, that begin after the packed address ``last``."""
         return self.packed[self._offset_behind(last) :]
 
+    def _rows(self, packed: bytes) -> list[bytes]:
+        width = BITS[self.version] // 4
+        return [packed[at : at + width] for at in range(0, len(packed), width)]
+
+    def offset_of(self, first: bytes) -> int:
+        """Return where the ranges are that begin at the packed address ``first`` or after."""
+        width = BITS[self.version] // 4
+        return width * bisect_left(range(0, len(self.packed), width), first, key=self._start_at)
+
     def _offset_behind(self, last: bytes) -> int:
-        packed, half = self.packed, BITS[self.version] // 8
-        starts = range(0, len(packed), 2 * half)
-        return 2 * half * bisect_right(starts, last, key=lambda at: packed[at : at + half])
+        """Return where the ranges are that begin after the packed address ``last``."""
+        width = BITS[self.version] // 4
+        return width * bisect_right(range(0, len(self.packed), width), last, key=self._start_at)
+
+    def _start_at(self, offset: int) -> bytes:
+        return self.packed[offset : offset + BITS[self.version] // 8]
 
 
 def _range(row: bytes) -> Range:
@@ -480,7 +501,7 @@ class NetworkListSets:
 def by_version(networks: Iterable[Network]) -> dict[int, Ranges]:
     """Return the ranges that ``networks`` cover, by IP version."""
     if isinstance(networks, RangedNetworks):
-        return {version: Ranges.packed_from(version, networks.ranges(version)) for version in VERSIONS}
+        return {version: Ranges.between(version, networks.bounds(version)) for version in VERSIONS}
     sorted_: dict[int, list[Network]] = {version: [] for version in VERSIONS}
     for network in networks:
         sorted_[network.version].append(network)
