@@ -24,6 +24,7 @@ from tests.support.crowdsec import crowdsec
 from tests.support.daemon import Guard, ServedAmi, ami_server, until
 from tests.support.fences import COUNTRIES, enforced, settings_in
 from tests.support.guarded import preferred
+from tests.support.lists import fetched
 from tests.support.netns import netns
 
 NUMBER = 500
@@ -80,6 +81,7 @@ def _times(*, everything: bool) -> list[float]:
             stack.enter_context(enforced(guard))
             last = f"{_FEED + 2 * (NETWORKS - 1)}/32"
             until(lambda: guard.ask("feeds", networks=[last])[0]["denies"], "the feed", _PATIENCE)
+            until(lambda: fetched() == NETWORKS, "the feed in the kernel", _PATIENCE)
             until(lambda: guard.ask("fleet")["pull"]["last"], "the first pull")
         return ban_times(guard, pbx, NUMBER, SECONDS)
 

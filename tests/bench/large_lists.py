@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from attrs import Factory, define
 from tests.bench.figures import Figure
 from tests.support.daemon import Guard
+from tests.support.lists import fetched
 from tests.support.manybans import addresses, fill
 from tests.support.netns import netns, run
 from tests.support.process import cpu_seconds
@@ -109,13 +110,6 @@ def _beside(guard: Guard, waited: Waited, done: threading.Event) -> list[threadi
     ]
 
 
-def _loaded(number: int) -> bool:
-    """Whether the feed is in the kernel, by its number of elements."""
-    with NetlinkConnection(extended=True) as kernel:
-        heads = nft_messages.sets_of(kernel.request(nft_messages.get_sets("ringfence")))
-    return any(head.name.startswith("fetched4") and head.elements == number for head in heads)
-
-
 def long_feed(folder: Path) -> list[Figure]:
     """Add a long list in addition to the bans."""
     lines = folder / "list.txt"
@@ -126,7 +120,7 @@ def long_feed(folder: Path) -> list[Figure]:
         try:
             began = time.perf_counter()
             guard.must("feeds", "add", "long", "--file", str(lines))
-            while not _loaded(NETWORKS):
+            while fetched() != NETWORKS:
                 if time.perf_counter() - began > PATIENCE:
                     raise RuntimeError(f"the list is not in the kernel after {PATIENCE:.0f} s")
                 time.sleep(0.1)

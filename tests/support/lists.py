@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from ringfence.firewall.contract import Backend, NetworkList
+from ringfence.firewall.nftables import messages
 from ringfence.model import Network
+from ringfence.netlink.connection import NetlinkConnection
 
 
 def write_list(backend: Backend, which: NetworkList, networks: Iterable[Network]) -> None:
@@ -11,3 +13,10 @@ def write_list(backend: Backend, which: NetworkList, networks: Iterable[Network]
     for call in backend.replace_list_in_steps(which, networks):
         if call is not None:
             call()
+
+
+def fetched() -> int:
+    """Return the number of IPv4 ranges of feeds in the kernel (nftables, on a kernel that counts them)."""
+    with NetlinkConnection(extended=True) as kernel:
+        heads = messages.sets_of(kernel.request(messages.get_sets("ringfence")))
+    return max(head.elements or 0 for head in heads if head.name.startswith("fetched4"))
