@@ -69,6 +69,10 @@ class Kernel:
             raise answered
         return answered
 
+    def getsockname(self) -> tuple[int, int]:
+        """Return a port."""
+        return 1, 0
+
     def getsockopt(self, _level: int, _option: int) -> int:
         """Return a size that is sufficient for every batch."""
         return 1 << 30

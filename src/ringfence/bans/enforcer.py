@@ -331,8 +331,8 @@ class Enforcer:
         error is raised afterwards.
         """
         self.enforcing = False
-        self.filler.stop()
         try:
+            self.filler.stop()
             self.backend.flush()
         finally:
             self._forget_bans()

@@ -10,7 +10,9 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 
 import structlog
@@ -53,6 +55,8 @@ class Filler:
         self._due: dict[NetworkList, float] = {}
         self._running: dict[NetworkList, ListSteps] = {}
         self._has_task = False
+        # Of its own: in the shared threads a transaction could wait for a slow look-up of names.
+        self._thread = ThreadPoolExecutor(1, "kernel-lists")
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -133,7 +137,9 @@ class Filler:
         if not self._has_task or short:
             for call in steps:
                 if call is not None:
+                    began = time.monotonic()
                     call()
+                    until += time.monotonic() - began  # it may have waited for a call in the thread
                 elif self._has_task and time.monotonic() > until:
                     break
             else:
@@ -144,12 +150,12 @@ class Filler:
 
     async def _continue(self, target: NetworkList, steps: ListSteps) -> None:
         try:
-            await asyncio.to_thread(_sort, steps)
+            await self._in_thread(partial(_sort, steps))
             began = time.monotonic()
             while self._running.get(target) is steps:
                 call = next(steps)
                 if call is not None:
-                    await asyncio.to_thread(call)
+                    await self._in_thread(call)
                 else:
                     await asyncio.sleep(time.monotonic() - began)
                     began = time.monotonic()
@@ -161,12 +167,17 @@ class Filler:
                 del self._running[target]
                 self._failed(target, error)
 
+    async def _in_thread(self, call: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)
-        # While a thread runs the generator ``steps`` (to sort the list), it cannot be closed. It has not yet
-        # changed the kernel, and ``_continue`` does not continue it, because it is no longer in ``_running``.
-        if steps is not None and inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:
-            steps.close()
+        # While the thread runs the generator ``steps`` (to sort the list), it cannot be closed: ValueError.
+        # It has not yet changed the kernel, and ``_continue`` does not continue it, as it is no longer in
+        # ``_running``.
+        if steps is not None:
+            with suppress(ValueError):
+                steps.close()
 
     def _failed(self, target: NetworkList, error: FirewallError) -> None:
         self.error = str(error)
@@ -192,5 +203,6 @@ def _sort(steps: ListSteps) -> None:
 
     The first step sorts and compares the networks, and does not access the kernel.
     """
-    if inspect.getgeneratorstate(steps) == inspect.GEN_CREATED:
-        next(steps)
+    with suppress(StopIteration):  # it was closed just now
+        if inspect.getgeneratorstate(steps) == inspect.GEN_CREATED:
+            next(steps)

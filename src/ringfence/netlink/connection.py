@@ -292,6 +292,11 @@ class NetlinkConnection:
         self._extended = extended
         self._socket: socket.socket | None = None
         self._sequence = 0
+        self.port: int | None = None
+        """The socket's netlink port, which identifies our changes in notifications; None without a socket.
+
+        Another thread may read it.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -305,12 +310,7 @@ class NetlinkConnection:
         """Close the socket. Idempotent; a later request opens another one."""
         if self._socket is not None:
             self._socket.close()
-            self._socket = None
-
-    @property
-    def port(self) -> int | None:
-        """The socket's netlink port, which identifies our changes in notifications; None without a socket."""
-        return self._socket.getsockname()[0] if self._socket is not None else None
+            self._socket = self.port = None
 
     def request(self, *messages: bytes) -> list[bytes]:
         """Send one request, with NLM_F_ACK or NLM_F_DUMP, and return its answers without the final ack.
@@ -416,6 +416,7 @@ class NetlinkConnection:
     def _connected(self) -> socket.socket:
         if self._socket is None:
             self._socket = _connect(self._timeout)
+            self.port = self._socket.getsockname()[0]
             if self._extended:
                 for option in (_CAP_ACK, _EXT_ACK):
                     self._socket.setsockopt(SOL_NETLINK, option, 1)

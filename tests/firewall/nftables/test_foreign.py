@@ -15,6 +15,7 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.nftables import watch as nft_foreign
 from ringfence.firewall.nftables.backend import NftablesBackend
+from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -78,6 +79,26 @@ def test_a_change_while_a_long_list_is_filled_is_noticed(
     monkeypatch.undo()
     health = backend.health()
     assert "chain output" in (health.damage or "")
+
+
+def test_own_changes_of_two_overlapping_uses_are_not_foreign() -> None:
+    """Two long changes may overlap, in any order; only a transaction that nobody counted is foreign."""
+    with NetlinkConnection(extended=True) as kernel:
+        foreign = ForeignChanges([kernel])
+        foreign.listen()
+        for counted in (True, False):
+            before, one, other = foreign.epoch, foreign.unmonitored(), foreign.unmonitored()
+            one.__enter__()
+            other.__enter__()
+            for _ in range(2):
+                run("nft", "add table inet other; delete table inet other; add table inet other")
+            foreign.commits += 1
+            one.__exit__(None, None, None)
+            assert foreign.epoch == before
+            foreign.commits += counted
+            other.__exit__(None, None, None)
+            assert foreign.epoch == before + (not counted)
+        foreign.close()
 
 
 def test_without_notifications_every_health_check_compares(monkeypatch: pytest.MonkeyPatch) -> None:

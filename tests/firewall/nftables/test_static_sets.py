@@ -329,17 +329,18 @@ def test_an_abandoned_replacement_is_known(backend: NftablesBackend, sent: list[
 
 
 class Held:
-    """Holds the transactions of other threads until ``release`` is set."""
+    """Holds other threads after their transactions until ``release`` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.arrived, self.release, self.main = threading.Event(), threading.Event(), threading.get_ident()
         real = NetlinkConnection.transact
 
         def transact(connection: NetlinkConnection, messages: list[bytes]) -> list[Refusal]:
+            refusals = real(connection, messages)
             if threading.get_ident() != self.main:
                 self.arrived.set()
                 assert self.release.wait(20)
-            return real(connection, messages)
+            return refusals
 
         monkeypatch.setattr(NetlinkConnection, "transact", transact)
 
@@ -363,7 +364,7 @@ def test_lists_are_compared_in_parts(before: set[int], after: set[int], size: in
 def test_a_ban_does_not_wait_for_a_list_in_a_thread(
     backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a thread changes a list, bans are placed, and nothing counts as another program's change."""
+    """While a thread changes a list, bans are placed, and nothing counts as damage or as a foreign change."""
     held = Held(monkeypatch)
     steps = backend.replace_list_in_steps(NetworkList.DENY, MANY)
     next(steps)
@@ -374,6 +375,7 @@ def test_a_ban_does_not_wait_for_a_list_in_a_thread(
         assert held.arrived.wait(20)
         [outcome] = backend.apply([Add(ip_network("198.18.0.1"), 60.0)])
         assert outcome.error is None
+        assert backend.health() == Health(elements=1)
         held.release.set()
         future.result(20)
     write_list(backend, NetworkList.ALLOW, nets("192.0.2.1"))

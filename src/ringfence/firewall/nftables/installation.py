@@ -277,7 +277,13 @@ class Installation:
 
     def make_empty(self, name: str, version: int) -> None:
         """Make an empty set ``name`` for a list of IP ``version``. If the set exists, remove its elements."""
-        self._foreign.read(run_nft(find_nft(), empty_set(name, version)))
+        self._foreign.read(self._run(find_nft(), empty_set(name, version)))
+
+    def _run(self, tool: str, commands: str) -> int:
+        """Carry out one transaction with nft, and return its netlink port."""
+        port = run_nft(tool, commands)
+        self._foreign.commits += 1
+        return port
 
     def _write_plan(self, plan: FirewallPlan, before: TableState | None) -> InstalledTable:
         """Write the rules of ``plan``, without optional features that this kernel refuses.
@@ -328,10 +334,10 @@ class Installation:
             if before is not None and before.table.dormant:
                 # The kernel refuses chain changes in the transaction that wakes a dormant table. So another
                 # transaction wakes it first.
-                ports.append(run_nft(tool, f"add table inet {TABLE}\n"))
+                ports.append(self._run(tool, f"add table inet {TABLE}\n"))
             stale = before.stale_chains(rules) if before is not None else ()
             unused = {*before.names.values(), *before.unused} if before is not None else ()
-            ports.append(run_nft(tool, ruleset_text(rules, stale=stale, unused=unused)))
+            ports.append(self._run(tool, ruleset_text(rules, stale=stale, unused=unused)))
             state = read_state(self._kernel)
             self._foreign.read(*ports)
             if state is not None and state.matches(rules):

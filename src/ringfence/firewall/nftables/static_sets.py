@@ -312,6 +312,7 @@ class NetworkListSets:
         self._installation = installation
         self._held: dict[str, Ranges] = {}
         self._epochs: dict[str, int] = {}  # by base name: ForeignChanges.epoch when the ranges were stored
+        self._changing: set[str] = set()  # the base names of the lists that a transaction changes just now
         self._size = _MOST
 
     def forget(self) -> None:
@@ -327,12 +328,14 @@ class NetworkListSets:
     def damage(self, heads: Iterable[NftSetHeader]) -> str | None:
         """Return a message about a set whose number of elements differs from that of its stored ranges.
 
-        None if all numbers agree. A set is not checked if the kernel does not count its elements, or if no
-        ranges are stored for it.
+        None if all numbers agree. A set is not checked if the kernel does not count its elements, if no
+        ranges are stored for it, or while a transaction changes it.
         """
         for head in heads:
             base = base_name(head.name)
-            held = self._held.get(base) if base is not None and self._name(base) == head.name else None
+            if base is None or base in self._changing or self._name(base) != head.name:
+                continue
+            held = self._held.get(base)
             if held is not None and head.elements not in (None, held.counted):
                 return f"set {head.name} has {head.elements} elements instead of {held.counted}"
         return None
@@ -469,15 +472,18 @@ class NetworkListSets:
         ended too.
         """
         transaction = Transaction(self._sender, self._sending, requests)
+        epoch = self._foreign.epoch
+        self._changing.add(base)
         with self._foreign.unmonitored() if size > messages.CHUNK else nullcontext():
             try:
                 yield transaction.run
             finally:
                 transaction.end()
+                self._changing.discard(base)
                 if transaction.carried_out:
                     self._foreign.commits += 1
                     if held is not None:
-                        self._record(base, held)
+                        self._held[base], self._epochs[base] = held, epoch
                 elif transaction.uncertain:
                     self._held.pop(base, None)
         transaction.raise_error()

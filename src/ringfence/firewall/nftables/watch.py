@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 
 from attrs import frozen
 
+from ringfence.errors import FirewallError
 from ringfence.firewall.nftables.messages import INET, MessageType
 from ringfence.firewall.nftables.ruleset import TABLE
 from ringfence.firewall.nftables.state import read_generation
@@ -172,6 +173,7 @@ class ForeignChanges:
         self._connections = connections
         self._monitor: ChangeMonitor | None = None
         self._pauses = 0
+        self._commits_before = 0
         self._suspect = False
         self._changed = False
         self._assumed = False
@@ -237,14 +239,15 @@ class ForeignChanges:
     def unmonitored(self) -> Iterator[None]:
         """Stop listening while the caller changes many elements, more than CHUNK.
 
-        The caller adds its transactions to ``commits``. If the kernel has counted another number, another
-        program may have changed our table, and this is recorded. Uses may overlap.
+        The caller adds its transactions to ``commits``. If the kernel has counted more, another program may
+        have changed our table, and this is recorded. (It counts no transaction that changes nothing.) Uses
+        may overlap; the end of the last one compares.
         """
         if self._monitor is None:
             yield
             return
-        before = self._foreign_commits()
         if not self._pauses:
+            self._commits_before = self._foreign_commits()
             self._monitor.pause()
         self._pauses += 1
         try:
@@ -253,12 +256,19 @@ class ForeignChanges:
             self._pauses -= 1
             if not self._pauses:
                 self._monitor.resume()
-            if self._foreign_commits() != before:
-                self._suspect = self._assumed = True
-                self.epoch += 1
+                self._compare_commits()
+
+    def _compare_commits(self) -> None:
+        try:
+            foreign = self._foreign_commits() > self._commits_before
+        except FirewallError:  # it is unknown, so it may have happened
+            foreign = True
+        if foreign:
+            self._suspect = self._assumed = True
+            self.epoch += 1
 
     def _foreign_commits(self) -> int:
-        """Return a number that changes with each transaction of another program."""
+        """Return a number that increases with each transaction of another program."""
         return read_generation(self._connections[0]) - self.commits
 
     def close(self) -> None:
