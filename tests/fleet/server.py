@@ -219,11 +219,17 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    """A server that, when it closes, waits until each request has ended."""
+
+    daemon_threads = False
+
+
 @contextmanager
 def fake_api() -> Iterator[FakeApi]:
     """Run a local API in a thread until the block ends."""
     api = FakeApi()
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(api)) as server:
+    with _Server(("127.0.0.1", 0), _handler(api)) as server:
         api.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
