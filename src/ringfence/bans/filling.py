@@ -1,8 +1,8 @@
 """Writes lists of networks into the kernel: a short one at once, a long one in steps.
 
-The kernel takes seconds for 250,000 networks. If a list takes longer than ``AT_ONCE``, :meth:`Filler.run`
-continues it. It makes the calls of the steps in a thread, so that the event loop goes on, and it pauses after
-each step for as long as the step took, so that bans need not wait.
+The kernel takes seconds for 250,000 networks. So :meth:`Filler.run` writes a list of more than ``SHORT``
+networks. It sorts the list and makes the calls to the kernel in a thread, so that the event loop goes on. It
+pauses after each step for as long as the step took, so that bans can go between.
 If a list cannot be written, :meth:`Filler.run` tries again, after a pause that doubles each time.
 """
 
@@ -24,10 +24,10 @@ from ringfence.model import Network
 from ringfence.networks import RangedNetworks
 
 SHORT = 2_000
-"""A list of up to this many networks is sorted on the event loop, a longer one in a thread."""
+"""A list of up to this many networks is written on the event loop, a longer one by :meth:`Filler.run`."""
 
 AT_ONCE = 0.03
-"""Seconds after which a list that is not complete is left to :meth:`Filler.run`, which writes with pauses."""
+"""Seconds, without calls to the kernel, after which :meth:`Filler.run` continues a short list with pauses."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """The shortest and longest time in seconds until a failed list is tried again.
@@ -172,9 +172,8 @@ class Filler:
 
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)
-        # While the thread runs the generator ``steps`` (to sort the list), it cannot be closed: ValueError.
-        # It has not yet changed the kernel, and ``_continue`` does not continue it, as it is no longer in
-        # ``_running``.
+        # ``_continue`` does not go on with the generator, because it is no longer in ``_running``. While the
+        # thread sorts in the generator, close() raises ValueError; it has not yet changed the kernel.
         if steps is not None:
             with suppress(ValueError):
                 steps.close()
@@ -203,6 +202,6 @@ def _sort(steps: ListSteps) -> None:
 
     The first step sorts and compares the networks, and does not access the kernel.
     """
-    with suppress(StopIteration):  # it was closed just now
+    with suppress(StopIteration):  # ``_abandon`` closed the generator just now
         if inspect.getgeneratorstate(steps) == inspect.GEN_CREATED:
             next(steps)

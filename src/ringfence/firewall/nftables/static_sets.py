@@ -1,14 +1,13 @@
 """The sets of network lists in nftables: what they contain, and how their contents are replaced in steps.
 
-A transaction delays bans for as long as the kernel works on it: 0.8 s for 100 000 ranges at once. While
-ringfence listens for changes, the notifications of so many elements take a second more. So a list is changed
-by transactions of some thousand ranges, some ten milliseconds each. Other work can run between two of them
-(:meth:`NetworkListSets.apply_in_steps`).
+While the kernel works on a transaction, bans wait: 0.8 s for 100 000 ranges at once. If ringfence listens for
+changes, the notifications of so many elements add another second. So ringfence changes a list by transactions
+of a few thousand ranges, 40 ms each. Bans go between two of them.
 
-A small transaction takes long too if the set is long: Linux 6.18 copies the set at each commit, and looks for
-expired elements once a second. With 250 000 ranges this takes 65 to 140 ms. Therefore the transactions of
-lists have a connection of their own, and the caller may carry them out in another thread
-(:class:`Transaction`).
+If the set is long, a small transaction takes long too: at each commit Linux 6.18 copies the set, and once a
+second it looks for expired elements. With 250 000 ranges this takes 65 to 140 ms. So that the event loop need
+not wait, the changes of elements have a connection of their own, and the caller may make them in another
+thread (:class:`Transaction`).
 
 Ringfence keeps in memory the ranges that it wrote last to each list (the stored ranges). It sends only the
 differences, in the order of the addresses. Each transaction first removes ranges and then adds others. Ranges
@@ -19,9 +18,10 @@ The stored ranges count as correct while the kernel has the same number of eleme
 as many elements as it removes, this goes unnoticed. If the kernel does not count elements (before 6.16), the
 stored ranges count as correct until another program changes our table.
 
-If the stored ranges are not correct, or if the kernel refuses the differences, the list is written as a
-whole. A short list is cleared and filled in one transaction. For a long list an alternate set is filled. It
-replaces the first set when it is complete.
+The list is written as a whole if the stored ranges are not correct, if the kernel refuses the differences, if
+too many ranges overlap, or if a short list has fewer ranges than differences. If the list and the present set
+are short, one transaction clears and fills the set. Otherwise an alternate set is filled. The rules use
+it when it is complete.
 """
 
 import errno
@@ -61,7 +61,7 @@ _MOST = 5_000
 They take 40 ms, less than the copy of a long set.
 """
 _COMPARED = 64
-"""The number of ranges that are compared at once."""
+"""The number of ranges in a part that :meth:`Ranges.without` compares as bytes."""
 _SHORT = 2_500
 """The maximum number of ranges in a list that may be cleared and filled in one transaction."""
 
@@ -113,7 +113,7 @@ class Ranges:
     def without(self, other: "Ranges") -> list[bytes]:
         """Return each range, packed and in order, that ``other`` does not have.
 
-        The ranges are compared in short parts, because most parts of a list never change.
+        Parts of ``_COMPARED`` ranges are compared as bytes. Most are equal; only the others need a set.
         """
         packed, half, found = self.packed, BITS[self.version] // 8, list[bytes]()
         length = _COMPARED * 2 * half
@@ -245,7 +245,7 @@ class _Refused(Exception):  # noqa: N818 - for this file alone
 class Transaction:
     """A transaction that another thread may carry out.
 
-    ``sender`` is the connection of the lists, and ``sending`` the lock that a thread holds while it uses it.
+    ``sender`` is the connection of the lists. ``sending`` is its lock: only one thread at a time may use it.
     ``requests`` builds the messages.
     """
 
@@ -260,7 +260,7 @@ class Transaction:
 
     @property
     def carried_out(self) -> bool:
-        """Whether the kernel has carried it out for certain."""
+        """Whether the kernel has confirmed it."""
         return self._result is not None and not self._result
 
     @property
@@ -279,7 +279,7 @@ class Transaction:
                 self._result = error
 
     def end(self) -> None:
-        """Wait until :meth:`run` has ended, or prevent it."""
+        """Wait until a :meth:`run` in progress has ended. A later one does nothing."""
         with self._sending:
             self._ended = True
 
@@ -294,8 +294,8 @@ class Transaction:
 class NetworkListSets:
     """The sets of network lists in our table, and the ranges that were written to them.
 
-    ``base`` is always the base name of such a set, such as ``deny4``. ``sender`` is the connection for
-    transactions, ``kernel`` the one for everything else.
+    The parameter ``base`` is the base name of a list's set, such as ``deny4``. ``sender`` is the connection
+    for changes of elements, ``kernel`` the one for everything else.
     """
 
     def __init__(
@@ -355,6 +355,10 @@ class NetworkListSets:
     def apply_in_steps(self, base: str, difference: Difference) -> ListSteps:
         """Change the set of a list as ``difference`` requires, one transaction after the other.
 
+        Each step yields the call that carries out a transaction, and then None. The caller must make the call
+        before it continues; it may do so in another thread. At None it may do other work. If the caller
+        closes the generator, a transaction in progress ends first.
+
         Raises FirewallError. The set may then hold part of the new ranges and the rest of the old ones.
         """
         wanted = difference.wanted
@@ -364,17 +368,17 @@ class NetworkListSets:
             raise _missing_set(base)
         held = self._known_ranges(base, counts)
         if held is not None and (len(wanted) > _SHORT or len(difference) <= len(wanted)):
-            if held is not difference.held:
+            if held != difference.held:  # they have changed since :meth:`compare`
                 difference = Difference(held, wanted)
             try:
                 yield from self._change(base, self._name(base), difference)
-            except _Refused as refused:
-                self._held.pop(base, None)
-                if refused.refusal.code == errno.ENOENT and not difference.held:
-                    raise _missing_set(base) from None
-            else:
                 if not len(difference):
                     return
+            except _Refused as refused:
+                self._held.pop(base, None)
+                # ENOENT: no such set, or no such element. If no element was removed, the set is gone.
+                if refused.refusal.code == errno.ENOENT and not difference.held:
+                    raise _missing_set(base) from None
         if len(wanted) <= _SHORT and (counts[self._name(base)] or 0) <= _SHORT:
             yield from self._refill(base, wanted)
         else:
@@ -468,13 +472,13 @@ class NetworkListSets:
         """Carry out one transaction of ``size`` elements.
 
         ``requests`` builds its messages. ``held`` are the ranges of the list's set afterwards; None if
-        another set is changed. Raise FirewallError, or _Refused. If the caller stops, the transaction has
-        ended too.
+        another set is changed. Raise FirewallError, or _Refused. If the caller closes the generator, this
+        waits until the transaction has ended.
         """
         transaction = Transaction(self._sender, self._sending, requests)
-        epoch = self._foreign.epoch
-        self._changing.add(base)
+        epoch = self._foreign.epoch  # if another program changes the table now, the ranges are not trusted
         with self._foreign.unmonitored() if size > messages.CHUNK else nullcontext():
+            self._changing.add(base)
             try:
                 yield transaction.run
             finally:

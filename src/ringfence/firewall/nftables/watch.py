@@ -167,7 +167,7 @@ class ForeignChanges:
 
     def __init__(self, connections: Sequence[NetlinkConnection]) -> None:
         self.commits = 0
-        """The number of transactions that ringfence has made over its connections. Their callers count."""
+        """The number of transactions that ringfence has made. Whoever makes one adds 1."""
         self.epoch = 0
         """A number that increases when another program changed, or may have changed, our table."""
         self._connections = connections
@@ -237,11 +237,11 @@ class ForeignChanges:
 
     @contextmanager
     def unmonitored(self) -> Iterator[None]:
-        """Stop listening while the caller changes many elements, more than CHUNK.
+        """Stop listening while the caller changes many elements.
 
         The caller adds its transactions to ``commits``. If the kernel has counted more, another program may
-        have changed our table, and this is recorded. (It counts no transaction that changes nothing.) Uses
-        may overlap; the end of the last one compares.
+        have changed our table, and this is recorded. The kernel does not count a transaction that changes
+        nothing. Uses may overlap: the last one to end compares.
         """
         if self._monitor is None:
             yield
@@ -254,7 +254,7 @@ class ForeignChanges:
             yield
         finally:
             self._pauses -= 1
-            if not self._pauses:
+            if not self._pauses and self._monitor is not None:
                 self._monitor.resume()
                 self._compare_commits()
 
