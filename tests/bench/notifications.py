@@ -76,7 +76,7 @@ def run(*, with_channels: bool) -> Run:
         with Guard(folder, ami={"port": pbx.port}, **tables) as guard:
             preferred(guard)
             until(lambda: guard.source_is("listening"), "the source listens")
-            delays = ban_times(guard, pbx, NUMBER, SECONDS)
+            [delays] = ban_times([(guard, pbx)], NUMBER, SECONDS)
             channels = guard.ask("status")["notify"]
     return Run(delays, tuple(one["sent"] + (one["waiting"] > 0) for one in channels))
 
