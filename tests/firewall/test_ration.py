@@ -15,7 +15,6 @@ from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
 from ringfence.firewall.contract import SERVED, Backend, FirewallPlan, LimitMode, NetworkList, Ports, Ration
-from ringfence.model import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -51,11 +50,6 @@ def arrived(here: socket.socket, there: socket.socket, payloads: list[bytes]) ->
         except PermissionError:
             continue
     return drained_after(there)
-
-
-def replace_list(backend: Backend, which: NetworkList, *networks: Network) -> None:
-    """Replace the contents of a list in the kernel."""
-    write_list(backend, which, networks)
 
 
 def test_a_port_is_plain_or_tls() -> None:
@@ -130,9 +124,9 @@ def test_friends_and_allowed_networks_have_no_ration(
     plan(backend, PLAN)
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, [REFUSAL] * MANY) == 4
-        replace_list(backend, which, ip_network(cable.banned))
+        write_list(backend, which, [ip_network(cable.banned)])
         assert arrived(here, there, [REFUSAL] * MANY) == MANY
-        replace_list(backend, which)
+        write_list(backend, which, [])
         assert arrived(here, there, [REFUSAL] * MANY) <= 4
 
 
@@ -322,7 +316,7 @@ def test_what_was_dropped_by_tcp_arrives_at_a_friend(
         here.sendall(b"x" * 40_000)
         first = received(there, 40_000)
         assert len(first) <= BUDGET
-        replace_list(backend, which, ip_network(cable.banned))
+        write_list(backend, which, [ip_network(cable.banned)])
         there.settimeout(5.0)
         assert len(first + received(there, 40_000 - len(first))) == 40_000
 

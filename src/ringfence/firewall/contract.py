@@ -624,7 +624,8 @@ class Backend(Protocol):
 
         Works without ``open``. Yields nothing if no set of ringfence exists. 100 000 bans take half a second.
         May be called, and iterated, in another thread while other methods run. Apart from this method, only
-        ``counters`` and the first step of ``replace_list_in_steps`` may run in another thread.
+        ``counters``, the first step of ``replace_list_in_steps``, and the calls that its steps yield may run
+        in another thread.
         """
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:

@@ -323,7 +323,7 @@ class NetworkListSets:
         """Record that the sets of all lists are new and empty."""
         for which in NetworkList:
             for version in VERSIONS:
-                self._record(f"{which}{version}", Ranges(version, b""))
+                self._record(f"{which}{version}", Ranges(version, b""), self._foreign.epoch)
 
     def damage(self, heads: Iterable[NftSetHeader]) -> str | None:
         """Return a message about a set whose number of elements differs from that of its stored ranges.
@@ -459,12 +459,12 @@ class NetworkListSets:
         if counts.get(other, -1) not in (None, wanted.counted):
             raise FirewallError(f"set {other} is not as it was filled: another program changes it meanwhile")
         self._installation.switch_list(base, other)
-        self._record(base, wanted)
+        self._record(base, wanted, self._foreign.epoch)
         yield None
 
-    def _record(self, base: str, held: Ranges) -> None:
+    def _record(self, base: str, held: Ranges, epoch: int) -> None:
         self._held[base] = held
-        self._epochs[base] = self._foreign.epoch
+        self._epochs[base] = epoch
 
     def _carry_out(
         self, base: str, requests: Callable[[], Sequence[bytes]], size: int, held: Ranges | None
@@ -487,7 +487,7 @@ class NetworkListSets:
                 if transaction.carried_out:
                     self._foreign.commits += 1
                     if held is not None:
-                        self._held[base], self._epochs[base] = held, epoch
+                        self._record(base, held, epoch)
                 elif transaction.uncertain:
                     self._held.pop(base, None)
         transaction.raise_error()
