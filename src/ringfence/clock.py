@@ -1,6 +1,5 @@
 """Clocks that a test can replace, pauses after failures, and durations as text."""
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -25,14 +24,14 @@ class Clock:
     mono: Callable[[], float] = time.monotonic
 
 
-async def until_tick(period: float) -> None:
-    """Wait until the monotonic clock is a multiple of ``period`` seconds, and for a tenth of it at least.
+def until_tick(period: float) -> float:
+    """Return the seconds until the monotonic clock is a multiple of ``period``, but at least a tenth of it.
 
-    Periodic work that waits like this runs at the same moments. So an idle daemon wakes the processor seldom:
+    Periodic work that sleeps so long runs at the same moments. So an idle daemon wakes the processor seldom:
     work in a row takes a tenth less CPU time than the same work spread over the second.
     """
     pause = period - time.monotonic() % period
-    await asyncio.sleep(pause if pause > period / 10 else pause + period)
+    return pause if pause > period / 10 else pause + period
 
 
 class Backoff:

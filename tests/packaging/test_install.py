@@ -280,8 +280,8 @@ def test_upgrade_keeps_bans_in_force_under_traffic(
 
         assert traffic.received[OTHER] > 100
         assert traffic.received[BANNED] == 0
-        # A busy machine needs longer for both.
-        assert traffic.silences["AMI"] <= max(MOST_SILENCE, 2 * max(restarts))
+        # A busy machine needs longer for both, and the package manager adds to the load.
+        assert traffic.silences["AMI"] <= max(MOST_SILENCE, 4 * max(restarts))
         assert after != before
         assert CONNECT not in printed
         assert machine.must("ringfence", "--version") == f"ringfence {tree_of_package.version_of_project()}\n"

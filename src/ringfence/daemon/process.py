@@ -1,5 +1,6 @@
 """The daemon as a process: memory, log, folders, locks, systemd, and work that repeats."""
 
+import asyncio
 import ctypes
 import fcntl
 import gc
@@ -347,7 +348,7 @@ async def every(
     log = structlog.get_logger()
     failed = False
     while True:
-        await until_tick(seconds)
+        await asyncio.sleep(until_tick(seconds))
         try:
             result = action()
             if isawaitable(result):

@@ -601,7 +601,7 @@ class FriendRegistry:
         expired = self._wall()
         try:
             while True:
-                await until_tick(WRITE_EVERY)
+                await asyncio.sleep(until_tick(WRITE_EVERY))
                 now = self._wall()
                 if abs(now - expired) >= EXPIRE_EVERY:
                     expired = now

@@ -272,7 +272,7 @@ class _Follower:
                     self._has_failed(part, error)
             else:
                 self._is(part, now)
-            await until_tick(LOOK_EVERY)
+            await asyncio.sleep(until_tick(LOOK_EVERY))
 
     def _is(self, part: str, now: Reasons) -> None:
         self._parts[part] = now

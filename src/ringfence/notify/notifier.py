@@ -585,7 +585,7 @@ class Notifier:
         async with asyncio.TaskGroup() as group:
             try:
                 while True:
-                    await until_tick(LOOK_EVERY)
+                    await asyncio.sleep(until_tick(LOOK_EVERY))
                     for outbox, content in self._due():
                         task = group.create_task(self._deliver(outbox, content))
                         sending.add(task)
