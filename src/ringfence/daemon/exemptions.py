@@ -1,6 +1,7 @@
 """Who is never banned, and who passes in the kernel: this host's own networks, the lists, the friends."""
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -226,7 +227,8 @@ class KernelFriends:
     """Writes the friends into the kernel after each change, and removes bans that affect new friends.
 
     There may be many friends, and they may change often. So :meth:`run` pauses after each update for 20 times
-    as long as the update took.
+    the processor time of the update. Its waiting does not count: the next friend must not wait longer because
+    a long list was being written.
     """
 
     def __init__(
@@ -265,14 +267,14 @@ class KernelFriends:
         """Write changed friends into the kernel, and remove bans that affect new ones, until cancelled."""
         while True:
             await self._changed()
-            began = self._clock.mono()
+            began = time.thread_time()
             if self.select() and self._enforcer.enforcing:
                 # The stale lists are first: ADMITTED has a friend before and after any other list changes.
                 lists = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.OBSERVED
                 self._enforcer.fill(*self._lists.stale(), *lists)
                 unban_friends(self._enforcer, set(self._passing.addresses) - set(self._freed))
                 self._freed = self._passing.addresses
-            await asyncio.sleep(max(WRITE_EVERY, 20 * (self._clock.mono() - began)))
+            await asyncio.sleep(max(WRITE_EVERY, 20 * (time.thread_time() - began)))
 
     async def _changed(self) -> None:
         """Wait until the kernel must treat a friend in another way, because a list has changed."""
