@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 QUIET_FOR = 30.0
 """Seconds without a successful request, although one was sent, after which there is an alarm."""
+GATHERED = 0.1
+"""Seconds from a ban to its request.
+
+The bans of a burst then share a request, and the thread that writes it does not delay the next ones.
+"""
 MOST_ORIGINS = 1_000
 """The maximum number of origins in a report, those with the most decisions."""
 
@@ -127,6 +132,7 @@ class Fleet:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._sync.due() - now)):
                     await self._wake.wait()
+                    await asyncio.sleep(GATHERED)
         return changed
 
     async def _send(self, api: "Api", thread: ThreadPoolExecutor, request: Request, now: float) -> bool:
