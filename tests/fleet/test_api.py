@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -14,6 +15,7 @@ from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.attempts import attempts, ban_of
 
 import ringfence
+from ringfence.bounded_http import open_connection
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
 from ringfence.fleet.api import Api
@@ -288,6 +290,27 @@ def test_a_stopped_client_sends_nothing(server: FakeApi) -> None:
     api.stop()
 
     assert str(failure(api, Pull(full=True))) == "stopped"
+    assert server.requests == []
+
+
+def test_a_client_stopped_while_it_connects_closes_its_socket(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is stopped while it connects sends no request, and closes the socket."""
+    api = client(server)
+    opened: list[socket.socket] = []
+
+    def connect(*arguments: Any) -> socket.socket | None:  # noqa: ANN401 - those of open_connection
+        sock = open_connection(*arguments)
+        assert sock is not None
+        opened.append(sock)
+        api.stop()
+        return sock
+
+    monkeypatch.setattr("ringfence.fleet.api.open_connection", connect)
+
+    assert str(failure(api, Pull(full=True))) == "stopped"
+    assert [sock.fileno() for sock in opened] == [-1]
     assert server.requests == []
 
 

@@ -154,9 +154,9 @@ class Api:
                 sock = open_connection(connection.host, connection.port, connect, deadline, context)
                 if sock is None:
                     raise FleetError("the API has no address")
+                connection.sock = sock  # from now on, closing the connection closes the socket
                 self._check_running()
                 sock.settimeout(self._seconds)
-                connection.sock = sock
                 content = {"Content-Type": "application/json"} if body is not None else {}
                 agent = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
                 connection.request(method, base + path, body, {**agent, **content, **headers})
