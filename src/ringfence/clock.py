@@ -27,8 +27,8 @@ class Clock:
 def until_tick(period: float) -> float:
     """Return the seconds until the monotonic clock is a multiple of ``period``, but at least a tenth of it.
 
-    Periodic work that sleeps so long runs at the same moments. So an idle daemon wakes the processor seldom:
-    work in a row takes a tenth less CPU time than the same work spread over the second.
+    Periodic work that sleeps until then runs at the same moments. So an idle daemon wakes the processor
+    seldom: work in a row takes a tenth less CPU time than the same work spread over the second.
     """
     pause = period - time.monotonic() % period
     return pause if pause > period / 10 else pause + period

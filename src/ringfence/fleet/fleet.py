@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 QUIET_FOR = 30.0
 """Seconds without a successful request, although one was sent, after which there is an alarm."""
 GATHERED = 0.1
-"""Seconds from a ban to its request.
+"""Seconds from a ban, or from its early end, to the request about it.
 
-The bans of a burst then share a request, and the thread that writes it does not delay the next ones.
+So the bans of a burst share one request. The thread that sends requests starts only after the burst, and
+does not delay the later bans.
 """
 MOST_ORIGINS = 1_000
 """The maximum number of origins in a report, those with the most decisions."""
