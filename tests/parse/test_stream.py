@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
@@ -157,6 +157,56 @@ def test_the_number_of_holes_is_bounded() -> None:
         assert read(streams, ANSWER, 2 * number * step) == [ANSWER]
     assert read(streams, ANSWER, step) == []
     assert read(streams, ANSWER, 3 * step) == [ANSWER]
+
+
+@settings(max_examples=2 * settings().max_examples)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40)), max_size=60),
+    st.sampled_from([0, SEQUENCES - 20 * len(ANSWER)]),
+)
+def test_holes_are_filled_as_by_a_naive_reassembly(segments: list[tuple[int, int]], first: int) -> None:
+    """Each answer counts once, when it first arrives, unless it is in a hole that was forgotten.
+
+    The naive model has a flag for each answer. The segments begin and end between two answers.
+    """
+    streams, step, end = begun(first), len(ANSWER), 0
+    missing: list[int] = []
+    for start, number in segments:
+        part = range(start, start + number)
+        expected = [one for one in part if one in missing or one >= end]
+        missing = [*missing, *range(end, start)]
+        missing = [one for one in missing if one not in part]
+        end = max(end, part.stop)
+        begins = [one for one in missing if one - 1 not in missing]
+        if len(begins) > MOST_HOLES:
+            missing = [one for one in missing if one >= begins[-MOST_HOLES]]
+        assert len(read(streams, ANSWER * number, start * step, first)) == len(expected)
+
+
+@given(st.lists(st.integers(-15, 15), max_size=40))
+@example([15, 15, 15, -6, -2, -2, 8])
+def test_holes_end_before_the_numbers_repeat(jumps: list[int]) -> None:
+    """Numbers repeat after 4 GB. Wherever a sender jumps, no segment counts for a hole of another round.
+
+    The naive model has positions without an end, and forgets a hole that begins 2 GB before the next byte.
+    """
+    streams, step, at, end = begun(), len(ANSWER), 0, 0
+    holes: list[tuple[int, int]] = []
+    for jump in jumps:
+        at = max(at + jump * (SEQUENCES // 32), end - SEQUENCES // 2 + 1, 0)
+        if at >= end:
+            found, at = 1, min(at, end + SEQUENCES // 2 - 1)
+            holes = [*holes, (end, at)][-MOST_HOLES:] if at > end else holes
+            end = at + step
+        else:
+            cut = [(first, last) for first, last in holes if first < at + step and at < last]
+            if cut and not (len(cut) == 1 and cut[0][0] <= at and at + step <= cut[0][1]):
+                return  # only a part of it is missing
+            found = len(cut)
+            parts = [[(a, b)] if (a, b) not in cut else [(a, at), (at + step, b)] for a, b in holes]
+            holes = [(a, b) for part in parts for a, b in part if a < b][-MOST_HOLES:]
+        holes = [(a, b) for a, b in holes if end - a < SEQUENCES // 2]
+        assert read(streams, ANSWER, at) == [ANSWER] * found
 
 
 def test_a_connection_without_a_beginning_is_searched() -> None:

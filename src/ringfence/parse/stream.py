@@ -30,7 +30,7 @@ MOST_STREAMS = 4_096
 MOST_BYTES = 4 << 20
 MOST_PENDING = 1 << 17
 MOST_HOLES = 8
-"""The greatest number of holes of one connection in which a late segment is still read."""
+"""The greatest number of holes of one connection in which a late segment is still read: the latest ones."""
 
 _EOL = b"\r\n"
 # An answer in text whose beginning is unknown. No sender's text in a header can match, because LF never comes
@@ -149,6 +149,8 @@ class Streams:
             stream.other = data.startswith(_OTHERS)
         stream.fed = True
         stream.next = (stream.next + len(data)) % SEQUENCES
+        # The numbers repeat. Of a hole further back, nobody could tell whether it is ahead.
+        stream.holes = [hole for hole in stream.holes if (stream.next - hole[0]) % SEQUENCES < _HALF]
         if stream.other:
             return []
         before = len(stream.pending)
@@ -186,20 +188,21 @@ class Streams:
     def _late(self, stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
         """Return the answers that stand whole in those bytes of a late segment that were missing."""
         found: list[bytes] = []
+        left: list[tuple[int, int]] = []
         end = (sequence + len(data)) % SEQUENCES
-        for hole in list(stream.holes):
+        for hole in stream.holes:
             first, last = _later(hole[0], sequence), _earlier(hole[1], end)
             size = (last - first) % SEQUENCES
             if not 0 < size < _HALF:
+                left.append(hole)
                 continue
-            stream.holes.remove(hole)
-            stream.holes += [part for part in ((hole[0], first), (last, hole[1])) if part[0] != part[1]]
-            del stream.holes[:-MOST_HOLES]
+            left += [part for part in ((hole[0], first), (last, hole[1])) if part[0] != part[1]]
             start = (first - sequence) % SEQUENCES
             alone = _Stream(first, synced=False)
             found += _consume(alone, data[start : start + size])
             if alone.synced and _REFUSAL.match(alone.pending):
                 found.append(alone.pending)
+        stream.holes = left[-MOST_HOLES:]
         return found
 
     def _add(self, connection: bytes, stream: _Stream) -> _Stream:
