@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.lists.world import At
 
 from ringfence.errors import ControlError, ListError
+from ringfence.lists import feeds
 from ringfence.lists.entries import Configured, FeedSource
 from ringfence.lists.feeds import NAMED, TakenFeed, read_feed
 from ringfence.lists.prefixes import Prefixes
@@ -514,6 +515,35 @@ def test_a_file_of_any_size_is_refused_at_once(tmp_path: Path) -> None:
     os.truncate(at.path, 1 << 40)
 
     assert "bytes" in str(at.refreshed()["problem"])
+
+
+class Growing(io.BufferedReader):
+    """A file whose owner makes it longer before each part is read."""
+
+    read_so_far = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read a part."""
+        os.truncate(self.fileno(), os.fstat(self.fileno()).st_size + 1_000_000)
+        found = super().read(size)
+        Growing.read_so_far += len(found)
+        return found
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may grow after its size was checked. The next good list is taken over."""
+    at = Feed(tmp_path, fetched=True)
+    at.write("198.51.100.1")
+    monkeypatch.setattr(feeds, "MAX_LIST", 200_000)
+    monkeypatch.setattr(feeds, "_opened", lambda path, **_: Growing(io.FileIO(path, "r+")))
+    assert (at.refreshed()["state"], at.denied) == ("waiting", [])
+    assert 200_000 < Growing.read_so_far <= 200_000 + 65_536
+
+    monkeypatch.undo()
+    at.write("198.51.100.2")
+    assert (at.refreshed()["problem"], at.denied) == ("", ["198.51.100.2"])
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,22 @@ def test_a_long_line_takes_no_memory() -> None:
     assert parser.bad.number == 1
 
 
+@pytest.mark.parametrize("line", [b"#\n", b"\n", b"192.0.2.1\n", b'{"type":"metadata"}\n', b"a,b\n", b"x\n"])
+@pytest.mark.parametrize("layout", [PLAIN, CIDR, SECOND])
+def test_only_so_many_lines_are_parsed(layout: FeedLayout, line: bytes) -> None:
+    """The number of lines has a limit, whatever stands in them, and the rest is not parsed."""
+    parser = FeedParser(layout, 100)
+    for _ in range(100):
+        parser.feed(line)
+    expected = parser.bad.number
+    assert parser.feed(line) == []
+    assert [parser.feed(line * 1_000) for _ in range(10)] == [[]] * 10
+    assert parser.feed(b"192.0.2.1") == []
+    assert parser.end() == []
+    assert (parser.lines, parser.bad.number) == (101, expected + 1)
+    assert expected or str(parser.bad.first[-1]) == "line 101: '': the list has more than 100 lines"
+
+
 @given(st.sampled_from([PLAIN, CIDR, SECOND, NAMED_COLUMN]), st.binary(max_size=300), st.integers(1, 9))
 def test_no_bytes_raise_an_error(layout: FeedLayout, data: bytes, size: int) -> None:
     """Any bytes lead to entries and bad lines, the same in parts of any size."""

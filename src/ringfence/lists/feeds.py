@@ -42,6 +42,8 @@ MOST_BAD = 1_000
 """The number of bad lines after which the rest of a list is not read."""
 MOST_READ = 4
 """A list may name at most so many times the networks that may be denied: some may be repeated, or local."""
+MOST_COMMENTS = 100_000
+"""A list may have so many lines without a network, besides one for each network that it may name."""
 MAX_HEAD = 16_384  # bytes: the first line of a kept list
 NAMED = 20
 """The maximum number of networks that are named as left out. The others are only counted."""
@@ -89,8 +91,8 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
 
     Raise ListError, with all reasons, if a line is bad, if the list has no network, or more than ``most``.
     """
-    parser, gatherer, left = FeedParser(source.layout), Gatherer(), _LeftOut()
-    number_read = 0
+    parser = FeedParser(source.layout, 2 * MOST_READ * most + MOST_COMMENTS)
+    gatherer, left, number_read = Gatherer(), _LeftOut(), 0
     for entries in _parsed(file, parser):
         number_read += _gather(entries, parser, gatherer, left, MOST_READ * most - number_read)
         _check_work(number_read, most, parser, source)
@@ -155,19 +157,34 @@ def _check_bad_lines(parser: FeedParser, source: FeedSource) -> None:
         raise ListError(f"{parser.bad.number} of {parser.lines} lines are not of this format: {shown}")
 
 
-def _too_large() -> str:
-    return f"the list has more than {MAX_LIST} bytes"
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file in parts; raise ListError if it is too large. Its owner may write while it is read."""
+    size = 0
+    while part := file.read(_PART):
+        size += len(part)
+        _check_bytes(size)
+        yield part
 
 
 def _parsed(file: BinaryIO, parser: FeedParser) -> Iterator[list[FeedEntry]]:
     """Yield the entries of a file in parts; raise ListError if it is too large."""
-    size = 0
-    while part := file.read(_PART):
-        size += len(part)
-        if size > MAX_LIST:
-            raise ListError(_too_large())
+    for part in _parts(file):
         yield parser.feed(part)
     yield parser.end()
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_LIST:
+        raise ListError(f"the list has more than {MAX_LIST} bytes")
+
+
+def _digest(file: BinaryIO) -> bytes:
+    """Return the hash of a file; raise ListError if it is too large."""
+    _check_bytes(os.fstat(file.fileno()).st_size)  # a sparse file has any size
+    digest = hashlib.sha256()
+    for part in _parts(file):
+        digest.update(part)
+    return digest.digest()
 
 
 @define
@@ -404,13 +421,12 @@ def _judged(
     """Return ``feed`` with its present file taken over or refused; raise OSError if it cannot be read."""
     source, before = feed.source, feed.taken
     with _opened(source.path, follow=not source.fetched) as file:
-        if os.fstat(file.fileno()).st_size > MAX_LIST:  # a sparse file has any size
-            return evolve(feed, refused=_too_large())
-        digest = hashlib.file_digest(file, "sha256").digest()
-        if digest == feed.digest and not force:
-            return feed
-        file.seek(0)
+        digest = b""
         try:
+            digest = _digest(file)
+            if digest == feed.digest and not force:
+                return feed
+            file.seek(0)
             found = evolve(read_feed(file, source, protected, most), taken=now)
             if not force:
                 known = before.networks if before is not None else Prefixes()

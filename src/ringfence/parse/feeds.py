@@ -25,6 +25,8 @@ NAMED = 20
 """The maximum number of bad lines that are kept. The others are only counted."""
 MAX_CURSOR = 64
 """The maximum length of APIBAN's cursor."""
+MOST_LINES = 2_500_000
+"""The maximum number of lines that are parsed. Comments take time, and 64 MB may have 32 million of them."""
 MAX_PAGE = 1_048_576  # bytes; a page of APIBAN has 250 addresses
 
 MAX_LIST = 64 * 1024 * 1024
@@ -113,9 +115,10 @@ def plain_field(line: bytes) -> str:
         return line.decode()  # nearly every line is nothing but an address or a network
     if len(line) > MAX_LINE:
         raise ValueError(f"is longer than {MAX_LINE} bytes")
+    if line.startswith(_MARKS):
+        return ""
     for mark in _MARKS:
-        if mark in line:
-            line = line[: line.index(mark)]
+        line = line.partition(mark)[0]
     if line.lstrip().startswith(_WHOLE_LINE):
         return ""
     fields = _ascii(line).replace(",", " ").split()
@@ -157,12 +160,14 @@ class FeedParser:
     """Parses a feed in parts of any size.
 
     ``bad`` are the bad lines, ``lines`` is the number of lines so far. A list that names the number of its
-    entries (Spamhaus DROP's last line) and has another number is incomplete, which is a bad line too.
+    entries (Spamhaus DROP's last line) and has another number is incomplete, which is a bad line too. So is
+    the line after ``most_lines``, and the rest is not parsed.
     """
 
-    def __init__(self, layout: FeedLayout) -> None:
+    def __init__(self, layout: FeedLayout, most_lines: int = MOST_LINES) -> None:
         self.bad = BadLines()
         self.lines = 0
+        self._most_lines = most_lines
         self._layout = layout
         self._rest = b""
         self._found = 0
@@ -172,6 +177,8 @@ class FeedParser:
 
     def feed(self, data: bytes) -> list[FeedEntry]:
         """Return the entries of the lines that ``data`` completes."""
+        if self.lines > self._most_lines:
+            return []
         *lines, rest = (self._rest + data).split(b"\n")
         # Of a line that is too long, the beginning is enough: it is bad.
         self._rest = rest[: MAX_LINE + 1]
@@ -181,9 +188,13 @@ class FeedParser:
         """Return the entry of the last line, if it lacks a newline. Call this once, after the last part."""
         lines = [self._rest] if self._rest else []
         self._rest = b""
-        return self._parse(lines)
+        return self._parse(lines) if self.lines <= self._most_lines else []
 
     def _parse(self, lines: list[bytes]) -> list[FeedEntry]:
+        if self.lines + len(lines) > self._most_lines:
+            self.lines = self._most_lines + 1
+            self.bad.add(self.lines, b"", ValueError(f"the list has more than {self._most_lines} lines"))
+            return []
         if self._layout.format is FeedFormat.PLAIN and _are_networks(lines):  # faster than one by one
             texts = b"\n".join(lines).decode().split("\n")
             entries = [(number, text) for number, text in enumerate(texts, self.lines + 1) if text]
