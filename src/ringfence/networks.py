@@ -47,6 +47,27 @@ _WELL_KNOWN, _WELL_KNOWN_SHIFT = 0x64FF9B << 64, 32  # 64:ff9b::/96
 _LOCAL, _LOCAL_SHIFT = 0x64FF9B0001, 80  # 64:ff9b:1::/48
 
 
+_V6 = 1 << (BITS[6] + 8)
+
+
+def pack(network: Network) -> int:
+    """Return a network as one integer: a network object takes 700 bytes, and some 3 µs to make."""
+    code = int(network.network_address) << 8 | network.prefixlen
+    return code if network.version == 4 else code | _V6  # noqa: PLR2004 - the IP version
+
+
+def unpack(packed: int) -> Network:
+    """Return the network of :func:`pack`."""
+    version, code = code_from(packed)
+    place = code >> 8, code & 0xFF
+    return IPv4Network(place) if version == 4 else IPv6Network(place)  # noqa: PLR2004 - the IP version
+
+
+def code_from(packed: int) -> tuple[int, int]:
+    """Return the IP version of a packed network, and its address and prefix length in one integer."""
+    return (6, packed ^ _V6) if packed & _V6 else (4, packed)
+
+
 @runtime_checkable
 class RangedNetworks(Protocol):
     """Many networks that also return the ranges of addresses that they cover.

@@ -19,6 +19,7 @@ from ringfence.fleet.fleet import Decisions, Fleet, refusal_of
 from ringfence.fleet.sharing import Access, Sharing
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Ban, BanEnd, Origin, Scope, Secret
+from ringfence.networks import pack, unpack
 from ringfence.store.database import Store
 
 OTHER = ("crowdsecurity/ssh-bf", "203.0.113.9")
@@ -53,7 +54,7 @@ class Host:
 
     async def apply(self, decisions: Decisions) -> None:
         """Apply decisions."""
-        self.applied = {str(network.network_address) for network, _ in decisions}
+        self.applied = {str(unpack(packed).network_address) for packed, _ in decisions}
         self.applications += 1
 
 
@@ -462,4 +463,4 @@ def test_what_is_not_shared_is_an_alarm(server: FakeApi, store: Store) -> None:
 )
 def test_which_networks_may_be_applied(network: str, reason: str) -> None:
     """Very wide networks and local ones are left out, whoever bans them."""
-    assert refusal_of(ip_network(network)) == reason
+    assert refusal_of(pack(ip_network(network))) == reason

@@ -15,8 +15,12 @@ from ringfence.fleet.sync import (
     AT_ONCE,
     BEAT_EVERY,
     CALM,
+    ENDED_AT_ONCE,
     FULL_EVERY,
+    MOST_SAME,
+    MOST_TEXTS,
     MOST_WIDE,
+    SPARE,
     STEP,
     WIDE,
     Beat,
@@ -29,6 +33,7 @@ from ringfence.fleet.sync import (
     Withdraw,
 )
 from ringfence.model import Network
+from ringfence.networks import pack, unpack
 from ringfence.parse.lapi import DecisionPage, LapiDecision
 
 NETWORKS = [ip_network(text) for text in ("198.51.100.7", "198.51.100.8", "203.0.113.0/24", "2001:db8::/64")]
@@ -56,18 +61,23 @@ def pulled(sync: Sync, *new: LapiDecision, now: float = 0.0, deleted: tuple[Lapi
     return changed
 
 
+def applied(sync: Sync) -> set[tuple[Network, str]]:
+    """Return the network and the scenario of each decision that applies."""
+    return {(unpack(packed), scenario) for packed, scenario in sync.in_force()}
+
+
 def test_a_decision_of_another_host_applies_until_its_end() -> None:
     """It applies for the time that it has left, or until it is deleted; a missing one goes on."""
     sync = Sync()
 
     assert pulled(sync, decision(1), decision(2, NETWORKS[1]), decision(3, NETWORKS[2], seconds=-1.0))
-    assert {*sync.in_force()} == {(ONE, GUESS), (NETWORKS[1], GUESS)}
+    assert applied(sync) == {(ONE, GUESS), (NETWORKS[1], GUESS)}
     assert not pulled(sync, now=10.0)
     assert pulled(sync, now=20.0, deleted=(decision(2, NETWORKS[1]), decision(9)))
-    assert {*sync.in_force()} == {(ONE, GUESS)}
+    assert applied(sync) == {(ONE, GUESS)}
     assert not sync.expire(499.0)
     assert sync.expire(500.0)
-    assert ({*sync.in_force()}, len(sync), sync.origins()) == (set(), 0, {})
+    assert (applied(sync), len(sync), sync.origins()) == (set(), 0, {})
 
 
 def test_the_number_of_another_database_deletes_nothing() -> None:
@@ -76,7 +86,7 @@ def test_the_number_of_another_database_deletes_nothing() -> None:
     pulled(sync, decision(1))
 
     assert not pulled(sync, now=10.0, deleted=(decision(1, NETWORKS[1]), decision(1, scenario="other")))
-    assert {*sync.in_force()} == {(ONE, GUESS)}
+    assert applied(sync) == {(ONE, GUESS)}
 
 
 def test_two_decisions_of_a_network_end_one_after_the_other() -> None:
@@ -85,7 +95,7 @@ def test_two_decisions_of_a_network_end_one_after_the_other() -> None:
     pulled(sync, decision(1, seconds=100.0), decision(2, seconds=200.0))
 
     assert not pulled(sync, now=10.0, deleted=(decision(1),))
-    assert {*sync.in_force()} == {(ONE, GUESS)}
+    assert applied(sync) == {(ONE, GUESS)}
     assert sync.expire(200.0)
 
 
@@ -111,7 +121,7 @@ def test_a_ban_of_this_host_is_sent_and_recognised() -> None:
     sync.on_done(Push((own(began=1.0),)), 2.0)
     assert (sync.waiting, sync.next_request(3.0)) == (0, None)
     assert not pulled(sync, decision(1), now=10.0)
-    assert ({*sync.in_force()}, sync.lag) == (set(), 9.0)
+    assert (applied(sync), sync.lag) == (set(), 9.0)
     assert not sync.expire(509.0)
 
 
@@ -121,9 +131,9 @@ def test_a_longer_decision_of_another_host_outlives_the_own_ban() -> None:
     sync.on_ban(own(ends=100.0))
     pulled(sync, decision(1, seconds=300.0))
 
-    assert {*sync.in_force()} == set()
+    assert applied(sync) == set()
     assert sync.expire(100.0)
-    assert {*sync.in_force()} == {(ONE, GUESS)}
+    assert applied(sync) == {(ONE, GUESS)}
 
 
 def test_an_unban_is_sent_and_hides_the_decision_at_once() -> None:
@@ -136,11 +146,11 @@ def test_an_unban_is_sent_and_hides_the_decision_at_once() -> None:
     pulled(sync, decision(1), now=10.0)
     sync.on_unban(ONE, 11.0)
 
-    assert {*sync.in_force()} == set()
+    assert applied(sync) == set()
     withdraw = sync.next_request(11.0)
     assert withdraw == Withdraw(ONE, GUESS)
     pulled(sync, decision(1), now=20.0)
-    assert {*sync.in_force()} == set()
+    assert applied(sync) == set()
     sync.on_done(Withdraw(ONE, GUESS), 21.0)
     assert sync.waiting == 0
     assert pulled(sync, decision(2), now=30.0)  # a new one of another host
@@ -337,9 +347,65 @@ def test_every_table_is_bounded() -> None:
     assert len(sync._ends) < 2_000
 
 
+def test_the_texts_of_decisions_have_room_in_bytes() -> None:
+    """Texts are counted by their memory, and each different one once; its room is free when it has ended."""
+    sync = Sync(full_every=10.0)
+    networks = [ip_network(f"198.51.{n >> 8}.{n & 255}") for n in range(30_000)]
+    wide = [decision(n, one, f"{n}" + "\U0001f600" * 195) for n, one in enumerate(networks)]
+    pulled(sync, *wide)
+    fit = len(sync)
+    assert fit < MOST_TEXTS / 800
+    assert sync.left.crowded == len(networks) - fit
+    assert not pulled(sync, evolve(decision(40_000), origin="\U0001f600" * 200), now=10.0)
+    assert (len(sync), sync.left.crowded) == (fit, 1)
+    pulled(sync, *(decision(50_000 + n, one, wide[0].scenario) for n, one in enumerate(networks)), now=20.0)
+    assert (len(sync), sync.left.crowded) == (fit + len(networks), 0)
+    while sync.ending(600.0):
+        sync.expire(600.0)
+    pulled(sync, *wide, now=610.0)
+    assert len(sync) == fit
+
+
+def test_many_decisions_that_end_together_end_in_steps() -> None:
+    """Each call handles some of the ends, and says whether others wait."""
+    sync = Sync()
+    networks = [ip_network(f"198.51.{n >> 8}.{n & 255}") for n in range(3 * ENDED_AT_ONCE)]
+    pulled(sync, *(decision(number, network) for number, network in enumerate(networks)))
+    left = []
+    while sync.ending(500.0):
+        assert sync.expire(500.0)
+        left.append(len(sync))
+    assert left == [2 * ENDED_AT_ONCE, ENDED_AT_ONCE, 0]
+
+
+def test_a_network_has_so_many_decisions_of_one_scenario() -> None:
+    """More are left out; the network stays denied until the last one has ended."""
+    sync = Sync()
+    pulled(sync, *(decision(number, seconds=100.0 + number) for number in range(MOST_SAME + 1)))
+    assert (len(sync), sync.left.crowded) == (MOST_SAME, 1)
+    assert not sync.expire(99.0 + MOST_SAME - 1)
+    assert (len(sync), sync.ending(99.0 + MOST_SAME - 1)) == (1, False)
+    assert sync.expire(100.0 + MOST_SAME)
+
+
+def test_ends_that_change_do_not_pile_up() -> None:
+    """An answer that shortens all decisions again and again leaves few outdated ends, and each end counts."""
+    sync = Sync(full_every=10.0)
+    networks = [ip_network(f"198.51.{n >> 8}.{n & 255}") for n in range(2_000)]
+    for turn in range(20):
+        seconds = 10_000.0 - 100.0 * turn
+        rows = (decision(number, network, seconds=seconds) for number, network in enumerate(networks))
+        pulled(sync, *rows, now=10.0 * turn)
+        assert len(sync._ends) <= 3 * len(networks) // 2 + SPARE + STEP
+    assert not sync.expire(190.0 + 8_099.0)
+    while sync.ending(190.0 + 8_100.0):
+        sync.expire(190.0 + 8_100.0)
+    assert len(sync) == 0
+
+
 def test_unusable_networks_are_left_out() -> None:
     """A decision whose network may not be applied is counted and named."""
-    sync = Sync(refusal=lambda network: "local" if network == ONE else "")
+    sync = Sync(refusal=lambda packed: "local" if unpack(packed) == ONE else "")
 
     assert not pulled(sync, decision(1))
     assert (len(sync), sync.left.number, sync.left.crowded) == (0, 1, 0)
@@ -353,7 +419,7 @@ def test_unusable_networks_are_left_out() -> None:
 
 def test_a_repeated_decision_is_left_out_once() -> None:
     """Answers may repeat a decision. Those without a number cannot be recognised."""
-    sync = Sync(most=1, refusal=lambda network: "local" if network == ONE else "")
+    sync = Sync(most=1, refusal=lambda packed: "local" if unpack(packed) == ONE else "")
     local, kept, crowded = decision(1), decision(2, NETWORKS[1]), decision(3, NETWORKS[2])
     for now in (0.0, 10.0, 20.0):
         request = sync.next_request(now)
@@ -375,11 +441,11 @@ def test_wide_networks_cover_a_part_of_the_internet_only() -> None:
         sync, *rows, decision(10, wide[0]), decision(20, ip_network("2001::/19")), decision(30, NETWORKS[2])
     )
 
-    assert {*sync.in_force()} == {(one, GUESS) for one in (*wide[:4], ip_network("2001::/19"), NETWORKS[2])}
+    assert applied(sync) == {(one, GUESS) for one in (*wide[:4], ip_network("2001::/19"), NETWORKS[2])}
     assert (sync.left.number, sync.left.crowded, sync.left.named) == (1, 1, ["15.0.0.0/8 (no room)"])
     pulled(sync, *rows[1:4], now=10.0, deleted=(rows[0], decision(10, wide[0])))
     pulled(sync, *rows[1:], now=20.0)
-    assert (wide[4], GUESS) in sync.in_force()
+    assert (wide[4], GUESS) in applied(sync)
     assert sync.left.number == 0
 
 
@@ -403,7 +469,7 @@ def test_the_room_of_wide_networks_is_counted(made: list[tuple[int, int, int, in
         row = decision(number, network, f"s{scenario}")
         pulled(sync, *(() if ends else (row,)), now=1e6, deleted=(row,) if ends else ())
         sync._next_pull = sync._next_full = 0.0
-        wide = [one for one, _ in sync.in_force() if one.prefixlen < WIDE[4]]
+        wide = [one for one, _ in applied(sync) if one.prefixlen < WIDE[4]]
         assert sync._wide[4] == sum(one.num_addresses for one in wide) <= MOST_WIDE[4]
     sync.expire(2e6)
     assert not +sync._wide
@@ -612,7 +678,7 @@ class World:
             if fault == "rows" and request.full:
                 page = DecisionPage(page.new[: len(page.new) // 2], ())
             assert [*sync.on_page(page, request, self.now)]
-            deleted = {(one.network, one.scenario) for one in page.deleted}
+            deleted = {(one.packed, one.scenario) for one in page.deleted}
             assert before - {*sync.in_force()} <= deleted  # nothing ends because it is missing
         else:
             sync.on_done(request, self.now)
@@ -622,7 +688,7 @@ class World:
         if isinstance(request, Pull):
             return self.api.page(node, self.now, full=request.full)
         if isinstance(request, Withdraw):
-            self.api.delete((request.network, request.scenario), self.now)
+            self.api.delete((pack(request.network), request.scenario), self.now)
         elif isinstance(request, Push):
             for ban in request.bans:
                 self.api.add(ban.key, ban.ends, self.now)
@@ -691,9 +757,9 @@ def _play(world: World, step: tuple[object, ...]) -> None:
         case "unban", str(node), network:
             world.unban(node, network)  # type: ignore[arg-type]
         case "cscli add", network, str(rule):
-            world.api.add((network, scenario_of(rule)), world.now + 2_000.0, world.now)  # type: ignore[arg-type]
+            world.api.add((pack(network), scenario_of(rule)), world.now + 2_000.0, world.now)  # type: ignore[arg-type]
         case "cscli delete", network, str(rule):
-            world.api.delete((network, scenario_of(rule)), world.now)  # type: ignore[arg-type]
+            world.api.delete((pack(network), scenario_of(rule)), world.now)  # type: ignore[arg-type]
         case "wait", float(seconds):
             world.advance(seconds)
         case "step", str(node), str(fault):

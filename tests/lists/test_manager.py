@@ -13,6 +13,7 @@ from ringfence.errors import StoreError
 from ringfence.lists import manager
 from ringfence.lists.manager import ListNetworks
 from ringfence.model import ListEntry, ListKind, Network
+from ringfence.networks import pack
 
 GATEWAY = ip_network("192.0.2.1")
 PROTECTED = {GATEWAY: "the default gateway"}
@@ -203,7 +204,7 @@ def test_the_configured_entries_are_in_force_without_a_store(tmp_path: Path) -> 
 def test_decisions_of_other_hosts_are_denied_below_everything(tmp_path: Path) -> None:
     """They are a list of their own, stay after each composition, and are named as what they are."""
     at = At(tmp_path)
-    one, two = ip_network("198.51.100.7"), ip_network("203.0.113.0/24")
+    one, two = pack(ip_network("198.51.100.7")), pack(ip_network("203.0.113.0/24"))
 
     async def script() -> None:
         await at.lists.use_decisions(((one, "ringfence/guess"), (one, "other"), (two, "other")))

@@ -2,16 +2,23 @@
 
 import json
 from ipaddress import ip_network
+from sys import getsizeof
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringfence.parse import lapi
 from ringfence.parse.lapi import (
+    MAX_LOGIN,
+    MAX_ROW,
     MAX_SECONDS,
+    MAX_SKIPPED,
     MAX_TEXT,
     MAX_TOKEN,
+    MOST_MARKS,
+    MOST_TEXTS,
     LapiDecision,
     parse_decisions,
     parse_duration,
@@ -134,12 +141,72 @@ def test_every_cut_answer_is_refused() -> None:
         b'{"deleted":{}}',
         b"[" * 100_000,
         b'{"new":' + b"9" * 10_000 + b"}",
+        b'{"new":[],"x":}',
+        b'{"new":[],"x":{"y":[1,2',
+        b'{"new":[],"x":[' + b"[]," * MOST_MARKS + b"1]}",
+        b'{"new":[],"x":"' + b"x" * MAX_SKIPPED + b'"}',
+        b'{"new":[7 8]}',
+        b'{"new":[' + b"[" * 2_000 + b"]" * 2_000 + b"]}",
     ],
 )
 def test_another_answer_is_refused(body: bytes) -> None:
     """What is not an answer of the stream raises ValueError."""
     with pytest.raises(ValueError, match=r"."):
         parse_page(body)
+
+
+@pytest.mark.parametrize(
+    "value", ['"a \\" text"', "1.5e3", "null", "[]", '{"a":[{"b":"}"}]}', '[[1],["]"]]', " [ 1 , 2 ] "]
+)
+def test_other_values_of_an_answer_are_skipped(value: str) -> None:
+    """Names that are no lists of decisions are ignored, whatever they have."""
+    row = json.dumps(ROW)
+    body = f' {{ "links" : {value} , "new" : [ {row} , {{"id":2,"x":{value}}} ] , "more" : {value} }} '
+    found = parse_page(body.encode())
+    assert (found.new, found.deleted, found.left_out) == ((NUMBER,), (), (2,))
+
+
+def test_a_decision_may_have_more_than_is_needed() -> None:
+    """A later CrowdSec may add values, also nested ones."""
+    assert parse_page(page({**ROW, "x": {"y": ["z", {"a": [1]}]}, "n": None, "o": {}})).new == (NUMBER,)
+
+
+@pytest.mark.parametrize("value", ["x" * MAX_ROW, "\\" * MAX_ROW, [[[["x" * MAX_ROW]]], {"y": "]"}]])
+def test_a_long_decision_is_left_out(value: object) -> None:
+    """A decision of many bytes is not decoded, and the others stay."""
+    found = parse_page(page({**ROW, "x": value}, {**ROW, "scenario": value}, ROW, deleted=[{"id": value}]))
+    assert (found.new, found.deleted, found.left_out) == ((NUMBER,), (), (None, None))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        b"{},",
+        b"[],",
+        b"1,",
+        b'{"a":[[[]]]},',
+        b'"",',
+        b"[" * 100 + b"]" * 100 + b",",
+    ],
+)
+def test_an_answer_has_a_maximum_number_of_decisions(unit: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of an answer could otherwise become millions of objects."""
+    monkeypatch.setattr(lapi, "MOST_ROWS", 1_000)
+    assert len(parse_page(b'{"new":[' + unit * 999 + b"null]}").left_out) == 1_000
+    with pytest.raises(ValueError, match="more than 1000 decisions"):
+        parse_page(b'{"new":[' + unit * 1_000 + b"null]}")
+
+
+@pytest.mark.parametrize("name", ["scenario", "origin"])
+def test_the_texts_of_an_answer_have_a_maximum_memory(name: str) -> None:
+    """One character of four bytes makes each of a text's characters as large. A text in use has room."""
+    rows = [{**ROW, "id": n, name: f"{n:06}" + "x" * 190 + "\U0001f600"} for n in range(MOST_TEXTS // 800)]
+    found = parse_page(page(*rows, ROW, {**ROW, "id": 1_000_000, name: rows[0][name]}))
+    assert 0 < len(found.left_out) < len(rows) / 2
+    assert found.new[-1].number == 1_000_000
+    texts = {id(text): text for one in found.new for text in (one.scenario, one.origin)}
+    assert len(texts) == len({*texts.values()})
+    assert sum(map(getsizeof, texts.values())) <= MOST_TEXTS
 
 
 @given(st.binary(max_size=300))
@@ -214,6 +281,7 @@ def test_a_login_has_a_token_and_its_end() -> None:
         ("x", None),
         ("x", "soon"),
         ("x", "2026-11-20T21:12:02"),
+        ("x" * MAX_LOGIN, "2026-11-20T21:12:02Z"),
     ],
 )
 def test_a_login_without_a_usable_token_is_refused(token: object, expire: object) -> None:

@@ -28,6 +28,7 @@ from ringfence.fleet.fleet import Decisions, Fleet
 from ringfence.fleet.sharing import Access, Sharing
 from ringfence.ledger import Ledger
 from ringfence.model import Secret
+from ringfence.networks import unpack
 from ringfence.store.database import Store
 
 INTERVAL = 10.0
@@ -57,7 +58,7 @@ class Node:
 
     async def apply(self, decisions: Decisions) -> None:
         """Take over what is in force."""
-        now, listed = time.monotonic(), [str(network.network_address) for network, _ in decisions]
+        now, listed = time.monotonic(), [str(unpack(packed).network_address) for packed, _ in decisions]
         wanted = {*listed}
         self.again += len(listed) - len(wanted) + len((wanted - self.present) & self.first.keys())
         self.ended += len(self.present - wanted)

@@ -95,8 +95,8 @@ class Api:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise FleetError(_text_of(error)) from None
         finally:
-            self.send(Withdraw(*ban.key), now)
-        if not any((one.network, one.scenario) == ban.key for one in found):
+            self.send(Withdraw(ban.network, ban.key[1]), now)
+        if not any((one.packed, one.scenario) == ban.key for one in found):
             raise FleetError("the API has stored a test decision, and does not return it")
 
     def _pull(self, request: Pull) -> DecisionPage:

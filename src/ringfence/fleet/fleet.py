@@ -22,9 +22,9 @@ from ringfence.fleet.sharing import Sharing
 from ringfence.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.feeds import SHORTEST_FED
-from ringfence.lists.prefixes import code_of
 from ringfence.lists.texts import overlaps_local
 from ringfence.model import WHOLE_SCOPES, Ban, BanEnd, Network, Scope, printable, rfc3339
+from ringfence.networks import code_from, pack
 from ringfence.parse.lapi import DecisionPage
 from ringfence.store.bans import Records
 
@@ -42,14 +42,14 @@ does not delay the later bans.
 MOST_ORIGINS = 1_000
 """The maximum number of origins in a report, those with the most decisions."""
 
-Decisions = tuple[tuple[Network, str], ...]
-"""Networks that other hosts have banned, each with the scenario."""
+Decisions = tuple[tuple[int, str], ...]
+"""Packed networks that other hosts have banned, each with the scenario."""
 
 
-def refusal_of(network: Network) -> str:
-    """Return why the ban of a network by another host may not be applied; "" if it may."""
-    version, code = code_of(network)
-    if network.prefixlen < SHORTEST_FED[version]:
+def refusal_of(packed: int) -> str:
+    """Return why the ban of a packed network by another host may not be applied; "" if it may."""
+    version, code = code_from(packed)
+    if code & 0xFF < SHORTEST_FED[version]:
         return f"wider than a /{SHORTEST_FED[version]}"
     return "a local network" if overlaps_local(version, code) else ""
 
@@ -109,7 +109,7 @@ class Fleet:
             OwnBan(one.network, one.rule, one.expires + ahead) for one in ended if not one.removed
         )
         self._sync.on_unfinished(
-            ((one.network, scenario_of(one.rule)), one.expires + ahead) for one in ended if one.removed
+            ((pack(one.network), scenario_of(one.rule)), one.expires + ahead) for one in ended if one.removed
         )
         api = Api(self._sharing.access, self._clock)
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet")
@@ -126,7 +126,11 @@ class Fleet:
         """Send the next request, or wait until one is due; return whether other decisions apply now."""
         self._wake.clear()
         now = self._clock.mono()
-        changed, request = self._sync.expire(now), self._sync.next_request(now)
+        changed = self._sync.expire(now)
+        while self._sync.ending(now):
+            await asyncio.sleep(0)
+            changed |= self._sync.expire(now)
+        request = self._sync.next_request(now)
         if request is not None:
             changed |= await self._send(api, thread, request, now)
         elif not changed:

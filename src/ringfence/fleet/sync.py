@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import chain, count, islice
 from math import inf
+from sys import getsizeof
 from typing import Generic, TypeVar
 
 from attrs import Factory, define, field, frozen
@@ -30,6 +31,7 @@ from attrs import Factory, define, field, frozen
 from ringfence.fleet.channel import Channel
 from ringfence.fleet.messages import Facts, scenario_of
 from ringfence.model import Network, format_network
+from ringfence.networks import BITS, code_from, pack, unpack
 from ringfence.parse.lapi import DecisionPage, LapiDecision
 
 FULL_EVERY = 600.0
@@ -48,8 +50,14 @@ SAME_END = 2.0
 """Seconds. Two ends that differ by less are the same: answers take some time."""
 STEP = 200
 """The number of decisions that are taken over at once. That takes some 1 ms."""
+ENDED_AT_ONCE = 2_000
+"""The number of ends after which :meth:`Sync.expire` returns. That takes some 10 ms."""
 SPARE = 1_000
-"""How many outdated ends may be kept, besides one for each present one."""
+"""How many outdated ends may be kept, besides one for each present one, and a half."""
+MOST_SAME = 1_000
+"""The maximum number of decisions with the same network and the same scenario: each host may have one."""
+MOST_TEXTS = 16 << 20
+"""The memory of all different scenarios and origins, in bytes."""
 
 WIDE = {4: 24, 6: 48}
 """By IP version, the prefix length below which a network is a wide one."""
@@ -63,8 +71,8 @@ MOST_NAMED = 5
 MOST_SEEN = 65_536
 """The maximum number of decisions that are recognised of those that are left out. More count each time."""
 
-Key = tuple[Network, str]
-"""The network and the scenario of a decision."""
+Key = tuple[int, str]
+"""The packed network (``ringfence.networks``) and the scenario of a decision."""
 
 
 @frozen
@@ -80,7 +88,7 @@ class OwnBan:
     @property
     def key(self) -> Key:
         """The network and the scenario of its decision."""
-        return self.network, scenario_of(self.rule)
+        return pack(self.network), scenario_of(self.rule)
 
 
 @frozen
@@ -124,8 +132,9 @@ class _Own:
 
 @frozen
 class _Kept:
-    """A decision of the stream: its end, and its origin."""
+    """A decision of the stream: its number, its end, and its origin."""
 
+    number: int
     ends: float
     origin: str
 
@@ -152,9 +161,10 @@ class _Ends(Generic[_T]):
         """Add an end of an item."""
         heappush(self._heap, (ends, next(self._serial), item))
 
-    def pop(self, now: float) -> Iterator[_T]:
-        """Remove and yield each item with an end that has passed."""
-        while self.next <= now:
+    def pop(self, now: float, most: int) -> Iterator[_T]:
+        """Remove and yield each item with an end that has passed, at most so many."""
+        while most > 0 and self.next <= now:
+            most -= 1
             yield heappop(self._heap)[2]
 
     def rebuild(self, ends: Iterable[tuple[float, _T]]) -> None:
@@ -193,11 +203,38 @@ class LeftOut:
             self.named.append(f"{format_network(decision.network)} ({reason})")
 
 
+@define
+class _Texts:
+    """Texts that are in use, each once, and how often. Their memory is bounded."""
+
+    _used: dict[str, tuple[str, int]] = Factory(dict)
+    _left: int = MOST_TEXTS
+
+    def take(self, text: str) -> str | None:
+        """Return the text that is shared by all users; None if there is no room for it."""
+        known, number = self._used.get(text, (text, 0))
+        if not number:
+            size = getsizeof(text)
+            if size > self._left:
+                return None
+            self._left -= size
+        self._used[known] = known, number + 1
+        return known
+
+    def drop(self, text: str) -> None:
+        """Record that one user less has the text."""
+        known, number = self._used.pop(text)
+        if number > 1:
+            self._used[known] = known, number - 1
+        else:
+            self._left += getsizeof(known)
+
+
 class Sync:
     """The state of the synchronisation.
 
     ``interval`` is the time between two pulls. ``most`` is the maximum number of kept decisions.
-    ``refusal`` returns why a network may not be applied, "" if it may. ``choose``, which is
+    ``refusal`` returns why a packed network may not be applied, "" if it may. ``choose``, which is
     ``random.uniform``, makes the pauses after failures random: many hosts must not return in one moment.
     """
 
@@ -205,7 +242,7 @@ class Sync:
         self,
         interval: float = 10.0,
         most: int = 262_144,
-        refusal: Callable[[Network], str] = lambda _: "",
+        refusal: Callable[[int], str] = lambda _: "",
         full_every: float = FULL_EVERY,
         choose: Callable[[float, float], float] | None = None,
     ) -> None:
@@ -231,13 +268,14 @@ class Sync:
         self._unbans: dict[Key, None] = {}  # those that have not failed
         self._failed: dict[Key, None] = {}  # bans and unbans; for a key in _ended it is the unban
         self._bans_first = False
-        self._kept: dict[Key, dict[int, _Kept]] = {}
+        self._kept: dict[Key, tuple[_Kept, ...]] = {}
+        self._texts = _Texts()
         self._latest = inf  # the highest number of a decision in an answer; infinity before the first one
         self._number = 0
         self._came = 0  # how many decisions were ever kept
         self._wide = Counter[int]()  # the addresses of kept wide networks, by IP version
         self._origins: Counter[str] = Counter()
-        self._ends: _Ends[tuple[Key, int]] = _Ends()
+        self._ends: _Ends[Key] = _Ends()
         self._own_ends: _Ends[Key] = _Ends()
         self._at_once = AT_ONCE
         self._next_pull = self._next_full = self._next_beat = -inf
@@ -280,10 +318,10 @@ class Sync:
         """
         for key in self._by_network.get(network, set()).copy():
             own = self._forget(key)
-            there = self._kept.get(key, {})
+            there = self._kept.get(key, ())
             if not own.sent and not there:
                 continue  # it never left this host
-            self._queue_unban(key, max(own.ban.ends, now, *(kept.ends for kept in there.values())))
+            self._queue_unban(key, max(own.ban.ends, now, *(kept.ends for kept in there)))
 
     def on_unfinished(self, unbans: Iterable[tuple[Key, float]]) -> None:
         """Take over the unbans that the last run did not send, each with the time when it is needless."""
@@ -298,8 +336,8 @@ class Sync:
         self._unbans[key] = None
         self._failed.pop(key, None)
         self._end_later(key, ends)
-        for number in [*self._kept.get(key, {})]:
-            self._drop(key, number)
+        for kept in self._kept.get(key, ()):
+            self._drop(key, kept)
 
     def _forget_unban(self, key: Key) -> None:
         self._ended.pop(key, None)
@@ -311,16 +349,16 @@ class Sync:
         self._queue.pop(key, None)
         if key not in self._ended:
             self._failed.pop(key, None)
-        mine = self._by_network[key[0]]
+        mine = self._by_network[own.ban.network]
         mine.discard(key)
         if not mine:
-            del self._by_network[key[0]]
+            del self._by_network[own.ban.network]
         return own
 
     # -- the decisions of others
 
     def in_force(self) -> tuple[Key, ...]:
-        """Return the network and the scenario of each decision of others that applies."""
+        """Return the packed network and the scenario of each decision of others that applies."""
         found = dict.fromkeys(self._kept)  # a copy and some removals: a look at each would take 1 µs
         for key in chain(self._own, self._ended):
             found.pop(key, None)
@@ -345,36 +383,47 @@ class Sync:
         return len(self._failed)
 
     def expire(self, now: float) -> bool:
-        """Forget what has ended; return whether other decisions apply than before."""
+        """Forget what has ended; return whether other decisions apply than before.
+
+        Call it again while something is :meth:`ending`: only some thousand ends are looked at.
+        """
         changed = False
-        for key in self._own_ends.pop(now):
+        for key in self._own_ends.pop(now, ENDED_AT_ONCE):
             own = self._own.get(key)
             if own is not None and own.ban.ends <= now:
                 self._forget(key)
                 changed |= key in self._kept
             if self._ended.get(key, inf) <= now:
                 self._forget_unban(key)
-        for key, number in self._ends.pop(now):
-            kept = self._kept.get(key, {}).get(number)
-            if kept is not None and kept.ends <= now:
-                self._drop(key, number)
+        for key in self._ends.pop(now, ENDED_AT_ONCE):
+            there = self._kept.get(key, ())
+            for kept in there:
+                if kept.ends <= now:
+                    self._drop(key, kept)
+            if key in self._kept:
+                self._ends.add(min(kept.ends for kept in self._kept[key]), key)
+            elif there:
                 changed |= key not in self._own
         return changed
 
-    def _drop(self, key: Key, number: int) -> bool:
-        """Forget a kept decision; return whether it was kept."""
-        there = self._kept.get(key)
-        kept = there.pop(number, None) if there is not None else None
-        if there is None or kept is None:
-            return False
+    def ending(self, now: float) -> bool:
+        """Whether :meth:`expire` has more to do."""
+        return min(self._ends.next, self._own_ends.next) <= now
+
+    def _drop(self, key: Key, kept: _Kept) -> None:
+        """Forget a kept decision."""
+        left = tuple(one for one in self._kept[key] if one is not kept)
         self._number -= 1
         self._origins[kept.origin] -= 1
         if not self._origins[kept.origin]:
             del self._origins[kept.origin]
-        if not there:
+        self._texts.drop(kept.origin)
+        self._texts.drop(key[1])
+        if left:
+            self._kept[key] = left
+        else:
             del self._kept[key]
-            self._wide[key[0].version] -= _wide_addresses(key[0])
-        return True
+            self._wide[_version(key)] -= _wide_addresses(key[0])
 
     # -- what to do next
 
@@ -404,12 +453,12 @@ class Sync:
         bans = tuple(self._own[key].ban for key in islice(keys, self._at_once))
         if unban is None or (bans and self._bans_first):
             return Push(bans) if bans else None
-        return Withdraw(*unban)
+        return _withdraw(unban)
 
     def _again(self) -> Withdraw | Push:
         """Return the ban or unban that failed, and was tried longest ago."""
         key = next(iter(self._failed))
-        return Withdraw(*key) if key in self._ended else Push((self._own[key].ban,))
+        return _withdraw(key) if key in self._ended else Push((self._own[key].ban,))
 
     def _sent(self, request: Request | None) -> Request | None:
         """Mark the bans of a request as sent: even a failed request may have arrived."""
@@ -435,7 +484,7 @@ class Sync:
         if isinstance(request, Beat):
             return
         if isinstance(request, Withdraw):
-            key = request.network, request.scenario
+            key = pack(request.network), request.scenario
             again = key in self._failed
             self._forget_unban(key)
             if key in self._own:
@@ -506,12 +555,13 @@ class Sync:
                 yield changed
         for number, decision in enumerate(page.new, 1):
             latest = max(latest, decision.number)
-            key = decision.network, decision.scenario
+            key = decision.packed, decision.scenario
             if key in self._own:
                 there.add(key)
             changed |= self._take(key, decision, now, left)
             if not number % STEP:
                 yield changed
+                yield from self._tidied(changed)
         for number, decision in enumerate(page.deleted, 1):
             latest = max(latest, decision.number)
             changed |= self._delete(decision)
@@ -528,7 +578,7 @@ class Sync:
 
     def _take(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
         """Keep a new decision unless it may not be applied; return whether it is a new one that applies."""
-        reason = self._refusal(decision.network)
+        reason = self._refusal(decision.packed)
         if reason:
             left.add(decision, reason)
         elif decision.seconds > 0.0 and key not in self._ended:
@@ -537,22 +587,20 @@ class Sync:
 
     def _keep(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
         """Keep a decision; return whether it is a new one that applies."""
-        there = self._kept.get(key, {})
-        known = there.get(decision.number)
-        if known is None and not self._has_room(key):
+        there = self._kept.get(key, ())
+        ends = now + decision.seconds
+        known = next((one for one in there if one.number == decision.number), None)
+        if known is not None:
+            if abs(known.ends - ends) > SAME_END:
+                same = _Kept(known.number, ends, known.origin)
+                self._kept[key] = tuple(same if one is known else one for one in there)
+                if ends < known.ends:  # a later one is found when the earlier one has passed
+                    self._ends.add(ends, key)
+            return False
+        kept = self._new(key, decision, ends) if self._has_room(key) else None
+        if kept is None:
             left.add(decision, "no room", crowded=True)
             return False
-        ends = now + decision.seconds
-        if known is None or abs(known.ends - ends) > SAME_END:
-            self._kept.setdefault(key, {})[decision.number] = _Kept(ends, decision.origin)
-            self._end_kept_later(key, decision.number, ends)
-        if known is not None:
-            return False
-        self._number += 1
-        self._came += 1
-        self._origins[decision.origin] += 1
-        if not there:
-            self._wide[key[0].version] += _wide_addresses(key[0])
         own = self._own.get(key)
         if own is None:
             return not there
@@ -561,28 +609,57 @@ class Sync:
             self.lag = now - own.ban.began
         return False
 
+    def _new(self, key: Key, decision: LapiDecision, ends: float) -> _Kept | None:
+        """Keep a new decision, and return it; None if there is no room for its texts."""
+        scenario = self._texts.take(key[1])
+        if scenario is None:
+            return None
+        origin = self._texts.take(decision.origin)
+        if origin is None:
+            self._texts.drop(scenario)
+            return None
+        key, kept = (key[0], scenario), _Kept(decision.number, ends, origin)
+        there = self._kept.get(key, ())
+        self._kept[key] = (*there, kept)
+        self._ends.add(ends, key)
+        self._number += 1
+        self._came += 1
+        self._origins[origin] += 1
+        if not there:
+            self._wide[_version(key)] += _wide_addresses(key[0])
+        return kept
+
     def _has_room(self, key: Key) -> bool:
         """Whether one more decision of this network and scenario may be kept."""
-        network = key[0]
-        more = 0 if key in self._kept else _wide_addresses(network)
-        fits = not more or self._wide[network.version] + more <= MOST_WIDE[network.version]
-        return self._number < self._most and fits
+        there, version = self._kept.get(key, ()), _version(key)
+        more = 0 if there else _wide_addresses(key[0])
+        fits = not more or self._wide[version] + more <= MOST_WIDE[version]
+        return self._number < self._most and len(there) < MOST_SAME and fits
 
-    def _end_kept_later(self, key: Key, number: int, ends: float) -> None:
-        self._ends.add(ends, (key, number))
-        if len(self._ends) > 2 * self._number + SPARE:
-            self._ends.rebuild(
-                (kept.ends, (of, one)) for of, there in self._kept.items() for one, kept in there.items()
-            )
+    def _tidied(self, changed: bool) -> Iterator[bool]:  # noqa: FBT001 - what the caller yields
+        """Make the ends again in steps if too many of them are outdated; yield ``changed`` after each."""
+        if len(self._ends) <= self._number * 3 // 2 + SPARE:
+            return
+        fresh: _Ends[Key] = _Ends()
+        for number, key in enumerate([*self._kept]):
+            if not number % STEP:
+                yield changed
+            there = self._kept.get(key, ())
+            if there:
+                fresh.add(min(kept.ends for kept in there), key)
+        self._ends = fresh
 
     def _delete(self, decision: LapiDecision) -> bool:
         """Forget a decision that has ended; return whether one that applied has ended."""
-        key = decision.network, decision.scenario
-        kept, own = self._drop(key, decision.number), self._own.get(key)
-        if key in self._kept or not (kept or decision.number > self._latest):
+        key = decision.packed, decision.scenario
+        kept = next((one for one in self._kept.get(key, ()) if one.number == decision.number), None)
+        if kept is not None:
+            self._drop(key, kept)
+        own = self._own.get(key)
+        if key in self._kept or (kept is None and decision.number <= self._latest):
             return False
         if own is None:
-            return kept
+            return kept is not None
         own.withdrawn = own.withdrawn or own.sent  # someone may delete it before an answer has shown it
         return False
 
@@ -594,13 +671,24 @@ class Sync:
                 self._queue[key] = None
 
 
-def _wide_addresses(network: Network) -> int:
+def _version(key: Key) -> int:
+    """Return the IP version of the network of a key."""
+    return code_from(key[0])[0]
+
+
+def _wide_addresses(packed: int) -> int:
     """Return the number of addresses of a wide network; 0 for a narrow one."""
-    return network.num_addresses if network.prefixlen < WIDE[network.version] else 0
+    version, code = code_from(packed)
+    length = code & 0xFF
+    return 1 << (BITS[version] - length) if length < WIDE[version] else 0
+
+
+def _withdraw(key: Key) -> Withdraw:
+    return Withdraw(unpack(key[0]), key[1])
 
 
 def _only_key(request: Withdraw | Push | Beat) -> Key | None:
     """Return the key of a request with one ban or unban; None for another one."""
     if isinstance(request, Withdraw):
-        return request.network, request.scenario
+        return pack(request.network), request.scenario
     return request.bans[0].key if isinstance(request, Push) and len(request.bans) == 1 else None

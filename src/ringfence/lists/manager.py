@@ -32,7 +32,7 @@ from ringfence.lists.feeds import Feeds, ListFeed
 from ringfence.lists.geo import GeoDatabases
 from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network
-from ringfence.networks import BITS, SHORTEST, contains
+from ringfence.networks import BITS, SHORTEST, contains, unpack
 from ringfence.store.tables import EntryTable
 
 # -- conversion of entries to networks for the kernel: those that are never dropped, and those that are denied
@@ -335,7 +335,7 @@ class Lists:
         self._configured = configured
         self._databases = GeoDatabases(configured.databases)
         self._feeds = Feeds()
-        self._decisions: tuple[tuple[Network, str], ...] = ()
+        self._decisions: tuple[tuple[int, str], ...] = ()
         self._changed = changed
         self._follow = follow
         self._now = now
@@ -475,14 +475,14 @@ class Lists:
             rolls = evolve(composed.networks, guarded=still, decided=self.networks.decided)
             self._apply(evolve(composed, networks=rolls))
 
-    async def use_decisions(self, decisions: tuple[tuple[Network, str], ...]) -> None:
-        """Deny networks that other hosts have banned, each with its scenario; forget the former ones.
+    async def use_decisions(self, decisions: tuple[tuple[int, str], ...]) -> None:
+        """Deny packed networks that other hosts have banned, each with its scenario; forget the former ones.
 
         Only these are composed again, because they change every few seconds.
         """
         async with self._turn:
             self._decisions = decisions
-            decided = await self.in_thread(Prefixes.of, (network for network, _ in decisions))
+            decided = await self.in_thread(Prefixes.of_packed, (packed for packed, _ in decisions))
             self._apply(evolve(self._composed, networks=evolve(self.networks, decided=decided)))
 
     async def in_thread(self, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -559,7 +559,8 @@ class Lists:
 
     def _deciding(self, network: Network, now: float) -> Iterator[Holder]:
         """Yield an entry for each decision of another host that contains ``network``."""
-        for denied, scenario in self._decisions:
+        for packed, scenario in self._decisions:
+            denied = unpack(packed)
             if contains(denied, network):
                 text = text_of(*code_of(denied))
                 yield Holder(ListEntry(ListKind.DENY, text, "", now, None, f"{DECISION}{scenario}"), denied)

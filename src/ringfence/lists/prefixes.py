@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import chain, islice
 
 from ringfence.model import Network, parse_network
-from ringfence.networks import BITS, contains
+from ringfence.networks import BITS, code_from, contains
 
 V4_BITS = 32
 V6_BITS = 128
@@ -178,6 +178,14 @@ class Prefixes:
         gatherer = Gatherer()
         for network in networks:
             gatherer.add(network)
+        return gatherer.prefixes()
+
+    @classmethod
+    def of_packed(cls, networks: Iterable[int]) -> "Prefixes":
+        """Return the merged networks of :func:`ringfence.networks.pack`."""
+        gatherer = Gatherer()
+        for packed in networks:
+            gatherer.add_code(*code_from(packed))
         return gatherer.prefixes()
 
     @classmethod

@@ -4,27 +4,45 @@ The content is untrusted. A body that is not the JSON of its kind raises ValueEr
 single decision that cannot be used is left out and counted, because other programs have decisions of other
 types and scopes. Texts are bounded. They are not escaped here.
 
+An answer is decoded decision by decision: Python's objects of 24 MB of nested JSON would take 750 MB. Bounded
+are the number of decisions, the bytes of each, and the memory of all texts.
+
 An answer may be well-formed although it lacks decisions: CrowdSec 1.7 writes such an answer, with status
 200, if its database fails midway. So a missing decision never means that it ended.
 """
 
 import json
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_network
 from math import isnan, nan
 from typing import Any
 
-from attrs import frozen
+from attrs import Factory, define, field, frozen
 
 from ringfence.model import Network, parse_network
+from ringfence.networks import pack, unpack
 
 MAX_TEXT = 200
 """The maximum length of an origin and of a scenario."""
 MAX_TOKEN = 16_384
+MAX_LOGIN = 65_536
+"""The maximum size of the answer to a login, in bytes."""
 MAX_SECONDS = 10 * 366 * 86_400.0
 """The longest time that a decision may have left. A longer one is shortened to this."""
+MOST_ROWS = 300_000
+"""The maximum number of decisions in an answer. CrowdSec needs some 170 bytes for each."""
+MAX_ROW = 8_192
+"""The maximum size of a decision in bytes. A longer one is left out."""
+MOST_TEXTS = 8 << 20
+"""The memory of all different texts in an answer, in bytes. A decision for which none is left is left out."""
+MOST_MARKS = 500_000
+"""The maximum number of brackets and texts in those values of an answer that are skipped."""
+MAX_SKIPPED = 1 << 20
+"""The longest text in a value that is skipped, in bytes."""
 
 _LONGEST_VALUE = 50  # an IPv6 address in full, with the length of a network
 _MAX_DURATION = 64
@@ -33,15 +51,27 @@ _UNITS = {"h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6
 _SCOPES = frozenset({"ip", "range"})
 
 
+def _packed(network: Network | int) -> int:
+    return network if isinstance(network, int) else pack(network)
+
+
 @frozen
 class LapiDecision:
-    """A decision to ban a network. ``seconds`` is the time that it has left, not positive if it has ended."""
+    """A decision to ban a network. ``seconds`` is the time that it has left, not positive if it has ended.
+
+    An answer has up to 300 000 of them, so the network is kept as an integer (``ringfence.networks.pack``).
+    """
 
     number: int
-    network: Network
+    packed: int = field(converter=_packed)
     scenario: str
     origin: str
     seconds: float
+
+    @property
+    def network(self) -> Network:
+        """The network that it bans."""
+        return unpack(self.packed)
 
 
 @frozen
@@ -97,10 +127,11 @@ def _number(text: str) -> float:
 
 def parse_page(body: bytes) -> DecisionPage:
     """Parse an answer of the stream of decisions; raise ValueError if it is none."""
-    whole = _object(body)
-    if "new" not in whole and "deleted" not in whole:
+    reader = _Reader(body)
+    found = reader.lists({b'"new"': [], b'"deleted"': []})
+    if not reader.has_lists:
         raise ValueError("the answer has no decisions")
-    new, deleted = [*_decisions(whole.get("new"))], [*_decisions(whole.get("deleted"))]
+    new, deleted = found[b'"new"'], found[b'"deleted"']
     usable = tuple(one for one in new if isinstance(one, LapiDecision))
     ended = tuple(one for one in deleted if isinstance(one, LapiDecision))
     return DecisionPage(usable, ended, tuple(one for one in new if not isinstance(one, LapiDecision)))
@@ -108,20 +139,157 @@ def parse_page(body: bytes) -> DecisionPage:
 
 def parse_decisions(body: bytes) -> tuple[LapiDecision, ...]:
     """Parse the decisions about one address (``GET /v1/decisions``); raise ValueError if it is no list."""
-    return tuple(one for one in _decisions(_json(body)) if isinstance(one, LapiDecision))
+    reader = _Reader(body)
+    rows = [*reader.rows()]
+    reader.end()
+    return tuple(one for one in rows if isinstance(one, LapiDecision))
 
 
-def _decisions(rows: Any) -> Iterator[LapiDecision | int | None]:  # noqa: ANN401 - whatever JSON holds
-    """Yield each decision; of one that cannot be used its number, None if it has none."""
-    if rows is None:
-        return
-    if not isinstance(rows, list):
-        raise ValueError("the decisions are no list")  # noqa: TRY004 - bytes, not code
-    for row in rows:
+# -- an answer, decision by decision
+
+_BLANK = re.compile(rb"[ \t\r\n]*+")
+_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
+_STRING = re.compile(_TEXT, re.DOTALL)
+_SCALAR = re.compile(rb"[-+.0-9A-Za-z]{1,64}+")
+_MARK = re.compile(rb'["{}\[\]]')
+_INNER = rb"(?:[^\"{}\[\]]++|" + _TEXT + rb")*+"
+# An object with texts, numbers, and objects or lists of these: all that CrowdSec writes.
+_ROW = re.compile(rb"\{(?:[^\"{}\[\]]++|" + _TEXT + rb"|[{\[]" + _INNER + rb"[}\]])*+\}", re.DOTALL)
+
+_Row = LapiDecision | int | None
+"""A decision; of one that cannot be used its number, None if it has none."""
+
+
+@define
+class _Reader:
+    """Reads an answer from its beginning to its end. All methods raise ValueError for what is no JSON.
+
+    ``has_lists``: the answer names a list of decisions.
+    """
+
+    _body: bytes
+    has_lists: bool = False
+    _at: int = 0
+    _rows_left: int = Factory(lambda: MOST_ROWS)
+    _marks_left: int = Factory(lambda: MOST_MARKS)
+    _texts_left: int = Factory(lambda: MOST_TEXTS)
+    _texts: dict[str, str] = Factory(dict)
+
+    def lists(self, found: Mapping[bytes, list[_Row]]) -> Mapping[bytes, list[_Row]]:
+        """Read an object. Add the decisions of each list that ``found`` names; skip all other values."""
+        self._expect(b"{")
+        more = not self._accept(b"}")
+        while more:
+            self._blank()
+            name = self._text()
+            self._expect(b":")
+            if name in found:
+                self.has_lists = True
+                found[name].extend(self.rows())
+            else:
+                self._skip()
+            more = self._goes_on(b"}")
+        self.end()
+        return found
+
+    def rows(self) -> Iterator[_Row]:
+        """Yield each decision of a list; none for ``null``, as CrowdSec 1.4.6 writes an empty list."""
+        if self._accept(b"null"):
+            return
+        if not self._accept(b"["):
+            raise ValueError("the decisions are no list")
+        more = not self._accept(b"]")
+        while more:
+            self._rows_left -= 1
+            if self._rows_left < 0:
+                raise ValueError(f"the answer has more than {MOST_ROWS} decisions")
+            yield self._row()
+            more = self._goes_on(b"]")
+
+    def end(self) -> None:
+        """Raise ValueError unless the answer ends here."""
+        self._blank()
+        if self._at != len(self._body):
+            raise ValueError("Extra data")
+
+    def _row(self) -> _Row:
+        self._blank()
+        start, found = self._at, _ROW.match(self._body, self._at, self._at + MAX_ROW)
+        if found is None:
+            self._skip()
+        else:
+            self._at = found.end()
+        if self._at - start > MAX_ROW:
+            return None
+        row = _json(self._body[start : self._at])
         try:
-            yield _decision(row)
+            return self._kept(_decision(row))
         except (ValueError, TypeError, KeyError):
-            yield _id_of(row)
+            return _id_of(row)
+
+    def _kept(self, one: LapiDecision) -> LapiDecision:
+        """Return a decision whose texts are shared with others; raise ValueError if there is no room."""
+        texts = self._texts
+        for text in (one.scenario, one.origin):
+            if text not in texts:
+                self._texts_left -= sys.getsizeof(text)
+                if self._texts_left < 0:
+                    raise ValueError("too many texts")
+                texts[text] = text
+        return LapiDecision(one.number, one.packed, texts[one.scenario], texts[one.origin], one.seconds)
+
+    def _skip(self) -> None:
+        """Skip a value without decoding it. Brackets need not match."""
+        self._blank()
+        if self._body[self._at : self._at + 1] not in (b"{", b"["):
+            self._text() if self._body[self._at : self._at + 1] == b'"' else self._take(_SCALAR)
+            return
+        depth = 0
+        while True:
+            self._marks_left -= 1
+            mark = _MARK.search(self._body, self._at)
+            if mark is None or self._marks_left < 0:
+                raise ValueError("the answer is cut, or has too many values that are no decisions")
+            if mark[0] == b'"':
+                self._at = mark.start()
+                self._text()
+                continue
+            self._at = mark.end()
+            depth += 1 if mark[0] in b"{[" else -1
+            if not depth:
+                return
+
+    def _text(self) -> bytes:
+        return self._take(_STRING)
+
+    def _take(self, pattern: re.Pattern[bytes]) -> bytes:
+        found = pattern.match(self._body, self._at, self._at + MAX_SKIPPED)
+        if found is None:
+            raise ValueError("the answer is no JSON")
+        self._at = found.end()
+        return found[0]
+
+    def _blank(self) -> None:
+        found = _BLANK.match(self._body, self._at)
+        self._at = found.end() if found is not None else self._at
+
+    def _accept(self, token: bytes) -> bool:
+        """Whether ``token`` comes next; if it does, go beyond it."""
+        self._blank()
+        there = self._body.startswith(token, self._at)
+        self._at += len(token) if there else 0
+        return there
+
+    def _expect(self, token: bytes) -> None:
+        if not self._accept(token):
+            raise ValueError(f"the answer has no {token.decode()} where it must be")
+
+    def _goes_on(self, close: bytes) -> bool:
+        """Whether another value follows; if not, go beyond ``close``."""
+        if self._accept(close):
+            return False
+        self._expect(b",")
+        return True
 
 
 def _id_of(row: Any) -> int | None:  # noqa: ANN401 - whatever JSON holds
@@ -144,7 +312,7 @@ def _decision(row: Any) -> LapiDecision:  # noqa: ANN401 - whatever JSON holds
     return LapiDecision(number, _network_of(value), scenario, origin, seconds)
 
 
-def _network_of(value: str) -> Network:
+def _network_of(value: str) -> int:
     """Parse the value of a decision; raise ValueError. CrowdSec keeps a network as typed: 192.0.2.7/24."""
     if len(value) > _LONGEST_VALUE:
         raise ValueError("too long for a network")
@@ -152,13 +320,17 @@ def _network_of(value: str) -> Network:
 
 
 @lru_cache(4_096)  # each request for all decisions brings nearly all of them again
-def _parsed(value: str) -> Network:
-    return parse_network(str(ip_network(value, strict=False)) if "/" in value else value)
+def _parsed(value: str) -> int:
+    return pack(parse_network(str(ip_network(value, strict=False)) if "/" in value else value))
 
 
 def parse_login(body: bytes) -> Login:
     """Parse the answer to a login; raise ValueError if it is none."""
-    whole = _object(body)
+    if len(body) > MAX_LOGIN:
+        raise ValueError("the answer is too long for a login")
+    whole = _json(body)
+    if not isinstance(whole, dict):
+        raise ValueError("the answer is no JSON object")  # noqa: TRY004 - bytes, not code
     token, expire = whole.get("token"), whole.get("expire")
     if not isinstance(token, str) or not isinstance(expire, str) or not 0 < len(token) <= MAX_TOKEN:
         raise ValueError("the answer has no token")
@@ -176,11 +348,3 @@ def _json(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
         return json.loads(body.decode())
     except RecursionError:
         raise ValueError("the answer is nested too deeply") from None
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object; raise ValueError."""
-    whole = _json(body)
-    if not isinstance(whole, dict):
-        raise ValueError("the answer is no JSON object")  # noqa: TRY004 - bytes, not code
-    return whole
