@@ -20,7 +20,7 @@ PURE = ("--platform=any", "--implementation=py", "--abi=none")
 """pip's options for wheels without compiled parts."""
 COMPILED = ("--platform=manylinux2014_x86_64", "--implementation=cp", "--abi=cp311")
 """pip's options for the wheel of one platform."""
-OPTIONAL_EXTENSION = ("markupsafe", "maxminddb")
+OPTIONAL_EXTENSION = ("markupsafe",)
 """Dependencies without a pure wheel. Their compiled part is optional, and the package leaves it out."""
 NEED_EXTENSION = ("jinja2",)
 """Dependencies that need nothing but one of these, which pip cannot find among the pure wheels."""

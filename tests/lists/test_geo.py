@@ -2,18 +2,18 @@
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-import maxminddb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from maxminddb.reader import Reader
 from tests.support.mmdb import Record, write
 
 from ringfence.errors import ListError
+from ringfence.lists import geo
 from ringfence.lists.geo import GeoDatabases, locations_of, networks_of
 from ringfence.lists.prefixes import Prefixes
 
@@ -26,6 +26,13 @@ REGISTERED: Record = {"registered_country": {"iso_code": "DE"}}
 NUMBER: Record = {"autonomous_system_number": 64496, "autonomous_system_organization": "Example"}
 FLAT: Record = {"asn": "AS64496", "country": "Germany", "country_code": "DE"}
 PLACES = frozenset({"country DE", "country FR", "AS64496"})
+
+
+def read(databases: GeoDatabases, regions: frozenset[str]) -> Mapping[str, Prefixes]:
+    """Read the databases, and return the networks of the regions."""
+    databases.networks(regions)
+    databases.read()
+    return databases.networks(regions)
 
 
 def prefixes(*texts: str) -> Prefixes:
@@ -56,23 +63,6 @@ def test_the_networks_of_a_region(tmp_path: Path, size: int, aliases: bool) -> N
         "country FR": prefixes("198.51.100.0/24"),
         "AS64496": prefixes("203.0.113.7", "2400:1::/33"),
     }
-
-
-@pytest.mark.usefixtures("without_extension")
-def test_no_extension_is_needed(tmp_path: Path) -> None:
-    """The pure Python reader of maxminddb returns the same networks and raises the same errors."""
-    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", FR)], size=28)
-    assert networks_of(path, PLACES)["country FR"] == prefixes("2001:db8::/32")
-
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ListError, match="is broken"):
-        networks_of(path, PLACES)
-
-
-@pytest.fixture(name="without_extension")
-def _without_extension(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make maxminddb use its pure Python reader."""
-    monkeypatch.setattr(maxminddb, "open_database", Reader)
 
 
 def test_a_database_of_ipv4_alone(tmp_path: Path) -> None:
@@ -110,7 +100,7 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(ListError, match=r"cannot be read: No such file.*; \[geo\] database names a file"):
         networks_of(tmp_path / "absent", PLACES)
-    with pytest.raises(ListError, match=r"is broken \(InvalidDatabaseError.*; \[geo\] database names a file"):
+    with pytest.raises(ListError, match=r"is broken: it has no metadata; \[geo\] database names a file"):
         networks_of(text, PLACES)
     text.write_bytes(b"")
     with pytest.raises(ListError, match="is broken"):
@@ -147,7 +137,7 @@ def test_several_databases_are_merged(tmp_path: Path) -> None:
     second = write(tmp_path / "number.mmdb", [("203.0.113.0/24", NUMBER)])
     databases = GeoDatabases([first, tmp_path / "absent", second])
 
-    found = databases.networks(frozenset({"country DE", "AS64496", "country XX"}))
+    found = read(databases, frozenset({"country DE", "AS64496", "country XX"}))
 
     assert found == {
         "country DE": prefixes("192.0.2.0/24"),
@@ -164,21 +154,21 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)])
     databases = GeoDatabases([path])
     regions = frozenset({"country DE"})
-    assert databases.networks(regions) == {"country DE": prefixes("192.0.2.0/24")}
+    assert read(databases, regions) == {"country DE": prefixes("192.0.2.0/24")}
     assert not databases.changed()
 
     _replace(path, b"broken")
     assert databases.changed()
     for _ in range(2):
-        assert databases.networks(regions) == {"country DE": prefixes("192.0.2.0/24")}
+        assert read(databases, regions) == {"country DE": prefixes("192.0.2.0/24")}
         assert len(databases.alarms) == 1
         assert not databases.changed()
 
     update = write(tmp_path / "update.mmdb", [("198.51.100.0/24", DE), ("203.0.113.0/24", FR)])
     _replace(path, update.read_bytes())
-    assert databases.networks(regions) == {"country DE": prefixes("198.51.100.0/24")}
+    assert read(databases, regions) == {"country DE": prefixes("198.51.100.0/24")}
     assert databases.alarms == []
-    assert databases.networks(PLACES)["country FR"] == prefixes("203.0.113.0/24")
+    assert read(databases, PLACES)["country FR"] == prefixes("203.0.113.0/24")
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -194,7 +184,7 @@ def test_which_network_of_a_place_holds_another(tmp_path: Path) -> None:
         tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("2001:db8::/32", DE), ("198.51.100.0/24", FR)]
     )
     databases = GeoDatabases([path])
-    databases.networks(frozenset({"country DE"}))
+    read(databases, frozenset({"country DE"}))
 
     def around(text: str, region: str = "country DE") -> str:
         return str(databases.around(region, ip_network(text)))
@@ -210,10 +200,10 @@ def test_a_caller_that_has_no_more_time_gets_its_error(
 ) -> None:
     """The end of the time is no fault of the database, which would be left out."""
 
-    def late(_path: str) -> None:
+    def late(_path: Path) -> None:
         raise TimeoutError("no answer in time")
 
-    monkeypatch.setattr("maxminddb.open_database", late)
+    monkeypatch.setattr(geo, "_database", late)
     with pytest.raises(TimeoutError):
         locations_of([tmp_path / "x.mmdb"], [ip_address("192.0.2.1")])
 
@@ -232,3 +222,67 @@ def test_the_place_of_an_address(tmp_path: Path) -> None:
         {"country": "DE", "asn": "AS64496"},
         {},
     ]
+
+
+def test_the_networks_from_before_stay_until_all_is_read(tmp_path: Path) -> None:
+    """Without reading a database, those of the last run are known; a region without them is unknown."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE), ("198.51.100.0/24", FR)])
+    first = GeoDatabases([path], tmp_path / "kept" / "regions")
+    assert read(first, frozenset({"country DE"})) == {"country DE": prefixes("192.0.2.0/24")}
+
+    path.write_bytes(b"broken")
+    later = GeoDatabases([path], tmp_path / "kept" / "regions")
+    for _ in range(2):
+        found = later.networks(frozenset({"country DE", "country FR"}))
+        assert found == {"country DE": prefixes("192.0.2.0/24"), "country FR": Prefixes()}
+        assert (later.unknown("country DE"), later.unknown("country FR")) == (False, True)
+        assert str(later.around("country DE", ip_network("192.0.2.7"))) == "192.0.2.0/24"
+        later.read()
+    assert [alarm.code for alarm in later.alarms] == ["geo.unreadable"]
+
+    write(path, [("203.0.113.0/24", DE)])
+    assert read(later, PLACES)["country DE"] == prefixes("203.0.113.0/24")
+    assert not any(map(later.unknown, PLACES))
+    last = GeoDatabases([path], tmp_path / "kept" / "regions")
+    assert last.networks(PLACES)["country DE"] == prefixes("203.0.113.0/24")
+    assert last.waits
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}\n", b"[" * 5_000, b'{"digest": 1, "regions": [], "sizes": []}\n']
+)
+def test_damaged_networks_from_before_are_unknown(tmp_path: Path, content: bytes) -> None:
+    """A kept file that was not written whole is none, and neither is a link."""
+    kept = tmp_path / "regions"
+    kept.write_bytes(content)
+    databases = GeoDatabases([tmp_path / "absent"], kept)
+    assert databases.networks(frozenset({"country DE"})) == {"country DE": Prefixes()}
+    assert databases.unknown("country DE")
+
+
+def test_networks_that_cannot_be_kept_are_an_alarm(tmp_path: Path) -> None:
+    """They are in force, and an alarm states that a restart reads the databases again."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)])
+    (tmp_path / "kept").write_bytes(b"no folder")
+    databases = GeoDatabases([path], tmp_path / "kept" / "regions")
+    assert read(databases, frozenset({"country DE"})) == {"country DE": prefixes("192.0.2.0/24")}
+    assert [alarm.text.partition(":")[0] for alarm in databases.alarms] == [
+        "cannot be written, so a restart reads the databases again"
+    ]
+
+
+def test_a_database_is_a_regular_file(tmp_path: Path) -> None:
+    """A pipe, from which nothing ever comes, is refused and does not block."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ListError, match="is not a regular file"):
+        networks_of(tmp_path / "pipe", PLACES)
+
+
+def test_the_number_of_networks_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks of a region are merged before they are counted."""
+    monkeypatch.setattr(geo, "MOST_NETWORKS", 10)
+    path = write(tmp_path / "test.mmdb", [(f"11.0.{n}.0/24", DE) for n in range(64)])
+    assert networks_of(path, PLACES)["country DE"] == prefixes("11.0.0.0/18")
+    write(path, [(f"11.0.{n}.0/24", DE) for n in range(0, 64, 2)])
+    with pytest.raises(ListError, match="more than 10 networks of these regions"):
+        networks_of(path, PLACES)

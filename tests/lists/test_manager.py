@@ -1,17 +1,22 @@
 """The lists of a running daemon: what is in force, and when it changes."""
 
 import asyncio
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
+from threading import Event
 
 import pytest
+from attrs import evolve
 from tests.lists.world import At, configured, prefixes
 from tests.support.mmdb import write
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import StoreError
-from ringfence.lists import manager
-from ringfence.lists.manager import ListNetworks
+from ringfence.lists import geo, manager
+from ringfence.lists.geo import networks_of
+from ringfence.lists.manager import ListNetworks, Lists
+from ringfence.lists.prefixes import Prefixes
 from ringfence.model import ListEntry, ListKind, Network
 from ringfence.networks import pack
 
@@ -220,3 +225,46 @@ def test_decisions_of_other_hosts_are_denied_below_everything(tmp_path: Path) ->
         assert at.lists.networks.decided == prefixes()
 
     at.run(script)
+
+
+def test_a_slow_database_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start reads no database. Changes wait a short time for one; its networks apply when it is read."""
+    monkeypatch.setattr(manager, "READ_WITHIN", 0.01)
+    database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", {"country": {"iso_code": "DE"}})])
+    reads: list[Path] = []
+    goes_on = Event()
+
+    def slow(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
+        reads.append(path)
+        assert goes_on.wait(20)
+        return networks_of(path, regions)
+
+    monkeypatch.setattr(geo, "networks_of", slow)
+    at = At(tmp_path)
+    wanted = evolve(
+        configured((ListKind.DENY, "country DE"), databases=(database,)),
+        kept=tmp_path / "kept",
+        inside=("country DE",),
+    )
+    lists = Lists(at.store.entries, wanted, at.told.append, now=lambda: at.now)
+    assert (lists.load(), reads) == (ListNetworks(whole=False), [])
+
+    async def script() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(lists.run())
+            for _ in range(3):
+                await lists.refresh()
+            assert (lists.networks.fetched, lists.networks.whole, lists.alarms) == (Prefixes(), False, [])
+            goes_on.set()
+            await at.until(lambda: lists.networks.whole)
+            task.cancel()
+
+    asyncio.run(script())
+    assert lists.networks.fetched == lists.networks.inside == prefixes("203.0.113.0/24")
+    assert reads == [database]
+
+    database.write_bytes(b"broken")
+    later = Lists(at.store.entries, wanted, at.told.append, now=lambda: at.now)
+    assert later.load() == lists.networks
+    later.read_databases()
+    assert later.load() == lists.networks

@@ -35,6 +35,9 @@ class At:
             follow=self.followed.append,
         )
         self.lists.load()
+        if configured is not None and configured.databases:
+            self.lists.read_databases()
+            self.lists.load()
         self.requests = ListRequests(self.lists, self.store.entries, lambda: self.now)
 
     def ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - as JSON has it

@@ -41,7 +41,7 @@ LISTS = {
     "blocklist.de": (PLAIN, b"192.0.2.1\n2001:db8::7\n", ["192.0.2.1", "2001:db8::7"]),
     "voipbl": (PLAIN, b"# VoIPBL\n\n192.0.2.0/24\n192.0.2.7/32\n", ["192.0.2.0/24", "192.0.2.7/32"]),
     "drop.txt": (PLAIN, b"; Spamhaus DROP\r\n192.0.2.0/24 ; SBL1\r\n", ["192.0.2.0/24"]),
-    "comments": (PLAIN, "// größer\n! list\n192.0.2.1 # ö\n".encode(), ["192.0.2.1"]),
+    "comments": (PLAIN, "// größer\n! list\n \t# blank\n192.0.2.1 # ö\n".encode(), ["192.0.2.1"]),
     "range": (PLAIN, b"192.0.2.1 - 192.0.2.9 a provider", ["192.0.2.1-192.0.2.9"]),
     "quotes": (PLAIN, b'\xef\xbb\xbf"192.0.2.1","2026"', ["192.0.2.1"]),
     "apiban": (FeedLayout(FeedFormat.APIBAN), b"192.0.2.1\n", ["192.0.2.1"]),

@@ -10,6 +10,7 @@ Record = Mapping[str, object]
 _MARKER = b"\xab\xcd\xefMaxMind.com"
 _SEPARATOR = 16
 _V4_IN_V6 = 96
+_LONG_SIZES = {28: 29, 29: 285, 30: 65_821, 31: 1 << 24}
 ALIASES = ("::ffff:0:0/96", "2002::/16")
 
 
@@ -74,7 +75,11 @@ def encode(value: object) -> bytes:
 
 
 def _head(kind: int, size: int) -> bytes:
-    length, more = (size, b"") if size < 29 else (29, bytes([size - 29]))
+    more = b""
+    length = size
+    if size >= 29:
+        bound, number = next((n, n - 28) for n in (29, 30, 31) if size < _LONG_SIZES[n])
+        length, more = bound, (size - _LONG_SIZES[bound - 1]).to_bytes(number, "big")
     if kind > 7:
         return bytes([length, kind - 7]) + more
     return bytes([kind << 5 | length]) + more

@@ -100,7 +100,8 @@ class Fence:
         found = []
         if not self._lists.networks.whole:
             found.append(
-                "a country of [fence] has no networks, or a database is unreadable; fix: countries, or [geo]"
+                "a country of [fence] has no networks, or a database is unreadable or not read yet; "
+                "fix: countries, or [geo]"
             )
         if self._lists.cut:
             found.append("the allow list is cut; fix: raise max_bans in [firewall]")

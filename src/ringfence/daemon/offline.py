@@ -195,8 +195,10 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
     with Store.open(settings.store.path, owner=False) as store:
         configured = settings.lists()
         if do != "feeds":  # a change composes the lists again, but only the daemon may take over feeds
-            configured = evolve(configured, feeds=())
+            configured = evolve(configured, feeds=(), kept=None)
         lists = Lists(store.entries, configured, lambda _networks: None, now=time.time)
+        lists.load()
+        lists.read_databases()
         lists.load()
         return asyncio.run(ListRequests(lists, store.entries, time.time).handlers()[do](arguments))
 

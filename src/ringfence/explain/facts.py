@@ -363,6 +363,8 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
     lists = Lists(store.entries, configured, lambda _rolls: None, now=lambda: now)
     lists.on_resolved(store.names.load())
     lists.load()
+    lists.read_databases()
+    lists.load()
     return asyncio.run(lists.holding(network))
 
 

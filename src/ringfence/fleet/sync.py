@@ -208,7 +208,7 @@ class _Texts:
     """Texts that are in use, each once, and how often. Their memory is bounded."""
 
     _used: dict[str, tuple[str, int]] = Factory(dict)
-    _left: int = MOST_TEXTS
+    _left: int = Factory(lambda: MOST_TEXTS)
 
     def take(self, text: str) -> str | None:
         """Return the text that is shared by all users; None if there is no room for it."""

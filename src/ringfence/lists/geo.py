@@ -1,26 +1,31 @@
-"""Databases in MaxMind's format (GeoLite2, DB-IP, IPinfo): the networks of countries and autonomous systems.
+"""The networks of countries and autonomous systems, from databases in MaxMind's format (``parse/mmdb.py``).
 
-maxminddb looks up records by address. To get every network of a country, the tree of networks must be walked.
-maxminddb's own walk decodes a record again for each network that has it: 300,000 networks take 17 s without
-its C extension. So the tree is walked here (its format: https://maxmind.github.io/MaxMind-DB/), and maxminddb
-decodes each different record once: 1.3 s.
+The tree of a database's networks is walked once: 300,000 networks take some seconds. So a thread of its own
+reads the databases, and the lists do not wait for it. The networks that were read last are kept in a file.
+Until the databases are read, and if one of them is unreadable, those networks stay: neither the start nor the
+restore at boot needs a database.
 
 A network belongs to the country where it is used (``country``), or where it is registered if that is unknown.
 IPv6 networks that stand for IPv4 addresses are left out, because the IPv4 part has these addresses.
 """
 
-import mmap
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Any
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import ListError
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
 from ringfence.model import Address, Network, printable
+from ringfence.parse.mmdb import Database
+
+MOST_NETWORKS = 600_000
+"""The maximum number of networks of all regions in a database, after they are merged."""
 
 _NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::/32"))
 """Ranges of IPv6 that contain IPv4 addresses: mapped, 6to4 and Teredo."""
@@ -28,89 +33,178 @@ _NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::
 _FIX = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
 _MAX_NAME = 64
 _V4_DEPTH = V6_BITS - V4_BITS
+_MAX_HEAD = 1 << 20
+_MAX_KEPT = 64 << 20
 
 
 class GeoDatabases:
     """The networks of regions (countries and autonomous systems), read from the database files ``paths``.
 
-    A file is read again if it has changed, or if regions are requested that were not read. ``alarms`` are
-    about the files that could not be read in the last call of :meth:`networks`.
+    ``kept`` is the file with the networks that were read last; None: they are not kept. A database is read
+    again if it has changed, or if regions are requested that were not read. ``alarms`` are about the files
+    that could not be read in the last call of :meth:`read`.
+
+    One thread may call :meth:`read`, and others the other methods.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], kept: Path | None = None) -> None:
         self.alarms: list[Alarm] = []
         self._paths = tuple(paths)
+        self._kept_path = kept
+        self._kept: Mapping[str, Prefixes] | None = None  # None: the file was not read
+        self._wanted: frozenset[str] = frozenset()
         self._read: dict[Path, tuple[frozenset[str], Mapping[str, Prefixes]]] = {}
-        self._identities: dict[Path, object] = {}
-        self._failed: dict[Path, str] = {}
+        self._seen: dict[Path, tuple[object, frozenset[str]]] = {}  # what was tried: the file, the regions
 
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
-        """Return the networks of each of ``regions`` (``country DE``, ``AS64496``).
+        """Return the networks of each of ``regions`` (``country DE``, ``AS64496``), as far as they are known.
 
-        A region that is in no file has an empty result. For a file that cannot be read there is an alarm in
-        ``alarms``, and the networks that were read from it earlier are used.
+        No database is read. If some were not read, the networks are those that the file ``kept`` has.
         """
-        self.alarms = []
-        found: dict[str, Gatherer] = {region: Gatherer() for region in regions}
-        for path in self._paths:
-            for region, networks in self._of(path, regions).items():
-                if region in found:
-                    found[region].extend(networks)
-        return {region: gatherer.prefixes() for region, gatherer in found.items()}
+        self._wanted = regions
+        return {region: self._known(region) for region in regions}
+
+    def unknown(self, region: str) -> bool:
+        """Whether a region may lack networks: a database was not read, and there are none from before."""
+        return not self._is_read(region) and region not in self._from_before()
 
     @property
-    def unread(self) -> bool:
-        """Whether a file was never read, so that regions may lack networks."""
-        return any(path not in self._read for path in self._failed)
-
-    def around(self, region: str, network: Network) -> Network | None:
-        """Return the network of ``region`` that contains the whole of ``network``, or None.
-
-        Only networks that were already read are searched. So :meth:`networks` must have been called with the
-        region.
-        """
-        read = (networks.get(region) for _, networks in self._read.values())
-        found = (prefixes.containing(network) for prefixes in read if prefixes is not None)
-        return next((one for one in found if one is not None), None)
+    def waits(self) -> bool:
+        """Whether :meth:`read` has not tried all databases with the regions of the last request."""
+        return bool(self._wanted) and any(self._is_due(path) for path in self._paths)
 
     def changed(self) -> bool:
         """Whether a file has changed since it was last read, or since reading it failed."""
-        return any(identity_of(path) != identity for path, identity in list(self._identities.items()))
+        return any(identity_of(path) != identity for path, (identity, _) in [*self._seen.items()])
 
-    def _of(self, path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
-        asked, networks = self._read.get(path, (None, {}))
-        identity = identity_of(path)
-        if self._identities.get(path) != identity or not (
-            path in self._failed or (asked is not None and regions <= asked)
-        ):
-            self._identities[path] = identity
-            self._failed.pop(path, None)
-            try:
-                networks = networks_of(path, regions)
-                self._read[path] = (regions, networks)
-            except ListError as error:
-                self._failed[path] = str(error)
-        if path in self._failed:
-            self.alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), self._failed[path]))
-        return networks
+    def around(self, region: str, network: Network) -> Network | None:
+        """Return the network of ``region`` that contains the whole of ``network``, or None."""
+        return self._known(region).containing(network)
+
+    def read(self, *, keep: bool = True) -> None:
+        """Read the databases that must be read for the regions of the last request.
+
+        With ``keep``, write their networks to the file ``kept``.
+        """
+        regions, alarms = self._wanted, []
+        for path in self._paths if regions else ():
+            if self._is_due(path):
+                self._seen[path] = identity_of(path), regions
+                try:
+                    self._read[path] = regions, networks_of(path, regions)
+                except ListError as error:
+                    alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), str(error)))
+            else:
+                alarms += [alarm for alarm in self.alarms if alarm.subject == str(path)]
+        alarms += self._keep(regions) if keep else ()
+        self.alarms = alarms
+
+    def _is_due(self, path: Path) -> bool:
+        identity, regions = self._seen.get(path, (None, frozenset[str]()))
+        return identity != identity_of(path) or not self._wanted <= regions
+
+    def _is_read(self, region: str) -> bool:
+        read = (self._read.get(path) for path in self._paths)
+        return all(found is not None and region in found[0] for found in read)
+
+    def _known(self, region: str) -> Prefixes:
+        if not self._is_read(region) and region in self._from_before():
+            return self._from_before()[region]
+        gatherer = Gatherer()
+        for _, networks in [*self._read.values()]:
+            gatherer.extend(networks.get(region, Prefixes()))
+        return gatherer.prefixes()
+
+    def _from_before(self) -> Mapping[str, Prefixes]:
+        if self._kept is None:
+            self._kept = _read_kept(self._kept_path) if self._kept_path is not None else {}
+        return self._kept
+
+    def _keep(self, regions: frozenset[str]) -> Iterator[Alarm]:
+        """Write the networks of ``regions`` if they changed; yield an alarm if that fails."""
+        if self._kept_path is None or not regions or not all(map(self._is_read, regions)):
+            return
+        networks = {region: self._known(region) for region in sorted(regions)}
+        if networks == self._from_before():
+            return
+        try:
+            _write_kept(self._kept_path, networks)
+            self._kept = networks
+        except OSError as error:
+            text = f"cannot be written, so a restart reads the databases again: {error.strerror}"
+            yield Alarm(AlarmCode.GEO_UNREADABLE, str(self._kept_path), text)
+
+
+def _write_kept(path: Path, networks: Mapping[str, Prefixes]) -> None:
+    """Write the networks of regions. Raise OSError. A crash leaves the old file or the new one."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    parts = [part for prefixes in networks.values() for part in prefixes.packed]
+    head = {
+        "regions": [*networks],
+        "sizes": [len(part) for part in parts],
+        "digest": hashlib.sha256(b"".join(parts)).hexdigest(),
+    }
+    partial_path = path.with_name(f"{path.name}.new")
+    with partial_path.open("wb") as file:
+        file.write(json.dumps(head).encode() + b"\n")
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+    partial_path.replace(path)
+
+
+def _read_kept(path: Path) -> Mapping[str, Prefixes]:
+    """Read the networks of regions; none if the file is missing or damaged."""
+    try:
+        with _opened(path, follow=False) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+            head = json.loads(file.readline(_MAX_HEAD))
+            content = file.read(_MAX_KEPT)
+        if hashlib.sha256(content).hexdigest() != head["digest"]:
+            return {}
+        found, at = {}, 0
+        sizes = iter(head["sizes"])
+        for region, v4, v6 in zip(head["regions"], sizes, sizes, strict=True):
+            found[str(region)] = Prefixes.unpacked(content[at : at + v4], content[at + v4 : at + v4 + v6])
+            at += v4 + v6
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return found
+
+
+@contextmanager
+def _opened(path: Path, *, follow: bool = True) -> Iterator[int]:
+    """Open a regular file, and yield its descriptor. Raise OSError."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(0, "is not a regular file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[Database]:
+    """Open a database. Raise OSError, and ValueError if it is broken."""
+    with _opened(path) as descriptor:
+
+        def read(at: int, size: int) -> bytes:
+            return os.pread(descriptor, size, at)
+
+        yield Database(read, os.fstat(descriptor).st_size)
 
 
 def networks_of(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
     """Read the networks of each of ``regions`` from a file; raise ListError if that is impossible."""
-    import maxminddb  # noqa: PLC0415 - loaded if a region is used
-
     before = identity_of(path)
     try:
-        with (
-            closing(maxminddb.open_database(os.fspath(path))) as reader,
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tree,
-        ):
-            found = _walk(reader, tree, regions)
+        with _database(path) as database:
+            found = _walk(database, regions)
     except OSError as error:
         raise ListError(f"{path} cannot be read: {error.strerror or error}; {_FIX}") from None
-    except Exception as error:  # noqa: BLE001 - a broken file can raise anything
-        raise ListError(f"{path} is broken ({type(error).__name__}: {error}); {_FIX}") from None
+    except ValueError as error:
+        raise ListError(f"{path} is broken: {error}; {_FIX}") from None
     if identity_of(path) != before:
         raise ListError(f"{path} was replaced while it was read; it will be read again")
     return {region: gatherer.prefixes() for region, gatherer in found.items()}
@@ -122,32 +216,23 @@ def locations_of(paths: Sequence[Path], addresses: Sequence[Address]) -> list[di
     A database that cannot be read is left out. A TimeoutError is not caught: a caller may limit the time by a
     signal whose handler raises it.
     """
-    import maxminddb  # noqa: PLC0415 - loaded if there is a database
-
     found: list[dict[str, str]] = [{} for _ in addresses]
     for path in paths:
         try:
-            with closing(maxminddb.open_database(os.fspath(path))) as reader:
+            with _database(path) as database:
                 for location, address in zip(found, addresses, strict=True):
-                    if address.version <= reader.metadata().ip_version:
-                        location.update(_location(reader.get(address)))
+                    one = database.location_of(int(address), address.version)
+                    known = {
+                        "country": one.country,
+                        "asn": one.number,
+                        "organisation": printable(one.organisation[:_MAX_NAME]),
+                    }
+                    location.update({name: text for name, text in known.items() if text})
         except TimeoutError:
             raise
-        except Exception:  # noqa: BLE001, S112 - a broken file can raise anything
+        except (OSError, ValueError):
             continue
     return found
-
-
-def _location(record: object) -> dict[str, str]:
-    location = {}
-    for region in _regions(record):
-        country = region.removeprefix("country ")
-        location["asn" if country == region else "country"] = country
-    if isinstance(record, Mapping):
-        name = record.get("autonomous_system_organization", record.get("as_name"))
-        if isinstance(name, str):
-            location["organisation"] = printable(name[:_MAX_NAME])
-    return location
 
 
 def identity_of(path: Path) -> object:
@@ -159,93 +244,29 @@ def identity_of(path: Path) -> object:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _walk(reader: Any, tree: mmap.mmap, regions: frozenset[str]) -> dict[str, Gatherer]:  # noqa: ANN401 - either kind of reader
+def _walk(database: Database, regions: frozenset[str]) -> dict[str, Gatherer]:
     found = {region: Gatherer() for region in regions}
-    version = reader.metadata().ip_version
-    known: dict[int, frozenset[str]] = {}
-    for pointer, number, depth in _leaves(reader.metadata(), tree):
-        v4 = version == 4 or (depth >= _V4_DEPTH and not number >> V4_BITS)  # noqa: PLR2004 - the IP version
-        if pointer not in known:
-            address = IPv4Address(number) if v4 else IPv6Address(number)
-            known[pointer] = regions & _regions(reader.get(address))
-        for region in known[pointer]:
-            if version == 4 or v4:  # noqa: PLR2004 - the IP version
-                length = depth if version == 4 else depth - _V4_DEPTH  # noqa: PLR2004 - the IP version
-                found[region].add_code(4, number << 8 | length)
-            elif not any(IPv6Address(number) in other for other in _NOT_ITS_OWN):
-                found[region].add_code(6, number << 8 | depth)
+    v4_only, waiting = database.version == 4, 0  # noqa: PLR2004 - the IP version
+    for some, number, depth in database.networks(regions):
+        if v4_only or (depth >= _V4_DEPTH and not number >> V4_BITS):
+            version, code = 4, number << 8 | (depth if v4_only else depth - _V4_DEPTH)
+        elif any(IPv6Address(number) in other for other in _NOT_ITS_OWN):
+            continue
+        else:
+            version, code = 6, number << 8 | depth
+        for region in some:
+            found[region].add_code(version, code)
+        waiting += len(some)
+        if waiting > MOST_NETWORKS:
+            waiting = 0
+            _check_room(found)
+    _check_room(found)
     return found
 
 
-def _leaves(metadata: Any, tree: mmap.mmap) -> Iterator[tuple[int, int, int]]:  # noqa: ANN401 - it has no public type
-    """Yield each network of the tree: the position of its record, its first address, its prefix length.
-
-    The position only identifies the record: networks with the same position share one record. The address
-    is an integer.
-    """
-    count = metadata.node_count
-    bits = V4_BITS if metadata.ip_version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
-    node = _NODES[metadata.record_size]
-    v4_start = 0
-    for _ in range(_V4_DEPTH if bits == V6_BITS else 0):
-        v4_start = node(tree, v4_start)[0] if v4_start < count else v4_start
-    left = count  # a valid tree leads to each node once; more visits mean a cycle
-    waiting = [(0, 0, 0)]
-    while waiting:
-        at, number, depth = waiting.pop()
-        if at > count:
-            yield at, number << (bits - depth), depth
-        # Skipped: an empty leaf (``at == count``), and any second path to the IPv4 part, such as 2002::/16.
-        elif at < count and not (number and at == v4_start):
-            left -= 1
-            if left < 0 or depth >= bits:
-                raise ValueError("its tree has a cycle")
-            low, high = node(tree, at)
-            waiting += ((high, number << 1 | 1, depth + 1), (low, number << 1, depth + 1))
-
-
-def _node_24(tree: mmap.mmap, at: int) -> tuple[int, int]:
-    both = int.from_bytes(tree[at * 6 : at * 6 + 6], "big")
-    return both >> 24, both & 0xFFFFFF
-
-
-def _node_28(tree: mmap.mmap, at: int) -> tuple[int, int]:
-    both = int.from_bytes(tree[at * 7 : at * 7 + 7], "big")
-    return both >> 32 | (both >> 4 & 0xF000000), both & 0xFFFFFFF
-
-
-def _node_32(tree: mmap.mmap, at: int) -> tuple[int, int]:
-    both = int.from_bytes(tree[at * 8 : at * 8 + 8], "big")
-    return both >> 32, both & 0xFFFFFFFF
-
-
-_NODES: Mapping[int, Callable[[mmap.mmap, int], tuple[int, int]]] = {
-    24: _node_24,
-    28: _node_28,
-    32: _node_32,
-}
-
-
-def _regions(record: object) -> frozenset[str]:
-    """Return the regions of a record.
-
-    Its values are nested as MaxMind and DB-IP write them, or flat as IPinfo writes them.
-    """
-    if not isinstance(record, Mapping):
-        return frozenset()
-    regions = set()
-    country = _country(record.get("country")) or _country(record.get("registered_country"))
-    country = country or _country(record.get("country_code"))
-    if country:
-        regions.add(f"country {country}")
-    number = record.get("autonomous_system_number", record.get("asn"))
-    if isinstance(number, int):
-        regions.add(f"AS{number}")
-    elif isinstance(number, str) and number:
-        regions.add("AS" + number.upper().removeprefix("AS"))
-    return frozenset(regions)
-
-
-def _country(value: object) -> str:
-    code = value.get("iso_code") if isinstance(value, Mapping) else value
-    return code.upper() if isinstance(code, str) and len(code) == len("DE") else ""
+def _check_room(found: Mapping[str, Gatherer]) -> None:
+    """Merge the networks; raise ValueError if there are too many."""
+    for gatherer in found.values():
+        gatherer.compact()
+    if sum(map(len, found.values())) > MOST_NETWORKS:
+        raise ValueError(f"it has more than {MOST_NETWORKS} networks of these regions")

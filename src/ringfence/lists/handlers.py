@@ -156,13 +156,11 @@ def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) ->
         )
         if kind is ListKind.DENY and around is not None:
             yield f"{value.text} stays allowed: the allow list has {network_text(around)}, and it wins"
-        if value.kind is EntryKind.REGION and not lists.composed.regions.get(value.text):
-            yield "; ".join(
-                [
-                    f"{value.text}: no database has a network of it, so nothing changes",
-                    *(alarm.text for alarm in lists.geo_alarms),
-                ]
-            )
+        number = lists.composed.regions.get(value.text)
+        if value.kind is EntryKind.REGION and not number:
+            why = "no database has a network of it, so nothing changes"
+            why = "the databases are not read yet" if number is None else why
+            yield "; ".join([f"{value.text}: {why}", *(alarm.text for alarm in lists.geo_alarms)])
 
 
 def _not_there(lists: PresentLists, kind: ListKind, text: str, network: Network | None) -> str:

@@ -9,10 +9,12 @@ entries are in the store.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import chain
+from threading import Thread
 from typing import ParamSpec, TypeVar
 
 from attrs import Factory, define, evolve, frozen
@@ -291,6 +293,8 @@ FEEDS_EVERY = 5.0
 """Seconds between two checks of the feeds' files, if there are feeds."""
 RETRY_EVERY = 5.0
 """Seconds until an unreadable store is tried again."""
+READ_WITHIN = 1.0
+"""Seconds that a change of the lists waits for the databases. Networks that are read later are added then."""
 
 
 @frozen
@@ -313,6 +317,16 @@ class PresentLists:
         return self.composed.networks.allow if kind is ListKind.ALLOW else self.composed.networks.deny
 
 
+def _databases_of(configured: Configured) -> GeoDatabases:
+    kept = configured.kept / "regions" if configured.kept is not None else None
+    return GeoDatabases(configured.databases, kept)
+
+
+def _is_about(alarm: Alarm, unknown: Collection[str]) -> bool:
+    """Whether an alarm states that no database has a region that is only unknown yet."""
+    return alarm.code is AlarmCode.LIST_UNKNOWN_REGION and alarm.subject in unknown
+
+
 class Lists:
     """The allow list and the deny list of a running daemon.
 
@@ -333,7 +347,8 @@ class Lists:
     ) -> None:
         self._table = table
         self._configured = configured
-        self._databases = GeoDatabases(configured.databases)
+        self._databases = _databases_of(configured)
+        self._reading = False
         self._feeds = Feeds()
         self._decisions: tuple[tuple[int, str], ...] = ()
         self._changed = changed
@@ -399,6 +414,7 @@ class Lists:
         """Compose the lists now, in this thread, and return the networks; ``changed`` is not called.
 
         If the store cannot be read, only the configured entries are in force, and :meth:`run` tries again.
+        No database is read: of countries, those networks are in force that were read before.
         """
         try:
             self._composed = self._compose()
@@ -406,15 +422,22 @@ class Lists:
             self._error = f"only the configured entries of the lists are in force: {error}"
             self._composed = self._composed_from(self._configured.entries)
         self._known = True
-        if self._configured.feeds:
+        if self._configured.feeds or self._databases.waits:
             self._stale.set()  # so run() reads their files now
         self._follow(self._composed.hosts)
         return self.networks
 
+    def read_databases(self) -> None:
+        """Read the databases of countries now, in this thread, for a command without a daemon.
+
+        Call :meth:`load` before and after it.
+        """
+        self._databases.read(keep=False)
+
     def configure(self, configured: Configured) -> None:
         """Apply a new configuration."""
         if configured.databases != self._configured.databases:
-            self._databases = GeoDatabases(configured.databases)
+            self._databases = _databases_of(configured)
         self._configured = configured
         self._stale.set()
 
@@ -466,6 +489,9 @@ class Lists:
             self._stale.clear()
             try:
                 composed = await self.in_thread(self._renewed, force)
+                if not self._reading and await self.in_thread(lambda: self._databases.waits):
+                    await self._read_soon()
+                    composed = await self.in_thread(self._compose)
                 self._error = ""
             except RingfenceError as error:
                 self._error = f"the lists stay as they are: {error}"
@@ -474,6 +500,31 @@ class Lists:
             still = guarded(self._protected, composed.forced)
             rolls = evolve(composed.networks, guarded=still, decided=self.networks.decided)
             self._apply(evolve(composed, networks=rolls))
+
+    async def _read_soon(self) -> None:
+        """Begin to read the databases, and wait a short time for the end.
+
+        A thread of its own reads them. It may take a minute, and the process does not wait for it at its end.
+        """
+        self._reading = True
+        loop, databases, done = asyncio.get_running_loop(), self._databases, asyncio.Event()
+
+        def ended() -> None:
+            self._reading = False
+            self._stale.set()
+            done.set()
+
+        def read() -> None:
+            try:
+                databases.read()
+            finally:
+                with suppress(RuntimeError):  # the daemon has ended meanwhile
+                    loop.call_soon_threadsafe(ended)
+
+        Thread(target=read, name="databases", daemon=True).start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READ_WITHIN):
+                await done.wait()
 
     async def use_decisions(self, decisions: tuple[tuple[int, str], ...]) -> None:
         """Deny packed networks that other hosts have banned, each with its scenario; forget the former ones.
@@ -538,10 +589,16 @@ class Lists:
             self._feeds.compose(self._now()),
             self._configured.inside,
         )
-        kinds = {parse_entry(value).kind for value in self._configured.inside}
-        if EntryKind.REGION not in kinds or not self._databases.unread:
+        unknown = {region for region in found.regions if self._databases.unknown(region)}
+        if not unknown:
             return found
-        return evolve(found, networks=evolve(found.networks, whole=False))
+        alarms = (one for one in found.alarms if not _is_about(one[1], unknown))
+        whole = found.networks.whole and not any(
+            parse_entry(one).text in unknown for one in self._configured.inside
+        )
+        regions = {region: number for region, number in found.regions.items() if region not in unknown}
+        networks = evolve(found.networks, whole=whole)
+        return evolve(found, networks=networks, regions=regions, alarms=tuple(alarms))
 
     def entries(self, now: float) -> Iterator[ListEntry]:
         """Yield the configured entries, then the entries of the store that have not ended at ``now``."""
