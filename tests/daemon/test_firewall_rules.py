@@ -10,6 +10,7 @@ from tests.support.kept import ENFORCED, OFFICE, Kept, kept, settings, waits
 from ringfence.config.converters import BackendName
 from ringfence.config.schema import (
     AsteriskSettings,
+    FenceSettings,
     FirewallSettings,
     LimitSettings,
     RationSettings,
@@ -95,23 +96,40 @@ def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> N
         assert waits(made) == (LimitMode.OFF, False, False)
 
 
-def test_the_ration_drops_nothing_before_friends_are_known(tmp_path: Path) -> None:
-    """A ration that shall enforce observes until every Asterisk sent its roster, also without a limiter."""
-    firewall = FirewallSettings(
-        backend=BackendName("memory"),
-        limit=LimitSettings(mode=LimitMode.OFF),
-        ration=RationSettings(mode=LimitMode.ENFORCE),
-    )
-    with kept(tmp_path, Settings(firewall=firewall)) as made:
-        made.side.start()
-        before, waits_before = made.backend.plan, made.side.kernel.rules.limiter_waits
-        made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
-        made.side.kernel.rules.update()
-        after = made.backend.plan
+def test_the_ration_does_not_wait_for_the_friends(tmp_path: Path) -> None:
+    """Before any friend is known, the ration drops already what is over it; off and observe stay."""
+    for mode in LimitMode:
+        firewall = FirewallSettings(backend=BackendName("memory"), ration=RationSettings(mode=mode))
+        folder = tmp_path / mode
+        folder.mkdir()
+        with kept(folder, Settings(firewall=firewall)) as made:
+            made.side.start()
+            before = made.backend.plan
+            made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+            made.side.kernel.rules.update()
+            after = made.backend.plan
 
-    assert waits_before
-    assert (before.limit.mode, before.ration.mode) == (LimitMode.OFF, LimitMode.OBSERVE)
-    assert (after.limit.mode, after.ration.mode) == (LimitMode.OFF, LimitMode.ENFORCE)
+        assert (before.limit.mode, before.ration.mode) == (LimitMode.OBSERVE, mode)
+        assert (after.limit.mode, after.ration.mode) == (LimitMode.ENFORCE, mode)
+
+
+def test_a_fence_waits_for_the_friends(tmp_path: Path) -> None:
+    """The fence observes until every Asterisk sent its roster, and reports it, without a limiter too."""
+    limit = LimitSettings(mode=LimitMode.OFF)
+    fence = FenceSettings(mode=LimitMode.ENFORCE, networks=(ip_network(OFFICE),))
+    fenced = evolve(settings(limit=limit), fence=fence)
+    with kept(tmp_path, fenced) as made:
+        made.side.start()
+        made.side.kernel.fence.start(60.0, force=True)
+        rules = made.side.kernel.rules
+        rules.update()
+        before = made.backend.plan.fence, rules.limiter_waits, rules.fence_waits
+        made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+        rules.update()
+        after = made.backend.plan.fence, rules.limiter_waits, rules.fence_waits
+
+    assert before == (LimitMode.OBSERVE, False, True)
+    assert after == (LimitMode.ENFORCE, False, False)
 
 
 def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:

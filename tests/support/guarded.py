@@ -41,7 +41,7 @@ def preferred(guard: Guard) -> None:
 
 
 def until_rationed(guard: Guard) -> None:
-    """Wait until the ration drops packets: at first it only observes."""
+    """Wait until the ration drops packets."""
     until(lambda: guard.ask("status")["firewall"]["ration"] == "enforce", "the ration")
 
 

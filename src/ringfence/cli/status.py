@@ -25,6 +25,7 @@ _MIN_ACCOUNTS = 20
 """The minimum width (columns) of the column ACCOUNTS."""
 _OPTIONAL_COLUMNS = ("PROOF", "STATUS", "COUNTRY")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
+_UNTIL_KNOWN = " until friends are known"
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
@@ -134,12 +135,11 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     if firewall["repaired"]:
         restored = counted(firewall["restored"], "ban")
         screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
-    waits = " until friends are known" if report["limiter_waits"] else ""
     limits = (
-        ("limiter", "limiter_drops", "", "over the limit"),
-        ("ration", "rationed", " to strangers", "over the ration"),
+        ("limiter", _UNTIL_KNOWN if report["limiter_waits"] else "", "limiter_drops", "", "over the limit"),
+        ("ration", "", "rationed", " to strangers", "over the ration"),
     )
-    for name, counter, which, why in limits:
+    for name, waits, counter, which, why in limits:
         if firewall[name] != "off" and firewall["enforcing"]:
             verb = "dropped" if firewall[name] == "enforce" else f"{why}, but passed"
             packets = f"{counted(report[counter], 'packet')}{which}"
@@ -164,7 +164,7 @@ def _feed(feed: Mapping[str, Any]) -> str:
 def _fence(report: Mapping[str, Any]) -> str:
     """Return the mode of the fence, its trial, what it dropped, and how many friends were outside."""
     fence = report["fence"]
-    waits = " until friends are known" if report["limiter_waits"] else ""
+    waits = _UNTIL_KNOWN if report["fence_waits"] else ""
     trial = "" if fence["trial"] is None else f", a trial until {short_time(fence['trial'])}"
     packets = "unknown, as nothing is dropped or counted"
     if fence["counts"]:

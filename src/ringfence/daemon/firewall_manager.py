@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from itertools import chain, repeat
 from math import inf
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import structlog
 from attrs import evolve
@@ -21,7 +21,7 @@ from ringfence.daemon.fence import Fence
 from ringfence.daemon.process import claim_sets, every
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
-from ringfence.firewall.contract import Backend, FirewallPlan, Limit, LimitMode, Ports, Ration
+from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, Ports
 from ringfence.friends.registry import StartupGate
 from ringfence.host.listening import (
     ASSIGNED,
@@ -36,7 +36,7 @@ from ringfence.model import Address, Endpoint, Transport
 # -- the firewall's rules: which ones are wanted now, and their changes while the daemon runs
 
 
-LOOK_EVERY = 1.0  # seconds between two checks whether limiter and ration may drop packets
+LOOK_EVERY = 1.0  # seconds between two checks whether the limiter and the fence may drop packets
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
 PORTS_EVERY = 60.0  # seconds between two look-ups of the SIP ports
 PROXY_EVERY = 5.0
@@ -103,12 +103,22 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now. Until the friends are known, no limit and no fence drops packets."""
-        plan = evolve(self.settings.plan(self.ports), containers=self.containers, fence=self._fence.mode)
+        """The rules that are wanted now. Until the friends are known, no limit and no fence drops packets.
+
+        The ration does not wait. It refuses nobody: a phone whose refusal it drops asks again, and gets in.
+        Without it, a PBX whose phones ringfence does not know yet answered up to 3 000 guesses in the first
+        second, before the first ban.
+        """
+        plan = evolve(self.settings.plan(self.ports), containers=self.containers, fence=self.fence_mode)
         if self._startup.for_limiter:
             return plan
-        fence = LimitMode.OFF if plan.fence is LimitMode.OFF else LimitMode.OBSERVE
-        return evolve(plan, limit=_observing(plan.limit), ration=_observing(plan.ration), fence=fence)
+        limit = evolve(plan.limit, mode=_observing(plan.limit.mode))
+        return evolve(plan, limit=limit, fence=_observing(plan.fence))
+
+    @property
+    def fence_mode(self) -> LimitMode:
+        """The mode of the fence, without the wait for the friends."""
+        return self._fence.mode
 
     @property
     def manager_ports(self) -> list[int]:
@@ -141,10 +151,14 @@ class RuleUpdates:
 
     @property
     def limiter_waits(self) -> bool:
-        """Whether the limiter or the ration only observes now, until the friends are known."""
-        configured, present = self._wanted.settings.plan(self._wanted.ports), self._backend.plan
-        modes = ((configured.limit, present.limit), (configured.ration, present.ration))
-        return any(one.mode is LimitMode.ENFORCE and other.mode is LimitMode.OBSERVE for one, other in modes)
+        """Whether the limiter only observes now, until the friends are known."""
+        configured = self._wanted.settings.plan(self._wanted.ports)
+        return _waits(configured.limit.mode, self._backend.plan.limit.mode)
+
+    @property
+    def fence_waits(self) -> bool:
+        """Whether the fence only observes now, until the friends are known."""
+        return _waits(self._wanted.fence_mode, self._backend.plan.fence)
 
     @property
     def has_succeeded(self) -> bool:
@@ -189,7 +203,7 @@ class RuleUpdates:
     def _check(self) -> None:
         """Update the rules if other parts may drop packets now: the friends have become known, say."""
         present, wanted = self._backend.plan, self._wanted.plan
-        modes = ((one.limit.mode, one.ration.mode, one.fence) for one in (present, wanted))
+        modes = ((one.limit.mode, one.fence) for one in (present, wanted))
         if len({*modes}) > 1:
             self.update()
 
@@ -236,12 +250,13 @@ class RuleUpdates:
             self.update()
 
 
-_Limited = TypeVar("_Limited", Limit, Ration)
+def _observing(mode: LimitMode) -> LimitMode:
+    """Return the mode that only counts where ``mode`` would drop packets."""
+    return LimitMode.OBSERVE if mode is LimitMode.ENFORCE else mode
 
 
-def _observing(limit: _Limited) -> _Limited:
-    """Return ``limit`` so that it only counts where it would drop packets."""
-    return evolve(limit, mode=LimitMode.OBSERVE) if limit.mode is LimitMode.ENFORCE else limit
+def _waits(configured: LimitMode, present: LimitMode) -> bool:
+    return configured is LimitMode.ENFORCE and present is LimitMode.OBSERVE
 
 
 LOOK_EVERY = 1.0  # seconds between two checks of rules and sets

@@ -407,9 +407,11 @@ def _address(trunk: TrunkHost) -> Address | None:
         return None
 
 
-# -- the start-up gate: until the friends are known, no rule bans and the limiter only observes
+# -- the start-up gate: until the friends are known, no rule bans, and limiter and fence only observe
 #
-# The *limiter* is a firewall rule that drops the packets of a source that sends too many.
+# The *limiter* is a firewall rule that drops the packets of a source that sends too many. The *ration*, which
+# drops refusals to strangers, does not wait: it ends no registration and no call
+# (``WantedRules.plan``).
 #
 # Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones
 # and trunks), some tenths of a second after the login. The wait is limited, because ringfence bans nothing
@@ -429,7 +431,8 @@ REMEMBERED_IN_ALL = 2.0
 LIMITER_IN_ALL = 30.0
 """The longest time (seconds) after the start that the limiter only observes.
 
-It may be longer than ``IN_ALL``, because the limiter protects against load and not against guesses.
+It may be longer than ``IN_ALL``, because the limiter protects against load and not against guesses: against
+these the ration holds from the first moment.
 """
 
 

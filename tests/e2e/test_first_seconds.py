@@ -1,0 +1,46 @@
+"""The first second of a daemon that knows no friend yet: guessers get few answers, and phones get in."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from tests.support import phones
+from tests.support.first_seconds import (
+    BACKENDS,
+    MOST,
+    OFFICE,
+    TRANSPORTS,
+    guess_at_once,
+    register_at_once,
+)
+from tests.support.guarded import NO_WIRE
+from tests.support.lab import Lab
+
+pytestmark = pytest.mark.asterisk
+
+LOG_ALONE: Mapping[str, Any] = {"ami": {"enabled": False}, "wire": NO_WIRE}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_guesser_gets_few_answers_before_any_friend_is_known(asterisk22: Lab, backend: str) -> None:
+    """By UDP and TCP, guessing begins at READY: the ration holds at once, and the ban follows the roster."""
+    for number, transport in enumerate(TRANSPORTS):
+        source = f"198.19.{60 + len(backend)}.{60 + number}"
+        assert guess_at_once(asterisk22, source, transport, backend) <= MOST
+
+
+def test_a_guesser_gets_few_answers_from_a_daemon_that_reads_the_log_alone(asterisk22: Lab) -> None:
+    """Without AMI no roster comes, so neither the ration nor the ban waits for one."""
+    assert guess_at_once(asterisk22, "198.19.60.70", "UDP", "ipset", **LOG_ALONE) <= MOST
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("known", [True, False], ids=["registered", "new"])
+def test_an_office_behind_one_address_gets_in_at_the_first_start(backend: str, *, known: bool) -> None:
+    """Two hundred phones register together at READY, known to Asterisk or new: each gets in, none is banned.
+
+    The database is empty, so to the ration the office is a stranger until the roster or a login shows it.
+    """
+    with Lab.made("22", phones.configured()) as lab:
+        seconds, banned = register_at_once(lab, "198.19.60.80", backend, known=known)
+    assert (len(seconds), banned) == (OFFICE, set())
