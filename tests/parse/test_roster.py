@@ -15,6 +15,7 @@ from ringfence.parse.roster import (
     ListedContact,
     Question,
     RosterEvent,
+    means_empty,
     parse_roster_event,
     plan_questions,
 )
@@ -235,6 +236,33 @@ def test_the_questions_of_a_user_without_a_right() -> None:
 def test_other_packets_are_no_event(packet: bytes) -> None:
     """Without a name, or with two, no event is returned."""
     assert parse_roster_event(packet) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["No Contacts found\n", "No endpoints found", "no AORs found.\r\n", "No peers", "No Registrations"],
+)
+def test_an_error_may_mean_an_empty_list(message: str) -> None:
+    """Asterisk's errors in place of an empty list are known, with and without a newline."""
+    assert means_empty(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "No",
+        "found",
+        "No such command",
+        "No luck found",
+        "Permission denied\n",
+        "No peers for you",
+        "Peers",
+    ],
+)
+def test_any_other_error_is_no_empty_list(message: str) -> None:
+    """After another error the list is unknown: no phone may count as gone."""
+    assert not means_empty(message)
 
 
 def test_a_long_event_is_refused() -> None:

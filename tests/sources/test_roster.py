@@ -205,8 +205,8 @@ def test_missing_rights_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_list_may_be_an_error() -> None:
-    """PJSIPShowContacts replies with an error if no phone is registered."""
-    none = b"Response: Error\r\nActionID: {ActionID}\r\nMessage: No Contacts found\r\n\r\n"
+    """PJSIPShowContacts replies with an error, with a newline of its own, if no phone is registered."""
+    none = b"Response: Error\r\nActionID: {ActionID}\r\nMessage: No Contacts found\n\r\n\r\n"
     lists: dict[str, list[bytes]] = {"PJSIPShowContacts": []}
     reports, _ = reports_of(Script(play=[GRANTED], lists=lists, answers={"PJSIPShowContacts": none}))
 
@@ -219,6 +219,10 @@ def test_an_empty_list_may_be_an_error() -> None:
         (
             b"Response: Error\r\nActionID: {ActionID}\r\nMessage: No\x1b luck\r\n\r\n",
             r"SIPpeers is refused (No\x1b luck)",
+        ),
+        (
+            b"Response: Error\r\nActionID: {ActionID}\r\nMessage: No luck\n\r\n\r\n",
+            "SIPpeers is refused (No luck)",
         ),
         (b"Response: Success\r\nActionID: {ActionID}\r\n\r\n", "SIPpeers was not answered in 0 s"),
         (b"Response: Success\r\nActionID: another\r\n\r\n", "SIPpeers was not answered in 0 s"),
@@ -551,6 +555,38 @@ def test_a_real_asterisk_reports_its_phones_and_trunks(release: str, monkeypatch
     assert 'SecurityEvent="SuccessfulAuth"' in log
     assert 'SecurityEvent="Request' not in log
     assert "trunk-secret" not in repr((reports.rosters, reports.contacts, reports.events))
+
+
+_EMPTY = {
+    "modules.conf": "[modules]\nautoload = yes\n",
+    "pjsip.conf": "",
+    "sip.conf": "",
+    "iax.conf": "",
+    "extensions.conf": "",
+}
+"""The files of an Asterisk without any phone, trunk or transport, with every module that can be loaded."""
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize("release", sorted(RELEASES))
+@pytest.mark.parametrize("rights", ["reporting", "system,reporting"])
+def test_an_asterisk_with_nothing_configured_refuses_no_list(release: str, rights: str) -> None:
+    """Each list of a real Asterisk without phones is empty, and not refused, whatever the user may ask."""
+    with Lab.made(release, {"manager.conf": f"\n[{MANAGER_USER}](+)\nwrite = {rights}\n"}) as lab:
+        lab.asterisk.stop()
+        for name, text in _EMPTY.items():
+            (lab.asterisk.folder / "etc" / name).write_text(text, "utf-8")
+        lab.asterisk.start()
+
+        async def ask() -> Reports:
+            async with _listening(MANAGER_USER, SECRET) as reports:
+                await until(lambda: reports.rosters)
+            return reports
+
+        with inside(lab.network.pbx):
+            reports = asyncio.run(ask())
+    assert reports.source.refused == ()
+    assert reports.rosters[0] == Roster("pbx", contacts=(), trunks=())
 
 
 _FORGED = (

@@ -122,8 +122,7 @@ EntryParser = Callable[[Mapping[str, str], str], tuple[Entry, ...]]
 class Question:
     """An action to which Asterisk replies with a list, and the parser of the list's entries.
 
-    ``entry`` is the name of the event that carries one entry. ``headers`` are sent with the action. ``empty``
-    is the error message that Asterisk sends in place of an empty list.
+    ``entry`` is the name of the event that carries one entry. ``headers`` are sent with the action.
     """
 
     action: str
@@ -131,7 +130,6 @@ class Question:
     service: Service
     parse: EntryParser
     headers: tuple[tuple[str, str], ...] = ()
-    empty: str = ""
 
 
 def parse_roster_event(packet: bytes) -> RosterEvent | None:
@@ -150,6 +148,19 @@ def parse_roster_event(packet: bytes) -> RosterEvent | None:
         headers[name] = value.removeprefix(" ")
     name = headers.get("Event", "")
     return RosterEvent(name, headers.get("ActionID", ""), headers) if name else None
+
+
+_LISTED = frozenset({"contacts", "endpoints", "aors", "auths", "peers", "registrations"})
+
+
+def means_empty(message: str) -> bool:
+    r"""Whether an error message stands for an empty list, such as ``No Contacts found\n``.
+
+    Asterisk sends such an error, with the newline, in place of an empty list (``res_pjsip/location.c``).
+    After any other error, such as ``No such command``, the contents of the list are unknown.
+    """
+    words = message.casefold().strip(". \r\n").removesuffix(" found").split()
+    return words[:1] == ["no"] and words[1:] in [[name] for name in _LISTED]
 
 
 def _of_tree(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
@@ -263,7 +274,7 @@ def _of_registry(service: Service) -> EntryParser:
 _PJSIP_CONTACTS = (
     # Only the first action that is allowed is sent. PJSIPShowContacts requires the write class `system`. It
     # also lists whether contacts can be reached, and finds contacts in an external database.
-    Question("PJSIPShowContacts", "ContactList", Service.PJSIP, _of_contact_list, empty="No Contacts found"),
+    Question("PJSIPShowContacts", "ContactList", Service.PJSIP, _of_contact_list),
     Question(
         "DBGetTree",
         "DBGetTreeResponse",

@@ -38,12 +38,12 @@ from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
 from ringfence.clock import Backoff
-from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId, printable
+from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder, AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
 from ringfence.sources import roster
-from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore
+from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore, reason_of
 from ringfence.sources.standby import Coverage
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 
@@ -471,7 +471,7 @@ class AmiSource(SupervisedSource):
         }
         answer = await self._ask(protocol, Action(login), LOGIN_WITHIN)
         if not answer.success:
-            reason = printable(str(answer.get("Message", "no reason given"))[:80])
+            reason = reason_of(str(answer.get("Message", "")))
             detail = f'{self._where} refuses "{target.username}" ({reason}); compare with manager.conf'
             raise EndError(State.LOGIN_REFUSED, detail)
 

@@ -28,6 +28,7 @@ from ringfence.parse.roster import (
     Question,
     RosterEvent,
     RosterPlan,
+    means_empty,
     plan_questions,
 )
 
@@ -210,10 +211,10 @@ class RosterQueries:
             async with asyncio.timeout(ANSWER_WITHIN):
                 reply = await self._ask(send, question.action, dict(question.headers), key)
                 if not reply.success:
-                    reason = str(reply.get("Message", "no reason given"))
-                    if question.empty and reason == question.empty:
+                    reason = str(reply.get("Message", ""))
+                    if means_empty(reason):
                         return []
-                    raise QueryError(f"{question.action} is refused ({printable(reason[:80])})")
+                    raise QueryError(f"{question.action} is refused ({reason_of(reason)})")
                 await pending.done
         except TimeoutError:
             raise QueryError(f"{question.action} was not answered in {ANSWER_WITHIN:.0f} s") from None
@@ -266,6 +267,11 @@ class RosterQueries:
             if text not in self.refused:
                 self._log.warning("source.roster", lacks=text)
         self.refused = refused
+
+
+def reason_of(message: str) -> str:
+    """Return the beginning of an error message of Asterisk, for people. Many of them end with a newline."""
+    return printable(message.strip()[:80]) or "no reason given"
 
 
 def _trunks(lists: dict[Question, list[Entry] | None]) -> tuple[TrunkHost, ...] | None:
