@@ -178,7 +178,7 @@ def test_broken_tls_databases_and_unread_files(etc: Path) -> None:
     )
     assert found.broken_tls == ("method in pjsip.conf [tls]",)
     assert found.in_database == ("ps_auths",)
-    assert found.unread == ("pjsip.conf",)
+    assert [one.file for one in found.unread] == ["pjsip.conf"]
 
 
 def test_only_drivers_that_are_loaded_count(etc: Path) -> None:
@@ -187,3 +187,14 @@ def test_only_drivers_that_are_loaded_count(etc: Path) -> None:
 
     assert read_accounts(etc, chan_sip=False, iax2=False, pjsip=False) == AsteriskAccounts()
     assert passwordless(read_accounts(etc, chan_sip=False, iax2=False, pjsip=True)) == ["e"]
+
+
+def test_sections_of_one_name_and_without_a_type(etc: Path) -> None:
+    """chan_sip and IAX2 ignore a section without a type, and with it the password that it has."""
+    found = read(
+        etc,
+        sip="[a]\ntype=friend\nhost=dynamic\n[a]\nsecret=f3Q9zLw27vTk\n"
+        "[b]\ntype=friend\nhost=dynamic\n[b]\ntype=friend\nsecret=f3Q9zLw27vTk\n",
+        iax="[g]\ntype=user\n[g]\nsecret=f3Q9zLw27vTk\n",
+    )
+    assert passwordless(found) == ["a", "g"]

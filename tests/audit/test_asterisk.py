@@ -143,7 +143,7 @@ def test_unread_files_are_named(tmp_path: Path) -> None:
         logger="[logfiles]\n#tryinclude absent.conf\n",
     )
 
-    assert found.unread == ("pjsip.conf",)
+    assert [one.file for one in found.unread] == ["pjsip.conf"]
     assert "hunter2" not in repr(found)
 
 

@@ -5,6 +5,7 @@ from attrs import evolve
 from tests.support.console import ScriptedConsole
 
 from ringfence.audit.asterisk import Asterisk, Gate, asterisk_findings
+from ringfence.host.conf_reader import Unread
 from ringfence.host.console import Console
 from ringfence.sources.state import CHAN_SIP_TLS
 
@@ -64,7 +65,14 @@ def test_unreadable_settings() -> None:
     )
 
     assert lines(None) == [f"--  asterisk's settings: cannot be read from here; on its host, see: {commands}"]
-    assert lines(evolve(GOOD, unread=("iax.conf", "pjsip.conf"))) == [
-        "--  asterisk's settings: not all files can be read (iax.conf, pjsip.conf); "
-        "fix: run this as root, or see: " + commands
-    ]
+    closed = Unread("iax.conf", "/etc/asterisk/own.conf", "it cannot be read: Permission denied", closed=True)
+    wrong = Unread("pjsip.conf", "/etc/asterisk/pjsip.conf:3", "a section has no closing ]")
+    hidden, refused = lines(evolve(GOOD, unread=(closed, wrong)))
+    assert hidden == (
+        "--  asterisk's settings: not all files can be read (/etc/asterisk/own.conf: it cannot be read: "
+        f"Permission denied); fix: run this as root, or see: {commands}"
+    )
+    assert refused == (
+        "NO  asterisk's settings: pjsip.conf: /etc/asterisk/pjsip.conf:3: a section has no closing ]; "
+        "fix: correct this, then check again"
+    )

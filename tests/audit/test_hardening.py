@@ -13,6 +13,7 @@ from tests.support.debian import DebianAsterisk
 from tests.support.lab import Lab
 from tests.support.network import Network, socket_in
 
+from ringfence.audit.asterisk import Finding
 from ringfence.audit.hardening import FEW, hardening_findings, host_name_findings
 from ringfence.host.console import NoConsole
 
@@ -138,6 +139,9 @@ REMOVE = "remove it, or give it a context that cannot dial"
 MAKING = "creates an account without a password for anyone who registers"
 HTTP = "HTTP listens on 0.0.0.0 port 8088"
 STRANGERS = "anyone calls without a password, into context in; where this leads is unknown"
+MISSING = (
+    "gone is included, and does not exist, so Asterisk refuses the file; fix: correct this, then check again"
+)
 UNSEEN = "wrong passwords are reported nowhere, so guessers are never banned"
 HTTP_HERE = "bindaddr = 127.0.0.1 in http.conf [general]"
 WRONG = {
@@ -258,12 +262,74 @@ def test_without_the_console(tmp_path: Path) -> None:
     found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
 
     assert found == [
-        "--  hardening: not all files can be read: pjsip.conf; fix: run this as root",
+        f"NO  hardening: pjsip.conf: {tmp_path}/pjsip.conf:4: {MISSING}",
         f"--  hardening: console: {GONE}: settings in force, and where contexts lead, are not checked",
         "--  hardening: database: accounts in a database are not checked (extconfig.conf: ps_auths)",
         f"--  hardening: pjsip.conf [anonymous]: {STRANGERS}; fix, unless intended: {REMOVE}",
-        "--  hardening: nothing is wide open, as far as could be checked",
     ]
+
+
+def found_in(folder: Path, **files: str) -> dict[str, Finding]:
+    """Return the findings about an Asterisk with these files, by their subject, without a console."""
+    for name, text in {"asterisk": "", "modules": "[modules]\nautoload = yes\n", **files}.items():
+        (folder / f"{name}.conf").write_bytes(text.encode())
+    found = hardening_findings(folder, NoConsole(GONE), "ringfence")
+    return {finding.what: finding for finding in found}
+
+
+def test_a_byte_order_mark_hides_nothing(tmp_path: Path) -> None:
+    """An editor of Windows writes the mark and CR LF, and Asterisk reads the file."""
+    manager = "\ufeff[General]\r\nEnabled = yes\r\nbindaddr = 0.0.0.0\r\n\r\n[crm]\r\nsecret = admin123\r\n"
+    found = found_in(tmp_path, manager=manager)
+
+    assert found["hardening: passwords in manager.conf"].right is False
+    assert found["hardening: manager interface"].right is False
+
+
+def test_a_template_that_asterisk_reads_as_a_peer_is_open(tmp_path: Path) -> None:
+    """A blank before the parenthesis makes the template an account without a password."""
+    peer = "type=friend\nhost=dynamic\n"
+    phones = (
+        "[100] (phones)\nsecret=Kq83hsjd93jsmQ\n[base](!)\n" + peer + "[200](base)\nsecret=Kq83hsjd93jsmQ\n"
+    )
+    found = found_in(tmp_path, sip=f"[general]\nallowguest=no\n[phones] (!)\n{peer}{phones}")
+
+    assert (
+        "anyone who knows the name calls without a password" in found["hardening: sip.conf [phones]"].detail
+    )
+    assert "1 of 2" not in found["hardening: phones"].detail
+    assert "phones, 200" in found["hardening: phones"].detail
+    assert not any("base" in finding.line for finding in found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("manager", "[general]\nenabled = yes\n[a\n"),
+        ("manager", "\0[general]\n=\nenabled = yes\n[a](b)\n"),
+        ("manager", "[general]\n#include gone.conf\n"),
+        ("sip", "[general]\nallowguest=no\n#include x.conf\n"),
+        ("sip", "[general]\nallowguest=no\n[a](+type=.*)\nsecret=x\n[general](+host=.*)\n"),
+        ("pjsip", "type=endpoint\n"),
+        ("extconfig", "[settings\n"),
+        ("http", "\ufeff\ufeff[general]\n"),
+        ("ari", "[general](\n"),
+    ],
+)
+def test_a_file_that_is_not_understood_is_never_right(tmp_path: Path, name: str, text: str) -> None:
+    """It is named and wrong, and nothing states that all is well as far as could be checked."""
+    (tmp_path / "x.conf").write_text("[x\n", "utf-8")
+    found = found_in(tmp_path, **{name: text})
+
+    assert found[f"hardening: {name}.conf"].right is False
+    assert not any("wide open" in finding.detail for finding in found.values())
+
+
+def test_a_file_in_a_database_is_named(tmp_path: Path) -> None:
+    """Asterisk then does not read the file, which extconfig.conf maps to the database."""
+    found = found_in(tmp_path, extconfig="[settings]\nsip.conf => odbc,asterisk\n")
+
+    assert "extconfig.conf: sip.conf" in found["hardening: database"].detail
 
 
 def test_settings_in_force_override_the_file(tmp_path: Path) -> None:

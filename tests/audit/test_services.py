@@ -112,5 +112,22 @@ def test_unread_files_are_named(tmp_path: Path) -> None:
     write(tmp_path, manager="[general]\nenabled=yes\nwebenabled=yes\n#include gone.conf\n")
     services = read_services(tmp_path)
 
-    assert services.unread == ("manager.conf",)
+    assert [one.file for one in services.unread] == ["manager.conf"]
     assert services.webmanager
+
+
+def test_only_the_first_general_section_counts(tmp_path: Path) -> None:
+    """Asterisk ignores a second one in manager.conf and http.conf, and reads every one in ari.conf."""
+    write(
+        tmp_path,
+        manager="[general]\nenabled=yes\n[general]\nenabled=no\nwebenabled=yes\n[a]\nread=call\n[A]\nwrite=system\n",
+        http="[general]\nenabled=no\n[general]\nenabled=yes\n",
+        ari="[general]\nenabled=no\n[general]\nenabled=yes\n[u]\ntype=user\npassword=x\n",
+    )
+    services = read_services(tmp_path)
+
+    [manager] = services.managers
+    assert (manager.name, manager.read, manager.write) == ("a", frozenset({"call"}), frozenset({"system"}))
+    assert not services.webmanager
+    assert {listener.what for listener in services.listeners} == {"AMI"}
+    assert services.ari == ("u",)

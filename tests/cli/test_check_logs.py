@@ -16,9 +16,11 @@ from ringfence.cli import check_logs
 from ringfence.cli.check_logs import TAIL, log_findings
 from ringfence.config.converters import LevelName, Name, Pattern
 from ringfence.config.loader import AsteriskSettings, CustomSettings, LogSettings
+from ringfence.host.conf_reader import Unread
 from ringfence.sources.logs import LOG_PATHS
 from ringfence.sources.state import WITHOUT_LOG
 
+LOST = Unread("logger.conf", "/etc/asterisk/logger.conf:1", "a section has no closing ]")
 CHANNEL = "the channel of contrib/asterisk/ringfence.logger.conf"
 LINE = b"[2026-11-20 06:05:02.730] %b[7] x.c: anything\n"
 
@@ -109,7 +111,7 @@ def test_the_own_channel_is_right(places: tuple[Path, ...]) -> None:
 
     assert lines(places, FOUND) == right
     assert lines(places, FOUND, asterisk=settings({own: {"notice", "security"}})) == right
-    assert lines(places, FOUND, asterisk=settings({own: {"error"}}, unread=("logger.conf",))) == right
+    assert lines(places, FOUND, asterisk=settings({own: {"error"}}, unread=(LOST,))) == right
 
 
 def test_a_new_log_has_unknown_levels(places: tuple[Path, ...]) -> None:

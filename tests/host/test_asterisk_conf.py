@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ringfence.host import asterisk_conf
+from ringfence.host import conf_reader
 from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+from ringfence.host.conf_reader import Unread
 from ringfence.model import Secret
 
 NOBODY = 65_534
+UNREADABLE = "it is not a file that can be read"
 
 
 @pytest.fixture(name="folder")
@@ -36,23 +38,15 @@ def read(folder: Path, text: str) -> Conf:
 
 def test_sections_have_options(folder: Path) -> None:
     """``=`` and ``=>`` both assign; names keep their order and case, and lookups use lower case."""
-    conf = read(
-        folder, "[general]\nAuthDebug = yes\n deny=>a = b \n[one](x) y\nb = \n[two\nc = 1\nnothing\n= 2\n"
-    )
+    conf = read(folder, "[general]\nAuthDebug = yes\n deny=>a = b \n[one]x y\nb = \nc = 1\nnothing\n= 2\n")
 
     assert conf.sections == (
         Section("general", (("AuthDebug", "yes"), ("deny", "a = b"))),
-        Section("one", (("b", ""), ("c", "1"), ("", "2"))),
+        Section("one", (("b", ""), ("c", "1"))),
     )
     assert conf.section("general").last("authdebug") == "yes"
     assert conf.section("general").last("absent", "so") == "so"
     assert conf.section("absent").options == ()
-
-
-def test_options_before_any_section_are_ignored() -> None:
-    """An option before the first section is ignored."""
-    with tempfile.TemporaryDirectory() as name:
-        assert read(Path(name), "a = 1\n[b]\nc = 2").sections == (Section("b", (("c", "2"),)),)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +59,6 @@ def test_options_before_any_section_are_ignored() -> None:
         (";-- one ;-- two --; a = 1\n--;\nb = 2", {"b": "2"}),
         (";--- a = 1\nb = 2", {"b": "2"}),
         (";--\na = 1", {}),
-        ("a = 1\n--;\nb = 2", {"a": "1", "b": "2"}),
-        ("a = x--;\nb = 2", {"a": "x--", "b": "2"}),
     ],
 )
 def test_comments_are_left_out(folder: Path, text: str, options: dict[str, str]) -> None:
@@ -78,7 +70,7 @@ def test_comments_are_left_out(folder: Path, text: str, options: dict[str, str])
 
 def test_templates_give_their_options(folder: Path) -> None:
     """A template is no section; a section that names it inherits its options and may override them."""
-    conf = read(folder, "[t](!)\na = 1\nb = 2\n[u](!,t)\nb = 3\n[x](u)\nc = 4\n[y](nobody)\nd = 5\n")
+    conf = read(folder, "[t](!)\na = 1\nb = 2\n[u](!,t)\nb = 3\n[x](u)\nc = 4\n[y]\nd = 5\n")
 
     assert [section.name for section in conf.sections] == ["x", "y"]
     assert conf.section("x").options == (("a", "1"), ("b", "2"), ("b", "3"), ("c", "4"))
@@ -87,10 +79,10 @@ def test_templates_give_their_options(folder: Path) -> None:
 
 def test_sections_and_values_are_added_to(folder: Path) -> None:
     """``(+)`` continues the section of that name, and ``+=`` appends to the value of that option."""
-    conf = read(folder, "[x]\na = 1\n[y]\nb = 2\n[x](+)\na += ,3\nc += 4\n[z](+)\nd = 5\n")
+    conf = read(folder, "[x]\na = 1\n[y]\nb = 2\n[x](+)\na += ,3\nc += 4\n")
 
-    assert [section.name for section in conf.sections] == ["x", "y", "z"]
-    assert conf.section("x").options == (("a", "1,3"), ("c", "4"))
+    assert [section.name for section in conf.sections] == ["x", "y"]
+    assert conf.section("x").options == (("a", "1 ,3"), ("c", "4"))
 
 
 def test_sections_of_one_name_keep_their_own_options(folder: Path) -> None:
@@ -98,7 +90,8 @@ def test_sections_of_one_name_keep_their_own_options(folder: Path) -> None:
     conf = read(folder, "[a]\ntype = endpoint\n[a]\ntype = auth\n")
 
     assert [section.last("type") for section in conf.sections] == ["endpoint", "auth"]
-    assert conf.section("a").values("type") == ["endpoint", "auth"]
+    assert conf.section("a").values("type") == ["endpoint"]
+    assert conf.all_of("a").values("type") == ["endpoint", "auth"]
 
 
 def test_includes_are_read_in_order(folder: Path) -> None:
@@ -106,7 +99,7 @@ def test_includes_are_read_in_order(folder: Path) -> None:
     (folder / "d").mkdir()
     (folder / "d" / "2.conf").write_text("[two]\nb = 2\n", "utf-8")
     (folder / "d" / "1.conf").write_text("a = 1\n", "utf-8")
-    (folder / "own.conf").write_text("c = 3\n", "utf-8")
+    (folder / "own.conf").write_text("[x](+)\nc = 3\n", "utf-8")
     conf = read(
         folder,
         f'[x]\n#include "d/*.conf"\n#include <own.conf>\n#tryinclude\t{folder}/own.conf\nd = 4\n'
@@ -118,24 +111,91 @@ def test_includes_are_read_in_order(folder: Path) -> None:
     assert conf.unread == ()
 
 
-def test_a_missing_include_is_reported(folder: Path) -> None:
-    """An included file that cannot be read is reported, because its content is unknown; the rest is read."""
-    conf = read(folder, "[x]\n#include gone.conf\n#include gone.d/*.conf\na = 1\n")
+@pytest.mark.parametrize(("permitted", "unread"), [("yes", 1), ("no", 0)])
+def test_a_program_that_asterisk_runs_is_reported(folder: Path, permitted: str, unread: int) -> None:
+    """What the program of #exec prints is unknown; Asterisk runs it only if asterisk.conf permits it."""
+    (folder / "asterisk.conf").write_text(f"[options]\nexecincludes = {permitted}\n", "utf-8")
+    conf = read(folder, "[x]\n#exec /bin/false\na = 1\n")
 
-    assert conf.unread == (folder / "gone.conf", folder / "gone.d/*.conf")
+    assert conf.section("x").options == (("a", "1"),)
+    assert ["(#exec)" in one.text for one in conf.unread] == [True] * unread
+
+
+@pytest.mark.parametrize("name", ["gone.conf", "gone.d/*.conf"])
+def test_a_missing_include_is_reported(folder: Path, name: str) -> None:
+    """Asterisk refuses a file that includes a missing file; what stands before is read."""
+    conf = read(folder, f"[x]\na = 1\n#include {name}\nb = 2\n")
+
+    why = f"{name} is included, and does not exist, so Asterisk refuses the file"
+    assert conf.unread == (Unread("x.conf", f"{folder}/x.conf:3", why),)
+    assert conf.refused
     assert conf.section("x").options == (("a", "1"),)
 
 
-def test_files_that_include_each_other_have_an_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The depth and the number of included files are limited, and so is the size of a file."""
-    conf = read(folder, "[x]\na = 1\n#include x.conf\n#include x.conf\n")
-    assert (folder / "x.conf") in conf.unread
-    assert len(conf.section("x").options) <= asterisk_conf.MOST_FILES
+def test_an_error_in_an_included_file_ends_this_file_only(folder: Path) -> None:
+    """The main file is read to its end, and the included file is reported."""
+    (folder / "y.conf").write_text("b = 1\n[y\nc = 1\n", "utf-8")
+    conf = read(folder, "[x]\n#include y.conf\na = 1\n")
 
-    monkeypatch.setattr(asterisk_conf, "MOST_BYTES", 100)
-    conf = read(folder, "[x]\na = 1\n" + "b = 2\n" * 100)
-    assert conf.unread == (folder / "x.conf",)
-    assert conf.section("x").last("a") == "1"
+    why = "a section has no closing ], so Asterisk ignores the rest of this file"
+    assert conf.unread == (Unread("x.conf", f"{folder}/y.conf:2", why),)
+    assert not conf.refused
+    assert conf.section("x").options == (("b", "1"), ("a", "1"))
+
+
+@pytest.mark.parametrize("condition", ["type=a+", "type=(a|b)", "type=", "type='auth'", "type=\\a"])
+def test_an_unknown_condition_is_reported(folder: Path, condition: str) -> None:
+    """A regular expression that ringfence does not know may add to any section of the name."""
+    conf = read(folder, f"[a]\ntype = auth\n[a](+{condition})\nx = 1\n[b]\n")
+
+    [unread] = conf.unread
+    assert unread.why.startswith("ringfence does not know the condition [a](+")
+    assert [section.name for section in conf.sections] == ["a", "a", "b"]
+    assert conf.all_of("a").last("x") == "1"
+
+
+def test_comments_that_are_nested_too_deeply(folder: Path) -> None:
+    """Asterisk reads such a line without end."""
+    conf = read(folder, "[a]\n" + ";-- " * 128 + "\n;-- x\n")
+
+    assert conf.unread[0].why.startswith("comments are nested too deeply for Asterisk")
+
+
+@pytest.mark.parametrize("text", ["[x]\n[x](+,x)\na = 1\n", "[x]\na = 1\n[x](+,x)\n"])
+def test_a_section_that_inherits_from_itself(folder: Path, text: str) -> None:
+    """Asterisk copies its options without end; ringfence reports the line."""
+    assert "a section inherits from itself" in read(folder, text).unread[0].why
+
+
+def test_too_many_braces(folder: Path) -> None:
+    """A name with braces may mean very many files."""
+    assert "has too many braces" in read(folder, "[x]\n#tryinclude " + "{a,b}" * 12 + "\n").unread[0].why
+
+
+def test_files_that_include_each_other_have_an_end(folder: Path) -> None:
+    """The depth and the number of included files are limited, and so is the work for all of them."""
+    conf = read(folder, "[x]\na = 1\n" + "#tryinclude x.conf\n" * 4)
+    [large] = conf.unread
+    assert large.why == "this file with its includes is too large for ringfence"
+    assert 0 < len(conf.sections) <= conf_reader.MOST_FILES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[t](!)\n" + "a = 1\n" * 3_000 + "[x](t)\n" * 3_000,
+        "[x]\n" + "".join(f"a{number} += 1\n" for number in range(5_000)),
+        "[x]\na = 1\n" + f"a += {'x' * 8_000}\n" * 5_000,
+        "[x]\n" * 3_000 + "[x](+type=a)\n" * 3_000,
+        "[x]\n" * 400_000,
+        "a = 1\n" * 1_100_000,
+    ],
+)
+def test_the_work_for_a_file_is_limited(folder: Path, text: str) -> None:
+    """No file makes ringfence copy, compare or keep without end."""
+    conf = read(folder, text if text.startswith("[") else f"[x]\n{text}")
+
+    assert conf.unread[-1].where.startswith(f"{folder}/x.conf")
 
 
 def test_only_wanted_options_are_kept(folder: Path) -> None:
@@ -159,8 +219,10 @@ def test_a_missing_file(folder: Path) -> None:
 
     assert read_conf(folder / "absent", lambda *_: True) is None
     assert read_conf(folder / "absent" / "x", lambda *_: True) is None
-    assert read_conf(folder / "d", lambda *_: True) == Conf(unread=(folder / "d",))
-    assert read_conf(folder / "link", lambda *_: True) == Conf(unread=(folder / "link",))
+    for name, why in (("d", UNREADABLE), ("link", "it cannot be read: a link that others can replace")):
+        conf = read_conf(folder / name, lambda *_: True)
+        assert conf is not None
+        assert conf.unread == (Unread(name, f"{folder}/{name}", why),)
 
 
 def test_files_that_may_not_be_read(folder: Path) -> None:
@@ -184,9 +246,11 @@ def test_files_that_may_not_be_read(folder: Path) -> None:
             os.seteuid(0)
         closed.chmod(0o700)
 
-    assert private == Conf(unread=(folder / "private.conf",))
-    assert inside == Conf(unread=(closed / "x.conf",))
-    assert including == Conf((Section("x", (("a", "1"),)),), (closed / "*.conf",))
+    why = "it cannot be read: Permission denied"
+    assert private == Conf(unread=(Unread("private.conf", f"{folder}/private.conf", why, closed=True),))
+    assert inside == Conf(unread=(Unread("x.conf", f"{closed}/x.conf", why, closed=True),))
+    listed = Unread("x.conf", f"{closed}/*.conf", "its folder cannot be listed", closed=True)
+    assert including == Conf((Section("x", (("a", "1"),)),), (listed,))
 
 
 @pytest.mark.parametrize("text", ["yes", "TRUE", " y ", "t", "1", "on"])
@@ -220,7 +284,7 @@ def test_no_text_raises(pieces: list[str]) -> None:
 def test_passwords_are_separate_and_masked(folder: Path) -> None:
     """Wanted passwords are returned masked, with templates and additions, and no repr shows them."""
     (folder / "x.conf").write_text(
-        "[t](!)\nsecret = hunter2\n[a](t)\nsecret += 22\n[b]\nsecret = other\nsecret = \nuser = b\n", "utf-8"
+        "[t](!)\nsecret = hunter2\n[a](t)\nsecret +=22\n[b]\nsecret = other\nsecret = \nuser = b\n", "utf-8"
     )
     conf = read_conf(folder / "x.conf", lambda _, name: name == "user", lambda _, name: name == "secret")
     assert conf is not None
@@ -233,14 +297,10 @@ def test_passwords_are_separate_and_masked(folder: Path) -> None:
 
 
 def test_sections_of_one_name_are_added_to_by_a_condition(folder: Path) -> None:
-    """``(+type=auth)`` continues the section that has this option, or starts a new one."""
-    conf = read(
-        folder,
-        "[a]\ntype = endpoint\n[a]\ntype = auth\nx = 1\n[a](+type=auth&x=1)\ny = 2\n[a](+type=aor)\nz = 3\n",
-    )
+    """``(+type=auth)`` continues the section that has this option."""
+    conf = read(folder, "[a]\ntype = endpoint\n[a]\ntype = auth\nx = 1\n[a](+type=auth&x=1)\ny = 2\n")
 
     assert [section.options for section in conf.sections] == [
         (("type", "endpoint"),),
         (("type", "auth"), ("x", "1"), ("y", "2")),
-        (("z", "3"),),
     ]

@@ -28,11 +28,23 @@ def test_an_option_of_the_general_section_is_replaced() -> None:
         ("", "\n[general]\nbindaddr = ::1\n"),
         ("[a]\nbindaddr = 1\n;[general]", "[a]\nbindaddr = 1\n;[general]\n\n[general]\nbindaddr = ::1\n"),
         ("[general]\nbindaddr = 1\nBindAddr = 2\n", "[general]\nbindaddr = 1\nbindaddr = ::1\n"),
+        ("\ufeff[General]\n", "\ufeff[General]\nbindaddr = ::1\n"),
+        ("[general]\n[general]\nbindaddr = 1\n", "[general]\nbindaddr = ::1\n[general]\nbindaddr = 1\n"),
+        ("[general]\n[a]\n[general](+)\nbindaddr = 1\n", "[general]\n[a]\n[general](+)\nbindaddr = ::1\n"),
+        ("[general](!)\nbindaddr = 1\n", "[general](!)\nbindaddr = 1\n\n[general]\nbindaddr = ::1\n"),
     ],
 )
 def test_an_option_that_is_missing_is_added(text: str, result: str) -> None:
     """It is added after the section's head, or with a section; of several lines the last one counts."""
     assert with_general(text, "bindaddr", "::1") == result
+
+
+def test_an_option_of_an_included_section_is_added_to_it() -> None:
+    """A second section of the same name would be ignored."""
+    text = with_general("#include own.conf\n", "bindaddr", "::1", included=True)
+    assert with_general(text, "enabled", "yes", included=True) == (
+        "#include own.conf\n\n[general](+)\nenabled = yes\nbindaddr = ::1\n"
+    )
 
 
 def test_an_include_is_a_line_at_the_end() -> None:

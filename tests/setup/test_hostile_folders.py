@@ -14,7 +14,7 @@ from tests.setup.world import GID, UID, Host, make_host
 
 from ringfence.errors import SetupError
 from ringfence.file_rights import acting_as
-from ringfence.host.asterisk_conf import faults_of, read_conf
+from ringfence.host.asterisk_conf import fault_of, read_conf
 from ringfence.host.owned_files import opened_parent, read_file, user_of
 from ringfence.setup import session
 from ringfence.setup.changes import FileState, file_state, remove_file, remove_tree, set_folder, write_file
@@ -211,7 +211,7 @@ def test_reading_while_a_file_is_exchanged_with_a_link_and_a_fifo(tmp_path: Path
             conf = read_conf(own, lambda _section, _name: True)
             assert conf is not None
             seen.add(conf.section("general").last("of"))
-            faults_of(own)
+            fault_of(own)
     assert seen == {"asterisk", ""}
 
 
@@ -238,8 +238,10 @@ def test_an_included_fifo_or_link_is_a_file_that_cannot_be_read(tmp_path: Path, 
     conf = read_conf(folder / "manager.conf", lambda _section, _name: True)
     assert conf is not None
     assert conf.sections == ()
-    assert [path.name for path in conf.unread] == ["a.more", "b.more", "zero"]
-    assert len(faults_of(folder / "manager.conf")) == 3
+    device = f"{folder}/manager.conf:2: /dev/zero is included, and cannot be read"
+    assert [one.where for one in conf.unread] == [f"{folder}/b.more", f"{folder}/manager.conf:2"]
+    assert conf.unread[1].text == f"{device}, so Asterisk refuses the file"
+    assert "is included, and cannot be read" in fault_of(folder / "manager.conf")
 
 
 def test_a_folder_of_root_that_others_may_write_to_has_no_links(tmp_path: Path, trusted: Path) -> None:

@@ -66,13 +66,12 @@ def test_a_user_without_options_counts(tmp_path: Path) -> None:
 
 
 def test_a_file_that_asterisk_refuses_is_an_error(tmp_path: Path) -> None:
-    """The message has file and line, and at most five faults."""
+    """The message has file and line."""
     with pytest.raises(
-        SetupError, match=r"^Asterisk would refuse .*manager\.conf:1: a section has no closing \]"
+        SetupError,
+        match=r"^Asterisk would refuse .*manager\.conf:1: a section has no closing \]; fix this first$",
     ):
         read(tmp_path, "[general\n" * 9)
-    with pytest.raises(SetupError, match=r"and 4 more; fix this first$"):
-        checked_state(tmp_path / "manager.conf")
 
 
 @pytest.mark.kernel

@@ -1,16 +1,30 @@
 """The changes that setup plans, by layout and by what is there already."""
 
+import os
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from attrs import evolve
-from tests.setup.world import EXEMPT, GID, SECRET, SERVICE, UID, Host, make_host, with_exempt
+from tests.setup.world import (
+    EXEMPT,
+    GID,
+    SECRET,
+    SERVICE,
+    UID,
+    Host,
+    allow_any_reader,
+    make_host,
+    with_exempt,
+)
 
+from ringfence.audit.asterisk import read_asterisk
 from ringfence.errors import SetupError
+from ringfence.host.asterisk_conf import fault_of
 from ringfence.model import Secret
 from ringfence.setup.changes import FileChange, FileState, FolderChange, FolderState
 from ringfence.setup.find import Found
+from ringfence.setup.manager import read_manager
 from ringfence.setup.plan import ami_host, log_path, own_address, plan
 from ringfence.setup.texts import manager_user
 
@@ -20,6 +34,11 @@ pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 @pytest.fixture(name="host")
 def _host(tmp_path: Path) -> Host:
     return make_host(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_any_reader(monkeypatch)
 
 
 def files_of(host: Host, found: Found | None = None) -> dict[str, FileState]:
@@ -211,6 +230,92 @@ def test_an_addition_keeps_what_is_there(tmp_path: Path) -> None:
 
     assert after.content.startswith(file.read_bytes())
     assert (after.mode, after.uid) == (0o664, UID)
+
+
+@pytest.mark.parametrize(
+    ("logger", "added"),
+    [
+        (None, "[general]|[logfiles]|console => notice,warning,error"),
+        ("", "[general]|[logfiles]"),
+        ("\ufeff[LogFiles]\r\nfull => error\r\n", "[general]|[logfiles](+)"),
+        ("[General]\ndateformat = %s\n", "[general](+)|[logfiles]"),
+        ("[general](!)\n[logfiles]\n", "[general]|[logfiles](+)"),
+        ("[general] (!)\n[logfiles] (!)\n[logfiles]\nx => error\n", "[general](+)|[logfiles](+)"),
+        ("#include own.conf\n", "[general](+)|[logfiles]"),
+    ],
+)
+def test_the_log_channel_adds_to_the_sections_that_exist(host: Host, logger: str | None, added: str) -> None:
+    """A section is written where logger.conf has none, and Asterisk then writes the log."""
+    (host.etc / "own.conf").write_text("[general]\n", "utf-8")
+    (host.etc / "logger.conf").unlink()
+    if logger is not None:
+        (host.etc / "logger.conf").write_bytes(logger.encode())
+        os.chown(host.etc / "logger.conf", UID, UID)
+    planned = plan(host.found(), host.paths)
+    for change in planned.changes:
+        change.apply()
+
+    lines = (host.etc / "ringfence.logger.conf").read_text("utf-8").split("\n")
+    assert [line for line in lines if line.startswith(("[", "console"))] == added.split("|")
+    assert fault_of(host.etc / "logger.conf") == ""
+    known = read_asterisk(host.etc)
+    assert known is not None
+    assert known.channels[host.paths.logs / "ringfence"] == {"notice", "security"}
+    assert plan(host.found(), host.paths).changes == ()
+
+
+@pytest.mark.parametrize(
+    "manager",
+    [
+        "\ufeff[General]\r\nenabled = no\r\n",
+        "[general](!)\nenabled = no\n",
+        "[general]\nenabled = no\n[general]\nenabled = no\n",
+        "[general] (!)\n[a]\n[general](+)\nenabled = no\n",
+        "#include own.conf\n",
+        "",
+    ],
+)
+def test_ami_is_enabled_in_every_kind_of_file(host: Host, manager: str) -> None:
+    """The option stands where Asterisk reads it, and the manager user is read."""
+    (host.etc / "own.conf").write_text("[general]\nport = 5039\n", "utf-8")
+    (host.etc / "manager.conf").write_bytes(manager.encode())
+    for change in plan(host.found(), host.paths).changes:
+        change.apply()
+
+    found = read_manager(host.etc)
+    assert (found.enabled, found.bindaddr, found.user) == (True, "127.0.0.1", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "lost"),
+    [
+        (
+            "manager_custom.conf",
+            "[wallboard\n",
+            "the manager user from .*/manager.conf: .*custom.conf:1: a sec",
+        ),
+        ("logger_logfiles_custom.conf", "--;\n", "the log channel from .*/logger.conf: an included file or"),
+        ("manager_custom.conf", ";--\n", "the manager user from"),
+    ],
+)
+def test_an_addition_that_asterisk_would_not_read_is_an_error(
+    tmp_path: Path, name: str, text: str, lost: str
+) -> None:
+    """The dry run finds it too, because nothing must be written for that."""
+    host = make_host(tmp_path, "freepbx")
+    (host.etc / name).write_text(text, "utf-8")
+
+    with pytest.raises(SetupError, match=f"^Asterisk would not read {lost}"):
+        plan(host.found(), host.paths)
+
+
+def test_an_include_that_sets_an_option_again_is_an_error(host: Host) -> None:
+    """Setup does not change an included file to enable AMI."""
+    (host.etc / "own.conf").write_text("enabled = no\n", "utf-8")
+    (host.etc / "manager.conf").write_text("[general]\nenabled = no\n#include own.conf\n", "utf-8")
+
+    with pytest.raises(SetupError, match="would not read that AMI is enabled from"):
+        plan(host.found(), host.paths)
 
 
 def test_the_rotation_names_asterisks_user(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.setup.world import Host, make_host, with_exempt
+from tests.setup.world import Host, allow_any_reader, make_host, with_exempt
 from tests.support.pbx_machine import differing
 
 from ringfence.errors import FirewallError, SetupError
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 @pytest.fixture(name="host")
 def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = make_host(tmp_path)
+    allow_any_reader(monkeypatch)
     monkeypatch.setattr(session, "flush_everything", lambda: None)
     monkeypatch.setattr(session, "find_asterisk", host.asterisk)
     return host

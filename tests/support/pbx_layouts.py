@@ -81,6 +81,11 @@ SAMPLE = {
     "manager.conf": "[general]\nenabled = no\n;webenabled = yes\nport = 5038\nbindaddr = 0.0.0.0\n",
     "logger.conf": "[general]\n[logfiles]\nconsole => notice,warning\nmessages => notice,warning,error\n",
 }
+# As an editor of Windows leaves them, with sections in any case; logger.conf has no general section.
+EDITED = {
+    "manager.conf": "\ufeff[General]\r\nenabled = no\r\nbindaddr = 0.0.0.0\r\n",
+    "logger.conf": "\ufeff[LogFiles]\r\nfull => notice,warning,error\r\n",
+}
 # AMI listens on one address of the network, with another port, and is served over HTTP too.
 BOUND = {
     "manager.conf": f"[general]\nenabled = yes\nport = 5040\nbindaddr = {PBX_IPV4}\nwebenabled = yes\n",
@@ -125,6 +130,13 @@ LAYOUTS = {
         "plain Asterisk",
         BOUND,
         ("logger.conf", "manager.conf", "ringfence.manager.conf", "ringfence.logger.conf"),
+    ),
+    "edited": LaidOut(
+        "plain Asterisk",
+        EDITED,
+        ("logger.conf", "manager.conf", "ringfence.manager.conf", "ringfence.logger.conf"),
+        release="16",
+        trunk="198.18.77.9",
     ),
     "freepbx": LaidOut(
         "FreePBX or Issabel",

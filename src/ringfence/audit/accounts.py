@@ -4,12 +4,14 @@ A password is checked while the file is read. Only the result is kept, not the p
 Asterisk reads from a database are not checked, because the files do not contain them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+from ringfence.audit.asterisk import unread_of
+from ringfence.host.asterisk_conf import Conf, Section, is_true, joined, read_conf
+from ringfence.host.conf_reader import Unread
 from ringfence.model import Secret
 
 # -- passwords that can be guessed at once. A password is checked here, and only the result is returned
@@ -101,9 +103,9 @@ class AsteriskAccounts:
     ``guest_context``: the context of chan_sip callers without an account, "" if they are refused.
     ``reveals_accounts``: chan_sip's answers reveal which accounts exist (``alwaysauthreject = no``).
     ``autocreates``: chan_sip creates an account for any phone that registers (``autocreatepeer``).
-    ``broken_tls``: options that select a broken TLS version. ``in_database``: tables of accounts that
-    extconfig.conf maps to a database; these accounts are not checked. ``unread``: files of which a part could
-    not be read.
+    ``broken_tls``: options that select a broken TLS version. ``in_database``: tables of accounts, and
+    files, that extconfig.conf maps to a database; these are not checked. ``unread``: parts of the files that
+    are not known.
     """
 
     accounts: tuple[Account, ...] = ()
@@ -112,7 +114,7 @@ class AsteriskAccounts:
     autocreates: bool = False
     broken_tls: tuple[str, ...] = ()
     in_database: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
 
 
 _SECRETS = frozenset({"secret", "md5secret", "password", "md5_cred", "password_digest"}) | frozenset(
@@ -175,15 +177,20 @@ def read_accounts(folder: Path, *, chan_sip: bool, iax2: bool, pjsip: bool) -> A
         reveals_accounts=sip is not None and not is_true(general.last("alwaysauthreject", "yes")),
         autocreates=general.last("autocreatepeer", "no").lower() not in {"no", "false", "0", "off", ""},
         broken_tls=tuple(_broken_tls(read["sip.conf"], read["pjsip.conf"])),
-        in_database=tuple(name for name, _ in mapped.section("settings").options if name in _STORED)
+        in_database=tuple(name for name, _ in mapped.section("settings").options if _is_stored(name))
         if mapped
         else (),
-        unread=tuple(name for name, conf in read.items() if conf and conf.unread),
+        unread=unread_of(read.values()),
     )
 
 
 def _wanted(_: str, name: str) -> bool:
-    return name.removeprefix("endpoint/") in _WANTED or name in _STORED
+    return name.removeprefix("endpoint/") in _WANTED or _is_stored(name)
+
+
+def _is_stored(name: str) -> bool:
+    """Whether an option of extconfig.conf moves accounts, or a whole file, into a database."""
+    return name.lower() in _STORED or name.lower().endswith(".conf")
 
 
 def _is_secret(_: str, name: str) -> bool:
@@ -196,7 +203,7 @@ def _is_bounded(section: Section, options: Iterable[str] = _ACLS) -> bool:
 
 def _sip(conf: Conf) -> Iterator[Account]:
     context = conf.section("general").last("context", "default")
-    for section in _named(conf):
+    for section in _named(conf, lambda section: bool(section.values("type"))):
         if section.last("type") in {"peer", "user", "friend"}:
             yield _chan_sip("sip.conf", section, context, section.last("type"))
 
@@ -230,16 +237,17 @@ def _users(conf: Conf, *, chan_sip: bool, iax2: bool) -> Iterator[Account]:
     defaults of each account.
     """
     general = conf.section("general")
-    for section in _named(conf):
-        drivers = (("hassip", chan_sip), ("hasiax", iax2))
-        if any(loaded and is_true(section.last(has, general.last(has))) for has, loaded in drivers):
-            secrets = (*general.secrets, *section.secrets)
-            whole = Section(section.name, (*general.options, *section.options), secrets)
-            yield _chan_sip("users.conf", whole, "default", "friend")
+    drivers = (("hassip", chan_sip), ("hasiax", iax2))
+
+    def counts(section: Section) -> bool:
+        return any(loaded and is_true(section.last(has, general.last(has))) for has, loaded in drivers)
+
+    for section in _named(conf, counts):
+        yield _chan_sip("users.conf", joined(section.name, (general, section)), "default", "friend")
 
 
 def _iax(conf: Conf) -> Iterator[Account]:
-    for section in _named(conf):
+    for section in _named(conf, lambda section: bool(section.values("type"))):
         if section.last("type") not in {"user", "friend", "peer"}:
             continue
         secret = section.secret("secret")
@@ -338,21 +346,18 @@ def _of_kind(conf: Conf, kind: str) -> list[Section]:
     return [section for section in conf.sections if section.last("type").lower() == kind]
 
 
-def _named(conf: Conf) -> Iterator[Section]:
+def _named(conf: Conf, counts: Callable[[Section], bool]) -> Iterator[Section]:
     """Yield one section for each account. Sections of the same name are joined into one.
 
-    Sections that are no accounts, such as ``general``, are left out.
+    Sections that are no accounts, such as ``general``, are left out. ``counts`` is whether Asterisk uses a
+    section: it ignores one without a type, even if another section of this name has a type.
     """
     groups: dict[str, list[Section]] = {}
     for section in conf.sections:
-        groups.setdefault(section.name, []).append(section)
+        if section.name.lower() not in _OWN and counts(section):
+            groups.setdefault(section.name, []).append(section)
     for name, parts in groups.items():
-        if name.lower() not in _OWN:
-            yield Section(
-                name,
-                tuple(option for part in parts for option in part.options),
-                tuple(secret for part in parts for secret in part.secrets),
-            )
+        yield joined(name, parts)
 
 
 def _list(text: str) -> list[str]:

@@ -6,7 +6,7 @@ since Asterisk read them.
 
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from ringfence.host.asterisk_conf import FOLDER, Conf, Section, Wanted, is_true, read_conf
+from ringfence.host.conf_reader import Unread
 from ringfence.model import Network
 from ringfence.sources.state import CHAN_SIP_TLS
 
@@ -222,7 +223,7 @@ class Asterisk:
     ``channels``: each log file with its levels. ``security``: the module that logs security events is loaded.
     ``iax_silent``: failed IAX2 logins are not logged. ``gate``: PJSIP's limit for reports about unknown
     callers, None if it is not in force. ``chan_sip_tls``: chan_sip is configured to serve TLS. ``unread``:
-    files of which a part could not be read.
+    parts of the files that are not known.
     """
 
     channels: Mapping[Path, frozenset[str]]
@@ -230,7 +231,7 @@ class Asterisk:
     iax_silent: bool
     gate: Gate | None
     chan_sip_tls: bool
-    unread: tuple[str, ...]
+    unread: tuple[Unread, ...]
 
 
 def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
@@ -259,8 +260,13 @@ def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
         iax_silent=iax is not None and not is_true(iax.section("general").last("authdebug")),
         gate=None if pjsip is None else _gate(pjsip),
         chan_sip_tls=sip is not None and is_true(sip.section("general").last("tlsenable")),
-        unread=tuple(name for name, conf in read.items() if conf is not None and conf.unread),
+        unread=unread_of(read.values()),
     )
+
+
+def unread_of(read: Iterable[Conf | None]) -> tuple[Unread, ...]:
+    """Return the parts of these files that are not known."""
+    return tuple(one for conf in read if conf is not None for one in conf.unread)
 
 
 def read_modules(folder: Path) -> Conf | None:
@@ -292,14 +298,14 @@ def is_loaded(modules: Conf | None, module: str) -> bool:
         given = [value for option in options for value in section.values(option)]
         return module in [value.removesuffix(".so") for value in given]
 
-    return not named("noload") and (is_true(section.last("autoload")) or named(*_LOADING))
+    return not named("noload") and (is_true(section.first("autoload")) or named(*_LOADING))
 
 
 def _channels(logger: Conf | None, logs: str) -> dict[Path, frozenset[str]]:
     """Return the log files, with the levels of each. Relative names are relative to the folder ``logs``."""
     if logger is None:
         return {}
-    named = is_true(logger.section("general").last("appendhostname"))
+    named = is_true(logger.section("general").first("appendhostname"))
     channels = {}
     for name, levels in logger.section("logfiles").options:
         if not name.startswith(_NO_FILES):
@@ -350,11 +356,13 @@ def asterisk_findings(asterisk: "Asterisk | None", console: "Console") -> Iterat
     if asterisk is None:
         yield Finding(None, what, f"cannot be read from here; on its host, see: {ELSEWHERE}")
         return
-    if asterisk.unread:
-        names = ", ".join(asterisk.unread)
+    closed = [one.text for one in asterisk.unread if one.closed]
+    if closed:
+        names = ", ".join(closed)
         yield Finding(
             None, what, f"not all files can be read ({names}); fix: run this as root, or see: {ELSEWHERE}"
         )
+    yield from unknown_findings(what, asterisk.unread)
     if asterisk.iax_silent:
         yield Finding(
             None,
@@ -375,6 +383,17 @@ def asterisk_findings(asterisk: "Asterisk | None", console: "Console") -> Iterat
         yield Finding(None, f"{what}: chan_sip", CHAN_SIP_TLS)
     if not asterisk.unread and not asterisk.iax_silent and gate is None and not chan_sip_tls:
         yield Finding(True, what, "no setting hides attempts from its logs")
+
+
+def unknown_findings(what: str, unread: Iterable[Unread]) -> Iterator[Finding]:
+    """Yield a finding for each part of Asterisk's files that is not understood, though it may be read.
+
+    Asterisk refuses most of these parts too. But it may still have other settings from before, and it refuses
+    the file at its next start.
+    """
+    for one in dict.fromkeys(unread):
+        if not one.closed:
+            yield Finding(False, f"{what}: {one.file}", f"{one.text}; fix: correct this, then check again")
 
 
 def _chan_sip_tls(asterisk: "Asterisk", console: "Console") -> bool:

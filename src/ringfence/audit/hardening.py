@@ -26,8 +26,11 @@ from ringfence.audit.asterisk import (
     is_loaded,
     read_modules,
     settings_from,
+    unknown_findings,
+    unread_of,
 )
-from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+from ringfence.host.asterisk_conf import Conf, Section, is_true, joined, read_conf
+from ringfence.host.conf_reader import Unread
 from ringfence.host.console import Console
 from ringfence.model import Address, printable
 from ringfence.netlink.sock_diag import LISTENING, address_of, port_of, sockets
@@ -108,7 +111,7 @@ class Services:
     ``managers``: the users of the manager interface, none if it is off. ``listeners``: the ports of the
     manager interface and of the HTTP server, as far as they are on. ``ari``: the users of ARI, none if it is
     off. ``weak_ari``: the users of ARI with weak passwords. ``webmanager``: the manager interface is also
-    served over HTTP. ``unread``: files of which a part could not be read.
+    served over HTTP. ``unread``: parts of the files that are not known.
     """
 
     managers: tuple[Manager, ...] = ()
@@ -116,7 +119,7 @@ class Services:
     ari: tuple[str, ...] = ()
     weak_ari: tuple[str, ...] = ()
     webmanager: bool = False
-    unread: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
 
     def manager(self, name: str) -> Manager | None:
         """Return the manager user with this name; None if there is no such user."""
@@ -148,17 +151,25 @@ def read_services(folder: Path) -> Services:
         *(_listeners(AMI, "manager.conf", own, "port", (5038, 5039)) if ami_on else ()),
         *(_listeners(HTTP, "http.conf", web, "bindport", (8088, 8089)) if http_on else ()),
     )
-    users = _ari_users(ari) if is_true(ari.section("general").last("enabled", "yes")) else ()
+    users = _ari_users(ari) if is_true(ari.all_of("general").last("enabled", "yes")) else ()
     return Services(
-        managers=tuple(_manager(section) for section in manager.sections if section.name.lower() != "general")
-        if ami_on
-        else (),
+        managers=tuple(map(_manager, _manager_users(manager))) if ami_on else (),
         listeners=listeners,
         ari=tuple(section.name for section in users),
         weak_ari=tuple(section.name for section in users if _is_weak_ari(section)),
         webmanager=is_true(own.last("webenabled")),
-        unread=tuple(name for name, conf in read.items() if conf and conf.unread),
+        unread=unread_of(read.values()),
     )
+
+
+def _manager_users(conf: Conf) -> Iterator[Section]:
+    """Yield a section for each manager user. Asterisk joins sections of one name, which has no case."""
+    groups: dict[str, list[Section]] = {}
+    for section in conf.sections:
+        if section.name.lower() != "general":
+            groups.setdefault(section.name.lower(), []).append(section)
+    for parts in groups.values():
+        yield joined(parts[0].name, parts)
 
 
 def _manager(section: Section) -> Manager:
@@ -545,7 +556,7 @@ def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[
     hidden = list(_not_checked(accounts, services, console))
     yield from hidden
     yield from found
-    if not any(finding.right is False for finding in found):
+    if not any(finding.right is False for finding in (*hidden, *found)):
         seen = "nothing is wide open, as far as could be checked"
         yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
 
@@ -634,10 +645,12 @@ def _readable_files(folder: Path) -> Iterator[Finding]:
 
 
 def _not_checked(accounts: "AsteriskAccounts", services: "Services", console: "Console") -> Iterator[Finding]:
-    if unread := sorted({*accounts.unread, *services.unread}):
+    unread = tuple(dict.fromkeys((*accounts.unread, *services.unread)))
+    if closed := [one.text for one in unread if one.closed]:
         yield Finding(
-            None, "hardening", f"not all files can be read: {', '.join(unread)}; fix: run this as root"
+            False, "hardening", f"not all files can be read: {', '.join(closed)}; fix: run this as root"
         )
+    yield from unknown_findings("hardening", unread)
     if console.problem:
         yield Finding(
             None,

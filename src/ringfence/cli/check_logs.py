@@ -162,7 +162,11 @@ def _channels(asterisk: Asterisk | None) -> Mapping[Path, frozenset[str]] | None
 
     Return None if Asterisk's files do not show this completely.
     """
-    if asterisk is None or not asterisk.channels or {"logger.conf", "asterisk.conf"} & {*asterisk.unread}:
+    if (
+        asterisk is None
+        or not asterisk.channels
+        or {"logger.conf", "asterisk.conf"} & {one.file for one in asterisk.unread}
+    ):
         return None
     return {path.resolve(): levels for path, levels in asterisk.channels.items()}
 

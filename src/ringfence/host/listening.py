@@ -187,7 +187,7 @@ def _calls(folder: Path) -> tuple[int, int]:
         return _CALLS_BEGIN, ASSIGNED
     if conf is None:
         return _OWN_RANGE
-    texts = [conf.section("general").last(name) for name in _RANGE]
+    texts = [conf.section("general").first(name) for name in _RANGE]
     first, last = (
         int(text) if _NUMBER.fullmatch(text) else default
         for text, default in zip(texts, _OWN_RANGE, strict=True)

@@ -4,7 +4,7 @@ Also checks whether Asterisk would accept its files.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import Protocol
 from attrs import field, frozen
 
 from ringfence.errors import SetupError
-from ringfence.host.asterisk_conf import Section, faults_of, is_true, read_conf
+from ringfence.host.asterisk_conf import Conf, Section, fault_of, is_true, read_conf
 from ringfence.model import Network, Secret, printable
 from ringfence.networks import contains
 from ringfence.setup.changes import FileState, file_state
+from ringfence.setup.texts import LOGGER, MANAGER
 
 USER = "ringfence"
 PORT = 5038
-MOST_FAULTS = 5
 READ, WRITE = frozenset({"security", "system"}), frozenset({"reporting"})
 """The classes of AMI that ringfence's user needs."""
 _RIGHTS = frozenset({"read", "write", "permit", "deny"})
@@ -52,7 +52,7 @@ class ManagerConf:
     ``bindaddr`` is the address on which AMI listens; None if it listens on every address, or if the file has
     no valid address. ``web``: AMI is also served over HTTP. ``user``: ringfence's user exists already.
     ``secret`` is that user's password, None if it has none. ``rights`` are its options about what it may do,
-    and from where.
+    and from where. ``general``: there is a section ``[general]``, in the file itself or in an included one.
     """
 
     path: Path
@@ -64,6 +64,7 @@ class ManagerConf:
     user: bool = False
     secret: Secret | None = None
     rights: Section = field(factory=lambda: Section(USER))
+    general: bool = False
 
     @property
     def text(self) -> str:
@@ -101,7 +102,7 @@ def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
     )
     if state is None or conf is None:
         return ManagerConf(path, None)
-    general, own = conf.section("general"), conf.section(USER)
+    general, own = conf.section("general"), conf.all_of(USER)
     port = general.last("port")
     return ManagerConf(
         path,
@@ -113,7 +114,43 @@ def read_manager(folder: Path, user: User | None = None) -> ManagerConf:
         any(section.name.lower() == USER for section in conf.sections),
         own.secret("secret"),
         own,
+        conf.has("general"),
     )
+
+
+def require_effect(
+    folder: Path, planned: Mapping[Path, bytes], log: Path | None, user: User | None = None
+) -> None:
+    """Raise SetupError unless Asterisk accepts the planned files, and reads from them what setup adds.
+
+    An error in an included file, for example, hides all that is added after it. ``folder`` has Asterisk's
+    configuration. ``planned`` are the contents of files after setup's changes. ``log`` is ringfence's log,
+    None without one. For ``user`` see :func:`read_manager`.
+    """
+    manager, logger = folder / MANAGER, folder / LOGGER
+    with _acting_as(user):
+        users = read_conf(manager, lambda *_: True, lambda _, name: name == "secret", planned) or Conf()
+        channels = read_conf(logger, lambda *_: True, planned=planned) or Conf()
+        faults = [fault_of(manager, planned), fault_of(logger, planned) if log is not None else ""]
+    for path, fault in zip((manager, logger), faults, strict=True):
+        if fault:
+            raise SetupError(f"Asterisk would refuse {path} after setup's changes: {fault}; fix this first")
+    lost = {
+        "the manager user": (manager, users, users.all_of(USER).secret("secret") is not None),
+        "that AMI is enabled": (manager, users, is_true(users.section("general").last("enabled"))),
+        "the log channel": (
+            logger,
+            channels,
+            log is None or str(log) in [name for name, _ in channels.section("logfiles").options],
+        ),
+    }
+    for what, (path, conf, works) in lost.items():
+        if not works:
+            why = (
+                "; ".join(one.text for one in conf.unread)
+                or "an included file or a later section prevents it"
+            )
+            raise SetupError(f"Asterisk would not read {what} from {path}: {why}; fix this first")
 
 
 def excess_of(manager: ManagerConf, permit: Sequence[Network]) -> Iterator[str]:
@@ -152,12 +189,9 @@ def checked_state(path: Path, user: User | None = None) -> FileState | None:
     if state is None:
         return None
     with _acting_as(user):
-        faults = faults_of(path)
-    if faults:
-        more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
-        raise SetupError(
-            f"Asterisk would refuse {path}: {'; '.join([*faults[:MOST_FAULTS], *more])}; fix this first"
-        )
+        fault = fault_of(path)
+    if fault:
+        raise SetupError(f"Asterisk would refuse {path}: {fault}; fix this first")
     return state
 
 

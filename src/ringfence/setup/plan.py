@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 
 from ringfence.audit.asterisk import read_asterisk
 from ringfence.errors import SetupError
+from ringfence.host.asterisk_conf import Conf, read_conf
 from ringfence.host.processes import PROC
 from ringfence.model import Network, Secret, parse_network
 from ringfence.networks import contains
@@ -31,7 +32,7 @@ from ringfence.setup.changes import (
     folder_state,
 )
 from ringfence.setup.find import Found, host_path, reload_command
-from ringfence.setup.manager import PORT, ManagerConf, excess_of, text_of
+from ringfence.setup.manager import PORT, ManagerConf, excess_of, require_effect, text_of
 from ringfence.setup.texts import (
     LOGGER,
     HostPaths,
@@ -92,6 +93,8 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
     planner.own_files()
     planner.manager()
     planner.logger()
+    asterisk, log = found.asterisk, planner.log
+    require_effect(asterisk.conf, planner.planned(), log.inside if log else None, asterisk.reader)
     return Plan(tuple(planner.changes), tuple(planner.notes), planner.log)
 
 
@@ -202,15 +205,27 @@ class _Planner:
         known = read_asterisk(folder)
         if self.log is None or (known is not None and self.log.inside in known.channels):
             return
+        path = folder / LOGGER
+        conf = read_conf(path, lambda _section, _name: False) or Conf()
         main = self._add(
             self.found.layout.logger,
-            log_channel(self.log.inside),
+            log_channel(
+                self.log.inside,
+                [name for name in ("general", "logfiles") if conf.has(name)],
+                alone=self.found.logger is None,
+            ),
             text_of(self.found.logger),
             0o644,
             "a log for ringfence: notices and security events, without the text of callers' packets. "
             "dateformat applies to all of Asterisk's logs",
         )
-        self._main(folder / LOGGER, self.found.logger, main, "Asterisk reads the log channel")
+        self._main(path, self.found.logger, main, "Asterisk reads the log channel")
+
+    def planned(self) -> dict[Path, bytes]:
+        """Return the content of each file after the changes."""
+        return {
+            change.path: change.after.content for change in self.changes if isinstance(change, FileChange)
+        }
 
     def _secret(self) -> Secret:
         """Return the password of the manager user: from the secret file, from an existing user, or a new one.
@@ -251,7 +266,8 @@ class _Planner:
         # In a container: its own address on the bridge. With 0.0.0.0, AMI would listen on every other network
         # to which somebody connects the container later.
         address = _LOOPBACK if self.found.asterisk.server.same_network else ami_host(self.found)
-        return with_general(with_general(manager.text, "bindaddr", address), "enabled", "yes")
+        text = with_general(manager.text, "bindaddr", address, included=manager.general)
+        return with_general(text, "enabled", "yes", included=manager.general)
 
     def _add(self, target: Target, text: str, main: str, mode: int, reason: str) -> str:
         """Plan that ``text`` is added to the file of ``target``.

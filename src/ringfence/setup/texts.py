@@ -6,7 +6,7 @@ compares both.
 
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,7 +16,7 @@ from attrs import frozen
 
 from ringfence.config.converters import toml_of
 from ringfence.errors import SetupError
-from ringfence.host.asterisk_conf import directive_of, uncommented
+from ringfence.host.conf_reader import conf_lines, directive_of
 from ringfence.model import Network, Secret
 
 # -- the files and folders of the host that setup reads and writes, except those of Asterisk
@@ -52,8 +52,10 @@ MARK = "; Added by `ringfence setup`; `ringfence setup --undo` removes it."
 
 def includes(text: str) -> list[str]:
     """Return the names of the files that the text includes, in order. Names may contain ``*``."""
-    found = (directive_of(line) for _, line in uncommented(text) if line.startswith("#"))
-    return [name for command, name in found if command in {"include", "tryinclude"} and name]
+    lines = conf_lines(text.encode("utf-8", "surrogateescape"))
+    found = (directive_of(line) for _, line in lines if line.startswith(b"#"))
+    names = [name for command, name in found if command in {b"include", b"tryinclude"} and name]
+    return [name.decode("utf-8", "surrogateescape") for name in names]
 
 
 def appended(text: str, addition: str) -> str:
@@ -70,35 +72,41 @@ def with_include(text: str, name: str) -> str:
     return appended(text, f'\n{MARK}\n#tryinclude "{name}"\n')
 
 
-def with_general(text: str, option: str, value: str) -> str:
+def with_general(text: str, option: str, value: str, *, included: bool = False) -> str:
     """Return the text with an option of section ``[general]`` set to a value.
 
     The last line that sets the option is replaced. If no line sets it, a line is added after the section's
-    head. If the section does not exist, it is added at the end.
+    head. If the section does not exist, it is added at the end. ``included``: an included file has the
+    section, so the end of the text adds to it.
     """
     lines = text.split("\n")
-    number = max(_settings(text, option), default=0)
-    if number:
-        lines[number - 1] = f"{option} = {value}"
+    own = _general(text)
+    settings = [number for number, line in own if line.partition(b"=")[0].strip().lower() == option.encode()]
+    if settings:
+        lines[settings[-1] - 1] = f"{option} = {value}"
         return "\n".join(lines)
-    head = next((n for n, line in uncommented(text) if _section(line) == "general"), 0)
-    if not head:
-        return appended(text, f"\n[general]\n{option} = {value}\n")
+    if not own:
+        return appended(text, f"\n[general]{'(+)' if included else ''}\n{option} = {value}\n")
+    head = own[0][0]
     return "\n".join([*lines[:head], f"{option} = {value}", *lines[head:]])
 
 
-def _settings(text: str, option: str) -> Iterator[int]:
-    """Yield the number of each line of ``[general]`` that sets an option."""
-    section = ""
-    for number, line in uncommented(text):
-        if line.startswith("["):
-            section = _section(line)
-        elif section == "general" and line.partition("=")[0].strip().lower() == option:
-            yield number
+def _general(text: str) -> list[tuple[int, bytes]]:
+    """Return the lines of ``[general]``, with their numbers: the first such section, and additions to it.
 
-
-def _section(line: str) -> str:
-    return line[1:].partition("]")[0].strip().lower() if line.startswith("[") else ""
+    Asterisk ignores the options of a second section of this name, and those of a template.
+    """
+    found: list[tuple[int, bytes]] = []
+    inside = False
+    for number, line in conf_lines(text.encode("utf-8", "surrogateescape")):
+        if line.startswith(b"["):
+            name, _, rest = line[1:].partition(b"]")
+            marks = rest[1:].partition(b")")[0].split(b",") if rest.startswith(b"(") else []
+            adds = any(mark.startswith(b"+") for mark in marks)
+            inside = name.lower() == b"general" and b"!" not in marks and (adds or not found)
+        if inside:
+            found.append((number, line))
+    return found
 
 
 # -- the text of ``ringfence.toml`` that setup writes
@@ -208,15 +216,24 @@ def manager_user(secret: Secret, permit: Sequence[Network] = (), *, web: bool = 
     return "\n".join(lines) + "\n"
 
 
-def log_channel(file: Path) -> str:
-    """Return the log channel that writes to ``file``, a path in Asterisk's own root folder."""
+def log_channel(
+    file: Path, present: Collection[str] = ("general", "logfiles"), *, alone: bool = False
+) -> str:
+    """Return the log channel that writes to ``file``, a path in Asterisk's own root folder.
+
+    ``present`` are the sections that logger.conf has already: the text adds to these, because Asterisk uses
+    only the first section of a name. ``alone``: there is no logger.conf. Asterisk then shows warnings on its
+    console, and continues to do so.
+    """
+    general, logfiles = (f"[{name}]{'(+)' if name in present else ''}" for name in ("general", "logfiles"))
     lines = [
         MARK,
-        "[general](+)",
+        general,
         "; The year and milliseconds, in all of Asterisk's logs.",
         "dateformat = %F %T.%3q",
         "",
-        "[logfiles](+)",
+        logfiles,
+        *(["console => notice,warning,error"] * alone),
         "; Neither warning nor error: with these levels callers can write whole lines of this log.",
         f"{file} => notice,security",
     ]

@@ -1,0 +1,606 @@
+"""The reader of Asterisk's configuration files, branch by branch as in ``main/config.c``.
+
+Asterisk 16 and 22 load the same small files in the tests, and must agree with this module. Some of their
+rules surprise:
+
+- A byte order mark counts as nothing, at the very beginning of a file only.
+- A parenthesis belongs to a section only if it follows ``]`` at once: ``[phones] (!)`` is no template.
+- An error ends the file that has it. Asterisk refuses the whole only if the error is in the main file.
+- After ``#include`` the including file goes on with its own section. But an included file begins with the
+  section that was *created* last.
+- ``--;`` without ``;--`` begins a comment that ends nowhere.
+
+Everything is bytes here, as in Asterisk. Files of other users are bounded in number, in size, and in the work
+that they cause.
+"""
+
+import errno
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from attrs import Factory, define, field, frozen
+
+from ringfence.host.owned_files import matching, names_in, read_file
+from ringfence.model import printable
+
+MOST_FILES = 500
+MOST_BYTES = 8 * 1024 * 1024
+"""The maximum size of a file."""
+MOST_WORK = 3_000_000
+"""The maximum work for a file with its includes.
+
+A line and an inherited option are a unit each. An option needs two more, and a section eight more, because
+both take memory. Twenty thousand phones with a template need about two million units.
+"""
+_OPTION, _SECTION = 2, 8
+DEEPEST = 10
+"""The depth to which files may include each other (``MAX_INCLUDE_LEVEL``)."""
+
+_LONGEST_LINE = 8191
+_LONGEST_NAME = 79
+_LONGEST_PATH = 255
+_LONGEST_RELATIVE = _LONGEST_PATH - len("/etc/asterisk/")
+_MOST_COMMENTS = 128
+"""The depth of nested comments at which Asterisk reads a line without end (``MAX_NESTED_COMMENTS``)."""
+_MOST_BRACES = 64
+_BLANKS = bytes(range(33))
+_MARK = b"\xef\xbb\xbf"
+_FIRST_HIGH = 128
+"""The first byte that is negative as a ``char`` of C, and so less than a blank."""
+
+
+@frozen
+class Unread:
+    """A part of Asterisk's files that is not known, and the reason.
+
+    ``file`` is the name of the main file, such as ``pjsip.conf``. ``where`` is the path of the file, with the
+    line if a line is the reason. ``closed``: this process may not read it.
+    """
+
+    file: str
+    where: str
+    why: str
+    closed: bool = False
+
+    @property
+    def text(self) -> str:
+        """The place and the reason, as a text for people."""
+        return f"{printable(self.where)}: {self.why}"
+
+
+@define
+class LoadedSection:
+    """A section while files are read. ``template``: only other sections use it."""
+
+    name: bytes
+    template: bool = False
+    options: list[tuple[bytes, bytes]] = field(factory=list, repr=False)
+
+
+class RefusedLineError(Exception):
+    """An error for which Asterisk reads a file no further."""
+
+
+class _UnknownConditionError(Exception):
+    """A condition that Asterisk may know, and this module does not."""
+
+
+class _TooMuchError(Exception):
+    """The files cause more work than allowed."""
+
+
+# -- lines without comments
+
+
+def conf_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield each line of one file with its number (from 1), without comments and surrounding blanks.
+
+    Lines that are empty then are left out.
+    """
+    comments = _Comments()
+    for number, line in _read_lines(data.removeprefix(_MARK)):
+        if kept := comments.strip_from(line):
+            yield number, kept
+
+
+def _read_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines as ``fgets`` reads them into a buffer of 8192 bytes.
+
+    A line that does not fit is left out. A NUL hides the rest of its line.
+    """
+    at, number = 0, 1
+    while at < len(data):
+        begun = at
+        piece, at = _piece(data, at)
+        if _is_cut(piece):
+            while at < len(data):
+                piece, at = _piece(data, at)
+                if not _is_cut(piece):
+                    break
+        else:
+            yield number, piece
+        number += data.count(b"\n", begun, at)
+
+
+def _piece(data: bytes, at: int) -> tuple[bytes, int]:
+    """Return one buffer of text that begins at ``at``, up to a NUL, and where the next buffer begins."""
+    newline = data.find(b"\n", at, at + _LONGEST_LINE)
+    end = min(at + _LONGEST_LINE, len(data)) if newline < 0 else newline + 1
+    return data[at:end].partition(b"\0")[0], end
+
+
+def _is_cut(piece: bytes) -> bool:
+    return len(piece) == _LONGEST_LINE and not piece.endswith(b"\n")
+
+
+@define
+class _Comments:
+    """The state of the comments between ``;--`` and ``--;``, which may contain each other."""
+
+    depth: int = 0
+
+    def strip_from(self, line: bytes) -> bytes:
+        """Return a line without its comments and surrounding blanks."""
+        if b";" not in line:
+            return b"" if self.depth else line.strip(_BLANKS)
+        buffer = bytearray(line.partition(b"\0")[0] + b"\0\0\0\0")
+        start = -1 if self.depth else 0
+        new = 0
+        while (at := buffer.find(b";", new, buffer.index(0, new))) >= 0:
+            if at > new and buffer[at - 1 : at] == b"\\":
+                del buffer[at - 1]
+                new = at
+            elif buffer[at + 1 : at + 3] == b"--" and buffer[at + 3 : at + 4] != b"-":
+                if self.depth >= _MOST_COMMENTS:
+                    raise RefusedLineError("comments are nested too deeply for Asterisk")
+                buffer[at] = 0
+                new = at + 3
+                self.depth += 1
+            elif at >= new + 2 and buffer[at - 2 : at] == b"--":
+                self.depth -= 1
+                new = at + 1
+                if not self.depth and start < 0:
+                    start = new
+                elif not self.depth:
+                    end = buffer.index(0, start)
+                    del buffer[end:new]
+                    new = end
+            elif not self.depth:
+                buffer[at] = 0
+                new = at
+            else:
+                new = at + 1
+        return b"" if start < 0 else bytes(buffer[start : buffer.index(0, start)]).strip(_BLANKS)
+
+
+# -- the names of included files, as ``glob`` with GLOB_BRACE and GLOB_NOMAGIC expands them
+
+
+def directive_of(line: bytes) -> tuple[bytes, bytes]:
+    """Return the command, in lower case, and the argument of a line such as ``#include "manager.d/*.conf"``.
+
+    The argument has no quotes, and may be empty.
+    """
+    end = next((n for n, byte in enumerate(line) if n and not ord(" ") < byte < _FIRST_HIGH), len(line))
+    command, given = line[1:end].lower(), line[end + 1 :].strip(_BLANKS)
+    if given[:1] in {b'"', b"<"} and given[-1:] == (b'"' if given[:1] == b'"' else b">"):
+        given = given[1:-1]
+    return command, given
+
+
+def expanded(pattern: str) -> list[str]:
+    """Return the patterns that a pattern with braces means: ``{a,b}.conf`` means ``a.conf`` and ``b.conf``.
+
+    Raise RefusedLineError if there are too many.
+    """
+    found, left = [], [pattern]
+    while left:
+        one = left.pop()
+        choice = _first_braces(one)
+        if choice is None:
+            found.append(one)
+        else:
+            before, parts, after = choice
+            left += [before + part + after for part in reversed(parts)]
+        if len(found) + len(left) > _MOST_BRACES:
+            raise RefusedLineError(f"{printable(pattern)} has too many braces for ringfence")
+    return found
+
+
+def _first_braces(pattern: str) -> tuple[str, list[str], str] | None:
+    """Return the text before the first braces, the parts between these, and the text after them."""
+    begin = _unescaped(pattern, "{", 0)
+    while begin >= 0:
+        depth, parts, at, last = 0, [], begin + 1, begin + 1
+        while at < len(pattern):
+            mark = pattern[at]
+            if mark == "\\":
+                at += 1
+            elif mark == "{":
+                depth += 1
+            elif mark in ",}" and not depth:
+                parts.append(pattern[last:at])
+                last = at + 1
+                if mark == "}":
+                    return pattern[:begin], parts, pattern[last:]
+            elif mark == "}":
+                depth -= 1
+            at += 1
+        begin = _unescaped(pattern, "{", begin + 1)
+    return None
+
+
+def _unescaped(text: str, mark: str, at: int) -> int:
+    while at < len(text) and text[at] != mark:
+        at += 2 if text[at] == "\\" else 1
+    return at if at < len(text) else -1
+
+
+def _for_fnmatch(pattern: str) -> str:
+    r"""Return a pattern of ``glob`` in the syntax of :mod:`fnmatch`, which has no ``\``."""
+    kept, at = "", 0
+    while at < len(pattern):
+        mark = pattern[at]
+        if mark == "\\" and at + 1 < len(pattern):
+            at += 1
+            kept += f"[{pattern[at]}]" if pattern[at] in "*?[" else pattern[at]
+        elif pattern.startswith("[^", at):
+            at += 1
+            kept += "[!"
+        else:
+            kept += mark
+        at += 1
+    return kept
+
+
+# -- the conditions of additions, ``[name](+type=endpoint&...)``
+
+_PLAIN = re.compile(rb"(\^?)([A-Za-z0-9_/ ,:@.-]*)(\$?)")
+"""The regular expressions of a condition that this module knows: text, ``.``, and anchors."""
+
+
+@frozen
+class _Condition:
+    """One part of a condition: a regular expression for an option's name, and one for its value.
+
+    Neither has a repetition, so no text takes long.
+    """
+
+    name: re.Pattern[bytes]
+    value: re.Pattern[bytes]
+
+    def fits(self, section: LoadedSection) -> bool:
+        """Whether an option of the section has this name and this value."""
+        return any(self.name.search(name) and self.value.search(value) for name, value in section.options)
+
+
+def _expression(text: bytes) -> re.Pattern[bytes]:
+    known = _PLAIN.fullmatch(text)
+    if known is None:
+        raise _UnknownConditionError
+    begins, wanted, ends = known.groups()
+    plain = re.escape(wanted).replace(rb"\.", b".")
+    return re.compile((rb"\A" if begins else b"") + plain + (rb"\Z" if ends else b""), re.DOTALL)
+
+
+@frozen
+class _Filter:
+    """A condition: ``parts`` must fit. ``templates``: templates may fit too, or (``only``) nothing else."""
+
+    parts: tuple[_Condition, ...] = ()
+    templates: bool = False
+    only: bool = False
+    never: bool = False
+
+    def fits(self, section: LoadedSection) -> bool:
+        """Whether the condition fits a section."""
+        if self.never or (section.template and not self.templates) or (self.only and not section.template):
+            return False
+        return all(part.fits(section) for part in self.parts)
+
+
+_ANY = _Filter(templates=True)
+
+
+def _filter(text: bytes) -> _Filter:
+    """Parse a condition. Raise _UnknownConditionError for one that this module does not know.
+
+    An empty value is unknown too: Asterisk 16 refuses it, Asterisk 22 finds it in every value.
+    """
+    parts = []
+    templates = only = never = False
+    if b'"' in text or b"'" in text or b"\\" in text:
+        raise _UnknownConditionError
+    for one in text.split(b"&") if text else ():
+        words = [word.strip(_BLANKS) for word in one.split(b"=")]
+        if len(words) == 1:
+            never = True
+        elif words[0] == b"TEMPLATES":
+            templates, only = True, only or words[1].lower() == b"restrict"
+            never = never or words[1].lower() not in {b"include", b"restrict"}
+        else:
+            if not words[1]:
+                raise _UnknownConditionError
+            parts.append(_Condition(_expression(words[0]), _expression(words[1])))
+    return _Filter(tuple(parts), templates, only, never)
+
+
+def _shown(text: bytes) -> str:
+    return printable(text.decode("utf-8", "replace"))
+
+
+# -- files with their includes
+
+
+@define
+class ConfReader:
+    """Reads a file and its includes, and collects their sections.
+
+    ``planned`` are contents that files will have, whatever they have now. ``as_asterisk``: this process has
+    the rights of Asterisk, so Asterisk cannot read a file either that this process cannot read.
+
+    After :meth:`read`, ``refused`` is the error for which Asterisk refuses the whole, as ``FILE:LINE: why``;
+    "" if it accepts the files.
+    """
+
+    main: Path
+    planned: Mapping[Path, bytes] = Factory(dict)
+    as_asterisk: bool = False
+    sections: list[LoadedSection] = field(factory=list)
+    unread: list[Unread] = field(factory=list)
+    refused: str = ""
+    _named: dict[bytes, list[LoadedSection]] = field(factory=dict)
+    _current: LoadedSection | None = None
+    _depth: int = 0
+    _files: int = 0
+    _work: int = 0
+    _runs_programs: bool | None = None
+
+    def read(self) -> None:
+        """Read the main file with its includes."""
+        try:
+            if not self._load([self.main], main=True):
+                self.refused = self.unread[-1].text if self.unread else f"{self.main}: it does not exist"
+        except _TooMuchError:
+            self.refused = f"{self.main}: this file with its includes is too large for ringfence"
+            self._lose(str(self.main), "this file with its includes is too large for ringfence")
+
+    def _lose(self, where: str, why: str, *, closed: bool = False) -> None:
+        lost = Unread(self.main.name, where, why, closed)
+        if lost not in self.unread:
+            self.unread.append(lost)
+
+    def _spend(self, work: int) -> None:
+        self._work += work
+        if self._work > MOST_WORK:
+            raise _TooMuchError
+
+    def _load(self, paths: list[Path], *, main: bool = False) -> bool:
+        """Load the files of one ``#include``; return whether Asterisk could load one of them.
+
+        An error ends the loading. It belongs to the main file only if that is the file with the error.
+        """
+        if self._depth > DEEPEST:
+            return False
+        self._depth += 1
+        here, comments, count = self._current, _Comments(), 0
+        for path in paths:
+            data = self._content(path)
+            if data is None:
+                continue
+            count += 1
+            number = 0
+            try:
+                for at, text in _read_lines(data.removeprefix(_MARK) if count == 1 else data):
+                    number = at
+                    self._spend(1)
+                    if line := comments.strip_from(text):
+                        here = self._line(line, here)
+            except RefusedLineError as error:
+                self._end(f"{path}:{number}", str(error), main=main)
+                return True  # Asterisk does not count down its depth either
+        self._depth -= 1
+        return bool(count)
+
+    def _end(self, where: str, why: str, *, main: bool) -> None:
+        """Record an error that ends a file."""
+        if main:
+            self.refused = f"{where}: {why}"
+            self._lose(where, f"{why}, so Asterisk refuses the file")
+        else:
+            self._lose(where, f"{why}, so Asterisk ignores the rest of this file")
+
+    def _content(self, path: Path) -> bytes | None:
+        """Return the content of a file; None if Asterisk ignores it, or if it is not known."""
+        self._files += 1
+        if self._files > MOST_FILES:
+            raise _TooMuchError
+        if path in self.planned:
+            return self.planned[path]
+        try:
+            data, _ = read_file(path, MOST_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            if path == self.main:
+                self._lose(str(path), "it is not a file that can be read")
+            return None
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return None  # a FIFO or a device, which Asterisk ignores
+            closed = isinstance(error, PermissionError)
+            self._lose(str(path), f"it cannot be read: {error.strerror}", closed=closed)
+            return None if self.as_asterisk else b""
+        if len(data) > MOST_BYTES:
+            raise _TooMuchError
+        return data
+
+    def _line(self, line: bytes, here: LoadedSection | None) -> LoadedSection | None:
+        """Process a line, and return the section to which the next line belongs."""
+        if line.startswith(b"["):
+            return self._section(line)
+        if line.startswith(b"#"):
+            self._directive(line)
+            return here
+        if here is None:
+            raise RefusedLineError("an option stands before the first section")
+        self._option(line, here)
+        return here
+
+    def _section(self, line: bytes) -> LoadedSection:
+        name, closed, rest = line[1:].partition(b"]")
+        if not closed:
+            raise RefusedLineError("a section has no closing ]")
+        here = LoadedSection(name[:_LONGEST_NAME])
+        new: LoadedSection | None = here
+        marks: list[bytes] = []
+        if rest.startswith(b"("):
+            given, ended, _ = rest[1:].partition(b")")
+            if not ended:
+                raise RefusedLineError("a ( has no closing )")
+            marks = given.split(b",")
+        for mark in marks:
+            if mark == b"!":
+                here.template = True
+            elif mark.startswith(b"+"):
+                here = self._added_to(name, mark[1:])
+                if new is not None:
+                    here.template |= new.template
+                    here.options += new.options
+                    self._current, new = here, None
+            else:
+                base = self._found(mark, _ANY, mark)
+                if base is here:
+                    raise RefusedLineError("a section inherits from itself, which Asterisk does without end")
+                self._spend(1 + len(base.options))
+                here.options += base.options
+        if new is not None:
+            self._spend(_SECTION)
+            self.sections.append(new)
+            self._named.setdefault(new.name.lower(), []).append(new)
+            self._current = new
+        return here
+
+    def _added_to(self, name: bytes, condition: bytes) -> LoadedSection:
+        """Return the section to which an addition adds; a new one if its condition is unknown."""
+        try:
+            return self._found(name, _filter(condition), name)
+        except _UnknownConditionError:
+            self._lose(
+                str(self.main),
+                f"ringfence does not know the condition [{_shown(name)}](+{_shown(condition)})",
+            )
+        new = LoadedSection(name[:_LONGEST_NAME])
+        self.sections.append(new)
+        return new
+
+    def _found(self, name: bytes, wanted: _Filter, shown: bytes) -> LoadedSection:
+        """Return the first section of a name that fits a condition. Every section has the empty name, too."""
+        for section in self._named.get(name.lower(), ()) if name else self.sections:
+            self._spend(1 + len(section.options) * len(wanted.parts))
+            if wanted.fits(section):
+                return section
+        raise RefusedLineError(f"there is no section {_shown(shown) or '(without a name)'} before this line")
+
+    def _option(self, line: bytes, here: LoadedSection) -> None:
+        escaped = line.startswith(b"\\")
+        if escaped:
+            line = line[1:]
+            if not line or not ord(" ") < line[0] < _FIRST_HIGH:
+                raise RefusedLineError("a backslash stands before a character that it cannot escape")
+        at = line.find(b"=", escaped)
+        if at < 0:
+            return  # Asterisk ignores the line, too
+        more = at > escaped and line[at - 1 : at] == b"+"
+        name, value = line[: at - more].strip(_BLANKS), line[at + 1 :]
+        if more and self._appended(here, name, value):
+            return
+        if not more:
+            value = value.removeprefix(b">")
+        if name:
+            self._spend(_OPTION)
+            here.options.append((name, value.strip(_BLANKS)))
+
+    def _appended(self, here: LoadedSection, name: bytes, value: bytes) -> bool:
+        """Append to the last value of an option; return False if the section does not have the option.
+
+        Asterisk then replaces the *first* option of this name with the same value, or with any value if the
+        value was empty (``ast_variable_update``). It compares both without case.
+        """
+        self._spend(1 + len(here.options))
+        old = next((one for one in reversed(here.options) if one[0] == name), None)
+        if old is None:
+            return False
+        whole = (old[1] + value).strip(_BLANKS)
+        self._spend(len(whole) // 100)
+        for place, (known, present) in enumerate(here.options):
+            if known.lower() == name.lower() and (not old[1] or present.lower() == old[1].lower()):
+                here.options[place] = (name, whole)
+                break
+        return True
+
+    def _directive(self, line: bytes) -> None:
+        command, name = directive_of(line)
+        if command == b"exec" and name and self._is_executing():
+            self._lose(
+                str(self.main), "it includes what a program prints (#exec), which ringfence does not run"
+            )
+        if command not in {b"include", b"tryinclude"} or not line[1 + len(command) :].strip(_BLANKS):
+            return  # Asterisk ignores an unknown directive, and one without an argument
+        found, closed = self._matching(name)
+        if self._load(found) or command == b"tryinclude":
+            return
+        if closed and not self.as_asterisk:
+            return
+        if self._depth > DEEPEST:
+            why = "is included too deeply"
+        else:
+            why = "is included, and cannot be read" if found or closed else "is included, and does not exist"
+        raise RefusedLineError(f"{_shown(name)} {why}")
+
+    def _is_executing(self) -> bool:
+        """Whether Asterisk runs the programs of ``#exec``: an option of asterisk.conf permits it."""
+        if self._runs_programs is None:
+            self._runs_programs = False
+            settings = self.main.parent / "asterisk.conf"
+            if settings != self.main:
+                reader = ConfReader(settings, self.planned)
+                reader.read()
+                options = next((one.options for one in reader.sections if one.name.lower() == b"options"), [])
+                given = [value for name, value in options if name.lower() == b"execincludes"]
+                self._runs_programs = bool(given) and given[-1].lower() in _TRUE
+        return self._runs_programs
+
+    def _matching(self, name: bytes) -> tuple[list[Path], bool]:
+        """Return the files that an ``#include`` names, and whether their folder is closed to this process.
+
+        The argument is relative to the folder of the main file.
+        """
+        text = name[: _LONGEST_PATH if name.startswith(b"/") else _LONGEST_RELATIVE].decode(
+            "utf-8", "surrogateescape"
+        )
+        found: list[Path] = []
+        closed = False
+        if text.endswith("/.") or (text.endswith("/") and any(mark in text for mark in "*?[{")):
+            return [], False  # only a folder fits
+        for one in expanded(text):
+            pattern = self.main.parent / _for_fnmatch(one)
+            here = {path for path in self.planned if fnmatchcase(str(path), str(pattern))}
+            here |= {*matching(pattern)}
+            found += sorted(here)
+            if not here and not _is_open(pattern.parent):
+                closed = True
+                self._lose(str(pattern), "its folder cannot be listed", closed=True)
+        return found, closed
+
+
+_TRUE = frozenset({b"yes", b"true", b"y", b"t", b"1", b"on"})
+
+
+def _is_open(folder: Path) -> bool:
+    """Whether this process can list a folder. True too if the folder does not exist: then it has no files."""
+    try:
+        names_in(folder)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True
