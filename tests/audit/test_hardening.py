@@ -161,11 +161,13 @@ WRONG = {
 
 
 def checked(asterisk: Asterisk, folder: Path, *options: str) -> Completed:
-    """Run the check on the host of an Asterisk."""
+    """Run the check on the host of an Asterisk, in whose file of hosts the name of this machine stands."""
+    (folder / "hosts").write_text(f"127.0.1.1 {socket.gethostname()}\n", "utf-8")
     prefix = ["ip", "netns", "exec", asterisk.namespace]
     guard = Guard(folder, ami={"port": 5038, "secret": SECRET}, prefix=prefix)
     guard.config.chmod(0o600)
-    done = guard.command("check", "--asterisk-files", str(asterisk.folder / "etc"), *options)
+    places = "--asterisk-files", str(asterisk.folder / "etc"), "--hosts", str(folder / "hosts")
+    done = guard.command("check", *places, *options)
     assert "Traceback" not in done.stderr
     return done
 

@@ -561,12 +561,14 @@ def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[
         yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
 
 
-HOSTS, NSSWITCH = Path("/etc/hosts"), Path("/etc/nsswitch.conf")
+HOSTS = Path("/etc/hosts")
 _MOST_BYTES = 1 << 20  # of such a file
 
 
-def host_name_findings(name: str, hosts: Path = HOSTS, nsswitch: Path = NSSWITCH) -> Iterator[Finding]:
-    """Yield a finding if the name of this host is known to no file, so that a name server is asked for it.
+def host_name_findings(name: str, hosts: Path, nsswitch: Path) -> Iterator[Finding]:
+    """Yield a finding if ``name``, the name of this host, is known to no file, so a name server is asked.
+
+    ``hosts`` has the names that are known without a name server. ``nsswitch`` has the ways of a look-up.
 
     Asterisk looks up its own name while it sends some answers, and does nothing else until the look-up ends.
     A Via header with ``maddr=255.255.255.255`` asks for such an answer.

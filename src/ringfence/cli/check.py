@@ -15,6 +15,7 @@ from ringfence import control
 from ringfence.alarm_codes import is_about_setup
 from ringfence.audit.asterisk import Finding, asterisk_findings, read_asterisk
 from ringfence.audit.hardening import (
+    HOSTS,
     HTTP,
     accounts_in_force,
     hardening_findings,
@@ -71,6 +72,9 @@ HardeningOption = Annotated[
 FilesOption = Annotated[
     Path, typer.Option("--asterisk-files", metavar="FOLDER", help="Folder of Asterisk's configuration.")
 ]
+HostsOption = Annotated[
+    Path, typer.Option("--hosts", metavar="FILE", help="Names of hosts that Asterisk knows without DNS.")
+]
 
 
 def check(
@@ -78,12 +82,13 @@ def check(
     hardening: HardeningOption = False,
     as_json: JsonOption = False,
     files: FilesOption = FOLDER,
+    hosts: HostsOption = HOSTS,
 ) -> None:
     """Check the setup, and suggest fixes. Changes nothing."""
     with errors_reported():
         settings = settings_from(config, secrets=True)
     findings = []
-    for finding in _findings(config, settings, files, hardening=hardening):
+    for finding in _findings(config, settings, files, hosts if hardening else None):
         findings.append(finding)
         if not as_json:
             echo(finding.line, indent=_INDENT)
@@ -95,7 +100,8 @@ def check(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _findings(path: Path, settings: Settings, files: Path, *, hardening: bool) -> Iterator[Finding]:
+def _findings(path: Path, settings: Settings, files: Path, hosts: Path | None) -> Iterator[Finding]:
+    """Yield all findings. With ``hosts``, the file with the names of hosts, also yield weaknesses."""
     configure_logging(logging.CRITICAL)  # errors are printed as findings: do not log them too
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
@@ -109,7 +115,7 @@ def _findings(path: Path, settings: Settings, files: Path, *, hardening: bool) -
                 "is not used (enabled = false): attempts are seen only in the logs, and later, and no failed"
             )
             yield Finding(None, what, f"{unused} manager login can be confirmed; fix: enabled = true")
-    yield from _asterisk_findings(settings, report, files, hardening=hardening)
+    yield from _asterisk_findings(settings, report, files, hosts)
     wire = asyncio.run(_wire_finding(settings, report))
     yield wire
     if settings.hep_targets():
@@ -274,9 +280,12 @@ async def _open_wire() -> tuple[str, str]:
 
 
 def _asterisk_findings(
-    settings: Settings, report: Mapping[str, Any] | None, files: Path, *, hardening: bool
+    settings: Settings, report: Mapping[str, Any] | None, files: Path, hosts: Path | None
 ) -> Iterator[Finding]:
-    """Check the logs of each Asterisk, and the settings and accounts of the one on this host."""
+    """Check the logs of each Asterisk, and the settings and accounts of the one on this host.
+
+    With ``hosts``, report weaknesses too (see :func:`_findings`).
+    """
     alone = len(settings.asterisk) == 1
     # With several PBXs, or a remote one, it is unknown to which of them the files in /etc/asterisk belong.
     here = alone and _is_here(settings.asterisk[0].ami.host)
@@ -286,8 +295,8 @@ def _asterisk_findings(
     console = local_console(files) if here else NoConsole(_NOT_HERE)
     yield from asterisk_findings(asterisk, console)
     if here:
-        yield from _account_findings(settings, report, files, console, hardening=hardening)
-    elif hardening:
+        yield from _account_findings(settings, report, files, console, hosts)
+    elif hosts is not None:
         yield Finding(None, "hardening", f"not checked: {_NOT_HERE}")
 
 
@@ -296,14 +305,13 @@ def _account_findings(
     report: Mapping[str, Any] | None,
     files: Path,
     console: Console,
-    *,
-    hardening: bool,
+    hosts: Path | None,
 ) -> Iterator[Finding]:
     """Check the Asterisk of this host by its console and its files.
 
     Report which rights our manager user lacks, which trunks are neither friends nor allowed, and which decoys
-    are real accounts. With ``hardening``, report weaknesses of Asterisk's settings too. ``report`` is the
-    daemon's status; None if the daemon does not answer.
+    are real accounts. With ``hosts``, report weaknesses of Asterisk's settings too (see :func:`_findings`).
+    ``report`` is the daemon's status; None if the daemon does not answer.
     """
     user = str(settings.asterisk[0].ami.username)
     yield from rights_findings(files, user)
@@ -318,9 +326,9 @@ def _account_findings(
     if decoys.enabled and decoys.accounts:
         accounts = accounts_in_force(files, console).accounts
         yield from decoy_findings(decoys.accounts, (account.name for account in accounts))
-    if hardening:
+    if hosts is not None:
         yield from hardening_findings(files, console, user)
-        yield from host_name_findings(socket.gethostname())
+        yield from host_name_findings(socket.gethostname(), hosts, hosts.with_name("nsswitch.conf"))
 
 
 def _list_from_daemon(settings: Settings, do: str, side: str = "") -> list[Mapping[str, Any]] | None:
